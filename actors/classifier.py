@@ -1,0 +1,111 @@
+"""Answers effect Classify with message Classified, many incidents a call. A pool of these runs (`classifier-0` ...).
+
+Stateless but for its counters: asking twice, or asking another of the pool, gives the same verdicts. The shard
+calls it through Peers; services/bootstrap.py builds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from actors.host import Host
+from models.effects import Classify
+from models.errors import Malformed
+from models.messages import Classified, Verdict
+from models.messages import encode as encode_message
+from models.metrics import Meter
+from models.metrics import encode as encode_metrics
+from models.rules import failed_verdict
+
+#: Incidents classified before other calls get a turn: about 10 ms at 30 us each.
+SLICE = 256
+
+#: Where Classify keeps what an answer to an unreadable question needs: [tag, incident_id, ..., asked].
+_INCIDENT_ID_AT = 1 + Classify.__struct_fields__.index("incident_id")
+_ASKED_AT = 1 + Classify.__struct_fields__.index("asked")
+
+_batch_decoder = msgspec.msgpack.Decoder(list[Classify])
+_items_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_item_decoder = msgspec.msgpack.Decoder(Classify)
+
+
+class Judge(Protocol):
+    """What gives verdicts: models.rules.Classifier, later a learned one."""
+
+    def classify(self, effect: Classify) -> Verdict: ...
+
+
+class ClassifierActor:
+    def __init__(self, host: Host, judge: Judge) -> None:
+        self._judge = judge
+        self.meter = Meter(host.name)
+
+    async def classify(self, payload: bytes) -> bytes:
+        """MessagePack of list[effects.Classify] in, of messages.Classified out; verdicts in the order asked.
+
+        A question that can't be read or fails gets the default verdict, whose `by` names the error; one without
+        even an incident id gets none, and is counted. Raises Malformed when `payload` is no list at all.
+        """
+        verdicts: list[Verdict] = []
+        for index, question in enumerate(self._read(payload)):
+            if index and index % SLICE == 0:
+                await asyncio.sleep(0)
+            verdicts.append(question if isinstance(question, Verdict) else self._judged(question))
+        self.meter.count("llm_im_classified_total", len(verdicts))
+        return encode_message(Classified(verdicts))
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    async def metrics(self, _payload: bytes) -> bytes:
+        """This actor's reading, encoded."""
+        return encode_metrics(self.meter.read())
+
+    def _judged(self, question: Classify) -> Verdict:
+        try:
+            return self._judge.classify(question)
+        # A verdict is owed for every incident, whatever a rule or model does
+        except Exception as error:  # noqa: BLE001
+            self.meter.count("llm_im_classify_failed_total")
+            return failed_verdict(question.incident_id, question.asked, type(error).__name__)
+
+    def _read(self, payload: bytes) -> list[Classify | Verdict]:
+        """The questions; in place of one that can't be read, its verdict."""
+        try:
+            return list(_batch_decoder.decode(payload))
+        except msgspec.MsgspecError:
+            pass  # at least one is bad: read them one by one
+        try:
+            items = _items_decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise Malformed(f"expected MessagePack of a list of Classify: {error}") from error
+        questions: list[Classify | Verdict] = []
+        for item in items:
+            try:
+                questions.append(_item_decoder.decode(item))
+            except msgspec.MsgspecError as error:
+                verdict = _verdict_of_unreadable(item, error)
+                self.meter.count("llm_im_classify_failed_total")
+                if verdict is not None:
+                    questions.append(verdict)
+        return questions
+
+
+def _verdict_of_unreadable(item: msgspec.Raw, error: msgspec.MsgspecError) -> Verdict | None:
+    try:
+        fields = msgspec.msgpack.decode(item)
+    except msgspec.MsgspecError:
+        return None
+    if not isinstance(fields, list) or len(fields) <= _INCIDENT_ID_AT:
+        return None
+    incident_id = fields[_INCIDENT_ID_AT]
+    if not isinstance(incident_id, bytes):
+        return None
+    asked = fields[_ASKED_AT] if len(fields) > _ASKED_AT and isinstance(fields[_ASKED_AT], int) else 0
+    return failed_verdict(incident_id, asked, f"{type(error).__name__}: {error}")

@@ -1,0 +1,179 @@
+"""Actors on Ray: class -> options -> name; find by name, call, retry. The one file in actors/ that imports ray.
+
+    start("shard-0007-a", factory, config)      a detached, restarting actor that runs factory(config, host)
+    RayPeers().call("shard-0007-a", "tell", b)  bytes in, bytes out, our errors as what they are
+
+An actor process runs `factory`, a module-level function of services/bootstrap.py, which opens the ports there:
+nothing live is pickled. Ray starts a killed actor again under its name (max_restarts=-1); what it owed it finds in
+its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol, cast
+
+import ray
+import ray.actor
+import ray.exceptions
+import structlog
+
+from actors.host import Actor, Host, answer, unwrap
+from models import VERSION
+from models.errors import Broken, Unavailable
+
+
+log = structlog.get_logger()
+
+NAMESPACE = "llm-im"
+#: Calls an actor works on at once. Tells wait for the disk, so many are under way; bounded by the gateways' lines.
+CONCURRENCY = 1000
+#: How long starting an actor may take, imports and all, before it counts as failed.
+START_TIMEOUT_S = 60.0
+#: How long stop() gives an actor to finish its group and release its lease.
+STOP_TIMEOUT_S = 5.0
+
+Factory = Callable[[bytes, Host], Actor]
+
+
+class _Remote(Protocol):
+    def remote(self, *arguments: object) -> asyncio.Future[bytes]: ...
+
+
+class _Handle(Protocol):
+    call: _Remote
+
+
+class Hosted:
+    """What Ray runs: one actor of ours, made by its factory inside this process.
+
+    `factory` is "module:function". Refuses to run beside another version of the program than its starter's.
+    """
+
+    def __init__(self, name: str, factory: str, config: bytes, version: str) -> None:
+        if version != VERSION:
+            raise Broken(f"{name} was started by version {version}, this process has {VERSION}")
+        self._name = name
+        self._factory = factory
+        self._config = config
+        self._actor: Actor | None = None
+        self._starting = asyncio.Lock()
+
+    async def call(self, method: str, payload: bytes) -> bytes:
+        """One method of the hosted actor, wrapped (actors/host.py). A leading underscore is not for others."""
+        actor = self._actor or await self._start()
+        if method.startswith("_"):
+            raise Broken(f"{self._name}.{method} is not for others")
+        return await answer(getattr(actor, method), payload)
+
+    async def begin(self) -> int:
+        """Make and start the actor now instead of at the first call. Returns the process id. Safe to call twice."""
+        if self._actor is None:
+            await self._start()
+        return os.getpid()
+
+    async def end(self) -> None:
+        """Stop the actor: finish, release the lease, close files."""
+        if self._actor is not None:
+            await self._actor.stop()
+
+    async def _start(self) -> Actor:
+        async with self._starting:
+            if self._actor is None:
+                module, _, function = self._factory.partition(":")
+                factory = cast(Factory, getattr(import_module(module), function))
+                actor = factory(self._config, Host(self._name, RayPeers(), self._die))
+                await actor.start()
+                self._actor = actor
+            return self._actor
+
+    def _die(self, why: str) -> None:
+        # At once, as SIGKILL: nothing may be answered from here any more. Ray starts it again.
+        log.error("actor ends its process", actor=self._name, why=why)
+        os._exit(1)
+
+
+class RayPeers:
+    """Port Peers on Ray. Handles are found by name once and found again when their actor was replaced."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, _Handle] = {}
+
+    async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+        handle = self._handles.get(name)
+        if handle is None:
+            handle = self._handles[name] = await asyncio.to_thread(_find, name)
+        try:
+            wrapped = await asyncio.wait_for(handle.call.remote(method, payload), timeout_s)
+        except TimeoutError:
+            raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
+        except (ray.exceptions.ActorDiedError, ValueError) as error:
+            self._handles.pop(name, None)
+            raise Unavailable(f"{name} is away: {type(error).__name__}") from None
+        except ray.exceptions.RayError as error:
+            raise Unavailable(f"{name} is away: {type(error).__name__}") from None
+        return unwrap(wrapped)
+
+
+def start(name: str, factory: str, config: bytes) -> None:
+    """Start an actor, or leave the one that lives under this name as it is. Returns before it is made; see begin()."""
+    ray.remote(Hosted).options(
+        name=name,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        # Our callers retry by call_id; Ray's own retry would hide from them for how long a shard is away.
+        max_task_retries=0,
+        max_concurrency=CONCURRENCY,
+        num_cpus=0,
+    ).remote(name, factory, config, VERSION)
+
+
+def begin(names: list[str]) -> dict[str, int]:
+    """Wait until these actors are made; returns their process ids. Raises Unavailable naming what failed."""
+    handles = {name: ray.get_actor(name, namespace=NAMESPACE) for name in names}
+    try:
+        pids = ray.get([handle.begin.remote() for handle in handles.values()], timeout=START_TIMEOUT_S)
+    except ray.exceptions.GetTimeoutError:
+        raise Unavailable(f"actors did not start within {START_TIMEOUT_S:g} s: {', '.join(names)}") from None
+    except ray.exceptions.RayError as error:
+        raise Unavailable(f"an actor could not be started: {error}") from None
+    return dict(zip(handles, pids, strict=True))
+
+
+def stop(names: list[str]) -> None:
+    """End these actors in order, each after it has released what it holds. Names that do not live are passed over."""
+    for name in names:
+        try:
+            handle = ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            continue
+        try:
+            ray.get(handle.end.remote(), timeout=STOP_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("actor did not stop in order", actor=name, why=type(error).__name__)
+        ray.kill(handle, no_restart=True)
+
+
+def connect(address: str) -> None:
+    """Join the Ray at `address`. Safe to call twice."""
+    if not ray.is_initialized():
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning")
+
+
+def disconnect() -> None:
+    """Leave Ray; detached actors stay."""
+    ray.shutdown()
+
+
+def _find(name: str) -> _Handle:
+    try:
+        return cast(_Handle, ray.get_actor(name, namespace=NAMESPACE))
+    except ValueError:
+        raise Unavailable(f"there is no actor {name}") from None
+
+

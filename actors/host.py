@@ -1,0 +1,82 @@
+"""What an actor gets from whoever runs it (cluster.py on Ray, local.py in one process), and how calls fail across processes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from models import errors
+from models.ports import Peers
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The surroundings of one actor. `fatal(why)` ends its process at once; it is started anew from its log."""
+
+    name: str
+    peers: Peers
+    fatal: Callable[[str], None]
+
+
+class Actor(Protocol):
+    """What can be hosted: public coroutine methods of bytes to bytes, all idempotent, and these two."""
+
+    async def start(self) -> None:
+        """Become ready. Returns soon; a long recovery goes on behind it and calls meanwhile raise Unavailable."""
+
+    async def stop(self) -> None:
+        """Free everything, in the reverse order of start. Safe to call twice."""
+
+
+class _Error(msgspec.Struct, array_like=True):
+    kind: str
+    detail: str
+    owner: str = ""
+    partition: str = ""
+    retry_after_s: float = 0.0
+
+
+_OK = b"\x00"
+_FAILED = b"\x01"
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Error)
+
+
+async def answer(method: Callable[[bytes], Awaitable[bytes]], payload: bytes) -> bytes:
+    """Call a method and wrap what comes of it, so that our errors cross a process as what they are."""
+    try:
+        return _OK + await method(payload)
+    except errors.NotOwner as error:
+        return _FAILED + _encoder.encode(_Error("NotOwner", str(error), error.owner, error.partition))
+    except errors.Busy as error:
+        return _FAILED + _encoder.encode(_Error("Busy", str(error), retry_after_s=error.retry_after_s))
+    except errors.IncidentManagerError as error:
+        return _FAILED + _encoder.encode(_Error(type(error).__name__, str(error)))
+
+
+def unwrap(wrapped: bytes) -> bytes:
+    """The method's answer, or its error raised here. Broken errors of another process are Unavailable to this one."""
+    if wrapped[:1] == _OK:
+        return wrapped[1:]
+    error = _decoder.decode(wrapped[1:])
+    raise rebuild(error.kind, error.detail, error.owner, error.partition, error.retry_after_s)
+
+
+def rebuild(
+    kind: str, detail: str, owner: str = "", partition: str = "", retry_after_s: float = 1.0
+) -> errors.IncidentManagerError:
+    """An error of ours from its name and words."""
+    match kind:
+        case "NotOwner":
+            return errors.NotOwner(partition, owner)
+        case "Busy":
+            return errors.Busy(detail, retry_after_s or 1.0)
+        case "Malformed" | "TooLarge" | "Refused":
+            return {"Malformed": errors.Malformed, "TooLarge": errors.TooLarge}.get(kind, errors.Refused)(detail)
+        case "Full":
+            return errors.Full(detail)
+        case _:
+            return errors.Unavailable(detail)

@@ -1,0 +1,121 @@
+"""Answers effect Act with message ActionOutcome. Stateless but for the calls under way and its counters.
+
+The shard calls it through Peers and owes the action until an event says what came of it, so whatever is lost
+here is asked again. Each call sends at most once; trying again is the shard's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+
+from actors.host import Host
+from models.effects import Act
+from models.errors import Busy, Malformed
+from models.messages import ActionOutcome
+from models.messages import encode as encode_message
+from models.metrics import Meter
+from models.metrics import encode as encode_metrics
+from models.ports import Action, ActionResult
+
+#: Calls under way at once, unless settings say otherwise (Notify.concurrency).
+CONCURRENCY = 32
+#: The last resort behind an action's own timeout: no call is held longer than this.
+DEADLINE_S = 120.0
+#: What a refused caller is told to wait: most webhooks answer well within it.
+BUSY_RETRY_AFTER_S = 1.0
+
+_act_decoder = msgspec.msgpack.Decoder(Act)
+
+
+class ResponderActor:
+    def __init__(
+        self,
+        host: Host,
+        actions: Mapping[str, Action],
+        *,
+        concurrency: int = CONCURRENCY,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        """`actions` by the name that Act.action bears. Takes them over: stop() closes them."""
+        self.meter = Meter(host.name)
+        self._actions = dict(actions)
+        self._concurrency = concurrency
+        self._deadline_s = deadline_s
+        self._under_way: dict[tuple[str, str], asyncio.Task[ActionResult]] = {}
+
+    async def act(self, payload: bytes) -> bytes:
+        """MessagePack of effects.Act in, of messages.ActionOutcome out.
+
+        A call whose key is under way joins it and gets the same result: one request is sent. Raises Busy when
+        `concurrency` others are under way, Malformed when `payload` is no Act. The caller going away does not
+        stop what was begun.
+        """
+        try:
+            effect = _act_decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise Malformed(f"expected MessagePack of an Act: {error}") from error
+        action = self._actions.get(effect.action)
+        if action is None:
+            known = ", ".join(sorted(self._actions)) or "none"
+            result = ActionResult(
+                ok=False, detail=f"there is no action {effect.action!r} here (known: {known})", final=True
+            )
+        else:
+            # Shielded: two callers may wait for one send, and neither may cancel it for the other.
+            result = await asyncio.shield(self._send(action, effect))
+
+        outcome = "succeeded" if result.ok else "refused" if result.final else "failed"
+        self.meter.count("llm_im_actions_total", action=effect.action[:40], outcome=outcome)
+        return encode_message(
+            ActionOutcome(
+                incident_id=effect.incident_id,
+                number=effect.number,
+                attempt=effect.attempt,
+                ok=result.ok,
+                detail=result.detail,
+                final=result.final,
+                retry_after_s=result.retry_after_s,
+            )
+        )
+
+    async def metrics(self, _payload: bytes) -> bytes:
+        """This actor's reading, encoded."""
+        self.meter.set("incident_processing_queue_depth", len(self._under_way))
+        return encode_metrics(self.meter.read())
+
+    async def start(self) -> None:
+        """Nothing to open: an action connects when it is first asked."""
+
+    async def stop(self) -> None:
+        """Stop what is under way (the shard still owes it) and close the actions. Safe to call twice."""
+        running = list(self._under_way.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for action in self._actions.values():
+            await action.close()
+
+    def _send(self, action: Action, effect: Act) -> asyncio.Task[ActionResult]:
+        key = (effect.action, effect.key)
+        task = self._under_way.get(key)
+        if task is not None:
+            return task
+        if len(self._under_way) >= self._concurrency:
+            raise Busy(f"{self._concurrency} actions are under way, the most at once", BUSY_RETRY_AFTER_S)
+        task = asyncio.create_task(self._perform(action, effect))
+        self._under_way[key] = task
+        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return task
+
+    async def _perform(self, action: Action, effect: Act) -> ActionResult:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await action.act(effect.key, effect.body)
+        except TimeoutError:
+            return ActionResult(ok=False, detail=f"{effect.action}: no result within {self._deadline_s:g} s")
+        # An adapter broke its promise; the text may hold a secret, so only the kind is told
+        except Exception as error:  # noqa: BLE001
+            return ActionResult(ok=False, detail=f"{effect.action}: failed with {type(error).__name__}")

@@ -1,0 +1,718 @@
+"""IncidentShard: the single writer of one partition. Hosted by cluster.py or local.py, told by gateways.
+
+One loop commits: while an append is in flight the next messages gather; then each is decided and applied in
+turn, one append holds the frames of all, and only then replies, effects and reads may leave. Alone a message
+waits for nobody, under load groups grow by themselves.
+
+    tell() -> inbox --> decide+apply each --> log.append (one) --> replies, effects, reads --> a snapshot slice
+                ^                                |
+                |                                +-- fails: forget all state, recover from the log
+      Tick, Classified, ActionOutcome, Archived
+
+State that is ahead of the log is never seen: when an append fails or its outcome is unknown, the state is
+thrown away and made anew from the log, in place, and calls meanwhile raise Unavailable. When another writer
+took the partition (Fenced), the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from actors.delivery import DeliveryWindow
+from actors.host import Host
+from models.checkpoint import Part
+from models.effects import Act, Archive, Classify, Effect
+from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Unavailable
+from models.frames import decode_frame, encode_frame
+from models.messages import (
+    ActionOutcome,
+    AlertsArrived,
+    AlertsReply,
+    Archived,
+    Classified,
+    Decision,
+    Done,
+    Failed,
+    Heard,
+    Message,
+    Reply,
+    Tick,
+    decode_message,
+    encode,
+)
+from models.metrics import Meter
+from models.metrics import encode as encode_metrics
+from models.ports import Archive as ArchivePort
+from models.ports import ArchivedIncident, Clock, EventLog, Mark
+from models.query import decode_query
+from models.query import encode as encode_answer
+from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
+from models.views import alert_view, answer
+
+log = structlog.get_logger()
+M = TypeVar("M", Classified, ActionOutcome)
+
+#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
+INBOX_ALERTS_MAX = 200_000
+#: Alerts decided before an append: about 30 ms of work, so that a full inbox does not become one long silence.
+GROUP_ALERTS_MAX = 16_384
+#: Reads answered between two groups of messages: a page takes up to 10 ms.
+READS_BETWEEN = 2
+#: How often deadlines are looked at: half of the lateness a person would notice in a page.
+TICK_S = 0.1
+#: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
+DEAF_AFTER_S = 5.0
+LEASE_S = 10.0
+#: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
+SLICE_BYTES = 256 * 1024
+#: Bytes of log read at once in recovery.
+READ_BYTES = 8 * 1024 * 1024
+#: Incidents asked of a classifier at once.
+CLASSIFY_BATCH = 256
+#: Calls under way to classifiers, responders and the archive together; further effects wait in memory, owed anyway.
+EFFECTS_IN_FLIGHT = 64
+CLASSIFY_TIMEOUT_S = 10.0
+#: Longer than any webhook timeout: the responder itself gives up earlier and says so.
+ACT_TIMEOUT_S = 120.0
+#: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 5.0
+#: How often old delivery ids and archived incidents are dropped, and how many incidents at once.
+SWEEP_S = 60.0
+SWEEP_BATCH = 1000
+#: A collection of the youngest objects by hand after this many frames: the process otherwise never collects,
+#: because a full collection over 500,000 series stops it for a quarter of a second.
+COLLECT_EVERY_FRAMES = 5000
+
+
+class ShardOptions(msgspec.Struct, frozen=True):
+    """How a shard actor runs, beside what it decides by. Times in seconds."""
+
+    partition: str
+    classifiers: list[str] = []
+    responders: list[str] = []
+    snapshot_every_frames: int = 20_000
+    snapshot_every_bytes: int = 64 * 1024 * 1024
+    snapshot_every_s: float = 300.0
+    dedup_window_s: float = 600.0
+    retention_s: float = 90 * 86400.0
+
+
+@dataclass(slots=True)
+class _Call:
+    """One tell(): its replies as they come, and who waits for them."""
+
+    replies: list[bytes]
+    missing: int
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Told:
+    message: Message
+    alerts: int
+    call: _Call | None = None
+    place: int = 0
+
+
+class IncidentShard:
+    """See the top of this file. Every public method is idempotent: tells by call_id, reads by nature."""
+
+    def __init__(
+        self,
+        host: Host,
+        options: ShardOptions,
+        settings: ShardSettings,
+        event_log: EventLog,
+        archive: ArchivePort,
+        deliveries: DeliveryWindow,
+        clock: Clock,
+    ) -> None:
+        self.host = host
+        self.options = options
+        self.settings = settings
+        self.event_log = event_log
+        self.archive = archive
+        self.deliveries = deliveries
+        self.clock = clock
+        self.shard = Shard(options.partition, settings)
+        self.log = log.bind(actor=host.name, partition=options.partition)
+        self._ready = False
+        self._why_not = "starting"
+        self._stopping = False
+        self._epoch = 0
+        self._digest = b""
+        self._generation = 0
+        self._snapshot_seq = 0
+        self._snapshot_digest = b""
+        self._snapshot_at = 0.0
+        self._bytes_since = 0
+        self._frames_since = 0
+        self._frames_since_collect = 0
+        self._inbox: deque[_Told] = deque()
+        self._inbox_alerts = 0
+        self._reads: deque[tuple[bytes, asyncio.Future[bytes]]] = deque()
+        self._effects: deque[Effect | list[Classify]] = deque()
+        self._effect_tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._heard_at = 0.0
+        self._tick_waits = False
+        self.meter = Meter(host.name, partition=options.partition)
+        self._decided_told: dict[Decision, int] = {}
+
+    # -- what others call ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin recovery and the loop. Calls raise Unavailable until the log is replayed."""
+        self._spawn(self._live())
+
+    async def stop(self) -> None:
+        """Finish the group under way, give the lease up, close the files."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._wake.set()
+        for task in self._tasks + [*self._effect_tasks]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._effect_tasks, return_exceptions=True)
+        self._fail_waiting("stopping")
+        if self._epoch:
+            await self.event_log.release(self._epoch)
+        await self.event_log.close()
+        await self.archive.close()
+        await self.deliveries.close()
+
+    async def tell(self, payload: bytes) -> bytes:
+        """Messages (a MessagePack list of encoded messages) -> their replies, in order, once durable.
+
+        A message that can't be read fails alone. Raises Unavailable while recovering, Busy when the inbox is full.
+        """
+        self._check_ready()
+        self._heard_at = self.clock.monotonic()
+        encoded = _list_decoder.decode(payload)
+        call = _Call([b""] * len(encoded), 0, asyncio.get_running_loop().create_future())
+        told = []
+        for place, item in enumerate(encoded):
+            try:
+                message = decode_message(item)
+            except msgspec.MsgspecError as error:
+                call.replies[place] = encode(Failed("Malformed", f"message can't be read: {error}"))
+                continue
+            alerts = len(message.keys) if isinstance(message, AlertsArrived) else 1
+            told.append(_Told(message, alerts, call, place))
+        alerts = sum(each.alerts for each in told)
+        if self._inbox_alerts and self._inbox_alerts + alerts > INBOX_ALERTS_MAX:
+            self.meter.count("llm_im_requests_refused_total", door="shard", reason="busy")
+            raise Busy(f"{self.options.partition}: {self._inbox_alerts} alerts wait already", retry_after_s=1.0)
+        call.missing = len(told)
+        if told:
+            self._inbox.extend(told)
+            self._inbox_alerts += alerts
+            self._wake.set()
+            await call.done
+        return _list_encoder.encode(call.replies)
+
+    async def ask(self, payload: bytes) -> bytes:
+        """A query -> its answer, about durable state only. Raises Unavailable while recovering."""
+        self._check_ready()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._reads.append((payload, future))
+        self._wake.set()
+        return await future
+
+    async def beat(self, _payload: bytes) -> bytes:
+        """A gateway is there and its own front door answers: what nobody says now, nobody meant to say."""
+        self._heard_at = self.clock.monotonic()
+        return b""
+
+    async def status(self, _payload: bytes) -> bytes:
+        """For health pages: {"ready", "why", "epoch", "seq", "incidents", "series"}. Never raises."""
+        return _json_encoder.encode(
+            {
+                "ready": self._ready,
+                "why": "" if self._ready else self._why_not,
+                "epoch": self._epoch,
+                "seq": self.shard.seq,
+                "incidents": self.shard.open_count,
+                "series": len(self.shard.series.firing),
+            }
+        )
+
+    async def metrics(self, _payload: bytes) -> bytes:
+        """ActorMetrics of this shard, encoded."""
+        self._read_gauges()
+        return encode_metrics(self.meter.read())
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Recover, work, and on a failed append begin again, until stopped, fenced or damaged."""
+        wait_s = RETRY_FIRST_S
+        while not self._stopping:
+            try:
+                await self._recover()
+                wait_s = RETRY_FIRST_S
+                await self._work()
+            except Fenced as error:
+                self._why_not = str(error)
+                self._fail_waiting(self._why_not)
+                self.log.error("fenced: another writer has the partition", why=str(error))
+                self.host.fatal(str(error))
+                return
+            except Damaged as error:
+                self._why_not = str(error)
+                self._fail_waiting(self._why_not)
+                self.log.error("log damaged: this shard stops, the others go on", why=str(error), seq=error.seq)
+                return
+            except NotOwner as error:
+                self._why_not = str(error)
+                await asyncio.sleep(RETRY_MAX_S if wait_s > RETRY_MAX_S else wait_s)
+            except Unavailable as error:
+                self._why_not = f"store: {error}"
+                self.log.warning("append failed: state thrown away, recovering from the log", why=str(error))
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # A bug. The state may be half made: nothing may be answered from it.
+                self._why_not = f"bug: {error!r}"
+                self._fail_waiting(self._why_not)
+                self.log.exception("shard crashed")
+                self.host.fatal(repr(error))
+                return
+            self._fail_waiting(self._why_not)
+            await asyncio.sleep(wait_s)
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+
+    async def _recover(self) -> None:
+        self._ready = False
+        begun = self.clock.monotonic()
+        opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
+        if opened.cut:
+            self.meter.count("llm_im_log_cuts_total")
+            self.log.warning("torn tail cut from the log", what=opened.cut)
+        self._epoch = opened.epoch
+        gc.disable()
+        shard, seq, digest = await self._load(opened.first_seq, opened.anchor)
+        frames = 0
+        while True:
+            page = await self.event_log.read(seq, READ_BYTES)
+            if not page:
+                break
+            for seq, stored in page:
+                frame = decode_frame(self.options.partition, stored, seq, digest)
+                for event in frame.events:
+                    shard.apply(event, frame.now)
+                digest = frame.digest
+                frames += 1
+                for event in frame.events:
+                    self.deliveries.replayed(event, frame.now)
+            await asyncio.sleep(0)
+        await self.deliveries.recovered(self.clock.now())
+        shard.epoch, shard.seq = self._epoch, seq
+        self.shard = shard
+        self._decided_told = {}
+        self._digest = digest
+        self._bytes_since = self._frames_since = 0
+        self._snapshot_at = self.clock.monotonic()
+        self._effects.clear()
+        step = shard.started(self.host.name, self.clock.now())
+        await self._append([self._frame(step, "default", None)])
+        gc.collect()
+        gc.freeze()
+        self._heard_at = self.clock.monotonic()
+        self._ready = True
+        self._why_not = ""
+        took_s = self.clock.monotonic() - begun
+        self.meter.count("llm_im_recoveries_total")
+        self.meter.set("llm_im_recovery_seconds", took_s)
+        self.log.info(
+            "recovered",
+            epoch=self._epoch,
+            seq=shard.seq,
+            frames_replayed=frames,
+            incidents=len(shard.incidents),
+            series=len(shard.series),
+            seconds=round(took_s, 3),
+        )
+        self._owe(step.effects)
+
+    async def _load(self, first_seq: int, anchor: bytes) -> tuple[Shard, int, bytes]:
+        """State, seq and digest of the newest snapshot that can be read, else of the empty beginning."""
+        marks = await self.event_log.marks()
+        for mark in marks:
+            if mark.version != SNAPSHOT_VERSION:
+                self.log.warning("snapshot of another version passed over", version=mark.version, seq=mark.seq)
+                continue
+            shard = Shard(self.options.partition, self.settings)
+            try:
+                async for page in self.event_log.records(mark.generation):
+                    shard.load(page)
+                shard.loaded()
+            except (Damaged, msgspec.MsgspecError) as error:
+                self.log.error("snapshot can't be read, trying the one before", seq=mark.seq, why=str(error))
+                continue
+            return shard, mark.seq, mark.digest
+        if first_seq > 1:
+            raise Damaged(
+                self.options.partition, first_seq, "the log begins here and no snapshot of what was before can be read"
+            )
+        return Shard(self.options.partition, self.settings), 0, anchor
+
+    async def _work(self) -> None:
+        background = [self._spawn(self._ticker()), self._spawn(self._renewer()), self._spawn(self._sweeper())]
+        try:
+            while True:
+                if not self._inbox and not self._reads and not self.shard.checkpoint.is_running:
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._commit_group()
+                for _ in range(READS_BETWEEN):
+                    if self._reads:
+                        self._answer_read()
+                await self._snapshot_slice()
+                # A coroutine that only computes starves the others: let tells in.
+                await asyncio.sleep(0)
+        finally:
+            for task in background:
+                task.cancel()
+            self._tasks = [task for task in self._tasks if task not in background]
+
+    async def _commit_group(self) -> None:
+        group: list[tuple[_Told, Step]] = []
+        frames: list[bytes] = []
+        deliveries: list[tuple[str, float, bytes]] = []
+        await self.deliveries.look_up([told.message for told in self._inbox])
+        try:
+            await self._commit(group, frames, deliveries)
+        except BaseException as error:
+            # Nothing of this group may be told as done; the senders ask again, by the same call_id.
+            for told, _step in group:
+                if told.call is not None and not told.call.done.done():
+                    told.call.done.set_exception(Unavailable(f"{self.options.partition}: not stored: {error}"))
+            raise
+        for told, step in group:
+            self._reply(told, step.reply)
+            self._owe(step.effects)
+
+    async def _commit(
+        self, group: list[tuple[_Told, Step]], frames: list[bytes], deliveries: list[tuple[str, float, bytes]]
+    ) -> None:
+        alerts = 0
+        while self._inbox and alerts < GROUP_ALERTS_MAX:
+            told = self._inbox.popleft()
+            self._inbox_alerts -= told.alerts
+            message = told.message
+            tenant, trace_id = "default", None
+            if isinstance(message, AlertsArrived):
+                alerts += told.alerts
+                message = self.deliveries.mark(message)
+                tenant, trace_id = message.tenant, message.trace_id
+                self.meter.count("llm_im_alerts_received_total", told.alerts, door=message.door)
+            elif isinstance(message, Tick):
+                self._tick_waits = False
+            group.append((told, _NOTHING))
+            self.shard.seq += 1
+            step = self.shard.handle(message, self.clock.now())
+            self.shard.seq -= 1
+            if step.events:
+                frames.append(self._frame(step, tenant, trace_id))
+                if isinstance(message, AlertsArrived) and message.delivery_id and isinstance(step.reply, AlertsReply):
+                    entry = (message.delivery_id, self.shard.now, encode(step.reply))
+                    deliveries.append(entry)
+                    self.deliveries.answered(entry)
+            group[-1] = (told, step)
+        if frames:
+            begun = self.clock.monotonic()
+            await self._append(frames)
+            if deliveries:
+                await self.deliveries.add(deliveries)
+            self.meter.observe("llm_im_append_seconds", self.clock.monotonic() - begun)
+            self.meter.observe("llm_im_append_frames", len(frames))
+            if alerts:
+                self.meter.observe("llm_im_ingest_batch_size", alerts)
+            self._frames_since_collect += len(frames)
+            if self._frames_since_collect >= COLLECT_EVERY_FRAMES:
+                self._frames_since_collect = 0
+                gc.collect(0)
+
+    def _frame(self, step: Step, tenant: str, trace_id: str | None) -> bytes:
+        self.shard.seq += 1
+        stored, self._digest = encode_frame(
+            self.shard.seq, self.shard.now, tenant, trace_id, step.events, self._digest
+        )
+        return stored
+
+    async def _append(self, frames: Sequence[bytes]) -> None:
+        first_seq = self.shard.seq - len(frames) + 1
+        await self.event_log.append(self._epoch, first_seq, frames)
+        size = sum(map(len, frames))
+        self.meter.count("llm_im_log_bytes_total", size)
+        self._frames_since += len(frames)
+        self._bytes_since += size
+
+    def _reply(self, told: _Told, reply: Reply) -> None:
+        call = told.call
+        if call is None:
+            return
+        call.replies[told.place] = encode(reply)
+        call.missing -= 1
+        if call.missing == 0 and not call.done.done():
+            call.done.set_result(None)
+
+    def _answer_read(self) -> None:
+        payload, future = self._reads.popleft()
+        if future.done():
+            return
+        try:
+            future.set_result(encode_answer(answer(self.shard, decode_query(payload))))
+        except (msgspec.MsgspecError, IncidentManagerError) as error:
+            future.set_exception(Unavailable(f"query failed: {error}"))
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            raise Unavailable(f"{self.options.partition} is not ready: {self._why_not}")
+
+    def _fail_waiting(self, why: str) -> None:
+        """Nothing that waits was made durable: say so to all of it. Senders ask again, by the same call_id."""
+        self._ready = False
+        error = Unavailable(f"{self.options.partition}: {why}")
+        while self._inbox:
+            told = self._inbox.popleft()
+            if told.call is not None and not told.call.done.done():
+                told.call.done.set_exception(error)
+        self._inbox_alerts = 0
+        self._tick_waits = False
+        while self._reads:
+            _payload, future = self._reads.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+        return task
+
+    def _tell_self(self, message: Message) -> None:
+        self._inbox.append(_Told(message, 1))
+        self._inbox_alerts += 1
+        self._wake.set()
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    async def _ticker(self) -> None:
+        deaf_since = 0.0
+        while True:
+            await asyncio.sleep(TICK_S)
+            silent_s = self.clock.monotonic() - self._heard_at
+            deaf = silent_s > DEAF_AFTER_S
+            if deaf and not deaf_since:
+                deaf_since = self.clock.now() - silent_s
+                self.log.warning("deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1))
+            elif deaf_since and not deaf:
+                self.meter.count("llm_im_deaf_seconds_total", self.clock.now() - deaf_since)
+                self._tell_self(Heard(deaf_since, "no gateway called"))
+                deaf_since = 0.0
+            if not self._tick_waits:
+                self._tick_waits = True
+                self._tell_self(Tick(deaf))
+
+    async def _renewer(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            try:
+                await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
+            except Fenced as error:
+                self.log.error("fenced while renewing the lease", why=str(error))
+                self.host.fatal(str(error))
+                return
+            except Unavailable as error:
+                self.log.warning("lease not renewed", why=str(error))
+
+    async def _sweeper(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.deliveries.sweep(self.clock.now())
+                while await self.archive.drop_before(self.clock.now() - self.options.retention_s, SWEEP_BATCH):
+                    await asyncio.sleep(TICK_S)
+            except Unavailable as error:
+                self.log.warning("sweep failed, will be tried again", why=str(error))
+
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    async def _snapshot_slice(self) -> None:
+        try:
+            await self._write_slice()
+        except Unavailable as error:
+            # The log goes on without it, only recovery takes longer; what it held is dirty again.
+            self.shard.checkpoint.abandon()
+            self.log.warning("snapshot given up, will be tried again", why=str(error))
+
+    async def _write_slice(self) -> None:
+        checkpoint = self.shard.checkpoint
+        if not checkpoint.is_running:
+            if not self._snapshot_is_due():
+                return
+            checkpoint.touch(Part.META, 0)
+            checkpoint.begin()
+            self._snapshot_seq, self._snapshot_digest = self.shard.seq, self._digest
+            self._bytes_since = self._frames_since = 0
+            self._snapshot_at = self.clock.monotonic()
+            # Above every generation any writer ever used, also in a snapshot that was never finished.
+            self._generation = max(self._generation + 1, self._epoch << 20)
+        records = checkpoint.slice(SLICE_BYTES)
+        if records:
+            await self.event_log.put_records(self._epoch, self._generation, records)
+            return
+        mark = Mark(self._generation, self._snapshot_seq, self._snapshot_digest, SNAPSHOT_VERSION, b"")
+        await self.event_log.close_snapshot(self._epoch, mark)
+        self.meter.count("llm_im_snapshots_total")
+        self.meter.set("llm_im_snapshot_seconds", self.clock.monotonic() - self._snapshot_at)
+        marks = await self.event_log.marks()
+        if len(marks) > 1:
+            await self.event_log.truncate(self._epoch, marks[-1].seq)
+
+    def _snapshot_is_due(self) -> bool:
+        return (
+            self._frames_since >= self.options.snapshot_every_frames
+            or self._bytes_since >= self.options.snapshot_every_bytes
+            or (
+                self._frames_since > 0
+                and self.clock.monotonic() - self._snapshot_at >= self.options.snapshot_every_s
+                and self.shard.checkpoint.has_changes
+            )
+        )
+
+    # -- effects -------------------------------------------------------------------------------------------
+
+    def _owe(self, effects: Sequence[Effect]) -> None:
+        questions: list[Classify] = []
+        for effect in effects:
+            if isinstance(effect, Classify):
+                questions.append(effect)
+            else:
+                self._effects.append(effect)
+        waiting = self._effects[-1] if self._effects else None
+        if questions and isinstance(waiting, list) and len(waiting) + len(questions) <= CLASSIFY_BATCH:
+            waiting.extend(questions)
+        else:
+            for start in range(0, len(questions), CLASSIFY_BATCH):
+                self._effects.append(questions[start : start + CLASSIFY_BATCH])
+        self._start_effects()
+
+    def _start_effects(self) -> None:
+        while self._effects and len(self._effect_tasks) < EFFECTS_IN_FLIGHT and not self._stopping:
+            task = asyncio.get_running_loop().create_task(self._deliver(self._effects.popleft()))
+            self._effect_tasks.add(task)
+            task.add_done_callback(self._effect_over)
+
+    def _effect_over(self, task: asyncio.Task[None]) -> None:
+        self._effect_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("an effect's delivery failed by a bug; it stays owed", why=repr(error))
+        self._start_effects()
+
+    async def _deliver(self, effect: Effect | list[Classify]) -> None:
+        """Bring an effect to its answerer and the answer to the inbox. What can't be delivered is asked again later."""
+        shard, epoch = self.shard, self._epoch
+        try:
+            match effect:
+                case list():
+                    message: Message = await self._ask_classifier(effect)
+                case Act():
+                    message = await self._ask_responder(effect)
+                case Archive():
+                    message = await self._ask_archive(effect)
+                case _:
+                    raise Unavailable(f"nobody answers {type(effect).__name__}")
+        except IncidentManagerError as error:
+            self.meter.count("llm_im_effects_failed_total")
+            self.log.warning("effect not delivered, will be asked again", why=str(error))
+            await asyncio.sleep(error.retry_after_s if isinstance(error, Busy) else RETRY_FIRST_S * 5)
+            for each in effect if isinstance(effect, list) else [effect]:
+                shard.ask_again(each)
+            return
+        # A shard that was recovered meanwhile asks for itself; an answer to the old one fits it as well.
+        if self._ready and (shard is self.shard or epoch == self._epoch):
+            self._tell_self(message)
+
+    async def _ask_classifier(self, questions: list[Classify]) -> Classified:
+        if not self.options.classifiers:
+            raise Unavailable("no classifier is wired")
+        # Spread by incident: any classifier can answer any question.
+        name = self.options.classifiers[questions[0].incident_id[-1] % len(self.options.classifiers)]
+        answered = await self.host.peers.call(name, "classify", _encoder.encode(questions), CLASSIFY_TIMEOUT_S)
+        return _expect(decode_message(answered), Classified)
+
+    async def _ask_responder(self, act: Act) -> ActionOutcome:
+        if not self.options.responders:
+            raise Unavailable("no responder is wired")
+        name = self.options.responders[act.incident_id[-1] % len(self.options.responders)]
+        answered = await self.host.peers.call(name, "act", _encoder.encode(act), ACT_TIMEOUT_S)
+        return _expect(decode_message(answered), ActionOutcome)
+
+    async def _ask_archive(self, effect: Archive) -> Archived:
+        entries = []
+        for identity in effect.incident_ids:
+            incident = self.shard.incidents.get(identity)
+            if incident is None:
+                continue
+            alerts = [alert_view(self.shard.series, number) for number in self.shard.members[identity]]
+            entries.append(
+                ArchivedIncident(
+                    incident.id,
+                    incident.tenant,
+                    incident.service,
+                    incident.state,
+                    incident.severity,
+                    incident.type,
+                    incident.created_at,
+                    incident.closed_at,
+                    _encoder.encode(incident),
+                    _encoder.encode(alerts),
+                )
+            )
+        await self.archive.put(entries)
+        return Archived([entry.incident_id for entry in entries])
+
+    # -- numbers -------------------------------------------------------------------------------------------
+
+    def _read_gauges(self) -> None:
+        shard, meter = self.shard, self.meter
+        for decision in Decision:
+            if shard.decided[decision]:
+                told = self._decided_told.get(decision, 0)
+                # Counted by the state, which starts anew with each recovery; the counter only grows.
+                grown = shard.decided[decision] - told
+                self._decided_told[decision] = shard.decided[decision]
+                meter.count("llm_im_alerts_decided_total", max(0, grown), decision=decision.name.lower())
+        total = sum(shard.decided)
+        repeats = shard.decided[Decision.REPEATED] + shard.decided[Decision.DUPLICATE]
+        meter.set("llm_im_dedup_ratio", repeats / total if total else 0.0)
+        meter.set("incident_processing_queue_depth", self._inbox_alerts)
+        meter.set("llm_im_effects_waiting", len(self._effects) + len(self._effect_tasks))
+        meter.set("llm_im_open_incidents", shard.open_count)
+        meter.set("llm_im_open_series", len(shard.series.firing))
+        meter.set("llm_im_shard_ready", float(self._ready))
+
+
+def _expect(message: Message, kind: type[M]) -> M:
+    if not isinstance(message, kind):
+        raise Unavailable(f"answered with {type(message).__name__}, expected {kind.__name__}")
+    return message
+
+
+_NOTHING = Step([], [], Done())
+_list_decoder = msgspec.msgpack.Decoder(list[bytes])
+_list_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder()
+_json_encoder = msgspec.json.Encoder()

@@ -1,0 +1,39 @@
+"""What the control partition decides: which shard partition holds each slot. Tokens, silences and settings follow."""
+
+from __future__ import annotations
+
+from array import array
+
+from models.errors import Broken
+from models.events import Event, SlotsAssigned
+from models.sharding import SLOTS, SlotMap
+
+
+class ControlState:
+    """The fold of the control partition's events."""
+
+    def __init__(self) -> None:
+        self.slots: SlotMap | None = None
+
+    @property
+    def slot_version(self) -> int:
+        return 0 if self.slots is None else self.slots.version
+
+    def begin(self, partitions: int) -> list[Event]:
+        """What the first start decides; nothing when it was decided before. The number of partitions stays what it
+        was then, whatever the settings say now: slots move only by resharding."""
+        if self.slots is not None:
+            return []
+        first = SlotMap.even(partitions)
+        return [SlotsAssigned(first.version, array("H", first.owners).tobytes())]
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in. Raises Broken for one that belongs to a shard."""
+        match event:
+            case SlotsAssigned():
+                owners = array("H", event.owners)
+                if len(owners) != SLOTS:
+                    raise Broken(f"a slot map has {SLOTS} slots, this one {len(owners)}")
+                self.slots = SlotMap(event.version, tuple(owners))
+            case _:
+                raise Broken(f"{type(event).__name__} does not belong to the control partition")

@@ -1,0 +1,52 @@
+"""What a shard owes the world. An effect is owed until an event says it was done; after a crash it is asked again."""
+
+from __future__ import annotations
+
+from models.wire import Wire
+
+
+class Classify(Wire, frozen=True):
+    """Asks a classifier for severity, type and impact. Answered by message Classified; safe to ask twice.
+
+    `asked` is how many of the incident's signals this question covers; a verdict that covers fewer than the
+    last one is ignored.
+    """
+
+    incident_id: bytes
+    tenant: str
+    service: str
+    source: str
+    title: str
+    description: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    signals: list[str]
+    asked: int
+
+
+class Relate(Wire, frozen=True):
+    """Asks the correlator what an incident belongs to. Emitted only when a correlator is wired."""
+
+    incident_id: bytes
+    tenant: str
+    service: str
+
+
+class Act(Wire, frozen=True):
+    """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (notice.py makes it)."""
+
+    incident_id: bytes
+    number: int
+    attempt: int
+    action: str
+    key: str
+    body: bytes
+
+
+class Archive(Wire, frozen=True):
+    """Asks for these closed incidents to be moved to the archive. Answered by message Archived; safe to ask twice."""
+
+    incident_ids: list[bytes]
+
+
+Effect = Classify | Relate | Act | Archive

@@ -1,0 +1,79 @@
+"""Every error of ours, in one tree; adapters translate foreign errors into these at their edge.
+
+    IncidentManagerError
+    ├── Refused                 the caller must change something before asking again
+    │   ├── Malformed           the input can't be read; names the field and what was expected
+    │   ├── TooLarge            the input is over a named limit
+    │   ├── Busy                a bounded queue is full; ask again after `retry_after_s`
+    │   └── NotOwner            another actor owns this partition; ask `owner`
+    ├── Unavailable             the same call may succeed later
+    │   ├── Full                the store has no room left
+    │   └── OutcomeUnknown      an append may or may not have happened: reopen and replay, never repeat blindly
+    └── Broken                  a bug or damaged data; let it crash
+        ├── Fenced              a newer epoch owns the partition; this writer must stop at once
+        └── Damaged             stored bytes fail their checksum; names partition, seq and place
+"""
+
+from __future__ import annotations
+
+
+class IncidentManagerError(Exception):
+    """Root of the tree drawn above."""
+
+
+class Refused(IncidentManagerError):
+    """The caller must change something before asking again."""
+
+
+class Malformed(Refused):
+    """The input can't be read. The message names the field and what was expected."""
+
+
+class TooLarge(Refused):
+    """The input is over a named limit."""
+
+
+class Busy(Refused):
+    """A bounded queue is full; ask again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotOwner(Refused):
+    """Another actor owns this partition; ask it, by the name in `owner`."""
+
+    def __init__(self, partition: str, owner: str) -> None:
+        super().__init__(f"partition {partition} is owned by {owner}")
+        self.partition = partition
+        self.owner = owner
+
+
+class Unavailable(IncidentManagerError):
+    """The same call may succeed later."""
+
+
+class Full(Unavailable):
+    """The store has no room left. Nothing of the append was kept."""
+
+
+class OutcomeUnknown(Unavailable):
+    """An append may or may not have happened: reopen and replay, never repeat it blindly."""
+
+
+class Broken(IncidentManagerError):
+    """A bug or damaged data: let the process crash and start again from the log."""
+
+
+class Fenced(Broken):
+    """A newer epoch owns the partition; this writer must stop at once."""
+
+
+class Damaged(Broken):
+    """Stored bytes fail their checksum. `partition` and `seq` say where, the message says how."""
+
+    def __init__(self, partition: str, seq: int, how: str) -> None:
+        super().__init__(f"partition {partition} is damaged at seq {seq}: {how}")
+        self.partition = partition
+        self.seq = seq

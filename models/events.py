@@ -1,0 +1,219 @@
+"""What has happened, in the past tense: the log holds nothing else, and an incident is the fold of its events.
+
+An event type is only added, or superseded with an upcast on read; a field is only added at the end, with a
+default. tests/rules/test_released_logs.py replays a log of every released version.
+
+AlertsObserved and the Series* events can be read only beside the shard's state (they name series by number).
+The Incident* events carry in full what an outside reader needs.
+"""
+
+from __future__ import annotations
+
+from models.incident import IncidentState, IncidentType, Severity
+from models.wire import Wire
+
+
+class ShardStarted(Wire, frozen=True):
+    """A writer took the partition at a new epoch. Nothing expires before `no_expiry_before`."""
+
+    epoch: int
+    owner: str
+    no_expiry_before: float
+
+
+class HeardAgain(Wire, frozen=True):
+    """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
+
+    deaf_since: float
+    no_expiry_before: float
+    why: str
+
+
+class AlertsObserved(Wire, frozen=True):
+    """Firing series were seen again, unchanged. `numbers` is little-endian u32s; `ends` one f64 for all, or one each."""
+
+    numbers: bytes
+    ends: bytes
+
+
+class SeriesOpened(Wire, frozen=True):
+    """A series begins a life in an incident. `body` is MessagePack of alert.Content."""
+
+    number: int
+    key: bytes
+    incident_id: bytes
+    ends_at: float
+    body: bytes
+    decision: int
+    signal: str = ""
+
+
+class SeriesChanged(Wire, frozen=True):
+    """A firing series says something else than before (annotations, start, generator)."""
+
+    number: int
+    key: bytes
+    ends_at: float
+    body: bytes
+
+
+class SeriesResolved(Wire, frozen=True):
+    """A firing series ended at `ended_at`. `expired`: nobody said so, its time ran out.
+
+    `key` and `body` are set when the resolve itself said something new (annotations may differ at the end).
+    """
+
+    number: int
+    ended_at: float
+    expired: bool
+    key: bytes = b""
+    body: bytes = b""
+
+
+class SeriesRefired(Wire, frozen=True):
+    """A resolved series fires again in its incident. `decision` is REFIRED or REOPENED."""
+
+    number: int
+    key: bytes
+    ends_at: float
+    body: bytes
+    decision: int
+
+
+class AlertsSetAside(Wire, frozen=True):
+    """Alerts that change nothing, kept so that nothing acknowledged is lost. Parallel lists."""
+
+    decisions: bytes
+    keys: list[bytes]
+    ends: list[float]
+    bodies: list[bytes]
+
+
+class CallAnswered(Wire, frozen=True):
+    """A call got this reply (an encoded AlertsReply); a repeat within CALL_WINDOW_S gets it again."""
+
+    call_id: bytes
+    reply: bytes
+    delivery_id: str | None = None
+
+
+class IncidentOpened(Wire, frozen=True):
+    incident_id: bytes
+    slot: int
+    tenant: str
+    service: str
+    group_key: str
+    group_labels: dict[str, str]
+    title: str
+    description: str
+    source: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    is_overflow: bool = False
+
+
+class OverflowMemberAdded(Wire, frozen=True):
+    """A group that found no room of its own was joined to an overflow incident."""
+
+    incident_id: bytes
+    group_key: str
+    title: str
+
+
+class IncidentClassified(Wire, frozen=True):
+    incident_id: bytes
+    severity: Severity
+    type: IncidentType
+    impact: str
+    by: str
+    confidence: float
+    asked: int
+
+
+class IncidentStateChanged(Wire, frozen=True):
+    """A legal move, with who made it and why. `notes` and `method` speak of a resolution."""
+
+    incident_id: bytes
+    before: IncidentState
+    after: IncidentState
+    actor: str
+    reason: str
+    method: str = ""
+
+
+class NoticeOwed(Wire, frozen=True):
+    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened.
+
+    `queued`: an earlier notice may be under way; this one waits for its outcome, so that a receiver never
+    hears "resolved" before "opened".
+    """
+
+    incident_id: bytes
+    number: int
+    reason: str
+    due_at: float
+    queued: bool = False
+
+
+class NoticeDropped(Wire, frozen=True):
+    """A notice is no longer owed: the incident ended before anyone was told."""
+
+    incident_id: bytes
+    number: int
+    why: str
+
+
+class ActionSucceeded(Wire, frozen=True):
+    incident_id: bytes
+    number: int
+    attempt: int
+    reason: str
+    detail: str
+
+
+class ActionFailed(Wire, frozen=True):
+    """A try failed. `retry_at` 0 means given up, and why is in `detail`."""
+
+    incident_id: bytes
+    number: int
+    attempt: int
+    reason: str
+    detail: str
+    retry_at: float
+
+
+class IncidentArchived(Wire, frozen=True):
+    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s."""
+
+    incident_id: bytes
+    numbers: bytes
+
+
+class SlotsAssigned(Wire, frozen=True):
+    """Control partition: which shard partition holds each slot, as 4,096 little-endian u16s."""
+
+    version: int
+    owners: bytes
+
+
+Event = (
+    ShardStarted
+    | HeardAgain
+    | AlertsObserved
+    | SeriesOpened
+    | SeriesChanged
+    | SeriesResolved
+    | SeriesRefired
+    | AlertsSetAside
+    | CallAnswered
+    | IncidentOpened
+    | OverflowMemberAdded
+    | IncidentClassified
+    | IncidentStateChanged
+    | NoticeOwed
+    | NoticeDropped
+    | ActionSucceeded
+    | ActionFailed
+    | IncidentArchived
+    | SlotsAssigned
+)

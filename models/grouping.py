@@ -1,0 +1,58 @@
+"""Which incident an alert belongs to: its group key, always with the service in it, and how it reads as a title."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from models.alert import Content
+
+#: A title is one line in a pager and a table.
+TITLE_MAX_CHARS = 200
+#: Labels that may carry a severity word, in the order they are asked.
+SIGNAL_LABELS = ("severity", "priority", "level")
+#: Longer severity words say nothing a rule knows.
+SIGNAL_MAX_CHARS = 32
+
+
+def group_of(labels: Mapping[str, str], service: str, group_by: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """(group key, group labels). The key is written as Alertmanager writes label sets; two groups never share one."""
+    group_labels = {"service": service}
+    for name in group_by:
+        if name != "service":
+            group_labels[name] = labels.get(name, "")
+    return group_key(group_labels), group_labels
+
+
+def overflow_group_of(service: str) -> tuple[str, dict[str, str]]:
+    """The group that a service's alerts join when there is no room for more incidents."""
+    return "overflow:" + group_key({"service": service}), {"service": service}
+
+
+def group_key(group_labels: Mapping[str, str]) -> str:
+    pairs = [f"{name}={_quoted(value)}" for name, value in group_labels.items()]
+    return "{" + ", ".join(pairs) + "}"
+
+
+def title_of(content: Content, service: str) -> str:
+    """A line for a person: what is wrong, and with which service."""
+    labels, annotations = content.labels, content.annotations
+    text = annotations.get("summary") or annotations.get("title") or labels.get("alertname") or "alert"
+    if service not in text:
+        text = f"{text} ({service})"
+    text = " ".join(text.split())
+    return text if len(text) <= TITLE_MAX_CHARS else text[: TITLE_MAX_CHARS - 3] + "..."
+
+
+def signal_of(labels: Mapping[str, str]) -> str:
+    """The severity word an alert brings, lower case, or "" when it brings none."""
+    for name in SIGNAL_LABELS:
+        word = labels.get(name)
+        if word:
+            return word.strip().lower()[:SIGNAL_MAX_CHARS]
+    return ""
+
+
+def _quoted(value: str) -> str:
+    if "\\" in value or '"' in value or "\n" in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{value}"'

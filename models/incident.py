@@ -1,0 +1,156 @@
+"""What an incident is, and the only moves its state may make (names: Appendix A of the plan)."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from models.sharding import SLOTS
+
+
+class Severity(IntEnum):
+    """P0 is the worst; smaller is more severe. Written as "P0".."P4" wherever people read."""
+
+    P0 = 0
+    P1 = 1
+    P2 = 2
+    P3 = 3
+    P4 = 4
+
+
+class IncidentType(StrEnum):
+    INFRASTRUCTURE = "Infrastructure"
+    APPLICATION = "Application"
+    SECURITY = "Security"
+    DATA = "Data"
+    PERFORMANCE = "Performance"
+    AVAILABILITY = "Availability"
+    COMPLIANCE = "Compliance"
+    UNKNOWN = "Unknown"
+
+
+class IncidentState(StrEnum):
+    DETECTED = "Detected"
+    TRIAGED = "Triaged"
+    INVESTIGATING = "Investigating"
+    REMEDIATING = "Remediating"
+    RESOLVED = "Resolved"
+    CLOSED = "Closed"
+
+
+_S = IncidentState
+
+#: Every legal move. Forward with skips up to Resolved; Resolved closes or reopens; Closed is reopened by a person only.
+LEGAL_MOVES: dict[IncidentState, frozenset[IncidentState]] = {
+    _S.DETECTED: frozenset({_S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
+    _S.TRIAGED: frozenset({_S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
+    _S.INVESTIGATING: frozenset({_S.REMEDIATING, _S.RESOLVED}),
+    _S.REMEDIATING: frozenset({_S.RESOLVED}),
+    _S.RESOLVED: frozenset({_S.CLOSED, _S.INVESTIGATING, _S.TRIAGED}),
+    _S.CLOSED: frozenset({_S.INVESTIGATING, _S.TRIAGED}),
+}
+
+OPEN_STATES = frozenset({_S.DETECTED, _S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATING})
+
+
+class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One line of an incident's history. `kind` is an EventType of Appendix A or one of ours (docs/concepts.md)."""
+
+    at: float
+    kind: str
+    actor: str
+    text: str
+    details: dict[str, str] = {}
+
+
+class Resolution(msgspec.Struct, frozen=True, array_like=True):
+    """How an incident ended. `method`: Automated, Manual or AutoAssistedManual."""
+
+    at: float
+    by: str
+    method: str
+    notes: str
+    root_cause: str | None = None
+
+
+class Notice(msgspec.Struct, array_like=True):
+    """What the first response still owes the world about one incident.
+
+    `reason` is None when nothing is owed. `number` grows with each new notice, `attempt` with each try of
+    it; both are in the idempotency key. `told` says whether a receiver may have heard of the incident, so
+    that a resolve is sent to those who heard, and to no one else. `queued` is the reason of a notice that
+    waits for the outcome of this one.
+    """
+
+    number: int = 0
+    reason: str | None = None
+    due_at: float = 0.0
+    attempt: int = 0
+    told: bool = False
+    queued: str | None = None
+    owed_since: float = 0.0
+
+
+class Incident(msgspec.Struct, array_like=True):
+    """An incident as its shard keeps it: changed only by Shard.apply, encoded as it is into snapshots.
+
+    Times are seconds since the epoch, 0 when not (yet) reached. `group_labels` always has "service".
+    `firing` counts its firing series. `signals` are the severity words its series brought; the last verdict
+    knew the first `signals_asked` of them.
+    """
+
+    id: bytes
+    slot: int
+    tenant: str
+    service: str
+    group_key: str
+    group_labels: dict[str, str]
+    title: str
+    description: str
+    source: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    created_at: float
+    updated_at: float
+    state: IncidentState = IncidentState.DETECTED
+    severity: Severity = Severity.P2
+    type: IncidentType = IncidentType.UNKNOWN
+    impact: str = ""
+    classified_by: str = ""
+    confidence: float = 0.0
+    firing: int = 0
+    series_seen: int = 0
+    signals: list[str] = []
+    classify_owed: bool = True
+    reopened: int = 0
+    resolved_at: float = 0.0
+    closed_at: float = 0.0
+    resolution: Resolution | None = None
+    assignees: list[str] = []
+    overflow: list[str] | None = None
+    overflow_count: int = 0
+    notice: Notice = msgspec.field(default_factory=Notice)
+    timeline: list[TimelineEntry] = []
+    timeline_dropped: int = 0
+    signals_asked: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_STATES
+
+
+def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:
+    """A UUIDv7 (16 bytes) that carries its slot in rand_a; the rest derives from what opened it.
+
+    Pure: the same arguments give the same id, so replay needs no chance. epoch and seq make it unique
+    within a partition, group_key within one message.
+    """
+    if not 0 <= slot < SLOTS:
+        raise ValueError(f"slot must be 0..{SLOTS - 1}, not {slot}")
+    milliseconds = int(at * 1000) & 0xFFFFFFFFFFFF
+    seed = f"{slot}:{epoch}:{seq}:{group_key}".encode("utf-8", "surrogatepass")
+    tail = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big") & 0x3FFFFFFFFFFFFFFF
+    value = (milliseconds << 80) | (0x7 << 76) | (slot << 64) | (0b10 << 62) | tail
+    return value.to_bytes(16, "big")

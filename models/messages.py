@@ -1,0 +1,176 @@
+"""What a shard may be told. Requests, in the imperative or as news from outside; each is answered by a reply.
+
+Messages, replies, events and effects are msgspec Structs laid out as arrays with their name as tag: they
+cross processes and reach the disk as MessagePack. A field is only ever added at the end, with a default.
+(docs/decisions/0002-structs-on-the-wire.md says why not dataclasses.)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from models.incident import IncidentType, Severity
+from models.wire import Wire
+
+
+class AlertsArrived(Wire, frozen=True):
+    """One request's alerts for one shard, as columns of equal length.
+
+    keys      24 bytes an alert: series id, then a digest of all else it says except its end (models/alert.py)
+    ends      seconds since the epoch; inf means it has no end and fires until told otherwise
+    bodies    MessagePack of alert.Content, or b"" when the gateway believes that the shard knows the key; the
+              shard asks for what it needs after all (Decision.BODY_WANTED)
+    `call_id` is made once per client request and shard part: a repeat of it gets the same reply and makes no
+    event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
+    `delivered_before` is set, the log has that delivery already and this is the answer it got.
+    """
+
+    call_id: bytes
+    tenant: str
+    door: str
+    keys: list[bytes]
+    ends: list[float]
+    bodies: list[bytes]
+    want_ids: bool = False
+    delivery_id: str | None = None
+    trace_id: str | None = None
+    delivered_before: bytes | None = None
+
+
+class Classified(Wire, frozen=True):
+    """What a classifier makes of some incidents: the answer to effect Classify."""
+
+    verdicts: list[Verdict]
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """One incident's classification. `by` names the rule or model that gave it; `asked` echoes Classify.asked."""
+
+    incident_id: bytes
+    severity: Severity
+    type: IncidentType
+    impact: str
+    by: str
+    confidence: float
+    asked: int
+
+
+class ActionOutcome(Wire, frozen=True):
+    """What came of effect Act. `final` means: do not try again. `retry_after_s`: not before so long from now."""
+
+    incident_id: bytes
+    number: int
+    attempt: int
+    ok: bool
+    detail: str
+    final: bool = False
+    retry_after_s: float = 0.0
+
+
+class Archived(Wire, frozen=True):
+    """The archive holds these closed incidents durably: the answer to effect Archive."""
+
+    incident_ids: list[bytes]
+
+
+class Tick(Wire, frozen=True):
+    """Time passes: deadlines that are due become events. Makes no event when nothing is due.
+
+    While `deaf` no series expires: nobody could have said that it still fires.
+    """
+
+    deaf: bool = False
+
+
+class Heard(Wire, frozen=True):
+    """The shard hears the world again after it was deaf (recovery, no beat for 5 s, a full store)."""
+
+    deaf_since: float
+    why: str
+
+
+Message = AlertsArrived | Classified | ActionOutcome | Archived | Tick | Heard
+
+
+class Decision(IntEnum):
+    """What became of one alert. Kept in logs and replies for ever: numbers are never reused."""
+
+    OPENED = 1  # first of its group: a new incident
+    JOINED = 2  # a new series of an open incident
+    REPEATED = 3  # same series, same content: only "last seen" and its end move
+    CHANGED = 4  # same series, other annotations or start
+    RESOLVED = 5  # its series ended
+    REFIRED = 6  # a resolved series of an open incident fires again
+    REOPENED = 7  # fires within reopen_window of its incident's end
+    DUPLICATE = 8  # the sender delivered this before (delivery id)
+    UNKNOWN_RESOLVE = 9  # an end for a series that is not firing here: kept in the log, changes nothing
+    OVERFLOWED = 10  # max_concurrent_incidents is reached: joined the service's overflow incident
+    LATE = 11  # speaks of a time before the series' present life: kept in the log, changes nothing
+    BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
+
+
+#: The sentence that the API shows for each decision.
+REASONS: dict[Decision, str] = {
+    Decision.OPENED: "first alert of its group: opened an incident",
+    Decision.JOINED: "new series of an open incident with the same group key",
+    Decision.REPEATED: "same series and content as one that is firing: only its times moved",
+    Decision.CHANGED: "same series as one that is firing, with other annotations or start time",
+    Decision.RESOLVED: "its series was firing and has ended",
+    Decision.REFIRED: "its series had ended, and its incident was still open",
+    Decision.REOPENED: "fires again within reopen_window of its incident's resolution",
+    Decision.DUPLICATE: "this delivery id was already accepted",
+    Decision.UNKNOWN_RESOLVE: "says that a series ended which is not firing here",
+    Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
+    Decision.LATE: "speaks of a time before the present life of its series",
+    Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",
+}
+
+
+class AlertsReply(Wire, frozen=True):
+    """The receipt of AlertsArrived, sent once it is durable. One byte an alert, or one byte if all are alike.
+
+    `incident_ids` is parallel to the alerts when asked for (b"" where an alert belongs to none), else empty.
+    """
+
+    decisions: bytes
+    incident_ids: list[bytes] = []
+
+    def decision(self, index: int) -> Decision:
+        return Decision(self.decisions[index if len(self.decisions) > 1 else 0])
+
+
+class Done(Wire, frozen=True):
+    """The reply to every message that has nothing to say."""
+
+
+class Failed(Wire, frozen=True):
+    """The reply to a message that could not be handled; its neighbours in the same call were. `kind` names an
+    error of models/errors.py."""
+
+    kind: str
+    detail: str
+    retry_after_s: float = 0.0
+
+
+Reply = AlertsReply | Done | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_message_decoder = msgspec.msgpack.Decoder(Message)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(value: Message | Reply) -> bytes:
+    """MessagePack of a message or a reply."""
+    return _encoder.encode(value)
+
+
+def decode_message(data: bytes) -> Message:
+    """The message in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    return _message_decoder.decode(data)
+
+
+def decode_reply(data: bytes) -> Reply:
+    """The reply in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    return _reply_decoder.decode(data)

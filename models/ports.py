@@ -1,0 +1,235 @@
+"""Every Protocol the core needs from outside, on one page, each with its promise.
+
+A Protocol that waits on the world is `async def`; nothing in models/ awaits. Adapters live in
+services/stores and friends, one file a technology; each translates foreign errors into models/errors.py at
+its edge. tests/contract holds one suite a port, run against every adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where time comes from. Seconds."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC. May jump; the shard never lets its own `now` go back."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow, for measuring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening a log found. `cut` says in words what was cut from a torn tail, None when nothing was.
+
+    `first_seq`/`last_seq` are 0 in an empty log. `anchor` is the digest of the frame before `first_seq`
+    (frames.NO_DIGEST in a log that was never truncated), `last_digest` that of the last frame.
+    """
+
+    epoch: int
+    first_seq: int
+    last_seq: int
+    anchor: bytes
+    last_digest: bytes
+    cut: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A complete snapshot: the state at `seq`, made of the newest record of each key with generation <= `generation`.
+
+    `digest` is the frame digest at `seq`: replay goes on from it along the chain. `checksum` covers all its records.
+    """
+
+    generation: int
+    seq: int
+    digest: bytes
+    version: int
+    checksum: bytes
+
+
+class EventLog(Protocol):
+    """One partition's append-only log of frames, its snapshots, and who may write it.
+
+    Ordering: frames come back in the order appended, seq without gaps. Fencing: each open() by a writer takes
+    the next epoch; every write names its epoch and raises Fenced when a newer one was taken. Safe to construct
+    without opening for reading only: read(), mark(), records() work beside a live writer.
+    """
+
+    partition: str
+
+    async def open(self, owner: str, now: float, lease_s: float) -> Opened:
+        """Become the writer. Raises NotOwner while another owner's lease is live; the same owner name takes its
+        own lease over at once (Ray keeps actor names unique). A torn tail (the last append fails its check) is
+        cut, kept aside and told in `Opened.cut`; damage before it raises Damaged with the place."""
+
+    async def renew(self, epoch: int, until: float) -> None:
+        """Lengthen the lease. Raises Fenced."""
+
+    async def release(self, epoch: int) -> None:
+        """Give the lease up, so that another owner need not wait. Never raises Fenced: releasing twice is safe."""
+
+    async def append(self, epoch: int, first_seq: int, frames: Sequence[bytes]) -> None:
+        """Make all frames durable, or none. When it returns they survive a crash of process and machine.
+
+        `first_seq` must be last_seq + 1: an append that repeats or skips raises Fenced (another writer was here).
+        Raises Full (nothing kept), Unavailable (nothing kept), OutcomeUnknown (reopen and replay).
+        """
+
+    async def read(self, after: int, limit_bytes: int = ...) -> list[tuple[int, bytes]]:
+        """(seq, stored frame) with seq > after, in order, at least one if there is one, then up to limit_bytes.
+
+        Raises Damaged when a frame before the last append fails its check.
+        """
+
+    async def last_seq(self) -> int:
+        """The seq of the newest durable frame, 0 in an empty log."""
+
+    async def put_records(self, epoch: int, generation: int, records: Sequence[tuple[str, bytes | None]]) -> None:
+        """Write snapshot records of a generation under way. None is a tombstone. Raises Fenced, Full, Unavailable."""
+
+    async def close_snapshot(self, epoch: int, mark: Mark) -> None:
+        """Make the snapshot count. Keeps this mark and the one before it, drops what neither needs. Raises Fenced, Full."""
+
+    async def marks(self) -> list[Mark]:
+        """The complete snapshots, newest first; at most two."""
+
+    def records(self, generation: int) -> AsyncIterator[list[tuple[str, bytes]]]:
+        """Pages of (key, record) of the snapshot at `generation`: the newest record <= generation of each key,
+        tombstones left out, ordered by key. Raises Damaged when a record fails its own checksum."""
+
+    async def truncate(self, epoch: int, up_to: int) -> None:
+        """Drop whole appends whose frames are all <= up_to, keeping the digest of the last dropped as anchor."""
+
+    async def stats(self) -> dict[str, int]:
+        """For people: first_seq, last_seq, frames, log_bytes, record_bytes, disk_bytes, epoch."""
+
+    async def close(self) -> None:
+        """Free files and threads. Safe to call twice. Does not release the lease."""
+
+
+class Archive(Protocol):
+    """Closed incidents, out of their shard. One writer a partition; readers beside it."""
+
+    async def put(self, incidents: Sequence[ArchivedIncident]) -> None:
+        """Durable when it returns. Idempotent by incident id: the later one wins."""
+
+    async def get(self, incident_id: bytes) -> ArchivedIncident | None: ...
+
+    async def page(self, query: ArchiveQuery) -> list[ArchivedIncident]:
+        """Up to query.limit incidents, newest first by (created_at, id), after the cursor."""
+
+    async def drop_before(self, closed_before: float, limit: int) -> int:
+        """Forget up to `limit` incidents closed before then; returns how many."""
+
+    async def count(self) -> int: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedIncident:
+    """`record` is MessagePack of incident.Incident, `alerts` MessagePack of its alerts as views; the rest are what pages filter by."""
+
+    incident_id: bytes
+    tenant: str
+    service: str
+    state: str
+    severity: int
+    type: str
+    created_at: float
+    closed_at: float
+    record: bytes
+    alerts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveQuery:
+    """Empty collections mean any. `before` is the (created_at, incident_id) that the page starts after."""
+
+    tenant: str
+    limit: int
+    before: tuple[float, bytes] | None = None
+    services: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
+    types: tuple[str, ...] = ()
+
+
+class DeliveryIds(Protocol):
+    """Delivery ids accepted within a window, with the answer each got."""
+
+    async def seen(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The answers of those ids that are known. Ids older than the window may be missing."""
+
+    async def add(self, entries: Sequence[tuple[str, float, bytes]]) -> None:
+        """(id, accepted at, answer). Durable when it returns; the first answer of an id stays."""
+
+    async def drop_before(self, at: float) -> int:
+        """Forget ids accepted before then; returns how many."""
+
+    def recent(self, since: float) -> AsyncIterator[list[str]]:
+        """Pages of ids accepted since then: what a Bloom filter is rebuilt from."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Something a sender gave that could not be read, with the reason. `payload` may be cut at the store's limit."""
+
+    at: float
+    tenant: str
+    door: str
+    reason: str
+    payload: bytes
+    content_type: str = ""
+    id: int = 0
+    truncated: bool = False
+
+
+class DeadLetters(Protocol):
+    """What could not be read, bounded by size and age; the oldest go first. Indexed by its own store, so a
+    flood of dead letters stops nothing."""
+
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep them. Past the bounds the oldest are dropped and counted."""
+
+    async def page(self, after_id: int, limit: int) -> list[DeadLetter]:
+        """In the order they came."""
+
+    async def stats(self) -> dict[str, int]:
+        """kept, bytes, dropped."""
+
+    async def close(self) -> None: ...
+
+
+class Action(Protocol):
+    """One kind of act upon the world."""
+
+    async def act(self, key: str, body: bytes) -> ActionResult:
+        """Do it once. `key` is sent along, so that a receiver can tell a repeat. Never raises for the receiver's faults."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """`final` with ok=False: the receiver will never take it, do not try again. `retry_after_s`: it asked to be
+    left alone for so long."""
+
+    ok: bool
+    detail: str
+    final: bool = False
+    retry_after_s: float = 0.0
+
+
+class Peers(Protocol):
+    """How one actor calls another, by name. Bytes in, bytes out."""
+
+    async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+        """Raises Unavailable when the actor is away or did not answer in time (it may have done it), and the
+        actor's own Refused or Unavailable errors as they are."""

@@ -1,0 +1,112 @@
+"""What a shard may be asked, and what it shows: reads never make events. Pages are bounded, cursors are explicit."""
+
+from __future__ import annotations
+
+import msgspec
+
+from models.incident import Incident
+from models.wire import Wire
+
+#: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
+PAGE_MAX = 1000
+
+#: A label matcher as (name, operator, value); operator is one of = != =~ !~. models/matchers.py reads and applies them.
+MatcherTuple = tuple[str, str, str]
+
+
+class ListIncidents(Wire, frozen=True):
+    """Incidents newest first by (created_at, id), strictly after `before`. Empty filters mean any."""
+
+    tenant: str
+    limit: int = PAGE_MAX
+    before: tuple[float, bytes] | None = None
+    states: list[str] = []
+    severities: list[int] = []
+    types: list[str] = []
+    services: list[str] = []
+
+
+class GetIncident(Wire, frozen=True):
+    tenant: str
+    incident_id: bytes
+
+
+class IncidentAlerts(Wire, frozen=True):
+    """The alerts (series) of one incident, by series number after `after`."""
+
+    tenant: str
+    incident_id: bytes
+    after: int = -1
+    limit: int = PAGE_MAX
+
+
+class ListAlerts(Wire, frozen=True):
+    """Alerts (series) by number after `after`. `firing_only` leaves ended ones out."""
+
+    tenant: str
+    after: int = -1
+    limit: int = PAGE_MAX
+    matchers: list[MatcherTuple] = []
+    firing_only: bool = True
+
+
+class AlertView(msgspec.Struct, frozen=True, array_like=True):
+    """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
+
+    `decisions` says why it is where it is: (decision number, count, first at, last at), oldest first.
+    """
+
+    incident_id: bytes
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    generator_url: str
+    source: str
+    starts_at: float
+    ends_at: float
+    last_seen_at: float
+    firing: bool
+    decisions: list[tuple[int, int, float, float]] = []
+
+
+class IncidentView(msgspec.Struct, frozen=True, array_like=True):
+    """An incident as its shard keeps it, with what is counted when read."""
+
+    incident: Incident
+    alerts: int
+
+
+class IncidentPage(Wire, frozen=True):
+    """`more`: there are others after the last one."""
+
+    items: list[IncidentView]
+    more: bool
+
+
+class AlertPage(Wire, frozen=True):
+    """`next_after` is the cursor of the next page, None at the end. A page may be empty and still have a next one."""
+
+    items: list[AlertView]
+    next_after: int | None
+
+
+Query = ListIncidents | GetIncident | IncidentAlerts | ListAlerts
+Answer = IncidentPage | AlertPage
+
+_encoder = msgspec.msgpack.Encoder()
+_query_decoder = msgspec.msgpack.Decoder(Query)
+_answer_decoder = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(value: Query | Answer) -> bytes:
+    """MessagePack of a query or an answer."""
+    return _encoder.encode(value)
+
+
+def decode_query(data: bytes) -> Query:
+    """The query in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    return _query_decoder.decode(data)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """The answer in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    return _answer_decoder.decode(data)

@@ -1,0 +1,903 @@
+"""A shard: everything one partition knows, changed only by events.
+
+`handle(message, now)` decides and applies in turn, so that an alert sees what the alert before it in the same
+message did; it returns the events for the log, the effects that are now owed and the reply. `apply(event, now)`
+is the only way state changes, live and in replay, so both end up equal (tests/rules/test_replay.py). Nothing of
+a step may be shown to anyone before its events are durable: actors/shard.py sees to that, and ends the process
+when an append fails, so that state ahead of the log was never seen.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from models.alert import Content, service_of
+from models.checkpoint import Checkpoint, Part, parse_key
+from models.effects import Act, Archive, Classify, Effect
+from models.errors import Broken
+from models.events import (
+    ActionFailed,
+    ActionSucceeded,
+    AlertsObserved,
+    AlertsSetAside,
+    CallAnswered,
+    Event,
+    HeardAgain,
+    IncidentArchived,
+    IncidentClassified,
+    IncidentOpened,
+    IncidentStateChanged,
+    NoticeDropped,
+    NoticeOwed,
+    OverflowMemberAdded,
+    SeriesChanged,
+    SeriesOpened,
+    SeriesRefired,
+    SeriesResolved,
+    ShardStarted,
+    SlotsAssigned,
+)
+from models.grouping import group_of, overflow_group_of, signal_of, title_of
+from models.incident import (
+    LEGAL_MOVES,
+    Incident,
+    IncidentState,
+    IncidentType,
+    Notice,
+    Resolution,
+    Severity,
+    TimelineEntry,
+    incident_id,
+)
+from models.messages import (
+    ActionOutcome,
+    AlertsArrived,
+    AlertsReply,
+    Archived,
+    Classified,
+    Decision,
+    Done,
+    Failed,
+    Heard,
+    Message,
+    Reply,
+    Tick,
+    Verdict,
+    encode,
+)
+from models.notice import idempotency_key, retry_at, webhook_body
+from models.series import BLOCK_SHIFT, FIRING, SeriesTable
+from models.sharding import slot_of
+from models.views import alert_view
+
+#: The layout of snapshot records; a snapshot of another version is not loaded, its log is replayed instead.
+SNAPSHOT_VERSION = 1
+#: A gateway gives a call up after `hold` (5 s) and never sends its id again; this is 24 times that.
+CALL_WINDOW_S = 120.0
+#: Call ids are forgotten and written to snapshots by the bucket.
+CALL_BUCKET_S = 10.0
+#: Series ended by their time in one step: about 5 ms, so that an outage's end does not hold up a batch.
+EXPIRE_MAX = 1000
+#: Deadlines answered in one step, for the same reason.
+DEADLINES_MAX = 500
+#: How long a resolved incident waits beyond close_after while a receiver is still owed word of it.
+CLOSE_RECHECK_S = 60.0
+#: Incidents handed to the archive at once.
+ARCHIVE_BATCH = 100
+#: Severity words remembered an incident: more say nothing new.
+SIGNALS_MAX = 8
+#: Lines of an incident's timeline kept in memory; `timeline_dropped` counts older ones.
+TIMELINE_MAX = 500
+#: Groups listed in an overflow incident; `overflow_count` counts all that joined.
+OVERFLOW_LISTED = 1000
+
+SYSTEM = "system"
+_content_decoder = msgspec.msgpack.Decoder(Content)
+_reply_decoder = msgspec.msgpack.Decoder(AlertsReply)
+_incident_decoder = msgspec.msgpack.Decoder(Incident)
+_calls_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
+_meta_decoder = msgspec.msgpack.Decoder(tuple[float, float])
+_encoder = msgspec.msgpack.Encoder()
+
+_ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
+_ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
+
+
+class ShardSettings(msgspec.Struct, frozen=True):
+    """The settings a shard decides by; times in seconds. bootstrap.py makes it from models/config.py."""
+
+    group_by: tuple[str, ...] = ("alertname",)
+    service_labels: tuple[str, ...] = ("service",)
+    reopen_window_s: float = 1800.0
+    close_after_s: float = 3600.0
+    expiry_grace_s: float = 300.0
+    max_open: int = 100_000
+    notify: bool = False
+    wait_s: tuple[float, ...] = (0.0, 0.0, 30.0, 120.0, 300.0)
+    retry_first_s: float = 1.0
+    retry_max_s: float = 300.0
+    give_up_after_s: float = 86400.0
+    webhook_max_alerts: int = 100
+    external_url: str = ""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What a message led to. `events` go to the log as one frame; then `reply` and `effects` may leave."""
+
+    events: list[Event]
+    effects: list[Effect]
+    reply: Reply
+
+
+class Shard:
+    """The state of one partition. `epoch` and `seq` (of the frame being made) are set by its actor before handle()."""
+
+    def __init__(self, partition: str, settings: ShardSettings) -> None:
+        self.partition = partition
+        self.settings = settings
+        self.epoch = 0
+        self.seq = 0
+        self.now = 0.0
+        self.no_expiry_before = 0.0
+        self.series = SeriesTable()
+        self.incidents: dict[bytes, Incident] = {}
+        self.members: dict[bytes, array[int]] = {}
+        self.by_group: dict[tuple[str, str], Incident] = {}
+        self.by_label: dict[tuple[str, str], dict[bytes, None]] = {}
+        self.overflows: dict[bytes, None] = {}
+        self.order: list[tuple[float, bytes]] = []
+        self.open_count = 0
+        self.calls: dict[bytes, bytes] = {}
+        self.checkpoint = Checkpoint(self._capture)
+        self.decided = array("Q", bytes(8 * 16))
+        self._call_buckets: dict[int, list[bytes]] = {}
+        self._closes: list[tuple[float, bytes]] = []
+        self._notices: list[tuple[float, bytes]] = []
+        self._classify: dict[bytes, None] = {}
+        self._archive: dict[bytes, None] = {}
+        self._asked: dict[bytes, tuple[int, int]] = {}
+        self._events: list[Event] = []
+        self._repeat_numbers: list[int] = []
+        self._repeat_ends: list[float] = []
+
+    # -- live ----------------------------------------------------------------------------------------------
+
+    def handle(self, message: Message, now: float) -> Step:
+        """Decide about a message, apply what was decided, and say what is now owed.
+
+        `now` is in seconds and never goes back: an earlier one counts as the latest seen. Deterministic. A
+        message that was handled before (same call_id) makes no event and gets the same reply.
+        """
+        self.now = now = max(now, self.now)
+        self._events = []
+        match message:
+            case AlertsArrived():
+                reply: Reply = self._alerts_arrived(message, now)
+            case Tick():
+                reply = self._tick(message, now)
+            case Classified():
+                for verdict in message.verdicts:
+                    self._classified(verdict, now)
+                reply = Done()
+            case ActionOutcome():
+                reply = self._action_outcome(message, now)
+            case Archived():
+                for identity in message.incident_ids:
+                    self._archived(identity, now)
+                reply = Done()
+            case Heard():
+                self._do(HeardAgain(message.deaf_since, now + self.settings.expiry_grace_s, message.why), now)
+                reply = Done()
+            case _:
+                raise Broken(f"a shard can't be told {type(message).__name__}")
+        events, self._events = self._events, []
+        return Step(events, self._take_effects(now), reply)
+
+    def started(self, owner: str, now: float) -> Step:
+        """The first step of a writer after recovery: notes the epoch, and asks again for all that is owed."""
+        self.now = now = max(now, self.now)
+        self._events = []
+        # An empty shard has no series whose sender could have gone unheard.
+        grace_s = self.settings.expiry_grace_s if self.incidents else 0.0
+        self._do(ShardStarted(self.epoch, owner, now + grace_s), now)
+        self._asked.clear()
+        self._classify.clear()
+        self._archive.clear()
+        for incident in self.incidents.values():
+            if incident.classify_owed:
+                self._classify[incident.id] = None
+            if incident.state is IncidentState.CLOSED:
+                self._archive[incident.id] = None
+        events, self._events = self._events, []
+        return Step(events, self._take_effects(now), Done())
+
+    def ask_again(self, effect: Effect) -> None:
+        """An effect could not be delivered: it is owed still, and the next step asks for it again."""
+        match effect:
+            case Classify():
+                if effect.incident_id in self.incidents:
+                    self._classify[effect.incident_id] = None
+            case Archive():
+                for identity in effect.incident_ids:
+                    if identity in self.incidents:
+                        self._archive[identity] = None
+            case Act():
+                incident = self.incidents.get(effect.incident_id)
+                if incident is not None and self._asked.pop(effect.incident_id, None) is not None:
+                    heapq.heappush(self._notices, (self.now, effect.incident_id))
+
+    def _alerts_arrived(self, message: AlertsArrived, now: float) -> Reply:
+        answered = self.calls.get(message.call_id)
+        if answered is not None:
+            return _reply_decoder.decode(answered)
+        if message.delivered_before is not None:
+            self.decided[Decision.DUPLICATE] += len(message.keys)
+            before = _reply_decoder.decode(message.delivered_before)
+            return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
+        keys, ends = message.keys, message.ends
+        if not len(keys) == len(ends) == len(message.bodies):
+            return Failed("Malformed", "AlertsArrived: keys, ends and bodies must be of one length")
+        known = [*map(self.series.firing.get, keys)]
+        if keys and None not in known and min(ends) > now:
+            # Every alert repeats what is firing already: nine of ten requests in an outage end here.
+            self._observe(known, ends, now)
+            self.decided[Decision.REPEATED] += len(keys)
+            reply = _ALL_REPEATED
+        else:
+            decisions = bytearray()
+            for key, end, body in zip(keys, ends, message.bodies, strict=True):
+                decision = self._alert(message.tenant, key, end, body, now)
+                decisions.append(decision)
+                self.decided[decision] += 1
+            self._flush_repeats(now)
+            alike = len(set(decisions)) <= 1
+            reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
+            if alike and decisions and decisions[0] == Decision.BODY_WANTED:
+                return reply
+        if message.want_ids:
+            reply = AlertsReply(reply.decisions, [self._incident_of(key) for key in keys])
+        self._do(CallAnswered(message.call_id, encode(reply), message.delivery_id), now)
+        return reply
+
+    def _alert(self, tenant: str, key: bytes, ends: float, body: bytes, now: float) -> Decision:
+        """Decide about one alert, in the order of what is most common."""
+        series = self.series
+        fires = ends > now
+        number = series.firing.get(key)
+        if number is not None and fires:
+            self._repeat_numbers.append(number)
+            self._repeat_ends.append(ends)
+            return Decision.REPEATED
+        self._flush_repeats(now)
+        number = series.by_series.get(key[:16])
+        if not body and (number is None or fires or series.keys[number] != key):
+            return Decision.BODY_WANTED
+        if number is None:
+            if not fires:
+                return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
+            return self._open_series(tenant, key, ends, body, now)
+        if series.status[number] == FIRING:
+            if fires:
+                self._do(SeriesChanged(number, key, ends, body), now)
+                return Decision.CHANGED
+            if ends < series.starts[number]:
+                return self._set_aside(Decision.LATE, key, ends, body, now)
+            same = key == series.keys[number]
+            self._resolve_series(number, ends, False, b"" if same else key, b"" if same else body, now)
+            return Decision.RESOLVED
+        if not fires:
+            if key == series.keys[number] and ends == series.ends[number]:
+                return Decision.REPEATED
+            return self._set_aside(Decision.LATE, key, ends, body, now)
+        incident = series.incidents[number]
+        if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
+            return self._open_series(tenant, key, ends, body, now)
+        if incident.is_open:
+            self._do(SeriesRefired(number, key, ends, body, Decision.REFIRED), now)
+            return Decision.REFIRED
+        if self._may_reopen(incident, now):
+            self._reopen(incident, now)
+            self._do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
+            return Decision.REOPENED
+        return self._open_series(tenant, key, ends, body, now)
+
+    def _open_series(self, tenant: str, key: bytes, ends: float, body: bytes, now: float) -> Decision:
+        content = _content_decoder.decode(body)
+        service = service_of(content.labels, self.settings.service_labels)
+        group, group_labels = group_of(content.labels, service, self.settings.group_by)
+        incident = self.by_group.get((tenant, group))
+        number = self.series.free_number()
+        if incident is not None and incident.is_open:
+            decision = Decision.JOINED
+        elif incident is not None and self._may_reopen(incident, now):
+            self._reopen(incident, now)
+            decision = Decision.REOPENED
+        elif self.open_count < self.settings.max_open:
+            incident = self._open_incident(tenant, service, group, group_labels, content, number, now)
+            decision = Decision.OPENED
+        else:
+            incident = self._overflow(tenant, service, group, content, number, now)
+            decision = Decision.OVERFLOWED
+        signal = signal_of(content.labels)
+        if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
+            signal = ""
+        self._do(SeriesOpened(number, key, incident.id, ends, body, decision, signal), now)
+        return decision
+
+    def _open_incident(
+        self,
+        tenant: str,
+        service: str,
+        group: str,
+        group_labels: dict[str, str],
+        content: Content,
+        number: int,
+        now: float,
+        is_overflow: bool = False,
+    ) -> Incident:
+        slot = slot_of(tenant, service)
+        # The series number tells apart two incidents of one group that are opened by the same frame.
+        identity = incident_id(slot, now, self.epoch, self.seq, f"{group}#{number}")
+        title = f"Too many incidents: overflow of {service}" if is_overflow else title_of(content, service)
+        self._do(
+            IncidentOpened(
+                identity,
+                slot,
+                tenant,
+                service,
+                group,
+                group_labels,
+                title,
+                content.annotations.get("description", ""),
+                content.source,
+                content.labels,
+                content.annotations,
+                is_overflow,
+            ),
+            now,
+        )
+        return self.incidents[identity]
+
+    def _overflow(
+        self, tenant: str, service: str, group: str, content: Content, number: int, now: float
+    ) -> Incident:
+        key, labels = overflow_group_of(service)
+        incident = self.by_group.get((tenant, key))
+        if incident is not None and not incident.is_open and self._may_reopen(incident, now):
+            self._reopen(incident, now)
+        elif incident is None or not incident.is_open:
+            incident = self._open_incident(tenant, service, key, labels, content, number, now, is_overflow=True)
+            verdict = Verdict(
+                incident.id, Severity.P1, IncidentType.UNKNOWN, "major", "max_concurrent_incidents", 1.0, SIGNALS_MAX
+            )
+            self._classified(verdict, now)
+        self._do(OverflowMemberAdded(incident.id, group, title_of(content, service)), now)
+        return incident
+
+    def _resolve_series(
+        self, number: int, ended_at: float, expired: bool, key: bytes, body: bytes, now: float
+    ) -> None:
+        incident = self.series.incidents[number]
+        if incident is None:
+            raise Broken(f"series {number} fires outside any incident")
+        self._do(SeriesResolved(number, ended_at, expired, key, body), now)
+        if incident.firing == 0 and incident.is_open:
+            reason = "all its alerts expired" if expired else "all its alerts ended"
+            self._move(incident, IncidentState.RESOLVED, SYSTEM, reason, now, method="Automated")
+            self._owe_resolved(incident, now)
+
+    def _may_reopen(self, incident: Incident, now: float) -> bool:
+        return (
+            incident.state is IncidentState.RESOLVED
+            and now - incident.resolved_at <= self.settings.reopen_window_s
+        )
+
+    def _reopen(self, incident: Incident, now: float) -> None:
+        after = IncidentState.INVESTIGATING if incident.assignees else IncidentState.TRIAGED
+        self._move(incident, after, SYSTEM, "fires again within reopen_window", now)
+        self._owe(incident, "reopened", now, now + self.settings.wait_s[incident.severity])
+
+    def _move(
+        self, incident: Incident, after: IncidentState, actor: str, reason: str, now: float, method: str = ""
+    ) -> None:
+        if after not in LEGAL_MOVES[incident.state]:
+            raise Broken(f"incident {incident.id.hex()}: {incident.state} -> {after} is no legal move")
+        self._do(IncidentStateChanged(incident.id, incident.state, after, actor, reason, method), now)
+
+    def _set_aside(self, decision: Decision, key: bytes, ends: float, body: bytes, now: float) -> Decision:
+        self._do(AlertsSetAside(bytes([decision]), [key], [ends], [body]), now)
+        return decision
+
+    def _incident_of(self, key: bytes) -> bytes:
+        number = self.series.by_series.get(key[:16])
+        incident = None if number is None else self.series.incidents[number]
+        return b"" if incident is None else incident.id
+
+    def _observe(self, numbers: Sequence[int], ends: Sequence[float], now: float) -> None:
+        first = ends[0]
+        same = all([end == first for end in ends])
+        packed = array("d", [first] if same else ends).tobytes()
+        self._do(AlertsObserved(array("I", numbers).tobytes(), packed), now)
+
+    def _flush_repeats(self, now: float) -> None:
+        # Before anything else happens in this message, so that the log has the order in which it was decided.
+        if self._repeat_numbers:
+            numbers, self._repeat_numbers = self._repeat_numbers, []
+            ends, self._repeat_ends = self._repeat_ends, []
+            self._observe(numbers, ends, now)
+
+    def _classified(self, verdict: Verdict, now: float) -> None:
+        incident = self.incidents.get(verdict.incident_id)
+        if incident is None or verdict.asked < incident.signals_asked or not incident.classify_owed:
+            return
+        before = incident.severity
+        first = incident.signals_asked == 0 and not incident.classified_by
+        self._do(
+            IncidentClassified(
+                incident.id,
+                verdict.severity,
+                verdict.type,
+                verdict.impact,
+                verdict.by,
+                verdict.confidence,
+                verdict.asked,
+            ),
+            now,
+        )
+        if not incident.is_open:
+            return
+        if incident.state is IncidentState.DETECTED:
+            self._move(incident, IncidentState.TRIAGED, SYSTEM, f"classified by {verdict.by}", now)
+        due_at = now + self.settings.wait_s[verdict.severity]
+        if first:
+            self._owe(incident, "opened", now, due_at)
+        elif verdict.severity < before:
+            self._owe(incident, "severity changed", now, now)
+
+    def _owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
+        """A notice is owed. One that has not begun says it all when its time comes; one under way is waited for,
+        so that a receiver hears of things in their order."""
+        if not self.settings.notify:
+            return
+        notice = incident.notice
+        if notice.reason is None:
+            self._do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
+        elif notice.due_at <= now:
+            self._do(NoticeOwed(incident.id, notice.number, reason, due_at, queued=True), now)
+        elif due_at < notice.due_at and notice.attempt == 0:
+            self._do(NoticeOwed(incident.id, notice.number, notice.reason, due_at), now)
+
+    def _owe_resolved(self, incident: Incident, now: float) -> None:
+        """Who may have heard of the incident hears of its end; who has not is not disturbed."""
+        if not self.settings.notify:
+            return
+        notice = incident.notice
+        if notice.reason is not None and notice.due_at <= now:
+            self._do(NoticeOwed(incident.id, notice.number, "resolved", now, queued=True), now)
+        elif notice.told:
+            self._do(NoticeOwed(incident.id, notice.number + 1, "resolved", now), now)
+        elif notice.reason is not None:
+            self._do(NoticeDropped(incident.id, notice.number, "resolved before anyone was told"), now)
+
+    def _action_outcome(self, outcome: ActionOutcome, now: float) -> Reply:
+        incident = self.incidents.get(outcome.incident_id)
+        if incident is None:
+            return Done()
+        notice, settings = incident.notice, self.settings
+        if notice.reason is None or (outcome.number, outcome.attempt) != (notice.number, notice.attempt):
+            return Done()
+        queued, number, attempt = notice.queued, notice.number, notice.attempt
+        if outcome.ok:
+            self._do(ActionSucceeded(incident.id, number, attempt, notice.reason, outcome.detail), now)
+        else:
+            again_at = 0.0
+            too_long = now - notice.owed_since > settings.give_up_after_s
+            if not (outcome.final or too_long or queued):
+                key = idempotency_key(incident.id, number, attempt)
+                first_s, most_s = settings.retry_first_s, settings.retry_max_s
+                again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=outcome.retry_after_s)
+            self._do(ActionFailed(incident.id, number, attempt, notice.reason, outcome.detail, again_at), now)
+        if queued:
+            self._do(NoticeOwed(incident.id, number + 1, queued, now), now)
+        return Done()
+
+    def _archived(self, identity: bytes, now: float) -> None:
+        incident = self.incidents.get(identity)
+        if incident is not None and incident.state is IncidentState.CLOSED:
+            self._do(IncidentArchived(identity, self.members[identity].tobytes()), now)
+
+    def _tick(self, tick: Tick, now: float) -> Reply:
+        if not tick.deaf and now >= self.no_expiry_before:
+            for number in self.series.due(now, EXPIRE_MAX):
+                self._resolve_series(number, self.series.ends[number], True, b"", b"", now)
+        for _ in range(DEADLINES_MAX):
+            if not self._closes or self._closes[0][0] > now:
+                break
+            _at, identity = heapq.heappop(self._closes)
+            incident = self.incidents.get(identity)
+            if incident is None or incident.state is not IncidentState.RESOLVED:
+                continue
+            if incident.notice.reason is not None:
+                # Not closed while a receiver is still owed word of it.
+                heapq.heappush(self._closes, (now + CLOSE_RECHECK_S, identity))
+            elif self._close_at(incident) <= now:
+                self._move(incident, IncidentState.CLOSED, SYSTEM, "resolved for close_after", now)
+        self._forget_calls(now)
+        return Done()
+
+    def _close_at(self, incident: Incident) -> float:
+        # Closed is past reopening: while reopen_window is open the incident must be there to be reopened.
+        return incident.resolved_at + max(self.settings.close_after_s, self.settings.reopen_window_s)
+
+    def _forget_calls(self, now: float) -> None:
+        # Not an event: every reader forgets by the time in its frames, and a call id kept longer does no harm.
+        oldest = int((now - CALL_WINDOW_S) / CALL_BUCKET_S)
+        while self._call_buckets and (bucket := next(iter(self._call_buckets))) < oldest:
+            self.checkpoint.touch(Part.CALLS, bucket)
+            for call_id in self._call_buckets.pop(bucket):
+                self.calls.pop(call_id, None)
+
+    def _take_effects(self, now: float) -> list[Effect]:
+        """What is owed and was not asked yet."""
+        effects: list[Effect] = []
+        while self._notices and self._notices[0][0] <= now:
+            _at, identity = heapq.heappop(self._notices)
+            incident = self.incidents.get(identity)
+            if incident is None or incident.notice.reason is None or incident.notice.due_at > now:
+                continue
+            wanted = (incident.notice.number, incident.notice.attempt)
+            if self._asked.get(identity) != wanted:
+                self._asked[identity] = wanted
+                effects.append(self._act(incident))
+        for identity in self._classify:
+            incident = self.incidents.get(identity)
+            if incident is not None and incident.classify_owed:
+                effects.append(self._question(incident))
+        self._classify.clear()
+        closed = [identity for identity in self._archive if identity in self.incidents]
+        self._archive.clear()
+        for start in range(0, len(closed), ARCHIVE_BATCH):
+            effects.append(Archive(closed[start : start + ARCHIVE_BATCH]))
+        return effects
+
+    def _question(self, incident: Incident) -> Classify:
+        return Classify(
+            incident.id,
+            incident.tenant,
+            incident.service,
+            incident.source,
+            incident.title,
+            incident.description,
+            incident.labels,
+            incident.annotations,
+            list(incident.signals),
+            len(incident.signals),
+        )
+
+    def _act(self, incident: Incident) -> Act:
+        notice = incident.notice
+        numbers = self.members[incident.id]
+        most = self.settings.webhook_max_alerts
+        body = webhook_body(
+            incident,
+            [alert_view(self.series, number) for number in numbers[:most]],
+            reason=notice.reason or "",
+            max_alerts=most,
+            external_url=self.settings.external_url,
+            total=len(numbers),
+        )
+        key = idempotency_key(incident.id, notice.number, notice.attempt)
+        return Act(incident.id, notice.number, notice.attempt, "webhook", key, body)
+
+    # -- live and in replay --------------------------------------------------------------------------------
+
+    def _do(self, event: Event, now: float) -> None:
+        self.apply(event, now)
+        self._events.append(event)
+
+    def apply(self, event: Event, now: float) -> None:
+        """Fold one event, of a frame made at `now`, into the state. Raises Broken when it does not fit."""
+        self.now = now
+        match event:
+            case AlertsObserved():
+                numbers = array("I", event.numbers)
+                ends: Sequence[float] = array("d", event.ends)
+                if len(ends) == 1:
+                    ends = ends * len(numbers)
+                self.checkpoint.touch_all(Part.MOVING, [number >> BLOCK_SHIFT for number in numbers])
+                self.series.repeat(numbers, ends, now)
+            case CallAnswered():
+                self._apply_call(event, now)
+            case SeriesOpened():
+                self._apply_series_opened(event, now)
+            case SeriesChanged():
+                self._touch_series(event.number)
+                starts = self._starts_of(event.body)
+                self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
+                self.series.note(event.number, Decision.CHANGED, now)
+            case SeriesResolved():
+                self._apply_series_resolved(event, now)
+            case SeriesRefired():
+                self._touch_series(event.number)
+                incident = self._incident_at(event.number)
+                starts = self._starts_of(event.body)
+                self.series.refire(event.number, event.key, starts, event.ends_at, event.body, now)
+                self.series.note(event.number, event.decision, now)
+                incident.firing += 1
+            case IncidentOpened():
+                self._apply_incident_opened(event, now)
+            case OverflowMemberAdded():
+                incident = self._incident(event.incident_id)
+                incident.overflow_count += 1
+                if incident.overflow is None:
+                    incident.overflow = []
+                if len(incident.overflow) < OVERFLOW_LISTED and event.group_key not in incident.overflow:
+                    incident.overflow.append(event.group_key)
+            case IncidentClassified():
+                self._apply_classified(event, now)
+            case IncidentStateChanged():
+                self._apply_state(event, now)
+            case NoticeOwed():
+                self._apply_notice_owed(event, now)
+            case NoticeDropped():
+                incident = self._incident(event.incident_id)
+                incident.notice = Notice(number=incident.notice.number)
+                self._line(incident, now, "NotificationDropped", SYSTEM, event.why)
+            case ActionSucceeded() | ActionFailed():
+                self._apply_outcome(event, now)
+            case IncidentArchived():
+                self._apply_archived(event)
+            case ShardStarted() | HeardAgain():
+                self.checkpoint.touch(Part.META, 0)
+                self.no_expiry_before = event.no_expiry_before
+            case AlertsSetAside():
+                pass
+            case SlotsAssigned():
+                raise Broken("SlotsAssigned belongs to the control partition, not to a shard")
+            case _:
+                raise Broken(f"a shard does not know the event {type(event).__name__}")
+
+    def _incident(self, identity: bytes) -> Incident:
+        incident = self.incidents.get(identity)
+        if incident is None:
+            raise Broken(f"event names incident {identity.hex()}, which is not in {self.partition}")
+        self.checkpoint.touch(Part.INCIDENT, identity)
+        return incident
+
+    def _incident_at(self, number: int) -> Incident:
+        incident = self.series.incidents[number]
+        if incident is None:
+            raise Broken(f"event names series {number}, which is free in {self.partition}")
+        return self._incident(incident.id)
+
+    def _touch_series(self, number: int) -> None:
+        self.checkpoint.touch(Part.STATIC, number >> BLOCK_SHIFT)
+        self.checkpoint.touch(Part.MOVING, number >> BLOCK_SHIFT)
+
+    def _starts_of(self, body: bytes) -> float:
+        return _content_decoder.decode(body).starts_at
+
+    def _apply_call(self, event: CallAnswered, now: float) -> None:
+        bucket = int(now / CALL_BUCKET_S)
+        self.checkpoint.touch(Part.CALLS, bucket)
+        self.calls[event.call_id] = event.reply
+        self._call_buckets.setdefault(bucket, []).append(event.call_id)
+
+    def _apply_series_opened(self, event: SeriesOpened, now: float) -> None:
+        self._touch_series(event.number)
+        incident = self._incident(event.incident_id)
+        starts = self._starts_of(event.body)
+        self.series.open(event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now)
+        self.members[incident.id].append(event.number)
+        incident.firing += 1
+        incident.series_seen += 1
+        if event.signal:
+            incident.signals.append(event.signal)
+            if incident.signals_asked < len(incident.signals):
+                incident.classify_owed = True
+                self._classify[incident.id] = None
+
+    def _apply_series_resolved(self, event: SeriesResolved, now: float) -> None:
+        self.checkpoint.touch(Part.MOVING, event.number >> BLOCK_SHIFT)
+        if event.key:
+            self.checkpoint.touch(Part.STATIC, event.number >> BLOCK_SHIFT)
+        incident = self._incident_at(event.number)
+        self.series.end(event.number, event.ended_at, now, event.key, event.body)
+        self.series.note(event.number, Decision.RESOLVED, now)
+        incident.firing -= 1
+
+    def _apply_incident_opened(self, event: IncidentOpened, now: float) -> None:
+        self.checkpoint.touch(Part.INCIDENT, event.incident_id)
+        incident = Incident(
+            id=event.incident_id,
+            slot=event.slot,
+            tenant=event.tenant,
+            service=event.service,
+            group_key=event.group_key,
+            group_labels=event.group_labels,
+            title=event.title,
+            description=event.description,
+            source=event.source,
+            labels=event.labels,
+            annotations=event.annotations,
+            created_at=now,
+            updated_at=now,
+            overflow=[] if event.is_overflow else None,
+        )
+        self._index(incident)
+        insort(self.order, (now, incident.id))
+        self._classify[incident.id] = None
+        self._line(incident, now, "Created", SYSTEM, event.title)
+
+    def _apply_classified(self, event: IncidentClassified, now: float) -> None:
+        incident = self._incident(event.incident_id)
+        before, first = incident.severity, not incident.classified_by
+        incident.severity = event.severity
+        incident.type = event.type
+        incident.impact = event.impact
+        incident.classified_by = event.by
+        incident.confidence = event.confidence
+        incident.signals_asked = event.asked
+        incident.classify_owed = event.asked < len(incident.signals)
+        incident.updated_at = now
+        if first or before != event.severity:
+            text = f"{event.severity.name} {event.type}, by {event.by}"
+            self._line(incident, now, "Classified" if first else "SeverityChanged", SYSTEM, text)
+
+    def _apply_state(self, event: IncidentStateChanged, now: float) -> None:
+        incident = self._incident(event.incident_id)
+        was_open = incident.is_open
+        incident.state = event.after
+        incident.updated_at = now
+        self.open_count += incident.is_open - was_open
+        if event.after is IncidentState.RESOLVED:
+            incident.resolved_at = now
+            incident.resolution = Resolution(now, event.actor, event.method, event.reason)
+            heapq.heappush(self._closes, (self._close_at(incident), incident.id))
+            self._line(incident, now, "Resolved", event.actor, event.reason)
+            return
+        if event.after is IncidentState.CLOSED:
+            incident.closed_at = now
+            self._archive[incident.id] = None
+            group = (incident.tenant, incident.group_key)
+            if self.by_group.get(group) is incident:
+                del self.by_group[group]
+        elif not was_open:
+            incident.reopened += 1
+            incident.resolved_at = incident.closed_at = 0.0
+            incident.resolution = None
+            self.by_group[incident.tenant, incident.group_key] = incident
+        self._line(incident, now, "StateChanged", event.actor, f"{event.before} -> {event.after}: {event.reason}")
+
+    def _apply_notice_owed(self, event: NoticeOwed, now: float) -> None:
+        incident = self._incident(event.incident_id)
+        notice = incident.notice
+        if event.queued:
+            notice.queued = event.reason
+            return
+        if event.number != notice.number:
+            notice.number = event.number
+            notice.attempt = 0
+            notice.owed_since = now
+            notice.queued = None
+        notice.reason = event.reason
+        notice.due_at = event.due_at
+        heapq.heappush(self._notices, (event.due_at, incident.id))
+
+    def _apply_outcome(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
+        incident = self._incident(event.incident_id)
+        notice = incident.notice
+        notice.told = True
+        self._asked.pop(incident.id, None)
+        if isinstance(event, ActionFailed) and event.retry_at:
+            notice.attempt = event.attempt + 1
+            notice.due_at = event.retry_at
+            heapq.heappush(self._notices, (event.retry_at, incident.id))
+            if event.attempt == 0:
+                self._line(incident, now, "NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; will retry")
+            return
+        notice.reason = notice.queued = None
+        incident.updated_at = now
+        if isinstance(event, ActionSucceeded):
+            self._line(incident, now, "NotificationSent", SYSTEM, f"{event.reason}: {event.detail}")
+        else:
+            text = f"{event.reason}: {event.detail}; given up after {event.attempt + 1} tries"
+            self._line(incident, now, "NotificationFailed", SYSTEM, text)
+
+    def _apply_archived(self, event: IncidentArchived) -> None:
+        incident = self._incident(event.incident_id)
+        for number in array("I", event.numbers):
+            self._touch_series(number)
+            self.series.forget(number)
+        del self.incidents[incident.id]
+        del self.members[incident.id]
+        self.overflows.pop(incident.id, None)
+        self._asked.pop(incident.id, None)
+        place = bisect_left(self.order, (incident.created_at, incident.id))
+        del self.order[place]
+        for label in incident.group_labels.items():
+            self.by_label[label].pop(incident.id)
+            if not self.by_label[label]:
+                del self.by_label[label]
+
+    def _line(self, incident: Incident, at: float, kind: str, actor: str, text: str) -> None:
+        incident.timeline.append(TimelineEntry(at, kind, actor, text))
+        if len(incident.timeline) > TIMELINE_MAX:
+            # The first line says how it began: the second oldest goes.
+            del incident.timeline[1]
+            incident.timeline_dropped += 1
+
+    def _index(self, incident: Incident) -> None:
+        self.incidents[incident.id] = incident
+        self.members[incident.id] = array("I")
+        if incident.state is not IncidentState.CLOSED:
+            self.by_group[incident.tenant, incident.group_key] = incident
+        for label in incident.group_labels.items():
+            self.by_label.setdefault(label, {})[incident.id] = None
+        if incident.overflow is not None:
+            self.overflows[incident.id] = None
+        self.open_count += incident.is_open
+
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def _capture(self, part: Part, number: int | bytes) -> bytes | None:
+        match part:
+            case Part.CALLS:
+                ids = self._call_buckets.get(int(number))
+                return None if ids is None else _encoder.encode([(each, self.calls[each]) for each in ids])
+            case Part.INCIDENT:
+                incident = self.incidents.get(bytes(number)) if isinstance(number, bytes) else None
+                return None if incident is None else _encoder.encode(incident)
+            case Part.META:
+                return _encoder.encode((self.now, self.no_expiry_before))
+            case Part.MOVING:
+                return self.series.moving_record(int(number))
+            case Part.STATIC:
+                return self.series.static_record(int(number))
+
+    def load(self, records: Iterable[tuple[str, bytes]]) -> None:
+        """Take records of a snapshot, in the order of their keys; finish with loaded()."""
+        for key, record in records:
+            part, number = parse_key(key)
+            match part:
+                case Part.CALLS:
+                    ids = []
+                    for call_id, reply in _calls_decoder.decode(record):
+                        self.calls[call_id] = reply
+                        ids.append(call_id)
+                    self._call_buckets[int(number)] = ids
+                case Part.INCIDENT:
+                    incident = _incident_decoder.decode(record)
+                    self._index(incident)
+                    self.order.append((incident.created_at, incident.id))
+                case Part.META:
+                    self.now, self.no_expiry_before = _meta_decoder.decode(record)
+                case Part.MOVING:
+                    self.series.load_moving(int(number), record)
+                case Part.STATIC:
+                    self.series.load_static(int(number), record, self.incidents)
+
+    def loaded(self) -> None:
+        """All records of a snapshot are in: make what derives from them."""
+        self.series.index()
+        self.order.sort()
+        self._call_buckets = dict(sorted(self._call_buckets.items()))
+        for number, incident in enumerate(self.series.incidents):
+            if incident is not None:
+                self.members[incident.id].append(number)
+        # Two lives of one group may be here, the older not archived yet: the newer one is the group's.
+        for _created_at, identity in self.order:
+            incident = self.incidents[identity]
+            if incident.state is not IncidentState.CLOSED:
+                self.by_group[incident.tenant, incident.group_key] = incident
+            if incident.state is IncidentState.RESOLVED:
+                self._closes.append((self._close_at(incident), identity))
+            if incident.notice.reason is not None:
+                self._notices.append((incident.notice.due_at, identity))
+        heapq.heapify(self._closes)
+        heapq.heapify(self._notices)

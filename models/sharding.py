@@ -1,0 +1,45 @@
+"""Where a service lives: tenant and service -> slot -> partition, for ever the same slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import xxhash
+
+#: Fixed for the life of every log: ids carry the slot in the 12 bits that UUIDv7 leaves free (rand_a).
+SLOTS = 4096
+
+
+def slot_of(tenant: str, service: str) -> int:
+    """The slot of a service, 0..4095. Never changes between versions: ids and logs depend on it."""
+    return xxhash.xxh3_64_intdigest(f"{len(tenant)}:{tenant}{service}".encode("utf-8", "surrogatepass")) % SLOTS
+
+
+def partition_name(index: int) -> str:
+    """`shard/0007`: the name of shard partition `index`, as the stores know it."""
+    return f"shard/{index:04d}"
+
+
+def slot_of_id(incident_id: bytes) -> int:
+    """The slot that an incident id carries."""
+    return ((incident_id[6] & 0x0F) << 8) | incident_id[7]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMap:
+    """Which shard partition holds each slot. `owners[slot]` is a partition index; `version` only grows."""
+
+    version: int
+    owners: Sequence[int]
+
+    @classmethod
+    def even(cls, partitions: int) -> SlotMap:
+        """The map a new system starts with: slots dealt round, so neighbours land apart."""
+        if not 1 <= partitions <= SLOTS:
+            raise ValueError(f"partitions must be 1..{SLOTS}, not {partitions}")
+        return cls(1, tuple(slot % partitions for slot in range(SLOTS)))
+
+    @property
+    def partitions(self) -> int:
+        return max(self.owners) + 1

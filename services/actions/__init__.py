@@ -1,0 +1,1 @@
+"""Adapters of port Action: one file a technology."""

@@ -1,0 +1,386 @@
+"""Alertmanager's API v2, its reading half, as 0.25 answers it: amtool, Grafana and karma ask here.
+
+Two error shapes, like the original: what the request asks for is a bare JSON string, what its form breaks is
+{"code", "message"}. POST /api/v2/alerts is the hot route and not here (services/ingest). Where we differ: an
+alert without an end has Go's zero time as endsAt; DELETE of an unknown silence is 404 as in newer versions,
+not 500; a shard that cannot answer is 503 rather than 500, so that clients ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import cmp_to_key
+
+import msgspec
+import yaml
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from models import VERSION
+from models.alert import LABEL_NAME, fingerprint, service_of
+from models.config import Settings
+from models.errors import Busy, Malformed, Refused, Unavailable
+from models.matchers import Pattern, parse_filters
+from models.query import AlertView, MatcherTuple
+from services.api.reads import Reads
+
+#: The prefix of every path here.
+PREFIX = "/api/v2"
+#: The version whose answers these are. Clients choose their decoder by it; our own follows as build metadata.
+SPEAKS = "0.25.0"
+#: The one receiver there is: the first response.
+RECEIVER = "llm-im"
+#: Methods that another part of the gateway serves under our paths; 405 names them too.
+ELSEWHERE: dict[str, frozenset[str]] = {f"{PREFIX}/alerts": frozenset({"POST"})}
+#: Alerts encoded between two looks at other requests: about 5 ms, most of it the fingerprint.
+_SLICE = 250
+
+#: go-openapi's idea of true; everything else is false, and an empty value is the default.
+_TRUE = frozenset({"true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled"})
+_ZERO_TIME = "0001-01-01T00:00:00.000Z"
+_UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}\Z")
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A receiver, which has a name and nothing else."""
+
+    name: str
+
+
+class AlertStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """Whether an alert is muted, and by what."""
+
+    inhibited_by: list[str]
+    silenced_by: list[str]
+    state: str
+
+
+class GettableAlert(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """One alert as Alertmanager shows it, fields in its order."""
+
+    annotations: dict[str, str]
+    ends_at: str
+    fingerprint: str
+    receivers: list[Named]
+    starts_at: str
+    status: AlertStatus
+    updated_at: str
+    generator_url: str = msgspec.field(default="", name="generatorURL")
+    labels: dict[str, str]
+
+
+class AlertGroup(msgspec.Struct, frozen=True):
+    """The firing alerts of one group."""
+
+    alerts: list[GettableAlert]
+    labels: dict[str, str]
+    receiver: Named
+
+
+_json = msgspec.json.Encoder(order="deterministic")
+_RECEIVERS = [Named(RECEIVER)]
+#: Silences and inhibition are not built yet: every alert that fires is active.
+_ACTIVE = AlertStatus([], [], "active")
+
+
+def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, started_at: float) -> None:
+    """Everything under /api/v2 but POST /alerts, and /-/healthy and /-/ready."""
+
+    async def alerts(request: Request) -> Response:
+        try:
+            wanted = _Wanted.of(request)
+            if not wanted.any:
+                return _answer([])
+            found: list[tuple[str, bytes]] = []
+            async with aclosing(reads.alerts(wanted.matchers)) as pages:
+                async for page in pages:
+                    for part in _slices(page):
+                        found += [(alert.fingerprint, _json.encode(alert)) for alert in map(_gettable, part)]
+                        await asyncio.sleep(0)
+                found.sort()
+                return _joined([encoded for _, encoded in found])
+        except (Refused, Unavailable) as error:
+            return _error(error)
+
+    async def groups(request: Request) -> Response:
+        try:
+            wanted = _Wanted.of(request)
+            if not wanted.any:
+                return _answer([])
+            groups: dict[tuple[tuple[str, str], ...], list[GettableAlert]] = {}
+            async with aclosing(reads.alerts(wanted.matchers)) as pages:
+                async for page in pages:
+                    for part in _slices(page):
+                        for view in part:
+                            labels = _group_labels(view.labels, settings)
+                            groups.setdefault(tuple(labels.items()), []).append(_gettable(view))
+                        await asyncio.sleep(0)
+                encoded: list[bytes] = []
+                for labels, members in sorted(
+                    ((dict(key), groups[key]) for key in groups), key=lambda g: _ordered(g[0])
+                ):
+                    members.sort(key=_alert_place)
+                    encoded.append(_json.encode(AlertGroup(members, labels, _RECEIVERS[0])))
+                    await asyncio.sleep(0)
+                return _joined(encoded)
+        except (Refused, Unavailable) as error:
+            return _error(error)
+
+    async def status() -> Response:
+        return _answer(_status(settings, started_at))
+
+    async def receivers() -> Response:
+        return _answer(_RECEIVERS)
+
+    async def silences(request: Request) -> Response:
+        try:
+            parse_filters(request.query_params.getlist("filter"))
+        except Refused as error:
+            return _error(error)
+        return _answer([])
+
+    async def add_silence() -> Response:
+        return _answer("silences are not built yet: nothing was stored, and nothing is muted", 501)
+
+    async def silence(silence_id: str) -> Response:
+        if _UUID.match(silence_id) is None:
+            return validation_error(422, 601, f'silenceID in path must be of type uuid: "{silence_id}"')
+        return Response(status_code=404)
+
+    async def fine() -> Response:
+        return PlainTextResponse("OK")
+
+    for path, endpoint, methods in (
+        (f"{PREFIX}/alerts", alerts, ["GET"]),
+        (f"{PREFIX}/alerts/groups", groups, ["GET"]),
+        (f"{PREFIX}/status", status, ["GET"]),
+        (f"{PREFIX}/receivers", receivers, ["GET"]),
+        (f"{PREFIX}/silences", silences, ["GET"]),
+        (f"{PREFIX}/silences", add_silence, ["POST"]),
+        (f"{PREFIX}/silence/{{silence_id}}", silence, ["GET", "DELETE"]),
+        ("/-/healthy", fine, ["GET", "HEAD"]),
+        ("/-/ready", fine, ["GET", "HEAD"]),
+    ):
+        # Their description is Alertmanager's own openapi.yaml; ours holds what is ours.
+        app.add_api_route(path, endpoint, methods=methods, include_in_schema=False)
+
+
+def validation_error(status: int, code: int, message: str) -> Response:
+    """Alertmanager's answer to a request whose form is wrong."""
+    return _answer({"code": code, "message": message}, status)
+
+
+def not_found(path: str) -> Response:
+    """Alertmanager's answer for a path that it does not have."""
+    return validation_error(404, 404, f"path {path} was not found")
+
+
+def not_allowed(method: str, allowed: Sequence[str]) -> Response:
+    """Alertmanager's answer for a method that a path does not take."""
+    names = ",".join(sorted(allowed))
+    response = validation_error(405, 405, f"method {method} is not allowed, but [{names}] are")
+    response.headers["Allow"] = names
+    return response
+
+
+def config_yaml(settings: Settings) -> str:
+    """Our settings as an Alertmanager configuration that amtool takes: what clients read group labels and
+    waits from.
+
+    The receiver shows no URL: a webhook's may hold a secret.
+    """
+    names = ["service", *settings.grouping.group_by]
+    wait = settings.notify.wait
+    document = {
+        "global": {"resolve_timeout": _duration(settings.lifecycle.resolve_timeout)},
+        "route": {
+            "receiver": RECEIVER,
+            # A set of label names: Alertmanager refuses others and repeats.
+            "group_by": list(dict.fromkeys(name for name in names if LABEL_NAME.match(name))),
+            "group_wait": _duration(wait.P2),
+        },
+        "receivers": [{"name": RECEIVER}],
+        "templates": [],
+    }
+    waits = " ".join(f"{name}={_duration(getattr(wait, name))}" for name in ("P0", "P1", "P2", "P3", "P4"))
+    # As JSON, so that no label name can end the comment.
+    fallbacks = msgspec.json.encode(settings.grouping.service_labels).decode("ascii", "replace")
+    return (
+        f"# LLM-Incident-Manager {VERSION}, its settings as Alertmanager would write them.\n"
+        f"# First notice by severity: {waits}. The service is the first label present of {fallbacks}.\n"
+        + yaml.safe_dump(document, sort_keys=False)
+    )
+
+
+def timestamp(at: float) -> str:
+    """RFC 3339 in UTC with milliseconds; 0 is Go's zero time, which clients read as not set."""
+    if at == 0:
+        return _ZERO_TIME
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class _Wanted:
+    """The query parameters of alerts and alerts/groups. Checked in Alertmanager's order: filter, then
+    receiver."""
+
+    def __init__(self, matchers: list[MatcherTuple], *, any: bool) -> None:
+        self.matchers = matchers
+        #: False when the parameters rule out every alert there can be.
+        self.any = any
+
+    @classmethod
+    def of(cls, request: Request) -> _Wanted:
+        params = request.query_params
+        matchers = parse_filters(params.getlist("filter"))
+        # silenced, inhibited and unprocessed choose among states that no alert has yet.
+        chosen = _flag(params.get("active"))
+        receiver = params.get("receiver")
+        if receiver:
+            try:
+                chosen = Pattern(receiver).matches(RECEIVER) and chosen
+            except Malformed as error:
+                raise Malformed(f"failed to parse receiver param: {error}") from error
+        return cls(matchers, any=chosen)
+
+
+def _flag(value: str | None) -> bool:
+    return not value or value.lower() in _TRUE
+
+
+def _slices(page: list[AlertView]) -> list[list[AlertView]]:
+    return [page[start : start + _SLICE] for start in range(0, len(page), _SLICE)]
+
+
+def _gettable(view: AlertView) -> GettableAlert:
+    return GettableAlert(
+        annotations=view.annotations,
+        ends_at=timestamp(view.ends_at),
+        fingerprint=fingerprint(view.labels),
+        receivers=_RECEIVERS,
+        starts_at=timestamp(view.starts_at),
+        status=_ACTIVE,
+        updated_at=timestamp(view.last_seen_at),
+        labels=view.labels,
+        generator_url=view.generator_url,
+    )
+
+
+def _group_labels(labels: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """The labels of an alert's group, sorted: the service, however it was found, and those of group_by it
+    has."""
+    found = {name: labels[name] for name in settings.grouping.group_by if name in labels}
+    found["service"] = service_of(labels, settings.grouping.service_labels)
+    return dict(sorted(found.items()))
+
+
+def _alert_place(alert: GettableAlert) -> tuple[object, ...]:
+    """Where an alert stands in its group: by job, then instance, those without one last, then by all
+    labels."""
+    job, instance = alert.labels.get("job"), alert.labels.get("instance")
+    return job is None, job or "", instance is None, instance or "", _ordered(alert.labels)
+
+
+def _before(one: Mapping[str, str], other: Mapping[str, str]) -> int:
+    """Alertmanager's order of label sets: the smaller set first, then by the first name that differs, where
+    the set without it comes first. Negative, 0 or positive."""
+    if len(one) != len(other):
+        return len(one) - len(other)
+    for name in sorted({*one, *other}):
+        mine, theirs = one.get(name), other.get(name)
+        if mine != theirs:
+            return -1 if mine is None or (theirs is not None and mine < theirs) else 1
+    return 0
+
+
+_ordered = cmp_to_key(_before)
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """One member of the cluster."""
+
+    name: str
+    address: str
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """The cluster, as far as Alertmanager's clients know one. `name` is the member that answers."""
+
+    name: str
+    peers: list[Peer]
+    status: str
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The configuration as YAML."""
+
+    original: str
+
+
+class VersionInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """What was built, when and from what. All six are required."""
+
+    branch: str
+    build_date: str
+    build_user: str
+    go_version: str
+    revision: str
+    version: str
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer of GET /status. `uptime` is the time of start, as in the original."""
+
+    cluster: Cluster
+    config: Config
+    uptime: str
+    version_info: VersionInfo
+
+
+def _status(settings: Settings, started_at: float) -> Status:
+    # The gateways of one system answer as one: which of them was asked is nobody's business.
+    peer = Peer(RECEIVER, f"{settings.server.http_host}:{settings.server.http_port}")
+    return Status(
+        cluster=Cluster(RECEIVER, [peer], "ready"),
+        config=Config(config_yaml(settings)),
+        uptime=timestamp(started_at),
+        version_info=VersionInfo(
+            branch="llm-incident-manager",
+            build_date="",
+            build_user="",
+            go_version=f"none (Python {platform.python_version()})",
+            revision=VERSION,
+            version=f"{SPEAKS}+llm-im.{VERSION}",
+        ),
+    )
+
+
+def _duration(seconds: float) -> str:
+    """As Prometheus writes it: whole numbers of the largest unit that fits."""
+    milliseconds = round(seconds * 1000)
+    for unit, size in (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def _error(error: Refused | Unavailable) -> Response:
+    """The bare JSON string of what an alert query cannot be given."""
+    if isinstance(error, Busy):
+        return _answer(str(error), 503, retry_after_s=error.retry_after_s)
+    if isinstance(error, Unavailable):
+        return _answer(str(error), 503, retry_after_s=1)
+    return _answer(str(error), 400)
+
+
+def _answer(value: object, status: int = 200, *, retry_after_s: float | None = None) -> Response:
+    headers = None if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
+    return Response(_json.encode(value) + b"\n", status, headers, media_type="application/json")
+
+
+def _joined(encoded: Sequence[bytes]) -> Response:
+    return Response(b"[" + b",".join(encoded) + b"]\n", media_type="application/json")

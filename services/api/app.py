@@ -1,0 +1,113 @@
+"""Every route that is not the hot one, as one ASGI application. Built inside the gateway, from what it is
+given."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import TypeAdapter
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from models import VERSION
+from models.config import Settings
+from models.errors import IncidentManagerError
+from models.ports import Clock
+from services.api import alertmanager
+from services.api.alertmanager import add_alertmanager_routes
+from services.api.health import HealthGather, add_health_routes
+from services.api.reads import Reads
+from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
+
+
+def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: Clock) -> FastAPI:
+    """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
+    they would load scripts from elsewhere. Errors have the shape of the API that was asked."""
+    app = FastAPI(
+        title="LLM-Incident-Manager",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+    )
+    add_alertmanager_routes(app, reads, settings, clock.now())
+    add_rest_routes(app, reads)
+    add_health_routes(app, reads, health, clock)
+    _describe_problems(app)
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    async def of_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        if error.status_code == 405:
+            allowed = sorted(_allowed(app, request))
+            if _is_alertmanagers(path):
+                return alertmanager.not_allowed(request.method, allowed)
+            detail = f"{path} takes {', '.join(allowed)}, not {request.method}"
+            response = problem(405, "method-not-allowed", "Method not allowed", detail, path)
+            response.headers["Allow"] = ",".join(allowed)
+            return response
+        if error.status_code == 404:
+            if _is_alertmanagers(path):
+                return alertmanager.not_found(path)
+            return problem(404, "not-found", "Not found", f"there is no {path}", path)
+        return problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+
+    async def of_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        fields = [
+            # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
+            FieldProblem(".".join(str(part) for part in found["loc"][1:]), found["msg"])
+            for found in error.errors()
+        ]
+        detail = "; ".join(f"{field.field}: {field.detail}" for field in fields)
+        return problem(400, "malformed", "The request cannot be read", detail, request.url.path, fields)
+
+    async def of_ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, IncidentManagerError)
+        return problem_of(error, request.url.path)
+
+    async def of_missing(request: Request, error: Exception) -> Response:
+        return problem(404, "no-such-incident", "No such incident", str(error), request.url.path)
+
+    async def of_bug(request: Request, error: Exception) -> Response:
+        # Starlette raises it again once this is sent, so that the server's log has the traceback.
+        return problem(500, "broken", "This is a fault of ours", type(error).__name__, request.url.path)
+
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(NoSuchIncident, of_missing)
+    app.add_exception_handler(IncidentManagerError, of_ours)
+    app.add_exception_handler(Exception, of_bug)
+
+
+def _is_alertmanagers(path: str) -> bool:
+    return path.startswith(f"{alertmanager.PREFIX}/")
+
+
+def _allowed(app: FastAPI, request: Request) -> set[str]:
+    """Every method that some route takes for this path; Starlette itself names only the first route's."""
+    methods = set(alertmanager.ELSEWHERE.get(request.url.path, ()))
+    for route in app.router.routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put Problem among OpenAPI's schemas: the routes name it, but no response model brings it along."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            schema = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
+            parts = schema.pop("$defs", {})
+            generate()["components"]["schemas"].update({"Problem": schema, **parts})
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,32 @@
+"""Follows the control partition's log from outside its writer: gateways and tools have the slot map by it."""
+
+from __future__ import annotations
+
+from models.control import ControlState
+from models.frames import NO_DIGEST, decode_frame
+from models.ports import EventLog
+
+
+class ControlTail:
+    """The control partition as far as it was read. Goes on without its writer."""
+
+    def __init__(self, event_log: EventLog) -> None:
+        self._event_log = event_log
+        self._seq = 0
+        self._digest = NO_DIGEST
+        self.state = ControlState()
+
+    async def follow(self) -> bool:
+        """Read what is new; True when there was something. Raises Unavailable, Damaged."""
+        if await self._event_log.last_seq() == self._seq:
+            return False
+        while page := await self._event_log.read(self._seq):
+            for seq, stored in page:
+                frame = decode_frame(self._event_log.partition, stored, seq, self._digest)
+                self._seq, self._digest = seq, frame.digest
+                for event in frame.events:
+                    self.state.apply(event)
+        return True
+
+    async def close(self) -> None:
+        await self._event_log.close()

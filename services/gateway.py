@@ -1,0 +1,215 @@
+"""One gateway: the doors, the reads and their background work in one process. Hosted by serve_app.py, or by a test.
+
+Knows nothing of Ray: it is given port Peers. `app` is the whole ASGI application; `doors` alone is what stands in
+front of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from models.config import Settings
+from models.errors import IncidentManagerError, Unavailable
+from models.metrics import ActorMetrics, Meter
+from models.metrics import decode as decode_metrics
+from models.metrics import encode as encode_metrics
+from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
+from models.sharding import SlotMap
+from services.api.app import build_app
+from services.api.health import HealthGather
+from services.api.reads import Reads
+from services.ingest.body import Receive, Scope, Send
+from services.ingest.dead_letters import DeadLetterBox
+from services.ingest.formats.alertmanager import AlertmanagerReader
+from services.ingest.formats.common import Remembered
+from services.ingest.formats.v1 import V1Reader
+from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
+from services.ingest.line import ShardLine
+from services.ingest.submit import Submitter
+from services.control_tail import ControlTail
+
+log = structlog.get_logger()
+
+#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s counts as deaf.
+BEAT_S = 1.0
+#: How often the control log is looked at.
+FOLLOW_S = 1.0
+#: Before the slot map is known nothing can be taken; the first start takes seconds.
+FIRST_SLOTS_S = 30.0
+#: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
+QUERY_TIMEOUT_S = 5.0
+METRICS_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = 1.0
+
+
+class Gateway:
+    """start() before the first request, stop() after the last."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        peers: Peers,
+        clock: Clock,
+        control_log: EventLog,
+        archives: Sequence[Archive],
+        dead_letters: DeadLetters,
+        shard_actors: Sequence[str],
+        other_actors: Sequence[str],
+        control: str,
+        front: tuple[str, int] | None,
+    ) -> None:
+        self.settings = settings
+        self._peers = peers
+        self._actors = [*shard_actors, *other_actors]
+        self._control = control
+        self._front = front
+        self._tail = ControlTail(control_log)
+        self._archives = archives
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started = False
+        self.meter = Meter(name)
+        server = settings.server
+        self._lines = [
+            ShardLine(
+                actor,
+                peers,
+                clock,
+                hold_s=server.hold,
+                max_alerts=max(1, server.max_inflight_alerts // len(shard_actors)),
+            )
+            for actor in shard_actors
+        ]
+        self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
+        remembered = Remembered(TENANT, tuple(settings.grouping.service_labels))
+        self.dead_letters = DeadLetterBox(
+            dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
+        )
+        self.doors = HttpDoors(
+            self.submitter,
+            {
+                ALERTMANAGER_PATH: AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout),
+                V1_PATH: V1Reader(remembered, settings.lifecycle.expires_after),
+            },
+            self.dead_letters,
+            clock,
+            self.meter,
+            max_body_bytes=server.max_body_bytes,
+            body_timeout_s=server.body_timeout,
+        )
+        self.reads = Reads(
+            self._ask, len(shard_actors), lambda slot: self.submitter.slots.owners[slot], archives, tenant=TENANT
+        )
+        health = HealthGather(self._gather, lambda: self._started)
+        self.rest = build_app(self.reads, health, settings, clock=clock)
+
+    async def start(self) -> None:
+        """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
+        deadline = asyncio.get_running_loop().time() + FIRST_SLOTS_S
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._tail.follow()
+            if self._tail.state.slots is not None:
+                break
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(f"no slot map after {FIRST_SLOTS_S:g} s: is the control actor running?")
+            await asyncio.sleep(0.05)
+        self._take_slots(self._tail.state.slots)
+        self.dead_letters.start()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._beat())]
+
+    async def stop(self) -> None:
+        """End the background work and close the files, in the reverse order of start. Safe to call twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self.dead_letters.stop()
+        for archive in self._archives:
+            await archive.close()
+        await self._tail.close()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """All of it as one ASGI application."""
+        if self.doors.takes(scope):
+            await self.doors(scope, receive, send)
+        else:
+            await self.rest(scope, receive, send)  # type: ignore[arg-type]
+
+    def _take_slots(self, slots: SlotMap) -> None:
+        if slots.partitions > len(self._lines):
+            raise Unavailable(
+                f"the slot map names {slots.partitions} partitions, settings say state.partitions = {len(self._lines)}: "
+                "the number is fixed when the system first starts"
+            )
+        self.submitter.slots = slots
+
+    async def _ask(self, shard: int, query: bytes) -> bytes:
+        return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
+
+    async def _gather(self) -> list[ActorMetrics]:
+        self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
+        found = await asyncio.gather(*[self._metrics_of(actor) for actor in self._actors])
+        own = self.meter.read()
+        others = [reading for reading in await self._other_gateways() if reading.name != own.name]
+        return [own, *others, *(reading for reading in found if reading is not None)]
+
+    async def _other_gateways(self) -> list[ActorMetrics]:
+        try:
+            answered = await self._peers.call(self._control, "reported", b"", METRICS_TIMEOUT_S)
+        except IncidentManagerError:
+            return []
+        return [decode_metrics(reading) for reading in msgspec.msgpack.decode(answered, type=list[bytes])]
+
+    async def _report(self) -> None:
+        try:
+            await self._peers.call(self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S)
+        except IncidentManagerError:
+            return
+
+    async def _metrics_of(self, actor: str) -> ActorMetrics | None:
+        try:
+            return decode_metrics(await self._peers.call(actor, "metrics", b"", METRICS_TIMEOUT_S))
+        except IncidentManagerError:
+            return None
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                if await self._tail.follow() and self._tail.state.slots is not None:
+                    self._take_slots(self._tail.state.slots)
+            except IncidentManagerError as error:
+                log.warning("control partition not followed", why=str(error))
+
+    async def _beat(self) -> None:
+        """Tell the shards that senders can be heard: only while our own front door answers us."""
+        while True:
+            if await self._front_answers():
+                await asyncio.gather(self._report(), *[line.beat() for line in self._lines])
+                if not self._started:
+                    silent = await self.reads.silent_shards()
+                    self._started = len(silent) < len(self._lines)
+            await asyncio.sleep(BEAT_S)
+
+    async def _front_answers(self) -> bool:
+        if self._front is None:
+            return True
+        host, port = self._front
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(host, port)
+                try:
+                    writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
+                    line = await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+        return line.startswith(b"HTTP/1.1 200")

@@ -1,0 +1,83 @@
+"""What a door could not read, on its way to port DeadLetters: kept behind the answer, never in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+from models.errors import IncidentManagerError
+from models.metrics import Meter
+from models.ports import Clock, DeadLetter, DeadLetters
+from services.ingest.formats.common import Fault
+
+log = structlog.get_logger()
+
+#: Letters that wait to be written; past it the newest are counted and dropped: a flood must not eat the memory.
+WAITING_MAX = 2000
+#: Bytes of those.
+WAITING_MAX_BYTES = 16 * 1024 * 1024
+BATCH = 200
+
+
+class DeadLetterBox:
+    """put() returns at once; a task writes. One a gateway."""
+
+    def __init__(self, store: DeadLetters, clock: Clock, meter: Meter, *, max_payload_bytes: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._meter = meter
+        self._max_payload_bytes = max_payload_bytes
+        self._waiting: deque[DeadLetter] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._write())
+
+    async def stop(self) -> None:
+        """Write what waits, then end. Safe to call twice."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        while self._waiting:
+            await self._write_batch()
+        await self._store.close()
+
+    def put(self, tenant: str, door: str, faults: Sequence[Fault], content_type: str) -> None:
+        """Keep what is wrong with a request. Counts what there is no room for."""
+        now = self._clock.now()
+        for fault in faults:
+            payload = fault.raw[: self._max_payload_bytes]
+            if len(self._waiting) >= WAITING_MAX or self._bytes + len(payload) > WAITING_MAX_BYTES:
+                self._meter.count("llm_im_dead_letters_lost_total", door=door)
+                continue
+            cut = len(payload) < len(fault.raw)
+            self._waiting.append(
+                DeadLetter(now, tenant, door, fault.message, payload, content_type, truncated=cut)
+            )
+            self._bytes += len(payload)
+            self._meter.count("llm_im_dead_letters_total", door=door)
+        self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._write_batch()
+
+    async def _write_batch(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        self._bytes -= sum(len(letter.payload) for letter in batch)
+        try:
+            await self._store.add(batch)
+        except IncidentManagerError as error:
+            self._meter.count("llm_im_dead_letters_lost_total", len(batch), door=batch[0].door)
+            log.warning("dead letters lost: their store is away", count=len(batch), why=str(error))

@@ -1,0 +1,205 @@
+"""The Ray Serve deployments, and how all actors are put on a cluster. With actors/cluster.py the only importer of ray.
+
+    HAProxy ── replica of Gateways ─┬─ HotRoute (bare ASGI, in front of Serve): the doors for alerts
+              (two or more)         └─ Serve ── FastAPI: everything else
+
+HotRoute runs in the replica's process and event loop before any of Serve's work on a request: three times the
+requests a second (docs/decisions/0004-hot-route.md). Serve does not count what passes there; uvicorn's own
+shutdown waits for it when a replica leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import ray
+from ray import serve
+
+from actors import cluster
+from models.errors import Unavailable
+from services.ingest.body import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from starlette.middleware import Middleware
+
+    from models.config import Settings
+    from services.gateway import Gateway
+
+APPLICATION = "llm-im"
+DEPLOYMENT = "Gateways"
+#: Bound on Serve's side for everything but the hot route, which has its own (services/ingest/http.py).
+ONGOING_MAX = 512
+#: A leaving replica finishes what it has: a request waits at most `hold` (5 s) for a shard.
+LEAVE_S = 15.0
+HEALTH_PERIOD_S = 2.0
+HEALTH_TIMEOUT_S = 10.0
+
+_gateway: Gateway | None = None
+
+
+class HotRoute:
+    """ASGI middleware in front of Serve's own handling. Passes on what is not for the doors, and everything in a
+    process that has no gateway (Serve's fallback proxy)."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], object]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = _gateway
+        if gateway is not None and gateway.doors.takes(scope):
+            await gateway.doors(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)  # type: ignore[misc]
+
+
+def middlewares() -> list[Middleware]:
+    """Serve's HTTP callback (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH): runs in every replica and proxy."""
+    from starlette.middleware import Middleware
+
+    _bind_grpc_to_loopback()
+    return [Middleware(HotRoute)]
+
+
+def _bind_grpc_to_loopback() -> None:
+    # Two of Ray 2.60's gRPC listeners are hard-coded to [::] with no setting: each replica's internal server and the
+    # direct gRPC ingress. Found by ss -ltnp; tests/cluster/test_listeners.py watches it.
+    import ray.serve._private.default_impl as default_impl
+    import ray.serve._private.replica as replica
+
+    bind, add = replica.add_port_to_grpc_server, default_impl.add_grpc_address
+    if getattr(bind, "is_ours", False):
+        return
+
+    def bind_to_loopback(server: object, address: str) -> object:
+        return bind(server, address.replace("[::]", "127.0.0.1"))
+
+    def add_to_loopback(server: object, address: str) -> object:
+        return add(server, address.replace("[::]", "127.0.0.1"))
+
+    bind_to_loopback.is_ours = True  # type: ignore[attr-defined]
+    replica.add_port_to_grpc_server = bind_to_loopback
+    default_impl.add_grpc_address = add_to_loopback
+
+
+class Gateways:
+    """What a replica is: services.gateway.Gateway as an ASGI application under Serve."""
+
+    async def __init__(self, settings_json: str, port: int) -> None:
+        from actors.clock import SystemClock
+        from models.config import Settings
+        from services import bootstrap, logs
+        from services.gateway import Gateway
+
+        settings = Settings.model_validate_json(settings_json)
+        logs.configure(settings.logging.level, settings.logging.format)
+        names = [actor.name for actor in bootstrap.plan(settings)]
+        shards = [bootstrap.shard_actor_name(index) for index in range(settings.state.partitions)]
+        replica = serve.get_replica_context().replica_id.unique_id
+        self.gateway = Gateway(
+            f"gateway-{replica}",
+            settings,
+            cluster.RayPeers(),
+            SystemClock(),
+            bootstrap.open_log(settings, bootstrap.CONTROL),
+            bootstrap.open_archives(settings),
+            bootstrap.open_dead_letters(settings),
+            shards,
+            [name for name in names if name not in shards],
+            bootstrap.CONTROL_ACTOR,
+            ("127.0.0.1", port),
+        )
+        await self.gateway.start()
+        global _gateway
+        _gateway = self.gateway
+
+    def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], object]:  # noqa: N807 - Serve's name
+        """What Serve serves: the whole gateway, so that it works without HotRoute too."""
+        gateway = self.gateway
+
+        # A plain function: uvicorn takes a bound method for an ASGI 2 application.
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                while True:
+                    event = str((await receive())["type"])
+                    await send({"type": f"{event}.complete"})
+                    if event == "lifespan.shutdown":
+                        return
+            await gateway.app(scope, receive, send)
+
+        return application
+
+    async def __del__(self) -> None:
+        await self.gateway.stop()
+
+
+def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None]) -> None:
+    """Put all actors and gateways on the Ray this process has joined. Returns when they are up; what lives under its
+    name already is left as it is. Raises Unavailable naming what did not start."""
+    from services import bootstrap
+
+    actors = bootstrap.plan(settings)
+    progress(f"starting {len(actors)} actors ({settings.state.partitions} shards)")
+    for actor in actors:
+        cluster.start(actor.name, f"services.bootstrap:{actor.factory}", actor.config)
+    cluster.begin([actor.name for actor in actors])
+    progress(f"starting {settings.server.gateways} gateways")
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": "127.0.0.1", "port": http_port, "keep_alive_timeout_s": 75},
+    )
+    deployment = serve.deployment(
+        serve.ingress()(Gateways),
+        name=DEPLOYMENT,
+        num_replicas=settings.server.gateways,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=ONGOING_MAX,
+        graceful_shutdown_timeout_s=LEAVE_S,
+        graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+    serve.run(
+        deployment.bind(_revealed(settings), http_port), name=APPLICATION, route_prefix="/"
+    )
+
+
+def withdraw(*, progress: Callable[[str], None]) -> None:
+    """Take requests no more, then stop the actors in the reverse order of their start, each releasing its lease."""
+    progress("stopping gateways")
+    serve.shutdown()
+    names = sorted(each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if _is_ours(each))
+    order = sorted(names, key=lambda name: (not name.startswith("shard-"), name == "control-a", name))
+    progress(f"stopping {len(order)} actors")
+    cluster.stop(order)
+
+
+def wait_ready(url: str, timeout_s: float) -> None:
+    """Until /health/ready answers 200. Raises Unavailable with its last words."""
+    from http.client import HTTPException
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    deadline, said = time.monotonic() + timeout_s, "no answer"
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"{url}/health/ready", timeout=2) as answer:  # noqa: S310 - our own http URL
+                if answer.status == 200:
+                    return
+        except (OSError, HTTPException, URLError) as error:
+            said = str(error)
+        time.sleep(0.1)
+    raise Unavailable(f"{url} was not ready after {timeout_s:g} s: {said}")
+
+
+def _is_ours(named: dict[str, str]) -> bool:
+    return named["namespace"] == cluster.NAMESPACE and named["name"].startswith(
+        ("shard-", "control-", "classifier-", "responder-")
+    )
+
+
+def _revealed(settings: Settings) -> str:
+    # A replica does not need the webhook's URL, and what Serve keeps in its controller can be read by who joins Ray.
+    return settings.model_dump_json()

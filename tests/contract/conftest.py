@@ -1,0 +1,182 @@
+"""The places that the contract suites run on: one an adapter, each opening only the adapter under test.
+
+A place outlives what is opened in it: opening a second time over the same place is what another process, or
+the same one after a crash, would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+import pytest_asyncio
+
+from models.frames import NO_DIGEST, encode_frame
+from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
+
+PARTITION = "shard/0007"
+T = TypeVar("T", bound="Closable")
+
+
+class Place(Protocol):
+    def log(self, partition: str = PARTITION) -> EventLog: ...
+    def archive(self) -> Archive: ...
+    def delivery_ids(self) -> DeliveryIds: ...
+    def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters: ...
+    def damage_frame(self, seq: int) -> None: ...
+    def damage_record(self, key: str, generation: int) -> None: ...
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+class MemoryPlace:
+    def __init__(self, opened: list[Closable]) -> None:
+        from services.stores.memory import MemoryStore
+
+        self.opened = opened
+        self.store = MemoryStore()
+
+    def log(self, partition: str = PARTITION) -> EventLog:
+        from services.stores.memory import MemoryEventLog
+
+        return _kept(self.opened, MemoryEventLog(self.store, partition))
+
+    def archive(self) -> Archive:
+        from services.stores.memory import MemoryArchive
+
+        return _kept(self.opened, MemoryArchive(self.store, PARTITION))
+
+    def delivery_ids(self) -> DeliveryIds:
+        from services.stores.memory import MemoryDeliveryIds
+
+        return _kept(self.opened, MemoryDeliveryIds(self.store, PARTITION))
+
+    def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
+        from services.stores.memory import MemoryDeadLetters
+
+        return _kept(
+            self.opened, MemoryDeadLetters(self.store, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
+        )
+
+    def damage_frame(self, seq: int) -> None:
+        self.store.damage_frame(PARTITION, seq)
+
+    def damage_record(self, key: str, generation: int) -> None:
+        self.store.damage_record(PARTITION, key, generation)
+
+
+class SqlitePlace:
+    def __init__(self, opened: list[Closable], folder: Path) -> None:
+        self.opened = opened
+        self.folder = folder
+
+    def log(self, partition: str = PARTITION) -> EventLog:
+        from services.stores.sqlite_log import SqliteEventLog
+
+        return _kept(self.opened, SqliteEventLog(self.folder, partition))
+
+    def archive(self) -> Archive:
+        from services.stores.sqlite_archive import SqliteArchive
+
+        return _kept(self.opened, SqliteArchive(self.folder, PARTITION))
+
+    def delivery_ids(self) -> DeliveryIds:
+        from services.stores.sqlite_delivery import SqliteDeliveryIds
+
+        return _kept(self.opened, SqliteDeliveryIds(self.folder, PARTITION))
+
+    def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
+        from services.stores.sqlite_dead_letters import SqliteDeadLetters
+
+        return _kept(
+            self.opened, SqliteDeadLetters(self.folder, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
+        )
+
+    def damage_frame(self, seq: int) -> None:
+        import apsw
+
+        connection = apsw.Connection(str(self.folder / "shard-0007.db"))
+        first, lengths, stored = connection.execute(
+            "SELECT first_seq, lengths, frames FROM appends WHERE first_seq <= ? AND last_seq >= ?",
+            (seq, seq),
+        ).get
+        ends = memoryview(lengths).cast("I").tolist()[: seq - first + 1]
+        at = sum(ends) - 1
+        damaged = stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
+        connection.execute("UPDATE appends SET frames = ? WHERE first_seq = ?", (damaged, first))
+        connection.close()
+
+    def damage_record(self, key: str, generation: int) -> None:
+        import apsw
+
+        connection = apsw.Connection(str(self.folder / "shard-0007.db"))
+        connection.execute(
+            "UPDATE records SET body = CAST(body || x'21' AS BLOB) WHERE key = ? AND generation = ?",
+            (key, generation),
+        )
+        connection.close()
+
+
+def _kept(opened: list[Closable], made: T) -> T:
+    opened.append(made)
+    return made
+
+
+@pytest_asyncio.fixture(params=["memory", "sqlite"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    opened: list[Closable] = []
+    yield MemoryPlace(opened) if request.param == "memory" else SqlitePlace(opened, tmp_path / "state")
+    for each in opened:
+        await each.close()
+
+
+class HandClock:
+    """A clock that moves when told to."""
+
+    def __init__(self, at: float = 1000.0) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+class Chain:
+    """Frames that follow each other, as a shard makes them."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.digests = {0: NO_DIGEST}
+        self.frames: dict[int, bytes] = {}
+
+    def next(self, count: int = 1, size: int = 60) -> list[bytes]:
+        made = []
+        for _ in range(count):
+            frame, digest = encode_frame(
+                self.seq + 1, 1000.0 + self.seq, "default", "t" * (size - 60), (), self.digests[self.seq]
+            )
+            self.seq += 1
+            self.digests[self.seq] = digest
+            self.frames[self.seq] = frame
+            made.append(frame)
+        return made
+
+    def back_to(self, seq: int) -> None:
+        """Forget what came after, as a writer that reopens a log which ends there."""
+        self.seq = seq
+
+
+@pytest.fixture
+def chain() -> Chain:
+    return Chain()

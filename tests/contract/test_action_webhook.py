@@ -1,0 +1,346 @@
+"""Port Action's promise, kept by WebhookAction against a real local server; and its body beside Alertmanager's own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from models import VERSION
+from models.incident import Incident
+from models.notice import webhook_body
+from models.ports import ActionResult
+from models.query import AlertView
+from services.actions.webhook import MAX_ANSWER_BYTES, WebhookAction
+
+pytestmark = pytest.mark.asyncio
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ALERTMANAGER = shutil.which("prometheus-alertmanager")
+
+
+@asynccontextmanager
+async def a_server(handler: Handler) -> AsyncIterator[str]:
+    """A receiver on a free port; yields host:port."""
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def act_once(
+    handler: Handler, *, path: str = "/hook", userinfo: str = "", timeout_s: float = 5.0
+) -> ActionResult:
+    async with a_server(handler) as place:
+        action = WebhookAction(f"http://{userinfo}{place}{path}", timeout_s=timeout_s)
+        try:
+            return await action.act("key-1", b'{"a":1}')
+        finally:
+            await action.close()
+
+
+def answering(status: int, text: str = "", headers: dict[str, str] | None = None) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=status, text=text, headers=headers)
+
+    return handler
+
+
+async def test_a_notice_arrives_as_json_with_its_key_and_our_name() -> None:
+    got: list[tuple[str, bytes, dict[str, str]]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        got.append((request.method, await request.read(), dict(request.headers)))
+        return web.Response()
+
+    result = await act_once(handler)
+
+    assert (result.ok, result.final) == (True, False)
+    [(method, body, headers)] = got
+    assert (method, body) == ("POST", b'{"a":1}')
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Idempotency-Key"] == "key-1"
+    assert headers["User-Agent"] == f"llm-incident-manager/{VERSION}"
+
+
+async def test_userinfo_of_the_url_logs_in() -> None:
+    got: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        got.append(request.headers.get("Authorization"))
+        return web.Response()
+
+    await act_once(handler, userinfo="someone:hunter22@")
+
+    assert got == ["Basic " + base64.b64encode(b"someone:hunter22").decode()]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+async def test_any_2xx_is_done(status: int) -> None:
+    assert (await act_once(answering(status))).ok
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_what_may_pass_is_tried_again(status: int) -> None:
+    result = await act_once(answering(status, "come back"))
+
+    assert (result.ok, result.final) == (False, False)
+    assert f"answered {status}: come back" in result.detail
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422])
+async def test_what_will_not_pass_is_final(status: int) -> None:
+    result = await act_once(answering(status, "no\nsuch\x00place"))
+
+    assert (result.ok, result.final) == (False, True)
+    assert f"answered {status}: no such place" in result.detail
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_a_named_failure_and_not_followed(status: int) -> None:
+    paths: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=status, headers={"Location": "/elsewhere?token=abcd"})
+
+    result = await act_once(handler)
+
+    assert paths == ["/hook"]
+    assert (result.ok, result.final) == (False, True)
+    assert "redirect" in result.detail and "abcd" not in result.detail
+
+
+async def test_retry_after_is_kept_in_seconds_or_as_a_date() -> None:
+    seconds = await act_once(answering(429, "slow", {"Retry-After": "17"}))
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
+    dated = await act_once(answering(503, "", {"Retry-After": date}))
+    odd = await act_once(answering(503, "", {"Retry-After": "soon-ish"}))
+    endless = await act_once(answering(503, "", {"Retry-After": "9" * 40}))
+
+    assert seconds.retry_after_s == 17
+    assert 50 <= dated.retry_after_s <= 61
+    assert odd.retry_after_s == 0
+    assert endless.retry_after_s == 86_400
+
+
+async def test_a_receiver_that_never_answers_is_given_up_in_time() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    started = time.monotonic()
+    result = await act_once(handler, timeout_s=0.2)
+
+    assert (result.ok, result.final) == (False, False)
+    assert "no answer within 0.2 s" in result.detail
+    assert time.monotonic() - started < 3
+
+
+async def test_nobody_listening_is_tried_again() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    action = WebhookAction(f"http://user:passw0rd@127.0.0.1:{port}/hook?token=s3cr3t")
+
+    result = await action.act("k", b"{}")
+    await action.close()
+
+    assert (result.ok, result.final) == (False, False)
+    assert result.detail.startswith(f"http://127.0.0.1:{port}: ")
+    assert "passw0rd" not in result.detail and "s3cr3t" not in result.detail
+
+
+async def test_a_connection_cut_in_mid_answer_is_tried_again() -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    action = WebhookAction(f"http://127.0.0.1:{port}/")
+
+    result = await action.act("k", b"{}")
+    await action.close()
+    server.close()
+
+    assert (result.ok, result.final) == (False, False)
+
+
+async def test_an_endless_answer_is_read_no_further_than_the_bound() -> None:
+    sent = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(status=400)
+        await response.prepare(request)
+        while sent < 1 << 30:
+            await response.write(b"x" * 65536)
+            sent += 65536
+        return response
+
+    result = await act_once(handler)
+
+    assert result.final
+    assert len(result.detail) < 400
+    assert sent < MAX_ANSWER_BYTES + (32 << 20)  # what socket buffers hold, not the gigabyte
+
+
+async def test_a_dripping_answer_after_a_2xx_is_still_a_success() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"o")
+        await asyncio.sleep(60)
+        return response
+
+    assert (await act_once(handler, timeout_s=0.3)).ok
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "ftp://host/x", "http://host:99999/tok3n"])
+async def test_a_url_that_cannot_be_used_is_final_and_not_repeated(url: str) -> None:
+    action = WebhookAction(url)
+
+    result = await action.act("k", b"{}")
+    await action.close()
+
+    assert not result.ok
+    assert "tok3n" not in result.detail
+    assert result.final
+
+
+async def test_a_receiver_that_echoes_our_secrets_does_not_bring_them_into_the_detail() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(
+            status=403, text=f"bad {request.url} {request.path_qs} s3cr3t/tok+en {'pad ' * 40}"
+        )
+
+    result = await act_once(
+        handler, path="/services/T0000/abcdefghijklmnop?token=s3cr3t%2Ftok%2Ben", userinfo="someone:hunter22@"
+    )
+
+    for secret in ("s3cr3t", "abcdefghijklmnop", "hunter22", "someone"):
+        assert secret not in result.detail
+    assert result.final
+
+
+async def test_closing_twice_is_safe_and_many_acts_share_the_action() -> None:
+    async with a_server(answering(200)) as place:
+        action = WebhookAction(f"http://{place}/")
+        results = await asyncio.gather(*(action.act(f"k{n}", b"{}") for n in range(50)))
+        await action.close()
+        await action.close()
+
+    assert all(result.ok for result in results)
+
+
+@pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed")
+async def test_our_body_is_alertmanagers_own_field_for_field(tmp_path: Path) -> None:
+    bodies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def handler(request: web.Request) -> web.Response:
+        bodies.put_nowait(await request.json())
+        return web.Response()
+
+    labels = [
+        {"alertname": 'Do"wn', "service": "llm-api", "instance": "a", "zone": "ü"},
+        {"alertname": 'Do"wn', "service": "llm-api", "instance": "b"},
+    ]
+    notes = [{"summary": "down", "note": "1"}, {"summary": "down", "note": "2"}]
+    starts_at = round(time.time() - 60, 3)
+    async with a_server(handler) as place:
+        theirs = await _from_alertmanager(tmp_path, place, bodies, labels, notes, starts_at)
+
+    incident = Incident(
+        id=b"i" * 16, slot=0, tenant="default", service="llm-api", group_key="", title="", description="", source="",
+        group_labels={"alertname": "Do\"wn", "service": "llm-api"}, labels={}, annotations={},
+        created_at=1.0, updated_at=1.0, firing=2,
+    )  # fmt: skip
+    alerts = [
+        AlertView(b"i" * 16, label, note, "http://prom/g", "", starts_at, 0.0, starts_at, firing=True)
+        for label, note in zip(labels, notes, strict=True)
+    ]
+    ours = json.loads(
+        webhook_body(
+            incident,
+            alerts,
+            reason="opened",
+            max_alerts=9,
+            external_url=theirs["externalURL"],
+            receiver="hook",
+        )
+    )
+    del ours["incident"]
+    for said in (ours, theirs):
+        said["alerts"].sort(key=lambda alert: alert["fingerprint"])
+    assert ours == theirs
+
+
+async def _from_alertmanager(
+    tmp_path: Path,
+    place: str,
+    bodies: asyncio.Queue[dict[str, Any]],
+    labels: list[dict[str, str]],
+    notes: list[dict[str, str]],
+    starts_at: float,
+) -> dict[str, Any]:
+    """The body Debian's Alertmanager sends to the server at `place` for these alerts."""
+    config = {
+        "route": {"receiver": "hook", "group_by": ["alertname", "service"], "group_wait": "300ms"},
+        "receivers": [{"name": "hook", "webhook_configs": [{"url": f"http://{place}/"}]}],
+    }
+    (tmp_path / "am.yml").write_text(json.dumps(config))  # JSON is YAML
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(ALERTMANAGER), f"--config.file={tmp_path}/am.yml", f"--storage.path={tmp_path}/data",
+               f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]  # fmt: skip
+    with (tmp_path / "am.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+    try:
+        posted = [
+            {
+                "labels": label,
+                "annotations": note,
+                "generatorURL": "http://prom/g",
+                "startsAt": _iso(starts_at),
+            }
+            for label, note in zip(labels, notes, strict=True)
+        ]
+        async with aiohttp.ClientSession() as session:
+            for _ in range(100):
+                try:
+                    async with session.post(
+                        f"http://127.0.0.1:{port}/api/v2/alerts", json=posted
+                    ) as response:
+                        assert response.status == 200, await response.text()
+                        break
+                except aiohttp.ClientConnectionError:
+                    await asyncio.sleep(0.1)
+        async with asyncio.timeout(15):
+            return await bodies.get()
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 10)
+
+
+def _iso(at: float) -> str:
+    seconds, milliseconds = divmod(round(at * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z"
