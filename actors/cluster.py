@@ -21,6 +21,8 @@ import ray.actor
 import ray.exceptions
 import structlog
 
+from actors import direct
+from actors.direct import DirectLine, DirectServer
 from actors.host import Actor, Host, answer, unwrap
 from models import VERSION
 from models.errors import Broken, Unavailable
@@ -60,7 +62,11 @@ class Hosted:
         self._factory = factory
         self._config = config
         self._actor: Actor | None = None
+        self._direct: DirectServer | None = None
         self._starting = asyncio.Lock()
+        # Ray makes an actor with coroutine methods on its event loop: one that was killed begins its recovery
+        # now, not when somebody happens to call it.
+        self._beginning = asyncio.get_running_loop().create_task(self._start())
 
     async def call(self, method: str, payload: bytes) -> bytes:
         """One method of the hosted actor, wrapped (actors/host.py). A leading underscore is not for others."""
@@ -77,6 +83,8 @@ class Hosted:
 
     async def end(self) -> None:
         """Stop the actor: finish, release the lease, close files."""
+        if self._direct is not None:
+            self._direct.close()
         if self._actor is not None:
             await self._actor.stop()
 
@@ -87,6 +95,9 @@ class Hosted:
                 factory = cast(Factory, getattr(import_module(module), function))
                 actor = factory(self._config, Host(self._name, RayPeers(), self._die))
                 await actor.start()
+                if (path := direct.socket_path(self._name)) is not None:
+                    self._direct = DirectServer(actor)
+                    await self._direct.listen(path)
                 self._actor = actor
             return self._actor
 
@@ -97,12 +108,22 @@ class Hosted:
 
 
 class RayPeers:
-    """Port Peers on Ray. Handles are found by name once and found again when their actor was replaced."""
+    """Port Peers on Ray: over the actor's socket when it is on this host, else by an actor call. Handles are found
+    by name once and found again when their actor was replaced."""
 
     def __init__(self) -> None:
         self._handles: dict[str, _Handle] = {}
+        self._lines: dict[str, DirectLine] = {}
 
     async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+        line = self._lines.get(name)
+        if line is None and (path := direct.socket_path(name)) is not None:
+            line = self._lines[name] = DirectLine(name, path)
+        if line is not None and (wrapped := await line.call(method, payload, timeout_s)) is not None:
+            return unwrap(wrapped)
+        return await self._call_by_ray(name, method, payload, timeout_s)
+
+    async def _call_by_ray(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
         handle = self._handles.get(name)
         if handle is None:
             handle = self._handles[name] = await asyncio.to_thread(_find, name)

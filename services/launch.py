@@ -182,6 +182,9 @@ def serve_environment(private_dir: Path, first_port: int, *, middleware: str | N
         # Loopback, a token, no telemetry.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
+        # Ray starts workers at nice 15: behind everything else on the machine, at the moment when all of it shouts.
+        "RAY_worker_niceness": "0",
+        "LLM_IM_PRIVATE_DIR": str(private_dir),
         "RAY_AUTH_TOKEN_PATH": str(private_dir / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_START_HOOK": f"{__name__}.without_ray_client",

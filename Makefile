@@ -1,0 +1,79 @@
+# Everything starts here; needs a CPython 3.11 to 3.13 and make, the rest it brings. `make help` lists it.
+#
+#   PYTHON  interpreter for .venv (default: the newest of python3.13, python3.12, python3.11, python3 that fits)
+#   VENV    where it goes (default .venv)
+#   ARGS    more arguments for what is run: make up ARGS="--port 8081", make test ARGS="-k shard -x"
+
+.POSIX:
+.SUFFIXES:
+SHELL = /bin/sh
+VENV = .venv
+RUN = $(VENV)/bin
+ARGS =
+
+# Modules of benchmarks/ that take --quick and --ours, in the order they run.
+BENCHMARKS = ingest sustained
+BENCH_PORT = 18080
+BENCH_DATA = var/bench
+
+# uv writes the locks. No registry's address may be in them, and they must read the same wherever they are made.
+LOCK = $(RUN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+help:
+	@echo "make up      start on this machine and return when it is ready (http://127.0.0.1:8080, data in ./var)"
+	@echo "make down    end it, and leave no process; data stays"
+	@echo "make test    everything but the long tests, under 15 minutes on two cores"
+	@echo "make soak    the long kill tests"
+	@echo "make bench   quick runs of the benchmarks, beside Alertmanager"
+	@echo "make lint    style, types, import rules"
+	@echo "make lock    write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)"
+	@echo ""
+	@echo 'ARGS="..." is added to what is run; PYTHON=/path/to/python3.12 chooses the interpreter.'
+
+up: install
+	@$(RUN)/llm-im up $(ARGS)
+
+down:
+	@if [ -x $(RUN)/llm-im ]; then $(RUN)/llm-im down $(ARGS); else echo "nothing runs: there is no $(VENV)"; fi
+
+test: install-dev peers
+	@$(RUN)/python -m pytest $(ARGS)
+
+soak: install-dev peers
+	@$(RUN)/python -m pytest -m soak $(ARGS)
+
+bench: install-dev peers
+	@rm -rf $(BENCH_DATA)
+	@$(RUN)/llm-im up --data $(BENCH_DATA) --port $(BENCH_PORT)
+	@status=0; \
+	for name in $(BENCHMARKS); do \
+	    $(RUN)/python -m benchmarks.$$name --quick --ours http://127.0.0.1:$(BENCH_PORT) $(ARGS) || status=1; \
+	done; \
+	$(RUN)/llm-im down --data $(BENCH_DATA) || status=1; \
+	exit $$status
+
+lint: install-dev
+	@status=0; \
+	$(RUN)/python -m ruff check . || status=1; \
+	$(RUN)/python -m ruff format --check . || status=1; \
+	$(RUN)/python -m mypy || status=1; \
+	$(RUN)/lint-imports || status=1; \
+	exit $$status
+
+lock: install-dev
+	$(LOCK) $(ARGS) -o requirements/runtime.txt
+	$(LOCK) --group dev $(ARGS) -o requirements/dev.txt
+
+# How it gets there: scripts/venv.sh costs a few milliseconds when nothing changed.
+
+install:
+	@GOAL=up PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/venv.sh runtime
+
+install-dev:
+	@GOAL=test PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/venv.sh dev
+
+peers:
+	@sh scripts/peers.sh
+
+.PHONY: help up down test soak bench lint lock install install-dev peers

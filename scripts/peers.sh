@@ -1,0 +1,47 @@
+#!/bin/sh
+# Installs the real Prometheus and Alertmanager (with amtool) that tests and benchmarks talk to. Called by the Makefile.
+#
+# Where it can't, it prints the line to type and goes on: the tests that need them then say that they were skipped.
+# Their services are not left running: they would hold the ports 9090 and 9093.
+set -eu
+
+have() { command -v "$1" >/dev/null 2>&1; }
+have_all() { have prometheus && have prometheus-alertmanager && have amtool; }
+
+have_all && exit 0
+packages="prometheus prometheus-alertmanager"
+if ! have apt-get; then
+    echo "Prometheus, Alertmanager and amtool are not here; the tests that need them are skipped. Install them from prometheus.io/download." >&2
+    exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "Prometheus, Alertmanager and amtool are not here; the tests that need them are skipped. Type:" >&2
+    echo "  sudo apt-get update && sudo apt-get install --no-install-recommends $packages" >&2
+    exit 0
+fi
+
+echo "installing Debian's $packages (once)"
+# Debian starts a service when it is installed, unless this file says no.
+policy=/usr/sbin/policy-rc.d
+own_policy=
+log=$(mktemp)
+tidy() {
+    [ -z "$own_policy" ] || rm -f "$policy"
+    rm -f "$log"
+}
+trap tidy EXIT
+trap 'exit 1' HUP INT TERM
+if [ ! -e "$policy" ]; then
+    own_policy=yes
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } >"$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    echo "apt-get could not install $packages; the tests that need them are skipped" >&2
+    exit 0
+fi
+# Nor at the next boot, where there is a systemd.
+if [ -d /run/systemd/system ]; then
+    systemctl disable --now prometheus prometheus-alertmanager >/dev/null 2>&1 || true
+fi

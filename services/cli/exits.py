@@ -1,0 +1,29 @@
+"""Exit codes of `llm-im`, the words that `--help` says about them, and how a command gives up."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a script can branch on."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # given by typer itself
+    NOT_RUNNING = 3
+    DEGRADED = 4
+
+
+EPILOG = (
+    "Exit codes: 0 done; 1 failed, or something was refused; 2 the command line is wrong; "
+    "3 nothing runs there; 4 it runs, but is not ready or a shard is away."
+)
+
+
+class Failure(Exception):
+    """A command ends here. The message is for a person: what is wrong, and what to do about it."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,149 @@
+"""The part of `up` and `down` that needs Ray, in a process of its own: `python -m services.cli.in_ray REQUEST`.
+
+A process of its own, because a driver whose Ray is stopped under it hangs or dies, because Ray's own words belong
+in a log file, and because a call that hangs can be ended. `run` starts it and relays what it says:
+
+    parent   {"verb", "config", "data", "port", "owned"}         one JSON argument
+    child    {"progress": "..."} ... {"error": "..."}            JSON lines on stdout; Ray's words go to stderr
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from models.errors import IncidentManagerError, Unavailable
+
+#: Importing Ray and Serve takes 3-5 s, Serve's controller and replicas 10-20 s on two busy cores.
+DEPLOY_TIMEOUT_S = 180.0
+#: Past this `down` ends the processes without asking them; their leases then run out by themselves.
+WITHDRAW_TIMEOUT_S = 45.0
+_END_TIMEOUT_S = 5.0
+_LAST_WORDS = 3
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to do. `owned`: into the instance of the data folder, else into the Ray of RAY_ADDRESS."""
+
+    verb: Literal["deploy", "withdraw"]
+    config: str | None
+    data: str
+    port: int | None
+    owned: bool
+
+
+def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> None:
+    """Do it in a child process. Raises Unavailable with the child's reason; its log is at `log`."""
+    root = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as noise:
+        child = subprocess.Popen(
+            # -P: the working folder is not for imports.
+            [sys.executable, "-P", "-m", "services.cli.in_ray", json.dumps(asdict(request))],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+        )
+        late = threading.Timer(timeout_s, child.kill)
+        late.start()
+        try:
+            error = _relay(child, progress)
+            code = child.wait()
+        except BaseException:
+            child.terminate()
+            try:
+                child.wait(_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            raise
+        finally:
+            was_late = not late.is_alive()
+            late.cancel()
+    if error:
+        raise Unavailable(f"{error} (log: {log})")
+    if code != 0:
+        how = f"was not done after {timeout_s:g} s" if was_late else f"ended with exit code {code}"
+        raise Unavailable(f"{request.verb} {how}; last words: {_last_words(log)} (log: {log})")
+
+
+def _relay(child: subprocess.Popen[bytes], progress: Progress) -> str:
+    error = ""
+    assert child.stdout is not None
+    for line in child.stdout:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # not ours
+        if "progress" in said:
+            progress(str(said["progress"]))
+        error = str(said.get("error", error))
+    return error
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-_LAST_WORDS:]) or "none"
+
+
+# In the child
+
+
+def main() -> int:
+    """Do one request; the exit code."""
+    request = Request(**json.loads(sys.argv[1]))
+    wire = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever prints: this is not its place
+
+    def tell(kind: str, text: str) -> None:
+        wire.write(json.dumps({kind: text}) + "\n")
+        wire.flush()
+
+    try:
+        _do(request, lambda text: tell("progress", text))
+    except IncidentManagerError as error:
+        tell("error", str(error))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        tell("error", f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+def _do(request: Request, progress: Progress) -> None:
+    from services import launch
+    from services.cli.where import settings_of
+
+    settings = settings_of(Path(request.config) if request.config else None, Path(request.data), request.port)
+    port = settings.server.http_port
+    if request.owned:
+        instance = launch.running(Path(request.data))
+        if instance is None:
+            raise Unavailable("its Ray ended meanwhile")
+        launch.adopt(instance)
+        port = instance.http_port
+
+    from services import serve_app
+
+    if request.verb == "deploy":
+        serve_app.deploy(settings, port, progress=progress)
+    else:
+        serve_app.withdraw(progress=progress)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

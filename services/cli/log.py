@@ -1,0 +1,270 @@
+"""`llm-im log verify|stats|tail`: the event log as it lies on disk, read beside a live writer or without one.
+
+Nothing here writes, so it is safe at any time. It needs the data folder, not a running system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli import look
+from services.cli.exits import EPILOG, ExitCode, Failure
+from services.cli.where import AsJson, Config, Data, settings_of
+
+if TYPE_CHECKING:
+    from models.config import Settings
+    from models.frames import Frame
+    from models.ports import EventLog
+
+#: How often `tail --follow` looks for new frames.
+POLL_S = 0.5
+
+Partition = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PARTITION", help='"control", "shard/0000" ...; all when left out.', show_default=False
+    ),
+]
+
+app = typer.Typer(help="Read the event log on disk.", no_args_is_help=True, epilog=EPILOG)
+
+
+@app.command(epilog=EPILOG)
+def verify(
+    partition: Partition = None, config: Config = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Check every frame: its checksum, its place in the digest chain, its events; and every snapshot record.
+
+    Exit code 1 when anything is damaged; says where.
+    """
+    settings, names = _partitions(partition, config, data)
+    checks = asyncio.run(_gather(settings, names))
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks]))
+    for check in () if as_json else checks:
+        snapshots = f", {check.snapshots} snapshots with {check.records:,} records" if check.snapshots else ""
+        what = f"{check.frames:,} frames ({check.first_seq:,} to {check.last_seq:,}), {look.size(check.bytes)}{snapshots}"
+        if check.damage:
+            typer.echo(f"{check.partition:<12}  DAMAGED  {check.damage}\n{'':<23}good before it: {what}")
+        else:
+            typer.echo(
+                f"{check.partition:<12}  ok       {what if check.frames or check.snapshots else 'empty'}"
+            )
+    raise typer.Exit(ExitCode.FAILED if any(check.damage for check in checks) else ExitCode.OK)
+
+
+@app.command(epilog=EPILOG)
+def stats(
+    partition: Partition = None, config: Config = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Count what the log holds: frames, events by type, bytes, snapshots."""
+    settings, names = _partitions(partition, config, data)
+    checks = asyncio.run(_gather(settings, names))
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks]))
+    else:
+        _show_stats(checks)
+    raise typer.Exit(ExitCode.FAILED if any(check.damage for check in checks) else ExitCode.OK)
+
+
+@app.command(epilog=EPILOG)
+def tail(
+    partition: Partition = None,
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="Show the last so many events.")] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+    ] = False,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last events as text, oldest first."""
+    settings, names = _partitions(partition, config, data)
+    try:
+        asyncio.run(_tail(settings, names, count, follow, as_json))
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.OK) from None  # how following ends
+
+
+@dataclass(slots=True)
+class Check:
+    """What reading one whole partition found. `damage` says where and what, "" when all is well."""
+
+    partition: str
+    frames: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    bytes: int = 0
+    disk_bytes: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    snapshots: int = 0
+    snapshot_seqs: list[int] = field(default_factory=list)
+    records: int = 0
+    damage: str = ""
+
+
+async def check_log(log: EventLog) -> Check:
+    """Read all that is in the log when this begins, and stop at the first damage."""
+    from models.errors import Damaged
+
+    check = Check(log.partition)
+    try:
+        # Before the frames: reading the marks also says whether the file can be read at all.
+        check.disk_bytes = (await log.stats())["disk_bytes"]
+        await _check_frames(log, check)
+        await _check_snapshots(log, check)
+    except Damaged as error:
+        check.damage = f"at seq {error.seq}: {str(error).partition(': ')[2]}" if error.seq else str(error)
+    return check
+
+
+async def _check_frames(log: EventLog, check: Check) -> None:
+    from models.errors import Damaged
+    from models.frames import decode_frame
+
+    last = await log.last_seq()
+    events: Counter[str] = Counter()
+    previous: bytes | None = None
+    after = 0
+    while after < last:
+        page = await log.read(after)
+        if not page:
+            # The reader leaves a last append that fails its check alone: only a writer may cut it.
+            raise Damaged(
+                log.partition,
+                after + 1,
+                f"the last append, up to seq {last}, is torn; the next start cuts it off",
+            )
+        for seq, stored in page:
+            if check.frames and seq != after + 1:
+                raise Damaged(log.partition, after + 1, f"frames {after + 1} to {seq - 1} are missing")
+            frame = decode_frame(log.partition, stored, seq, previous)
+            previous, after = frame.digest, seq
+            check.first_seq = check.first_seq or seq
+            check.last_seq = seq
+            check.frames += 1
+            check.bytes += len(stored)
+            events.update(type(event).__name__ for event in frame.events)
+            check.events = dict(events)
+
+
+async def _check_snapshots(log: EventLog, check: Check) -> None:
+    marks = await log.marks()
+    check.snapshots = len(marks)
+    check.snapshot_seqs = [mark.seq for mark in marks]
+    for mark in marks:
+        async for page in log.records(mark.generation):
+            check.records += len(page)
+
+
+def _show_stats(checks: list[Check]) -> None:
+    out = look.console()
+    numbers = ("FRAMES", "FIRST", "LAST", "EVENTS", "LOG", "ON DISK")
+    table = look.table("PARTITION", *numbers, "SNAPSHOTS AT", right=numbers)
+    for check in checks:
+        table.add_row(
+            check.partition,
+            f"{check.frames:,}",
+            f"{check.first_seq:,}",
+            f"{check.last_seq:,}",
+            f"{sum(check.events.values()):,}",
+            look.size(check.bytes),
+            look.size(check.disk_bytes),
+            ", ".join(f"{seq:,}" for seq in check.snapshot_seqs) or "none",
+        )
+    out.print(table)
+    total: Counter[str] = Counter()
+    for check in checks:
+        total.update(check.events)
+    if total:
+        out.print()
+        types = look.table("EVENT", "COUNT", right=("COUNT",))
+        for name, count in total.most_common():
+            types.add_row(name, f"{count:,}")
+        out.print(types)
+    for check in checks:
+        if check.damage:
+            typer.echo(f"{check.partition} is damaged {check.damage}; counted up to there", err=True)
+
+
+async def _gather(settings: Settings, names: list[str]) -> list[Check]:
+    checks: list[Check] = []
+    for name in names:
+        async with _open(settings, name) as log:
+            checks.append(await check_log(log))
+    return checks
+
+
+async def _tail(settings: Settings, names: list[str], count: int, follow: bool, as_json: bool) -> None:
+    from services.cli import events
+
+    ends: dict[str, int] = {}
+    found: list[tuple[float, str, events.Line]] = []
+    for name in names:
+        async with _open(settings, name) as log:
+            last = await log.last_seq()
+            ends[name] = last
+            lines = [
+                line
+                async for frame in _frames(log, max(0, last - max(count, 1)))
+                for line in events.lines(name, frame)
+            ]
+            ends[name] = max(ends[name], lines[-1].seq if lines else 0)
+            found += [(line.at, name, line) for line in lines]
+    # Sorting is stable, and a partition's events come in order: only partitions are mixed, by time.
+    found.sort(key=lambda entry: entry[0])
+    for _, _, line in found[len(found) - count :] if count < len(found) else found:
+        typer.echo(line.as_json() if as_json else line.as_text())
+    while follow:
+        await asyncio.sleep(POLL_S)
+        for name in names:
+            async with _open(settings, name) as log:
+                async for frame in _frames(log, ends[name]):
+                    ends[name] = frame.seq
+                    for line in events.lines(name, frame):
+                        typer.echo(line.as_json() if as_json else line.as_text())
+
+
+async def _frames(log: EventLog, after: int) -> AsyncIterator[Frame]:
+    from models.frames import decode_frame
+
+    while page := await log.read(after):
+        for seq, stored in page:
+            yield decode_frame(log.partition, stored, seq, None)
+            after = seq
+
+
+@asynccontextmanager
+async def _open(settings: Settings, name: str) -> AsyncIterator[EventLog]:
+    from services.bootstrap import open_log
+
+    log = open_log(settings, name)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def _partitions(partition: str | None, config: Path | None, data: Path | None) -> tuple[Settings, list[str]]:
+    from services.bootstrap import partition_names
+
+    settings = settings_of(config, data)
+    if not Path(settings.state.path).is_dir():
+        raise Failure(
+            f"there is no log: {settings.state.path} does not exist. Another folder: --data; a first start: llm-im up"
+        )
+    names = partition_names(settings)
+    if partition is None:
+        return settings, names
+    if partition not in names:
+        raise Failure(f"there is no partition {partition!r}; there are {', '.join(names)}", ExitCode.USAGE)
+    return settings, [partition]

@@ -1,0 +1,66 @@
+"""The entry point of `llm-im`: which commands there are, and how their errors reach a person."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from models import VERSION
+from models.errors import IncidentManagerError
+from services.cli import down, incidents, log, send, status, up
+from services.cli.exits import EPILOG, ExitCode, Failure
+
+
+def main() -> None:
+    """Run `llm-im` with this process's arguments, and exit."""
+    app(prog_name="llm-im")
+
+
+class Commands(TyperGroup):
+    """Says our own errors in one line; a traceback is for bugs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            typer.echo(f"llm-im: {failure}", err=True)
+            raise typer.Exit(failure.code) from failure
+        except IncidentManagerError as error:
+            typer.echo(f"llm-im: {error}", err=True)
+            raise typer.Exit(ExitCode.FAILED) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llm-im {VERSION}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version and exit."),
+    ] = False,
+) -> None:
+    """A durable incident manager: alerts in, incidents out, nothing lost."""
+
+
+app.command(epilog=EPILOG)(up.up)
+app.command(epilog=EPILOG)(down.down)
+app.command(epilog=EPILOG)(status.status)
+app.command(epilog=EPILOG)(send.send)
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(log.app, name="log")

@@ -1,0 +1,186 @@
+"""`llm-im send`: one alert from its arguments, or many from a file or stdin, to POST /v1/alerts; says what became of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import look
+from services.cli.client import Client, Reply
+from services.cli.exits import ExitCode, Failure
+from services.cli.where import AsJson, Url, url_of
+
+PATH = "/v1/alerts"
+#: Alerts a request: the server takes far more, but answers each and keeps the sender waiting for all.
+BATCH_MAX = 1000
+#: Well below the server's max_body_bytes of 16 MiB, so that a batch of large alerts is cut before it is refused.
+BATCH_MAX_BYTES = 4 * 1024 * 1024
+#: Tries of a batch that the server was too busy for (429, 503 with Retry-After); storing twice is safe.
+TRIES = 4
+_RETRY_MAX_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One request's body. `first` is the place of its first alert in the whole input."""
+
+    first: int
+    body: bytes
+    content_type: str
+
+
+def send(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LABEL=VALUE... | FILE | -",
+            help="The labels of one alert; or a file of JSON or NDJSON; or - for stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option("--annotation", "-a", metavar="NAME=TEXT", help="May be repeated.", show_default=False),
+    ] = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Say that the alert has ended.")] = False,
+    source: Annotated[str, typer.Option(help="Who says so.")] = "llm-im",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send alerts, and say what became of each. Exit code 1 when any was refused.
+
+    llm-im send alertname=HighLatency service=llm-api severity=critical -a summary="p99 over 2 s"
+
+    llm-im send alerts.ndjson
+    """
+    words = what or []
+    client = Client(url_of(url))
+    if len(words) == 1 and "=" not in words[0]:
+        if annotation or resolved:
+            raise Failure(
+                "--annotation and --resolved are for one alert given as LABEL=VALUE", ExitCode.USAGE
+            )
+        batches: Iterator[Batch] | list[Batch] = split(_read(words[0]))
+    elif words:
+        alert: dict[str, Any] = {"labels": _pairs(words, "a label"), "source": source}
+        if annotation:
+            alert["annotations"] = _pairs(annotation, "an annotation")
+        if resolved:
+            alert["status"] = "resolved"
+        batches = [Batch(0, json.dumps(alert).encode(), "application/json")]
+    else:
+        raise Failure("nothing to send; expected LABEL=VALUE..., a file, or - for stdin", ExitCode.USAGE)
+
+    items: list[dict[str, Any]] = []
+    for batch in batches:
+        answered = _send(client, batch)
+        items += answered
+        if not as_json:
+            for item in answered:
+                _show(item)
+    refused = sum(1 for item in items if "error" in item)
+    if as_json:
+        typer.echo(json.dumps({"sent": len(items), "refused": refused, "items": items}))
+    elif len(items) > 1:
+        typer.echo(
+            f"{len(items) - refused:,} of {len(items):,} alerts are stored"
+            + (f", {refused:,} are not" if refused else "")
+        )
+    raise typer.Exit(ExitCode.FAILED if refused else ExitCode.OK)
+
+
+def split(text: bytes) -> Iterator[Batch]:
+    """The requests that a file of JSON or NDJSON makes. What is no JSON goes as it is: the server says best why not."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        lines = [line for line in text.split(b"\n") if line.strip()]
+        if not lines:
+            raise Failure("the input is empty", ExitCode.USAGE) from None
+        yield from _batches(lines, b"\n", b"", b"", "application/x-ndjson")
+        return
+    if isinstance(found, list):
+        # Encoded anew one by one; ASCII only, so a lone surrogate of the input reaches the server as it was written.
+        yield from _batches(
+            [json.dumps(alert).encode() for alert in found], b",", b"[", b"]", "application/json"
+        )
+    else:
+        yield Batch(0, text, "application/json")
+
+
+def _batches(
+    parts: list[bytes], between: bytes, start: bytes, end: bytes, content_type: str
+) -> Iterator[Batch]:
+    first, length = 0, 0
+    held: list[bytes] = []
+    for place, part in enumerate(parts):
+        if held and (len(held) == BATCH_MAX or length + len(part) > BATCH_MAX_BYTES):
+            yield Batch(first, start + between.join(held) + end, content_type)
+            first, held, length = place, [], 0
+        held.append(part)
+        length += len(part) + 1
+    yield Batch(first, start + between.join(held) + end, content_type)
+
+
+def _send(client: Client, batch: Batch) -> list[dict[str, Any]]:
+    """One item an alert, with its place in the whole input. Raises Failure when the batch was refused as one."""
+    tried = 1
+    reply = client.post(PATH, batch.body, batch.content_type)
+    while reply.status in (429, 503) and tried < TRIES:
+        time.sleep(_wait_s(reply))
+        reply = client.post(PATH, batch.body, batch.content_type)
+        tried += 1
+    body = reply.json()
+    if not isinstance(body, dict) or not isinstance(body.get("items"), list):
+        where = (
+            f" (from alert {batch.first} on; those before it are stored or told above)" if batch.first else ""
+        )
+        code = ExitCode.DEGRADED if reply.status in (429, 503) else ExitCode.FAILED
+        raise Failure(f"{client.url}{PATH} answered {reply.status}: {reply.problem}{where}", code)
+    return [{**item, "index": int(item.get("index", 0)) + batch.first} for item in body["items"]]
+
+
+def _wait_s(reply: Reply) -> float:
+    try:
+        return min(_RETRY_MAX_S, max(0.1, float(reply.headers.get("retry-after", "1"))))
+    except ValueError:
+        return 1.0
+
+
+def _show(item: dict[str, Any]) -> None:
+    if "error" in item:
+        typer.echo(
+            f"alert {item['index']}: refused ({item.get('status', '?')}): {look.plain(item['error'])}",
+            err=True,
+        )
+        return
+    incident = f"  incident {item['incident_id']}" if item.get("incident_id") else ""
+    typer.echo(
+        f"alert {item['index']}: {item.get('decision', 'stored')}{incident}  ({look.plain(item.get('reason', ''))})"
+    )
+
+
+def _pairs(words: list[str], kind: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        name, is_pair, value = word.partition("=")
+        if not is_pair or not name:
+            raise Failure(f"{word!r} is not {kind}: expected NAME=VALUE", ExitCode.USAGE)
+        found[name] = value
+    return found
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise Failure(f"can't read {name}: {error.strerror}", ExitCode.USAGE) from error

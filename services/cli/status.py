@@ -1,0 +1,88 @@
+"""`llm-im status`: who runs here, whether every shard answers, how much is open."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import typer
+
+from services.cli import look, readiness
+from services.cli.client import Client
+from services.cli.exits import ExitCode, Failure
+from services.cli.where import AsJson, Config, Data, Url, http_url, settings_of
+
+OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
+
+
+def status(config: Config = None, data: Data = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Say who runs, whether it is ready, and how much is open.
+
+    Exit code 0: ready; 3: nothing runs; 4: it runs, but is not ready or some shards are away.
+    """
+    from services import launch
+
+    settings = settings_of(config, data)
+    # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
+    instance = None if url else launch.running(Path(settings.state.path))
+    place = instance or settings.server
+    url = url or http_url(place.http_host, place.http_port)
+    found = readiness.ask(url)
+    counts = _counts(url) if found.state in ("ready", "degraded") else {}
+    code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
+    if found.state == "silent" and instance is None:
+        code = ExitCode.NOT_RUNNING
+    if as_json:
+        body = {
+            "url": url,
+            "state": found.state,
+            "why": found.why,
+            "degraded": found.degraded,
+            "reasons": found.reasons,
+            "instance": instance and {
+                "id": instance.instance_id,
+                "version": instance.version,
+                "pid": instance.pid,
+                "started_at": instance.started_at,
+                "data": settings.state.path,
+            },
+            **counts,
+        }  # fmt: skip
+        typer.echo(json.dumps(body))
+        raise typer.Exit(code)
+    if code is ExitCode.NOT_RUNNING and instance is None:
+        raise Failure(found.why, code)
+    lines = [("state", found.state + (f": {found.why}" if found.why else "")), ("url", url)]
+    lines += [(shard, look.plain(why)) for shard, why in found.reasons.items()]
+    if instance:
+        age = look.duration(time.time() - instance.started_at)
+        lines += [
+            (
+                "instance",
+                f"{instance.instance_id}, version {instance.version}, up {age}, Ray's head is pid {instance.pid}",
+            ),
+            ("data", settings.state.path),
+        ]
+    if counts:
+        lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
+    width = max(len(name) for name, _ in lines) + 2
+    for name, text in lines:
+        typer.echo(f"{name:<{width}}{text}")
+    raise typer.Exit(code)
+
+
+def _counts(url: str) -> dict[str, int]:
+    """What the shards count as open, summed; nothing when they do not say."""
+    try:
+        reply = Client(url, readiness.TIMEOUT_S).get("/metrics")
+    except Failure:
+        return {}
+    if reply.status != 200:
+        return {}
+    sums = {OPEN_INCIDENTS: 0.0, OPEN_SERIES: 0.0}
+    for line in reply.body.decode("utf-8", "replace").splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        if name in sums:
+            sums[name] += float(line.rpartition(" ")[2])
+    return {"open_incidents": int(sums[OPEN_INCIDENTS]), "open_alerts": int(sums[OPEN_SERIES])}

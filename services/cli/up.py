@@ -1,0 +1,185 @@
+"""`llm-im up`: starts the system on this machine, or in the Ray of RAY_ADDRESS, and returns when it is ready.
+
+Safe to type twice, and after a crash. What it began and could not finish, it ends again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from models import VERSION
+from models.errors import IncidentManagerError, Refused
+from services.cli import in_ray, readiness
+from services.cli.exits import ExitCode, Failure
+from services.cli.readiness import Readiness
+from services.cli.where import Config, Data, command_name, http_url, settings_of
+
+if TYPE_CHECKING:
+    from models.config import Settings
+    from services.launch import Instance
+
+MIDDLEWARE = "services.serve_app.middlewares"
+#: A million alerts are replayed in under 3 s; the rest is for a machine that does something else as well.
+READY_TIMEOUT_S = 120.0
+_POLL_S = 0.2
+#: While waiting, say again what is waited for.
+_SAY_EVERY_S = 5.0
+
+Progress = Callable[[str], None]
+
+
+def up(
+    config: Config = None,
+    data: Data = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, help="HTTP port; else the settings' 8080.", show_default=False
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="How long to wait until it is ready, in seconds.")
+    ] = READY_TIMEOUT_S,
+) -> None:
+    """Start it, and return when it is ready. Safe to run twice.
+
+    With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
+    """
+    began = time.monotonic()
+
+    def progress(text: str) -> None:
+        typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
+
+    settings = settings_of(config, data, port)
+    request = in_ray.Request(
+        "deploy",
+        str(config) if config else None,
+        settings.state.path,
+        port,
+        owned="RAY_ADDRESS" not in os.environ,
+    )
+    if request.owned:
+        url, is_new = _on_this_machine(settings, request, timeout, progress)
+    else:
+        url, is_new = _in_a_cluster(settings, request, timeout, progress)
+    took = f" after {time.monotonic() - began:.1f} s" if is_new else ", and was already"
+    typer.echo(f"\nLLM-Incident-Manager {VERSION} is ready at {url}{took}\n")
+    typer.echo(_what_now(url, settings, request))
+
+
+def _on_this_machine(
+    settings: Settings, request: in_ray.Request, timeout_s: float, progress: Progress
+) -> tuple[str, bool]:
+    """Where it is ready, and whether that is our doing."""
+    from services import launch
+
+    folder = Path(settings.state.path)
+    known = launch.running(folder)
+    if known is None:
+        try:
+            instance = launch.start_local(
+                folder,
+                settings.server.http_port,
+                http_host=settings.server.http_host,
+                middleware=MIDDLEWARE,
+                progress=progress,
+            )
+        except Refused as error:
+            raise Failure(f"{error}{_port_hint(error)}") from error
+    else:
+        _refuse_other(known, request, folder)
+        instance = known
+        found = readiness.ask(http_url(known.http_host, known.http_port))
+        if found.state == "ready":
+            return http_url(known.http_host, known.http_port), False
+        progress(f"Ray runs already, but: {found.why}")
+    url = http_url(instance.http_host, instance.http_port)
+    try:
+        in_ray.run(request, folder / "log" / "deploy.log", in_ray.DEPLOY_TIMEOUT_S, progress)
+        _wait(url, timeout_s, progress)
+    except BaseException as error:
+        # A degraded system takes alerts and must not be ended by who only looked at it.
+        if known is None and not (isinstance(error, Failure) and error.code is ExitCode.DEGRADED):
+            progress("this start failed; ending what it began")
+            launch.stop(folder, progress=progress)
+        raise
+    return url, True
+
+
+def _in_a_cluster(
+    settings: Settings, request: in_ray.Request, timeout_s: float, progress: Progress
+) -> tuple[str, bool]:
+    from services import launch
+
+    url = http_url(settings.server.http_host, settings.server.http_port)
+    if readiness.ask(url).state == "ready":
+        return url, False
+    launch.refuse_foreign_packages()
+    progress(f"attaching to the Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)")
+    in_ray.run(request, Path(settings.state.path) / "log" / "deploy.log", in_ray.DEPLOY_TIMEOUT_S, progress)
+    _wait(url, timeout_s, progress)
+    return url, True
+
+
+def _wait(url: str, timeout_s: float, progress: Progress) -> None:
+    """Return when every shard answers. Raises Failure when `timeout_s` has passed."""
+    deadline = time.monotonic() + timeout_s
+    say_at = time.monotonic() + _SAY_EVERY_S
+    progress(f"waiting for {url}/health/ready")
+    while True:
+        found = readiness.ask(url)
+        if found.state == "ready":
+            return
+        if found.state == "foreign" or time.monotonic() >= deadline:
+            raise _not_ready(url, found, timeout_s)
+        if time.monotonic() >= say_at:
+            progress(f"not ready yet: {found.why}")
+            say_at += _SAY_EVERY_S
+        time.sleep(_POLL_S)
+
+
+def _not_ready(url: str, found: Readiness, timeout_s: float) -> Failure:
+    if found.state == "foreign":
+        return Failure(found.why)
+    if found.state == "degraded":
+        return Failure(
+            f"{url} takes alerts, but after {timeout_s:g} s some shards are still {found.why}; look: llm-im status",
+            ExitCode.DEGRADED,
+        )
+    return Failure(f"not ready after {timeout_s:g} s (--timeout): {found.why}")
+
+
+def _refuse_other(known: Instance, request: in_ray.Request, folder: Path) -> None:
+    """What runs must be what was asked for."""
+    again = "first: llm-im down"
+    if known.version != VERSION:
+        raise Failure(f"version {known.version} runs on {folder}, this program is {VERSION}; {again}")
+    if request.port is not None and known.http_port != request.port:
+        raise Failure(f"it runs on {folder} already, at port {known.http_port}, not {request.port}; {again}")
+
+
+def _port_hint(error: IncidentManagerError) -> str:
+    return " or with: llm-im up --port PORT" if "http_port" in str(error) else ""
+
+
+def _what_now(url: str, settings: Settings, request: in_ray.Request) -> str:
+    name = command_name()
+    at = "" if url == "http://127.0.0.1:8080" else f" --url {url}"
+    data = f" --data {request.data}" if Path(request.data) != Path("var").absolute() else ""
+    alert = '{"labels": {"alertname": "HighLatency", "service": "llm-api", "severity": "critical"}}'
+    return "\n".join(
+        (
+            "  send an alert     " + f"curl -sS {url}/v1/alerts -H 'Content-Type: application/json' \\",
+            f"                      -d '{alert}'",
+            f"  or                {name} send{at} alertname=HighLatency service=llm-api severity=critical",
+            f"  see what it made  {name} incidents list{at}",
+            f"  Prometheus        alertmanagers: [{{static_configs: [{{targets: ['{url.partition('//')[2]}']}}]}}]",
+            f"  end it            {name} down{data}        (data stays in {settings.state.path})",
+        )
+    )

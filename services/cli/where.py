@@ -1,0 +1,94 @@
+"""Where things are: the settings of a command line, the data folder, the address of the running system, our own name.
+
+Every command asks here, so that `llm-im up --data X` and `llm-im log verify --data X` mean the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from models.config import Settings
+
+URL_VARIABLE = "LLM_IM_URL"
+#: What models/config.py says too; written here again because importing it takes longer than a command.
+DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
+#: Addresses that mean "every interface": one listens there, but calls loopback.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file; ./llm-im.toml when there is one.", show_default=False),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Data folder; else the settings' state.path, ./var.", show_default=False),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar=URL_VARIABLE,
+        help=f"Where it runs; else what ./var says, else http://{DEFAULT_HOST}:{DEFAULT_PORT}.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+
+
+def settings_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Settings:
+    """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
+    from services.bootstrap import load_settings
+
+    overrides: dict[str, object] = {}
+    if data is not None:
+        overrides["state.path"] = str(data)
+    if port is not None:
+        overrides["server.http_port"] = port
+    settings = load_settings(config, overrides)
+    # Ray's workers run in another folder.
+    state = settings.state.model_copy(update={"path": str(Path(settings.state.path).absolute())})
+    return settings.model_copy(update={"state": state})
+
+
+def url_of(given: str | None) -> str:
+    """Where the system runs: what was given, else what runs on ./var (or the settings' folder), else the settings."""
+    if given:
+        return given if "://" in given else f"http://{given}"
+    host, port, data = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA)
+    if Path("llm-im.toml").exists() or any(
+        name.startswith("LLM_IM_") and name != URL_VARIABLE for name in os.environ
+    ):
+        settings = settings_of(None)
+        host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)
+    try:
+        instance = json.loads((data / "run" / "instance.json").read_bytes())
+        host, port = str(instance["http_host"]), int(instance["http_port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing was started from here, or it is not readable for us
+    return http_url(host, port)
+
+
+def http_url(host: str, port: int) -> str:
+    """The URL under which a server that listens on `host` is called from this machine."""
+    host = _EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def command_name() -> str:
+    """How a person types this program from where they are."""
+    beside = Path(sys.executable).parent / "llm-im"
+    on_path = shutil.which("llm-im")
+    if on_path and (not beside.exists() or Path(on_path).resolve() == beside.resolve()):
+        return "llm-im"
+    if beside.exists():
+        here = Path.cwd()
+        return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
+    return f"{Path(sys.executable).name} -m services.cli"
