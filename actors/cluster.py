@@ -11,6 +11,7 @@ its log.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -26,7 +27,6 @@ from actors.direct import DirectLine, DirectServer
 from actors.host import Actor, Host, answer, unwrap
 from models import VERSION
 from models.errors import Broken, Unavailable
-
 
 log = structlog.get_logger()
 
@@ -158,7 +158,7 @@ def begin(names: list[str]) -> dict[str, int]:
     """Wait until these actors are made; returns their process ids. Raises Unavailable naming what failed."""
     handles = {name: ray.get_actor(name, namespace=NAMESPACE) for name in names}
     try:
-        pids = ray.get([handle.begin.remote() for handle in handles.values()], timeout=START_TIMEOUT_S)
+        pids: list[int] = ray.get([handle.begin.remote() for handle in handles.values()], timeout=START_TIMEOUT_S)
     except ray.exceptions.GetTimeoutError:
         raise Unavailable(f"actors did not start within {START_TIMEOUT_S:g} s: {', '.join(names)}") from None
     except ray.exceptions.RayError as error:
@@ -183,7 +183,7 @@ def stop(names: list[str]) -> None:
 def connect(address: str) -> None:
     """Join the Ray at `address`. Safe to call twice."""
     if not ray.is_initialized():
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def disconnect() -> None:

@@ -27,6 +27,9 @@ from models.errors import Malformed, Unavailable
 FOLDER_VARIABLE = "LLM_IM_PRIVATE_DIR"
 #: A frame is a coalesced call: far below this. A longer one means the stream is out of step.
 FRAME_MAX_BYTES = 256 * 1024 * 1024
+#: A socket that refuses is that of a dead process, and Ray starts it again here, in under a second. Only past this
+#: is the actor looked for elsewhere: a Ray call to one that restarts comes back 1.2 s after it could have.
+RESTART_S = 3.0
 
 _HEAD = struct.Struct("<IQ")
 
@@ -141,10 +144,11 @@ class DirectLine:
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._last = 0
         self._connecting = asyncio.Lock()
+        self._refused_since: float | None = None
 
     async def call(self, method: str, payload: bytes, timeout_s: float) -> bytes | None:
-        """The wrapped answer, or None when nobody listens here. Raises Unavailable when the connection was lost
-        meanwhile (it may have been done) or no answer came in time."""
+        """The wrapped answer, or None when nobody listens here. Raises Unavailable while the actor restarts, when
+        the connection was lost meanwhile (it may have been done) or no answer came in time."""
         if self._frames is None and not await self._connect():
             return None
         frames = self._frames
@@ -170,8 +174,15 @@ class DirectLine:
             frames = _Frames(self._took, self._lost)
             try:
                 await asyncio.get_running_loop().create_unix_connection(lambda: frames, str(self._path))
+            except ConnectionRefusedError:
+                now = asyncio.get_running_loop().time()
+                self._refused_since = self._refused_since or now
+                if now - self._refused_since < RESTART_S:
+                    raise Unavailable(f"{self._actor} is being restarted") from None
+                return False
             except OSError:
                 return False
+            self._refused_since = None
             self._frames = frames
             return True
 

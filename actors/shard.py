@@ -21,23 +21,20 @@ import gc
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgspec
 import structlog
 
 from actors.delivery import DeliveryWindow
+from actors.errands import Errands
 from actors.host import Host
 from models.checkpoint import Part
-from models.effects import Act, Archive, Classify, Effect
+from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Unavailable
 from models.frames import decode_frame, encode_frame
 from models.messages import (
-    ActionOutcome,
     AlertsArrived,
     AlertsReply,
-    Archived,
-    Classified,
     Decision,
     Done,
     Failed,
@@ -51,14 +48,13 @@ from models.messages import (
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Archive as ArchivePort
-from models.ports import ArchivedIncident, Clock, EventLog, Mark
+from models.ports import Clock, EventLog, Mark
 from models.query import decode_query
 from models.query import encode as encode_answer
 from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
-from models.views import alert_view, answer
+from models.views import answer
 
 log = structlog.get_logger()
-M = TypeVar("M", Classified, ActionOutcome)
 
 #: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
@@ -75,13 +71,6 @@ LEASE_S = 10.0
 SLICE_BYTES = 256 * 1024
 #: Bytes of log read at once in recovery.
 READ_BYTES = 8 * 1024 * 1024
-#: Incidents asked of a classifier at once.
-CLASSIFY_BATCH = 256
-#: Calls under way to classifiers, responders and the archive together; further effects wait in memory, owed anyway.
-EFFECTS_IN_FLIGHT = 64
-CLASSIFY_TIMEOUT_S = 10.0
-#: Longer than any webhook timeout: the responder itself gives up earlier and says so.
-ACT_TIMEOUT_S = 120.0
 #: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
@@ -144,6 +133,7 @@ class IncidentShard:
         self.deliveries = deliveries
         self.clock = clock
         self.shard = Shard(options.partition, settings)
+        self.meter = Meter(host.name, partition=options.partition)
         self.log = log.bind(actor=host.name, partition=options.partition)
         self._ready = False
         self._why_not = "starting"
@@ -160,13 +150,20 @@ class IncidentShard:
         self._inbox: deque[_Told] = deque()
         self._inbox_alerts = 0
         self._reads: deque[tuple[bytes, asyncio.Future[bytes]]] = deque()
-        self._effects: deque[Effect | list[Classify]] = deque()
-        self._effect_tasks: set[asyncio.Task[None]] = set()
+        self.errands = Errands(
+            host.name,
+            host.peers,
+            archive,
+            self.meter,
+            classifiers=options.classifiers,
+            responders=options.responders,
+            answered=self._take_answer,
+            undelivered=self._ask_again,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._heard_at = 0.0
         self._tick_waits = False
-        self.meter = Meter(host.name, partition=options.partition)
         self._decided_told: dict[Decision, int] = {}
 
     # -- what others call ----------------------------------------------------------------------------------
@@ -181,9 +178,10 @@ class IncidentShard:
             return
         self._stopping = True
         self._wake.set()
-        for task in self._tasks + [*self._effect_tasks]:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._effect_tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
             await self.event_log.release(self._epoch)
@@ -323,7 +321,7 @@ class IncidentShard:
         self._digest = digest
         self._bytes_since = self._frames_since = 0
         self._snapshot_at = self.clock.monotonic()
-        self._effects.clear()
+        self.errands.forget()
         step = shard.started(self.host.name, self.clock.now())
         await self._append([self._frame(step, "default", None)])
         gc.collect()
@@ -343,7 +341,7 @@ class IncidentShard:
             series=len(shard.series),
             seconds=round(took_s, 3),
         )
-        self._owe(step.effects)
+        self.errands.owe(step.effects, self.shard)
 
     async def _load(self, first_seq: int, anchor: bytes) -> tuple[Shard, int, bytes]:
         """State, seq and digest of the newest snapshot that can be read, else of the empty beginning."""
@@ -401,7 +399,7 @@ class IncidentShard:
             raise
         for told, step in group:
             self._reply(told, step.reply)
-            self._owe(step.effects)
+            self.errands.owe(step.effects, self.shard)
 
     async def _commit(
         self, group: list[tuple[_Told, Step]], frames: list[bytes], deliveries: list[tuple[str, float, bytes]]
@@ -506,6 +504,14 @@ class IncidentShard:
         self._inbox_alerts += 1
         self._wake.set()
 
+    def _take_answer(self, message: Message) -> None:
+        # It fits a state that was recovered meanwhile as well; one that is not ready yet asks again itself.
+        if self._ready:
+            self._tell_self(message)
+
+    def _ask_again(self, effect: Effect) -> None:
+        self.shard.ask_again(effect)
+
     # -- time ----------------------------------------------------------------------------------------------
 
     async def _ticker(self) -> None:
@@ -592,98 +598,6 @@ class IncidentShard:
             )
         )
 
-    # -- effects -------------------------------------------------------------------------------------------
-
-    def _owe(self, effects: Sequence[Effect]) -> None:
-        questions: list[Classify] = []
-        for effect in effects:
-            if isinstance(effect, Classify):
-                questions.append(effect)
-            else:
-                self._effects.append(effect)
-        waiting = self._effects[-1] if self._effects else None
-        if questions and isinstance(waiting, list) and len(waiting) + len(questions) <= CLASSIFY_BATCH:
-            waiting.extend(questions)
-        else:
-            for start in range(0, len(questions), CLASSIFY_BATCH):
-                self._effects.append(questions[start : start + CLASSIFY_BATCH])
-        self._start_effects()
-
-    def _start_effects(self) -> None:
-        while self._effects and len(self._effect_tasks) < EFFECTS_IN_FLIGHT and not self._stopping:
-            task = asyncio.get_running_loop().create_task(self._deliver(self._effects.popleft()))
-            self._effect_tasks.add(task)
-            task.add_done_callback(self._effect_over)
-
-    def _effect_over(self, task: asyncio.Task[None]) -> None:
-        self._effect_tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("an effect's delivery failed by a bug; it stays owed", why=repr(error))
-        self._start_effects()
-
-    async def _deliver(self, effect: Effect | list[Classify]) -> None:
-        """Bring an effect to its answerer and the answer to the inbox. What can't be delivered is asked again later."""
-        shard, epoch = self.shard, self._epoch
-        try:
-            match effect:
-                case list():
-                    message: Message = await self._ask_classifier(effect)
-                case Act():
-                    message = await self._ask_responder(effect)
-                case Archive():
-                    message = await self._ask_archive(effect)
-                case _:
-                    raise Unavailable(f"nobody answers {type(effect).__name__}")
-        except IncidentManagerError as error:
-            self.meter.count("llm_im_effects_failed_total")
-            self.log.warning("effect not delivered, will be asked again", why=str(error))
-            await asyncio.sleep(error.retry_after_s if isinstance(error, Busy) else RETRY_FIRST_S * 5)
-            for each in effect if isinstance(effect, list) else [effect]:
-                shard.ask_again(each)
-            return
-        # A shard that was recovered meanwhile asks for itself; an answer to the old one fits it as well.
-        if self._ready and (shard is self.shard or epoch == self._epoch):
-            self._tell_self(message)
-
-    async def _ask_classifier(self, questions: list[Classify]) -> Classified:
-        if not self.options.classifiers:
-            raise Unavailable("no classifier is wired")
-        # Spread by incident: any classifier can answer any question.
-        name = self.options.classifiers[questions[0].incident_id[-1] % len(self.options.classifiers)]
-        answered = await self.host.peers.call(name, "classify", _encoder.encode(questions), CLASSIFY_TIMEOUT_S)
-        return _expect(decode_message(answered), Classified)
-
-    async def _ask_responder(self, act: Act) -> ActionOutcome:
-        if not self.options.responders:
-            raise Unavailable("no responder is wired")
-        name = self.options.responders[act.incident_id[-1] % len(self.options.responders)]
-        answered = await self.host.peers.call(name, "act", _encoder.encode(act), ACT_TIMEOUT_S)
-        return _expect(decode_message(answered), ActionOutcome)
-
-    async def _ask_archive(self, effect: Archive) -> Archived:
-        entries = []
-        for identity in effect.incident_ids:
-            incident = self.shard.incidents.get(identity)
-            if incident is None:
-                continue
-            alerts = [alert_view(self.shard.series, number) for number in self.shard.members[identity]]
-            entries.append(
-                ArchivedIncident(
-                    incident.id,
-                    incident.tenant,
-                    incident.service,
-                    incident.state,
-                    incident.severity,
-                    incident.type,
-                    incident.created_at,
-                    incident.closed_at,
-                    _encoder.encode(incident),
-                    _encoder.encode(alerts),
-                )
-            )
-        await self.archive.put(entries)
-        return Archived([entry.incident_id for entry in entries])
-
     # -- numbers -------------------------------------------------------------------------------------------
 
     def _read_gauges(self) -> None:
@@ -699,16 +613,10 @@ class IncidentShard:
         repeats = shard.decided[Decision.REPEATED] + shard.decided[Decision.DUPLICATE]
         meter.set("llm_im_dedup_ratio", repeats / total if total else 0.0)
         meter.set("incident_processing_queue_depth", self._inbox_alerts)
-        meter.set("llm_im_effects_waiting", len(self._effects) + len(self._effect_tasks))
+        meter.set("llm_im_effects_waiting", self.errands.waiting)
         meter.set("llm_im_open_incidents", shard.open_count)
         meter.set("llm_im_open_series", len(shard.series.firing))
         meter.set("llm_im_shard_ready", float(self._ready))
-
-
-def _expect(message: Message, kind: type[M]) -> M:
-    if not isinstance(message, kind):
-        raise Unavailable(f"answered with {type(message).__name__}, expected {kind.__name__}")
-    return message
 
 
 _NOTHING = Step([], [], Done())

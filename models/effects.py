@@ -33,7 +33,8 @@ class Relate(Wire, frozen=True):
 
 
 class Act(Wire, frozen=True):
-    """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (notice.py makes it)."""
+    """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (notice.py makes it).
+    The smaller `urgency` (the incident's severity), the sooner its turn."""
 
     incident_id: bytes
     number: int
@@ -41,6 +42,7 @@ class Act(Wire, frozen=True):
     action: str
     key: str
     body: bytes
+    urgency: int = 2
 
 
 class Archive(Wire, frozen=True):

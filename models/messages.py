@@ -157,8 +157,8 @@ class Failed(Wire, frozen=True):
 Reply = AlertsReply | Done | Failed
 
 _encoder = msgspec.msgpack.Encoder()
-_message_decoder = msgspec.msgpack.Decoder(Message)
-_reply_decoder = msgspec.msgpack.Decoder(Reply)
+_message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(value: Message | Reply) -> bytes:

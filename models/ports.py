@@ -26,7 +26,8 @@ class Clock(Protocol):
 class Opened:
     """What opening a log found. `cut` says in words what was cut from a torn tail, None when nothing was.
 
-    `first_seq`/`last_seq` are 0 in an empty log. `anchor` is the digest of the frame before `first_seq`
+    `first_seq`/`last_seq` are 0 in an empty log; in one truncated to nothing `first_seq` is 0, and `last_seq` and
+    `last_digest` stay at the anchor, so that the sequence goes on. `anchor` is the digest of the frame before `first_seq`
     (frames.NO_DIGEST in a log that was never truncated), `last_digest` that of the last frame.
     """
 
@@ -64,11 +65,12 @@ class EventLog(Protocol):
 
     async def open(self, owner: str, now: float, lease_s: float) -> Opened:
         """Become the writer. Raises NotOwner while another owner's lease is live; the same owner name takes its
-        own lease over at once (Ray keeps actor names unique). A torn tail (the last append fails its check) is
-        cut, kept aside and told in `Opened.cut`; damage before it raises Damaged with the place."""
+        own lease over at once (Ray keeps actor names unique). A torn tail (the last append fails its checksum) is
+        cut, kept aside and told in `Opened.cut`; a gap, a broken chain, or damage before it raises Damaged with
+        the place. Records of a snapshot that was never closed are dropped."""
 
     async def renew(self, epoch: int, until: float) -> None:
-        """Lengthen the lease. Raises Fenced."""
+        """Lengthen the lease. Raises Fenced, Unavailable."""
 
     async def release(self, epoch: int) -> None:
         """Give the lease up, so that another owner need not wait. Never raises Fenced: releasing twice is safe."""
@@ -77,33 +79,39 @@ class EventLog(Protocol):
         """Make all frames durable, or none. When it returns they survive a crash of process and machine.
 
         `first_seq` must be last_seq + 1: an append that repeats or skips raises Fenced (another writer was here).
-        Raises Full (nothing kept), Unavailable (nothing kept), OutcomeUnknown (reopen and replay).
+        Raises Full (nothing kept), Unavailable (nothing kept), OutcomeUnknown (open() again and replay; until then
+        every write is refused), ValueError on no frames.
         """
 
     async def read(self, after: int, limit_bytes: int = ...) -> list[tuple[int, bytes]]:
         """(seq, stored frame) with seq > after, in order, at least one if there is one, then up to limit_bytes.
 
-        Raises Damaged when a frame before the last append fails its check.
+        From before the anchor it starts at the first kept frame: the caller sees the gap in seq. A reader that never
+        opened the log ends before a torn last append. Raises Damaged when a frame before that fails its check.
         """
 
     async def last_seq(self) -> int:
         """The seq of the newest durable frame, 0 in an empty log."""
 
     async def put_records(self, epoch: int, generation: int, records: Sequence[tuple[str, bytes | None]]) -> None:
-        """Write snapshot records of a generation under way. None is a tombstone. Raises Fenced, Full, Unavailable."""
+        """Write snapshot records of a generation under way. None is a tombstone. Raises Fenced, Full, Unavailable,
+        ValueError for a generation that is closed already."""
 
     async def close_snapshot(self, epoch: int, mark: Mark) -> None:
         """Make the snapshot count. Keeps this mark and the one before it, drops what neither needs. Raises Fenced, Full."""
 
     async def marks(self) -> list[Mark]:
-        """The complete snapshots, newest first; at most two."""
+        """The complete snapshots, newest first; at most two. A damaged mark is left out while another is whole,
+        else Damaged is raised."""
 
     def records(self, generation: int) -> AsyncIterator[list[tuple[str, bytes]]]:
         """Pages of (key, record) of the snapshot at `generation`: the newest record <= generation of each key,
-        tombstones left out, ordered by key. Raises Damaged when a record fails its own checksum."""
+        tombstones left out, ordered by key. Raises Damaged when a record fails its own checksum, Unavailable when
+        the generation is none of the marks'."""
 
     async def truncate(self, epoch: int, up_to: int) -> None:
-        """Drop whole appends whose frames are all <= up_to, keeping the digest of the last dropped as anchor."""
+        """Drop whole appends whose frames are all <= up_to, keeping the digest of the last dropped as anchor. Raises
+        ValueError past the older of two marks: it must stay loadable."""
 
     async def stats(self) -> dict[str, int]:
         """For people: first_seq, last_seq, frames, log_bytes, record_bytes, disk_bytes, epoch."""

@@ -93,8 +93,8 @@ Query = ListIncidents | GetIncident | IncidentAlerts | ListAlerts
 Answer = IncidentPage | AlertPage
 
 _encoder = msgspec.msgpack.Encoder()
-_query_decoder = msgspec.msgpack.Decoder(Query)
-_answer_decoder = msgspec.msgpack.Decoder(Answer)
+_query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)
+_answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 def encode(value: Query | Answer) -> bytes:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import heapq
 from array import array
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -85,6 +87,11 @@ CALL_BUCKET_S = 10.0
 EXPIRE_MAX = 1000
 #: Deadlines answered in one step, for the same reason.
 DEADLINES_MAX = 500
+#: An incident that no classifier has judged for so long is told of all the same. Ten times what a flood of 20,000
+#: new incidents takes; a P0 is judged within milliseconds.
+CLASSIFY_PATIENCE_S = 5.0
+#: What an incident counts as meanwhile: better one page too many than a silent outage.
+UNJUDGED_AS = Severity.P1
 #: How long a resolved incident waits beyond close_after while a receiver is still owed word of it.
 CLOSE_RECHECK_S = 60.0
 #: Incidents handed to the archive at once.
@@ -158,6 +165,7 @@ class Shard:
         self._call_buckets: dict[int, list[bytes]] = {}
         self._closes: list[tuple[float, bytes]] = []
         self._notices: list[tuple[float, bytes]] = []
+        self._unjudged: deque[tuple[float, bytes]] = deque()
         self._classify: dict[bytes, None] = {}
         self._archive: dict[bytes, None] = {}
         self._asked: dict[bytes, tuple[int, int]] = {}
@@ -245,7 +253,7 @@ class Shard:
         known = [*map(self.series.firing.get, keys)]
         if keys and None not in known and min(ends) > now:
             # Every alert repeats what is firing already: nine of ten requests in an outage end here.
-            self._observe(known, ends, now)
+            self._observe(cast(list[int], known), ends, now)
             self.decided[Decision.REPEATED] += len(keys)
             reply = _ALL_REPEATED
         else:
@@ -436,7 +444,6 @@ class Shard:
         if incident is None or verdict.asked < incident.signals_asked or not incident.classify_owed:
             return
         before = incident.severity
-        first = incident.signals_asked == 0 and not incident.classified_by
         self._do(
             IncidentClassified(
                 incident.id,
@@ -454,7 +461,7 @@ class Shard:
         if incident.state is IncidentState.DETECTED:
             self._move(incident, IncidentState.TRIAGED, SYSTEM, f"classified by {verdict.by}", now)
         due_at = now + self.settings.wait_s[verdict.severity]
-        if first:
+        if incident.notice.number == 0:
             self._owe(incident, "opened", now, due_at)
         elif verdict.severity < before:
             self._owe(incident, "severity changed", now, now)
@@ -527,6 +534,12 @@ class Shard:
                 heapq.heappush(self._closes, (now + CLOSE_RECHECK_S, identity))
             elif self._close_at(incident) <= now:
                 self._move(incident, IncidentState.CLOSED, SYSTEM, "resolved for close_after", now)
+        while self._unjudged and self._unjudged[0][0] + CLASSIFY_PATIENCE_S <= now:
+            _at, identity = self._unjudged.popleft()
+            incident = self.incidents.get(identity)
+            if incident is not None and incident.state is IncidentState.DETECTED and not incident.notice.number:
+                # A classifier that is away must not keep anyone from being told.
+                self._owe(incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
         self._forget_calls(now)
         return Done()
 
@@ -592,7 +605,7 @@ class Shard:
             total=len(numbers),
         )
         key = idempotency_key(incident.id, notice.number, notice.attempt)
-        return Act(incident.id, notice.number, notice.attempt, "webhook", key, body)
+        return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
 
     # -- live and in replay --------------------------------------------------------------------------------
 
@@ -606,7 +619,7 @@ class Shard:
         match event:
             case AlertsObserved():
                 numbers = array("I", event.numbers)
-                ends: Sequence[float] = array("d", event.ends)
+                ends = array("d", event.ends)
                 if len(ends) == 1:
                     ends = ends * len(numbers)
                 self.checkpoint.touch_all(Part.MOVING, [number >> BLOCK_SHIFT for number in numbers])
@@ -732,6 +745,7 @@ class Shard:
         self._index(incident)
         insort(self.order, (now, incident.id))
         self._classify[incident.id] = None
+        self._unjudged.append((now, incident.id))
         self._line(incident, now, "Created", SYSTEM, event.title)
 
     def _apply_classified(self, event: IncidentClassified, now: float) -> None:
@@ -897,6 +911,8 @@ class Shard:
                 self.by_group[incident.tenant, incident.group_key] = incident
             if incident.state is IncidentState.RESOLVED:
                 self._closes.append((self._close_at(incident), identity))
+            if incident.state is IncidentState.DETECTED:
+                self._unjudged.append((incident.created_at, identity))
             if incident.notice.reason is not None:
                 self._notices.append((incident.notice.due_at, identity))
         heapq.heapify(self._closes)

@@ -17,8 +17,8 @@ import msgspec
 
 from actors.host import Actor, Host
 from models.errors import Malformed
-from models.sharding import partition_name
 from models.shard import ShardSettings
+from models.sharding import partition_name
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -64,8 +64,8 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, object] | No
             keys = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
             _put(values, keys, value, name)
             sources[".".join(keys)] = name
-    for name, value in (overrides or {}).items():
-        _put(values, name.split("."), value, name)
+    for key, override in (overrides or {}).items():
+        _put(values, key.split("."), override, key)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

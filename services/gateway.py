@@ -23,6 +23,7 @@ from models.sharding import SlotMap
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.control_tail import ControlTail
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -31,7 +32,6 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
-from services.control_tail import ControlTail
 
 log = structlog.get_logger()
 
@@ -140,7 +140,7 @@ class Gateway:
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:
-            await self.rest(scope, receive, send)  # type: ignore[arg-type]
+            await self.rest(scope, receive, send)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):

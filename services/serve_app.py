@@ -10,8 +10,11 @@ shutdown waits for it when a replica leaves.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import ray
@@ -65,28 +68,30 @@ def middlewares() -> list[Middleware]:
 def _bind_grpc_to_loopback() -> None:
     # Two of Ray 2.60's gRPC listeners are hard-coded to [::] with no setting: each replica's internal server and the
     # direct gRPC ingress. Found by ss -ltnp; tests/cluster/test_listeners.py watches it.
-    import ray.serve._private.default_impl as default_impl
-    import ray.serve._private.replica as replica
+    for module, name in (
+        ("ray.serve._private.replica", "add_port_to_grpc_server"),
+        ("ray.serve._private.default_impl", "add_grpc_address"),
+    ):
+        found = import_module(module)
+        bind = getattr(found, name)
+        if not hasattr(bind, "__wrapped__"):
+            setattr(found, name, _to_loopback(bind))
 
-    bind, add = replica.add_port_to_grpc_server, default_impl.add_grpc_address
-    if getattr(bind, "is_ours", False):
-        return
 
+def _to_loopback(bind: Callable[[object, str], object]) -> Callable[[object, str], object]:
+    @wraps(bind)
     def bind_to_loopback(server: object, address: str) -> object:
         return bind(server, address.replace("[::]", "127.0.0.1"))
 
-    def add_to_loopback(server: object, address: str) -> object:
-        return add(server, address.replace("[::]", "127.0.0.1"))
-
-    bind_to_loopback.is_ours = True  # type: ignore[attr-defined]
-    replica.add_port_to_grpc_server = bind_to_loopback
-    default_impl.add_grpc_address = add_to_loopback
+    return bind_to_loopback
 
 
 class Gateways:
     """What a replica is: services.gateway.Gateway as an ASGI application under Serve."""
 
-    async def __init__(self, settings_json: str, port: int) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings_json: str, port: int, other_actors: list[str]
+    ) -> None:
         from actors.clock import SystemClock
         from models.config import Settings
         from services import bootstrap, logs
@@ -94,7 +99,6 @@ class Gateways:
 
         settings = Settings.model_validate_json(settings_json)
         logs.configure(settings.logging.level, settings.logging.format)
-        names = [actor.name for actor in bootstrap.plan(settings)]
         shards = [bootstrap.shard_actor_name(index) for index in range(settings.state.partitions)]
         replica = serve.get_replica_context().replica_id.unique_id
         self.gateway = Gateway(
@@ -106,7 +110,7 @@ class Gateways:
             bootstrap.open_archives(settings),
             bootstrap.open_dead_letters(settings),
             shards,
-            [name for name in names if name not in shards],
+            other_actors,
             bootstrap.CONTROL_ACTOR,
             ("127.0.0.1", port),
         )
@@ -135,8 +139,8 @@ class Gateways:
 
 
 def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None]) -> None:
-    """Put all actors and gateways on the Ray this process has joined. Returns when they are up; what lives under its
-    name already is left as it is. Raises Unavailable naming what did not start."""
+    """Put all actors and gateways on the Ray this process has joined. Returns when they are up; what lives under
+    its name already is left as it is. Raises Unavailable naming what did not start."""
     from services import bootstrap
 
     actors = bootstrap.plan(settings)
@@ -144,13 +148,13 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
     for actor in actors:
         cluster.start(actor.name, f"services.bootstrap:{actor.factory}", actor.config)
     cluster.begin([actor.name for actor in actors])
+    others = [actor.name for actor in actors if actor.factory != "shard_actor"]
     progress(f"starting {settings.server.gateways} gateways")
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": "127.0.0.1", "port": http_port, "keep_alive_timeout_s": 75},
     )
     deployment = serve.deployment(
-        serve.ingress()(Gateways),
         name=DEPLOYMENT,
         num_replicas=settings.server.gateways,
         ray_actor_options={"num_cpus": 0},
@@ -160,16 +164,16 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
+    )(serve.ingress()(Gateways))
     serve.run(
-        deployment.bind(_revealed(settings), http_port), name=APPLICATION, route_prefix="/"
+        deployment.bind(_without_secrets(settings), http_port, others), name=APPLICATION, route_prefix="/"
     )
 
 
 def withdraw(*, progress: Callable[[str], None]) -> None:
-    """Take requests no more, then stop the actors in the reverse order of their start, each releasing its lease."""
+    """Take requests no more, then stop the actors, shards first, each releasing its lease."""
     progress("stopping gateways")
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
     names = sorted(each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if _is_ours(each))
     order = sorted(names, key=lambda name: (not name.startswith("shard-"), name == "control-a", name))
     progress(f"stopping {len(order)} actors")
@@ -200,6 +204,8 @@ def _is_ours(named: dict[str, str]) -> bool:
     )
 
 
-def _revealed(settings: Settings) -> str:
-    # A replica does not need the webhook's URL, and what Serve keeps in its controller can be read by who joins Ray.
-    return settings.model_dump_json()
+def _without_secrets(settings: Settings) -> str:
+    # A gateway needs no webhook URL, and what Serve keeps in its controller can be read by whoever joins the Ray.
+    plain = settings.model_dump(mode="json")
+    plain["notify"]["webhook"]["url"] = None
+    return json.dumps(plain)

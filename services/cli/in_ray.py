@@ -117,7 +117,7 @@ def main() -> int:
     except IncidentManagerError as error:
         tell("error", str(error))
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told to the parent, whatever it is
         traceback.print_exc()
         tell("error", f"{type(error).__name__}: {error}")
         return 1
@@ -136,13 +136,19 @@ def _do(request: Request, progress: Progress) -> None:
             raise Unavailable("its Ray ended meanwhile")
         launch.adopt(instance)
         port = instance.http_port
+    address = os.environ["RAY_ADDRESS"]
+    progress(f"joining Ray at {address}")
 
+    # Ray reads its settings when it is imported: not before adopt().
+    from actors import cluster
     from services import serve_app
 
+    cluster.connect(address)
     if request.verb == "deploy":
         serve_app.deploy(settings, port, progress=progress)
     else:
         serve_app.withdraw(progress=progress)
+    cluster.disconnect()
 
 
 if __name__ == "__main__":

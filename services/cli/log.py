@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How often `tail --follow` looks for new frames.
 POLL_S = 0.5
+#: One page: large enough that its hop to a thread does not count, small enough to hold.
+READ_BYTES = 4 * 1024 * 1024
 
 Partition = Annotated[
     str | None,
@@ -135,8 +137,15 @@ async def _check_frames(log: EventLog, check: Check) -> None:
     events: Counter[str] = Counter()
     previous: bytes | None = None
     after = 0
+    limit_bytes = READ_BYTES
     while after < last:
-        page = await log.read(after)
+        try:
+            page = await log.read(after, limit_bytes)
+        except Damaged:
+            if limit_bytes == 1:
+                raise
+            limit_bytes = 1  # frame by frame up to the damage, to say how much before it is good
+            continue
         if not page:
             # The reader leaves a last append that fails its check alone: only a writer may cut it.
             raise Damaged(

@@ -36,9 +36,10 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], max_bytes:
     if declared.isdigit() and int(declared) > max_bytes:
         raise TooLarge(f"body of {int(declared)} bytes, at most {max_bytes} are taken")
     message = await receive()
-    body = message.get("body", b"")
-    if message["type"] == "http.disconnect" or not isinstance(body, bytes):
+    first = message.get("body", b"")
+    if message["type"] == "http.disconnect" or not isinstance(first, bytes):
         raise Disconnected
+    body: bytes = first
     if message.get("more_body"):
         try:
             body = await asyncio.wait_for(_rest(receive, body, max_bytes), timeout_s)

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from models.errors import Busy, IncidentManagerError, Malformed, TooLarge
-from models.messages import REASONS, Decision
+from models.messages import REASONS
 from models.metrics import Meter
 from models.ports import Clock
 from services.ingest.body import Disconnected, Receive, Scope, Send, TooSlow, read_body
@@ -218,8 +218,8 @@ class _V1Answer:
         for fault in reading.faults:
             items[fault.index] = {"index": fault.index, "status": 400, "error": fault.message}
         retry: Sequence[tuple[bytes, bytes]] = ()
-        if (error := receipt.error) is not None:
-            retry = _retry_after(_patience_s(error))
+        if (failed := receipt.error) is not None:
+            retry = _retry_after(_patience_s(failed))
         if stored == reading.count:
             status = 202
         elif stored:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -88,12 +88,12 @@ class ShardLine:
         except IncidentManagerError:
             return
 
-    async def _addressed(self, call: Callable[[str], asyncio.Future[bytes] | object]) -> bytes:
+    async def _addressed(self, call: Callable[[str], Awaitable[bytes]]) -> bytes:
         try:
-            return await call(self.owner)  # type: ignore[misc]
+            return await call(self.owner)
         except NotOwner as error:
             self.owner = error.owner
-            return await call(self.owner)  # type: ignore[misc]
+            return await call(self.owner)
 
     def _start(self) -> None:
         while self._waiting and len(self._calls) < CALLS_IN_FLIGHT and not self._retrying:

@@ -75,7 +75,7 @@ class AlertmanagerReader:
             memories.append(memory)
             ends.append(end)
 
-        def body(column: int) -> bytes:
+        def make_body(column: int) -> bytes:
             alert = posted[places[column]]
             if isinstance(alert, Fault):
                 raise TypeError("a fault has no body")
@@ -83,7 +83,7 @@ class AlertmanagerReader:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alert, starts))
 
-        return Reading(len(posted), places, memories, ends, body, faults)
+        return Reading(len(posted), places, memories, ends, make_body, faults)
 
     def _learn(self, seen: bytes, alert: Posted, now: float) -> Memory:
         starts = common.read_time(bytes(alert.startsAt), "startsAt")

@@ -132,7 +132,7 @@ class Remembered:
         self._young[seen] = memory
 
 
-_time_decoder = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
+_time_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
 _string_decoder = msgspec.json.Decoder(str)
 _pairs_decoder = msgspec.json.Decoder(dict[str, str])
 _body_encoder = msgspec.msgpack.Encoder()

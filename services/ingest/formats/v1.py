@@ -82,11 +82,11 @@ class V1Reader:
             ends.append(end)
             alerts.append(alert)
 
-        def body(column: int) -> bytes:
+        def make_body(column: int) -> bytes:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(len(raws), places, memories, ends, body, faults)
+        return Reading(len(raws), places, memories, ends, make_body, faults)
 
     def _default_end(self, now: float) -> float:
         return math.inf if self._expires_after_s is None else now + self._expires_after_s

@@ -1,0 +1,213 @@
+"""Brings a shard's effects to who answers them, and the answers back. One a shard, used by actors/shard.py.
+
+Three lanes, so that a slow webhook never holds up a classification and a P4 never a P0:
+
+    questions   Classify, many a call, to one of the classifier pool
+    acts        Act, the most urgent first; a quarter of the places is kept for P0 and P1
+    archives    Archive, one at a time
+
+An effect stays owed in the shard's state until an event says it was done. So this keeps nothing durable: what
+fails is handed back (`undelivered`), and what a crash loses is asked again by the recovered shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from models.effects import Act, Archive, Classify, Effect
+from models.errors import Busy, IncidentManagerError, Unavailable
+from models.messages import ActionOutcome, Archived, Classified, Message, decode_message
+from models.metrics import Meter
+from models.ports import Archive as ArchivePort
+from models.ports import ArchivedIncident, Peers
+from models.shard import Shard
+from models.views import alert_view
+
+log = structlog.get_logger()
+
+#: Incidents asked of a classifier in one call: 10 ms of its work.
+CLASSIFY_BATCH = 256
+QUESTIONS_IN_FLIGHT = 2
+ACTS_IN_FLIGHT = 32
+#: Of those, what P2 and below may not take: a slow receiver with a thousand small notices must not delay a P0.
+ACTS_KEPT_FOR_URGENT = 8
+URGENT = 1
+ARCHIVES_IN_FLIGHT = 1
+CLASSIFY_TIMEOUT_S = 10.0
+#: Longer than any webhook timeout: the responder itself gives up earlier and says so.
+ACT_TIMEOUT_S = 120.0
+#: Wait before an effect that could not be delivered is owed anew.
+AGAIN_S = 1.0
+#: Alerts of an archived incident made in one go: 1 ms.
+ARCHIVE_SLICE = 500
+
+M = TypeVar("M", Classified, ActionOutcome)
+
+
+class Errands:
+    """owe() returns at once. `answered` takes an answer, `undelivered` an effect that must be asked again."""
+
+    def __init__(
+        self,
+        actor: str,
+        peers: Peers,
+        archive: ArchivePort,
+        meter: Meter,
+        *,
+        classifiers: Sequence[str],
+        responders: Sequence[str],
+        answered: Callable[[Message], None],
+        undelivered: Callable[[Effect], None],
+    ) -> None:
+        self._peers = peers
+        self._archive = archive
+        self._meter = meter
+        self._classifiers = classifiers
+        self._responders = responders
+        self._answered = answered
+        self._undelivered = undelivered
+        self._log = log.bind(actor=actor)
+        self._order = count()
+        self._questions: deque[Classify] = deque()
+        self._acts: list[tuple[int, int, Act]] = []
+        self._archives: deque[tuple[Archive, Shard]] = deque()
+        self._lanes: dict[str, set[asyncio.Task[None]]] = {"questions": set(), "acts": set(), "archives": set()}
+
+    @property
+    def waiting(self) -> int:
+        """Effects on their way or waiting for their turn."""
+        under_way = sum(len(lane) for lane in self._lanes.values())
+        return len(self._questions) + len(self._acts) + len(self._archives) + under_way
+
+    def owe(self, effects: Sequence[Effect], shard: Shard) -> None:
+        """Take effects on. `shard` is read for what an archived incident was."""
+        for effect in effects:
+            match effect:
+                case Classify():
+                    self._questions.append(effect)
+                case Act():
+                    heapq.heappush(self._acts, (effect.urgency, next(self._order), effect))
+                case Archive():
+                    self._archives.append((effect, shard))
+                case _:
+                    self._log.error("nobody answers this effect", effect=type(effect).__name__)
+        self._start()
+
+    def forget(self) -> None:
+        """Drop what waits: the state that owed it is being made anew and will ask again. What is under way goes on."""
+        self._questions.clear()
+        self._acts.clear()
+        self._archives.clear()
+
+    async def stop(self) -> None:
+        """End all. Safe to call twice."""
+        self.forget()
+        tasks = [task for lane in self._lanes.values() for task in lane]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        questions, acts, archives = self._lanes["questions"], self._lanes["acts"], self._lanes["archives"]
+        while self._questions and len(questions) < QUESTIONS_IN_FLIGHT:
+            size = min(CLASSIFY_BATCH, len(self._questions))
+            batch = [self._questions.popleft() for _ in range(size)]
+            self._spawn(questions, self._ask_classifier(batch), batch)
+        while self._acts and len(acts) < ACTS_IN_FLIGHT:
+            if self._acts[0][0] > URGENT and len(acts) >= ACTS_IN_FLIGHT - ACTS_KEPT_FOR_URGENT:
+                break
+            _urgency, _order, act = heapq.heappop(self._acts)
+            self._spawn(acts, self._ask_responder(act), [act])
+        while self._archives and len(archives) < ARCHIVES_IN_FLIGHT:
+            effect, shard = self._archives.popleft()
+            self._spawn(archives, self._put_away(effect, shard), [effect])
+
+    def _spawn(
+        self, lane: set[asyncio.Task[None]], work: Coroutine[None, None, Message], effects: Sequence[Effect]
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._deliver(work, effects))
+        lane.add(task)
+        task.add_done_callback(lambda done: self._over(lane, done))
+
+    def _over(self, lane: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        lane.discard(task)
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                self._log.error("delivery of an effect failed by a bug; it stays owed", why=repr(error))
+            self._start()
+
+    async def _deliver(self, work: Coroutine[None, None, Message], effects: Sequence[Effect]) -> None:
+        try:
+            message = await work
+        except IncidentManagerError as error:
+            self._meter.count("llm_im_effects_failed_total", len(effects))
+            self._log.warning("effect not delivered, will be asked again", why=str(error), effects=len(effects))
+            await asyncio.sleep(error.retry_after_s if isinstance(error, Busy) else AGAIN_S)
+            for effect in effects:
+                self._undelivered(effect)
+            return
+        self._answered(message)
+
+    async def _ask_classifier(self, questions: list[Classify]) -> Message:
+        if not self._classifiers:
+            raise Unavailable("no classifier is wired")
+        # Any classifier can answer any question; the id spreads them.
+        name = self._classifiers[questions[0].incident_id[-1] % len(self._classifiers)]
+        said = await self._peers.call(name, "classify", _encoder.encode(questions), CLASSIFY_TIMEOUT_S)
+        return _expect(name, said, Classified)
+
+    async def _ask_responder(self, act: Act) -> Message:
+        if not self._responders:
+            raise Unavailable("no responder is wired")
+        name = self._responders[act.incident_id[-1] % len(self._responders)]
+        return _expect(name, await self._peers.call(name, "act", _encoder.encode(act), ACT_TIMEOUT_S), ActionOutcome)
+
+    async def _put_away(self, effect: Archive, shard: Shard) -> Message:
+        entries = []
+        for identity in effect.incident_ids:
+            incident = shard.incidents.get(identity)
+            if incident is None:
+                continue
+            alerts = []
+            for place, number in enumerate(shard.members[identity]):
+                # A closed incident's series stand still, so the state may be left for a moment.
+                if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
+                    await asyncio.sleep(0)
+                alerts.append(alert_view(shard.series, number))
+            entries.append(
+                ArchivedIncident(
+                    incident.id,
+                    incident.tenant,
+                    incident.service,
+                    incident.state,
+                    incident.severity,
+                    incident.type,
+                    incident.created_at,
+                    incident.closed_at,
+                    _encoder.encode(incident),
+                    _encoder.encode(alerts),
+                )
+            )
+        await self._archive.put(entries)
+        return Archived([entry.incident_id for entry in entries])
+
+
+def _expect(name: str, said: bytes, kind: type[M]) -> M:
+    try:
+        message = decode_message(said)
+    except msgspec.MsgspecError as error:
+        raise Unavailable(f"{name} answered with something that is no message: {error}") from None
+    if not isinstance(message, kind):
+        raise Unavailable(f"{name} answered with {type(message).__name__}, expected {kind.__name__}")
+    return message
+
+
+_encoder = msgspec.msgpack.Encoder()

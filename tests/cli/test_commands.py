@@ -1,0 +1,493 @@
+"""What a person sees of `llm-im`: help, errors and exit codes. No system runs here; a stand-in answers HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from models import VERSION
+from services.cli import look, send
+from services.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+IDS = (
+    "019ab000-0000-7001-8000-00000000aaaa",
+    "019ab000-1111-7001-8000-00000000bbbb",
+    "019ab000-2222-7001-8000-0000000cbbbb",
+)
+
+
+def run(*words: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(words), input=stdin, prog_name="llm-im")
+
+
+def incident(identity: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": identity, "created_at": "2026-01-31T12:00:00.000Z", "updated_at": "2026-01-31T12:01:00.000Z",
+        "state": "Triaged", "severity": "P1", "incident_type": "Performance", "title": "HighLatency",
+        "description": "slow", "service": "llm-api", "group_labels": {"service": "llm-api", "alertname": "HighLatency"},
+        "impact": "users wait", "classified_by": "severity label", "confidence": 1.0, "alerts": 2, "alerts_firing": 1,
+        "reopened": 0, "assignees": [], "resolution": None, "overflow": None, **changes,
+    }  # fmt: skip
+
+
+class StandIn:
+    """Answers as the real one would, with what a test puts into `answers`; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[tuple[int, object]]] = {}
+        self.asked: list[tuple[str, bytes]] = []
+        self.retry_after = "0.1"
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.asked.append((self.path, body))
+                known = outer.answers.get(self.path.partition("?")[0]) or [
+                    (404, {"detail": f"there is no {self.path}"})
+                ]
+                status, answer = known.pop(0) if len(known) > 1 else known[0]
+                encoded = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(encoded)))
+                self.send_header("Retry-After", outer.retry_after)
+                self.end_headers()
+                self.wfile.write(encoded)
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    made = StandIn()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder and none of our variables: what the tester's shell has set must not matter."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("LLM_IM_", "RAY_"))]:
+        monkeypatch.delenv(name)
+
+
+def silent_url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+# Help
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["up"], ["down"], ["status"], ["send"], ["incidents"], ["incidents", "list"], ["incidents", "show"],
+     ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"]],
+)  # fmt: skip
+def test_every_command_explains_itself_and_its_exit_codes(words: list[str]) -> None:
+    result = run(*words, "--help")
+
+    assert result.exit_code == 0
+    assert "Exit codes: 0 done" in " ".join(result.output.split())
+
+
+def test_help_comes_quickly_and_imports_neither_ray_nor_pydantic() -> None:
+    code = (
+        "import sys\nfrom services.cli import main\n"
+        "print([m for m in ('ray', 'pydantic', 'aiohttp', 'fastapi', 'apsw', 'msgspec') if m in sys.modules])"
+    )
+
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+    assert time.monotonic() - began < 3, "it takes 0.2 s on a quiet machine"
+
+
+def test_version() -> None:
+    assert run("--version").output == f"llm-im {VERSION}\n"
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    assert run("incidents", "list", "--severety", "P1").exit_code == 2
+
+
+# Nobody there
+
+
+@pytest.mark.parametrize(
+    "words", [["incidents", "list"], ["incidents", "show", IDS[0]], ["send", "alertname=X"]]
+)
+def test_a_port_where_nobody_listens_is_told_with_what_to_do(words: list[str]) -> None:
+    url = silent_url()
+
+    result = run(*words, "--url", url)
+
+    assert result.exit_code == 3
+    assert result.stderr == f"llm-im: cannot reach {url}: connection refused; is it running? try: llm-im up\n"
+
+
+def test_status_of_nothing_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", silent_url().rpartition(":")[2])
+
+    result = run("status")
+
+    assert result.exit_code == 3
+    assert "is it running? try: llm-im up" in result.stderr
+
+
+def test_down_where_nothing_runs_is_no_failure(tmp_path: Path) -> None:
+    result = run("down", "--data", str(tmp_path / "data"))
+
+    assert result.exit_code == 0
+    assert result.output == f"nothing runs on {tmp_path / 'data'}\n"
+
+
+@pytest.mark.parametrize("url", ["http://", "ftp://127.0.0.1", "http://127.0.0.1:http"])
+def test_an_address_that_is_none_is_a_usage_error(url: str) -> None:
+    result = run("incidents", "list", "--url", url)
+
+    assert result.exit_code == 2
+    assert "expected something like http://127.0.0.1:8080" in result.stderr
+
+
+def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", "eighty")
+
+    result = run("status")
+
+    assert result.exit_code == 1
+    assert "LLM_IM_SERVER__HTTP_PORT" in result.stderr
+
+
+def test_the_address_is_that_of_what_was_started_here(server: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "var" / "run").mkdir(parents=True)
+    port = int(server.url.rpartition(":")[2])
+    (tmp_path / "var" / "run" / "instance.json").write_text(
+        json.dumps({"http_host": "0.0.0.0", "http_port": port})
+    )
+    server.answers["/v1/incidents"] = [(200, {"items": [], "next": None})]
+
+    result = run("incidents", "list")
+
+    assert (result.exit_code, result.output) == (0, "no incidents\n")
+
+
+# Up
+
+
+def test_up_says_who_holds_the_port_and_leaves_nothing_behind(server: StandIn, tmp_path: Path) -> None:
+    port = server.url.rpartition(":")[2]
+
+    result = run("up", "--port", port, "--data", str(tmp_path / "data"))
+
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert f"pid {os.getpid()}" in result.stderr
+    assert "llm-im up --port" in result.stderr
+    assert not (tmp_path / "data" / "run" / "instance.json").exists()
+
+
+def test_up_refuses_a_folder_with_foreign_models(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+
+    result = run("up", "--port", silent_url().rpartition(":")[2], "--data", str(tmp_path / "data"))
+
+    assert result.exit_code == 1
+    assert str(tmp_path / "models") in result.stderr
+
+
+# Status
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (200, {"status": "ready", "degraded": []}, 0),
+        (200, {"status": "degraded", "degraded": ["shard/0001"], "reasons": {"shard/0001": "away"}}, 4),
+        (503, {"status": "starting", "degraded": []}, 4),
+        (503, {"status": "unavailable", "degraded": ["shard/0000"], "reasons": {"shard/0000": "away"}}, 4),
+        (200, "<html>", 3),
+    ],
+)
+def test_status_has_an_exit_code_for_each_state(
+    server: StandIn, status: int, body: object, code: int
+) -> None:
+    server.answers["/health/ready"] = [(status, body)]
+
+    assert run("status", "--url", server.url).exit_code == code
+    assert run("status", "--url", server.url, "--json").exit_code == code
+
+
+def test_status_names_the_shards_that_are_away_and_sums_what_is_open(server: StandIn) -> None:
+    server.answers["/health/ready"] = [
+        (200, {"status": "degraded", "degraded": ["shard/0001"], "reasons": {"shard/0001": "recovering"}})
+    ]
+    server.answers["/metrics"] = [
+        (200, '# HELP x\nllm_im_open_incidents{actor="a"} 3\nllm_im_open_incidents{actor="b"} 4\n'
+              'llm_im_open_series{actor="a"} 1200\nother 1\n')
+    ]  # fmt: skip
+
+    result = run("status", "--url", server.url)
+
+    assert result.exit_code == 4
+    assert result.output.splitlines() == [
+        "state       degraded: away: shard/0001",
+        f"url         {server.url}",
+        "shard/0001  recovering",
+        "open        7 incidents, 1,200 alerts",
+    ]
+
+
+# Send
+
+
+def test_send_makes_an_alert_of_its_arguments(server: StandIn) -> None:
+    item = {
+        "index": 0,
+        "status": 202,
+        "decision": "opened",
+        "reason": "first of its group",
+        "incident_id": IDS[0],
+    }
+    server.answers["/v1/alerts"] = [(202, {"items": [item]})]
+
+    result = run(
+        "send", "alertname=X", "service=a=b", "-a", "summary=it is slow", "--resolved", "--url", server.url
+    )
+
+    assert result.exit_code == 0
+    assert result.output == f"alert 0: opened  incident {IDS[0]}  (first of its group)\n"
+    assert json.loads(server.asked[0][1]) == {
+        "labels": {"alertname": "X", "service": "a=b"},
+        "annotations": {"summary": "it is slow"},
+        "status": "resolved",
+        "source": "llm-im",
+    }
+
+
+def test_send_says_which_alerts_were_refused_and_fails(server: StandIn, tmp_path: Path) -> None:
+    items = [
+        {"index": 0, "status": 202, "decision": "joined", "reason": "new series", "incident_id": None},
+        {"index": 1, "status": 400, "error": "labels: at least one label is required"},
+    ]
+    server.answers["/v1/alerts"] = [(207, {"items": items})]
+    (tmp_path / "a.json").write_text('[{"labels": {"alertname": "X"}}, {"labels": {}}]')
+
+    result = run("send", "a.json", "--url", server.url)
+
+    assert result.exit_code == 1
+    assert "alert 1: refused (400): labels: at least one label is required" in result.stderr
+    assert "1 of 2 alerts are stored, 1 are not" in result.stdout
+
+
+def test_send_reads_lines_from_stdin_and_answers_json(server: StandIn) -> None:
+    server.answers["/v1/alerts"] = [
+        (202, {"items": [{"index": 0, "status": 202}, {"index": 1, "status": 202}]})
+    ]
+
+    result = run(
+        "send", "-", "--json", "--url", server.url, stdin='{"labels":{"a":"1"}}\n{"labels":{"a":"2"}}\n'
+    )
+
+    assert result.exit_code == 0
+    assert json.loads(result.output)["sent"] == 2
+    assert server.asked[0][1] == b'{"labels":{"a":"1"}}\n{"labels":{"a":"2"}}'
+
+
+def test_send_tries_again_when_the_server_is_busy(server: StandIn) -> None:
+    server.answers["/v1/alerts"] = [
+        (503, {"detail": "shard-0000-a is recovering"}),
+        (202, {"items": [{"index": 0, "status": 202, "decision": "opened"}]}),
+    ]
+
+    result = run("send", "alertname=X", "--url", server.url)
+
+    assert result.exit_code == 0
+    assert len(server.asked) == 2
+
+
+def test_send_gives_up_on_a_server_that_stays_busy(server: StandIn) -> None:
+    server.answers["/v1/alerts"] = [(503, {"detail": "shard-0000-a is recovering"})]
+
+    result = run("send", "alertname=X", "--url", server.url)
+
+    assert result.exit_code == 4
+    assert "answered 503: shard-0000-a is recovering" in result.stderr
+    assert len(server.asked) == send.TRIES
+
+
+@pytest.mark.parametrize("words", [[], ["alertname"], ["a=1", "b"], ["=1", "a=2"], ["a=1", "-a", "x"]])
+def test_send_refuses_what_is_no_alert(words: list[str]) -> None:
+    result = run("send", *words, "--url", silent_url())
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("llm-im: ")
+
+
+def test_a_large_file_goes_in_batches_that_keep_their_places() -> None:
+    alerts = [{"labels": {"alertname": f"a{place}"}} for place in range(send.BATCH_MAX * 2 + 5)]
+
+    batches = list(send.split(json.dumps(alerts).encode()))
+
+    assert [batch.first for batch in batches] == [0, send.BATCH_MAX, send.BATCH_MAX * 2]
+    assert [alert for batch in batches for alert in json.loads(batch.body)] == alerts
+
+
+def test_what_is_no_json_goes_as_it_is_so_that_the_server_says_why() -> None:
+    batches = list(send.split(b'{"labels": {"a": "1"}}\n{"labels": oops}\n\n'))
+
+    assert [batch.body for batch in batches] == [b'{"labels": {"a": "1"}}\n{"labels": oops}']
+
+
+# Incidents
+
+
+def test_incidents_are_listed_whole_for_a_pipe(server: StandIn) -> None:
+    server.answers["/v1/incidents"] = [(200, {"items": [incident(IDS[0], title="x" * 300)], "next": None})]
+
+    result = run("incidents", "list", "--state", "Triaged", "--severity", "P1", "--url", server.url)
+
+    assert result.exit_code == 0
+    head, line = result.output.splitlines()
+    assert head.split() == ["ID", "SEV", "STATE", "AGE", "FIRING", "SERVICE", "TITLE"]
+    assert line.startswith(f"{IDS[0]}  P1   Triaged")
+    assert "x" * 300 in line
+    assert server.asked[0][0] == "/v1/incidents?state=Triaged&severity=P1&limit=51"
+
+
+def test_pages_are_followed_up_to_the_limit(server: StandIn) -> None:
+    server.answers["/v1/incidents"] = [
+        (200, {"items": [incident(IDS[0])], "next": "c1"}),
+        (200, {"items": [incident(IDS[1])], "next": "c2"}),
+    ]
+
+    result = run("incidents", "list", "--json", "-n", "1", "--url", server.url)
+
+    found = json.loads(result.output)
+    assert [item["id"] for item in found["items"]] == [IDS[0]]
+    assert found["more"] is True
+
+
+def test_labels_cannot_steer_the_terminal(server: StandIn) -> None:
+    server.answers["/v1/incidents"] = [
+        (200, {"items": [incident(IDS[0], title="\x1b[31mred[/] [bold]\u202ehidden\nline")], "next": None})
+    ]
+
+    result = run("incidents", "list", "--url", server.url)
+
+    assert "\x1b" not in result.output
+    assert "\ufffd[31mred[/] [bold]\ufffdhidden line" in result.output
+
+
+def test_show_tells_alerts_reasons_and_history(server: StandIn) -> None:
+    path = f"/v1/incidents/{IDS[0]}"
+    alert = {
+        "firing": True, "labels": {"service": "llm-api", "alertname": "HighLatency", "a": "1"}, "source": "prometheus",
+        "annotations": {"summary": "p99 is 4 s"}, "starts_at": "2026-01-31T12:00:00.000Z",
+        "last_seen_at": "2026-01-31T12:00:00.000Z",
+        "why": [{"decision": "opened", "reason": "first alert of its group", "count": 1},
+                {"decision": "repeated", "reason": "same series", "count": 1200}],
+    }  # fmt: skip
+    entry = {
+        "timestamp": "2026-01-31T12:00:00.000Z",
+        "event_type": "Created",
+        "actor": "shard",
+        "description": "opened",
+    }
+    server.answers[path] = [(200, incident(IDS[0]))]
+    server.answers[f"{path}/alerts"] = [(200, {"items": [alert], "next": "1"})]
+    server.answers[f"{path}/timeline"] = [(200, {"items": [entry], "dropped": 3})]
+
+    result = run("incidents", "show", IDS[0], "--url", server.url)
+
+    assert result.exit_code == 0
+    for told in (
+        "P1 HighLatency",
+        "severity    P1  (by severity label, confidence 1.00)",
+        "firing  alertname=HighLatency service=llm-api a=1",
+        "summary: p99 is 4 s",
+        "why: repeated x1,200: same series",
+        "and 1 more",
+        "(3 earlier entries are no longer kept)",
+        "opened  (shard)",
+    ):
+        assert told in result.output
+
+
+def test_an_id_may_be_shortened_to_its_end(server: StandIn) -> None:
+    server.answers["/v1/incidents"] = [
+        (200, {"items": [incident(identity) for identity in IDS], "next": None})
+    ]
+
+    assert run("incidents", "show", "aaaa", "--url", server.url).stderr.endswith(
+        f"there is no /v1/incidents/{IDS[0]}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "words"),
+    [
+        ("bbbb", 2, "may be any of 2 incidents"),
+        ("019ab000", 2, "may be any of 3 incidents"),
+        ("dddd", 1, "none of the newest"),
+        ("abc", 2, "is no incident id"),
+        ("HighLatency", 2, "is no incident id"),
+    ],
+)
+def test_an_id_that_names_none_or_several_is_refused(
+    server: StandIn, part: str, code: int, words: str
+) -> None:
+    server.answers["/v1/incidents"] = [
+        (200, {"items": [incident(identity) for identity in IDS], "next": None})
+    ]
+
+    result = run("incidents", "show", part, "--url", server.url)
+
+    assert result.exit_code == code
+    assert words in result.stderr
+
+
+def test_a_shard_that_is_away_makes_a_list_fail_with_its_name(server: StandIn) -> None:
+    server.answers["/v1/incidents"] = [
+        (503, {"title": "Unavailable", "detail": "shard/0001 does not answer"})
+    ]
+
+    result = run("incidents", "list", "--url", server.url)
+
+    assert result.exit_code == 4
+    assert "shard/0001 does not answer" in result.stderr
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0s"), (59.9, "59s"), (61, "1m 1s"), (3600, "1h"), (3661, "1h 1m"), (90061, "1d 1h"), (-5, "0s")],
+)
+def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> None:
+    assert look.duration(seconds) == words

@@ -1,0 +1,162 @@
+"""`llm-im log` on a real SQLite log: whole, damaged in the middle, torn at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from uuid import UUID
+
+import apsw
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.alert import Content
+from models.events import AlertsObserved, IncidentOpened, SeriesOpened
+from models.frames import NO_DIGEST, encode_frame
+from models.messages import Decision
+from services.bootstrap import load_settings, open_log
+from services.cli.main import app
+
+INCIDENT = UUID("019ab000-0000-7001-8000-00000000aaaa")
+PARTITION, FILE = "shard/0000", "shard-0000.db"
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, ["log", *words], prog_name="llm-im")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with a log of one opened incident and three repeats, an append each."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("LLM_IM_")]:
+        monkeypatch.delenv(name)
+    asyncio.run(write(tmp_path / "var"))
+    return tmp_path / "var"
+
+
+async def write(folder: Path) -> None:
+    body = msgspec.msgpack.encode(Content({"alertname": "X", "evil": "a\x1b[2Jb"}, {}, 1000.0))
+    opened = IncidentOpened(
+        INCIDENT.bytes, 1, "default", "llm-api", "key", {"service": "llm-api"}, "a title", "", "test", {}, {}
+    )
+    first = [
+        opened,
+        SeriesOpened(0, b"k" * 24, INCIDENT.bytes, float("inf"), body, int(Decision.OPENED)),
+    ]
+    repeat = [AlertsObserved(b"\0\0\0\0", b"\0" * 8)]
+    log = open_log(load_settings(None, {"state.path": str(folder)}), PARTITION)
+    epoch = (await log.open("test", 1000.0, 1.0)).epoch
+    digest = NO_DIGEST
+    for seq, events in enumerate((first, repeat, repeat, repeat), 1):
+        frame, digest = encode_frame(seq, 1000.0 + seq, "default", None, events, digest)
+        await log.append(epoch, seq, [frame])
+    await log.release(epoch)
+    await log.close()
+
+
+def damage(folder: Path, seq: int) -> None:
+    (path,) = folder.rglob(FILE)
+    connection = apsw.Connection(str(path))
+    stored = bytearray(connection.execute("SELECT frames FROM appends WHERE first_seq = ?", (seq,)).get)
+    stored[-1] ^= 1
+    connection.execute("UPDATE appends SET frames = ? WHERE first_seq = ?", (bytes(stored), seq))
+    connection.close()
+
+
+def test_a_whole_log_is_verified() -> None:
+    result = run("verify")
+
+    assert result.exit_code == 0
+    assert [line.split()[:2] for line in result.output.splitlines()] == [
+        ["control", "ok"],
+        ["shard/0000", "ok"],
+        ["shard/0001", "ok"],
+    ]
+    assert "4 frames (1 to 4)" in result.output
+
+
+def test_damage_in_the_middle_is_told_with_its_place(folder: Path) -> None:
+    damage(folder, 2)
+
+    result = run("verify")
+
+    assert result.exit_code == 1
+    assert "shard/0000    DAMAGED  at seq 2: checksum does not match" in result.output
+    assert "shard/0001    ok" in result.output, "one that is damaged must not hide the others"
+
+
+def test_a_torn_tail_is_told_as_that(folder: Path) -> None:
+    damage(folder, 4)
+
+    result = run("verify", PARTITION)
+
+    assert result.exit_code == 1
+    assert "at seq 4: the last append, up to seq 4, is torn; the next start cuts it off" in result.output
+
+
+def test_verify_has_json_for_programs(folder: Path) -> None:
+    damage(folder, 3)
+
+    (check,) = json.loads(run("verify", PARTITION, "--json").output)
+
+    assert (check["partition"], check["frames"]) == (PARTITION, 2)
+    assert check["damage"].startswith("at seq 3")
+
+
+def test_stats_count_events_by_type() -> None:
+    result = run("stats", "--json", PARTITION)
+
+    (counted,) = json.loads(result.output)
+    assert counted["events"] == {"IncidentOpened": 1, "SeriesOpened": 1, "AlertsObserved": 3}
+    assert (counted["frames"], counted["last_seq"], counted["snapshots"]) == (4, 4, 0)
+    assert "AlertsObserved" in run("stats").output
+
+
+def test_tail_shows_the_last_events_as_text() -> None:
+    lines = run("tail", "-n", "4").output.splitlines()
+
+    assert [line.split()[4] for line in lines] == [
+        "SeriesOpened",
+        "AlertsObserved",
+        "AlertsObserved",
+        "AlertsObserved",
+    ]
+    assert lines[0].startswith("1970-01-01 00:16:41.000Z  shard/0000  1  SeriesOpened  number=0")
+    assert f"incident_id={INCIDENT}" in lines[0]
+    assert "decision=opened" in lines[0]
+    assert '"alertname": "X"' in lines[0]
+    assert "\x1b" not in lines[0], "a label must not steer the terminal"
+    assert "numbers" in lines[-1]
+
+
+def test_tail_shows_no_more_than_asked_for() -> None:
+    assert len(run("tail", "-n", "2").output.splitlines()) == 2
+    assert run("tail", "-n", "0").output == ""
+    assert len(run("tail", "-n", "100").output.splitlines()) == 5
+
+
+def test_tail_has_json_for_programs() -> None:
+    told = [json.loads(line) for line in run("tail", "--json", "-n", "5", PARTITION).output.splitlines()]
+
+    assert [each["type"] for each in told][:2] == ["IncidentOpened", "SeriesOpened"]
+    assert told[0]["event"]["incident_id"] == str(INCIDENT)
+    assert told[1]["event"]["body"]["labels"]["alertname"] == "X"
+
+
+@pytest.mark.parametrize("command", ["verify", "stats", "tail"])
+def test_a_partition_that_is_none_is_named_with_those_there_are(command: str) -> None:
+    result = run(command, "shard/9")
+
+    assert result.exit_code == 2
+    assert "there are control, shard/0000, shard/0001" in result.stderr
+
+
+def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    result = run("verify", "--data", str(tmp_path / "elsewhere"))
+
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'elsewhere'} does not exist" in result.stderr
