@@ -169,7 +169,7 @@ def report(name: str, cells: Sequence[Comparison], folder: Path = RESULTS) -> Re
     """Write `<folder>/<name>.json` and print the same as one line."""
     document = Report(
         name=name, date=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=_git("rev-parse", "--verify", "HEAD") or "none", dirty=bool(_git("status", "--porcelain")),
+        commit=str(commit()["commit"]), dirty=bool(commit()["dirty"]),
         machine=machine(), cells=[cell.as_dict() for cell in cells])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -183,6 +183,11 @@ def middle_half(values: Sequence[float]) -> tuple[float, float]:
         return values[0], values[0]
     low, _, high = quantiles(values, n=4, method="inclusive")
     return round(low, 3), round(high, 3)
+
+
+def commit() -> dict[str, object]:
+    """What was measured: {"commit", "dirty"}."""
+    return {"commit": _git("rev-parse", "--verify", "HEAD") or "none", "dirty": bool(_git("status", "--porcelain"))}
 
 
 def machine() -> dict[str, object]:

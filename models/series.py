@@ -75,6 +75,8 @@ _encoder = msgspec.msgpack.Encoder()
 class SeriesTable:
     """Series by number. Mutated only by Shard.apply and, between two checkpoints, captured by models/checkpoint.py.
 
+    The columns have room for whole blocks; numbers from the last one used on are not there yet.
+
     by_series   series id -> number of its newest life
     firing      alert key -> number, only while it fires: one look-up tells a plain repeat
     """
@@ -95,18 +97,24 @@ class SeriesTable:
         self.armed = array("d")
         self.notes: dict[int, list[Note]] = {}
         self.free: set[int] = set()
+        self._used = 0
         self._free_heap: list[int] = []
         self._wheel: dict[int, list[int]] = {}
         self._seconds: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.keys) - len(self.free)
+        return self._used - len(self.free)
 
     def free_number(self) -> int:
         """The lowest number no living series has. Taken only when the event that names it is applied."""
         while self._free_heap and self._free_heap[0] not in self.free:
             heapq.heappop(self._free_heap)
-        return self._free_heap[0] if self._free_heap else len(self.keys)
+        return self._free_heap[0] if self._free_heap else self._used
+
+    @property
+    def used(self) -> int:
+        """One past the highest number that ever had a series."""
+        return self._used
 
     def content(self, number: int) -> Content:
         return _content_decoder.decode(self.bodies[number])
@@ -115,7 +123,7 @@ class SeriesTable:
         self, number: int, key: bytes, incident: Incident, starts: float, ends: float, body: bytes, how: int, now: float
     ) -> None:
         """Begin a life at `number`, which is free or one past the end."""
-        if number == len(self.keys):
+        if number >= self._used:
             self._grow(number + 1)
         else:
             self.free.discard(number)
@@ -221,7 +229,8 @@ class SeriesTable:
                 self._arm(number, self.ends[number])
 
     def static_record(self, block: int) -> bytes:
-        low, high = block << BLOCK_SHIFT, (block + 1) << BLOCK_SHIFT
+        low = block << BLOCK_SHIFT
+        high = min(low + BLOCK, self._used)
         incidents = [b"" if incident is None else incident.id for incident in self.incidents[low:high]]
         return _encoder.encode(
             StaticBlock(
@@ -235,8 +244,9 @@ class SeriesTable:
         )
 
     def moving_record(self, block: int) -> bytes:
-        low, high = block << BLOCK_SHIFT, (block + 1) << BLOCK_SHIFT
-        notes = {number: self.notes[number] for number in range(low, min(high, len(self.keys))) if number in self.notes}
+        low = block << BLOCK_SHIFT
+        high = min(low + BLOCK, self._used)
+        notes = {number: self.notes[number] for number in range(low, high) if number in self.notes}
         return _encoder.encode(
             MovingBlock(
                 bytes(self.status[low:high]),
@@ -274,8 +284,8 @@ class SeriesTable:
     def index(self) -> None:
         """After the last block is loaded: make the look-ups anew."""
         newest: dict[bytes, int] = {}
-        for number, key in enumerate(self.keys):
-            state = self.status[number]
+        for number in range(self._used):
+            key, state = self.keys[number], self.status[number]
             if state == FREE:
                 self._release(number)
                 continue
@@ -293,9 +303,11 @@ class SeriesTable:
         heapq.heappush(self._free_heap, number)
 
     def _grow(self, size: int) -> None:
-        more = size - len(self.keys)
-        if more <= 0:
+        self._used = max(self._used, size)
+        if size <= len(self.keys):
             return
+        # By the block: growing eight columns for each of a million new series would be a third of the work.
+        more = -(-size // BLOCK) * BLOCK - len(self.keys)
         self.keys.extend([b""] * more)
         self.bodies.extend([b""] * more)
         self.incidents.extend([None] * more)

@@ -105,6 +105,17 @@ OVERFLOW_LISTED = 1000
 
 SYSTEM = "system"
 _content_decoder = msgspec.msgpack.Decoder(Content)
+
+
+class _Start(msgspec.Struct, array_like=True, gc=False):
+    """An alert.Content of which only the start is wanted: a fifth of the time."""
+
+    labels: msgspec.Raw
+    annotations: msgspec.Raw
+    starts_at: float
+
+
+_start_decoder = msgspec.msgpack.Decoder(_Start)
 _reply_decoder = msgspec.msgpack.Decoder(AlertsReply)
 _incident_decoder = msgspec.msgpack.Decoder(Incident)
 _calls_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
@@ -693,7 +704,7 @@ class Shard:
         self.checkpoint.touch(Part.MOVING, number >> BLOCK_SHIFT)
 
     def _starts_of(self, body: bytes) -> float:
-        return _content_decoder.decode(body).starts_at
+        return _start_decoder.decode(body).starts_at
 
     def _apply_call(self, event: CallAnswered, now: float) -> None:
         bucket = int(now / CALL_BUCKET_S)

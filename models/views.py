@@ -141,7 +141,7 @@ def _candidates(shard: Shard, query: ListAlerts) -> range | array[int]:
         if best is None or len(found) < len(best):
             best = found
     if best is None:
-        return range(len(shard.series.keys))
+        return range(shard.series.used)
     # An overflow incident holds series of any group.
     numbers = array("I")
     for identity in {*best, *shard.overflows}:

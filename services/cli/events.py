@@ -36,7 +36,10 @@ class Line:
 
     def as_text(self) -> str:
         """One line, without anything that a terminal would obey."""
-        told = " ".join(f"{name}={_word(value)}" for name, value in self.fields.items())
+        # Empty fields are left out: most say that something is not there.
+        told = " ".join(
+            f"{name}={_word(value)}" for name, value in self.fields.items() if value not in (None, "", {}, [])
+        )
         return f"{look.clock_time(self.at)}  {self.partition}  {self.seq}  {self.type}  {told}".rstrip()
 
     def as_json(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import time
@@ -156,10 +157,8 @@ def _wait_s(reply: Reply) -> float:
 
 def _show(item: dict[str, Any]) -> None:
     if "error" in item:
-        typer.echo(
-            f"alert {item['index']}: refused ({item.get('status', '?')}): {look.plain(item['error'])}",
-            err=True,
-        )
+        verdict = "refused" if item.get("status") == http.client.BAD_REQUEST else "not stored"
+        typer.echo(f"alert {item['index']}: {verdict}: {look.plain(item['error'])}", err=True)
         return
     incident = f"  incident {item['incident_id']}" if item.get("incident_id") else ""
     typer.echo(

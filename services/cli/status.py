@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
     """
     from services import launch
 
+    is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
     settings = settings_of(config, data)
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
     instance = None if url else launch.running(Path(settings.state.path))
@@ -64,6 +66,8 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
             ),
             ("data", settings.state.path),
         ]
+    elif code is ExitCode.OK and not is_asked_by_url:
+        lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
     width = max(len(name) for name, _ in lines) + 2

@@ -18,7 +18,7 @@ from models.errors import IncidentManagerError, Refused
 from services.cli import in_ray, readiness
 from services.cli.exits import ExitCode, Failure
 from services.cli.readiness import Readiness
-from services.cli.where import Config, Data, command_name, http_url, settings_of
+from services.cli.where import DEFAULT_HOST, DEFAULT_PORT, Config, Data, command_name, http_url, settings_of
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -68,8 +68,12 @@ def up(
         url, is_new = _on_this_machine(settings, request, timeout, progress)
     else:
         url, is_new = _in_a_cluster(settings, request, timeout, progress)
-    took = f" after {time.monotonic() - began:.1f} s" if is_new else ", and was already"
-    typer.echo(f"\nLLM-Incident-Manager {VERSION} is ready at {url}{took}\n")
+    if is_new:
+        typer.echo(
+            f"\nLLM-Incident-Manager {VERSION} is ready at {url} after {time.monotonic() - began:.1f} s\n"
+        )
+    else:
+        typer.echo(f"LLM-Incident-Manager {VERSION} is running already, at {url}\n")
     typer.echo(_what_now(url, settings, request))
 
 
@@ -170,16 +174,20 @@ def _port_hint(error: IncidentManagerError) -> str:
 
 def _what_now(url: str, settings: Settings, request: in_ray.Request) -> str:
     name = command_name()
-    at = "" if url == "http://127.0.0.1:8080" else f" --url {url}"
+    # The commands find what was started on ./var by themselves.
+    is_found = url == http_url(DEFAULT_HOST, DEFAULT_PORT) or (
+        request.owned and Path(request.data) == Path("var").absolute()
+    )
+    at = "" if is_found else f" --url {url}"
     data = f" --data {request.data}" if Path(request.data) != Path("var").absolute() else ""
     alert = '{"labels": {"alertname": "HighLatency", "service": "llm-api", "severity": "critical"}}'
     return "\n".join(
         (
-            "  send an alert     " + f"curl -sS {url}/v1/alerts -H 'Content-Type: application/json' \\",
+            f"  send an alert     curl -sS {url}/v1/alerts -H 'Content-Type: application/json' \\",
             f"                      -d '{alert}'",
             f"  or                {name} send{at} alertname=HighLatency service=llm-api severity=critical",
             f"  see what it made  {name} incidents list{at}",
-            f"  Prometheus        alertmanagers: [{{static_configs: [{{targets: ['{url.partition('//')[2]}']}}]}}]",
-            f"  end it            {name} down{data}        (data stays in {settings.state.path})",
+            f"  from Prometheus   alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{url.partition('//')[2]}']}}]}}]}}",
+            f"  end it            {name} down{data}   (data stays in {settings.state.path})",
         )
     )

@@ -300,7 +300,7 @@ def test_send_says_which_alerts_were_refused_and_fails(server: StandIn, tmp_path
     result = run("send", "a.json", "--url", server.url)
 
     assert result.exit_code == 1
-    assert "alert 1: refused (400): labels: at least one label is required" in result.stderr
+    assert "alert 1: refused: labels: at least one label is required" in result.stderr
     assert "1 of 2 alerts are stored, 1 are not" in result.stdout
 
 

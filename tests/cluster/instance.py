@@ -1,0 +1,256 @@
+"""An instance of ours as a test sees it: started and stopped as people do (`llm-im up`, `llm-im down`), looked at
+through /proc, hurt by pid. Used by conftest.py, the tests beside it and tests/soak.
+
+Nothing here imports ray: a process can join one instance only, and a test run has several.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.sharding import SlotMap, slot_of
+from services import launch
+
+ROOT = Path(launch.__file__).resolve().parents[1]
+LOOPBACK = "127.0.0.1"
+GATEWAY_TITLE = "ray::ServeReplica:llm-im:Gateways"
+#: A cold start took 16 s on a busy machine of two cores.
+UP_TIMEOUT_S = 150.0
+HTTP_TIMEOUT_S = 15.0
+POLL_S = 0.02
+
+
+def free_port() -> int:
+    """A TCP port nobody has now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def until(what: str, holds: Callable[[], object], timeout_s: float, *, poll_s: float = POLL_S) -> float:
+    """Wait until `holds()` is true; the seconds it took. An OSError or a broken answer counts as not yet."""
+    began = time.monotonic()
+    said: object = None
+    while time.monotonic() - began < timeout_s:
+        try:
+            if said := holds():
+                return time.monotonic() - began
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            said = error
+        time.sleep(poll_s)
+    raise AssertionError(f"{what}: not after {timeout_s:g} s; last: {said!r}")
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+    def json(self) -> object:
+        return json.loads(self.body)
+
+
+@dataclass(slots=True)
+class Cluster:
+    """One data directory and what runs on it."""
+
+    data: Path
+    port: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    partitions: int = 2
+
+    # -- up and down ---------------------------------------------------------------------------------------
+
+    def up(self) -> float:
+        """`llm-im up`; the seconds it took."""
+        began = time.monotonic()
+        self._cli("up", "--data", str(self.data), "--port", str(self.port))
+        return time.monotonic() - began
+
+    def down(self) -> None:
+        """`llm-im down`, and whatever that left by launch.stop."""
+        try:
+            self._cli("down", "--data", str(self.data))
+        finally:
+            launch.stop(self.data, progress=lambda _text: None)
+
+    def _cli(self, *words: str) -> str:
+        cwd = self.data.parent / "cwd"
+        cwd.mkdir(parents=True, exist_ok=True)  # empty: Ray's workers look there for modules
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("LLM_IM_") and name not in launch.FOREIGN_SETTINGS
+        }
+        environment |= {"PYTHONPATH": str(ROOT), "LLM_IM_STATE__PARTITIONS": str(self.partitions), **self.settings}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "services.cli", *words],
+            cwd=cwd, env=environment, capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"llm-im {words[0]} failed: {done.stdout[-1500:]} {done.stderr[-1500:]}"
+        return done.stdout
+
+    # -- processes -----------------------------------------------------------------------------------------
+
+    @property
+    def instance(self) -> launch.Instance:
+        """As launch.py wrote it down."""
+        known = launch._read(self.data)
+        assert known is not None, f"nothing was started on {self.data}"
+        return known
+
+    def pids(self) -> dict[int, str]:
+        """Every living process of the instance with its command line."""
+        return processes_of(self.instance.instance_id)
+
+    def actor_pid(self, actor: str) -> int:
+        """Who listens on the actor's own socket. Raises OSError when nobody does."""
+        return listener_of(Path(self.instance.private_dir) / f"{actor}.sock")
+
+    def gateway_pids(self) -> list[int]:
+        """Replicas, those that come up included."""
+        return sorted(pid for pid, title in self.pids().items() if title.startswith(GATEWAY_TITLE))
+
+    def haproxy_pids(self) -> list[int]:
+        return sorted(
+            pid for pid in self.pids() if Path(f"/proc/{pid}/comm").read_text().strip() == "haproxy"
+        )
+
+    def named_pids(self, comm: str) -> list[int]:
+        found = []
+        for pid in self.pids():
+            try:
+                if Path(f"/proc/{pid}/comm").read_text().strip() == comm:
+                    found.append(pid)
+            except OSError:
+                continue
+        return found
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL to a process of this instance, and to no other."""
+        if pid in self.pids():
+            os.kill(pid, signal.SIGKILL)
+
+    # -- HTTP ----------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def call(
+        self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None,
+        timeout_s: float = HTTP_TIMEOUT_S,
+    ) -> Answer:  # fmt: skip
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout_s)
+        try:
+            sent = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+            given = {"Content-Type": "application/json", **(headers or {})} if sent is not None else dict(headers or {})
+            connection.request(method, path, sent, given)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()})
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> object:
+        """The JSON of a 200."""
+        answer = self.call("GET", path, timeout_s=60.0)
+        assert answer.status == 200, f"GET {path}: {answer.status} {answer.body[:300]!r}"
+        return answer.json()
+
+    def wait_ready(self, timeout_s: float = 60.0) -> float:
+        """Until all shards answer; the seconds it took."""
+
+        def ready() -> bool:
+            answer = self.call("GET", "/health/ready", timeout_s=5.0)
+            return answer.status == 200 and answer.json()["status"] == "ready"  # type: ignore[index]
+
+        return until("ready", ready, timeout_s)
+
+    def settled(self, timeout_s: float = 60.0) -> float:
+        """Until every actor, two gateways and one HAProxy are there and answer."""
+        began = time.monotonic()
+        until("two gateways and HAProxy", lambda: len(self.gateway_pids()) == 2 and self.haproxy_pids(), timeout_s)
+        for actor in self.actors():
+            until(f"{actor} listens", lambda actor=actor: self.actor_pid(actor), timeout_s)
+        self.wait_ready(timeout_s)
+        return time.monotonic() - began
+
+    def actors(self) -> list[str]:
+        """The names with a socket: shards, control, classifiers, responders."""
+        return sorted(path.stem for path in Path(self.instance.private_dir).glob("*.sock"))
+
+    def incidents(self, query: str = "") -> Iterator[dict[str, object]]:
+        """All incidents, over all pages."""
+        cursor = ""
+        while True:
+            page = self.get(f"/v1/incidents?limit=1000{query}{cursor}")
+            assert isinstance(page, dict)
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            cursor = f"&cursor={page['next']}"
+
+    def incident_alerts(self, identity: str) -> Iterator[dict[str, object]]:
+        """All alerts of an incident, over all pages."""
+        cursor = ""
+        while True:
+            page = self.get(f"/v1/incidents/{identity}/alerts?limit=1000{cursor}")
+            assert isinstance(page, dict)
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            cursor = f"&cursor={page['next']}"
+
+    def service_of_shard(self, shard: int, prefix: str = "svc") -> str:
+        """A service whose alerts go to this shard."""
+        owners = SlotMap.even(self.partitions).owners
+        return next(
+            name
+            for name in (f"{prefix}-{number}" for number in range(10_000))
+            if owners[slot_of("default", name)] == shard
+        )
+
+
+@contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
+    """Up within, down after, whatever happens."""
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        launch.stop(cluster.data, progress=lambda _text: None)
+
+
+def processes_of(instance_id: str) -> dict[int, str]:
+    """Pid and command line of every living process that bears the instance's mark."""
+    mark = f"{launch.MARK}={instance_id}".encode()
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                found[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except OSError:  # gone meanwhile, a zombie, or another user's
+            continue
+    return found
+
+
+def listener_of(path: Path) -> int:
+    """The process that listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)

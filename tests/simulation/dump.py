@@ -1,0 +1,124 @@
+"""A shard's state written out so that two of them can be compared: live, replayed, loaded. Used by the replay tests too.
+
+Left out on purpose: `now` (a step without events moves it, and no decision depends on how far), how look-ups are
+ordered, and a group's incident that is neither open nor can be reopened: nothing asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from models.incident import IncidentState
+from models.series import FIRING, FREE
+from models.shard import CALL_BUCKET_S, CALL_WINDOW_S, Shard
+
+
+def dump(shard: Shard, now: float) -> dict[str, Any]:
+    """Everything that may decide what comes next, as of `now`."""
+    table = shard.series
+    series = {
+        number: (
+            table.keys[number],
+            table.bodies[number],
+            _id(table.incidents[number]),
+            table.status[number],
+            table.how[number],
+            table.starts[number],
+            table.opened[number],
+            table.ends[number],
+            table.seen[number],
+            table.repeats[number],
+            [(n.decision, n.count, n.first_at, n.last_at) for n in table.notes.get(number, [])],
+        )
+        for number in range(len(table.keys))
+        if table.status[number] != FREE
+    }
+    oldest = int((now - CALL_WINDOW_S) / CALL_BUCKET_S)
+    return {
+        "series": series,
+        "next number": table.free_number(),
+        "free": set(table.free),
+        "firing": dict(table.firing),
+        "by_series": dict(table.by_series),
+        "incidents": {key: repr(incident) for key, incident in shard.incidents.items()},
+        "members": {key: sorted(numbers) for key, numbers in shard.members.items()},
+        "by_group": {
+            key: incident.id
+            for key, incident in shard.by_group.items()
+            if incident.is_open or shard._may_reopen(incident, now)
+        },
+        "by_label": {key: set(found) for key, found in shard.by_label.items()},
+        "overflows": set(shard.overflows),
+        "order": list(shard.order),
+        "open": shard.open_count,
+        "no_expiry_before": shard.no_expiry_before,
+        "calls": {
+            (bucket, call): shard.calls[call]
+            for bucket, calls in shard._call_buckets.items()
+            if bucket >= oldest
+            for call in calls
+        },
+    }
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Where two dumps differ first, in words; empty when they do not."""
+    for part in one:
+        if one[part] == other[part]:
+            continue
+        if isinstance(one[part], dict):
+            for key in {**one[part], **other[part]}:
+                if one[part].get(key) != other[part].get(key):
+                    return f"{part}[{key!r}]: {one[part].get(key)!r} is not {other[part].get(key)!r}"
+        return f"{part}: {one[part]!r} is not {other[part]!r}"
+    return ""
+
+
+def unsound(shard: Shard) -> str:
+    """What in a shard's derived state contradicts the rest, in words; empty when nothing does."""
+    table = shard.series
+    waiting: dict[int, set[int]] = {second: set(numbers) for second, numbers in table._wheel.items()}
+    for number, key in enumerate(table.keys):
+        status = table.status[number]
+        if (status == FREE) != (number in table.free):
+            return f"series {number}: free or not?"
+        if status == FREE:
+            continue
+        if (table.firing.get(key) == number) != (status == FIRING):
+            return f"series {number} has status {status}, and the firing table says {table.firing.get(key)}"
+        if status == FIRING and not math.isinf(table.ends[number]):
+            armed = table.armed[number]
+            if armed > int(table.ends[number]) + 1 or number not in waiting.get(int(armed), ()):
+                return f"series {number} ends at {table.ends[number]} and is armed for {armed}"
+    if len(table.firing) != sum(1 for status in table.status if status == FIRING):
+        return "the firing table has entries of no series"
+    closes = {}
+    for at, identity in shard._closes:
+        closes[identity] = min(at, closes.get(identity, math.inf))
+    notices = {identity for _at, identity in shard._notices}
+    groups: dict[tuple[str, str], bytes] = {}
+    for identity, incident in shard.incidents.items():
+        firing = sum(1 for number in shard.members[identity] if table.status[number] == FIRING)
+        if firing != incident.firing:
+            return f"incident {identity.hex()} counts {incident.firing} firing series and has {firing}"
+        if incident.is_open and not firing:
+            return f"incident {identity.hex()} is open and nothing of it fires"
+        if incident.state is IncidentState.RESOLVED and identity not in closes:
+            return f"incident {identity.hex()} is resolved and will never be closed"
+        if incident.notice.reason is not None and identity not in notices and identity not in shard._asked:
+            return f"incident {identity.hex()} is owed a notice that nobody will ask for"
+        if incident.is_open:
+            group = (incident.tenant, incident.group_key)
+            if group in groups:
+                return f"group {group} is open twice: {identity.hex()} and {groups[group].hex()}"
+            groups[group] = identity
+            if shard.by_group.get(group) is not incident:
+                return f"group {group} does not lead to its open incident"
+    if shard.open_count != len(groups):
+        return f"{shard.open_count} incidents are counted as open, {len(groups)} are"
+    return ""
+
+
+def _id(incident: Any) -> bytes | None:
+    return None if incident is None else incident.id
