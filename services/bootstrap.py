@@ -62,7 +62,7 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, object] | No
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
             keys = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
-            _put(values, keys, value, name)
+            _put(values, keys, _from_environment(name, value), name)
             sources[".".join(keys)] = name
     for key, override in (overrides or {}).items():
         _put(values, key.split("."), override, key)
@@ -74,6 +74,17 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, object] | No
             key = ".".join(str(part) for part in found["loc"])
             problems.append(f"{sources.get(key, origin)}: {key}: {found['msg']}")
         raise Malformed("; ".join(problems)) from None
+
+
+def _from_environment(name: str, value: str) -> object:
+    """A list or table is written as JSON: LLM_IM_GROUPING__GROUP_BY='["alertname"]'."""
+    if value[:1] not in ("[", "{"):
+        return value
+    try:
+        found: object = msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"{name}: expected JSON: {error}") from None
+    return found
 
 
 def _put(values: dict[str, object], keys: list[str], value: object, name: str) -> None:

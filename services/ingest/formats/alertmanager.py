@@ -5,10 +5,12 @@ An unknown field is passed over, as Alertmanager does. One bad alert never costs
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import msgspec
 
 from models.alert import Content
-from models.errors import Malformed
+from models.errors import Malformed, TooLarge
 from services.ingest.formats import common
 from services.ingest.formats.common import Fault, Memory, Reading, Remembered
 
@@ -45,45 +47,52 @@ class AlertmanagerReader:
         self._resolve_timeout_s = resolve_timeout_s
 
     def read(self, body: bytes, now: float) -> Reading:
-        """The alerts in a request received at `now`. Raises Malformed when the body is no JSON array at all."""
-        try:
-            posted: list[Posted | Fault] = [*_all_decoder.decode(body)]
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            posted = _one_by_one(body, error)
-        if len(posted) > ALERTS_MAX:
-            raise Malformed(f"{len(posted)} alerts in one request, at most {ALERTS_MAX} are taken")
+        """The alerts in a request received at `now`. Raises Malformed when the body is no JSON array at all, TooLarge
+        when it holds too many."""
+        return common.at_once(self.steps(body, now))
+
+    def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]:
+        """read() in steps of a few milliseconds, so that a large body does not hold up other requests."""
         places: list[int] = []
         memories: list[Memory] = []
         ends: list[float] = []
+        alerts: list[Posted] = []
         faults: list[Fault] = []
         find, time, digest = self._remembered.find, self._remembered.time, common.seen_digest
         defaults = now + self._resolve_timeout_s
-        for place, alert in enumerate(posted):
-            if isinstance(alert, Fault):
-                faults.append(alert)
-                continue
-            try:
-                seen = digest(alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
-                memory = find(seen) or self._learn(seen, alert, now)
-                end = time(bytes(alert.endsAt), "endsAt") or defaults
-                if memory.starts > end:
-                    raise Malformed("start time must be before end time")
-            except Malformed as error:
-                faults.append(Fault(place, str(error), _bytes_of(alert)))
-                continue
-            places.append(place)
-            memories.append(memory)
-            ends.append(end)
+        place = -1
+        try:
+            for posted in common.array_slices(body, _posted):
+                if place + len(posted) >= ALERTS_MAX:
+                    raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
+                for alert in posted:
+                    place += 1
+                    if isinstance(alert, Fault):
+                        faults.append(Fault(place, alert.message, alert.raw))
+                        continue
+                    try:
+                        seen = digest(alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
+                        memory = find(seen) or self._learn(seen, alert, now)
+                        end = time(bytes(alert.endsAt), "endsAt") or defaults
+                        if memory.starts > end:
+                            raise Malformed("start time must be before end time")
+                    except Malformed as error:
+                        faults.append(Fault(place, str(error), _bytes_of(alert)))
+                        continue
+                    places.append(place)
+                    memories.append(memory)
+                    ends.append(end)
+                    alerts.append(alert)
+                yield
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise Malformed(common.json_error(error)) from None
 
-        def make_body(column: int) -> bytes:
-            alert = posted[places[column]]
-            if isinstance(alert, Fault):
-                raise TypeError("a fault has no body")
+        def body_of(column: int) -> bytes:
             # An alert without a start began when it ended, else now, as in Alertmanager.
             starts = memories[column].starts or min(now, ends[column])
-            return common.encode_body(_content(alert, starts))
+            return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(len(posted), places, memories, ends, make_body, faults)
+        return Reading(place + 1, places, memories, ends, body_of, faults)
 
     def _learn(self, seen: bytes, alert: Posted, now: float) -> Memory:
         starts = common.read_time(bytes(alert.startsAt), "startsAt")
@@ -91,30 +100,41 @@ class AlertmanagerReader:
 
 
 def _content(alert: Posted, starts: float) -> Content:
-    labels = common.read_pairs(bytes(alert.labels), "labels", common.LABEL_VALUE_MAX_BYTES)
+    labels = common.read_pairs(
+        bytes(alert.labels), "labels", common.LABEL_VALUE_MAX_BYTES, bad_name="invalid label set"
+    )
     if not labels:
         raise Malformed("at least one label pair required")
     return Content(
         labels,
-        common.read_pairs(bytes(alert.annotations), "annotations", common.ANNOTATION_VALUE_MAX_BYTES),
+        common.read_pairs(
+            bytes(alert.annotations),
+            "annotations",
+            common.ANNOTATION_VALUE_MAX_BYTES,
+            bad_name="invalid annotations",
+            keep_empty=True,
+        ),
         starts,
         common.read_string(bytes(alert.generatorURL), "generatorURL", URL_MAX_BYTES),
         NAME,
     )
 
 
-def _one_by_one(body: bytes, error: Exception) -> list[Posted | Fault]:
-    """The array's elements apart, so that one of a wrong shape costs only itself."""
+def _posted(array: bytes) -> list[Posted | Fault]:
+    """The elements of a JSON array; one of a wrong shape costs only itself. Raises what msgspec does for no JSON."""
     try:
-        raws = _raws_decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        raise Malformed(common.json_error(error)) from None
+        return [*_all_decoder.decode(array)]
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        try:
+            raws = _raws_decoder.decode(array)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            raise error from None
     found: list[Posted | Fault] = []
-    for index, raw in enumerate(raws):
+    for raw in raws:
         try:
             found.append(_one_decoder.decode(raw))
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as reason:
-            found.append(Fault(index, common.json_error(reason), bytes(raw)))
+            found.append(Fault(0, common.json_error(reason), bytes(raw)))
     return found
 
 
