@@ -388,9 +388,11 @@ class IncidentShard:
         group: list[tuple[_Told, Step]] = []
         frames: list[bytes] = []
         deliveries: list[tuple[str, float, bytes]] = []
-        await self.deliveries.look_up([told.message for told in self._inbox])
+        # What arrives while the store is asked belongs to the next group: nobody looked its deliveries up.
+        looked_up = [told.message for told in self._inbox]
+        await self.deliveries.look_up(looked_up)
         try:
-            await self._commit(group, frames, deliveries)
+            await self._commit(len(looked_up), group, frames, deliveries)
         except BaseException as error:
             # Nothing of this group may be told as done; the senders ask again, by the same call_id.
             for told, _step in group:
@@ -402,10 +404,14 @@ class IncidentShard:
             self.errands.owe(step.effects, self.shard)
 
     async def _commit(
-        self, group: list[tuple[_Told, Step]], frames: list[bytes], deliveries: list[tuple[str, float, bytes]]
+        self,
+        messages: int,
+        group: list[tuple[_Told, Step]],
+        frames: list[bytes],
+        deliveries: list[tuple[str, float, bytes]],
     ) -> None:
         alerts = 0
-        while self._inbox and alerts < GROUP_ALERTS_MAX:
+        while len(group) < messages and alerts < GROUP_ALERTS_MAX:
             told = self._inbox.popleft()
             self._inbox_alerts -= told.alerts
             message = told.message

@@ -115,7 +115,7 @@ class Decision(IntEnum):
 REASONS: dict[Decision, str] = {
     Decision.OPENED: "first alert of its group: opened an incident",
     Decision.JOINED: "new series of an open incident with the same group key",
-    Decision.REPEATED: "same series and content as one that is firing: only its times moved",
+    Decision.REPEATED: "same series and content as before: only its times moved",
     Decision.CHANGED: "same series as one that is firing, with other annotations or start time",
     Decision.RESOLVED: "its series was firing and has ended",
     Decision.REFIRED: "its series had ended, and its incident was still open",

@@ -12,7 +12,7 @@ import typer
 from services.cli import look, readiness
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, Url, http_url, settings_of
+from services.cli.where import AsJson, Config, Data, Url, http_url, settings_of, started_url
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 
@@ -29,8 +29,8 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
     instance = None if url else launch.running(Path(settings.state.path))
     place = instance or settings.server
-    was_left = instance is None and not is_asked_by_url and is_left(Path(settings.state.path))
-    url = url or (url_of(None, Path(settings.state.path)) if was_left else http_url(place.http_host, place.http_port))
+    left = None if instance or is_asked_by_url else started_url(Path(settings.state.path))
+    url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
     counts = _counts(url) if found.state in ("ready", "degraded") else {}
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
@@ -54,7 +54,7 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
-    if code is ExitCode.NOT_RUNNING and was_left:
+    if code is ExitCode.NOT_RUNNING and left:
         why = "it ended without `llm-im down`, or is just starting"
         raise Failure(f"nothing answers at {url}: {why}. Nothing acknowledged is lost; try: llm-im up", code)
     if code is ExitCode.NOT_RUNNING and instance is None:

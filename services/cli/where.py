@@ -68,12 +68,17 @@ def url_of(given: str | None) -> str:
     ):
         settings = settings_of(None)
         host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)
+    return started_url(data) or http_url(host, port)
+
+
+def started_url(data: Path) -> str | None:
+    """Where the last start on a data folder put it; None when it was ended in order, or never started."""
     try:
+        # Not by services.launch, whose imports take longer than a command.
         instance = json.loads((data / "run" / "instance.json").read_bytes())
-        host, port = str(instance["http_host"]), int(instance["http_port"])
+        return http_url(str(instance["http_host"]), int(instance["http_port"]))
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing was started from here, or it is not readable for us
-    return http_url(host, port)
+        return None
 
 
 def http_url(host: str, port: int) -> str:

@@ -53,11 +53,11 @@ class DeadLetterBox:
     def put(self, tenant: str, door: str, faults: Sequence[Fault], content_type: str) -> None:
         """Keep what is wrong with a request. Counts what there is no room for."""
         now = self._clock.now()
-        for fault in faults:
+        for place, fault in enumerate(faults):
             payload = fault.raw[: self._max_payload_bytes]
             if len(self._waiting) >= WAITING_MAX or self._bytes + len(payload) > WAITING_MAX_BYTES:
-                self._meter.count("llm_im_dead_letters_lost_total", door=door)
-                continue
+                self._meter.count("llm_im_dead_letters_lost_total", len(faults) - place, door=door)
+                break
             cut = len(payload) < len(fault.raw)
             self._waiting.append(
                 DeadLetter(now, tenant, door, fault.message, payload, content_type, truncated=cut)

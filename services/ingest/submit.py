@@ -17,6 +17,9 @@ from models.sharding import SlotMap
 from services.ingest.formats.common import Reading
 from services.ingest.line import ShardLine
 
+#: Alerts in one message to a shard; a larger request goes as several, one after the other. Making a message of so
+#: many new ones takes 20 ms, and its shard as long: nobody behind it waits for all 100,000 of a request.
+MESSAGE_ALERTS_MAX = 2048
 #: A decision after which the shard knows the key.
 _KNOWN = frozenset(
     {
@@ -35,7 +38,7 @@ _ALL_REPEATED = bytes([Decision.REPEATED])
 @dataclass(slots=True)
 class Receipt:
     """What became of a Reading's columns: a decision and an incident id (b"" where none, or not asked for), or
-    the error of the shard part that failed. A part is stored whole or not at all."""
+    the error of the shard part that failed. A part (at most MESSAGE_ALERTS_MAX of them) is stored whole or not at all."""
 
     decisions: list[Decision | None]
     incident_ids: list[bytes]
@@ -99,10 +102,34 @@ class Submitter:
         delivery_id: str | None,
         trace_id: str | None,
     ) -> None:
+        for first in range(0, len(columns), MESSAGE_ALERTS_MAX):
+            part = columns[first : first + MESSAGE_ALERTS_MAX]
+            scoped = None if delivery_id is None else f"{tenant}/{door}/{delivery_id}"
+            if scoped is not None and first:
+                # The same request sent again is cut at the same places.
+                scoped += f"#{first}"
+            error = await self._message(reading, shard, part, receipt, tenant, door, want_ids, scoped, trace_id)
+            if error is not None:
+                # What failed once would fail again, after `hold` each time.
+                for column in columns[first:]:
+                    receipt.errors[column] = error
+                return
+
+    async def _message(
+        self,
+        reading: Reading,
+        shard: int,
+        columns: list[int],
+        receipt: Receipt,
+        tenant: str,
+        door: str,
+        want_ids: bool,
+        scoped: str | None,
+        trace_id: str | None,
+    ) -> IncidentManagerError | None:
         line = self.lines[shard]
         # A delivery is remembered with its answer, so it must be answered at once: with all bodies.
-        whole = delivery_id is not None
-        scoped = None if delivery_id is None else f"{tenant}/{door}/{delivery_id}"
+        whole = scoped is not None
         while columns:
             memories = [reading.memories[column] for column in columns]
             message = AlertsArrived(
@@ -122,9 +149,7 @@ class Submitter:
             try:
                 reply = await line.tell(encode(message), len(columns))
             except IncidentManagerError as error:
-                for column in columns:
-                    receipt.errors[column] = error
-                return
+                return error
             if not isinstance(reply, AlertsReply):
                 raise Broken(f"{line.owner} answered AlertsArrived with {type(reply).__name__}")
             again: list[int] = []
@@ -132,7 +157,7 @@ class Submitter:
                 for column, memory in zip(columns, memories, strict=True):
                     receipt.decisions[column] = Decision.REPEATED
                     memory.is_known = True
-                return
+                return None
             for place, (column, memory) in enumerate(zip(columns, memories, strict=True)):
                 decision = reply.decision(place)
                 memory.is_known = decision in _KNOWN
@@ -140,9 +165,11 @@ class Submitter:
                     again.append(column)
                     continue
                 receipt.decisions[column] = decision
-                if want_ids and reply.incident_ids:
+                # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.
+                if want_ids and place < len(reply.incident_ids):
                     receipt.incident_ids[column] = reply.incident_ids[place]
             columns = again
+        return None
 
 
 class _call_ids:

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -157,6 +158,22 @@ def test_status_of_nothing_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert result.exit_code == 3
     assert "is it running? try: llm-im up" in result.stderr
+
+
+def test_status_after_a_crash_says_that_it_was_one(tmp_path: Path) -> None:
+    from services.launch import Instance
+
+    url = silent_url()
+    left = Instance(
+        "f" * 16, "127.0.0.1:1", "127.0.0.1", int(url.rpartition(":")[2]), 0, VERSION, "/nowhere", 1.0, {}
+    )
+    (tmp_path / "var" / "run").mkdir(parents=True)
+    (tmp_path / "var" / "run" / "instance.json").write_bytes(msgspec.json.encode(left))
+
+    result = run("status")
+
+    assert result.exit_code == 3
+    assert f"nothing answers at {url}: it ended without `llm-im down`, or is just starting" in result.stderr
 
 
 def test_down_where_nothing_runs_is_no_failure(tmp_path: Path) -> None:

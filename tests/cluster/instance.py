@@ -77,17 +77,17 @@ class Cluster:
     def up(self) -> float:
         """`llm-im up`; the seconds it took."""
         began = time.monotonic()
-        self._cli("up", "--data", str(self.data), "--port", str(self.port))
+        self.cli("up", "--data", str(self.data), "--port", str(self.port))
         return time.monotonic() - began
 
     def down(self) -> None:
         """`llm-im down`, and whatever that left by launch.stop."""
         try:
-            self._cli("down", "--data", str(self.data))
+            self.cli("down", "--data", str(self.data))
         finally:
             launch.stop(self.data, progress=lambda _text: None)
 
-    def _cli(self, *words: str) -> str:
+    def cli(self, *words: str) -> str:
         cwd = self.data.parent / "cwd"
         cwd.mkdir(parents=True, exist_ok=True)  # empty: Ray's workers look there for modules
         environment = {

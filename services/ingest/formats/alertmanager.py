@@ -124,11 +124,8 @@ def _posted(array: bytes) -> list[Posted | Fault]:
     """The elements of a JSON array; one of a wrong shape costs only itself. Raises what msgspec does for no JSON."""
     try:
         return [*_all_decoder.decode(array)]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        try:
-            raws = _raws_decoder.decode(array)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            raise error from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raws = _raws_decoder.decode(array)
     found: list[Posted | Fault] = []
     for raw in raws:
         try:

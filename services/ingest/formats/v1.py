@@ -10,12 +10,15 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Generator, Iterator
+from difflib import get_close_matches
 from typing import Literal
 
 import msgspec
 
 from models.alert import Content
-from models.errors import Malformed
+from models.errors import Malformed, TooLarge
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import ALERTS_MAX, URL_MAX_BYTES
 from services.ingest.formats.common import Fault, Memory, Reading, Remembered
@@ -23,8 +26,12 @@ from services.ingest.formats.common import Fault, Memory, Reading, Remembered
 NAME = "v1"
 SOURCE_MAX_BYTES = 256
 
+#: Lines of a request: each alert may have blank ones around it.
+LINES_MAX = 4 * ALERTS_MAX
+
 _NONE = msgspec.Raw()
 _WHITE = b" \t\r\n"
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 
 class Posted(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -56,37 +63,48 @@ class V1Reader:
         self._expires_after_s = expires_after_s
 
     def read(self, body: bytes, now: float) -> Reading:
-        """The alerts in a request received at `now`. Raises Malformed when the body is none of the three shapes."""
-        raws = _split(body)
-        if len(raws) > ALERTS_MAX:
-            raise Malformed(f"{len(raws)} alerts in one request, at most {ALERTS_MAX} are taken")
+        """The alerts in a request received at `now`. Raises Malformed when the body is none of the three shapes,
+        TooLarge when it holds too many."""
+        return common.at_once(self.steps(body, now))
+
+    def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]:
+        """read() in steps of a few milliseconds, so that a large body does not hold up other requests."""
         places: list[int] = []
         memories: list[Memory] = []
         ends: list[float] = []
         alerts: list[Posted] = []
         faults: list[Fault] = []
-        for place, raw in enumerate(raws):
-            try:
-                alert = _decode(raw)
-                memory = self._memory(alert, now)
-                end = self._remembered.time(bytes(alert.ends_at) or bytes(alert.endsAt), "ends_at")
-                if not end:
-                    end = now if alert.status == "resolved" else self._default_end(now)
-                if memory.starts > end:
-                    raise Malformed("ends_at: expected a time after starts_at")
-            except Malformed as error:
-                faults.append(Fault(place, str(error), raw))
-                continue
-            places.append(place)
-            memories.append(memory)
-            ends.append(end)
-            alerts.append(alert)
+        place = -1
+        try:
+            for raws in _split(body):
+                if place + len(raws) >= ALERTS_MAX:
+                    raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
+                for raw in raws:
+                    place += 1
+                    try:
+                        alert = _decode(raw)
+                        memory = self._memory(alert, now)
+                        end = self._remembered.time(bytes(alert.ends_at) or bytes(alert.endsAt), "ends_at")
+                        if not end:
+                            end = now if alert.status == "resolved" else self._default_end(now)
+                        if memory.starts > end:
+                            raise Malformed("ends_at: expected a time after starts_at")
+                    except Malformed as error:
+                        faults.append(Fault(place, str(error), bytes(raw)))
+                        continue
+                    places.append(place)
+                    memories.append(memory)
+                    ends.append(end)
+                    alerts.append(alert)
+                yield
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise Malformed(common.json_error(error)) from None
 
-        def make_body(column: int) -> bytes:
+        def body_of(column: int) -> bytes:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(len(raws), places, memories, ends, make_body, faults)
+        return Reading(place + 1, places, memories, ends, body_of, faults)
 
     def _default_end(self, now: float) -> float:
         return math.inf if self._expires_after_s is None else now + self._expires_after_s
@@ -108,11 +126,17 @@ class V1Reader:
         return memory
 
 
-def _decode(raw: bytes) -> Posted:
+def _decode(raw: bytes | msgspec.Raw) -> Posted:
     try:
         return _one_decoder.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise Malformed(common.json_error(error)) from None
+        words = common.json_error(error)
+        unknown = _UNKNOWN_FIELD.search(str(error))
+        if unknown is not None:
+            words = f"{common.echo(unknown[1].encode())}: not a field of an alert"
+            near = get_close_matches(unknown[1][: common.ECHO_MAX], Posted.__struct_fields__, 1)
+            words += f"; did you mean {near[0]}?" if near else ""
+        raise Malformed(words) from None
 
 
 def _content(alert: Posted, starts: float) -> Content:
@@ -128,22 +152,31 @@ def _content(alert: Posted, starts: float) -> Content:
     )
 
 
-def _split(body: bytes) -> list[bytes]:
-    """The alerts of a body, apart and not looked into. Raises Malformed."""
+def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
+    """The alerts of a body, apart and not looked into, some at a time. Raises Malformed, and what msgspec does for an
+    array that is no JSON."""
     start = body.lstrip(_WHITE)[:1]
     if start == b"[":
-        try:
-            return [bytes(raw) for raw in _raws_decoder.decode(body)]
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(common.json_error(error)) from None
-    if start != b"{":
-        raise Malformed(f"expected a JSON object, an array of objects, or one object a line; got {common.echo(body)!r}")
+        yield from common.array_slices(body, _raws_decoder.decode)
+        return
+    if body.count(b"\n") > LINES_MAX:
+        raise TooLarge(f"over {LINES_MAX} lines in one request")
     lines = [line for line in body.split(b"\n") if line.strip(_WHITE)]
-    if len(lines) > 1:
-        # NDJSON, or one object written over several lines: a first line that is a whole object tells.
-        try:
-            msgspec.json.decode(lines[0], type=msgspec.Raw)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return [body]
-        return lines
-    return [body]
+    objects = sum(line.lstrip(_WHITE)[:1] == b"{" for line in lines) if len(lines) > 1 else 0
+    if start == b"{" and (objects < 2 or _is_json(body)):
+        # One object, be it over several lines.
+        yield [body]
+        return
+    if not objects:
+        raise Malformed(f"expected a JSON object, an array of objects, or one object a line; got {common.echo(body)!r}")
+    # One object a line, though any line may be no JSON: it costs only itself.
+    for first in range(0, len(lines), common.SLICE_ALERTS):
+        yield lines[first : first + common.SLICE_ALERTS]
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
