@@ -249,7 +249,7 @@ def refuse_taken_port(host: str, port: int) -> None:
             holder = _holder_of(port)
             raise Refused(
                 f"can't listen on {host}:{port}: {holder or error.strerror}. Stop it, or choose another port with "
-                f"the setting `http_port` (LLM_IM_HTTP_PORT)"
+                f"the setting server.http_port (LLM_IM_SERVER__HTTP_PORT)"
             ) from error
 
 

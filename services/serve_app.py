@@ -11,7 +11,6 @@ shutdown waits for it when a replica leaves.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -21,7 +20,6 @@ import ray
 from ray import serve
 
 from actors import cluster
-from models.errors import Unavailable
 from services.ingest.body import Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -118,7 +116,7 @@ class Gateways:
         global _gateway
         _gateway = self.gateway
 
-    def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], object]:  # noqa: N807 - Serve's name
+    def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], object]:
         """What Serve serves: the whole gateway, so that it works without HotRoute too."""
         gateway = self.gateway
 
@@ -178,24 +176,6 @@ def withdraw(*, progress: Callable[[str], None]) -> None:
     order = sorted(names, key=lambda name: (not name.startswith("shard-"), name == "control-a", name))
     progress(f"stopping {len(order)} actors")
     cluster.stop(order)
-
-
-def wait_ready(url: str, timeout_s: float) -> None:
-    """Until /health/ready answers 200. Raises Unavailable with its last words."""
-    from http.client import HTTPException
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    deadline, said = time.monotonic() + timeout_s, "no answer"
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"{url}/health/ready", timeout=2) as answer:  # noqa: S310 - our own http URL
-                if answer.status == 200:
-                    return
-        except (OSError, HTTPException, URLError) as error:
-            said = str(error)
-        time.sleep(0.1)
-    raise Unavailable(f"{url} was not ready after {timeout_s:g} s: {said}")
 
 
 def _is_ours(named: dict[str, str]) -> bool:

@@ -6,7 +6,9 @@ other request goes on to the FastAPI application (services/api/app.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import re
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -17,9 +19,20 @@ from models.errors import Busy, IncidentManagerError, Malformed, TooLarge
 from models.messages import REASONS
 from models.metrics import Meter
 from models.ports import Clock
-from services.ingest.body import Disconnected, Receive, Scope, Send, TooSlow, read_body
+from services.ingest.body import (
+    Disconnected,
+    Hold,
+    Receive,
+    Room,
+    Scope,
+    Send,
+    TooSlow,
+    Unsupported,
+    read_body,
+    unpacked,
+)
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.formats.common import Fault, Reading
+from services.ingest.formats.common import PIECE_BYTES, Fault, Reading
 from services.ingest.submit import Receipt, Submitter
 
 log = structlog.get_logger()
@@ -27,15 +40,18 @@ log = structlog.get_logger()
 ALERTMANAGER_PATH = "/api/v2/alerts"
 V1_PATH = "/v1/alerts"
 TENANT = "default"
-#: Requests a gateway works on at once; each holds its body. Past it senders get 503 and Retry-After.
+#: Requests a gateway works on at once. Past it senders get 503 and Retry-After.
 REQUESTS_MAX = 1024
+#: Bodies of the largest size that all those hold together, packed and unpacked. Past it, likewise.
+BODIES_MAX = 16
 #: An idempotency key is an identity, not a document.
 IDEMPOTENCY_KEY_MAX_BYTES = 255
 #: Faults told in one answer; a thousand alike help nobody.
 FAULTS_TOLD_MAX = 100
-#: The trace id of W3C traceparent: 00-<32 hex>-<16 hex>-<2 hex>.
-_TRACEPARENT_BYTES = 55
-_JSON_TYPES = (b"application/json", b"application/x-ndjson", b"application/jsonl")
+#: Items of an answer made before other requests get a turn: about a millisecond.
+ITEMS_SLICE = 500
+#: W3C traceparent: version, trace id, parent id, flags.
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Reader(Protocol):
@@ -44,6 +60,7 @@ class Reader(Protocol):
     name: str
 
     def read(self, body: bytes, now: float) -> Reading: ...
+    def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]: ...
 
 
 class Refusal(msgspec.Struct):
@@ -53,6 +70,7 @@ class Refusal(msgspec.Struct):
     title: str
     detail: str
     retry_after_s: float = 0.0
+    closes: bool = False
 
 
 class HttpDoors:
@@ -77,6 +95,9 @@ class HttpDoors:
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._requests = 0
+        self._room = Room(BODIES_MAX * max_body_bytes)
+        # One large body at a time is read in steps; many at once would add their steps up.
+        self._large = asyncio.Lock()
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of these doors."""
@@ -91,47 +112,50 @@ class HttpDoors:
             await _send(send, shape.refused(refusal))
             return
         self._requests += 1
+        hold = Hold(self._room)
         try:
-            answer = await self._answer(path, scope, receive, shape)
+            answer = await self._answer(path, scope, receive, shape, hold)
         except Disconnected:
             return
         finally:
             self._requests -= 1
+            hold.release()
         await _send(send, answer)
 
-    async def _answer(self, path: str, scope: Scope, receive: Receive, shape: AnswerShape) -> Answer:
+    async def _answer(
+        self, path: str, scope: Scope, receive: Receive, shape: AnswerShape, hold: Hold
+    ) -> Answer:
         reader = self._readers[path]
         begun = self._clock.monotonic()
         headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
-        content_type = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-        if content_type not in _JSON_TYPES:
-            return self._refuse(
-                shape,
-                reader,
-                Refusal(
-                    415,
-                    "Unsupported media type",
-                    f'unsupported media type "{content_type[:80].decode("latin-1")}", only [application/json] are allowed',
-                ),
-            )
+        # No type at all is refused too, as Alertmanager does: a web page can make a browser send that anywhere.
+        content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+        if content_type not in shape.content_types:
+            named = content_type[:80] or "application/octet-stream"
+            words = f'unsupported media type "{named}", only [{", ".join(shape.content_types)}] are allowed'
+            return self._refuse(shape, reader, Refusal(415, "Unsupported media type", words))
         body = b""
         try:
             key = _idempotency_key(headers)
-            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
+            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
+            body = await unpacked(body, headers, self._max_body_bytes, hold)
             now = self._clock.now()
-            reading = reader.read(body, now)
+            reading = reader.read(body, now) if len(body) <= PIECE_BYTES else await self._in_steps(reader, body, now)
         except TooSlow:
-            return self._refuse(
-                shape, reader, Refusal(408, "Too slow", f"the body took over {self._body_timeout_s:g} s")
-            )
+            words = f"the body took over {self._body_timeout_s:g} s"
+            return self._refuse(shape, reader, Refusal(408, "Too slow", words, closes=True))
         except TooLarge as error:
             return self._refuse(shape, reader, Refusal(413, "Too large", str(error)))
+        except Unsupported as error:
+            return self._refuse(shape, reader, Refusal(415, "Unsupported media type", str(error)))
+        except Busy as error:
+            return self._refuse(shape, reader, Refusal(503, "Busy", str(error), error.retry_after_s))
         except Malformed as error:
-            self._dead_letters.put(TENANT, reader.name, [Fault(-1, str(error), body)], content_type.decode("latin-1"))
+            self._dead_letters.put(TENANT, reader.name, [Fault(-1, str(error), body)], content_type)
             return self._refuse(shape, reader, Refusal(400, "Malformed", str(error)))
         if reading.faults:
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=reader.name)
-            self._dead_letters.put(TENANT, reader.name, reading.faults, content_type.decode("latin-1"))
+            self._dead_letters.put(TENANT, reader.name, reading.faults, content_type)
         receipt = await self._submitter.submit(
             reading,
             tenant=TENANT,
@@ -141,7 +165,19 @@ class HttpDoors:
             trace_id=_trace_id(headers),
         )
         self._meter.observe("llm_im_ingest_seconds", self._clock.monotonic() - begun, door=reader.name)
-        return shape.done(reading, receipt)
+        return await shape.done(reading, receipt)
+
+    async def _in_steps(self, reader: Reader, body: bytes, now: float) -> Reading:
+        """reader.read() of a large body, with a turn for the others after each step."""
+        async with self._large:
+            steps = reader.steps(body, now)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as over:
+                    reading: Reading = over.value
+                    return reading
+                await asyncio.sleep(0)
 
     def _refuse(self, shape: AnswerShape, reader: Reader, refusal: Refusal) -> Answer:
         self._meter.count("llm_im_requests_refused_total", door=reader.name, reason=refusal.title.lower())
@@ -158,12 +194,13 @@ class Answer(msgspec.Struct):
 
 
 class AnswerShape(Protocol):
-    """How a door words its answers."""
+    """What a door takes, and how it words its answers."""
 
+    content_types: tuple[str, ...]
     wants_ids: bool
 
     def refused(self, refusal: Refusal) -> Answer: ...
-    def done(self, reading: Reading, receipt: Receipt) -> Answer: ...
+    async def done(self, reading: Reading, receipt: Receipt) -> Answer: ...
 
 
 _json = msgspec.json.Encoder()
@@ -173,18 +210,26 @@ _STORED = Answer(200)
 class _AlertmanagerAnswer:
     """Alertmanager's replies: 200 and nothing; a JSON string for what is wrong with alerts, an object for the rest."""
 
+    content_types: tuple[str, ...] = ("application/json",)
     wants_ids = False
 
     def refused(self, refusal: Refusal) -> Answer:
         body = _json.encode({"code": refusal.status, "message": refusal.detail})
-        return Answer(refusal.status, b"application/json", body, _retry_after(refusal.retry_after_s))
+        return Answer(refusal.status, b"application/json", body, _headers_of(refusal))
 
-    def done(self, reading: Reading, receipt: Receipt) -> Answer:
+    async def done(self, reading: Reading, receipt: Receipt) -> Answer:
         if (error := receipt.error) is not None:
             # Prometheus drops what is refused with 4xx and does not retry; 503 is the truth: sending again is safe.
             return Answer(503, b"application/json", _json.encode(str(error)), _retry_after(_patience_s(error)))
         if reading.faults:
-            words = "; ".join(_named(fault) for fault in reading.faults[:FAULTS_TOLD_MAX])
+            # Alertmanager's own words for one alert; it never says which of several it means.
+            alone = reading.count == 1
+            words = "; ".join(
+                fault.message if alone else f"alert {fault.index}: {fault.message}"
+                for fault in reading.faults[:FAULTS_TOLD_MAX]
+            )
+            more = len(reading.faults) - FAULTS_TOLD_MAX
+            words += f"; and {more} more" if more > 0 else ""
             return Answer(400, b"application/json", _json.encode(words))
         return _STORED
 
@@ -192,42 +237,56 @@ class _AlertmanagerAnswer:
 class _V1Answer:
     """202 all stored, 207 some, 400 none could be read, 503 none could be stored."""
 
+    content_types: tuple[str, ...] = ("application/json", "application/x-ndjson", "application/jsonl")
     wants_ids = True
 
     def refused(self, refusal: Refusal) -> Answer:
-        return _problem(refusal.status, refusal.title, refusal.detail, V1_PATH, refusal.retry_after_s)
+        return _problem(refusal, V1_PATH)
 
-    def done(self, reading: Reading, receipt: Receipt) -> Answer:
-        items: list[dict[str, object]] = [{} for _ in range(reading.count)]
+    async def done(self, reading: Reading, receipt: Receipt) -> Answer:
+        columns = {place: column for column, place in enumerate(reading.places)}
+        faults = {fault.index: fault.message for fault in reading.faults}
         stored = 0
-        for column, place in enumerate(reading.places):
-            decision = receipt.decisions[column]
-            if decision is None:
-                error = receipt.errors[column]
-                items[place] = {"index": place, "status": 503, "error": str(error)}
-                continue
-            stored += 1
-            identity = receipt.incident_ids[column]
-            items[place] = {
-                "index": place,
-                "status": 202,
-                "decision": decision.name.lower(),
-                "reason": REASONS[decision],
-                "incident_id": str(UUID(bytes=identity)) if identity else None,
-            }
-        for fault in reading.faults:
-            items[fault.index] = {"index": fault.index, "status": 400, "error": fault.message}
-        retry: Sequence[tuple[bytes, bytes]] = ()
-        if (failed := receipt.error) is not None:
-            retry = _retry_after(_patience_s(failed))
+        encoded: list[bytes] = []
+        for first in range(0, reading.count, ITEMS_SLICE):
+            if first:
+                await asyncio.sleep(0)
+            items: list[dict[str, object]] = []
+            for place in range(first, min(first + ITEMS_SLICE, reading.count)):
+                column = columns.get(place)
+                if column is None:
+                    items.append({"index": place, "status": 400, "error": faults[place]})
+                    continue
+                decision = receipt.decisions[column]
+                if decision is None:
+                    items.append({"index": place, "status": 503, "error": str(receipt.errors[column])})
+                    continue
+                stored += 1
+                identity = receipt.incident_ids[column]
+                items.append(
+                    {
+                        "index": place,
+                        "status": 202,
+                        "decision": decision.name.lower(),
+                        "reason": REASONS[decision],
+                        "incident_id": str(UUID(bytes=identity)) if identity else None,
+                    }
+                )
+            encoded.append(_json.encode(items)[1:-1])
         if stored == reading.count:
             status = 202
         elif stored:
             status = 207
         else:
             status = 503 if receipt.errors else 400
-        body = {"stored": stored, "refused": len(reading.faults), "failed": len(receipt.errors), "items": items}
-        return Answer(status, b"application/json", _json.encode(body), retry)
+        body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
+            stored,
+            len(reading.faults),
+            len(receipt.errors),
+            b",".join(encoded),
+        )
+        error = receipt.error
+        return Answer(status, b"application/json", body, () if error is None else _retry_after(_patience_s(error)))
 
 
 _alertmanager_answer: AnswerShape = _AlertmanagerAnswer()
@@ -243,15 +302,23 @@ async def _send(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def _problem(status: int, title: str, detail: str, instance: str, retry_after_s: float) -> Answer:
+def _problem(refusal: Refusal, instance: str) -> Answer:
     """RFC 9457."""
-    slug = title.lower().replace(" ", "-")
-    body = {"type": f"urn:llm-im:{slug}", "title": title, "status": status, "detail": detail, "instance": instance}
-    return Answer(status, b"application/problem+json", _json.encode(body), _retry_after(retry_after_s))
+    body = {
+        "type": f"urn:llm-im:problem:{refusal.title.lower().replace(' ', '-')}",
+        "title": refusal.title,
+        "status": refusal.status,
+        "detail": refusal.detail,
+        "instance": instance,
+        "errors": [],
+    }
+    return Answer(refusal.status, b"application/problem+json", _json.encode(body), _headers_of(refusal))
 
 
-def _named(fault: Fault) -> str:
-    return fault.message if fault.index < 0 else f"alert {fault.index}: {fault.message}"
+def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
+    # A sender that was too slow is still sending: what comes now belongs to no request.
+    closing = [(b"connection", b"close")] if refusal.closes else []
+    return [*_retry_after(refusal.retry_after_s), *closing]
 
 
 def _patience_s(error: IncidentManagerError) -> float:
@@ -273,5 +340,5 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def _trace_id(headers: Mapping[bytes, bytes]) -> str | None:
-    raw = headers.get(b"traceparent")
-    return raw[3:35].decode("latin-1") if raw is not None and len(raw) == _TRACEPARENT_BYTES else None
+    match = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+    return match[1].decode() if match is not None else None

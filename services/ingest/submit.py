@@ -106,13 +106,14 @@ class Submitter:
             part = columns[first : first + MESSAGE_ALERTS_MAX]
             scoped = None if delivery_id is None else f"{tenant}/{door}/{delivery_id}"
             if scoped is not None and first:
-                # The same request sent again is cut at the same places.
-                scoped += f"#{first}"
+                # The same request sent again is cut at the same places. No key holds a line end.
+                scoped += f"\n{first}"
             error = await self._message(reading, shard, part, receipt, tenant, door, want_ids, scoped, trace_id)
             if error is not None:
                 # What failed once would fail again, after `hold` each time.
                 for column in columns[first:]:
-                    receipt.errors[column] = error
+                    if receipt.decisions[column] is None:
+                        receipt.errors[column] = error
                 return
 
     async def _message(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from models.frames import decode_frame
 from models.shard import SNAPSHOT_VERSION, Shard
+from models.sharding import partition_name
+from models.views import alert_view
 from services import bootstrap
 from tests.cluster.instance import Cluster
 from tests.cluster.senders import ALERTMANAGER, V1, Told
@@ -68,22 +70,22 @@ def offline(data: Path, partitions: int, seed: int) -> Seen:
         for number, incident in enumerate(shard.series.incidents):
             if incident is None:
                 continue
-            labels = shard.series.content(number).labels
-            if labels.get("seed") == str(seed):
-                notes = sum(note.count for note in shard.series.notes.get(number, ()))
-                seen.add(labels, 1 + shard.series.repeats[number] + notes)
+            alert = alert_view(shard.series, number)
+            if alert.labels.get("seed") == str(seed):
+                seen.add(alert.labels, sum(count for _decision, count, _first, _last in alert.decisions))
     return seen
 
 
 async def replay(data: Path, partitions: int, index: int) -> Shard:
     """A shard's state as its next writer would find it. Raises Damaged."""
     settings = bootstrap.load_settings(None, {"state.path": str(data), "state.partitions": partitions})
-    partition = bootstrap.partition_name(index)
+    partition = partition_name(index)
     log = bootstrap.open_log(settings, partition)
     try:
         shard = Shard(partition, bootstrap.shard_settings(settings))
         marks = [mark for mark in await log.marks() if mark.version == SNAPSHOT_VERSION]
-        seq, digest = 0, None
+        seq: int = 0
+        digest: bytes | None = None
         if marks:
             async for page in log.records(marks[0].generation):
                 shard.load(page)
@@ -91,8 +93,7 @@ async def replay(data: Path, partitions: int, index: int) -> Shard:
             seq, digest = marks[0].seq, marks[0].digest
         while page := await log.read(seq):
             for seq, stored in page:
-                # Without a snapshot the log has its beginning, and that its anchor.
-                frame = decode_frame(partition, stored, seq, *(() if digest is None else (digest,)))
+                frame = decode_frame(partition, stored, seq, digest)
                 for event in frame.events:
                     shard.apply(event, frame.now)
                 digest = frame.digest

@@ -31,14 +31,13 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
             table.repeats[number],
             [(n.decision, n.count, n.first_at, n.last_at) for n in table.notes.get(number, [])],
         )
-        for number in range(len(table.keys))
+        for number in range(table.used)
         if table.status[number] != FREE
     }
     oldest = int((now - CALL_WINDOW_S) / CALL_BUCKET_S)
     return {
         "series": series,
         "next number": table.free_number(),
-        "free": set(table.free),
         "firing": dict(table.firing),
         "by_series": dict(table.by_series),
         "incidents": {key: repr(incident) for key, incident in shard.incidents.items()},
@@ -79,8 +78,8 @@ def unsound(shard: Shard) -> str:
     """What in a shard's derived state contradicts the rest, in words; empty when nothing does."""
     table = shard.series
     waiting: dict[int, set[int]] = {second: set(numbers) for second, numbers in table._wheel.items()}
-    for number, key in enumerate(table.keys):
-        status = table.status[number]
+    for number in range(table.used):
+        key, status = table.keys[number], table.status[number]
         if (status == FREE) != (number in table.free):
             return f"series {number}: free or not?"
         if status == FREE:

@@ -98,6 +98,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         task.add_done_callback(over, context=_OUTSIDE)
         return answer
 
+    def spawn_outside(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in no process, whoever asks for it."""
+        return self.create_task(work, context=_OUTSIDE.copy())
+
     def kill(self, process: Process, why: Callable[[], Exception]) -> None:
         """End a process where it stands. Who waits for it is told `why`."""
         process.is_alive = False
@@ -108,7 +112,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def run_until(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end of `work`, in no process."""
-        return self.run_until_complete(self.create_task(work, context=_OUTSIDE.copy()))
+        return self.run_until_complete(self.spawn_outside(work))
 
     def _run_once(self) -> None:
         # As BaseEventLoop's, without a selector: when nothing is ready, time moves to the next timer.

@@ -143,6 +143,7 @@ class Remembered:
 
 
 _time_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
+_zoneless_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=False)])
 _string_decoder = msgspec.json.Decoder(str)
 _pairs_decoder = msgspec.json.Decoder(dict[str, str])
 _raw_pairs_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])

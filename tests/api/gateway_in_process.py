@@ -1,0 +1,378 @@
+"""A whole system in one process: a real Gateway over LocalCluster with real actors and the shipped stores.
+
+    async with system() as ours:
+        answer = await ours.post("/api/v2/alerts", [{"labels": {"alertname": "Down"}}])
+
+Requests go to the gateway's ASGI application directly; listen() puts uvicorn in front of it, on a free port of
+loopback. Nothing here is a mock: what fails fails as it would in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from actors.classifier import ClassifierActor
+from actors.control import ControlActor
+from actors.delivery import DeliveryWindow
+from actors.host import Actor, Host
+from actors.local import LocalCluster
+from actors.shard import IncidentShard, ShardOptions
+from models.config import Settings
+from models.errors import Unavailable
+from models.ports import Archive, Clock, DeadLetters, EventLog
+from models.rules import Classifier
+from models.sharding import partition_name
+from services import bootstrap
+from services.gateway import Gateway
+from services.stores.memory import (
+    MemoryArchive,
+    MemoryDeadLetters,
+    MemoryDeliveryIds,
+    MemoryEventLog,
+    MemoryStore,
+)
+from services.stores.sqlite_archive import SqliteArchive
+from services.stores.sqlite_dead_letters import SqliteDeadLetters
+from services.stores.sqlite_delivery import SqliteDeliveryIds
+from services.stores.sqlite_log import SqliteEventLog
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+READY_S = 10.0
+#: Services of the first and the second of two shards (the slot map of a new system is even).
+FIRST_SHARD_SERVICE = "api"
+SECOND_SHARD_SERVICE = "db"
+
+
+class SettableClock:
+    """The system's clock, which a test can put forward."""
+
+    def __init__(self) -> None:
+        from actors.clock import SystemClock
+
+        self._system = SystemClock()
+        self.ahead_s = 0.0
+
+    def now(self) -> float:
+        return self._system.now() + self.ahead_s
+
+    def monotonic(self) -> float:
+        return self._system.monotonic() + self.ahead_s
+
+
+class MemoryStores:
+    """The shipped memory adapters over one store."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.control_store = MemoryStore()
+
+    def log(self, partition: str) -> EventLog:
+        return MemoryEventLog(self.control_store if partition == "control" else self.store, partition)
+
+    def archive(self, partition: str) -> Archive:
+        return MemoryArchive(self.store, partition)
+
+    def deliveries(self, partition: str) -> MemoryDeliveryIds:
+        return MemoryDeliveryIds(self.store, partition)
+
+    def dead_letters(self, settings: Settings, clock: Clock) -> DeadLetters:
+        bounds = settings.dead_letters
+        return MemoryDeadLetters(self.store, max_bytes=bounds.max_bytes, max_age_s=bounds.max_age, clock=clock)
+
+
+class SqliteStores:
+    """The shipped SQLite adapters in one folder."""
+
+    def __init__(self, folder: Path, *, max_bytes: int | None = None) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.logs: dict[str, SqliteEventLog] = {}
+
+    def log(self, partition: str) -> EventLog:
+        capped = None if partition == "control" else self.max_bytes
+        return SqliteEventLog(self.folder, partition, max_bytes=capped)
+
+    def archive(self, partition: str) -> Archive:
+        return SqliteArchive(self.folder, partition)
+
+    def deliveries(self, partition: str) -> SqliteDeliveryIds:
+        return SqliteDeliveryIds(self.folder, partition)
+
+    def dead_letters(self, settings: Settings, clock: Clock) -> DeadLetters:
+        bounds = settings.dead_letters
+        return SqliteDeadLetters(
+            self.folder, max_bytes=bounds.max_bytes, max_age_s=bounds.max_age, clock=clock
+        )
+
+
+Stores = MemoryStores | SqliteStores
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer, whichever way it came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.body)
+
+    @property
+    def items(self) -> list[dict[str, object]]:
+        """The items of a /v1 answer."""
+        found: list[dict[str, object]] = json.loads(self.body)["items"]
+        return found
+
+
+class Incomplete(Exception):
+    """The sender went away: there is no answer."""
+
+
+@dataclass
+class System:
+    """What system() starts."""
+
+    settings: Settings
+    stores: Stores
+    clock: SettableClock
+    cluster: LocalCluster
+    gateway: Gateway
+    dead_letters: DeadLetters
+    shards: list[str] = field(default_factory=list)
+    tears: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    async def post(
+        self,
+        path: str,
+        alerts: object,
+        *,
+        content_type: str | None = JSON,
+        headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] = (),
+    ) -> Reply:
+        """POST `alerts`: bytes as they are, anything else as JSON."""
+        body = alerts if isinstance(alerts, bytes) else json.dumps(alerts).encode()
+        more = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()] if isinstance(
+            headers, Mapping
+        ) else list(headers)
+        if content_type is not None:
+            more.append((b"content-type", content_type.encode()))
+        return await self.request("POST", path, [body], more)
+
+    async def get(self, path: str) -> Reply:
+        return await self.request("GET", path, [b""], [])
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        parts: Iterable[bytes] | AsyncIterator[bytes],
+        headers: Sequence[tuple[bytes, bytes]],
+        *,
+        leaves: bool = False,
+    ) -> Reply:
+        """One request to the gateway's ASGI application. `leaves`: the sender disconnects after its last part."""
+        split = urlsplit(path)
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": split.path,
+            "raw_path": split.path.encode(),
+            "query_string": split.query.encode(),
+            "root_path": "",
+            "headers": [(b"host", b"test"), *headers],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        source = parts if isinstance(parts, AsyncIterator) else _each(parts)
+        waiting: bytes | None = await anext(source, b"")
+        done = asyncio.Event()
+
+        async def receive() -> dict[str, object]:
+            nonlocal waiting
+            if waiting is None:
+                if not leaves:
+                    await done.wait()
+                return {"type": "http.disconnect"}
+            part = waiting
+            waiting = await anext(source, None)
+            return {"type": "http.request", "body": part, "more_body": waiting is not None or leaves}
+
+        status, found, body = 0, {}, bytearray()
+
+        async def send(message: Mapping[str, object]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(str(message["status"]))
+                for name, value in message.get("headers", ()):  # type: ignore[attr-defined]
+                    found[name.decode().lower()] = value.decode("latin-1")
+            else:
+                body.extend(message.get("body", b""))  # type: ignore[arg-type]
+
+        await self.gateway.app(scope, receive, send)  # type: ignore[arg-type]
+        done.set()
+        if not status:
+            raise Incomplete
+        return Reply(status, found, bytes(body))
+
+    async def alerts(self, query: str = "") -> list[dict[str, object]]:
+        """GET /api/v2/alerts, which must succeed."""
+        answer = await self.get(f"/api/v2/alerts{query}")
+        assert answer.status == 200, answer
+        return answer.json  # type: ignore[return-value]
+
+    async def names(self) -> set[str]:
+        """The alert names that are firing."""
+        return {str(each["labels"].get("alertname")) for each in await self.alerts()}  # type: ignore[attr-defined]
+
+    async def letters(self, count: int = 1) -> list[object]:
+        """All dead letters, once there are `count`: they are written behind the answer."""
+        async with asyncio.timeout(5):
+            while len(found := await self.dead_letters.page(0, 10_000)) < count:
+                await asyncio.sleep(0.005)
+        return list(found)
+
+    async def ready(self) -> None:
+        """Until every shard answers."""
+        async with asyncio.timeout(READY_S):
+            while await self.gateway.reads.silent_shards():
+                await asyncio.sleep(0.01)
+
+    async def listen(self) -> int:
+        """uvicorn in front, in this loop. Its port."""
+        server = uvicorn.Server(
+            uvicorn.Config(
+                _with_lifespan(self.gateway.app), log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+            )
+        )
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        task = asyncio.get_running_loop().create_task(server._serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+
+        async def stop() -> None:
+            server.should_exit = server.force_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            listener.close()
+
+        self.tears.append(stop)
+        return int(listener.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def system(
+    stores: Stores | None = None,
+    *,
+    clock: SettableClock | None = None,
+    classify: bool = True,
+    **settings: dict[str, object],
+) -> AsyncIterator[System]:
+    """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}."""
+    configured = Settings.model_validate({"state": {"partitions": 2}, **settings})
+    stores = stores or MemoryStores()
+    clock = clock or SettableClock()
+    cluster = LocalCluster()
+    partitions = configured.state.partitions
+    names = [bootstrap.shard_actor_name(index) for index in range(partitions)]
+
+    def control(host: Host) -> Actor:
+        return ControlActor(host, stores.log("control"), clock, partitions)
+
+    def classifier(host: Host) -> Actor:
+        return ClassifierActor(host, Classifier([]))
+
+    def shard_of(index: int) -> Callable[[Host], Actor]:
+        name = partition_name(index)
+
+        def shard(host: Host) -> Actor:
+            return IncidentShard(
+                host,
+                ShardOptions(name, classifiers=["classifier-0"] if classify else []),
+                bootstrap.shard_settings(configured),
+                stores.log(name),
+                stores.archive(name),
+                DeliveryWindow(stores.deliveries(name), configured.dedup.dedup_window),
+                clock,
+            )
+
+        return shard
+
+    await cluster.start(bootstrap.CONTROL_ACTOR, control)
+    await cluster.start("classifier-0", classifier)
+    for index, name in enumerate(names):
+        await cluster.start(name, shard_of(index))
+    letters = stores.dead_letters(configured, clock)
+    gateway = Gateway(
+        "gateway-test",
+        configured,
+        cluster,
+        clock,
+        stores.log("control"),
+        [stores.archive(partition_name(index)) for index in range(partitions)],
+        letters,
+        names,
+        ["classifier-0", bootstrap.CONTROL_ACTOR],
+        bootstrap.CONTROL_ACTOR,
+        None,
+    )
+    await gateway.start()
+    ours = System(configured, stores, clock, cluster, gateway, letters, names)
+    try:
+        with contextlib.suppress(TimeoutError):
+            await ours.ready()
+        yield ours
+    finally:
+        for tear in reversed(ours.tears):
+            await tear()
+        await gateway.stop()
+        with contextlib.suppress(Unavailable):
+            await cluster.stop()
+
+
+async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def _with_lifespan(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    # A plain function: uvicorn takes a bound method for an ASGI 2 application.
+    async def application(scope: object, receive: object, send: object) -> None:
+        await app(scope, receive, send)
+
+    return application
+
+
+def alert(name: str, service: str = FIRST_SHARD_SERVICE, **labels: str) -> dict[str, object]:
+    """A good alert."""
+    return {"labels": {"alertname": name, "service": service, **labels}}
+
+
+def send(port: int, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    """One request over a socket of its own, from a thread."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, dict(headers))
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Reply(answer.status, found, answer.read())
+    finally:
+        connection.close()

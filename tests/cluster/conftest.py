@@ -1,0 +1,77 @@
+"""One instance for the whole folder, started once; and the order of its tests: those that only use it first, then
+those that kill its processes, then those that end it. Every test here is marked `cluster`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services import launch
+from tests.cluster.instance import Cluster, free_port
+from tests.cluster.receiver import Receiver
+
+#: test_launch.py starts a Ray of its own: before ours, so that there are never two.
+ORDER = (
+    "test_launch", "test_listeners", "test_response", "test_clients", "test_replicas", "test_kill", "test_everything",
+    "test_damage",
+)  # fmt: skip
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks and order for the tests of this folder; those of others keep their places."""
+    ours = [item for item in items if item.path.parent == HERE]
+    for item in ours:
+        item.add_marker(pytest.mark.cluster)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(240))
+    # Not sorted(items): a run of several folders keeps theirs.
+    places = [place for place, item in enumerate(items) if item.path.parent == HERE]
+    ordered = sorted(ours, key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[Receiver]:
+    """Where the session's instance sends its first response."""
+    with Receiver() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Cluster]:
+    """The session's instance, not started yet. Small snapshots, so that a short test has several."""
+    cluster = Cluster(
+        tmp_path_factory.mktemp("cluster") / "data",
+        free_port(),
+        {
+            "LLM_IM_NOTIFY__WEBHOOK__URL": receiver.url,
+            "LLM_IM_STATE__SNAPSHOT_EVERY_FRAMES": "500",
+            "LLM_IM_LIFECYCLE__RESOLVE_TIMEOUT": "1h",
+        },
+    )
+    yield cluster
+    launch.stop(cluster.data, progress=lambda _text: None)
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Cluster:
+    """The session's instance, up and well; started anew if the test before ended it."""
+    if launch.running(shared.data) is None:
+        shared.up()
+    shared.settled()
+    return shared
+
+
+def program(name: str) -> str:
+    """The path of a program of Debian's. Without it a laptop skips by name, CI fails."""
+    for folder in os.environ.get("PATH", "").split(os.pathsep) + ["/usr/bin"]:
+        if os.access(os.path.join(folder, name), os.X_OK):
+            return os.path.join(folder, name)
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{name} is not installed (make peers), and CI needs it")
+    pytest.skip(f"{name} is not installed: make peers")

@@ -1,0 +1,62 @@
+"""Ways to break the system on purpose, so that the simulation shows that it can fail. By name, see MUTATIONS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from actors.delivery import DeliveryWindow
+from actors.shard import IncidentShard
+from models.events import Event
+from services.stores.chain import StoredAppend
+from services.stores.memory import MemoryEventLog, MemoryStore
+
+#: What is broken -> what it breaks.
+MUTATIONS = {
+    "log acknowledges before it keeps": "a crash loses the last append",
+    "shard answers before the append": "an answer leaves that is not in the log",
+    "deliveries are forgotten in a crash": "a delivery counts twice",
+    "no grace": "series expire because the shard was away",
+}
+
+
+class HastyShard(IncidentShard):
+    """Hands its frames to the log and does not wait."""
+
+    async def _append(self, frames: Sequence[bytes]) -> None:
+        first_seq = self.shard.seq - len(frames) + 1
+        work = self.event_log.append(self._epoch, first_seq, frames)
+        if first_seq == 1:
+            await work
+        else:
+            asyncio.get_running_loop().create_task(work)
+
+
+class ForgetfulWindow(DeliveryWindow):
+    """Does not write what recovery met in the log."""
+
+    def replayed(self, event: Event, at: float) -> None:
+        return
+
+
+class LazyLog(MemoryEventLog):
+    """Keeps an append only when the next one comes: see crashed()."""
+
+
+def shard(mutation: str) -> type[IncidentShard]:
+    return HastyShard if mutation == "shard answers before the append" else IncidentShard
+
+
+def log(mutation: str) -> type[MemoryEventLog]:
+    return LazyLog if mutation == "log acknowledges before it keeps" else MemoryEventLog
+
+
+def deliveries(mutation: str) -> Callable[..., DeliveryWindow]:
+    return ForgetfulWindow if mutation == "deliveries are forgotten in a crash" else DeliveryWindow
+
+
+def crashed(mutation: str, store: MemoryStore, partition: str) -> None:
+    """The machine went down: what was only promised is gone."""
+    appends: list[StoredAppend] = store.partition(partition).appends
+    if mutation == "log acknowledges before it keeps" and appends:
+        appends.pop()

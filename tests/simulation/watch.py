@@ -1,0 +1,224 @@
+"""The judge of a run: folds what is durable of one partition, apart from its actor, and checks every law on the way.
+
+feed() is called at the very moment an append became durable, before the actor knows it. So the mirror is at any
+time what a replay from the empty beginning would give, with nothing truncated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+
+from models.errors import Damaged
+from models.events import (
+    ActionSucceeded,
+    AlertsSetAside,
+    CallAnswered,
+    Event,
+    IncidentArchived,
+    IncidentOpened,
+    IncidentStateChanged,
+    SeriesChanged,
+    SeriesOpened,
+    SeriesRefired,
+    SeriesResolved,
+    ShardStarted,
+)
+from models.frames import NO_DIGEST, Frame, decode_frame
+from models.incident import LEGAL_MOVES, Incident
+from models.messages import AlertsArrived, AlertsReply, Decision, decode_message, decode_reply
+from models.notice import idempotency_key
+from models.query import decode_answer, decode_query
+from models.shard import CALL_WINDOW_S, Shard, ShardSettings
+from models.views import answer
+from services.stores.memory import MemoryEventLog, MemoryStore
+from tests.simulation.dump import difference, dump, unsound
+
+_list_decoder = msgspec.msgpack.Decoder(list[bytes])
+_NOT_KEPT = {Decision.BODY_WANTED, Decision.DUPLICATE}
+
+
+class Watcher:
+    """What the durable log of one partition says. `fail(law, how)` is told of every broken law."""
+
+    def __init__(
+        self,
+        partition: str,
+        settings: ShardSettings,
+        store: MemoryStore,
+        fail: Callable[[str], None],
+        *,
+        may_expire: Callable[[bytes, float], str],
+        was_received: Callable[[str], bool],
+    ) -> None:
+        self.partition = partition
+        self.settings = settings
+        self.store = store
+        self.mirror = Shard(partition, settings)
+        self.seq = 0
+        self.digest = NO_DIGEST
+        self.frames: list[Frame] = []
+        self.answered: dict[bytes, tuple[float, bytes]] = {}
+        self.delivered: set[str] = set()
+        self.known: set[bytes] = set()
+        self.ended: set[bytes] = set()
+        self.set_aside: set[bytes] = set()
+        self.gone: dict[bytes, Incident] = {}
+        self.counts: dict[str, int] = {}
+        self._fail = fail
+        self._may_expire = may_expire
+        self._was_received = was_received
+
+    def fail(self, how: str) -> None:
+        self._fail(f"{self.partition} at seq {self.seq}: {how}")
+
+    # -- the log -------------------------------------------------------------------------------------------
+
+    def feed(self) -> None:
+        """Fold what became durable since the last time."""
+        stored = self.store.partition(self.partition)
+        if stored.last_seq < self.seq:
+            self.fail(f"the log ends at {stored.last_seq}: durable frames are gone")
+            return
+        fresh = []
+        for append in reversed(stored.appends):
+            if append.last_seq <= self.seq:
+                break
+            fresh.append(append)
+        for append in reversed(fresh):
+            for offset, frame in enumerate(append.frames or ()):
+                self._frame(append.first_seq + offset, frame)
+
+    def _frame(self, seq: int, stored: bytes) -> None:
+        if seq != self.seq + 1:
+            self.fail(f"frame {seq} follows")
+            return
+        try:
+            frame = decode_frame(self.partition, stored, seq, self.digest)
+        except Damaged as error:
+            self.fail(str(error))
+            return
+        if self.frames and frame.now < self.frames[-1].now:
+            self.fail(f"now went back from {self.frames[-1].now} to {frame.now}")
+        if not frame.events:
+            self.fail("a frame without events")
+        self.seq, self.digest = seq, frame.digest
+        self.frames.append(frame)
+        moved = False
+        for event in frame.events:
+            name = type(event).__name__
+            self.counts[name] = self.counts.get(name, 0) + 1
+            self._before(event, frame)
+            self.mirror.apply(event, frame.now)
+            moved = moved or isinstance(event, IncidentOpened | IncidentStateChanged)
+        self.mirror.seq = seq
+        if moved and (why := unsound(self.mirror)):
+            self.fail(why)
+
+    def _before(self, event: Event, frame: Frame) -> None:
+        """Laws about one event, given the state it meets."""
+        mirror, now = self.mirror, frame.now
+        match event:
+            case ShardStarted():
+                if mirror.incidents and event.no_expiry_before < now + self.settings.expiry_grace_s:
+                    self.fail("a start without grace")
+            case IncidentStateChanged():
+                incident = mirror.incidents[event.incident_id]
+                if event.before != incident.state or event.after not in LEGAL_MOVES[incident.state]:
+                    self.fail(f"{incident.state} -> {event.after} (said to be from {event.before}) is no legal move")
+                if not event.actor or not event.reason:
+                    self.fail("a move without actor or reason")
+            case SeriesResolved():
+                if event.expired:
+                    key = mirror.series.keys[event.number]
+                    if now < mirror.no_expiry_before:
+                        self.fail(f"series {event.number} expired {mirror.no_expiry_before - now:.1f} s too early")
+                    if mirror.series.ends[event.number] > now:
+                        self.fail(f"series {event.number} expired before its end")
+                    if why := self._may_expire(key[:16], now):
+                        self.fail(why)
+                self.ended.add(mirror.series.keys[event.number][:16])
+                self.known.add(event.key)
+            case SeriesOpened() | SeriesChanged() | SeriesRefired():
+                self.known.add(event.key)
+            case AlertsSetAside():
+                self.set_aside.update(event.keys)
+            case CallAnswered():
+                before = self.answered.get(event.call_id)
+                if before is not None and now - before[0] < CALL_WINDOW_S:
+                    self.fail(f"call {event.call_id.hex()} made events twice")
+                self.answered[event.call_id] = (now, event.reply)
+                if event.delivery_id is not None:
+                    if event.delivery_id in self.delivered:
+                        self.fail(f"delivery {event.delivery_id} was counted twice")
+                    self.delivered.add(event.delivery_id)
+            case ActionSucceeded():
+                if not self._was_received(idempotency_key(event.incident_id, event.number, event.attempt)):
+                    self.fail(f"notice {event.reason} of {UUID(bytes=event.incident_id)} was never received")
+            case IncidentArchived():
+                if event.incident_id not in self.store.partition(self.partition).incidents:
+                    self.fail(f"{event.incident_id.hex()} left its shard and is not in the archive")
+                self.gone[event.incident_id] = mirror.incidents[event.incident_id]
+            case _:
+                pass
+
+    # -- what others see -----------------------------------------------------------------------------------
+
+    def told(self, payload: bytes, replies: bytes) -> None:
+        """The shard answers a call now: what it acknowledges must be durable."""
+        for encoded, answered in zip(_list_decoder.decode(payload), _list_decoder.decode(replies), strict=True):
+            message, reply = decode_message(encoded), decode_reply(answered)
+            if not isinstance(message, AlertsArrived) or not isinstance(reply, AlertsReply):
+                self.fail(f"answered {message!r} with {reply!r}")
+                continue
+            decisions = {reply.decision(place) for place in range(len(message.keys))}
+            if decisions <= _NOT_KEPT and len(decisions) == 1:
+                if Decision.DUPLICATE in decisions and message.delivery_id not in self.delivered:
+                    self.fail(f"{message.delivery_id} is called a repeat and was never kept")
+                continue
+            found = self.answered.get(message.call_id)
+            if found is None:
+                self.fail("acknowledged a call that is not in the log")
+            elif found[1] != answered:
+                self.fail("a repeated call got another answer than the log has")
+
+    def acknowledged(self, key: bytes, decision: Decision) -> str:
+        """Why an acknowledged alert is lost, "" when it is not."""
+        if decision is Decision.DUPLICATE:
+            return ""
+        if decision in {Decision.UNKNOWN_RESOLVE, Decision.LATE}:
+            return "" if key in self.set_aside else "was set aside, and the log does not have it"
+        if decision is Decision.RESOLVED:
+            return "" if key[:16] in self.ended else "was resolved, and the log does not say so"
+        return "" if key in self.known else f"was {decision.name.lower()}, and the log does not know it"
+
+    def asked(self, payload: bytes, answered: bytes) -> None:
+        """The shard answers a read now: it must be what the durable log says, all of it and no more."""
+        if answer(self.mirror, decode_query(payload)) != decode_answer(answered):
+            self.fail("a read shows something else than the durable log")
+
+    def compare(self, shard: Shard, which: str) -> None:
+        """`shard` must be in the state that the durable log gives."""
+        now = self.mirror.now
+        if why := difference(dump(self.mirror, now), dump(shard, now)):
+            self.fail(f"{which} is not what replay gives: {why}")
+        elif why := unsound(shard):
+            self.fail(f"{which}: {why}")
+
+    async def check_snapshot(self) -> None:
+        """The newest snapshot and the log behind it must give the state that a whole replay gives."""
+        mark = self.store.partition(self.partition).marks[0]
+        shard = Shard(self.partition, self.settings)
+        async for page in MemoryEventLog(self.store, self.partition).records(mark.generation):
+            shard.load(page)
+        shard.loaded()
+        if mark.digest != self.frames[mark.seq - 1].digest:
+            self.fail("the snapshot's digest is not that of its last frame")
+        for frame in self.frames[mark.seq :]:
+            for event in frame.events:
+                shard.apply(event, frame.now)
+        self.compare(shard, f"the snapshot at {mark.seq} with its tail")
+
+
