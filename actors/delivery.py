@@ -5,7 +5,7 @@ knows is looked up. Two filters rotate, each good for one window, so that an id 
 at most two windows.
 
 Only deliveries with an id (Idempotency-Key ...) come here. A filter costs 4-5 us an id, a set 0.03 us, so ids of
-the group under way are in a dict (LIBRARIES.md section 1).
+the group under way are in a dict.
 """
 
 from __future__ import annotations

@@ -20,8 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import structlog
+
 from actors.host import Actor, answer
-from models.errors import Malformed, Unavailable
+from models.errors import Broken, IncidentManagerError, Malformed, Unavailable
+
+log = structlog.get_logger()
 
 #: The environment variable that names the instance's private folder; absent on a Ray that is not ours.
 FOLDER_VARIABLE = "LLM_IM_PRIVATE_DIR"
@@ -124,7 +128,18 @@ class DirectServer:
 
     async def _answer(self, connection: _Frames, identity: int, content: bytes) -> None:
         name, _, payload = content.partition(b"\0")
-        connection.send(identity, await answer(self._method(name.decode("latin-1")), payload))
+
+        async def method(given: bytes) -> bytes:
+            # Whatever happens is answered: a caller that hears nothing waits for its whole timeout.
+            try:
+                return await self._method(name.decode("latin-1"))(given)
+            except IncidentManagerError:
+                raise
+            except Exception as error:
+                log.exception("a call failed by a bug", method=name.decode("latin-1"))
+                raise Broken(repr(error)) from error
+
+        connection.send(identity, await answer(method, payload))
 
     def _method(self, name: str) -> Callable[[bytes], asyncio.Future[bytes]]:
         method = None if name.startswith("_") else getattr(self._actor, name, None)

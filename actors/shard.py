@@ -372,11 +372,13 @@ class IncidentShard:
                 if not self._inbox and not self._reads and not self.shard.checkpoint.is_running:
                     self._wake.clear()
                     await self._wake.wait()
+                begun = self.clock.monotonic()
                 await self._commit_group()
                 for _ in range(READS_BETWEEN):
                     if self._reads:
                         self._answer_read()
                 await self._snapshot_slice()
+                self._note_stall(begun)
                 # A coroutine that only computes starves the others: let tells in.
                 await asyncio.sleep(0)
         finally:
@@ -389,10 +391,12 @@ class IncidentShard:
         frames: list[bytes] = []
         deliveries: list[tuple[str, float, bytes]] = []
         # What arrives while the store is asked belongs to the next group: nobody looked its deliveries up.
+        begun = self.clock.monotonic()
         looked_up = [told.message for told in self._inbox]
         await self.deliveries.look_up(looked_up)
+        messages = len(looked_up) + self._note_stall(begun)
         try:
-            await self._commit(len(looked_up), group, frames, deliveries)
+            await self._commit(messages, group, frames, deliveries)
         except BaseException as error:
             # Nothing of this group may be told as done; the senders ask again, by the same call_id.
             for told, _step in group:
@@ -447,6 +451,17 @@ class IncidentShard:
             if self._frames_since_collect >= COLLECT_EVERY_FRAMES:
                 self._frames_since_collect = 0
                 gc.collect(0)
+
+    def _note_stall(self, begun: float) -> int:
+        """While a store hangs nobody is heard, though they call: what they said waits behind the tick that would
+        end their series. So this goes before it. Returns how many messages were put in front, 0 or 1."""
+        stalled_s = self.clock.monotonic() - begun
+        if stalled_s <= DEAF_AFTER_S:
+            return 0
+        self.log.warning("a store hung, nothing expires meanwhile", seconds=round(stalled_s, 1))
+        self._inbox.appendleft(_Told(Heard(self.clock.now() - stalled_s, "a store hung"), 1))
+        self._inbox_alerts += 1
+        return 1
 
     def _frame(self, step: Step, tenant: str, trace_id: str | None) -> bytes:
         self.shard.seq += 1
@@ -587,6 +602,7 @@ class IncidentShard:
             return
         mark = Mark(self._generation, self._snapshot_seq, self._snapshot_digest, SNAPSHOT_VERSION, b"")
         await self.event_log.close_snapshot(self._epoch, mark)
+        checkpoint.closed()
         self.meter.count("llm_im_snapshots_total")
         self.meter.set("llm_im_snapshot_seconds", self.clock.monotonic() - self._snapshot_at)
         marks = await self.event_log.marks()

@@ -2,8 +2,8 @@
 
 A checkpoint begins at a seq. Everything that changed since the last one began is *pending*. Slices encode
 pending parts in turn; a part that is about to change before its turn is encoded first (copy on write). So all
-records of a checkpoint are true at one seq, and replay simply starts after it. (HOUSE.md has a seq a record
-instead; docs/decisions/0003-copy-on-write-snapshots.md says why this is simpler and as cheap.)
+records of a checkpoint are true at one seq, and replay simply starts after it. (A seq a record was
+weighed too: docs/decisions/0003-copy-on-write-snapshots.md says why this is simpler and as cheap.)
 
                   begin(seq 100)                        mark counts: replay from 101
     events  ...98 99 100 | 101 102 103 104 105 ...
@@ -52,6 +52,7 @@ class Checkpoint:
         self._dirty: dict[Part, set[int | bytes]] = {part: set() for part in Part}
         self._pending: dict[Part, set[int | bytes]] = {part: set() for part in Part}
         self._captured: list[tuple[str, bytes | None]] = []
+        self._taken: list[tuple[Part, int | bytes]] = []
         self._running = False
 
     @property
@@ -81,7 +82,11 @@ class Checkpoint:
         if self._running:
             raise RuntimeError("a checkpoint is running already")
         self._pending, self._dirty = self._dirty, {part: set() for part in Part}
+        self._taken = []
         self._running = True
+        # Holds the time, which moves with every message without a touch().
+        for number in [*self._pending[Part.META]]:
+            self._take(Part.META, number)
 
     def slice(self, size_bytes: int) -> list[tuple[str, bytes | None]]:
         """The next records, up to about `size_bytes`; an empty list means the checkpoint is complete and over."""
@@ -97,17 +102,23 @@ class Checkpoint:
             self._running = False
         return taken
 
+    def closed(self) -> None:
+        """The mark is durable: what this checkpoint wrote will not be asked for again."""
+        self._taken = []
+
     def abandon(self) -> None:
-        """Give the running checkpoint up: what it held is dirty again."""
+        """Give a checkpoint up that has no mark yet: all it held is dirty again, also what slice() gave out, because
+        nobody knows whether it was kept."""
         for part, numbers in self._pending.items():
             self._dirty[part] |= numbers
-        for key, _record in self._captured:
-            part, number = parse_key(key)
+        for part, number in self._taken:
             self._dirty[part].add(number)
         self._pending = {part: set() for part in Part}
         self._captured = []
+        self._taken = []
         self._running = False
 
     def _take(self, part: Part, number: int | bytes) -> None:
         self._pending[part].discard(number)
+        self._taken.append((part, number))
         self._captured.append((record_key(part, number), self._capture(part, number)))

@@ -31,7 +31,7 @@ ENDED = 2
 #: 0.1 ms, so that a slice of a snapshot never holds up a batch.
 BLOCK = 256
 BLOCK_SHIFT = 8
-#: Different decisions kept for each series (HOUSE.md "Why").
+#: Different decisions kept for each series: what the API shows as `why` (docs/http-api.md).
 NOTES_MAX = 20
 
 _content_decoder = msgspec.msgpack.Decoder(Content)

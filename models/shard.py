@@ -3,7 +3,7 @@
 `handle(message, now)` decides and applies in turn, so that an alert sees what the alert before it in the same
 message did; it returns the events for the log, the effects that are now owed and the reply. `apply(event, now)`
 is the only way state changes, live and in replay, so both end up equal (tests/rules/test_replay.py). Nothing of
-a step may be shown to anyone before its events are durable: actors/shard.py sees to that, and ends the process
+a step may be shown to anyone before its events are durable: actors/shard.py sees to that, and throws the state away
 when an append fails, so that state ahead of the log was never seen.
 """
 
@@ -487,6 +487,9 @@ class Shard:
             self._do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
         elif notice.due_at <= now:
             self._do(NoticeOwed(incident.id, notice.number, reason, due_at, queued=True), now)
+        elif notice.reason == "resolved":
+            # Its end was tried to be told and failed; whoever heard it all the same must hear that it goes on.
+            self._do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
         elif due_at < notice.due_at and notice.attempt == 0:
             self._do(NoticeOwed(incident.id, notice.number, notice.reason, due_at), now)
 

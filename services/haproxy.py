@@ -1,6 +1,6 @@
 """The HAProxy that Ray Serve runs, made fit for a front door: launch.py writes a wrapper that runs this file.
 
-Ray 2.60 renders its HAProxy config from a fixed template that no setting reaches (docs: RAY.md, "HAProxy mode"):
+Ray 2.60 renders its HAProxy config from a fixed template that no setting reaches (docs/decisions/0010-haproxy-wrapper.md):
 metrics and stats on every address, an admin socket anyone may write to, no limit for slow senders, and its own
 502/503/504 sent as a bare 500. Serve starts whatever `RAY_SERVE_HAPROXY_BINARY_PATH` names, so that name is a
 wrapper which runs `main` below: tighten the config file in place, then become the real binary by exec. The pid and
@@ -21,7 +21,7 @@ from pathlib import Path
 SLOW_HEADERS_S = 30
 #: A WebSocket may be quiet this long. Without it `timeout client` would cut quiet streams.
 QUIET_TUNNEL_S = 3600
-#: What a sender hears when no replica answers. Sending again is safe: deliveries are idempotent (HOUSE.md).
+#: What a sender hears when no replica answers. Sending again is safe: a repeat is told by its content.
 UNAVAILABLE_BODY = b'{"error":"unavailable","message":"no gateway answered; send it again"}'
 UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"

@@ -191,7 +191,7 @@ def serve_environment(private_dir: Path, first_port: int, *, middleware: str | N
         # On SIGTERM `ray start` waits up to 30 s for work to move to other nodes. There are none.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "DASHBOARD_METRIC_PORT": str(first_port),
-        # Serve behind HAProxy: 3 x the default proxy (RAY.md).
+        # Serve behind HAProxy: 3 x the default proxy (docs/decisions/0010-haproxy-wrapper.md).
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port + 1),

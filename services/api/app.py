@@ -17,6 +17,7 @@ from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
 from services.api.health import HealthGather, add_health_routes
+from services.api.ingest_docs import add_doors_to_openapi
 from services.api.reads import Reads
 from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
 
@@ -36,6 +37,7 @@ def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: 
     add_rest_routes(app, reads)
     add_health_routes(app, reads, health, clock)
     _describe_problems(app)
+    add_doors_to_openapi(app)
     _answer_errors(app)
     return app
 

@@ -23,6 +23,8 @@ CALLS_IN_FLIGHT = 2
 CALL_ALERTS_MAX = 8192
 #: An actor that does not answer a call for this long is asked again; appends take milliseconds.
 CALL_TIMEOUT_S = 5.0
+#: All shards are told together, once a second: one that hangs must not make the others think that nobody is there.
+BEAT_TIMEOUT_S = 1.0
 #: Wait between tries while a shard restarts: a fraction of the second that it takes at best.
 RETRY_S = 0.05
 
@@ -84,7 +86,7 @@ class ShardLine:
     async def beat(self) -> None:
         """Tell the shard that somebody is there. Failures do not matter: silence is what it listens for."""
         try:
-            await self._addressed(lambda owner: self._peers.call(owner, "beat", b"", CALL_TIMEOUT_S))
+            await self._addressed(lambda owner: self._peers.call(owner, "beat", b"", BEAT_TIMEOUT_S))
         except IncidentManagerError:
             return
 
@@ -112,28 +114,36 @@ class ShardLine:
 
     async def _call(self, batch: list[_Waiting]) -> None:
         """Call until answered. One that waits for a restart keeps the others waiting too, in their order."""
+        try:
+            await self._call_until_answered(batch)
+        finally:
+            self._retrying = False
+
+    async def _call_until_answered(self, batch: list[_Waiting]) -> None:
         payload = _encoder.encode([each.message for each in batch])
         while batch:
             try:
                 answered = await self._peers.call(self.owner, "tell", payload, CALL_TIMEOUT_S)
+                answers = [*zip(batch, map(decode_reply, _decoder.decode(answered)), strict=True)]
             except NotOwner as error:
                 self.owner = error.owner
                 why: IncidentManagerError = error
             except Refused as error:
                 for each in batch:
                     _fail(each, error)
-                break
+                return
             except IncidentManagerError as error:
                 why = error
             except Exception as error:
+                # A bug, or an answer that can't be read: it comes again with the same question.
                 for each in batch:
                     _fail(each, Unavailable(f"{self.owner}: {error!r}"))
                 raise
             else:
-                for each, reply in zip(batch, _decoder.decode(answered), strict=True):
+                for each, reply in answers:
                     if not each.answer.done():
-                        each.answer.set_result(decode_reply(reply))
-                break
+                        each.answer.set_result(reply)
+                return
             self._retrying = True
             await asyncio.sleep(RETRY_S)
             now = self._clock.monotonic()
@@ -146,7 +156,6 @@ class ShardLine:
             if late:
                 batch = [each for each in batch if not each.answer.done()]
                 payload = _encoder.encode([each.message for each in batch])
-        self._retrying = False
 
 
 def _fail(waiting: _Waiting, error: IncidentManagerError) -> None:

@@ -214,7 +214,7 @@ def test_an_incidents_alerts_come_in_pages_with_the_reason_of_each() -> None:
         },
         {
             "decision": "repeated",
-            "reason": "same series and content as one that is firing: only its times moved",
+            "reason": "same series and content as before: only its times moved",
             "count": 7,
             "first_at": "2026-01-02T03:04:06.678Z",
             "last_at": "2026-01-02T03:04:14.678Z",

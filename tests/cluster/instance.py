@@ -87,7 +87,8 @@ class Cluster:
         finally:
             launch.stop(self.data, progress=lambda _text: None)
 
-    def cli(self, *words: str) -> str:
+    def cli(self, *words: str, code: int = 0) -> str:
+        """`llm-im words...` with this instance's settings; what it says. Its exit code must be `code`."""
         cwd = self.data.parent / "cwd"
         cwd.mkdir(parents=True, exist_ok=True)  # empty: Ray's workers look there for modules
         environment = {
@@ -100,7 +101,8 @@ class Cluster:
             [sys.executable, "-P", "-m", "services.cli", *words],
             cwd=cwd, env=environment, capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, f"llm-im {words[0]} failed: {done.stdout[-1500:]} {done.stderr[-1500:]}"
+        said = f"{done.stdout[-1500:]} {done.stderr[-1500:]}"
+        assert done.returncode == code, f"llm-im {words[0]} ended with {done.returncode}: {said}"
         return done.stdout
 
     # -- processes -----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from tests.cluster.instance import ROOT, Cluster
@@ -64,4 +65,4 @@ def longest_gap(answers: Sequence[float], begin: float, end: float) -> float:
     times = list(answers[first : last + 1])
     if len(times) < 2:
         return end - begin
-    return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    return max(later - earlier for earlier, later in pairwise(times))

@@ -16,8 +16,8 @@ from tests.cluster.senders import ALERTMANAGER, V1
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
-#: Repeats a failing run: LLM_IM_TEST_SEED=... (its own prints it).
-SEED = int(os.environ.get("LLM_IM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+#: Repeats a failing run: KILL_SEED=... (its own prints it).
+SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 #: The most that a sender may have to wait, in seconds. HAProxy's is Serve's own: it looks once a second, three times.
 GAP_MAX_S = {"shard": 3.0, "gateway": 1.0, "haproxy": 8.0, "control-a": 1.0, "classifier-0": 1.0}
 

@@ -1,4 +1,4 @@
-"""Who may import whom (HOUSE.md), checked file by file, so that a failure names the file and the line.
+"""Who may import whom (CONTRIBUTING.md, "The floors"), checked file by file, so that a failure names the file and the line.
 
 import-linter checks the same floors with `make lint`; this one runs with the tests and knows more: what models/ may
 use at all, and which file owns which client library.

@@ -143,6 +143,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.steps += 1
             handle._run()
 
+    def _check_closed(self) -> None:
+        """The coroutines of a run that is over are collected late, and may still talk to its loop."""
+
+    def __del__(self) -> None:
+        """There is nothing to close."""
+
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector."""
 

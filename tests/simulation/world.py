@@ -20,12 +20,15 @@ import warnings
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
 
+import actors.delivery
 import actors.shard
 import models.shard
+import services.ingest.line
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.host import Actor, Host, answer, unwrap
@@ -50,7 +53,8 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
 from services.stores.memory import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
-from tests.simulation.loop import ManualClock, Process, VirtualLoop
+from tests.simulation import mutations
+from tests.simulation.loop import BEGINNING, ManualClock, Process, VirtualLoop
 from tests.simulation.watch import Watcher
 
 SETTINGS = ShardSettings(
@@ -69,8 +73,8 @@ RESOLVE_TIMEOUT_S = 24.0
 EVERY_S = 4.0
 RETENTION_S = 60.0
 #: How long trouble lasts, and how long all may take to come right after it.
-TROUBLE_S = 75.0
-SETTLE_S = 60.0
+TROUBLE_S = 50.0
+SETTLE_S = 45.0
 OUTAGE_S = 600.0
 SERVICES = ("llm-api", "vector-db", "billing", "gpu-pool")
 ALERTS = ("Down", "Slow")
@@ -105,12 +109,12 @@ class Wire(LocalCluster):
         rng, rough = world.rng, world.is_troubled
         fate = rng.random() if rough else 1.0
         if fate < 0.02:
-            await asyncio.sleep(rng.choice((0.001, 0.5, timeout_s)))
+            await asyncio.sleep(rng.choice((0.001, 0.5, min(timeout_s, 10.0))))
             raise Unavailable(f"{name}.{method}: the call was lost")
         if fate < 0.05:
             await asyncio.sleep(rng.choice((0.01, 0.3, 3.0)))
         elif fate < 0.07:
-            world.spawn(self._again(name, method, payload, rng.choice((0.0, 0.2, 4.0, 20.0))))
+            world.spawn(self._again(name, method, payload, rng.choice((0.0, 0.2, 4.0))))
         try:
             wrapped = await asyncio.wait_for(self._reach(name, method, payload), timeout_s)
         except TimeoutError:
@@ -185,7 +189,7 @@ class ShardFaults:
             if chance < 0.008:
                 raise OutcomeUnknown("append failed, nothing kept, nobody knows")
             if chance < 0.011:
-                await asyncio.sleep(rng.choice((0.5, 2.0, 8.0, 40.0)))
+                await asyncio.sleep(rng.choice((0.5, 2.0, 8.0, 30.0)))
             elif chance < 0.3:
                 await asyncio.sleep(0.005)
         elif chance < 0.02:
@@ -305,6 +309,7 @@ class Gateway:
                 continue
             taken.append((memory.key, decision))
             name = shard_name(self.submitter.slots.owners[memory.slot])
+            self.world.watchers[name].decided[decision] += 1
             if why := self.world.watchers[name].acknowledged(memory.key, decision):
                 self.world.fail(f"an acknowledged alert {why}")
         if receipt.error is not None:
@@ -382,6 +387,7 @@ class World:
                 partition_name(index),
                 SETTINGS if mutation == "no grace" else settings,
                 self.store,
+                self.clock,
                 self.fail,
                 may_expire=self.may_expire,
                 was_received=lambda key: key in self.receiver.taken,
@@ -439,8 +445,6 @@ class World:
         self._at_the_end()
 
     def _shard_factory(self, index: int) -> Factory:
-        from tests.simulation import mutations
-
         def make(host: Host) -> Actor:
             partition = partition_name(index)
             faults = ShardFaults(self, index)
@@ -483,18 +487,28 @@ class World:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
-    def story(self, what: str, **fields: object) -> None:
+    def story(self, what: str, /, **fields: object) -> None:
         if self.lines is not None:
             told = " ".join(f"{name}={value}" for name, value in fields.items())
             self.lines.append(f"{self.clock.elapsed:9.3f}  {what} {told}")
+
+    def reached(self) -> dict[str, int]:
+        """How often each thing happened: what a set of seeds must not leave out."""
+        counts: dict[str, int] = {"acknowledged": self.acknowledged, "steps": self.loop.steps}
+        for watcher in self.watchers.values():
+            for name, count in watcher.counts.items():
+                counts[name] = counts.get(name, 0) + count
+            for place, count in enumerate(watcher.decided):
+                if count:
+                    name = Decision(place).name
+                    counts[name] = counts.get(name, 0) + count
+        return counts
 
     # -- trouble -------------------------------------------------------------------------------------------
 
     def kill(self, name: str, where: str) -> None:
         self.story(f"KILL {name}", where=where)
         self.wire.kill(name)
-        from tests.simulation import mutations
-
         if name in self.watchers:
             mutations.crashed(self.mutation, self.store, self.watchers[name].partition)
         self.spawn(self._restart(name, self.rng.choice((0.05, 0.5, 2.0))))
@@ -524,7 +538,7 @@ class World:
     async def _chance(self) -> None:
         rng = self.rng
         while True:
-            await asyncio.sleep(rng.uniform(0.5, 8.0))
+            await asyncio.sleep(rng.uniform(0.5, 6.0))
             match rng.choice(("shard", "shard", "gateway", "helper", "full", "clock", "control")):
                 case "shard":
                     self.kill(shard_name(rng.randrange(self.shards)), "by chance")
@@ -563,7 +577,7 @@ class World:
 
     def time(self) -> float:
         """A sender's clock, to the millisecond; nobody sets it back."""
-        return math.floor((self.clock.elapsed + 1767225600.0) * 1000) / 1000
+        return math.floor((self.clock.elapsed + BEGINNING) * 1000) / 1000
 
     def gateway(self) -> Gateway | None:
         alive = [gateway for gateway in self.gateways if gateway is not None and gateway.is_open]
@@ -619,8 +633,6 @@ class World:
                 if series.firing_since is not None:
                     ends = rfc3339(now + RESOLVE_TIMEOUT_S) if number else ""
                     alerts.append(self._posted(series, series.firing_since, ends))
-                    started = series.firing_since
-                    series.labels, series.firing_since = series.labels, started
                 elif series.ended_at is not None and series.end_sends:
                     series.end_sends -= 1
                     alerts.append(self._posted(series, series.ended_at - 1.0, rfc3339(series.ended_at)))
@@ -690,7 +702,7 @@ class World:
         """Why a series may not expire now, "" when it may."""
         found = self.series[series]
         since = found.firing_since
-        if since is None or self.time() - since < RESOLVE_TIMEOUT_S:
+        if since is None or now - since < RESOLVE_TIMEOUT_S:
             return ""
         return f"{found.labels['instance']} expires by mistake: its sender says that it fires, for {now - since:.0f} s"
 
@@ -717,8 +729,6 @@ class World:
             self.fail(f"{self.series[identity].labels['instance']} has ended, and its shard says it fires")
 
     def _all_told(self, watcher: Watcher) -> None:
-        from uuid import UUID
-
         mirror = watcher.mirror
         for identity, incident in {**watcher.gone, **mirror.incidents}.items():
             name = str(UUID(bytes=identity))
@@ -763,9 +773,11 @@ def _small_world(world: World) -> Iterator[None]:
     """Waits that are long beside a run of two minutes become short; logs go to the story; garbage waits."""
     patched: list[tuple[Any, str, object]] = [
         (actors.shard, "gc", _NoCollector),
-        (actors.shard, "TICK_S", 1.0),
+        (actors.shard, "TICK_S", 1.5),
         (actors.shard, "SWEEP_S", 20.0),
+        (actors.delivery, "FILTER_CAPACITY", 1000),
         (models.shard, "CLOSE_RECHECK_S", 5.0),
+        (services.ingest.line, "RETRY_S", 0.5),
     ]
     before = [getattr(module, name) for module, name, _value in patched]
     logs = structlog.get_config()

@@ -1,4 +1,4 @@
-"""Alertmanager's POST /api/v2/alerts: a JSON array of alerts, as Prometheus sends it. Fields: FIELD.md 4.1.
+"""Alertmanager's POST /api/v2/alerts: a JSON array of alerts, as Prometheus sends it. Fields: docs/http-api.md.
 
 An unknown field is passed over, as Alertmanager does. One bad alert never costs its neighbours.
 """
@@ -33,7 +33,6 @@ class Posted(msgspec.Struct, gc=False):
 
 
 _all_decoder = msgspec.json.Decoder(list[Posted])
-_raws_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _one_decoder = msgspec.json.Decoder(Posted)
 
 
@@ -125,7 +124,7 @@ def _posted(array: bytes) -> list[Posted | Fault]:
     try:
         return [*_all_decoder.decode(array)]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        raws = _raws_decoder.decode(array)
+        raws = common.raw_elements(array)
     found: list[Posted | Fault] = []
     for raw in raws:
         try:

@@ -38,8 +38,8 @@ UNSET_TIME = "0001-01-01T00:00:00Z"
 REMEMBERED_MAX = 262_144
 #: End times remembered: one evaluation of a rule group gives all its alerts one.
 TIMES_MAX = 16_384
-#: The longest way to write a time that anybody uses is half of this.
-TIME_MAX_BYTES = 64
+#: The longest time that anybody writes is 40 characters; each may be an escape of six.
+TIME_MAX_BYTES = 256
 #: Characters of a sender's text that an error repeats.
 ECHO_MAX = 80
 #: Characters of a parser's words that an error repeats: some echo the sender's text.
@@ -148,6 +148,11 @@ _string_decoder = msgspec.json.Decoder(str)
 _pairs_decoder = msgspec.json.Decoder(dict[str, str])
 _raw_pairs_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _body_encoder = msgspec.msgpack.Encoder()
+_raws_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+#: An escape: a surrogate pair, one half of a pair (the group), or any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 _BYTE = re.compile(r"\(byte (\d+)\)")
 T = TypeVar("T")
 
@@ -223,6 +228,28 @@ def read_time(raw: bytes, field: str) -> float:
     if not 0.0 <= at <= TIME_MAX:
         raise Malformed(f"{field}: expected a time between 1970 and 2100, got {echo(raw)}")
     return at
+
+
+def raw_elements(array: bytes) -> list[msgspec.Raw]:
+    """The elements of a JSON array, not looked into. Raises what msgspec does for no JSON."""
+    try:
+        return _raws_decoder.decode(array)
+    except msgspec.DecodeError:
+        whole = without_halves(array)
+        if whole is None:
+            raise
+        return _raws_decoder.decode(whole)
+
+
+def without_halves(raw: bytes) -> bytes | None:
+    """`raw` with each half of a surrogate pair that stands alone (\\ud800) as the bytes UTF-8 forbids for it; None when
+    there is none. For msgspec such an escape is the end of all JSON around it; those bytes cost only their string."""
+    if b"\\ud" not in raw and b"\\uD" not in raw:
+        return None
+    whole = _ESCAPE.sub(
+        lambda found: found[0] if found[1] is None else chr(int(found[1], 16)).encode("utf-8", "surrogatepass"), raw
+    )
+    return None if whole == raw else whole
 
 
 def _read_datetime(raw: bytes) -> datetime:
@@ -302,11 +329,10 @@ def json_error(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8: {error.reason} (byte {error.start})"
+        return f"not UTF-8, or half of a surrogate pair: {error.reason} (byte {error.start})"
     words = str(error)
-    if words == "Input data was truncated":
-        return "the JSON ends early, or half of a surrogate pair (\\ud800 to \\udfff) stands alone"
-    return words if len(words) <= WORDS_MAX else words[:WORDS_MAX] + "..."
+    # Where it is stands at the end.
+    return words if len(words) <= WORDS_MAX else f"{words[: WORDS_MAX // 2]}...{words[-WORDS_MAX // 2 :]}"
 
 
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes, field: str, expected: str) -> T:

@@ -49,7 +49,6 @@ class Posted(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     status: Literal["firing", "resolved"] = "firing"
 
 
-_raws_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _one_decoder = msgspec.json.Decoder(Posted)
 
 
@@ -130,6 +129,9 @@ def _decode(raw: bytes | msgspec.Raw) -> Posted:
     try:
         return _one_decoder.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        whole = common.without_halves(raw) if isinstance(raw, bytes) else None
+        if whole is not None:
+            return _decode(whole)
         words = common.json_error(error)
         unknown = _UNKNOWN_FIELD.search(str(error))
         if unknown is not None:
@@ -157,7 +159,7 @@ def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
     array that is no JSON."""
     start = body.lstrip(_WHITE)[:1]
     if start == b"[":
-        yield from common.array_slices(body, _raws_decoder.decode)
+        yield from common.array_slices(body, common.raw_elements)
         return
     if body.count(b"\n") > LINES_MAX:
         raise TooLarge(f"over {LINES_MAX} lines in one request")
@@ -176,7 +178,7 @@ def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
 
 def _is_json(body: bytes) -> bool:
     try:
-        msgspec.json.decode(body, type=msgspec.Raw)
+        msgspec.json.decode(common.without_halves(body) or body, type=msgspec.Raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False
     return True

@@ -1,0 +1,97 @@
+"""A shard whose log is damaged in the middle stops, alone, and says where. The others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from services import bootstrap, launch
+from services.cli.exits import ExitCode
+from tests.cluster.instance import Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+DAMAGED, WELL = 1, 0
+APPENDS = 40
+
+
+def damage_a_frame(data: Path, index: int) -> int:
+    """Flip a byte of a frame that the next start has to replay, and that is not the last: the seq of its append."""
+    settings = bootstrap.load_settings(None, {"state.path": str(data)})
+    path = Path(bootstrap.data_dir(settings)) / f"shard-{index:04d}.db"
+    connection = apsw.Connection(str(path))
+    try:
+        snapshot = connection.execute("SELECT coalesce(max(seq), 0) FROM marks").get
+        last = connection.execute("SELECT max(first_seq) FROM appends").get
+        after = connection.execute(
+            "SELECT first_seq FROM appends WHERE first_seq > ? AND first_seq < ? ORDER BY first_seq", (snapshot, last)
+        ).fetchall()
+        assert len(after) >= 3, "too little was sent after the last snapshot"
+        (seq,) = after[len(after) // 2]
+        frames = bytearray(connection.execute("SELECT frames FROM appends WHERE first_seq = ?", (seq,)).get)
+        frames[len(frames) // 2] ^= 0x40
+        connection.execute("UPDATE appends SET frames = ? WHERE first_seq = ?", (bytes(frames), seq))
+        return int(seq)
+    finally:
+        connection.close()
+
+
+async def last_seq(data: Path, index: int) -> int:
+    settings = bootstrap.load_settings(None, {"state.path": str(data)})
+    log = bootstrap.open_log(settings, bootstrap.partition_names(settings)[1 + index])
+    try:
+        return await log.last_seq()
+    finally:
+        await log.close()
+
+
+@pytest.fixture
+def stopped(shared: Cluster, cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    """A copy of the session's data, with one shard's log damaged; the session's instance is down meanwhile."""
+    for number in range(APPENDS):
+        for shard in (DAMAGED, WELL):
+            service = cluster.service_of_shard(shard, "damage")
+            alert = {"labels": {"alertname": "BeforeDamage", "service": service, "number": str(number)}}
+            assert cluster.call("POST", "/v1/alerts", alert).status == 202
+    shared.down()
+    copy = Cluster(tmp_path / "data", shared.port, shared.settings, shared.partitions)
+    shutil.copytree(shared.data / "store", copy.data / "store")
+    yield copy
+    launch.stop(copy.data, progress=lambda _text: None)
+
+
+def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(stopped: Cluster) -> None:
+    seq = damage_a_frame(stopped.data, DAMAGED)
+    end = asyncio.run(last_seq(stopped.data, DAMAGED))
+
+    words = stopped.cli(
+        "up", "--data", str(stopped.data), "--port", str(stopped.port), "--timeout", "8", code=ExitCode.DEGRADED
+    )
+
+    ready = stopped.get("/health/ready")
+    print(words.splitlines()[-1] if words else "", ready)
+    assert isinstance(ready, dict)
+    assert ready["status"] == "degraded" and ready["degraded"] == [f"shard/{DAMAGED:04d}"]
+    assert f"partition shard/{DAMAGED:04d} is damaged at seq {seq}" in ready["reasons"][f"shard/{DAMAGED:04d}"]
+
+    # The other shard takes alerts, and what it had is there.
+    well = stopped.service_of_shard(WELL, "damage")
+    taken = stopped.call("POST", "/v1/alerts", {"labels": {"alertname": "BeforeDamage", "service": well, "number": "new"}})
+    assert taken.status == 202, taken.body
+    found = stopped.call("GET", f"/v1/incidents/{taken.json()['items'][0]['incident_id']}/alerts?limit=1000").json()  # type: ignore[index]
+    assert len(found["items"]) == APPENDS + 1  # type: ignore[index, call-overload]
+
+    # Alerts of the damaged one are refused for now, and nothing is appended behind the damage.
+    broken = stopped.service_of_shard(DAMAGED, "damage")
+    refused = stopped.call("POST", "/api/v2/alerts", [{"labels": {"alertname": "AfterDamage", "service": broken}}])
+    assert refused.status == 503 and refused.headers["retry-after"]
+    assert asyncio.run(last_seq(stopped.data, DAMAGED)) == end
+    # A list without it would be a lie.
+    listing = stopped.call("GET", "/v1/incidents")
+    assert listing.status == 503 and f"shard/{DAMAGED:04d}" in listing.body.decode()
+    assert f"shard/{DAMAGED:04d}" in stopped.cli("log", "verify", "--data", str(stopped.data), code=ExitCode.FAILED)

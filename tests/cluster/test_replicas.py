@@ -1,0 +1,134 @@
+"""Gateways join, leave and die under load, and a client that never sends anything twice gets an answer to all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.instance import ROOT, Cluster, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+#: What `llm-im up` does to a running instance, with another number of gateways.
+SCALE = """
+import sys
+from pathlib import Path
+from services import launch
+from services.bootstrap import load_settings
+instance = launch.running(Path(sys.argv[1]))
+launch.adopt(instance)
+from actors import cluster
+from services import serve_app
+cluster.connect(instance.ray_address)
+settings = load_settings(None, {"state.path": sys.argv[1], "server.gateways": int(sys.argv[2])})
+serve_app.deploy(settings, instance.http_port, progress=print)
+"""
+CLIENTS = 4
+PAUSE_S = 0.005
+
+
+def scale(cluster: Cluster, gateways: int) -> float:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SCALE, str(cluster.data), str(gateways)],
+        cwd=cluster.data.parent / "cwd", capture_output=True, text=True, timeout=90, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LLM_IM_STATE__PARTITIONS": str(cluster.partitions)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    until(f"{gateways} gateways", lambda: len(cluster.gateway_pids()) == gateways, 60.0)
+    return time.monotonic() - began
+
+
+class Clients:
+    """Threads that send one alert after the other, each once. `kept` share a connection as Prometheus does: one that
+    was closed between two requests may be opened anew, which is no second send; `fresh` use one a request."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.sent: Counter[str] = Counter()
+        self.lost: list[tuple[str, str]] = []
+        self.slowest_s = 0.0
+        self._stop = threading.Event()
+
+    def _work(self, number: int, kept: bool) -> None:
+        kind = "kept" if kept else "fresh"
+        connection = self._connect()
+        body = b'[{"labels": {"alertname": "Once", "service": "once-%d"}}]' % number
+        while not self._stop.is_set():
+            if not kept:
+                connection = self._connect()
+            began = time.monotonic()
+            try:
+                connection.request("POST", "/api/v2/alerts", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status != 200:
+                    self.lost.append((kind, str(answer.status)))
+            except (OSError, HTTPException) as error:
+                self.lost.append((kind, type(error).__name__))
+                connection.close()
+                connection = self._connect()
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.sent[kind] += 1
+            if not kept:
+                connection.close()
+            time.sleep(PAUSE_S)
+
+    def _connect(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.cluster.port, timeout=20)
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._work, args=(n, n % 2 == 0)) for n in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_no_request_is_lost_while_gateways_join_and_leave(cluster: Cluster, tmp_path: Path) -> None:
+    clients = Clients(cluster)
+
+    with clients.sending():
+        time.sleep(1.0)
+        joined_s = scale(cluster, 3)
+        time.sleep(1.0)
+        left_s = scale(cluster, 2)
+        time.sleep(1.0)
+
+    print(
+        f"{dict(clients.sent)} requests, slowest {clients.slowest_s:.2f} s, lost {Counter(clients.lost)}; "
+        f"joining took {joined_s:.1f} s, leaving {left_s:.1f} s"
+    )
+    assert [lost for lost in clients.lost if lost[0] == "fresh"] == []
+    # A connection that HAProxy closes in the moment of a request: Go and aiohttp open another and send again.
+    assert len(clients.lost) <= CLIENTS * 2
+
+
+def test_no_request_is_lost_when_a_gateway_is_killed(cluster: Cluster) -> None:
+    clients = Clients(cluster)
+
+    with clients.sending():
+        time.sleep(1.0)
+        for _ in range(2):
+            cluster.kill(cluster.gateway_pids()[0])
+            cluster.settled()
+            time.sleep(1.0)
+
+    print(f"{dict(clients.sent)} requests, slowest {clients.slowest_s:.2f} s, lost {Counter(clients.lost)}")
+    assert [lost for lost in clients.lost if lost[0] == "fresh"] == []
+    assert len(clients.lost) <= CLIENTS * 2
