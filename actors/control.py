@@ -12,7 +12,7 @@ import structlog
 
 from actors.host import Host
 from models.control import ControlState
-from models.errors import Broken, Fenced, NotOwner, Unavailable
+from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
 from models.frames import decode_frame, encode_frame
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
@@ -79,6 +79,10 @@ class ControlActor:
                 while True:
                     await asyncio.sleep(LEASE_S / 3)
                     await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
+            except Damaged as error:
+                # Starting again would find the same damage. Gateways go on with the map they read.
+                log.error("control log damaged: its writer stops", actor=self.host.name, why=str(error), seq=error.seq)
+                return
             except (Fenced, Broken) as error:
                 log.error("control partition stops", actor=self.host.name, why=str(error))
                 self.host.fatal(str(error))

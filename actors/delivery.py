@@ -1,8 +1,7 @@
 """Which deliveries a shard has accepted already: a Bloom filter in front of the ids on disk. Used by actors/shard.py.
 
 Most ids are new, and "surely new" must not cost a disk read: the filter answers that. Only an id the filter
-knows is looked up. Two filters rotate, each good for one window, so that an id is known for at least one and
-at most two windows.
+knows is looked up. Filters rotate by age and when they are full; each is dropped a window after it was followed.
 
 Only deliveries with an id (Idempotency-Key ...) come here. A filter costs 4-5 us an id, a set 0.03 us, so ids of
 the group under way are in a dict.
@@ -10,9 +9,13 @@ the group under way are in a dict.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+import structlog
+
+from models.errors import Unavailable
 from models.events import CallAnswered, Event
 from models.messages import AlertsArrived, Message
 from models.ports import DeliveryIds
@@ -21,8 +24,11 @@ from models.ports import DeliveryIds
 FILTER_CAPACITY = 1_000_000
 #: Chance that a new id costs a look-up after all; benchmarks/bloom.py measures it.
 FALSE_POSITIVE_RATE = 0.001
-#: Ids read at once when the filter is made anew is the store's page; answers kept in memory while not yet on disk.
 _Entry = tuple[str, float, bytes]
+#: Ids put into a filter before others get a turn: 1 ms.
+LOAD_SLICE = 200
+
+log = structlog.get_logger()
 
 
 class Filter(Protocol):
@@ -49,9 +55,9 @@ class DeliveryWindow:
         self.window_s = window_s
         self.lookups = 0
         self.false_positives = 0
-        self._young: Filter | None = None
-        self._old: Filter | None = None
-        self._rotated_at = 0.0
+        self._filters: list[tuple[float, Filter]] = []
+        self._complete = True
+        self._loading: asyncio.Task[None] | None = None
         self._known: dict[str, bytes] = {}
         self._unwritten: dict[str, bytes] = {}
         self._replayed: list[_Entry] = []
@@ -97,9 +103,8 @@ class DeliveryWindow:
     async def add(self, entries: Sequence[_Entry]) -> None:
         """The group is durable: remember its deliveries. Raises Unavailable."""
         await self.store.add(entries)
-        young = self._filter(entries[-1][1])
-        for identity, _at, _answer in entries:
-            young.add(identity, skip_check=True)
+        for identity, at, _answer in entries:
+            self._filter(at).add(identity, skip_check=True)
         self._unwritten.clear()
 
     def replayed(self, event: Event, at: float) -> None:
@@ -108,33 +113,52 @@ class DeliveryWindow:
             self._replayed.append((event.delivery_id, at, event.reply))
 
     async def recovered(self, now: float) -> None:
-        """Replay is over: write what it met, and make the filter from what the store has of the window."""
+        """Replay is over: write what it met. The filters are made anew behind the shard's back: until they are, every
+        id counts as maybe known and is looked up. Raises Unavailable."""
         replayed, self._replayed = self._replayed, []
         self._unwritten.clear()
-        self._young = self._old = None
+        self._filters = []
+        self._complete = False
         if replayed:
             await self.store.add(replayed)
-        async for page in self.store.recent(now - self.window_s):
-            young = self._filter(now)
-            for identity in page:
-                young.add(identity, skip_check=True)
+        self._end_loading()
+        self._loading = asyncio.get_running_loop().create_task(self._load(now))
 
     async def sweep(self, now: float) -> None:
         """Forget deliveries older than the window. Raises Unavailable."""
         await self.store.drop_before(now - self.window_s)
 
     async def close(self) -> None:
+        self._end_loading()
         await self.store.close()
 
+    async def _load(self, now: float) -> None:
+        try:
+            async for page in self.store.recent(now - self.window_s):
+                for start in range(0, len(page), LOAD_SLICE):
+                    young = self._filter(now)
+                    for identity in page[start : start + LOAD_SLICE]:
+                        young.add(identity, skip_check=True)
+                    await asyncio.sleep(0)
+        except Unavailable as error:
+            # Every id goes on being looked up: slower, and right.
+            log.warning("delivery filters not made", why=str(error))
+            return
+        self._complete = True
+
+    def _end_loading(self) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+            self._loading = None
+
     def _maybe_known(self, identity: str) -> bool:
-        return (self._young is not None and identity in self._young) or (
-            self._old is not None and identity in self._old
-        )
+        return not self._complete or any(identity in each for _born, each in self._filters)
 
     def _filter(self, now: float) -> Filter:
-        young = self._young
-        if young is None or now - self._rotated_at > self.window_s or len(young) >= FILTER_CAPACITY:
-            self._old = self._young
-            self._young = young = new_filter()
-            self._rotated_at = now
-        return young
+        """The filter that takes new ids. Rotated by age and when full; one is dropped when the filter after it is
+        older than a window, so that no id of the window is ever forgotten."""
+        while len(self._filters) > 1 and now - self._filters[1][0] > self.window_s:
+            del self._filters[0]
+        if not self._filters or now - self._filters[-1][0] > self.window_s or len(self._filters[-1][1]) >= FILTER_CAPACITY:
+            self._filters.append((now, new_filter()))
+        return self._filters[-1][1]

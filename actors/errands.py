@@ -197,6 +197,7 @@ class Errands:
                 )
             )
         await self._archive.put(entries)
+        self._meter.count("llm_im_archived_total", len(entries))
         return Archived([entry.incident_id for entry in entries])
 
 

@@ -545,7 +545,7 @@ class IncidentShard:
                 deaf_since = self.clock.now() - silent_s
                 self.log.warning("deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1))
             elif deaf_since and not deaf:
-                self.meter.count("llm_im_deaf_seconds_total", self.clock.now() - deaf_since)
+                self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - deaf_since))
                 self._tell_self(Heard(deaf_since, "no gateway called"))
                 deaf_since = 0.0
             if not self._tick_waits:

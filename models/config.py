@@ -38,13 +38,13 @@ class Server(_Section):
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=1, le=65535)
     grpc_port: int = Field(9000, ge=1, le=65535, description="Reserved for the gRPC door; nothing listens there yet.")
-    gateways: int = Field(2, ge=1, le=64, description="Serve replicas. Two or more: killing one leaves no gap.")
+    gateways: int = Field(2, ge=1, le=40, description="Serve replicas. Two or more: killing one leaves no gap.")
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="A larger request body is answered 413.")
     body_timeout: Duration = Field(30.0, description="A sender that takes longer to send its body is answered 408.")
     max_inflight_alerts: int = Field(
         200_000, ge=1, description="Alerts one gateway holds for its shards; past it senders get 503 and Retry-After."
     )
-    hold: Duration = Field(5.0, description="How long a request waits for a shard that is restarting.")
+    hold: Duration = Field(5.0, le=60, description="How long a request waits for a shard that is restarting.")
 
 
 class State(_Section):
@@ -129,7 +129,7 @@ class Webhook(_Section):
     """The first response: Alertmanager's webhook v4 body, sent by POST."""
 
     url: SecretStr | None = None
-    timeout: Duration = 10.0
+    timeout: Duration = Field(10.0, le=60)
     max_alerts: int = Field(100, ge=1, le=10_000, description="Alerts shown in one body; truncatedAlerts counts the rest.")
     external_url: str = ""
 

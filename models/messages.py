@@ -132,10 +132,12 @@ class AlertsReply(Wire, frozen=True):
     """The receipt of AlertsArrived, sent once it is durable. One byte an alert, or one byte if all are alike.
 
     `incident_ids` is parallel to the alerts when asked for (b"" where an alert belongs to none), else empty.
+    `content` is a digest of what a delivery with an id held, so that the id is not taken for another body.
     """
 
     decisions: bytes
     incident_ids: list[bytes] = []
+    content: bytes = b""
 
     def decision(self, index: int) -> Decision:
         return Decision(self.decisions[index if len(self.decisions) > 1 else 0])

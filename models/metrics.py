@@ -30,7 +30,7 @@ _SIZES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
 #: Every metric there is, for /metrics and the docs. tests/api/test_health.py finds names in the code that are
 #: missing here; a Meter takes them all the same, because a typing error in a rare path must not stop a shard.
 METRICS: dict[str, Metric] = {
-    "llm_im_alerts_received_total": Metric("counter", "Alerts read from senders, by door."),
+    "llm_im_alerts_received_total": Metric("counter", "Alerts told to a shard, by door; one asked for again with its body counts twice."),
     "llm_im_alerts_refused_total": Metric("counter", "Alerts refused as unreadable, by door."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
@@ -43,16 +43,16 @@ METRICS: dict[str, Metric] = {
     "llm_im_shard_ready": Metric("gauge", "1 when the shard answers, 0 while it recovers."),
     "llm_im_classify_failed_total": Metric("counter", "Questions to a classifier that it could not judge."),
     "llm_im_dead_letters_lost_total": Metric("counter", "Dead letters for which there was no room, by door."),
-    "llm_im_ingest_batch_size": Metric("histogram", "Alerts in one call to a shard.", _SIZES),
+    "llm_im_ingest_batch_size": Metric("histogram", "Alerts made durable by one append.", _SIZES),
     "llm_im_ingest_seconds": Metric("histogram", "From a request's arrival to its durable answer.", _SECONDS),
-    "incident_processing_queue_depth": Metric("gauge", "Messages that wait in front of an actor."),
+    "incident_processing_queue_depth": Metric("gauge", "Alerts (shards) or calls (others) that wait."),
     "llm_im_inflight_alerts": Metric("gauge", "Alerts a gateway holds for its shards."),
     "llm_im_append_seconds": Metric("histogram", "Time of one append to the log.", _SECONDS),
     "llm_im_append_frames": Metric("histogram", "Frames in one append: how well group commit works.", _SIZES),
     "llm_im_log_bytes_total": Metric("counter", "Bytes appended to the log."),
     "llm_im_dedup_ratio": Metric("gauge", "Share of decided alerts that were repeats or duplicates, 0 to 1."),
     "llm_im_open_incidents": Metric("gauge", "Incidents neither resolved nor closed."),
-    "llm_im_open_series": Metric("gauge", "Series of open incidents."),
+    "llm_im_open_series": Metric("gauge", "Series that fire."),
     "llm_im_snapshots_total": Metric("counter", "Snapshots completed."),
     "llm_im_snapshot_seconds": Metric("gauge", "How long the last snapshot took."),
     "llm_im_recovery_seconds": Metric("gauge", "How long the last start took, from open to ready."),

@@ -180,7 +180,9 @@ class SeriesTable:
         key = self.keys[number]
         if self.by_series.get(key[:SERIES_ID_BYTES]) == number:
             del self.by_series[key[:SERIES_ID_BYTES]]
-        self.firing.pop(key, None)
+        if self.firing.get(key) == number:
+            # A newer life may fire with the very same key.
+            del self.firing[key]
         self.keys[number] = b""
         self.bodies[number] = b""
         self.incidents[number] = None

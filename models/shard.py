@@ -18,7 +18,7 @@ from typing import cast
 
 import msgspec
 
-from models.alert import Content, service_of
+from models.alert import Content, content_digest, service_of
 from models.checkpoint import Checkpoint, Part, parse_key
 from models.effects import Act, Archive, Classify, Effect
 from models.errors import Broken
@@ -77,7 +77,8 @@ from models.series import BLOCK_SHIFT, FIRING, SeriesTable
 from models.sharding import slot_of
 from models.views import alert_view
 
-#: The layout of snapshot records; a snapshot of another version is not loaded, its log is replayed instead.
+#: The layout of snapshot records. The log behind a snapshot is truncated, so a program with a new version must also
+#: read the one before (an upcast in load()); one that can't refuses to open rather than lose what was dropped.
 SNAPSHOT_VERSION = 1
 #: A gateway gives a call up after `hold` (5 s) and never sends its id again; this is 24 times that.
 CALL_WINDOW_S = 120.0
@@ -254,9 +255,12 @@ class Shard:
         answered = self.calls.get(message.call_id)
         if answered is not None:
             return _reply_decoder.decode(answered)
+        content = b"" if message.delivery_id is None else content_digest(*message.keys)
         if message.delivered_before is not None:
-            self.decided[Decision.DUPLICATE] += len(message.keys)
             before = _reply_decoder.decode(message.delivered_before)
+            if before.content != content:
+                return Failed("Refused", "this delivery id was accepted before with other alerts")
+            self.decided[Decision.DUPLICATE] += len(message.keys)
             return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
         keys, ends = message.keys, message.ends
         if not len(keys) == len(ends) == len(message.bodies):
@@ -278,8 +282,9 @@ class Shard:
             reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
             if alike and decisions and decisions[0] == Decision.BODY_WANTED:
                 return reply
-        if message.want_ids:
-            reply = AlertsReply(reply.decisions, [self._incident_of(key) for key in keys])
+        if message.want_ids or content:
+            ids = [self._incident_of(key) for key in keys] if message.want_ids else []
+            reply = AlertsReply(reply.decisions, ids, content)
         self._do(CallAnswered(message.call_id, encode(reply), message.delivery_id), now)
         return reply
 
@@ -644,7 +649,8 @@ class Shard:
                 self._apply_series_opened(event, now)
             case SeriesChanged():
                 self._touch_series(event.number)
-                starts = self._starts_of(event.body)
+                # As in Alertmanager, a life that goes on began when it first said so.
+                starts = min(self.series.starts[event.number], self._starts_of(event.body))
                 self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
                 self.series.note(event.number, Decision.CHANGED, now)
             case SeriesResolved():
@@ -711,6 +717,9 @@ class Shard:
 
     def _apply_call(self, event: CallAnswered, now: float) -> None:
         bucket = int(now / CALL_BUCKET_S)
+        if bucket not in self._call_buckets:
+            # Here, not only with each Tick: replay meets none, and would keep the calls of the whole log.
+            self._forget_calls(now)
         self.checkpoint.touch(Part.CALLS, bucket)
         self.calls[event.call_id] = event.reply
         self._call_buckets.setdefault(bucket, []).append(event.call_id)

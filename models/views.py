@@ -67,7 +67,7 @@ def alert_view(series: SeriesTable, number: int) -> AlertView:
         content.annotations,
         content.generator_url,
         content.source,
-        content.starts_at,
+        series.starts[number],
         0.0 if math.isinf(ends) else ends,
         seen,
         series.status[number] == FIRING,

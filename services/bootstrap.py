@@ -21,6 +21,8 @@ from models.shard import ShardSettings
 from models.sharding import partition_name
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from models.config import Settings
     from models.ports import Archive, DeadLetters, EventLog
 
@@ -28,7 +30,7 @@ CONTROL = "control"
 CONFIG_FILE = "llm-im.toml"
 ENVIRONMENT_PREFIX = "LLM_IM_"
 #: LLM_IM_* names that are not settings: the command line's and the launcher's own.
-NOT_SETTINGS = frozenset({"LLM_IM_URL", "LLM_IM_INSTANCE", "LLM_IM_CONFIG", "LLM_IM_PRIVATE_DIR"})
+NOT_SETTINGS = frozenset({"LLM_IM_URL", "LLM_IM_INSTANCE", "LLM_IM_PRIVATE_DIR"})
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -61,7 +63,7 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, object] | No
     sources: dict[str, str] = {}
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
-            keys = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+            keys = _spelled(Settings, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"))
             _put(values, keys, _from_environment(name, value), name)
             sources[".".join(keys)] = name
     for key, override in (overrides or {}).items():
@@ -74,6 +76,25 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, object] | No
             key = ".".join(str(part) for part in found["loc"])
             problems.append(f"{sources.get(key, origin)}: {key}: {found['msg']}")
         raise Malformed("; ".join(problems)) from None
+
+
+def _spelled(section: type[BaseModel], keys: list[str]) -> list[str]:
+    """The keys as the settings spell them: an environment name has no case (NOTIFY__WAIT__P0)."""
+    found: list[str] = []
+    for key in keys:
+        names = {name.lower(): name for name in section.model_fields}
+        found.append(names.get(key, key))
+        inner = section.model_fields[found[-1]].annotation if key in names else None
+        if not isinstance(inner, type) or not issubclass(inner, _base_model()):
+            return [*found, *keys[len(found) :]]
+        section = inner
+    return found
+
+
+def _base_model() -> type[BaseModel]:
+    from pydantic import BaseModel
+
+    return BaseModel
 
 
 def _from_environment(name: str, value: str) -> object:
@@ -214,7 +235,11 @@ def open_dead_letters(settings: Settings) -> DeadLetters:
 
     bounds = settings.dead_letters
     return SqliteDeadLetters(
-        data_dir(settings), max_bytes=bounds.max_bytes, max_age_s=bounds.max_age, clock=SystemClock()
+        data_dir(settings),
+        max_bytes=bounds.max_bytes,
+        max_age_s=bounds.max_age,
+        clock=SystemClock(),
+        max_payload_bytes=bounds.max_payload_bytes,
     )
 
 

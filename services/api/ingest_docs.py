@@ -5,7 +5,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ingest.formats.common import ANNOTATION_VALUE_MAX_BYTES, LABEL_VALUE_MAX_BYTES, LABELS_MAX
+from services.ingest.formats.common import (
+    ANNOTATION_VALUE_MAX_BYTES,
+    LABEL_VALUE_MAX_BYTES,
+    LABELS_MAX,
+    UNSET_TIME,
+)
 from services.ingest.http import ALERTMANAGER_PATH, FAULTS_TOLD_MAX, IDEMPOTENCY_KEY_MAX_BYTES, V1_PATH
 
 Json = dict[str, object]
@@ -29,7 +34,12 @@ _KEY: Json = {
     "in": "header",
     "description": "Names this delivery. Sent again within dedup_window it is answered with the same incidents and "
     "makes no event.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX_BYTES, "pattern": "^[!-~]+$"},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": IDEMPOTENCY_KEY_MAX_BYTES,
+        "pattern": "^[!-~]+$",
+    },
 }
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 
@@ -83,7 +93,9 @@ def _v1() -> Json:
         },
         "responses": {
             "202": _received("All are stored."),
-            "207": _received("Some are stored; each item says. With Retry-After, those with status 503 may be sent again."),
+            "207": _received(
+                "Some are stored; each item says. With Retry-After, those with status 503 may be sent again."
+            ),
             "400": {
                 "description": "None could be read: each item says why, or one problem when the body is no alerts at all.",
                 "content": {
@@ -121,7 +133,11 @@ def _alertmanager() -> Json:
                     "schema": {"type": "array", "items": {"$ref": "#/components/schemas/AlertmanagerAlert"}},
                     "example": [
                         {
-                            "labels": {"alertname": "ModelDown", "service": "llm-api", "severity": "critical"},
+                            "labels": {
+                                "alertname": "ModelDown",
+                                "service": "llm-api",
+                                "severity": "critical",
+                            },
                             "annotations": {"summary": "no answer for a minute"},
                             "startsAt": "2026-01-31T12:00:00Z",
                             "generatorURL": "http://prometheus:9090/graph?g0.expr=up",
@@ -183,10 +199,16 @@ def _pairs(words: str, value_max: int, **more: object) -> Json:
 
 
 def _time(words: str) -> Json:
-    return {"type": ["string", "null"], "description": f"{words} {_TIME}", "examples": ["2026-01-31T12:00:00Z"]}
+    given: Json = {"type": "string", "format": "date-time"}
+    unset: Json = {"enum": [None, "", UNSET_TIME]}
+    return {"anyOf": [given, unset], "description": f"{words} {_TIME}", "examples": ["2026-01-31T12:00:00Z"]}
 
 
-_LABELS = _pairs("What makes it this alert. Empty values count as absent; one must be left.", LABEL_VALUE_MAX_BYTES, minProperties=1)
+_LABELS = _pairs(
+    "What makes it this alert. Empty values count as absent; one must be left.",
+    LABEL_VALUE_MAX_BYTES,
+    minProperties=1,
+)
 _ANNOTATIONS = _pairs("What people should know of it.", ANNOTATION_VALUE_MAX_BYTES)
 _STARTS = _time("Since when; not set: since it arrives.")
 _ENDS = _time("Until when; in the past: it is resolved.")
@@ -254,7 +276,10 @@ _SCHEMAS: dict[str, Json] = {
         "properties": {
             "index": {"type": "integer", "minimum": 0},
             "status": {"enum": [202, 400, 503]},
-            "decision": {"type": "string", "description": "opened, joined, repeated, resolved, duplicate ..."},
+            "decision": {
+                "type": "string",
+                "description": "opened, joined, repeated, resolved, duplicate ...",
+            },
             "reason": {"type": "string", "description": "The decision in words."},
             "incident_id": {"type": ["string", "null"], "format": "uuid"},
             "error": {"type": "string", "description": "Why it was not stored; names the field."},

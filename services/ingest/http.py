@@ -7,6 +7,7 @@ other request goes on to the FastAPI application (services/api/app.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
@@ -15,7 +16,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from models.errors import Busy, IncidentManagerError, Malformed, TooLarge
+from models.errors import Busy, IncidentManagerError, Malformed, NotOwner, Refused, TooLarge
 from models.messages import REASONS
 from models.metrics import Meter
 from models.ports import Clock
@@ -32,7 +33,7 @@ from services.ingest.body import (
     unpacked,
 )
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.formats.common import PIECE_BYTES, Fault, Reading
+from services.ingest.formats.common import Fault, Reading
 from services.ingest.submit import Receipt, Submitter
 
 log = structlog.get_logger()
@@ -48,6 +49,11 @@ BODIES_MAX = 16
 IDEMPOTENCY_KEY_MAX_BYTES = 255
 #: Faults told in one answer; a thousand alike help nobody.
 FAULTS_TOLD_MAX = 100
+#: A larger body is read in steps. Below it 64 alerts of Prometheus are read at once in 0.1 ms, and what a sender
+#: makes up for the purpose in 80 ms.
+AT_ONCE_BYTES = 64 * 1024
+#: Bodies larger than this are read one at a time: the steps of many at once would add up.
+ALONE_BYTES = 1024 * 1024
 #: Items of an answer made before other requests get a turn: about a millisecond.
 ITEMS_SLICE = 500
 #: W3C traceparent: version, trace id, parent id, flags.
@@ -96,8 +102,7 @@ class HttpDoors:
         self._body_timeout_s = body_timeout_s
         self._requests = 0
         self._room = Room(BODIES_MAX * max_body_bytes)
-        # One large body at a time is read in steps; many at once would add their steps up.
-        self._large = asyncio.Lock()
+        self._alone = asyncio.Lock()
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of these doors."""
@@ -140,7 +145,7 @@ class HttpDoors:
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
             body = await unpacked(body, headers, self._max_body_bytes, hold)
             now = self._clock.now()
-            reading = reader.read(body, now) if len(body) <= PIECE_BYTES else await self._in_steps(reader, body, now)
+            reading = reader.read(body, now) if len(body) <= AT_ONCE_BYTES else await self._in_steps(reader, body, now)
         except TooSlow:
             words = f"the body took over {self._body_timeout_s:g} s"
             return self._refuse(shape, reader, Refusal(408, "Too slow", words, closes=True))
@@ -169,7 +174,7 @@ class HttpDoors:
 
     async def _in_steps(self, reader: Reader, body: bytes, now: float) -> Reading:
         """reader.read() of a large body, with a turn for the others after each step."""
-        async with self._large:
+        async with self._alone if len(body) > ALONE_BYTES else contextlib.nullcontext():
             steps = reader.steps(body, now)
             while True:
                 try:
@@ -220,7 +225,7 @@ class _AlertmanagerAnswer:
     async def done(self, reading: Reading, receipt: Receipt) -> Answer:
         if (error := receipt.error) is not None:
             # Prometheus drops what is refused with 4xx and does not retry; 503 is the truth: sending again is safe.
-            return Answer(503, b"application/json", _json.encode(str(error)), _retry_after(_patience_s(error)))
+            return Answer(_status_of(error), b"application/json", _json.encode(str(error)), _retry_after(error))
         if reading.faults:
             # Alertmanager's own words for one alert; it never says which of several it means.
             alone = reading.count == 1
@@ -259,7 +264,8 @@ class _V1Answer:
                     continue
                 decision = receipt.decisions[column]
                 if decision is None:
-                    items.append({"index": place, "status": 503, "error": str(receipt.errors[column])})
+                    failed = receipt.errors[column]
+                    items.append({"index": place, "status": _status_of(failed), "error": str(failed)})
                     continue
                 stored += 1
                 identity = receipt.incident_ids[column]
@@ -278,15 +284,14 @@ class _V1Answer:
         elif stored:
             status = 207
         else:
-            status = 503 if receipt.errors else 400
+            status = max(map(_status_of, receipt.errors.values()), default=400)
         body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
             stored,
             len(reading.faults),
             len(receipt.errors),
             b",".join(encoded),
         )
-        error = receipt.error
-        return Answer(status, b"application/json", body, () if error is None else _retry_after(_patience_s(error)))
+        return Answer(status, b"application/json", body, _retry_after(receipt.error))
 
 
 _alertmanager_answer: AnswerShape = _AlertmanagerAnswer()
@@ -318,14 +323,21 @@ def _problem(refusal: Refusal, instance: str) -> Answer:
 def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
     # A sender that was too slow is still sending: what comes now belongs to no request.
     closing = [(b"connection", b"close")] if refusal.closes else []
-    return [*_retry_after(refusal.retry_after_s), *closing]
+    return [*_patience(refusal.retry_after_s), *closing]
 
 
-def _patience_s(error: IncidentManagerError) -> float:
-    return error.retry_after_s if isinstance(error, Busy) else 1.0
+def _status_of(error: IncidentManagerError) -> int:
+    """422 for what sending again can't mend (an idempotency key used for another body), else 503."""
+    return 422 if isinstance(error, Refused) and not isinstance(error, Busy | NotOwner) else 503
 
 
-def _retry_after(seconds: float) -> Sequence[tuple[bytes, bytes]]:
+def _retry_after(error: IncidentManagerError | None) -> Sequence[tuple[bytes, bytes]]:
+    if error is None or _status_of(error) != 503:
+        return ()
+    return _patience(error.retry_after_s if isinstance(error, Busy) else 1.0)
+
+
+def _patience(seconds: float) -> Sequence[tuple[bytes, bytes]]:
     return [(b"retry-after", str(max(1, round(seconds))).encode())] if seconds else ()
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from actors.host import rebuild
 from models.errors import Busy, IncidentManagerError, NotOwner, Refused, Unavailable
 from models.messages import Failed, Reply, decode_reply
 from models.ports import Clock, Peers
@@ -76,7 +77,7 @@ class ShardLine:
         finally:
             self.alerts -= alerts
         if isinstance(reply, Failed):
-            raise Unavailable(f"{self.owner}: {reply.kind}: {reply.detail}")
+            raise rebuild(reply.kind, reply.detail)
         return reply
 
     async def ask(self, query: bytes, timeout_s: float) -> bytes:

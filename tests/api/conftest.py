@@ -54,7 +54,9 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     program = shutil.which(ALERTMANAGER)
     if program is None:
         if os.environ.get("CI"):
-            pytest.fail(f"{ALERTMANAGER} is not installed, and CI must have it: apt-get install {ALERTMANAGER}")
+            pytest.fail(
+                f"{ALERTMANAGER} is not installed, and CI must have it: apt-get install {ALERTMANAGER}"
+            )
         pytest.skip(f"{ALERTMANAGER} is not installed: apt-get install {ALERTMANAGER}")
     folder = tmp_path_factory.mktemp("alertmanager")
     config = folder / "alertmanager.yml"

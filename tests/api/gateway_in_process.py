@@ -88,7 +88,9 @@ class MemoryStores:
 
     def dead_letters(self, settings: Settings, clock: Clock) -> DeadLetters:
         bounds = settings.dead_letters
-        return MemoryDeadLetters(self.store, max_bytes=bounds.max_bytes, max_age_s=bounds.max_age, clock=clock)
+        return MemoryDeadLetters(
+            self.store, max_bytes=bounds.max_bytes, max_age_s=bounds.max_age, clock=clock
+        )
 
 
 class SqliteStores:
@@ -165,9 +167,11 @@ class System:
     ) -> Reply:
         """POST `alerts`: bytes as they are, anything else as JSON."""
         body = alerts if isinstance(alerts, bytes) else json.dumps(alerts).encode()
-        more = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()] if isinstance(
-            headers, Mapping
-        ) else list(headers)
+        more = (
+            [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+            if isinstance(headers, Mapping)
+            else list(headers)
+        )
         if content_type is not None:
             more.append((b"content-type", content_type.encode()))
         return await self.request("POST", path, [body], more)
@@ -278,7 +282,10 @@ class System:
         """uvicorn in front, in this loop. Its port."""
         server = uvicorn.Server(
             uvicorn.Config(
-                _with_lifespan(self.gateway.app), log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+                _with_lifespan(self.gateway.app),
+                log_level="critical",
+                lifespan="off",
+                timeout_graceful_shutdown=1,
             )
         )
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

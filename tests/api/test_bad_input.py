@@ -21,7 +21,10 @@ V2, V1 = "/api/v2/alerts", "/v1/alerts"
 MiB = 1024 * 1024
 SHARED = pytest.mark.asyncio(loop_scope="module")
 MANY = settings(
-    max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -60,22 +63,30 @@ BAD_ALERTS = {
     "the other half": Bad('{"labels":{"a":"x\\udc00y"}}', "labels.a"),
     "annotations that are a list": Bad('{"labels":{"a":"b"},"annotations":[]}', "annotations"),
     "an annotation that is a number": Bad('{"labels":{"a":"b"},"annotations":{"c":2}}', "annotations.c"),
-    "an annotation of 100 KB": Bad(json.dumps({"labels": {"a": "b"}, "annotations": {"c": "x" * 100_000}}), "annotations.c"),
+    "an annotation of 100 KB": Bad(
+        json.dumps({"labels": {"a": "b"}, "annotations": {"c": "x" * 100_000}}), "annotations.c"
+    ),
     "a start of 1960": Bad('{"labels":{"a":"b"},"startsAt":"1960-01-01T00:00:00Z"}', "startsAt"),
     "a start of 2150": Bad('{"labels":{"a":"b"},"startsAt":"2150-01-01T00:00:00Z"}', "startsAt"),
     "an end of 1960": Bad('{"labels":{"a":"b"},"endsAt":"1960-01-01T00:00:00Z"}', "endsAt"),
     "an end of the year 9999": Bad('{"labels":{"a":"b"},"endsAt":"9999-12-31T23:59:59-23:59"}', "endsAt"),
-    "the zero time of another zone": Bad('{"labels":{"a":"b"},"endsAt":"0001-01-01T00:00:00+14:00"}', "endsAt"),
+    "the zero time of another zone": Bad(
+        '{"labels":{"a":"b"},"endsAt":"0001-01-01T00:00:00+14:00"}', "endsAt"
+    ),
     "a time that is a number": Bad('{"labels":{"a":"b"},"startsAt":1767323045}', "startsAt"),
     "a time that is a word": Bad('{"labels":{"a":"b"},"startsAt":"yesterday"}', "startsAt"),
     "a time that is a list": Bad('{"labels":{"a":"b"},"endsAt":[]}', "endsAt"),
-    "a time of 100 KB": Bad('{"labels":{"a":"b"},"startsAt":"2026-01-01T00:00:00.' + "0" * 100_000 + 'Z"}', "startsAt"),
+    "a time of 100 KB": Bad(
+        '{"labels":{"a":"b"},"startsAt":"2026-01-01T00:00:00.' + "0" * 100_000 + 'Z"}', "startsAt"
+    ),
     "30 February": Bad('{"labels":{"a":"b"},"startsAt":"2026-02-30T00:00:00Z"}', "startsAt"),
     "an end before its start": Bad(
         '{"labels":{"a":"b"},"startsAt":"2026-01-02T00:00:00Z","endsAt":"2026-01-01T00:00:00Z"}', "start"
     ),
     "a generator that is a number": Bad('{"labels":{"a":"b"},"generatorURL":5}', "generator"),
-    "a generator of 10 KB": Bad(json.dumps({"labels": {"a": "b"}, "generatorURL": "x" * 10_000}), "generator"),
+    "a generator of 10 KB": Bad(
+        json.dumps({"labels": {"a": "b"}, "generatorURL": "x" * 10_000}), "generator"
+    ),
     "a number": Bad("1", "object"),
     "a string": Bad('"alert"', "object"),
     "null": Bad("null", "object"),
@@ -130,7 +141,9 @@ async def still_serves(ours: System) -> None:
 
 def between(raw: str, first: str, last: str) -> bytes:
     """The bad alert between two good ones, for different shards. startsAt and the like are /v1's spelling too."""
-    return f"[{json.dumps(alert(first))},{raw},{json.dumps(alert(last, 'db'))}]".encode("utf-8", "surrogatepass")
+    return f"[{json.dumps(alert(first))},{raw},{json.dumps(alert(last, 'db'))}]".encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 @SHARED
@@ -182,7 +195,7 @@ async def test_a_body_that_is_no_alerts_is_refused_with_words(shared: System, do
         {"alertname": "🔥" * 4000, "service": "日本語"},
         {"alertname": "a\x7f\u0085\u2028\u2029\ufeff\uffff", "service": "../../etc/passwd"},
         {"alertname": "'; DROP TABLE log; --", "service": "{{7*7}}${jndi:x}%s%n<script>"},
-        {"alertname": "\n\r\t\\\"", "service": "\x1b[31m"},
+        {"alertname": '\n\r\t\\"', "service": "\x1b[31m"},
         {"service": "", "alertname": "OnlyName"},
         {f"l{number}": "x" for number in range(256)},
     ],
@@ -238,7 +251,12 @@ async def test_a_large_body_holds_up_no_neighbour(ours: System, door: str) -> No
     batch = json.dumps(
         [
             {
-                "labels": {"alertname": "Large", "service": "api", "pod": f"pod-{number}", "zone": "eu-west-1a"},
+                "labels": {
+                    "alertname": "Large",
+                    "service": "api",
+                    "pod": f"pod-{number}",
+                    "zone": "eu-west-1a",
+                },
                 "annotations": {"summary": "x" * 300},
             }
             for number in range(16 * MiB // 430)
@@ -329,10 +347,20 @@ async def test_a_bomb_is_413_and_does_not_go_off(kind: str) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-async def test_packed_data_that_ends_early_or_is_none_is_refused_and_kept(ours: System, encoding: str) -> None:
+async def test_packed_data_that_ends_early_or_is_none_is_refused_and_kept(
+    ours: System, encoding: str
+) -> None:
     lines = b"\n".join(json.dumps(alert(f"A{number}")).encode() for number in range(2000))
     packed = gzip.compress(lines) if encoding == "gzip" else zstandard.compress(lines)
-    bodies = [packed[: len(packed) // 2], packed[:-1], packed[:3], b"", packed + b"garbage", b"plain", packed[5:]]
+    bodies = [
+        packed[: len(packed) // 2],
+        packed[:-1],
+        packed[:3],
+        b"",
+        packed + b"garbage",
+        b"plain",
+        packed[5:],
+    ]
 
     for body in bodies:
         answer = await ours.post(V1, body, content_type=NDJSON, headers={"Content-Encoding": encoding})
@@ -356,7 +384,14 @@ async def test_an_encoding_that_nobody_unpacks_is_415(ours: System) -> None:
 
 @pytest.mark.asyncio
 async def test_a_content_type_that_is_not_json_is_415(ours: System) -> None:
-    for content_type in (None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "x" * 5000):
+    for content_type in (
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "x" * 5000,
+    ):
         for door in (V2, V1):
             answer = await ours.post(door, [alert("A")], content_type=content_type)
             assert answer.status == 415, answer
@@ -427,7 +462,11 @@ async def test_a_sender_that_goes_away_leaves_nothing_behind(ours: System) -> No
     for _ in range(50):
         with pytest.raises(Incomplete):
             await ours.request(
-                "POST", V2, [b'[{"labels":{"alertname":"Gone"}}'], [(b"content-type", b"application/json")], leaves=True
+                "POST",
+                V2,
+                [b'[{"labels":{"alertname":"Gone"}}'],
+                [(b"content-type", b"application/json")],
+                leaves=True,
             )
 
     await still_serves(ours)
@@ -500,7 +539,9 @@ async def test_an_idempotency_key_that_is_none_is_400_and_named(
     ],
     ids=lambda headers: f"{headers[0][0][:20]!r}:{headers[0][1][:12]!r}",
 )
-async def test_headers_that_are_odd_are_passed_over(shared: System, headers: list[tuple[bytes, bytes]]) -> None:
+async def test_headers_that_are_odd_are_passed_over(
+    shared: System, headers: list[tuple[bytes, bytes]]
+) -> None:
     for door, status in ((V2, 200), (V1, 202)):
         answer = await shared.post(door, [alert("Odd", door=door)], headers=headers)
         assert answer.status == status, answer
@@ -514,7 +555,20 @@ async def test_headers_that_are_odd_are_passed_over(shared: System, headers: lis
 def jsonish() -> st.SearchStrategy[object]:
     """Any JSON value, with the names that alerts have in unlikely places."""
     names = st.sampled_from(
-        ["labels", "annotations", "startsAt", "endsAt", "starts_at", "generatorURL", "status", "source", "a", "", "é", "__proto__"]
+        [
+            "labels",
+            "annotations",
+            "startsAt",
+            "endsAt",
+            "starts_at",
+            "generatorURL",
+            "status",
+            "source",
+            "a",
+            "",
+            "é",
+            "__proto__",
+        ]
     )
     leaves = (
         st.none()
@@ -522,10 +576,14 @@ def jsonish() -> st.SearchStrategy[object]:
         | st.integers()
         | st.floats(allow_nan=False, allow_infinity=False)
         | st.text(max_size=20)
-        | st.sampled_from(["", "firing", "resolved", "0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "9999-99-99"])
+        | st.sampled_from(
+            ["", "firing", "resolved", "0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "9999-99-99"]
+        )
     )
     return st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=5), max_leaves=12
+        leaves,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=5),
+        max_leaves=12,
     )
 
 
@@ -557,7 +615,9 @@ def running() -> object:
 @MANY
 @given(raw=st.lists(jsonish() | alertish, max_size=4), seed=st.integers(0, 10**9))
 @example(raw=[{"labels": {"alertname": "x"}, "endsAt": ""}], seed=0)
-def test_whatever_json_an_alert_is_its_neighbours_are_stored(running: object, raw: list[object], seed: int) -> None:
+def test_whatever_json_an_alert_is_its_neighbours_are_stored(
+    running: object, raw: list[object], seed: int
+) -> None:
     ours, runner = running  # type: ignore[misc]
     first, last = f"F{seed}", f"L{seed}"
     body = json.dumps([alert(first), *raw, alert(last, "db")]).encode()
@@ -574,7 +634,11 @@ def test_whatever_json_an_alert_is_its_neighbours_are_stored(running: object, ra
         for name in (first, last):
             assert await ours.alerts(f"?filter=alertname={name}")
         if v2.status == 400:
-            told = {int(part.split(":")[0]) for part in v2.json.split("alert ")[1:] if part.split(":")[0].isdigit()}
+            told = {
+                int(part.split(":")[0])
+                for part in v2.json.split("alert ")[1:]
+                if part.split(":")[0].isdigit()
+            }
             assert told and told <= set(range(1, len(raw) + 1)) | {0}
 
     runner.run(story())
@@ -584,7 +648,30 @@ def test_whatever_json_an_alert_is_its_neighbours_are_stored(running: object, ra
 @given(
     body=st.binary(max_size=300)
     | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
-    | st.lists(st.sampled_from(['[', ']', '{', '}', '"', ',', ':', '\\', '\\u', 'ud800', '"labels"', '{"a":"b"}', '\n', ' ', '1', 'null', '{"labels":{"a":"b"}}']), max_size=25).map(lambda parts: "".join(parts).encode()),
+    | st.lists(
+        st.sampled_from(
+            [
+                "[",
+                "]",
+                "{",
+                "}",
+                '"',
+                ",",
+                ":",
+                "\\",
+                "\\u",
+                "ud800",
+                '"labels"',
+                '{"a":"b"}',
+                "\n",
+                " ",
+                "1",
+                "null",
+                '{"labels":{"a":"b"}}',
+            ]
+        ),
+        max_size=25,
+    ).map(lambda parts: "".join(parts).encode()),
     door=st.sampled_from([V2, V1]),
     content_type=st.sampled_from([JSON, NDJSON]),
     encoding=st.sampled_from([None, None, "gzip", "zstd"]),
@@ -603,7 +690,12 @@ def test_whatever_bytes_come_the_answer_is_2xx_or_4xx_in_the_doors_shape(
 
 
 @MANY
-@given(value=st.text(max_size=60), kind=st.sampled_from(["content-type", "content-encoding", "idempotency-key", "traceparent", "content-length"]))
+@given(
+    value=st.text(max_size=60),
+    kind=st.sampled_from(
+        ["content-type", "content-encoding", "idempotency-key", "traceparent", "content-length"]
+    ),
+)
 def test_whatever_a_header_says_the_answer_is_2xx_or_4xx(running: object, value: str, kind: str) -> None:
     ours, runner = running  # type: ignore[misc]
     headers = [(kind.encode(), value.encode("utf-8", "surrogatepass"))]
@@ -625,7 +717,9 @@ def test_whatever_its_times_an_alert_is_taken_or_named(running: object, starts: 
 
     assert answer.status in (200, 400)
     if answer.status == 400:
-        assert any(word in str(answer.json) for word in ("startsAt", "endsAt", "start time must be before end time"))
+        assert any(
+            word in str(answer.json) for word in ("startsAt", "endsAt", "start time must be before end time")
+        )
 
 
 def stamp(at: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -28,7 +27,9 @@ class Both:
         self.alertmanager = alertmanager
         self.ours = ours
 
-    async def post(self, body: object, content_type: str | None = JSON, method: str = "POST") -> tuple[Reply, Reply]:
+    async def post(
+        self, body: object, content_type: str | None = JSON, method: str = "POST"
+    ) -> tuple[Reply, Reply]:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {} if content_type is None else {"Content-Type": content_type}
         theirs = await asyncio.to_thread(send, self.alertmanager, method, PATH, raw, headers)
@@ -78,20 +79,30 @@ GOOD = {
     ],
     "several": [{"labels": {"alertname": f"A{number}", "service": f"s{number}"}} for number in range(20)],
     "an empty label value, which is no label": [{"labels": {"alertname": "A", "gone": ""}}],
-    "an empty annotation, which is one": [{"labels": {"alertname": "A"}, "annotations": {"empty": "", "full": "x"}}],
+    "an empty annotation, which is one": [
+        {"labels": {"alertname": "A"}, "annotations": {"empty": "", "full": "x"}}
+    ],
     "times of Go's zero": [
         {"labels": {"alertname": "A"}, "startsAt": "0001-01-01T00:00:00Z", "endsAt": "0001-01-01T00:00:00Z"}
     ],
     "times that are null": [{"labels": {"alertname": "A"}, "startsAt": None, "endsAt": None}],
     "a start alone": [{"labels": {"alertname": "A"}, "startsAt": at(-60)}],
-    "a time of another zone": [{"labels": {"alertname": "A"}, "startsAt": "2026-01-02T05:04:05.678901234+02:00", "endsAt": at(5)}],
-    "a time without a zone, which is UTC": [{"labels": {"alertname": "A"}, "startsAt": "2026-01-02T03:04:05"}],
-    "a start that is the end": [{"labels": {"alertname": "A"}, "startsAt": at(30)[:17] + "00Z", "endsAt": at(30)[:17] + "00Z"}],
+    "a time of another zone": [
+        {"labels": {"alertname": "A"}, "startsAt": "2026-01-02T05:04:05.678901234+02:00", "endsAt": at(5)}
+    ],
+    "a time without a zone, which is UTC": [
+        {"labels": {"alertname": "A"}, "startsAt": "2026-01-02T03:04:05"}
+    ],
+    "a start that is the end": [
+        {"labels": {"alertname": "A"}, "startsAt": at(30)[:17] + "00Z", "endsAt": at(30)[:17] + "00Z"}
+    ],
     "one that has ended": [{"labels": {"alertname": "A"}, "startsAt": at(-10), "endsAt": at(-5)}],
     "an end in the past alone": [{"labels": {"alertname": "A"}, "endsAt": at(-5)}],
     "unknown fields": [{"labels": {"alertname": "A"}, "status": "firing", "fingerprint": 5, "x": [{}]}],
     "unlikely names": [{"labels": {"__proto__": "x", "_": "y", "A1": "z"}}],
-    "unlikely values": [{"labels": {"alertname": "\u0000\u0001\n\t\"\\", "emoji": "🔥", "long": "x" * 10_000}}],
+    "unlikely values": [
+        {"labels": {"alertname": '\u0000\u0001\n\t"\\', "emoji": "🔥", "long": "x" * 10_000}}
+    ],
     "the same alert twice": [
         {"labels": {"alertname": "A"}, "annotations": {"n": "1"}, "startsAt": at(-5)[:17] + "00Z"},
         {"labels": {"alertname": "A"}, "annotations": {"n": "2"}, "startsAt": at(-5)[:17] + "00Z"},
@@ -134,7 +145,10 @@ async def test_a_resend_moves_the_end_and_a_resolve_takes_it_off_the_list(both: 
     ):
         assert {reply.status for reply in await both.post(batch)} == {200}
     alike(*await both.shown("again"))
-    assert {reply.status for reply in await both.post([{"labels": labels, "startsAt": start, "endsAt": at(-0.01)}])} == {200}
+    assert {
+        reply.status
+        for reply in await both.post([{"labels": labels, "startsAt": start, "endsAt": at(-0.01)}])
+    } == {200}
 
     theirs, mine = await both.shown("again")
     assert theirs == mine == []
@@ -154,7 +168,9 @@ async def test_an_alert_sent_again_without_a_start_keeps_its_first(both: Both) -
 
 
 @SHARED
-async def test_an_alert_with_an_end_to_come_and_no_start_began_now_where_alertmanager_says_at_its_end(both: Both) -> None:
+async def test_an_alert_with_an_end_to_come_and_no_start_began_now_where_alertmanager_says_at_its_end(
+    both: Both,
+) -> None:
     end = at(60)
 
     await both.post([{"labels": {"alertname": "A", "case": "endalone"}, "endsAt": end}])
@@ -181,7 +197,11 @@ BUSINESS = {
 async def test_what_is_wrong_with_one_alert_is_told_in_alertmanagers_words(both: Both, case: str) -> None:
     theirs, mine = await both.post(BUSINESS[case])
 
-    assert (mine.status, mine.json, mine.headers["content-type"]) == (400, theirs.json, theirs.headers["content-type"])
+    assert (mine.status, mine.json, mine.headers["content-type"]) == (
+        400,
+        theirs.json,
+        theirs.headers["content-type"],
+    )
     assert theirs.status == 400 and isinstance(theirs.json, str)
 
 
@@ -198,7 +218,10 @@ async def test_of_a_mixed_batch_the_good_ones_are_stored_and_the_bad_ones_named(
 
     assert theirs.status == mine.status == 400
     assert theirs.json == 'invalid label set: invalid name "bad-name!"; at least one label pair required'
-    assert mine.json == 'alert 1: invalid label set: invalid name "bad-name!"; alert 2: at least one label pair required'
+    assert (
+        mine.json
+        == 'alert 1: invalid label set: invalid name "bad-name!"; alert 2: at least one label pair required'
+    )
     alike(*await both.shown("mixed"))
     assert len((await both.shown("mixed"))[1]) == 2
 
@@ -226,8 +249,12 @@ async def test_a_body_that_cannot_be_read_is_told_in_the_other_shape(both: Both,
 
 
 @SHARED
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-ndjson", "application/x-www-form-urlencoded", "", None])
-async def test_another_content_type_is_refused_in_the_same_words(both: Both, content_type: str | None) -> None:
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-ndjson", "application/x-www-form-urlencoded", "", None]
+)
+async def test_another_content_type_is_refused_in_the_same_words(
+    both: Both, content_type: str | None
+) -> None:
     theirs, mine = await both.post(b"[]", content_type)
 
     assert (mine.status, mine.json) == (415, theirs.json)
@@ -251,18 +278,38 @@ async def test_another_method_is_refused_in_the_same_words(both: Both, method: s
 
 #: What we answer otherwise, on purpose: (body, Alertmanager's status, ours, why).
 DIFFERENT: dict[str, tuple[bytes, int, int, str]] = {
-    "labels left out": (b"[{}]", 422, 400, "one alert's fault: its neighbours are kept, so the answer is about alerts"),
-    "a wrong type in one alert": (b'[{"labels":{"a":1}}]', 400, 400, "told as a string: its neighbours are kept"),
+    "labels left out": (
+        b"[{}]",
+        422,
+        400,
+        "one alert's fault: its neighbours are kept, so the answer is about alerts",
+    ),
+    "a wrong type in one alert": (
+        b'[{"labels":{"a":1}}]',
+        400,
+        400,
+        "told as a string: its neighbours are kept",
+    ),
     "an empty body": (b"", 422, 400, "no JSON is one thing"),
     "null": (b"null", 200, 400, "no array"),
     "something behind the array": (b"[] x", 200, 400, "no JSON"),
-    "a start of 1960": (b'[{"labels":{"case":"d"},"startsAt":"1960-01-01T00:00:00Z"}]', 200, 400, "a mistake of unit or clock"),
+    "a start of 1960": (
+        b'[{"labels":{"case":"d"},"startsAt":"1960-01-01T00:00:00Z"}]',
+        200,
+        400,
+        "a mistake of unit or clock",
+    ),
     "an end of 2200": (b'[{"labels":{"case":"d"},"endsAt":"2200-01-01T00:00:00Z"}]', 200, 400, "likewise"),
     "bad UTF-8": (b'[{"labels":{"case":"\xff"}}]', 200, 400, "two alerts would become one"),
     "half a surrogate pair": (b'[{"labels":{"case":"\\ud800"}}]', 200, 400, "likewise"),
     "null as a value": (b'[{"labels":{"case":"d","a":null}}]', 200, 400, "a wrong type"),
     "field names in other letters": (b'[{"Labels":{"case":"d"}}]', 200, 400, "JSON names are exact"),
-    "a generator that is no URL": (b'[{"labels":{"case":"d"},"generatorURL":"::"}]', 422, 200, "no reason to lose an alert"),
+    "a generator that is no URL": (
+        b'[{"labels":{"case":"d"},"generatorURL":"::"}]',
+        422,
+        200,
+        "no reason to lose an alert",
+    ),
 }
 
 

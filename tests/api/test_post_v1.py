@@ -42,7 +42,9 @@ async def test_one_object_is_one_alert_and_the_answer_names_its_incident(shared:
 
 @SHARED
 async def test_an_array_is_answered_in_its_order_over_both_shards(shared: System) -> None:
-    answer = await shared.post(PATH, [alert(f"Array{number}", ("api", "db")[number % 2]) for number in range(10)])
+    answer = await shared.post(
+        PATH, [alert(f"Array{number}", ("api", "db")[number % 2]) for number in range(10)]
+    )
 
     assert answer.status == 202
     assert [item["index"] for item in answer.items] == list(range(10))
@@ -71,7 +73,9 @@ def lines(name: str, count: int) -> list[str]:
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
 )
 @pytest.mark.parametrize("content_type", [JSON, NDJSON, "application/jsonl"])
-async def test_all_shapes_are_read(shared: System, name: str, body: str, count: int, content_type: str) -> None:
+async def test_all_shapes_are_read(
+    shared: System, name: str, body: str, count: int, content_type: str
+) -> None:
     answer = await shared.post(PATH, body.encode(), content_type=content_type)
 
     assert answer.status == 202, answer
@@ -92,13 +96,17 @@ async def test_a_line_that_is_no_json_costs_only_itself(shared: System, bad: str
         assert answer.status == 400
         return
     assert answer.status == 207
-    assert [item["status"] for item in answer.items] == [400 if number == place else 202 for number in range(3)]
+    assert [item["status"] for item in answer.items] == [
+        400 if number == place else 202 for number in range(3)
+    ]
 
 
 @SHARED
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "zstd", "identity"])
 @pytest.mark.parametrize("members", [1, 3])
-async def test_packed_bodies_are_unpacked_to_the_last_member(shared: System, encoding: str, members: int) -> None:
+async def test_packed_bodies_are_unpacked_to_the_last_member(
+    shared: System, encoding: str, members: int
+) -> None:
     parts = [f"{line}\n".encode() for line in lines(f"{encoding.strip('x-')}{members}x", 600 * members)]
     pack = {"zstd": zstandard.compress, "identity": bytes}.get(encoding, gzip.compress)
     packed = b"".join(pack(b"".join(parts[start::members])) for start in range(members))
@@ -135,7 +143,9 @@ async def test_some_bad_is_207_all_bad_is_400_each_with_its_reason(shared: Syste
         ("", ": not a field of an alert"),
     ],
 )
-async def test_an_unknown_field_is_named_with_the_nearest_known_one(shared: System, sent: str, words: str) -> None:
+async def test_an_unknown_field_is_named_with_the_nearest_known_one(
+    shared: System, sent: str, words: str
+) -> None:
     answer = await shared.post(PATH, {**alert("Typo"), sent: "x"})
 
     assert answer.status == 400
@@ -193,7 +203,9 @@ async def test_a_delivery_that_comes_again_gets_the_same_incidents_and_makes_no_
 
 
 @pytest.mark.asyncio
-async def test_a_delivery_is_known_after_its_shard_was_killed_before_the_ids_were_written_down(stored: System) -> None:
+async def test_a_delivery_is_known_after_its_shard_was_killed_before_the_ids_were_written_down(
+    stored: System,
+) -> None:
     key = {"Idempotency-Key": "delivery-2"}
     first = await stored.post(PATH, alert("A"), headers=key)
 
@@ -298,5 +310,9 @@ async def test_a_flood_of_bad_alerts_is_counted_and_stops_nothing(ours: System) 
 
     assert flood.status == 400 and good.status == 202
     text = (await ours.get("/metrics")).body.decode()
-    counts = {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if "dead_letters" in line and line[0] != "#"}
+    counts = {
+        line.split("{")[0]: float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if "dead_letters" in line and line[0] != "#"
+    }
     assert counts["llm_im_dead_letters_total"] + counts["llm_im_dead_letters_lost_total"] == 50_000

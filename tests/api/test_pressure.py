@@ -61,7 +61,9 @@ async def until(holds: Callable[[], object], timeout_s: float = 10.0) -> None:
 
 @DOORS
 @pytest.mark.asyncio
-async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_and_no_2xx_is_lost(door: str) -> None:
+async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_and_no_2xx_is_lost(
+    door: str,
+) -> None:
     async with system(server={"max_inflight_alerts": 200}) as ours:
         gate = Gate(ours.cluster.get(ours.shards[0]))
         batches = [[alert(f"B{batch}N{number}") for number in range(10)] for batch in range(50)]
@@ -93,10 +95,13 @@ async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
         first = asyncio.ensure_future(ours.post(door, [alert("First")]))
         await until(lambda: gate.waiting)
         # Another gateway's alerts fill the inbox.
-        from models.messages import AlertsArrived, encode
         import msgspec
 
-        filler = encode(AlertsArrived(b"x" * 16, "default", "v1", [b"k" * 24] * 100, [1.0] * 100, [b""] * 100))
+        from models.messages import AlertsArrived, encode
+
+        filler = encode(
+            AlertsArrived(b"x" * 16, "default", "v1", [b"k" * 24] * 100, [1.0] * 100, [b""] * 100)
+        )
         filling = asyncio.ensure_future(
             ours.cluster.call(ours.shards[0], "tell", msgspec.msgpack.encode([filler]), 10.0)
         )
@@ -249,7 +254,9 @@ async def test_a_full_disk_is_503_and_what_was_acknowledged_is_there_when_room_r
     disk = Disk(kind, tmp_path)
     async with system(disk.stores, server={"hold": 0.3}, lifecycle={"resolve_timeout": "60s"}) as ours:
         acknowledged = {f"Before{number}" for number in range(20)}
-        answer = await ours.post(V2, [alert(name, service) for name in acknowledged for service in ("api", "db")])
+        answer = await ours.post(
+            V2, [alert(name, service) for name in acknowledged for service in ("api", "db")]
+        )
         assert answer.status == 200
         await disk.fill(ours)
 
@@ -268,7 +275,9 @@ async def test_a_full_disk_is_503_and_what_was_acknowledged_is_there_when_room_r
                 if len(refused) == 3:
                     break
         by_item = await ours.post(V1, [alert("Item", "api", big="y" * 16_000), {"labels": {}}])
-        reads = [await ours.get(path) for path in (V2, "/v1/incidents", "/health/ready", "/-/healthy", "/metrics")]
+        reads = [
+            await ours.get(path) for path in (V2, "/v1/incidents", "/health/ready", "/-/healthy", "/metrics")
+        ]
         await disk.free(ours)
         await ours.ready()
 

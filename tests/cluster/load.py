@@ -59,7 +59,7 @@ def read(path: Path) -> Told:
 
 
 def longest_gap(answers: Sequence[float], begin: float, end: float) -> float:
-    """The longest time without an answer that began in [begin, end], in seconds."""
+    """The longest time between two answers, in seconds, from the last before `begin` to the first after `end`."""
     first = max(0, bisect_left(answers, begin) - 1)
     last = bisect_right(answers, end)
     times = list(answers[first : last + 1])

@@ -39,7 +39,10 @@ alerts = st.fixed_dictionaries(
 def readers() -> Readers:
     """One of each format, with nothing remembered."""
     services = ("service", "job")
-    return [AlertmanagerReader(Remembered("default", services), 300.0), V1Reader(Remembered("default", services), None)]
+    return [
+        AlertmanagerReader(Remembered("default", services), 300.0),
+        V1Reader(Remembered("default", services), None),
+    ]
 
 
 def written(value: object, chance: random.Random) -> str:
@@ -57,7 +60,10 @@ def written(value: object, chance: random.Random) -> str:
     if isinstance(value, dict):
         items = [*value.items()]
         chance.shuffle(items)
-        inner = [f"{blank()}{json.dumps(key)}{blank()}:{blank()}{written(one, chance)}{blank()}" for key, one in items]
+        inner = [
+            f"{blank()}{json.dumps(key)}{blank()}:{blank()}{written(one, chance)}{blank()}"
+            for key, one in items
+        ]
         return "{" + ",".join(inner) + "}"
     return text(str(value))
 
@@ -72,7 +78,9 @@ def only(reading: Reading) -> tuple[bytes, int, float, Content]:
 
 @MANY
 @given(alert=alerts, seed=st.integers(0, 2**32))
-def test_the_same_alert_in_any_order_blanks_and_escapes_is_the_same(alert: dict[str, object], seed: int) -> None:
+def test_the_same_alert_in_any_order_blanks_and_escapes_is_the_same(
+    alert: dict[str, object], seed: int
+) -> None:
     chance = random.Random(seed)
     for reader in readers():
         plain = only(reader.read(f"[{json.dumps(alert)}]".encode(), NOW))
@@ -104,7 +112,10 @@ def test_an_alert_that_is_remembered_is_read_as_the_first_time(alert: dict[str, 
 @example(one={"a": "\u00e9"}, other={"a": "e\u0301"})
 def test_different_labels_never_share_a_key(one: dict[str, str], other: dict[str, str]) -> None:
     for reader in readers():
-        keys = [reader.read(json.dumps([{"labels": labels}]).encode(), NOW).memories[0].key for labels in (one, other)]
+        keys = [
+            reader.read(json.dumps([{"labels": labels}]).encode(), NOW).memories[0].key
+            for labels in (one, other)
+        ]
         assert (keys[0][:16] == keys[1][:16]) == (one == other)
 
 
@@ -113,7 +124,11 @@ def test_different_labels_never_share_a_key(one: dict[str, str], other: dict[str
 def test_another_annotation_url_or_start_is_another_key_of_the_same_series(
     alert: dict[str, object], change: str
 ) -> None:
-    values = {"annotations": {"changed": "yes"}, "generatorURL": "http://changed", "startsAt": "2026-01-01T00:00:01Z"}
+    values = {
+        "annotations": {"changed": "yes"},
+        "generatorURL": "http://changed",
+        "startsAt": "2026-01-01T00:00:01Z",
+    }
     for reader in readers():
         before = only(reader.read(json.dumps([alert]).encode(), NOW))
         after = only(reader.read(json.dumps([{**alert, change: values[change]}]).encode(), NOW))
@@ -127,8 +142,32 @@ def test_another_annotation_url_or_start_is_another_key_of_the_same_series(
     body=st.binary(max_size=400)
     | st.lists(
         st.sampled_from(
-            ['[', ']', '{', '}', '"', ',', ':', "\\", "\\u", "ud83d", "\\ud83d\\ude00", "\\ud800", '"labels"', '"a"', "\n", " ",
-             "1e999", "-", "null", '"labels":{"a":"b"}', '"startsAt":"2026-01-01T00:00:00Z"', "\x00", "é", '"\\\\ud800"']
+            [
+                "[",
+                "]",
+                "{",
+                "}",
+                '"',
+                ",",
+                ":",
+                "\\",
+                "\\u",
+                "ud83d",
+                "\\ud83d\\ude00",
+                "\\ud800",
+                '"labels"',
+                '"a"',
+                "\n",
+                " ",
+                "1e999",
+                "-",
+                "null",
+                '"labels":{"a":"b"}',
+                '"startsAt":"2026-01-01T00:00:00Z"',
+                "\x00",
+                "é",
+                '"\\\\ud800"',
+            ]
         ),
         max_size=30,
     ).map(lambda parts: "".join(parts).encode())
@@ -146,13 +185,19 @@ def test_read_raises_nothing_but_malformed(body: bytes) -> None:
             assert 0 < len(str(error)) < 600
             continue
         assert reading.count == len(reading.places) + len(reading.faults)
-        assert sorted([*reading.places, *(fault.index for fault in reading.faults)]) == [*range(reading.count)]
+        assert sorted([*reading.places, *(fault.index for fault in reading.faults)]) == [
+            *range(reading.count)
+        ]
         assert all(0 < len(fault.message) < 600 for fault in reading.faults)
 
 
 @settings(max_examples=40, deadline=None, database=None)
 @given(
-    kinds=st.lists(st.sampled_from(["good", "brace", "comma", "long", "number", "empty", "bad", "half", "utf8"]), min_size=1, max_size=40),
+    kinds=st.lists(
+        st.sampled_from(["good", "brace", "comma", "long", "number", "empty", "bad", "half", "utf8"]),
+        min_size=1,
+        max_size=40,
+    ),
     seed=st.integers(0, 2**32),
 )
 def test_an_array_read_in_pieces_is_read_as_in_one(kinds: list[str], seed: int) -> None:
@@ -168,14 +213,27 @@ def test_an_array_read_in_pieces_is_read_as_in_one(kinds: list[str], seed: int) 
         "half": b'{"labels":{"a":"\\ud800"}}',
         "utf8": b'{"labels":{"a":"\xff"}}',
     }
-    body = b"[" + b",".join(chance.choice([b"", b" ", b"\n"]) + elements[kind] + chance.choice([b"", b" "]) for kind in kinds) + b"]"
+    body = (
+        b"["
+        + b",".join(
+            chance.choice([b"", b" ", b"\n"]) + elements[kind] + chance.choice([b"", b" "]) for kind in kinds
+        )
+        + b"]"
+    )
     whole = [outcome(reader, body) for reader in readers()]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "WHOLE_BYTES", 8)
         patch.setattr(common, "PIECE_BYTES", chance.choice([8, 30, 64, 200]))
         patch.setattr(common, "SLICE_ALERTS", chance.choice([1, 2, 7]))
 
         assert [outcome(reader, body) for reader in readers()] == whole
-        for broken in (body[:-1], body[:-1] + b",]", b"[," + body[1:], body + b"x", body.replace(b'"labels"', b"labels", 1)):
+        for broken in (
+            body[:-1],
+            body[:-1] + b",]",
+            b"[," + body[1:],
+            body + b"x",
+            body.replace(b'"labels"', b"labels", 1),
+        ):
             for reader in readers():
                 if broken != body:
                     with pytest.raises(Malformed):
@@ -198,7 +256,9 @@ def test_the_place_of_an_error_is_told_in_the_whole_body() -> None:
     body = b"[" + b'{"labels":{"a":"b"}},' * 20_000 + b'{"labels":nope}]'
 
     for reader in readers():
-        with pytest.raises(Malformed, match=rf"byte {body.index(b'nope') + 1}\b|byte {body.index(b'nope')}\b"):
+        with pytest.raises(
+            Malformed, match=rf"byte {body.index(b'nope') + 1}\b|byte {body.index(b'nope')}\b"
+        ):
             reader.read(body, NOW)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from multiprocessing import get_context
 
-from tests.simulation.many import COMMAND, Outcome, run_many
+from tests.simulation.many import COMMAND, Outcome, run_chunk
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import World
 
@@ -35,7 +35,7 @@ def main() -> int:
     reached: dict[str, int] = {}
     # Fresh interpreters now and then: a run leaves its dead behind.
     with get_context("spawn").Pool(given.processes, maxtasksperchild=20) as pool:
-        for failed, counts in pool.imap_unordered(_chunk, chunks):
+        for failed, counts in pool.imap_unordered(run_chunk, chunks):
             for outcome in failed:
                 found.append(outcome)
                 print(f"seed {outcome.seed}: {outcome.violations[0]}\n    {COMMAND} --seed {outcome.seed}", flush=True)
@@ -48,11 +48,6 @@ def main() -> int:
         f"{len(found)} broken"
     )
     return 1 if found else 0
-
-
-def _chunk(chunk: tuple[int, int, str]) -> tuple[list[Outcome], dict[str, int]]:
-    first, count, mutation = chunk
-    return run_many(range(first, first + count), mutation=mutation)
 
 
 def _one(seed: int, mutation: str) -> int:

@@ -17,6 +17,8 @@ T = TypeVar("T")
 #: 2026-01-01T00:00:00Z: ids and times look like real ones.
 BEGINNING = 1767225600.0
 _FOREVER = 3600.0 * 24
+#: A run takes some ten thousand steps.
+_ENDLESS_STEPS = 400_000
 
 
 class ManualClock:
@@ -131,6 +133,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer = heapq.heappop(scheduled)
             timer._scheduled = False  # type: ignore[attr-defined]
             ready.append(timer)
+        if self.steps > _ENDLESS_STEPS:
+            raise Stuck(f"{self.steps} steps and there is no end: something goes round without waiting")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:

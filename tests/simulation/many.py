@@ -45,3 +45,9 @@ def run_many(
         if collects:
             gc.enable()
     return failed, reached
+
+
+def run_chunk(chunk: tuple[int, int, str]) -> tuple[list[Outcome], dict[str, int]]:
+    """(first seed, how many, mutation) -> run_many() of them: a process's portion."""
+    first, count, mutation = chunk
+    return run_many(range(first, first + count), mutation=mutation)

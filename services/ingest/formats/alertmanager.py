@@ -61,22 +61,20 @@ class AlertmanagerReader:
         defaults = now + self._resolve_timeout_s
         place = -1
         try:
-            for posted in common.array_slices(body, _posted):
-                if place + len(posted) >= ALERTS_MAX:
+            for elements in common.array_slices(body, _elements):
+                if place + len(elements) >= ALERTS_MAX:
                     raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
-                for alert in posted:
+                for element in elements:
                     place += 1
-                    if isinstance(alert, Fault):
-                        faults.append(Fault(place, alert.message, alert.raw))
-                        continue
                     try:
+                        alert = element if isinstance(element, Posted) else _decode(element)
                         seen = digest(alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
                         memory = find(seen) or self._learn(seen, alert, now)
                         end = time(bytes(alert.endsAt), "endsAt") or defaults
                         if memory.starts > end:
                             raise Malformed("start time must be before end time")
                     except Malformed as error:
-                        faults.append(Fault(place, str(error), _bytes_of(alert)))
+                        faults.append(Fault(place, str(error), _bytes_of(element)))
                         continue
                     places.append(place)
                     memories.append(memory)
@@ -119,22 +117,25 @@ def _content(alert: Posted, starts: float) -> Content:
     )
 
 
-def _posted(array: bytes) -> list[Posted | Fault]:
-    """The elements of a JSON array; one of a wrong shape costs only itself. Raises what msgspec does for no JSON."""
+def _elements(array: bytes) -> list[Posted | msgspec.Raw]:
+    """The elements of a JSON array, left as they are when one is of a wrong shape. Raises what msgspec does for no
+    JSON."""
     try:
         return [*_all_decoder.decode(array)]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        raws = common.raw_elements(array)
-    found: list[Posted | Fault] = []
-    for raw in raws:
-        try:
-            found.append(_one_decoder.decode(raw))
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as reason:
-            found.append(Fault(0, common.json_error(reason), bytes(raw)))
-    return found
+        return [*common.raw_elements(array)]
 
 
-def _bytes_of(alert: Posted) -> bytes:
+def _decode(raw: msgspec.Raw) -> Posted:
+    try:
+        return _one_decoder.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise Malformed(common.json_error(error)) from None
+
+
+def _bytes_of(alert: Posted | msgspec.Raw) -> bytes:
+    if isinstance(alert, msgspec.Raw):
+        return bytes(alert)
     return b'{"labels":%b,"annotations":%b,"startsAt":%b,"endsAt":%b,"generatorURL":%b}' % (
         bytes(alert.labels) or b"null",
         bytes(alert.annotations) or b"null",

@@ -1,0 +1,143 @@
+"""Writes a small log with every event type, as this version writes it: `python -m tests.data.logs.make`.
+
+One folder a released version, kept for ever: tests/rules/test_released_logs.py replays them all. Make a new one when
+a version is released; never make an old one anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from array import array
+from pathlib import Path
+
+from models import VERSION
+from models.events import Event, SlotsAssigned
+from models.frames import NO_DIGEST, encode_frame
+from models.incident import Incident, Severity
+from models.messages import ActionOutcome
+from models.series import FREE
+from models.shard import Shard
+from models.sharding import SlotMap
+from tests.scenario import Story, alert, at
+
+HERE = Path(__file__).parent
+
+
+def story() -> list[tuple[float, list[Event]]]:
+    """(now, events) of each frame of a shard's log in which everything happens once."""
+    told = Story()
+    frames: list[tuple[float, list[Event]]] = []
+    seen = [0]
+
+    def frame() -> None:
+        events = [event for _at, event in told.events[seen[0] :]]
+        seen[0] = len(told.events)
+        if events:
+            frames.append((told.now, events))
+
+    def each(*steps: object) -> None:
+        frame()
+
+    one, two = alert("llm-api", "Down", "a"), alert("llm-api", "Down", "b", severity="critical", ends=50)
+    each(told.restart(at(0)))
+    each(told.push(at(0), one, delivery="default/v1/key-1"))
+    each(told.classify(at(0), Severity.P1))
+    each(told.receive(at(0.5), ok=False))
+    each(told.push(at(1), one, two))
+    each(told.classify(at(1), Severity.P0))
+    each(told.push(at(2), one, two))
+    each(told.tick(at(3)))
+    each(told.receive(at(4)))
+    each(told.push(at(5), alert("llm-api", "Down", "a", summary="worse – ünïcode")))
+    each(told.push(at(6), alert("vector-db", "Slow", ends=5)))
+    each(told.push(at(7), *[alert("billing", f"Alert{number}", severity="info") for number in range(4)]))
+    each(told.classify(at(7), Severity.P4))
+    each(told.push(at(8), alert("billing", "Alert0", severity="info", ends=8)))
+    each(told.hear(at(10), at(4)))
+    each(told.tick(at(55)))
+    each(told.push(at(56), alert("llm-api", "Down", "a", ends=56)))
+    for second in (57, 58):
+        if told.sent():
+            each(told.receive(at(second)))
+    each(told.push(at(60), two.ended(300)))
+    each(told.push(at(61), two.ended(61)))
+    while told.sent():
+        each(told.receive(at(62)))
+    each(told.tick(at(200)))
+    each(told.archive(at(201)))
+    # A long body is compressed.
+    each(told.push(at(202), alert("gpu-pool", "Hot", runbook="read this first; " * 500)))
+    return frames
+
+
+def summary(shard: Shard) -> dict[str, object]:
+    """What must come of replaying a log, in words and numbers that outlive changes of the records."""
+    table = shard.series
+    return {
+        "incidents": {identity.hex(): _incident(found) for identity, found in sorted(shard.incidents.items())},
+        "series": {
+            str(number): [
+                table.keys[number].hex(),
+                table.status[number],
+                table.starts[number],
+                table.opened[number],
+                repr(table.ends[number]),
+                table.seen[number],
+                table.repeats[number],
+                table.content(number).labels,
+                table.content(number).annotations.get("summary", ""),
+            ]
+            for number in range(table.used)
+            if table.status[number] != FREE
+        },
+        "open": shard.open_count,
+        "no_expiry_before": shard.no_expiry_before,
+        "calls": sorted(call.hex() for call in shard.calls),
+    }
+
+
+def _incident(incident: Incident) -> dict[str, object]:
+    return {
+        "group": incident.group_key,
+        "title": incident.title,
+        "state": str(incident.state),
+        "severity": incident.severity.name,
+        "type": str(incident.type),
+        "firing": incident.firing,
+        "reopened": incident.reopened,
+        "created_at": incident.created_at,
+        "resolved_at": incident.resolved_at,
+        "overflow": incident.overflow,
+        "notice": [incident.notice.number, incident.notice.reason, incident.notice.attempt, incident.notice.told],
+        "timeline": [[line.kind, line.actor, line.text] for line in incident.timeline],
+    }
+
+
+def write(folder: Path) -> None:
+    """One JSON line a frame (partition, seq, base64 of its bytes), and the summary of what it comes to."""
+    from tests.scenario import SETTINGS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    shard = Shard("shard/0000", SETTINGS)
+    digest = NO_DIGEST
+    for seq, (now, events) in enumerate(story(), 1):
+        stored, digest = encode_frame(seq, now, "default", "trace-1" if seq == 2 else None, events, digest)
+        lines.append(json.dumps({"partition": "shard/0000", "seq": seq, "frame": base64.b64encode(stored).decode()}))
+        for event in events:
+            shard.apply(event, now)
+    first = SlotMap.even(2)
+    owners = array("H", first.owners).tobytes()
+    stored, _digest = encode_frame(1, at(0), "default", None, [SlotsAssigned(first.version, owners)], NO_DIGEST)
+    lines.append(json.dumps({"partition": "control", "seq": 1, "frame": base64.b64encode(stored).decode()}))
+    (folder / "log.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    (folder / "summary.json").write_text(json.dumps(summary(shard), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    target = HERE / f"v{VERSION}"
+    if target.exists():
+        raise SystemExit(f"{target} is there already: a released log is never made anew (delete it before its release)")
+    write(target)
+    print(f"wrote {target}")

@@ -1,0 +1,230 @@
+"""Replay equals live: whatever a shard is told, in whatever order, its events alone give the same state again."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from models.checkpoint import Part
+from models.effects import Act, Archive, Classify
+from models.events import Event
+from models.incident import IncidentType, Severity
+from models.messages import ActionOutcome, AlertsArrived, Archived, Classified, Heard, Message, Tick, Verdict
+from models.shard import Shard, ShardSettings, Step
+from tests.scenario import ZERO, alert
+from tests.simulation.dump import difference, dump, unsound
+
+SETTINGS = ShardSettings(
+    reopen_window_s=30.0,
+    close_after_s=40.0,
+    expiry_grace_s=20.0,
+    max_open=2,
+    notify=True,
+    wait_s=(0.0, 0.0, 5.0, 10.0, 20.0),
+    give_up_after_s=60.0,
+)
+
+_alerts = st.builds(
+    lambda service, name, instance, version, ends_in: (service, name, instance, version, ends_in),
+    st.sampled_from(["api", "db"]),
+    st.sampled_from(["Down", "Slow"]),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["", "worse"]),
+    st.sampled_from([float("inf"), 30.0, 5.0, 0.0, 0.0, -3.0, -100.0]),
+)
+
+
+class ShardMachine(RuleBasedStateMachine):
+    """`live` is told things; `events` is its log. Snapshots are taken in slices between other rules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = Shard("shard/0000", SETTINGS)
+        self.live.epoch = 1
+        self.replayed = Shard("shard/0000", SETTINGS)
+        self.now = ZERO
+        self.events: list[tuple[float, Event]] = []
+        self.asked: list[Classify | Act | Archive] = []
+        self.calls: list[AlertsArrived] = []
+        #: What the store has: key -> record; `writing` is the snapshot under way and where its tail begins.
+        self.stored: dict[str, bytes] = {}
+        self.writing: dict[str, bytes | None] = {}
+        self.begun_at = 0
+
+    def tell(self, message: Message) -> Step:
+        self.live.seq += 1
+        return self.took(self.live.handle(message, self.now))
+
+    def took(self, step: Step) -> Step:
+        for event in step.events:
+            self.events.append((self.live.now, event))
+            self.replayed.apply(event, self.live.now)
+        self.asked += step.effects  # type: ignore[arg-type]
+        return step
+
+    @initialize()
+    def start(self) -> None:
+        self.took(self.live.started("shard-0000-a", self.now))
+
+    @rule(found=st.lists(_alerts, min_size=1, max_size=4), want_ids=st.booleans())
+    def alerts_arrive(self, found: list[tuple[str, str, str, str, float]], want_ids: bool) -> None:
+        alerts = [
+            alert(service, name, instance, severity="page" if instance == "b" else "", summary=version)
+            for service, name, instance, version, _ends in found
+        ]
+        message = AlertsArrived(
+            b"%016d" % len(self.calls),
+            "default",
+            "test",
+            [each.key for each in alerts],
+            [self.now + ends for *_rest, ends in found],
+            [each.body for each in alerts],
+            want_ids,
+        )
+        self.calls.append(message)
+        self.tell(message)
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def a_call_is_repeated(self, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(self.calls[-3:]))
+        known = message.call_id in self.live.calls
+        step = self.tell(message)
+        assert not (known and step.events)
+
+    @precondition(lambda self: self.calls)
+    @rule()
+    def an_alert_comes_without_its_body(self) -> None:
+        last = self.calls[-1]
+        self.tell(AlertsArrived(b"x%015d" % len(self.events), "default", "test", last.keys, last.ends, [b""] * len(last.keys)))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 1.0, 6.0, 25.0, 45.0, 130.0, -5.0]), deaf=st.booleans())
+    def time_passes(self, seconds: float, deaf: bool) -> None:
+        self.now += seconds
+        self.tell(Tick(deaf))
+
+    @rule()
+    def it_hears_again(self) -> None:
+        self.tell(Heard(self.now - 10.0, "no gateway called"))
+
+    @rule(severity=st.sampled_from(Severity), stale=st.booleans())
+    def the_classifier_answers(self, severity: Severity, stale: bool) -> None:
+        questions = [effect for effect in self.asked if isinstance(effect, Classify)]
+        verdicts = [
+            Verdict(q.incident_id, severity, IncidentType.DATA, "minor", "test", 0.5, max(0, q.asked - stale))
+            for q in questions
+        ]
+        if not stale:
+            self.asked = [effect for effect in self.asked if not isinstance(effect, Classify)]
+        self.tell(Classified(verdicts))
+
+    @rule(ok=st.booleans(), final=st.booleans(), lost=st.booleans())
+    def the_receiver_answers(self, ok: bool, final: bool, lost: bool) -> None:
+        acts = [effect for effect in self.asked if isinstance(effect, Act)]
+        if not acts:
+            return
+        if not lost:
+            self.asked.remove(acts[0])
+        self.tell(ActionOutcome(acts[0].incident_id, acts[0].number, acts[0].attempt, ok, "test", final and not ok))
+
+    @rule()
+    def the_archive_answers(self) -> None:
+        ids = [identity for effect in self.asked if isinstance(effect, Archive) for identity in effect.incident_ids]
+        self.tell(Archived([*ids, b"unknown"]))
+
+    @rule()
+    def an_effect_is_not_delivered(self) -> None:
+        if self.asked:
+            self.live.ask_again(self.asked.pop())
+
+    @precondition(lambda self: not self.live.checkpoint.is_running)
+    @rule()
+    def a_snapshot_begins(self) -> None:
+        self.live.checkpoint.touch(Part.META, 0)
+        self.live.checkpoint.begin()
+        self.writing = {}
+        self.begun_at = len(self.events)
+
+    @precondition(lambda self: self.live.checkpoint.is_running)
+    @rule(size=st.sampled_from([1, 1, 500, 1_000_000]))
+    def a_slice_is_written(self, size: int) -> None:
+        records = self.live.checkpoint.slice(size)
+        self.writing.update(records)
+        if records:
+            return
+        for key, record in self.writing.items():
+            if record is None:
+                self.stored.pop(key, None)
+            else:
+                self.stored[key] = record
+        self.live.checkpoint.closed()
+        loaded = Shard("shard/0000", SETTINGS)
+        loaded.load(sorted(self.stored.items()))
+        loaded.loaded()
+        for then, event in self.events[self.begun_at :]:
+            loaded.apply(event, then)
+        self.same(loaded)
+
+    @precondition(lambda self: self.live.checkpoint.is_running)
+    @rule(size=st.sampled_from([1, 500]))
+    def a_slice_is_lost_and_the_snapshot_given_up(self, size: int) -> None:
+        self.live.checkpoint.slice(size)
+        self.live.checkpoint.abandon()
+
+    @rule()
+    def the_process_is_started_anew(self) -> None:
+        self.live = self.fresh()
+        self.live.epoch += 1
+        self.live.seq = len(self.events)
+        # Nothing is stored but what a mark names; the new one writes all it replays.
+        self.stored = {}
+        self.asked = []
+        self.took(self.live.started("shard-0000-a", self.now))
+
+    @invariant()
+    def replay_equals_live(self) -> None:
+        self.same(self.replayed)
+        assert not unsound(self.live)
+
+    def teardown(self) -> None:
+        self.same(self.fresh())
+
+    def fresh(self) -> Shard:
+        shard = Shard("shard/0000", SETTINGS)
+        for then, event in self.events:
+            shard.apply(event, then)
+        return shard
+
+    def same(self, other: Shard) -> None:
+        late = self.live.now + 10.0
+        assert not difference(dump(self.live, late), dump(other, late))
+
+
+TestReplayEqualsLive = ShardMachine.TestCase
+TestReplayEqualsLive.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+
+
+def test_replay_keeps_the_calls_of_the_window_only() -> None:
+    from tests.scenario import Story
+
+    story = Story()
+    for second in range(0, 1000, 5):
+        story.push(ZERO + second, alert("api", "Down"))
+
+    assert len(story.replayed.calls) < 40
+
+
+def test_a_call_that_comes_again_after_the_window_can_be_captured() -> None:
+    from tests.scenario import Story
+
+    story = Story()
+    story.push(ZERO, alert("api", "Down"), call=b"again")
+    story.tick(ZERO + 200)
+    story.push(ZERO + 201, alert("api", "Down"), call=b"again")
+    story.restart(ZERO + 202)
+    story.tick(ZERO + 203)
+
+    story.shard.checkpoint.begin()
+    while story.shard.checkpoint.slice(1000):
+        pass

@@ -1,0 +1,214 @@
+"""Stories about one shard: `push` what arrives and when, `want` what came of it. Used by tests/rules/test_shard_scenarios.py.
+
+    story = Story()
+    story.push(at(1), alert("llm-api", "Down"))
+    story.want(at(1), decided(Decision.OPENED))
+    story.want(between(1, 3), told("opened"))
+
+Time stands still between pushes unless `story.ticks` lets it pass. Effects wait in `story.asked` until answered.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from models.alert import Content, content_digest, series_id
+from models.effects import Act, Archive, Classify
+from models.events import Event
+from models.incident import Incident, IncidentState, IncidentType, Severity
+from models.messages import (
+    ActionOutcome,
+    AlertsArrived,
+    AlertsReply,
+    Archived,
+    Classified,
+    Decision,
+    Heard,
+    Message,
+    Tick,
+    Verdict,
+)
+from models.shard import Shard, ShardSettings, Step
+from tests.simulation.dump import difference, dump, unsound
+
+#: The beginning of every story, in seconds since the epoch.
+ZERO = 1767225600.0
+#: What a story's shard decides by, unless it says otherwise.
+SETTINGS = ShardSettings(
+    reopen_window_s=60.0, close_after_s=120.0, expiry_grace_s=30.0, max_open=3, notify=True, wait_s=(0, 0, 10, 20, 30)
+)
+
+
+def at(second: float) -> float:
+    return ZERO + second
+
+
+def between(first: float, last: float) -> tuple[float, float]:
+    return ZERO + first, ZERO + last
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What a sender says. `ends` in seconds of the story; inf fires until told otherwise."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str] = field(default_factory=dict)
+    starts: float = 0.0
+    ends: float = math.inf
+
+    @property
+    def body(self) -> bytes:
+        return msgspec.msgpack.encode(Content(self.labels, self.annotations, ZERO + self.starts, "", "test"))
+
+    @property
+    def key(self) -> bytes:
+        return series_id("default", self.labels) + content_digest(self.body)
+
+    def ended(self, second: float) -> Alert:
+        return Alert(self.labels, self.annotations, self.starts, second)
+
+
+def alert(service: str, name: str, instance: str = "a", *, severity: str = "", ends: float = math.inf, starts: float = 0.0, **annotations: str) -> Alert:
+    labels = {"service": service, "alertname": name, "instance": instance}
+    if severity:
+        labels["severity"] = severity
+    return Alert(labels, annotations, starts, ends)
+
+
+class Story:
+    """One shard, driven by hand. Each step is checked: replay of its events gives the same state."""
+
+    def __init__(self, settings: ShardSettings = SETTINGS) -> None:
+        self.settings = settings
+        self.shard = Shard("shard/0000", settings)
+        self.shard.epoch = 1
+        self.replayed = Shard("shard/0000", settings)
+        self.now = ZERO
+        self.asked: list[tuple[float, Classify | Act | Archive]] = []
+        self.events: list[tuple[float, Event]] = []
+        self.reply: AlertsReply = AlertsReply(b"")
+        self._calls = 0
+
+    # -- what happens --------------------------------------------------------------------------------------
+
+    def tell(self, when: float, message: Message) -> Step:
+        self.shard.seq += 1
+        return self._took(self.shard.handle(message, when), when)
+
+    def restart(self, when: float) -> None:
+        """The process died: another starts from the events, and asks again for all it owes."""
+        self.shard = self.replayed
+        self.shard.epoch += 1
+        self.replayed = Shard("shard/0000", self.settings)
+        for then, event in self.events:
+            self.replayed.apply(event, then)
+        self._took(self.shard.started("shard-0000-a", when), when)
+
+    def push(
+        self, when: float, *alerts: Alert, call: bytes = b"", delivery: str | None = None, before: bytes | None = None
+    ) -> Step:
+        self._calls += 1
+        step = self.tell(
+            when,
+            AlertsArrived(
+                call or b"%016d" % self._calls,
+                "default",
+                "test",
+                [each.key for each in alerts],
+                [ZERO + each.ends for each in alerts],
+                [each.body for each in alerts],
+                True,
+                delivery,
+                delivered_before=before,
+            ),
+        )
+        assert isinstance(step.reply, AlertsReply)
+        self.reply = step.reply
+        return step
+
+    def tick(self, when: float, *, deaf: bool = False) -> Step:
+        return self.tell(when, Tick(deaf))
+
+    def ticks(self, first: float, last: float, *, deaf: bool = False) -> None:
+        """A tick each second."""
+        while first <= last:
+            self.tick(first, deaf=deaf)
+            first += 1.0
+
+    def hear(self, when: float, since: float) -> Step:
+        return self.tell(when, Heard(since, "no gateway called"))
+
+    def classify(self, when: float, severity: Severity = Severity.P2, *, incident: Incident | None = None) -> Step:
+        """The classifier answers everything it was asked."""
+        verdicts = [
+            Verdict(effect.incident_id, severity, IncidentType.APPLICATION, "minor", "test", 1.0, effect.asked)
+            for effect in self._take(Classify)
+        ]
+        return self.tell(when, Classified(verdicts))
+
+    def receive(self, when: float, *, ok: bool = True, final: bool = False) -> Step:
+        """The receiver answers the oldest notice it was sent."""
+        for place, (_when, effect) in enumerate(self.asked):
+            if isinstance(effect, Act):
+                del self.asked[place]
+                return self.tell(when, ActionOutcome(effect.incident_id, effect.number, effect.attempt, ok, "test", final))
+        raise AssertionError("nothing was sent")
+
+    def archive(self, when: float) -> Step:
+        """The archive keeps everything it was asked to."""
+        ids = [identity for effect in self._take(Archive) for identity in effect.incident_ids]
+        return self.tell(when, Archived(ids))
+
+    # -- what is wanted ------------------------------------------------------------------------------------
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """About the alerts of the last push."""
+        return [self.reply.decision(place) for place in range(len(self.reply.incident_ids))]
+
+    @property
+    def incident(self) -> Incident:
+        """The only incident there is."""
+        (found,) = self.shard.incidents.values()
+        return found
+
+    def open_incidents(self) -> list[Incident]:
+        return [incident for incident in self.shard.incidents.values() if incident.is_open]
+
+    def sent(self) -> list[tuple[float, str, int]]:
+        """What waits for the receiver's answer: when (story seconds), reason, attempt."""
+        return [
+            (when - ZERO, json.loads(effect.body)["incident"]["reason"], effect.attempt)
+            for when, effect in self.asked
+            if isinstance(effect, Act)
+        ]
+
+    def states(self) -> list[IncidentState]:
+        return [incident.state for incident in self.shard.incidents.values()]
+
+    def named(self, kind: type[Event]) -> list[Event]:  # type: ignore[valid-type]
+        return [event for _when, event in self.events if isinstance(event, kind)]  # type: ignore[arg-type]
+
+    def _take(self, kind: type) -> Sequence[Classify | Act | Archive]:
+        taken = [effect for _when, effect in self.asked if isinstance(effect, kind)]
+        self.asked = [(when, effect) for when, effect in self.asked if not isinstance(effect, kind)]
+        return taken
+
+    def _took(self, step: Step, when: float) -> Step:
+        self.now = self.shard.now
+        for event in step.events:
+            self.events.append((self.now, event))
+            self.replayed.apply(event, self.now)
+        self.asked += [(when, effect) for effect in step.effects]  # type: ignore[misc]
+        late = self.now + 10.0
+        assert not difference(dump(self.shard, late), dump(self.replayed, late))
+        assert not unsound(self.shard)
+        return step
+
+
+Wanted = Callable[[Story], bool]
