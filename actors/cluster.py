@@ -161,7 +161,9 @@ def begin(names: list[str]) -> dict[str, int]:
     """Wait until these actors are made; returns their process ids. Raises Unavailable naming what failed."""
     handles = {name: ray.get_actor(name, namespace=NAMESPACE) for name in names}
     try:
-        pids: list[int] = ray.get([handle.begin.remote() for handle in handles.values()], timeout=START_TIMEOUT_S)
+        pids: list[int] = ray.get(
+            [handle.begin.remote() for handle in handles.values()], timeout=START_TIMEOUT_S
+        )
     except ray.exceptions.GetTimeoutError:
         raise Unavailable(f"actors did not start within {START_TIMEOUT_S:g} s: {', '.join(names)}") from None
     except ray.exceptions.RayError as error:
@@ -199,5 +201,3 @@ def _find(name: str) -> _Handle:
         return cast(_Handle, ray.get_actor(name, namespace=NAMESPACE))
     except ValueError:
         raise Unavailable(f"there is no actor {name}") from None
-
-

@@ -215,4 +215,6 @@ class DirectLine:
     def _too_late(self, identity: int, method: str, timeout_s: float) -> None:
         waiting = self._waiting.get(identity)
         if waiting is not None and not waiting.done():
-            waiting.set_exception(Unavailable(f"{self._actor}.{method} did not answer within {timeout_s:g} s"))
+            waiting.set_exception(
+                Unavailable(f"{self._actor}.{method} did not answer within {timeout_s:g} s")
+            )

@@ -25,7 +25,8 @@ class LocalCluster:
         if name in self._actors:
             return
         self._factories[name] = factory
-        actor = factory(Host(name, self, lambda why: self._died(name, why)))
+        # An actor that was killed may still find out that it is fenced: its successor has the name by then.
+        actor = factory(Host(name, self, lambda why: self._died(name, actor, why)))
         self._actors[name] = actor
         await actor.start()
 
@@ -58,6 +59,7 @@ class LocalCluster:
             if actor is not None:
                 await actor.stop()
 
-    def _died(self, name: str, why: str) -> None:
-        self._actors.pop(name, None)
+    def _died(self, name: str, actor: Actor, why: str) -> None:
+        if self._actors.get(name) is actor:
+            del self._actors[name]
         self.deaths.append((name, why))

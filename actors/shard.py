@@ -60,6 +60,8 @@ log = structlog.get_logger()
 INBOX_ALERTS_MAX = 200_000
 #: Alerts decided before an append: about 30 ms of work, so that a full inbox does not become one long silence.
 GROUP_ALERTS_MAX = 16_384
+#: Reads that wait: at 10 ms a page ten seconds' worth, past any reader's patience.
+READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
 #: How often deadlines are looked at: half of the lateness a person would notice in a page.
@@ -136,6 +138,7 @@ class IncidentShard:
         self.meter = Meter(host.name, partition=options.partition)
         self.log = log.bind(actor=host.name, partition=options.partition)
         self._ready = False
+        self._readable = False
         self._why_not = "starting"
         self._stopping = False
         self._epoch = 0
@@ -220,8 +223,16 @@ class IncidentShard:
         return _list_encoder.encode(call.replies)
 
     async def ask(self, payload: bytes) -> bytes:
-        """A query -> its answer, about durable state only. Raises Unavailable while recovering."""
+        """A query -> its answer, about durable state only. Raises Unavailable while recovering, Busy past READS_MAX."""
+        if not self._ready and self._readable:
+            # The log was replayed but takes nothing (its disk is full): what was stored can still be read.
+            try:
+                return self._answered(payload)
+            except msgspec.MsgspecError as error:
+                raise Unavailable(f"query failed: {error}") from None
         self._check_ready()
+        if len(self._reads) >= READS_MAX:
+            raise Busy(f"{self.options.partition}: {len(self._reads)} reads wait already", retry_after_s=1.0)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._reads.append((payload, future))
         self._wake.set()
@@ -259,7 +270,10 @@ class IncidentShard:
             try:
                 await self._recover()
                 wait_s = RETRY_FIRST_S
-                await self._work()
+                try:
+                    await self._work()
+                finally:
+                    self._readable = False
             except Fenced as error:
                 self._why_not = str(error)
                 self._fail_waiting(self._why_not)
@@ -322,6 +336,7 @@ class IncidentShard:
         self._bytes_since = self._frames_since = 0
         self._snapshot_at = self.clock.monotonic()
         self.errands.forget()
+        self._readable = True
         step = shard.started(self.host.name, self.clock.now())
         await self._append([self._frame(step, "default", None)])
         gc.collect()
@@ -492,9 +507,12 @@ class IncidentShard:
         if future.done():
             return
         try:
-            future.set_result(encode_answer(answer(self.shard, decode_query(payload))))
+            future.set_result(self._answered(payload))
         except (msgspec.MsgspecError, IncidentManagerError) as error:
             future.set_exception(Unavailable(f"query failed: {error}"))
+
+    def _answered(self, payload: bytes) -> bytes:
+        return encode_answer(answer(self.shard, decode_query(payload)))
 
     def _check_ready(self) -> None:
         if not self._ready:

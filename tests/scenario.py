@@ -1,18 +1,20 @@
-"""Stories about one shard: `push` what arrives and when, `want` what came of it. Used by tests/rules/test_shard_scenarios.py.
+"""Stories about one shard: push what arrives and when, look at what came of it. Used by tests/rules and tests/data.
 
     story = Story()
     story.push(at(1), alert("llm-api", "Down"))
-    story.want(at(1), decided(Decision.OPENED))
-    story.want(between(1, 3), told("opened"))
+    story.classify(at(1), Severity.P2)
+    story.ticks(at(2), at(30))
+    assert story.sent() == [(11, "opened", 0)]
 
-Time stands still between pushes unless `story.ticks` lets it pass. Effects wait in `story.asked` until answered.
+Time stands still between two steps. Effects wait in `asked` until classify(), receive() or archive() answers them.
+After each step the replay of all events must equal the shard.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -40,16 +42,17 @@ from tests.simulation.dump import difference, dump, unsound
 ZERO = 1767225600.0
 #: What a story's shard decides by, unless it says otherwise.
 SETTINGS = ShardSettings(
-    reopen_window_s=60.0, close_after_s=120.0, expiry_grace_s=30.0, max_open=3, notify=True, wait_s=(0, 0, 10, 20, 30)
+    reopen_window_s=60.0,
+    close_after_s=120.0,
+    expiry_grace_s=30.0,
+    max_open=3,
+    notify=True,
+    wait_s=(0, 0, 10, 20, 30),
 )
 
 
 def at(second: float) -> float:
     return ZERO + second
-
-
-def between(first: float, last: float) -> tuple[float, float]:
-    return ZERO + first, ZERO + last
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,16 @@ class Alert:
         return Alert(self.labels, self.annotations, self.starts, second)
 
 
-def alert(service: str, name: str, instance: str = "a", *, severity: str = "", ends: float = math.inf, starts: float = 0.0, **annotations: str) -> Alert:
+def alert(
+    service: str,
+    name: str,
+    instance: str = "a",
+    *,
+    severity: str = "",
+    ends: float = math.inf,
+    starts: float = 0.0,
+    **annotations: str,
+) -> Alert:
     labels = {"service": service, "alertname": name, "instance": instance}
     if severity:
         labels["severity"] = severity
@@ -110,7 +122,12 @@ class Story:
         self._took(self.shard.started("shard-0000-a", when), when)
 
     def push(
-        self, when: float, *alerts: Alert, call: bytes = b"", delivery: str | None = None, before: bytes | None = None
+        self,
+        when: float,
+        *alerts: Alert,
+        call: bytes = b"",
+        delivery: str | None = None,
+        before: bytes | None = None,
     ) -> Step:
         self._calls += 1
         step = self.tell(
@@ -143,10 +160,14 @@ class Story:
     def hear(self, when: float, since: float) -> Step:
         return self.tell(when, Heard(since, "no gateway called"))
 
-    def classify(self, when: float, severity: Severity = Severity.P2, *, incident: Incident | None = None) -> Step:
+    def classify(
+        self, when: float, severity: Severity = Severity.P2, *, incident: Incident | None = None
+    ) -> Step:
         """The classifier answers everything it was asked."""
         verdicts = [
-            Verdict(effect.incident_id, severity, IncidentType.APPLICATION, "minor", "test", 1.0, effect.asked)
+            Verdict(
+                effect.incident_id, severity, IncidentType.APPLICATION, "minor", "test", 1.0, effect.asked
+            )
             for effect in self._take(Classify)
         ]
         return self.tell(when, Classified(verdicts))
@@ -156,7 +177,9 @@ class Story:
         for place, (_when, effect) in enumerate(self.asked):
             if isinstance(effect, Act):
                 del self.asked[place]
-                return self.tell(when, ActionOutcome(effect.incident_id, effect.number, effect.attempt, ok, "test", final))
+                return self.tell(
+                    when, ActionOutcome(effect.incident_id, effect.number, effect.attempt, ok, "test", final)
+                )
         raise AssertionError("nothing was sent")
 
     def archive(self, when: float) -> Step:
@@ -209,6 +232,3 @@ class Story:
         assert not difference(dump(self.shard, late), dump(self.replayed, late))
         assert not unsound(self.shard)
         return step
-
-
-Wanted = Callable[[Story], bool]

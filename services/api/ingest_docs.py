@@ -104,6 +104,7 @@ def _v1() -> Json:
                 },
             },
             **{code: _problem(words) for code, words in _REFUSALS.items()},
+            "422": _received(_USED),
             "503": {
                 "description": "None could be stored, or too much waits already. Nothing that was answered 202 is lost.",
                 "headers": _RETRY_AFTER,
@@ -157,6 +158,10 @@ def _alertmanager() -> Json:
                 code: {"description": words, "content": {"application/json": {"schema": form}}}
                 for code, words in _REFUSALS.items()
             },
+            "422": {
+                "description": _USED,
+                "content": {"application/json": {"schema": {"type": "string"}}},
+            },
             "503": {
                 "description": "Some or all could not be stored, or too much waits already: sending again is safe.",
                 "headers": _RETRY_AFTER,
@@ -185,6 +190,9 @@ _REFUSALS = {
     "413": "The body is over server.max_body_bytes, as sent or unpacked, or holds too many alerts.",
     "415": "Content-Type or Content-Encoding is none of those taken here.",
 }
+
+
+_USED = "The Idempotency-Key was accepted before with other alerts: nothing of these is stored under it."
 
 
 def _pairs(words: str, value_max: int, **more: object) -> Json:
@@ -275,7 +283,7 @@ _SCHEMAS: dict[str, Json] = {
         "required": ["index", "status"],
         "properties": {
             "index": {"type": "integer", "minimum": 0},
-            "status": {"enum": [202, 400, 503]},
+            "status": {"enum": [202, 400, 422, 503]},
             "decision": {
                 "type": "string",
                 "description": "opened, joined, repeated, resolved, duplicate ...",

@@ -221,15 +221,24 @@ async def test_a_delivery_is_known_after_its_shard_was_killed_before_the_ids_wer
 
 
 @pytest.mark.asyncio
-async def test_a_key_that_comes_again_with_other_alerts_is_answered_and_says_duplicate(ours: System) -> None:
+async def test_a_key_that_comes_again_with_other_alerts_is_422_and_loses_nothing_silently(
+    ours: System,
+) -> None:
     key = {"Idempotency-Key": "one"}
     await ours.post(PATH, [alert("A")], headers=key)
+    await ours.post("/api/v2/alerts", [alert("A")], headers=key)
 
     answer = await ours.post(PATH, [alert("A"), alert("B"), alert("C", "db")], headers=key)
+    alone = await ours.post(PATH, [alert("B")], headers=key)
+    as_alertmanager = await ours.post("/api/v2/alerts", [alert("B")], headers=key)
 
-    assert answer.status == 202
     # Each shard part for itself: the other shard had nothing of that key.
-    assert [item["decision"] for item in answer.items] == ["duplicate", "duplicate", "opened"]
+    assert answer.status == 207
+    assert [item["status"] for item in answer.items] == [422, 422, 202]
+    assert "delivery id" in str(answer.items[1]["error"])
+    assert alone.status == as_alertmanager.status == 422
+    assert "retry-after" not in alone.headers
+    assert await ours.names() == {"A", "C"}
 
 
 @pytest.mark.asyncio

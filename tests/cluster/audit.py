@@ -115,7 +115,11 @@ def check(seen: Seen, told: Told, *, counted: bool) -> None:
 
     `counted`: `seen` knows how often each series was observed.
     """
-    wanted = {(door, number): times for door, counts in told.acknowledged.items() for number, times in counts.items()}
+    wanted = {
+        (door, number): times
+        for door, counts in told.acknowledged.items()
+        for number, times in counts.items()
+    }
     missing = [series for series in wanted if series not in seen.observed]
     assert not missing, f"{len(missing)} of {len(wanted)} acknowledged series are missing: {missing[:10]}"
     doubled = [series for series, places in seen.observed.items() if len(places) != 1]
@@ -127,6 +131,10 @@ def check(seen: Seen, told: Told, *, counted: bool) -> None:
         wrong = [
             (series, times, seen.observed[series][0])
             for series, times in wanted.items()
-            if (seen.observed[series][0] < times if series[0] == ALERTMANAGER else seen.observed[series][0] != times)
+            if (
+                seen.observed[series][0] < times
+                if series[0] == ALERTMANAGER
+                else seen.observed[series][0] != times
+            )
         ]
         assert not wrong, f"(series, acknowledged, counted) of {len(wrong)}: {wrong[:10]}"

@@ -30,7 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(240))
     # Not sorted(items): a run of several folders keeps theirs.
     places = [place for place, item in enumerate(items) if item.path.parent == HERE]
-    ordered = sorted(ours, key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
+    ordered = sorted(
+        ours, key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER)
+    )
     for place, item in zip(places, ordered, strict=True):
         items[place] = item
 

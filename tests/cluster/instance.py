@@ -96,7 +96,11 @@ class Cluster:
             for name, value in os.environ.items()
             if not name.startswith("LLM_IM_") and name not in launch.FOREIGN_SETTINGS
         }
-        environment |= {"PYTHONPATH": str(ROOT), "LLM_IM_STATE__PARTITIONS": str(self.partitions), **self.settings}
+        environment |= {
+            "PYTHONPATH": str(ROOT),
+            "LLM_IM_STATE__PARTITIONS": str(self.partitions),
+            **self.settings,
+        }
         done = subprocess.run(
             [sys.executable, "-P", "-m", "services.cli", *words],
             cwd=cwd, env=environment, capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False,
@@ -160,7 +164,11 @@ class Cluster:
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout_s)
         try:
             sent = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-            given = {"Content-Type": "application/json", **(headers or {})} if sent is not None else dict(headers or {})
+            given = (
+                {"Content-Type": "application/json", **(headers or {})}
+                if sent is not None
+                else dict(headers or {})
+            )
             connection.request(method, path, sent, given)
             answer = connection.getresponse()
             return Answer(answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()})
@@ -185,7 +193,11 @@ class Cluster:
     def settled(self, timeout_s: float = 60.0) -> float:
         """Until every actor, two gateways and one HAProxy are there and answer."""
         began = time.monotonic()
-        until("two gateways and HAProxy", lambda: len(self.gateway_pids()) == 2 and self.haproxy_pids(), timeout_s)
+        until(
+            "two gateways and HAProxy",
+            lambda: len(self.gateway_pids()) == 2 and self.haproxy_pids(),
+            timeout_s,
+        )
         for actor in self.actors():
             until(f"{actor} listens", lambda actor=actor: self.actor_pid(actor), timeout_s)
         self.wait_ready(timeout_s)
@@ -244,7 +256,9 @@ def processes_of(instance_id: str) -> dict[int, str]:
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
             if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                found[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                found[int(entry)] = (
+                    Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                )
         except OSError:  # gone meanwhile, a zombie, or another user's
             continue
     return found

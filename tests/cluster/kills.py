@@ -60,7 +60,9 @@ def one_by_one(cluster: Cluster, kinds: Iterable[str], chance: random.Random) ->
     return kills
 
 
-def on_top_of_each_other(cluster: Cluster, seconds: float, chance: random.Random, every_s: float) -> list[Kill]:
+def on_top_of_each_other(
+    cluster: Cluster, seconds: float, chance: random.Random, every_s: float
+) -> list[Kill]:
     """Kill anything, anytime: also what has only just come back."""
     kills = []
     end = time.monotonic() + seconds
@@ -78,7 +80,9 @@ def gaps(told: Told, kills: Sequence[Kill]) -> dict[str, list[float]]:
     answers = {shard: sorted(times) for shard, times in told.answers.items()}
     found: dict[str, list[float]] = defaultdict(list)
     for each in kills:
-        felt_by = [str(SHARDS.index(each.kind))] if each.kind in SHARDS else [s for s in answers if s != "any"]
+        felt_by = (
+            [str(SHARDS.index(each.kind))] if each.kind in SHARDS else [s for s in answers if s != "any"]
+        )
         gap = max(longest_gap(answers[shard], each.at, each.until) for shard in felt_by)
         found["shard" if each.kind in SHARDS else each.kind].append(round(gap, 2))
     return dict(found)

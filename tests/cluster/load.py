@@ -53,7 +53,8 @@ def sending(cluster: Cluster, out: Path, *, seed: int, **options: object) -> Ite
 def read(path: Path) -> Told:
     told = Told(**json.loads(path.read_text()))
     told.acknowledged = {
-        door: {int(number): count for number, count in counts.items()} for door, counts in told.acknowledged.items()
+        door: {int(number): count for number, count in counts.items()}
+        for door, counts in told.acknowledged.items()
     }
     return told
 

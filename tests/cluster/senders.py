@@ -94,9 +94,7 @@ class Sender:
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(self.config.url, timeout=timeout, connector=connector) as session:
-            work = [
-                asyncio.create_task(self._work(session, worker)) for worker in range(self.config.workers)
-            ]
+            work = [asyncio.create_task(self._work(session, worker)) for worker in range(self.config.workers)]
             probes = [
                 asyncio.create_task(self._probe(session, shard, service, number))
                 for shard, service in enumerate(self.config.probes)
@@ -125,11 +123,15 @@ class Sender:
             await self._turn()
             if self.stopping.is_set():
                 return
-            fresh = max(1, round(config.alerts_a_request * config.new_share)) if mine else config.alerts_a_request
+            fresh = (
+                max(1, round(config.alerts_a_request * config.new_share)) if mine else config.alerts_a_request
+            )
             numbers = [self._number() for _ in range(fresh)]
             numbers += chance.sample(mine, min(len(mine), config.alerts_a_request - fresh))
             mine += numbers[:fresh]
-            body = json.dumps([alert(door, number, config.services, config.seed) for number in numbers]).encode()
+            body = json.dumps(
+                [alert(door, number, config.services, config.seed) for number in numbers]
+            ).encode()
             headers = {"Content-Type": "application/json"}
             if door == V1:
                 headers["Idempotency-Key"] = f"kill-{config.seed}-{worker}-{count}"

@@ -136,7 +136,9 @@ class Amtool:
             [self.binary, f"--alertmanager.url={self.cluster.url}", *words],
             env={"HOME": str(self.home)}, capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
-        assert done.returncode == code, f"amtool {' '.join(words)}: {done.returncode} {done.stdout} {done.stderr}"
+        assert done.returncode == code, (
+            f"amtool {' '.join(words)}: {done.returncode} {done.stdout} {done.stderr}"
+        )
         return done.stdout + (done.stderr if code else "")
 
 
@@ -160,7 +162,9 @@ def test_amtool_resolves_an_alert(amtool: Amtool, cluster: Cluster) -> None:
     amtool("alert", "add", "AmtoolEnds", "service=amtool-ends", start)
     assert incident_of(cluster, "amtool-ends")["alerts_firing"] == 1
 
-    amtool("alert", "add", "AmtoolEnds", "service=amtool-ends", start, f"--end={datetime.now(UTC).isoformat()}")
+    amtool(
+        "alert", "add", "AmtoolEnds", "service=amtool-ends", start, f"--end={datetime.now(UTC).isoformat()}"
+    )
 
     assert json.loads(amtool("-o", "json", "alert", "query", "service=amtool-ends")) == []
     assert incident_of(cluster, "amtool-ends")["state"] == "Resolved"

@@ -29,7 +29,8 @@ def damage_a_frame(data: Path, index: int) -> int:
         snapshot = connection.execute("SELECT coalesce(max(seq), 0) FROM marks").get
         last = connection.execute("SELECT max(first_seq) FROM appends").get
         after = connection.execute(
-            "SELECT first_seq FROM appends WHERE first_seq > ? AND first_seq < ? ORDER BY first_seq", (snapshot, last)
+            "SELECT first_seq FROM appends WHERE first_seq > ? AND first_seq < ? ORDER BY first_seq",
+            (snapshot, last),
         ).fetchall()
         assert len(after) >= 3, "too little was sent after the last snapshot"
         (seq,) = after[len(after) // 2]
@@ -70,28 +71,45 @@ def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(stopped: Clu
     end = asyncio.run(last_seq(stopped.data, DAMAGED))
 
     words = stopped.cli(
-        "up", "--data", str(stopped.data), "--port", str(stopped.port), "--timeout", "8", code=ExitCode.DEGRADED
+        "up",
+        "--data",
+        str(stopped.data),
+        "--port",
+        str(stopped.port),
+        "--timeout",
+        "8",
+        code=ExitCode.DEGRADED,
     )
 
     ready = stopped.get("/health/ready")
     print(words.splitlines()[-1] if words else "", ready)
     assert isinstance(ready, dict)
     assert ready["status"] == "degraded" and ready["degraded"] == [f"shard/{DAMAGED:04d}"]
-    assert f"partition shard/{DAMAGED:04d} is damaged at seq {seq}" in ready["reasons"][f"shard/{DAMAGED:04d}"]
+    assert (
+        f"partition shard/{DAMAGED:04d} is damaged at seq {seq}" in ready["reasons"][f"shard/{DAMAGED:04d}"]
+    )
 
     # The other shard takes alerts, and what it had is there.
     well = stopped.service_of_shard(WELL, "damage")
-    taken = stopped.call("POST", "/v1/alerts", {"labels": {"alertname": "BeforeDamage", "service": well, "number": "new"}})
+    taken = stopped.call(
+        "POST", "/v1/alerts", {"labels": {"alertname": "BeforeDamage", "service": well, "number": "new"}}
+    )
     assert taken.status == 202, taken.body
-    found = stopped.call("GET", f"/v1/incidents/{taken.json()['items'][0]['incident_id']}/alerts?limit=1000").json()  # type: ignore[index]
+    found = stopped.call(
+        "GET", f"/v1/incidents/{taken.json()['items'][0]['incident_id']}/alerts?limit=1000"
+    ).json()  # type: ignore[index]
     assert len(found["items"]) == APPENDS + 1  # type: ignore[index, call-overload]
 
     # Alerts of the damaged one are refused for now, and nothing is appended behind the damage.
     broken = stopped.service_of_shard(DAMAGED, "damage")
-    refused = stopped.call("POST", "/api/v2/alerts", [{"labels": {"alertname": "AfterDamage", "service": broken}}])
+    refused = stopped.call(
+        "POST", "/api/v2/alerts", [{"labels": {"alertname": "AfterDamage", "service": broken}}]
+    )
     assert refused.status == 503 and refused.headers["retry-after"]
     assert asyncio.run(last_seq(stopped.data, DAMAGED)) == end
     # A list without it would be a lie.
     listing = stopped.call("GET", "/v1/incidents")
     assert listing.status == 503 and f"shard/{DAMAGED:04d}" in listing.body.decode()
-    assert f"shard/{DAMAGED:04d}" in stopped.cli("log", "verify", "--data", str(stopped.data), code=ExitCode.FAILED)
+    assert f"shard/{DAMAGED:04d}" in stopped.cli(
+        "log", "verify", "--data", str(stopped.data), code=ExitCode.FAILED
+    )

@@ -31,7 +31,9 @@ def test_nothing_acknowledged_is_missing_after_everything_was_killed_at_once(
         killed_at = time.monotonic()
         up_s = cluster.up()
         cluster.settled()
-        print(f"{len(killed)} processes killed; up took {up_s:.1f} s, ready {time.monotonic() - killed_at:.1f} s after")
+        print(
+            f"{len(killed)} processes killed; up took {up_s:.1f} s, ready {time.monotonic() - killed_at:.1f} s after"
+        )
         time.sleep(1.0)
 
     assert cluster.instance.instance_id != before.instance_id

@@ -42,7 +42,9 @@ def test_every_listening_socket_is_on_loopback(cluster: Cluster) -> None:
 
     outside = {place: holder for place, holder in found.items() if place.split(":")[0] not in LOOPBACK}
     assert not outside
-    assert any(int(place.split(":")[1], 16) == cluster.port for place in found), "the front door is not among them"
+    assert any(int(place.split(":")[1], 16) == cluster.port for place in found), (
+        "the front door is not among them"
+    )
     assert len(found) > 10, "a look that finds nothing proves nothing"
 
 
@@ -51,4 +53,6 @@ def test_the_actors_sockets_are_ours_alone(cluster: Cluster) -> None:
 
     assert len(cluster.actors()) >= 4
     assert folder.stat().st_uid == os.getuid()
-    assert folder.stat().st_mode & 0o077 == 0, f"{folder} can be entered by others: {oct(folder.stat().st_mode)}"
+    assert folder.stat().st_mode & 0o077 == 0, (
+        f"{folder} can be entered by others: {oct(folder.stat().st_mode)}"
+    )

@@ -39,7 +39,12 @@ _changes = st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 99))
 
 
 @settings(max_examples=200, deadline=None)
-@given(rounds=st.lists(st.tuples(_changes, st.lists(st.tuples(_changes, st.integers(1, 200)), max_size=5), st.booleans()), max_size=5))
+@given(
+    rounds=st.lists(
+        st.tuples(_changes, st.lists(st.tuples(_changes, st.integers(1, 200)), max_size=5), st.booleans()),
+        max_size=5,
+    )
+)
 def test_a_snapshot_is_the_state_at_its_beginning_whatever_changes_between_its_slices(
     rounds: list[tuple[list[tuple[int, int | None]], list[tuple[list[tuple[int, int | None]], int]], bool]],
 ) -> None:
@@ -149,7 +154,10 @@ def test_two_snapshots_at_once_are_refused() -> None:
 @given(number=st.integers(0, 10**7))
 def test_a_record_key_reads_back(number: int) -> None:
     assert parse_key(record_key(Part.STATIC, number)) == (Part.STATIC, number)
-    assert parse_key(record_key(Part.INCIDENT, number.to_bytes(16, "big"))) == (Part.INCIDENT, number.to_bytes(16, "big"))
+    assert parse_key(record_key(Part.INCIDENT, number.to_bytes(16, "big"))) == (
+        Part.INCIDENT,
+        number.to_bytes(16, "big"),
+    )
 
 
 def test_moving_parts_and_incidents_are_loaded_before_statics() -> None:

@@ -18,7 +18,7 @@ from services.ingest.formats.common import Reading, Remembered
 from services.ingest.formats.v1 import V1Reader
 
 NOW = 1767323045.678
-MANY = settings(max_examples=200, deadline=None, database=None)
+MANY = settings(max_examples=100, deadline=None, database=None)
 Readers = list[AlertmanagerReader | V1Reader]
 
 names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,6}", fullmatch=True)

@@ -67,6 +67,11 @@ def test_every_event_there_is_occurs_in_a_kept_log() -> None:
 def test_the_maker_still_writes_every_event(tmp_path: Path) -> None:
     write(tmp_path)
 
-    occurring = {type(event).__name__ for found in frames(tmp_path).values() for frame in found for event in frame.events}
+    occurring = {
+        type(event).__name__
+        for found in frames(tmp_path).values()
+        for frame in found
+        for event in frame.events
+    }
 
     assert occurring == EVERY_EVENT

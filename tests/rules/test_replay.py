@@ -12,7 +12,7 @@ from models.events import Event
 from models.incident import IncidentType, Severity
 from models.messages import ActionOutcome, AlertsArrived, Archived, Classified, Heard, Message, Tick, Verdict
 from models.shard import Shard, ShardSettings, Step
-from tests.scenario import ZERO, alert
+from tests.scenario import ZERO, Story, alert
 from tests.simulation.dump import difference, dump, unsound
 
 SETTINGS = ShardSettings(
@@ -97,7 +97,11 @@ class ShardMachine(RuleBasedStateMachine):
     @rule()
     def an_alert_comes_without_its_body(self) -> None:
         last = self.calls[-1]
-        self.tell(AlertsArrived(b"x%015d" % len(self.events), "default", "test", last.keys, last.ends, [b""] * len(last.keys)))
+        self.tell(
+            AlertsArrived(
+                b"x%015d" % len(self.events), "default", "test", last.keys, last.ends, [b""] * len(last.keys)
+            )
+        )
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 1.0, 6.0, 25.0, 45.0, 130.0, -5.0]), deaf=st.booleans())
     def time_passes(self, seconds: float, deaf: bool) -> None:
@@ -126,11 +130,18 @@ class ShardMachine(RuleBasedStateMachine):
             return
         if not lost:
             self.asked.remove(acts[0])
-        self.tell(ActionOutcome(acts[0].incident_id, acts[0].number, acts[0].attempt, ok, "test", final and not ok))
+        self.tell(
+            ActionOutcome(acts[0].incident_id, acts[0].number, acts[0].attempt, ok, "test", final and not ok)
+        )
 
     @rule()
     def the_archive_answers(self) -> None:
-        ids = [identity for effect in self.asked if isinstance(effect, Archive) for identity in effect.incident_ids]
+        ids = [
+            identity
+            for effect in self.asked
+            if isinstance(effect, Archive)
+            for identity in effect.incident_ids
+        ]
         self.tell(Archived([*ids, b"unknown"]))
 
     @rule()
@@ -206,8 +217,6 @@ TestReplayEqualsLive.settings = settings(max_examples=60, stateful_step_count=50
 
 
 def test_replay_keeps_the_calls_of_the_window_only() -> None:
-    from tests.scenario import Story
-
     story = Story()
     for second in range(0, 1000, 5):
         story.push(ZERO + second, alert("api", "Down"))
@@ -216,8 +225,6 @@ def test_replay_keeps_the_calls_of_the_window_only() -> None:
 
 
 def test_a_call_that_comes_again_after_the_window_can_be_captured() -> None:
-    from tests.scenario import Story
-
     story = Story()
     story.push(ZERO, alert("api", "Down"), call=b"again")
     story.tick(ZERO + 200)

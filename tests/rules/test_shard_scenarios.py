@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from models.events import ActionFailed, NoticeDropped, NoticeOwed, SeriesResolved
 from models.incident import IncidentState, Severity
-from models.messages import Decision
+from models.messages import Decision, encode
 from models.shard import ShardSettings
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
@@ -14,8 +15,6 @@ D, S = Decision, IncidentState
 
 
 def changed(**settings: object) -> ShardSettings:
-    import msgspec
-
     return msgspec.structs.replace(SETTINGS, **settings)
 
 
@@ -86,8 +85,6 @@ def test_a_repeated_call_gets_the_same_reply_and_makes_no_event() -> None:
 
 
 def test_a_delivery_that_came_before_is_a_duplicate_and_makes_no_event() -> None:
-    from models.messages import encode
-
     story = Story()
     story.push(at(0), alert("llm-api", "Down"), delivery="k")
     answered = story.reply

@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeat this run and print its story")
     parser.add_argument("--seeds", type=int, default=1000, help="how many runs (default 1000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--break", dest="mutation", default="", choices=["", *MUTATIONS], help="break the system on purpose")
+    parser.add_argument(
+        "--break", dest="mutation", default="", choices=["", *MUTATIONS], help="break the system on purpose"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     if given.seed is not None:
@@ -38,7 +40,10 @@ def main() -> int:
         for failed, counts in pool.imap_unordered(run_chunk, chunks):
             for outcome in failed:
                 found.append(outcome)
-                print(f"seed {outcome.seed}: {outcome.violations[0]}\n    {COMMAND} --seed {outcome.seed}", flush=True)
+                print(
+                    f"seed {outcome.seed}: {outcome.violations[0]}\n    {COMMAND} --seed {outcome.seed}",
+                    flush=True,
+                )
             for name, count in counts.items():
                 reached[name] = reached.get(name, 0) + count
     took_s = time.monotonic() - begun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ def run_many(
     failed: list[Outcome] = []
     reached: dict[str, int] = {}
     collects = gc.isenabled()
+    world: World | None = None
     gc.disable()
     try:
         for count, seed in enumerate(seeds):
@@ -40,11 +42,20 @@ def run_many(
             for name, times in world.reached().items():
                 reached[name] = reached.get(name, 0) + times
             if count % COLLECT_EVERY == COLLECT_EVERY - 1:
-                gc.collect()
+                _collect()
     finally:
+        del world
+        _collect()
         if collects:
             gc.enable()
     return failed, reached
+
+
+def _collect() -> None:
+    with warnings.catch_warnings():
+        # Some coroutines were killed before they ever ran: that is what killing is.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        gc.collect()
 
 
 def run_chunk(chunk: tuple[int, int, str]) -> tuple[list[Outcome], dict[str, int]]:

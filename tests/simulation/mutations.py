@@ -11,12 +11,12 @@ from models.events import Event
 from services.stores.chain import StoredAppend
 from services.stores.memory import MemoryEventLog, MemoryStore
 
-#: What is broken -> what it breaks.
+#: What is broken -> what the watcher says of it.
 MUTATIONS = {
-    "log acknowledges before it keeps": "a crash loses the last append",
-    "shard answers before the append": "an answer leaves that is not in the log",
-    "deliveries are forgotten in a crash": "a delivery counts twice",
-    "no grace": "series expire because the shard was away",
+    "log acknowledges before it keeps": "durable frames are gone",
+    "shard answers before the append": "acknowledged a call that is not in the log",
+    "deliveries are forgotten in a crash": "was counted twice",
+    "no grace": "a start without grace",
 }
 
 

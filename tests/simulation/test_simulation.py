@@ -10,7 +10,7 @@ from tests.simulation.many import COMMAND, run_many
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import World
 
-#: About 15 s; `python -m tests.simulation --seeds 10000` is the long way.
+#: Some 10 s on an idle machine; `python -m tests.simulation --seeds 10000` is the long way.
 SEEDS = 150
 #: A mutation must be found within so many seeds.
 FOUND_WITHIN = 40
@@ -55,3 +55,4 @@ def test_a_system_broken_on_purpose_is_found_out(mutation: str) -> None:
     failed, _reached = run_many(range(FOUND_WITHIN), mutation=mutation, stop_at_first=True)
 
     assert failed, f"{FOUND_WITHIN} seeds did not find that {mutation}"
+    assert MUTATIONS[mutation] in failed[0].violations[0]

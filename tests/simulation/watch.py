@@ -52,7 +52,7 @@ class Watcher:
         clock: Clock,
         fail: Callable[[str], None],
         *,
-        may_expire: Callable[[bytes, float], str],
+        may_expire: Callable[[bytes, float, float], str],
         was_received: Callable[[str], bool],
     ) -> None:
         self.partition = partition
@@ -131,17 +131,21 @@ class Watcher:
             case IncidentStateChanged():
                 incident = mirror.incidents[event.incident_id]
                 if event.before != incident.state or event.after not in LEGAL_MOVES[incident.state]:
-                    self.fail(f"{incident.state} -> {event.after} (said to be from {event.before}) is no legal move")
+                    self.fail(
+                        f"{incident.state} -> {event.after} (said to be from {event.before}) is no legal move"
+                    )
                 if not event.actor or not event.reason:
                     self.fail("a move without actor or reason")
             case SeriesResolved():
                 if event.expired:
                     key = mirror.series.keys[event.number]
                     if now < mirror.no_expiry_before:
-                        self.fail(f"series {event.number} expired {mirror.no_expiry_before - now:.1f} s too early")
+                        self.fail(
+                            f"series {event.number} expired {mirror.no_expiry_before - now:.1f} s too early"
+                        )
                     if mirror.series.ends[event.number] > now:
                         self.fail(f"series {event.number} expired before its end")
-                    if why := self._may_expire(key[:16], now):
+                    if why := self._may_expire(key[:16], mirror.series.starts[event.number], now):
                         self.fail(why)
                 self.ended.add(mirror.series.keys[event.number][:16])
                 self.known.add(event.key)
@@ -172,7 +176,9 @@ class Watcher:
 
     def told(self, payload: bytes, replies: bytes) -> None:
         """The shard answers a call now: what it acknowledges must be durable."""
-        for encoded, answered in zip(_list_decoder.decode(payload), _list_decoder.decode(replies), strict=True):
+        for encoded, answered in zip(
+            _list_decoder.decode(payload), _list_decoder.decode(replies), strict=True
+        ):
             message, reply = decode_message(encoded), decode_reply(answered)
             if not isinstance(message, AlertsArrived) or not isinstance(reply, AlertsReply):
                 self.fail(f"answered {message!r} with {reply!r}")
@@ -225,5 +231,3 @@ class Watcher:
             for event in frame.events:
                 shard.apply(event, frame.now)
         self.compare(shard, f"the snapshot at {mark.seq} with its tail")
-
-

@@ -15,7 +15,6 @@ from models import VERSION
 from models.events import Event, SlotsAssigned
 from models.frames import NO_DIGEST, encode_frame
 from models.incident import Incident, Severity
-from models.messages import ActionOutcome
 from models.series import FREE
 from models.shard import Shard
 from models.sharding import SlotMap
@@ -75,7 +74,9 @@ def summary(shard: Shard) -> dict[str, object]:
     """What must come of replaying a log, in words and numbers that outlive changes of the records."""
     table = shard.series
     return {
-        "incidents": {identity.hex(): _incident(found) for identity, found in sorted(shard.incidents.items())},
+        "incidents": {
+            identity.hex(): _incident(found) for identity, found in sorted(shard.incidents.items())
+        },
         "series": {
             str(number): [
                 table.keys[number].hex(),
@@ -109,7 +110,12 @@ def _incident(incident: Incident) -> dict[str, object]:
         "created_at": incident.created_at,
         "resolved_at": incident.resolved_at,
         "overflow": incident.overflow,
-        "notice": [incident.notice.number, incident.notice.reason, incident.notice.attempt, incident.notice.told],
+        "notice": [
+            incident.notice.number,
+            incident.notice.reason,
+            incident.notice.attempt,
+            incident.notice.told,
+        ],
         "timeline": [[line.kind, line.actor, line.text] for line in incident.timeline],
     }
 
@@ -124,20 +130,28 @@ def write(folder: Path) -> None:
     digest = NO_DIGEST
     for seq, (now, events) in enumerate(story(), 1):
         stored, digest = encode_frame(seq, now, "default", "trace-1" if seq == 2 else None, events, digest)
-        lines.append(json.dumps({"partition": "shard/0000", "seq": seq, "frame": base64.b64encode(stored).decode()}))
+        lines.append(
+            json.dumps({"partition": "shard/0000", "seq": seq, "frame": base64.b64encode(stored).decode()})
+        )
         for event in events:
             shard.apply(event, now)
     first = SlotMap.even(2)
     owners = array("H", first.owners).tobytes()
-    stored, _digest = encode_frame(1, at(0), "default", None, [SlotsAssigned(first.version, owners)], NO_DIGEST)
+    stored, _digest = encode_frame(
+        1, at(0), "default", None, [SlotsAssigned(first.version, owners)], NO_DIGEST
+    )
     lines.append(json.dumps({"partition": "control", "seq": 1, "frame": base64.b64encode(stored).decode()}))
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    (folder / "summary.json").write_text(json.dumps(summary(shard), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "summary.json").write_text(
+        json.dumps(summary(shard), indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":
     target = HERE / f"v{VERSION}"
     if target.exists():
-        raise SystemExit(f"{target} is there already: a released log is never made anew (delete it before its release)")
+        raise SystemExit(
+            f"{target} is there already: a released log is never made anew (delete it before its release)"
+        )
     write(target)
     print(f"wrote {target}")
