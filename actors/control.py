@@ -81,7 +81,12 @@ class ControlActor:
                     await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
             except Damaged as error:
                 # Starting again would find the same damage. Gateways go on with the map they read.
-                log.error("control log damaged: its writer stops", actor=self.host.name, why=str(error), seq=error.seq)
+                log.error(
+                    "control log damaged: its writer stops",
+                    actor=self.host.name,
+                    why=str(error),
+                    seq=error.seq,
+                )
                 return
             except (Fenced, Broken) as error:
                 log.error("control partition stops", actor=self.host.name, why=str(error))

@@ -159,6 +159,10 @@ class DeliveryWindow:
         older than a window, so that no id of the window is ever forgotten."""
         while len(self._filters) > 1 and now - self._filters[1][0] > self.window_s:
             del self._filters[0]
-        if not self._filters or now - self._filters[-1][0] > self.window_s or len(self._filters[-1][1]) >= FILTER_CAPACITY:
+        if (
+            not self._filters
+            or now - self._filters[-1][0] > self.window_s
+            or len(self._filters[-1][1]) >= FILTER_CAPACITY
+        ):
             self._filters.append((now, new_filter()))
         return self._filters[-1][1]

@@ -79,7 +79,11 @@ class Errands:
         self._questions: deque[Classify] = deque()
         self._acts: list[tuple[int, int, Act]] = []
         self._archives: deque[tuple[Archive, Shard]] = deque()
-        self._lanes: dict[str, set[asyncio.Task[None]]] = {"questions": set(), "acts": set(), "archives": set()}
+        self._lanes: dict[str, set[asyncio.Task[None]]] = {
+            "questions": set(),
+            "acts": set(),
+            "archives": set(),
+        }
 
     @property
     def waiting(self) -> int:
@@ -149,7 +153,9 @@ class Errands:
             message = await work
         except IncidentManagerError as error:
             self._meter.count("llm_im_effects_failed_total", len(effects))
-            self._log.warning("effect not delivered, will be asked again", why=str(error), effects=len(effects))
+            self._log.warning(
+                "effect not delivered, will be asked again", why=str(error), effects=len(effects)
+            )
             await asyncio.sleep(error.retry_after_s if isinstance(error, Busy) else AGAIN_S)
             for effect in effects:
                 self._undelivered(effect)
@@ -168,7 +174,9 @@ class Errands:
         if not self._responders:
             raise Unavailable("no responder is wired")
         name = self._responders[act.incident_id[-1] % len(self._responders)]
-        return _expect(name, await self._peers.call(name, "act", _encoder.encode(act), ACT_TIMEOUT_S), ActionOutcome)
+        return _expect(
+            name, await self._peers.call(name, "act", _encoder.encode(act), ACT_TIMEOUT_S), ActionOutcome
+        )
 
     async def _put_away(self, effect: Archive, shard: Shard) -> Message:
         entries = []

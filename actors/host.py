@@ -75,7 +75,9 @@ def rebuild(
         case "Busy":
             return errors.Busy(detail, retry_after_s or 1.0)
         case "Malformed" | "TooLarge" | "Refused":
-            return {"Malformed": errors.Malformed, "TooLarge": errors.TooLarge}.get(kind, errors.Refused)(detail)
+            return {"Malformed": errors.Malformed, "TooLarge": errors.TooLarge}.get(kind, errors.Refused)(
+                detail
+            )
         case "Full":
             return errors.Full(detail)
         case _:

@@ -49,7 +49,7 @@ from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Mark
-from models.query import decode_query
+from models.query import Probe, decode_query
 from models.query import encode as encode_answer
 from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
 from models.views import answer
@@ -213,7 +213,9 @@ class IncidentShard:
         alerts = sum(each.alerts for each in told)
         if self._inbox_alerts and self._inbox_alerts + alerts > INBOX_ALERTS_MAX:
             self.meter.count("llm_im_requests_refused_total", door="shard", reason="busy")
-            raise Busy(f"{self.options.partition}: {self._inbox_alerts} alerts wait already", retry_after_s=1.0)
+            raise Busy(
+                f"{self.options.partition}: {self._inbox_alerts} alerts wait already", retry_after_s=1.0
+            )
         call.missing = len(told)
         if told:
             self._inbox.extend(told)
@@ -227,9 +229,11 @@ class IncidentShard:
         if not self._ready and self._readable:
             # The log was replayed but takes nothing (its disk is full): what was stored can still be read.
             try:
-                return self._answered(payload)
+                query = decode_query(payload)
             except msgspec.MsgspecError as error:
                 raise Unavailable(f"query failed: {error}") from None
+            if not isinstance(query, Probe):
+                return encode_answer(answer(self.shard, query))
         self._check_ready()
         if len(self._reads) >= READS_MAX:
             raise Busy(f"{self.options.partition}: {len(self._reads)} reads wait already", retry_after_s=1.0)
@@ -283,7 +287,9 @@ class IncidentShard:
             except Damaged as error:
                 self._why_not = str(error)
                 self._fail_waiting(self._why_not)
-                self.log.error("log damaged: this shard stops, the others go on", why=str(error), seq=error.seq)
+                self.log.error(
+                    "log damaged: this shard stops, the others go on", why=str(error), seq=error.seq
+                )
                 return
             except NotOwner as error:
                 self._why_not = str(error)
@@ -363,7 +369,9 @@ class IncidentShard:
         marks = await self.event_log.marks()
         for mark in marks:
             if mark.version != SNAPSHOT_VERSION:
-                self.log.warning("snapshot of another version passed over", version=mark.version, seq=mark.seq)
+                self.log.warning(
+                    "snapshot of another version passed over", version=mark.version, seq=mark.seq
+                )
                 continue
             shard = Shard(self.options.partition, self.settings)
             try:
@@ -376,12 +384,16 @@ class IncidentShard:
             return shard, mark.seq, mark.digest
         if first_seq > 1:
             raise Damaged(
-                self.options.partition, first_seq, "the log begins here and no snapshot of what was before can be read"
+                self.options.partition,
+                first_seq,
+                "the log begins here and no snapshot of what was before can be read",
             )
         return Shard(self.options.partition, self.settings), 0, anchor
 
     async def _work(self) -> None:
         background = [self._spawn(self._ticker()), self._spawn(self._renewer()), self._spawn(self._sweeper())]
+        for task in background:
+            task.add_done_callback(self._background_over)
         try:
             while True:
                 if not self._inbox and not self._reads and not self.shard.checkpoint.is_running:
@@ -401,6 +413,12 @@ class IncidentShard:
                 task.cancel()
             self._tasks = [task for task in self._tasks if task not in background]
 
+    def _background_over(self, task: asyncio.Task[None]) -> None:
+        # A shard whose deadlines have silently stopped is worse than one that starts again.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("background work ended by a bug", why=repr(error))
+            self.host.fatal(repr(error))
+
     async def _commit_group(self) -> None:
         group: list[tuple[_Told, Step]] = []
         frames: list[bytes] = []
@@ -416,7 +434,9 @@ class IncidentShard:
             # Nothing of this group may be told as done; the senders ask again, by the same call_id.
             for told, _step in group:
                 if told.call is not None and not told.call.done.done():
-                    told.call.done.set_exception(Unavailable(f"{self.options.partition}: not stored: {error}"))
+                    told.call.done.set_exception(
+                        Unavailable(f"{self.options.partition}: not stored: {error}")
+                    )
             raise
         for told, step in group:
             self._reply(told, step.reply)
@@ -448,7 +468,11 @@ class IncidentShard:
             self.shard.seq -= 1
             if step.events:
                 frames.append(self._frame(step, tenant, trace_id))
-                if isinstance(message, AlertsArrived) and message.delivery_id and isinstance(step.reply, AlertsReply):
+                if (
+                    isinstance(message, AlertsArrived)
+                    and message.delivery_id
+                    and isinstance(step.reply, AlertsReply)
+                ):
                     entry = (message.delivery_id, self.shard.now, encode(step.reply))
                     deliveries.append(entry)
                     self.deliveries.answered(entry)
@@ -561,7 +585,9 @@ class IncidentShard:
             deaf = silent_s > DEAF_AFTER_S
             if deaf and not deaf_since:
                 deaf_since = self.clock.now() - silent_s
-                self.log.warning("deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1))
+                self.log.warning(
+                    "deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1)
+                )
             elif deaf_since and not deaf:
                 self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - deaf_since))
                 self._tell_self(Heard(deaf_since, "no gateway called"))
@@ -587,7 +613,9 @@ class IncidentShard:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self.deliveries.sweep(self.clock.now())
-                while await self.archive.drop_before(self.clock.now() - self.options.retention_s, SWEEP_BATCH):
+                while await self.archive.drop_before(
+                    self.clock.now() - self.options.retention_s, SWEEP_BATCH
+                ):
                     await asyncio.sleep(TICK_S)
             except Unavailable as error:
                 self.log.warning("sweep failed, will be tried again", why=str(error))

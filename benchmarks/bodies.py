@@ -36,7 +36,13 @@ _NAMES = (
     ("ProviderThrottled", "Upstream provider answers 429", "irate"),
 )
 _SERVICE_KINDS = (
-    "chat-gateway", "embedder", "reranker", "prompt-cache", "tool-runner", "eval-worker", "moderation",
+    "chat-gateway",
+    "embedder",
+    "reranker",
+    "prompt-cache",
+    "tool-runner",
+    "eval-worker",
+    "moderation",
 )
 _SEVERITIES = ("critical", "warning", "warning", "info")
 
@@ -67,15 +73,38 @@ class Bodies:
         """The batches, in the order in which to send them. now: seconds since the epoch; default the
         clock."""
         if self.kind == "new_series":
-            return new_series(self.series, self.groups, self.batch, self.run_id,
-                              alert_names=self.alert_names, seed=self.seed, now=now)
-        return repeats(self.series, self.batch, services=self.services, alert_names=self.alert_names,
-                       skew=self.skew, passes=self.passes, seed=self.seed, now=now)
+            return new_series(
+                self.series,
+                self.groups,
+                self.batch,
+                self.run_id,
+                alert_names=self.alert_names,
+                seed=self.seed,
+                now=now,
+            )
+        return repeats(
+            self.series,
+            self.batch,
+            services=self.services,
+            alert_names=self.alert_names,
+            skew=self.skew,
+            passes=self.passes,
+            seed=self.seed,
+            now=now,
+        )
 
 
-def repeats(series: int = 20_000, batch: int = BATCH, *, services: int = SERVICES,
-            alert_names: int = ALERT_NAMES, skew: float = 0.0, passes: int = PASSES, seed: int = 1,
-            now: float | None = None) -> list[Batch]:
+def repeats(
+    series: int = 20_000,
+    batch: int = BATCH,
+    *,
+    services: int = SERVICES,
+    alert_names: int = ALERT_NAMES,
+    skew: float = 0.0,
+    passes: int = PASSES,
+    seed: int = 1,
+    now: float | None = None,
+) -> list[Batch]:
     """`passes` rounds over the same series, shuffled once; send the list again and again for a steady load.
 
     skew: share of the series that belong to the first service; the rest are spread evenly over the others.
@@ -95,8 +124,16 @@ def repeats(series: int = 20_000, batch: int = BATCH, *, services: int = SERVICE
     return first + [Batch(body.replace(ends_at, other), count) for other in later for body, count in first]
 
 
-def new_series(count: int, groups: int, batch: int = BATCH, run_id: str = "", *,
-               alert_names: int = ALERT_NAMES, seed: int = 1, now: float | None = None) -> list[Batch]:
+def new_series(
+    count: int,
+    groups: int,
+    batch: int = BATCH,
+    run_id: str = "",
+    *,
+    alert_names: int = ALERT_NAMES,
+    seed: int = 1,
+    now: float | None = None,
+) -> list[Batch]:
     """`count` series nobody has seen, over `groups` new (alertname, service) pairs; send the list once.
 
     Another run_id gives other names of the same length (keep run_ids of equal length), so that turns compare.
@@ -146,7 +183,7 @@ def _alert(rng: random.Random, number: int, name: _Name, service: str, now: floa
 
 def _batches(alerts: list[str], size: int) -> Iterator[Batch]:
     for start in range(0, len(alerts), size):
-        part = alerts[start:start + size]
+        part = alerts[start : start + size]
         yield Batch(f"[{','.join(part)}]".encode(), len(part))
 
 

@@ -67,7 +67,9 @@ KINDS: dict[str, Callable[[Own], int]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one turn each")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -75,24 +77,53 @@ def main() -> None:
     cells: list[dict[str, object]] = []
     with own(STATE__PARTITIONS="1") as system:
         bodies = Bodies("repeats", SERIES, BATCH, passes=1)
-        spec = Spec(bodies, mode="open", concurrency=16, duration_s=TURN_S, rate_per_s=RATE_ALERTS_S / BATCH,
-                    retry=True, preload=bodies, warmup_s=0.5)
+        spec = Spec(
+            bodies,
+            mode="open",
+            concurrency=16,
+            duration_s=TURN_S,
+            rate_per_s=RATE_ALERTS_S / BATCH,
+            retry=True,
+            preload=bodies,
+            warmup_s=0.5,
+        )
         generate(Target("ours", system.url), spec)
         for kind, find in KINDS.items():
             gaps, failed = [], 0
             for _ in range(1 if arguments.quick else arguments.turns):
-                killer = threading.Timer(KILL_AFTER_S, lambda find=find: os.kill(find(system), signal.SIGKILL))
+                killer = threading.Timer(
+                    KILL_AFTER_S, lambda find=find: os.kill(find(system), signal.SIGKILL)
+                )
                 killer.start()
-                result = generate(Target("ours", system.url), Spec(
-                    bodies, mode="open", concurrency=16, duration_s=TURN_S, rate_per_s=RATE_ALERTS_S / BATCH,
-                    retry=True, warmup_s=0.0))["measured"]
+                result = generate(
+                    Target("ours", system.url),
+                    Spec(
+                        bodies,
+                        mode="open",
+                        concurrency=16,
+                        duration_s=TURN_S,
+                        rate_per_s=RATE_ALERTS_S / BATCH,
+                        retry=True,
+                        warmup_s=0.0,
+                    ),
+                )["measured"]
                 killer.join()
                 gaps.append(result.longest_gap_s)
                 failed += result.failed
                 time.sleep(SETTLE_S)
-            cells.append({"killed": kind, "gaps_s": gaps, "median_s": median(gaps), "worst_s": max(gaps),
-                          "failed_requests": failed, "n": len(gaps)})
-            say(f"{kind}: longest gap {median(gaps):.2f} s (worst {max(gaps):.2f}), failed {failed}, n={len(gaps)}")
+            cells.append(
+                {
+                    "killed": kind,
+                    "gaps_s": gaps,
+                    "median_s": median(gaps),
+                    "worst_s": max(gaps),
+                    "failed_requests": failed,
+                    "n": len(gaps),
+                }
+            )
+            say(
+                f"{kind}: longest gap {median(gaps):.2f} s (worst {max(gaps):.2f}), failed {failed}, n={len(gaps)}"
+            )
     write("failover", cells, arguments.results)
 
 

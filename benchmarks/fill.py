@@ -25,7 +25,13 @@ class Filled:
 
 
 def alerts(
-    count: int, groups: int, *, services: int = 50, run: str = "r", name: str = "Alert", starts_at: float = 1000.0
+    count: int,
+    groups: int,
+    *,
+    services: int = 50,
+    run: str = "r",
+    name: str = "Alert",
+    starts_at: float = 1000.0,
 ) -> list[Filled]:
     """`count` series in `groups` groups (named by `name`), about 500 bytes each as JSON, like a Prometheus alert."""
     made = []
@@ -45,7 +51,9 @@ def alerts(
             "description": "The error ratio of the last five minutes has been over its threshold for ten minutes.",
             "runbook_url": f"https://runbooks.example.org/inference/Alert{group}",
         }
-        body = _encoder.encode(Content(labels, annotations, starts_at, "http://prometheus:9090/graph?g0.expr=x"))
+        body = _encoder.encode(
+            Content(labels, annotations, starts_at, "http://prometheus:9090/graph?g0.expr=x")
+        )
         made.append(Filled(series_id("default", labels) + content_digest(body), body))
     return made
 
@@ -72,5 +80,7 @@ class Filler:
         )
         self.shard.seq += 1
         step = self.shard.handle(message, now)
-        frame, self._digest = encode_frame(self.shard.seq, self.shard.now, "default", None, step.events, self._digest)
+        frame, self._digest = encode_frame(
+            self.shard.seq, self.shard.now, "default", None, step.events, self._digest
+        )
         return frame

@@ -69,8 +69,9 @@ class Comparison:
         if len(self.targets) < 2:
             return []
         first, second = (self.turns[target.name] for target in self.targets[:2])
-        return [round(a.alerts_per_s / b.alerts_per_s, 3)
-                for a, b in zip(first, second, strict=True) if b.alerts]
+        return [
+            round(a.alerts_per_s / b.alerts_per_s, 3) for a, b in zip(first, second, strict=True) if b.alerts
+        ]
 
     def as_dict(self) -> dict[str, object]:
         ratios = self.ratios()
@@ -80,8 +81,14 @@ class Comparison:
             "targets": [asdict(target) for target in self.targets],
             "n": min(len(turns) for turns in self.turns.values()),
             "median_alerts_per_s": self.medians(),
-            "ratio": {"median": median(ratios), "middle_half": middle_half(ratios),
-                      "range": [min(ratios), max(ratios)], "turns": ratios} if ratios else None,
+            "ratio": {
+                "median": median(ratios),
+                "middle_half": middle_half(ratios),
+                "range": [min(ratios), max(ratios)],
+                "turns": ratios,
+            }
+            if ratios
+            else None,
             "machine_busy_at_rest": self.rest_busy,
             "tried_concurrency": self.tried,
             "turns": {name: [asdict(turn) for turn in turns] for name, turns in self.turns.items()},
@@ -92,8 +99,14 @@ class Comparison:
         for target in self.targets:
             turns = self.turns[target.name]
             latencies = [turn.latency_ms for turn in turns if turn.latency_ms]
-            spread = "  ".join(f"{key} {median(one[key] for one in latencies):.1f}"
-                               for key in ("p50", "p99", "p99_9", "max")) if latencies else "no answers"
+            spread = (
+                "  ".join(
+                    f"{key} {median(one[key] for one in latencies):.1f}"
+                    for key in ("p50", "p99", "p99_9", "max")
+                )
+                if latencies
+                else "no answers"
+            )
             lines.append(
                 f"  {target.name:<14} c={target.concurrency or self.spec.concurrency:<4}"
                 f"{median(turn.alerts_per_s for turn in turns):>9,.0f} alerts/s"
@@ -101,15 +114,18 @@ class Comparison:
                 f"  ms: {spread}  failed {sum(turn.failed for turn in turns)}"
                 f"  generator {median(turn.cpu_share for turn in turns):.0%} of a core"
                 f"  machine {median(turn.machine_busy for turn in turns):.0%}"
-                f"  stolen {max(turn.machine_stolen for turn in turns):.1%}")
+                f"  stolen {max(turn.machine_stolen for turn in turns):.1%}"
+            )
         rest_busy = median(self.rest_busy or [0.0])
         if rest_busy > RESTLESS:
             lines.append(f"  the machine is {rest_busy:.0%} busy between turns: do not publish this")
         if ratios := self.ratios():
             low, high = middle_half(ratios)
-            lines.append(f"  {self.targets[0].name} / {self.targets[1].name}: {median(ratios):.2f} x"
-                         f"  (middle half {low:.2f}-{high:.2f}, all {min(ratios):.2f}-{max(ratios):.2f},"
-                         f" n={len(ratios)})")
+            lines.append(
+                f"  {self.targets[0].name} / {self.targets[1].name}: {median(ratios):.2f} x"
+                f"  (middle half {low:.2f}-{high:.2f}, all {min(ratios):.2f}-{max(ratios):.2f},"
+                f" n={len(ratios)})"
+            )
         return "\n".join(lines)
 
 
@@ -124,8 +140,9 @@ class Report(TypedDict):
     cells: list[dict[str, object]]
 
 
-def compare(name: str, targets: Sequence[Target], spec: Spec, *, turns: int = TURNS,
-            tune: bool = False) -> Comparison:
+def compare(
+    name: str, targets: Sequence[Target], spec: Spec, *, turns: int = TURNS, tune: bool = False
+) -> Comparison:
     """Warm every target up (the preload goes here), then give each its turn, `turns` times over.
 
     tune: first find the concurrency that suits each target best. New-series bodies get a fresh run_id every
@@ -157,9 +174,14 @@ def generate(target: Target, spec: Spec) -> dict[str, Result]:
     if target.concurrency:
         spec = replace(spec, concurrency=target.concurrency)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load", "--url", target.url, "--spec", "-"], cwd=ROOT,
-        input=spec.to_json(), capture_output=True, text=True, timeout=spec.duration_s + GENERATOR_EXTRA_S,
-        check=False)
+        [sys.executable, "-m", "benchmarks.load", "--url", target.url, "--spec", "-"],
+        cwd=ROOT,
+        input=spec.to_json(),
+        capture_output=True,
+        text=True,
+        timeout=spec.duration_s + GENERATOR_EXTRA_S,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(f"the generator failed on {target.name} ({target.url}): {done.stderr[-2000:]}")
     return {name: Result(**fields) for name, fields in json.loads(done.stdout).items()}
@@ -168,9 +190,13 @@ def generate(target: Target, spec: Spec) -> dict[str, Result]:
 def report(name: str, cells: Sequence[Comparison], folder: Path = RESULTS) -> Report:
     """Write `<folder>/<name>.json` and print the same as one line."""
     document = Report(
-        name=name, date=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=str(commit()["commit"]), dirty=bool(commit()["dirty"]),
-        machine=machine(), cells=[cell.as_dict() for cell in cells])
+        name=name,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=str(commit()["commit"]),
+        dirty=bool(commit()["dirty"]),
+        machine=machine(),
+        cells=[cell.as_dict() for cell in cells],
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document), flush=True)
@@ -187,17 +213,31 @@ def middle_half(values: Sequence[float]) -> tuple[float, float]:
 
 def commit() -> dict[str, object]:
     """What was measured: {"commit", "dirty"}."""
-    return {"commit": _git("rev-parse", "--verify", "HEAD") or "none", "dirty": bool(_git("status", "--porcelain"))}
+    return {
+        "commit": _git("rev-parse", "--verify", "HEAD") or "none",
+        "dirty": bool(_git("status", "--porcelain")),
+    }
 
 
 def machine() -> dict[str, object]:
     """What the numbers were measured on."""
-    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(),
-            "memory_gb": round(memory_bytes / 1e9, 1), "python": platform.python_version(),
-            "load_1m": os.getloadavg()[0]}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "memory_gb": round(memory_bytes / 1e9, 1),
+        "python": platform.python_version(),
+        "load_1m": os.getloadavg()[0],
+    }
 
 
 _runs = 0

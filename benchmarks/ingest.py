@@ -31,27 +31,44 @@ QUICK_TURNS, QUICK_TURN_S = 3, 1.5
 NEW_LIMIT_S = 120.0
 
 
-def run(targets: Sequence[Target], *, turns: int, turn_s: float, tune: bool, batches: Sequence[int] = BATCHES,
-        concurrency: int = 0, repeats_only: bool = False) -> list[Comparison]:
+def run(
+    targets: Sequence[Target],
+    *,
+    turns: int,
+    turn_s: float,
+    tune: bool,
+    batches: Sequence[int] = BATCHES,
+    concurrency: int = 0,
+    repeats_only: bool = False,
+) -> list[Comparison]:
     """Every cell on every target. Repeats come first: new series leave a larger table behind."""
     cells = []
     for batch in batches:
-        spec = Spec(Bodies("repeats", SERIES, batch), concurrency=concurrency or CONCURRENCY.get(batch, 8),
-                    duration_s=turn_s, preload=Bodies("repeats", SERIES, 256))
+        spec = Spec(
+            Bodies("repeats", SERIES, batch),
+            concurrency=concurrency or CONCURRENCY.get(batch, 8),
+            duration_s=turn_s,
+            preload=Bodies("repeats", SERIES, 256),
+        )
         cells.append(compare(f"repeats, {batch} a request", targets, spec, turns=turns, tune=tune))
     if repeats_only:
         return cells
     shapes = ((f"new series in {GROUPS:,} groups", GROUPS), ("new series, a group each", SERIES))
     for name, groups in shapes:
-        spec = Spec(Bodies("new_series", SERIES, NEW_BATCH, groups=groups), once=True,
-                    concurrency=concurrency or CONCURRENCY[NEW_BATCH], duration_s=NEW_LIMIT_S)
+        spec = Spec(
+            Bodies("new_series", SERIES, NEW_BATCH, groups=groups),
+            once=True,
+            concurrency=concurrency or CONCURRENCY[NEW_BATCH],
+            duration_s=NEW_LIMIT_S,
+        )
         cells.append(compare(f"{name}, {NEW_BATCH} a request", targets, spec, turns=turns))
     return cells
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ours", metavar="URL", help="our server, already running")
     parser.add_argument("--twin", action="store_true", help="a second Alertmanager in our place")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_TURNS} turns of {QUICK_TURN_S:g} s")
@@ -74,8 +91,15 @@ def main() -> None:
         elif arguments.twin:
             twin = stack.enter_context(alertmanager(name="twin"))
             targets.insert(0, Target(twin.name, twin.url))
-        cells = run(targets, turns=turns, turn_s=turn_s, tune=arguments.tune, batches=arguments.batches,
-                    concurrency=arguments.concurrency, repeats_only=arguments.repeats_only)
+        cells = run(
+            targets,
+            turns=turns,
+            turn_s=turn_s,
+            tune=arguments.tune,
+            batches=arguments.batches,
+            concurrency=arguments.concurrency,
+            repeats_only=arguments.repeats_only,
+        )
     report("ingest", cells, arguments.results)
 
 

@@ -107,9 +107,17 @@ class Spec:
         return json.dumps(asdict(self))
 
 
-async def closed_loop(url: str, requests: Sequence[Batch], concurrency: int, duration_s: float, *,
-                      once: bool = False, retry: bool = False, timeout_s: float = TIMEOUT_S,
-                      headers: Mapping[str, str] | None = None) -> Result:
+async def closed_loop(
+    url: str,
+    requests: Sequence[Batch],
+    concurrency: int,
+    duration_s: float,
+    *,
+    once: bool = False,
+    retry: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    headers: Mapping[str, str] | None = None,
+) -> Result:
     """As fast as `concurrency` connections get answers: each sends its next request when the last one is
     answered.
 
@@ -122,9 +130,17 @@ async def closed_loop(url: str, requests: Sequence[Batch], concurrency: int, dur
     return await load.run(concurrency, duration_s)
 
 
-async def open_loop(url: str, requests: Sequence[Batch], rate_per_s: float, duration_s: float,
-                    connections: int, *, retry: bool = False, timeout_s: float = TIMEOUT_S,
-                    headers: Mapping[str, str] | None = None) -> Result:
+async def open_loop(
+    url: str,
+    requests: Sequence[Batch],
+    rate_per_s: float,
+    duration_s: float,
+    connections: int,
+    *,
+    retry: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    headers: Mapping[str, str] | None = None,
+) -> Result:
     """`rate_per_s` requests a second at even distances, whatever the server does; cycles through `requests`.
 
     Latency counts from the intended time, so a stall is charged to every request it delays (no coordinated
@@ -158,10 +174,20 @@ def run_spec(url: str, spec: Spec) -> dict[str, Result]:
     if spec.preload is not None:
         first = bodies if spec.preload == spec.bodies else spec.preload.build()
         if spec.preload.kind == "repeats":
-            first = first[:len(first) // spec.preload.passes]
+            first = first[: len(first) // spec.preload.passes]
         # The limit is generous: a slow server's preload may take minutes, a hung one must not take for ever.
-        phases["preload"] = run(closed_loop(url, first, spec.concurrency, 600, once=True, retry=spec.retry,
-                                            timeout_s=spec.timeout_s, headers=spec.headers))
+        phases["preload"] = run(
+            closed_loop(
+                url,
+                first,
+                spec.concurrency,
+                600,
+                once=True,
+                retry=spec.retry,
+                timeout_s=spec.timeout_s,
+                headers=spec.headers,
+            )
+        )
         del first
     if spec.warmup_s and not spec.once:
         phases["warmup"] = run(_loop(url, spec, bodies, spec.warmup_s))
@@ -185,10 +211,26 @@ def main() -> None:
 
 def _loop(url: str, spec: Spec, bodies: list[Batch], duration_s: float) -> Coroutine[object, object, Result]:
     if spec.mode == "open":
-        return open_loop(url, bodies, spec.rate_per_s, duration_s, spec.concurrency,
-                         retry=spec.retry, timeout_s=spec.timeout_s, headers=spec.headers)
-    return closed_loop(url, bodies, spec.concurrency, duration_s, once=spec.once,
-                       retry=spec.retry, timeout_s=spec.timeout_s, headers=spec.headers)
+        return open_loop(
+            url,
+            bodies,
+            spec.rate_per_s,
+            duration_s,
+            spec.concurrency,
+            retry=spec.retry,
+            timeout_s=spec.timeout_s,
+            headers=spec.headers,
+        )
+    return closed_loop(
+        url,
+        bodies,
+        spec.concurrency,
+        duration_s,
+        once=spec.once,
+        retry=spec.retry,
+        timeout_s=spec.timeout_s,
+        headers=spec.headers,
+    )
 
 
 class _Load:
@@ -197,8 +239,14 @@ class _Load:
     A connection that has no request in flight is given to `ready`, which sends the next one or parks it.
     """
 
-    def __init__(self, url: str, requests: Sequence[Batch], retry: bool, timeout_s: float,
-                 headers: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        requests: Sequence[Batch],
+        retry: bool,
+        timeout_s: float,
+        headers: Mapping[str, str] | None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"an http:// URL is needed, not {url!r}")
@@ -207,8 +255,10 @@ class _Load:
         self.host, self.port = parts.hostname, parts.port or 80
         path = parts.path if len(parts.path) > 1 else ALERTS_PATH
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        head = (f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: Prometheus/2.42.0\r\n"
-                f"Content-Type: application/json\r\n{more}Content-Length: ")
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: Prometheus/2.42.0\r\n"
+            f"Content-Type: application/json\r\n{more}Content-Length: "
+        )
         self.wires = [b"%b%d\r\n\r\n%b" % (head.encode(), len(batch.body), batch.body) for batch in requests]
         self.alert_counts = [batch.alerts for batch in requests]
         self.retry, self.timeout_s = retry, timeout_s
@@ -299,16 +349,24 @@ class _Load:
         cpu_s, machine_busy, machine_stolen = cpu.read()
         gap_s = max(self.longest_gap_s, self.started + elapsed_s - self.last_success)
         return Result(
-            alerts=self.alerts, requests=len(self.latencies), elapsed_s=round(elapsed_s, 4),
+            alerts=self.alerts,
+            requests=len(self.latencies),
+            elapsed_s=round(elapsed_s, 4),
             alerts_per_s=round(self.alerts / elapsed_s, 1),
             requests_per_s=round(len(self.latencies) / elapsed_s, 1),
             latency_ms=percentiles_ms(self.latencies),
             statuses={str(status): n for status, n in sorted(self.statuses.items())},
             errors=dict(self.errors),
-            failed=self.refused + sum(self.errors.values()), retried=self.retried,
-            connect_failures=self.connect_failures, late=self.late,
-            longest_gap_s=round(gap_s, 4), cpu_s=round(cpu_s, 3), cpu_share=round(cpu_s / elapsed_s, 3),
-            machine_busy=machine_busy, machine_stolen=machine_stolen)
+            failed=self.refused + sum(self.errors.values()),
+            retried=self.retried,
+            connect_failures=self.connect_failures,
+            late=self.late,
+            longest_gap_s=round(gap_s, 4),
+            cpu_s=round(cpu_s, 3),
+            cpu_share=round(cpu_s / elapsed_s, 3),
+            machine_busy=machine_busy,
+            machine_stolen=machine_stolen,
+        )
 
     def _try_again_later(self, request: int, intended: float) -> None:
         self.retried += 1
@@ -337,7 +395,8 @@ class _Load:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     _, connection = await self.loop.create_connection(
-                        lambda: _Connection(self), self.host, self.port)
+                        lambda: _Connection(self), self.host, self.port
+                    )
             except OSError:  # TimeoutError is one
                 self.connect_failures += 1
                 await asyncio.sleep(RETRY_DELAY_S)
@@ -365,8 +424,15 @@ class _Load:
 
 
 class _ClosedLoop(_Load):
-    def __init__(self, url: str, requests: Sequence[Batch], once: bool, retry: bool, timeout_s: float,
-                 headers: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        requests: Sequence[Batch],
+        once: bool,
+        retry: bool,
+        timeout_s: float,
+        headers: Mapping[str, str] | None,
+    ) -> None:
         super().__init__(url, requests, retry, timeout_s, headers)
         self.once = once
         self.next = 0
@@ -384,8 +450,9 @@ class _ClosedLoop(_Load):
         except TimeoutError:
             elapsed_s = duration_s
             if self.once:
-                self.errors["unanswered"] += (len(self.wires) - self.next + self.in_flight + len(self.again)
-                                              + self.delayed)
+                self.errors["unanswered"] += (
+                    len(self.wires) - self.next + self.in_flight + len(self.again) + self.delayed
+                )
         result = self.result(elapsed_s, cpu)
         self.all_sent = True
         try:
@@ -422,8 +489,15 @@ class _ClosedLoop(_Load):
 
 
 class _OpenLoop(_Load):
-    def __init__(self, url: str, requests: Sequence[Batch], rate_per_s: float, retry: bool, timeout_s: float,
-                 headers: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        requests: Sequence[Batch],
+        rate_per_s: float,
+        retry: bool,
+        timeout_s: float,
+        headers: Mapping[str, str] | None,
+    ) -> None:
         super().__init__(url, requests, retry, timeout_s, headers)
         if rate_per_s <= 0:
             raise ValueError("rate_per_s must be above 0")
@@ -442,8 +516,9 @@ class _OpenLoop(_Load):
             async with asyncio.timeout(duration_s + 2 * (self.timeout_s + SWEEP_S)):
                 await self.finished.wait()
         except TimeoutError:
-            self.errors["unanswered"] += (self.in_flight + len(self.waiting) + len(self.again) + self.delayed
-                                          + self.total - self.sent)
+            self.errors["unanswered"] += (
+                self.in_flight + len(self.waiting) + len(self.again) + self.delayed + self.total - self.sent
+            )
         finally:
             ticks.stop()
         elapsed_s = max(duration_s, self.last_success - self.started)
@@ -510,8 +585,13 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         load = self.load
-        if (len(data) == load.usual_length and not self.buffer and data.startswith(load.usual_start)
-                and data.endswith(b"\r\n\r\n") and self.request >= 0):
+        if (
+            len(data) == load.usual_length
+            and not self.buffer
+            and data.startswith(load.usual_start)
+            and data.endswith(b"\r\n\r\n")
+            and self.request >= 0
+        ):
             load.answered(self, load.usual_status)
             return
         self._parse(data)
@@ -534,7 +614,7 @@ class _Connection(asyncio.Protocol):
         if status < 200:  # 100 Continue: the answer follows
             self.buffer = b""
             if len(data) > end + 4:
-                self._parse(data[end + 4:])
+                self._parse(data[end + 4 :])
             return
         length = _answer_length(data, head, end + 4, status)
         if length < 0 or len(data) < length:
@@ -564,7 +644,7 @@ def _answer_length(data: bytes, head: bytes, body: int, status: int) -> int:
     at = head.find(b"\r\ncontent-length:")
     if at < 0:
         raise ValueError(f"an answer with neither a length nor chunks: {head!r}")
-    return body + int(head[at + 17:].split(b"\r\n", 1)[0])
+    return body + int(head[at + 17 :].split(b"\r\n", 1)[0])
 
 
 def percentiles_ms(samples_s: "array[float]") -> dict[str, float]:

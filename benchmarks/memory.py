@@ -52,7 +52,9 @@ print(json.dumps({"bytes": rss() - before, "series": series}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--series", type=int, nargs="*", default=[100_000, 500_000])
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -68,7 +70,9 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             cells.append({"what": name, **found})
             per = found["bytes"] / found["series"] * 100_000 / 1e6
-            say(f"{name}: {found['bytes'] / 1e6:.0f} MB for {found['series']:,} series = {per:.0f} MB per 100,000")
+            say(
+                f"{name}: {found['bytes'] / 1e6:.0f} MB for {found['series']:,} series = {per:.0f} MB per 100,000"
+            )
     write("memory", cells, arguments.results)
 
 

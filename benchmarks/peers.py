@@ -56,9 +56,18 @@ def alertmanager(port: int = 0, *, name: str = "alertmanager", binary: Path = AL
         config.write_text(_CONFIG)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [binary, f"--config.file={config}", f"--storage.path={folder}/data",
-                 "--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+                [
+                    binary,
+                    f"--config.file={config}",
+                    f"--storage.path={folder}/data",
+                    "--cluster.listen-address=",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                    "--log.level=error",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         try:
             peer = Peer(name, f"http://127.0.0.1:{port}", process.pid)
             _wait_ready(peer, process, log)

@@ -29,7 +29,12 @@ ROUNDS = 200
 def percentiles(samples: list[float]) -> dict[str, float]:
     ordered = sorted(samples)
     pick = lambda share: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 2)  # noqa: E731
-    return {"p50_ms": pick(0.5), "p99_ms": pick(0.99), "max_ms": round(ordered[-1] * 1000, 2), "n": len(ordered)}
+    return {
+        "p50_ms": pick(0.5),
+        "p99_ms": pick(0.99),
+        "max_ms": round(ordered[-1] * 1000, 2),
+        "n": len(ordered),
+    }
 
 
 def measure(port: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -60,7 +65,9 @@ def measure(port: int, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--incidents", type=int, default=INCIDENTS)
     parser.add_argument("--quick", action="store_true", help="5,000 incidents, 30 rounds")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -68,10 +75,14 @@ def main() -> None:
     incidents, rounds = (5000, 30) if arguments.quick else (arguments.incidents, ROUNDS)
     with own() as system:
         bodies = Bodies("new_series", incidents, BATCH, groups=incidents, run_id="reads")
-        generate(Target("ours", system.url), Spec(bodies, once=True, concurrency=4, duration_s=600, warmup_s=0))
+        generate(
+            Target("ours", system.url), Spec(bodies, once=True, concurrency=4, duration_s=600, warmup_s=0)
+        )
         time.sleep(5)
         alone = measure(system.port, rounds)
-        load = Spec(bodies, mode="open", concurrency=32, duration_s=30, rate_per_s=RATE_ALERTS_S / BATCH, warmup_s=1)
+        load = Spec(
+            bodies, mode="open", concurrency=32, duration_s=30, rate_per_s=RATE_ALERTS_S / BATCH, warmup_s=1
+        )
         results = []
         loader = threading.Thread(
             target=lambda: results.append(generate(Target("ours", system.url), load)["measured"]), daemon=True
@@ -84,8 +95,11 @@ def main() -> None:
         say(f"{kind}: alone {alone[kind]}, during 16,667 alerts/s {beside[kind]}")
     ingest = results[0].latency_ms
     say(f"the load meanwhile: {ingest}, failed {results[0].failed}")
-    write("reads", [{"incidents": incidents, "alone": alone, "during_load": beside, "load_latency_ms": ingest}],
-          arguments.results)
+    write(
+        "reads",
+        [{"incidents": incidents, "alone": alone, "during_load": beside, "load_latency_ms": ingest}],
+        arguments.results,
+    )
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ async def _snapshot(log: SqliteEventLog, epoch: int, filler: Filler) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, 2 turns")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -120,16 +122,28 @@ def main() -> None:
             turns = [_turn(folder) for _ in range(2 if arguments.quick else TURNS)]
         totals = [float(str(turn["total_s"])) for turn in turns]
         cells.append(
-            {"case": name, "alerts": total, "series": series, "frames_replayed": replayed, "disk_bytes": size,
-             "median_s": median(totals), "worst_s": max(totals), "turns": turns}
+            {
+                "case": name,
+                "alerts": total,
+                "series": series,
+                "frames_replayed": replayed,
+                "disk_bytes": size,
+                "median_s": median(totals),
+                "worst_s": max(totals),
+                "turns": turns,
+            }
         )
-        say(f"{name}: {median(totals):.2f} s (worst {max(totals):.2f}), of it imports {turns[0]['import_s']:.2f} s;"
-            f" {replayed:,} frames replayed, {size / 1e6:.0f} MB on disk, n={len(turns)}")
+        say(
+            f"{name}: {median(totals):.2f} s (worst {max(totals):.2f}), of it imports {turns[0]['import_s']:.2f} s;"
+            f" {replayed:,} frames replayed, {size / 1e6:.0f} MB on disk, n={len(turns)}"
+        )
     write("recovery", cells, arguments.results)
 
 
 def _turn(folder: str) -> dict[str, object]:
-    done = subprocess.run([sys.executable, "-c", _CHILD, folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, folder], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -1,6 +1,6 @@
 """From `llm-im up` to the first durable answer (claim f): on empty data, and on what a kill left.
 
-    python -m benchmarks.start [--turns 3]
+python -m benchmarks.start [--turns 3]
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def first_answer(system: Own) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -46,8 +48,11 @@ def main() -> None:
             system.cli("down")
             turns.append(round(first_answer(system), 2))
     say(f"up to first durable answer: {median(turns):.1f} s (worst {max(turns):.1f}), n={len(turns)}")
-    write("start", [{"case": "installed, up to first answer", "turns_s": turns, "median_s": median(turns)}],
-          arguments.results)
+    write(
+        "start",
+        [{"case": "installed, up to first answer", "turns_s": turns, "median_s": median(turns)}],
+        arguments.results,
+    )
 
 
 if __name__ == "__main__":

@@ -28,21 +28,36 @@ CONNECTIONS = 32
 WARMUP_S = 3.0
 
 
-def run(targets: Sequence[Target], *, series: int, skew: float, duration_s: float,
-        rate_per_s: float = RATE_PER_S, turns: int = 1) -> Comparison:
+def run(
+    targets: Sequence[Target],
+    *,
+    series: int,
+    skew: float,
+    duration_s: float,
+    rate_per_s: float = RATE_PER_S,
+    turns: int = 1,
+) -> Comparison:
     """Open the series (closed loop, not measured), then offer the rate for the duration."""
     # One pass: 60 s are a million alerts, and half a million series are 250 MB of bodies as it is.
     bodies = Bodies("repeats", series, BATCH, skew=skew, passes=1)
-    spec = Spec(bodies, mode="open", concurrency=CONNECTIONS, duration_s=duration_s,
-                rate_per_s=rate_per_s / BATCH, preload=bodies, warmup_s=WARMUP_S)
+    spec = Spec(
+        bodies,
+        mode="open",
+        concurrency=CONNECTIONS,
+        duration_s=duration_s,
+        rate_per_s=rate_per_s / BATCH,
+        preload=bodies,
+        warmup_s=WARMUP_S,
+    )
     spread = f"{skew:.0%} on one service" if skew else "even"
     name = f"{rate_per_s:,.0f} alerts/s offered, {series:,} series open, {spread}"
     return compare(name, targets, spec, turns=turns)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ours", metavar="URL", help="our server, already running")
     parser.add_argument("--no-alertmanager", action="store_true", help="ours only")
     parser.add_argument("--quick", action="store_true", help="20,000 series, 5 s")
@@ -67,8 +82,16 @@ def main() -> None:
                 if not arguments.no_alertmanager:
                     peer = stack.enter_context(alertmanager())
                     targets.append(Target(peer.name, peer.url))
-                cells.append(run(targets, series=series, skew=skew, duration_s=duration_s,
-                                 rate_per_s=arguments.rate, turns=arguments.turns))
+                cells.append(
+                    run(
+                        targets,
+                        series=series,
+                        skew=skew,
+                        duration_s=duration_s,
+                        rate_per_s=arguments.rate,
+                        turns=arguments.turns,
+                    )
+                )
     report("sustained", cells, arguments.results)
 
 

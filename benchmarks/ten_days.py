@@ -61,7 +61,11 @@ async def run(days: int, per_day: int, folder: Path) -> dict[str, object]:
 
     def make(host: Host) -> IncidentShard:
         options = ShardOptions(PARTITION, classifiers=["classifier-0"])
-        stores = (SqliteEventLog(folder, PARTITION), archive, DeliveryWindow(SqliteDeliveryIds(folder, PARTITION), 600))
+        stores = (
+            SqliteEventLog(folder, PARTITION),
+            archive,
+            DeliveryWindow(SqliteDeliveryIds(folder, PARTITION), 600),
+        )
         holder.append(IncidentShard(host, options, ShardSettings(expiry_grace_s=0.0), *stores, clock))
         return holder[-1]
 
@@ -77,8 +81,12 @@ async def run(days: int, per_day: int, folder: Path) -> dict[str, object]:
         nonlocal calls
         calls += 1
         message = AlertsArrived(
-            calls.to_bytes(16, "big"), "default", "alertmanager", [each.key for each in batch],
-            [ends] * len(batch), [each.body for each in batch],
+            calls.to_bytes(16, "big"),
+            "default",
+            "alertmanager",
+            [each.key for each in batch],
+            [ends] * len(batch),
+            [each.body for each in batch],
         )
         await shard.tell(msgspec.msgpack.encode([encode(message)]))
 
@@ -125,7 +133,9 @@ async def run(days: int, per_day: int, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="one day of 10,000")
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -37,12 +37,22 @@ class Server(_Section):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=1, le=65535)
-    grpc_port: int = Field(9000, ge=1, le=65535, description="Reserved for the gRPC door; nothing listens there yet.")
-    gateways: int = Field(2, ge=1, le=40, description="Serve replicas. Two or more: killing one leaves no gap.")
-    max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="A larger request body is answered 413.")
-    body_timeout: Duration = Field(30.0, description="A sender that takes longer to send its body is answered 408.")
+    grpc_port: int = Field(
+        9000, ge=1, le=65535, description="Reserved for the gRPC door; nothing listens there yet."
+    )
+    gateways: int = Field(
+        2, ge=1, le=40, description="Serve replicas. Two or more: killing one leaves no gap."
+    )
+    max_body_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, description="A larger request body is answered 413."
+    )
+    body_timeout: Duration = Field(
+        30.0, description="A sender that takes longer to send its body is answered 408."
+    )
     max_inflight_alerts: int = Field(
-        200_000, ge=1, description="Alerts one gateway holds for its shards; past it senders get 503 and Retry-After."
+        200_000,
+        ge=1,
+        description="Alerts one gateway holds for its shards; past it senders get 503 and Retry-After.",
     )
     hold: Duration = Field(5.0, le=60, description="How long a request waits for a shard that is restarting.")
 
@@ -53,9 +63,15 @@ class State(_Section):
     backend: Literal["sqlite"] = "sqlite"
     path: str = "./var"
     partitions: int = Field(2, ge=1, le=4096, description="Fixed when the system first starts.")
-    snapshot_every_frames: int = Field(20_000, ge=10, description="A checkpoint begins after this many frames ...")
-    snapshot_every_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="... or this many bytes of log ...")
-    snapshot_every: Duration = Field(300.0, description="... or this long after the last, if anything changed.")
+    snapshot_every_frames: int = Field(
+        20_000, ge=10, description="A checkpoint begins after this many frames ..."
+    )
+    snapshot_every_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="... or this many bytes of log ..."
+    )
+    snapshot_every: Duration = Field(
+        300.0, description="... or this long after the last, if anything changed."
+    )
 
 
 class Grouping(_Section):
@@ -63,18 +79,27 @@ class Grouping(_Section):
 
     group_by: list[str] = Field(["alertname"], max_length=16)
     service_labels: list[str] = Field(
-        ["service", "service_name", "app", "job"], description="Label that names the service: the first one present."
+        ["service", "service_name", "app", "job"],
+        description="Label that names the service: the first one present.",
     )
 
 
 class Lifecycle(_Section):
-    resolve_timeout: Duration = Field(300.0, description="Ends an alert of /api/v2/alerts that nobody sends again.")
-    expires_after: Duration | None = Field(None, description="Ends an alert of other doors; none: it fires until told.")
-    expiry_grace: Duration = Field(300.0, description="After we could not hear, nothing expires for this long.")
+    resolve_timeout: Duration = Field(
+        300.0, description="Ends an alert of /api/v2/alerts that nobody sends again."
+    )
+    expires_after: Duration | None = Field(
+        None, description="Ends an alert of other doors; none: it fires until told."
+    )
+    expiry_grace: Duration = Field(
+        300.0, description="After we could not hear, nothing expires for this long."
+    )
     reopen_window: Duration = 1800.0
     close_after: Duration = 3600.0
     retention: Duration = 90 * 86400.0
-    max_concurrent_incidents: int = Field(200_000, ge=1, description="Past it new groups join an overflow incident.")
+    max_concurrent_incidents: int = Field(
+        200_000, ge=1, description="Past it new groups join an overflow incident."
+    )
 
 
 class Dedup(_Section):
@@ -85,8 +110,12 @@ class Rule(_Section):
     """One classification rule. It applies when every one of its conditions holds; what it leaves out, others may give."""
 
     name: str
-    labels: dict[str, str] = Field({}, description="label name -> regular expression that must match all of its value")
-    words: str | None = Field(None, description="regular expression searched in alert name, title and description")
+    labels: dict[str, str] = Field(
+        {}, description="label name -> regular expression that must match all of its value"
+    )
+    words: str | None = Field(
+        None, description="regular expression searched in alert name, title and description"
+    )
     source: str | None = Field(None, description="regular expression that must match all of the source")
     severity: Literal["P0", "P1", "P2", "P3", "P4"] | None = None
     type: (
@@ -121,7 +150,9 @@ class Rule(_Section):
 
 class Classification(_Section):
     pool: int = Field(1, ge=1, le=64, description="Classifier actors, classifier-0 ...")
-    rules: list[Rule] = Field([], description="Asked before the built-in rules; the first that gives a value wins.")
+    rules: list[Rule] = Field(
+        [], description="Asked before the built-in rules; the first that gives a value wins."
+    )
     builtin_rules: bool = True
 
 
@@ -130,7 +161,9 @@ class Webhook(_Section):
 
     url: SecretStr | None = None
     timeout: Duration = Field(10.0, le=60)
-    max_alerts: int = Field(100, ge=1, le=10_000, description="Alerts shown in one body; truncatedAlerts counts the rest.")
+    max_alerts: int = Field(
+        100, ge=1, le=10_000, description="Alerts shown in one body; truncatedAlerts counts the rest."
+    )
     external_url: str = ""
 
     @field_validator("url")
@@ -156,7 +189,9 @@ class Notify(_Section):
     wait: Wait = Wait()
     retry_first: Duration = Field(1.0, description="Wait before the first retry; doubles each time.")
     retry_max: Duration = Field(300.0, description="Longest wait between retries.")
-    give_up_after: Duration = Field(86400.0, description="A notice nobody takes for this long is given up, and says so.")
+    give_up_after: Duration = Field(
+        86400.0, description="A notice nobody takes for this long is given up, and says so."
+    )
     responders: int = Field(1, ge=1, le=16)
     concurrency: int = Field(32, ge=1, le=1000, description="Webhook calls under way at once, per responder.")
 

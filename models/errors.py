@@ -1,17 +1,17 @@
 """Every error of ours, in one tree; adapters translate foreign errors into these at their edge.
 
-    IncidentManagerError
-    ├── Refused                 the caller must change something before asking again
-    │   ├── Malformed           the input can't be read; names the field and what was expected
-    │   ├── TooLarge            the input is over a named limit
-    │   ├── Busy                a bounded queue is full; ask again after `retry_after_s`
-    │   └── NotOwner            another actor owns this partition; ask `owner`
-    ├── Unavailable             the same call may succeed later
-    │   ├── Full                the store has no room left
-    │   └── OutcomeUnknown      an append may or may not have happened: reopen and replay, never repeat blindly
-    └── Broken                  a bug or damaged data; let it crash
-        ├── Fenced              a newer epoch owns the partition; this writer must stop at once
-        └── Damaged             stored bytes fail their checksum; names partition, seq and place
+IncidentManagerError
+├── Refused                 the caller must change something before asking again
+│   ├── Malformed           the input can't be read; names the field and what was expected
+│   ├── TooLarge            the input is over a named limit
+│   ├── Busy                a bounded queue is full; ask again after `retry_after_s`
+│   └── NotOwner            another actor owns this partition; ask `owner`
+├── Unavailable             the same call may succeed later
+│   ├── Full                the store has no room left
+│   └── OutcomeUnknown      an append may or may not have happened: reopen and replay, never repeat blindly
+└── Broken                  a bug or damaged data; let it crash
+    ├── Fenced              a newer epoch owns the partition; this writer must stop at once
+    └── Damaged             stored bytes fail their checksum; names partition, seq and place
 """
 
 from __future__ import annotations

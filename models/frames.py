@@ -88,14 +88,20 @@ def check_frame(partition: str, stored: bytes, seq: int, previous: bytes | None)
     seq and what is wrong.
     """
     if len(stored) < _HEADER.size:
-        raise Damaged(partition, seq, f"frame of {len(stored)} bytes is shorter than its header of {_HEADER.size}")
+        raise Damaged(
+            partition, seq, f"frame of {len(stored)} bytes is shorter than its header of {_HEADER.size}"
+        )
     magic, version, _codec, _key_id, own_seq, _now, before, check, length = _HEADER.unpack_from(stored)
     if magic != _MAGIC:
         raise Damaged(partition, seq, f"frame begins with {magic!r}, not {_MAGIC!r}")
     if version != VERSION:
-        raise Damaged(partition, seq, f"frame version {version} is not known to this program (it reads {VERSION})")
+        raise Damaged(
+            partition, seq, f"frame version {version} is not known to this program (it reads {VERSION})"
+        )
     if length != len(stored) - _HEADER.size:
-        raise Damaged(partition, seq, f"body has {len(stored) - _HEADER.size} bytes, its header says {length}")
+        raise Damaged(
+            partition, seq, f"body has {len(stored) - _HEADER.size} bytes, its header says {length}"
+        )
     blank = stored[:_CHECK_OFFSET] + b"\0" * 8 + stored[_CHECK_OFFSET + 8 :]
     if xxhash.xxh3_64_intdigest(blank) != check:
         raise Damaged(partition, seq, "checksum does not match")
@@ -112,7 +118,9 @@ def decode_frame(partition: str, stored: bytes, seq: int, previous: bytes | None
     _magic, _version, codec, key_id, own_seq, now, _before, _check, _length = _HEADER.unpack_from(stored)
     body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
     if key_id != 0:
-        raise Damaged(partition, seq, f"body is encrypted with key {key_id}, which this program does not have")
+        raise Damaged(
+            partition, seq, f"body is encrypted with key {key_id}, which this program does not have"
+        )
     try:
         if codec == CODEC_MSGPACK_ZSTD:
             body = _decompressor.decompress(body, max_output_size=MAX_BODY_BYTES)

@@ -109,6 +109,7 @@ class Decision(IntEnum):
     OVERFLOWED = 10  # max_concurrent_incidents is reached: joined the service's overflow incident
     LATE = 11  # speaks of a time before the series' present life: kept in the log, changes nothing
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
+    UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
 
 
 #: The sentence that the API shows for each decision.
@@ -124,6 +125,7 @@ REASONS: dict[Decision, str] = {
     Decision.UNKNOWN_RESOLVE: "says that a series ended which is not firing here",
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
     Decision.LATE: "speaks of a time before the present life of its series",
+    Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",
 }
 

@@ -30,7 +30,9 @@ _SIZES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
 #: Every metric there is, for /metrics and the docs. tests/api/test_health.py finds names in the code that are
 #: missing here; a Meter takes them all the same, because a typing error in a rare path must not stop a shard.
 METRICS: dict[str, Metric] = {
-    "llm_im_alerts_received_total": Metric("counter", "Alerts told to a shard, by door; one asked for again with its body counts twice."),
+    "llm_im_alerts_received_total": Metric(
+        "counter", "Alerts told to a shard, by door; one asked for again with its body counts twice."
+    ),
     "llm_im_alerts_refused_total": Metric("counter", "Alerts refused as unreadable, by door."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),

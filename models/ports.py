@@ -93,7 +93,9 @@ class EventLog(Protocol):
     async def last_seq(self) -> int:
         """The seq of the newest durable frame, 0 in an empty log."""
 
-    async def put_records(self, epoch: int, generation: int, records: Sequence[tuple[str, bytes | None]]) -> None:
+    async def put_records(
+        self, epoch: int, generation: int, records: Sequence[tuple[str, bytes | None]]
+    ) -> None:
         """Write snapshot records of a generation under way. None is a tombstone. Raises Fenced, Full, Unavailable,
         ValueError for a generation that is closed already."""
 

@@ -31,6 +31,11 @@ class GetIncident(Wire, frozen=True):
     incident_id: bytes
 
 
+class Probe(Wire, frozen=True):
+    """Asks whether alerts are taken: answered with an empty page by a shard that is ready, refused by one that is not,
+    even if it can still be read."""
+
+
 class IncidentAlerts(Wire, frozen=True):
     """The alerts (series) of one incident, by series number after `after`."""
 
@@ -89,7 +94,7 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
-Query = ListIncidents | GetIncident | IncidentAlerts | ListAlerts
+Query = ListIncidents | GetIncident | Probe | IncidentAlerts | ListAlerts
 Answer = IncidentPage | AlertPage
 
 _encoder = msgspec.msgpack.Encoder()

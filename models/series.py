@@ -120,7 +120,15 @@ class SeriesTable:
         return _content_decoder.decode(self.bodies[number])
 
     def open(
-        self, number: int, key: bytes, incident: Incident, starts: float, ends: float, body: bytes, how: int, now: float
+        self,
+        number: int,
+        key: bytes,
+        incident: Incident,
+        starts: float,
+        ends: float,
+        body: bytes,
+        how: int,
+        now: float,
     ) -> None:
         """Begin a life at `number`, which is free or one past the end."""
         if number >= self._used:

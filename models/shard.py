@@ -301,10 +301,17 @@ class Shard:
         number = series.by_series.get(key[:16])
         if not body and (number is None or fires or series.keys[number] != key):
             return Decision.BODY_WANTED
+        content: Content | None = None
+        if body:
+            # Read before anything is decided: one bad body must not end the shard, nor cost its neighbours.
+            try:
+                content = _content_decoder.decode(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return Decision.UNREADABLE
         if number is None:
             if not fires:
                 return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
-            return self._open_series(tenant, key, ends, body, now)
+            return self._open_series(tenant, key, ends, body, content, now)
         if series.status[number] == FIRING:
             if fires:
                 self._do(SeriesChanged(number, key, ends, body), now)
@@ -320,7 +327,7 @@ class Shard:
             return self._set_aside(Decision.LATE, key, ends, body, now)
         incident = series.incidents[number]
         if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
-            return self._open_series(tenant, key, ends, body, now)
+            return self._open_series(tenant, key, ends, body, content, now)
         if incident.is_open:
             self._do(SeriesRefired(number, key, ends, body, Decision.REFIRED), now)
             return Decision.REFIRED
@@ -328,10 +335,13 @@ class Shard:
             self._reopen(incident, now)
             self._do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
             return Decision.REOPENED
-        return self._open_series(tenant, key, ends, body, now)
+        return self._open_series(tenant, key, ends, body, content, now)
 
-    def _open_series(self, tenant: str, key: bytes, ends: float, body: bytes, now: float) -> Decision:
-        content = _content_decoder.decode(body)
+    def _open_series(
+        self, tenant: str, key: bytes, ends: float, body: bytes, content: Content | None, now: float
+    ) -> Decision:
+        if content is None:
+            raise Broken("a series can't be opened without its body")
         service = service_of(content.labels, self.settings.service_labels)
         group, group_labels = group_of(content.labels, service, self.settings.group_by)
         incident = self.by_group.get((tenant, group))
@@ -395,9 +405,17 @@ class Shard:
         if incident is not None and not incident.is_open and self._may_reopen(incident, now):
             self._reopen(incident, now)
         elif incident is None or not incident.is_open:
-            incident = self._open_incident(tenant, service, key, labels, content, number, now, is_overflow=True)
+            incident = self._open_incident(
+                tenant, service, key, labels, content, number, now, is_overflow=True
+            )
             verdict = Verdict(
-                incident.id, Severity.P1, IncidentType.UNKNOWN, "major", "max_concurrent_incidents", 1.0, SIGNALS_MAX
+                incident.id,
+                Severity.P1,
+                IncidentType.UNKNOWN,
+                "major",
+                "max_concurrent_incidents",
+                1.0,
+                SIGNALS_MAX,
             )
             self._classified(verdict, now)
         self._do(OverflowMemberAdded(incident.id, group, title_of(content, service)), now)
@@ -556,7 +574,11 @@ class Shard:
         while self._unjudged and self._unjudged[0][0] + CLASSIFY_PATIENCE_S <= now:
             _at, identity = self._unjudged.popleft()
             incident = self.incidents.get(identity)
-            if incident is not None and incident.state is IncidentState.DETECTED and not incident.notice.number:
+            if (
+                incident is not None
+                and incident.state is IncidentState.DETECTED
+                and not incident.notice.number
+            ):
                 # A classifier that is away must not keep anyone from being told.
                 self._owe(incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
         self._forget_calls(now)
@@ -728,7 +750,9 @@ class Shard:
         self._touch_series(event.number)
         incident = self._incident(event.incident_id)
         starts = self._starts_of(event.body)
-        self.series.open(event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now)
+        self.series.open(
+            event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now
+        )
         self.members[incident.id].append(event.number)
         incident.firing += 1
         incident.series_seen += 1
@@ -809,7 +833,9 @@ class Shard:
             incident.resolved_at = incident.closed_at = 0.0
             incident.resolution = None
             self.by_group[incident.tenant, incident.group_key] = incident
-        self._line(incident, now, "StateChanged", event.actor, f"{event.before} -> {event.after}: {event.reason}")
+        self._line(
+            incident, now, "StateChanged", event.actor, f"{event.before} -> {event.after}: {event.reason}"
+        )
 
     def _apply_notice_owed(self, event: NoticeOwed, now: float) -> None:
         incident = self._incident(event.incident_id)
@@ -836,7 +862,9 @@ class Shard:
             notice.due_at = event.retry_at
             heapq.heappush(self._notices, (event.retry_at, incident.id))
             if event.attempt == 0:
-                self._line(incident, now, "NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; will retry")
+                self._line(
+                    incident, now, "NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; will retry"
+                )
             return
         notice.reason = notice.queued = None
         incident.updated_at = now

@@ -13,7 +13,9 @@ SLOTS = 4096
 
 def slot_of(tenant: str, service: str) -> int:
     """The slot of a service, 0..4095. Never changes between versions: ids and logs depend on it."""
-    return xxhash.xxh3_64_intdigest(f"{len(tenant)}:{tenant}{service}".encode("utf-8", "surrogatepass")) % SLOTS
+    return (
+        xxhash.xxh3_64_intdigest(f"{len(tenant)}:{tenant}{service}".encode("utf-8", "surrogatepass")) % SLOTS
+    )
 
 
 def partition_name(index: int) -> str:

@@ -21,6 +21,7 @@ from models.query import (
     IncidentView,
     ListAlerts,
     ListIncidents,
+    Probe,
     Query,
 )
 from models.series import FIRING, FREE, SeriesTable
@@ -40,7 +41,11 @@ def answer(shard: Shard, query: Query) -> Answer:
         case GetIncident():
             incident = shard.incidents.get(query.incident_id)
             found = incident is not None and incident.tenant == query.tenant
-            return IncidentPage([_incident_view(shard, incident)] if incident is not None and found else [], False)
+            return IncidentPage(
+                [_incident_view(shard, incident)] if incident is not None and found else [], False
+            )
+        case Probe():
+            return IncidentPage([], False)
         case IncidentAlerts():
             incident = shard.incidents.get(query.incident_id)
             if incident is None or incident.tenant != query.tenant:
@@ -60,7 +65,9 @@ def alert_view(series: SeriesTable, number: int) -> AlertView:
     decisions = [(series.how[number], 1, opened, opened)]
     if series.repeats[number]:
         decisions.append((int(Decision.REPEATED), series.repeats[number], opened, seen))
-    decisions.extend((note.decision, note.count, note.first_at, note.last_at) for note in series.notes.get(number, ()))
+    decisions.extend(
+        (note.decision, note.count, note.first_at, note.last_at) for note in series.notes.get(number, ())
+    )
     return AlertView(
         b"" if incident is None else incident.id,
         content.labels,
@@ -118,7 +125,11 @@ def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
             continue
         looked_at += 1
         incident = series.incidents[number]
-        if incident is not None and incident.tenant == query.tenant and matches(series.content(number).labels):
+        if (
+            incident is not None
+            and incident.tenant == query.tenant
+            and matches(series.content(number).labels)
+        ):
             items.append(alert_view(series, number))
         if len(items) == limit or looked_at == SCAN_MAX:
             return AlertPage(items, number if place < len(numbers) else None)
@@ -154,4 +165,6 @@ def _alert_page(shard: Shard, numbers: array[int], after: int, limit: int) -> Al
     place = bisect_left(ordered, after + 1)
     shown = ordered[place : place + limit]
     more = place + limit < len(ordered)
-    return AlertPage([alert_view(shard.series, number) for number in shown], shown[-1] if more and shown else None)
+    return AlertPage(
+        [alert_view(shard.series, number) for number in shown], shown[-1] if more and shown else None
+    )

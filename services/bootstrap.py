@@ -152,7 +152,9 @@ def plan(settings: Settings) -> list[ActorPlan]:
     common = {"data": data_dir(settings), "level": settings.logging.level, "format": settings.logging.format}
     actors = [
         ActorPlan(
-            CONTROL_ACTOR, "control_actor", _encoder.encode({**common, "partitions": settings.state.partitions})
+            CONTROL_ACTOR,
+            "control_actor",
+            _encoder.encode({**common, "partitions": settings.state.partitions}),
         )
     ]
     for name in classifiers:

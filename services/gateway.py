@@ -103,7 +103,11 @@ class Gateway:
             body_timeout_s=server.body_timeout,
         )
         self.reads = Reads(
-            self._ask, len(shard_actors), lambda slot: self.submitter.slots.owners[slot], archives, tenant=TENANT
+            self._ask,
+            len(shard_actors),
+            lambda slot: self.submitter.slots.owners[slot],
+            archives,
+            tenant=TENANT,
         )
         health = HealthGather(self._gather, lambda: self._started)
         self.rest = build_app(self.reads, health, settings, clock=clock)
@@ -169,7 +173,9 @@ class Gateway:
 
     async def _report(self) -> None:
         try:
-            await self._peers.call(self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S)
+            await self._peers.call(
+                self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S
+            )
         except IncidentManagerError:
             return
 
@@ -206,7 +212,9 @@ class Gateway:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(host, port)
                 try:
-                    writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
+                    writer.write(
+                        b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode()
+                    )
                     line = await reader.readline()
                 finally:
                     writer.close()

@@ -38,6 +38,12 @@ BIND = re.compile(r"^(\s*bind\s+)(\S*):(\d+)(.*)$")
 OPEN_DOOR = re.compile(r"\bmode 666\b|\bbind\s+\*?:\d")
 #: One line a request, to a syslog on port 514 that nobody runs.
 LOGGING = re.compile(r"^\s*(log\s|no log\b|option httplog\b|option log-health-checks\b|log-format-sd\b)")
+#: What we say in `defaults`, whatever Ray's template says.
+OURS = re.compile(r"^\s*(timeout (http-request|tunnel)|option http-buffer-request)\b")
+#: Until Serve has named its replicas (a start, and each restart of HAProxy) every path is unknown. A sender drops what
+#: is answered 404 for good, so it hears the 503 of `error_file`.
+NO_ROUTE = re.compile(r"^\s*http-request return status 404\b.*-/routes")
+TRY_AGAIN = "http-request deny deny_status 503"
 ERROR_FILE = re.compile(r"^(\s*errorfile\s+50[234]\s+)\S+$")
 
 
@@ -60,12 +66,17 @@ def harden(config: str, *, front_host: str, error_file: str) -> str:
             line = line.replace(" mode 666 ", " mode 600 ")
         elif error := ERROR_FILE.match(line):
             line = error[1] + error_file
-        elif re.match(r"^\s*timeout (http-request|tunnel)\b", line) and section == "defaults":
+        elif NO_ROUTE.match(line):
+            line = f"    {TRY_AGAIN}"
+        elif OURS.match(line) and section == "defaults":
             continue
         lines.append(line)
         if section == "defaults" and line.strip() == "defaults":
             lines.append(f"    timeout http-request {SLOW_HEADERS_S}s")
             lines.append(f"    timeout tunnel {QUIET_TUNNEL_S}s")
+            # Whole requests, or a buffer of them, go to a gateway: only what HAProxy has whole can it send again to
+            # another one when the first was killed (RAY_SERVE_HAPROXY_RETRY_ON, services/launch.py).
+            lines.append("    option http-buffer-request")
     hardened = "\n".join(lines) + "\n"
     _check(hardened)
     return hardened

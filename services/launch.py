@@ -72,6 +72,10 @@ HTTP_REPLICAS = 40  # replicas a block has room for, HTTP and gRPC each
 #: Serve keeps a leaving replica open this long, so that HAProxy has been told (0.1 s to gather, then a reload of
 #: under a second). Ray's 30 s are for cloud load balancers, and make every redeploy and serve.shutdown() take that long.
 DEREGISTER_S = 3
+#: Ray opens its temp folder to everybody (0777), so it has one of its own inside ours, which stays closed.
+RAY_FOLDER = "r"
+#: HAProxy's buffer, two a connection under way.
+RESEND_BYTES = 64 * 1024
 #: Between two bytes of a client, and between two requests of one connection (Prometheus keeps them for a minute).
 CLIENT_QUIET_S = 75
 #: A worker that HAProxy reloaded away may finish long streams so long; then it goes.
@@ -212,6 +216,12 @@ def serve_environment(private_dir: Path, first_port: int, *, middleware: str | N
         # with one thread: 8,000 -> 11,000 empty requests/s on two cores, one replica.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
+        # A killed gateway's requests go to another one, unseen by their senders: Prometheus does not send again. Safe,
+        # because the same alert twice is one. HAProxy sends again what fits its buffer: 64 alerts are 30 kB.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RESEND_BYTES),
+        # A dead HAProxy is noticed at the third look. At Ray's 10 s nobody answered for 27 s, at 1 s for 5 s.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_QUIET_S),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(OLD_PROXY_S),
     }
@@ -282,6 +292,7 @@ def _start(
     _write_private(private_dir / "token", secrets.token_hex(32))
     _write_private(private_dir / "haproxy", _haproxy_wrapper(private_dir, http_host), mode=0o700)
     (private_dir / "cwd").mkdir()
+    (private_dir / RAY_FOLDER).mkdir()
 
     log = data_dir / "log" / "ray.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +329,7 @@ def _head_command(private_dir: Path, num_cpus: int) -> list[str]:
         "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats",
         f"--num-cpus={num_cpus}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
-        f"--temp-dir={private_dir}",
+        f"--temp-dir={private_dir / RAY_FOLDER}",
         "--log-style=record", "--log-color=false",
     ]
     # fmt: on
@@ -336,10 +347,13 @@ def _head_environment(instance: Instance) -> dict[str, str]:
 
 def _wait_for_head(head: subprocess.Popen[bytes], private_dir: Path, log: Path) -> str:
     """The GCS address, once the whole node stands. Raises Unavailable with what `ray start` said last."""
+    current = private_dir / RAY_FOLDER / "ray_current_cluster"
     deadline = time.monotonic() + START_TIMEOUT_S
     while head.poll() is None and time.monotonic() < deadline:
-        if "Ray runtime started" in log.read_text(errors="replace"):
-            return (private_dir / "ray_current_cluster").read_text().strip()
+        # Ray says so first and writes the file after it.
+        started = "Ray runtime started" in log.read_text(errors="replace") and current.exists()
+        if started and (address := current.read_text().strip()):
+            return address
         time.sleep(POLL_S)
     said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     if head.returncode is not None:
@@ -434,7 +448,7 @@ def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport
 
 def _keep_logs(data_dir: Path, instance: Instance) -> None:
     """Ray's own logs of the session that ended, for who asks why. One session's, so they stay bounded."""
-    for session in Path(instance.private_dir).glob("session_2*/logs"):
+    for session in Path(instance.private_dir).glob(f"{RAY_FOLDER}/session_2*/logs"):
         kept = data_dir / "log" / "ray-last"
         with contextlib.suppress(OSError):  # a full disk is no reason to leave processes or sockets behind
             shutil.rmtree(kept, ignore_errors=True)

@@ -30,6 +30,7 @@ from models.query import (
     ListAlerts,
     ListIncidents,
     MatcherTuple,
+    Probe,
     Query,
     decode_answer,
     encode,
@@ -248,8 +249,7 @@ class Reads:
 
     async def silent_shards(self) -> dict[str, str]:
         """The shards that do not answer now, with the reason. Empty when all is well."""
-        # An id that no incident has: the cheapest question there is.
-        query = encode(GetIncident(self._tenant, bytes(ID_BYTES)))
+        query = encode(Probe())
         answers = await asyncio.gather(
             *(self._bounded(shard, query, PROBE_TIMEOUT_S) for shard in range(self._shards)),
             return_exceptions=True,

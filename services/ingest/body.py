@@ -112,7 +112,9 @@ async def unpacked(body: bytes, headers: Mapping[bytes, bytes], max_bytes: int, 
     new = _UNPACKERS.get(encoding)
     if new is None:
         known = ", ".join(sorted(name.decode() for name in _UNPACKERS))
-        raise Unsupported(f"Content-Encoding: expected one of {known}, got {encoding[:40].decode('latin-1')!r}")
+        raise Unsupported(
+            f"Content-Encoding: expected one of {known}, got {encoding[:40].decode('latin-1')!r}"
+        )
     name = encoding.decode()
     if len(body) > INLINE_UNPACK_BYTES:
         found = await asyncio.to_thread(_unpack, body, max_bytes, new, name)

@@ -145,7 +145,11 @@ class HttpDoors:
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
             body = await unpacked(body, headers, self._max_body_bytes, hold)
             now = self._clock.now()
-            reading = reader.read(body, now) if len(body) <= AT_ONCE_BYTES else await self._in_steps(reader, body, now)
+            reading = (
+                reader.read(body, now)
+                if len(body) <= AT_ONCE_BYTES
+                else await self._in_steps(reader, body, now)
+            )
         except TooSlow:
             words = f"the body took over {self._body_timeout_s:g} s"
             return self._refuse(shape, reader, Refusal(408, "Too slow", words, closes=True))
@@ -225,7 +229,9 @@ class _AlertmanagerAnswer:
     async def done(self, reading: Reading, receipt: Receipt) -> Answer:
         if (error := receipt.error) is not None:
             # Prometheus drops what is refused with 4xx and does not retry; 503 is the truth: sending again is safe.
-            return Answer(_status_of(error), b"application/json", _json.encode(str(error)), _retry_after(error))
+            return Answer(
+                _status_of(error), b"application/json", _json.encode(str(error)), _retry_after(error)
+            )
         if reading.faults:
             # Alertmanager's own words for one alert; it never says which of several it means.
             alone = reading.count == 1

@@ -57,7 +57,8 @@ class ShardLine:
         self._max_alerts = max_alerts
         self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
-        self._retrying = False
+        #: Calls that wait out a restart: while there are any, later messages stay behind them, in their order.
+        self._away: set[asyncio.Task[None] | None] = set()
         self.alerts = 0
 
     async def tell(self, message: bytes, alerts: int) -> Reply:
@@ -99,7 +100,7 @@ class ShardLine:
             return await call(self.owner)
 
     def _start(self) -> None:
-        while self._waiting and len(self._calls) < CALLS_IN_FLIGHT and not self._retrying:
+        while self._waiting and len(self._calls) < CALLS_IN_FLIGHT and not self._away:
             batch = [self._waiting.popleft()]
             alerts = batch[0].alerts
             while self._waiting and alerts + self._waiting[0].alerts <= CALL_ALERTS_MAX:
@@ -111,16 +112,11 @@ class ShardLine:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
+        self._away.discard(task)
         self._start()
 
     async def _call(self, batch: list[_Waiting]) -> None:
-        """Call until answered. One that waits for a restart keeps the others waiting too, in their order."""
-        try:
-            await self._call_until_answered(batch)
-        finally:
-            self._retrying = False
-
-    async def _call_until_answered(self, batch: list[_Waiting]) -> None:
+        """Call until answered, or until nobody in the batch waits any longer."""
         payload = _encoder.encode([each.message for each in batch])
         while batch:
             try:
@@ -145,15 +141,15 @@ class ShardLine:
                     if not each.answer.done():
                         each.answer.set_result(reply)
                 return
-            self._retrying = True
+            self._away.add(asyncio.current_task())
             await asyncio.sleep(RETRY_S)
             now = self._clock.monotonic()
             late = [each for each in batch if each.deadline <= now or each.answer.done()]
             for each in late:
                 _fail(each, Unavailable(f"{self.owner} is away: {why}"))
-            for each in [each for each in self._waiting if each.deadline <= now]:
-                self._waiting.remove(each)
-                _fail(each, Unavailable(f"{self.owner} is away: {why}"))
+            while self._waiting and self._waiting[0].deadline <= now:
+                # All wait equally long, so the first in the queue is the first to give up.
+                _fail(self._waiting.popleft(), Unavailable(f"{self.owner} is away: {why}"))
             if late:
                 batch = [each for each in batch if not each.answer.done()]
                 payload = _encoder.encode([each.message for each in batch])

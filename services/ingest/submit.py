@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.errors import Broken, IncidentManagerError
-from models.messages import AlertsArrived, AlertsReply, Decision, encode
+from models.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.sharding import SlotMap
 from services.ingest.formats.common import Reading
 from services.ingest.line import ShardLine
@@ -114,7 +114,9 @@ class Submitter:
             if scoped is not None and first:
                 # The same request sent again is cut at the same places. No key holds a line end.
                 scoped += f"\n{first}"
-            error = await self._message(reading, shard, part, receipt, tenant, door, want_ids, scoped, trace_id)
+            error = await self._message(
+                reading, shard, part, receipt, tenant, door, want_ids, scoped, trace_id
+            )
             if error is not None:
                 # What failed once would fail again, after `hold` each time.
                 for column in columns[first:]:
@@ -170,6 +172,9 @@ class Submitter:
                 memory.is_known = decision in _KNOWN
                 if decision is Decision.BODY_WANTED:
                     again.append(column)
+                    continue
+                if decision is Decision.UNREADABLE:
+                    receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
                     continue
                 receipt.decisions[column] = decision
                 # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.

@@ -24,6 +24,7 @@ from models.query import (
     IncidentView,
     ListAlerts,
     ListIncidents,
+    Probe,
     decode_query,
     encode,
 )
@@ -109,6 +110,8 @@ class StandIn:
                 return IncidentPage(
                     [self._view(each) for each in mine if each.id == query.incident_id], False
                 )
+            case Probe():
+                return IncidentPage([], False)
             case IncidentAlerts():
                 alerts = [each for each in alerts if each.incident_id == query.incident_id]
                 return self._alert_page(alerts, query.after, query.limit)

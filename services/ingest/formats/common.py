@@ -126,7 +126,9 @@ class Remembered:
             repr(content.starts_at).encode() if has_start else b"",
         )
         slot = slot_of(self.tenant, service_of(labels, self.service_labels))
-        memory = Memory(series_id(self.tenant, labels) + digest, slot, content.starts_at if has_start else 0.0)
+        memory = Memory(
+            series_id(self.tenant, labels) + digest, slot, content.starts_at if has_start else 0.0
+        )
         self._put(seen, memory)
         return memory
 
@@ -146,8 +148,12 @@ class Remembered:
         self._young[seen] = memory
 
 
-_time_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
-_zoneless_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=False)])
+_time_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(
+    Annotated[datetime, msgspec.Meta(tz=True)]
+)
+_zoneless_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(
+    Annotated[datetime, msgspec.Meta(tz=False)]
+)
 _string_decoder = msgspec.json.Decoder(str)
 _pairs_decoder = msgspec.json.Decoder(dict[str, str])
 _raw_pairs_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -155,7 +161,8 @@ _body_encoder = msgspec.msgpack.Encoder()
 _raws_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 #: An escape: a surrogate pair, one half of a pair (the group), or any other.
 _ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
 )
 #: The end of an object, a comma, and the beginning of another: seldom anything but two elements of the array.
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,(?=[ \t\r\n]*\{)")
@@ -262,7 +269,10 @@ def without_halves(raw: bytes) -> bytes | None:
     if not 0 < raw.count(b"\\ud") + raw.count(b"\\uD") <= ESCAPES_MAX:
         return None
     whole = _ESCAPE.sub(
-        lambda found: found[0] if found[1] is None else chr(int(found[1], 16)).encode("utf-8", "surrogatepass"), raw
+        lambda found: (
+            found[0] if found[1] is None else chr(int(found[1], 16)).encode("utf-8", "surrogatepass")
+        ),
+        raw,
     )
     return None if whole == raw else whole
 
@@ -302,7 +312,9 @@ def read_pairs(
         raise Malformed(f"{field}: {len(pairs)} entries, at most {LABELS_MAX} are taken")
     for name, value in pairs.items():
         if not LABEL_NAME.match(name):
-            raise Malformed(f"{bad_name or field}: invalid name {msgspec.json.encode(name[:ECHO_MAX]).decode()}")
+            raise Malformed(
+                f"{bad_name or field}: invalid name {msgspec.json.encode(name[:ECHO_MAX]).decode()}"
+            )
         if len(name) > NAME_MAX_BYTES:
             raise Malformed(f"{field}: a name of {len(name)} characters, at most {NAME_MAX_BYTES} are taken")
         if len(value) > value_max_bytes or len(value.encode()) > value_max_bytes:

@@ -1,10 +1,10 @@
 """Our own POST /v1/alerts: one object, an array, or NDJSON. An unknown field is refused by name: it is a typo.
 
-    {"labels": {"alertname": "...", "service": "..."},   required, at least one
-     "annotations": {...},
-     "starts_at": "2026-01-31T12:00:00Z", "ends_at": ...,  also startsAt, endsAt
-     "status": "firing" | "resolved",                      resolved without ends_at ends now
-     "source": "llm-sentinel", "generator_url": "..."}     also generatorURL
+{"labels": {"alertname": "...", "service": "..."},   required, at least one
+ "annotations": {...},
+ "starts_at": "2026-01-31T12:00:00Z", "ends_at": ...,  also startsAt, endsAt
+ "status": "firing" | "resolved",                      resolved without ends_at ends now
+ "source": "llm-sentinel", "generator_url": "..."}     also generatorURL
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def _content(alert: Posted, starts: float) -> Content:
         labels,
         common.read_pairs(bytes(alert.annotations), "annotations", common.ANNOTATION_VALUE_MAX_BYTES),
         starts,
-        common.read_string(bytes(alert.generator_url) or bytes(alert.generatorURL), "generator_url", URL_MAX_BYTES),
+        common.read_string(
+            bytes(alert.generator_url) or bytes(alert.generatorURL), "generator_url", URL_MAX_BYTES
+        ),
         common.read_string(bytes(alert.source), "source", SOURCE_MAX_BYTES) or NAME,
     )
 
@@ -170,7 +172,9 @@ def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
         yield [body]
         return
     if not objects:
-        raise Malformed(f"expected a JSON object, an array of objects, or one object a line; got {common.echo(body)!r}")
+        raise Malformed(
+            f"expected a JSON object, an array of objects, or one object a line; got {common.echo(body)!r}"
+        )
     # One object a line, though any line may be no JSON: it costs only itself.
     for first in range(0, len(lines), common.SLICE_ALERTS):
         yield lines[first : first + common.SLICE_ALERTS]
