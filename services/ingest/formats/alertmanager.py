@@ -56,6 +56,7 @@ class AlertmanagerReader:
         memories: list[Memory] = []
         ends: list[float] = []
         alerts: list[Posted] = []
+        learned: dict[int, Content] = {}
         faults: list[Fault] = []
         find, time, digest = self._remembered.find, self._remembered.time, common.seen_digest
         defaults = now + self._resolve_timeout_s
@@ -69,13 +70,19 @@ class AlertmanagerReader:
                     try:
                         alert = element if isinstance(element, Posted) else _decode(element)
                         seen = digest(alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
-                        memory = find(seen) or self._learn(seen, alert, now)
+                        memory = find(seen)
+                        content = None
+                        if memory is None:
+                            memory, content = self._learn(seen, alert, now)
                         end = time(bytes(alert.endsAt), "endsAt") or defaults
                         if memory.starts > end:
                             raise Malformed("start time must be before end time")
                     except Malformed as error:
                         faults.append(Fault(place, str(error), _bytes_of(element)))
                         continue
+                    if content is not None and memory.starts:
+                        # What was just read for checking need not be read again when its shard asks for it.
+                        learned[len(places)] = content
                     places.append(place)
                     memories.append(memory)
                     ends.append(end)
@@ -85,15 +92,18 @@ class AlertmanagerReader:
             raise Malformed(common.json_error(error)) from None
 
         def body_of(column: int) -> bytes:
+            if column in learned:
+                return common.encode_body(learned[column])
             # An alert without a start began when it ended, else now, as in Alertmanager.
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
         return Reading(place + 1, places, memories, ends, body_of, faults)
 
-    def _learn(self, seen: bytes, alert: Posted, now: float) -> Memory:
+    def _learn(self, seen: bytes, alert: Posted, now: float) -> tuple[Memory, Content]:
         starts = common.read_time(bytes(alert.startsAt), "startsAt")
-        return self._remembered.learn(seen, _content(alert, starts or now), has_start=bool(starts))
+        content = _content(alert, starts or now)
+        return self._remembered.learn(seen, content, has_start=bool(starts)), content
 
 
 def _content(alert: Posted, starts: float) -> Content:

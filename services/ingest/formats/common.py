@@ -54,21 +54,26 @@ PIECE_BYTES = 128 * 1024
 #: Escapes of surrogates looked at to find halves: about a microsecond each.
 ESCAPES_MAX = 50_000
 
+#: Names that were found good before: all senders together use a few hundred.
+GOOD_NAMES_MAX = 4096
+
+_good_names: set[str] = set()
 _UNSET = -62135596800.0
 _EMPTY = b""
 
 
-class Memory:
+class Memory(msgspec.Struct, gc=False):
     """What a gateway learned of some bytes: their key and slot, their start (0.0: none given), and whether their
-    shard has confirmed to know the key, so that the rest need not be sent again."""
+    shard has confirmed to know the key, so that the rest need not be sent again.
 
-    __slots__ = ("is_known", "key", "slot", "starts")
+    Out of the garbage collector's sight: half a million of these made its full collections a fifth of the
+    gateway's time.
+    """
 
-    def __init__(self, key: bytes, slot: int, starts: float) -> None:
-        self.key = key
-        self.slot = slot
-        self.starts = starts
-        self.is_known = False
+    key: bytes
+    slot: int
+    starts: float
+    is_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,17 +316,23 @@ def read_pairs(
     if len(pairs) > LABELS_MAX:
         raise Malformed(f"{field}: {len(pairs)} entries, at most {LABELS_MAX} are taken")
     for name, value in pairs.items():
-        if not LABEL_NAME.match(name):
-            raise Malformed(
-                f"{bad_name or field}: invalid name {msgspec.json.encode(name[:ECHO_MAX]).decode()}"
-            )
-        if len(name) > NAME_MAX_BYTES:
-            raise Malformed(f"{field}: a name of {len(name)} characters, at most {NAME_MAX_BYTES} are taken")
-        if len(value) > value_max_bytes or len(value.encode()) > value_max_bytes:
+        if name not in _good_names:
+            _check_name(name, field, bad_name)
+        # A character is four bytes at most: only a long value needs counting.
+        if len(value) * 4 > value_max_bytes and len(value.encode()) > value_max_bytes:
             raise Malformed(f"{field}.{name}: over {value_max_bytes} bytes")
     if not keep_empty and "" in pairs.values():
         return {name: value for name, value in pairs.items() if value}
     return pairs
+
+
+def _check_name(name: str, field: str, bad_name: str) -> None:
+    if not LABEL_NAME.match(name):
+        raise Malformed(f"{bad_name or field}: invalid name {msgspec.json.encode(name[:ECHO_MAX]).decode()}")
+    if len(name) > NAME_MAX_BYTES:
+        raise Malformed(f"{field}: a name of {len(name)} characters, at most {NAME_MAX_BYTES} are taken")
+    if len(_good_names) < GOOD_NAMES_MAX:
+        _good_names.add(name)
 
 
 def _why_no_pairs(raw: bytes, field: str, error: Exception) -> str:
