@@ -1,6 +1,6 @@
 """The control partition's single writer. Today it owns the slot map; tokens, silences and settings follow here.
 
-Shards and gateways do not ask it: they tail its log (services/control_tail.py), so that they go on without it.
+Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.errands import Errands
 from actors.host import Host
@@ -69,6 +70,8 @@ TICK_S = 0.1
 #: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
 DEAF_AFTER_S = 5.0
 LEASE_S = 10.0
+#: How often the control partition's log is looked at: a poll of its tail costs 0.15 ms.
+FOLLOW_S = 1.0
 #: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
 SLICE_BYTES = 256 * 1024
 #: Bytes of log read at once in recovery.
@@ -126,6 +129,7 @@ class IncidentShard:
         archive: ArchivePort,
         deliveries: DeliveryWindow,
         clock: Clock,
+        control: ControlTail | None = None,
     ) -> None:
         self.host = host
         self.options = options
@@ -134,6 +138,7 @@ class IncidentShard:
         self.archive = archive
         self.deliveries = deliveries
         self.clock = clock
+        self.control = control
         self.shard = Shard(options.partition, settings)
         self.meter = Meter(host.name, partition=options.partition)
         self.log = log.bind(actor=host.name, partition=options.partition)
@@ -150,6 +155,7 @@ class IncidentShard:
         self._bytes_since = 0
         self._frames_since = 0
         self._frames_since_collect = 0
+        self._truncating: asyncio.Task[None] | None = None
         self._inbox: deque[_Told] = deque()
         self._inbox_alerts = 0
         self._reads: deque[tuple[bytes, asyncio.Future[bytes]]] = deque()
@@ -181,9 +187,10 @@ class IncidentShard:
             return
         self._stopping = True
         self._wake.set()
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._truncating] if self._truncating is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
@@ -191,6 +198,8 @@ class IncidentShard:
         await self.event_log.close()
         await self.archive.close()
         await self.deliveries.close()
+        if self.control is not None:
+            await self.control.close()
 
     async def tell(self, payload: bytes) -> bytes:
         """Messages (a MessagePack list of encoded messages) -> their replies, in order, once durable.
@@ -391,7 +400,12 @@ class IncidentShard:
         return Shard(self.options.partition, self.settings), 0, anchor
 
     async def _work(self) -> None:
-        background = [self._spawn(self._ticker()), self._spawn(self._renewer()), self._spawn(self._sweeper())]
+        background = [
+            self._spawn(self._ticker()),
+            self._spawn(self._renewer()),
+            self._spawn(self._sweeper()),
+            self._spawn(self._follower()),
+        ]
         for task in background:
             task.add_done_callback(self._background_over)
         try:
@@ -613,12 +627,21 @@ class IncidentShard:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self.deliveries.sweep(self.clock.now())
-                while await self.archive.drop_before(
-                    self.clock.now() - self.options.retention_s, SWEEP_BATCH
-                ):
+                oldest, dropped = self.clock.now() - self.options.retention_s, SWEEP_BATCH
+                while dropped == SWEEP_BATCH:
+                    dropped = await self.archive.drop_before(oldest, SWEEP_BATCH)
                     await asyncio.sleep(TICK_S)
             except Unavailable as error:
                 self.log.warning("sweep failed, will be tried again", why=str(error))
+
+    async def _follower(self) -> None:
+        """Keep up with the control partition. Whatever it has to say is no reason to stop taking alerts."""
+        while self.control is not None:
+            try:
+                await self.control.follow()
+            except IncidentManagerError as error:
+                self.log.warning("control partition not followed", why=str(error))
+            await asyncio.sleep(FOLLOW_S)
 
     # -- snapshots -----------------------------------------------------------------------------------------
 
@@ -651,9 +674,21 @@ class IncidentShard:
         checkpoint.closed()
         self.meter.count("llm_im_snapshots_total")
         self.meter.set("llm_im_snapshot_seconds", self.clock.monotonic() - self._snapshot_at)
-        marks = await self.event_log.marks()
-        if len(marks) > 1:
-            await self.event_log.truncate(self._epoch, marks[-1].seq)
+        if self._truncating is None or self._truncating.done():
+            # Beside the loop: dropping thousands of appends takes half a second, an append waits for one bite of it.
+            self._truncating = asyncio.get_running_loop().create_task(self._truncate_behind(self._epoch))
+            self._truncating.add_done_callback(self._background_over)
+
+    async def _truncate_behind(self, epoch: int) -> None:
+        try:
+            marks = await self.event_log.marks()
+            if len(marks) > 1:
+                await self.event_log.truncate(epoch, marks[-1].seq)
+        except Unavailable as error:
+            self.log.warning("log not truncated, the next snapshot will", why=str(error))
+        except Fenced:
+            # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
+            return
 
     def _snapshot_is_due(self) -> bool:
         return (
@@ -685,6 +720,8 @@ class IncidentShard:
         meter.set("llm_im_open_incidents", shard.open_count)
         meter.set("llm_im_open_series", len(shard.series.firing))
         meter.set("llm_im_shard_ready", float(self._ready))
+        if self.control is not None:
+            meter.set("llm_im_control_version", self.control.state.slot_version)
 
 
 _NOTHING = Step([], [], Done())

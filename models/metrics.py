@@ -42,6 +42,7 @@ METRICS: dict[str, Metric] = {
         "counter", "Effects that could not be delivered and were asked again."
     ),
     "llm_im_effects_waiting": Metric("gauge", "Effects on their way or waiting for their turn."),
+    "llm_im_control_version": Metric("gauge", "Version of the slot map that a shard knows."),
     "llm_im_shard_ready": Metric("gauge", "1 when the shard answers, 0 while it recovers."),
     "llm_im_classify_failed_total": Metric("counter", "Questions to a classifier that it could not judge."),
     "llm_im_dead_letters_lost_total": Metric("counter", "Dead letters for which there was no room, by door."),

@@ -93,6 +93,8 @@ DEADLINES_MAX = 500
 CLASSIFY_PATIENCE_S = 5.0
 #: What an incident counts as meanwhile: better one page too many than a silent outage.
 UNJUDGED_AS = Severity.P1
+#: Group keys remembered; making one costs 2.5 us, finding it 0.3 us.
+GROUPS_REMEMBERED = 16_384
 #: How long a resolved incident waits beyond close_after while a receiver is still owed word of it.
 CLOSE_RECHECK_S = 60.0
 #: Incidents handed to the archive at once.
@@ -181,6 +183,7 @@ class Shard:
         self._classify: dict[bytes, None] = {}
         self._archive: dict[bytes, None] = {}
         self._asked: dict[bytes, tuple[int, int]] = {}
+        self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
         self._events: list[Event] = []
         self._repeat_numbers: list[int] = []
         self._repeat_ends: list[float] = []
@@ -343,7 +346,7 @@ class Shard:
         if content is None:
             raise Broken("a series can't be opened without its body")
         service = service_of(content.labels, self.settings.service_labels)
-        group, group_labels = group_of(content.labels, service, self.settings.group_by)
+        group, group_labels = self._group_of(content.labels, service)
         incident = self.by_group.get((tenant, group))
         number = self.series.free_number()
         if incident is not None and incident.is_open:
@@ -362,6 +365,17 @@ class Shard:
             signal = ""
         self._do(SeriesOpened(number, key, incident.id, ends, body, decision, signal), now)
         return decision
+
+    def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
+        """group_of(), remembered: in a flood of new series few groups are new."""
+        values = (service, *[labels.get(name, "") for name in self.settings.group_by])
+        found = self._groups.get(values)
+        if found is None:
+            found = group_of(labels, service, self.settings.group_by)
+            if len(self._groups) >= GROUPS_REMEMBERED:
+                self._groups.clear()
+            self._groups[values] = found
+        return found
 
     def _open_incident(
         self,

@@ -262,6 +262,7 @@ def control_actor(config: bytes, host: Host) -> Actor:
 def shard_actor(config: bytes, host: Host) -> Actor:
     """actors.shard.IncidentShard on SQLite."""
     from actors.clock import SystemClock
+    from actors.control_tail import ControlTail
     from actors.delivery import DeliveryWindow
     from actors.shard import IncidentShard, ShardOptions
     from services.stores.sqlite_archive import SqliteArchive
@@ -280,6 +281,7 @@ def shard_actor(config: bytes, host: Host) -> Actor:
         SqliteArchive(data, partition),
         DeliveryWindow(SqliteDeliveryIds(data, partition), options.dedup_window_s),
         SystemClock(),
+        ControlTail(SqliteEventLog(data, CONTROL)),
     )
 
 

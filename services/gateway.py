@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
+from actors.control_tail import ControlTail
 from models.config import Settings
 from models.errors import IncidentManagerError, Unavailable
 from models.metrics import ActorMetrics, Meter
@@ -23,7 +24,6 @@ from models.sharding import SlotMap
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
-from services.control_tail import ControlTail
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader

@@ -32,6 +32,7 @@ import models.shard
 import services.ingest.line
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
+from actors.control_tail import ControlTail
 from actors.host import Actor, Host, answer, unwrap
 from actors.local import Factory, LocalCluster
 from actors.responder import ResponderActor
@@ -47,7 +48,6 @@ from models.query import encode as encode_query
 from models.rules import Classifier
 from models.shard import ShardSettings
 from models.sharding import SlotMap, partition_name
-from services.control_tail import ControlTail
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Remembered
 from services.ingest.formats.v1 import V1Reader

@@ -36,6 +36,8 @@ TIME_MAX = 4102444800.0
 UNSET_TIME = "0001-01-01T00:00:00Z"
 #: Alerts a gateway remembers, in each of two generations: about 300 bytes each.
 REMEMBERED_MAX = 262_144
+#: Services whose slot is remembered.
+SERVICES_MAX = 16_384
 #: End times remembered: one evaluation of a rule group gives all its alerts one.
 TIMES_MAX = 16_384
 #: The longest time that anybody writes is 40 characters; each may be an escape of six.
@@ -112,6 +114,7 @@ class Remembered:
         self._young: dict[bytes, Memory] = {}
         self._old: dict[bytes, Memory] = {}
         self._times: dict[bytes, float] = {}
+        self._slots: dict[str, int] = {}
 
     def find(self, seen: bytes) -> Memory | None:
         memory = self._young.get(seen)
@@ -123,19 +126,20 @@ class Remembered:
 
     def learn(self, seen: bytes, content: Content, has_start: bool) -> Memory:
         """Remember a checked alert. One without a start of its own keeps its key from one request to the next."""
-        labels = content.labels
-        digest = content_digest(
-            *[part.encode() for pair in sorted(content.annotations.items()) for part in pair],
-            content.generator_url.encode(),
-            content.source.encode(),
-            repr(content.starts_at).encode() if has_start else b"",
-        )
-        slot = slot_of(self.tenant, service_of(labels, self.service_labels))
-        memory = Memory(
-            series_id(self.tenant, labels) + digest, slot, content.starts_at if has_start else 0.0
-        )
+        starts = content.starts_at if has_start else 0.0
+        said = (sorted(content.annotations.items()), content.generator_url, content.source, starts)
+        key = series_id(self.tenant, content.labels) + content_digest(_body_encoder.encode(said))
+        memory = Memory(key, self._slot(service_of(content.labels, self.service_labels)), starts)
         self._put(seen, memory)
         return memory
+
+    def _slot(self, service: str) -> int:
+        slot = self._slots.get(service)
+        if slot is None:
+            slot = slot_of(self.tenant, service)
+            if len(self._slots) < SERVICES_MAX:
+                self._slots[service] = slot
+        return slot
 
     def time(self, raw: bytes, field: str) -> float:
         """read_time(), remembered: an evaluation gives all its alerts one end. Raises Malformed."""

@@ -1,4 +1,4 @@
-"""Follows the control partition's log from outside its writer: gateways and tools have the slot map by it."""
+"""Follows the control partition's log from outside its writer: shards and gateways have the slot map by it."""
 
 from __future__ import annotations
 
