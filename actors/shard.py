@@ -418,7 +418,11 @@ class IncidentShard:
                 for _ in range(READS_BETWEEN):
                     if self._reads:
                         self._answer_read()
+                sliced = self.clock.monotonic()
                 await self._snapshot_slice()
+                now = self.clock.monotonic()
+                self.meter.observe("llm_im_snapshot_slice_seconds", now - sliced)
+                self.meter.observe("llm_im_round_seconds", now - begun)
                 self._note_stall(begun)
                 # A coroutine that only computes starves the others: let tells in.
                 await asyncio.sleep(0)

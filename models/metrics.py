@@ -56,6 +56,10 @@ METRICS: dict[str, Metric] = {
     "llm_im_dedup_ratio": Metric("gauge", "Share of decided alerts that were repeats or duplicates, 0 to 1."),
     "llm_im_open_incidents": Metric("gauge", "Incidents neither resolved nor closed."),
     "llm_im_open_series": Metric("gauge", "Series that fire."),
+    "llm_im_round_seconds": Metric(
+        "histogram", "One round of a shard's loop: group, reads, snapshot.", _SECONDS
+    ),
+    "llm_im_snapshot_slice_seconds": Metric("histogram", "The snapshot's part of a round.", _SECONDS),
     "llm_im_snapshots_total": Metric("counter", "Snapshots completed."),
     "llm_im_snapshot_seconds": Metric("gauge", "How long the last snapshot took."),
     "llm_im_recovery_seconds": Metric("gauge", "How long the last start took, from open to ready."),
