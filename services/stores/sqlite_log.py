@@ -41,7 +41,7 @@ from services.stores.sqlite import Checkpoints, Lane, file_path, open_reader, op
 
 #: How many appends one transaction of truncate() drops: freeing their pages takes about a millisecond, and an
 #: append waits for one such slice at most.
-TRUNCATE_SLICE = 200
+TRUNCATE_SLICE = 50
 
 SCHEMA = (
     """
