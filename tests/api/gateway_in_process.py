@@ -266,7 +266,7 @@ class System:
         """End an actor as SIGKILL would: it says nothing, gives up no lease, and does nothing more."""
         actor = self.cluster.kill(name)
         assert isinstance(actor, IncidentShard)
-        its = {id(actor), *map(id, vars(actor).values())}
+        its = {id(actor), *(id(part) for part in vars(actor).values() if part is not None)}
         tasks = []
         for task in asyncio.all_tasks():
             frame = getattr(task.get_coro(), "cr_frame", None)
