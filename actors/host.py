@@ -74,10 +74,9 @@ def rebuild(
             return errors.NotOwner(partition, owner)
         case "Busy":
             return errors.Busy(detail, retry_after_s or 1.0)
-        case "Malformed" | "TooLarge" | "Refused":
-            return {"Malformed": errors.Malformed, "TooLarge": errors.TooLarge}.get(kind, errors.Refused)(
-                detail
-            )
+        case "Malformed" | "TooLarge" | "Refused" | "NotFound" | "Conflict" | "Stale":
+            refused: type[errors.Refused] = getattr(errors, kind)
+            return refused(detail)
         case "Full":
             return errors.Full(detail)
         case _:

@@ -51,4 +51,15 @@ class Archive(Wire, frozen=True):
     incident_ids: list[bytes]
 
 
-Effect = Classify | Relate | Act | Archive
+class Tell(Wire, frozen=True):
+    """Asks for a note to be brought to another incident, wherever it is. Answered by message NoteAnswered; safe to ask
+    twice. One at a time for each sender, so that notes arrive in their order."""
+
+    tenant: str
+    sender: bytes
+    number: int
+    to: bytes
+    note: bytes
+
+
+Effect = Classify | Relate | Act | Archive | Tell

@@ -4,6 +4,9 @@ IncidentManagerError
 ├── Refused                 the caller must change something before asking again
 │   ├── Malformed           the input can't be read; names the field and what was expected
 │   ├── TooLarge            the input is over a named limit
+│   ├── NotFound            there is no such thing here
+│   ├── Conflict            it is in a state in which this can't be done; says which
+│   ├── Stale               it was changed meanwhile: read it again
 │   ├── Busy                a bounded queue is full; ask again after `retry_after_s`
 │   └── NotOwner            another actor owns this partition; ask `owner`
 ├── Unavailable             the same call may succeed later
@@ -31,6 +34,18 @@ class Malformed(Refused):
 
 class TooLarge(Refused):
     """The input is over a named limit."""
+
+
+class NotFound(Refused):
+    """There is no such thing here."""
+
+
+class Conflict(Refused):
+    """It is in a state in which this can't be done. The message says which, and what can be done instead."""
+
+
+class Stale(Refused):
+    """It was changed since the caller read it: read it again, then decide again."""
 
 
 class Busy(Refused):

@@ -9,7 +9,7 @@ The Incident* events carry in full what an outside reader needs.
 
 from __future__ import annotations
 
-from models.incident import IncidentState, IncidentType, Severity
+from models.incident import IncidentState, IncidentType, Said, Severity
 from models.wire import Wire
 
 
@@ -110,6 +110,7 @@ class IncidentOpened(Wire, frozen=True):
     labels: dict[str, str]
     annotations: dict[str, str]
     is_overflow: bool = False
+    created_by: str = "system"
 
 
 class OverflowMemberAdded(Wire, frozen=True):
@@ -131,7 +132,8 @@ class IncidentClassified(Wire, frozen=True):
 
 
 class IncidentStateChanged(Wire, frozen=True):
-    """A legal move, with who made it and why. `notes` and `method` speak of a resolution."""
+    """A legal move, with who made it and why. What follows speaks of a resolution: `reason` is its notes, and when
+    some of its alerts still fire at `still_firing_at` it is opened again (0: nobody looks)."""
 
     incident_id: bytes
     before: IncidentState
@@ -139,6 +141,8 @@ class IncidentStateChanged(Wire, frozen=True):
     actor: str
     reason: str
     method: str = ""
+    root_cause: str | None = None
+    still_firing_at: float = 0.0
 
 
 class NoticeOwed(Wire, frozen=True):
@@ -189,6 +193,183 @@ class IncidentArchived(Wire, frozen=True):
     numbers: bytes
 
 
+class IncidentAcknowledged(Wire, frozen=True):
+    """Somebody looks after it until `until` (0: until it ends)."""
+
+    incident_id: bytes
+    actor: str
+    until: float
+    reason: str
+
+
+class AcknowledgementEnded(Wire, frozen=True):
+    """Taken back by a person, or `expired`."""
+
+    incident_id: bytes
+    actor: str
+    reason: str
+    expired: bool = False
+
+
+class AssignmentChanged(Wire, frozen=True):
+    """Who works on it now, all of them. `text` says what changed."""
+
+    incident_id: bytes
+    actor: str
+    assignees: list[str]
+    roles: dict[str, str]
+    reason: str
+    text: str
+
+
+class CommentAdded(Wire, frozen=True):
+    incident_id: bytes
+    actor: str
+    text: str
+
+
+class LabelsChanged(Wire, frozen=True):
+    incident_id: bytes
+    actor: str
+    set: dict[str, str]
+    removed: list[str]
+    reason: str
+
+
+class IncidentReclassified(Wire, frozen=True):
+    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+
+    incident_id: bytes
+    actor: str
+    said: Said
+    reason: str
+
+
+class StakeholdersUpdated(Wire, frozen=True):
+    incident_id: bytes
+    actor: str
+    audience: str
+    text: str
+    next_due_at: float
+
+
+class UpdateMissed(Wire, frozen=True):
+    """The update that was promised for `due_at` did not come."""
+
+    incident_id: bytes
+    due_at: float
+
+
+class TargetPassed(Wire, frozen=True):
+    """Half (`percent` 50) or all (100) of the time passed that a response target allows. `target`: acknowledge, resolve."""
+
+    incident_id: bytes
+    target: str
+    percent: int
+    due_at: float
+
+
+class IncidentLinked(Wire, frozen=True):
+    incident_id: bytes
+    other: bytes
+    actor: str
+    reason: str
+
+
+class IncidentUnlinked(Wire, frozen=True):
+    incident_id: bytes
+    other: bytes
+    actor: str
+    reason: str
+
+
+class IncidentMerged(Wire, frozen=True):
+    """`source` is to become a part of this incident; the other half is owed to its shard."""
+
+    incident_id: bytes
+    source: bytes
+    actor: str
+    reason: str
+
+
+class PartChanged(Wire, frozen=True):
+    """A part said how it is (`pending` ""), or is about to leave (`pending` "unmerge")."""
+
+    incident_id: bytes
+    source: bytes
+    is_open: bool
+    severity: Severity
+    pending: str = ""
+    actor: str = "system"
+    reason: str = ""
+
+
+class PartLeft(Wire, frozen=True):
+    """`source` is no part of this incident any more, or never became one (`refused`)."""
+
+    incident_id: bytes
+    source: bytes
+    actor: str
+    reason: str
+    refused: bool = False
+
+
+class IncidentPartOf(Wire, frozen=True):
+    """This incident became a part of `target`: it is told of there."""
+
+    incident_id: bytes
+    target: bytes
+    actor: str
+    reason: str
+
+
+class IncidentFreed(Wire, frozen=True):
+    """This incident is no part of `target` any more."""
+
+    incident_id: bytes
+    target: bytes
+    actor: str
+    reason: str
+
+
+class IncidentSplit(Wire, frozen=True):
+    """The series `numbers` (little-endian u32s) left this incident for `made`, which is new and otherwise like it."""
+
+    incident_id: bytes
+    made: bytes
+    group_key: str
+    numbers: bytes
+    title: str
+    actor: str
+    reason: str
+
+
+class NoteOwed(Wire, frozen=True):
+    """This incident owes another one a note (models/notes.py, encoded)."""
+
+    incident_id: bytes
+    number: int
+    to: bytes
+    note: bytes
+
+
+class NoteDelivered(Wire, frozen=True):
+    """The other one answered: `refused` is why not, "" when it agreed."""
+
+    incident_id: bytes
+    number: int
+    refused: str = ""
+
+
+class NoteHeard(Wire, frozen=True):
+    """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
+
+    incident_id: bytes
+    sender: bytes
+    number: int
+    refused: str = ""
+
+
 class SlotsAssigned(Wire, frozen=True):
     """Control partition: which shard partition holds each slot, as 4,096 little-endian u16s."""
 
@@ -216,4 +397,24 @@ Event = (
     | ActionFailed
     | IncidentArchived
     | SlotsAssigned
+    | IncidentAcknowledged
+    | AcknowledgementEnded
+    | AssignmentChanged
+    | CommentAdded
+    | LabelsChanged
+    | IncidentReclassified
+    | StakeholdersUpdated
+    | UpdateMissed
+    | TargetPassed
+    | IncidentLinked
+    | IncidentUnlinked
+    | IncidentMerged
+    | PartChanged
+    | PartLeft
+    | IncidentPartOf
+    | IncidentFreed
+    | IncidentSplit
+    | NoteOwed
+    | NoteDelivered
+    | NoteHeard
 )

@@ -56,7 +56,10 @@ OPEN_STATES = frozenset({_S.DETECTED, _S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATI
 
 
 class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One line of an incident's history. `kind` is an EventType of Appendix A or one of ours (docs/concepts.md)."""
+    """One line of an incident's history. `kind` is an EventType of Appendix A or one of ours (docs/concepts.md).
+
+    `details` holds what programs want: "reason", "trace_id" and what else the kind brings.
+    """
 
     at: float
     kind: str
@@ -73,6 +76,88 @@ class Resolution(msgspec.Struct, frozen=True, array_like=True):
     method: str
     notes: str
     root_cause: str | None = None
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, array_like=True):
+    """Who looks after an incident, since when, and until when (0: until it ends)."""
+
+    by: str
+    at: float
+    until: float = 0.0
+
+
+class Judgement(msgspec.Struct, frozen=True, array_like=True):
+    """What a classifier made of an incident: what counts where no person said otherwise."""
+
+    severity: Severity
+    type: IncidentType
+    impact: str
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What people said that an incident is; None where they said nothing."""
+
+    severity: Severity | None = None
+    type: IncidentType | None = None
+    impact: str | None = None
+
+
+class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
+    """Word to those who wait. `next_due_at` 0: no next one was promised."""
+
+    at: float
+    by: str
+    audience: str
+    text: str
+    next_due_at: float = 0.0
+
+
+class PartOf(msgspec.Struct, frozen=True, array_like=True):
+    """An incident that was merged into this one, as it last said it is.
+
+    `pending` is "merge" or "unmerge" while the other half of that operation is owed. What is pending counts as open.
+    """
+
+    is_open: bool = True
+    severity: Severity = Severity.P4
+    pending: str = ""
+
+
+class OwedNote(msgspec.Struct, frozen=True, array_like=True):
+    """A note (models/notes.py, encoded) that one incident owes another. Numbers of a sender only grow."""
+
+    number: int
+    to: bytes
+    note: bytes
+
+
+class Handling(msgspec.Struct, array_like=True):
+    """What people did about an incident, and how it hangs together with others. Most incidents have none: they come
+    and go by themselves.
+
+    `judged` is what the classifiers say, kept beside what people `said`. `answered_at` is when somebody first
+    acknowledged it or was assigned. `owed` are its notes to other incidents, oldest first; `heard` the number of the
+    last note of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
+    again at that time if some of its alerts still fire then.
+    """
+
+    judged: Judgement
+    acknowledged: Acknowledgement | None = None
+    answered_at: float = 0.0
+    roles: dict[str, str] = {}
+    said: Said = Said()
+    related: list[bytes] = []
+    merged_into: bytes = b""
+    parts: dict[bytes, PartOf] = {}
+    split_from: bytes = b""
+    owed: list[OwedNote] = []
+    owed_number: int = 0
+    heard: dict[bytes, tuple[int, str]] = {}
+    updates: list[StakeholderUpdate] = []
+    update_due_at: float = 0.0
+    written_lines: int = 0
+    written_bytes: int = 0
+    still_firing_at: float = 0.0
 
 
 class Notice(msgspec.Struct, array_like=True):
@@ -99,6 +184,11 @@ class Incident(msgspec.Struct, array_like=True):
     Times are seconds since the epoch, 0 when not (yet) reached. `group_labels` always has "service".
     `firing` counts its firing series. `signals` are the severity words its series brought; the last verdict
     knew the first `signals_asked` of them.
+
+    `version` grows with all that people may change, and not with what only counts. `severity`, `type` and `impact` are
+    what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
+    targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
+    (models/deadlines.py).
     """
 
     id: bytes
@@ -135,10 +225,36 @@ class Incident(msgspec.Struct, array_like=True):
     timeline: list[TimelineEntry] = []
     timeline_dropped: int = 0
     signals_asked: int = 0
+    version: int = 0
+    created_by: str = "system"
+    opened_at: float = 0.0
+    targets_told: int = 0
+    handling: Handling | None = None
 
     @property
     def is_open(self) -> bool:
+        """Its life goes on: alerts of its group join it. A merged one lives on too, but nobody is told of it."""
         return self.state in OPEN_STATES
+
+    @property
+    def counts_as_open(self) -> bool:
+        """Open in the sense of people: neither resolved nor closed, and not a part of another."""
+        return self.state in OPEN_STATES and not self.merged_into
+
+    @property
+    def merged_into(self) -> bytes:
+        """The incident it is a part of, b"" when it is none."""
+        return b"" if self.handling is None else self.handling.merged_into
+
+    @property
+    def parts(self) -> dict[bytes, PartOf]:
+        """The incidents that are parts of it."""
+        return {} if self.handling is None else self.handling.parts
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Made by a person: it has no group, and no alert joins it."""
+        return not self.group_key
 
 
 def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:

@@ -12,6 +12,7 @@ from enum import IntEnum
 import msgspec
 
 from models.incident import IncidentType, Severity
+from models.verbs import AnyVerb
 from models.wire import Wire
 
 
@@ -91,7 +92,45 @@ class Heard(Wire, frozen=True):
     why: str
 
 
-Message = AlertsArrived | Classified | ActionOutcome | Archived | Tick | Heard
+class Command(Wire, frozen=True):
+    """A person does something to an incident; Create has no `incident_id` yet.
+
+    `actor` is the name on their token. `if_version` makes it conditional: Failed as Stale when the incident has another
+    version. `call_id` and `delivery_id` work as in AlertsArrived, with CommandDone as the reply that is remembered.
+    """
+
+    call_id: bytes
+    tenant: str
+    actor: str
+    incident_id: bytes
+    verb: AnyVerb
+    reason: str = ""
+    if_version: int | None = None
+    delivery_id: str | None = None
+    trace_id: str | None = None
+    delivered_before: bytes | None = None
+
+
+class Told(Wire, frozen=True):
+    """One incident tells another something (models/notes.py). Answered by Done, or Failed when it can't be; a repeat
+    gets the same answer: `number` says which of its sender's notes this is."""
+
+    tenant: str
+    sender: bytes
+    number: int
+    to: bytes
+    note: bytes
+
+
+class NoteAnswered(Wire, frozen=True):
+    """What the other incident said to a note: the answer to effect Tell. `refused` is why not, "" when it agreed."""
+
+    sender: bytes
+    number: int
+    refused: str = ""
+
+
+Message = AlertsArrived | Classified | ActionOutcome | Archived | Tick | Heard | Command | Told | NoteAnswered
 
 
 class Decision(IntEnum):
@@ -110,6 +149,7 @@ class Decision(IntEnum):
     LATE = 11  # speaks of a time before the series' present life: kept in the log, changes nothing
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
     UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
+    SPLIT_OFF = 14  # a person moved its series into an incident of its own
 
 
 #: The sentence that the API shows for each decision.
@@ -125,6 +165,7 @@ REASONS: dict[Decision, str] = {
     Decision.UNKNOWN_RESOLVE: "says that a series ended which is not firing here",
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
     Decision.LATE: "speaks of a time before the present life of its series",
+    Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",
 }
@@ -158,7 +199,19 @@ class Failed(Wire, frozen=True):
     retry_after_s: float = 0.0
 
 
-Reply = AlertsReply | Done | Failed
+class CommandDone(Wire, frozen=True):
+    """The receipt of a Command, sent once it is durable: the incident it was about and its version after it.
+
+    For Create and Split `incident_id` is the new one. `content` is a digest of the command, so that its delivery id is
+    not taken for another.
+    """
+
+    incident_id: bytes
+    version: int
+    content: bytes = b""
+
+
+Reply = AlertsReply | Done | Failed | CommandDone
 
 _encoder = msgspec.msgpack.Encoder()
 _message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

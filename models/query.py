@@ -31,6 +31,13 @@ class GetIncident(Wire, frozen=True):
     incident_id: bytes
 
 
+class GetIncidents(Wire, frozen=True):
+    """Those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+
+    tenant: str
+    incident_ids: list[bytes]
+
+
 class Probe(Wire, frozen=True):
     """Asks whether alerts are taken: answered with an empty page by a shard that is ready, refused by one that is not,
     even if it can still be read."""
@@ -94,7 +101,7 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
-Query = ListIncidents | GetIncident | Probe | IncidentAlerts | ListAlerts
+Query = ListIncidents | GetIncident | GetIncidents | Probe | IncidentAlerts | ListAlerts
 Answer = IncidentPage | AlertPage
 
 _encoder = msgspec.msgpack.Encoder()

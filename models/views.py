@@ -16,6 +16,7 @@ from models.query import (
     AlertView,
     Answer,
     GetIncident,
+    GetIncidents,
     IncidentAlerts,
     IncidentPage,
     IncidentView,
@@ -44,6 +45,10 @@ def answer(shard: Shard, query: Query) -> Answer:
             return IncidentPage(
                 [_incident_view(shard, incident)] if incident is not None and found else [], False
             )
+        case GetIncidents():
+            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            here = [each for each in asked if each is not None and each.tenant == query.tenant]
+            return IncidentPage([_incident_view(shard, each) for each in here], False)
         case Probe():
             return IncidentPage([], False)
         case IncidentAlerts():
