@@ -4,6 +4,7 @@ IncidentManagerError
 ├── Refused                 the caller must change something before asking again
 │   ├── Malformed           the input can't be read; names the field and what was expected
 │   ├── TooLarge            the input is over a named limit
+│   ├── Forbidden           the caller may not do this; says which scope it takes
 │   ├── NotFound            there is no such thing here
 │   ├── Conflict            it is in a state in which this can't be done; says which
 │   ├── Stale               it was changed meanwhile: read it again
@@ -34,6 +35,10 @@ class Malformed(Refused):
 
 class TooLarge(Refused):
     """The input is over a named limit."""
+
+
+class Forbidden(Refused):
+    """The caller may not do this. The message says which scope it takes, and never what a token is."""
 
 
 class NotFound(Refused):
