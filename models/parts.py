@@ -153,6 +153,8 @@ def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str
     shard.ended(incident, "what still fired was split off", now)
     found = shard.incidents[made]
     shard.ended(found, "nothing of it fired when it was split off", now)
+    if found.is_open:
+        shard.owe(found, "opened", now, now + shard.settings.wait_s[found.severity])
     return found
 
 
@@ -295,9 +297,10 @@ def _part_said(shard: Shard, incident: Incident, source: bytes, said: PartSaid, 
 
 
 def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:
-    """It was told of as a part of another, and is not any more."""
-    if incident.is_open and not incident.notice.told:
-        shard.owe(incident, "opened", now, now + shard.settings.wait_s[incident.severity])
+    """Its whole spoke for it, and does not any more."""
+    if incident.is_open:
+        reason = "unmerged" if incident.notice.told else "opened"
+        shard.owe(incident, reason, now, now + shard.settings.wait_s[incident.severity])
 
 
 def _leave(

@@ -250,7 +250,8 @@ def resolve(
     """An open incident ends because a person says so, and its parts with it. Alerts that go on firing are believed
     again after STILL_FIRING_S."""
     again_at = now + STILL_FIRING_S if incident.firing else 0.0
-    shard.move(incident, _S.RESOLVED, actor, notes, now, method, root_cause, again_at)
+    reason = notes or "resolved by hand"
+    shard.move(incident, _S.RESOLVED, actor, reason, now, method, root_cause, again_at)
     shard.owe_resolved(incident, now)
     parts.end_all(shard, incident, actor, method, notes, now)
 

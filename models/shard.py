@@ -983,7 +983,7 @@ class Shard:
             incident.resolution = Resolution(now, event.actor, event.method, event.reason, event.root_cause)
             heapq.heappush(self._closes, (self._close_at(incident), incident.id))
             self.watch(incident)
-            self.line(incident, now, "Resolved", event.actor, event.reason or "by hand", method=event.method)
+            self.line(incident, now, "Resolved", event.actor, event.reason, method=event.method)
             return
         if event.after is IncidentState.CLOSED:
             incident.closed_at = now
