@@ -216,9 +216,6 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
         case UnmergeAsked(actor=actor, reason=reason):
             if part is not None:
                 _leave(shard, incident, sent.to, actor, reason, now)
-        case EndAsked():
-            if part is not None and not refused and part.ended_by == sent.number:
-                _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
         case LinkAsked(gone=False):
             if refused and sent.to in incident.handling.related:
                 shard.do(IncidentUnlinked(incident.id, sent.to, SYSTEM, refused), now)
@@ -226,8 +223,9 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
             if refused and incident.merged_into == sent.to:
                 shard.do(IncidentFreed(incident.id, sent.to, SYSTEM, refused), now)
                 _on_its_own(shard, incident, now)
-        case _:
-            pass
+        case LinkAsked() | EndAsked():
+            # An unlinked one that is gone is unlinked. A part that ends says so itself, and may by now say more.
+            return
 
 
 def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyNote, now: float) -> str:

@@ -663,7 +663,7 @@ class Shard:
 
     def _archived(self, identity: bytes, now: float) -> None:
         incident = self.incidents.get(identity)
-        if incident is not None and incident.state is IncidentState.CLOSED:
+        if incident is not None and incident.owes_nothing:
             self.do(IncidentArchived(identity, self.members[identity].tobytes()), now)
 
     def _tick(self, tick: Tick, now: float) -> Reply:
@@ -751,13 +751,10 @@ class Shard:
                     self._notes_asked[identity] = note.number
                     effects.append(Tell(incident.tenant, identity, note.number, note.to, note.note))
         self._notes.clear()
-        # What is reopened meanwhile is not asked for; what still owes another incident a note waits for that.
         closed = [
             identity
             for identity in self._archive
-            if (found := self.incidents.get(identity)) is not None
-            and found.state is IncidentState.CLOSED
-            and not (found.handling is not None and found.handling.owed)
+            if (found := self.incidents.get(identity)) is not None and found.owes_nothing
         ]
         self._archive.clear()
         for start in range(0, len(closed), ARCHIVE_BATCH):
@@ -1037,6 +1034,8 @@ class Shard:
                 )
             return
         notice.reason = notice.queued = None
+        if incident.state is IncidentState.CLOSED:
+            self._archive[incident.id] = None
         incident.updated_at = now
         if isinstance(event, ActionSucceeded):
             self.line(incident, now, "NotificationSent", SYSTEM, f"{event.reason}: {event.detail}")
