@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from models import response
 from models.errors import Broken
 from models.events import AcknowledgementEnded, TargetPassed, UpdateMissed
 from models.incident import Incident, IncidentState
@@ -72,7 +73,7 @@ def answer(shard: Shard, incident: Incident, now: float) -> None:
         if acknowledged is not None and acknowledged.until and acknowledged.until <= now:
             shard.do(AcknowledgementEnded(incident.id, SYSTEM, "", expired=True), now)
             # Whoever said so does not look after it any more, as far as anyone knows: it is told of again.
-            shard.owe(incident, "acknowledgement expired", now, now)
+            response.owe(shard, incident, "acknowledgement expired", now, now)
         if handling.update_due_at and handling.update_due_at <= now:
             shard.do(UpdateMissed(incident.id, handling.update_due_at), now)
     elif incident.state is IncidentState.RESOLVED and incident.firing and 0 < handling.still_firing_at <= now:
