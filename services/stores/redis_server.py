@@ -55,7 +55,9 @@ async def connect(options: RedisOptions, partition: str) -> Connection:
         host=host,
         port=port,
         db=address.db,
-        socket_timeout=options.timeout_s,
+        # The lane bounds each exchange as a whole. The client's own timeout goes through asyncio.wait_for, which in
+        # Python 3.11 can lose a cancellation: an actor that is being stopped would go on.
+        socket_timeout=None,
         **_common(address, options),
         **_tls(address),
     )
