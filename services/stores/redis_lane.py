@@ -95,7 +95,7 @@ class Lane:
         self._options = options
         self._partition = partition
         self._place = place
-        self._scripts = {script.sha: script for script in scripts}
+        self._scripts = scripts
         self._durable = durable
         self._connection: Connection | None = None
         self._server = Server()
@@ -110,6 +110,8 @@ class Lane:
             with translated(self._place):
                 try:
                     return await self._exchange(await self._ready(), commands)
+                except _ELSEWHERE:
+                    pass
                 except _CUT as error:
                     if not was_open or isinstance(error, _REFUSED_UNRUN):
                         raise
@@ -127,7 +129,10 @@ class Lane:
             sent = (*commands, wait) if wait is not None else commands
             with translated(self._place):
                 try:
-                    replies = await self._exchange(connection, sent)
+                    try:
+                        replies = await self._exchange(connection, sent)
+                    except MovedError:  # not run: another node of the cluster has the slot now
+                        replies = await self._exchange(await self._ready(), sent)
                 except _REFUSED_UNRUN:
                     raise
                 except _CUT as error:
@@ -175,15 +180,15 @@ class Lane:
     ) -> list[Reply]:
         """Send them together, read a reply for each. Raises the first reply that is an error; after anything but
         that the connection is dropped: what comes next on it would be the answer to something else."""
+        loading: list[Command] = []
         while True:
+            sent = [*loading, *commands]
             try:
                 async with asyncio.timeout(
                     timeout_s or self._options.timeout_s + self._options.replica_timeout_s
                 ):
-                    await connection.send_packed_command(
-                        connection.pack_commands(commands), check_health=False
-                    )
-                    replies = [await _reply(connection) for _command in commands]
+                    await connection.send_packed_command(connection.pack_commands(sent), check_health=False)
+                    replies = [await _reply(connection) for _command in sent][len(loading) :]
             except BaseException:
                 await self._drop()
                 raise
@@ -191,9 +196,9 @@ class Lane:
             error = next((each for each in replies if isinstance(each, RedisError)), None)
             if error is None:
                 return replies
-            if isinstance(error, NoScriptError) and (script := self._scripts.get(str(commands[0][1]))):
+            if isinstance(error, NoScriptError) and not loading:
                 # Nothing ran. A server that started anew has forgotten its scripts.
-                await self._exchange(connection, [("SCRIPT", "LOAD", script.text)])
+                loading = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
                 continue
             if isinstance(error, _ELSEWHERE) or "READONLY" in str(error):
                 await self._drop()

@@ -115,6 +115,7 @@ def _common(address: Address, options: RedisOptions) -> dict[str, Any]:
         "socket_connect_timeout": options.connect_timeout_s,
         "retry": _no_retry(),
         "protocol": 2,
+        "driver_info": None,  # a round trip of its own, to tell the server which client this is
     }
 
 
@@ -129,8 +130,13 @@ def _no_retry() -> Retry:
 async def look_at(connection: Connection, options: RedisOptions, *, durable: bool) -> Server:
     """What the connection leads to. Raises Unavailable, naming the setting, for a server that is no primary, is too
     old, or, with `durable`, would lose what it acknowledged."""
-    server = _fields(await _told(connection, "INFO", "server"))
-    replication = _fields(await _told(connection, "INFO", "replication"))
+    server_info, replication_info, *settings = await _told(
+        connection,
+        ("INFO", "server"),
+        ("INFO", "replication"),
+        *(("CONFIG", "GET", name) for name in (LOOKED_AT if durable else ())),
+    )
+    server, replication = _fields(server_info), _fields(replication_info)
     version = tuple(int(part) for part in server.get("redis_version", "0").split(".")[:3] if part.isdecimal())
     if version < REDIS_NEEDED:
         raise Unavailable(f"Redis {server.get('redis_version', '?')} is too old: 6.2 or newer is needed")
@@ -138,18 +144,16 @@ async def look_at(connection: Connection, options: RedisOptions, *, durable: boo
         raise Unavailable("this Redis is a replica: the URL must lead to the primary")
     if not durable:
         return Server(version)
-    config: dict[str, str] = {}
-    try:
-        for name in LOOKED_AT:
-            reply = await _told(connection, "CONFIG", "GET", name)
-            if isinstance(reply, list) and len(reply) == 2:
-                config[name] = reply[1].decode()
-    except ResponseError as error:
-        if not options.allow_volatile:
-            raise Unavailable(
-                "Redis does not show its settings (CONFIG GET is refused), so nobody knows whether it keeps what it"
-                " acknowledges: allow CONFIG GET to our user, or set state.redis.allow_volatile = true"
-            ) from error
+    if not options.allow_volatile and (
+        hidden := next((each for each in settings if isinstance(each, RedisError)), None)
+    ):
+        raise Unavailable(
+            "Redis does not show its settings (CONFIG GET is refused), so nobody knows whether it keeps what it"
+            " acknowledges: allow CONFIG GET to our user, or set state.redis.allow_volatile = true"
+        ) from hidden
+    config = {
+        each[0].decode(): each[1].decode() for each in settings if isinstance(each, list) and len(each) == 2
+    }
     fails_over = options.address.kind == "sentinel" or (
         options.address.kind == "cluster" and replication.get("connected_slaves", "0") != "0"
     )
@@ -198,14 +202,21 @@ def refusals(config: Mapping[str, str], replicas: int, *, fails_over: bool) -> l
     return found
 
 
-async def _told(connection: Connection, *command: str) -> Any:
-    await connection.send_command(*command, check_health=False)
-    return await connection.read_response()
+async def _told(connection: Connection, *commands: Sequence[str]) -> list[Any]:
+    """The replies, in one round trip: a Redis far away must not make connecting slow. Errors are among them."""
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies: list[Any] = []
+    for _command in commands:
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
 
 
 def _fields(reply: Any) -> dict[str, str]:
     """INFO's `name:value` lines."""
-    if not isinstance(reply, bytes):
-        raise RedisError("INFO: not an answer of Redis")
+    if isinstance(reply, RedisError):
+        raise reply
     lines: Sequence[str] = reply.decode("utf-8", "replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)

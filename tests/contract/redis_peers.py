@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 START_TIMEOUT_S = 20
 #: As an operator would set it who wants to keep what was acknowledged.
-DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--repl-diskless-sync-delay", "0")
 
 
 def redis_server() -> str:
@@ -54,7 +54,7 @@ def wait_until(true: Callable[[], object], what: str, timeout_s: float = START_T
         try:
             if true():
                 return
-        except (RedisError, OSError):
+        except (RedisError, OSError, KeyError):
             pass
         time.sleep(0.05)
     raise TimeoutError(f"{what}: not within {timeout_s:g} s")
@@ -119,7 +119,7 @@ class Failover:
     SERVICE = "llm-im"
 
     def __init__(self, folder: Path) -> None:
-        common = (*DURABLE, "--min-replicas-to-write", "1", "--repl-diskless-sync-delay", "0")
+        common = (*DURABLE, "--min-replicas-to-write", "1")
         self.primary = Server(folder / "primary", *common)
         self.replicas = [
             Server(folder / f"replica{number}", *common, "--replicaof", f"127.0.0.1 {self.primary.port}")
@@ -147,6 +147,10 @@ class Failover:
         for sentinel in self.sentinels:
             wait_until(lambda sentinel=sentinel: self._knows_all(sentinel), "Sentinels that know each other")
         return self
+
+    def _replicas_follow(self) -> bool:
+        told = self.primary.client().info("replication")
+        return [told[name]["state"] for name in ("slave0", "slave1")] == ["online", "online"]
 
     def _knows_all(self, sentinel: Server) -> bool:
         state = sentinel.client().sentinel_master(self.SERVICE)
