@@ -72,9 +72,10 @@ def encode_message(message: ControlMessage) -> bytes:
 def decode_message(payload: bytes) -> ControlMessage:
     """Raises Malformed."""
     try:
-        return _decoder.decode(payload)
+        message: ControlMessage = _decoder.decode(payload)
     except msgspec.DecodeError as error:
         raise Malformed(f"no message to the control partition: {error}") from error
+    return message
 
 
 class ControlState:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -54,7 +54,7 @@ class TokenDesk:
         self._tail = tail
         self._tell = tell
 
-    def list(self) -> list[TokenBody]:
+    def all(self) -> list[TokenBody]:
         """All that are not revoked, by name; the expired among them too, for a while."""
         tokens = self._tail.state.tokens.values()
         return [body_of(each) for each in sorted(tokens, key=lambda each: (each.name, each.created_at))]
@@ -80,27 +80,27 @@ class TokenDesk:
             raise Unavailable(
                 "the token was stored, but can't be read yet; list the tokens, and revoke it there"
             )
-        return NewTokenBody(**_fields(found), token=secret)
+        return NewTokenBody(**asdict(body_of(found)), token=secret)
 
 
 def body_of(token: Token) -> TokenBody:
     """A token as people see it."""
-    return TokenBody(**_fields(token))
+    return TokenBody(
+        id=token.id,
+        name=token.name,
+        scopes=list(token.scopes),
+        created_at=_time(token.created_at),
+        created_by=token.created_by,
+        expires_at=_time_or_none(token.expires_at),
+        rotated_at=_time_or_none(token.rotated_at),
+        previous_until=_time_or_none(token.previous_until),
+        last_used_at=_time_or_none(token.used_at),
+    )
 
 
-def _fields(token: Token) -> dict[str, object]:
-    return {
-        "id": token.id,
-        "name": token.name,
-        "scopes": list(token.scopes),
-        "created_at": _time(token.created_at),
-        "created_by": token.created_by,
-        "expires_at": _time(token.expires_at),
-        "rotated_at": _time(token.rotated_at),
-        "previous_until": _time(token.previous_until),
-        "last_used_at": _time(token.used_at),
-    }
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _time(at: float) -> str | None:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z" if at else None
+def _time_or_none(at: float) -> str | None:
+    return _time(at) if at else None

@@ -81,7 +81,7 @@ def add_token_routes(app: FastAPI, desk: TokenDesk) -> None:
 
     async def tokens() -> Response:
         """All tokens that are not revoked, without their secrets. Expired ones are shown for 30 days."""
-        return _answer(TokensBody(desk.list()))
+        return _answer(TokensBody(desk.all()))
 
     async def rotate(token_id: _Id, caller: _Admin, request: RotateRequest | None = None) -> Response:
         """Give a token a new secret, shown this once, and its whole lifetime again. The old secret stays good for

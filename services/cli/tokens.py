@@ -188,7 +188,7 @@ def _listed(
         return found
 
     async def all_of(desk: TokenDesk) -> list[Any]:
-        return desk.list()
+        return desk.all()
 
     listed: list[dict[str, Any]] = _locally(config, data, all_of)
     return listed
