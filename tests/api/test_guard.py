@@ -271,6 +271,14 @@ async def test_a_probe_needs_no_token_and_a_wrong_one_does_not_hurt(
 
 
 @pytest.mark.asyncio
+async def test_a_gateway_still_hears_its_own_front_door(guarded: tuple[System, str]) -> None:
+    ours, _admin = guarded
+    ours.gateway._front = ("127.0.0.1", await ours.listen())
+
+    assert await ours.gateway._front_answers()
+
+
+@pytest.mark.asyncio
 async def test_what_is_open_does_not_open_what_is_beside_it(guarded: tuple[System, str]) -> None:
     ours, _admin = guarded
 
