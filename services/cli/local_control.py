@@ -60,29 +60,23 @@ def state_of(settings: Settings) -> ControlState:
 
 @contextlib.asynccontextmanager
 async def desk(settings: Settings) -> AsyncIterator[TokenDesk]:
-    """A desk for tokens of this data folder. Raises Failure when another writer holds the log."""
+    """A desk for tokens of this data folder. What is told to it raises Failure when another writer holds the log."""
     tail = ControlTail(open_log(settings, CONTROL))
-    instance = launch.running(Path(settings.state.path))
-    own: ControlActor | None = None
-    if instance is not None:
-        line = DirectLine(CONTROL_ACTOR, Path(instance.private_dir) / f"{CONTROL_ACTOR}.sock")
-    else:
-        own = ControlActor(Host(WRITER, _Nobody(), _fatal), open_log(settings, CONTROL), SystemClock(), None)
-        await own.start()
+    writer: _Own | _Running | None = None
 
     async def tell(message: ControlMessage) -> None:
+        nonlocal writer
+        if writer is None:
+            # Not before there is something to write: a list must not take the log from anybody.
+            instance = launch.running(Path(settings.state.path))
+            writer = _Own(settings) if instance is None else _Running(instance)
+            await writer.start()
         payload = encode_message(message)
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
-            try:
-                if own is not None:
-                    await own.change(payload)
-                    return
-                if (wrapped := await line.call("change", payload, CALL_TIMEOUT_S)) is not None:
-                    unwrap(wrapped)
-                    return
-            except Unavailable:
-                pass
+            with contextlib.suppress(Unavailable):
+                await writer.change(payload)
+                return
             if asyncio.get_running_loop().time() >= deadline:
                 raise Failure(
                     f"the control log in {settings.state.path} can't be written: what runs on it does not answer, or "
@@ -95,9 +89,43 @@ async def desk(settings: Settings) -> AsyncIterator[TokenDesk]:
         await tail.follow()
         yield TokenDesk(tail, tell)
     finally:
-        if own is not None:
-            await own.stop()
+        if writer is not None:
+            await writer.stop()
         await tail.close()
+
+
+class _Running:
+    """The control actor of a running instance, over its socket."""
+
+    def __init__(self, instance: launch.Instance) -> None:
+        self._line = DirectLine(CONTROL_ACTOR, Path(instance.private_dir) / f"{CONTROL_ACTOR}.sock")
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def change(self, payload: bytes) -> None:
+        wrapped = await self._line.call("change", payload, CALL_TIMEOUT_S)
+        if wrapped is None:
+            raise Unavailable(f"{CONTROL_ACTOR} does not listen")
+        unwrap(wrapped)
+
+
+class _Own:
+    """A control actor in this process, while no other writes."""
+
+    def __init__(self, settings: Settings) -> None:
+        host = Host(WRITER, _Nobody(), _fatal)
+        self._actor = ControlActor(host, open_log(settings, CONTROL), SystemClock(), None)
+
+    async def start(self) -> None:
+        await self._actor.start()
+
+    async def stop(self) -> None:
+        await self._actor.stop()
+
+    async def change(self, payload: bytes) -> None:
+        await self._actor.change(payload)
 
 
 class _Nobody:

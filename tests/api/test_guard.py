@@ -383,6 +383,18 @@ async def test_a_name_is_given_once(guarded: tuple[System, str]) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_web_page_can_not_make_a_browser_make_a_token(ours: System, content_type: str | None) -> None:
+    # Another type would need a preflight, which nobody here answers.
+    answer = await ours.post(
+        "/v1/tokens", {"name": "mallory", "scopes": ["admin"]}, content_type=content_type
+    )
+
+    assert answer.status == 400
+    assert (await ours.get("/v1/incidents")).status == 200
+
+
+@pytest.mark.asyncio
 async def test_rotation_keeps_both_secrets_during_the_overlap(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
     made = await create(ours, "p", "read", by=admin)
