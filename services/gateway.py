@@ -209,8 +209,9 @@ class Gateway:
         """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
         try:
             await self._tail.follow()
-            if self._tail.state.slots is not None:
-                self._take_slots(self._tail.state.slots)
+            slots = self._tail.state.slots
+            if slots is not None and slots is not self.submitter.slots:
+                self._take_slots(slots)
         except IncidentManagerError as error:
             log.warning("control partition not followed", why=str(error))
 
