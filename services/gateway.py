@@ -14,16 +14,18 @@ import msgspec
 import structlog
 
 from actors.control_tail import ControlTail
+from actors.untraced import NoTracer
 from models.config import Settings
 from models.errors import IncidentManagerError, Unavailable
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
+from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.traced import Traced
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -63,6 +65,7 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.settings = settings
         self._peers = peers
@@ -71,6 +74,7 @@ class Gateway:
         self._front = front
         self._tail = ControlTail(control_log)
         self._archives = archives
+        self._tracer = tracer or NoTracer()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self.meter = Meter(name)
@@ -101,6 +105,7 @@ class Gateway:
             self.meter,
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout,
+            tracer=self._tracer,
         )
         self.reads = Reads(
             self._ask,
@@ -111,6 +116,7 @@ class Gateway:
         )
         health = HealthGather(self._gather, lambda: self._started)
         self.rest = build_app(self.reads, health, settings, clock=clock)
+        self._traced_rest = Traced(self.rest, self._tracer)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -138,13 +144,14 @@ class Gateway:
         for archive in self._archives:
             await archive.close()
         await self._tail.close()
+        await self._tracer.close()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All of it as one ASGI application."""
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:
-            await self.rest(scope, receive, send)
+            await self._traced_rest(scope, receive, send)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):
