@@ -126,13 +126,12 @@ class Lane:
             with translated(self._place):
                 connection = await self._ready(ping=True)
             wait = self._wait() if replicated else None
-            sent = (*commands, wait) if wait is not None else commands
             with translated(self._place):
                 try:
                     try:
-                        replies = await self._exchange(connection, sent)
+                        replies = await self._exchange(connection, commands, wait)
                     except MovedError:  # not run: another node of the cluster has the slot now
-                        replies = await self._exchange(await self._ready(), sent)
+                        replies = await self._exchange(await self._ready(), commands, wait)
                 except _REFUSED_UNRUN:
                     raise
                 except _CUT as error:
@@ -176,24 +175,29 @@ class Lane:
             await _disconnect(connection)
 
     async def _exchange(
-        self, connection: Connection, commands: Sequence[Command], *, timeout_s: float | None = None
+        self,
+        connection: Connection,
+        commands: Sequence[Command],
+        wait: Command | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> list[Reply]:
-        """Send them together, read a reply for each. Raises the first reply that is an error; after anything but
-        that the connection is dropped: what comes next on it would be the answer to something else."""
+        """Send them together, read a reply for each. Raises the first reply of `commands` that is an error; that of
+        `wait` is returned even so, since it comes when all is done. After anything but an error reply the connection
+        is dropped: what comes next on it would be the answer to something else."""
         loading: list[Command] = []
+        timeout_s = timeout_s or self._options.timeout_s + self._options.replica_timeout_s
         while True:
-            sent = [*loading, *commands]
+            sent = [*loading, *commands, *([wait] if wait is not None else ())]
             try:
-                async with asyncio.timeout(
-                    timeout_s or self._options.timeout_s + self._options.replica_timeout_s
-                ):
+                async with asyncio.timeout(timeout_s):
                     await connection.send_packed_command(connection.pack_commands(sent), check_health=False)
                     replies = [await _reply(connection) for _command in sent][len(loading) :]
             except BaseException:
                 await self._drop()
                 raise
             self._used_at = time.monotonic()
-            error = next((each for each in replies if isinstance(each, RedisError)), None)
+            error = next((each for each in replies[: len(commands)] if isinstance(each, RedisError)), None)
             if error is None:
                 return replies
             if isinstance(error, NoScriptError) and not loading:
@@ -219,6 +223,8 @@ class Lane:
         have = reply[-1] if isinstance(reply, list) else reply
         if isinstance(have, int) and have >= needed:
             return
+        if isinstance(have, RedisError):
+            raise OutcomeUnknown(f"{self._place}: written, but {command!s} was refused: {_said(have)}")
         hint = ", and appendonly = yes on the replicas" if command == "WAITAOF" else ""
         raise OutcomeUnknown(
             f"{self._place}: written, but only {have} of {needed} replicas (state.redis.replicas) have it after"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,14 +16,16 @@ import pytest_asyncio
 
 from models.errors import Fenced, Full, Malformed, OutcomeUnknown, Unavailable
 from models.frames import decode_frame, encode_frame
-from models.ports import EventLog, Mark, Opened
+from models.ports import ArchiveQuery, DeadLetter, EventLog, Mark, Opened
 from services.stores import redis_lane
 from services.stores.redis_archive import RedisArchive
+from services.stores.redis_dead_letters import RedisDeadLetters
 from services.stores.redis_delivery import RedisDeliveryIds
 from services.stores.redis_log import APPEND, RedisEventLog
 from services.stores.redis_options import RedisOptions, parse_url
+from services.stores.redis_server import Server as RedisServer
 from services.stores.redis_server import refusals
-from tests.contract.conftest import PARTITION, Chain
+from tests.contract.conftest import PARTITION, Chain, HandClock
 from tests.contract.proxy import Proxy
 from tests.contract.redis_peers import DURABLE, Server, wait_until
 from tests.contract.test_archive import incident
@@ -434,6 +437,36 @@ async def test_a_redis_that_hides_its_settings_is_refused_and_says_what_to_allow
 
 
 @pytest.mark.asyncio
+async def test_a_user_that_may_only_what_operate_md_lists_is_enough(own_server: Server, chain: Chain) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "operate.md").read_text("utf-8")
+    (line,) = re.findall(r"^ACL SETUSER llm-im on >PASSWORD (.+)$", document, flags=re.MULTILINE)
+    own_server.client().execute_command("ACL", "SETUSER", "llm-im", "on", ">word", *line.split())
+    options = RedisOptions(f"redis://llm-im:word@127.0.0.1:{own_server.port}")
+    log, archive = RedisEventLog(options, PARTITION), RedisArchive(options, PARTITION)
+    ids = RedisDeliveryIds(options, PARTITION)
+    letters = RedisDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=HandClock())
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next(3))
+    await log.renew(epoch, 20.0)
+    for generation in (1, 2):
+        await log.put_records(epoch, generation, [("a", b"1")])
+        await log.close_snapshot(epoch, Mark(generation, 3, chain.digests[3], 1, b""))
+    await log.truncate(epoch, 3)
+    await archive.put([incident(1), incident(2)])
+    await ids.add([("id", 1.0, b"")])
+    await letters.add([DeadLetter(1000.0, "default", "door", "why", b"{")])
+
+    assert (await log.stats())["disk_bytes"] > 0
+    assert [page async for page in log.records(2)] == [[("a", b"1")]]
+    assert await archive.page(ArchiveQuery("default", 5, services=("api",), types=("outage",)))
+    assert await archive.drop_before(9999.0, 5) == 2
+    assert await ids.drop_before(2.0) == 1
+    assert len(await letters.page(0, 5)) == 1
+    for each in (log, archive, ids, letters):
+        await each.close()
+
+
+@pytest.mark.asyncio
 async def test_a_wrong_password_is_unavailable_and_no_message_holds_it(own_server: Server) -> None:
     options = RedisOptions(f"redis://ours:wrong-word@127.0.0.1:{own_server.port}")
     log = RedisEventLog(options, PARTITION)
@@ -508,6 +541,43 @@ async def test_an_append_is_answered_once_its_replicas_have_it_and_unknown_when_
         assert again.last_seq == 2
     finally:
         replica.stop(signal.SIGKILL)
+
+
+@pytest.mark.asyncio
+async def test_an_append_whose_replicas_may_not_be_asked_for_counts_as_of_unknown_outcome(
+    own_server: Server, chain: Chain
+) -> None:
+    client = own_server.client()
+    client.execute_command("ACL", "SETUSER", "ours", "on", ">word", "~*", "+@all")
+    url = f"redis://ours:word@127.0.0.1:{own_server.port}"
+    log = RedisEventLog(RedisOptions(url, replicas=1, allow_volatile=True, replica_timeout_s=0.1), PARTITION)
+    alone = RedisEventLog(RedisOptions(url), PARTITION)
+    epoch = (await alone.open("a", 0.0, 10.0)).epoch
+    log._token = alone._token
+    client.execute_command("ACL", "SETUSER", "ours", "-wait")
+
+    refusal = await refused(log.append(epoch, 1, chain.next()))
+
+    assert isinstance(refusal, OutcomeUnknown)
+    assert "WAIT was refused" in str(refusal)
+    assert await alone.last_seq() == 1
+    for each in (log, alone):
+        await each.close()
+
+
+@pytest.mark.asyncio
+async def test_a_redis_that_can_tell_what_replicas_have_synced_is_asked_that(
+    logs: Logs, own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def newer(*_arguments: object, **_more: object) -> RedisServer:
+        return RedisServer((7, 2), waitaof=True)
+
+    monkeypatch.setattr(redis_lane, "look_at", newer)
+
+    refusal = await refused(logs(own_server, replicas=1, replica_timeout_s=0.1).open("a", 0.0, 10.0))
+
+    # Debian's does not know it; a newer one (REDIS_SERVER) has no replica that could answer.
+    assert "WAITAOF was refused" in str(refusal) or "appendonly = yes on the replicas" in str(refusal)
 
 
 async def opened_once_it_may(log: EventLog) -> Opened:
