@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -27,7 +29,7 @@ from services.stores.redis_server import Server as RedisServer
 from services.stores.redis_server import refusals
 from tests.contract.conftest import PARTITION, Chain, HandClock
 from tests.contract.proxy import Proxy
-from tests.contract.redis_peers import DURABLE, Server, wait_until
+from tests.contract.redis_peers import DURABLE, Server, free_port, wait_until
 from tests.contract.test_archive import incident
 
 Logs = Callable[..., RedisEventLog]
@@ -505,6 +507,36 @@ def test_urls_name_hosts_ports_service_and_credentials() -> None:
     assert found.hosts == (("one", 26379), ("two", 5))
     assert (found.username, found.password) == ("us@er", "p:w")
     assert parse_url("redis://[::1]").hosts == (("::1", 6379),)
+
+
+@pytest.mark.asyncio
+async def test_tls_is_spoken_and_a_certificate_of_a_stranger_refused(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: no certificate to test with")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=redis", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    port = free_port()
+    server = Server(
+        tmp_path / "redis", *DURABLE, "--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file",
+        str(key), "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no",
+    )  # fmt: skip
+    known = RedisEventLog(RedisOptions(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"), PARTITION)
+    strange = RedisEventLog(RedisOptions(f"rediss://127.0.0.1:{port}"), PARTITION)
+    try:
+        server.start()
+        opened = await known.open("a", 0.0, 10.0)
+        refusal = await refused(strange.open("b", 100.0, 10.0))
+    finally:
+        for each in (known, strange):
+            await each.close()
+        server.stop(signal.SIGKILL)
+
+    assert opened.epoch == 1
+    assert isinstance(refusal, Unavailable) and "certificate" in str(refusal)
 
 
 # --- replicas ---
