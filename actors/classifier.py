@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from actors.control_tail import ControlTail
 from actors.host import Host
 from models.effects import Classify
 from models.errors import Malformed
@@ -39,9 +40,11 @@ class Judge(Protocol):
 
 
 class ClassifierActor:
-    def __init__(self, host: Host, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, host: Host, judge: Judge, control: ControlTail | None = None) -> None:
+        """`control` is followed and closed by this actor; what it hands on may set `judge` anew."""
+        self.judge = judge
         self.meter = Meter(host.name)
+        self._control = control
 
     async def classify(self, payload: bytes) -> bytes:
         """MessagePack of list[effects.Classify] in, of messages.Classified out; verdicts in the order asked.
@@ -58,10 +61,12 @@ class ClassifierActor:
         return encode_message(Classified(verdicts))
 
     async def start(self) -> None:
-        """Nothing to open."""
+        if self._control is not None:
+            self._control.start()
 
     async def stop(self) -> None:
-        """Nothing to close."""
+        if self._control is not None:
+            await self._control.close()
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
@@ -69,7 +74,7 @@ class ClassifierActor:
 
     def _judged(self, question: Classify) -> Verdict:
         try:
-            return self._judge.classify(question)
+            return self.judge.classify(question)
         # A verdict is owed for every incident, whatever a rule or model does
         except Exception as error:  # noqa: BLE001
             self.meter.count("llm_im_classify_failed_total")

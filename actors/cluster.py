@@ -171,6 +171,18 @@ def begin(names: list[str]) -> dict[str, int]:
     return dict(zip(handles, pids, strict=True))
 
 
+def ask(name: str, method: str) -> bytes | None:
+    """What an actor answers to a call without payload; None when none of that name lives."""
+    try:
+        handle = ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+    try:
+        return unwrap(ray.get(handle.call.remote(method, b""), timeout=START_TIMEOUT_S))
+    except ray.exceptions.RayError as error:
+        raise Unavailable(f"{name} is away: {type(error).__name__}") from None
+
+
 def stop(names: list[str]) -> None:
     """End these actors in order, each after it has released what it holds. Names that do not live are passed over."""
     for name in names:

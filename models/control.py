@@ -1,11 +1,12 @@
-"""What the control partition decides: which shard partition holds each slot. Tokens, silences and settings follow."""
+"""What the control partition decides: which shard partition holds each slot, and settings changed while it runs. Tokens
+and silences follow."""
 
 from __future__ import annotations
 
 from array import array
 
 from models.errors import Broken
-from models.events import Event, SlotsAssigned
+from models.events import Event, SettingsChanged, SlotsAssigned
 from models.sharding import SLOTS, SlotMap
 
 
@@ -14,6 +15,8 @@ class ControlState:
 
     def __init__(self) -> None:
         self.slots: SlotMap | None = None
+        #: The last change of settings, also one of an earlier start, which holds no more.
+        self.settings: SettingsChanged | None = None
 
     @property
     def slot_version(self) -> int:
@@ -35,5 +38,7 @@ class ControlState:
                 if len(owners) != SLOTS:
                     raise Broken(f"a slot map has {SLOTS} slots, this one {len(owners)}")
                 self.slots = SlotMap(event.version, tuple(owners))
+            case SettingsChanged():
+                self.settings = event
             case _:
                 raise Broken(f"{type(event).__name__} does not belong to the control partition")

@@ -145,6 +145,17 @@ class ShardSettings(msgspec.Struct, frozen=True):
     give_up_after_s: float = 86400.0
     webhook_max_alerts: int = 100
     external_url: str = ""
+    #: Response targets by severity; 0: none.
+    acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def encode_shard_settings(settings: ShardSettings) -> bytes:
+    return _encoder.encode(settings)
+
+
+def decode_shard_settings(encoded: bytes) -> ShardSettings:
+    return msgspec.msgpack.decode(encoded, type=ShardSettings)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -189,6 +200,14 @@ class Shard:
         self._repeat_ends: list[float] = []
 
     # -- live ----------------------------------------------------------------------------------------------
+
+    def take_settings(self, settings: ShardSettings) -> None:
+        """Decide by these from now on. What was decided stays; what waits for a time that they move waits for the new
+        one."""
+        self.settings = settings
+        resolved = [each for each in self.incidents.values() if each.state is IncidentState.RESOLVED]
+        self._closes = [(self._close_at(each), each.id) for each in resolved]
+        heapq.heapify(self._closes)
 
     def handle(self, message: Message, now: float) -> Step:
         """Decide about a message, apply what was decided, and say what is now owed.

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from actors.control_tail import ControlTail
+from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from models.config import Settings
 from models.errors import IncidentManagerError, Unavailable
+from models.events import SettingsChanged
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
@@ -32,18 +33,20 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
+from services.logs import set_level
+from services.reload import Change, compare, event_of, wanted_over
 
 log = structlog.get_logger()
 
 #: A gateway tells every shard that it is there; a shard that hears nobody for 5 s counts as deaf.
 BEAT_S = 1.0
-#: How often the control log is looked at.
-FOLLOW_S = 1.0
 #: Before the slot map is known nothing can be taken; the first start takes seconds.
 FIRST_SLOTS_S = 30.0
 #: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
 QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
+#: One append of the control partition; its disk may be busy.
+CHANGE_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 1.0
 
 
@@ -63,13 +66,16 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        *,
+        start: str = "",
     ) -> None:
         self.settings = settings
         self._peers = peers
         self._actors = [*shard_actors, *other_actors]
         self._control = control
         self._front = front
-        self._tail = ControlTail(control_log)
+        self._start = start
+        self._tail = ControlTail(control_log, SettingsWatch(start, self._take_settings))
         self._archives = archives
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
@@ -90,12 +96,11 @@ class Gateway:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self._alertmanager = AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout)
+        self._v1 = V1Reader(remembered, settings.lifecycle.expires_after)
         self.doors = HttpDoors(
             self.submitter,
-            {
-                ALERTMANAGER_PATH: AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout),
-                V1_PATH: V1Reader(remembered, settings.lifecycle.expires_after),
-            },
+            {ALERTMANAGER_PATH: self._alertmanager, V1_PATH: self._v1},
             self.dead_letters,
             clock,
             self.meter,
@@ -110,7 +115,9 @@ class Gateway:
             tenant=TENANT,
         )
         health = HealthGather(self._gather, lambda: self._started)
-        self.rest = build_app(self.reads, health, settings, clock=clock)
+        self.rest = build_app(
+            self.reads, health, lambda: self.settings, clock=clock, reload=self.change_settings
+        )
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -145,6 +152,26 @@ class Gateway:
             await self.doors(scope, receive, send)
         else:
             await self.rest(scope, receive, send)
+
+    async def change_settings(self, wanted: Settings, actor: str) -> list[Change]:
+        """Have every process go by these settings, from within a second or two. Raises Conflict that names what needs a
+        restart, Unavailable when the control partition is away."""
+        # Another gateway may just have changed them.
+        await self._tail.follow()
+        wanted = wanted_over(self.settings, wanted)
+        changes = compare(self.settings, wanted)
+        if changes:
+            event = event_of(self._start, actor, changes, wanted)
+            await self._peers.call(self._control, "change", msgspec.msgpack.encode(event), CHANGE_TIMEOUT_S)
+            await self._tail.follow()
+        return changes
+
+    def _take_settings(self, changed: SettingsChanged) -> None:
+        self.settings = Settings.model_validate_json(changed.settings)
+        set_level(changed.level)
+        self._alertmanager.resolve_timeout_s = self.settings.lifecycle.resolve_timeout
+        self._v1.expires_after_s = self.settings.lifecycle.expires_after
+        log.info("settings changed", keys=sorted(changed.changes), by=changed.actor)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):

@@ -3,6 +3,8 @@ given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -16,13 +18,16 @@ from models.errors import IncidentManagerError
 from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
+from services.api.config import Reload, add_config_routes
 from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_doors_to_openapi
 from services.api.reads import Reads
 from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
 
 
-def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: Clock) -> FastAPI:
+def build_app(
+    reads: Reads, health: HealthGather, settings: Callable[[], Settings], *, clock: Clock, reload: Reload
+) -> FastAPI:
     """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
     they would load scripts from elsewhere. Errors have the shape of the API that was asked."""
     app = FastAPI(
@@ -35,6 +40,7 @@ def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: 
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
     add_rest_routes(app, reads)
+    add_config_routes(app, reload)
     add_health_routes(app, reads, health, clock)
     _describe_problems(app)
     add_doors_to_openapi(app)

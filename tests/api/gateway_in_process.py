@@ -23,14 +23,16 @@ import uvicorn
 
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
+from actors.control_tail import ControlTail, SettingsWatch
 from actors.delivery import DeliveryWindow
 from actors.host import Actor, Host
 from actors.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.config import Settings
 from models.errors import Unavailable
+from models.events import SettingsChanged
 from models.ports import Archive, Clock, DeadLetters, EventLog
-from models.rules import Classifier
+from models.shard import decode_shard_settings
 from models.sharding import partition_name
 from services import bootstrap
 from services.gateway import Gateway
@@ -325,13 +327,24 @@ async def system(
         return ControlActor(host, stores.log("control"), clock, partitions)
 
     def classifier(host: Host) -> Actor:
-        return ClassifierActor(host, Classifier([]))
+        def take(changed: SettingsChanged) -> None:
+            actor.judge = bootstrap.judge(changed.classifier)
+
+        actor = ClassifierActor(
+            host,
+            bootstrap.judge(bootstrap.classifier_rules(configured)),
+            ControlTail(stores.log("control"), SettingsWatch("", take)),
+        )
+        return actor
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)
 
         def shard(host: Host) -> Actor:
-            return IncidentShard(
+            def take(changed: SettingsChanged) -> None:
+                actor.take_settings(decode_shard_settings(changed.shard))
+
+            actor = IncidentShard(
                 host,
                 ShardOptions(name, classifiers=["classifier-0"] if classify else []),
                 bootstrap.shard_settings(configured),
@@ -339,7 +352,9 @@ async def system(
                 stores.archive(name),
                 DeliveryWindow(stores.deliveries(name), configured.dedup.dedup_window),
                 clock,
+                ControlTail(stores.log("control"), SettingsWatch("", take)),
             )
+            return actor
 
         return shard
 

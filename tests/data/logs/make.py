@@ -12,7 +12,7 @@ from array import array
 from pathlib import Path
 
 from models import VERSION
-from models.events import Event, SlotsAssigned
+from models.events import Event, SettingsChanged, SlotsAssigned
 from models.frames import NO_DIGEST, encode_frame
 from models.incident import Incident, Severity
 from models.series import FREE
@@ -137,8 +137,9 @@ def write(folder: Path) -> None:
             shard.apply(event, now)
     first = SlotMap.even(2)
     owners = array("H", first.owners).tobytes()
+    changed = SettingsChanged("start-1", "ops", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG")
     stored, _digest = encode_frame(
-        1, at(0), "default", None, [SlotsAssigned(first.version, owners)], NO_DIGEST
+        1, at(0), "default", None, [SlotsAssigned(first.version, owners), changed], NO_DIGEST
     )
     lines.append(json.dumps({"partition": "control", "seq": 1, "frame": base64.b64encode(stored).decode()}))
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
