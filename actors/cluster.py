@@ -178,9 +178,10 @@ def ask(name: str, method: str) -> bytes | None:
     except ValueError:
         return None
     try:
-        return unwrap(ray.get(handle.call.remote(method, b""), timeout=START_TIMEOUT_S))
+        wrapped: list[bytes] = ray.get([handle.call.remote(method, b"")], timeout=START_TIMEOUT_S)
     except ray.exceptions.RayError as error:
         raise Unavailable(f"{name} is away: {type(error).__name__}") from None
+    return unwrap(wrapped[0])
 
 
 def stop(names: list[str]) -> None:

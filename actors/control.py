@@ -96,7 +96,6 @@ class ControlActor:
         except msgspec.MsgspecError as error:
             raise Malformed(f"expected MessagePack of SettingsChanged: {error}") from error
         await self._write([changed])
-        log.info("settings changed", actor=self.host.name, by=changed.actor, keys=sorted(changed.changes))
         return b""
 
     async def _live(self) -> None:

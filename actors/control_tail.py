@@ -32,6 +32,7 @@ class SettingsWatch:
         if changed is not None and changed is not self._taken and changed.start == self.start:
             self._taken = changed
             self._take(changed)
+            log.info("settings changed", by=changed.actor, keys=sorted(changed.changes))
 
 
 class ControlTail:

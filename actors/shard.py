@@ -276,7 +276,6 @@ class IncidentShard:
         """Decide by these from the next message on."""
         self.settings = settings
         self.shard.take_settings(settings)
-        self.log.info("settings changed")
 
     # -- the loop ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A number a ti
 
 
 class LaterSection(Section):
-    model_config = ConfigDict(json_schema_extra=LATER)  # type: ignore[typeddict-item]
+    model_config = ConfigDict(json_schema_extra=LATER)
 
 
 class Deployment(LaterSection):

@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+from pydantic.config import JsonDict
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -28,9 +29,9 @@ NONE = "none"
 #: Marks in a setting's json_schema_extra, so that the schema shows them too.
 LIVE_MARK, LATER_MARK = "x-reload", "x-not-active-yet"
 #: Taken over by `llm-im config reload`, without a restart.
-LIVE = {LIVE_MARK: True}
+LIVE: JsonDict = {LIVE_MARK: True}
 #: Understood, but nothing answers it yet.
-LATER = {LATER_MARK: True}
+LATER: JsonDict = {LATER_MARK: True}
 
 
 def duration_s(value: object) -> object:

@@ -74,6 +74,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
             _encoder.encode({**common, "partitions": settings.state.partitions}),
         )
     ]
+    config: dict[str, object]
     for name in classifiers:
         config = {**common, "rules": classifier_rules(settings)}
         actors.append(ActorPlan(name, "classifier_actor", _encoder.encode(config)))

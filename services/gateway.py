@@ -171,7 +171,6 @@ class Gateway:
         set_level(changed.level)
         self._alertmanager.resolve_timeout_s = self.settings.lifecycle.resolve_timeout
         self._v1.expires_after_s = self.settings.lifecycle.expires_after
-        log.info("settings changed", keys=sorted(changed.changes), by=changed.actor)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):

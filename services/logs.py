@@ -27,10 +27,12 @@ _OTHERS = "other events"
 
 def configure(level: str, style: str) -> None:
     """`level` is DEBUG .. ERROR, `style` json or console. Safe to call again."""
+    # The process's own: Serve puts a stream in the place of sys.stderr that drops what is below its own level.
+    stderr = sys.__stderr__ or sys.stderr
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=stderr.isatty())
     )
     set_level(level)
     structlog.configure(
@@ -46,7 +48,7 @@ def configure(level: str, style: str) -> None:
         ],
         # All levels: a logger keeps its class once it was used, so the level is asked for each line.
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr),
         cache_logger_on_first_use=True,
     )
 

@@ -7,6 +7,7 @@ nearest name there is. Other spellings of the same thing (`ALIASES`, `VARIABLES`
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -353,7 +354,7 @@ def expected(found: ErrorDetails) -> str:
     key = KEYS.get(".".join(place))
     # A URL written where its section belongs is as secret as where it should be.
     has_secret = any(each.is_secret and each.path[: len(place)] == place for each in KEYS.values())
-    there = "" if has_secret else f", not {_shown(found['input'])}"
+    there = "" if has_secret else f", not {_shown(found['input'], key)}"
     match found["type"]:
         case "value_error":
             return str(context["error"])
@@ -401,11 +402,14 @@ def _choices(text: str) -> list[str]:
 
 
 def _bound(key: Key | None, limit: float) -> str:
-    is_duration = key is not None and isinstance(limit, float)
-    return duration_text(limit) if is_duration else f"{limit:g}" if isinstance(limit, float) else str(limit)
+    return duration_text(limit) if key is not None and float in key.kinds else str(limit)
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, key: Key | None = None) -> str:
+    if isinstance(value, float):
+        # A duration is seconds by now; and JSON would call what is no number null.
+        is_duration = key is not None and float in key.kinds and math.isfinite(value)
+        return f'"{duration_text(value)}"' if is_duration else str(value)
     try:
         text = msgspec.json.encode(value, enc_hook=str).decode()
     except (TypeError, ValueError, msgspec.MsgspecError):

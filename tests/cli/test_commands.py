@@ -106,7 +106,8 @@ def silent_url() -> str:
 @pytest.mark.parametrize(
     "words",
     [[], ["up"], ["down"], ["status"], ["send"], ["incidents"], ["incidents", "list"], ["incidents", "show"],
-     ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"]],
+     ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"],
+     ["config"], ["config", "check"], ["config", "show"], ["config", "schema"], ["config", "reload"]],
 )  # fmt: skip
 def test_every_command_explains_itself_and_its_exit_codes(words: list[str]) -> None:
     result = run(*words, "--help")
