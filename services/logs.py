@@ -27,7 +27,8 @@ _OTHERS = "other events"
 
 def configure(level: str, style: str) -> None:
     """`level` is DEBUG .. ERROR, `style` json or console. Safe to call again."""
-    # The process's own: Serve puts a stream in the place of sys.stderr that drops what is below its own level.
+    # The process's own, and written to: in a replica Serve puts a stream in the place of sys.stderr that drops what is
+    # below its own level, and a print() in the place of Python's that spoils the line.
     stderr = sys.__stderr__ or sys.stderr
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -48,7 +49,7 @@ def configure(level: str, style: str) -> None:
         ],
         # All levels: a logger keeps its class once it was used, so the level is asked for each line.
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(stderr),
+        logger_factory=structlog.WriteLoggerFactory(stderr),
         cache_logger_on_first_use=True,
     )
 
