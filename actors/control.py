@@ -1,22 +1,22 @@
-"""The control partition's single writer. It owns the slot map and changed settings; tokens and silences follow here.
+"""The control partition's single writer: the slot map, and settings changed while it runs; tokens and silences follow.
 
-Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it.
+Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
+something changed tells it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import msgspec
 import structlog
 
 from actors.control_tail import SettingsWatch
 from actors.host import Host
-from models.control import ControlState
-from models.errors import Broken, Damaged, Fenced, IncidentManagerError, Malformed, NotOwner, Unavailable
-from models.events import Event, SettingsChanged
-from models.frames import decode_frame, encode_frame
+from models.control import ControlState, decode_message
+from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
+from models.events import Event
+from models.frames import NO_DIGEST, decode_frame, encode_frame
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
@@ -52,10 +52,11 @@ class ControlActor:
         self._watch = watch
         self._epoch = 0
         self._seq = 0
-        self._digest = b""
-        #: One writes at a time; set when a write failed and only the log knows what is true.
-        self._writing = asyncio.Lock()
+        self._digest = NO_DIGEST
+        #: False while the log is not ours or an append's outcome is not known.
+        self._writable = False
         self._lost = asyncio.Event()
+        self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,6 +75,25 @@ class ControlActor:
         start = "" if self._watch is None else self._watch.start
         return msgspec.json.encode({"ready": self.state.slots is not None, "start": start})
 
+    async def change(self, payload: bytes) -> bytes:
+        """Decide about one message (models/control.py) and make what comes of it durable before answering b"".
+
+        A repeat of the same message makes no second event. Raises what ControlState.decide raises, and Unavailable
+        when nothing is known to be stored: ask again.
+        """
+        message = decode_message(payload)
+        async with self._changing:
+            if not self._writable:
+                raise Unavailable("the control partition is recovering")
+            now = self.clock.now()
+            if events := self.state.decide(message, now):
+                try:
+                    await self._commit(events, now)
+                except Fenced as error:
+                    self.host.fatal(str(error))
+                    raise
+        return b""
+
     async def metrics(self, _payload: bytes) -> bytes:
         return encode_metrics(self.meter.read())
 
@@ -89,24 +109,12 @@ class ControlActor:
         self._reported = {name: found for name, found in self._reported.items() if found[0] >= oldest}
         return msgspec.msgpack.encode([payload for _at, payload in self._reported.values()])
 
-    async def change(self, payload: bytes) -> bytes:
-        """Settings a person changed (encoded SettingsChanged), durable when this returns. Safe to call twice."""
-        try:
-            changed = _changed_decoder.decode(payload)
-        except msgspec.MsgspecError as error:
-            raise Malformed(f"expected MessagePack of SettingsChanged: {error}") from error
-        await self._write([changed])
-        return b""
-
     async def _live(self) -> None:
         while True:
             try:
-                async with self._writing:
+                async with self._changing:
                     await self._recover()
-                while not self._lost.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._lost.wait(), LEASE_S / 3)
-                    await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
+                await self._renew()
             except Damaged as error:
                 # Starting again would find the same damage. Gateways go on with the map they read.
                 log.error(
@@ -122,11 +130,24 @@ class ControlActor:
                 return
             except (Unavailable, NotOwner) as error:
                 log.warning("control partition waits", actor=self.host.name, why=str(error))
+            finally:
+                self._writable = False
             await asyncio.sleep(RETRY_S)
+
+    async def _renew(self) -> None:
+        """Keep the lease, until an append went wrong."""
+        while True:
+            try:
+                await asyncio.wait_for(self._lost.wait(), LEASE_S / 3)
+            except TimeoutError:
+                await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
+            else:
+                raise Unavailable("an append failed: reading the log again")
 
     async def _recover(self) -> None:
         opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
         self._epoch = opened.epoch
+        self._lost.clear()
         state, seq, digest = ControlState(), 0, opened.anchor
         while page := await self.event_log.read(seq):
             for seq, stored in page:
@@ -134,36 +155,28 @@ class ControlActor:
                 digest = frame.digest
                 for event in frame.events:
                     state.apply(event)
-        self._seq, self._digest = seq, digest
-        self._lost.clear()
-        events = state.begin(self.partitions)
-        if events:
-            await self._append(state, events)
-        self.state = state
-        if self._watch is not None:
-            self._watch.look(state)
+        self.state, self._seq, self._digest = state, seq, digest
+        if events := state.begin(self.partitions):
+            await self._commit(events, self.clock.now())
+        self._writable = True
+        self._look()
         log.info("control ready", actor=self.host.name, epoch=self._epoch, slot_map=state.slot_version)
 
-    async def _write(self, events: list[Event]) -> None:
-        """Decided events into the log, then into the state. Raises Unavailable when they are not known to be stored."""
-        async with self._writing:
-            if self.state.slots is None or self._lost.is_set():
-                raise Unavailable("the control partition is not ready; try again")
-            try:
-                await self._append(self.state, events)
-            except IncidentManagerError:
-                # What the log holds now is not known: read it again before anything else is written.
-                self._lost.set()
-                raise
+    async def _commit(self, events: list[Event], now: float) -> None:
+        """Append, then apply. Whatever goes wrong with an append, the log is opened anew before the next one."""
+        frame, digest = encode_frame(self._seq + 1, now, "default", None, events, self._digest)
+        try:
+            await self.event_log.append(self._epoch, self._seq + 1, [frame])
+        except BaseException:
+            self._writable = False
+            self._lost.set()
+            raise
+        self._seq += 1
+        self._digest = digest
+        for event in events:
+            self.state.apply(event)
+        self._look()
+
+    def _look(self) -> None:
         if self._watch is not None:
             self._watch.look(self.state)
-
-    async def _append(self, state: ControlState, events: list[Event]) -> None:
-        frame, digest = encode_frame(self._seq + 1, self.clock.now(), "default", None, events, self._digest)
-        await self.event_log.append(self._epoch, self._seq + 1, [frame])
-        self._seq, self._digest = self._seq + 1, digest
-        for event in events:
-            state.apply(event)
-
-
-_changed_decoder = msgspec.msgpack.Decoder(SettingsChanged)

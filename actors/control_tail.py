@@ -43,19 +43,21 @@ class ControlTail:
         self._watch = watch
         self._seq = 0
         self._digest = NO_DIGEST
+        self._following = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.state = ControlState()
 
     async def follow(self) -> bool:
-        """Read what is new; True when there was something. Raises Unavailable, Damaged."""
-        if await self._event_log.last_seq() == self._seq:
-            return False
-        while page := await self._event_log.read(self._seq):
-            for seq, stored in page:
-                frame = decode_frame(self._event_log.partition, stored, seq, self._digest)
-                self._seq, self._digest = seq, frame.digest
-                for event in frame.events:
-                    self.state.apply(event)
+        """Read what is new; True when there was something. Safe to call twice at once. Raises Unavailable, Damaged."""
+        async with self._following:
+            if await self._event_log.last_seq() == self._seq:
+                return False
+            while page := await self._event_log.read(self._seq):
+                for seq, stored in page:
+                    frame = decode_frame(self._event_log.partition, stored, seq, self._digest)
+                    self._seq, self._digest = seq, frame.digest
+                    for event in frame.events:
+                        self.state.apply(event)
         if self._watch is not None:
             self._watch.look(self.state)
         return True

@@ -5,9 +5,30 @@ from __future__ import annotations
 
 from array import array
 
-from models.errors import Broken
+import msgspec
+
+from models.errors import Broken, Malformed
 from models.events import Event, SettingsChanged, SlotsAssigned
 from models.sharding import SLOTS, SlotMap
+
+#: What the control partition may be told. Settings are decided by who compared them (services/reload.py).
+ControlMessage = SettingsChanged
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ControlMessage)
+
+
+def encode_message(message: ControlMessage) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_message(payload: bytes) -> ControlMessage:
+    """Raises Malformed."""
+    try:
+        message: ControlMessage = _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"no message to the control partition: {error}") from error
+    return message
 
 
 class ControlState:
@@ -29,6 +50,14 @@ class ControlState:
             return []
         first = SlotMap.even(partitions)
         return [SlotsAssigned(first.version, array("H", first.owners).tobytes())]
+
+    def decide(self, message: ControlMessage, now: float) -> list[Event]:
+        """What comes of a message; nothing for a repeat."""
+        match message:
+            case SettingsChanged():
+                return [] if message == self.settings else [message]
+            case _:
+                raise Broken(f"{type(message).__name__} is not decided here")
 
     def apply(self, event: Event) -> None:
         """Fold one event in. Raises Broken for one that belongs to a shard."""

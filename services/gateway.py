@@ -15,6 +15,7 @@ import structlog
 
 from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from models.config import Settings
+from models.control import encode_message
 from models.errors import IncidentManagerError, Unavailable
 from models.events import SettingsChanged
 from models.metrics import ActorMetrics, Meter
@@ -162,7 +163,7 @@ class Gateway:
         changes = compare(self.settings, wanted)
         if changes:
             event = event_of(self._start, actor, changes, wanted)
-            await self._peers.call(self._control, "change", msgspec.msgpack.encode(event), CHANGE_TIMEOUT_S)
+            await self._peers.call(self._control, "change", encode_message(event), CHANGE_TIMEOUT_S)
             await self._tail.follow()
         return changes
 

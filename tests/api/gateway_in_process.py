@@ -346,7 +346,7 @@ async def system(
 
             actor = IncidentShard(
                 host,
-                ShardOptions(name, classifiers=["classifier-0"] if classify else []),
+                ShardOptions(name, classifiers=["classifier-0"] if classify else [], shards=names),
                 bootstrap.shard_settings(configured),
                 stores.log(name),
                 stores.archive(name),

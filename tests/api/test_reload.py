@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 
-import msgspec
 import pytest
 
 from actors.control import ControlActor
 from actors.control_tail import SettingsWatch
 from actors.host import Host
 from actors.local import LocalCluster
+from models.control import encode_message
 from models.errors import Malformed, OutcomeUnknown, Unavailable
 from models.events import SettingsChanged
 from models.ports import EventLog
@@ -203,7 +203,7 @@ async def control(cluster: LocalCluster, log: Callable[[], EventLog], taken: lis
 
 
 def encoded(event: SettingsChanged) -> bytes:
-    return msgspec.msgpack.encode(event)
+    return encode_message(event)
 
 
 @pytest.mark.asyncio
