@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import ray
 import ray.actor
@@ -178,10 +178,10 @@ def ask(name: str, method: str) -> bytes | None:
     except ValueError:
         return None
     try:
-        wrapped: list[bytes] = ray.get([handle.call.remote(method, b"")], timeout=START_TIMEOUT_S)
+        wrapped = cast(bytes, ray.get(cast(Any, handle).call.remote(method, b""), timeout=START_TIMEOUT_S))
     except ray.exceptions.RayError as error:
         raise Unavailable(f"{name} is away: {type(error).__name__}") from None
-    return unwrap(wrapped[0])
+    return unwrap(wrapped)
 
 
 def stop(names: list[str]) -> None:
