@@ -55,7 +55,7 @@ MASKED = "https://secret.invalid/"
 #: Of a wrong value, this much is shown.
 _SHOWN_CHARS = 60
 
-Path_ = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,13 @@ class _Reading:
     """Gathers values by key, a later source over an earlier one, and what is wrong with them."""
 
     def __init__(self) -> None:
-        self.given: dict[Path_, _Given] = {}
+        self.given: dict[Keys, _Given] = {}
         self.problems: list[str] = []
         self.notices: list[str] = []
 
     def table(self, values: Mapping[str, object], source: Source) -> None:
         """Everything in a table of settings."""
-        taken: dict[Path_, Path_] = {}
+        taken: dict[Keys, Keys] = {}
         for keys, value in _leaves(Settings, values):
             name = ".".join(keys)
             ours = ALIASES.get(name, name)
@@ -164,7 +164,7 @@ class _Reading:
                 continue
             try:
                 value = _from_text(keys, text)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 self.problems.append(f"{name}: {'.'.join(keys)}: expected JSON: {error}")
                 continue
             if _section(keys) is not None and isinstance(value, dict):
@@ -172,7 +172,7 @@ class _Reading:
             else:
                 self._put(keys, name, value, source)
 
-    def _put(self, keys: Path_, name: str, value: object, source: Source) -> None:
+    def _put(self, keys: Keys, name: str, value: object, source: Source) -> None:
         key = ".".join(keys)
         if key == "state.backend" and value in EMBEDDED:
             self.notices.append(
@@ -232,8 +232,8 @@ def _read_file(path: Path) -> dict[str, object]:
 
 
 def _leaves(
-    section: type[Section], values: Mapping[str, object], at: Path_ = ()
-) -> Iterator[tuple[Path_, object]]:
+    section: type[Section], values: Mapping[str, object], at: Keys = ()
+) -> Iterator[tuple[Keys, object]]:
     """Every value of a table by its key; a section that is no table is a value, for the model to refuse."""
     for name, value in values.items():
         inner = _inner(section, name)
@@ -249,7 +249,7 @@ def _inner(section: type[Section], name: str) -> type[Section] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
-def _section(keys: Path_) -> type[Section] | None:
+def _section(keys: Keys) -> type[Section] | None:
     """The section of that name, None when there is none."""
     section: type[Section] | None = Settings
     for name in keys:
@@ -257,14 +257,14 @@ def _section(keys: Path_) -> type[Section] | None:
     return section
 
 
-def _nested(keys: Path_, value: object) -> dict[str, object]:
+def _nested(keys: Keys, value: object) -> dict[str, object]:
     for name in reversed(keys):
         value = {name: value}
     assert isinstance(value, dict)
     return value
 
 
-def _spelled(variable: str) -> Path_ | None:
+def _spelled(variable: str) -> Keys | None:
     """The key of LLM_IM_NOTIFY__WAIT__P0 as the settings spell it: a variable has no case. None for an unknown one."""
     section: type[Section] | None = Settings
     found: list[str] = []
@@ -282,7 +282,7 @@ def variable_of(key: Key) -> str:
     return PREFIX + key.name.replace(".", "__").upper()
 
 
-def _unknown(keys: Path_) -> str:
+def _unknown(keys: Keys) -> str:
     """What to say of a key that does not exist: the nearest one in its section, else anywhere."""
     at, name = keys[:-1], keys[-1]
     section = Rule if at[:2] == ("classification", "rules") else _section(at)
@@ -316,11 +316,11 @@ def _unknown_variable(name: str) -> str:
 # -- values --------------------------------------------------------------------------------------------------
 
 
-def _from_text(keys: Path_, text: str) -> object:
+def _from_text(keys: Keys, text: str) -> object:
     """A variable's value: lists and tables as JSON, a list of words also with commas, anything else as it stands."""
     key = KEYS.get(".".join(keys))
     kinds = {dict} if key is None else {get_origin(kind) or kind for kind in key.kinds}
-    if text[:1] in ("[", "{") and str not in kinds:
+    if text[:1] in ("[", "{") and kinds & {list, dict}:
         decoded: object = msgspec.json.decode(text)
         return decoded
     return _words(text) if list in kinds else text

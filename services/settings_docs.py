@@ -100,7 +100,8 @@ def _other_names() -> str:
         [
             "## Other names",
             "",
-            "Taken as another spelling, and told as a notice. Our own name wins.",
+            "Taken as another spelling, and told as a notice. Our own name wins: where such a variable is meant for another",
+            "program, set ours beside it.",
             "",
             "| Key or variable | Is read as |",
             "|---|---|",

@@ -9,7 +9,7 @@ import pytest
 
 from models.config import KEYS, Key, Settings
 from models.errors import Conflict
-from models.events import SettingsChanged
+from models.events import SettingsChanged, TargetPassed
 from models.incident import IncidentState, Severity
 from models.shard import decode_shard_settings
 from services.reload import Change, compare, event_of, wanted_over
@@ -194,3 +194,18 @@ def test_a_notice_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wa
     story.ticks(at(2), at(12))
 
     assert [when for when, _reason, _attempt in story.sent()] == [3, 10]
+
+
+def test_an_open_incidents_targets_pass_by_the_new_ones() -> None:
+    story = Story()
+    story.push(at(0), alert("api", "Down"))
+    story.classify(at(0), Severity.P2)
+
+    change(story, acknowledge_within_s=(0.0, 0.0, 20.0, 0.0, 0.0))  # type: ignore[arg-type]
+    story.ticks(at(1), at(30))
+
+    passed = [(when - at(0), event) for when, event in story.events if isinstance(event, TargetPassed)]
+    assert [(when, event.percent, event.due_at - at(0)) for when, event in passed] == [
+        (10, 50, 20),
+        (20, 100, 20),
+    ]
