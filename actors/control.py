@@ -1,7 +1,7 @@
-"""The control partition's single writer: the slot map, and settings changed while it runs; tokens and silences follow.
+"""The control partition's single writer: slot map, API tokens, settings changed while it runs; silences follow here.
 
 Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
-something changed tells it.
+something changed tells it. `llm-im tokens --local` runs one of these for a moment where no system runs.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class ControlActor:
         host: Host,
         event_log: EventLog,
         clock: Clock,
-        partitions: int,
+        partitions: int | None,
         watch: SettingsWatch | None = None,
     ) -> None:
+        """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are."""
         self.host = host
         self.event_log = event_log
         self.clock = clock
@@ -156,7 +157,7 @@ class ControlActor:
                 for event in frame.events:
                     state.apply(event)
         self.state, self._seq, self._digest = state, seq, digest
-        if events := state.begin(self.partitions):
+        if self.partitions is not None and (events := state.begin(self.partitions)):
             await self._commit(events, self.clock.now())
         self._writable = True
         self._look()

@@ -1,4 +1,5 @@
-"""Follows the control partition's log from outside its writer: slot map and changed settings reach every process by it."""
+"""Follows the control partition's log from outside its writer: slot map, tokens and changed settings reach every process
+by it."""
 
 from __future__ import annotations
 

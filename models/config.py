@@ -12,14 +12,27 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 
 from models import config_later as later
-from models.config_values import LATER, LATER_MARK, LIVE, LIVE_MARK, Duration, MaybeDuration, Section
+from models.config_values import (
+    LATER,
+    LATER_MARK,
+    LIVE,
+    LIVE_MARK,
+    Duration,
+    MaybeDuration,
+    Section,
+    duration_s,
+)
 
 #: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
 RULES_MAX = 1000
+
+
+#: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
+_LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
 
 
 class Server(Section):
@@ -27,7 +40,7 @@ class Server(Section):
 
     http_host: str = Field(
         "127.0.0.1",
-        description="Address the front door listens on; everything else stays on loopback whatever this says.",
+        description="Address the front door listens on; everything else stays on loopback whatever this says. Other than loopback needs [a token](security.md#the-first-token).",
     )
     http_port: int = Field(8080, ge=1, le=65535, description="Port of HTTP.")
     grpc: bool = Field(
@@ -55,6 +68,11 @@ class Server(Section):
         le=60,
         description="How long a request waits for a shard that is restarting. Keep it well below 120 s ([0009](decisions/0009-call-window.md)).",
     )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the front door is reached from this machine only."""
+        return _LOOPBACK.fullmatch(self.http_host) is not None
 
 
 class State(Section):
@@ -296,6 +314,17 @@ class Targets(Section):
     resolve: ResolveTargets = ResolveTargets()
 
 
+class Auth(Section):
+    """Who gets in: API tokens (`llm-im tokens`). [security.md](security.md) has the whole."""
+
+    required: bool | None = Field(
+        None,
+        description="`true`: nobody gets in without an API token, also before there is one. `false`: everybody, and only on "
+        "loopback. None: everybody until the first token is made, then nobody without one.",
+    )
+    open_metrics: bool = Field(False, description="`GET /metrics` needs no token, also when all else does.")
+
+
 class Logging(Section):
     """What every process writes to stderr."""
 
@@ -319,6 +348,53 @@ class DeadLetterSettings(Section):
     )
 
 
+class Telemetry(Section):
+    """Where [traces](operate.md#tracing) go, by OTLP over HTTP. Without `endpoint` nothing is traced."""
+
+    endpoint: str | None = Field(
+        None,
+        description="Base URL of an OTLP/HTTP receiver, `http://127.0.0.1:4318`; `/v1/traces` is added unless it is there. "
+        "No user and no query: it is told in logs.",
+    )
+    headers: dict[str, SecretStr] = Field(
+        {}, description='Sent along, for example `{ authorization = "Bearer ..." }`. A secret.'
+    )
+    sample_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that begin a trace here, 0 to 1. A request with a `traceparent` is recorded when that "
+        "says so, and only then.",
+    )
+    service_name: str = Field(
+        "llm-incident-manager",
+        min_length=1,
+        max_length=255,
+        description="`service.name` of its spans.",
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_plain_http(cls, value: str | None) -> str | None:
+        # The URL is told in logs, so nothing secret may be part of it.
+        if value is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", value):
+            raise ValueError(
+                'expected an http:// or https:// URL such as "http://127.0.0.1:4318", without user or query: '
+                "what is secret belongs into telemetry.headers"
+            )
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ValueError(f"expected names of HTTP headers, not {name!r}")
+            if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", secret.get_secret_value()):
+                raise ValueError(f"the value of {name!r}: expected printable ASCII")
+        return value
+
+
 class Settings(Section):
     """All of it. Every default works on one machine with no file at all."""
 
@@ -330,8 +406,10 @@ class Settings(Section):
     classification: Classification = Classification()
     notify: Notify = Notify()
     targets: Targets = Targets()
+    auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    telemetry: Telemetry = Telemetry()
 
     deployment: later.Deployment = later.Deployment()
     resource_limits: later.ResourceLimits = later.ResourceLimits()
@@ -376,7 +454,14 @@ class Key:
 
     @property
     def is_secret(self) -> bool:
-        return SecretStr in self.kinds
+        return any(SecretStr in (kind, *get_args(kind)) for kind in self.kinds)
+
+    @property
+    def is_duration(self) -> bool:
+        return any(
+            isinstance(each, BeforeValidator) and each.func is duration_s
+            for each in (*self.field.metadata, *_metadata(self.field.annotation))
+        )
 
     def of(self, settings: Settings) -> object:
         """Its value."""
@@ -394,6 +479,15 @@ def _plain(annotation: Any) -> Iterator[object]:
             yield from _plain(each)
     else:
         yield annotation
+
+
+def _metadata(annotation: Any) -> Iterator[object]:
+    """What is said of the types within an annotation."""
+    if get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+    elif get_origin(annotation) in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _metadata(each)
 
 
 def _is_marked(field: FieldInfo, mark: str) -> bool:

@@ -83,7 +83,11 @@ class Section(BaseModel):
     def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
         # pydantic takes true for 1.
         if isinstance(value, bool) and info.field_name is not None:
-            wanted = cls.model_fields[info.field_name].annotation
-            if int in (wanted, *get_args(wanted)):
-                raise ValueError(f"expected a whole number, not {str(value).lower()}")
+            field = cls.model_fields[info.field_name]
+            kinds = (field.annotation, *get_args(field.annotation))
+            # A duration's own validator says more.
+            is_bare = not any(isinstance(each, BeforeValidator) for each in field.metadata)
+            if bool not in kinds and is_bare and (int in kinds or float in kinds):
+                what = "a whole number" if int in kinds else "a number"
+                raise ValueError(f"expected {what}, not {str(value).lower()}")
         return value

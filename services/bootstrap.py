@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.classifier import Judge
     from models.config import Settings
     from models.events import SettingsChanged
-    from models.ports import Archive, DeadLetters, EventLog
+    from models.ports import Archive, DeadLetters, EventLog, Tracer
 
 CONTROL = "control"
 
@@ -61,11 +61,12 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     notify = settings.notify
     url = notify.webhook.url
     responders = [f"responder-{index}" for index in range(notify.responders)] if url is not None else []
-    common = {
+    common: dict[str, object] = {
         "data": data_dir(settings),
         "level": settings.logging.level,
         "format": settings.logging.format,
         "start": start,
+        "telemetry": _telemetry(settings),
     }
     actors = [
         ActorPlan(
@@ -172,6 +173,37 @@ def open_dead_letters(settings: Settings) -> DeadLetters:
     )
 
 
+# -- traces --------------------------------------------------------------------------------------------------
+
+
+def open_tracer(settings: Settings, instance: str) -> Tracer:
+    """Where a gateway's spans go."""
+    return _tracer(_telemetry(settings), instance)
+
+
+def _telemetry(settings: Settings) -> dict[str, object] | None:
+    """What a process that traces must know; None when none does."""
+    telemetry = settings.telemetry
+    if telemetry.endpoint is None:
+        return None
+    return {
+        "endpoint": telemetry.endpoint,
+        "headers": {name: value.get_secret_value() for name, value in telemetry.headers.items()},
+        "sample_ratio": telemetry.sample_ratio,
+        "service_name": telemetry.service_name,
+    }
+
+
+def _tracer(telemetry: Mapping[str, Any] | None, instance: str) -> Tracer:
+    from actors.untraced import NoTracer
+
+    if telemetry is None:
+        return NoTracer()
+    from services.tracing import OtlpTracer
+
+    return OtlpTracer(instance, **telemetry)
+
+
 # -- factories: run inside actor processes --------------------------------------------------------------------
 
 
@@ -218,6 +250,7 @@ def shard_actor(config: bytes, host: Host) -> Actor:
         DeliveryWindow(SqliteDeliveryIds(data, partition), options.dedup_window_s),
         SystemClock(),
         ControlTail(SqliteEventLog(data, CONTROL), SettingsWatch(given["start"], take)),
+        _tracer(given["telemetry"], host.name),
     )
     return shard
 
@@ -236,7 +269,8 @@ def classifier_actor(config: bytes, host: Host) -> Actor:
         actor.judge = judge(changed.classifier)
 
     tail = ControlTail(SqliteEventLog(given["data"], CONTROL), SettingsWatch(given["start"], take))
-    actor = ClassifierActor(host, judge(given["rules"]), tail)
+    tracer = _tracer(given["telemetry"], host.name)
+    actor = ClassifierActor(host, judge(given["rules"]), tracer, control=tail)
     return actor
 
 
@@ -259,7 +293,13 @@ def responder_actor(config: bytes, host: Host) -> Actor:
     _log_as(given)
     action = WebhookAction(given["url"], timeout_s=given["timeout_s"])
     tail = ControlTail(SqliteEventLog(given["data"], CONTROL), SettingsWatch(given["start"], _take_level))
-    return ResponderActor(host, {"webhook": action}, tail, concurrency=given["concurrency"])
+    return ResponderActor(
+        host,
+        {"webhook": action},
+        control=tail,
+        concurrency=given["concurrency"],
+        tracer=_tracer(given["telemetry"], host.name),
+    )
 
 
 def _log_as(given: Mapping[str, str]) -> None:

@@ -14,18 +14,21 @@ import msgspec
 import structlog
 
 from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
+from actors.untraced import NoTracer
 from models.config import Settings
-from models.control import encode_message
+from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
 from models.events import SettingsChanged
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
+from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
+from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.traced import Traced
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -36,6 +39,7 @@ from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
 from services.logs import set_level
 from services.reload import Change, compare, event_of, wanted_over
+from services.tokens import TokenDesk
 
 log = structlog.get_logger()
 
@@ -46,9 +50,12 @@ FIRST_SLOTS_S = 30.0
 #: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
 QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
-#: One append of the control partition; its disk may be busy.
-CHANGE_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 1.0
+#: An append of the control partition takes milliseconds; one that hangs is asked for again.
+CHANGE_TIMEOUT_S = 5.0
+CHANGE_RETRY_S = 0.2
+#: How often the control partition hears which tokens are in use.
+USES_S = 60.0
 
 
 class Gateway:
@@ -67,9 +74,11 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        tracer: Tracer | None = None,
         *,
         start: str = "",
     ) -> None:
+        self.name = name
         self.settings = settings
         self._peers = peers
         self._actors = [*shard_actors, *other_actors]
@@ -78,6 +87,7 @@ class Gateway:
         self._start = start
         self._tail = ControlTail(control_log, SettingsWatch(start, self._take_settings))
         self._archives = archives
+        self._tracer = tracer or NoTracer()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self.meter = Meter(name)
@@ -99,14 +109,17 @@ class Gateway:
         )
         self._alertmanager = AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout)
         self._v1 = V1Reader(remembered, settings.lifecycle.expires_after)
+        self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
         self.doors = HttpDoors(
             self.submitter,
             {ALERTMANAGER_PATH: self._alertmanager, V1_PATH: self._v1},
             self.dead_letters,
             clock,
             self.meter,
+            self.guard,
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout,
+            tracer=self._tracer,
         )
         self.reads = Reads(
             self._ask,
@@ -116,9 +129,17 @@ class Gateway:
             tenant=TENANT,
         )
         health = HealthGather(self._gather, lambda: self._started)
+        desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(
-            self.reads, health, lambda: self.settings, clock=clock, reload=self.change_settings
+            self.reads,
+            health,
+            lambda: self.settings,
+            clock=clock,
+            tokens=desk,
+            reload=self.change_settings,
         )
+        # The guard within the trace, so that a refusal has a trace id too.
+        self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -134,7 +155,9 @@ class Gateway:
         self._take_slots(self._tail.state.slots)
         self.dead_letters.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._beat())]
+        self._tasks = [loop.create_task(each) for each in (self._follow(), self._beat(), self._tell_uses())]
+        if not self.guard.is_on:
+            log.warning("no tokens: whoever reaches this address may do everything", gateway=self.name)
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
@@ -146,13 +169,14 @@ class Gateway:
         for archive in self._archives:
             await archive.close()
         await self._tail.close()
+        await self._tracer.close()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All of it as one ASGI application."""
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:
-            await self.rest(scope, receive, send)
+            await self._traced_rest(scope, receive, send)
 
     async def change_settings(self, wanted: Settings, actor: str) -> list[Change]:
         """Have every process go by these settings, from within a second or two. Raises Conflict that names what needs a
@@ -163,7 +187,7 @@ class Gateway:
         changes = compare(self.settings, wanted)
         if changes:
             event = event_of(self._start, actor, changes, wanted)
-            await self._peers.call(self._control, "change", encode_message(event), CHANGE_TIMEOUT_S)
+            await self._tell_control(event)
             await self._tail.follow()
         return changes
 
@@ -215,11 +239,39 @@ class Gateway:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
+        try:
+            await self._tail.follow()
+            slots = self._tail.state.slots
+            if slots is not None and slots is not self.submitter.slots:
+                self._take_slots(slots)
+        except IncidentManagerError as error:
+            log.warning("control partition not followed", why=str(error))
+
+    async def _tell_control(self, message: ControlMessage) -> None:
+        """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
+        because a repeat of a message changes nothing. Raises Malformed, NotFound, Conflict, Unavailable."""
+        payload = encode_message(message)
+        give_up_at = asyncio.get_running_loop().time() + self.settings.server.hold
+        while True:
             try:
-                if await self._tail.follow() and self._tail.state.slots is not None:
-                    self._take_slots(self._tail.state.slots)
-            except IncidentManagerError as error:
-                log.warning("control partition not followed", why=str(error))
+                await self._peers.call(self._control, "change", payload, CHANGE_TIMEOUT_S)
+                return
+            except Unavailable:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise
+            await asyncio.sleep(CHANGE_RETRY_S)
+
+    async def _tell_uses(self) -> None:
+        while True:
+            await asyncio.sleep(USES_S)
+            if uses := self.guard.take_uses():
+                # The next time says it again, for those that are still used.
+                with contextlib.suppress(IncidentManagerError):
+                    await self._tell_control(TokensSeen(uses))
 
     async def _beat(self) -> None:
         """Tell the shards that senders can be heard: only while our own front door answers us."""

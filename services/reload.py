@@ -15,7 +15,7 @@ from models.errors import Conflict
 from models.events import SettingsChanged
 from models.shard import encode_shard_settings
 from services.bootstrap import classifier_rules, shard_settings
-from services.settings import FLAGS, masked_json, written
+from services.settings import FLAGS, masked, masked_json, written
 
 T = TypeVar("T", bound=Section)
 
@@ -53,6 +53,7 @@ def _with(section: T, path: tuple[str, ...], value: object) -> T:
 
 def compare(running: Settings, wanted: Settings) -> list[Change]:
     """What a change leads to. Raises Conflict that names what would need a restart."""
+    running, wanted = masked(running), masked(wanted)
     different = [key for key in KEYS.values() if key.of(running) != key.of(wanted) and not key.is_later]
     fixed = [key.name for key in different if not key.is_live]
     if fixed:

@@ -116,6 +116,7 @@ class Gateways:
             other_actors,
             bootstrap.CONTROL_ACTOR,
             ("127.0.0.1", port),
+            bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,
         )
         await self.gateway.start()
@@ -147,7 +148,6 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
     """Put all actors and gateways on the Ray this process has joined. Returns when they are up; what lives under
     its name already is left as it is. Raises Unavailable naming what did not start."""
     from services import bootstrap
-    from services.settings import masked_json
 
     start = _start()
     actors = bootstrap.plan(settings, start)
@@ -173,7 +173,7 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )(serve.ingress()(Gateways))
     serve.run(
-        deployment.bind(masked_json(settings), start, http_port, others),
+        deployment.bind(_without_secrets(settings), start, http_port, others),
         name=APPLICATION,
         route_prefix="/",
     )
@@ -201,3 +201,15 @@ def _start() -> str:
 
     status = cluster.ask(CONTROL_ACTOR, "status")
     return uuid4().hex if status is None else str(json.loads(status)["start"])
+
+
+def _without_secrets(settings: Settings) -> str:
+    from services.settings import masked_json
+
+    # A gateway needs no webhook URL, and what Serve keeps in its controller can be read by whoever joins the Ray.
+    plain = json.loads(masked_json(settings))
+    # It does export traces: these it must have.
+    plain["telemetry"]["headers"] = {
+        name: value.get_secret_value() for name, value in settings.telemetry.headers.items()
+    }
+    return json.dumps(plain)

@@ -30,7 +30,16 @@ CONFIG_FILE = "llm-im.toml"
 CONFIG_VARIABLE = "LLM_IM_CONFIG"
 PREFIX = "LLM_IM_"
 #: LLM_IM_* names that are not settings: the command line's and the launcher's own.
-NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "LLM_IM_URL", "LLM_IM_INSTANCE", "LLM_IM_PRIVATE_DIR"})
+NOT_SETTINGS = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "LLM_IM_URL",
+        "LLM_IM_TOKEN",
+        "LLM_IM_TOKEN_FILE",
+        "LLM_IM_INSTANCE",
+        "LLM_IM_PRIVATE_DIR",
+    }
+)
 #: Flags of the command line, by what they set.
 FLAGS = {"state.path": "--data", "server.http_port": "--port"}
 #: Keys under another name.
@@ -49,6 +58,7 @@ EMBEDDED = ("sled", "redb")
 _RUST_LEVELS = {"off": "ERROR", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG", "trace": "DEBUG"}  # fmt: skip
 _RUST_TARGET = "llm_incident_manager"
 
+_DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'
 MASK = "********"
 #: In place of a secret where it must not go: still a URL, and the same for the same secret.
 MASKED = "https://secret.invalid/"
@@ -353,7 +363,10 @@ def expected(found: ErrorDetails) -> str:
     place = tuple(str(part) for part in found["loc"])
     key = KEYS.get(".".join(place))
     # A URL written where its section belongs is as secret as where it should be.
-    has_secret = any(each.is_secret and each.path[: len(place)] == place for each in KEYS.values())
+    has_secret = any(
+        each.is_secret and (each.path[: len(place)] == place or place[: len(each.path)] == each.path)
+        for each in KEYS.values()
+    )
     there = "" if has_secret else f", not {_shown(found['input'], key)}"
     match found["type"]:
         case "value_error":
@@ -374,7 +387,8 @@ def expected(found: ErrorDetails) -> str:
         case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
             return f"expected a whole number{there}"
         case "float_type" | "float_parsing" | "finite_number":
-            return f'expected a duration such as "30s", "5m", "1h" or "90d"{there}'
+            what = "a number" if key is not None and not key.is_duration else _DURATIONS
+            return f"expected {what}{there}"
         case "bool_parsing" | "bool_type":
             return f"expected true or false{there}"
         case "string_type":
@@ -402,13 +416,13 @@ def _choices(text: str) -> list[str]:
 
 
 def _bound(key: Key | None, limit: float) -> str:
-    return duration_text(limit) if key is not None and float in key.kinds else str(limit)
+    return duration_text(limit) if key is not None and key.is_duration else str(limit)
 
 
 def _shown(value: object, key: Key | None = None) -> str:
     if isinstance(value, float):
         # A duration is seconds by now; and JSON would call what is no number null.
-        is_duration = key is not None and float in key.kinds and math.isfinite(value)
+        is_duration = key is not None and key.is_duration and math.isfinite(value)
         return f'"{duration_text(value)}"' if is_duration else str(value)
     try:
         text = msgspec.json.encode(value, enc_hook=str).decode()
@@ -420,11 +434,9 @@ def _shown(value: object, key: Key | None = None) -> str:
 def written(key: Key, value: object) -> object:
     """A value as one would write it, secrets masked: what JSON and the table of `config show` have."""
     if key.is_secret:
-        return None if value is None else MASK
-    if isinstance(value, float):
-        return duration_text(value)
-    if value is None and float in key.kinds:
-        return NONE
+        return MASK if value else value
+    if key.is_duration:
+        return duration_text(value) if isinstance(value, float) else NONE
     if isinstance(value, list):
         return [
             each.model_dump(exclude_defaults=True) if isinstance(each, Section) else each for each in value
@@ -436,19 +448,32 @@ def written(key: Key, value: object) -> object:
 
 
 def masked_json(settings: Settings) -> str:
-    """The settings as JSON without secrets, which keep only whether they are the same: what gateways are given, and what
-    `config reload` sends. A gateway needs no webhook URL, and what Serve keeps can be read by whoever joins the Ray."""
+    """The settings as JSON without secrets, which keep only whether they are the same: what `config reload` sends and the
+    log keeps. What is masked already stays as it is."""
     plain = settings.model_dump(mode="json")
     for key in KEYS.values():
-        secret = key.of(settings) if key.is_secret else None
-        if isinstance(secret, SecretStr):
+        if key.is_secret and (secret := key.of(settings)):
             inner = plain
             for part in key.path[:-1]:
                 inner = inner[part]
-            text = secret.get_secret_value()
-            digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-            inner[key.path[-1]] = text if text.startswith(MASKED) else MASKED + digest
+            inner[key.path[-1]] = (
+                {name: _masked(each) for name, each in secret.items()}
+                if isinstance(secret, dict)
+                else _masked(secret)
+            )
     return msgspec.json.encode(plain).decode()
+
+
+def _masked(secret: object) -> str:
+    assert isinstance(secret, SecretStr)
+    text = secret.get_secret_value()
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return text if text.startswith(MASKED) else MASKED + digest
+
+
+def masked(settings: Settings) -> Settings:
+    """The same settings, comparable to what was masked elsewhere."""
+    return Settings.model_validate_json(masked_json(settings))
 
 
 def refusals(settings: Settings) -> list[str]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import msgspec
 from fastapi import FastAPI
 
+from actors.control_tail import ControlTail
 from models.config import Settings
+from models.control import ControlMessage
 from models.errors import Unavailable
 from models.incident import Incident, IncidentState, incident_id
 from models.matchers import compile_matchers
@@ -33,7 +35,8 @@ from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.reload import Change, compare, wanted_over
-from services.stores.memory import MemoryArchive, MemoryStore
+from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
+from services.tokens import TokenDesk
 
 #: 2026-01-02 03:04:05.678 UTC
 NOW = 1767323045.678
@@ -68,18 +71,29 @@ class StandIn:
 
     def __post_init__(self) -> None:
         self.archive = MemoryArchive(MemoryStore(), "shard/0000")
+        self.tokens = TokenDesk(ControlTail(MemoryEventLog(MemoryStore(), "control")), self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
         shown = settings or Settings()
-        return build_app(self.reads, health, lambda: shown, clock=self.clock, reload=self.reload)
+        return build_app(
+            self.reads,
+            health,
+            lambda: shown,
+            clock=self.clock,
+            tokens=self.tokens,
+            reload=self.reload,
+        )
 
     async def reload(self, wanted: Settings, _actor: str) -> list[Change]:
         return compare(Settings(), wanted_over(Settings(), wanted))
 
     def shard_of_slot(self, slot: int) -> int:
         return slot % self.shards
+
+    async def tell(self, message: ControlMessage) -> None:
+        raise Unavailable("there is no control partition here")
 
     async def gather(self) -> list[ActorMetrics]:
         self.gathered += 1

@@ -158,6 +158,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         HealthGather(gather, lambda: True),
         Settings,
         clock=stand_in.clock,
+        tokens=stand_in.tokens,
         reload=stand_in.reload,
     )
 

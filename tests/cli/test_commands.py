@@ -106,6 +106,7 @@ def silent_url() -> str:
 @pytest.mark.parametrize(
     "words",
     [[], ["up"], ["down"], ["status"], ["send"], ["incidents"], ["incidents", "list"], ["incidents", "show"],
+     ["tokens"], ["tokens", "create"], ["tokens", "list"], ["tokens", "rotate"], ["tokens", "revoke"],
      ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"],
      ["config"], ["config", "check"], ["config", "show"], ["config", "schema"], ["config", "reload"]],
 )  # fmt: skip

@@ -17,7 +17,9 @@ from models.config import KEYS, Key, Settings
 from models.incident import IncidentState, IncidentType, Severity
 from models.messages import REASONS, Decision
 from models.metrics import METRICS
+from models.tokens import DOORS, INGEST, SCOPES
 from services import settings_docs
+from services.api.auth import scopes_of_routes
 from services.ingest.http import ALERTMANAGER_PATH, V1_PATH
 from services.settings import Source, load, variable_of
 from tests.api.stand_in import StandIn
@@ -40,9 +42,12 @@ CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 AWAITED = "{{"
 #: As set, for the settings whose default is none.
 SOMETHING = {
+    "auth.required": "true",
     "notify.webhook.url": "https://example.org/hook",
     "resource_limits.max_ingestion_rate": "5000/s",
     "forwarding.forward_to_central": "P0,P1",
+    "telemetry.endpoint": "http://127.0.0.1:4318",
+    "telemetry.headers": '{"authorization": "Bearer x"}',
 }
 
 
@@ -54,7 +59,7 @@ def something_for(key: Key) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     if default is not None:
-        return f"{default}s" if isinstance(default, float) else str(default)
+        return f"{default}s" if key.is_duration else str(default)
     for kind, value in ((int, "1"), (float, "1h"), (bool, "true"), (SecretStr, "x"), (str, "x")):
         if kind in key.kinds:
             return value
@@ -187,6 +192,36 @@ def test_every_http_path_is_documented() -> None:
     assert not missing
 
 
+def test_every_routes_scope_is_documented() -> None:
+    routes = [
+        (method, path, scope) for method, path, scope in scopes_of_routes(StandIn().app()) if method != "HEAD"
+    ]
+    doors = [
+        ("POST", path, f"{INGEST}{name}")
+        for path, name in zip((ALERTMANAGER_PATH, V1_PATH), DOORS, strict=True)
+    ]
+    lines = text("docs/security.md").splitlines()
+
+    missing = [
+        f"{method} {path}: {scope or 'none'}"
+        for method, path, scope in [*routes, *doors]
+        if not any(
+            line.startswith("| ")
+            and method in line
+            and f"`{path}`" in line
+            and line.endswith(f"| {f'`{scope}`' if scope else 'none'} |")
+            for line in lines
+        )
+    ]
+
+    assert not missing
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_scope_is_documented(scope: str) -> None:
+    assert re.search(rf"^\| `{re.escape(scope)}` \|", text("docs/security.md"), flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("decision", Decision)
 def test_every_decision_is_documented_and_has_a_reason(decision: Decision) -> None:
     assert f"| `{decision.name}` |" in text("docs/concepts.md")
@@ -242,7 +277,7 @@ def test_every_command_that_a_document_tells_to_type_exists(document: str) -> No
     missing += [
         f"llm-im {typed}"
         for typed in TYPED_COMMAND.findall(code)
-        if typed not in known and typed.split()[0] not in known - {"incidents", "log", "config"}
+        if typed not in known and typed.split()[0] not in known - {"incidents", "log", "config", "tokens"}
     ]
 
     assert not missing

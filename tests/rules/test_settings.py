@@ -139,6 +139,9 @@ def test_none_takes_a_target_away() -> None:
         ("[server]\nhold = true", 'server.hold: expected a duration such as "30s", not true'),
         ("[server]\nhold = nan", "server.hold: expected at most 1m, not nan"),
         ('[lifecycle]\nretention = "999999999w"', 'lifecycle.retention: expected at most 36500d, not "999999999w"'),
+        ("[telemetry]\nsample_ratio = true", "telemetry.sample_ratio: expected a number, not true"),
+        ('[telemetry]\nsample_ratio = "half"', 'telemetry.sample_ratio: expected a number, not "half"'),
+        ("[telemetry]\nsample_ratio = 2", "telemetry.sample_ratio: expected at most 1.0, not 2"),
         ("server = 5", "server: expected a table, not 5"),
         ("[[server]]\nhttp_port = 1", 'server: expected a table, not [{"http_port":1}]'),
         ('[grouping]\ngroup_by = "alertname"', 'grouping.group_by: expected a list, as in ["a", "b"], not "alertname"'),
@@ -219,6 +222,10 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path: Path) -> None:
         ("", {"LLM_IM_NOTIFY__WEBHOOK": '{"url": "s3cr3t"}'}),
         ("", {"LLM_IM_NOTIFY__WEBHOOK": '["s3cr3t"]'}),
         ("", {"LLM_IM_NOTIFY__WEBHOOK": "s3cr3t"}),
+        ('[telemetry]\nheaders = {authorization = ["s3cr3t"]}', {}),
+        ('[telemetry]\nheaders = {"a b" = "s3cr3t"}', {}),
+        ('[telemetry]\nheaders = {a = "s3cr3t\\n"}', {}),
+        ('[telemetry]\nheaders = "s3cr3t"', {}),
     ],
 )
 def test_no_mistake_shows_a_secret(text: str, variables: dict[str, str]) -> None:
@@ -401,6 +408,18 @@ def test_masked_settings_hold_no_secret_but_say_whether_it_is_the_same() -> None
     assert one == of("https://example.org/s3cr3t") != of("https://example.org/other")
     # A gateway, which has only this, makes the same of it.
     assert masked_json(Settings.model_validate_json(one)) == one
+
+
+def test_headers_of_the_receiver_of_traces_are_masked_each() -> None:
+    settings = Settings.model_validate(
+        {"telemetry": {"headers": {"authorization": "s3cr3t", "x-a": "s3cr3t"}}}
+    )
+
+    one = masked_json(settings)
+
+    assert "s3cr3t" not in one
+    assert masked_json(Settings.model_validate_json(one)) == one
+    assert written(KEYS["telemetry.headers"], settings.telemetry.headers) == "********"
 
 
 def test_a_secret_is_written_as_a_mask() -> None:
