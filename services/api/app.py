@@ -3,6 +3,8 @@ given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -17,6 +19,7 @@ from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
 from services.api.auth import refuse_unnamed
+from services.api.config import Reload, add_config_routes
 from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_doors_to_openapi
 from services.api.reads import Reads
@@ -26,7 +29,13 @@ from services.tokens import TokenDesk
 
 
 def build_app(
-    reads: Reads, health: HealthGather, settings: Settings, *, clock: Clock, tokens: TokenDesk
+    reads: Reads,
+    health: HealthGather,
+    settings: Callable[[], Settings],
+    *,
+    clock: Clock,
+    tokens: TokenDesk,
+    reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
     they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
@@ -42,6 +51,7 @@ def build_app(
     add_alertmanager_routes(app, reads, settings, clock.now())
     add_rest_routes(app, reads)
     add_token_routes(app, tokens)
+    add_config_routes(app, reload)
     add_health_routes(app, reads, health, clock)
     _describe_problems(app)
     add_doors_to_openapi(app)

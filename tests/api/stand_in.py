@@ -34,6 +34,7 @@ from models.sharding import slot_of
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.reload import Change, compare, wanted_over
 from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
 from services.tokens import TokenDesk
 
@@ -75,7 +76,18 @@ class StandIn:
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
-        return build_app(self.reads, health, settings or Settings(), clock=self.clock, tokens=self.tokens)
+        shown = settings or Settings()
+        return build_app(
+            self.reads,
+            health,
+            lambda: shown,
+            clock=self.clock,
+            tokens=self.tokens,
+            reload=self.reload,
+        )
+
+    async def reload(self, wanted: Settings, _actor: str) -> list[Change]:
+        return compare(Settings(), wanted_over(Settings(), wanted))
 
     def shard_of_slot(self, slot: int) -> int:
         return slot % self.shards

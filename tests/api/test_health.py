@@ -156,9 +156,10 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
     app = build_app(
         stand_in.reads,
         HealthGather(gather, lambda: True),
-        Settings(),
+        Settings,
         clock=stand_in.clock,
         tokens=stand_in.tokens,
+        reload=stand_in.reload,
     )
 
     answer = TestClient(app).get("/metrics")

@@ -107,7 +107,8 @@ def silent_url() -> str:
     "words",
     [[], ["up"], ["down"], ["status"], ["send"], ["incidents"], ["incidents", "list"], ["incidents", "show"],
      ["tokens"], ["tokens", "create"], ["tokens", "list"], ["tokens", "rotate"], ["tokens", "revoke"],
-     ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"]],
+     ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"],
+     ["config"], ["config", "check"], ["config", "show"], ["config", "schema"], ["config", "reload"]],
 )  # fmt: skip
 def test_every_command_explains_itself_and_its_exit_codes(words: list[str]) -> None:
     result = run(*words, "--help")
