@@ -200,6 +200,7 @@ class Errands:
                     incident.type,
                     incident.created_at,
                     incident.closed_at,
+                    incident.updated_at,
                     _encoder.encode(incident),
                     _encoder.encode(alerts),
                 )

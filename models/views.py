@@ -7,7 +7,7 @@ from array import array
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from models.incident import Incident
+from models.listing import count_incidents, find_incidents, incident_view, list_incidents
 from models.matchers import compile_matchers
 from models.messages import Decision
 from models.query import (
@@ -15,11 +15,12 @@ from models.query import (
     AlertPage,
     AlertView,
     Answer,
+    CountIncidents,
+    FindIncidents,
     GetIncident,
     GetIncidents,
     IncidentAlerts,
     IncidentPage,
-    IncidentView,
     ListAlerts,
     ListIncidents,
     Probe,
@@ -38,19 +39,21 @@ def answer(shard: Shard, query: Query) -> Answer:
     """The answer to a query about `shard` as it is now."""
     match query:
         case ListIncidents():
-            return _list_incidents(shard, query)
+            return list_incidents(shard, query)
+        case FindIncidents():
+            return find_incidents(shard, query)
+        case CountIncidents():
+            return count_incidents(shard, query)
         case GetIncident():
             incident = shard.incidents.get(query.incident_id)
             found = incident is not None and incident.tenant == query.tenant
-            return IncidentPage(
-                [_incident_view(shard, incident)] if incident is not None and found else [], False
-            )
+            return IncidentPage([incident_view(shard, incident)] if incident is not None and found else [])
         case GetIncidents():
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
-            return IncidentPage([_incident_view(shard, each) for each in here], False)
+            return IncidentPage([incident_view(shard, each) for each in here])
         case Probe():
-            return IncidentPage([], False)
+            return IncidentPage([])
         case IncidentAlerts():
             incident = shard.incidents.get(query.incident_id)
             if incident is None or incident.tenant != query.tenant:
@@ -87,33 +90,6 @@ def alert_view(series: SeriesTable, number: int) -> AlertView:
     )
 
 
-def _incident_view(shard: Shard, incident: Incident) -> IncidentView:
-    return IncidentView(incident, len(shard.members[incident.id]))
-
-
-def _list_incidents(shard: Shard, query: ListIncidents) -> IncidentPage:
-    limit = max(1, min(query.limit, PAGE_MAX))
-    place = len(shard.order) if query.before is None else bisect_left(shard.order, query.before)
-    states, severities = frozenset(query.states), frozenset(query.severities)
-    types, services = frozenset(query.types), frozenset(query.services)
-    items: list[IncidentView] = []
-    while place > 0:
-        place -= 1
-        incident = shard.incidents[shard.order[place][1]]
-        if (
-            incident.tenant != query.tenant
-            or (states and incident.state not in states)
-            or (severities and incident.severity not in severities)
-            or (types and incident.type not in types)
-            or (services and incident.service not in services)
-        ):
-            continue
-        if len(items) == limit:
-            return IncidentPage(items, True)
-        items.append(_incident_view(shard, incident))
-    return IncidentPage(items, False)
-
-
 def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
     series = shard.series
     matches = compile_matchers(query.matchers)
@@ -126,7 +102,11 @@ def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
         number = numbers[place]
         place += 1
         status = series.status[number]
-        if status == FREE or (query.firing_only and status != FIRING):
+        if (
+            status == FREE
+            or (query.firing_only and status != FIRING)
+            or (query.ended_only and status == FIRING)
+        ):
             continue
         looked_at += 1
         incident = series.incidents[number]

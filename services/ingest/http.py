@@ -141,7 +141,7 @@ class HttpDoors:
             return self._refuse(shape, reader, Refusal(415, "Unsupported media type", words))
         body = b""
         try:
-            key = _idempotency_key(headers)
+            key = idempotency_key(headers)
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
             body = await unpacked(body, headers, self._max_body_bytes, hold)
             now = self._clock.now()
@@ -171,7 +171,7 @@ class HttpDoors:
             door=reader.name,
             want_ids=shape.wants_ids,
             delivery_id=key,
-            trace_id=_trace_id(headers),
+            trace_id=trace_id_of(headers),
         )
         self._meter.observe("llm_im_ingest_seconds", self._clock.monotonic() - begun, door=reader.name)
         return await shape.done(reading, receipt)
@@ -347,7 +347,8 @@ def _patience(seconds: float) -> Sequence[tuple[bytes, bytes]]:
     return [(b"retry-after", str(max(1, round(seconds))).encode())] if seconds else ()
 
 
-def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    """What the sender calls this request, None when it gives no name. Raises Malformed."""
     raw = headers.get(b"idempotency-key")
     if raw is None:
         return None
@@ -357,6 +358,7 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     return key
 
 
-def _trace_id(headers: Mapping[bytes, bytes]) -> str | None:
+def trace_id_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """The trace id of a W3C traceparent; None without one that can be read."""
     match = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
     return match[1].decode() if match is not None else None

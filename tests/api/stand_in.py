@@ -183,6 +183,7 @@ def archived(one: Incident, alerts: Sequence[AlertView] = ()) -> ArchivedInciden
         str(closed.type),
         closed.created_at,
         closed.closed_at,
+        closed.updated_at,
         msgspec.msgpack.encode(closed),
         msgspec.msgpack.encode(list(alerts)),
     )
