@@ -12,7 +12,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from models.filters import IncidentFilter, Place, Sort, compile_filter, place_of
+from models.deadlines import acknowledge_due, resolve_due
+from models.filters import IncidentFilter, Place, compile_filter, place_of
 from models.incident import Incident
 from models.messages import Decision
 from models.query import (
@@ -30,13 +31,6 @@ from models.query import (
 
 if TYPE_CHECKING:
     from models.shard import Shard
-
-
-def acknowledge_due(incident: Incident, settings: object) -> float:
-    return 0.0
-
-
-resolve_due = acknowledge_due
 
 
 def incident_view(shard: Shard, incident: Incident) -> IncidentView:
@@ -69,9 +63,7 @@ def list_incidents(shard: Shard, query: ListIncidents) -> IncidentPage:
         if holds(incident):
             items.append(incident_view(shard, incident))
         if len(items) == limit or looked_at == INCIDENT_SCAN_MAX:
-            return IncidentPage(
-                items, place_of(incident, query.sort) if looked_at < len(places) else None
-            )
+            return IncidentPage(items, place_of(incident, query.sort) if looked_at < len(places) else None)
     return IncidentPage(items)
 
 
@@ -143,7 +135,9 @@ def _holds(tenant: str, wanted: IncidentFilter) -> Callable[[Incident], bool]:
 def _created_between(shard: Shard, wanted: IncidentFilter) -> tuple[int, int]:
     """The places in `order` of all that were created when the filter says."""
     low = bisect_left(shard.order, (wanted.created_after, b"")) if wanted.created_after else 0
-    high = bisect_left(shard.order, (wanted.created_before, b"")) if wanted.created_before else len(shard.order)
+    high = (
+        bisect_left(shard.order, (wanted.created_before, b"")) if wanted.created_before else len(shard.order)
+    )
     return low, high
 
 

@@ -96,7 +96,8 @@ class Command(Wire, frozen=True):
     """A person does something to an incident; Create has no `incident_id` yet.
 
     `actor` is the name on their token. `if_version` makes it conditional: Failed as Stale when the incident has another
-    version. `call_id` and `delivery_id` work as in AlertsArrived, with CommandDone as the reply that is remembered.
+    version. `call_id` and `delivery_id` work as in AlertsArrived, with CommandDone as the reply that is remembered. `content` is a digest
+    of what the caller wrote: the same words, sent again, may have become another verb ("for 30m" from now).
     """
 
     call_id: bytes
@@ -109,6 +110,7 @@ class Command(Wire, frozen=True):
     delivery_id: str | None = None
     trace_id: str | None = None
     delivered_before: bytes | None = None
+    content: bytes = b""
 
 
 class Told(Wire, frozen=True):

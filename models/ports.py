@@ -134,7 +134,8 @@ class Archive(Protocol):
 
     async def page(self, query: ArchiveQuery) -> ArchivePage:
         """Up to query.limit incidents in the order of query.sort, after query.after. At most ARCHIVE_SCAN_MAX of those
-        that all else holds for are given to query.holds: a page may be empty and still have a next one."""
+        that all else holds for are given to query.holds: a page may be empty and still have a next one. Of `alerts` a
+        page brings the first ALERTS_HEAD_BYTES only, which say how many there are."""
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
         """Forget up to `limit` incidents closed before then; returns how many."""
@@ -144,6 +145,8 @@ class Archive(Protocol):
     async def close(self) -> None: ...
 
 
+#: Bytes of the longest header of a MessagePack list.
+ALERTS_HEAD_BYTES = 5
 #: Archived incidents that are decoded for one page: at 20 us each 40 ms of the thread that reads.
 ARCHIVE_SCAN_MAX = 2000
 

@@ -16,12 +16,14 @@ import structlog
 from actors.control_tail import ControlTail
 from models.config import Settings
 from models.errors import IncidentManagerError, Unavailable
+from models.messages import Reply
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
 from models.sharding import SlotMap
 from services.api.app import build_app
+from services.api.commands import Commands
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.ingest.body import Receive, Scope, Send
@@ -110,7 +112,8 @@ class Gateway:
             tenant=TENANT,
         )
         health = HealthGather(self._gather, lambda: self._started)
-        self.rest = build_app(self.reads, health, settings, clock=clock)
+        self.commands = Commands(self._tell, self.reads)
+        self.rest = build_app(self.reads, self.commands, health, settings, clock=clock)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -156,6 +159,9 @@ class Gateway:
 
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
+
+    async def _tell(self, shard: int, message: bytes) -> Reply:
+        return await self._lines[shard].tell(message, 1)
 
     async def _gather(self) -> list[ActorMetrics]:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))

@@ -6,7 +6,6 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -16,13 +15,19 @@ from models.errors import IncidentManagerError
 from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
+from services.api.commands import Commands
 from services.api.health import HealthGather, add_health_routes
+from services.api.incidents import NoSuchIncident
 from services.api.ingest_docs import add_doors_to_openapi
+from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
-from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
+from services.api.requests import BadFields
+from services.api.rest import add_rest_routes
 
 
-def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: Clock) -> FastAPI:
+def build_app(
+    reads: Reads, commands: Commands, health: HealthGather, settings: Settings, *, clock: Clock
+) -> FastAPI:
     """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
     they would load scripts from elsewhere. Errors have the shape of the API that was asked."""
     app = FastAPI(
@@ -34,9 +39,8 @@ def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: 
         redirect_slashes=False,
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
-    add_rest_routes(app, reads)
+    add_rest_routes(app, reads, commands, settings, clock)
     add_health_routes(app, reads, health, clock)
-    _describe_problems(app)
     add_doors_to_openapi(app)
     _answer_errors(app)
     return app
@@ -58,17 +62,18 @@ def _answer_errors(app: FastAPI) -> None:
             if _is_alertmanagers(path):
                 return alertmanager.not_found(path)
             return problem(404, "not-found", "Not found", f"there is no {path}", path)
-        return problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+        response = problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+        response.headers.update(error.headers or {})
+        return response
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        fields = [
-            # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
-            FieldProblem(".".join(str(part) for part in found["loc"][1:]), found["msg"])
-            for found in error.errors()
-        ]
-        detail = "; ".join(f"{field.field}: {field.detail}" for field in fields)
-        return problem(400, "malformed", "The request cannot be read", detail, request.url.path, fields)
+        # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
+        return malformed(field_problems(error.errors(), skip=1), request.url.path)
+
+    async def of_fields(request: Request, error: Exception) -> Response:
+        assert isinstance(error, BadFields)
+        return malformed(error.fields, request.url.path)
 
     async def of_ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, IncidentManagerError)
@@ -83,6 +88,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(BadFields, of_fields)
     app.add_exception_handler(NoSuchIncident, of_missing)
     app.add_exception_handler(IncidentManagerError, of_ours)
     app.add_exception_handler(Exception, of_bug)
@@ -99,17 +105,3 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return methods
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Put Problem among OpenAPI's schemas: the routes name it, but no response model brings it along."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, object]:
-        if app.openapi_schema is None:
-            schema = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
-            parts = schema.pop("$defs", {})
-            generate()["components"]["schemas"].update({"Problem": schema, **parts})
-        return generate()
-
-    app.openapi = openapi  # type: ignore[method-assign]

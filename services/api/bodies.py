@@ -277,9 +277,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         ),
         roles=handling.roles,
         due=DueBody(_time_or_none(view.acknowledge_due_at), _time_or_none(view.resolve_due_at)),
-        said=SaidBody(
-            None if said.severity is None else _severity(said.severity), said.type, said.impact
-        ),
+        said=SaidBody(None if said.severity is None else _severity(said.severity), said.type, said.impact),
         judged=JudgedBody(_severity(judged.severity), judged.type, judged.impact),
         merged_into=UUID(bytes=handling.merged_into) if handling.merged_into else None,
         parts=[

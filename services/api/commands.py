@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from models.errors import Broken, Conflict, NotFound, Stale, Unavailable
+from models.incident import TimelineEntry
 from models.messages import Command, CommandDone, Reply, encode
 from models.query import IncidentView
 from models.verbs import AnyVerb, Create
@@ -47,9 +48,10 @@ class Commands:
         *,
         reason: str = "",
         versions: Sequence[int] | None = None,
+        content: bytes = b"",
     ) -> CommandDone:
-        """Do `verb` to an incident, if it has one of `versions` (None: whatever it has). Raises what its shard refuses,
-        Conflict for an incident that is archived, Unavailable."""
+        """Do `verb` to an incident, if it has one of `versions` (None: whatever it has). `content` is a digest of what the
+        caller wrote. Raises what its shard refuses, Conflict for an incident that is archived, Unavailable."""
         asking = self._reads.asking
         if_version = None if versions is None else await self._version_of(incident_id, versions)
         command = Command(
@@ -62,6 +64,7 @@ class Commands:
             if_version,
             origin.delivery_id,
             origin.trace_id,
+            content=content,
         )
         shard = (
             asking.shard_of_service(verb.service)
@@ -103,9 +106,11 @@ class Commands:
             if known is not None and not known.pending:
                 return view, True
             if known is None:
-                for line in reversed(view.incident.timeline):
-                    if line.kind == MERGE_REFUSED:
-                        raise Conflict(line.text)
+                last = next(
+                    (line for line in reversed(view.incident.timeline) if _is_about(line, part)), None
+                )
+                if last is not None and last.kind == MERGE_REFUSED:
+                    raise Conflict(last.text)
                 return view, True
             if asyncio.get_running_loop().time() >= over_at:
                 return view, False
@@ -121,3 +126,7 @@ class Commands:
         if version not in versions:
             raise Stale(f"it has version {version}: somebody changed it meanwhile")
         return version
+
+
+def _is_about(line: TimelineEntry, other: bytes) -> bool:
+    return line.details.get("incident") == str(UUID(bytes=other))

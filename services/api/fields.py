@@ -26,7 +26,9 @@ LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 FILLED_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 #: Several lines: tab and line ends are taken.
 LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
-FILLED_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+FILLED_LINES = (
+    r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+)
 LABEL_NAME = "^[a-zA-Z_][a-zA-Z0-9_]*$"
 FINGERPRINT = "^[0-9a-f]{16}$"
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d|w)$"
@@ -99,9 +101,7 @@ NameOrNone = Annotated[str, Field(max_length=NAME_MAX, pattern=LINE)]
 Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX, pattern=FILLED_LINE)]
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_MAX, pattern=FILLED_LINES)]
 TextOrNone = Annotated[str, Field(max_length=TEXT_MAX, pattern=LINES)]
-Why = Annotated[
-    str, Field(max_length=REASON_MAX, pattern=LINES, description="Why; kept in the timeline.")
-]
+Why = Annotated[str, Field(max_length=REASON_MAX, pattern=LINES, description="Why; kept in the timeline.")]
 LabelName = Annotated[str, Field(max_length=NAME_MAX, pattern=LABEL_NAME)]
 LabelValue = Annotated[str, Field(max_length=LABEL_VALUE_MAX, pattern=LINES)]
 #: A time that somebody gives. Read by time_of: JSON knows no times.

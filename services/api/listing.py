@@ -70,8 +70,9 @@ class Listing:
         sort: Sort = Sort.NEWEST,
         limit: int = 100,
         cursor: str | None = None,
+        alive_only: bool = False,
     ) -> Incidents:
-        """A page of incidents. Raises Malformed for a bad limit, cursor or matcher, TooLarge for a pattern that takes
+        """A page of incidents; `alive_only` leaves the archive out. Raises Malformed for a bad limit, cursor or matcher, TooLarge for a pattern that takes
         too many steps, Unavailable when a shard or an archive cannot answer."""
         if not 1 <= limit <= PAGE_MAX:
             raise Malformed(f"limit: expected 1 to {PAGE_MAX}, not {limit}")
@@ -79,7 +80,11 @@ class Listing:
         over_at = asyncio.get_running_loop().time() + LIST_TIME_S
         look = self._alive if sort.is_indexed else self._found
         alive = await look(wanted, sort, limit, after, over_at)
-        old = await self._old(wanted, sort, limit, after, over_at, alive.to)
+        old = (
+            _Known([], None)
+            if alive_only or (wanted.states and IncidentState.CLOSED not in wanted.states)
+            else await self._old(wanted, sort, limit, after, over_at, alive.to)
+        )
         known_to = _first(sort, [place for place in (alive.to, old.to) if place is not None])
         met = {view.incident.id: (place, view) for known in (old, alive) for place, view in known.items}
         ordered = sorted(
@@ -122,8 +127,6 @@ class Listing:
     ) -> _Known:
         """Incidents of the archives."""
         archives = self._asking.archives
-        if wanted.states and IncidentState.CLOSED not in wanted.states:
-            return _Known([], None)
 
         async def ask(places: list[int], afters: list[Place | None]) -> list[_Page]:
             calls = [

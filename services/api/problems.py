@@ -130,7 +130,9 @@ def malformed(fields: Sequence[FieldProblem], path: str) -> Response:
 
 
 def _is_field(word: str) -> bool:
-    return bool(word) and all(part.replace("-", "_").isidentifier() or part.isdigit() for part in word.split("."))
+    return bool(word) and all(
+        part.replace("-", "_").isidentifier() or part.isdigit() for part in word.split(".")
+    )
 
 
 #: Subclasses before their base.

@@ -215,7 +215,9 @@ class Reads:
                     ListAlerts(self._asking.tenant, after[shard], PAGE_MAX, list(matchers), firing_only)
                     for shard in asked
                 ]
-                for shard, page in zip(asked, await self._asking.each(asked, queries, AlertPage), strict=True):
+                for shard, page in zip(
+                    asked, await self._asking.each(asked, queries, AlertPage), strict=True
+                ):
                     if page.next_after is None:
                         del after[shard]
                     elif page.next_after <= after[shard]:

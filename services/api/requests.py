@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
+import msgspec
 from fastapi import Header, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
+from models.alert import content_digest
 from models.errors import Malformed, TooLarge
 from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
@@ -143,3 +145,8 @@ def refuse_condition(if_match: str | None) -> None:
     """For requests that are about no single incident. Raises Malformed."""
     if if_match is not None:
         raise Malformed("If-Match: there is no one incident here that it could speak of")
+
+
+def digest_of(name: str, incident_id: bytes, body: object) -> bytes:
+    """What tells two requests apart that have one Idempotency-Key: what was written, not the moment it was."""
+    return content_digest(name.encode(), incident_id, msgspec.msgpack.encode(body))

@@ -81,8 +81,8 @@ class AssignBody:
     """Who works on it, and in which role."""
 
     __pydantic_config__ = STRICT
-    add: Annotated[list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People to assign.")] = field(
-        default_factory=list
+    add: Annotated[list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People to assign.")] = (
+        field(default_factory=list)
     )
     remove: Annotated[
         list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People who work on it no more.")

@@ -21,6 +21,7 @@ from services.api.requests import (
     BodyReader,
     IdempotencyKey,
     IfMatch,
+    digest_of,
     origin_of,
     refuse_condition,
     versions_of,
@@ -42,9 +43,7 @@ _BAD_BODY = {
 _Route = Callable[..., Awaitable[Response]]
 
 
-def add_verb_routes(
-    app: FastAPI, reads: Reads, commands: Commands, bodies: BodyReader, clock: Clock
-) -> None:
+def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: BodyReader, clock: Clock) -> None:
     """Creating an incident, and every verb."""
     answer = _Answer(reads)
 
@@ -53,7 +52,13 @@ def add_verb_routes(
     ) -> Response:
         refuse_condition(if_match)
         body = await bodies.read(request, _create_kind)
-        done = await commands.do(origin_of(request), b"", body.verb(clock.now()), reason=body.reason)
+        done = await commands.do(
+            origin_of(request),
+            b"",
+            body.verb(clock.now()),
+            reason=body.reason,
+            content=digest_of("create", b"", body),
+        )
         return await answer.created(await commands.after(done))
 
     app.add_api_route(
@@ -107,10 +112,11 @@ def _route_of(
         identity, versions = incident_id.bytes, versions_of(if_match)
         body = await bodies.read(request, kind)
         wanted = body.verb(clock.now())
+        origin, content = origin_of(request), digest_of(verb.name, identity, body)
         if verb.prepare is not None:
-            wanted = await verb.prepare(Asked(reads, commands, identity, body), wanted)
+            wanted = await verb.prepare(Asked(reads, commands, origin, identity, body), wanted)
         done = await commands.do(
-            origin_of(request), identity, wanted, reason=body.reason, versions=versions
+            origin, identity, wanted, reason=body.reason, versions=versions, content=content
         )
         if verb.makes_another:
             return await answer.created(await commands.after(done))

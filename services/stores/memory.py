@@ -22,6 +22,7 @@ from models.errors import Damaged, Fenced, Full, NotOwner, Unavailable
 from models.filters import Place
 from models.frames import NO_DIGEST
 from models.ports import (
+    ALERTS_HEAD_BYTES,
     ARCHIVE_SCAN_MAX,
     ArchivedIncident,
     ArchivePage,
@@ -396,7 +397,7 @@ class MemoryArchive(_Faulty):
         next_after: Place | None = None
         for looked_at, each in enumerate(matching, 1):
             if query.holds is None or query.holds(each.record):
-                items.append(each)
+                items.append(replace(each, alerts=each.alerts[:ALERTS_HEAD_BYTES]))
             if len(items) == query.limit or looked_at == ARCHIVE_SCAN_MAX:
                 next_after = each.place(sort) if looked_at < len(matching) else None
                 break

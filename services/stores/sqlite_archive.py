@@ -17,7 +17,7 @@ import apsw
 
 from models.filters import Place, Sort
 from models.incident import Severity
-from models.ports import ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
+from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.sqlite import Lane, file_path, open_reader, open_writer, reading, writing
 
 #: Beyond this many values of a filter, one pass over the newest incidents is cheaper than a look-up a value.
@@ -62,6 +62,8 @@ SCHEMA = (
 _COLUMNS = (
     "incident_id, tenant, service, state, severity, type, created_at, closed_at, updated_at, record, alerts"
 )
+#: Those of a page: an incident may have ten thousand alerts, and a page a thousand incidents.
+_SHOWN = f"{_COLUMNS.removesuffix(', alerts')}, substr(alerts, 1, {ALERTS_HEAD_BYTES})"
 _Row = tuple[bytes, str, str, str, int, str, float, float, float, bytes, bytes]
 _Number = tuple[Place, int]
 
@@ -143,7 +145,7 @@ def _page(connection: apsw.Connection, query: ArchiveQuery) -> ArchivePage:
     items: list[ArchivedIncident] = []
     for looked_at, (place, number) in enumerate(numbers, 1):
         if query.holds is None or query.holds(_record(connection, number)):
-            row = connection.execute(f"SELECT {_COLUMNS} FROM incidents WHERE row = ?", (number,)).get
+            row = connection.execute(f"SELECT {_SHOWN} FROM incidents WHERE row = ?", (number,)).get
             items.append(ArchivedIncident(*cast("_Row", row)))
         if len(items) == query.limit or looked_at == most:
             return ArchivePage(items, place if looked_at < len(numbers) else None)

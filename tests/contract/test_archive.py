@@ -15,7 +15,7 @@ from tests.contract.conftest import Place
 def incident(number: int, **changes: object) -> ArchivedIncident:
     made = ArchivedIncident(
         number.to_bytes(16, "big"), "default", "api", "closed", 2, "outage", 1000.0 + number, 2000.0 + number,
-        3000.0 + number, b"record", b"alerts",
+        3000.0 + number, b"record", b"list",
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -209,3 +209,14 @@ async def test_what_no_column_holds_is_asked_about_the_record_for_a_bounded_numb
     assert [each.record for each in first.items] == [b"%d" % (count - 1)]
     assert first.next_after is not None
     assert [each.record for each in all_of_them] == [b"%d" % (count - 1), b"0"]
+
+
+@pytest.mark.asyncio
+async def test_a_page_brings_no_more_of_the_alerts_than_says_how_many_there_are(place: Place) -> None:
+    archive = place.archive()
+    await archive.put([incident(1, alerts=b"head and all of its alerts")])
+
+    [shown] = (await archive.page(ArchiveQuery("default", 10))).items
+    got = await archive.get(incident(1).incident_id)
+
+    assert shown.alerts == b"head " and got is not None and got.alerts == b"head and all of its alerts"
