@@ -118,11 +118,11 @@ class Reads:
         is no such incident."""
         if not 1 <= limit <= PAGE_MAX:
             raise Malformed(f"limit: expected 1 to {PAGE_MAX}, not {limit}")
+        whose, after = (incident_id, -1) if cursor is None else decode_stop(cursor)
         found = await self.incident(incident_id)
         if found is None:
             return None
         parts = sorted(found.view.incident.parts)
-        whose, after = (incident_id, -1) if cursor is None else decode_stop(cursor)
         # A part that left meanwhile is passed over.
         todo = parts if whose == incident_id else [part for part in parts if part >= whose]
         items: list[AlertView] = []
