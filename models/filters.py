@@ -125,6 +125,7 @@ def compile_filter(wanted: IncidentFilter) -> Callable[[Incident], bool]:
 
 
 def _workers(incident: Incident) -> list[str]:
+    """Who is assigned to an incident or has a role in it; NOBODY when nobody is and has."""
     handling = incident.handling
     roles = [] if handling is None else [person for person in handling.roles.values() if person]
     return [*incident.assignees, *roles] or [NOBODY]

@@ -106,13 +106,15 @@ def count_incidents(shard: Shard, query: CountIncidents) -> IncidentCounts:
             types[incident.type] = types.get(incident.type, 0) + 1
             services[incident.service] = services.get(incident.service, 0) + 1
             acknowledged += handling is not None and handling.acknowledged is not None
-            unassigned += not incident.assignees
-            due = acknowledge_due(incident, settings), resolve_due(incident, settings)
-            overdue += any(0 < at <= query.now for at in due)
+            unassigned += not incident.assignees and (handling is None or not handling.roles)
+            overdue += (
+                0 < acknowledge_due(incident, settings) <= query.now
+                or 0 < resolve_due(incident, settings) <= query.now
+            )
         elif incident.resolved_at >= query.since:
             resolved_s.append(max(0.0, incident.resolved_at - began_at(incident)))
     decided = (
-        {decision: shard.decided[decision] for decision in Decision if shard.decided[decision]}
+        {int(decision): shard.decided[decision] for decision in Decision if shard.decided[decision]}
         if query.looked is None
         else {}
     )

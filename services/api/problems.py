@@ -84,7 +84,7 @@ def problem_of(error: IncidentManagerError, path: str) -> Response:
     if status == 500:
         return problem(500, kind, title, type(error).__name__, path)
     fields = []
-    if isinstance(error, Malformed | TooLarge):
+    if isinstance(error, Malformed | TooLarge | NotFound | Conflict):
         field, colon, why = str(error).partition(": ")
         fields = [FieldProblem(field, why)] if colon and _is_field(field) else []
     response = problem(status, kind, title, str(error), path, fields)

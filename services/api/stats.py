@@ -69,7 +69,7 @@ class StatsBody:
     window_s: Annotated[float, Field(description="How far back the times and `opened` reach, seconds.")]
     open: Annotated[int, Field(description="Open incidents: neither resolved nor closed.")]
     acknowledged: Annotated[int, Field(description="Open ones that somebody acknowledged.")]
-    unassigned: Annotated[int, Field(description="Open ones that nobody is assigned to.")]
+    unassigned: Annotated[int, Field(description="Open ones that nobody is assigned to or has a role in.")]
     overdue: Annotated[int, Field(description="Open ones past one of their response targets.")]
     by_state: Annotated[
         dict[str, int],

@@ -29,7 +29,11 @@ from services.api.requests import (
 from services.api.verb_bodies import CreateBody
 from services.api.verb_table import VERBS, Asked, VerbRoute
 
-_CREATE_EXAMPLE = {"service": "llm-api", "title": "Answers repeat themselves", "severity": "P2"}
+_CREATE_EXAMPLE: dict[str, object] = {
+    "service": "llm-api",
+    "title": "Answers repeat themselves",
+    "severity": "P2",
+}
 _ETAG = {"ETag": {"description": "The version after it, for If-Match.", "schema": {"type": "string"}}}
 _LOCATION = {"Location": {"description": "The new incident's path.", "schema": {"type": "string"}}}
 _BAD_BODY = {

@@ -175,7 +175,7 @@ def _numbers(connection: apsw.Connection, query: ArchiveQuery, most: int) -> lis
         filters[2] = leading
     index = "by_update" if by_update else "by_time" if leading is None else leading[1]
     conditions = ["tenant = ?"]
-    arguments: list[str | int | float] = [query.tenant]
+    arguments: list[str | int | float | bytes] = [query.tenant]
     for each in filters:
         if each is not leading and each[2]:
             conditions.append(f"{each[0]} IN ({', '.join('?' * len(each[2]))})")
@@ -193,28 +193,29 @@ def _numbers(connection: apsw.Connection, query: ArchiveQuery, most: int) -> lis
         conditions.append(f"{leading[0]} = ?")
     columns = "updated_at, created_at, incident_id" if by_update else "created_at, incident_id"
     goes_down = query.sort.goes_down
+    order = ", ".join(f"{column} {'DESC' if goes_down else 'ASC'}" for column in columns.split(", "))
 
     def look_up(value: str | int | None = None) -> list[_Number]:
-        asked, given = list(conditions), [*arguments, *(() if value is None else (value,))]
-        after: tuple[float | bytes, ...] | None = query.after
-        if after is not None and by_severity and value is not None:
-            if -float(value) != after[0]:
-                if (-float(value) > after[0]) == goes_down:
-                    return []  # this severity is behind us
-                after = None
+        asked = list(conditions)
+        given: list[str | int | float | bytes] = [*arguments, *(() if value is None else (value,))]
+        #: In a list by severity each look-up is of one: its place begins with that, and so may that of `after`.
+        first = -float(value) if by_severity and value is not None else None
+        after = query.after
+        if after is not None and first is not None and first != after[0]:
+            if (first > after[0]) == goes_down:
+                return []  # this severity is behind us
+            after = None
         if after is not None:
-            after = after if by_update else after[1:]
-            asked.append(f"({columns}) {'<' if goes_down else '>'} ({', '.join('?' * len(after))})")
-            given.extend(after)  # type: ignore[arg-type]
-        order = ", ".join(f"{column} {'DESC' if goes_down else 'ASC'}" for column in columns.split(", "))
+            start = after if by_update else after[1:]
+            asked.append(f"({columns}) {'<' if goes_down else '>'} ({', '.join('?' * len(start))})")
+            given.extend(start)
         found = connection.execute(
             f"SELECT {columns}, row FROM incidents INDEXED BY {index} WHERE {' AND '.join(asked)}"
             f" ORDER BY {order} LIMIT ?",
             (*given, most),
         )
         if by_update:
-            return [((at, created, identity), row) for at, created, identity, row in found]
-        first = None if not by_severity or value is None else -float(value)
+            return [((at, created_at, identity), row) for at, created_at, identity, row in found]
         return [((at if first is None else first, at, identity), row) for at, identity, row in found]
 
     if leading is None:

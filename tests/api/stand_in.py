@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from models.config import Settings
 from models.errors import Unavailable
 from models.filters import IncidentFilter, Place, Sort, compile_filter, place_of
-from models.incident import Incident, IncidentState, incident_id
+from models.incident import Handling, Incident, IncidentState, Judgement, incident_id
 from models.matchers import compile_matchers
 from models.messages import Command, CommandDone, Reply, decode_message
 from models.metrics import ActorMetrics
@@ -218,6 +218,12 @@ def incident(service: str = "api", *, number: int = 0, at: float = NOW, **more: 
         updated_at=at,
     )
     return msgspec.structs.replace(made, **more)
+
+
+def handled(one: Incident, **more: object) -> Incident:
+    """An incident that people touched; `more` sets fields of its handling."""
+    handling = Handling(Judgement(one.severity, one.type, one.impact))
+    return msgspec.structs.replace(one, handling=msgspec.structs.replace(handling, **more))
 
 
 def archived(one: Incident, alerts: Sequence[AlertView] = ()) -> ArchivedIncident:
