@@ -27,7 +27,7 @@ from uuid import UUID
 
 import msgspec
 
-from models import notes, people
+from models import notes, people, response
 from models.errors import Conflict, Malformed, NotFound, TooLarge
 from models.events import (
     IncidentFreed,
@@ -154,7 +154,7 @@ def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str
     found = shard.incidents[made]
     shard.ended(found, "nothing of it fired when it was split off", now)
     if found.is_open:
-        shard.owe(found, "opened", now, now + shard.settings.wait_s[found.severity])
+        response.owe(shard, found, "opened", now, now + shard.settings.wait_s[found.severity])
     return found
 
 
@@ -216,9 +216,6 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
         case UnmergeAsked(actor=actor, reason=reason):
             if part is not None:
                 _leave(shard, incident, sent.to, actor, reason, now)
-        case EndAsked():
-            if part is not None and not refused and part.ended_by == sent.number:
-                _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
         case LinkAsked(gone=False):
             if refused and sent.to in incident.handling.related:
                 shard.do(IncidentUnlinked(incident.id, sent.to, SYSTEM, refused), now)
@@ -226,8 +223,9 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
             if refused and incident.merged_into == sent.to:
                 shard.do(IncidentFreed(incident.id, sent.to, SYSTEM, refused), now)
                 _on_its_own(shard, incident, now)
-        case _:
-            pass
+        case LinkAsked() | EndAsked():
+            # An unlinked one that is gone is unlinked. A part that ends says so itself, and may by now say more.
+            return
 
 
 def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyNote, now: float) -> str:
@@ -300,7 +298,7 @@ def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:
     """Its whole spoke for it, and does not any more."""
     if incident.is_open:
         reason = "unmerged" if incident.notice.told else "opened"
-        shard.owe(incident, reason, now, now + shard.settings.wait_s[incident.severity])
+        response.owe(shard, incident, reason, now, now + shard.settings.wait_s[incident.severity])
 
 
 def _leave(
