@@ -23,6 +23,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from models.alert_view import alert_view
 from models.effects import Act, Archive, Classify, Effect, Tell
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
 from models.messages import (
@@ -41,7 +42,6 @@ from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard import Shard
-from models.views import alert_view
 
 log = structlog.get_logger()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from models.alert_view import alert_view
 from models.listing import count_incidents, find_incidents, incident_view, list_incidents
 from models.matchers import compile_matchers
-from models.messages import Decision
 from models.query import (
     PAGE_MAX,
     AlertPage,
@@ -26,7 +25,7 @@ from models.query import (
     Probe,
     Query,
 )
-from models.series import FIRING, FREE, SeriesTable
+from models.series import FIRING, FREE
 
 if TYPE_CHECKING:
     from models.shard import Shard
@@ -62,32 +61,6 @@ def answer(shard: Shard, query: Query) -> Answer:
             return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
         case ListAlerts():
             return _list_alerts(shard, query)
-
-
-def alert_view(series: SeriesTable, number: int) -> AlertView:
-    """One series as people see it."""
-    content = series.content(number)
-    incident = series.incidents[number]
-    ends = series.ends[number]
-    opened, seen = series.opened[number], series.seen[number]
-    decisions = [(series.how[number], 1, opened, opened)]
-    if series.repeats[number]:
-        decisions.append((int(Decision.REPEATED), series.repeats[number], opened, seen))
-    decisions.extend(
-        (note.decision, note.count, note.first_at, note.last_at) for note in series.notes.get(number, ())
-    )
-    return AlertView(
-        b"" if incident is None else incident.id,
-        content.labels,
-        content.annotations,
-        content.generator_url,
-        content.source,
-        series.starts[number],
-        0.0 if math.isinf(ends) else ends,
-        seen,
-        series.status[number] == FIRING,
-        decisions,
-    )
 
 
 def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:

@@ -94,7 +94,7 @@ class BulkAnswer:
 
 _EXAMPLE = {
     "verb": "acknowledge",
-    "where": {"severity": ["P0", "P1"], "service": "llm-api", "state": "Triaged"},
+    "where": {"severity": ["P0", "P1"], "service": ["llm-api"], "state": ["Triaged"]},
     "body": {"for": "1h", "reason": "one cause"},
 }
 
