@@ -378,8 +378,15 @@ def apply(shard: Shard, event: PartsEvent, now: float) -> None:
         case PartLeft():
             del handling.parts[event.source]
             incident.settle()
-            kind = "MergeRefused" if event.refused else "Unmerged"
-            _line(shard, incident, now, kind, event.actor, event.source, event.reason)
+            _line(
+                shard,
+                incident,
+                now,
+                "MergeRefused" if event.refused else "Unmerged",
+                event.actor,
+                event.source,
+                event.reason,
+            )
         case IncidentPartOf():
             handling.merged_into = event.target
             _line(shard, incident, now, "Merged", event.actor, event.target, event.reason, "into")
