@@ -27,18 +27,11 @@ from models.errors import (
 from models.incident import PartOf, TimelineEntry
 from models.messages import CommandDone
 from services.api.verb_table import VERBS, VerbRoute
-from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, Reply, System, alert
+from tests.api.for_verbs import opened, ready_for
+from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, Reply, System
 from tests.api.stand_in import StandIn, archived, handled, incident
 
 NOBODY = "019b8000-0000-7000-8000-000000000000"
-_made = iter(range(1_000_000))
-
-
-async def opened(ours: System, service: str = FIRST_SHARD_SERVICE, alerts: int = 1) -> str:
-    """A new incident of `service` with so many alerts: its id."""
-    name = f"Opened{next(_made)}"
-    answer = await ours.post("/v1/alerts", [alert(name, service, pod=str(pod)) for pod in range(alerts)])
-    return str(answer.items[0]["incident_id"])
 
 
 async def do(ours: System, incident_id: str, verb: str, body: object = None, **headers: str) -> Reply:
@@ -63,21 +56,12 @@ def shown(answer: Reply) -> dict[str, Any]:
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 async def test_the_example_of_every_verb_is_taken(shared: System, verb: VerbRoute) -> None:
-    one, other = await opened(shared, alerts=2), await opened(shared, SECOND_SHARD_SERVICE)
+    one, other, name = await ready_for(shared, verb.name)
     example = dict(verb.example)
     if "incident" in example:
         example["incident"] = other
     if "alerts" in example:
-        example["alerts"] = [
-            (await shared.get(f"/v1/incidents/{one}/alerts?limit=1")).items[0]["fingerprint"]
-        ]
-    for first in {"unlink": ["link"], "unmerge": ["merge"], "close": ["resolve"], "reopen": ["resolve"]}.get(
-        verb.name, []
-    ):
-        if first == "resolve":
-            # Nothing of it may fire when it is closed.
-            one = shown(await shared.post("/v1/incidents", {"service": "api", "title": "by hand"}))["id"]
-        shown(await do(shared, one, first, {"incident": other} if "incident" in example else {}))
+        example["alerts"] = [name]
 
     answer = await do(shared, one, verb.name, example)
 
