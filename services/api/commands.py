@@ -74,7 +74,8 @@ class Commands:
         try:
             reply = await self._tell(shard, encode(command))
         except NotFound:
-            await self.must_be_alive(incident_id)
+            if incident_id:
+                await self.must_be_alive(incident_id)
             raise
         if not isinstance(reply, CommandDone):
             raise Broken(f"a shard answered a command with {type(reply).__name__}")
@@ -120,8 +121,9 @@ class Commands:
         """The one of several versions that an incident may have; its shard compares again. Raises Stale."""
         if len(versions) == 1:
             return versions[0]
-        await self.must_be_alive(incident_id)
         found = await self._reads.incident(incident_id)
+        if found is None or found.archived is not None:
+            await self.must_be_alive(incident_id)
         version = -1 if found is None else found.view.incident.version
         if version not in versions:
             raise Stale(f"it has version {version}: somebody changed it meanwhile")

@@ -38,7 +38,6 @@ def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-_Many = Annotated[list[str], Field(max_length=FILTER_VALUES_MAX), BeforeValidator(_as_list)]
 _LookedFor = Annotated[str, Field(max_length=LOOKED_FOR_CHARS_MAX)]
 
 Limit = Annotated[int, Field(ge=1, le=PAGE_MAX, description="Items on the page.")]

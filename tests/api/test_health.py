@@ -12,6 +12,7 @@ from models.config import Settings
 from models.errors import Unavailable
 from models.metrics import METRICS, ActorMetrics, Meter, decode, encode
 from services.api.app import build_app
+from services.api.commands import Commands
 from services.api.health import HealthGather, render
 from tests.api.stand_in import AWAY, StandIn
 
@@ -153,7 +154,13 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         raise Unavailable("all are away")
 
     stand_in = StandIn()
-    app = build_app(stand_in.reads, HealthGather(gather, lambda: True), Settings(), clock=stand_in.clock)
+    app = build_app(
+        stand_in.reads,
+        Commands(stand_in.tell, stand_in.reads),
+        HealthGather(gather, lambda: True),
+        Settings(),
+        clock=stand_in.clock,
+    )
 
     answer = TestClient(app).get("/metrics")
 

@@ -235,6 +235,21 @@ def test_a_pattern_that_takes_too_many_steps_is_400_and_named() -> None:
     assert answer.status_code == 400, answer.text
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "path", ["/v1/incidents?", "/v1/incidents?sort=severity&", "/v1/stats?", "/v1/alerts?"]
+)
+async def test_a_pattern_that_a_shard_finds_too_slow_is_400_and_not_503(ours: System, path: str) -> None:
+    chance = random.Random(5)
+    sent = [alert("A", "api", x="".join(chance.choices("ab", k=3000)))]
+    await ours.post("/v1/alerts", sent)
+
+    answer = await ours.get(path + "match=" + quote('x=~".*a.{400}"'))
+
+    assert answer.status == 400, answer
+    assert "takes more than" in json.loads(answer.body)["detail"]
+
+
 # -- alerts ------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
+from actors.shard import IncidentShard
 from models import verbs
 from models.errors import (
     Busy,
@@ -340,6 +341,32 @@ async def test_a_verb_for_an_incident_that_is_nowhere_is_404(shared: System, ver
     answer = await do(shared, NOBODY, verb.name, example)
 
     assert answer.status == 404, answer
+
+
+@pytest.mark.asyncio
+async def test_an_incident_of_another_tenant_is_nowhere(ours: System) -> None:
+    one, theirs = await opened(ours), await opened(ours)
+    actor = ours.cluster.get(ours.shards[ours.gateway.reads.asking.shard_of(UUID(theirs).bytes)])
+    assert isinstance(actor, IncidentShard)
+    actor.shard.incidents[UUID(theirs).bytes].tenant = "other"
+
+    answers = [await ours.get(f"/v1/incidents/{theirs}{tail}") for tail in ("", "/alerts", "/timeline")]
+    answers += [await do(ours, theirs, verb.name, {**verb.example, **_of(verb, one)}) for verb in VERBS]
+    answers += [await do(ours, one, verb, {"incident": theirs}) for verb in ("link", "merge")]
+    listed = [
+        *(await ours.get("/v1/incidents?merged=true")).items,
+        *(await ours.get("/v1/incidents?sort=severity")).items,
+    ]
+    alerts = (await ours.get("/v1/alerts")).items
+
+    assert {answer.status for answer in answers} == {404}
+    assert {each["id"] for each in listed} == {each["incident_id"] for each in alerts} == {one}
+    assert json.loads((await ours.get("/v1/stats")).body)["open"] == 1
+
+
+def _of(verb: VerbRoute, other: str) -> dict[str, str]:
+    """What a verb's example names, if it names another incident."""
+    return {"incident": other} if "incident" in verb.example else {}
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
