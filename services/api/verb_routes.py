@@ -26,7 +26,7 @@ from services.api.requests import (
     refuse_condition,
     versions_of,
 )
-from services.api.verb_bodies import CreateBody
+from services.api.verb_bodies import CreateBody, MergeBody, UnmergeBody
 from services.api.verb_table import VERBS, Asked, VerbRoute
 
 _CREATE_EXAMPLE: dict[str, object] = {
@@ -131,8 +131,8 @@ def _route_of(
         if verb.makes_another:
             return await answer.created(await commands.after(done))
         if verb.asks_part:
-            part: UUID = body.incident  # type: ignore[attr-defined]
-            view, settled = await commands.settled(done, part.bytes)
+            assert isinstance(body, MergeBody | UnmergeBody)
+            view, settled = await commands.settled(done, body.incident.bytes)
             return await answer.changed(view, 200 if settled else 202)
         return await answer.changed(await commands.after(done))
 

@@ -58,45 +58,43 @@ class VerbRoute:
 
 
 async def _other_is_alive(asked: Asked, verb: verbs.AnyVerb) -> verbs.AnyVerb:
-    other = (
-        verb.source if isinstance(verb, verbs.Merge) else verb.other if isinstance(verb, verbs.Link) else b""
-    )
-    await asked.commands.must_be_alive(other, "incident")
+    assert isinstance(asked.body, verb_bodies.LinkBody | verb_bodies.MergeBody)
+    await asked.commands.must_be_alive(asked.body.incident.bytes, "incident")
     return verb
 
 
 async def _find_series(asked: Asked, verb: verbs.AnyVerb) -> verbs.AnyVerb:
-    """The series that a split's fingerprints name, looked for among the incident's own alerts."""
-    assert isinstance(asked.body, verb_bodies.SplitBody)
-    assert isinstance(verb, verbs.Split)
-    wanted = dict.fromkeys(asked.body.alerts)
-    found: dict[str, bytes] = {}
+    """The series that a split's fingerprints name."""
+    assert isinstance(asked.body, verb_bodies.SplitBody) and isinstance(verb, verbs.Split)
     await asked.commands.must_be_alive(asked.incident_id)
+    found = await _series_of(asked, frozenset(asked.body.alerts))
+    for place, name in enumerate(asked.body.alerts):
+        if name in found:
+            continue
+        if asked.origin.delivery_id is None or found:
+            raise NotFound(f"alerts.{place}: the incident has no alert {name} of its own")
+        # Perhaps a repeat, and they have left already. Whether it knows this key only the shard can say; else it has no
+        # series of this name.
+        return msgspec.structs.replace(verb, series=[bytes.fromhex(name).ljust(SERIES_ID_BYTES, b"\0")])
+    return msgspec.structs.replace(verb, series=[*found.values()])
+
+
+async def _series_of(asked: Asked, wanted: frozenset[str]) -> dict[str, bytes]:
+    """The series ids of an incident's own alerts, those of its parts left out, by fingerprint."""
+    found: dict[str, bytes] = {}
     cursor: str | None = None
     while len(found) < len(wanted):
         page = await asked.reads.incident_alerts(asked.incident_id, limit=PAGE_MAX, cursor=cursor)
-        for alert in () if page is None else page.items:
-            if alert.incident_id == asked.incident_id and (name := fingerprint(alert.labels)) in wanted:
+        own = [] if page is None else [one for one in page.items if one.incident_id == asked.incident_id]
+        for alert in own:
+            if (name := fingerprint(alert.labels)) in wanted:
                 found[name] = series_id(TENANT, alert.labels)
-        if (
-            page is None
-            or page.next is None
-            or (page.items[-1:] and page.items[-1].incident_id != asked.incident_id)
-        ):
+        if page is None or page.next is None or not own:
             break
         cursor = page.next
         # A fingerprint takes 13 us, and an incident may hold thousands of alerts.
         await asyncio.sleep(0)
-    for place, name in enumerate(wanted):
-        if name not in found:
-            if asked.origin.delivery_id is not None and not found:
-                # Perhaps a repeat, and they have left already. Whether it knows this key only the shard can say; else
-                # no series has this name.
-                return msgspec.structs.replace(
-                    verb, series=[bytes.fromhex(name).ljust(SERIES_ID_BYTES, b"\0")]
-                )
-            raise NotFound(f"alerts.{place}: the incident has no alert {name} of its own")
-    return msgspec.structs.replace(verb, series=[found[name] for name in wanted])
+    return found
 
 
 _MISSING = {"404": "No incident has this id, or the body names one that is not there."}
