@@ -12,7 +12,7 @@ import typer
 from services.cli import look, readiness
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, Url, http_url, settings_of, started_url
+from services.cli.where import URL_VARIABLE, AsJson, Config, Data, Url, http_url, settings_of, started_url
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 
@@ -24,6 +24,7 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
     """
     from services import launch
 
+    url = url or os.environ.get(URL_VARIABLE)
     is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
     settings = settings_of(config, data)
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.

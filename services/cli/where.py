@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli import contexts
+from services.cli.client import TIMEOUT_S, Client
+from services.cli.contexts import CONTEXT_VARIABLE
+from services.cli.exits import ExitCode, Failure
+
 if TYPE_CHECKING:
     from models.config import Settings
 
-URL_VARIABLE = "LLM_IM_URL"
+URL_VARIABLE, TOKEN_VARIABLE = "LLM_IM_URL", "LLM_IM_TOKEN"
+#: Variables of the command line, which are no settings of the system.
+OURS = frozenset({URL_VARIABLE, TOKEN_VARIABLE, CONTEXT_VARIABLE})
 #: What models/config.py says too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 #: Addresses that mean "every interface": one listens there, but calls loopback.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+
+#: Where help lists these options: apart from those that say what a command does.
+WHERE_PANEL = "Which system"
 
 Config = Annotated[
     Path | None,
@@ -35,9 +45,21 @@ Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        envvar=URL_VARIABLE,
-        help=f"Where it runs; else what ./var says, else http://{DEFAULT_HOST}:{DEFAULT_PORT}.",
+        help=f"Where it runs; also {URL_VARIABLE}. Else the context, else what ./var says, "
+        f"else http://{DEFAULT_HOST}:{DEFAULT_PORT}.",
         show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
+InContext = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help=f"A name of `llm-im context list`; also {CONTEXT_VARIABLE}. Else the one in use.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+        autocompletion=lambda: sorted(contexts.read().named),
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
@@ -58,13 +80,37 @@ def settings_of(config: Path | None, data: Path | None = None, port: int | None 
     return settings.model_copy(update={"state": state})
 
 
-def url_of(given: str | None) -> str:
-    """Where the system runs: what was given, else what runs on ./var (or the settings' folder), else the settings."""
+def client_of(url: str | None, context: str | None, timeout_s: float = TIMEOUT_S) -> Client:
+    """Who to call, with the token that belongs there.
+
+    What stands nearer wins: --url or --context, then LLM_IM_URL, then LLM_IM_CONTEXT, then the context in use, then what
+    runs here. A context's token goes to its own URL only; LLM_IM_TOKEN is for where no context names one.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if url and context:
+        raise Failure("--url and --context both say where: give one", ExitCode.USAGE)
+    given = url or ("" if context else os.environ.get(URL_VARIABLE, ""))
     if given:
-        return given if "://" in given else f"http://{given}"
+        return Client(given if "://" in given else f"http://{given}", timeout_s, token)
+    if found := context_of(context):
+        return Client(found.url, timeout_s, found.secret() or token)
+    return Client(url_here(), timeout_s, token)
+
+
+def context_of(given: str | None) -> contexts.Context | None:
+    """The context that was named, else the one in use, else None."""
+    named = given or os.environ.get(CONTEXT_VARIABLE)
+    known = contexts.read()
+    if named or known.current:
+        return known.get(named or known.current)
+    return None
+
+
+def url_here() -> str:
+    """Where the system of this machine runs: what runs on ./var (or the settings' folder), else the settings."""
     host, port, data = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA)
     if Path("llm-im.toml").exists() or any(
-        name.startswith("LLM_IM_") and name != URL_VARIABLE for name in os.environ
+        name.startswith("LLM_IM_") and name not in OURS for name in os.environ
     ):
         settings = settings_of(None)
         host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)
