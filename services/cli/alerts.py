@@ -38,7 +38,7 @@ COLUMNS = (
         "incident", lambda row: look.short_id(look.plain(row["incident_id"])), lambda row: row["incident_id"]
     ),
     Column("source", lambda row: look.plain(row["source"]), lambda row: row["source"], wide=True),
-    Column("why", _why, _why, wide=True),
+    Column("why", _why, _why, wide=True, gives_way=True),
     Column(
         "labels", lambda row: look.pairs(row["labels"]), lambda row: look.pairs(row["labels"]), gives_way=True
     ),
@@ -84,7 +84,7 @@ def write(found: list[Row], more: bool, form: Output) -> None:
         case Output.ID:
             output.write_ids(found, "fingerprint")
         case _ if found:
-            look.console().print(output.table(COLUMNS, found, form is Output.WIDE))
+            output.write_table(COLUMNS, found, form is Output.WIDE)
         case _:
             typer.echo("no alerts like that")
     if more:

@@ -27,7 +27,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Whose script.")]) ->
 
     llm-im completion fish > ~/.config/fish/completions/llm-im.fish
     """
-    from typer._completion_shared import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     typer.echo(get_completion_script(prog_name="llm-im", complete_var=VARIABLE, shell=shell.value))
 
@@ -35,6 +35,6 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Whose script.")]) ->
 def answer_shells() -> None:
     """Make typer understand its own scripts, when one calls."""
     if VARIABLE in os.environ:
-        from typer._completion_classes import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()

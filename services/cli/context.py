@@ -124,7 +124,7 @@ def list_contexts(form: Form = Output.TABLE) -> None:
         case Output.ID:
             output.write_ids(rows, "name")
         case _ if rows:
-            look.console().print(output.table(COLUMNS, rows))
+            output.write_table(COLUMNS, rows)
         case _:
             typer.echo("no contexts; make one: llm-im context add NAME --url URL")
 

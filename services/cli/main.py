@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from models import VERSION
 from models.errors import IncidentManagerError
-from services.cli import alerts, completion, context, down, log, send, stats, status, up
+from services.cli import alerts, completion, context, down, log, look, send, stats, status, up
 from services.cli.exits import EPILOG, ExitCode, Failure
 from services.cli.incidents import group as incidents
 
@@ -27,10 +27,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            typer.echo(f"llm-im: {failure}", err=True)
+            typer.echo(f"llm-im: {look.plain(failure)}", err=True)
             raise typer.Exit(failure.code) from failure
         except IncidentManagerError as error:
-            typer.echo(f"llm-im: {error}", err=True)
+            typer.echo(f"llm-im: {look.plain(error)}", err=True)
             raise typer.Exit(ExitCode.FAILED) from error
 
 

@@ -18,10 +18,12 @@ import typer
 from services.cli import look
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
 Row = dict[str, Any]
+_GAP = "  "
+#: A column that gives way keeps this much: enough to know a service or a title again.
+_NARROWEST = 8
 #: What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -43,7 +45,10 @@ Form = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `cell` is for people, `value` for programs; `value` None: not in CSV. `wide`: in wide tables only."""
+    """One column. `cell` is for people, `value` for programs; None: not in that form. `wide`: in wide tables only.
+
+    What `gives_way` is cut where a terminal has no room for it.
+    """
 
     name: str
     cell: Callable[[Row], str | Text] | None
@@ -58,17 +63,52 @@ def form_of(output: Output, as_json: bool) -> Output:
     return Output.JSON if as_json else output
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row], wide: bool = False) -> Table:
+def write_table(columns: Sequence[Column], rows: Sequence[Row], wide: bool = False) -> None:
     """The rows as people see them."""
-    shown = [each for each in columns if each.cell is not None and (wide or not each.wide)]
-    made = look.table(
-        *(each.name.upper() for each in shown),
-        right=tuple(each.name.upper() for each in shown if each.right),
-        wide=tuple(each.name.upper() for each in shown if each.gives_way),
-    )
+    out = look.console()
+    out.print(table(columns, rows, wide, out.width if out.is_terminal else None), soft_wrap=True)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Row], wide: bool, room: int | None) -> Text:
+    """The rows in columns, at most `room` wide when those that give way can make it so. Ids, states and numbers are
+    never cut: past that a terminal wraps the line."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    shown = [(each, each.cell) for each in columns if each.cell is not None and (wide or not each.wide)]
+    lines = [[Text(each.name.upper(), "bold") for each, _ in shown]]
     for row in rows:
-        made.add_row(*(each.cell(row) for each in shown if each.cell is not None))
+        lines.append([found if isinstance(found := cell(row), Text) else Text(found) for _, cell in shown])
+    widths = [max(cell_len(line[place].plain) for line in lines) for place in range(len(shown))]
+    _make_room(widths, [each.gives_way for each, _ in shown], room)
+    made = Text(no_wrap=True)
+    for number, line in enumerate(lines):
+        if number:
+            made.append("\n")
+        for place, cell in enumerate(line):
+            width = 0 if place == len(line) - 1 and cell_len(cell.plain) <= widths[place] else widths[place]
+            cell.truncate(widths[place], overflow="ellipsis")
+            left = " " * (width - cell_len(cell.plain))
+            made.append_text(
+                Text.assemble(left, cell) if shown[place][0].right else Text.assemble(cell, left)
+            )
+            made.append("" if place == len(line) - 1 else _GAP)
     return made
+
+
+def _make_room(widths: list[int], give_way: list[bool], room: int | None) -> None:
+    """Narrow the widest of those that give way, until all fit or none can give more."""
+    if room is None:
+        return
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - room
+    while over > 0:
+        width, place = max(
+            (width if gives else 0, place) for place, (width, gives) in enumerate(zip(widths, give_way))
+        )
+        if width <= _NARROWEST:
+            return
+        widths[place] -= 1
+        over -= 1
 
 
 def write_json(body: object) -> None:

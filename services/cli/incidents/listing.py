@@ -30,14 +30,17 @@ COLUMNS = (
     Column("alerts_firing", None, lambda row: row["alerts_firing"]),
     Column("alerts", None, lambda row: row["alerts"]),
     Column("type", lambda row: look.plain(row["incident_type"]), lambda row: row["incident_type"], wide=True),
-    Column("impact", lambda row: look.plain(row["impact"]), lambda row: row["impact"], wide=True),
     Column(
-        "who",
+        "impact", lambda row: look.plain(row["impact"]), lambda row: row["impact"], wide=True, gives_way=True
+    ),
+    Column(
+        "assignees",
         lambda row: look.plain(", ".join(row["assignees"])) or "-",
         lambda row: ", ".join(row["assignees"]),
         wide=True,
+        gives_way=True,
     ),
-    Column("service", lambda row: look.plain(row["service"]), lambda row: row["service"]),
+    Column("service", lambda row: look.plain(row["service"]), lambda row: row["service"], gives_way=True),
     Column("title", lambda row: look.plain(row["title"]), lambda row: row["title"], gives_way=True),
 )
 
@@ -148,7 +151,7 @@ def _show(found: list[Row], more: bool, limit: int, form: Output, wanted: filter
         case Output.ID:
             output.write_ids(found)
         case _ if found:
-            look.console().print(output.table(COLUMNS, found, form is Output.WIDE))
+            output.write_table(COLUMNS, found, form is Output.WIDE)
         case _:
             typer.echo("no incidents" + (" like that" if wanted.query else ""))
             if hint := wanted.hint():
@@ -181,7 +184,9 @@ def _watch(client: Client, wanted: filters.Filters, limit: int, form: Output) ->
                         "bold red" if problem else "dim",
                         no_wrap=True,
                     ),
-                    output.table(COLUMNS, shown, form is Output.WIDE) if shown else Text("no incidents"),
+                    output.table(COLUMNS, shown, form is Output.WIDE, live.console.width)
+                    if shown
+                    else Text("no incidents"),
                     Text(left, "dim"),
                 ),
                 refresh=True,

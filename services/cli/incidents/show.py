@@ -26,6 +26,7 @@ TIMELINE = (
         lambda row: look.pairs(row["metadata"]),
         lambda row: look.pairs(row["metadata"]),
         wide=True,
+        gives_way=True,
     ),
     Column(
         "description",
@@ -110,7 +111,7 @@ def show_timeline(
         case Output.ID:
             output.write_ids([{"id": identity}])
         case wanted:
-            look.console().print(output.table(TIMELINE, found["items"], wanted is Output.WIDE))
+            output.write_table(TIMELINE, found["items"], wanted is Output.WIDE)
     if found["dropped"]:
         typer.echo(f"{found['dropped']:,} entries between are no longer kept", err=True)
 
