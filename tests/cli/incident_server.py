@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +69,8 @@ class Answer:
 
 
 class IncidentServer:
-    """`next_answers` are given first, whatever is asked. `lose_next` hears so many requests, and answers none."""
+    """`next_answers` are given first, whatever is asked; `stream_answers` to one connect of the stream each, None lets it
+    stream. `lose_next` hears so many requests, and answers none."""
 
     def __init__(self) -> None:
         self.incidents: dict[str, dict[str, Any]] = {}
@@ -79,6 +79,7 @@ class IncidentServer:
         self.alerts = [alert(1), alert(2)]
         self.asked: list[Asked] = []
         self.next_answers: list[Answer] = []
+        self.stream_answers: list[Answer | None] = []
         self.lose_next = 0
         self.done: dict[str, Answer] = {}
         self.events: queue.Queue[str | None] = queue.Queue()
@@ -231,8 +232,11 @@ def _handler(outer: IncidentServer) -> type[BaseHTTPRequestHandler]:
             asked = Asked(self.command, url.path, query, headers, body)
             outer.asked.append(asked)
             if url.path == "/v1/stream/incidents" and not outer.next_answers:
-                self._stream()
-                return
+                refused = outer.stream_answers.pop(0) if outer.stream_answers else None
+                if refused is None:
+                    self._stream()
+                    return
+                outer.next_answers.append(refused)
             found = outer.answer(asked)
             if outer.lose_next:
                 outer.lose_next -= 1
@@ -270,4 +274,3 @@ def serving() -> Iterator[IncidentServer]:
         yield made
     finally:
         made.stop()
-        time.sleep(0)

@@ -31,14 +31,16 @@ class Terminal:
         self.seen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ.update({"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **env})
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             if piped:
                 read, write = os.pipe()
                 os.write(write, "\n".join(piped).encode())
                 os.close(write)
                 os.dup2(read, 0)
-            os.execv(command[0], command)
+            # Not execv: readline, which pytest imports, puts COLUMNS and LINES into the environment behind Python's back.
+            os.execve(
+                command[0], command, {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **env}
+            )
 
     def until(self, text: str) -> str:
         """Read until `text` was written."""

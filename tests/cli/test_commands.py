@@ -23,6 +23,8 @@ from models import VERSION
 from services.cli import look, send
 from services.cli.main import app
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 ROOT = Path(__file__).resolve().parents[2]
 IDS = (
     "019ab000-0000-7001-8000-00000000aaaa",
@@ -97,14 +99,6 @@ def server() -> Iterator[StandIn]:
     yield made
     made.server.shutdown()
     made.server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder and none of our variables: what the tester's shell has set must not matter."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith(("LLM_IM_", "RAY_"))]:
-        monkeypatch.delenv(name)
 
 
 def silent_url() -> str:

@@ -99,7 +99,7 @@ def severity(
             raise Failure(f"--clear: {name!r} is none of {', '.join(_CLEARABLE)}", ExitCode.USAGE)
     given = body(
         severity=filters.value_of("severity", said[0]) if said else None,
-        incident_type=filters.value_of("type", kind) if kind else None,
+        incident_type=filters.value_of("type", kind) if kind is not None else None,
         impact=impact,
         clear=clear,
     )

@@ -41,11 +41,17 @@ def ack(
 
     llm-im incidents ack --where service=llm-api --where state=Triaged
     """
-    if span and until:
+    if span is not None and until is not None:
         raise Failure("--for and --until both say how long: give one", ExitCode.USAGE)
-    if span:
+    if span is not None:
         moments.span_s(span, "--for")
-    given = body(**{"for": span, "until": until and moments.future(until, "--until"), "reason": reason})
+    given = body(
+        **{
+            "for": span,
+            "until": None if until is None else moments.future(until, "--until"),
+            "reason": reason,
+        }
+    )
     deed = Deed("acknowledge", "acknowledged", given, instead=_ENDED)
     do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
 
@@ -172,10 +178,10 @@ def update(
     llm-im incidents update 4e5f60718293 --audience customers -m "A fix is on its way." --next 30m
     """
     given = {"audience": audience, "text": text_wanted(message, file, "The update")}
-    if upcoming and moments.is_span(upcoming):
+    if upcoming is not None and moments.is_span(upcoming):
         moments.span_s(upcoming, "--next")
         given["next_due_in"] = upcoming
-    elif upcoming:
+    elif upcoming is not None:
         given["next_due_at"] = moments.future(upcoming, "--next")
     deed = Deed("update", "updated", given)
     do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))

@@ -123,10 +123,12 @@ def list_incidents(
         ("updated_after", changed_since, "--changed-since"),
         ("updated_before", changed_until, "--changed-until"),
     )
-    wanted.query += [(name, moments.past(given, option)) for name, given, option in times if given]
-    wanted.query += [("text", text)] if text else []
+    wanted.query += [
+        (name, moments.past(given, option)) for name, given, option in times if given is not None
+    ]
+    wanted.query += [] if text is None else [("text", text)]
     wanted.query += [] if merged is None else [("merged", "true" if merged else "false")]
-    wanted.query += [("sort", sort)] if sort else []
+    wanted.query += [] if sort is None else [("sort", sort)]
     form = output.form_of(form, as_json)
     client = client_of(url, context)
     if watch:
