@@ -106,9 +106,10 @@ class IncidentServer:
         self.versions[of] += 1
         self._note(of, "SeverityChanged", actor, description)
 
-    def tell(self, cursor: str, number: int, text: str, kind: str = "CommentAdded") -> None:
+    def tell(self, cursor: str, number: int, text: str, kind: str = "CommentAdded", of: str = "") -> None:
         """An event on the stream."""
-        head = self.incidents.get(identity(number), incident(number))
+        of = of or identity(number)
+        head = self.incidents.get(of) or incident(number, id=of)
         data = {"cursor": cursor, "at": "2026-01-31T12:00:00.000Z", "kind": kind, "incident": head, "actor": "alice",
                 "text": text, "details": {}}  # fmt: skip
         self.events.put(f"id: {cursor}\nevent: incident\ndata: {json.dumps(data)}\n\n")

@@ -61,7 +61,7 @@ def close(
 ) -> None:
     """Nothing more is to be done about a resolved incident.
 
-    llm-im incidents close 4e5f60718293
+    llm-im incidents close 7a2b8c3d4e5f
 
     llm-im incidents close --where state=Resolved --where service=llm-api --dry-run
     """
@@ -83,7 +83,7 @@ def reopen(
 ) -> None:
     """It is not over after all.
 
-    llm-im incidents reopen 4e5f60718293 --reason "errors are back"
+    llm-im incidents reopen 7a2b8c3d4e5f --reason "errors are back"
     """
     instead = "if another one of its group is open, work there: llm-im incidents list --open"
     deed = Deed("reopen", "reopened", body(reason=reason), instead=instead, asks=True)

@@ -65,7 +65,7 @@ def merge(
 ) -> None:
     """Make the others parts of the first: one incident to handle, which shows the alerts of all.
 
-    llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 0718293a4b5c --reason "one cause"
+    llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
     deed = Deed("merge", "merged with", body(reason=reason), instead=_SEE, asks=True)
     _join(deed, incident, parts, Manner(url, context, as_json, dry_run, yes, if_version))
