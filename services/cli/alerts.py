@@ -9,7 +9,7 @@ import typer
 from services.cli import filters, ids, look, output
 from services.cli.exits import EPILOG
 from services.cli.output import Column, Form, Output, Row
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/alerts"
 
@@ -61,6 +61,7 @@ def list_alerts(
     ] = 50,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -69,7 +70,7 @@ def list_alerts(
     llm-im alerts list service=~"llm-.*" alertname!=Watchdog
     """
     query = [*filters.labels(matchers or ()), ("firing", "false" if ended else "true")]
-    found = list(ids.walk(client_of(url, context), query, limit + 1, PATH))
+    found = list(ids.walk(client_of(url, context, token_file), query, limit + 1, PATH))
     write(found[:limit], len(found) > limit, output.form_of(form, as_json))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass, field, fields
@@ -59,15 +60,7 @@ class Context:
                 raise Failure(f"the token should be in the variable {self.token_env}, which is not set")
             return found
         if self.token_file:
-            try:
-                with Path(self.token_file).expanduser().open(encoding="ascii") as file:
-                    found = file.read(_TOKEN_MAX + 1).strip()
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "it holds other than ASCII"
-                raise Failure(f"can't read the token in {self.token_file}: {why}") from error
-            if not found or len(found) > _TOKEN_MAX:
-                raise Failure(f"{self.token_file} holds no token: expected one line of text")
-            return found
+            return token_in(self.token_file)
         return self.token
 
 
@@ -141,6 +134,22 @@ def write(contexts: Contexts) -> None:
             raise
     except OSError as error:
         raise Failure(f"can't write {file}: {error.strerror}") from error
+
+
+def token_in(file: str) -> str:
+    """The token in a file, or stdin for "-". Raises Failure, which never repeats what it read."""
+    try:
+        if file == "-":
+            found = sys.stdin.readline(_TOKEN_MAX + 1).strip()
+        else:
+            with Path(file).expanduser().open(encoding="ascii") as opened:
+                found = opened.read(_TOKEN_MAX + 1).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it holds other than ASCII"
+        raise Failure(f"can't read the token in {file}: {why}", ExitCode.USAGE) from error
+    if not found or len(found) > _TOKEN_MAX:
+        raise Failure(f"{file} holds no token: expected one line of text", ExitCode.USAGE)
+    return found
 
 
 def check_name(name: str) -> None:

@@ -10,6 +10,7 @@ import http.client
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -72,6 +73,7 @@ class Manner:
 
     url: str | None
     context: str | None
+    token_file: Path | None
     as_json: bool
     dry_run: bool = False
     yes: bool = False
@@ -86,7 +88,7 @@ def body(**given: Any) -> dict[str, Any]:
 
 def do(deed: Deed, words: Sequence[str] | None, manner: Manner) -> None:
     """Do it to every incident that is meant, and exit."""
-    client = client_of(manner.url, manner.context)
+    client = client_of(manner.url, manner.context, manner.token_file)
     meant, rows = _meant(client, words, manner)
     if manner.if_version is not None and len(meant) != 1:
         raise Failure(f"--if-version is for one incident, not {len(meant)}", ExitCode.USAGE)
@@ -132,20 +134,13 @@ def changed_by(client: Client, identity: str) -> str:
     """Who changed an incident last, and how to go on."""
     advice = f"look before you repeat it: llm-im incidents show {identity}"
     try:
-        version = version_of(client.get(f"{ids.PATH}/{identity}"))
+        version = client.get_json(f"{ids.PATH}/{identity}")["version"]
         entries = client.get_json(f"{ids.PATH}/{identity}/timeline")["items"]
         last = entries[-1]
         who = f"{look.plain(last['actor'])}, {look.since(last['timestamp'])} ago: {look.plain(last['description'])}"
     except (Failure, LookupError, TypeError):
         return f"somebody changed it meanwhile; {advice}"
-    now = f" (now version {version})" if version is not None else ""
-    return f"somebody changed it meanwhile{now}, last {who}; {advice}"
-
-
-def version_of(reply: Reply) -> int | None:
-    """The version of an incident by its ETag."""
-    tag = reply.headers.get("etag", "").removeprefix("W/").strip('"')
-    return int(tag) if tag.isdecimal() else None
+    return f"somebody changed it meanwhile (now version {version}), last {who}; {advice}"
 
 
 def say(incident: output.Row, done: str) -> None:

@@ -23,8 +23,6 @@ VALUES = {
     ),
 }  # fmt: skip
 OPEN_STATES = VALUES["state"][:4]
-#: Fields that the server filters by equality only.
-_EXACT = ("assignee",)
 #: Names that look like fields of an incident, and what asks for them.
 _INSTEAD = {
     "title": "--text WORDS finds part of a title",
@@ -35,9 +33,9 @@ _INSTEAD = {
     "updated": "--changed-since and --changed-until",
     "updated_at": "--changed-since and --changed-until",
     "incident_type": "it is called type here",
-    "merged": "--merged shows those that are parts of others",
+    "merged": "--merged lists parts of others too",
 }
-FIELDS = (*VALUES, "service", *_EXACT)
+FIELDS = (*VALUES, "service", "assignee")
 _OPERATOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\s*(=~|!=|!~|=)")
 
 Matcher = tuple[str, str, str]
@@ -83,10 +81,11 @@ def read(words: Iterable[str], any_of: dict[str, Sequence[str]] | None = None) -
                     f'service can\'t be both; for either write service=~"{value}|..."', ExitCode.USAGE
                 )
             services = [value]
-        elif name in _EXACT:
-            if operator != "=" or not value:
+        elif name == "assignee":
+            if operator != "=" or any(given == name for given, _ in made.query):
                 raise Failure(
-                    f"{name}{operator}{value}: the server can be asked for {name}=NAME only", ExitCode.USAGE
+                    "the server can be asked for one assignee=NAME only, or assignee= for nobody",
+                    ExitCode.USAGE,
                 )
             made.query.append((name, value))
         elif name in _INSTEAD:

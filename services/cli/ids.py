@@ -32,7 +32,7 @@ def _complete(incomplete: str) -> list[tuple[str, str]]:
     from services.cli.look import plain
 
     try:
-        client = client_of(None, None, _COMPLETION_TIMEOUT_S)
+        client = client_of(None, None, timeout_s=_COMPLETION_TIMEOUT_S)
         body = client.get(PATH, [("limit", str(_COMPLETIONS))]).json()
         items = [(str(each["id"]), plain(each["title"])) for each in body["items"]]
     except (Failure, KeyError, TypeError):
@@ -63,9 +63,13 @@ def walk(
         page = client.get_json(
             path, [*query, ("limit", str(min(left, PAGE_MAX))), *([("cursor", cursor)] if cursor else [])]
         )
+        if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+            raise Failure(
+                f"{client.url}{path} answers, but not as LLM-Incident-Manager does: is the URL right?"
+            )
         yield from page["items"][:left]
         left -= len(page["items"])
-        cursor = page["next"]
+        cursor = page.get("next")
         if cursor is None:
             return
 
@@ -79,7 +83,8 @@ def find(client: Client, words: Sequence[str]) -> list[str]:
         if identity is None:
             part = _part(word)
             if newest is None:
-                newest = [str(each["id"]) for each in walk(client, [], LOOKED_THROUGH)]
+                # Parts of merged incidents too: they are unmerged by their ids.
+                newest = [str(each["id"]) for each in walk(client, [("merged", "true")], LOOKED_THROUGH)]
             identity = _only(word, [each for each in newest if each.startswith(part) or each.endswith(part)])
         found[identity] = None
     return list(found)

@@ -85,6 +85,15 @@ def since(timestamp: str | None, now: float | None = None) -> str:
     return duration((time.time() if now is None else now) - at)
 
 
+def when(timestamp: str | None) -> str:
+    """ "5m ago", "in 2h": an RFC 3339 time as seen from now."""
+    try:
+        left_s = datetime.fromisoformat(timestamp or "").timestamp() - time.time()
+    except ValueError:
+        return plain(timestamp or "-")
+    return f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago"
+
+
 def duration(seconds: float) -> str:
     """The two largest units of a span: "2d 3h", "45s"."""
     left = max(0, int(seconds))

@@ -1,4 +1,4 @@
-"""Times as people type them: a span ("30m", "2h", "1d12h") or an RFC 3339 time. Nothing cleverer, so nothing is guessed."""
+"""Times as people type them: a span ("30m", "2h", "1d12h", "1w") or an RFC 3339 time. Nothing cleverer, so nothing is guessed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from services.cli.exits import ExitCode, Failure
 
-_UNIT_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_SPAN = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,10})s)?")
+_UNIT_S = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_SPAN = re.compile(r"(?:(\d{1,3})w)?(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,10})s)?")
 #: Longer ones would leave the years that a time is taken from (1970 to 2100).
 _SPAN_MAX_S = 366 * 86_400
 
@@ -25,10 +25,15 @@ def span_s(text: str, option: str) -> int:
     seconds = sum(int(n or 0) * _UNIT_S[unit] for n, unit in zip(found.groups(), _UNIT_S)) if found else 0
     if not 0 < seconds <= _SPAN_MAX_S:
         raise Failure(
-            f"{option}: {text!r} is no span; expected something like 30m, 2h or 1d12h, up to a year",
+            f"{option}: {text!r} is no span; expected something like 30m, 2h, 1d12h or 1w, up to a year",
             ExitCode.USAGE,
         )
     return seconds
+
+
+def span(text: str, option: str) -> str:
+    """A span as the server reads it, which takes one unit only. Raises Failure for what is none."""
+    return f"{span_s(text, option)}s"
 
 
 def past(text: str, option: str) -> str:

@@ -17,7 +17,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure, code_of
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/alerts"
 #: Alerts a request: the server takes far more, but answers each and keeps the sender waiting for all.
@@ -54,6 +54,7 @@ def send(
     source: Annotated[str, typer.Option(help="Who says so.")] = "llm-im",
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Send alerts, and say what became of each. Exit code 1 when any was refused.
@@ -63,7 +64,7 @@ def send(
     llm-im send alerts.ndjson
     """
     words = what or []
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     if len(words) == 1 and "=" not in words[0]:
         if annotation or resolved:
             raise Failure(

@@ -22,9 +22,10 @@ from services.cli.exits import ExitCode, Failure
 if TYPE_CHECKING:
     from models.config import Settings
 
-URL_VARIABLE, TOKEN_VARIABLE = "LLM_IM_URL", "LLM_IM_TOKEN"
+URL_VARIABLE = "LLM_IM_URL"
+TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
 #: Variables of the command line, which are no settings of the system.
-OURS = frozenset({URL_VARIABLE, TOKEN_VARIABLE, CONTEXT_VARIABLE})
+OURS = frozenset({URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
 #: What models/config.py says too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 #: Addresses that mean "every interface": one listens there, but calls loopback.
@@ -62,6 +63,17 @@ InContext = Annotated[
         autocompletion=lambda: sorted(contexts.read().named),
     ),
 ]
+#: A token on the command line would be seen by everybody who types `ps`.
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        help=f"File that holds the API token, - for stdin. Else the context's, else {TOKEN_FILE_VARIABLE}, "
+        f"else the token in {TOKEN_VARIABLE}.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 
 
@@ -80,21 +92,32 @@ def settings_of(config: Path | None, data: Path | None = None, port: int | None 
     return settings.model_copy(update={"state": state})
 
 
-def client_of(url: str | None, context: str | None, timeout_s: float = TIMEOUT_S) -> Client:
+def client_of(
+    url: str | None, context: str | None, token_file: Path | None = None, timeout_s: float = TIMEOUT_S
+) -> Client:
     """Who to call, with the token that belongs there.
 
     What stands nearer wins: --url or --context, then LLM_IM_URL, then LLM_IM_CONTEXT, then the context in use, then what
-    runs here. A context's token goes to its own URL only; LLM_IM_TOKEN is for where no context names one.
+    runs here. A context's token goes to its own URL only; the variables' is for where no context names one.
     """
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
     if url and context:
         raise Failure("--url and --context both say where: give one", ExitCode.USAGE)
     given = url or ("" if context else os.environ.get(URL_VARIABLE, ""))
     if given:
-        return Client(given if "://" in given else f"http://{given}", timeout_s, token)
-    if found := context_of(context):
-        return Client(found.url, timeout_s, found.secret() or token)
-    return Client(url_here(), timeout_s, token)
+        return Client(given if "://" in given else f"http://{given}", timeout_s, token_of(token_file))
+    if (found := context_of(context)) is None:
+        return Client(url_here(), timeout_s, token_of(token_file))
+    token = found.secret() if token_file is None and found.has_token else token_of(token_file)
+    return Client(found.url, timeout_s, token)
+
+
+def token_of(given: Path | None) -> str:
+    """The API token to present: from the file that was named, else LLM_IM_TOKEN_FILE, else LLM_IM_TOKEN; "" for none.
+    Raises Failure, which never repeats what it read."""
+    named = str(given) if given else os.environ.get(TOKEN_FILE_VARIABLE)
+    if named:
+        return contexts.token_in(named)
+    return os.environ.get(TOKEN_VARIABLE, "").strip()
 
 
 def context_of(given: str | None) -> contexts.Context | None:

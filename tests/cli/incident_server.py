@@ -36,7 +36,12 @@ def incident(number: int, **changes: Any) -> dict[str, Any]:
         "active_playbook": None, "resolution": None, "timeline": [], "assignees": [], "service": "llm-api",
         "group_key": "", "group_labels": {"service": "llm-api", "alertname": "HighLatency"}, "annotations": {},
         "impact": "major", "classified_by": "severity label", "confidence": 1.0, "alerts": 2, "alerts_firing": 1,
-        "reopened": 0, "resolved_at": None, "closed_at": None, "overflow": None, "timeline_dropped": 0, **changes,
+        "reopened": 0, "resolved_at": None, "closed_at": None, "overflow": None, "timeline_dropped": 0,
+        "version": 1, "created_by": "system", "acknowledged": None, "roles": {},
+        "due": {"acknowledge_due_at": None, "resolve_due_at": None},
+        "said": {"severity": None, "incident_type": None, "impact": None},
+        "judged": {"severity": "P1", "incident_type": "Performance", "impact": "major"}, "merged_into": None,
+        "parts": [], "split_from": None, "updates": [], "update_due_at": None, **changes,
     }  # fmt: skip
 
 
@@ -47,6 +52,17 @@ def alert(number: int, of: str = "") -> dict[str, Any]:
         "generator_url": "", "source": "prometheus", "starts_at": "2026-01-31T12:00:00.000Z", "ends_at": None,
         "last_seen_at": "2026-01-31T12:00:00.000Z",
         "why": [{"decision": "opened", "reason": "first alert of its group", "count": 1}],
+    }  # fmt: skip
+
+
+def stats(count: int) -> dict[str, Any]:
+    times = {"count": 2, "mean_s": 90.0, "p50_s": 60.0, "p90_s": 120.0, "p99_s": 120.0}
+    return {
+        "at": "2026-01-31T12:00:00.000Z", "window_s": 86400.0, "open": count, "acknowledged": 1, "unassigned": 0,
+        "overdue": 0, "by_state": {"Triaged": count, "Closed": 0}, "by_severity": {"P0": 0, "P1": count},
+        "by_type": {"Performance": count}, "by_service": [{"service": "llm-api", "open": count}], "other_services": 3,
+        "opened": 4, "resolved": 2, "time_to_acknowledge": times, "time_to_resolve": {**times, "count": 0},
+        "alerts": {"by_decision": {"opened": 1, "repeated": 99}, "dedup_ratio": 0.99}, "complete": True,
     }  # fmt: skip
 
 
@@ -103,7 +119,7 @@ class IncidentServer:
 
     def change(self, of: str, actor: str, description: str) -> None:
         """Somebody else changes it."""
-        self.versions[of] += 1
+        self._touch(of)
         self._note(of, "SeverityChanged", actor, description)
 
     def tell(self, cursor: str, number: int, text: str, kind: str = "CommentAdded", of: str = "") -> None:
@@ -153,9 +169,7 @@ class IncidentServer:
             case "POST", ["alerts"]:
                 return Answer(202, {"items": [{"index": 0, "status": 202, "decision": "opened"}]})
             case "GET", ["stats"]:
-                return Answer(
-                    200, {"incidents": {"open": len(self.incidents)}, "mean_s": 1.5, "by": [], "none": None}
-                )
+                return Answer(200, stats(len(self.incidents)))
             case "GET", ["ready"]:
                 return Answer(200, {"status": "ready", "degraded": []})
         return Answer(404, {"title": "Not found", "status": 404, "detail": f"there is no {asked.path}"})
@@ -192,7 +206,7 @@ class IncidentServer:
             return Answer(201, made, {"Location": f"/v1/incidents/{made['id']}", "ETag": '"1"'})
         held["state"] = STATES.get(verb, held["state"])
         held["severity"] = asked.body.get("severity", held["severity"])
-        self.versions[of] += 1
+        self._touch(of)
         self._note(of, verb, asked.headers.get("x-actor", "token"), json.dumps(asked.body))
         return self._shown(of)
 
@@ -205,6 +219,10 @@ class IncidentServer:
             found = self._verb(of, asked.body["verb"], one)
             items.append({"incident": of, "status": found.status, "detail": found.body.get("detail", "")})
         return Answer(207 if any(each["status"] >= 400 for each in items) else 200, {"items": items})
+
+    def _touch(self, of: str) -> None:
+        self.versions[of] += 1
+        self.incidents[of]["version"] = self.versions[of]
 
     def _note(self, of: str, kind: str, actor: str, text: str) -> None:
         self.timelines[of].append(

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 from models import VERSION
 from services.cli import look, send
 from services.cli.main import app
+from tests.cli import incident_server
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -50,13 +51,7 @@ def run(*words: str, stdin: str | None = None) -> Result:
 
 
 def incident(identity: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": identity, "created_at": "2026-01-31T12:00:00.000Z", "updated_at": "2026-01-31T12:01:00.000Z",
-        "state": "Triaged", "severity": "P1", "incident_type": "Performance", "title": "HighLatency",
-        "description": "slow", "service": "llm-api", "group_labels": {"service": "llm-api", "alertname": "HighLatency"},
-        "impact": "users wait", "classified_by": "severity label", "confidence": 1.0, "alerts": 2, "alerts_firing": 1,
-        "reopened": 0, "assignees": [], "resolution": None, "overflow": None, **changes,
-    }  # fmt: skip
+    return incident_server.incident(1, id=identity, **changes)
 
 
 class StandIn:

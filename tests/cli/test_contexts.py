@@ -96,6 +96,20 @@ def test_a_contexts_token_goes_to_its_own_url_only(prod: IncidentServer) -> None
         assert prod.asked[0].headers["authorization"] == f"Bearer {SECRET}"
 
 
+def test_a_token_file_goes_before_the_contexts_token(prod: IncidentServer) -> None:
+    Path("mine").write_text("mine-0123\n")
+
+    run("incidents", "list", "--token-file", "mine")
+    run("incidents", "list", "--token-file", "-", stdin="piped-0123\n")
+    run("incidents", "list", "--url", prod.url, LLM_IM_TOKEN_FILE="mine", LLM_IM_TOKEN="passed-over")
+    missing = run("incidents", "list", "--token-file", "no-such-file")
+
+    assert [each.headers["authorization"].removeprefix("Bearer ") for each in prod.asked] == [
+        "mine-0123", "piped-0123", "mine-0123",
+    ]  # fmt: skip
+    assert (missing.exit_code, "can't read the token in no-such-file" in missing.stderr) == (2, True)
+
+
 def test_a_refused_token_is_told_without_it(prod: IncidentServer) -> None:
     from tests.cli.incident_server import Answer
 
@@ -221,6 +235,6 @@ def test_send_and_stats_use_the_context_too(prod: IncidentServer) -> None:
     Path("var").mkdir()
 
     assert run("send", "alertname=X").exit_code == 0
-    assert run("stats").output.splitlines()[0] == "incidents open  1"
+    assert run("stats").output.splitlines()[0].split() == ["open", "1"]
     assert {each.headers["authorization"] for each in prod.asked} == {f"Bearer {SECRET}"}
     assert prod.posted[0].headers["idempotency-key"]

@@ -17,7 +17,7 @@ ONE, TWO, THREE = identity(1), identity(2), identity(3)
 #: Words of the command line, and the request that they make.
 ONE_EACH: list[tuple[list[str], str, dict[str, Any]]] = [
     (["ack", ONE], "acknowledge", {}),
-    (["ack", ONE, "--for", "2h", "-r", "mine"], "acknowledge", {"for": "2h", "reason": "mine"}),
+    (["ack", ONE, "--for", "2h", "-r", "mine"], "acknowledge", {"for": "7200s", "reason": "mine"}),
     (["ack", ONE, "--until", "2099-01-31T12:00:00Z"], "acknowledge", {"until": "2099-01-31T12:00:00Z"}),
     (["unack", ONE, "-r", "off"], "unacknowledge", {"reason": "off"}),
     (["assign", ONE, "--me", "--to", "bob", "--remove", "carol"], "assign", {"add": ["bob", "alice"], "remove": ["carol"]}),
@@ -26,14 +26,14 @@ ONE_EACH: list[tuple[list[str], str, dict[str, Any]]] = [
     (["label", ONE, "team=a=b", "env-", "-r", "x"], "label", {"set": {"team": "a=b"}, "remove": ["env"], "reason": "x"}),
     (["severity", ONE, "p0"], "reclassify", {"severity": "P0"}),
     (["severity", ONE, "--type", "data", "--impact", "all"], "reclassify", {"incident_type": "Data", "impact": "all"}),
-    (["severity", ONE, "--clear", "severity", "--clear", "type"], "reclassify", {"clear": ["severity", "type"]}),
+    (["severity", ONE, "--clear", "severity", "--clear", "type"], "reclassify", {"clear": ["severity", "incident_type"]}),
     (["link", ONE, TWO], "link", {"incident": TWO}),
     (["unlink", ONE, TWO], "unlink", {"incident": TWO}),
     (["merge", ONE, TWO, "-r", "same"], "merge", {"incident": TWO, "reason": "same"}),
     (["unmerge", ONE, TWO], "unmerge", {"incident": TWO}),
     (["split", ONE, "00ff", "00fe", "--title", "Other"], "split", {"alerts": ["00ff", "00fe"], "title": "Other"}),
     (["update", ONE, "-a", "customers", "-m", "soon", "--next", "30m"], "update",
-     {"audience": "customers", "text": "soon", "next_due_in": "30m"}),
+     {"audience": "customers", "text": "soon", "next_due_in": "1800s"}),
     (["resolve", ONE], "resolve", {"method": "Manual"}),
     (["resolve", ONE, "-c", "rollout", "-m", "back to 1.4", "--method", "automated"], "resolve",
      {"method": "Automated", "root_cause": "rollout", "notes": "back to 1.4"}),
@@ -194,6 +194,16 @@ def test_an_answer_that_is_none_of_ours_is_no_traceback(run: Run, incidents: Inc
     assert "answered 200: <html>" in result.stderr
 
 
+@pytest.mark.parametrize("body", [[], {}, {"items": 1}, "text"])
+def test_a_stranger_at_the_url_is_told(run: Run, incidents: IncidentServer, body: object) -> None:
+    incidents.next_answers = [Answer(200, body)]
+
+    result = run("incidents", "list")
+
+    assert result.exit_code == 1
+    assert "answers, but not as LLM-Incident-Manager does: is the URL right?" in result.stderr
+
+
 # Once, though asked twice
 
 
@@ -247,7 +257,7 @@ def test_several_are_one_request(run: Run, incidents: IncidentServer) -> None:
     assert result.stderr == "2 of 2 incidents acknowledged\n"
     (asked,) = incidents.posted
     assert asked.path == "/v1/incidents/bulk"
-    assert asked.body == {"verb": "acknowledge", "incidents": [ONE, TWO], "body": {"for": "1h"}}
+    assert asked.body == {"verb": "acknowledge", "incidents": [ONE, TWO], "body": {"for": "3600s"}}
 
 
 def test_what_is_refused_of_several_is_told_and_the_rest_is_done(run: Run, incidents: IncidentServer) -> None:

@@ -31,7 +31,7 @@ NAUGHTY = [
 
 
 def test_csv_has_names_whole_ids_and_raw_values(run: Run, incidents: IncidentServer) -> None:
-    incidents.hold(incident(1, title='a, "b"', assignees=["alice", "bob"]))
+    incidents.hold(incident(1, title='a, "b"', assignees=["alice", "bob"], acknowledged={"by": "carol"}))
 
     found = list(csv.DictReader(io.StringIO(run("incidents", "list", "-o", "csv").output)))
 
@@ -39,7 +39,7 @@ def test_csv_has_names_whole_ids_and_raw_values(run: Run, incidents: IncidentSer
         {
             "id": identity(1), "severity": "P1", "state": "Triaged", "created_at": "2026-01-31T12:00:00.000Z",
             "updated_at": "2026-01-31T12:01:00.000Z", "alerts_firing": "1", "alerts": "2", "type": "Performance",
-            "impact": "major", "assignees": "alice, bob", "service": "llm-api", "title": 'a, "b"',
+            "impact": "major", "assignees": "alice, bob", "acknowledged": "carol", "service": "llm-api", "title": 'a, "b"',
         }
     ]  # fmt: skip
 
@@ -139,3 +139,43 @@ def test_columns_stand_below_each_other_whatever_the_script() -> None:
 def test_formatting_that_scripts_need_stays() -> None:
     assert look.plain("می‌خواهم 👩‍💻") == "می‌خواهم 👩‍💻"
     assert look.plain("a\u200bb\u2066c") == "a\ufffdb\ufffdc"
+
+
+def test_show_says_who_works_on_it_what_is_due_and_what_belongs_together(
+    run: Run, incidents: IncidentServer
+) -> None:
+    incidents.hold(
+        incident(
+            1, assignees=["alice"], roles={"commander": "bob"}, merged_into=identity(2), split_from=identity(3),
+            acknowledged={"by": "carol", "at": "2026-01-31T12:00:00.000Z", "until": "2099-01-31T12:00:00.000Z"},
+            due={"acknowledge_due_at": None, "resolve_due_at": "2026-01-31T13:00:00.000Z"},
+            said={"severity": "P1", "incident_type": None, "impact": None},
+            judged={"severity": "P3", "incident_type": "Performance", "impact": "minor"},
+            parts=[{"incident": identity(4), "is_open": True, "severity": "P2", "pending": "merge"}],
+            updates=[{"at": "2026-01-31T12:00:00.000Z", "by": "dave", "audience": "customers", "text": "soon",
+                      "next_due_at": None}],
+            update_due_at="2099-01-31T12:00:00.000Z", related_incidents=[identity(5)],
+            resolution={"resolved_at": "2026-01-31T12:00:00.000Z", "resolved_by": "erin", "notes": "rolled back",
+                        "resolution_method": "Manual", "root_cause": "rollout"},
+        )
+    )  # fmt: skip
+
+    told = run("incidents", "show", identity(1)).output
+
+    for words in (
+        "P1  (a person's word; judged P3)", "by carol", "until 2099-01-31T12:00:00.000Z (in ", "commander bob",
+        "2026-01-31T13:00:00.000Z  (", "to customers, ", "by dave: soon", f"part of     {identity(2)}",
+        f"{identity(4)}  P2 open, merge pending", f"split from  {identity(3)}", f"linked      {identity(5)}",
+        "by erin (Manual)", "root cause  rollout", "notes       rolled back", "version     1",
+    ):  # fmt: skip
+        assert words in told
+
+
+def test_stats_are_told_in_lines(run: Run, incidents: IncidentServer) -> None:
+    result = run("stats", "service=llm-api", "--window", "7d")
+
+    assert incidents.asked[0].query == [("service", "llm-api"), ("window", "604800s")]
+    assert "by service             others 3\n" in result.output
+    assert "  time to acknowledge  p50 1m  p90 2m  p99 2m  (of 2)\n" in result.output
+    assert "  time to resolve      -\n" in result.output
+    assert "(99.0% repeats)" in result.output

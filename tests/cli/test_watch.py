@@ -69,17 +69,41 @@ def test_a_server_that_restarts_is_waited_for(run: Run, incidents: IncidentServe
 
 def test_a_reset_is_told_with_its_reason_and_the_stream_goes_on(run: Run, incidents: IncidentServer) -> None:
     incidents.events.put(
-        'id: r\nevent: reset\ndata: {"reason": "the cursor is older than what is kept"}\n\n: beat\n\n'
+        'id: r\nevent: reset\ndata: {"reason": "truncated", "detail": "the log begins later"}\n\n: beat\n\n'
     )
     incidents.tell("c1", 1, "one")
 
     result = run("incidents", "watch", "-n", "1")
 
     assert result.exit_code == 0
-    assert (
-        "reset: the cursor is older than what is kept; what it left out: llm-im incidents list"
-        in result.stderr
-    )
+    assert "something was missed (truncated: the log begins later); see how it is" in result.stderr
+
+
+def test_words_of_the_server_about_the_stream_move_the_cursor(run: Run, incidents: IncidentServer) -> None:
+    for cursor, name, body in (
+        ("r", "ready", {}),
+        ("h", "heartbeat", {"stalled": {}}),
+        ("s", "heartbeat", {"stalled": {"shard/0001": "away"}}),
+        ("d", "dropped", {"reason": "slow", "detail": "nothing was read for 15 s"}),
+    ):
+        incidents.events.put(f"event: {name}\nid: {cursor}\ndata: {json.dumps(body)}\n\n")
+    incidents.events.put(HANG_UP)
+    incidents.tell("c1", 1, "one")
+
+    result = run("incidents", "watch", "-n", "1", "--kind", "CommentAdded")
+
+    assert result.stderr.splitlines()[:2] == [
+        "llm-im: not followed now: shard/0001 (away)",
+        "llm-im: the server let go (slow: nothing was read for 15 s)",
+    ]
+    assert len(result.stderr.splitlines()) == 3
+    assert incidents.asked[-1].headers["last-event-id"] == "d"
+    assert incidents.asked[-1].query == [("kind", "CommentAdded")]
+
+
+def test_what_the_stream_cannot_be_asked_is_refused(run: Run, incidents: IncidentServer) -> None:
+    assert run("incidents", "watch", "assignee=alice").exit_code == 2
+    assert not incidents.asked
 
 
 def test_only_the_incidents_that_were_named(run: Run, incidents: IncidentServer) -> None:

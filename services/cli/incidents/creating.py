@@ -10,7 +10,7 @@ import typer
 from services.cli import filters, ids, output
 from services.cli.doing import Reason, body, say
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 from services.cli.words import Message, MessageFile, text_of
 
 
@@ -39,6 +39,7 @@ def create(
     reason: Reason = None,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Open an incident by hand. It has no alerts, and only a person resolves it. -m or -F describe it.
@@ -62,7 +63,7 @@ def create(
         assignees=to,
         reason=reason,
     )
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     reply = client.post_json(ids.PATH, given)
     made = reply.json()
     if reply.status != http.client.CREATED or not isinstance(made, dict):

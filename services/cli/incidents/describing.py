@@ -10,11 +10,11 @@ import typer
 from services.cli import filters
 from services.cli.doing import Deed, DryRun, IfVersion, Manner, Reason, Where, Yes, body, do
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, InContext, Url
+from services.cli.where import AsJson, InContext, TokenFile, Url
 
 _SEVERITY = re.compile(r"[pP]\d")
-#: What a person's word can be taken back for (models/verbs.py, CLEARABLE).
-_CLEARABLE = ("severity", "type", "impact")
+#: What a person's word can be taken back for, and how the server calls it.
+_CLEARABLE = {"severity": "severity", "type": "incident_type", "impact": "impact"}
 
 
 def label(
@@ -33,6 +33,7 @@ def label(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Set labels of the incident, NAME=VALUE, and remove others, NAME-. Its alerts keep theirs.
@@ -49,7 +50,7 @@ def label(
     if "" in labels:
         raise Failure(f"a label has no name: ={labels['']}", ExitCode.USAGE)
     deed = Deed("label", "labelled", body(set=labels, remove=remove, reason=reason))
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def severity(
@@ -80,6 +81,7 @@ def severity(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say its severity, type or impact. A person's word wins over every classifier's until it is cleared.
@@ -101,9 +103,9 @@ def severity(
         severity=filters.value_of("severity", said[0]) if said else None,
         incident_type=filters.value_of("type", kind) if kind is not None else None,
         impact=impact,
-        clear=clear,
+        clear=[_CLEARABLE[name] for name in clear or ()],
     )
     if not given:
         raise Failure("what is it? give P0 to P4, --type, --impact or --clear", ExitCode.USAGE)
     deed = Deed("reclassify", "reclassified", {**given, **body(reason=reason)}, asks=True)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))

@@ -9,7 +9,7 @@ import typer
 
 from services.cli.doing import Deed, DryRun, IfVersion, Manner, Reason, Where, Yes, body, do
 from services.cli.ids import ManyIds
-from services.cli.where import AsJson, InContext, Url
+from services.cli.where import AsJson, InContext, TokenFile, Url
 from services.cli.words import Message, MessageFile, text_of
 
 
@@ -35,6 +35,7 @@ def resolve(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """It is over: how (--method), why it was (--cause), and what is good to know (-m, -F).
@@ -45,7 +46,7 @@ def resolve(
     """
     given = body(method=method.value, root_cause=cause, notes=text_of(message, file))
     deed = Deed("resolve", "resolved", given, asks=True)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def close(
@@ -57,6 +58,7 @@ def close(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Nothing more is to be done about a resolved incident.
@@ -67,7 +69,7 @@ def close(
     """
     instead = "only a resolved one is closed: llm-im incidents resolve {id}"
     deed = Deed("close", "closed", body(reason=reason), instead=instead, asks=True)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def reopen(
@@ -79,6 +81,7 @@ def reopen(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """It is not over after all.
@@ -87,4 +90,4 @@ def reopen(
     """
     instead = "if another one of its group is open, work there: llm-im incidents list --open"
     deed = Deed("reopen", "reopened", body(reason=reason), instead=instead, asks=True)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))

@@ -11,7 +11,7 @@ from services.cli import moments
 from services.cli.doing import Deed, DryRun, IfVersion, Manner, Reason, Where, Yes, body, do
 from services.cli.exits import ExitCode, Failure
 from services.cli.ids import ManyIds
-from services.cli.where import AsJson, InContext, Url
+from services.cli.where import AsJson, InContext, TokenFile, Url
 from services.cli.words import Message, MessageFile, text_wanted
 
 _ENDED = "it is over; if it is not: llm-im incidents reopen {id}"
@@ -33,6 +33,7 @@ def ack(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Acknowledge: you look after it. Without --for or --until, until it ends.
@@ -43,17 +44,15 @@ def ack(
     """
     if span is not None and until is not None:
         raise Failure("--for and --until both say how long: give one", ExitCode.USAGE)
-    if span is not None:
-        moments.span_s(span, "--for")
     given = body(
         **{
-            "for": span,
+            "for": None if span is None else moments.span(span, "--for"),
             "until": None if until is None else moments.future(until, "--until"),
             "reason": reason,
         }
     )
     deed = Deed("acknowledge", "acknowledged", given, instead=_ENDED)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def unack(
@@ -65,6 +64,7 @@ def unack(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Take an acknowledgement back: nobody looks after it.
@@ -72,7 +72,7 @@ def unack(
     llm-im incidents unack 4e5f60718293 --reason "handed over to the day shift"
     """
     deed = Deed("unacknowledge", "unacknowledged", body(reason=reason), instead=_ENDED)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def assign(
@@ -103,6 +103,7 @@ def assign(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say who works on it, and in which role.
@@ -124,7 +125,7 @@ def assign(
     if not given:
         raise Failure("whom? give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE)
     deed = Deed("assign", "assigned", {**given, **body(reason=reason)}, instead=_ENDED)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def comment(
@@ -137,6 +138,7 @@ def comment(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write something into its timeline. Without -m or -F, your editor opens (VISUAL, EDITOR).
@@ -146,7 +148,7 @@ def comment(
     kubectl get pods | llm-im incidents comment 4e5f60718293 -F -
     """
     deed = Deed("comment", "commented", {"text": text_wanted(message, file, "The comment")})
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
 def update(
@@ -171,6 +173,7 @@ def update(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Word to those who wait, and when they hear again.
@@ -179,9 +182,8 @@ def update(
     """
     given = {"audience": audience, "text": text_wanted(message, file, "The update")}
     if upcoming is not None and moments.is_span(upcoming):
-        moments.span_s(upcoming, "--next")
-        given["next_due_in"] = upcoming
+        given["next_due_in"] = moments.span(upcoming, "--next")
     elif upcoming is not None:
         given["next_due_at"] = moments.future(upcoming, "--next")
     deed = Deed("update", "updated", given)
-    do(deed, ids, Manner(url, context, as_json, dry_run, yes, if_version, where))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))

@@ -11,7 +11,7 @@ from services.cli import ids, output
 from services.cli.doing import Deed, DryRun, IfVersion, Manner, Reason, Yes, body, call, do_each, say
 from services.cli.exits import ExitCode, Failure
 from services.cli.ids import ManyIds, OneId
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 _SEE = "see what it is a part of: llm-im incidents show {id}"
 
@@ -24,6 +24,7 @@ def link(
     dry_run: DryRun = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say that incidents have to do with each other; each keeps its own life.
@@ -31,7 +32,7 @@ def link(
     llm-im incidents link 4e5f60718293 7a2b8c3d4e5f
     """
     deed = Deed("link", "linked", body(reason=reason))
-    _join(deed, incident, others, Manner(url, context, as_json, dry_run, if_version=if_version))
+    _join(deed, incident, others, Manner(url, context, token_file, as_json, dry_run, if_version=if_version))
 
 
 def unlink(
@@ -42,6 +43,7 @@ def unlink(
     dry_run: DryRun = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Take links back.
@@ -49,7 +51,7 @@ def unlink(
     llm-im incidents unlink 4e5f60718293 7a2b8c3d4e5f
     """
     deed = Deed("unlink", "unlinked", body(reason=reason))
-    _join(deed, incident, others, Manner(url, context, as_json, dry_run, if_version=if_version))
+    _join(deed, incident, others, Manner(url, context, token_file, as_json, dry_run, if_version=if_version))
 
 
 def merge(
@@ -61,6 +63,7 @@ def merge(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the others parts of the first: one incident to handle, which shows the alerts of all.
@@ -68,7 +71,7 @@ def merge(
     llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
     deed = Deed("merge", "merged with", body(reason=reason), instead=_SEE, asks=True)
-    _join(deed, incident, parts, Manner(url, context, as_json, dry_run, yes, if_version))
+    _join(deed, incident, parts, Manner(url, context, token_file, as_json, dry_run, yes, if_version))
 
 
 def unmerge(
@@ -80,6 +83,7 @@ def unmerge(
     yes: Yes = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make parts incidents of their own again.
@@ -87,7 +91,7 @@ def unmerge(
     llm-im incidents unmerge 4e5f60718293 7a2b8c3d4e5f
     """
     deed = Deed("unmerge", "unmerged from", body(reason=reason), instead=_SEE, asks=True)
-    _join(deed, incident, parts, Manner(url, context, as_json, dry_run, yes, if_version))
+    _join(deed, incident, parts, Manner(url, context, token_file, as_json, dry_run, yes, if_version))
 
 
 def split(
@@ -108,13 +112,14 @@ def split(
     dry_run: DryRun = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Move some of its alerts to an incident of their own, and say that one's id.
 
     llm-im incidents split 4e5f60718293 2327b1eec6158b0d --title "Only the batch queue"
     """
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     target = ids.find_one(client, incident)
     moved = ids.with_stdin(alerts or ())
     if not moved:
@@ -122,7 +127,7 @@ def split(
     instead = f"see its alerts: llm-im incidents alerts {target}"
     deed = Deed("split", "split", body(alerts=moved, title=title, reason=reason), instead=instead)
     if dry_run:
-        do_each(client, deed, [(target, deed.body)], Manner(url, context, as_json, dry_run))
+        do_each(client, deed, [(target, deed.body)], Manner(url, context, token_file, as_json, dry_run))
         return
     made = call(client, deed, target, deed.body, if_version).json()
     if as_json:
@@ -133,7 +138,7 @@ def split(
 
 def _join(deed: Deed, incident: str, others: Sequence[str] | None, manner: Manner) -> None:
     """The verb once for each other one; always to the first."""
-    client = client_of(manner.url, manner.context)
+    client = client_of(manner.url, manner.context, manner.token_file)
     target = ids.find_one(client, incident)
     named = ids.find(client, others or ())
     if not named:

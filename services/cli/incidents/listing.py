@@ -12,10 +12,15 @@ from services.cli import filters, ids, look, moments, output
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
 from services.cli.output import Column, Form, Output, Row
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Seconds between two looks with --watch.
 INTERVAL_S = 2.0
+
+
+def _acknowledged_by(row: Row) -> str:
+    return str(row["acknowledged"]["by"]) if row["acknowledged"] else ""
+
 
 COLUMNS = (
     Column("id", lambda row: look.short_id(look.plain(row["id"])), lambda row: row["id"]),
@@ -37,6 +42,13 @@ COLUMNS = (
         "assignees",
         lambda row: look.plain(", ".join(row["assignees"])) or "-",
         lambda row: ", ".join(row["assignees"]),
+        wide=True,
+        gives_way=True,
+    ),
+    Column(
+        "acknowledged",
+        lambda row: look.plain(_acknowledged_by(row)) or "-",
+        _acknowledged_by,
         wide=True,
         gives_way=True,
     ),
@@ -80,12 +92,13 @@ def list_incidents(
         str | None, typer.Option(metavar="SPAN|TIME", help="Last changed before.", show_default=False)
     ] = None,
     merged: Annotated[
-        bool | None, typer.Option("--merged/--not-merged", help="Only parts of others, or none of them.")
-    ] = None,
+        bool, typer.Option("--merged", help="Parts of merged incidents too; else the whole stands for them.")
+    ] = False,
     sort: Annotated[
         str | None,
         typer.Option(
-            help="created_at, updated_at, severity; with - before it: downwards.", show_default=False
+            help="-created_at (newest first), created_at, -updated_at, updated_at, severity (worst first), -severity.",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[
@@ -96,6 +109,7 @@ def list_incidents(
     ] = False,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -127,10 +141,10 @@ def list_incidents(
         (name, moments.past(given, option)) for name, given, option in times if given is not None
     ]
     wanted.query += [] if text is None else [("text", text)]
-    wanted.query += [] if merged is None else [("merged", "true" if merged else "false")]
+    wanted.query += [("merged", "true")] if merged else []
     wanted.query += [] if sort is None else [("sort", sort)]
     form = output.form_of(form, as_json)
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     if watch:
         _watch(client, wanted, limit, form)
     found, more = _page(client, wanted, limit)

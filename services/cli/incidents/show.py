@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import alerts, doing, ids, look, output
-from services.cli.client import Client, Reply
+from services.cli import alerts, ids, look, output
+from services.cli.client import Client
 from services.cli.ids import OneId
+from services.cli.incidents import heading
 from services.cli.output import Column, Form, Output
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Alerts that `show` fetches; an incident may hold thousands, and a person reads the first few.
 ALERTS_SHOWN = 50
@@ -41,29 +42,28 @@ def show(
     incident: OneId,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one incident: its alerts, why each is there, and what happened.
 
     llm-im incidents show 4e5f60718293
     """
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     identity = ids.find_one(client, incident)
-    reply = _get(client, identity)
-    body = reply.json()
+    body = _get(client, identity)
     found = client.get_json(f"{ids.PATH}/{identity}/alerts", [("limit", str(ALERTS_SHOWN))])
     timeline = client.get_json(f"{ids.PATH}/{identity}/timeline")
     if as_json:
         whole = {
             "incident": body,
-            "version": doing.version_of(reply),
             "alerts": found["items"],
             "more_alerts": found["next"] is not None,
             "timeline": timeline["items"],
         }
         output.write_json(whole)
         return
-    _show_head(body, doing.version_of(reply))
+    heading.write(body)
     _show_alerts(body, found)
     _show_timeline(timeline)
 
@@ -75,6 +75,7 @@ def show_alerts(
     ] = ALERTS_SHOWN,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +83,7 @@ def show_alerts(
 
     llm-im incidents alerts 4e5f60718293 -o wide
     """
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     identity = ids.find_one(client, incident)
     found = list(ids.walk(client, [], limit + 1, f"{ids.PATH}/{identity}/alerts"))
     alerts.write(found[:limit], len(found) > limit, output.form_of(form, as_json))
@@ -92,6 +93,7 @@ def show_timeline(
     incident: OneId,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -99,7 +101,7 @@ def show_timeline(
 
     llm-im incidents timeline 4e5f60718293
     """
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     identity = ids.find_one(client, incident)
     found = client.get_json(f"{ids.PATH}/{identity}/timeline")
     match output.form_of(form, as_json):
@@ -116,47 +118,13 @@ def show_timeline(
         typer.echo(f"{found['dropped']:,} entries between are no longer kept", err=True)
 
 
-def _get(client: Client, identity: str) -> Reply:
+def _get(client: Client, identity: str) -> dict[str, Any]:
     reply = client.get(f"{ids.PATH}/{identity}")
-    if reply.status != http.client.OK or not isinstance(reply.json(), dict):
+    found = reply.json()
+    if reply.status != http.client.OK or not isinstance(found, dict):
         hint = "see which there are: llm-im incidents list" if reply.status == http.client.NOT_FOUND else ""
         raise client.failure(reply, hint)
-    return reply
-
-
-def _show_head(incident: dict[str, Any], version: int | None) -> None:
-    from rich.text import Text
-
-    out = look.console()
-    out.print(
-        Text.assemble(look.severity(incident["severity"]), " ", (look.plain(incident["title"]), "bold"))
-    )
-    by = f"  (by {look.plain(incident['classified_by'])}, confidence {incident['confidence']:.2f})"
-    lines = [
-        ("id", incident["id"]),
-        ("version", "" if version is None else version),
-        ("state", incident["state"]),
-        ("severity", incident["severity"] + (by if incident["classified_by"] else "  (not classified yet)")),
-        ("type", incident["incident_type"]),
-        ("impact", incident["impact"]),
-        ("service", incident["service"]),
-        ("group", look.pairs(incident["group_labels"])),
-        ("description", incident["description"]),
-        ("opened", f"{incident['created_at']}  ({look.since(incident['created_at'])} ago)"),
-        ("changed", f"{incident['updated_at']}  ({look.since(incident['updated_at'])} ago)"),
-        ("alerts", f"{incident['alerts_firing']} firing of {incident['alerts']}"),
-        ("reopened", f"{incident['reopened']} times" if incident["reopened"] else ""),
-        ("assignees", ", ".join(incident["assignees"])),
-    ]
-    if resolution := incident["resolution"]:
-        lines.append(
-            ("resolved", f"{resolution['resolved_at']} by {resolution['resolved_by']}: {resolution['notes']}")
-        )
-    if overflow := incident["overflow"]:
-        lines.append(("overflow", f"stands for {overflow['count']} groups: {', '.join(overflow['members'])}"))
-    for name, text in lines:
-        if text != "":
-            out.print(f"  {name:<12}{look.plain(text)}")
+    return found
 
 
 def _show_alerts(incident: dict[str, Any], alerts: dict[str, Any]) -> None:

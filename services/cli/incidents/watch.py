@@ -9,7 +9,7 @@ import typer
 
 from services.cli import filters, ids, look, output, sse
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, InContext, Url, client_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/stream/incidents"
 
@@ -20,6 +20,13 @@ def watch(
         typer.Argument(
             metavar="ID|MATCHER",
             help="Only these incidents; or matchers as for `incidents list`. All when none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this kind of happening, as in the timeline: Resolved, CommentAdded; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -37,6 +44,7 @@ def watch(
     ] = 0,
     url: Url = None,
     context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what happens to incidents as it happens, until Ctrl-C. A lost connection is made again, without a gap.
@@ -45,16 +53,17 @@ def watch(
 
     llm-im incidents watch 4e5f60718293 --json
     """
-    client = client_of(url, context)
+    client = client_of(url, context, token_file)
     query = filters.read([word for word in words or () if filters.is_matcher(word)]).query
+    if any(name == "assignee" for name, _ in query):
+        raise Failure("the stream can't be asked for an assignee", ExitCode.USAGE)
+    query += [("kind", each) for each in kind or ()]
     only = set(ids.find(client, [word for word in words or () if not filters.is_matcher(word)]))
     told = 0
     for event in sse.follow(client, PATH, query, after, _note):
         body = _body(event)
         if event.name != "incident":
-            _note(
-                f"{event.name}: {body.get('reason') or event.data}; what it left out: llm-im incidents list"
-            )
+            _word(event.name, body)
             continue
         if only and body["incident"]["id"] not in only:
             continue
@@ -93,6 +102,20 @@ def _show(body: dict[str, Any]) -> None:
         f"[{look.plain(incident['service'])}: {look.plain(incident['title'])}]",
         soft_wrap=True,
     )
+
+
+def _word(name: str, body: dict[str, Any]) -> None:
+    """What the server says about the stream itself. That it is there, or still there, is no news."""
+    why = ": ".join(str(body[key]) for key in ("reason", "detail") if body.get(key))
+    match name:
+        case "reset":
+            _note(f"something was missed ({why}); see how it is: llm-im incidents list")
+        case "dropped":
+            _note(f"the server let go ({why})")
+        case "heartbeat" if body.get("stalled"):
+            _note(
+                "not followed now: " + ", ".join(f"{each} ({said})" for each, said in body["stalled"].items())
+            )
 
 
 def _note(text: str) -> None:
