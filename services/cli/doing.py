@@ -27,6 +27,13 @@ WHERE_MAX = 10_000
 #: Of what a question is about, so many are shown.
 _SHOWN = 10
 
+#: What the server says is in the way, and the command that deals with it. tests/cli/test_real.py asks a real one.
+_INSTEAD = (
+    ("resolve it first", "llm-im incidents resolve"),
+    ("reopen it first", "llm-im incidents reopen"),
+    ("alerts still fire", "llm-im incidents alerts"),
+)
+
 Where = Annotated[
     list[str] | None,
     typer.Option(
@@ -55,15 +62,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What is done. `done` is the word for it afterwards; `instead` what to do when its state forbids it.
-
-    With `asks` it is asked about before it is done to several.
-    """
+    """What is done. `done` is the word for it afterwards. With `asks` it is asked about before it is done to several."""
 
     verb: str
     done: str
     body: dict[str, Any]
-    instead: str = "see how it is: llm-im incidents show {id}"
     asks: bool = False
 
 
@@ -122,12 +125,20 @@ def call(
     if reply.status in (http.client.OK, http.client.CREATED) and isinstance(reply.json(), dict):
         return reply
     if reply.status == http.client.CONFLICT:
-        raise client.failure(reply, deed.instead.format(id=identity))
+        raise client.failure(reply, instead_of(reply.problem, identity))
     if reply.status == http.client.PRECONDITION_FAILED:
         raise client.failure(reply, changed_by(client, identity))
     if reply.status == http.client.NOT_FOUND:
         raise client.failure(reply, "see which there are: llm-im incidents list")
     raise client.failure(reply)
+
+
+def instead_of(detail: str, identity: str) -> str:
+    """The command that does what the server says about a conflict, else the one that shows why."""
+    for words, command in _INSTEAD:
+        if words in detail:
+            return f"try: {command} {identity}"
+    return f"see how it is: llm-im incidents show {identity}"
 
 
 def changed_by(client: Client, identity: str) -> str:
@@ -310,5 +321,5 @@ def _say_item(deed: Deed, item: dict[str, Any]) -> None:
         return
     instead = ""
     if item["status"] == http.client.CONFLICT:
-        instead = "; " + deed.instead.format(id=identity)
+        instead = f"; {instead_of(str(item.get('detail')), identity)}"
     typer.echo(f"{identity}: {look.plain(item.get('detail') or item['status'])}{instead}", err=True)

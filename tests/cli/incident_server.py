@@ -199,7 +199,10 @@ class IncidentServer:
                 412, {"title": "Stale", "status": 412, "detail": "it was changed meanwhile: read it again"}
             )
         if verb == "close" and held["state"] != "Resolved":
-            return Answer(409, {"title": "Conflict", "status": 409, "detail": f"it is {held['state']}"})
+            return Answer(
+                409,
+                {"title": "Conflict", "status": 409, "detail": f"it is {held['state']}: resolve it first"},
+            )
         if verb == "split":
             made = incident(800 + len(self.incidents), title=asked.body.get("title", held["title"]))
             self.hold(made)

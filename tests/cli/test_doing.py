@@ -143,9 +143,7 @@ def test_a_conflict_says_what_to_do_instead(run: Run) -> None:
     result = run("incidents", "close", ONE)
 
     assert result.exit_code == 6
-    assert (
-        f"409: it is Triaged; only a resolved one is closed: llm-im incidents resolve {ONE}" in result.stderr
-    )
+    assert f"409: it is Triaged: resolve it first; try: llm-im incidents resolve {ONE}" in result.stderr
 
 
 def test_a_change_by_somebody_else_is_told_with_their_name(run: Run, incidents: IncidentServer) -> None:
@@ -267,7 +265,7 @@ def test_what_is_refused_of_several_is_told_and_the_rest_is_done(run: Run, incid
 
     assert result.exit_code == 1
     assert result.stdout == f"{TWO}  closed\n"
-    assert f"{ONE}: it is Triaged; only a resolved one is closed" in result.stderr
+    assert f"{ONE}: it is Triaged: resolve it first; try: llm-im incidents resolve {ONE}" in result.stderr
     assert "1 of 2 incidents closed, 1 refused" in result.stderr
 
 

@@ -67,8 +67,7 @@ def close(
 
     llm-im incidents close --where state=Resolved --where service=llm-api --dry-run
     """
-    instead = "only a resolved one is closed: llm-im incidents resolve {id}"
-    deed = Deed("close", "closed", body(reason=reason), instead=instead, asks=True)
+    deed = Deed("close", "closed", body(reason=reason), asks=True)
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
@@ -88,6 +87,5 @@ def reopen(
 
     llm-im incidents reopen 7a2b8c3d4e5f --reason "errors are back"
     """
-    instead = "if another one of its group is open, work there: llm-im incidents list --open"
-    deed = Deed("reopen", "reopened", body(reason=reason), instead=instead, asks=True)
+    deed = Deed("reopen", "reopened", body(reason=reason), asks=True)
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))

@@ -14,8 +14,6 @@ from services.cli.ids import ManyIds
 from services.cli.where import AsJson, InContext, TokenFile, Url
 from services.cli.words import Message, MessageFile, text_wanted
 
-_ENDED = "it is over; if it is not: llm-im incidents reopen {id}"
-
 
 def ack(
     ids: ManyIds = None,
@@ -51,7 +49,7 @@ def ack(
             "reason": reason,
         }
     )
-    deed = Deed("acknowledge", "acknowledged", given, instead=_ENDED)
+    deed = Deed("acknowledge", "acknowledged", given)
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
@@ -71,7 +69,7 @@ def unack(
 
     llm-im incidents unack 4e5f60718293 --reason "handed over to the day shift"
     """
-    deed = Deed("unacknowledge", "unacknowledged", body(reason=reason), instead=_ENDED)
+    deed = Deed("unacknowledge", "unacknowledged", body(reason=reason))
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 
@@ -124,7 +122,7 @@ def assign(
     given = body(add=people, remove=remove, roles=roles)
     if not given:
         raise Failure("whom? give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE)
-    deed = Deed("assign", "assigned", {**given, **body(reason=reason)}, instead=_ENDED)
+    deed = Deed("assign", "assigned", {**given, **body(reason=reason)})
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
 

@@ -13,8 +13,6 @@ from services.cli.exits import ExitCode, Failure
 from services.cli.ids import ManyIds, OneId
 from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
-_SEE = "see what it is a part of: llm-im incidents show {id}"
-
 
 def link(
     incident: OneId,
@@ -70,7 +68,7 @@ def merge(
 
     llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
-    deed = Deed("merge", "merged with", body(reason=reason), instead=_SEE, asks=True)
+    deed = Deed("merge", "merged with", body(reason=reason), asks=True)
     _join(deed, incident, parts, Manner(url, context, token_file, as_json, dry_run, yes, if_version))
 
 
@@ -90,7 +88,7 @@ def unmerge(
 
     llm-im incidents unmerge 4e5f60718293 7a2b8c3d4e5f
     """
-    deed = Deed("unmerge", "unmerged from", body(reason=reason), instead=_SEE, asks=True)
+    deed = Deed("unmerge", "unmerged from", body(reason=reason), asks=True)
     _join(deed, incident, parts, Manner(url, context, token_file, as_json, dry_run, yes, if_version))
 
 
@@ -124,8 +122,7 @@ def split(
     moved = ids.with_stdin(alerts or ())
     if not moved:
         raise Failure(f"which alerts? see them: llm-im incidents alerts {target}", ExitCode.USAGE)
-    instead = f"see its alerts: llm-im incidents alerts {target}"
-    deed = Deed("split", "split", body(alerts=moved, title=title, reason=reason), instead=instead)
+    deed = Deed("split", "split", body(alerts=moved, title=title, reason=reason))
     if dry_run:
         do_each(client, deed, [(target, deed.body)], Manner(url, context, token_file, as_json, dry_run))
         return
