@@ -124,7 +124,7 @@ class Client:
         OSError while it is read once `silence_s` have passed without a byte."""
         connection = self._connection(silence_s)
         try:
-            with self._told():
+            with self._told(silence_s):
                 connection.request("GET", self._prefix + _target(path, query), None, self._headers(headers))
                 response = connection.getresponse()
             yield response
@@ -175,7 +175,7 @@ class Client:
     ) -> Reply:
         connection = self._connection(self._timeout_s)
         try:
-            with self._told():
+            with self._told(self._timeout_s):
                 connection.request(method, self._prefix + target, body, self._headers(headers or {}))
                 answer = connection.getresponse()
                 return Reply(
@@ -185,13 +185,13 @@ class Client:
             connection.close()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, timeout_s: float) -> Iterator[None]:
         """What can go wrong on the way, as Failures that say what to do."""
         try:
             yield
         except TimeoutError as error:
             raise Failure(
-                f"{self.url} did not answer within {self._timeout_s:g} s; ask how it is: llm-im status",
+                f"{self.url} did not answer within {timeout_s:g} s; ask how it is: llm-im status",
                 ExitCode.DEGRADED,
             ) from error
         except ConnectionRefusedError as error:

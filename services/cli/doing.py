@@ -62,12 +62,20 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What is done. `done` is the word for it afterwards. With `asks` it is asked about before it is done to several."""
+    """What is done. `done` is the word for it afterwards, `joint` the one before the other incident where there is one.
+
+    With `asks` it is asked about before it is done to several.
+    """
 
     verb: str
     done: str
     body: dict[str, Any]
+    joint: str = ""
     asks: bool = False
+
+    def done_with(self, its: dict[str, Any]) -> str:
+        """What is said to be done by this body."""
+        return f"{self.done} {self.joint} {its['incident']}" if self.joint else self.done
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +195,9 @@ def _meant(client: Client, words: Sequence[str] | None, manner: Manner) -> tuple
         )
     if not rows:
         hint = wanted.hint()
-        raise Failure("no incidents like that; nothing was changed" + (f" ({hint})" if hint else ""))
+        raise Failure(
+            "no incidents like that; nothing was changed" + (f" ({hint})" if hint else ""), ExitCode.NOT_FOUND
+        )
     return [str(row["id"]) for row in rows], rows
 
 
@@ -208,8 +218,7 @@ def _say_what_would_be(
         output.write_json({"dry_run": True, "items": would})
         return
     for row, (_, its) in zip(known, acts):
-        other = f" {its['incident']}" if "incident" in its else ""
-        say(row, f"would be {deed.done}{other}:")
+        say(row, f"would be {deed.done_with(its)}:")
     typer.echo(f"nothing was changed: {len(acts):,} would be {deed.done}", err=True)
 
 
@@ -231,7 +240,8 @@ def _ask_first(
     if len(acts) > _SHOWN:
         typer.echo(f"and {len(acts) - _SHOWN:,} more")
     number = "this incident" if len(acts) == 1 else f"these {len(acts):,} incidents"
-    typer.echo(f"{deed.verb.capitalize()} {number}? [y/N] ", nl=False, err=True)
+    with open(terminal, "w", encoding="utf-8") as person:
+        person.write(f"{deed.verb.capitalize()} {number}? [y/N] ")
     with open(terminal, encoding="utf-8", errors="replace") as person:
         answer = person.readline()
     if answer.strip().lower() not in ("y", "yes"):
@@ -254,7 +264,7 @@ def _do_one(client: Client, deed: Deed, identity: str, its: dict[str, Any], mann
     if manner.as_json:
         output.write_json(incident)
     else:
-        say(incident, deed.done)
+        say(incident, deed.done_with(its))
 
 
 def _do_many(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]], manner: Manner) -> None:
@@ -317,9 +327,10 @@ def _one_by_one(
 def _say_item(deed: Deed, item: dict[str, Any]) -> None:
     identity = look.plain(item["incident"])
     if item["status"] < http.client.BAD_REQUEST:
-        typer.echo(f"{look.short_id(identity)}  {deed.done}")
+        typer.echo(f"{look.short_id(identity)}  {deed.done_with({'incident': item.get('other')})}")
         return
     instead = ""
     if item["status"] == http.client.CONFLICT:
         instead = f"; {instead_of(str(item.get('detail')), identity)}"
-    typer.echo(f"{identity}: {look.plain(item.get('detail') or item['status'])}{instead}", err=True)
+    other = f" and {item['other']}" if "other" in item else ""
+    typer.echo(f"{identity}{other}: {look.plain(item.get('detail') or item['status'])}{instead}", err=True)

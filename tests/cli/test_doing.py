@@ -308,6 +308,7 @@ def test_merge_of_several_is_one_request_each_at_the_target(run: Run, incidents:
     result = run("incidents", "merge", ONE, TWO, THREE)
 
     assert result.exit_code == 0
+    assert result.stdout == f"{ONE}  merged with {TWO}\n{ONE}  merged with {THREE}\n"
     assert [(each.path, each.body["incident"]) for each in incidents.posted] == [
         (f"/v1/incidents/{ONE}/merge", TWO),
         (f"/v1/incidents/{ONE}/merge", THREE),
@@ -363,7 +364,7 @@ def test_where_needs_a_yes_where_nobody_can_be_asked(run: Run, incidents: Incide
 def test_where_that_means_nothing_is_a_failure(run: Run, incidents: IncidentServer) -> None:
     result = run("incidents", "ack", "--where", "severity=P4", "--yes")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "no incidents like that; nothing was changed" in result.stderr
 
 

@@ -29,7 +29,7 @@ def link(
 
     llm-im incidents link 4e5f60718293 7a2b8c3d4e5f
     """
-    deed = Deed("link", "linked", body(reason=reason))
+    deed = Deed("link", "linked", body(reason=reason), joint="with")
     _join(deed, incident, others, Manner(url, context, token_file, as_json, dry_run, if_version=if_version))
 
 
@@ -48,7 +48,7 @@ def unlink(
 
     llm-im incidents unlink 4e5f60718293 7a2b8c3d4e5f
     """
-    deed = Deed("unlink", "unlinked", body(reason=reason))
+    deed = Deed("unlink", "unlinked", body(reason=reason), joint="from")
     _join(deed, incident, others, Manner(url, context, token_file, as_json, dry_run, if_version=if_version))
 
 
@@ -68,7 +68,7 @@ def merge(
 
     llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
-    deed = Deed("merge", "merged with", body(reason=reason), asks=True)
+    deed = Deed("merge", "merged", body(reason=reason), joint="with", asks=True)
     _join(deed, incident, parts, Manner(url, context, token_file, as_json, dry_run, yes, if_version))
 
 
@@ -88,7 +88,7 @@ def unmerge(
 
     llm-im incidents unmerge 4e5f60718293 7a2b8c3d4e5f
     """
-    deed = Deed("unmerge", "unmerged from", body(reason=reason), asks=True)
+    deed = Deed("unmerge", "separated", body(reason=reason), joint="from", asks=True)
     _join(deed, incident, parts, Manner(url, context, token_file, as_json, dry_run, yes, if_version))
 
 
