@@ -310,7 +310,8 @@ def _bulk(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]]
 def _one_by_one(
     client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]]
 ) -> Iterator[dict[str, Any]]:
-    """Each as a request of its own. A refusal of one is an item; what would refuse them all ends it."""
+    """Each as a request of its own, with the other incident that it is about. A refusal of one is an item; what would
+    refuse them all ends it."""
     for identity, its in acts:
         reply = client.post_json(f"{ids.PATH}/{identity}/{deed.verb}", its)
         if code_of(reply.status) in (ExitCode.FORBIDDEN, ExitCode.DEGRADED):
@@ -318,9 +319,9 @@ def _one_by_one(
         refused = reply.status >= http.client.BAD_REQUEST
         yield {
             "incident": identity,
+            "other": its["incident"],
             "status": reply.status,
             "detail": reply.problem if refused else "",
-            **its,
         }
 
 
