@@ -85,9 +85,6 @@ class Client:
             raise Failure(
                 f"{url!r} is no URL to call; expected something like http://127.0.0.1:8080", ExitCode.USAGE
             )
-        if not (token.isascii() and token.isprintable()):
-            # http.client would refuse it too, and show it.
-            raise Failure("the token holds other than printable ASCII: it is none", ExitCode.USAGE)
         self.url = url.rstrip("/")
         self._scheme, self._host, self._port = parts.scheme, parts.hostname, port
         self._prefix = parts.path.rstrip("/")
@@ -134,11 +131,8 @@ class Client:
     def failure(self, reply: Reply, hint: str = "") -> Failure:
         """The refusal in `reply`, and what to do about it."""
         if not hint and reply.status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
-            hint = (
-                "give another token: LLM_IM_TOKEN, or llm-im context add"
-                if self._token
-                else "give a token: LLM_IM_TOKEN, or llm-im context add"
-            )
+            which = "another" if self._token else "a"
+            hint = f"give {which} token: --token-file, LLM_IM_TOKEN_FILE, LLM_IM_TOKEN, or llm-im context add"
         words = f"{self.url} answered {reply.status}: {reply.problem}"
         return Failure(words + (f"; {hint}" if hint else ""), code_of(reply.status))
 
