@@ -7,7 +7,6 @@ What is shown, asked about and then done is one list of ids: an incident that co
 from __future__ import annotations
 
 import http.client
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +14,16 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import filters, ids, look, output
+from services.cli import asking, filters, ids, look, output
 from services.cli.client import Client, Reply
 from services.cli.exits import ExitCode, Failure, code_of
+from services.cli.refusals import changed_by, instead_of
 from services.cli.where import client_of
 
 #: Incidents in one bulk request: each is a verb of its own, answered well within the time a call may take.
 BULK_MAX = 100
 #: Incidents that one --where may mean; past it a narrower one is asked for.
 WHERE_MAX = 10_000
-#: Of what a question is about, so many are shown.
-_SHOWN = 10
-
-#: What the server says is in the way, and the command that deals with it. tests/cli/test_real.py asks a real one.
-_INSTEAD = (
-    ("resolve it first", "llm-im incidents resolve"),
-    ("reopen it first", "llm-im incidents reopen"),
-    ("alerts still fire", "llm-im incidents alerts"),
-)
 
 Where = Annotated[
     list[str] | None,
@@ -117,7 +108,8 @@ def do_each(
     if manner.dry_run:
         _say_what_would_be(client, deed, acts, manner, rows)
         raise typer.Exit
-    _ask_first(client, deed, [identity for identity, _ in acts], manner, rows)
+    if not manner.yes and (manner.where or (deed.asks and len(acts) > 1)):
+        _ask_first(client, deed, [identity for identity, _ in acts], manner, rows)
     if len(acts) == 1:
         _do_one(client, deed, *acts[0], manner)
     else:
@@ -139,27 +131,6 @@ def call(
     if reply.status == http.client.NOT_FOUND:
         raise client.failure(reply, "see which there are: llm-im incidents list")
     raise client.failure(reply)
-
-
-def instead_of(detail: str, identity: str) -> str:
-    """The command that does what the server says about a conflict, else the one that shows why."""
-    for words, command in _INSTEAD:
-        if words in detail:
-            return f"try: {command} {identity}"
-    return f"see how it is: llm-im incidents show {identity}"
-
-
-def changed_by(client: Client, identity: str) -> str:
-    """Who changed an incident last, and how to go on."""
-    advice = f"look before you repeat it: llm-im incidents show {identity}"
-    try:
-        version = client.get_json(f"{ids.PATH}/{identity}")["version"]
-        entries = client.get_json(f"{ids.PATH}/{identity}/timeline")["items"]
-        last = entries[-1]
-        who = f"{look.plain(last['actor'])}, {look.since(last['timestamp'])} ago: {look.plain(last['description'])}"
-    except (Failure, LookupError, TypeError):
-        return f"somebody changed it meanwhile; {advice}"
-    return f"somebody changed it meanwhile (now version {version}), last {who}; {advice}"
 
 
 def say(incident: output.Row, done: str) -> None:
@@ -212,11 +183,11 @@ def _say_what_would_be(
     manner: Manner,
     rows: Sequence[output.Row],
 ) -> None:
-    known = _rows(client, [identity for identity, _ in acts], rows, len(acts))
     if manner.as_json:
         would = [{"incident": identity, "verb": deed.verb, "body": its} for identity, its in acts]
         output.write_json({"dry_run": True, "items": would})
         return
+    known = _rows(client, [identity for identity, _ in acts], rows, len(acts))
     for row, (_, its) in zip(known, acts):
         say(row, f"would be {deed.done_with(its)}:")
     typer.echo(f"nothing was changed: {len(acts):,} would be {deed.done}", err=True)
@@ -225,38 +196,15 @@ def _say_what_would_be(
 def _ask_first(
     client: Client, deed: Deed, acts: Sequence[str], manner: Manner, rows: Sequence[output.Row]
 ) -> None:
-    """Ask before something is done to several. Raises Failure when the answer is no."""
-    if manner.yes or not (manner.where or (deed.asks and len(acts) > 1)):
-        return
-    terminal = _terminal()
-    if terminal is None:
-        if manner.where:
-            raise Failure(
-                f"--where means {len(acts):,} incidents: give --yes where nobody can be asked", ExitCode.USAGE
-            )
-        return
-    for row in _rows(client, acts, rows, _SHOWN):
-        say(row, "")
-    if len(acts) > _SHOWN:
-        typer.echo(f"and {len(acts) - _SHOWN:,} more")
-    number = "this incident" if len(acts) == 1 else f"these {len(acts):,} incidents"
-    with open(terminal, "w", encoding="utf-8") as person:
-        person.write(f"{deed.verb.capitalize()} {number}? [y/N] ")
-    with open(terminal, encoding="utf-8", errors="replace") as person:
-        answer = person.readline()
-    if answer.strip().lower() not in ("y", "yes"):
-        raise Failure("nothing was changed")
-
-
-def _terminal() -> str | None:
-    """Where a person can be asked. Ids may come by stdin while somebody sits before the screen."""
-    if not (sys.stdin.isatty() or sys.stdout.isatty()):
-        return None
-    try:
-        with open("/dev/tty", encoding="utf-8"):
-            return "/dev/tty"
-    except OSError:
-        return None
+    """Raises Failure when the answer is no, or when nobody can be asked what --where means."""
+    place = asking.terminal()
+    if place is not None:
+        if not asking.agrees(place, deed.verb, len(acts), _rows(client, acts, rows, asking.SHOWN)):
+            raise Failure("nothing was changed")
+    elif manner.where:
+        raise Failure(
+            f"--where means {len(acts):,} incidents: give --yes where nobody can be asked", ExitCode.USAGE
+        )
 
 
 def _do_one(client: Client, deed: Deed, identity: str, its: dict[str, Any], manner: Manner) -> None:

@@ -3,6 +3,7 @@ versions, Idempotency-Keys, problems, the event stream. It keeps what it was ask
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -279,9 +280,10 @@ def _handler(outer: IncidentServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(b": hello\n\n")
             self.wfile.flush()
-            while (event := outer.events.get()) is not HANG_UP:
-                self.wfile.write(event.encode())
-                self.wfile.flush()
+            with contextlib.suppress(OSError):  # whoever watched has gone
+                while (event := outer.events.get()) is not HANG_UP:
+                    self.wfile.write(event.encode())
+                    self.wfile.flush()
 
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""

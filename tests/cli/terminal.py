@@ -25,9 +25,15 @@ class Terminal:
     """One command in a terminal of its own; `seen` is all that it wrote."""
 
     def __init__(
-        self, *words: str, columns: int = 100, lines: int = 40, piped: Sequence[str] = (), **env: str
+        self,
+        *words: str,
+        columns: int = 100,
+        lines: int = 40,
+        piped: Sequence[str] = (),
+        command: Sequence[str] = (),
+        **env: str,
     ) -> None:
-        command = [sys.executable, "-m", "services.cli", *words]
+        command = [*command] or [sys.executable, "-m", "services.cli", *words]
         self.seen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -89,6 +90,17 @@ def test_several_are_asked_about_before_they_end(incidents: IncidentServer) -> N
 
     assert terminal.end() == 0
     assert "2 of 2 incidents resolved" in terminal.plain
+
+
+def test_a_question_stays_out_of_the_pipe(incidents: IncidentServer, elsewhere: Path) -> None:
+    script = f"{sys.executable} -m services.cli incidents ack --where severity=P4 --json > found.json"
+    terminal = Terminal(command=["/bin/sh", "-c", script])
+    terminal.until("Acknowledge this incident? [y/N]")
+
+    terminal.type("y\n")
+
+    assert terminal.end() == 0
+    assert json.loads((elsewhere / "found.json").read_text())["id"] == identity(3)
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "what\n", "\x04"])
