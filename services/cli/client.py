@@ -85,9 +85,6 @@ class Client:
             raise Failure(
                 f"{url!r} is no URL to call; expected something like http://127.0.0.1:8080", ExitCode.USAGE
             )
-        if not (token.isascii() and token.isprintable()):
-            # http.client would refuse it too, and show it.
-            raise Failure("the token holds other than printable ASCII: it is none", ExitCode.USAGE)
         self.url = url.rstrip("/")
         self._scheme, self._host, self._port = parts.scheme, parts.hostname, port
         self._prefix = parts.path.rstrip("/")
@@ -118,6 +115,10 @@ class Client:
         given = {"Idempotency-Key": str(uuid.uuid4()), **(headers or {})}
         return self._again(lambda: self.post(path, data, "application/json", given))
 
+    def delete(self, path: str) -> Reply:
+        """The answer to a DELETE, whatever its status. Raises Failure when there is none."""
+        return self._call("DELETE", path)
+
     @contextlib.contextmanager
     def stream(self, path: str, query: Query, headers: Headers, silence_s: float) -> Iterator[Any]:
         """The response to a GET that does not end; it is read by lines. Raises Failure when there is none, and
@@ -134,11 +135,8 @@ class Client:
     def failure(self, reply: Reply, hint: str = "") -> Failure:
         """The refusal in `reply`, and what to do about it."""
         if not hint and reply.status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
-            hint = (
-                "give another token: LLM_IM_TOKEN, or llm-im context add"
-                if self._token
-                else "give a token: LLM_IM_TOKEN, or llm-im context add"
-            )
+            which = "another" if self._token else "a"
+            hint = f"give {which} token: --token-file, LLM_IM_TOKEN_FILE, LLM_IM_TOKEN, or llm-im context add"
         words = f"{self.url} answered {reply.status}: {reply.problem}"
         return Failure(words + (f"; {hint}" if hint else ""), code_of(reply.status))
 

@@ -185,10 +185,7 @@ def _from_stdin() -> str:
         found = getpass.getpass("Token: ")
     else:
         found = sys.stdin.readline()
-    found = found.strip()
-    if not found or not (found.isascii() and found.isprintable()):
-        raise Failure("stdin holds no token: expected one line of printable ASCII", ExitCode.USAGE)
-    return found
+    return contexts.token_of(found, "stdin")
 
 
 def _is_open(url: str) -> bool:

@@ -25,8 +25,10 @@ from services.cli.exits import ExitCode, Failure
 CONTEXT_VARIABLE = "LLM_IM_CONTEXT"
 #: Letters that a TOML key takes without quotes, and a shell too.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-#: No token is longer; a wrong file (a log, a disk image) is not read into a header.
-_TOKEN_MAX = 4096
+#: One word that fits into a header.
+_TOKEN = re.compile(r"[!-~]{1,400}")
+#: A wrong file (a log, a disk image) is not read whole.
+_READ_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,9 @@ class Context:
     def secret(self) -> str:
         """The token, "" when it has none. Raises Failure when it is not where it should be."""
         if self.token_env:
-            found = os.environ.get(self.token_env, "").strip()
-            if not found:
+            if not (found := os.environ.get(self.token_env, "")):
                 raise Failure(f"the token should be in the variable {self.token_env}, which is not set")
-            return found
+            return token_of(found, self.token_env)
         if self.token_file:
             return token_in(self.token_file)
         return self.token
@@ -137,18 +138,25 @@ def write(contexts: Contexts) -> None:
 
 
 def token_in(file: str) -> str:
-    """The token in a file, or stdin for "-". Raises Failure, which never repeats what it read."""
+    """The token in a file, or on stdin for "-". Raises Failure, which never repeats what it read."""
     try:
         if file == "-":
-            found = sys.stdin.readline(_TOKEN_MAX + 1).strip()
+            found = sys.stdin.read(_READ_MAX)
         else:
             with Path(file).expanduser().open(encoding="ascii") as opened:
-                found = opened.read(_TOKEN_MAX + 1).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it holds other than ASCII"
-        raise Failure(f"can't read the token in {file}: {why}", ExitCode.USAGE) from error
-    if not found or len(found) > _TOKEN_MAX:
-        raise Failure(f"{file} holds no token: expected one line of text", ExitCode.USAGE)
+                found = opened.read(_READ_MAX)
+    except OSError as error:
+        raise Failure(f"can't read the token in {file}: {error.strerror}", ExitCode.USAGE) from error
+    except UnicodeDecodeError:
+        found = ""
+    return token_of(found, "stdin" if file == "-" else file)
+
+
+def token_of(text: str, origin: str) -> str:
+    """The token that a text from there is. Raises Failure when it is none, and does not repeat it."""
+    found = text.strip()
+    if _TOKEN.fullmatch(found) is None:
+        raise Failure(f"{origin} holds no token: expected one line, llmim_...", ExitCode.USAGE)
     return found
 
 

@@ -117,7 +117,8 @@ def token_of(given: Path | None) -> str:
     named = str(given) if given else os.environ.get(TOKEN_FILE_VARIABLE)
     if named:
         return contexts.token_in(named)
-    return os.environ.get(TOKEN_VARIABLE, "").strip()
+    found = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return contexts.token_of(found, TOKEN_VARIABLE) if found else ""
 
 
 def context_of(given: str | None) -> contexts.Context | None:

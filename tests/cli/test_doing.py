@@ -162,7 +162,7 @@ def test_a_change_by_somebody_else_is_told_with_their_name(run: Run, incidents: 
     ("status", "code", "told"),
     [
         (400, 1, "text: too long"),
-        (401, 7, "give a token: LLM_IM_TOKEN, or llm-im context add"),
+        (401, 7, "give a token: --token-file, LLM_IM_TOKEN_FILE, LLM_IM_TOKEN, or llm-im context add"),
         (403, 7, "give a token"),
         (404, 5, "llm-im incidents list"),
         (409, 6, f"llm-im incidents show {ONE}"),

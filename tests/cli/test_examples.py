@@ -25,8 +25,8 @@ NAMED = (
     "01994f3a-7c11-7a2b-8c3d-7a2b8c3d4e5f",
     "01994f3a-7c11-7a2b-8c3d-8c3d4e5f6071",
 )
-#: These start, stop or read a system of this machine: their words are read, and not acted on.
-OF_THIS_MACHINE = ("up", "down", "log")
+#: About a system of this machine, or what this server has not: their words are read here, tests of their own act on them.
+ELSEWHERE = ("up", "down", "log", "tokens", "config")
 
 
 def helped(group: Any) -> Iterator[str]:
@@ -86,7 +86,7 @@ def test_an_example_works(run: Run, incidents: IncidentServer, elsewhere: Path, 
         if words[0] != "llm-im":
             given = '{"labels": {"alertname": "X"}}\n'
             continue
-        if words[1] in OF_THIS_MACHINE:
+        if words[1] in ELSEWHERE:
             command: Any = typer.main.get_command(app)
             rest = words[1:]
             while hasattr(command, "commands"):
