@@ -115,6 +115,10 @@ class Client:
         given = {"Idempotency-Key": str(uuid.uuid4()), **(headers or {})}
         return self._again(lambda: self.post(path, data, "application/json", given))
 
+    def delete(self, path: str) -> Reply:
+        """The answer to a DELETE, whatever its status. Raises Failure when there is none."""
+        return self._call("DELETE", path)
+
     @contextlib.contextmanager
     def stream(self, path: str, query: Query, headers: Headers, silence_s: float) -> Iterator[Any]:
         """The response to a GET that does not end; it is read by lines. Raises Failure when there is none, and
