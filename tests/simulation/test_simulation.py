@@ -18,8 +18,8 @@ FOUND_WITHIN = 40
 ELSEWHERE = {"SlotsAssigned", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed"}
 
 
-#: Asked for again at once, and what only a faulty gateway could send.
-NEVER_KEPT = {Decision.BODY_WANTED.name, Decision.UNREADABLE.name}
+#: Asked for again at once, what only a faulty gateway could send, and what people decide, which no sender is told.
+NEVER_KEPT = {Decision.BODY_WANTED.name, Decision.UNREADABLE.name, Decision.SPLIT_OFF.name}
 
 
 @pytest.fixture(scope="module")
