@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from models.incident import Incident
+from models.incident import Incident, IncidentState, IncidentType, Severity
 from models.wire import Wire
 
 #: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
@@ -33,6 +33,13 @@ class GetIncident(Wire, frozen=True):
 
 class GetIncidents(Wire, frozen=True):
     """Those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+
+    tenant: str
+    incident_ids: list[bytes]
+
+
+class GetHeads(Wire, frozen=True):
+    """The heads of those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
 
     tenant: str
     incident_ids: list[bytes]
@@ -87,6 +94,31 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     alerts: int
 
 
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What is shown of an incident beside each thing that happens to it (models/heads.py). `is_handled`: people did
+    something about it, so that its severity and type follow from more than the last verdict."""
+
+    id: bytes
+    service: str
+    title: str
+    severity: Severity
+    state: IncidentState
+    type: IncidentType
+    labels: dict[str, str]
+    assignees: list[str]
+    version: int
+    updated_at: float
+    is_classified: bool
+    is_handled: bool
+
+
+class HeadPage(Wire, frozen=True):
+    """Heads as the frame `seq` left them."""
+
+    seq: int
+    items: list[Head]
+
+
 class IncidentPage(Wire, frozen=True):
     """`more`: there are others after the last one."""
 
@@ -101,8 +133,8 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
-Query = ListIncidents | GetIncident | GetIncidents | Probe | IncidentAlerts | ListAlerts
-Answer = IncidentPage | AlertPage
+Query = ListIncidents | GetIncident | GetIncidents | Probe | IncidentAlerts | ListAlerts | GetHeads
+Answer = IncidentPage | AlertPage | HeadPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

@@ -16,6 +16,7 @@ import structlog
 from actors.control_tail import ControlTail
 from models.config import Settings
 from models.errors import IncidentManagerError, Unavailable
+from models.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
@@ -32,6 +33,7 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
+from services.tail import Tails
 
 log = structlog.get_logger()
 
@@ -63,6 +65,7 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        shard_logs: Sequence[EventLog],
     ) -> None:
         self.settings = settings
         self._peers = peers
@@ -109,8 +112,17 @@ class Gateway:
             archives,
             tenant=TENANT,
         )
+        self.tails = Tails(
+            shard_logs,
+            self._ask,
+            self._archived,
+            lambda: self.submitter.slots.version,
+            clock,
+            self.meter,
+            tenant=TENANT,
+        )
         health = HealthGather(self._gather, lambda: self._started)
-        self.rest = build_app(self.reads, health, settings, clock=clock)
+        self.rest = build_app(self.reads, health, self.tails, settings, clock=clock)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -134,6 +146,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.tails.stop()
         await self.dead_letters.stop()
         for archive in self._archives:
             await archive.close()
@@ -157,8 +170,16 @@ class Gateway:
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
 
-    async def _gather(self) -> list[ActorMetrics]:
+    async def _archived(self, incident_id: bytes) -> Incident | None:
+        found = await self.reads.incident(incident_id)
+        return None if found is None else found.view.incident
+
+    def _measure(self) -> None:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
+        self.tails.measure()
+
+    async def _gather(self) -> list[ActorMetrics]:
+        self._measure()
         found = await asyncio.gather(*[self._metrics_of(actor) for actor in self._actors])
         own = self.meter.read()
         others = [reading for reading in await self._other_gateways() if reading.name != own.name]
@@ -172,6 +193,7 @@ class Gateway:
         return [decode_metrics(reading) for reading in msgspec.msgpack.decode(answered, type=list[bytes])]
 
     async def _report(self) -> None:
+        self._measure()
         try:
             await self._peers.call(
                 self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S

@@ -360,6 +360,7 @@ async def system(
         ["classifier-0", bootstrap.CONTROL_ACTOR],
         bootstrap.CONTROL_ACTOR,
         None,
+        [stores.log(partition_name(index)) for index in range(partitions)],
     )
     await gateway.start()
     ours = System(configured, stores, clock, cluster, gateway, letters, names)
