@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from models.incident import Incident, IncidentState, IncidentType, Severity
+from models.incident import Incident, IncidentState, Judgement, PartOf, Said
 from models.wire import Wire
 
 #: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
@@ -95,21 +95,22 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """What is shown of an incident beside each thing that happens to it (models/heads.py). `is_handled`: people did
-    something about it, so that its severity and type follow from more than the last verdict."""
+    """What is shown of an incident beside each thing that happens to it (models/heads.py), and what that follows from:
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
 
     id: bytes
     service: str
     title: str
-    severity: Severity
     state: IncidentState
-    type: IncidentType
     labels: dict[str, str]
     assignees: list[str]
     version: int
     updated_at: float
     is_classified: bool
-    is_handled: bool
+    counts: Judgement
+    judged: Judgement
+    said: Said = Said()
+    parts: dict[bytes, PartOf] = {}
 
 
 class HeadPage(Wire, frozen=True):

@@ -6,6 +6,8 @@ changes; `line` says it, or says that there is nothing to tell after all.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from models.events import (
@@ -28,12 +30,14 @@ from models.events import (
     IncidentUnlinked,
     LabelsChanged,
     NoticeDropped,
+    PartChanged,
     PartLeft,
     StakeholdersUpdated,
     TargetPassed,
     UpdateMissed,
 )
 from models.incident import IncidentState
+from models.parts import written
 from models.query import Head
 
 SYSTEM = "system"
@@ -58,6 +62,7 @@ TOLD = (
     IncidentLinked,
     IncidentUnlinked,
     IncidentMerged,
+    PartChanged,
     PartLeft,
     IncidentPartOf,
     IncidentFreed,
@@ -121,10 +126,10 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
 
 
 def about(event: Event) -> tuple[bytes, ...]:
-    """The incidents that an event may be a line of."""
+    """The incidents an event may tell of, one for each line that it may be."""
     match event:
         case IncidentSplit():
-            return (event.incident_id, event.made)
+            return (event.incident_id, event.made, event.made)
         case ActionFailed() if event.retry_at and event.attempt:
             # Neither the first failure nor the last one.
             return ()
@@ -133,37 +138,46 @@ def about(event: Event) -> tuple[bytes, ...]:
     return ()
 
 
-def line(event: Event, identity: bytes, before: Head | None, after: Head) -> Line | None:
-    """What an event tells of one of the incidents it is about; None when it tells nothing of it."""
+def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -> Line | None:
+    """The `nth` line that an event of a frame made at `now` may be, None when it is none. `before` and `after` are the
+    heads of the incident; without `before` what would need it is left out."""
     match event:
         case IncidentOpened():
             return Line("Created", event.created_by, event.title)
         case IncidentClassified():
-            text = f"{after.severity.name} {after.type}, by {event.by}"
+            text = f"{after.counts.severity.name} {after.counts.type}, by {event.by}"
             if before is None or not before.is_classified:
                 return Line("Classified", SYSTEM, text)
-            return None if before.severity == after.severity else Line("SeverityChanged", SYSTEM, text)
+            is_same = before.counts.severity == after.counts.severity
+            return None if is_same else Line("SeverityChanged", SYSTEM, text)
         case IncidentStateChanged() if event.after is IncidentState.RESOLVED:
             details = {"method": event.method, "root_cause": event.root_cause or ""}
-            return _line("Resolved", event.actor, event.reason or "by hand", event.reason, **details)
+            return _line("Resolved", event.actor, event.reason, event.reason, **details)
         case IncidentStateChanged():
             text = f"{event.before} -> {event.after}: {event.reason}"
             details = {"before": event.before, "after": event.after}
             return _line("StateChanged", event.actor, text, event.reason, **details)
+        case TargetPassed():
+            text = f"time to {event.target} has passed"
+            if event.percent < 100:
+                left_s = math.ceil(max(0.0, event.due_at - now))
+                text = f"{event.percent} % of the {text}, {left_s} s are left"
+            return _line("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
+        case UpdateMissed():
+            return Line("UpdateMissed", SYSTEM, "the promised update did not come")
+    return _of_notices(event) or _of_people(event, before, after) or _of_parts(event, nth, before, after)
+
+
+def _of_notices(event: Event) -> Line | None:
+    match event:
         case NoticeDropped():
             return _line("NotificationDropped", SYSTEM, event.why, event.why)
         case ActionSucceeded():
             return _line("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
         case ActionFailed():
             end = "will retry" if event.retry_at else f"given up after {event.attempt + 1} tries"
-            text = f"{event.reason}: {event.detail}; {end}"
-            return _line("NotificationFailed", SYSTEM, text, event.reason)
-        case TargetPassed():
-            text = f"{event.percent} % of the time to {event.target} has passed"
-            return _line("TargetPassed", SYSTEM, text, "", target=event.target, percent=str(event.percent))
-        case UpdateMissed():
-            return Line("UpdateMissed", SYSTEM, "the promised update did not come")
-    return _of_people(event, before, after) or _of_others(event, identity)
+            return _line("NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; {end}", event.reason)
+    return None
 
 
 def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
@@ -182,47 +196,55 @@ def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
             changes += [f"without {name}" for name in event.removed]
             return _line("LabelsChanged", event.actor, ", ".join(changes), event.reason)
         case IncidentReclassified():
-            text = f"{after.severity.name} {after.type}"
+            text = _judgement(after)
             if before is not None:
-                text = f"{before.severity.name} {before.type} -> {text}"
+                text = f"{_judgement(before)} -> {text}"
             return _line("Reclassified", event.actor, text, event.reason)
         case StakeholdersUpdated():
-            return _line("StakeholdersUpdated", event.actor, event.text, "", audience=event.audience)
+            return _line("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
     return None
 
 
-def _of_others(event: Event, identity: bytes) -> Line | None:
+def _of_parts(event: Event, nth: int, before: Head | None, after: Head) -> Line | None:
     match event:
         case IncidentLinked():
-            return _with("Linked", event.actor, "linked with", event.other, event.reason)
+            return _with("Linked", event.actor, event.other, event.reason)
         case IncidentUnlinked():
-            return _with("Unlinked", event.actor, "no longer linked with", event.other, event.reason)
+            return _with("Unlinked", event.actor, event.other, event.reason)
         case IncidentMerged():
-            return _with("Merged", event.actor, "takes in", event.source, event.reason)
+            return _with("Merged", event.actor, event.source, event.reason, "in")
         case IncidentPartOf():
-            return _with("Merged", event.actor, "is a part of", event.target, event.reason)
-        case PartLeft() if event.refused:
-            return _with("MergeRefused", event.actor, "does not take in", event.source, event.reason)
+            return _with("Merged", event.actor, event.target, event.reason, "into")
         case PartLeft():
-            return _with("Unmerged", event.actor, "lets go of", event.source, event.reason)
+            kind = "MergeRefused" if event.refused else "Unmerged"
+            return _with(kind, event.actor, event.source, event.reason)
         case IncidentFreed():
-            return _with("Unmerged", event.actor, "is no part any more of", event.target, event.reason)
-        case IncidentSplit() if identity == event.made:
-            return _with("Created", event.actor, "split from", event.incident_id, event.reason)
+            return _with("Unmerged", event.actor, event.target, event.reason)
+        case PartChanged() if before is None or before.counts.severity != after.counts.severity:
+            text = f"{after.counts.severity.name}, by its parts"
+            if before is not None:
+                text = f"{before.counts.severity.name} -> {text}"
+            return Line("SeverityChanged", SYSTEM, text)
+        case IncidentSplit() if nth == 1:
+            return Line("Created", event.actor, event.title, event.reason)
         case IncidentSplit():
-            return _with("Split", event.actor, "split off", event.made, event.reason)
+            number = len(event.numbers) // 4
+            many = f"{number} alert{'s' if number > 1 else ''}"
+            other, way = (event.made, "into") if nth == 0 else (event.incident_id, "out of")
+            return _with("Split", event.actor, other, event.reason, f"{many} {way}")
     return None
 
 
-def _with(kind: str, actor: str, words: str, other: bytes, reason: str) -> Line:
-    shown = _shown(other)
-    return _line(kind, actor, f"{words} {shown}", reason, incident=shown)
+def _with(kind: str, actor: str, other: bytes, reason: str, direction: str = "") -> Line:
+    identity = written(other)
+    text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
+    return _line(kind, actor, text, reason, incident=identity, direction=direction)
 
 
-def _line(kind: str, actor: str, text: str, reason: str, **details: str) -> Line:
+def _line(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
 
 
-def _shown(identity: bytes) -> str:
-    text = identity.hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+def _judgement(head: Head) -> str:
+    counts = head.counts
+    return f"{counts.severity.name} {counts.type}" + (f" {counts.impact}" if counts.impact else "")

@@ -56,8 +56,8 @@ class Sieve:
         wanted = self._wanted
         return (
             (not wanted.states or head.state in wanted.states)
-            and (not wanted.severities or head.severity in wanted.severities)
-            and (not wanted.types or head.type in wanted.types)
+            and (not wanted.severities or head.counts.severity in wanted.severities)
+            and (not wanted.types or head.counts.type in wanted.types)
             and (not wanted.matchers or self._matches(head.labels))
         )
 

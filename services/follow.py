@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from models.errors import Unavailable
-from models.events import Event, IncidentOpened, IncidentStateChanged
+from models.events import Event, IncidentOpened, IncidentSplit, IncidentStateChanged
 from models.frames import Skimmed, skim_frame
-from models.heads import FRAME_END, Known, Place, fold, head_of, opened
+from models.heads import FRAME_END, Known, Place, fold, head_of, opened, split_off
 from models.incident import Incident
 from models.ports import EventLog
 from models.query import PAGE_MAX, GetHeads, Head, HeadPage, decode_answer, encode
 from models.stream import TOLD_NAMES, Happening, about, line
 
-#: Bytes of log read at once: to skim them takes some 5 ms, and a gateway has alerts to take meanwhile.
-READ_BYTES = 256 * 1024
+#: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
+READ_BYTES = 64 * 1024
 #: A head from the archive: no event comes after it.
 NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
 
@@ -73,35 +73,35 @@ class Follower:
         for seq, frame in frames:
             place = 0
             for number, event in frame.events:
-                for identity in about(event):
-                    found = self._happening((seq, number), place, frame, event, identity, asked)
+                for nth, identity in enumerate(about(event)):
+                    found = self._happening((seq, number), place, nth, frame, event, identity, asked)
                     if found is not None:
                         happenings.append(found)
                     place += 1
+        self._known.trim()
         self.seq = last
         return Page(happenings, last)
 
     def _unknown(self, frames: list[tuple[int, Skimmed]]) -> list[bytes]:
-        """The incidents whose heads must be asked for: not met yet, or changed by what only the shard can tell."""
+        """The incidents that were there before and were not met yet: their heads must be asked for."""
         wanted: dict[bytes, None] = {}
-        folded: dict[bytes, Head] = {}
+        made: set[bytes] = set()
         for seq, frame in frames:
             for number, event in frame.events:
                 for identity in about(event):
-                    if identity in wanted:
+                    if identity in wanted or identity in made or self._known.get(identity) is not None:
                         continue
                     if isinstance(event, IncidentOpened):
-                        folded[identity] = opened(event, frame.now)
-                        continue
-                    known = self._known.get(identity)
-                    if known is not None and known[0] >= (seq, number):
-                        continue
-                    before = folded.get(identity) or (known[1] if known is not None else None)
-                    after = None if before is None else fold(before, event, frame.now)
-                    if after is None:
-                        wanted[identity] = None
+                        made.add(identity)
+                    elif isinstance(event, IncidentSplit) and event.incident_id not in wanted:
+                        source = self._known.get(event.incident_id)
+                        if source is not None and source[0] >= (seq, number):
+                            # Its head is later than the split, and so no likeness of what was made.
+                            wanted[identity] = None
+                        else:
+                            made.add(identity)
                     else:
-                        folded[identity] = after
+                        wanted[identity] = None
         return list(wanted)
 
     async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[Place, Head]]:
@@ -124,6 +124,7 @@ class Follower:
         self,
         at: Place,
         place: int,
+        nth: int,
         frame: Skimmed,
         event: Event,
         identity: bytes,
@@ -131,25 +132,26 @@ class Follower:
     ) -> Happening | None:
         """None when there is nothing to tell, or when nobody has the incident any more (its retention is over)."""
         known = self._known.get(identity)
+        if known is None and identity in asked:
+            known = asked[identity]
+            self._known.put(*known)
         before, after = None, None
-        if isinstance(event, IncidentOpened):
-            after = opened(event, frame.now)
-        elif known is not None and known[0] >= at:
+        if known is not None and known[0] >= at:
             after = known[1]
-        else:
-            before = None if known is None else known[1]
-            after = None if before is None else fold(before, event, frame.now)
-            if after is None and identity in asked:
-                known = asked[identity]
-                self._known.put(*known)
-                after = known[1]
+        elif known is not None:
+            before = known[1]
+            after = fold(before, event, frame.now)
+        elif isinstance(event, IncidentOpened):
+            after = opened(event, frame.now)
+        elif isinstance(event, IncidentSplit) and (source := self._known.get(event.incident_id)) is not None:
+            after = split_off(event, source[1], frame.now)
         if after is None:
             return None
         if known is None or known[0] < at:
             self._known.put(at, after)
         if before is None and isinstance(event, IncidentStateChanged):
             before = msgspec.structs.replace(after, state=event.before)
-        told = line(event, identity, before, after)
+        told = line(event, nth, frame.now, before, after)
         if told is None:
             return None
         sure = after.updated_at <= frame.now
