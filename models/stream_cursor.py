@@ -4,7 +4,6 @@ people: a text that a server gives and takes."""
 from __future__ import annotations
 
 import base64
-import binascii
 from functools import lru_cache
 
 import msgspec
@@ -37,7 +36,7 @@ def decode_cursor(text: str, partitions: int) -> Cursor:
     try:
         data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         cursor = _decoder.decode(data)
-    except (msgspec.MsgspecError, binascii.Error, ValueError):
+    except (msgspec.MsgspecError, ValueError):
         raise _no_cursor() from None
     numbers = (cursor.slots, *cursor.seqs, *(lines for _place, lines in cursor.inside))
     if (
