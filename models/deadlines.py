@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from models import response
 from models.errors import Broken
 from models.events import AcknowledgementEnded, TargetPassed, UpdateMissed
 from models.incident import Incident, IncidentState
@@ -44,15 +45,18 @@ def resolve_due(incident: Incident, settings: ShardSettings) -> float:
 
 def next_at(incident: Incident, settings: ShardSettings) -> float:
     """When answer() has something to do next, 0 when never."""
-    times = [at for at, *_what in _targets(incident, settings)]
     handling = incident.handling
-    if handling is not None:
-        if incident.is_open and handling.acknowledged is not None:
-            times.append(handling.acknowledged.until)
-        if incident.is_open:
-            times.append(handling.update_due_at)
-        elif incident.state is IncidentState.RESOLVED and incident.firing:
-            times.append(handling.still_firing_at)
+    if handling is None:
+        # Asked twice of every new incident: nine of ten have nothing but their targets.
+        return _next_target(incident, settings, answered=False) if incident.is_open else 0.0
+    times = []
+    if incident.counts_as_open:
+        times.append(_next_target(incident, settings, answered=bool(handling.answered_at)))
+    if incident.is_open:
+        times.append(handling.update_due_at)
+        times.append(0.0 if handling.acknowledged is None else handling.acknowledged.until)
+    elif incident.state is IncidentState.RESOLVED and incident.firing:
+        times.append(handling.still_firing_at)
     return min((at for at in times if at), default=0.0)
 
 
@@ -69,11 +73,25 @@ def answer(shard: Shard, incident: Incident, now: float) -> None:
         if acknowledged is not None and acknowledged.until and acknowledged.until <= now:
             shard.do(AcknowledgementEnded(incident.id, SYSTEM, "", expired=True), now)
             # Whoever said so does not look after it any more, as far as anyone knows: it is told of again.
-            shard.owe(incident, "acknowledgement expired", now, now)
+            response.owe(shard, incident, "acknowledgement expired", now, now)
         if handling.update_due_at and handling.update_due_at <= now:
             shard.do(UpdateMissed(incident.id, handling.update_due_at), now)
     elif incident.state is IncidentState.RESOLVED and incident.firing and 0 < handling.still_firing_at <= now:
         shard.reopen(incident, now, reason=f"{incident.firing} of its alerts still fire")
+
+
+def _next_target(incident: Incident, settings: ShardSettings, *, answered: bool) -> float:
+    """The first time of _targets(), 0 when there is none."""
+    told, begun = incident.targets_told, incident.opened_at or incident.created_at
+    acknowledge_s = 0.0 if answered or told & 2 else settings.acknowledge_within_s[incident.severity]
+    resolve_s = 0.0 if told & 8 else settings.resolve_within_s[incident.severity]
+    if acknowledge_s and not told & 1:
+        acknowledge_s /= 2
+    if resolve_s and not told & 4:
+        resolve_s /= 2
+    if acknowledge_s and resolve_s:
+        return begun + min(acknowledge_s, resolve_s)
+    return begun + (acknowledge_s or resolve_s) if acknowledge_s or resolve_s else 0.0
 
 
 def _targets(incident: Incident, settings: ShardSettings) -> Iterator[tuple[float, str, int, float]]:

@@ -27,7 +27,7 @@ from uuid import UUID
 
 import msgspec
 
-from models import notes, people
+from models import notes, people, response
 from models.errors import Conflict, Malformed, NotFound, TooLarge
 from models.events import (
     IncidentFreed,
@@ -154,7 +154,7 @@ def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str
     found = shard.incidents[made]
     shard.ended(found, "nothing of it fired when it was split off", now)
     if found.is_open:
-        shard.owe(found, "opened", now, now + shard.settings.wait_s[found.severity])
+        response.owe(shard, found, "opened", now, now + shard.settings.wait_s[found.severity])
     return found
 
 
@@ -298,7 +298,7 @@ def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:
     """Its whole spoke for it, and does not any more."""
     if incident.is_open:
         reason = "unmerged" if incident.notice.told else "opened"
-        shard.owe(incident, reason, now, now + shard.settings.wait_s[incident.severity])
+        response.owe(shard, incident, reason, now, now + shard.settings.wait_s[incident.severity])
 
 
 def _leave(
@@ -378,8 +378,15 @@ def apply(shard: Shard, event: PartsEvent, now: float) -> None:
         case PartLeft():
             del handling.parts[event.source]
             incident.settle()
-            kind = "MergeRefused" if event.refused else "Unmerged"
-            _line(shard, incident, now, kind, event.actor, event.source, event.reason)
+            _line(
+                shard,
+                incident,
+                now,
+                "MergeRefused" if event.refused else "Unmerged",
+                event.actor,
+                event.source,
+                event.reason,
+            )
         case IncidentPartOf():
             handling.merged_into = event.target
             _line(shard, incident, now, "Merged", event.actor, event.target, event.reason, "into")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from models import parts
+from models import parts, response
 from models.errors import Conflict, Malformed, NotFound, Stale, TooLarge
 from models.events import (
     AcknowledgementEnded,
@@ -252,7 +252,7 @@ def resolve(
     again_at = now + STILL_FIRING_S if incident.firing else 0.0
     reason = notes or "resolved by hand"
     shard.move(incident, _S.RESOLVED, actor, reason, now, method, root_cause, again_at)
-    shard.owe_resolved(incident, now)
+    response.owe_resolved(shard, incident, now)
     parts.end_all(shard, incident, actor, method, notes, now)
 
 

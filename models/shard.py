@@ -18,14 +18,12 @@ from typing import cast
 
 import msgspec
 
-from models import deadlines, parts, people
+from models import deadlines, parts, people, response
 from models.alert import Content, content_digest, service_of
 from models.checkpoint import Checkpoint, Part, parse_key
 from models.effects import Act, Archive, Classify, Effect, Tell
 from models.errors import Broken, Refused
 from models.events import (
-    ActionFailed,
-    ActionSucceeded,
     AlertsObserved,
     AlertsSetAside,
     CallAnswered,
@@ -35,8 +33,6 @@ from models.events import (
     IncidentClassified,
     IncidentOpened,
     IncidentStateChanged,
-    NoticeDropped,
-    NoticeOwed,
     OverflowMemberAdded,
     SeriesChanged,
     SeriesOpened,
@@ -52,7 +48,6 @@ from models.incident import (
     IncidentState,
     IncidentType,
     Judgement,
-    Notice,
     Resolution,
     Severity,
     TimelineEntry,
@@ -79,11 +74,9 @@ from models.messages import (
     decode_reply,
     encode,
 )
-from models.notice import idempotency_key, retry_at, webhook_body
 from models.series import BLOCK_SHIFT, FIRING, SeriesTable
 from models.sharding import slot_of
 from models.verbs import encode as encode_verb
-from models.views import alert_view
 
 #: The layout of snapshot records. The log behind a snapshot is truncated, so a program with a new version must also
 #: read the one before (an upcast in load()); one that can't refuses to open rather than lose what was dropped.
@@ -227,7 +220,8 @@ class Shard:
                     self._classified(verdict, now)
                 reply = Done()
             case ActionOutcome():
-                reply = self._action_outcome(message, now)
+                response.outcome(self, message, now)
+                reply = Done()
             case Archived():
                 for identity in message.incident_ids:
                     self._archived(identity, now)
@@ -503,7 +497,7 @@ class Shard:
         if any(part.is_open for part in incident.parts.values()):
             return
         self.move(incident, IncidentState.RESOLVED, SYSTEM, reason, now, method="Automated")
-        self.owe_resolved(incident, now)
+        response.owe_resolved(self, incident, now)
 
     def may_reopen(self, incident: Incident, now: float) -> bool:
         """Whether what begins now is the same incident going on. One that a person resolved never ended while its
@@ -524,7 +518,7 @@ class Shard:
         attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
         after = IncidentState.INVESTIGATING if attended else IncidentState.TRIAGED
         self.move(incident, after, actor, reason, now)
-        self.owe(incident, "reopened", now, now + self.settings.wait_s[incident.severity])
+        response.owe(self, incident, "reopened", now, now + self.settings.wait_s[incident.severity])
 
     def move(
         self,
@@ -607,59 +601,9 @@ class Shard:
         if incident.state is IncidentState.DETECTED:
             self.move(incident, IncidentState.TRIAGED, actor, reason, now)
         if incident.notice.number == 0:
-            self.owe(incident, "opened", now, now + self.settings.wait_s[incident.severity])
+            response.owe(self, incident, "opened", now, now + self.settings.wait_s[incident.severity])
         elif incident.severity < before:
-            self.owe(incident, "severity changed", now, now)
-
-    def owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
-        """A notice is owed. One that has not begun says it all when its time comes; one under way is waited for,
-        so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
-        if not self.settings.notify or incident.merged_into:
-            return
-        notice = incident.notice
-        if notice.reason is None:
-            self.do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
-        elif notice.due_at <= now:
-            self.do(NoticeOwed(incident.id, notice.number, reason, due_at, queued=True), now)
-        elif notice.reason == "resolved":
-            # Its end was tried to be told and failed; whoever heard it all the same must hear that it goes on.
-            self.do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
-        elif due_at < notice.due_at and notice.attempt == 0:
-            self.do(NoticeOwed(incident.id, notice.number, notice.reason, due_at), now)
-
-    def owe_resolved(self, incident: Incident, now: float) -> None:
-        """Who may have heard of the incident hears of its end; who has not is not disturbed."""
-        if not self.settings.notify:
-            return
-        notice = incident.notice
-        if notice.reason is not None and notice.due_at <= now:
-            self.do(NoticeOwed(incident.id, notice.number, "resolved", now, queued=True), now)
-        elif notice.told:
-            self.do(NoticeOwed(incident.id, notice.number + 1, "resolved", now), now)
-        elif notice.reason is not None:
-            self.do(NoticeDropped(incident.id, notice.number, "resolved before anyone was told"), now)
-
-    def _action_outcome(self, outcome: ActionOutcome, now: float) -> Reply:
-        incident = self.incidents.get(outcome.incident_id)
-        if incident is None:
-            return Done()
-        notice, settings = incident.notice, self.settings
-        if notice.reason is None or (outcome.number, outcome.attempt) != (notice.number, notice.attempt):
-            return Done()
-        queued, number, attempt = notice.queued, notice.number, notice.attempt
-        if outcome.ok:
-            self.do(ActionSucceeded(incident.id, number, attempt, notice.reason, outcome.detail), now)
-        else:
-            again_at = 0.0
-            too_long = now - notice.owed_since > settings.give_up_after_s
-            if not (outcome.final or too_long or queued):
-                key = idempotency_key(incident.id, number, attempt)
-                first_s, most_s = settings.retry_first_s, settings.retry_max_s
-                again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=outcome.retry_after_s)
-            self.do(ActionFailed(incident.id, number, attempt, notice.reason, outcome.detail, again_at), now)
-        if queued:
-            self.do(NoticeOwed(incident.id, number + 1, queued, now), now)
-        return Done()
+            response.owe(self, incident, "severity changed", now, now)
 
     def _archived(self, identity: bytes, now: float) -> None:
         incident = self.incidents.get(identity)
@@ -692,7 +636,7 @@ class Shard:
                 and not incident.notice.number
             ):
                 # A classifier that is away must not keep anyone from being told.
-                self.owe(incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
+                response.owe(self, incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
         for _ in range(DEADLINES_MAX):
             if not self._deadlines or self._deadlines[0][0] > now:
                 break
@@ -737,7 +681,7 @@ class Shard:
             wanted = (incident.notice.number, incident.notice.attempt)
             if self._asked.get(identity) != wanted:
                 self._asked[identity] = wanted
-                effects.append(self._act(incident))
+                effects.append(response.act(self, incident))
         for identity in self._classify:
             incident = self.incidents.get(identity)
             if incident is not None and incident.classify_owed:
@@ -774,21 +718,6 @@ class Shard:
             list(incident.signals),
             len(incident.signals),
         )
-
-    def _act(self, incident: Incident) -> Act:
-        notice = incident.notice
-        numbers = self.members[incident.id]
-        most = self.settings.webhook_max_alerts
-        body = webhook_body(
-            incident,
-            [alert_view(self.series, number) for number in numbers[:most]],
-            reason=notice.reason or "",
-            max_alerts=most,
-            external_url=self.settings.external_url,
-            total=len(numbers),
-        )
-        key = idempotency_key(incident.id, notice.number, notice.attempt)
-        return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
 
     # -- live and in replay --------------------------------------------------------------------------------
 
@@ -839,14 +768,6 @@ class Shard:
                 self._apply_classified(event, now)
             case IncidentStateChanged():
                 self._apply_state(event, now)
-            case NoticeOwed():
-                self._apply_notice_owed(event, now)
-            case NoticeDropped():
-                incident = self.changing(event.incident_id)
-                incident.notice = Notice(number=incident.notice.number)
-                self.line(incident, now, "NotificationDropped", SYSTEM, event.why)
-            case ActionSucceeded() | ActionFailed():
-                self._apply_outcome(event, now)
             case IncidentArchived():
                 self._apply_archived(event)
             case ShardStarted() | HeardAgain():
@@ -856,6 +777,8 @@ class Shard:
                 pass
             case SlotsAssigned():
                 raise Broken("SlotsAssigned belongs to the control partition, not to a shard")
+            case _ if isinstance(event, response.ResponseEvent):
+                response.apply(self, event, now)
             case _ if isinstance(event, people.PeopleEvent):
                 people.apply(self, event, now)
             case _ if isinstance(event, parts.PartsEvent):
@@ -1004,45 +927,6 @@ class Shard:
             incident, now, "StateChanged", event.actor, f"{event.before} -> {event.after}: {event.reason}"
         )
 
-    def _apply_notice_owed(self, event: NoticeOwed, now: float) -> None:
-        incident = self.changing(event.incident_id)
-        notice = incident.notice
-        if event.queued:
-            notice.queued = event.reason
-            return
-        if event.number != notice.number:
-            notice.number = event.number
-            notice.attempt = 0
-            notice.owed_since = now
-            notice.queued = None
-        notice.reason = event.reason
-        notice.due_at = event.due_at
-        heapq.heappush(self._notices, (event.due_at, incident.id))
-
-    def _apply_outcome(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
-        incident = self.changing(event.incident_id)
-        notice = incident.notice
-        notice.told = True
-        self._asked.pop(incident.id, None)
-        if isinstance(event, ActionFailed) and event.retry_at:
-            notice.attempt = event.attempt + 1
-            notice.due_at = event.retry_at
-            heapq.heappush(self._notices, (event.retry_at, incident.id))
-            if event.attempt == 0:
-                self.line(
-                    incident, now, "NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; will retry"
-                )
-            return
-        notice.reason = notice.queued = None
-        if incident.state is IncidentState.CLOSED:
-            self._archive[incident.id] = None
-        incident.updated_at = now
-        if isinstance(event, ActionSucceeded):
-            self.line(incident, now, "NotificationSent", SYSTEM, f"{event.reason}: {event.detail}")
-        else:
-            text = f"{event.reason}: {event.detail}; given up after {event.attempt + 1} tries"
-            self.line(incident, now, "NotificationFailed", SYSTEM, text)
-
     def _apply_archived(self, event: IncidentArchived) -> None:
         incident = self.changing(event.incident_id)
         for number in array("I", event.numbers):
@@ -1060,6 +944,16 @@ class Shard:
             self.by_label[label].pop(incident.id)
             if not self.by_label[label]:
                 del self.by_label[label]
+
+    def notice_waits(self, incident: Incident, at: float) -> None:
+        """A notice of an incident is to be sent at a time, or tried again."""
+        heapq.heappush(self._notices, (at, incident.id))
+
+    def notice_tried(self, incident: Incident) -> None:
+        """What was asked of the responder is answered; what is over lets a closed incident go to the archive."""
+        self._asked.pop(incident.id, None)
+        if incident.state is IncidentState.CLOSED:
+            self._archive[incident.id] = None
 
     def note_waits(self, incident: Incident) -> None:
         """An incident owes another one a note, or has just paid it: see what is next."""

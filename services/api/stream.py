@@ -20,7 +20,7 @@ import structlog
 from fastapi import Depends, FastAPI, Header, Query, WebSocket
 from fastapi.responses import Response
 from pydantic import BeforeValidator, Field, TypeAdapter
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -31,7 +31,7 @@ from models.stream import KINDS, Happening
 from models.stream_cursor import CURSOR_CHARS_MAX
 from models.stream_filter import StreamFilter
 from services.api.alertmanager import timestamp
-from services.api.auth import READ, Caller, requires
+from services.api.auth import READ, Caller, is_still_let_in, requires
 from services.api.rest import FILTER_VALUES_MAX, PREFIX, SeverityName, any_case, problem
 from services.tail import Said, Tails, Told, Watch
 
@@ -44,10 +44,12 @@ SSE = "text/event-stream"
 SLOW_S = 15.0
 #: A client that is let go gets so long to take the word that says why.
 LAST_WORD_S = 10.0
+#: How often it is asked whether the caller's token is good still. A heartbeat comes no more seldom.
+CHECK_S = 10.0
 #: What a browser waits before it connects again, in milliseconds.
 RETRY_MS = 1000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
-CLOSE_CODES = {"leaving": 1001, "slow": 4408, "matchers": 4413}
+CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
 
 KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc]
 
@@ -95,7 +97,7 @@ class WordBody:
     heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
                `behind` counts frames of the logs that are still to be looked at
     reset      something was missed, `reason` says why: slots, unknown, truncated or behind. List the incidents again
-    dropped    the last message: slow, leaving or matchers is the `reason`. Connect again with `cursor`
+    dropped    the last message: slow, leaving, token or matchers is the `reason`. Connect again with `cursor`
     """
 
     event: str
@@ -190,12 +192,12 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         through what is wanted before or after it happened, so that an incident is seen leaving.
 
         A WebSocket to the same path, with the same parameters, gets the same JSON objects as text messages. It is closed
-        with 1001 (leaving), 4408 (slow) or 4413 (matchers) after the message that says so.
+        with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
         """
         if not _takes_events(request.headers.get("accept", "")):
             detail = f"this is a stream of {SSE}: ask with Accept: {SSE}, or by WebSocket"
             return problem(406, "not-acceptable", "No such form", detail, PATH)
-        return _EventStream(tails, asks, caller)
+        return _EventStream(tails, asks, caller, request)
 
     async def by_websocket(
         websocket: WebSocket,
@@ -232,13 +234,14 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
 class _EventStream(Response):
     """Server-sent events. What refuses the client does so before the response begins, and becomes a problem."""
 
-    def __init__(self, tails: Tails, asks: Asked, caller: Caller) -> None:
+    def __init__(self, tails: Tails, asks: Asked, caller: Caller, request: Request) -> None:
         # nginx would gather events until they fill a buffer, were it not told otherwise.
         super().__init__(media_type=SSE, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._tails = tails
         self._asks = asks
         self._caller = caller
+        self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def part(body: bytes, more: bool = True) -> None:
@@ -253,7 +256,7 @@ class _EventStream(Response):
 
         async def stream() -> None:
             await part(b"retry: %d\n\n" % RETRY_MS)
-            if await _tell(watch, self._caller, event):
+            if await _tell(watch, self._caller, self._request, event):
                 await part(b"", more=False)
 
         async with self._tails.watching(self._asks.wanted, self._asks.cursor) as watch:
@@ -265,19 +268,30 @@ async def _by_websocket(websocket: WebSocket, watch: Watch, caller: Caller) -> N
     async def message(each: Told | Said) -> None:
         await websocket.send_text(body_of(each).decode())
 
-    last = await _tell(watch, caller, message)
+    last = await _tell(watch, caller, websocket, message)
     if last is not None:
         await websocket.close(CLOSE_CODES[last.reason], last.reason)
 
 
-async def _tell(watch: Watch, caller: Caller, send: Callable[[Told | Said], Awaitable[None]]) -> Said | None:
+async def _tell(
+    watch: Watch,
+    caller: Caller,
+    connection: HTTPConnection,
+    send: Callable[[Told | Said], Awaitable[None]],
+) -> Said | None:
     """Send what there is to tell, until the client is let go; then the last word to it, None if it did not take that."""
-    sent = watch.cursor
+    sent, now = watch.cursor, asyncio.get_running_loop().time
+    check_at = now() + CHECK_S
     async with contextlib.aclosing(watch.messages()) as messages:
         async for message in messages:
             if isinstance(message, Said) and message.event == "dropped":
                 last = message
                 break
+            if now() >= check_at:
+                if not await is_still_let_in(connection):
+                    last = watch.dropped("token", "the token is no longer good", sent)
+                    break
+                check_at = now() + CHECK_S
             try:
                 # A server waits for room before it writes: what ran out of time was not sent.
                 async with asyncio.timeout(SLOW_S):

@@ -383,6 +383,32 @@ async def test_clients_hear_that_their_gateway_leaves(ours: System, transport: T
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "leaving")
 
 
+@TRANSPORTS
+async def test_a_client_whose_token_is_revoked_hears_no_more(
+    ours: System, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "CHECK_S", 0.0)
+    good = True
+    inner = ours.gateway.rest
+
+    async def guarded(scope: dict[str, Any], receive: object, send: object) -> None:
+        scope["state"] = {"still_let_in": is_good}
+        await inner(scope, receive, send)  # type: ignore[arg-type]
+
+    async def is_good() -> bool:
+        return good
+
+    ours.gateway.rest = guarded  # type: ignore[assignment]
+    async with transport(await ours.listen(), {"kind": "created"}) as client:
+        ready = await client.next("ready")
+        good = False
+        await fire(ours, "Secret")
+        dropped = await client.next("dropped")
+
+    assert (dropped["reason"], dropped["cursor"]) == ("token", ready["cursor"])
+    assert all(each["event"] != "incident" for each in client.seen)
+
+
 async def test_more_clients_than_a_gateway_takes_are_asked_to_come_again(
     ours: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
