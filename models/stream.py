@@ -152,17 +152,17 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
             return None if is_same else Line("SeverityChanged", SYSTEM, text)
         case IncidentStateChanged() if event.after is IncidentState.RESOLVED:
             details = {"method": event.method, "root_cause": event.root_cause or ""}
-            return _line("Resolved", event.actor, event.reason, event.reason, **details)
+            return _told("Resolved", event.actor, event.reason, event.reason, **details)
         case IncidentStateChanged():
             text = f"{event.before} -> {event.after}: {event.reason}"
             details = {"before": event.before, "after": event.after}
-            return _line("StateChanged", event.actor, text, event.reason, **details)
+            return _told("StateChanged", event.actor, text, event.reason, **details)
         case TargetPassed():
             text = f"time to {event.target} has passed"
             if event.percent < 100:
                 left_s = math.ceil(max(0.0, event.due_at - now))
                 text = f"{event.percent} % of the {text}, {left_s} s are left"
-            return _line("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
+            return _told("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
         case UpdateMissed():
             return Line("UpdateMissed", SYSTEM, "the promised update did not come")
     return _of_notices(event) or _of_people(event, before, after) or _of_parts(event, nth, before, after)
@@ -171,37 +171,37 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
 def _of_notices(event: Event) -> Line | None:
     match event:
         case NoticeDropped():
-            return _line("NotificationDropped", SYSTEM, event.why, event.why)
+            return _told("NotificationDropped", SYSTEM, event.why, event.why)
         case ActionSucceeded():
-            return _line("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
+            return _told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
         case ActionFailed():
             end = "will retry" if event.retry_at else f"given up after {event.attempt + 1} tries"
-            return _line("NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; {end}", event.reason)
+            return _told("NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; {end}", event.reason)
     return None
 
 
 def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
     match event:
         case IncidentAcknowledged():
-            return _line("Acknowledged", event.actor, event.reason or f"by {event.actor}", event.reason)
+            return _told("Acknowledged", event.actor, event.reason or f"by {event.actor}", event.reason)
         case AcknowledgementEnded():
             text = "its time has passed" if event.expired else event.reason or f"taken back by {event.actor}"
-            return _line("AcknowledgementEnded", event.actor, text, event.reason)
+            return _told("AcknowledgementEnded", event.actor, text, event.reason)
         case AssignmentChanged():
-            return _line("AssignmentChanged", event.actor, event.text, event.reason)
+            return _told("AssignmentChanged", event.actor, event.text, event.reason)
         case CommentAdded():
             return Line("CommentAdded", event.actor, event.text)
         case LabelsChanged():
             changes = [f"{name}={value}" for name, value in event.set.items()]
             changes += [f"without {name}" for name in event.removed]
-            return _line("LabelsChanged", event.actor, ", ".join(changes), event.reason)
+            return _told("LabelsChanged", event.actor, ", ".join(changes), event.reason)
         case IncidentReclassified():
             text = _judgement(after)
             if before is not None:
                 text = f"{_judgement(before)} -> {text}"
-            return _line("Reclassified", event.actor, text, event.reason)
+            return _told("Reclassified", event.actor, text, event.reason)
         case StakeholdersUpdated():
-            return _line("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
+            return _told("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
     return None
 
 
@@ -238,10 +238,10 @@ def _of_parts(event: Event, nth: int, before: Head | None, after: Head) -> Line 
 def _with(kind: str, actor: str, other: bytes, reason: str, direction: str = "") -> Line:
     identity = written(other)
     text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
-    return _line(kind, actor, text, reason, incident=identity, direction=direction)
+    return _told(kind, actor, text, reason, incident=identity, direction=direction)
 
 
-def _line(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
+def _told(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
 
 
