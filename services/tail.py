@@ -30,6 +30,10 @@ log = structlog.get_logger()
 
 #: How often a log is looked at: a glance costs 0.1 ms, and a person does not feel a fifth of a second.
 POLL_S = 0.2
+#: Before a log that could not be read is tried again for a client that is behind.
+RETRY_S = 1.0
+#: Before a tail that met a bug goes on: its log would be full of it otherwise.
+BUG_PAUSE_S = 10.0
 #: A client hears something this often. Half a minute of silence is what proxies begin to cut at.
 HEARTBEAT_S = 15.0
 #: Clients of one gateway. Each costs a connection, and a look at every happening; all other requests share 512 places.
@@ -42,10 +46,12 @@ KNOWN_MAX = 20_000
 KNOWN_BEHIND_MAX = 2000
 #: Frames that a client may be behind: to skim so many takes about a second of the gateway's time.
 MAX_LAG_FRAMES = 100_000
-#: Clients that read a log by themselves at one moment; the others wait for their turn, a few milliseconds.
+#: Clients that read one log by themselves at one moment; the others wait for their turn, a few milliseconds.
 CATCHING_UP_MAX = 2
 #: Happenings a client takes from one log before it looks at the next.
 TAKE_MAX = 256
+#: Happenings that a client is told in one go, some 3 ms: a socket with room does not wait by itself.
+BREATHE_EVERY = 64
 
 LIST_AGAIN = "list the incidents again, then go on from this cursor"
 
@@ -80,6 +86,7 @@ class LogTail:
         self.follower = follower
         self.seq = self.floor = 0
         self.why = ""
+        self.catching_up = asyncio.Semaphore(CATCHING_UP_MAX)
         self._held: list[Happening] = []
         self._reader: Follower | None = None
 
@@ -105,16 +112,17 @@ class LogTail:
                 # Another log is here, or a torn end was cut: nothing that was held is of use.
                 self._stand(last)
             while self.seq < last and self._reader is not None:
-                page = await self._reader.read()
+                try:
+                    page = await self._reader.read()
+                except Gap:
+                    self._stand(await self._end())
+                    return True
                 if page.seq == self.seq:
                     break
                 self._hold(page.happenings, page.seq)
                 moved = True
                 await asyncio.sleep(0)
             self._now("")
-        except Gap:
-            self._stand(await self._end())
-            return True
         except IncidentManagerError as error:
             self._now(str(error))
         return moved
@@ -172,7 +180,6 @@ class Tails:
         self.slots = slots
         self.clock = clock
         self.logs = [LogTail(each, self._follower_of(place, each)) for place, each in enumerate(logs)]
-        self.catching_up = asyncio.Semaphore(CATCHING_UP_MAX)
         self.leaving = False
         self._ask = ask
         self._archived = archived
@@ -252,15 +259,16 @@ class Tails:
         return tasks
 
     async def _follow(self, tail: LogTail) -> None:
-        try:
-            while True:
+        while True:
+            try:
                 if await tail.follow():
                     self._wake()
-                await asyncio.sleep(POLL_S)
-        except Exception as error:
-            # A bug: the others go on, and who watches is told that this one does not.
-            tail.why = f"ended by a fault of ours: {type(error).__name__}"
-            log.exception("stream ended by a bug", partition=tail.event_log.partition)
+            except Exception as error:
+                # A bug: the others go on, and who watches is told that this one does not.
+                tail.why = f"a fault of ours: {type(error).__name__}"
+                log.exception("stream stands still by a bug", partition=tail.event_log.partition)
+                await asyncio.sleep(BUG_PAUSE_S)
+            await asyncio.sleep(POLL_S)
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -344,12 +352,13 @@ class Watch:
             if moved:
                 await asyncio.sleep(0)
             else:
-                await self._tails.wait(news, beat_at - now())
+                quiet_s = beat_at - now()
+                await self._tails.wait(news, min(quiet_s, RETRY_S) if self._why else quiet_s)
 
     def dropped(self, reason: str, detail: str, cursor: str = "") -> Said:
         """The last word to a client: why it is let go, and from where it can go on if not from here."""
         self._tails.count("llm_im_stream_dropped_total", reason=reason)
-        said = self._said("dropped", reason, f"{detail}: connect again with this cursor")
+        said = self._said("dropped", reason, detail)
         return msgspec.structs.replace(said, cursor=cursor or said.cursor)
 
     def _said(self, event: str, reason: str = "", detail: str = "") -> Said:
@@ -360,13 +369,16 @@ class Watch:
         """What is wanted of one log's next happenings."""
         happenings, seq = await self._next(place)
         first, skipped = self._seqs[place] + 1, self._inside.get(place, 0)
-        for happening in happenings:
+        for number, happening in enumerate(happenings, 1):
+            if number % BREATHE_EVERY == 0:
+                await asyncio.sleep(0)
             if happening.seq == first and happening.place < skipped:
                 continue
+            wanted = self._sieve.takes(happening)
             # Until the frame is through, a cursor says how much of it is.
             self._seqs[place] = happening.seq - 1
             self._inside[place] = happening.place + 1
-            if self._sieve.takes(happening):
+            if wanted:
                 yield Told(self.cursor, happening)
         if seq > self._seqs[place]:
             self._seqs[place] = seq
@@ -383,13 +395,12 @@ class Watch:
         if own is None or own.seq != seq:
             own = self._own[place] = tail.follower(seq, KNOWN_BEHIND_MAX)
         try:
-            async with self._tails.catching_up:
+            async with tail.catching_up:
                 page = await own.read()
         except Gap:
             return self._to_the_end(place, "truncated", "what came next is no longer kept")
         except IncidentManagerError as error:
             self._why[tail.event_log.partition] = str(error)
-            await asyncio.sleep(POLL_S)
             return [], seq
         self._why.pop(tail.event_log.partition, None)
         return page.happenings, page.seq
