@@ -409,6 +409,23 @@ async def test_a_client_whose_token_is_revoked_hears_no_more(
     assert all(each["event"] != "incident" for each in client.seen)
 
 
+@TRANSPORTS
+async def test_matchers_that_are_too_much_work_end_their_own_stream_only(
+    ours: System, transport: Transport
+) -> None:
+    port = await ours.listen()
+    query = {"kind": "created", "match": 'text=~".*(a|b|c)(.{40}){20}"'}
+    async with transport(port, {"kind": "created"}) as other, transport(port, query) as client:
+        await other.next("ready")
+        ready = await client.next("ready")
+        await fire(ours, "Down", text="abc" * 900)
+        dropped = await client.next("dropped")
+        (told,) = await other.take(1)
+
+    assert (dropped["reason"], dropped["cursor"]) == ("matchers", ready["cursor"])
+    assert told["incident"]["title"] == "Down (api)"
+
+
 async def test_more_clients_than_a_gateway_takes_are_asked_to_come_again(
     ours: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
