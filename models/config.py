@@ -32,6 +32,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+#: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
+_LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
+
+
 class Server(_Section):
     """Where the doors are and what they let in."""
 
@@ -55,6 +59,11 @@ class Server(_Section):
         description="Alerts one gateway holds for its shards; past it senders get 503 and Retry-After.",
     )
     hold: Duration = Field(5.0, le=60, description="How long a request waits for a shard that is restarting.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the front door is reached from this machine only."""
+        return _LOOPBACK.fullmatch(self.http_host) is not None
 
 
 class State(_Section):
@@ -196,6 +205,17 @@ class Notify(_Section):
     concurrency: int = Field(32, ge=1, le=1000, description="Webhook calls under way at once, per responder.")
 
 
+class Auth(_Section):
+    """Who gets in: API tokens (`llm-im tokens`)."""
+
+    required: bool | None = Field(
+        None,
+        description="true: nobody without a token; false: everybody, on loopback only; "
+        "none: everybody until the first token is made.",
+    )
+    open_metrics: bool = Field(False, description="GET /metrics needs no token, also when all else does.")
+
+
 class Logging(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["json", "console"] = "json"
@@ -217,5 +237,6 @@ class Settings(_Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -30,7 +30,9 @@ CONTROL = "control"
 CONFIG_FILE = "llm-im.toml"
 ENVIRONMENT_PREFIX = "LLM_IM_"
 #: LLM_IM_* names that are not settings: the command line's and the launcher's own.
-NOT_SETTINGS = frozenset({"LLM_IM_URL", "LLM_IM_INSTANCE", "LLM_IM_PRIVATE_DIR"})
+NOT_SETTINGS = frozenset(
+    {"LLM_IM_URL", "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE", "LLM_IM_INSTANCE", "LLM_IM_PRIVATE_DIR"}
+)
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -15,6 +15,7 @@ import structlog
 
 from actors.control_tail import ControlTail
 from models.config import Settings
+from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
 from models.incident import Incident
 from models.metrics import ActorMetrics, Meter
@@ -23,6 +24,7 @@ from models.metrics import encode as encode_metrics
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
 from models.sharding import SlotMap
 from services.api.app import build_app
+from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.ingest.body import Receive, Scope, Send
@@ -34,6 +36,7 @@ from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
 from services.tail import Tails
+from services.tokens import TokenDesk
 
 log = structlog.get_logger()
 
@@ -47,6 +50,11 @@ FIRST_SLOTS_S = 30.0
 QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
+#: An append of the control partition takes milliseconds; one that hangs is asked for again.
+CHANGE_TIMEOUT_S = 5.0
+CHANGE_RETRY_S = 0.2
+#: How often the control partition hears which tokens are in use.
+USES_S = 60.0
 
 
 class Gateway:
@@ -67,6 +75,7 @@ class Gateway:
         front: tuple[str, int] | None,
         shard_logs: Sequence[EventLog],
     ) -> None:
+        self.name = name
         self.settings = settings
         self._peers = peers
         self._actors = [*shard_actors, *other_actors]
@@ -93,6 +102,7 @@ class Gateway:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
         self.doors = HttpDoors(
             self.submitter,
             {
@@ -102,6 +112,7 @@ class Gateway:
             self.dead_letters,
             clock,
             self.meter,
+            self.guard,
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout,
         )
@@ -122,7 +133,9 @@ class Gateway:
             tenant=TENANT,
         )
         health = HealthGather(self._gather, lambda: self._started)
-        self.rest = build_app(self.reads, health, self.tails, settings, clock=clock)
+        desk = TokenDesk(self._tail, self._tell_control)
+        self.rest = build_app(self.reads, health, self.tails, settings, clock=clock, tokens=desk)
+        self._guarded = self.guard.of(self.rest)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -138,7 +151,9 @@ class Gateway:
         self._take_slots(self._tail.state.slots)
         self.dead_letters.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._beat())]
+        self._tasks = [loop.create_task(each) for each in (self._follow(), self._beat(), self._tell_uses())]
+        if not self.guard.is_on:
+            log.warning("no tokens: whoever reaches this address may do everything", gateway=self.name)
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
@@ -157,7 +172,7 @@ class Gateway:
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:
-            await self.rest(scope, receive, send)
+            await self._guarded(scope, receive, send)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):
@@ -210,11 +225,39 @@ class Gateway:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
+        try:
+            await self._tail.follow()
+            slots = self._tail.state.slots
+            if slots is not None and slots is not self.submitter.slots:
+                self._take_slots(slots)
+        except IncidentManagerError as error:
+            log.warning("control partition not followed", why=str(error))
+
+    async def _tell_control(self, message: ControlMessage) -> None:
+        """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
+        because a repeat of a message changes nothing. Raises Malformed, NotFound, Conflict, Unavailable."""
+        payload = encode_message(message)
+        give_up_at = asyncio.get_running_loop().time() + self.settings.server.hold
+        while True:
             try:
-                if await self._tail.follow() and self._tail.state.slots is not None:
-                    self._take_slots(self._tail.state.slots)
-            except IncidentManagerError as error:
-                log.warning("control partition not followed", why=str(error))
+                await self._peers.call(self._control, "change", payload, CHANGE_TIMEOUT_S)
+                return
+            except Unavailable:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise
+            await asyncio.sleep(CHANGE_RETRY_S)
+
+    async def _tell_uses(self) -> None:
+        while True:
+            await asyncio.sleep(USES_S)
+            if uses := self.guard.take_uses():
+                # The next time says it again, for those that are still used.
+                with contextlib.suppress(IncidentManagerError):
+                    await self._tell_control(TokensSeen(uses))
 
     async def _beat(self) -> None:
         """Tell the shards that senders can be heard: only while our own front door answers us."""

@@ -12,16 +12,26 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
-from fastapi import FastAPI, Path, Query
+from fastapi import Depends, FastAPI, Path, Query
 from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
 from models.alert import fingerprint
-from models.errors import Busy, IncidentManagerError, Malformed, TooLarge, Unavailable
+from models.errors import (
+    Busy,
+    Conflict,
+    Forbidden,
+    IncidentManagerError,
+    Malformed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from models.incident import Incident, IncidentState, IncidentType, Severity, TimelineEntry
 from models.messages import REASONS, Decision
 from models.query import PAGE_MAX, AlertView, IncidentView
 from services.api.alertmanager import timestamp
+from services.api.auth import READ, requires
 from services.api.reads import IncidentFilter, Reads
 
 #: The prefix of every path here.
@@ -274,6 +284,7 @@ def add_rest_routes(app: FastAPI, reads: Reads) -> None:
             endpoint,
             methods=["GET"],
             response_model=body,
+            dependencies=[Depends(requires(READ))],
             responses={
                 code: {"description": text, "content": _PROBLEM_CONTENT} for code, text in failures.items()
             },
@@ -366,6 +377,12 @@ def problem_of(error: IncidentManagerError, path: str) -> Response:
             return problem(400, "malformed", "The request cannot be read", str(error), path, fields)
         case TooLarge():
             return problem(400, "too-large", "The request asks for too much", str(error), path)
+        case Forbidden():
+            return problem(403, "forbidden", "The token has not the scope for this", str(error), path)
+        case NotFound():
+            return problem(404, "not-found", "Not found", str(error), path)
+        case Conflict():
+            return problem(409, "conflict", "This cannot be done now", str(error), path)
         case Busy():
             response = problem(503, "busy", "Busy", str(error), path)
             response.headers["Retry-After"] = str(max(1, round(error.retry_after_s)))

@@ -10,10 +10,12 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from services.cli.exits import ExitCode, Failure
+from services.cli.where import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, token_of
 
 #: Longer than a gateway holds a request for a restarting shard (5 s) by far, shorter than a person's patience.
 TIMEOUT_S = 30.0
@@ -53,9 +55,20 @@ class Reply:
 
 
 class Client:
-    """Calls one server. Each call is a connection of its own, so an answer never waits behind a dead one."""
+    """Calls one server. Each call is a connection of its own, so an answer never waits behind a dead one.
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+    Presents the API token of `token_file`, else of the environment (where.token_of), when there is one and the call is
+    not `anonymous`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        token_file: Path | None = None,
+        anonymous: bool = False,
+    ) -> None:
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -73,6 +86,8 @@ class Client:
         self._scheme, self._host, self._port = parts.scheme, parts.hostname, port
         self._prefix = parts.path.rstrip("/")
         self._timeout_s = timeout_s
+        token = None if anonymous else token_of(token_file)
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def get(self, path: str, query: Query = ()) -> Reply:
         """The answer to a GET, whatever its status. Raises Failure when there is none."""
@@ -88,8 +103,19 @@ class Client:
         body = reply.json()
         if reply.status == http.client.OK and body is not None:
             return body
-        code = ExitCode.DEGRADED if reply.status == http.client.SERVICE_UNAVAILABLE else ExitCode.FAILED
-        raise Failure(f"{self.url} answered {reply.status}: {reply.problem}", code)
+        raise self.failure(reply)
+
+    def delete(self, path: str) -> Reply:
+        """The answer to a DELETE, whatever its status. Raises Failure when there is none."""
+        return self._call("DELETE", path)
+
+    def failure(self, reply: Reply) -> Failure:
+        """What to raise for an answer that is none."""
+        code = ExitCode.DEGRADED if reply.status in (429, 503) else ExitCode.FAILED
+        words = f"{self.url} answered {reply.status}: {reply.problem}"
+        if reply.status == http.client.UNAUTHORIZED and not self._headers:
+            words = f"{self.url} wants a token: --token-file, {TOKEN_FILE_VARIABLE} or {TOKEN_VARIABLE}"
+        return Failure(words, code)
 
     def _call(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -97,7 +123,7 @@ class Client:
         kind = http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=self._timeout_s)
         try:
-            connection.request(method, self._prefix + target, body, dict(headers or {}))
+            connection.request(method, self._prefix + target, body, {**self._headers, **(headers or {})})
             answer = connection.getresponse()
             return Reply(
                 answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()

@@ -12,7 +12,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Url, url_of
+from services.cli.where import AsJson, TokenFile, Url, url_of
 
 PATH = "/v1/incidents"
 #: The largest page the server gives (models/query.py, PAGE_MAX).
@@ -41,10 +41,11 @@ def list_incidents(
         int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
     ] = 50,
     url: Url = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List incidents, newest first."""
-    client = Client(url_of(url))
+    client = Client(url_of(url), token_file=token_file)
     given = {"state": state, "severity": severity, "service": service}
     query = [(name, value) for name, values in given.items() for value in values or ()]
     found: list[dict[str, Any]] = []
@@ -83,10 +84,11 @@ def show(
         str, typer.Argument(metavar="ID", help="The whole id, or enough of its beginning or end.")
     ],
     url: Url = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one incident: its alerts, why each is there, and what happened."""
-    client = Client(url_of(url))
+    client = Client(url_of(url), token_file=token_file)
     identity = _find(client, incident)
     body = client.get_json(f"{PATH}/{identity}")
     alerts = client.get_json(f"{PATH}/{identity}/alerts", [("limit", str(ALERTS_SHOWN))])

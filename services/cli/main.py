@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from models import VERSION
 from models.errors import IncidentManagerError
-from services.cli import down, incidents, log, send, status, up
+from services.cli import down, incidents, log, send, status, tokens, up
 from services.cli.exits import EPILOG, ExitCode, Failure
 
 
@@ -63,4 +63,5 @@ app.command(epilog=EPILOG)(down.down)
 app.command(epilog=EPILOG)(status.status)
 app.command(epilog=EPILOG)(send.send)
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(log.app, name="log")

@@ -16,7 +16,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client, Reply
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, Url, url_of
+from services.cli.where import AsJson, TokenFile, Url, url_of
 
 PATH = "/v1/alerts"
 #: Alerts a request: the server takes far more, but answers each and keeps the sender waiting for all.
@@ -53,6 +53,7 @@ def send(
     resolved: Annotated[bool, typer.Option("--resolved", help="Say that the alert has ended.")] = False,
     source: Annotated[str, typer.Option(help="Who says so.")] = "llm-im",
     url: Url = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Send alerts, and say what became of each. Exit code 1 when any was refused.
@@ -62,7 +63,7 @@ def send(
     llm-im send alerts.ndjson
     """
     words = what or []
-    client = Client(url_of(url))
+    client = Client(url_of(url), token_file=token_file)
     if len(words) == 1 and "=" not in words[0]:
         if annotation or resolved:
             raise Failure(
@@ -143,8 +144,8 @@ def _send(client: Client, batch: Batch) -> list[dict[str, Any]]:
         where = (
             f" (from alert {batch.first} on; those before it are stored or told above)" if batch.first else ""
         )
-        code = ExitCode.DEGRADED if reply.status in (429, 503) else ExitCode.FAILED
-        raise Failure(f"{client.url}{PATH} answered {reply.status}: {reply.problem}{where}", code)
+        failure = client.failure(reply)
+        raise Failure(f"{failure}{where}", failure.code)
     return [{**item, "index": int(item.get("index", 0)) + batch.first} for item in body["items"]]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.exits import ExitCode, Failure
+
 if TYPE_CHECKING:
     from models.config import Settings
 
 URL_VARIABLE = "LLM_IM_URL"
+TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
 #: What models/config.py says too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
+_TOKEN = re.compile(r"[!-~]{1,400}")
 #: Addresses that mean "every interface": one listens there, but calls loopback.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
@@ -37,6 +42,15 @@ Url = Annotated[
         "--url",
         envvar=URL_VARIABLE,
         help=f"Where it runs; else what ./var says, else http://{DEFAULT_HOST}:{DEFAULT_PORT}.",
+        show_default=False,
+    ),
+]
+#: A token on the command line would be seen by everybody who types `ps`.
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        help="File that holds the API token, - for stdin; else LLM_IM_TOKEN_FILE, else the token in LLM_IM_TOKEN.",
         show_default=False,
     ),
 ]
@@ -58,13 +72,35 @@ def settings_of(config: Path | None, data: Path | None = None, port: int | None 
     return settings.model_copy(update={"state": state})
 
 
+def token_of(given: Path | None) -> str | None:
+    """The API token to present: from the file that was named, else LLM_IM_TOKEN_FILE, else LLM_IM_TOKEN. Raises
+    Failure, which never repeats what it read."""
+    named = str(given) if given else os.environ.get(TOKEN_FILE_VARIABLE)
+    if named:
+        origin = "stdin" if named == "-" else named
+        try:
+            found = (sys.stdin.read() if named == "-" else Path(named).read_text("ascii")).strip()
+        except OSError as error:
+            raise Failure(f"can't read the token in {origin}: {error.strerror}", ExitCode.USAGE) from error
+        except UnicodeDecodeError:
+            found = ""
+    else:
+        found, origin = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
+        if not found:
+            return None
+    if _TOKEN.fullmatch(found) is None:
+        raise Failure(f"{origin} holds no token: expected one line, llmim_...", ExitCode.USAGE)
+    return found
+
+
 def url_of(given: str | None) -> str:
     """Where the system runs: what was given, else what runs on ./var (or the settings' folder), else the settings."""
     if given:
         return given if "://" in given else f"http://{given}"
     host, port, data = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA)
     if Path("llm-im.toml").exists() or any(
-        name.startswith("LLM_IM_") and name != URL_VARIABLE for name in os.environ
+        name.startswith("LLM_IM_") and name not in (URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE)
+        for name in os.environ
     ):
         settings = settings_of(None)
         host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)

@@ -16,7 +16,16 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from models.errors import Busy, IncidentManagerError, Malformed, NotOwner, Refused, TooLarge
+from models.errors import (
+    Busy,
+    Forbidden,
+    IncidentManagerError,
+    Malformed,
+    NotOwner,
+    Refused,
+    TooLarge,
+    Unauthorized,
+)
 from models.messages import REASONS
 from models.metrics import Meter
 from models.ports import Clock
@@ -41,6 +50,8 @@ log = structlog.get_logger()
 ALERTMANAGER_PATH = "/api/v2/alerts"
 V1_PATH = "/v1/alerts"
 TENANT = "default"
+#: What 401 asks for (RFC 6750).
+CHALLENGE = b'Bearer realm="llm-im"'
 #: Requests a gateway works on at once. Past it senders get 503 and Retry-After.
 REQUESTS_MAX = 1024
 #: Bodies of the largest size that all those hold together, packed and unpacked. Past it, likewise.
@@ -69,6 +80,13 @@ class Reader(Protocol):
     def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]: ...
 
 
+class Doorman(Protocol):
+    """Who lets senders in (services/api/guard.py)."""
+
+    async def admit_to_door(self, header: bytes | None, door: str) -> None:
+        """Raises Unauthorized or Forbidden. `header` is Authorization's value."""
+
+
 class Refusal(msgspec.Struct):
     """An answer other than success, whatever shape the door gives it."""
 
@@ -77,6 +95,7 @@ class Refusal(msgspec.Struct):
     detail: str
     retry_after_s: float = 0.0
     closes: bool = False
+    challenge: bytes = b""
 
 
 class HttpDoors:
@@ -89,6 +108,7 @@ class HttpDoors:
         dead_letters: DeadLetterBox,
         clock: Clock,
         meter: Meter,
+        doorman: Doorman,
         *,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -98,6 +118,7 @@ class HttpDoors:
         self._dead_letters = dead_letters
         self._clock = clock
         self._meter = meter
+        self._doorman = doorman
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._requests = 0
@@ -133,6 +154,12 @@ class HttpDoors:
         reader = self._readers[path]
         begun = self._clock.monotonic()
         headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
+        try:
+            await self._doorman.admit_to_door(headers.get(b"authorization"), reader.name)
+        except Unauthorized as error:
+            return self._refuse(shape, reader, Refusal(401, "Unauthorized", str(error), challenge=CHALLENGE))
+        except Forbidden as error:
+            return self._refuse(shape, reader, Refusal(403, "Forbidden", str(error)))
         # No type at all is refused too, as Alertmanager does: a web page can make a browser send that anywhere.
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
         if content_type not in shape.content_types:
@@ -329,7 +356,8 @@ def _problem(refusal: Refusal, instance: str) -> Answer:
 def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
     # A sender that was too slow is still sending: what comes now belongs to no request.
     closing = [(b"connection", b"close")] if refusal.closes else []
-    return [*_patience(refusal.retry_after_s), *closing]
+    challenge = [(b"www-authenticate", refusal.challenge)] if refusal.challenge else []
+    return [*_patience(refusal.retry_after_s), *closing, *challenge]
 
 
 def _status_of(error: IncidentManagerError) -> int:

@@ -15,7 +15,7 @@ import http.client
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -350,20 +350,7 @@ async def system(
     for index, name in enumerate(names):
         await cluster.start(name, shard_of(index))
     letters = stores.dead_letters(configured, clock)
-    gateway = Gateway(
-        "gateway-test",
-        configured,
-        cluster,
-        clock,
-        stores.log("control"),
-        [stores.archive(partition_name(index)) for index in range(partitions)],
-        letters,
-        names,
-        ["classifier-0", bootstrap.CONTROL_ACTOR],
-        bootstrap.CONTROL_ACTOR,
-        None,
-        [stores.log(partition_name(index)) for index in range(partitions)],
-    )
+    gateway = _gateway("gateway-test", configured, stores, clock, cluster, letters)
     await gateway.start()
     ours = System(configured, stores, clock, cluster, gateway, letters, names)
     try:
@@ -376,6 +363,44 @@ async def system(
         await gateway.stop()
         with contextlib.suppress(Unavailable):
             await cluster.stop()
+
+
+@contextlib.asynccontextmanager
+async def another_gateway(ours: System) -> AsyncIterator[System]:
+    """A second gateway of the same system."""
+    gateway = _gateway(
+        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters
+    )
+    await gateway.start()
+    try:
+        yield replace(ours, gateway=gateway, tears=[])
+    finally:
+        await gateway.stop()
+
+
+def _gateway(
+    name: str,
+    configured: Settings,
+    stores: Stores,
+    clock: SettableClock,
+    cluster: LocalCluster,
+    letters: DeadLetters,
+) -> Gateway:
+    partitions = range(configured.state.partitions)
+    return Gateway(
+        name,
+        configured,
+        cluster,
+        clock,
+        stores.log("control"),
+        [stores.archive(partition_name(index)) for index in partitions],
+        letters,
+        [bootstrap.shard_actor_name(index) for index in partitions],
+        ["classifier-0", bootstrap.CONTROL_ACTOR],
+        bootstrap.CONTROL_ACTOR,
+        None,
+        [stores.log(partition_name(index)) for index in partitions],
+    )
 
 
 async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:

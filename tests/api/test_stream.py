@@ -388,25 +388,58 @@ async def test_a_client_whose_token_is_revoked_hears_no_more(
     ours: System, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "CHECK_S", 0.0)
-    good = True
-    inner = ours.gateway.rest
+    admin = bearer(await token(ours, "admin"))
+    sender = bearer(await token(ours, "ingest:*", headers=admin))
+    reader = await token(ours, "read", headers=admin)
+    port = await ours.listen()
 
-    async def guarded(scope: dict[str, Any], receive: object, send: object) -> None:
-        scope["state"] = {"still_let_in": is_good}
-        await inner(scope, receive, send)  # type: ignore[arg-type]
-
-    async def is_good() -> bool:
-        return good
-
-    ours.gateway.rest = guarded  # type: ignore[assignment]
-    async with transport(await ours.listen(), {"kind": "created"}) as client:
+    async with transport(port, {"kind": "created"}, bearer(reader)) as client:
         ready = await client.next("ready")
-        good = False
-        await fire(ours, "Secret")
+        key = (b"authorization", admin["Authorization"].encode())
+        revoked = await ours.request("DELETE", f"/v1/tokens/{reader['id']}", [b""], [key])
+        await ours.post("/v1/alerts", [alert("Secret")], headers=sender)
         dropped = await client.next("dropped")
 
+    assert revoked.status == 204
     assert (dropped["reason"], dropped["cursor"]) == ("token", ready["cursor"])
     assert all(each["event"] != "incident" for each in client.seen)
+
+
+async def test_a_websocket_asks_for_the_scope_of_reads(ours: System) -> None:
+    admin = bearer(await token(ours, "admin"))
+    sender = bearer(await token(ours, "ingest:*", headers=admin))
+    url = f"ws://127.0.0.1:{await ours.listen()}{PATH}"
+
+    for headers, status in (({}, 401), (sender, 403)):
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(url, additional_headers=headers)
+        assert refused.value.response.status_code == status
+
+
+@TRANSPORTS
+async def test_who_watched_without_a_token_is_let_go_when_tokens_are_asked_for(
+    ours: System, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "CHECK_S", 0.0)
+    monkeypatch.setattr(tail, "HEARTBEAT_S", 0.05)
+    async with transport(await ours.listen()) as client:
+        await client.next("ready")
+        await token(ours, "admin")
+        dropped = await client.next("dropped")
+
+    assert dropped["reason"] == "token"
+
+
+async def token(ours: System, scope: str, headers: dict[str, str] | None = None) -> dict[str, str]:
+    body = {"name": scope.replace("*", "any"), "scopes": [scope]}
+    answer = await ours.post("/v1/tokens", body, headers=headers or {})
+    assert answer.status == 201, answer
+    made: dict[str, str] = json.loads(answer.body)
+    return made
+
+
+def bearer(made: dict[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {made['token']}"}
 
 
 @TRANSPORTS

@@ -106,6 +106,7 @@ def silent_url() -> str:
 @pytest.mark.parametrize(
     "words",
     [[], ["up"], ["down"], ["status"], ["send"], ["incidents"], ["incidents", "list"], ["incidents", "show"],
+     ["tokens"], ["tokens", "create"], ["tokens", "list"], ["tokens", "rotate"], ["tokens", "revoke"],
      ["log"], ["log", "verify"], ["log", "stats"], ["log", "tail"]],
 )  # fmt: skip
 def test_every_command_explains_itself_and_its_exit_codes(words: list[str]) -> None:

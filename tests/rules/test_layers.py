@@ -25,8 +25,8 @@ FLOORS = {
 }
 #: All that models/ may import from elsewhere: nothing here does I/O, knows the time or makes chance.
 PURE = {
-    "__future__", "abc", "array", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "numbers", "operator",
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "numbers", "operator",
     "re", "statistics", "string", "struct", "sys", "types", "typing", "unicodedata", "uuid",
     "msgspec", "numpy", "pydantic", "xxhash", "zstandard",
 }  # fmt: skip
