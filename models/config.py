@@ -227,6 +227,43 @@ class DeadLetterSettings(_Section):
     max_payload_bytes: int = Field(64 * 1024, ge=64, description="A longer payload is kept cut.")
 
 
+class Telemetry(_Section):
+    """Where traces go, by OTLP over HTTP. Without an endpoint nothing is traced."""
+
+    endpoint: str | None = Field(
+        None, description="Base URL of an OTLP/HTTP receiver; /v1/traces is added unless it is there."
+    )
+    headers: dict[str, SecretStr] = Field({}, description="Sent along, for example a token. Secret.")
+    sample_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that begin a trace here. A sender's own traceparent decides for itself.",
+    )
+    service_name: str = Field("llm-incident-manager", min_length=1, max_length=255)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_plain_http(cls, value: str | None) -> str | None:
+        # The URL is told in logs, so nothing secret may be part of it.
+        if value is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", value):
+            raise ValueError(
+                'expected an http:// or https:// URL such as "http://127.0.0.1:4318", without user or query: '
+                "what is secret belongs into telemetry.headers"
+            )
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ValueError(f"expected names of HTTP headers, not {name!r}")
+            if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", secret.get_secret_value()):
+                raise ValueError(f"the value of {name!r}: expected printable ASCII")
+        return value
+
+
 class Settings(_Section):
     """All of it. Every default works on one machine with no file at all."""
 
@@ -240,3 +277,4 @@ class Settings(_Section):
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    telemetry: Telemetry = Telemetry()

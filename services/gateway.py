@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from actors.control_tail import ControlTail
+from actors.untraced import NoTracer
 from models.config import Settings
 from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
@@ -21,12 +22,13 @@ from models.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
+from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.traced import Traced
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -74,6 +76,7 @@ class Gateway:
         control: str,
         front: tuple[str, int] | None,
         shard_logs: Sequence[EventLog],
+        tracer: Tracer | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -83,6 +86,7 @@ class Gateway:
         self._front = front
         self._tail = ControlTail(control_log)
         self._archives = archives
+        self._tracer = tracer or NoTracer()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self.meter = Meter(name)
@@ -115,6 +119,7 @@ class Gateway:
             self.guard,
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout,
+            tracer=self._tracer,
         )
         self.reads = Reads(
             self._ask,
@@ -135,7 +140,8 @@ class Gateway:
         health = HealthGather(self._gather, lambda: self._started)
         desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(self.reads, health, self.tails, settings, clock=clock, tokens=desk)
-        self._guarded = self.guard.of(self.rest)
+        # The guard within the trace, so that a refusal has a trace id too.
+        self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -166,13 +172,14 @@ class Gateway:
         for archive in self._archives:
             await archive.close()
         await self._tail.close()
+        await self._tracer.close()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All of it as one ASGI application."""
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:
-            await self._guarded(scope, receive, send)
+            await self._traced_rest(scope, receive, send)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):

@@ -100,9 +100,11 @@ class Guard:
                     return not self.is_on or bool(await self.admit(header))
                 return False
 
-            state = scope.get("state")
+            given = scope.get("state")
             # A new one: a server may share its own among all requests.
-            scope["state"] = {**(state if isinstance(state, dict) else {}), "still_let_in": still_let_in}
+            state: dict[str, object] = {**(given if isinstance(given, dict) else {})}
+            state["still_let_in"] = still_let_in
+            scope["state"] = state
             if not self.is_on:
                 await app(scope, receive, send)
                 return
@@ -112,7 +114,7 @@ class Guard:
                 self._meter.count("llm_im_requests_refused_total", door="api", reason="unauthorized")
                 await _refuse(unauthorized(str(error), path), scope, receive, send)
                 return
-            scope["state"]["caller"] = caller
+            state["caller"] = caller
             await app(scope, receive, send)
 
         return guarded

@@ -26,7 +26,7 @@ _ENCODING: Json = {
 _TRACE: Json = {
     "name": "traceparent",
     "in": "header",
-    "description": "W3C trace context; its trace id is kept with the event. One that can't be read is passed over.",
+    "description": "W3C trace context: its trace id is kept with the event and shown in the timeline. One that can't be read is passed over.",
     "schema": {"type": "string"},
 }
 _KEY: Json = {

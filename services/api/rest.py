@@ -33,6 +33,7 @@ from models.query import PAGE_MAX, AlertView, IncidentView
 from services.api.alertmanager import timestamp
 from services.api.auth import READ, requires
 from services.api.reads import IncidentFilter, Reads
+from services.api.traced import current_id
 
 #: The prefix of every path here.
 PREFIX = "/v1"
@@ -173,7 +174,8 @@ class FieldProblem:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457). `errors` names the fields, when it is about fields."""
+    """A problem document (RFC 9457). `errors` names the fields, when it is about fields. `trace_id` is there when the
+    request belongs to a trace: our log lines about it bear the same."""
 
     type: str
     title: str
@@ -181,6 +183,7 @@ class Problem:
     detail: str
     instance: str
     errors: list[FieldProblem]
+    trace_id: str = ""
 
 
 _E = TypeVar("_E", bound=StrEnum)
@@ -364,8 +367,13 @@ def problem(
     status: int, kind: str, title: str, detail: str, path: str, fields: Sequence[FieldProblem] = ()
 ) -> Response:
     """A problem document as an answer. `kind` names it within our own problem types."""
-    body = Problem(f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields))
-    return Response(_encoder.encode(body), status, media_type="application/problem+json")
+    body = Problem(
+        f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields), current_id() or ""
+    )
+    document = msgspec.to_builtins(body)
+    if not body.trace_id:
+        del document["trace_id"]
+    return Response(_encoder.encode(document), status, media_type="application/problem+json")
 
 
 def problem_of(error: IncidentManagerError, path: str) -> Response:

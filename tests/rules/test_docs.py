@@ -39,8 +39,14 @@ CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 #: Figures that are still to be measured: their files are not there yet.
 AWAITED = "{{"
 #: As set, for the settings whose default is none.
-SOMETHING = {"lifecycle.expires_after": "1h", "notify.webhook.url": "https://example.org/hook",
-             "auth.required": "true"}  # fmt: skip
+SOMETHING = {
+    "auth.required": "true",
+    "lifecycle.expires_after": "1h",
+    "notify.webhook.url": "https://example.org/hook",
+    "telemetry.endpoint": "http://127.0.0.1:4318",
+}
+#: Numbers that are no durations.
+RATIOS = {"telemetry.sample_ratio"}
 
 
 def text(document: str) -> str:
@@ -137,7 +143,7 @@ def test_every_setting_can_be_set_from_the_environment_as_documented(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     value = SOMETHING.get(key) or ("[]" if isinstance(default, list) else str(default))
-    seconds = isinstance(default, float)
+    seconds = isinstance(default, float) and key not in RATIOS
     monkeypatch.setenv(variable(key), f"{value}s" if seconds else value)
 
     load_settings()

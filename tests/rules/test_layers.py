@@ -60,6 +60,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pybloom_live": ("actors/delivery.py",),
     "yaml": ("services/api/alertmanager.py", "services/bootstrap.py"),
     "requests": (), "httpx": (), "httpx2": (),
+    "opentelemetry": ("services/tracing.py",),  # imported only when telemetry is on
     "redis": ("services/stores/redis*.py",),
     "asyncpg": ("services/stores/postgres*.py",), "psycopg": ("services/stores/postgres*.py",),
     "grpc": ("services/serve_app.py", "services/ingest/grpc.py", "services/proto/*.py"),
