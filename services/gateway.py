@@ -18,6 +18,7 @@ from actors.untraced import NoTracer
 from models.config import Settings
 from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
+from models.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
@@ -36,6 +37,7 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
+from services.tail import Tails
 from services.tokens import TokenDesk
 
 log = structlog.get_logger()
@@ -73,6 +75,7 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        shard_logs: Sequence[EventLog],
         tracer: Tracer | None = None,
     ) -> None:
         self.name = name
@@ -125,9 +128,18 @@ class Gateway:
             archives,
             tenant=TENANT,
         )
+        self.tails = Tails(
+            shard_logs,
+            self._ask,
+            self._archived,
+            lambda: self.submitter.slots.version,
+            clock,
+            self.meter,
+            tenant=TENANT,
+        )
         health = HealthGather(self._gather, lambda: self._started)
         desk = TokenDesk(self._tail, self._tell_control)
-        self.rest = build_app(self.reads, health, settings, clock=clock, tokens=desk)
+        self.rest = build_app(self.reads, health, self.tails, settings, clock=clock, tokens=desk)
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
 
@@ -155,6 +167,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.tails.stop()
         await self.dead_letters.stop()
         for archive in self._archives:
             await archive.close()
@@ -179,8 +192,16 @@ class Gateway:
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
 
-    async def _gather(self) -> list[ActorMetrics]:
+    async def _archived(self, incident_id: bytes) -> Incident | None:
+        found = await self.reads.incident(incident_id)
+        return None if found is None else found.view.incident
+
+    def _measure(self) -> None:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
+        self.tails.measure()
+
+    async def _gather(self) -> list[ActorMetrics]:
+        self._measure()
         found = await asyncio.gather(*[self._metrics_of(actor) for actor in self._actors])
         own = self.meter.read()
         others = [reading for reading in await self._other_gateways() if reading.name != own.name]
@@ -194,6 +215,7 @@ class Gateway:
         return [decode_metrics(reading) for reading in msgspec.msgpack.decode(answered, type=list[bytes])]
 
     async def _report(self) -> None:
+        self._measure()
         try:
             await self._peers.call(
                 self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S
