@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from models.filters import IncidentFilter, Place, Sort
-from models.incident import Incident
+from models.incident import Incident, IncidentState, Judgement, PartOf, Said
 from models.matchers import MatcherTuple
 from models.wire import Wire
 
@@ -58,6 +58,13 @@ class GetIncident(Wire, frozen=True):
 
 class GetIncidents(Wire, frozen=True):
     """Those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+
+    tenant: str
+    incident_ids: list[bytes]
+
+
+class GetHeads(Wire, frozen=True):
+    """The heads of those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
 
     tenant: str
     incident_ids: list[bytes]
@@ -119,6 +126,32 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     resolve_due_at: float = 0.0
 
 
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What is shown of an incident beside each thing that happens to it (models/heads.py), and what that follows from:
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
+
+    id: bytes
+    service: str
+    title: str
+    state: IncidentState
+    labels: dict[str, str]
+    assignees: list[str]
+    version: int
+    updated_at: float
+    is_classified: bool
+    counts: Judgement
+    judged: Judgement
+    said: Said = Said()
+    parts: dict[bytes, PartOf] = {}
+
+
+class HeadPage(Wire, frozen=True):
+    """Heads as the frame `seq` left them."""
+
+    seq: int
+    items: list[Head]
+
+
 class IncidentPage(Wire, frozen=True):
     """`next_after` is where the next page begins, None at the end. A page may be empty and still have a next one."""
 
@@ -169,8 +202,9 @@ Query = (
     | Probe
     | IncidentAlerts
     | ListAlerts
+    | GetHeads
 )
-Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage
+Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | HeadPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from models.alert_view import alert_view
+from models.heads import head_of
 from models.listing import count_incidents, find_incidents, incident_view, list_incidents
 from models.matchers import compile_matchers
 from models.query import (
@@ -16,8 +17,10 @@ from models.query import (
     Answer,
     CountIncidents,
     FindIncidents,
+    GetHeads,
     GetIncident,
     GetIncidents,
+    HeadPage,
     IncidentAlerts,
     IncidentPage,
     ListAlerts,
@@ -51,6 +54,10 @@ def answer(shard: Shard, query: Query) -> Answer:
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return IncidentPage([incident_view(shard, each) for each in here])
+        case GetHeads():
+            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            here = [each for each in asked if each is not None and each.tenant == query.tenant]
+            return HeadPage(shard.seq, [head_of(each) for each in here])
         case Probe():
             return IncidentPage([])
         case IncidentAlerts():

@@ -4,17 +4,18 @@ given."""
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from models import VERSION
 from models.config import Settings
-from models.errors import IncidentManagerError
+from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
+from services.api.auth import refuse_unnamed
 from services.api.commands import Commands
 from services.api.health import HealthGather, add_health_routes
 from services.api.incidents import NoSuchIncident
@@ -23,13 +24,25 @@ from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.requests import BadFields
 from services.api.rest import add_rest_routes
+from services.api.stream import add_stream_routes
+from services.api.tokens import add_token_routes
+from services.tail import Tails
+from services.tokens import TokenDesk
 
 
 def build_app(
-    reads: Reads, commands: Commands, health: HealthGather, settings: Settings, *, clock: Clock
+    reads: Reads,
+    commands: Commands,
+    health: HealthGather,
+    tails: Tails,
+    settings: Settings,
+    *,
+    clock: Clock,
+    tokens: TokenDesk,
 ) -> FastAPI:
-    """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
-    they would load scripts from elsewhere. Errors have the shape of the API that was asked."""
+    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
+    they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
+    that names no scope."""
     app = FastAPI(
         title="LLM-Incident-Manager",
         version=VERSION,
@@ -40,10 +53,28 @@ def build_app(
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
     add_rest_routes(app, reads, commands, settings, clock)
+    add_stream_routes(app, tails)
+    add_token_routes(app, tokens)
     add_health_routes(app, reads, health, clock)
+    _describe_tokens(app)
     add_doors_to_openapi(app)
     _answer_errors(app)
+    refuse_unnamed(app)
     return app
+
+
+_SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of POST /v1/tokens or `llm-im tokens`.",
+    },
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The same token as the password; any user name.",
+    },
+}
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -67,7 +98,7 @@ def _answer_errors(app: FastAPI) -> None:
         return response
 
     async def of_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+        assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
         # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
         return malformed(field_problems(error.errors(), skip=1), request.url.path)
 
@@ -77,6 +108,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def of_ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, IncidentManagerError)
+        if isinstance(error, Forbidden) and _is_alertmanagers(request.url.path):
+            return alertmanager.validation_error(403, 403, str(error))
         return problem_of(error, request.url.path)
 
     async def of_missing(request: Request, error: Exception) -> Response:
@@ -89,6 +122,8 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(BadFields, of_fields)
+    # Before a WebSocket is taken its refusal is an HTTP answer too.
+    app.add_exception_handler(WebSocketRequestValidationError, of_validation)
     app.add_exception_handler(NoSuchIncident, of_missing)
     app.add_exception_handler(IncidentManagerError, of_ours)
     app.add_exception_handler(Exception, of_bug)
@@ -105,3 +140,19 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return methods
+
+
+def _describe_tokens(app: FastAPI) -> None:
+    """Say in OpenAPI how a token is given."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        new = app.openapi_schema is None
+        document = generate()
+        if new:
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            # Any of them; none while there are no tokens.
+            document["security"] = [{"bearer": []}, {"basic": []}, {}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from models.errors import Broken, Conflict, NotFound, Stale, Unavailable
 from models.incident import TimelineEntry
 from models.messages import Command, CommandDone, Reply, encode
 from models.query import IncidentView
+from models.trace import trace_id_of
 from models.verbs import AnyVerb, Create
 from services.api.reads import Reads
 from services.api.requests import Origin
@@ -63,7 +64,8 @@ class Commands:
             reason,
             if_version,
             origin.delivery_id,
-            origin.trace_id,
+            trace_id_of(origin.trace),
+            trace=origin.trace,
             content=content,
         )
         shard = (

@@ -23,6 +23,7 @@ from models.errors import (
     Unavailable,
 )
 from services.api.fields import PATTERN_WORDS
+from services.api.traced import current_id
 
 #: Fields named in one problem; a thousand alike help nobody.
 FIELDS_TOLD_MAX = 100
@@ -38,7 +39,8 @@ class FieldProblem:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457). `errors` names the fields, when it is about fields."""
+    """A problem document (RFC 9457). `errors` names the fields, when it is about fields. `trace_id` is there when the
+    request belongs to a trace: our log lines about it bear the same."""
 
     type: Annotated[str, Field(description="Which problem, for programs: `urn:llm-im:problem:stale` ...")]
     title: Annotated[str, Field(description="Which problem, for people.")]
@@ -46,6 +48,9 @@ class Problem:
     detail: Annotated[str, Field(description="What happened here, and what can be done.")]
     instance: Annotated[str, Field(description="The path that was asked.")]
     errors: Annotated[list[FieldProblem], Field(description="The fields that are wrong.")]
+    trace_id: Annotated[
+        str, Field(description="The trace that the request belongs to; absent without one.")
+    ] = ""
 
 
 _PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -74,8 +79,13 @@ def problem(
     status: int, kind: str, title: str, detail: str, path: str, fields: Sequence[FieldProblem] = ()
 ) -> Response:
     """A problem document as an answer. `kind` names it within our own problem types."""
-    body = Problem(f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields))
-    return Response(_encoder.encode(body), status, media_type="application/problem+json")
+    body = Problem(
+        f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields), current_id() or ""
+    )
+    document = msgspec.to_builtins(body)
+    if not body.trace_id:
+        del document["trace_id"]
+    return Response(_encoder.encode(document), status, media_type="application/problem+json")
 
 
 def problem_of(error: IncidentManagerError, path: str) -> Response:
@@ -139,7 +149,7 @@ def _is_field(word: str) -> bool:
 _TOLD_AS: tuple[tuple[type[IncidentManagerError], tuple[int, str, str]], ...] = (
     (Malformed, (400, "malformed", "The request cannot be read")),
     (TooLarge, (400, "too-large", "The request asks for too much")),
-    (Forbidden, (403, "forbidden", "Not allowed")),
+    (Forbidden, (403, "forbidden", "The token has not the scope for this")),
     (NotFound, (404, "not-found", "Not found")),
     (Conflict, (409, "conflict", "Its state does not allow this")),
     (Stale, (412, "stale", "It was changed meanwhile")),

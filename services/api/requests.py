@@ -17,8 +17,9 @@ from models.alert import content_digest
 from models.errors import Malformed, TooLarge
 from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
+from services.api.traced import current
 from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked
-from services.ingest.http import IDEMPOTENCY_KEY_MAX_BYTES, TENANT, idempotency_key, trace_id_of
+from services.ingest.http import IDEMPOTENCY_KEY_MAX_BYTES, TENANT, idempotency_key
 
 #: Bytes of a body, also unpacked: the longest text with every character escaped is 100 kB, 5,000 fingerprints as much.
 BODY_MAX_BYTES = 256 * 1024
@@ -60,11 +61,11 @@ class BadFields(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a change comes from. `delivery_id` is its Idempotency-Key, which means nothing outside caller and path."""
+    """Where a change comes from, and the trace context (models/trace.py) of its request. `delivery_id` is its Idempotency-Key, which means nothing outside caller and path."""
 
     actor: str
     delivery_id: str | None
-    trace_id: str | None
+    trace: str | None
 
 
 class BodyReader:
@@ -121,7 +122,7 @@ def origin_of(request: Request) -> Origin:
     actor, key = caller_of(request).name, idempotency_key(headers)
     # Neither a name nor a path holds a line end.
     scoped = None if key is None else f"{TENANT}/command\n{actor}\n{request.url.path}\n{key}"
-    return Origin(actor, scoped, trace_id_of(headers))
+    return Origin(actor, scoped, current())
 
 
 def versions_of(if_match: str | None) -> list[int] | None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import msgspec
 from fastapi import FastAPI
 
+from actors.control_tail import ControlTail
 from models.config import Settings
+from models.control import ControlMessage
 from models.errors import Unavailable
 from models.filters import IncidentFilter, Place, Sort, compile_filter, place_of
 from models.incident import Handling, Incident, IncidentState, Judgement, incident_id
 from models.matchers import compile_matchers
 from models.messages import Command, CommandDone, Reply, decode_message
-from models.metrics import ActorMetrics
+from models.metrics import ActorMetrics, Meter
 from models.ports import ArchivedIncident
 from models.query import (
     AlertPage,
@@ -35,12 +37,14 @@ from models.query import (
     decode_query,
     encode,
 )
-from models.sharding import slot_of
+from models.sharding import partition_name, slot_of
 from services.api.app import build_app
 from services.api.commands import Commands
 from services.api.health import HealthGather
 from services.api.reads import Reads
-from services.stores.memory import MemoryArchive, MemoryStore
+from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
+from services.tail import Tails
+from services.tokens import TokenDesk
 
 #: 2026-01-02 03:04:05.678 UTC
 NOW = 1767323045.678
@@ -77,21 +81,39 @@ class StandIn:
 
     def __post_init__(self) -> None:
         self.archive = MemoryArchive(MemoryStore(), "shard/0000")
+        self.tokens = TokenDesk(ControlTail(MemoryEventLog(MemoryStore(), "control")), self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
+        logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
+        self.tails = Tails(
+            logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
+        )
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
-        commands = Commands(self.tell, self.reads)
-        return build_app(self.reads, commands, health, settings or Settings(), clock=self.clock)
+        return build_app(
+            self.reads,
+            Commands(self.tell_shard, self.reads),
+            health,
+            self.tails,
+            settings or Settings(),
+            clock=self.clock,
+            tokens=self.tokens,
+        )
+
+    async def _nowhere(self, _incident_id: bytes) -> Incident | None:
+        return None
 
     def shard_of_slot(self, slot: int) -> int:
         return slot % self.shards
+
+    async def tell(self, message: ControlMessage) -> None:
+        raise Unavailable("there is no control partition here")
 
     async def gather(self) -> list[ActorMetrics]:
         self.gathered += 1
         return self.readings
 
-    async def tell(self, shard: int, message: bytes) -> Reply:
+    async def tell_shard(self, shard: int, message: bytes) -> Reply:
         """Remembers what it was told, and answers what the test gave."""
         command = decode_message(message)
         assert isinstance(command, Command)

@@ -24,7 +24,8 @@ def commands() -> list[str]:
     return [line for line in blocks.splitlines() if line.startswith("curl ")]
 
 
-COMMANDS = commands()
+#: A stream does not end, and a first token is an admin's: they have tests of their own.
+COMMANDS = [each for each in commands() if "/v1/stream" not in each and "/v1/tokens" not in each]
 
 
 async def run(ours: System, command: str) -> Reply:

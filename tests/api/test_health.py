@@ -156,10 +156,12 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
     stand_in = StandIn()
     app = build_app(
         stand_in.reads,
-        Commands(stand_in.tell, stand_in.reads),
+        Commands(stand_in.tell_shard, stand_in.reads),
         HealthGather(gather, lambda: True),
+        stand_in.tails,
         Settings(),
         clock=stand_in.clock,
+        tokens=stand_in.tokens,
     )
 
     answer = TestClient(app).get("/metrics")
