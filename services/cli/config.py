@@ -13,7 +13,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, Url, absolute, loaded_of, url_of
+from services.cli.where import AsJson, Config, Data, TokenFile, Url, absolute, loaded_of, url_of
 
 if TYPE_CHECKING:
     from services.settings import Loaded
@@ -126,7 +126,12 @@ def schema(
 
 @app.command(epilog=EPILOG)
 def reload(
-    config: Config = None, data: Data = None, port: Port = None, url: Url = None, as_json: AsJson = False
+    config: Config = None,
+    data: Data = None,
+    port: Port = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Have the running system go by file and environment as they are now, without a restart.
 
@@ -140,7 +145,7 @@ def reload(
     for section, key in (("state", "path"), ("server", "http_port")):
         if f"{section}.{key}" not in loaded.sources:
             del body[section][key]
-    client = Client(url_of(url))
+    client = Client(url_of(url), token_file=token_file)
     reply = client.post(RELOAD, json.dumps(body).encode(), "application/json")
     answer = reply.json()
     if reply.status != 200 or not isinstance(answer, dict):
