@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
@@ -24,20 +24,23 @@ from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_doors_to_openapi
 from services.api.reads import Reads
 from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
+from services.api.stream import add_stream_routes
 from services.api.tokens import add_token_routes
+from services.tail import Tails
 from services.tokens import TokenDesk
 
 
 def build_app(
     reads: Reads,
     health: HealthGather,
+    tails: Tails,
     settings: Callable[[], Settings],
     *,
     clock: Clock,
     tokens: TokenDesk,
     reload: Reload,
 ) -> FastAPI:
-    """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
+    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
     they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
     that names no scope."""
     app = FastAPI(
@@ -50,6 +53,7 @@ def build_app(
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
     add_rest_routes(app, reads)
+    add_stream_routes(app, tails)
     add_token_routes(app, tokens)
     add_config_routes(app, reload)
     add_health_routes(app, reads, health, clock)
@@ -93,7 +97,7 @@ def _answer_errors(app: FastAPI) -> None:
         return problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
 
     async def of_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+        assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
         fields = [
             # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
             FieldProblem(".".join(str(part) for part in found["loc"][1:]), found["msg"])
@@ -117,6 +121,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
+    # Before a WebSocket is taken its refusal is an HTTP answer too.
+    app.add_exception_handler(WebSocketRequestValidationError, of_validation)
     app.add_exception_handler(NoSuchIncident, of_missing)
     app.add_exception_handler(IncidentManagerError, of_ours)
     app.add_exception_handler(Exception, of_bug)

@@ -189,7 +189,8 @@ class Problem:
 _E = TypeVar("_E", bound=StrEnum)
 
 
-def _any_case(kind: type[_E]) -> Callable[[object], object]:
+def any_case(kind: type[_E]) -> Callable[[object], object]:
+    """Reads a name of `kind` however it is written; what is none is left for the check that comes after."""
     by_lower = {member.value.lower(): member for member in kind}
 
     def read(value: object) -> object:
@@ -208,9 +209,9 @@ class SeverityName(StrEnum):
     P4 = "P4"
 
 
-_State = Annotated[IncidentState, BeforeValidator(_any_case(IncidentState))]
-_SeverityName = Annotated[SeverityName, BeforeValidator(_any_case(SeverityName))]
-_Type = Annotated[IncidentType, BeforeValidator(_any_case(IncidentType))]
+_State = Annotated[IncidentState, BeforeValidator(any_case(IncidentState))]
+_SeverityName = Annotated[SeverityName, BeforeValidator(any_case(SeverityName))]
+_Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
 
 _Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="Items on the page.")]
 _Cursor = Annotated[

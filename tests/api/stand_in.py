@@ -14,7 +14,7 @@ from models.control import ControlMessage
 from models.errors import Unavailable
 from models.incident import Incident, IncidentState, incident_id
 from models.matchers import compile_matchers
-from models.metrics import ActorMetrics
+from models.metrics import ActorMetrics, Meter
 from models.ports import ArchivedIncident
 from models.query import (
     AlertPage,
@@ -30,12 +30,13 @@ from models.query import (
     decode_query,
     encode,
 )
-from models.sharding import slot_of
+from models.sharding import partition_name, slot_of
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.reload import Change, compare, wanted_over
 from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
+from services.tail import Tails
 from services.tokens import TokenDesk
 
 #: 2026-01-02 03:04:05.678 UTC
@@ -73,6 +74,10 @@ class StandIn:
         self.archive = MemoryArchive(MemoryStore(), "shard/0000")
         self.tokens = TokenDesk(ControlTail(MemoryEventLog(MemoryStore(), "control")), self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
+        logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
+        self.tails = Tails(
+            logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
+        )
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
@@ -80,6 +85,7 @@ class StandIn:
         return build_app(
             self.reads,
             health,
+            self.tails,
             lambda: shown,
             clock=self.clock,
             tokens=self.tokens,
@@ -88,6 +94,9 @@ class StandIn:
 
     async def reload(self, wanted: Settings, _actor: str) -> list[Change]:
         return compare(Settings(), wanted_over(Settings(), wanted))
+
+    async def _nowhere(self, _incident_id: bytes) -> Incident | None:
+        return None
 
     def shard_of_slot(self, slot: int) -> int:
         return slot % self.shards

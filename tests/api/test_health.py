@@ -156,6 +156,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
     app = build_app(
         stand_in.reads,
         HealthGather(gather, lambda: True),
+        stand_in.tails,
         Settings,
         clock=stand_in.clock,
         tokens=stand_in.tokens,
