@@ -153,6 +153,14 @@ class ShardSettings(msgspec.Struct, frozen=True):
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
+def encode_shard_settings(settings: ShardSettings) -> bytes:
+    return _encoder.encode(settings)
+
+
+def decode_shard_settings(encoded: bytes) -> ShardSettings:
+    return msgspec.msgpack.decode(encoded, type=ShardSettings)
+
+
 class Step(msgspec.Struct, frozen=True):
     """What a message led to. `events` go to the log as one frame; then `reply` and `effects` may leave."""
 
@@ -201,6 +209,16 @@ class Shard:
         self._repeat_ends: list[float] = []
 
     # -- live ----------------------------------------------------------------------------------------------
+
+    def take_settings(self, settings: ShardSettings) -> None:
+        """Decide by these from now on. What was decided stays; what waits for a time that they move waits for the new
+        one."""
+        self.settings = settings
+        resolved = [each for each in self.incidents.values() if each.state is IncidentState.RESOLVED]
+        self._closes = [(self._close_at(each), each.id) for each in resolved]
+        heapq.heapify(self._closes)
+        for incident in self.incidents.values():
+            self.watch(incident)
 
     def handle(self, message: Message, now: float) -> Step:
         """Decide about a message, apply what was decided, and say what is now owed.

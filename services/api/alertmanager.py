@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import cmp_to_key
@@ -89,8 +89,10 @@ _RECEIVERS = [Named(RECEIVER)]
 _ACTIVE = AlertStatus([], [], "active")
 
 
-def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, started_at: float) -> None:
-    """Everything under /api/v2 but POST /alerts, and /-/healthy and /-/ready."""
+def add_alertmanager_routes(
+    app: FastAPI, reads: Reads, settings: Callable[[], Settings], started_at: float
+) -> None:
+    """Everything under /api/v2 but POST /alerts, and /-/healthy and /-/ready. `settings()` are those in force."""
 
     async def alerts(request: Request) -> Response:
         try:
@@ -118,7 +120,7 @@ def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, star
                 async for page in pages:
                     for part in _slices(page):
                         for view in part:
-                            labels = _group_labels(view.labels, settings)
+                            labels = _group_labels(view.labels, settings())
                             groups.setdefault(tuple(labels.items()), []).append(_gettable(view))
                         await asyncio.sleep(0)
                 encoded: list[bytes] = []
@@ -133,7 +135,7 @@ def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, star
             return _error(error)
 
     async def status() -> Response:
-        return _answer(_status(settings, started_at))
+        return _answer(_status(settings(), started_at))
 
     async def receivers() -> Response:
         return _answer(_RECEIVERS)

@@ -3,6 +3,8 @@ given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
@@ -17,6 +19,7 @@ from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
 from services.api.auth import refuse_unnamed
 from services.api.commands import Commands
+from services.api.config import Reload, add_config_routes
 from services.api.health import HealthGather, add_health_routes
 from services.api.incidents import NoSuchIncident
 from services.api.ingest_docs import add_doors_to_openapi
@@ -35,10 +38,11 @@ def build_app(
     commands: Commands,
     health: HealthGather,
     tails: Tails,
-    settings: Settings,
+    settings: Callable[[], Settings],
     *,
     clock: Clock,
     tokens: TokenDesk,
+    reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
     they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
@@ -52,9 +56,10 @@ def build_app(
         redirect_slashes=False,
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
-    add_rest_routes(app, reads, commands, settings, clock)
+    add_rest_routes(app, reads, commands, settings(), clock)
     add_stream_routes(app, tails)
     add_token_routes(app, tokens)
+    add_config_routes(app, reload)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)
     add_doors_to_openapi(app)

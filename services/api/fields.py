@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from models.config import duration_s
+from models.config_values import duration_s
 from models.errors import Malformed
 from models.incident import IncidentState, IncidentType, Severity
 from models.verbs import LABEL_VALUE_MAX, NAME_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX

@@ -42,6 +42,7 @@ from services.api.app import build_app
 from services.api.commands import Commands
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.reload import Change, compare, wanted_over
 from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
 from services.tail import Tails
 from services.tokens import TokenDesk
@@ -90,15 +91,20 @@ class StandIn:
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
+        shown = settings or Settings()
         return build_app(
             self.reads,
             Commands(self.tell_shard, self.reads),
             health,
             self.tails,
-            settings or Settings(),
+            lambda: shown,
             clock=self.clock,
             tokens=self.tokens,
+            reload=self.reload,
         )
+
+    async def reload(self, wanted: Settings, _actor: str) -> list[Change]:
+        return compare(Settings(), wanted_over(Settings(), wanted))
 
     async def _nowhere(self, _incident_id: bytes) -> Incident | None:
         return None

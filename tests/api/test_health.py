@@ -159,9 +159,10 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         Commands(stand_in.tell_shard, stand_in.reads),
         HealthGather(gather, lambda: True),
         stand_in.tails,
-        Settings(),
+        Settings,
         clock=stand_in.clock,
         tokens=stand_in.tokens,
+        reload=stand_in.reload,
     )
 
     answer = TestClient(app).get("/metrics")

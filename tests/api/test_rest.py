@@ -370,6 +370,7 @@ def test_openapi_has_our_routes_their_bodies_and_problems() -> None:
         [
             "/api/v2/alerts",
             "/v1/alerts",
+            "/v1/config/reload",
             "/v1/incidents",
             "/v1/incidents/bulk",
             "/v1/incidents/{incident_id}",
