@@ -116,6 +116,7 @@ class Gateways:
             other_actors,
             bootstrap.CONTROL_ACTOR,
             ("127.0.0.1", port),
+            [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,
         )

@@ -35,6 +35,7 @@ NOT_SETTINGS = frozenset(
     {
         CONFIG_VARIABLE,
         "LLM_IM_URL",
+        "LLM_IM_CONTEXT",
         "LLM_IM_TOKEN",
         "LLM_IM_TOKEN_FILE",
         "LLM_IM_INSTANCE",
