@@ -23,6 +23,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from models.alert_view import alert_view
 from models.effects import Act, Archive, Classify, Effect, Tell
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
 from models.messages import (
@@ -42,7 +43,6 @@ from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard import Shard
 from models.trace import trace_id_of
-from models.views import alert_view
 
 log = structlog.get_logger()
 
@@ -245,6 +245,7 @@ class Errands:
                     incident.type,
                     incident.created_at,
                     incident.closed_at,
+                    incident.updated_at,
                     _encoder.encode(incident),
                     _encoder.encode(alerts),
                 )

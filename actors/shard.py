@@ -33,7 +33,7 @@ from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.checkpoint import Part
 from models.effects import Effect
-from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Unavailable
+from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
 from models.frames import decode_frame, encode_frame
 from models.messages import (
     AlertsArrived,
@@ -575,6 +575,9 @@ class IncidentShard:
             return
         try:
             future.set_result(self._answered(payload))
+        except Refused as error:
+            # The question's own fault: a pattern that takes too many steps.
+            future.set_exception(error)
         except (msgspec.MsgspecError, IncidentManagerError) as error:
             future.set_exception(Unavailable(f"query failed: {error}"))
 
@@ -660,7 +663,7 @@ class IncidentShard:
 
     async def _sweeper(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             try:
                 await self.deliveries.sweep(self.clock.now())
                 oldest, dropped = self.clock.now() - self.options.retention_s, SWEEP_BATCH
@@ -669,6 +672,7 @@ class IncidentShard:
                     await asyncio.sleep(TICK_S)
             except Unavailable as error:
                 self.log.warning("sweep failed, will be tried again", why=str(error))
+            await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:
         if self.control is not None:

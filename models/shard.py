@@ -341,7 +341,9 @@ class Shard:
         answered = self.calls.get(command.call_id)
         if answered is not None:
             return decode_reply(answered)
-        content = content_digest(command.incident_id, encode_verb(command.verb), command.reason.encode())
+        content = command.content or content_digest(
+            command.incident_id, encode_verb(command.verb), command.reason.encode()
+        )
         if command.delivered_before is not None:
             before = decode_reply(command.delivered_before)
             if not isinstance(before, CommandDone) or before.content != content:

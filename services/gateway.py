@@ -19,12 +19,15 @@ from models.config import Settings
 from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
 from models.events import SettingsChanged
+from models.incident import Incident
+from models.messages import Reply
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
+from services.api.commands import Commands
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
@@ -39,6 +42,7 @@ from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
 from services.logs import set_level
 from services.reload import Change, compare, event_of, wanted_over
+from services.tail import Tails
 from services.tokens import TokenDesk
 
 log = structlog.get_logger()
@@ -74,6 +78,7 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        shard_logs: Sequence[EventLog],
         tracer: Tracer | None = None,
         *,
         start: str = "",
@@ -128,11 +133,23 @@ class Gateway:
             archives,
             tenant=TENANT,
         )
+        self.tails = Tails(
+            shard_logs,
+            self._ask,
+            self._archived,
+            lambda: self.submitter.slots.version,
+            clock,
+            self.meter,
+            tenant=TENANT,
+        )
         health = HealthGather(self._gather, lambda: self._started)
+        self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(
             self.reads,
+            self.commands,
             health,
+            self.tails,
             lambda: self.settings,
             clock=clock,
             tokens=desk,
@@ -165,6 +182,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.tails.stop()
         await self.dead_letters.stop()
         for archive in self._archives:
             await archive.close()
@@ -208,8 +226,19 @@ class Gateway:
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
 
-    async def _gather(self) -> list[ActorMetrics]:
+    async def _tell(self, shard: int, message: bytes) -> Reply:
+        return await self._lines[shard].tell(message, 1)
+
+    async def _archived(self, incident_id: bytes) -> Incident | None:
+        found = await self.reads.incident(incident_id)
+        return None if found is None else found.view.incident
+
+    def _measure(self) -> None:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
+        self.tails.measure()
+
+    async def _gather(self) -> list[ActorMetrics]:
+        self._measure()
         found = await asyncio.gather(*[self._metrics_of(actor) for actor in self._actors])
         own = self.meter.read()
         others = [reading for reading in await self._other_gateways() if reading.name != own.name]
@@ -223,6 +252,7 @@ class Gateway:
         return [decode_metrics(reading) for reading in msgspec.msgpack.decode(answered, type=list[bytes])]
 
     async def _report(self) -> None:
+        self._measure()
         try:
             await self._peers.call(
                 self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S

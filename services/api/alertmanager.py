@@ -25,8 +25,8 @@ from models import VERSION
 from models.alert import LABEL_NAME, fingerprint, service_of
 from models.config import Settings
 from models.errors import Busy, Malformed, Refused, Unavailable
-from models.matchers import Pattern, parse_filters
-from models.query import AlertView, MatcherTuple
+from models.matchers import MatcherTuple, Pattern, parse_filters
+from models.query import AlertView
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
 

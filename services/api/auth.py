@@ -46,6 +46,13 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return Caller(name, EVERYTHING)
 
 
+async def is_still_let_in(connection: HTTPConnection) -> bool:
+    """Whether the caller of a connection that lasts is one still: a token may be revoked or expire meanwhile. The guard
+    puts into the ASGI scope how to ask."""
+    ask = connection.scope.get("state", {}).get("still_let_in")
+    return True if ask is None else bool(await ask())
+
+
 def allow(caller: Caller, scope: str) -> None:
     """Raises Forbidden, naming the scope, when the caller does not have it."""
     if scope not in caller.scopes:

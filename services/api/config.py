@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from models.config import Settings
 from models.errors import Conflict
 from services.api.auth import ADMIN, Caller, requires
-from services.api.rest import FieldProblem, problem
+from services.api.problems import FieldProblem, problem
 from services.reload import Change
 from services.settings import expected, place_of
 

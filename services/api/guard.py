@@ -7,6 +7,7 @@ log's writer is away. What a route needs beyond a good token it says itself (ser
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 
@@ -22,7 +23,7 @@ from models.ports import Clock
 from models.tokens import INGEST, READ, check, granted, presented
 from services.api import alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
-from services.api.rest import problem
+from services.api.problems import problem
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.http import CHALLENGE
 
@@ -89,19 +90,31 @@ class Guard:
         """`app`, behind the guard."""
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] not in ("http", "websocket") or not self.is_on:
+            if scope["type"] not in ("http", "websocket"):
                 await app(scope, receive, send)
                 return
-            path = str(scope["path"])
+            path, header = str(scope["path"]), _authorization(scope)
+
+            async def still_let_in() -> bool:
+                with contextlib.suppress(Unauthorized):
+                    return not self.is_on or bool(await self.admit(header))
+                return False
+
+            given = scope.get("state")
+            # A new one: a server may share its own among all requests.
+            state: dict[str, object] = {**(given if isinstance(given, dict) else {})}
+            state["still_let_in"] = still_let_in
+            scope["state"] = state
+            if not self.is_on:
+                await app(scope, receive, send)
+                return
             try:
-                caller = self._open.get(path) or await self.admit(_authorization(scope))
+                caller = self._open.get(path) or await self.admit(header)
             except Unauthorized as error:
                 self._meter.count("llm_im_requests_refused_total", door="api", reason="unauthorized")
                 await _refuse(unauthorized(str(error), path), scope, receive, send)
                 return
-            state = scope.get("state")
-            # A new one: a server may share its own among all requests.
-            scope["state"] = {**(state if isinstance(state, dict) else {}), "caller": caller}
+            state["caller"] = caller
             await app(scope, receive, send)
 
         return guarded

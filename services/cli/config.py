@@ -3,6 +3,7 @@ it runs."""
 
 from __future__ import annotations
 
+import http.client
 import json
 from itertools import groupby
 from pathlib import Path
@@ -11,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli import look
-from services.cli.client import Client
-from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, Url, absolute, loaded_of, url_of
+from services.cli.exits import EPILOG
+from services.cli.where import (
+    AsJson,
+    Config,
+    Data,
+    InContext,
+    TokenFile,
+    Url,
+    absolute,
+    client_of,
+    loaded_of,
+    started_url,
+)
 
 if TYPE_CHECKING:
     from services.settings import Loaded
@@ -97,7 +108,7 @@ def show(
         typer.echo(json.dumps(rows))
         return
     _tell_notices(loaded)
-    table = look.table("setting", "value", "from", wide=("value",))
+    table = look.table("setting", "value", "from")
     for key in keys:
         value = written(key, key.of(loaded.settings))
         text = "not set" if value is None else json.dumps(value, ensure_ascii=False)
@@ -126,7 +137,13 @@ def schema(
 
 @app.command(epilog=EPILOG)
 def reload(
-    config: Config = None, data: Data = None, port: Port = None, url: Url = None, as_json: AsJson = False
+    config: Config = None,
+    data: Data = None,
+    port: Port = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Have the running system go by file and environment as they are now, without a restart.
 
@@ -140,12 +157,13 @@ def reload(
     for section, key in (("state", "path"), ("server", "http_port")):
         if f"{section}.{key}" not in loaded.sources:
             del body[section][key]
-    client = Client(url_of(url))
-    reply = client.post(RELOAD, json.dumps(body).encode(), "application/json")
+    # Of a system of this machine --data says where it runs.
+    here = started_url(data) if data is not None and not (url or context) else None
+    client = client_of(url or here, context, token_file)
+    reply = client.post_json(RELOAD, body)
     answer = reply.json()
-    if reply.status != 200 or not isinstance(answer, dict):
-        code = ExitCode.DEGRADED if reply.status == 503 else ExitCode.FAILED
-        raise Failure(f"{client.url} answered {reply.status}: {reply.problem}", code)
+    if reply.status != http.client.OK or not isinstance(answer, dict):
+        raise client.failure(reply)
     if as_json:
         typer.echo(json.dumps(answer))
         return

@@ -27,7 +27,7 @@ class Readiness:
 def ask(url: str) -> Readiness:
     """How it is now. Never raises for what the server does."""
     try:
-        reply = Client(url, TIMEOUT_S, anonymous=True).get("/health/ready")
+        reply = Client(url, TIMEOUT_S).get("/health/ready")
     except Failure as failure:
         return Readiness("silent", str(failure))
     body = reply.json()

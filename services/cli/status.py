@@ -12,7 +12,18 @@ import typer
 from services.cli import look, readiness
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, TokenFile, Url, http_url, settings_of, started_url
+from services.cli.where import (
+    URL_VARIABLE,
+    AsJson,
+    Config,
+    Data,
+    TokenFile,
+    Url,
+    http_url,
+    settings_of,
+    started_url,
+    token_of,
+)
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 
@@ -30,6 +41,7 @@ def status(
     """
     from services import launch
 
+    url = url or os.environ.get(URL_VARIABLE)
     is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
     settings = settings_of(config, data)
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
@@ -89,7 +101,7 @@ def status(
 def _counts(url: str, token_file: Path | None) -> dict[str, int]:
     """What the shards count as open, summed; nothing when they do not say, or not to this caller."""
     try:
-        reply = Client(url, readiness.TIMEOUT_S, token_file=token_file).get("/metrics")
+        reply = Client(url, readiness.TIMEOUT_S, token_of(token_file)).get("/metrics")
     except Failure:
         return {}
     if reply.status != 200:

@@ -20,7 +20,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client, Reply
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, TokenFile, Url, settings_of, url_of
+from services.cli.where import AsJson, Config, Data, InContext, TokenFile, Url, client_of, settings_of
 
 if TYPE_CHECKING:
     from services.tokens import TokenDesk
@@ -68,6 +68,7 @@ def create(
     config: Config = None,
     data: Data = None,
     url: Url = None,
+    context: InContext = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +84,7 @@ def create(
             config, data, lambda desk: desk.create(name, scope, _span("expires_in", expires_in), _actor())
         )
     else:
-        client = Client(url_of(url), token_file=token_file)
+        client = client_of(url, context, token_file)
         body = {"name": name, "scopes": scope, "expires_in": expires_in}
         made = _json(client, client.post(PATH, json.dumps(body).encode(), "application/json"), 201)
     _show_secret(
@@ -97,18 +98,19 @@ def list_tokens(
     config: Config = None,
     data: Data = None,
     url: Url = None,
+    context: InContext = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List all tokens that are not revoked, by name. Secrets are nowhere to be shown."""
-    found = _listed(local, config, data, url, token_file)
+    found = _listed(local, config, data, url, context, token_file)
     if as_json:
         typer.echo(json.dumps({"items": found}))
         return
     if not found:
         typer.echo("no tokens", err=True)
         return
-    table = look.table("ID", "NAME", "SCOPES", "AGE", "BY", "EXPIRES", "LAST USED", wide=("NAME", "SCOPES"))
+    table = look.table("ID", "NAME", "SCOPES", "AGE", "BY", "EXPIRES", "LAST USED")
     for each in found:
         table.add_row(
             each["id"],
@@ -133,16 +135,17 @@ def rotate(
     config: Config = None,
     data: Data = None,
     url: Url = None,
+    context: InContext = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a token a new secret, shown this once. Both are good during the overlap."""
     _refuse_taken(out)
-    token_id = _id_of(token, _listed(local, config, data, url, token_file))
+    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
     if local:
         made = _locally(config, data, lambda desk: desk.rotate(token_id, _span("overlap", overlap), _actor()))
     else:
-        client = Client(url_of(url), token_file=token_file)
+        client = client_of(url, context, token_file)
         path = f"{PATH}/{quote(token_id, safe='')}/rotate"
         made = _json(
             client, client.post(path, json.dumps({"overlap": overlap}).encode(), "application/json"), 200
@@ -162,10 +165,11 @@ def revoke(
     config: Config = None,
     data: Data = None,
     url: Url = None,
+    context: InContext = None,
     token_file: TokenFile = None,
 ) -> None:
     """Revoke a token: within about a second nothing takes it any more."""
-    token_id = _id_of(token, _listed(local, config, data, url, token_file))
+    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
     if local:
 
         async def at(desk: TokenDesk) -> None:
@@ -173,7 +177,7 @@ def revoke(
 
         _locally(config, data, at)
     else:
-        client = Client(url_of(url), token_file=token_file)
+        client = client_of(url, context, token_file)
         reply = client.delete(f"{PATH}/{quote(token_id, safe='')}")
         if reply.status != 204:
             raise client.failure(reply)
@@ -181,10 +185,15 @@ def revoke(
 
 
 def _listed(
-    local: bool, config: Path | None, data: Path | None, url: str | None, token_file: Path | None
+    local: bool,
+    config: Path | None,
+    data: Path | None,
+    url: str | None,
+    context: str | None,
+    token_file: Path | None,
 ) -> list[dict[str, Any]]:
     if not local:
-        found: list[dict[str, Any]] = Client(url_of(url), token_file=token_file).get_json(PATH)["items"]
+        found: list[dict[str, Any]] = client_of(url, context, token_file).get_json(PATH)["items"]
         return found
 
     async def all_of(desk: TokenDesk) -> list[Any]:
@@ -233,7 +242,7 @@ def _actor() -> str:
 
 
 def _span(field: str, given: str | None) -> float:
-    from models.config import duration_s
+    from models.config_values import duration_s
 
     try:
         return 0.0 if given is None else float(str(duration_s(given)))

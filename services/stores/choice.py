@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from models.errors import Malformed
 from services.stores.redis_options import RedisOptions
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class RedisStores:
     @staticmethod
     def place(settings: Settings) -> Place:
         given = settings.state.redis
+        if given.url is None:
+            raise Malformed('state.redis.url: expected where the Redis is, since state.backend = "redis"')
         options = RedisOptions(
             given.url.get_secret_value(),
             given.prefix,

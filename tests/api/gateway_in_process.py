@@ -434,6 +434,7 @@ def _gateway(
         ["classifier-0", bootstrap.CONTROL_ACTOR],
         bootstrap.CONTROL_ACTOR,
         None,
+        [stores.log(partition_name(index)) for index in partitions],
         bootstrap.open_tracer(configured, name),
     )
 

@@ -224,7 +224,10 @@ def test_an_application_with_a_route_that_names_none_does_not_start() -> None:
         refuse_unnamed(app)
 
 
-@pytest.mark.parametrize(("method", "path", "scope"), every_route())
+# test_stream.py has the WebSocket.
+@pytest.mark.parametrize(
+    ("method", "path", "scope"), [each for each in every_route() if each[0] != "WEBSOCKET"]
+)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_route_takes_no_less_than_its_scope(
     method: str, path: str, scope: str, shared: System

@@ -12,9 +12,11 @@ import pytest
 
 from models.config import KEYS
 from services import launch
-from tests.cli.test_commands import StandIn, elsewhere, run, server, silent_url
+from services.cli.exits import ExitCode
+from tests.cli.test_commands import StandIn, run, server, silent_url
 
-__all__ = ["elsewhere", "server"]
+__all__ = ["server"]
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "tests/data/config"
@@ -189,7 +191,7 @@ def test_reload_that_is_refused_tells_the_reason(server: StandIn) -> None:
 
     result = run("config", "reload", "--url", server.url)
 
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.CONFLICT
     assert result.stderr == (
         f"llm-im: {server.url} answered 409: server.gateways: changed, and that needs a restart\n"
     )

@@ -94,7 +94,7 @@ def test_a_token_is_made_listed_rotated_and_revoked(admin: Callable[..., Result]
     assert old != new and both == [0, 0]
     assert [each["name"] for each in listed] == ["admin", "p"]
     assert "ingest:*,read" in table and "llmim_" not in table
-    assert (revoked.exit_code, after.exit_code) == (0, 1)
+    assert (revoked.exit_code, after.exit_code) == (0, 7)
     assert "not known here" in after.stderr
 
 
@@ -137,7 +137,7 @@ def test_a_token_comes_from_a_file_from_stdin_or_from_the_environment(
 def test_without_a_token_one_hears_how_to_give_one(admin: Callable[..., Result], server: str) -> None:
     result = run("incidents", "list", "--url", server)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 7
     assert "--token-file" in result.stderr and "LLM_IM_TOKEN" in result.stderr
 
 
@@ -147,7 +147,7 @@ def test_without_the_scope_one_hears_which(admin: Callable[..., Result], server:
     sent = run("send", "alertname=A", "--url", server, LLM_IM_TOKEN=secret)
     made = run("tokens", "create", "x", "--scope", "admin", "--url", server, LLM_IM_TOKEN=secret)
 
-    assert (sent.exit_code, made.exit_code) == (1, 1)
+    assert (sent.exit_code, made.exit_code) == (7, 7)
     assert "'ingest:v1'" in sent.stderr and "'admin'" in made.stderr
 
 

@@ -9,10 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.alert_view import alert_view
 from models.frames import decode_frame
 from models.shard import SNAPSHOT_VERSION, Shard
 from models.sharding import partition_name
-from models.views import alert_view
 from services import bootstrap
 from services.settings import load_settings
 from tests.cluster.instance import Cluster

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services import launch
+from services.cli.exits import ExitCode
 from tests.cluster.instance import Cluster, until
 
 pytestmark = pytest.mark.cluster
@@ -60,6 +61,6 @@ def test_a_setting_that_needs_a_restart_is_refused_by_name(cluster: Cluster, tmp
     file = tmp_path / "llm-im.toml"
     file.write_text('[server]\ngateways = 3\n[logging]\nlevel = "DEBUG"\n')
 
-    reload(cluster, "--config", str(file), code=1)
+    reload(cluster, "--config", str(file), code=ExitCode.CONFLICT)
 
     assert "nothing differs" in reload(cluster)
