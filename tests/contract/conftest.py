@@ -6,9 +6,12 @@ the same one after a crash, would do.
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -17,9 +20,11 @@ from models.frames import NO_DIGEST, encode_frame
 from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
 
 if TYPE_CHECKING:
+    from tests.contract.postgres_peers import Server as PostgresServer
     from tests.contract.redis_peers import Server
 
 PARTITION = "shard/0007"
+NUMBERS = itertools.count(1)
 T = TypeVar("T", bound="Closable")
 
 
@@ -182,6 +187,68 @@ class RedisPlace:
         self.client.hset(name, field, self.client.hget(name, field) + b"!")
 
 
+class PostgresPlace:
+    """A schema of its own on a server that many tests share."""
+
+    def __init__(self, opened: list[Closable], url: str, schema: str) -> None:
+        from services.stores.postgres_options import PostgresOptions
+
+        self.opened = opened
+        self.options = PostgresOptions(url, schema=schema)
+
+    def log(self, partition: str = PARTITION) -> EventLog:
+        from services.stores.postgres_log import PostgresEventLog
+
+        return _kept(self.opened, PostgresEventLog(self.options, partition))
+
+    def archive(self) -> Archive:
+        from services.stores.postgres_archive import PostgresArchive
+
+        return _kept(self.opened, PostgresArchive(self.options, PARTITION))
+
+    def delivery_ids(self) -> DeliveryIds:
+        from services.stores.postgres_delivery import PostgresDeliveryIds
+
+        return _kept(self.opened, PostgresDeliveryIds(self.options, PARTITION))
+
+    def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
+        from services.stores.postgres_dead_letters import PostgresDeadLetters
+
+        return _kept(
+            self.opened,
+            PostgresDeadLetters(self.options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock),
+        )
+
+    def damage_frame(self, seq: int) -> None:
+        import psycopg
+
+        appends = f"{self.options.schema}.appends"
+        with psycopg.connect(self.options.url) as client:
+            row = client.execute(
+                f"SELECT first_seq, lengths, frames FROM {appends}"
+                " WHERE partition = %s AND first_seq <= %s AND last_seq >= %s",
+                (PARTITION, seq, seq),
+            ).fetchone()
+            assert row is not None
+            first, lengths, stored = row
+            at = sum(memoryview(lengths).cast("I").tolist()[: seq - first + 1]) - 1
+            damaged = stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
+            client.execute(
+                f"UPDATE {appends} SET frames = %s WHERE partition = %s AND first_seq = %s",
+                (damaged, PARTITION, first),
+            )
+
+    def damage_record(self, key: str, generation: int) -> None:
+        import psycopg
+
+        with psycopg.connect(self.options.url) as client:
+            client.execute(
+                f"UPDATE {self.options.schema}.records SET body = body || %s"
+                " WHERE partition = %s AND key = %s AND generation = %s",
+                (b"!", PARTITION, key.encode(), generation),
+            )
+
+
 def _kept(opened: list[Closable], made: T) -> T:
     opened.append(made)
     return made
@@ -197,16 +264,35 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that leave it as it is."""
+    from tests.contract.postgres_peers import Server
+
+    server = Server()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
 def place_of(kind: str, opened: list[Closable], request: pytest.FixtureRequest) -> Place:
     match kind:
         case "memory":
             return MemoryPlace(opened)
         case "sqlite":
             return SqlitePlace(opened, request.getfixturevalue("tmp_path") / "state")
+        case "postgres":
+            return PostgresPlace(opened, request.getfixturevalue("postgres_server").url, f"test_{next(NUMBERS)}")
+        case "cockroach" | "yugabyte":
+            variable = f"{kind.upper()}_URL"
+            if variable not in os.environ:
+                pytest.skip(f"{variable} is not set: no server to test with")
+            return PostgresPlace(opened, os.environ[variable], f"test_{uuid4().hex}")
     return RedisPlace(opened, request.getfixturevalue("redis_server").url)
 
 
-@pytest_asyncio.fixture(params=["memory", "sqlite", "redis"])
+@pytest_asyncio.fixture(params=["memory", "sqlite", "redis", "postgres", "cockroach", "yugabyte"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     opened: list[Closable] = []
     yield place_of(request.param, opened, request)

@@ -1,0 +1,53 @@
+"""Where a PostgreSQL is and what is asked of it. Made by services/stores/choice.py from the settings; imports no client.
+
+The URL is libpq's: postgresql://user:password@host:port,host:port/database?sslmode=verify-full&target_session_attrs=read-write
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from models.errors import Malformed
+
+#: Not quoted anywhere, so lower case only.
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_URL = re.compile(r"postgres(ql)?://")
+
+#: What `state.replication` may ask for, and of which server.
+SYNCHRONOUS = "synchronous"
+MULTI_REGION = "multi-region"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresOptions:
+    """Everything the PostgreSQL adapters are told."""
+
+    url: str = field(repr=False)
+    schema: str = "llm_im"
+    #: Connections of one process, for all that it opens.
+    max_connections: int = 8
+    #: Take a server that may forget what was acknowledged.
+    allow_volatile: bool = False
+    connect_timeout_s: float = 5.0
+    timeout_s: float = 5.0
+    #: What must be true of the server's copies: "", SYNCHRONOUS, MULTI_REGION.
+    replication: str = ""
+    #: Refuse anything but a CockroachDB.
+    cockroach: bool = False
+
+    def check(self) -> PostgresOptions:
+        """Itself, once everything in it can be read. Raises Malformed, which never shows the URL: it may hold a password."""
+        if not _URL.match(self.url):
+            raise Malformed("state.postgres.url: expected postgresql://user:password@host:port/database")
+        if not _SCHEMA.fullmatch(self.schema):
+            raise Malformed(
+                "state.postgres.schema: expected 1 to 63 lower case letters, digits or _, beginning with no digit, not"
+                f" {self.schema!r}"
+            )
+        expected = MULTI_REGION if self.cockroach else SYNCHRONOUS
+        if self.replication not in ("", expected):
+            raise Malformed(
+                f"state.replication: this store offers {expected!r} or nothing, not {self.replication!r}"
+            )
+        return self
