@@ -186,7 +186,7 @@ def _places(connection: Connection, partition: str, query: ArchiveQuery, most: i
         return []
     direction = "DESC" if goes_down else "ASC"
     rows = connection.execute(
-        f"{' UNION ALL '.join(stretches)} ORDER BY first {direction}, created_at {direction},"
+        f"SELECT * FROM ({' UNION ALL '.join(stretches)}) AS places ORDER BY first {direction}, created_at {direction},"
         f" incident_id {direction} LIMIT {most:d}".encode(),
         given,
     )

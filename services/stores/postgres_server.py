@@ -40,7 +40,8 @@ def look_at(connection: psycopg.Connection[Any], options: PostgresOptions) -> Se
     if server == "postgresql":
         if connection.info.server_version < POSTGRES_NEEDED:
             raise Unavailable(f"{version} is too old: PostgreSQL 14 or newer is needed")
-        found = _row(connection, f"SELECT {', '.join(f"current_setting('{name}')" for name in LOOKED_AT)}")
+        asked = ", ".join(f"current_setting('{name}')" for name in LOOKED_AT)
+        found = _row(connection, f"SELECT {asked}")
         faults = refusals(dict(zip(LOOKED_AT, map(str, found), strict=True)), options.replication)
     elif server == "cockroachdb" and options.replication == MULTI_REGION:
         found = _row(connection, "SHOW SURVIVAL GOAL FROM DATABASE")
