@@ -109,12 +109,43 @@ class Redis(Section):
     )
 
 
+class Postgres(Section):
+    """A PostgreSQL that holds the state, when `state.backend` is `postgres` or `cockroachdb`: [how to set it up](operate.md#state-in-postgresql)."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="`postgresql://user:password@host:port/database`, with libpq's parameters behind a `?`, such as `sslmode=verify-full`. A secret.",
+    )
+    schema_name: str = Field(
+        "llm_im",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="The schema that all our tables are in, made when it is not there; another for each system that shares a database.",
+    )
+    max_connections: int = Field(
+        8,
+        ge=2,
+        le=100,
+        description="Connections that one process of ours may have. They are opened when needed, and closed after two idle minutes.",
+    )
+    allow_volatile: bool = Field(
+        False,
+        description="Take a server that may forget what it acknowledged: `fsync`, `full_page_writes` or `synchronous_commit` off, or `state.replication` not met.",
+    )
+    connect_timeout: Duration = Field(5.0, ge=2, le=60, description="Longest wait for a connection.")
+    timeout: Duration = Field(
+        5.0,
+        ge=0.1,
+        le=60,
+        description="Longest statement; the server ends it then. A second later the connection counts as dead.",
+    )
+
+
 class State(Section):
     """Where the log lives."""
 
     backend: Literal["sqlite", "sled", "redb", "redis", "postgres", "cockroachdb"] = Field(
         "sqlite",
-        description="The store: files of SQLite, or a Redis ([state.redis](#stateredis)). `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice; `up` refuses the others.",
+        description="The store: files of SQLite, a Redis ([state.redis](#stateredis)), or a PostgreSQL, and what speaks like it ([state.postgres](#statepostgres)); `cockroachdb` takes nothing but a CockroachDB. `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice.",
     )
     path: str = Field(
         "./var", min_length=1, description="Data folder, relative to where `llm-im up` is typed. What is in it: [operate.md](operate.md#files)."
@@ -134,12 +165,19 @@ class State(Section):
     snapshot_every: Duration = Field(
         300.0, description="... or this long after the last one, if anything changed."
     )
-    connection_string: SecretStr | None = Field(
-        None, description="Where a store of its own is. A secret.", json_schema_extra=LATER
+    consistency: Literal["strong", "eventual"] | None = Field(
+        None,
+        description="What must be so. `strong`: what was read or acknowledged stays true, also after a failover; refused with Sentinels and with a Redis Cluster. `eventual`: refused, no store here answers before it is durable.",
     )
-    replication: str | None = Field(None, json_schema_extra=LATER)
-    consistency: Literal["strong", "eventual"] | None = Field(None, json_schema_extra=LATER)
+    replication: Literal["synchronous", "multi-region"] | None = Field(
+        None,
+        description="What must be so of the server's copies, looked at with each connection. `synchronous`: PostgreSQL waits for a standby. `multi-region`: CockroachDB survives the loss of a region.",
+    )
+    connection_string: SecretStr | None = Field(
+        None, description="Another name of state.postgres.url. A secret.", json_schema_extra=LATER
+    )
     redis: Redis = Redis()
+    postgres: Postgres = Postgres()
 
 
 class Grouping(Section):

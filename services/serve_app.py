@@ -215,4 +215,6 @@ def _without_secrets(settings: Settings) -> str:
     }
     if settings.state.redis.url is not None:
         plain["state"]["redis"]["url"] = settings.state.redis.url.get_secret_value()
+    if settings.state.postgres.url is not None:
+        plain["state"]["postgres"]["url"] = settings.state.postgres.url.get_secret_value()
     return json.dumps(plain)

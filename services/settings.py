@@ -45,7 +45,10 @@ NOT_SETTINGS = frozenset(
 #: Flags of the command line, by what they set.
 FLAGS = {"state.path": "--data", "server.http_port": "--port"}
 #: Keys under another name.
-ALIASES = {"resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents"}
+ALIASES = {
+    "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",
+    "state.connection_string": "state.postgres.url",
+}
 #: Environment variables under another name.
 VARIABLES = {
     "DEPLOYMENT_MODE": "deployment.mode",

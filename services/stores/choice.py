@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from models.errors import Malformed
+from services.stores.postgres_options import PostgresOptions
 from services.stores.redis_options import RedisOptions
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class SqliteStores:
 
     @staticmethod
     def place(settings: Settings) -> Place:
+        if settings.state.replication is not None:
+            raise Malformed("state.replication: files of SQLite have no copies; leave it out")
         return {"folder": data_dir(settings)}
 
     def log(self, partition: str) -> EventLog:
@@ -86,6 +89,13 @@ class RedisStores:
             given.timeout,
             given.replica_timeout,
         )
+        if settings.state.replication is not None:
+            raise Malformed("state.replication: with Redis say how many in state.redis.replicas")
+        if settings.state.consistency == "strong" and options.address.kind != "single":
+            raise Malformed(
+                'state.consistency = "strong": a Redis that fails over can lose what it acknowledged;'
+                " postgres and cockroachdb offer it"
+            )
         return asdict(options.check())
 
     def log(self, partition: str) -> EventLog:
@@ -113,8 +123,61 @@ class RedisStores:
         )  # fmt: skip
 
 
+class PostgresStores:
+    def __init__(self, place: Place) -> None:
+        self._options = msgspec.convert(place, PostgresOptions)
+
+    @staticmethod
+    def place(settings: Settings) -> Place:
+        state, given = settings.state, settings.state.postgres
+        if given.url is None:
+            raise Malformed(
+                f'state.postgres.url: expected where the server is, since state.backend = "{state.backend}"'
+            )
+        options = PostgresOptions(
+            given.url.get_secret_value(),
+            given.schema_name,
+            given.max_connections,
+            given.allow_volatile,
+            given.connect_timeout,
+            given.timeout,
+            state.replication or "",
+            cockroach=state.backend == "cockroachdb",
+        )
+        return asdict(options.check())
+
+    def log(self, partition: str) -> EventLog:
+        from services.stores.postgres_log import PostgresEventLog
+
+        return PostgresEventLog(self._options, partition)
+
+    def archive(self, partition: str) -> Archive:
+        from services.stores.postgres_archive import PostgresArchive
+
+        return PostgresArchive(self._options, partition)
+
+    def delivery_ids(self, partition: str) -> DeliveryIds:
+        from services.stores.postgres_delivery import PostgresDeliveryIds
+
+        return PostgresDeliveryIds(self._options, partition)
+
+    def dead_letters(
+        self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
+    ) -> DeadLetters:
+        from services.stores.postgres_dead_letters import PostgresDeadLetters
+
+        return PostgresDeadLetters(
+            self._options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
+        )  # fmt: skip
+
+
 #: `state.backend` -> the adapters.
-BACKENDS: dict[str, type[SqliteStores] | type[RedisStores]] = {"sqlite": SqliteStores, "redis": RedisStores}
+BACKENDS: dict[str, type[SqliteStores] | type[RedisStores] | type[PostgresStores]] = {
+    "sqlite": SqliteStores,
+    "redis": RedisStores,
+    "postgres": PostgresStores,
+    "cockroachdb": PostgresStores,
+}
 
 
 def data_dir(settings: Settings) -> str:
@@ -125,6 +188,10 @@ def data_dir(settings: Settings) -> str:
 def place_of(settings: Settings) -> Place:
     """Raises Malformed for settings that can't be used."""
     backend = settings.state.backend
+    if settings.state.consistency == "eventual":
+        raise Malformed(
+            'state.consistency = "eventual": nobody is answered before it is durable here; leave it out'
+        )
     return {"backend": backend, **BACKENDS[backend].place(settings)}
 
 

@@ -42,7 +42,7 @@ class PostgresOptions:
             raise Malformed("state.postgres.url: expected postgresql://user:password@host:port/database")
         if not _SCHEMA.fullmatch(self.schema):
             raise Malformed(
-                "state.postgres.schema: expected 1 to 63 lower case letters, digits or _, beginning with no digit, not"
+                "state.postgres.schema_name: expected 1 to 63 lower case letters, digits or _, beginning with no digit, not"
                 f" {self.schema!r}"
             )
         expected = MULTI_REGION if self.cockroach else SYNCHRONOUS

@@ -290,8 +290,8 @@ NOT_ACTIVE = {
     ),
     "sidecar": ({"deployment", "sidecar", "local_actions", "forwarding"}, ["deployment.mode"]),
     "ha": (
-        {"deployment", "ha", "state", "failover", "disaster_recovery"},
-        ["deployment.mode", "state.backend", "failover.enabled"],
+        {"deployment", "ha", "failover", "disaster_recovery"},
+        ["deployment.mode", "failover.enabled"],
     ),
 }  # fmt: skip
 
