@@ -37,6 +37,8 @@ FIRST_PAUSE_S = 0.005
 _AGAIN = (said.SerializationFailure, said.DeadlockDetected)
 #: SQLSTATEs, or their classes, of a server that is there but can't do it now.
 _LATER = ("08", "25006", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")
+#: What a connection says last, when it says anything: an administrator or the server's end took it.
+_DEAD = (None, "57P01", "57P02", "57P03")
 _DAMAGED = ("XX001", "XX002")
 
 T = TypeVar("T")
@@ -134,7 +136,7 @@ class Lane:
                             f"{self._place}: met other transactions {attempt} times: {_words(error)}"
                         ) from error
                 except psycopg.OperationalError as error:
-                    if not (cut_too and attempt == 1 and error.sqlstate is None) or self._gave_up:
+                    if not (cut_too and attempt == 1 and error.sqlstate in _DEAD) or self._gave_up:
                         raise
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
 
@@ -160,7 +162,9 @@ class Lane:
             except _AGAIN:
                 raise
             except psycopg.Error as error:
-                raise OutcomeUnknown(f"{self._place}: cut in the middle of a commit: {_words(error)}") from error
+                raise OutcomeUnknown(
+                    f"{self._place}: cut in the middle of a commit: {_words(error)}"
+                ) from error
             if ended != "COMMIT":
                 raise Unavailable(f"{self._place}: the transaction ended with {ended}: nothing was kept")
             self._check_warning(connection)

@@ -359,9 +359,7 @@ class PostgresEventLog:
             (self.partition,),
         ).fetchone()
         record_bytes, record_disk = cast("tuple[int, int]", row)
-        row = connection.execute(
-            "SELECT epoch FROM logs WHERE partition = %s", (self.partition,)
-        ).fetchone()
+        row = connection.execute("SELECT epoch FROM logs WHERE partition = %s", (self.partition,)).fetchone()
         last = _ends(self.partition, connection)[0]
         return {
             "first_seq": first,

@@ -74,7 +74,7 @@ class Pool:
                 "autocommit": True,
                 "connect_timeout": max(1, round(options.connect_timeout_s)),
                 "tcp_user_timeout": round(options.timeout_s * 1000),
-                "application_name": "llm-im",
+                "fallback_application_name": "llm-im",
             },
             min_size=0,
             max_size=options.max_connections,

@@ -52,7 +52,9 @@ def scripts() -> Iterator[tuple[int, str | None, str]]:
 
 def _version(connection: psycopg.Connection[Any], schema: str, newest: int) -> int:
     try:
-        found = connection.execute(f"SELECT version FROM {schema}.migrations WHERE place = {_VERSION}".encode()).fetchone()
+        found = connection.execute(
+            f"SELECT version FROM {schema}.migrations WHERE place = {_VERSION}".encode()
+        ).fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return 0
     version = int(found[0]) if found else 0

@@ -27,11 +27,10 @@ _WAITS = ("on", "remote_apply", "remote_write")
 def look_at(connection: psycopg.Connection[Any], options: PostgresOptions) -> Server:
     """What the connection leads to. Raises Unavailable, naming the setting, for a server that takes no writes, is too
     old, is another than the settings say, or would lose what it acknowledged."""
-    (version,) = _row(connection, "SELECT version()")
+    version, read_only = _row(connection, "SELECT version(), current_setting('transaction_read_only')")
     server = server_of(str(version))
     if options.cockroach and server != "cockroachdb":
         raise Unavailable(f'state.backend is "cockroachdb", but the server says it is {version}')
-    (read_only,) = _row(connection, "SELECT current_setting('transaction_read_only')")
     if read_only == "on":
         raise Unavailable(
             "this server takes no writes: it is a standby, or default_transaction_read_only is on. The URL must lead to"
@@ -50,7 +49,9 @@ def look_at(connection: psycopg.Connection[Any], options: PostgresOptions) -> Se
             " ALTER DATABASE ... SURVIVE REGION FAILURE)"
         ]  # fmt: skip
     elif options.replication:
-        faults = [f"state.replication is {options.replication!r}, and {server} does not show whether it holds"]
+        faults = [
+            f"state.replication is {options.replication!r}, and {server} does not show whether it holds"
+        ]
     else:
         faults = []
     if faults and not options.allow_volatile:

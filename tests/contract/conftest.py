@@ -283,7 +283,9 @@ def place_of(kind: str, opened: list[Closable], request: pytest.FixtureRequest) 
         case "sqlite":
             return SqlitePlace(opened, request.getfixturevalue("tmp_path") / "state")
         case "postgres":
-            return PostgresPlace(opened, request.getfixturevalue("postgres_server").url, f"test_{next(NUMBERS)}")
+            return PostgresPlace(
+                opened, request.getfixturevalue("postgres_server").url, f"test_{next(NUMBERS)}"
+            )
         case "cockroach" | "yugabyte":
             variable = f"{kind.upper()}_URL"
             if variable not in os.environ:

@@ -7,6 +7,7 @@ package itself stops a server by what it is called. `POSTGRES_BIN` names another
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import os
@@ -105,7 +106,6 @@ class Server:
         """SIGINT ends all sessions and writes a checkpoint; SIGQUIT ends as a crash does."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(by)
         try:
             self.process.wait(20)
@@ -113,6 +113,22 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def pause(self) -> None:
+        """It lives, holds its connections, and answers nobody."""
+        self._all(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._all(signal.SIGCONT)
+
+    def _all(self, by: signal.Signals) -> None:
+        """To the postmaster, so that there is no new session, and to each process that it began."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        self.process.send_signal(by)
+        for pid in children.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), by)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

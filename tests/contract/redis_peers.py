@@ -105,6 +105,15 @@ class Server:
             self.process.wait()
         self.process = None
 
+    def pause(self) -> None:
+        """It lives, holds its connections, and answers nobody."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def client(self) -> Redis:
         return Redis(port=self.port, protocol=2, socket_timeout=5)
 

@@ -1,4 +1,4 @@
-"""The whole system in one process on a real Redis that goes away under load: 503 meanwhile, nothing acknowledged lost."""
+"""The whole system in one process on a real server that goes away under load: 503 meanwhile, nothing acknowledged lost."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
 from services.stores.choice import open_stores
 from tests.api.gateway_in_process import System, system
 from tests.api.test_pressure import V2, alert, is_busy
-from tests.contract.redis_peers import DURABLE, Server
+from tests.contract import postgres_peers, redis_peers
 
 AWAY_S = 3.0
 
 
-class RedisStores:
-    """The shipped Redis adapters, as the in-process system asks for its stores."""
+Server = redis_peers.Server | postgres_peers.Server
 
-    def __init__(self, url: str) -> None:
+
+class Stores:
+    """The shipped adapters, as the in-process system asks for its stores."""
+
+    def __init__(self, backend: str, url: str) -> None:
         # A second is patience enough on loopback, and a test has less of it.
+        connect_s = {"redis": 0.5, "postgres": 2.0}[backend]
         self.stores = open_stores(
-            {"backend": "redis", "url": url, "timeout_s": 1.0, "connect_timeout_s": 0.5}
+            {"backend": backend, "url": url, "timeout_s": 1.0, "connect_timeout_s": connect_s}
         )
 
     def log(self, partition: str) -> EventLog:
@@ -45,17 +49,32 @@ class RedisStores:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    started = Server(tmp_path / "redis", *DURABLE).start()
+def redis(tmp_path: Path) -> Iterator[Server]:
+    started = redis_peers.Server(tmp_path / "redis", *redis_peers.DURABLE).start()
     yield started
     started.stop(signal.SIGKILL)
 
 
+@pytest.fixture
+def postgres() -> Iterator[Server]:
+    started = postgres_peers.Server()
+    try:
+        yield started.start()
+    finally:
+        started.remove()
+
+
+#: How a server ends as in a crash. A killed postmaster would leave sessions that keep the next one from starting.
+CRASH = {"redis": signal.SIGKILL, "postgres": signal.SIGQUIT}
+
+
 @pytest.mark.asyncio
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_alerts_sent_while_redis_is_killed_or_hangs_are_refused_or_there_afterwards(
-    server: Server, how: signal.Signals
+@pytest.mark.parametrize("hangs", [False, True], ids=["killed", "hangs"])
+@pytest.mark.parametrize("backend", ["redis", "postgres"])
+async def test_alerts_sent_while_the_store_is_killed_or_hangs_are_refused_or_there_afterwards(
+    backend: str, hangs: bool, request: pytest.FixtureRequest
 ) -> None:
+    server: Server = request.getfixturevalue(backend)
     acknowledged: set[str] = set()
     refused = 0
 
@@ -73,22 +92,20 @@ async def test_alerts_sent_while_redis_is_killed_or_hangs_are_refused_or_there_a
                 refused += 1
                 await asyncio.sleep(0.05)
 
-    async with system(RedisStores(server.url), server={"hold": 0.5}) as ours:  # type: ignore[arg-type]
+    async with system(Stores(backend, server.url), server={"hold": 0.5}) as ours:  # type: ignore[arg-type]
         over = asyncio.Event()
         sending = [asyncio.create_task(send(ours, sender, over)) for sender in range(8)]
         await asyncio.sleep(0.5)
         before = len(acknowledged)
-        if how == signal.SIGKILL:
-            server.stop(signal.SIGKILL)
+        if hangs:
+            server.pause()
         else:
-            assert server.process is not None
-            server.process.send_signal(how)
+            server.stop(CRASH[backend])
         await asyncio.sleep(AWAY_S)
-        if how == signal.SIGKILL:
-            server.start()
+        if hangs:
+            server.go_on()
         else:
-            assert server.process is not None
-            server.process.send_signal(signal.SIGCONT)
+            server.start()
         async with asyncio.timeout(30):
             await ours.ready()
             while len(acknowledged) < before + 100:
@@ -100,5 +117,5 @@ async def test_alerts_sent_while_redis_is_killed_or_hangs_are_refused_or_there_a
         assert acknowledged <= await ours.names()
         assert not ours.cluster.deaths
 
-    async with system(RedisStores(server.url)) as again:  # type: ignore[arg-type]
+    async with system(Stores(backend, server.url)) as again:  # type: ignore[arg-type]
         assert acknowledged <= await again.names()

@@ -1,0 +1,691 @@
+"""What only a PostgreSQL across a network can suffer: cuts on either side of a commit, late statements, locks, standbys,
+a server that is read-only, restarted, killed, slow, silent, or set up to forget."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from models.errors import Broken, Fenced, Malformed, OutcomeUnknown, Unavailable
+from models.frames import decode_frame, encode_frame
+from models.ports import ArchiveQuery, Mark
+from services.stores import postgres_pool, postgres_schema
+from services.stores.postgres_archive import PostgresArchive
+from services.stores.postgres_dead_letters import PostgresDeadLetters
+from services.stores.postgres_delivery import PostgresDeliveryIds
+from services.stores.postgres_log import PostgresEventLog
+from services.stores.postgres_options import PostgresOptions
+from services.stores.postgres_server import refusals, server_of
+from tests.contract.conftest import NUMBERS, PARTITION, Chain, HandClock
+from tests.contract.postgres_peers import Server, url
+from tests.contract.proxy import Proxy
+from tests.contract.test_archive import incident
+from tests.contract.test_dead_letters import letter
+from tests.contract.test_redis_trouble import refused, seqs
+
+Logs = Callable[..., PostgresEventLog]
+APPEND = "INSERT INTO appends"
+
+
+@pytest_asyncio.fixture
+async def logs() -> AsyncIterator[Logs]:
+    """Opens logs in one new schema and closes them at the end."""
+    schema = f"trouble_{next(NUMBERS)}"
+    opened: list[PostgresEventLog] = []
+
+    def log(server: Server | Proxy, **options: object) -> PostgresEventLog:
+        given = PostgresOptions(url(server.port), schema=schema, **options)  # type: ignore[arg-type]
+        opened.append(PostgresEventLog(given, PARTITION))
+        return opened[-1]
+
+    yield log
+    for each in opened:
+        await each.close()
+
+
+@pytest_asyncio.fixture
+async def proxy(postgres_server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(postgres_server.port) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared_own_server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def own_server(shared_own_server: Server) -> Server:
+    """A PostgreSQL that the test may break, with the settings it began with."""
+    if shared_own_server.process is None:
+        shared_own_server.start()
+    shared_own_server.ask("ALTER SYSTEM RESET ALL")
+    shared_own_server.ask("SELECT pg_reload_conf()")
+    return shared_own_server
+
+
+# --- outcome unknown ---
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("trouble", "kept"), [("before", 1), ("after", 2)])
+async def test_a_connection_cut_in_the_middle_of_an_append_leaves_the_outcome_unknown_until_it_is_opened_again(
+    logs: Logs, proxy: Proxy, chain: Chain, trouble: str, kept: int
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next())
+    proxy.hurt(trouble, APPEND)
+
+    with pytest.raises(OutcomeUnknown):
+        await log.append(epoch, 2, chain.next())
+    for write in (log.append(epoch, 2, chain.next()), log.put_records(epoch, 1, [("a", b"1")])):
+        with pytest.raises(OutcomeUnknown):
+            await write
+    again = await log.open("a", 1.0, 10.0)
+    chain.back_to(again.last_seq)
+    await log.append(again.epoch, again.last_seq + 1, chain.next())
+
+    assert again.last_seq == kept
+    assert await seqs(log) == list(range(1, kept + 2))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("trouble", "kept"), [("before", 0), ("after", 1)])
+async def test_a_connection_cut_during_the_commit_leaves_the_outcome_unknown(
+    logs: Logs, proxy: Proxy, chain: Chain, trouble: str, kept: int
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next())
+    proxy.hurt(trouble, "COMMIT")
+
+    with pytest.raises(OutcomeUnknown):
+        await log.close_snapshot(epoch, Mark(1, 1, chain.digests[1], 1, b""))
+
+    assert len(await log.marks()) == kept
+
+
+@pytest.mark.asyncio
+async def test_a_connection_cut_before_the_commit_was_sent_kept_nothing_and_the_log_goes_on(
+    logs: Logs, proxy: Proxy, chain: Chain
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    proxy.hurt("after", "INSERT INTO records")
+
+    refusal = await refused(log.put_records(epoch, 1, [("a", b"1")]))
+    await log.append(epoch, 1, chain.next())
+
+    assert type(refusal) is Unavailable
+    assert (await log.stats())["record_bytes"] == 0
+
+
+@pytest.mark.asyncio
+async def test_an_append_that_arrives_after_the_log_was_opened_again_is_refused(
+    logs: Logs, proxy: Proxy, postgres_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    log = logs(proxy, timeout_s=0.3)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    proxy.hurt("late", APPEND)
+    with pytest.raises(OutcomeUnknown):
+        await log.append(epoch, 1, chain.next())
+
+    again = await log.open("a", 1.0, 10.0)
+    await proxy.deliver()
+    chain.back_to(0)
+    await log.append(again.epoch, 1, chain.next(2))
+
+    assert again.last_seq == 0
+    assert await seqs(logs(postgres_server)) == [1, 2]
+
+
+@pytest.mark.asyncio
+async def test_an_append_cancelled_in_the_middle_stops_the_writer_until_it_opens_again(
+    logs: Logs, proxy: Proxy, chain: Chain
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    proxy.hurt("late", APPEND)
+    appending = asyncio.create_task(log.append(epoch, 1, chain.next()))
+    await proxy.hit.wait()
+    appending.cancel()
+    await asyncio.wait([appending])
+
+    with pytest.raises(OutcomeUnknown):
+        await log.append(epoch, 1, chain.next())
+    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
+
+
+@pytest.mark.asyncio
+async def test_an_archive_put_cut_after_it_happened_may_be_repeated(
+    postgres_server: Server, proxy: Proxy
+) -> None:
+    options = PostgresOptions(url(proxy.port), schema=f"cut_{next(NUMBERS)}")
+    archive = PostgresArchive(options, PARTITION)
+    await archive.count()
+    proxy.hurt("after", "COMMIT")
+
+    with pytest.raises(Unavailable):
+        await archive.put([incident(1), incident(2)])
+    await archive.put([incident(1), incident(2)])
+
+    assert await archive.count() == 2
+    await archive.close()
+
+
+# --- fencing ---
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(3))
+async def test_writers_that_take_over_at_any_moment_leave_one_history_with_everything_acknowledged(
+    logs: Logs, postgres_server: Server, seed: int
+) -> None:
+    chance = random.Random(seed)
+    acknowledged: list[tuple[int, int]] = []
+
+    async def write(log: PostgresEventLog, writer: int, ready: asyncio.Event) -> None:
+        opened = await log.open(f"w{writer}", 100.0 * writer, 10.0)
+        ready.set()
+        seq, digest = opened.last_seq, opened.last_digest
+        while True:
+            frame, digest = encode_frame(seq + 1, 0.0, "default", f"writer {writer}", (), digest)
+            await log.append(opened.epoch, seq + 1, [frame])
+            seq += 1
+            acknowledged.append((seq, writer))
+
+    writers: list[asyncio.Task[None]] = []
+    for writer in range(8):
+        ready = asyncio.Event()
+        writers.append(asyncio.create_task(write(logs(postgres_server), writer, ready)))
+        await ready.wait()
+        await asyncio.sleep(chance.random() * 0.03)
+    ended = await asyncio.gather(*writers[:-1], return_exceptions=True)
+    writers[-1].cancel()
+    await asyncio.wait([writers[-1]])
+
+    frames = await logs(postgres_server).read(0)
+    who = {
+        seq: int((decode_frame(PARTITION, frame, seq, None).trace_id or "").split()[1])
+        for seq, frame in frames
+    }
+    assert all(isinstance(each, Fenced) for each in ended)
+    assert [who[seq] for seq, _writer in acknowledged] == [writer for _seq, writer in acknowledged]
+    assert [who[seq] for seq in sorted(who)] == sorted(who.values())
+
+
+@pytest.mark.asyncio
+async def test_the_same_epoch_taken_twice_because_the_store_went_back_does_not_let_both_write(
+    logs: Logs, postgres_server: Server, chain: Chain
+) -> None:
+    log, other = logs(postgres_server), logs(postgres_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    # As a failover to a standby that had not heard of it.
+    postgres_server.ask(f"DELETE FROM {log._writer._options.schema}.logs")
+
+    again = (await other.open("b", 1.0, 10.0)).epoch
+
+    assert again == epoch
+    with pytest.raises(Fenced, match="went back"):
+        await log.append(epoch, 1, chain.next())
+    with pytest.raises(Fenced, match="went back"):
+        await log.put_records(epoch, 1, [("a", b"1")])
+    assert await other.last_seq() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_log_that_lost_what_was_acknowledged_fences_its_writer(
+    logs: Logs, postgres_server: Server, chain: Chain
+) -> None:
+    log = logs(postgres_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next())
+    await log.append(epoch, 2, chain.next())
+    schema = log._writer._options.schema
+    postgres_server.ask(f"DELETE FROM {schema}.appends WHERE first_seq = 2")
+    postgres_server.ask(f"UPDATE {schema}.logs SET last_seq = 1")
+
+    with pytest.raises(Fenced, match="ends at 1"):
+        await log.append(epoch, 3, chain.next())
+
+
+# --- a server in trouble ---
+
+
+@pytest.mark.asyncio
+async def test_what_was_acknowledged_survives_a_kill_of_the_server_in_the_middle(
+    logs: Logs, own_server: Server, chain: Chain
+) -> None:
+    log = logs(own_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    acknowledged = 0
+
+    async def write() -> None:
+        nonlocal acknowledged
+        while True:
+            await log.append(epoch, chain.seq + 1, chain.next(7, size=3000))
+            acknowledged = chain.seq
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0.3)
+    own_server.stop(signal.SIGQUIT)
+    await asyncio.wait([writing])
+    away = [await refused(log.open("a", 1.0, 10.0)), await refused(log.read(0))]
+    own_server.start()
+    opened = await log.open("a", 1.0, 10.0)
+
+    assert isinstance(writing.exception(), OutcomeUnknown)
+    assert [type(each) for each in away] == [Unavailable, Unavailable]
+    assert "refused" in str(away[1])
+    assert 0 < acknowledged <= opened.last_seq <= acknowledged + 7
+    assert await seqs(log) == list(range(1, opened.last_seq + 1))
+
+
+@pytest.mark.asyncio
+async def test_a_writer_that_was_idle_while_its_server_restarted_goes_on(
+    logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_pool, "IDLE_BEFORE_CHECK_S", 0.0)
+    log = logs(own_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next())
+
+    own_server.stop()
+    own_server.start()
+    await log.append(epoch, 2, chain.next())
+
+    assert await seqs(log) == [1, 2]
+
+
+@pytest.mark.asyncio
+async def test_a_session_that_an_administrator_ends_is_made_anew(
+    logs: Logs, postgres_server: Server, chain: Chain
+) -> None:
+    log = logs(postgres_server)
+    await log.open("a", 0.0, 10.0)
+    await log.last_seq()
+    postgres_server.ask(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'llm-im'"
+    )
+
+    assert await log.last_seq() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_takes_no_writes_is_left_alone_until_it_does(
+    logs: Logs, own_server: Server, chain: Chain
+) -> None:
+    log = logs(own_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next())
+    own_server.set("default_transaction_read_only", "on")
+
+    read_only = [await refused(log.append(epoch, 2, chain.next())) for _attempt in range(3)]
+    chain.back_to(1)
+    with psycopg.connect(own_server.url, autocommit=True) as client:
+        client.execute("SET default_transaction_read_only = off")
+        client.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        client.execute("SELECT pg_reload_conf()")
+    for _attempt in range(50):
+        if own_server.ask("SHOW default_transaction_read_only") == [("off",)]:
+            break
+        await asyncio.sleep(0.02)
+    await log.append(epoch, 2, chain.next())
+
+    assert [type(each) for each in read_only] == [Unavailable] * 3
+    assert "default_transaction_read_only" in str(read_only[-1])
+    assert await seqs(log) == [1, 2]
+
+
+@pytest.mark.asyncio
+async def test_half_a_second_of_latency_only_makes_it_slow_and_an_append_is_one_round_trip(
+    logs: Logs, proxy: Proxy, chain: Chain
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 60.0)).epoch
+    proxy.delay_s = 0.25
+
+    begun = time.monotonic()
+    await log.append(epoch, 1, chain.next(3))
+    took_s = time.monotonic() - begun
+    await log.renew(epoch, 70.0)
+    proxy.delay_s = 0.0
+
+    assert 0.5 <= took_s < 1.0
+    assert await seqs(log) == [1, 2, 3]
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
+    logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    monkeypatch.setattr(postgres_pool, "GRACE_S", 0.1)
+    log = logs(proxy, timeout_s=0.3, connect_timeout_s=1.0)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.read(0)
+    proxy.silent = True
+    begun = time.monotonic()
+
+    under_way = [await refused(log.append(epoch, 1, chain.next())), await refused(log.read(0))]
+    monkeypatch.setattr(postgres_pool, "IDLE_BEFORE_CHECK_S", 0.0)
+    idle = [await refused(log.open("a", 1.0, 10.0)), await refused(log.renew(epoch, 5.0))]
+    took_s = time.monotonic() - begun
+    proxy.silent = False
+
+    assert [type(each) for each in under_way] == [OutcomeUnknown, Unavailable]
+    assert [type(each) for each in idle] == [Unavailable, Unavailable]
+    assert took_s < 10
+    for _attempt in range(50):
+        try:
+            assert (await log.open("a", 1.0, 10.0)).last_seq == 0
+            break
+        except Unavailable:
+            await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("the log could not be opened again")
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_hangs_while_it_lives_is_found_in_bounded_time(
+    logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    log = logs(own_server, timeout_s=0.3)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    # A lock that somebody holds: the server itself gives the statement up.
+    with psycopg.connect(own_server.url) as client:
+        client.execute(f"SELECT 1 FROM {log._writer._options.schema}.logs FOR UPDATE")
+        waited = await refused(log.append(epoch, 1, chain.next()))
+        client.rollback()
+
+    chain.back_to(0)
+    await log.append(epoch, 1, chain.next())
+
+    assert type(waited) is Unavailable and "statement timeout" in str(waited)
+
+
+@pytest.mark.asyncio
+async def test_a_writer_that_stopped_within_a_transaction_does_not_keep_the_next_one_out(
+    logs: Logs, postgres_server: Server, chain: Chain
+) -> None:
+    log = logs(postgres_server, timeout_s=0.5)
+    await log.open("a", 0.0, 10.0)
+
+    def stop_within(connection: postgres_pool.Connection) -> None:
+        log._own(connection, 1)
+        time.sleep(1.0)
+
+    stopped = asyncio.create_task(log._writer.write(stop_within))
+    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)
+    opened = await logs(postgres_server).open("a", 1.0, 10.0)
+    ended = await asyncio.wait_for(asyncio.gather(stopped, return_exceptions=True), 10)
+
+    assert opened.epoch == 2
+    assert isinstance(ended[0], Unavailable)
+
+
+# --- other transactions ---
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_that_meets_another_one_is_done_again(
+    logs: Logs, postgres_server: Server, chain: Chain
+) -> None:
+    log = logs(postgres_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    met = 0
+
+    def conflicts(connection: postgres_pool.Connection) -> int:
+        nonlocal met
+        met += 1
+        if met < 3:
+            # What CockroachDB and YugabyteDB say under load, from a real server.
+            connection.execute("DO $$ BEGIN RAISE EXCEPTION 'met' USING ERRCODE = '40001'; END $$")
+        return met
+
+    done = await log._writer.write(conflicts)
+    met = -1000
+    refusal = await refused(log._writer.write(conflicts))
+    await log.append(epoch, 1, chain.next())
+
+    assert done == 3
+    assert type(refusal) is Unavailable and "8 times" in str(refusal)
+
+
+# --- tables ---
+
+
+@pytest.mark.asyncio
+async def test_many_that_come_first_at_once_make_the_tables_once(postgres_server: Server) -> None:
+    schema = f"first_{next(NUMBERS)}"
+    # Each with options of its own, so that each has a pool of its own as another process would.
+    opened = [
+        PostgresEventLog(PostgresOptions(postgres_server.url, schema, max_connections=number + 2), f"shard/{number:04d}")
+        for number in range(6)
+    ]  # fmt: skip
+
+    epochs = await asyncio.gather(*(log.open("a", 0.0, 10.0) for log in opened))
+    for log in opened:
+        await log.close()
+
+    assert [each.epoch for each in epochs] == [1] * 6
+    newest = max(number for number, _server, _text in postgres_schema.scripts())
+    assert postgres_server.ask(f"SELECT version FROM {schema}.migrations WHERE place = 1") == [(newest,)]
+
+
+@pytest.mark.asyncio
+async def test_where_tables_are_made_outside_transactions_a_row_is_the_lock_and_a_crash_in_the_middle_resumes(
+    postgres_server: Server,
+) -> None:
+    schema = f"elsewhere_{next(NUMBERS)}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as client:
+        client.execute(f"CREATE SCHEMA {schema}")
+        client.execute(f"CREATE TABLE {schema}.logs (partition text)")  # a crash after the first statement
+        client.execute(f"DROP TABLE {schema}.logs")
+        for _again in range(2):
+            postgres_schema.migrate(client, "yugabytedb", schema)
+            client.execute(f"UPDATE {schema}.migrations SET version = 0 WHERE place = 1")
+        postgres_schema.migrate(client, "yugabytedb", schema)
+
+    log = PostgresEventLog(PostgresOptions(postgres_server.url, schema), PARTITION)
+    assert (await log.open("a", 0.0, 10.0)).epoch == 1
+    await log.close()
+
+
+@pytest.mark.asyncio
+async def test_tables_of_a_newer_program_are_refused(logs: Logs, postgres_server: Server) -> None:
+    log = logs(postgres_server)
+    await log.open("a", 0.0, 10.0)
+    await log.close()
+    postgres_server.ask(f"UPDATE {log._writer._options.schema}.migrations SET version = 99 WHERE place = 1")
+
+    refusal = await refused(logs(postgres_server).open("a", 1.0, 10.0))
+
+    assert isinstance(refusal, Broken)
+    assert "a newer program made it" in str(refusal)
+
+
+# --- a server that would forget ---
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
+async def test_a_postgresql_that_would_forget_what_was_acknowledged_is_refused_by_the_name_of_its_setting(
+    logs: Logs, own_server: Server, name: str
+) -> None:
+    own_server.set(name, "off")
+    log = logs(own_server)
+
+    refusal = await refused(log.open("a", 0.0, 10.0))
+    volatile = await logs(own_server, allow_volatile=True).open("a", 0.0, 10.0)
+    own_server.set(name, "on")
+    mended = await log.open("a", 1.0, 10.0)
+
+    assert isinstance(refusal, Unavailable)
+    assert f"{name} is 'off', expected 'on'" in str(refusal)
+    assert "state.postgres.allow_volatile" in str(refusal)
+    assert mended.epoch == volatile.epoch + 1
+
+
+@pytest.mark.asyncio
+async def test_synchronous_replication_without_a_standby_is_refused_by_name(
+    logs: Logs, own_server: Server
+) -> None:
+    refusal = await refused(logs(own_server, replication="synchronous").open("a", 0.0, 10.0))
+
+    assert isinstance(refusal, Unavailable)
+    assert "synchronous_standby_names is ''" in str(refusal)
+
+
+@pytest.mark.asyncio
+async def test_a_commit_that_no_standby_confirmed_counts_as_of_unknown_outcome(
+    logs: Logs, own_server: Server, chain: Chain
+) -> None:
+    log = logs(own_server)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    own_server.set("synchronous_standby_names", "away")
+    waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+    appending = asyncio.create_task(log.append(epoch, 1, chain.next()))
+    while own_server.ask(f"SELECT count(*) {waiting}") == [(0,)]:
+        await asyncio.sleep(0.01)
+    own_server.ask(f"SELECT pg_cancel_backend(pid) {waiting}")
+    unknown = await refused(appending)
+    own_server.set("synchronous_standby_names", "")
+
+    assert isinstance(unknown, OutcomeUnknown) and "synchronous replication" in str(unknown)
+    assert (await log.open("a", 1.0, 10.0)).last_seq == 1
+
+
+def test_levels_of_synchronous_commit_that_wait_for_no_standby_are_refused_where_one_is_asked_for() -> None:
+    durable = {"fsync": "on", "full_page_writes": "on", "synchronous_standby_names": "*"}
+
+    assert refusals({**durable, "synchronous_commit": "local"}, "") == []
+    (local,) = refusals({**durable, "synchronous_commit": "local"}, "synchronous")
+    assert local.startswith("synchronous_commit is 'local'")
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_no_cockroachdb_is_refused_where_one_is_asked_for(
+    logs: Logs, postgres_server: Server
+) -> None:
+    refusal = await refused(logs(postgres_server, cockroach=True).open("a", 0.0, 10.0))
+
+    assert 'state.backend is "cockroachdb", but the server says it is PostgreSQL' in str(refusal)
+
+
+@pytest.mark.parametrize(
+    ("version", "server"),
+    [
+        ("PostgreSQL 15.18 (Debian 15.18-0+deb12u1) on x86_64-pc-linux-gnu", "postgresql"),
+        ("PostgreSQL 11.2-YB-2.20.1.3-b0 on x86_64-pc-linux-gnu, compiled by clang", "yugabytedb"),
+        ("CockroachDB CCL v24.1.0 (x86_64-pc-linux-gnu, built 2024/05/15)", "cockroachdb"),
+    ],
+)
+def test_servers_are_told_apart_by_what_they_say(version: str, server: str) -> None:
+    assert server_of(version) == server
+
+
+# --- who may connect ---
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_password_or_database_is_unavailable_and_no_message_holds_the_password(
+    own_server: Server,
+) -> None:
+    hba = own_server.data / "pg_hba.conf"
+    trusting = hba.read_text()
+    own_server.ask("SELECT 1")
+    found: list[BaseException] = []
+    for text, place in (("host all all all scram-sha-256\n", "postgres"), (trusting, "nowhere")):
+        hba.write_text(text)
+        if text is trusting:
+            own_server.stop()
+            own_server.start()
+        else:
+            own_server.ask("SELECT pg_reload_conf()")
+            await asyncio.sleep(0.2)
+        options = PostgresOptions(f"postgresql://llm_im:wrong-word@127.0.0.1:{own_server.port}/{place}")
+        log = PostgresEventLog(options, PARTITION)
+        found.append(await refused(log.open("a", 0.0, 10.0)))
+        await log.close()
+        assert "wrong-word" not in f"{found[-1]} {found[-1].__cause__} {options!r}"
+
+    assert [type(each) for each in found] == [Unavailable, Unavailable]
+    assert "password authentication failed" in str(found[0])
+    assert '"nowhere" does not exist' in str(found[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"url": "http://pass-word@h"}, "state.postgres.url: expected postgresql://"),
+        ({"url": "postgresql://h", "schema": "Ours; DROP"}, "state.postgres.schema_name"),
+        ({"url": "postgresql://h", "replication": "multi-region"}, "state.replication: this store offers 'synchronous'"),
+        ({"url": "postgresql://h", "replication": "synchronous", "cockroach": True}, "offers 'multi-region'"),
+    ],
+)  # fmt: skip
+def test_options_that_can_not_be_used_say_what_was_expected_without_the_password(
+    given: dict[str, object], why: str
+) -> None:
+    with pytest.raises(Malformed, match=why) as refusal:
+        PostgresOptions(**given).check()  # type: ignore[arg-type]
+
+    assert "pass-word" not in str(refusal.value)
+
+
+@pytest.mark.asyncio
+async def test_a_process_has_no_more_connections_than_it_may(postgres_server: Server) -> None:
+    schema = f"few_{next(NUMBERS)}"
+    options = PostgresOptions(
+        f"{postgres_server.url}?application_name={schema}", schema=schema, max_connections=2
+    )
+    readers = [PostgresArchive(options, f"shard/{number:04d}") for number in range(6)]
+
+    for _again in range(5):
+        await asyncio.gather(*(reader.page(ArchiveQuery("default", 5)) for reader in readers))
+    during = postgres_server.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", schema)
+    for reader in readers:
+        await reader.close()
+
+    assert during in ([(1,)], [(2,)])
+    for _attempt in range(50):
+        if not postgres_server.ask("SELECT 1 FROM pg_stat_activity WHERE application_name = %s", schema):
+            break
+        await asyncio.sleep(0.02)
+    else:
+        raise AssertionError("connections were left open")
+
+
+# --- what text can not hold ---
+
+
+@pytest.mark.asyncio
+async def test_a_nul_in_a_senders_words_stops_nothing(postgres_server: Server) -> None:
+    options = PostgresOptions(postgres_server.url, schema=f"nul_{next(NUMBERS)}")
+    archive, ids = PostgresArchive(options, PARTITION), PostgresDeliveryIds(options, PARTITION)
+    letters = PostgresDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=HandClock())
+
+    await archive.put([incident(1, service="a\0b", record=b"whole\0")])
+    await ids.add([("id\0", 1.0, b"answer")])
+    await letters.add([letter(reason="no\0")])
+
+    found = await archive.page(ArchiveQuery("default", 5, services=("a\0b",)))
+    assert [each.record for each in found.items] == [b"whole\0"]
+    assert await ids.seen(["id\0"]) == {"id\0": b"answer"}
+    assert [each.reason for each in await letters.page(0, 5)] == ["no\ufffd"]
+    for each in (archive, ids, letters):
+        await each.close()
