@@ -108,6 +108,20 @@ def redis() -> Iterator[Peer]:
             process.wait()
 
 
+@contextmanager
+def postgres() -> Iterator[Peer]:
+    """The PostgreSQL of the tests, with its own settings but for its memory: it syncs every commit; gone when left."""
+    from tests.contract.postgres_peers import Server
+
+    server = Server(shared_buffers="128MB")
+    try:
+        server.start()
+        assert server.process is not None
+        yield Peer("postgres", server.url, server.process.pid)
+    finally:
+        server.remove()
+
+
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

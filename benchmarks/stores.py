@@ -4,7 +4,7 @@
 
 Appends as a shard makes them: frames of 64 alerts each that repeat known series, alone (one sender) and sixteen in one
 append (group commit under load). Then the whole log is read back as recovery does. Every store is set up to keep what
-it acknowledges: SQLite syncs each commit, Redis each write.
+it acknowledges: SQLite and PostgreSQL sync each commit, Redis each write.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from statistics import median, quantiles
 from benchmarks.fill import Filler, alerts
 from benchmarks.harness import RESULTS
 from benchmarks.own import say, write
-from benchmarks.peers import redis
+from benchmarks.peers import postgres, redis
 from models.ports import EventLog
 from models.shard import ShardSettings
 from services.stores.choice import open_stores
@@ -95,7 +95,11 @@ def main() -> None:
     arguments = parser.parse_args()
     appends, turns = (APPENDS // 4, 3) if arguments.quick else (APPENDS, TURNS)
     cells: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory(prefix="llm-im-stores-") as folder, redis() as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="llm-im-stores-") as folder,
+        redis() as server,
+        postgres() as database,
+    ):
 
         def on_sqlite(name: str) -> EventLog:
             return open_stores({"backend": "sqlite", "folder": str(Path(folder, name))}).log(PARTITION)
@@ -103,11 +107,16 @@ def main() -> None:
         def on_redis(name: str) -> EventLog:
             return open_stores({"backend": "redis", "url": server.url, "prefix": name}).log(PARTITION)
 
+        def on_postgres(name: str) -> EventLog:
+            schema = f"bench_{name.replace('-', '_')}"
+            place = {"backend": "postgres", "url": database.url, "schema": schema}
+            return open_stores(place).log(PARTITION)
+
         for group in GROUPS:
             # New series make frames of another size: they are brought first, and not measured.
             unmeasured = SERIES // BATCH // group + 1
             given = frames_of(group, unmeasured + appends)
-            stores = [Store("sqlite", on_sqlite), Store("redis", on_redis)]
+            stores = [Store("sqlite", on_sqlite), Store("redis", on_redis), Store("postgres", on_postgres)]
             for number in range(turns):
                 for store in stores:
                     log = store.open(f"{group}-{number}")
@@ -134,7 +143,7 @@ def cell(group: int, store: Store, sqlite: Store, frames: Sequence[bytes]) -> di
         "reads_over_sqlite": {"median": median(reads), "least": min(reads), "most": max(reads)},
     }
     say(
-        f"{store.name:<7} {group:>2} x 64 alerts an append: {found['alerts_per_s']:>9,.0f} alerts/s,"
+        f"{store.name:<8} {group:>2} x 64 alerts an append: {found['alerts_per_s']:>9,.0f} alerts/s,"
         f" P99 {found['append_p99_ms']:.1f} ms, {median(appends):.2f} x SQLite ({min(appends):.2f} to"
         f" {max(appends):.2f}); read back {found['read_alerts_per_s']:,.0f} alerts/s, {median(reads):.2f} x"
     )

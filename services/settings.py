@@ -486,15 +486,10 @@ def refusals(settings: Settings) -> list[str]:
     found = []
     if settings.deployment.mode != "standalone":
         found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
-    if settings.state.backend not in choice.BACKENDS:
-        found.append(
-            f'state.backend = "{settings.state.backend}": only {" and ".join(choice.BACKENDS)} are built'
-        )
-    else:
-        try:
-            choice.place_of(settings)
-        except Malformed as error:
-            found.append(str(error))
+    try:
+        choice.place_of(settings)
+    except Malformed as error:
+        found.append(str(error))
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),

@@ -395,16 +395,16 @@ def _appends(
     partition: str, connection: Connection, start: int, after: int, limit_bytes: int
 ) -> list[StoredAppend]:
     """From the append that reaches `start` on, so many that what comes behind `after` fills the limit."""
+    # Two bounds of the primary key: whatever the planner believes about the table, it walks along it.
+    begins = "coalesce((SELECT max(first_seq) FROM appends WHERE partition = %(partition)s AND first_seq <= %(start)s), 0)"
     rows = connection.execute(
-        f"{_SELECT} WHERE partition = %(partition)s AND first_seq IN ("
-        " SELECT first_seq FROM ("
+        f"{_SELECT} WHERE partition = %(partition)s AND last_seq >= %(start)s AND first_seq >= {begins}"
+        " AND first_seq <= (SELECT max(first_seq) FROM ("
         "  SELECT first_seq, sum(size) OVER (ORDER BY first_seq) - size AS before FROM ("
         "   SELECT first_seq, CASE WHEN last_seq > %(after)s THEN octet_length(frames) ELSE 0 END AS size FROM appends"
-        "   WHERE partition = %(partition)s AND last_seq >= %(start)s AND first_seq >= coalesce((SELECT max(first_seq)"
-        "    FROM appends WHERE partition = %(partition)s AND first_seq <= %(start)s), 0)"
+        f"  WHERE partition = %(partition)s AND last_seq >= %(start)s AND first_seq >= {begins}"
         "   ORDER BY first_seq LIMIT %(most)s"
-        "  ) AS sizes) AS sums WHERE before < %(limit)s"
-        " ) ORDER BY first_seq",
+        "  ) AS sizes) AS sums WHERE before < %(limit)s) ORDER BY first_seq",
         {"partition": partition, "start": start, "after": after, "most": READ_APPENDS, "limit": limit_bytes},
     ).fetchall()
     return [_stored(row) for row in rows]

@@ -64,16 +64,17 @@ CREATE TABLE IF NOT EXISTS incidents (
     alerts      bytea NOT NULL,
     PRIMARY KEY (partition, incident_id)
 );
+-- Each index begins with what a page is found by, goes on in its order, and carries what else filters.
 CREATE INDEX IF NOT EXISTS incidents_by_time
-    ON incidents (partition, tenant, created_at, incident_id);
+    ON incidents (partition, tenant, created_at, incident_id) INCLUDE (service, severity, type, updated_at);
 CREATE INDEX IF NOT EXISTS incidents_by_service
-    ON incidents (partition, tenant, service, created_at, incident_id);
+    ON incidents (partition, tenant, service, created_at, incident_id) INCLUDE (severity, type, updated_at);
 CREATE INDEX IF NOT EXISTS incidents_by_severity
-    ON incidents (partition, tenant, severity, created_at, incident_id);
+    ON incidents (partition, tenant, severity, created_at, incident_id) INCLUDE (service, type, updated_at);
 CREATE INDEX IF NOT EXISTS incidents_by_type
-    ON incidents (partition, tenant, type, created_at, incident_id);
+    ON incidents (partition, tenant, type, created_at, incident_id) INCLUDE (service, severity, updated_at);
 CREATE INDEX IF NOT EXISTS incidents_by_update
-    ON incidents (partition, tenant, updated_at, created_at, incident_id);
+    ON incidents (partition, tenant, updated_at, created_at, incident_id) INCLUDE (service, severity, type);
 CREATE INDEX IF NOT EXISTS incidents_by_close
     ON incidents (partition, closed_at);
 CREATE TABLE IF NOT EXISTS delivery_ids (
