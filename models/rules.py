@@ -315,7 +315,9 @@ def _read(effect: Classify) -> _Reading:
     return _weighed(in_head, _terms(body) - in_head)
 
 
-@lru_cache(maxsize=4096)  # The rules of an installation use some hundred sets of terms; a set is under a kilobyte.
+@lru_cache(
+    maxsize=4096
+)  # The rules of an installation use some hundred sets of terms; a set is under a kilobyte.
 def _weighed(in_head: frozenset[str], in_body: frozenset[str]) -> _Reading:
     score = 0.0
     types = [0.0] * len(_TYPES)

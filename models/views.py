@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from models.alert import Content
 from models.incident import Incident
 from models.matchers import compile_matchers
 from models.messages import Decision
@@ -61,9 +62,9 @@ def answer(shard: Shard, query: Query) -> Answer:
             return _list_alerts(shard, query)
 
 
-def alert_view(series: SeriesTable, number: int) -> AlertView:
-    """One series as people see it."""
-    content = series.content(number)
+def alert_view(series: SeriesTable, number: int, content: Content | None = None) -> AlertView:
+    """One series as people see it. `content` is series.content(number), from who has read it already."""
+    content = content or series.content(number)
     incident = series.incidents[number]
     ends = series.ends[number]
     opened, seen = series.opened[number], series.seen[number]
@@ -130,12 +131,10 @@ def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
             continue
         looked_at += 1
         incident = series.incidents[number]
-        if (
-            incident is not None
-            and incident.tenant == query.tenant
-            and matches(series.content(number).labels)
-        ):
-            items.append(alert_view(series, number))
+        if incident is not None and incident.tenant == query.tenant:
+            content = series.content(number)
+            if matches(content.labels):
+                items.append(alert_view(series, number, content))
         if len(items) == limit or looked_at == SCAN_MAX:
             return AlertPage(items, number if place < len(numbers) else None)
     return AlertPage(items, None)
