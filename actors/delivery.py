@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from models.errors import Unavailable
 from models.events import CallAnswered, Event
-from models.messages import AlertsArrived, Message
+from models.messages import AlertsArrived, Command, Message
 from models.ports import DeliveryIds
 
 #: Ids a filter is made for; past it the filter is rotated early. 1.8 MB each.
@@ -25,6 +26,7 @@ FILTER_CAPACITY = 1_000_000
 #: Chance that a new id costs a look-up after all; benchmarks/bloom.py measures it.
 FALSE_POSITIVE_RATE = 0.001
 _Entry = tuple[str, float, bytes]
+_M = TypeVar("_M", AlertsArrived, Command)
 #: Ids put into a filter before others get a turn: 1 ms.
 LOAD_SLICE = 200
 
@@ -67,7 +69,7 @@ class DeliveryWindow:
         self._known = {}
         asked = []
         for message in messages:
-            if isinstance(message, AlertsArrived) and message.delivery_id is not None:
+            if isinstance(message, AlertsArrived | Command) and message.delivery_id is not None:
                 if self._maybe_known(message.delivery_id):
                     asked.append(message.delivery_id)
         if asked:
@@ -75,7 +77,7 @@ class DeliveryWindow:
             self._known = await self.store.seen(asked)
             self.false_positives += len(set(asked)) - len(self._known)
 
-    def mark(self, message: AlertsArrived) -> AlertsArrived:
+    def mark(self, message: _M) -> _M:
         """The message, with the answer its delivery got before if there is one."""
         identity = message.delivery_id
         if identity is None:
@@ -83,18 +85,7 @@ class DeliveryWindow:
         before = self._unwritten.get(identity) or self._known.get(identity)
         if before is None:
             return message
-        return AlertsArrived(
-            message.call_id,
-            message.tenant,
-            message.door,
-            message.keys,
-            message.ends,
-            message.bodies,
-            message.want_ids,
-            identity,
-            message.trace_id,
-            before,
-        )
+        return msgspec.structs.replace(message, delivered_before=before)
 
     def answered(self, entry: _Entry) -> None:
         """A delivery of the group under way was decided: a second one in the same group is a repeat."""

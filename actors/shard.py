@@ -36,6 +36,8 @@ from models.frames import decode_frame, encode_frame
 from models.messages import (
     AlertsArrived,
     AlertsReply,
+    Command,
+    CommandDone,
     Decision,
     Done,
     Failed,
@@ -53,6 +55,7 @@ from models.ports import Clock, EventLog, Mark
 from models.query import Probe, decode_query
 from models.query import encode as encode_answer
 from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
+from models.sharding import slot_of_id
 from models.views import answer
 
 log = structlog.get_logger()
@@ -93,6 +96,7 @@ class ShardOptions(msgspec.Struct, frozen=True):
     partition: str
     classifiers: list[str] = []
     responders: list[str] = []
+    shards: list[str] = []
     snapshot_every_frames: int = 20_000
     snapshot_every_bytes: int = 64 * 1024 * 1024
     snapshot_every_s: float = 300.0
@@ -166,6 +170,7 @@ class IncidentShard:
             self.meter,
             classifiers=options.classifiers,
             responders=options.responders,
+            shard_of=self._shard_of,
             answered=self._take_answer,
             undelivered=self._ask_again,
         )
@@ -336,6 +341,7 @@ class IncidentShard:
                 break
             for seq, stored in page:
                 frame = decode_frame(self.options.partition, stored, seq, digest)
+                shard.trace_id = frame.trace_id
                 for event in frame.events:
                     shard.apply(event, frame.now)
                 digest = frame.digest
@@ -344,7 +350,7 @@ class IncidentShard:
                     self.deliveries.replayed(event, frame.now)
             await asyncio.sleep(0)
         await self.deliveries.recovered(self.clock.now())
-        shard.epoch, shard.seq = self._epoch, seq
+        shard.epoch, shard.seq, shard.trace_id = self._epoch, seq, None
         self.shard = shard
         self._decided_told = {}
         self._digest = digest
@@ -480,16 +486,21 @@ class IncidentShard:
                 self.meter.count("llm_im_alerts_received_total", told.alerts, door=message.door)
             elif isinstance(message, Tick):
                 self._tick_waits = False
+            elif isinstance(message, Command):
+                message = self.deliveries.mark(message)
+                tenant, trace_id = message.tenant, message.trace_id
+                self.meter.count("llm_im_commands_total", verb=type(message.verb).__name__.lower())
             group.append((told, _NOTHING))
             self.shard.seq += 1
+            self.shard.trace_id = trace_id
             step = self.shard.handle(message, self.clock.now())
             self.shard.seq -= 1
             if step.events:
                 frames.append(self._frame(step, tenant, trace_id))
                 if (
-                    isinstance(message, AlertsArrived)
+                    isinstance(message, AlertsArrived | Command)
                     and message.delivery_id
-                    and isinstance(step.reply, AlertsReply)
+                    and isinstance(step.reply, AlertsReply | CommandDone)
                 ):
                     entry = (message.delivery_id, self.shard.now, encode(step.reply))
                     deliveries.append(entry)
@@ -589,6 +600,13 @@ class IncidentShard:
         # It fits a state that was recovered meanwhile as well; one that is not ready yet asks again itself.
         if self._ready:
             self._tell_self(message)
+
+    def _shard_of(self, incident_id: bytes) -> str:
+        """The actor that has an incident now, by the control partition's slot map."""
+        slots = None if self.control is None else self.control.state.slots
+        if slots is None:
+            raise Unavailable(f"{self.options.partition} has not read the slot map yet")
+        return self.options.shards[slots.owners[slot_of_id(incident_id)]]
 
     def _ask_again(self, effect: Effect) -> None:
         self.shard.ask_again(effect)

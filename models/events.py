@@ -293,15 +293,14 @@ class IncidentMerged(Wire, frozen=True):
 
 
 class PartChanged(Wire, frozen=True):
-    """A part said how it is (`pending` ""), or is about to leave (`pending` "unmerge")."""
+    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
 
     incident_id: bytes
     source: bytes
     is_open: bool
     severity: Severity
     pending: str = ""
-    actor: str = "system"
-    reason: str = ""
+    ended_by: int = 0
 
 
 class PartLeft(Wire, frozen=True):

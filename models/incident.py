@@ -115,12 +115,15 @@ class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
 class PartOf(msgspec.Struct, frozen=True, array_like=True):
     """An incident that was merged into this one, as it last said it is.
 
-    `pending` is "merge" or "unmerge" while the other half of that operation is owed. What is pending counts as open.
+    `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
+    it, it counts as open. `ended_by` is the number of the
+    note that asked it to end, 0 when none did: what it said before it heard that counts no more.
     """
 
     is_open: bool = True
     severity: Severity = Severity.P4
     pending: str = ""
+    ended_by: int = 0
 
 
 class OwedNote(msgspec.Struct, frozen=True, array_like=True):
@@ -242,6 +245,12 @@ class Incident(msgspec.Struct, array_like=True):
         return self.state in OPEN_STATES and not self.merged_into
 
     @property
+    def owes_nothing(self) -> bool:
+        """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
+        owes = self.notice.reason is not None or (self.handling is not None and bool(self.handling.owed))
+        return self.state is IncidentState.CLOSED and not owes
+
+    @property
     def merged_into(self) -> bytes:
         """The incident it is a part of, b"" when it is none."""
         return b"" if self.handling is None else self.handling.merged_into
@@ -250,6 +259,28 @@ class Incident(msgspec.Struct, array_like=True):
     def parts(self) -> dict[bytes, PartOf]:
         """The incidents that are parts of it."""
         return {} if self.handling is None else self.handling.parts
+
+    def handled(self) -> Handling:
+        """Its handling, made when a person first touches it."""
+        if self.handling is None:
+            self.handling = Handling(Judgement(self.severity, self.type, self.impact))
+        return self.handling
+
+    def heard_of(self, sender: bytes) -> tuple[int, str]:
+        """The number of the last note heard of `sender` (0: none), and why it was refused."""
+        return (0, "") if self.handling is None else self.handling.heard.get(sender, (0, ""))
+
+    def settle(self) -> None:
+        """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
+        if self.handling is None:
+            return
+        said, judged = self.handling.said, self.handling.judged
+        worst = min(
+            [judged.severity, *(part.severity for part in self.handling.parts.values() if part.is_open)]
+        )
+        self.severity = worst if said.severity is None else said.severity
+        self.type = judged.type if said.type is None else said.type
+        self.impact = judged.impact if said.impact is None else said.impact
 
     @property
     def is_by_hand(self) -> bool:

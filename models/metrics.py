@@ -38,6 +38,7 @@ METRICS: dict[str, Metric] = {
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut from a log when it was opened."),
     "llm_im_recoveries_total": Metric("counter", "Times a shard made its state anew from its log."),
+    "llm_im_commands_total": Metric("counter", "What people asked of incidents, by verb."),
     "llm_im_effects_failed_total": Metric(
         "counter", "Effects that could not be delivered and were asked again."
     ),

@@ -44,10 +44,11 @@ class UnmergeAsked(Note, frozen=True):
 
 
 class PartSaid(Note, frozen=True):
-    """How the sender, a part of you, is now."""
+    """How the sender, a part of you, is now. `heard` is the number of your last note that it knew of."""
 
     is_open: bool
     severity: Severity
+    heard: int = 0
 
 
 class EndAsked(Note, frozen=True):

@@ -18,13 +18,12 @@ from typing import cast
 
 import msgspec
 
+from models import deadlines, parts, people, response
 from models.alert import Content, content_digest, service_of
 from models.checkpoint import Checkpoint, Part, parse_key
-from models.effects import Act, Archive, Classify, Effect
-from models.errors import Broken
+from models.effects import Act, Archive, Classify, Effect, Tell
+from models.errors import Broken, Refused
 from models.events import (
-    ActionFailed,
-    ActionSucceeded,
     AlertsObserved,
     AlertsSetAside,
     CallAnswered,
@@ -34,8 +33,6 @@ from models.events import (
     IncidentClassified,
     IncidentOpened,
     IncidentStateChanged,
-    NoticeDropped,
-    NoticeOwed,
     OverflowMemberAdded,
     SeriesChanged,
     SeriesOpened,
@@ -50,7 +47,7 @@ from models.incident import (
     Incident,
     IncidentState,
     IncidentType,
-    Notice,
+    Judgement,
     Resolution,
     Severity,
     TimelineEntry,
@@ -62,20 +59,24 @@ from models.messages import (
     AlertsReply,
     Archived,
     Classified,
+    Command,
+    CommandDone,
     Decision,
     Done,
     Failed,
     Heard,
     Message,
+    NoteAnswered,
     Reply,
     Tick,
+    Told,
     Verdict,
+    decode_reply,
     encode,
 )
-from models.notice import idempotency_key, retry_at, webhook_body
 from models.series import BLOCK_SHIFT, FIRING, SeriesTable
 from models.sharding import slot_of
-from models.views import alert_view
+from models.verbs import encode as encode_verb
 
 #: The layout of snapshot records. The log behind a snapshot is truncated, so a program with a new version must also
 #: read the one before (an upcast in load()); one that can't refuses to open rather than lose what was dropped.
@@ -101,8 +102,11 @@ CLOSE_RECHECK_S = 60.0
 ARCHIVE_BATCH = 100
 #: Severity words remembered an incident: more say nothing new.
 SIGNALS_MAX = 8
-#: Lines of an incident's timeline kept in memory; `timeline_dropped` counts older ones.
+#: Lines of an incident's timeline kept in memory, beside what people wrote, which is all kept (WRITTEN_LINES_MAX);
+#: `timeline_dropped` counts older ones.
 TIMELINE_MAX = 500
+#: Kinds of line that people wrote.
+WRITTEN = frozenset({"CommentAdded", "StakeholdersUpdated"})
 #: Groups listed in an overflow incident; `overflow_count` counts all that joined.
 OVERFLOW_LISTED = 1000
 
@@ -119,7 +123,6 @@ class _Start(msgspec.Struct, array_like=True, gc=False):
 
 
 _start_decoder = msgspec.msgpack.Decoder(_Start)
-_reply_decoder = msgspec.msgpack.Decoder(AlertsReply)
 _incident_decoder = msgspec.msgpack.Decoder(Incident)
 _calls_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
 _meta_decoder = msgspec.msgpack.Decoder(tuple[float, float])
@@ -145,6 +148,9 @@ class ShardSettings(msgspec.Struct, frozen=True):
     give_up_after_s: float = 86400.0
     webhook_max_alerts: int = 100
     external_url: str = ""
+    #: Response targets by severity; 0: none.
+    acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -156,13 +162,15 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Shard:
-    """The state of one partition. `epoch` and `seq` (of the frame being made) are set by its actor before handle()."""
+    """The state of one partition. `epoch`, `seq` and `trace_id` (of the frame being made, or replayed) are set by its
+    actor before handle() and apply()."""
 
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         self.partition = partition
         self.settings = settings
         self.epoch = 0
         self.seq = 0
+        self.trace_id: str | None = None
         self.now = 0.0
         self.no_expiry_before = 0.0
         self.series = SeriesTable()
@@ -183,6 +191,10 @@ class Shard:
         self._classify: dict[bytes, None] = {}
         self._archive: dict[bytes, None] = {}
         self._asked: dict[bytes, tuple[int, int]] = {}
+        self._deadlines: list[tuple[float, bytes]] = []
+        self._watched: dict[bytes, float] = {}
+        self._notes: dict[bytes, None] = {}
+        self._notes_asked: dict[bytes, int] = {}
         self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
         self._events: list[Event] = []
         self._repeat_numbers: list[int] = []
@@ -208,13 +220,21 @@ class Shard:
                     self._classified(verdict, now)
                 reply = Done()
             case ActionOutcome():
-                reply = self._action_outcome(message, now)
+                response.outcome(self, message, now)
+                reply = Done()
             case Archived():
                 for identity in message.incident_ids:
                     self._archived(identity, now)
                 reply = Done()
+            case Command():
+                reply = self._command(message, now)
+            case Told():
+                reply = parts.hear(self, message, now)
+            case NoteAnswered():
+                parts.note_answered(self, message, now)
+                reply = Done()
             case Heard():
-                self._do(HeardAgain(message.deaf_since, now + self.settings.expiry_grace_s, message.why), now)
+                self.do(HeardAgain(message.deaf_since, now + self.settings.expiry_grace_s, message.why), now)
                 reply = Done()
             case _:
                 raise Broken(f"a shard can't be told {type(message).__name__}")
@@ -227,15 +247,18 @@ class Shard:
         self._events = []
         # An empty shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if self.incidents else 0.0
-        self._do(ShardStarted(self.epoch, owner, now + grace_s), now)
+        self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
         self._asked.clear()
         self._classify.clear()
         self._archive.clear()
+        self._notes_asked.clear()
         for incident in self.incidents.values():
             if incident.classify_owed:
                 self._classify[incident.id] = None
             if incident.state is IncidentState.CLOSED:
                 self._archive[incident.id] = None
+            if incident.handling is not None and incident.handling.owed:
+                self._notes[incident.id] = None
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), Done())
 
@@ -253,15 +276,19 @@ class Shard:
                 incident = self.incidents.get(effect.incident_id)
                 if incident is not None and self._asked.pop(effect.incident_id, None) is not None:
                     heapq.heappush(self._notices, (self.now, effect.incident_id))
+            case Tell():
+                self._notes_asked.pop(effect.sender, None)
+                if effect.sender in self.incidents:
+                    self._notes[effect.sender] = None
 
     def _alerts_arrived(self, message: AlertsArrived, now: float) -> Reply:
         answered = self.calls.get(message.call_id)
         if answered is not None:
-            return _reply_decoder.decode(answered)
+            return decode_reply(answered)
         content = b"" if message.delivery_id is None else content_digest(*message.keys)
         if message.delivered_before is not None:
-            before = _reply_decoder.decode(message.delivered_before)
-            if before.content != content:
+            before = decode_reply(message.delivered_before)
+            if not isinstance(before, AlertsReply) or before.content != content:
                 return Failed("Refused", "this delivery id was accepted before with other alerts")
             self.decided[Decision.DUPLICATE] += len(message.keys)
             return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
@@ -288,7 +315,26 @@ class Shard:
         if message.want_ids or content:
             ids = [self._incident_of(key) for key in keys] if message.want_ids else []
             reply = AlertsReply(reply.decisions, ids, content)
-        self._do(CallAnswered(message.call_id, encode(reply), message.delivery_id), now)
+        self.do(CallAnswered(message.call_id, encode(reply), message.delivery_id), now)
+        return reply
+
+    def _command(self, command: Command, now: float) -> Reply:
+        """What a person wants: decided by models/people.py, and answered once, however often it is asked."""
+        answered = self.calls.get(command.call_id)
+        if answered is not None:
+            return decode_reply(answered)
+        content = content_digest(command.incident_id, encode_verb(command.verb), command.reason.encode())
+        if command.delivered_before is not None:
+            before = decode_reply(command.delivered_before)
+            if not isinstance(before, CommandDone) or before.content != content:
+                return Failed("Refused", "this Idempotency-Key was used before for something else")
+            return before
+        try:
+            about = people.decide(self, command, now)
+        except Refused as refused:
+            return Failed(type(refused).__name__, str(refused))
+        reply = CommandDone(about.id, about.version, content)
+        self.do(CallAnswered(command.call_id, encode(reply), command.delivery_id), now)
         return reply
 
     def _alert(self, tenant: str, key: bytes, ends: float, body: bytes, now: float) -> Decision:
@@ -317,7 +363,7 @@ class Shard:
             return self._open_series(tenant, key, ends, body, content, now)
         if series.status[number] == FIRING:
             if fires:
-                self._do(SeriesChanged(number, key, ends, body), now)
+                self.do(SeriesChanged(number, key, ends, body), now)
                 return Decision.CHANGED
             if ends < series.starts[number]:
                 return self._set_aside(Decision.LATE, key, ends, body, now)
@@ -332,11 +378,11 @@ class Shard:
         if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
             return self._open_series(tenant, key, ends, body, content, now)
         if incident.is_open:
-            self._do(SeriesRefired(number, key, ends, body, Decision.REFIRED), now)
+            self.do(SeriesRefired(number, key, ends, body, Decision.REFIRED), now)
             return Decision.REFIRED
-        if self._may_reopen(incident, now):
-            self._reopen(incident, now)
-            self._do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
+        if self.may_reopen(incident, now):
+            self.reopen(incident, now)
+            self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
 
@@ -351,8 +397,8 @@ class Shard:
         number = self.series.free_number()
         if incident is not None and incident.is_open:
             decision = Decision.JOINED
-        elif incident is not None and self._may_reopen(incident, now):
-            self._reopen(incident, now)
+        elif incident is not None and self.may_reopen(incident, now):
+            self.reopen(incident, now)
             decision = Decision.REOPENED
         elif self.open_count < self.settings.max_open:
             incident = self._open_incident(tenant, service, group, group_labels, content, number, now)
@@ -363,7 +409,7 @@ class Shard:
         signal = signal_of(content.labels)
         if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
             signal = ""
-        self._do(SeriesOpened(number, key, incident.id, ends, body, decision, signal), now)
+        self.do(SeriesOpened(number, key, incident.id, ends, body, decision, signal), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
@@ -392,7 +438,7 @@ class Shard:
         # The series number tells apart two incidents of one group that are opened by the same frame.
         identity = incident_id(slot, now, self.epoch, self.seq, f"{group}#{number}")
         title = f"Too many incidents: overflow of {service}" if is_overflow else title_of(content, service)
-        self._do(
+        self.do(
             IncidentOpened(
                 identity,
                 slot,
@@ -416,8 +462,8 @@ class Shard:
     ) -> Incident:
         key, labels = overflow_group_of(service)
         incident = self.by_group.get((tenant, key))
-        if incident is not None and not incident.is_open and self._may_reopen(incident, now):
-            self._reopen(incident, now)
+        if incident is not None and not incident.is_open and self.may_reopen(incident, now):
+            self.reopen(incident, now)
         elif incident is None or not incident.is_open:
             incident = self._open_incident(
                 tenant, service, key, labels, content, number, now, is_overflow=True
@@ -432,7 +478,7 @@ class Shard:
                 SIGNALS_MAX,
             )
             self._classified(verdict, now)
-        self._do(OverflowMemberAdded(incident.id, group, title_of(content, service)), now)
+        self.do(OverflowMemberAdded(incident.id, group, title_of(content, service)), now)
         return incident
 
     def _resolve_series(
@@ -441,32 +487,72 @@ class Shard:
         incident = self.series.incidents[number]
         if incident is None:
             raise Broken(f"series {number} fires outside any incident")
-        self._do(SeriesResolved(number, ended_at, expired, key, body), now)
-        if incident.firing == 0 and incident.is_open:
-            reason = "all its alerts expired" if expired else "all its alerts ended"
-            self._move(incident, IncidentState.RESOLVED, SYSTEM, reason, now, method="Automated")
-            self._owe_resolved(incident, now)
+        self.do(SeriesResolved(number, ended_at, expired, key, body), now)
+        self.ended(incident, "all its alerts expired" if expired else "all its alerts ended", now)
 
-    def _may_reopen(self, incident: Incident, now: float) -> bool:
-        return (
-            incident.state is IncidentState.RESOLVED
-            and now - incident.resolved_at <= self.settings.reopen_window_s
+    def ended(self, incident: Incident, reason: str, now: float) -> None:
+        """Something of an incident ended: when nothing of it goes on, neither alerts nor parts, it is resolved."""
+        if incident.firing or not incident.is_open or incident.is_by_hand:
+            return
+        if any(part.is_open for part in incident.parts.values()):
+            return
+        self.move(incident, IncidentState.RESOLVED, SYSTEM, reason, now, method="Automated")
+        response.owe_resolved(self, incident, now)
+
+    def may_reopen(self, incident: Incident, now: float) -> bool:
+        """Whether what begins now is the same incident going on. One that a person resolved never ended while its
+        alerts fire."""
+        return incident.state is IncidentState.RESOLVED and (
+            incident.firing > 0 or now - incident.resolved_at <= self.settings.reopen_window_s
         )
 
-    def _reopen(self, incident: Incident, now: float) -> None:
-        after = IncidentState.INVESTIGATING if incident.assignees else IncidentState.TRIAGED
-        self._move(incident, after, SYSTEM, "fires again within reopen_window", now)
-        self._owe(incident, "reopened", now, now + self.settings.wait_s[incident.severity])
-
-    def _move(
-        self, incident: Incident, after: IncidentState, actor: str, reason: str, now: float, method: str = ""
+    def reopen(
+        self,
+        incident: Incident,
+        now: float,
+        actor: str = SYSTEM,
+        reason: str = "fires again within reopen_window",
     ) -> None:
+        """Resolved or closed, it goes on: who looked after it goes on doing so."""
+        handling = incident.handling
+        attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
+        after = IncidentState.INVESTIGATING if attended else IncidentState.TRIAGED
+        self.move(incident, after, actor, reason, now)
+        response.owe(self, incident, "reopened", now, now + self.settings.wait_s[incident.severity])
+
+    def move(
+        self,
+        incident: Incident,
+        after: IncidentState,
+        actor: str,
+        reason: str,
+        now: float,
+        method: str = "",
+        root_cause: str | None = None,
+        still_firing_at: float = 0.0,
+    ) -> None:
+        """A legal move. The incident that this one is a part of hears of it. Raises Broken for any other move."""
         if after not in LEGAL_MOVES[incident.state]:
             raise Broken(f"incident {incident.id.hex()}: {incident.state} -> {after} is no legal move")
-        self._do(IncidentStateChanged(incident.id, incident.state, after, actor, reason, method), now)
+        was_open = incident.is_open
+        self.do(
+            IncidentStateChanged(
+                incident.id,
+                incident.state,
+                after,
+                actor,
+                reason,
+                method,
+                root_cause,
+                still_firing_at,
+            ),
+            now,
+        )
+        if incident.merged_into and incident.is_open != was_open:
+            parts.say(self, incident, now)
 
     def _set_aside(self, decision: Decision, key: bytes, ends: float, body: bytes, now: float) -> Decision:
-        self._do(AlertsSetAside(bytes([decision]), [key], [ends], [body]), now)
+        self.do(AlertsSetAside(bytes([decision]), [key], [ends], [body]), now)
         return decision
 
     def _incident_of(self, key: bytes) -> bytes:
@@ -478,7 +564,7 @@ class Shard:
         first = ends[0]
         same = all([end == first for end in ends])
         packed = array("d", [first] if same else ends).tobytes()
-        self._do(AlertsObserved(array("I", numbers).tobytes(), packed), now)
+        self.do(AlertsObserved(array("I", numbers).tobytes(), packed), now)
 
     def _flush_repeats(self, now: float) -> None:
         # Before anything else happens in this message, so that the log has the order in which it was decided.
@@ -492,7 +578,7 @@ class Shard:
         if incident is None or verdict.asked < incident.signals_asked or not incident.classify_owed:
             return
         before = incident.severity
-        self._do(
+        self.do(
             IncidentClassified(
                 incident.id,
                 verdict.severity,
@@ -504,70 +590,25 @@ class Shard:
             ),
             now,
         )
+        self.judged(incident, before, f"classified by {verdict.by}", SYSTEM, now)
+
+    def judged(self, incident: Incident, before: Severity, reason: str, actor: str, now: float) -> None:
+        """What an incident counts as may be another than `before`: what follows from that."""
+        if incident.merged_into and incident.severity != before:
+            parts.say(self, incident, now)
         if not incident.is_open:
             return
         if incident.state is IncidentState.DETECTED:
-            self._move(incident, IncidentState.TRIAGED, SYSTEM, f"classified by {verdict.by}", now)
-        due_at = now + self.settings.wait_s[verdict.severity]
+            self.move(incident, IncidentState.TRIAGED, actor, reason, now)
         if incident.notice.number == 0:
-            self._owe(incident, "opened", now, due_at)
-        elif verdict.severity < before:
-            self._owe(incident, "severity changed", now, now)
-
-    def _owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
-        """A notice is owed. One that has not begun says it all when its time comes; one under way is waited for,
-        so that a receiver hears of things in their order."""
-        if not self.settings.notify:
-            return
-        notice = incident.notice
-        if notice.reason is None:
-            self._do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
-        elif notice.due_at <= now:
-            self._do(NoticeOwed(incident.id, notice.number, reason, due_at, queued=True), now)
-        elif notice.reason == "resolved":
-            # Its end was tried to be told and failed; whoever heard it all the same must hear that it goes on.
-            self._do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
-        elif due_at < notice.due_at and notice.attempt == 0:
-            self._do(NoticeOwed(incident.id, notice.number, notice.reason, due_at), now)
-
-    def _owe_resolved(self, incident: Incident, now: float) -> None:
-        """Who may have heard of the incident hears of its end; who has not is not disturbed."""
-        if not self.settings.notify:
-            return
-        notice = incident.notice
-        if notice.reason is not None and notice.due_at <= now:
-            self._do(NoticeOwed(incident.id, notice.number, "resolved", now, queued=True), now)
-        elif notice.told:
-            self._do(NoticeOwed(incident.id, notice.number + 1, "resolved", now), now)
-        elif notice.reason is not None:
-            self._do(NoticeDropped(incident.id, notice.number, "resolved before anyone was told"), now)
-
-    def _action_outcome(self, outcome: ActionOutcome, now: float) -> Reply:
-        incident = self.incidents.get(outcome.incident_id)
-        if incident is None:
-            return Done()
-        notice, settings = incident.notice, self.settings
-        if notice.reason is None or (outcome.number, outcome.attempt) != (notice.number, notice.attempt):
-            return Done()
-        queued, number, attempt = notice.queued, notice.number, notice.attempt
-        if outcome.ok:
-            self._do(ActionSucceeded(incident.id, number, attempt, notice.reason, outcome.detail), now)
-        else:
-            again_at = 0.0
-            too_long = now - notice.owed_since > settings.give_up_after_s
-            if not (outcome.final or too_long or queued):
-                key = idempotency_key(incident.id, number, attempt)
-                first_s, most_s = settings.retry_first_s, settings.retry_max_s
-                again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=outcome.retry_after_s)
-            self._do(ActionFailed(incident.id, number, attempt, notice.reason, outcome.detail, again_at), now)
-        if queued:
-            self._do(NoticeOwed(incident.id, number + 1, queued, now), now)
-        return Done()
+            response.owe(self, incident, "opened", now, now + self.settings.wait_s[incident.severity])
+        elif incident.severity < before:
+            response.owe(self, incident, "severity changed", now, now)
 
     def _archived(self, identity: bytes, now: float) -> None:
         incident = self.incidents.get(identity)
-        if incident is not None and incident.state is IncidentState.CLOSED:
-            self._do(IncidentArchived(identity, self.members[identity].tobytes()), now)
+        if incident is not None and incident.owes_nothing:
+            self.do(IncidentArchived(identity, self.members[identity].tobytes()), now)
 
     def _tick(self, tick: Tick, now: float) -> Reply:
         if not tick.deaf and now >= self.no_expiry_before:
@@ -580,11 +621,12 @@ class Shard:
             incident = self.incidents.get(identity)
             if incident is None or incident.state is not IncidentState.RESOLVED:
                 continue
-            if incident.notice.reason is not None:
-                # Not closed while a receiver is still owed word of it.
+            if incident.notice.reason is not None or incident.firing:
+                # Not closed while a receiver is still owed word of it, nor while an alert that a person did not
+                # believe in still fires.
                 heapq.heappush(self._closes, (now + CLOSE_RECHECK_S, identity))
             elif self._close_at(incident) <= now:
-                self._move(incident, IncidentState.CLOSED, SYSTEM, "resolved for close_after", now)
+                self.move(incident, IncidentState.CLOSED, SYSTEM, "resolved for close_after", now)
         while self._unjudged and self._unjudged[0][0] + CLASSIFY_PATIENCE_S <= now:
             _at, identity = self._unjudged.popleft()
             incident = self.incidents.get(identity)
@@ -594,9 +636,27 @@ class Shard:
                 and not incident.notice.number
             ):
                 # A classifier that is away must not keep anyone from being told.
-                self._owe(incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
+                response.owe(self, incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
+        for _ in range(DEADLINES_MAX):
+            if not self._deadlines or self._deadlines[0][0] > now:
+                break
+            at, identity = heapq.heappop(self._deadlines)
+            if self._watched.get(identity) == at:
+                del self._watched[identity]
+                incident = self.incidents[identity]
+                deadlines.answer(self, incident, now)
+                self.watch(incident)
         self._forget_calls(now)
         return Done()
+
+    def watch(self, incident: Incident) -> None:
+        """An incident's next deadline may be another than before: have it answered when its time comes."""
+        at = deadlines.next_at(incident, self.settings)
+        if not at:
+            self._watched.pop(incident.id, None)
+        elif self._watched.get(incident.id) != at:
+            self._watched[incident.id] = at
+            heapq.heappush(self._deadlines, (at, incident.id))
 
     def _close_at(self, incident: Incident) -> float:
         # Closed is past reopening: while reopen_window is open the incident must be there to be reopened.
@@ -621,13 +681,25 @@ class Shard:
             wanted = (incident.notice.number, incident.notice.attempt)
             if self._asked.get(identity) != wanted:
                 self._asked[identity] = wanted
-                effects.append(self._act(incident))
+                effects.append(response.act(self, incident))
         for identity in self._classify:
             incident = self.incidents.get(identity)
             if incident is not None and incident.classify_owed:
                 effects.append(self._question(incident))
         self._classify.clear()
-        closed = [identity for identity in self._archive if identity in self.incidents]
+        for identity in self._notes:
+            incident = self.incidents.get(identity)
+            if incident is not None and incident.handling is not None and incident.handling.owed:
+                note = incident.handling.owed[0]
+                if self._notes_asked.get(identity) != note.number:
+                    self._notes_asked[identity] = note.number
+                    effects.append(Tell(incident.tenant, identity, note.number, note.to, note.note))
+        self._notes.clear()
+        closed = [
+            identity
+            for identity in self._archive
+            if (found := self.incidents.get(identity)) is not None and found.owes_nothing
+        ]
         self._archive.clear()
         for start in range(0, len(closed), ARCHIVE_BATCH):
             effects.append(Archive(closed[start : start + ARCHIVE_BATCH]))
@@ -647,24 +719,9 @@ class Shard:
             len(incident.signals),
         )
 
-    def _act(self, incident: Incident) -> Act:
-        notice = incident.notice
-        numbers = self.members[incident.id]
-        most = self.settings.webhook_max_alerts
-        body = webhook_body(
-            incident,
-            [alert_view(self.series, number) for number in numbers[:most]],
-            reason=notice.reason or "",
-            max_alerts=most,
-            external_url=self.settings.external_url,
-            total=len(numbers),
-        )
-        key = idempotency_key(incident.id, notice.number, notice.attempt)
-        return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
-
     # -- live and in replay --------------------------------------------------------------------------------
 
-    def _do(self, event: Event, now: float) -> None:
+    def do(self, event: Event, now: float) -> None:
         self.apply(event, now)
         self._events.append(event)
 
@@ -684,7 +741,7 @@ class Shard:
             case SeriesOpened():
                 self._apply_series_opened(event, now)
             case SeriesChanged():
-                self._touch_series(event.number)
+                self.touch_series(event.number)
                 # As in Alertmanager, a life that goes on began when it first said so.
                 starts = min(self.series.starts[event.number], self._starts_of(event.body))
                 self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
@@ -692,7 +749,7 @@ class Shard:
             case SeriesResolved():
                 self._apply_series_resolved(event, now)
             case SeriesRefired():
-                self._touch_series(event.number)
+                self.touch_series(event.number)
                 incident = self._incident_at(event.number)
                 starts = self._starts_of(event.body)
                 self.series.refire(event.number, event.key, starts, event.ends_at, event.body, now)
@@ -701,7 +758,7 @@ class Shard:
             case IncidentOpened():
                 self._apply_incident_opened(event, now)
             case OverflowMemberAdded():
-                incident = self._incident(event.incident_id)
+                incident = self.changing(event.incident_id)
                 incident.overflow_count += 1
                 if incident.overflow is None:
                     incident.overflow = []
@@ -711,14 +768,6 @@ class Shard:
                 self._apply_classified(event, now)
             case IncidentStateChanged():
                 self._apply_state(event, now)
-            case NoticeOwed():
-                self._apply_notice_owed(event, now)
-            case NoticeDropped():
-                incident = self._incident(event.incident_id)
-                incident.notice = Notice(number=incident.notice.number)
-                self._line(incident, now, "NotificationDropped", SYSTEM, event.why)
-            case ActionSucceeded() | ActionFailed():
-                self._apply_outcome(event, now)
             case IncidentArchived():
                 self._apply_archived(event)
             case ShardStarted() | HeardAgain():
@@ -728,10 +777,18 @@ class Shard:
                 pass
             case SlotsAssigned():
                 raise Broken("SlotsAssigned belongs to the control partition, not to a shard")
+            case _ if isinstance(event, response.ResponseEvent):
+                response.apply(self, event, now)
+            case _ if isinstance(event, people.PeopleEvent):
+                people.apply(self, event, now)
+            case _ if isinstance(event, parts.PartsEvent):
+                parts.apply(self, event, now)
+            case _ if isinstance(event, deadlines.DeadlineEvent):
+                deadlines.apply(self, event, now)
             case _:
                 raise Broken(f"a shard does not know the event {type(event).__name__}")
 
-    def _incident(self, identity: bytes) -> Incident:
+    def changing(self, identity: bytes) -> Incident:
         incident = self.incidents.get(identity)
         if incident is None:
             raise Broken(f"event names incident {identity.hex()}, which is not in {self.partition}")
@@ -742,9 +799,9 @@ class Shard:
         incident = self.series.incidents[number]
         if incident is None:
             raise Broken(f"event names series {number}, which is free in {self.partition}")
-        return self._incident(incident.id)
+        return self.changing(incident.id)
 
-    def _touch_series(self, number: int) -> None:
+    def touch_series(self, number: int) -> None:
         self.checkpoint.touch(Part.STATIC, number >> BLOCK_SHIFT)
         self.checkpoint.touch(Part.MOVING, number >> BLOCK_SHIFT)
 
@@ -761,8 +818,8 @@ class Shard:
         self._call_buckets.setdefault(bucket, []).append(event.call_id)
 
     def _apply_series_opened(self, event: SeriesOpened, now: float) -> None:
-        self._touch_series(event.number)
-        incident = self._incident(event.incident_id)
+        self.touch_series(event.number)
+        incident = self.changing(event.incident_id)
         starts = self._starts_of(event.body)
         self.series.open(
             event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now
@@ -786,7 +843,6 @@ class Shard:
         incident.firing -= 1
 
     def _apply_incident_opened(self, event: IncidentOpened, now: float) -> None:
-        self.checkpoint.touch(Part.INCIDENT, event.incident_id)
         incident = Incident(
             id=event.incident_id,
             slot=event.slot,
@@ -802,39 +858,52 @@ class Shard:
             created_at=now,
             updated_at=now,
             overflow=[] if event.is_overflow else None,
+            created_by=event.created_by,
+            opened_at=now,
         )
-        self._index(incident)
-        insort(self.order, (now, incident.id))
+        self.enter(incident)
         self._classify[incident.id] = None
         self._unjudged.append((now, incident.id))
-        self._line(incident, now, "Created", SYSTEM, event.title)
+        self.line(incident, now, "Created", event.created_by, event.title)
 
     def _apply_classified(self, event: IncidentClassified, now: float) -> None:
-        incident = self._incident(event.incident_id)
+        incident = self.changing(event.incident_id)
         before, first = incident.severity, not incident.classified_by
-        incident.severity = event.severity
-        incident.type = event.type
-        incident.impact = event.impact
+        judgement = Judgement(event.severity, event.type, event.impact)
+        if incident.handling is None:
+            incident.severity, incident.type, incident.impact = event.severity, event.type, event.impact
+        else:
+            incident.handling.judged = judgement
+            incident.settle()
         incident.classified_by = event.by
         incident.confidence = event.confidence
         incident.signals_asked = event.asked
         incident.classify_owed = event.asked < len(incident.signals)
         incident.updated_at = now
-        if first or before != event.severity:
-            text = f"{event.severity.name} {event.type}, by {event.by}"
-            self._line(incident, now, "Classified" if first else "SeverityChanged", SYSTEM, text)
+        incident.version += 1
+        self.watch(incident)
+        if first or before != incident.severity:
+            text = f"{incident.severity.name} {incident.type}, by {event.by}"
+            self.line(incident, now, "Classified" if first else "SeverityChanged", SYSTEM, text)
 
     def _apply_state(self, event: IncidentStateChanged, now: float) -> None:
-        incident = self._incident(event.incident_id)
+        incident = self.changing(event.incident_id)
         was_open = incident.is_open
         incident.state = event.after
         incident.updated_at = now
+        incident.version += 1
+        handling = incident.handling
+        if event.still_firing_at:
+            handling = incident.handled()
+        if handling is not None:
+            handling.still_firing_at = event.still_firing_at
         self.open_count += incident.is_open - was_open
         if event.after is IncidentState.RESOLVED:
             incident.resolved_at = now
-            incident.resolution = Resolution(now, event.actor, event.method, event.reason)
+            incident.resolution = Resolution(now, event.actor, event.method, event.reason, event.root_cause)
             heapq.heappush(self._closes, (self._close_at(incident), incident.id))
-            self._line(incident, now, "Resolved", event.actor, event.reason)
+            self.watch(incident)
+            self.line(incident, now, "Resolved", event.actor, event.reason, method=event.method)
             return
         if event.after is IncidentState.CLOSED:
             incident.closed_at = now
@@ -846,55 +915,27 @@ class Shard:
             incident.reopened += 1
             incident.resolved_at = incident.closed_at = 0.0
             incident.resolution = None
-            self.by_group[incident.tenant, incident.group_key] = incident
-        self._line(
+            incident.opened_at = now
+            incident.targets_told = 0
+            if handling is not None:
+                attended = handling.acknowledged is not None or incident.assignees
+                handling.answered_at = now if attended else 0.0
+            if not incident.is_by_hand:
+                self.by_group[incident.tenant, incident.group_key] = incident
+        self.watch(incident)
+        self.line(
             incident, now, "StateChanged", event.actor, f"{event.before} -> {event.after}: {event.reason}"
         )
 
-    def _apply_notice_owed(self, event: NoticeOwed, now: float) -> None:
-        incident = self._incident(event.incident_id)
-        notice = incident.notice
-        if event.queued:
-            notice.queued = event.reason
-            return
-        if event.number != notice.number:
-            notice.number = event.number
-            notice.attempt = 0
-            notice.owed_since = now
-            notice.queued = None
-        notice.reason = event.reason
-        notice.due_at = event.due_at
-        heapq.heappush(self._notices, (event.due_at, incident.id))
-
-    def _apply_outcome(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
-        incident = self._incident(event.incident_id)
-        notice = incident.notice
-        notice.told = True
-        self._asked.pop(incident.id, None)
-        if isinstance(event, ActionFailed) and event.retry_at:
-            notice.attempt = event.attempt + 1
-            notice.due_at = event.retry_at
-            heapq.heappush(self._notices, (event.retry_at, incident.id))
-            if event.attempt == 0:
-                self._line(
-                    incident, now, "NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; will retry"
-                )
-            return
-        notice.reason = notice.queued = None
-        incident.updated_at = now
-        if isinstance(event, ActionSucceeded):
-            self._line(incident, now, "NotificationSent", SYSTEM, f"{event.reason}: {event.detail}")
-        else:
-            text = f"{event.reason}: {event.detail}; given up after {event.attempt + 1} tries"
-            self._line(incident, now, "NotificationFailed", SYSTEM, text)
-
     def _apply_archived(self, event: IncidentArchived) -> None:
-        incident = self._incident(event.incident_id)
+        incident = self.changing(event.incident_id)
         for number in array("I", event.numbers):
-            self._touch_series(number)
+            self.touch_series(number)
             self.series.forget(number)
         del self.incidents[incident.id]
         del self.members[incident.id]
+        self._watched.pop(incident.id, None)
+        self._notes_asked.pop(incident.id, None)
         self.overflows.pop(incident.id, None)
         self._asked.pop(incident.id, None)
         place = bisect_left(self.order, (incident.created_at, incident.id))
@@ -904,17 +945,51 @@ class Shard:
             if not self.by_label[label]:
                 del self.by_label[label]
 
-    def _line(self, incident: Incident, at: float, kind: str, actor: str, text: str) -> None:
-        incident.timeline.append(TimelineEntry(at, kind, actor, text))
-        if len(incident.timeline) > TIMELINE_MAX:
-            # The first line says how it began: the second oldest goes.
-            del incident.timeline[1]
+    def notice_waits(self, incident: Incident, at: float) -> None:
+        """A notice of an incident is to be sent at a time, or tried again."""
+        heapq.heappush(self._notices, (at, incident.id))
+
+    def notice_tried(self, incident: Incident) -> None:
+        """What was asked of the responder is answered; what is over lets a closed incident go to the archive."""
+        self._asked.pop(incident.id, None)
+        if incident.state is IncidentState.CLOSED:
+            self._archive[incident.id] = None
+
+    def note_waits(self, incident: Incident) -> None:
+        """An incident owes another one a note, or has just paid it: see what is next."""
+        self._notes[incident.id] = None
+        if incident.state is IncidentState.CLOSED:
+            self._archive[incident.id] = None
+
+    def line(
+        self, incident: Incident, at: float, kind: str, actor: str, text: str, /, **details: str
+    ) -> None:
+        """Add a line to an incident's history. Details that are empty are left out."""
+        shown = {name: value for name, value in details.items() if value}
+        if self.trace_id is not None:
+            shown["trace_id"] = self.trace_id
+        timeline = incident.timeline
+        timeline.append(TimelineEntry(at, kind, actor, text, shown))
+        written = 0 if incident.handling is None else incident.handling.written_lines
+        if len(timeline) - written > TIMELINE_MAX:
+            # The first line says how it began: the oldest after it goes that no person wrote.
+            place = 1
+            while timeline[place].kind in WRITTEN:
+                place += 1
+            del timeline[place]
             incident.timeline_dropped += 1
+
+    def enter(self, incident: Incident) -> None:
+        """A new incident, the newest of all."""
+        self.checkpoint.touch(Part.INCIDENT, incident.id)
+        self._index(incident)
+        insort(self.order, (incident.created_at, incident.id))
+        self.watch(incident)
 
     def _index(self, incident: Incident) -> None:
         self.incidents[incident.id] = incident
         self.members[incident.id] = array("I")
-        if incident.state is not IncidentState.CLOSED:
+        if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
             self.by_group[incident.tenant, incident.group_key] = incident
         for label in incident.group_labels.items():
             self.by_label.setdefault(label, {})[incident.id] = None
@@ -969,11 +1044,13 @@ class Shard:
         for number, incident in enumerate(self.series.incidents):
             if incident is not None:
                 self.members[incident.id].append(number)
-        # Two lives of one group may be here, the older not archived yet: the newer one is the group's.
+        # Two lives of one group may be here, the older not archived yet: the one that began last is the group's.
+        for incident in sorted(self.incidents.values(), key=lambda each: each.opened_at or each.created_at):
+            if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
+                self.by_group[incident.tenant, incident.group_key] = incident
         for _created_at, identity in self.order:
             incident = self.incidents[identity]
-            if incident.state is not IncidentState.CLOSED:
-                self.by_group[incident.tenant, incident.group_key] = incident
+            self.watch(incident)
             if incident.state is IncidentState.RESOLVED:
                 self._closes.append((self._close_at(incident), identity))
             if incident.state is IncidentState.DETECTED:

@@ -159,3 +159,10 @@ WRITTEN_BYTES_MAX = 262_144
 METHODS = ("Manual", "AutoAssistedManual", "Automated")
 #: What a Reclassify may clear.
 CLEARABLE = ("severity", "type", "impact")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(verb: AnyVerb) -> bytes:
+    """MessagePack of a verb."""
+    return _encoder.encode(verb)

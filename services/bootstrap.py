@@ -176,6 +176,7 @@ def plan(settings: Settings) -> list[ActorPlan]:
                 "partition": partition_name(index),
                 "classifiers": classifiers,
                 "responders": responders,
+                "shards": [shard_actor_name(other) for other in range(settings.state.partitions)],
                 "snapshot_every_frames": settings.state.snapshot_every_frames,
                 "snapshot_every_bytes": settings.state.snapshot_every_bytes,
                 "snapshot_every_s": settings.state.snapshot_every,

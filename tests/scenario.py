@@ -4,6 +4,7 @@
     story.push(at(1), alert("llm-api", "Down"))
     story.classify(at(1), Severity.P2)
     story.ticks(at(2), at(30))
+    story.do(at(3), Acknowledge(), story.incident, by="ann")
     assert story.sent() == [(11, "opened", 0)]
 
 Time stands still between two steps. Effects wait in `asked` until classify(), receive() or archive() answers them.
@@ -16,11 +17,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from models.alert import Content, content_digest, series_id
-from models.effects import Act, Archive, Classify
+from models.effects import Act, Archive, Classify, Effect, Tell
 from models.events import Event
 from models.incident import Incident, IncidentState, IncidentType, Severity
 from models.messages import (
@@ -29,13 +31,19 @@ from models.messages import (
     AlertsReply,
     Archived,
     Classified,
+    Command,
+    CommandDone,
     Decision,
+    Failed,
     Heard,
     Message,
+    NoteAnswered,
     Tick,
+    Told,
     Verdict,
 )
 from models.shard import Shard, ShardSettings, Step
+from models.verbs import AnyVerb
 from tests.simulation.dump import difference, dump, unsound
 
 #: The beginning of every story, in seconds since the epoch.
@@ -92,6 +100,14 @@ def alert(
     return Alert(labels, annotations, starts, ends)
 
 
+class Refusal(Exception):
+    """A shard refused a command: `kind` is the error's name."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+
+
 class Story:
     """One shard, driven by hand. Each step is checked: replay of its events gives the same state."""
 
@@ -101,7 +117,7 @@ class Story:
         self.shard.epoch = 1
         self.replayed = Shard("shard/0000", settings)
         self.now = ZERO
-        self.asked: list[tuple[float, Classify | Act | Archive]] = []
+        self.asked: list[tuple[float, Effect]] = []
         self.events: list[tuple[float, Event]] = []
         self.reply: AlertsReply = AlertsReply(b"")
         self._calls = 0
@@ -187,6 +203,63 @@ class Story:
         ids = [identity for effect in self._take(Archive) for identity in effect.incident_ids]
         return self.tell(when, Archived(ids))
 
+    def do(
+        self,
+        when: float,
+        verb: AnyVerb,
+        incident: Incident | bytes = b"",
+        *,
+        by: str = "ann",
+        reason: str = "",
+        if_version: int | None = None,
+        call: bytes = b"",
+        delivery: str | None = None,
+        before: bytes | None = None,
+        tenant: str = "default",
+    ) -> Incident:
+        """A person does something; returns the incident it was about. Raises Refusal."""
+        self._calls += 1
+        identity = incident if isinstance(incident, bytes) else incident.id
+        reply = self.tell(
+            when,
+            Command(
+                call or b"%016d" % self._calls,
+                tenant,
+                by,
+                identity,
+                verb,
+                reason,
+                if_version,
+                delivery,
+                delivered_before=before,
+            ),
+        ).reply
+        if isinstance(reply, Failed):
+            raise Refusal(reply.kind, reply.detail)
+        assert isinstance(reply, CommandDone)
+        self.done = reply
+        return self.shard.incidents[reply.incident_id]
+
+    def carry(self, when: float, others: Sequence[Story] = ()) -> None:
+        """Bring every note to the story that has its addressee, and the answer back, until none is owed."""
+        stories = [self, *others]
+        while any(story.carry_one(when, stories) for story in stories):
+            pass
+
+    def carry_one(self, when: float, stories: Sequence[Story], *, lose_answer: bool = False) -> bool:
+        """Bring the oldest note; False when there is none."""
+        for place, (_when, effect) in enumerate(self.asked):
+            if isinstance(effect, Tell):
+                del self.asked[place]
+                told = Told(effect.tenant, effect.sender, effect.number, effect.to, effect.note)
+                home = next((story for story in stories if effect.to in story.shard.incidents), stories[0])
+                reply = home.tell(when, told).reply
+                if not lose_answer:
+                    refused = reply.detail if isinstance(reply, Failed) else ""
+                    self.tell(when, NoteAnswered(effect.sender, effect.number, refused))
+                return True
+        return False
+
     # -- what is wanted ------------------------------------------------------------------------------------
 
     @property
@@ -217,7 +290,11 @@ class Story:
     def named(self, kind: type[Event]) -> list[Event]:  # type: ignore[valid-type]
         return [event for _when, event in self.events if isinstance(event, kind)]  # type: ignore[arg-type]
 
-    def _take(self, kind: type) -> Sequence[Classify | Act | Archive]:
+    def kinds(self, incident: Incident) -> list[str]:
+        """The kinds of line in an incident's history."""
+        return [line.kind for line in incident.timeline]
+
+    def _take(self, kind: type) -> Sequence[Any]:
         taken = [effect for _when, effect in self.asked if isinstance(effect, kind)]
         self.asked = [(when, effect) for when, effect in self.asked if not isinstance(effect, kind)]
         return taken

@@ -23,6 +23,7 @@ import uvicorn
 
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
+from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.host import Actor, Host
 from actors.local import LocalCluster
@@ -333,12 +334,13 @@ async def system(
         def shard(host: Host) -> Actor:
             return IncidentShard(
                 host,
-                ShardOptions(name, classifiers=["classifier-0"] if classify else []),
+                ShardOptions(name, classifiers=["classifier-0"] if classify else [], shards=names),
                 bootstrap.shard_settings(configured),
                 stores.log(name),
                 stores.archive(name),
                 DeliveryWindow(stores.deliveries(name), configured.dedup.dedup_window),
                 clock,
+                ControlTail(stores.log("control")),
             )
 
         return shard

@@ -15,7 +15,8 @@ from tests.cluster.receiver import Receiver
 
 #: test_launch.py starts a Ray of its own: before ours, so that there are never two.
 ORDER = (
-    "test_launch", "test_listeners", "test_response", "test_clients", "test_replicas", "test_kill", "test_everything",
+    "test_launch", "test_listeners", "test_response", "test_clients", "test_replicas", "test_kill", "test_people",
+    "test_everything",
     "test_damage",
 )  # fmt: skip
 HERE = Path(__file__).parent

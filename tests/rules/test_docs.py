@@ -76,13 +76,24 @@ def all_commands() -> list[tuple[str, list[str]]]:
 
 
 def timeline_kinds() -> set[str]:
-    """Every kind that the shard writes: the third argument of its `_line` calls."""
+    """Every kind of line that models/ writes: the third argument of `shard.line(...)`, the fourth of `_line(shard, ...)`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(text("models/shard.py"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_line":
-            kinds = [each.value for each in ast.walk(node.args[2]) if isinstance(each, ast.Constant)]
-            assert kinds, f"line {node.lineno}: a timeline kind that can't be read here"
-            found.update(str(kind) for kind in kinds)
+    for path in sorted((ROOT / "models").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "line":
+                kind = node.args[2]
+            elif isinstance(node.func, ast.Name) and node.func.id == "_line":
+                kind = node.args[3]
+            else:
+                continue
+            if isinstance(kind, ast.Name) and kind.id == "kind":
+                continue  # _line hands it on
+            kinds = [each.value for each in ast.walk(kind) if isinstance(each, ast.Constant)]
+            assert kinds, f"{path.name}:{node.lineno}: a timeline kind that can't be read here"
+            found.update(str(each) for each in kinds)
+    assert {"Created", "Merged", "TargetPassed", "NotificationSent"} <= found
     return found
 
 

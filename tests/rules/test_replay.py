@@ -7,11 +7,43 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from models.checkpoint import Part
-from models.effects import Act, Archive, Classify
+from models.effects import Act, Archive, Classify, Effect, Tell
 from models.events import Event
 from models.incident import IncidentType, Severity
-from models.messages import ActionOutcome, AlertsArrived, Archived, Classified, Heard, Message, Tick, Verdict
+from models.messages import (
+    ActionOutcome,
+    AlertsArrived,
+    Archived,
+    Classified,
+    Command,
+    Failed,
+    Heard,
+    Message,
+    NoteAnswered,
+    Tick,
+    Told,
+    Verdict,
+)
 from models.shard import Shard, ShardSettings, Step
+from models.verbs import (
+    Acknowledge,
+    AnyVerb,
+    Assign,
+    Close,
+    Comment,
+    Create,
+    Label,
+    Link,
+    Merge,
+    Reclassify,
+    Reopen,
+    Resolve,
+    Split,
+    Unacknowledge,
+    Unlink,
+    Unmerge,
+    Update,
+)
 from tests.scenario import ZERO, Story, alert
 from tests.simulation.dump import difference, dump, unsound
 
@@ -19,10 +51,12 @@ SETTINGS = ShardSettings(
     reopen_window_s=30.0,
     close_after_s=40.0,
     expiry_grace_s=20.0,
-    max_open=2,
+    max_open=4,
     notify=True,
     wait_s=(0.0, 0.0, 5.0, 10.0, 20.0),
     give_up_after_s=60.0,
+    acknowledge_within_s=(10.0, 20.0, 30.0, 0.0, 0.0),
+    resolve_within_s=(20.0, 40.0, 60.0, 0.0, 0.0),
 )
 
 _alerts = st.builds(
@@ -35,6 +69,39 @@ _alerts = st.builds(
 )
 
 
+def _verbs(others: st.SearchStrategy[bytes], series: list[bytes], now: float) -> st.SearchStrategy[AnyVerb]:
+    """Everything a person may ask, sensible or not."""
+    return st.one_of(
+        st.builds(Acknowledge, st.sampled_from([0.0, now + 5.0, now - 5.0])),
+        st.just(Unacknowledge()),
+        st.builds(
+            Assign, st.just(["ann"]), st.just([]), st.sampled_from([{}, {"scribe": "bob"}, {"scribe": ""}])
+        ),
+        st.just(Assign(remove=["ann"])),
+        st.just(Comment("hm")),
+        st.builds(Label, st.sampled_from([{}, {"team": "ml"}]), st.sampled_from([[], ["severity"]])),
+        st.builds(
+            Reclassify, st.sampled_from([None, *Severity]), st.just(None), st.sampled_from([None, "none"])
+        ),
+        st.builds(Reclassify, clear=st.sampled_from([["severity"], ["impact", "type"], ["title"]])),
+        st.builds(Link, others),
+        st.builds(Unlink, others),
+        st.builds(Merge, others),
+        st.builds(Unmerge, others),
+        st.builds(Split, st.lists(st.sampled_from([*series, b"\2" * 16]), max_size=2)),
+        st.builds(Resolve, notes=st.sampled_from(["", "fixed"])),
+        st.just(Close()),
+        st.just(Reopen()),
+        st.builds(Update, st.just("all"), st.just("soon"), st.sampled_from([0.0, now + 5.0])),
+        st.builds(
+            Create,
+            st.sampled_from(["api", "db"]),
+            st.just("by hand"),
+            severity=st.sampled_from([None, *Severity]),
+        ),
+    )
+
+
 class ShardMachine(RuleBasedStateMachine):
     """`live` is told things; `events` is its log. Snapshots are taken in slices between other rules."""
 
@@ -45,8 +112,9 @@ class ShardMachine(RuleBasedStateMachine):
         self.replayed = Shard("shard/0000", SETTINGS)
         self.now = ZERO
         self.events: list[tuple[float, Event]] = []
-        self.asked: list[Classify | Act | Archive] = []
+        self.asked: list[Effect] = []
         self.calls: list[AlertsArrived] = []
+        self.commands = 0
         #: What the store has: key -> record; `writing` is the snapshot under way and where its tail begins.
         self.stored: dict[str, bytes] = {}
         self.writing: dict[str, bytes | None] = {}
@@ -60,7 +128,7 @@ class ShardMachine(RuleBasedStateMachine):
         for event in step.events:
             self.events.append((self.live.now, event))
             self.replayed.apply(event, self.live.now)
-        self.asked += step.effects  # type: ignore[arg-type]
+        self.asked += step.effects
         return step
 
     @initialize()
@@ -107,6 +175,31 @@ class ShardMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float, deaf: bool) -> None:
         self.now += seconds
         self.tell(Tick(deaf))
+
+    @precondition(lambda self: self.live.incidents)
+    @rule(data=st.data(), actor=st.sampled_from(["ann", "bob"]))
+    def a_person_does_something(self, data: st.DataObject, actor: str) -> None:
+        incident = data.draw(st.sampled_from([*self.live.incidents]))
+        others = st.sampled_from([*self.live.incidents, b"\1" * 16])
+        verb = data.draw(_verbs(others, self._series_of(incident), self.now))
+        self.commands += 1
+        self.tell(Command(b"%016d" % (10**9 + self.commands), "default", actor, incident, verb, "why not"))
+
+    def _series_of(self, incident: bytes) -> list[bytes]:
+        table = self.live.series
+        return [table.keys[number][:16] for number in self.live.members[incident]]
+
+    @rule(lost=st.booleans())
+    def a_note_is_brought(self, lost: bool) -> None:
+        notes = [effect for effect in self.asked if isinstance(effect, Tell)]
+        if not notes:
+            return
+        note = notes[0]
+        reply = self.tell(Told(note.tenant, note.sender, note.number, note.to, note.note)).reply
+        if not lost:
+            self.asked.remove(note)
+            refused = reply.detail if isinstance(reply, Failed) else ""
+            self.tell(NoteAnswered(note.sender, note.number, refused))
 
     @rule()
     def it_hears_again(self) -> None:
@@ -213,7 +306,7 @@ class ShardMachine(RuleBasedStateMachine):
 
 
 TestReplayEqualsLive = ShardMachine.TestCase
-TestReplayEqualsLive.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestReplayEqualsLive.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
 
 
 def test_replay_keeps_the_calls_of_the_window_only() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from models import deadlines
 from models.incident import IncidentState
 from models.series import FIRING, FREE
 from models.shard import CALL_BUCKET_S, CALL_WINDOW_S, Shard
@@ -45,7 +46,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "by_group": {
             key: incident.id
             for key, incident in shard.by_group.items()
-            if incident.is_open or shard._may_reopen(incident, now)
+            if incident.is_open or shard.may_reopen(incident, now)
         },
         "by_label": {key: set(found) for key, found in shard.by_label.items()},
         "overflows": set(shard.overflows),
@@ -97,25 +98,32 @@ def unsound(shard: Shard) -> str:
         closes[identity] = min(at, closes.get(identity, math.inf))
     notices = {identity for _at, identity in shard._notices}
     groups: dict[tuple[str, str], bytes] = {}
+    by_hand = 0
     for identity, incident in shard.incidents.items():
         firing = sum(1 for number in shard.members[identity] if table.status[number] == FIRING)
         if firing != incident.firing:
             return f"incident {identity.hex()} counts {incident.firing} firing series and has {firing}"
-        if incident.is_open and not firing:
+        # A person may reopen what does not fire, and a part may keep its whole open.
+        touched = incident.handling is not None or any(line.actor != "system" for line in incident.timeline)
+        if incident.is_open and not firing and not touched:
             return f"incident {identity.hex()} is open and nothing of it fires"
         if incident.state is IncidentState.RESOLVED and identity not in closes:
             return f"incident {identity.hex()} is resolved and will never be closed"
         if incident.notice.reason is not None and identity not in notices and identity not in shard._asked:
             return f"incident {identity.hex()} is owed a notice that nobody will ask for"
-        if incident.is_open:
+        if (due_at := deadlines.next_at(incident, shard.settings)) and shard._watched.get(identity) != due_at:
+            return f"incident {identity.hex()} is due at {due_at}, and nobody watches"
+        if incident.is_open and incident.is_by_hand:
+            by_hand += 1
+        elif incident.is_open:
             group = (incident.tenant, incident.group_key)
             if group in groups:
                 return f"group {group} is open twice: {identity.hex()} and {groups[group].hex()}"
             groups[group] = identity
             if shard.by_group.get(group) is not incident:
                 return f"group {group} does not lead to its open incident"
-    if shard.open_count != len(groups):
-        return f"{shard.open_count} incidents are counted as open, {len(groups)} are"
+    if shard.open_count != len(groups) + by_hand:
+        return f"{shard.open_count} incidents are counted as open, {len(groups) + by_hand} are"
     return ""
 
 

@@ -28,7 +28,18 @@ from models.events import (
 )
 from models.frames import NO_DIGEST, Frame, decode_frame
 from models.incident import LEGAL_MOVES, Incident
-from models.messages import AlertsArrived, AlertsReply, Decision, decode_message, decode_reply
+from models.messages import (
+    AlertsArrived,
+    AlertsReply,
+    Command,
+    CommandDone,
+    Decision,
+    Done,
+    Failed,
+    Told,
+    decode_message,
+    decode_reply,
+)
 from models.notice import idempotency_key
 from models.ports import Clock
 from models.query import decode_answer, decode_query
@@ -180,19 +191,34 @@ class Watcher:
             _list_decoder.decode(payload), _list_decoder.decode(replies), strict=True
         ):
             message, reply = decode_message(encoded), decode_reply(answered)
-            if not isinstance(message, AlertsArrived) or not isinstance(reply, AlertsReply):
-                self.fail(f"answered {message!r} with {reply!r}")
-                continue
-            decisions = {reply.decision(place) for place in range(len(message.keys))}
-            if decisions <= _NOT_KEPT and len(decisions) == 1:
-                if Decision.DUPLICATE in decisions and message.delivery_id not in self.delivered:
-                    self.fail(f"{message.delivery_id} is called a repeat and was never kept")
-                continue
-            found = self.answered.get(message.call_id)
-            if found is None:
-                self.fail("acknowledged a call that is not in the log")
-            elif found[1] != answered:
-                self.fail("a repeated call got another answer than the log has")
+            match message, reply:
+                case AlertsArrived(), AlertsReply():
+                    self._alerts_answered(message, reply, answered)
+                case Command(), CommandDone():
+                    if message.delivery_id not in self.delivered:
+                        self.fail(f"{message.verb} of {message.actor} is acknowledged and not in the log")
+                case Told(), Done() | Failed(kind="Conflict"):
+                    heard = self.mirror.incidents.get(message.to) or self.gone[message.to]
+                    if heard.heard_of(message.sender)[0] < message.number:
+                        self.fail(
+                            f"note {message.number} of {message.sender.hex()} is answered and not in the log"
+                        )
+                case Command() | Told(), Failed():
+                    pass
+                case _:
+                    self.fail(f"answered {message!r} with {reply!r}")
+
+    def _alerts_answered(self, message: AlertsArrived, reply: AlertsReply, answered: bytes) -> None:
+        decisions = {reply.decision(place) for place in range(len(message.keys))}
+        if decisions <= _NOT_KEPT and len(decisions) == 1:
+            if Decision.DUPLICATE in decisions and message.delivery_id not in self.delivered:
+                self.fail(f"{message.delivery_id} is called a repeat and was never kept")
+            return
+        found = self.answered.get(message.call_id)
+        if found is None:
+            self.fail("acknowledged a call that is not in the log")
+        elif found[1] != answered:
+            self.fail("a repeated call got another answer than the log has")
 
     def acknowledged(self, key: bytes, decision: Decision) -> str:
         """Why an acknowledged alert is lost, "" when it is not."""

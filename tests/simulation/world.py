@@ -1,5 +1,6 @@
 """A whole system in one process, seeded trouble, and the people who send to it. Used by test_simulation.py and __main__.
 
+    people  --.
     senders --> gateways (readers, Submitter, ShardLine) --> wire --> IncidentShard x 2..3 --> memory stores
                                                               |            |  ^
                                                               +--> classifier, responder --> Receiver
@@ -18,6 +19,7 @@ import itertools
 import math
 import random
 import warnings
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,7 @@ import structlog
 
 import actors.delivery
 import actors.shard
+import models.people
 import models.shard
 import services.ingest.line
 from actors.classifier import ClassifierActor
@@ -39,7 +42,7 @@ from actors.responder import ResponderActor
 from actors.shard import IncidentShard, ShardOptions
 from models.alert import series_id
 from models.errors import Full, IncidentManagerError, OutcomeUnknown, Unavailable
-from models.incident import IncidentState
+from models.incident import Incident, IncidentState
 from models.messages import Decision
 from models.notice import rfc3339
 from models.ports import ActionResult
@@ -56,6 +59,7 @@ from services.ingest.submit import Submitter
 from services.stores.memory import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
 from tests.simulation import mutations
 from tests.simulation.loop import BEGINNING, ManualClock, Process, VirtualLoop
+from tests.simulation.people import Person
 from tests.simulation.watch import Watcher
 
 SETTINGS = ShardSettings(
@@ -68,6 +72,8 @@ SETTINGS = ShardSettings(
     retry_first_s=0.5,
     retry_max_s=4.0,
     give_up_after_s=7200.0,
+    acknowledge_within_s=(4.0, 8.0, 12.0, 0.0, 0.0),
+    resolve_within_s=(8.0, 16.0, 24.0, 0.0, 0.0),
 )
 #: What ends a series nobody resends. Senders resend every EVERY_S.
 RESOLVE_TIMEOUT_S = 24.0
@@ -395,6 +401,8 @@ class World:
         self.gateways_made = 0
         self.series: dict[bytes, Series] = {}
         self.acknowledged = 0
+        #: What people wrote -> whether they were told that it is kept.
+        self.written: dict[str, bool] = {}
         self._over: asyncio.Future[None] | None = None
         self._senders: list[asyncio.Task[None]] = []
         settings = SETTINGS
@@ -448,6 +456,7 @@ class World:
         self.is_troubled = True
         self._senders = [self.spawn(self._prometheus(number)) for number in range(2)]
         self._senders += [self.spawn(self._pusher(number)) for number in range(2)]
+        self._senders += [self.spawn(Person(self, name).live()) for name in ("ann", "bob")]
         trouble = self.spawn(self._chance())
         reading = self.spawn(self._reader())
         await asyncio.sleep(TROUBLE_S)
@@ -474,6 +483,7 @@ class World:
                 partition=partition,
                 classifiers=["classifier-0"],
                 responders=["responder-0"],
+                shards=[shard_name(other) for other in range(self.shards)],
                 snapshot_every_frames=20,
                 snapshot_every_s=30.0,
                 dedup_window_s=900.0,
@@ -487,6 +497,7 @@ class World:
                 MemoryArchive(self.store, partition, faults),
                 mutations.deliveries(self.mutation)(MemoryDeliveryIds(self.store, partition, faults), 900.0),
                 self.clock,
+                ControlTail(self._log("control")),
             )
 
         return make
@@ -742,9 +753,11 @@ class World:
             self.compare(index, "live state at the end")
             firing |= {key[:16] for key in watcher.mirror.series.firing}
             self._all_told(watcher)
+            self._hangs_together(watcher)
             for waiting in (len(shard._inbox), len(shard._reads), shard.errands.waiting):
                 if waiting > 50:
                     self.fail(f"{watcher.partition}: a queue does not empty")
+        self._written_once()
         meant = {series.id for series in self.series.values() if series.firing_since is not None}
         for identity in meant - firing:
             self.fail(f"{self.series[identity].labels['instance']} fires, and no shard knows")
@@ -765,14 +778,68 @@ class World:
                 watcher.fail(
                     f"{name} is still owed notice {incident.notice.number} ({incident.notice.reason})"
                 )
+            elif incident.merged_into:
+                continue  # its whole says it
             elif incident.is_open and not heard:
                 watcher.fail(f"{name} is open and nobody was told")
             elif incident.is_open and last == "resolved":
                 watcher.fail(f"{name} is open and the last word was that it is resolved")
             elif not incident.is_open and name in self.receiver.sent and last != "resolved":
                 watcher.fail(f"{name} is {incident.state} and the last word was {last!r}")
-            elif incident.state is IncidentState.RESOLVED and self.clock.now() - incident.resolved_at > 32.0:
+            elif (
+                incident.state is IncidentState.RESOLVED
+                and not incident.firing
+                and self.clock.now() - incident.resolved_at > 32.0
+            ):
                 watcher.fail(f"{name} is resolved and was not closed")
+
+    def _hangs_together(self, watcher: Watcher) -> None:
+        """Of two incidents that a person joined, both halves are there, or one is no more."""
+        for incident in watcher.mirror.incidents.values():
+            handling = incident.handling
+            if handling is None:
+                continue
+            name = str(UUID(bytes=incident.id))
+            if handling.owed:
+                watcher.fail(f"{name} still owes {len(handling.owed)} notes")
+            whole = self._found(incident.merged_into)
+            if incident.merged_into and whole is not None and incident.id not in whole.parts:
+                watcher.fail(f"{name} is a part of an incident that does not know it")
+            for source, part in handling.parts.items():
+                other = self._found(source)
+                if part.pending:
+                    watcher.fail(f"{name}: {part.pending} is pending still")
+                elif other is not None and other.merged_into != incident.id:
+                    watcher.fail(f"{name} has a part that does not know it")
+                elif other is not None and (other.is_open, other.severity) != (part.is_open, part.severity):
+                    watcher.fail(f"{name} does not know how its part is")
+            if incident.is_open and incident.merged_into and handling.parts:
+                watcher.fail(f"{name} is a part and has parts")
+            for related in handling.related:
+                other = self._found(related)
+                if other is not None and incident.id not in (
+                    other.handling.related if other.handling else ()
+                ):
+                    watcher.fail(f"{name} is linked to an incident that is not linked to it")
+
+    def owner(self, slot: int) -> int:
+        """The shard that has a slot: nothing moves in a run."""
+        return _first_slots(self.shards).owners[slot]
+
+    def _found(self, identity: bytes) -> Incident | None:
+        for watcher in self.watchers.values():
+            if identity in watcher.mirror.incidents:
+                return watcher.mirror.incidents[identity]
+        return None
+
+    def _written_once(self) -> None:
+        found: Counter[str] = Counter()
+        for watcher in self.watchers.values():
+            for incident in {**watcher.gone, **watcher.mirror.incidents}.values():
+                found.update(line.text for line in incident.timeline if line.kind == "CommentAdded")
+        for text, is_kept in self.written.items():
+            if found[text] > 1 or (is_kept and not found[text]):
+                self.fail(f"the comment {text!r} is there {found[text]} times")
 
 
 @functools.cache
@@ -807,6 +874,7 @@ def _small_world(world: World) -> Iterator[None]:
         (actors.shard, "SWEEP_S", 20.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
         (models.shard, "CLOSE_RECHECK_S", 5.0),
+        (models.people, "STILL_FIRING_S", 10.0),
         (services.ingest.line, "RETRY_S", 0.5),
     ]
     before = [getattr(module, name) for module, name, _value in patched]

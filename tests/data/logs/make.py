@@ -9,23 +9,42 @@ from __future__ import annotations
 import base64
 import json
 from array import array
+from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from models import VERSION
 from models.events import Event, SlotsAssigned
 from models.frames import NO_DIGEST, encode_frame
-from models.incident import Incident, Severity
+from models.incident import Handling, Incident, IncidentType, Severity
 from models.series import FREE
 from models.shard import Shard
 from models.sharding import SlotMap
-from tests.scenario import Story, alert, at
+from models.verbs import (
+    Acknowledge,
+    AnyVerb,
+    Assign,
+    Comment,
+    Create,
+    Label,
+    Link,
+    Merge,
+    Reclassify,
+    Resolve,
+    Split,
+    Unlink,
+    Unmerge,
+    Update,
+)
+from tests.scenario import SETTINGS, Story, alert, at
 
 HERE = Path(__file__).parent
 
 
 def story() -> list[tuple[float, list[Event]]]:
     """(now, events) of each frame of a shard's log in which everything happens once."""
-    told = Story()
+    told = Story(msgspec.structs.replace(SETTINGS, acknowledge_within_s=(600.0,) * 5))
     frames: list[tuple[float, list[Event]]] = []
     seen = [0]
 
@@ -67,7 +86,46 @@ def story() -> list[tuple[float, list[Event]]]:
     each(told.archive(at(201)))
     # A long body is compressed.
     each(told.push(at(202), alert("gpu-pool", "Hot", runbook="read this first; " * 500)))
+    frame()
+    _people(told, frame)
     return frames
+
+
+def _people(told: Story, frame: Callable[[], None]) -> None:
+    """What people do, once each, after the shard's other work."""
+
+    def do(second: float, verb: AnyVerb, about: bytes = b"", by: str = "ann") -> bytes:
+        found = told.do(at(second), verb, about, by=by, reason="as agreed").id
+        frame()
+        told.carry(at(second))
+        frame()
+        return found
+
+    for incident in told.open_incidents():
+        do(299, Resolve(notes="nobody minds"), incident.id)
+    told.push(at(300), *[alert("search", "Slow", instance) for instance in "abc"])
+    told.classify(at(300), Severity.P2)
+    one = next(each.id for each in told.shard.incidents.values() if each.service == "search")
+    two = do(301, Create("search", "Results are old", assignees=["bob"]))
+    do(302, Acknowledge(until=at(310)), one)
+    told.tick(at(311))
+    do(312, Assign(["ann"], [], {"commander": "ann"}), one)
+    do(313, Comment("It began with the deployment – ünïcode"), one)
+    do(314, Label({"team": "ml"}, ["severity"]), one)
+    do(315, Reclassify(Severity.P1, IncidentType.DATA, "major"), one, by="bob")
+    do(316, Update("customers", "We are on it", next_due_at=at(320)), one)
+    told.tick(at(321))
+    do(322, Link(two), one)
+    do(323, Unlink(two), one)
+    do(324, Merge(two), one)
+    do(325, Merge(two), one)
+    do(326, Merge(b"\1" * 16), one)
+    do(327, Unmerge(two), one)
+    made = do(328, Split([alert("search", "Slow", "a").key[:16]], title="Only a"), one)
+    told.tick(at(301 + 3600))
+    do(4000, Resolve(root_cause="an old index", notes="built anew"), one)
+    do(4002, Resolve(), made)
+    frame()
 
 
 def summary(shard: Shard) -> dict[str, object]:
@@ -117,13 +175,32 @@ def _incident(incident: Incident) -> dict[str, object]:
             incident.notice.told,
         ],
         "timeline": [[line.kind, line.actor, line.text] for line in incident.timeline],
+        # Logs of 0.1.0 have none of it, and their summaries were written before it was there.
+        **({} if incident.handling is None else {"handling": _handling(incident, incident.handling)}),
+    }
+
+
+def _handling(incident: Incident, handling: Handling) -> dict[str, object]:
+    acknowledged = handling.acknowledged
+    return {
+        "acknowledged": None
+        if acknowledged is None
+        else [acknowledged.by, acknowledged.at, acknowledged.until],
+        "assignees": incident.assignees,
+        "roles": handling.roles,
+        "said": [str(each) for each in (handling.said.severity, handling.said.type, handling.said.impact)],
+        "related": [each.hex() for each in handling.related],
+        "merged_into": handling.merged_into.hex(),
+        "parts": {each.hex(): [part.is_open, part.severity.name] for each, part in handling.parts.items()},
+        "split_from": handling.split_from.hex(),
+        "owed": len(handling.owed),
+        "updates": [[each.audience, each.text] for each in handling.updates],
+        "version": incident.version,
     }
 
 
 def write(folder: Path) -> None:
     """One JSON line a frame (partition, seq, base64 of its bytes), and the summary of what it comes to."""
-    from tests.scenario import SETTINGS
-
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     shard = Shard("shard/0000", SETTINGS)

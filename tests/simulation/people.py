@@ -1,0 +1,142 @@
+"""People in the simulation: they do to incidents what people do, at the worst moments, and ask again until answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING
+
+from models.errors import IncidentManagerError, Refused
+from models.incident import Incident, IncidentType, Severity
+from models.messages import Command, encode
+from models.series import FREE
+from models.sharding import slot_of
+from models.verbs import (
+    Acknowledge,
+    AnyVerb,
+    Assign,
+    Close,
+    Comment,
+    Create,
+    Label,
+    Link,
+    Merge,
+    Reclassify,
+    Reopen,
+    Resolve,
+    Split,
+    Unacknowledge,
+    Unlink,
+    Unmerge,
+    Update,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+#: How often a person asks before giving up: the answer may have been lost each time.
+TRIES = 12
+
+
+class Person:
+    """Looks at what there is, takes an incident by chance and does something to it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+
+    async def live(self) -> None:
+        world = self.world
+        for count in itertools.count():
+            await asyncio.sleep(world.rng.uniform(0.3, 3.0))
+            if not world.is_troubled:
+                continue
+            incidents = [each for w in world.watchers.values() for each in w.mirror.incidents.values()]
+            if incidents:
+                await self._act(world.rng.choice(incidents), incidents, count)
+
+    async def _act(self, incident: Incident, all_of_them: list[Incident], count: int) -> None:
+        world, rng = self.world, self.world.rng
+        verb = self._verb(incident, all_of_them, count)
+        shard = world.owner(incident.slot)
+        identity = incident.id
+        if isinstance(verb, Create):
+            shard, identity = world.owner(slot_of("default", verb.service)), b""
+        version = incident.version if rng.random() < 0.3 else None
+        # What makes the run a function of its seed: no chance but the world's.
+        call = f"{self.name}{count:013d}".encode()
+        if isinstance(verb, Comment):
+            world.written[verb.text] = False
+        for again in range(TRIES):
+            if again and rng.random() < 0.5:
+                # Another client, which knows the key and not the call.
+                call = f"{self.name}{count:010d}-{again:02d}".encode()
+            command = Command(
+                call, "default", self.name, identity, verb, "why not", version, f"{self.name}-{count}"
+            )
+            gateway = world.gateway()
+            try:
+                if gateway is not None:
+                    await world.loop.spawn_call(
+                        gateway.process,
+                        gateway.lines[shard].tell(encode(command), 1),
+                        lambda: IncidentManagerError("the gateway died"),
+                    )
+                    if isinstance(verb, Comment):
+                        world.written[verb.text] = True
+                    world.story(f"{self.name} did", verb=type(verb).__name__)
+                    return
+            except Refused as error:
+                world.story(f"{self.name} may not", verb=type(verb).__name__, why=error)
+                return
+            except IncidentManagerError:
+                pass
+            await asyncio.sleep(rng.choice((0.1, 1.0, 5.0)))
+
+    def _verb(self, incident: Incident, all_of_them: list[Incident], count: int) -> AnyVerb:
+        rng, now = self.world.rng, self.world.time()
+        other = rng.choice(all_of_them).id
+        parts = [*incident.parts]
+        related = [] if incident.handling is None else incident.handling.related
+        return rng.choice(
+            [
+                Acknowledge(rng.choice((0.0, now + 3.0))),
+                Unacknowledge(),
+                Assign([self.name], [], {"commander": rng.choice((self.name, ""))}),
+                Assign([], [self.name]),
+                Comment(f"{self.name} {count}"),
+                Comment(f"{self.name} {count}"),
+                Label({"n": str(count)}, rng.choice(([], ["team"]))),
+                Reclassify(rng.choice([*Severity]), IncidentType.DATA),
+                Reclassify(clear=["severity"]),
+                Link(other),
+                Unlink(rng.choice(related) if related else other),
+                Merge(other),
+                Merge(other),
+                Merge(other),
+                Unmerge(rng.choice(parts) if parts else other),
+                Split(self._some_series(incident)),
+                Split(self._some_series(incident)),
+                Resolve(notes=rng.choice(("", "fixed"))),
+                Resolve(),
+                Close(),
+                Reopen(),
+                Update("customers", f"update {count}", rng.choice((0.0, now + 4.0))),
+                Create(
+                    rng.choice(("llm-api", "billing")), "by hand", severity=rng.choice((None, Severity.P2))
+                ),
+            ]
+        )
+
+    def _some_series(self, incident: Incident) -> list[bytes]:
+        for watcher in self.world.watchers.values():
+            mirror = watcher.mirror
+            numbers = [
+                number
+                for number in mirror.members.get(incident.id, ())
+                if mirror.series.status[number] != FREE
+            ]
+            if numbers:
+                some = self.world.rng.sample(numbers, max(1, len(numbers) // 2))
+                return [mirror.series.keys[number][:16] for number in some]
+        return []
