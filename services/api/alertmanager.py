@@ -35,8 +35,6 @@ PREFIX = "/api/v2"
 SPEAKS = "0.25.0"
 #: The one receiver there is: the first response.
 RECEIVER = "llm-im"
-#: Methods that another part of the gateway serves under our paths; 405 names them too.
-ELSEWHERE: dict[str, frozenset[str]] = {f"{PREFIX}/alerts": frozenset({"POST"})}
 #: Alerts encoded between two looks at other requests: about 2 ms.
 _SLICE = 250
 
