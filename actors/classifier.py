@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
 from actors.host import Host
+from actors.untraced import NoTracer
 from models.effects import Classify
 from models.errors import Malformed
 from models.messages import Classified, Verdict
 from models.messages import encode as encode_message
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
+from models.ports import Tracer
 from models.rules import failed_verdict
+from models.trace import Attribute
 
 #: Incidents classified before other calls get a turn: about 10 ms at 30 us each.
 SLICE = 256
@@ -39,8 +43,9 @@ class Judge(Protocol):
 
 
 class ClassifierActor:
-    def __init__(self, host: Host, judge: Judge) -> None:
+    def __init__(self, host: Host, judge: Judge, tracer: Tracer | None = None) -> None:
         self._judge = judge
+        self._tracer = tracer or NoTracer()
         self.meter = Meter(host.name)
 
     async def classify(self, payload: bytes) -> bytes:
@@ -53,7 +58,7 @@ class ClassifierActor:
         for index, question in enumerate(self._read(payload)):
             if index and index % SLICE == 0:
                 await asyncio.sleep(0)
-            verdicts.append(question if isinstance(question, Verdict) else self._judged(question))
+            verdicts.append(question if isinstance(question, Verdict) else self._traced(question))
         self.meter.count("llm_im_classified_total", len(verdicts))
         return encode_message(Classified(verdicts))
 
@@ -61,11 +66,23 @@ class ClassifierActor:
         """Nothing to open."""
 
     async def stop(self) -> None:
-        """Nothing to close."""
+        """Send the spans that wait. Safe to call twice."""
+        await self._tracer.close()
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
         return encode_metrics(self.meter.read())
+
+    def _traced(self, question: Classify) -> Verdict:
+        if not self._tracer.wants(question.trace):
+            return self._judged(question)
+        about: dict[str, Attribute] = {"llm_im.incident_id": str(UUID(bytes=question.incident_id))}
+        with self._tracer.span("classify", question.trace, about) as span:
+            verdict = self._judged(question)
+            span.note("llm_im.severity", verdict.severity.name)
+            span.note("llm_im.type", verdict.type)
+            span.note("llm_im.classified_by", verdict.by)
+            return verdict
 
     def _judged(self, question: Classify) -> Verdict:
         try:

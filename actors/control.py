@@ -1,6 +1,7 @@
-"""The control partition's single writer. Today it owns the slot map; tokens, silences and settings follow here.
+"""The control partition's single writer: the slot map and the API tokens; silences and settings follow here.
 
-Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it.
+Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
+something changed tells it. `llm-im tokens --local` runs one of these for a moment where no system runs.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import msgspec
 import structlog
 
 from actors.host import Host
-from models.control import ControlState
+from models.control import ControlState, decode_message
 from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
-from models.frames import decode_frame, encode_frame
+from models.events import Event
+from models.frames import NO_DIGEST, decode_frame, encode_frame
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
@@ -31,7 +33,8 @@ REPORT_AGE_S = 10.0
 class ControlActor:
     """Same log, same decide/apply as a shard, one writer."""
 
-    def __init__(self, host: Host, event_log: EventLog, clock: Clock, partitions: int) -> None:
+    def __init__(self, host: Host, event_log: EventLog, clock: Clock, partitions: int | None) -> None:
+        """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are."""
         self.host = host
         self.event_log = event_log
         self.clock = clock
@@ -40,6 +43,12 @@ class ControlActor:
         self.meter = Meter(host.name, partition=PARTITION)
         self._reported: dict[str, tuple[float, bytes]] = {}
         self._epoch = 0
+        self._seq = 0
+        self._digest = NO_DIGEST
+        #: False while the log is not ours or an append's outcome is not known.
+        self._writable = False
+        self._lost = asyncio.Event()
+        self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -56,6 +65,25 @@ class ControlActor:
 
     async def status(self, _payload: bytes) -> bytes:
         return b'{"ready":true}' if self.state.slots is not None else b'{"ready":false}'
+
+    async def change(self, payload: bytes) -> bytes:
+        """Decide about one message (models/control.py) and make what comes of it durable before answering b"".
+
+        A repeat of the same message makes no second event. Raises what ControlState.decide raises, and Unavailable
+        when nothing is known to be stored: ask again.
+        """
+        message = decode_message(payload)
+        async with self._changing:
+            if not self._writable:
+                raise Unavailable("the control partition is recovering")
+            now = self.clock.now()
+            if events := self.state.decide(message, now):
+                try:
+                    await self._commit(events, now)
+                except Fenced as error:
+                    self.host.fatal(str(error))
+                    raise
+        return b""
 
     async def metrics(self, _payload: bytes) -> bytes:
         return encode_metrics(self.meter.read())
@@ -75,10 +103,9 @@ class ControlActor:
     async def _live(self) -> None:
         while True:
             try:
-                await self._recover()
-                while True:
-                    await asyncio.sleep(LEASE_S / 3)
-                    await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
+                async with self._changing:
+                    await self._recover()
+                await self._renew()
             except Damaged as error:
                 # Starting again would find the same damage. Gateways go on with the map they read.
                 log.error(
@@ -94,11 +121,24 @@ class ControlActor:
                 return
             except (Unavailable, NotOwner) as error:
                 log.warning("control partition waits", actor=self.host.name, why=str(error))
+            finally:
+                self._writable = False
             await asyncio.sleep(RETRY_S)
+
+    async def _renew(self) -> None:
+        """Keep the lease, until an append went wrong."""
+        while True:
+            try:
+                await asyncio.wait_for(self._lost.wait(), LEASE_S / 3)
+            except TimeoutError:
+                await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
+            else:
+                raise Unavailable("an append failed: reading the log again")
 
     async def _recover(self) -> None:
         opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
         self._epoch = opened.epoch
+        self._lost.clear()
         state, seq, digest = ControlState(), 0, opened.anchor
         while page := await self.event_log.read(seq):
             for seq, stored in page:
@@ -106,11 +146,22 @@ class ControlActor:
                 digest = frame.digest
                 for event in frame.events:
                     state.apply(event)
-        events = state.begin(self.partitions)
-        if events:
-            frame_bytes, digest = encode_frame(seq + 1, self.clock.now(), "default", None, events, digest)
-            await self.event_log.append(self._epoch, seq + 1, [frame_bytes])
-            for event in events:
-                state.apply(event)
-        self.state = state
+        self.state, self._seq, self._digest = state, seq, digest
+        if self.partitions is not None and (events := state.begin(self.partitions)):
+            await self._commit(events, self.clock.now())
+        self._writable = True
         log.info("control ready", actor=self.host.name, epoch=self._epoch, slot_map=state.slot_version)
+
+    async def _commit(self, events: list[Event], now: float) -> None:
+        """Append, then apply. Whatever goes wrong with an append, the log is opened anew before the next one."""
+        frame, digest = encode_frame(self._seq + 1, now, "default", None, events, self._digest)
+        try:
+            await self.event_log.append(self._epoch, self._seq + 1, [frame])
+        except BaseException:
+            self._writable = False
+            self._lost.set()
+            raise
+        self._seq += 1
+        self._digest = digest
+        for event in events:
+            self.state.apply(event)

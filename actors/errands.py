@@ -41,6 +41,7 @@ from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard import Shard
+from models.trace import trace_id_of
 from models.views import alert_view
 
 log = structlog.get_logger()
@@ -184,7 +185,10 @@ class Errands:
         except IncidentManagerError as error:
             self._meter.count("llm_im_effects_failed_total", len(effects))
             self._log.warning(
-                "effect not delivered, will be asked again", why=str(error), effects=len(effects)
+                "effect not delivered, will be asked again",
+                why=str(error),
+                effects=len(effects),
+                **_trace_of(effects),
             )
             await asyncio.sleep(error.retry_after_s if isinstance(error, Busy) else AGAIN_S)
             for effect in effects:
@@ -211,7 +215,7 @@ class Errands:
         )
 
     async def _tell(self, tell: Tell) -> Message:
-        told = Told(tell.tenant, tell.sender, tell.number, tell.to, tell.note)
+        told = Told(tell.tenant, tell.sender, tell.number, tell.to, tell.note, tell.trace)
         payload = _encoder.encode([encode(told)])
         name = self._shard_of(tell.to)
         try:
@@ -253,6 +257,13 @@ class Errands:
         await self._archive.put(entries)
         self._meter.count("llm_im_archived_total", len(entries))
         return Archived([entry.incident_id for entry in entries])
+
+
+def _trace_of(effects: Sequence[Effect]) -> dict[str, str]:
+    """What a log line about these effects says of their trace, if they have one and the same."""
+    found = {trace_id_of(getattr(effect, "trace", None)) for effect in effects}
+    only = found.pop() if len(found) == 1 else None
+    return {} if only is None else {"trace_id": only}
 
 
 def _expect(name: str, said: bytes, kind: type[M]) -> M:

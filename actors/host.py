@@ -74,7 +74,16 @@ def rebuild(
             return errors.NotOwner(partition, owner)
         case "Busy":
             return errors.Busy(detail, retry_after_s or 1.0)
-        case "Malformed" | "TooLarge" | "Refused" | "Forbidden" | "NotFound" | "Conflict" | "Stale":
+        case (
+            "Malformed"
+            | "TooLarge"
+            | "Refused"
+            | "Unauthorized"
+            | "Forbidden"
+            | "NotFound"
+            | "Conflict"
+            | "Stale"
+        ):
             refused: type[errors.Refused] = getattr(errors, kind)
             return refused(detail)
         case "Full":

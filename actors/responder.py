@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from uuid import UUID
 
 import msgspec
 
 from actors.host import Host
+from actors.untraced import NoTracer
 from models.effects import Act
 from models.errors import Busy, Malformed
 from models.messages import ActionOutcome
 from models.messages import encode as encode_message
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.ports import Action, ActionResult
+from models.ports import Action, ActionResult, Tracer
+from models.trace import Attribute
 
 #: Calls under way at once, unless settings say otherwise (Notify.concurrency).
 CONCURRENCY = 32
@@ -38,12 +41,14 @@ class ResponderActor:
         *,
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
+        tracer: Tracer | None = None,
     ) -> None:
         """`actions` by the name that Act.action bears. Takes them over: stop() closes them."""
         self.meter = Meter(host.name)
         self._actions = dict(actions)
         self._concurrency = concurrency
         self._deadline_s = deadline_s
+        self._tracer = tracer or NoTracer()
         self._under_way: dict[tuple[str, str], asyncio.Task[ActionResult]] = {}
 
     async def act(self, payload: bytes) -> bytes:
@@ -97,6 +102,7 @@ class ResponderActor:
         await asyncio.gather(*running, return_exceptions=True)
         for action in self._actions.values():
             await action.close()
+        await self._tracer.close()
 
     def _send(self, action: Action, effect: Act) -> asyncio.Task[ActionResult]:
         key = (effect.action, effect.key)
@@ -105,15 +111,28 @@ class ResponderActor:
             return task
         if len(self._under_way) >= self._concurrency:
             raise Busy(f"{self._concurrency} actions are under way, the most at once", BUSY_RETRY_AFTER_S)
-        task = asyncio.create_task(self._perform(action, effect))
+        task = asyncio.create_task(self._traced(action, effect))
         self._under_way[key] = task
         task.add_done_callback(lambda _: self._under_way.pop(key, None))
         return task
 
-    async def _perform(self, action: Action, effect: Act) -> ActionResult:
+    async def _traced(self, action: Action, effect: Act) -> ActionResult:
+        about: dict[str, Attribute] = {
+            "llm_im.incident_id": str(UUID(bytes=effect.incident_id)),
+            "llm_im.notice": effect.number,
+            "llm_im.attempt": effect.attempt,
+        }
+        with self._tracer.span(f"act {effect.action}", effect.trace, about, kind="client") as span:
+            result = await self._perform(action, effect, span.trace)
+            span.note("llm_im.outcome", result.detail)
+            if not result.ok:
+                span.fail(result.detail)
+            return result
+
+    async def _perform(self, action: Action, effect: Act, trace: str | None) -> ActionResult:
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await action.act(effect.key, effect.body)
+                return await action.act(effect.key, effect.body, trace)
         except TimeoutError:
             return ActionResult(ok=False, detail=f"{effect.action}: no result within {self._deadline_s:g} s")
         # An adapter broke its promise; the text may hold a secret, so only the kind is told

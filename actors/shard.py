@@ -29,6 +29,8 @@ from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.errands import Errands
 from actors.host import Host
+from actors.traces import Traces
+from actors.untraced import NoTracer
 from models.checkpoint import Part
 from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Unavailable
@@ -51,7 +53,7 @@ from models.messages import (
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Archive as ArchivePort
-from models.ports import Clock, EventLog, Mark
+from models.ports import Clock, EventLog, Mark, Tracer
 from models.query import Probe, decode_query
 from models.query import encode as encode_answer
 from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
@@ -134,6 +136,7 @@ class IncidentShard:
         deliveries: DeliveryWindow,
         clock: Clock,
         control: ControlTail | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.host = host
         self.options = options
@@ -143,6 +146,8 @@ class IncidentShard:
         self.deliveries = deliveries
         self.clock = clock
         self.control = control
+        self.tracer = tracer or NoTracer()
+        self.traces = Traces(self.tracer, options.partition)
         self.shard = Shard(options.partition, settings)
         self.meter = Meter(host.name, partition=options.partition)
         self.log = log.bind(actor=host.name, partition=options.partition)
@@ -205,6 +210,7 @@ class IncidentShard:
         await self.deliveries.close()
         if self.control is not None:
             await self.control.close()
+        await self.tracer.close()
 
     async def tell(self, payload: bytes) -> bytes:
         """Messages (a MessagePack list of encoded messages) -> their replies, in order, once durable.
@@ -452,6 +458,7 @@ class IncidentShard:
         looked_up = [told.message for told in self._inbox]
         await self.deliveries.look_up(looked_up)
         messages = len(looked_up) + self._note_stall(begun)
+        since = self.clock.now()
         try:
             await self._commit(messages, group, frames, deliveries)
         except BaseException as error:
@@ -464,7 +471,8 @@ class IncidentShard:
             raise
         for told, step in group:
             self._reply(told, step.reply)
-            self.errands.owe(step.effects, self.shard)
+            self.traces.durable(told.message, step, since)
+            self.errands.owe(self.traces.on(step.effects), self.shard)
 
     async def _commit(
         self,
@@ -478,21 +486,21 @@ class IncidentShard:
             told = self._inbox.popleft()
             self._inbox_alerts -= told.alerts
             message = told.message
-            tenant, trace_id = "default", None
+            tenant = "default"
             if isinstance(message, AlertsArrived):
                 alerts += told.alerts
                 message = self.deliveries.mark(message)
-                tenant, trace_id = message.tenant, message.trace_id
+                tenant = message.tenant
                 self.meter.count("llm_im_alerts_received_total", told.alerts, door=message.door)
             elif isinstance(message, Tick):
                 self._tick_waits = False
             elif isinstance(message, Command):
                 message = self.deliveries.mark(message)
-                tenant, trace_id = message.tenant, message.trace_id
+                tenant = message.tenant
                 self.meter.count("llm_im_commands_total", verb=type(message.verb).__name__.lower())
             group.append((told, _NOTHING))
             self.shard.seq += 1
-            self.shard.trace_id = trace_id
+            self.shard.trace_id = trace_id = self.traces.id_of(message)
             step = self.shard.handle(message, self.clock.now())
             self.shard.seq -= 1
             if step.events:

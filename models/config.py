@@ -32,6 +32,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+#: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
+_LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
+
+
 class Server(_Section):
     """Where the doors are and what they let in."""
 
@@ -55,6 +59,11 @@ class Server(_Section):
         description="Alerts one gateway holds for its shards; past it senders get 503 and Retry-After.",
     )
     hold: Duration = Field(5.0, le=60, description="How long a request waits for a shard that is restarting.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the front door is reached from this machine only."""
+        return _LOOPBACK.fullmatch(self.http_host) is not None
 
 
 class State(_Section):
@@ -196,6 +205,17 @@ class Notify(_Section):
     concurrency: int = Field(32, ge=1, le=1000, description="Webhook calls under way at once, per responder.")
 
 
+class Auth(_Section):
+    """Who gets in: API tokens (`llm-im tokens`)."""
+
+    required: bool | None = Field(
+        None,
+        description="true: nobody without a token; false: everybody, on loopback only; "
+        "none: everybody until the first token is made.",
+    )
+    open_metrics: bool = Field(False, description="GET /metrics needs no token, also when all else does.")
+
+
 class Logging(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["json", "console"] = "json"
@@ -205,6 +225,43 @@ class DeadLetterSettings(_Section):
     max_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_age: Duration = 7 * 86400.0
     max_payload_bytes: int = Field(64 * 1024, ge=64, description="A longer payload is kept cut.")
+
+
+class Telemetry(_Section):
+    """Where traces go, by OTLP over HTTP. Without an endpoint nothing is traced."""
+
+    endpoint: str | None = Field(
+        None, description="Base URL of an OTLP/HTTP receiver; /v1/traces is added unless it is there."
+    )
+    headers: dict[str, SecretStr] = Field({}, description="Sent along, for example a token. Secret.")
+    sample_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that begin a trace here. A sender's own traceparent decides for itself.",
+    )
+    service_name: str = Field("llm-incident-manager", min_length=1, max_length=255)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_plain_http(cls, value: str | None) -> str | None:
+        # The URL is told in logs, so nothing secret may be part of it.
+        if value is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", value):
+            raise ValueError(
+                'expected an http:// or https:// URL such as "http://127.0.0.1:4318", without user or query: '
+                "what is secret belongs into telemetry.headers"
+            )
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ValueError(f"expected names of HTTP headers, not {name!r}")
+            if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", secret.get_secret_value()):
+                raise ValueError(f"the value of {name!r}: expected printable ASCII")
+        return value
 
 
 class Settings(_Section):
@@ -217,5 +274,7 @@ class Settings(_Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    telemetry: Telemetry = Telemetry()

@@ -1,12 +1,81 @@
-"""What the control partition decides: which shard partition holds each slot. Tokens, silences and settings follow."""
+"""What the control partition decides: which shard partition holds each slot, and the API tokens. Silences and settings
+follow. Its writer is actors/control.py; shards and gateways fold the same events (actors/control_tail.py).
+"""
 
 from __future__ import annotations
 
 from array import array
 
-from models.errors import Broken
-from models.events import Event, SlotsAssigned
+import msgspec
+
+from models.errors import Broken, Conflict, Malformed, NotFound
+from models.events import Event, SlotsAssigned, TokenCreated, TokenRevoked, TokenRotated, TokensUsed
 from models.sharding import SLOTS, SlotMap
+from models.tokens import (
+    ADMIN,
+    EXPIRED_SHOWN_S,
+    LIFETIME_MAX_S,
+    LIFETIME_MIN_S,
+    OVERLAP_MAX_S,
+    TOKENS_MAX,
+    USE_KEPT_S,
+    Token,
+    name_of,
+    scopes_of,
+)
+from models.wire import Wire
+
+
+class CreateToken(Wire, frozen=True):
+    """Make a token. `digest` is all that is told of its secret; a repeat with the same id changes nothing."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    digest: bytes
+    lifetime_s: float
+    actor: str
+
+
+class RotateToken(Wire, frozen=True):
+    """Give a token a new secret; the old one stays good for `overlap_s`, but no longer than it was."""
+
+    id: str
+    digest: bytes
+    overlap_s: float
+    actor: str
+
+
+class RevokeToken(Wire, frozen=True):
+    """A token is good for nothing any more, from now on."""
+
+    id: str
+    actor: str
+
+
+class TokensSeen(Wire, frozen=True):
+    """A gateway says when it last met tokens, by id. Makes an event only when what is kept is an hour old."""
+
+    uses: dict[str, float]
+
+
+ControlMessage = CreateToken | RotateToken | RevokeToken | TokensSeen
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ControlMessage)
+
+
+def encode_message(message: ControlMessage) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_message(payload: bytes) -> ControlMessage:
+    """Raises Malformed."""
+    try:
+        message: ControlMessage = _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"no message to the control partition: {error}") from error
+    return message
 
 
 class ControlState:
@@ -14,6 +83,13 @@ class ControlState:
 
     def __init__(self) -> None:
         self.slots: SlotMap | None = None
+        self.tokens: dict[str, Token] = {}
+        #: True from the first token on, and for ever: when the last one expires the doors must not open to all.
+        self.guarded = False
+        #: Grows with every change that decides who may come in: what was remembered of a token before is void.
+        self.token_version = 0
+        #: Ids of the last tokens that were revoked, so that a repeated revocation is one.
+        self._revoked: dict[str, None] = {}
 
     @property
     def slot_version(self) -> int:
@@ -27,6 +103,22 @@ class ControlState:
         first = SlotMap.even(partitions)
         return [SlotsAssigned(first.version, array("H", first.owners).tobytes())]
 
+    def decide(self, message: ControlMessage, now: float) -> list[Event]:
+        """What comes of a message; nothing for a repeat. Raises Malformed, NotFound, Conflict."""
+        match message:
+            case CreateToken():
+                return self._create(message, now)
+            case RotateToken():
+                return self._rotate(message, now)
+            case RevokeToken():
+                if message.id in self._revoked:
+                    return []
+                return [TokenRevoked(self._token(message.id).id, now, message.actor)]
+            case TokensSeen():
+                return self._seen(message, now)
+            case _:
+                raise Broken(f"{type(message).__name__} is not decided here")
+
     def apply(self, event: Event) -> None:
         """Fold one event in. Raises Broken for one that belongs to a shard."""
         match event:
@@ -35,5 +127,104 @@ class ControlState:
                 if len(owners) != SLOTS:
                     raise Broken(f"a slot map has {SLOTS} slots, this one {len(owners)}")
                 self.slots = SlotMap(event.version, tuple(owners))
+            case TokenCreated():
+                self._forget_expired(event.at - EXPIRED_SHOWN_S)
+                self.tokens[event.id] = Token(
+                    event.id,
+                    event.name,
+                    tuple(event.scopes),
+                    event.digest,
+                    event.at,
+                    event.actor,
+                    event.lifetime_s,
+                    event.expires_at,
+                )
+                self.guarded = True
+                self.token_version += 1
+            case TokenRotated():
+                before = self.tokens[event.id]
+                self.tokens[event.id] = msgspec.structs.replace(
+                    before,
+                    digest=event.digest,
+                    expires_at=event.expires_at,
+                    rotated_at=event.at,
+                    previous=before.digest,
+                    previous_until=event.previous_until,
+                )
+                self.token_version += 1
+            case TokenRevoked():
+                del self.tokens[event.id]
+                self._revoked[event.id] = None
+                if len(self._revoked) > TOKENS_MAX:
+                    del self._revoked[next(iter(self._revoked))]
+                self.token_version += 1
+            case TokensUsed():
+                for token_id, at in event.uses.items():
+                    if (token := self.tokens.get(token_id)) is not None:
+                        self.tokens[token_id] = msgspec.structs.replace(token, used_at=at)
             case _:
                 raise Broken(f"{type(event).__name__} does not belong to the control partition")
+
+    # -- tokens --
+
+    def _create(self, message: CreateToken, now: float) -> list[Event]:
+        name, scopes = name_of(message.name), scopes_of(message.scopes)
+        if (known := self.tokens.get(message.id)) is not None and known.digest == message.digest:
+            return []
+        if known is not None or message.id in self._revoked:
+            raise Conflict(f"there is a token {message.id} already")
+        lifetime_s = message.lifetime_s
+        if lifetime_s and not LIFETIME_MIN_S <= lifetime_s <= LIFETIME_MAX_S:
+            raise Malformed(f"expires_in: expected {LIFETIME_MIN_S:g} s to {LIFETIME_MAX_S / 86400:g} days")
+        if not self.guarded and ADMIN not in scopes:
+            raise Conflict(
+                f"the first token needs the scope {ADMIN!r}: from then on nobody gets in without one, and only an "
+                "admin can make the next"
+            )
+        if any(token.name == name and token.is_live(now) for token in self.tokens.values()):
+            raise Conflict(
+                f"there is a token named {name!r} already: rotate it, revoke it, or choose another name"
+            )
+        if sum(token.is_live(now) for token in self.tokens.values()) >= TOKENS_MAX:
+            raise Conflict(f"there are {TOKENS_MAX} tokens already: revoke some first")
+        expires_at = now + lifetime_s if lifetime_s else 0.0
+        return [
+            TokenCreated(
+                message.id, name, list(scopes), message.digest, now, expires_at, lifetime_s, message.actor
+            )
+        ]
+
+    def _rotate(self, message: RotateToken, now: float) -> list[Event]:
+        token = self._token(message.id)
+        if token.digest == message.digest:
+            return []
+        if not 0 <= message.overlap_s <= OVERLAP_MAX_S:
+            raise Malformed(f"overlap: expected 0 s to {OVERLAP_MAX_S / 86400:g} days")
+        others = (each for each in self.tokens.values() if each.id != token.id)
+        if any(each.name == token.name and each.is_live(now) for each in others):
+            raise Conflict(f"it expired, and another token is named {token.name!r} now")
+        until = now + message.overlap_s
+        if token.expires_at:
+            until = min(until, token.expires_at)
+        expires_at = now + token.lifetime_s if token.lifetime_s else 0.0
+        return [TokenRotated(token.id, message.digest, now, expires_at, until, message.actor)]
+
+    def _seen(self, message: TokensSeen, now: float) -> list[Event]:
+        known = {
+            token_id: min(at, now)
+            for token_id, at in message.uses.items()
+            if token_id in self.tokens and at > self.tokens[token_id].used_at
+        }
+        if all(at < self.tokens[token_id].used_at + USE_KEPT_S for token_id, at in known.items()):
+            return []
+        return [TokensUsed(known)]
+
+    def _token(self, token_id: str) -> Token:
+        found = self.tokens.get(token_id)
+        if found is None:
+            raise NotFound("there is no such token")
+        return found
+
+    def _forget_expired(self, before: float) -> None:
+        for token in [each for each in self.tokens.values() if each.expires_at and each.expires_at < before]:
+            del self.tokens[token.id]

@@ -1,4 +1,7 @@
-"""What a shard owes the world. An effect is owed until an event says it was done; after a crash it is asked again."""
+"""What a shard owes the world. An effect is owed until an event says it was done; after a crash it is asked again.
+
+`trace` is the trace context (models/trace.py) of what caused it, put in by actors/traces.py; after a crash it is missing.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class Classify(Wire, frozen=True):
     annotations: dict[str, str]
     signals: list[str]
     asked: int
+    trace: str | None = None
 
 
 class Relate(Wire, frozen=True):
@@ -43,6 +47,7 @@ class Act(Wire, frozen=True):
     key: str
     body: bytes
     urgency: int = 2
+    trace: str | None = None
 
 
 class Archive(Wire, frozen=True):
@@ -60,6 +65,7 @@ class Tell(Wire, frozen=True):
     number: int
     to: bytes
     note: bytes
+    trace: str | None = None
 
 
 Effect = Classify | Relate | Act | Archive | Tell

@@ -4,6 +4,7 @@ IncidentManagerError
 ├── Refused                 the caller must change something before asking again
 │   ├── Malformed           the input can't be read; names the field and what was expected
 │   ├── TooLarge            the input is over a named limit
+│   ├── Unauthorized        the caller did not say who it is, or not truly
 │   ├── Forbidden           the caller may not do this; says which scope it takes
 │   ├── NotFound            there is no such thing here
 │   ├── Conflict            it is in a state in which this can't be done; says which
@@ -35,6 +36,10 @@ class Malformed(Refused):
 
 class TooLarge(Refused):
     """The input is over a named limit."""
+
+
+class Unauthorized(Refused):
+    """The caller did not say who it is, or not truly. The message never repeats what it presented."""
 
 
 class Forbidden(Refused):

@@ -376,6 +376,44 @@ class SlotsAssigned(Wire, frozen=True):
     owners: bytes
 
 
+class TokenCreated(Wire, frozen=True):
+    """Control partition: an API token was made. Of its secret there is only the digest. 0 for `expires_at`: never."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    digest: bytes
+    at: float
+    expires_at: float
+    lifetime_s: float
+    actor: str
+
+
+class TokenRotated(Wire, frozen=True):
+    """Control partition: a token has a new secret; the one before it is good until `previous_until`."""
+
+    id: str
+    digest: bytes
+    at: float
+    expires_at: float
+    previous_until: float
+    actor: str
+
+
+class TokenRevoked(Wire, frozen=True):
+    """Control partition: a token is good for nothing any more."""
+
+    id: str
+    at: float
+    actor: str
+
+
+class TokensUsed(Wire, frozen=True):
+    """Control partition: when tokens were last met, by id. Coarse: at most once an hour for one that is used all day."""
+
+    uses: dict[str, float]
+
+
 Event = (
     ShardStarted
     | HeardAgain
@@ -416,4 +454,8 @@ Event = (
     | NoteOwed
     | NoteDelivered
     | NoteHeard
+    | TokenCreated
+    | TokenRotated
+    | TokenRevoked
+    | TokensUsed
 )

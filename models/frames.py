@@ -46,6 +46,11 @@ _MAGIC = b"LF"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[str, str | None, list[Event]])
+_skimmer = msgspec.msgpack.Decoder(tuple[str, str | None, list[msgspec.Raw]])
+_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+#: In front of an event's name: an array of up to 15 fields (one byte) or of more (three), then a text of up to 31 bytes
+#: (one byte) or of up to 255 (two). As MessagePack has it.
+_SMALL_ARRAY, _SMALL_TEXT = range(0x90, 0xA0), range(0xA0, 0xC0)
 _compressor = zstandard.ZstdCompressor(level=1, write_content_size=True)
 _decompressor = zstandard.ZstdDecompressor()
 
@@ -59,6 +64,15 @@ class Frame(msgspec.Struct, frozen=True):
     trace_id: str | None
     events: list[Event]
     digest: bytes
+
+
+class Skimmed(msgspec.Struct, frozen=True):
+    """A frame of which only the wanted events were decoded, each with its place among all."""
+
+    now: float
+    tenant: str
+    trace_id: str | None
+    events: list[tuple[int, Event]]
 
 
 def encode_frame(
@@ -130,3 +144,29 @@ def decode_frame(partition: str, stored: bytes, seq: int, previous: bytes | None
     except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(partition, seq, f"body can't be read: {error}") from error
     return Frame(own_seq, now, tenant, trace_id, events, digest)
+
+
+def skim_frame(partition: str, stored: bytes, seq: int, wanted: frozenset[bytes]) -> Skimmed | None:
+    """The events whose names (ASCII) are in `wanted`, None when there are none: for who follows a log for a few of its
+    events. A log verifies what it hands out, so nothing is verified here. Raises Damaged for a body that can't be read."""
+    _magic, _version, codec, _key_id, _seq, now, _before, _check, _length = _HEADER.unpack_from(stored)
+    body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
+    try:
+        if codec == CODEC_MSGPACK_ZSTD:
+            body = _decompressor.decompress(body, max_output_size=MAX_BODY_BYTES)
+        tenant, trace_id, raws = _skimmer.decode(body)
+        found = [
+            (place, _event_decoder.decode(raw)) for place, raw in enumerate(raws) if _name_of(raw) in wanted
+        ]
+    except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(partition, seq, f"body can't be read: {error}") from error
+    return Skimmed(now, tenant, trace_id, found) if found else None
+
+
+def _name_of(raw: msgspec.Raw) -> bytes:
+    """The name of an encoded event, without decoding the event."""
+    view = memoryview(raw)
+    at = 1 if view[0] in _SMALL_ARRAY else 3
+    if view[at] in _SMALL_TEXT:
+        return bytes(view[at + 1 : at + 1 + view[at] - _SMALL_TEXT.start])
+    return bytes(view[at + 2 : at + 2 + view[at + 1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 
 import msgspec
@@ -274,18 +275,23 @@ class Incident(msgspec.Struct, array_like=True):
         """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
         if self.handling is None:
             return
-        said, judged = self.handling.said, self.handling.judged
-        worst = min(
-            [judged.severity, *(part.severity for part in self.handling.parts.values() if part.is_open)]
-        )
-        self.severity = worst if said.severity is None else said.severity
-        self.type = judged.type if said.type is None else said.type
-        self.impact = judged.impact if said.impact is None else said.impact
+        counts = settled(self.handling.judged, self.handling.said, self.handling.parts)
+        self.severity, self.type, self.impact = counts.severity, counts.type, counts.impact
 
     @property
     def is_by_hand(self) -> bool:
         """Made by a person: it has no group, and no alert joins it."""
         return not self.group_key
+
+
+def settled(judged: Judgement, said: Said, parts: Mapping[bytes, PartOf]) -> Judgement:
+    """What counts of what was judged, what people said, and what its parts are."""
+    worst = min([judged.severity, *(part.severity for part in parts.values() if part.is_open)])
+    return Judgement(
+        worst if said.severity is None else said.severity,
+        judged.type if said.type is None else said.type,
+        judged.impact if said.impact is None else said.impact,
+    )
 
 
 def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:

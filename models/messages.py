@@ -25,7 +25,8 @@ class AlertsArrived(Wire, frozen=True):
               shard asks for what it needs after all (Decision.BODY_WANTED)
     `call_id` is made once per client request and shard part: a repeat of it gets the same reply and makes no
     event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
-    `delivered_before` is set, the log has that delivery already and this is the answer it got.
+    `delivered_before` is set, the log has that delivery already and this is the answer it got. `trace_id` goes into
+    the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here.
     """
 
     call_id: bytes
@@ -38,6 +39,7 @@ class AlertsArrived(Wire, frozen=True):
     delivery_id: str | None = None
     trace_id: str | None = None
     delivered_before: bytes | None = None
+    trace: str | None = None
 
 
 class Classified(Wire, frozen=True):
@@ -96,7 +98,8 @@ class Command(Wire, frozen=True):
     """A person does something to an incident; Create has no `incident_id` yet.
 
     `actor` is the name on their token. `if_version` makes it conditional: Failed as Stale when the incident has another
-    version. `call_id` and `delivery_id` work as in AlertsArrived, with CommandDone as the reply that is remembered.
+    version. `call_id`, `delivery_id`, `trace_id` and `trace` work as in AlertsArrived, with CommandDone as the reply
+    that is remembered.
     """
 
     call_id: bytes
@@ -109,6 +112,7 @@ class Command(Wire, frozen=True):
     delivery_id: str | None = None
     trace_id: str | None = None
     delivered_before: bytes | None = None
+    trace: str | None = None
 
 
 class Told(Wire, frozen=True):
@@ -120,6 +124,7 @@ class Told(Wire, frozen=True):
     number: int
     to: bytes
     note: bytes
+    trace: str | None = None
 
 
 class NoteAnswered(Wire, frozen=True):

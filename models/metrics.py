@@ -69,6 +69,14 @@ METRICS: dict[str, Metric] = {
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
     "llm_im_archived_total": Metric("counter", "Incidents moved to the archive."),
+    "llm_im_stream_clients": Metric("gauge", "Clients that watch the live stream at a gateway."),
+    "llm_im_stream_behind_frames": Metric(
+        "gauge", "Frames that the client furthest behind has still to read."
+    ),
+    "llm_im_stream_dropped_total": Metric("counter", "Clients of the live stream let go, by reason."),
+    "llm_im_stream_resets_total": Metric(
+        "counter", "Times that a client of the live stream missed something and was told so, by reason."
+    ),
 }
 
 

@@ -7,9 +7,12 @@ its edge. tests/contract holds one suite a port, run against every adapter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+from models.trace import Attribute, Kind
 
 
 class Clock(Protocol):
@@ -220,8 +223,9 @@ class DeadLetters(Protocol):
 class Action(Protocol):
     """One kind of act upon the world."""
 
-    async def act(self, key: str, body: bytes) -> ActionResult:
-        """Do it once. `key` is sent along, so that a receiver can tell a repeat. Never raises for the receiver's faults."""
+    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
+        """Do it once. `key` is sent along, so that a receiver can tell a repeat, and so is the trace context `trace`
+        (models/trace.py) where the technology has a place for it. Never raises for the receiver's faults."""
 
     async def close(self) -> None: ...
 
@@ -243,3 +247,44 @@ class Peers(Protocol):
     async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
         """Raises Unavailable when the actor is away or did not answer in time (it may have done it), and the
         actor's own Refused or Unavailable errors as they are."""
+
+
+class Span(Protocol):
+    """A piece of work under way. `trace` is the context that what it causes goes on from: its own, or the parent's
+    when it is not recorded."""
+
+    @property
+    def trace(self) -> str | None: ...
+
+    def note(self, name: str, value: Attribute) -> None:
+        """Say something about it."""
+
+    def rename(self, name: str) -> None:
+        """Call it otherwise: its name was not known when it began."""
+
+    def fail(self, why: str) -> None:
+        """It did not succeed. An error that leaves it says so by itself."""
+
+
+class Tracer(Protocol):
+    """Where spans go (actors/untraced.py: nowhere). Contexts are strings, models/trace.py says which. Never raises,
+    never waits: what can't be kept or sent is lost, and its loss is told in the log."""
+
+    def wants(self, trace: str | None) -> bool:
+        """Whether a span of this trace would be recorded: to be asked before making attributes."""
+
+    def span(
+        self,
+        name: str,
+        parent: str | None,
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        kind: Kind = "internal",
+        since: float | None = None,
+    ) -> AbstractContextManager[Span]:
+        """A piece of work: recorded when `parent` is sampled. Without a parent only kind "server" may begin a trace,
+        by the ratio of the settings. `since`, in seconds since the epoch, is for one that began before it was known
+        to be worth a span. Log lines within bear its trace_id."""
+
+    async def close(self) -> None:
+        """Send what waits, for a moment. Safe to call twice."""

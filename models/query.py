@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from models.incident import Incident
+from models.incident import Incident, IncidentState, Judgement, PartOf, Said
 from models.wire import Wire
 
 #: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
@@ -33,6 +33,13 @@ class GetIncident(Wire, frozen=True):
 
 class GetIncidents(Wire, frozen=True):
     """Those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+
+    tenant: str
+    incident_ids: list[bytes]
+
+
+class GetHeads(Wire, frozen=True):
+    """The heads of those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
 
     tenant: str
     incident_ids: list[bytes]
@@ -87,6 +94,32 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     alerts: int
 
 
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What is shown of an incident beside each thing that happens to it (models/heads.py), and what that follows from:
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
+
+    id: bytes
+    service: str
+    title: str
+    state: IncidentState
+    labels: dict[str, str]
+    assignees: list[str]
+    version: int
+    updated_at: float
+    is_classified: bool
+    counts: Judgement
+    judged: Judgement
+    said: Said = Said()
+    parts: dict[bytes, PartOf] = {}
+
+
+class HeadPage(Wire, frozen=True):
+    """Heads as the frame `seq` left them."""
+
+    seq: int
+    items: list[Head]
+
+
 class IncidentPage(Wire, frozen=True):
     """`more`: there are others after the last one."""
 
@@ -101,8 +134,8 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
-Query = ListIncidents | GetIncident | GetIncidents | Probe | IncidentAlerts | ListAlerts
-Answer = IncidentPage | AlertPage
+Query = ListIncidents | GetIncident | GetIncidents | Probe | IncidentAlerts | ListAlerts | GetHeads
+Answer = IncidentPage | AlertPage | HeadPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from models.alert import Content
+from models.heads import head_of
 from models.incident import Incident
 from models.matchers import compile_matchers
 from models.messages import Decision
@@ -16,8 +17,10 @@ from models.query import (
     AlertPage,
     AlertView,
     Answer,
+    GetHeads,
     GetIncident,
     GetIncidents,
+    HeadPage,
     IncidentAlerts,
     IncidentPage,
     IncidentView,
@@ -50,6 +53,10 @@ def answer(shard: Shard, query: Query) -> Answer:
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return IncidentPage([_incident_view(shard, each) for each in here], False)
+        case GetHeads():
+            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            here = [each for each in asked if each is not None and each.tenant == query.tenant]
+            return HeadPage(shard.seq, [head_of(each) for each in here])
         case Probe():
             return IncidentPage([], False)
         case IncidentAlerts():

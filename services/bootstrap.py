@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,13 +24,22 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from models.config import Settings
-    from models.ports import Archive, DeadLetters, EventLog
+    from models.ports import Archive, DeadLetters, EventLog, Tracer
 
 CONTROL = "control"
 CONFIG_FILE = "llm-im.toml"
 ENVIRONMENT_PREFIX = "LLM_IM_"
 #: LLM_IM_* names that are not settings: the command line's and the launcher's own.
-NOT_SETTINGS = frozenset({"LLM_IM_URL", "LLM_IM_INSTANCE", "LLM_IM_PRIVATE_DIR"})
+NOT_SETTINGS = frozenset(
+    {
+        "LLM_IM_URL",
+        "LLM_IM_CONTEXT",
+        "LLM_IM_TOKEN",
+        "LLM_IM_TOKEN_FILE",
+        "LLM_IM_INSTANCE",
+        "LLM_IM_PRIVATE_DIR",
+    }
+)
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -149,7 +158,12 @@ def plan(settings: Settings) -> list[ActorPlan]:
     notify = settings.notify
     url = notify.webhook.url
     responders = [f"responder-{index}" for index in range(notify.responders)] if url is not None else []
-    common = {"data": data_dir(settings), "level": settings.logging.level, "format": settings.logging.format}
+    common: dict[str, object] = {
+        "data": data_dir(settings),
+        "level": settings.logging.level,
+        "format": settings.logging.format,
+        "telemetry": _telemetry(settings),
+    }
     actors = [
         ActorPlan(
             CONTROL_ACTOR,
@@ -246,6 +260,37 @@ def open_dead_letters(settings: Settings) -> DeadLetters:
     )
 
 
+# -- traces --------------------------------------------------------------------------------------------------
+
+
+def open_tracer(settings: Settings, instance: str) -> Tracer:
+    """Where a gateway's spans go."""
+    return _tracer(_telemetry(settings), instance)
+
+
+def _telemetry(settings: Settings) -> dict[str, object] | None:
+    """What a process that traces must know; None when none does."""
+    telemetry = settings.telemetry
+    if telemetry.endpoint is None:
+        return None
+    return {
+        "endpoint": telemetry.endpoint,
+        "headers": {name: value.get_secret_value() for name, value in telemetry.headers.items()},
+        "sample_ratio": telemetry.sample_ratio,
+        "service_name": telemetry.service_name,
+    }
+
+
+def _tracer(telemetry: Mapping[str, Any] | None, instance: str) -> Tracer:
+    from actors.untraced import NoTracer
+
+    if telemetry is None:
+        return NoTracer()
+    from services.tracing import OtlpTracer
+
+    return OtlpTracer(instance, **telemetry)
+
+
 # -- factories: run inside actor processes --------------------------------------------------------------------
 
 
@@ -283,6 +328,7 @@ def shard_actor(config: bytes, host: Host) -> Actor:
         DeliveryWindow(SqliteDeliveryIds(data, partition), options.dedup_window_s),
         SystemClock(),
         ControlTail(SqliteEventLog(data, CONTROL)),
+        _tracer(given["telemetry"], host.name),
     )
 
 
@@ -294,7 +340,8 @@ def classifier_actor(config: bytes, host: Host) -> Actor:
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     rules = [compile_rule(**rule) for rule in given["rules"]]
-    return ClassifierActor(host, Classifier(rules, builtin=given["builtin"]))
+    judge = Classifier(rules, builtin=given["builtin"])
+    return ClassifierActor(host, judge, _tracer(given["telemetry"], host.name))
 
 
 def responder_actor(config: bytes, host: Host) -> Actor:
@@ -305,7 +352,8 @@ def responder_actor(config: bytes, host: Host) -> Actor:
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     action = WebhookAction(given["url"], timeout_s=given["timeout_s"])
-    return ResponderActor(host, {"webhook": action}, concurrency=given["concurrency"])
+    tracer = _tracer(given["telemetry"], host.name)
+    return ResponderActor(host, {"webhook": action}, concurrency=given["concurrency"], tracer=tracer)
 
 
 def _log_as(given: Mapping[str, str]) -> None:

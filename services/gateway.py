@@ -14,16 +14,21 @@ import msgspec
 import structlog
 
 from actors.control_tail import ControlTail
+from actors.untraced import NoTracer
 from models.config import Settings
+from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
+from models.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.ports import Archive, Clock, DeadLetters, EventLog, Peers
+from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
+from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.traced import Traced
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -32,6 +37,8 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
+from services.tail import Tails
+from services.tokens import TokenDesk
 
 log = structlog.get_logger()
 
@@ -45,6 +52,11 @@ FIRST_SLOTS_S = 30.0
 QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
+#: An append of the control partition takes milliseconds; one that hangs is asked for again.
+CHANGE_TIMEOUT_S = 5.0
+CHANGE_RETRY_S = 0.2
+#: How often the control partition hears which tokens are in use.
+USES_S = 60.0
 
 
 class Gateway:
@@ -63,7 +75,10 @@ class Gateway:
         other_actors: Sequence[str],
         control: str,
         front: tuple[str, int] | None,
+        shard_logs: Sequence[EventLog],
+        tracer: Tracer | None = None,
     ) -> None:
+        self.name = name
         self.settings = settings
         self._peers = peers
         self._actors = [*shard_actors, *other_actors]
@@ -71,6 +86,7 @@ class Gateway:
         self._front = front
         self._tail = ControlTail(control_log)
         self._archives = archives
+        self._tracer = tracer or NoTracer()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self.meter = Meter(name)
@@ -90,6 +106,7 @@ class Gateway:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
         self.doors = HttpDoors(
             self.submitter,
             {
@@ -99,8 +116,10 @@ class Gateway:
             self.dead_letters,
             clock,
             self.meter,
+            self.guard,
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout,
+            tracer=self._tracer,
         )
         self.reads = Reads(
             self._ask,
@@ -109,8 +128,20 @@ class Gateway:
             archives,
             tenant=TENANT,
         )
+        self.tails = Tails(
+            shard_logs,
+            self._ask,
+            self._archived,
+            lambda: self.submitter.slots.version,
+            clock,
+            self.meter,
+            tenant=TENANT,
+        )
         health = HealthGather(self._gather, lambda: self._started)
-        self.rest = build_app(self.reads, health, settings, clock=clock)
+        desk = TokenDesk(self._tail, self._tell_control)
+        self.rest = build_app(self.reads, health, self.tails, settings, clock=clock, tokens=desk)
+        # The guard within the trace, so that a refusal has a trace id too.
+        self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -126,7 +157,9 @@ class Gateway:
         self._take_slots(self._tail.state.slots)
         self.dead_letters.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._beat())]
+        self._tasks = [loop.create_task(each) for each in (self._follow(), self._beat(), self._tell_uses())]
+        if not self.guard.is_on:
+            log.warning("no tokens: whoever reaches this address may do everything", gateway=self.name)
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
@@ -134,17 +167,19 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.tails.stop()
         await self.dead_letters.stop()
         for archive in self._archives:
             await archive.close()
         await self._tail.close()
+        await self._tracer.close()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All of it as one ASGI application."""
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:
-            await self.rest(scope, receive, send)
+            await self._traced_rest(scope, receive, send)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):
@@ -157,8 +192,16 @@ class Gateway:
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
 
-    async def _gather(self) -> list[ActorMetrics]:
+    async def _archived(self, incident_id: bytes) -> Incident | None:
+        found = await self.reads.incident(incident_id)
+        return None if found is None else found.view.incident
+
+    def _measure(self) -> None:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
+        self.tails.measure()
+
+    async def _gather(self) -> list[ActorMetrics]:
+        self._measure()
         found = await asyncio.gather(*[self._metrics_of(actor) for actor in self._actors])
         own = self.meter.read()
         others = [reading for reading in await self._other_gateways() if reading.name != own.name]
@@ -172,6 +215,7 @@ class Gateway:
         return [decode_metrics(reading) for reading in msgspec.msgpack.decode(answered, type=list[bytes])]
 
     async def _report(self) -> None:
+        self._measure()
         try:
             await self._peers.call(
                 self._control, "report", encode_metrics(self.meter.read()), METRICS_TIMEOUT_S
@@ -188,11 +232,39 @@ class Gateway:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
+        try:
+            await self._tail.follow()
+            slots = self._tail.state.slots
+            if slots is not None and slots is not self.submitter.slots:
+                self._take_slots(slots)
+        except IncidentManagerError as error:
+            log.warning("control partition not followed", why=str(error))
+
+    async def _tell_control(self, message: ControlMessage) -> None:
+        """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
+        because a repeat of a message changes nothing. Raises Malformed, NotFound, Conflict, Unavailable."""
+        payload = encode_message(message)
+        give_up_at = asyncio.get_running_loop().time() + self.settings.server.hold
+        while True:
             try:
-                if await self._tail.follow() and self._tail.state.slots is not None:
-                    self._take_slots(self._tail.state.slots)
-            except IncidentManagerError as error:
-                log.warning("control partition not followed", why=str(error))
+                await self._peers.call(self._control, "change", payload, CHANGE_TIMEOUT_S)
+                return
+            except Unavailable:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise
+            await asyncio.sleep(CHANGE_RETRY_S)
+
+    async def _tell_uses(self) -> None:
+        while True:
+            await asyncio.sleep(USES_S)
+            if uses := self.guard.take_uses():
+                # The next time says it again, for those that are still used.
+                with contextlib.suppress(IncidentManagerError):
+                    await self._tell_control(TokensSeen(uses))
 
     async def _beat(self) -> None:
         """Tell the shards that senders can be heard: only while our own front door answers us."""

@@ -157,6 +157,8 @@ class Gateways:
             other_actors,
             bootstrap.CONTROL_ACTOR,
             ("127.0.0.1", port),
+            [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
+            bootstrap.open_tracer(settings, f"gateway-{replica}"),
         )
         await self.gateway.start()
         gc.set_threshold(*COLLECT)
@@ -235,4 +237,8 @@ def _without_secrets(settings: Settings) -> str:
     # A gateway needs no webhook URL, and what Serve keeps in its controller can be read by whoever joins the Ray.
     plain = settings.model_dump(mode="json")
     plain["notify"]["webhook"]["url"] = None
+    # It does export traces: these it must have.
+    plain["telemetry"]["headers"] = {
+        name: value.get_secret_value() for name, value in settings.telemetry.headers.items()
+    }
     return json.dumps(plain)

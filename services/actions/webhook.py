@@ -19,6 +19,7 @@ import aiohttp
 
 from models import VERSION
 from models.ports import ActionResult
+from models.trace import headers_of
 
 #: Read of an answer, so that its connection can be used again; a longer answer costs its connection.
 MAX_ANSWER_BYTES = 64 * 1024
@@ -45,9 +46,11 @@ class WebhookAction:
         self._secrets = _secrets_of(url)
         self._session: aiohttp.ClientSession | None = None
 
-    async def act(self, key: str, body: bytes) -> ActionResult:
+    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
         """POST `body` once. Never raises for the receiver's faults; cancelling abandons the request."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        if trace is not None:
+            headers |= headers_of(trace)
         try:
             async with self._open().post(
                 self._url, data=body, headers=headers, allow_redirects=False

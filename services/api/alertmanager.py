@@ -18,7 +18,7 @@ from functools import cmp_to_key, lru_cache
 
 import msgspec
 import yaml
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from models import VERSION
@@ -27,6 +27,7 @@ from models.config import Settings
 from models.errors import Busy, Malformed, Refused, Unavailable
 from models.matchers import Pattern, parse_filters
 from models.query import AlertView, MatcherTuple
+from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
 
 #: The prefix of every path here.
@@ -153,19 +154,21 @@ def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, star
     async def fine() -> Response:
         return PlainTextResponse("OK")
 
-    for path, endpoint, methods in (
-        (f"{PREFIX}/alerts", alerts, ["GET"]),
-        (f"{PREFIX}/alerts/groups", groups, ["GET"]),
-        (f"{PREFIX}/status", status, ["GET"]),
-        (f"{PREFIX}/receivers", receivers, ["GET"]),
-        (f"{PREFIX}/silences", silences, ["GET"]),
-        (f"{PREFIX}/silences", add_silence, ["POST"]),
-        (f"{PREFIX}/silence/{{silence_id}}", silence, ["GET", "DELETE"]),
-        ("/-/healthy", fine, ["GET", "HEAD"]),
-        ("/-/ready", fine, ["GET", "HEAD"]),
+    for path, endpoint, methods, scope in (
+        (f"{PREFIX}/alerts", alerts, ["GET"], READ),
+        (f"{PREFIX}/alerts/groups", groups, ["GET"], READ),
+        (f"{PREFIX}/status", status, ["GET"], READ),
+        (f"{PREFIX}/receivers", receivers, ["GET"], READ),
+        (f"{PREFIX}/silences", silences, ["GET"], READ),
+        (f"{PREFIX}/silences", add_silence, ["POST"], RESPOND),
+        (f"{PREFIX}/silence/{{silence_id}}", silence, ["GET"], READ),
+        (f"{PREFIX}/silence/{{silence_id}}", silence, ["DELETE"], RESPOND),
+        ("/-/healthy", fine, ["GET", "HEAD"], None),
+        ("/-/ready", fine, ["GET", "HEAD"], None),
     ):
         # Their description is Alertmanager's own openapi.yaml; ours holds what is ours.
-        app.add_api_route(path, endpoint, methods=methods, include_in_schema=False)
+        needed = [Depends(requires(scope))] if scope else []
+        app.add_api_route(path, endpoint, methods=methods, dependencies=needed, include_in_schema=False)
 
 
 def validation_error(status: int, code: int, message: str) -> Response:

@@ -4,7 +4,7 @@ given."""
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
@@ -12,15 +12,19 @@ from starlette.routing import Match
 
 from models import VERSION
 from models.config import Settings
-from models.errors import IncidentManagerError
+from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
+from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_doors_to_openapi
 from services.api.reads import Reads
 from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
-
+from services.api.stream import add_stream_routes
+from services.api.tokens import add_token_routes
+from services.tail import Tails
+from services.tokens import TokenDesk
 
 #: Methods that the doors for alerts take before the application is asked (services/ingest/http.py); 405 names them too.
 DOORS: dict[str, frozenset[str]] = {
@@ -29,9 +33,12 @@ DOORS: dict[str, frozenset[str]] = {
 }
 
 
-def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: Clock) -> FastAPI:
-    """The application: Alertmanager's reads, /v1, health, metrics, /openapi.json. No documentation pages:
-    they would load scripts from elsewhere. Errors have the shape of the API that was asked."""
+def build_app(
+    reads: Reads, health: HealthGather, tails: Tails, settings: Settings, *, clock: Clock, tokens: TokenDesk
+) -> FastAPI:
+    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
+    they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
+    that names no scope."""
     app = FastAPI(
         title="LLM-Incident-Manager",
         version=VERSION,
@@ -42,11 +49,28 @@ def build_app(reads: Reads, health: HealthGather, settings: Settings, *, clock: 
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
     add_rest_routes(app, reads)
+    add_stream_routes(app, tails)
+    add_token_routes(app, tokens)
     add_health_routes(app, reads, health, clock)
     _describe_problems(app)
     add_doors_to_openapi(app)
     _answer_errors(app)
+    refuse_unnamed(app)
     return app
+
+
+_SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of POST /v1/tokens or `llm-im tokens`.",
+    },
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The same token as the password; any user name.",
+    },
+}
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -69,7 +93,7 @@ def _answer_errors(app: FastAPI) -> None:
         return problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
 
     async def of_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+        assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
         fields = [
             # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
             FieldProblem(".".join(str(part) for part in found["loc"][1:]), found["msg"])
@@ -80,6 +104,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def of_ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, IncidentManagerError)
+        if isinstance(error, Forbidden) and _is_alertmanagers(request.url.path):
+            return alertmanager.validation_error(403, 403, str(error))
         return problem_of(error, request.url.path)
 
     async def of_missing(request: Request, error: Exception) -> Response:
@@ -91,6 +117,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
+    # Before a WebSocket is taken its refusal is an HTTP answer too.
+    app.add_exception_handler(WebSocketRequestValidationError, of_validation)
     app.add_exception_handler(NoSuchIncident, of_missing)
     app.add_exception_handler(IncidentManagerError, of_ours)
     app.add_exception_handler(Exception, of_bug)
@@ -110,14 +138,19 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put Problem among OpenAPI's schemas: the routes name it, but no response model brings it along."""
+    """Put Problem among OpenAPI's schemas: the routes name it, but no response model brings it along. And say how a
+    token is given."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
         if app.openapi_schema is None:
             schema = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
             parts = schema.pop("$defs", {})
-            generate()["components"]["schemas"].update({"Problem": schema, **parts})
+            document = generate()
+            document["components"]["schemas"].update({"Problem": schema, **parts})
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            # Any of them; none while there are no tokens.
+            document["security"] = [{"bearer": []}, {"basic": []}, {}]
         return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]

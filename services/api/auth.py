@@ -1,24 +1,30 @@
 """Who calls, and what they may: every route names the scope it asks for. Used by the routes of services/api.
 
-The guard puts a Caller into the ASGI scope; without tokens everybody on loopback may do everything, and is called
-what the header X-Actor says.
+The guard (services/api/guard.py) puts a Caller into the ASGI scope; while there are no tokens everybody on loopback may
+do everything, and is called what the header X-Actor says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
-from models.errors import Forbidden, Malformed
+from models import tokens
+from models.errors import Broken, Forbidden, Malformed
 from models.verbs import NAME_MAX
 
 #: What a caller without a token calls itself; nobody checks it.
 ACTOR_HEADER = "x-actor"
 ANONYMOUS = "anonymous"
-READ, RESPOND, ADMIN = "read", "respond", "admin"
-EVERYTHING = frozenset({READ, RESPOND, ADMIN})
+READ, RESPOND, ADMIN = tokens.READ, tokens.RESPOND, tokens.ADMIN
+EVERYTHING = frozenset(tokens.SCOPES)
+METRICS_PATH = "/metrics"
+#: Paths that need no token: probes of load balancers, which have none to give, and the description of the API, which is
+#: the same for everybody.
+OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/-/healthy", "/-/ready", "/openapi.json"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,53 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return Caller(name, EVERYTHING)
 
 
-def requires(scope: str) -> Callable[[HTTPConnection], Caller]:
+async def is_still_let_in(connection: HTTPConnection) -> bool:
+    """Whether the caller of a connection that lasts is one still: a token may be revoked or expire meanwhile. The guard
+    puts into the ASGI scope how to ask."""
+    ask = connection.scope.get("state", {}).get("still_let_in")
+    return True if ask is None else bool(await ask())
+
+
+def allow(caller: Caller, scope: str) -> None:
+    """Raises Forbidden, naming the scope, when the caller does not have it."""
+    if scope not in caller.scopes:
+        raise Forbidden(f"this needs a token with the scope {scope!r}, which {caller.name!r} does not have")
+
+
+class Requires:
     """A dependency of a route: its caller, who has `scope`. Raises Forbidden otherwise."""
 
-    def check(connection: HTTPConnection) -> Caller:
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
         caller = caller_of(connection)
-        if scope not in caller.scopes:
-            raise Forbidden(f"this needs a token with the scope {scope!r}; {caller.name} has none")
+        allow(caller, self.scope)
         return caller
 
-    return check
+
+def requires(scope: str) -> Requires:
+    """`Depends(requires(READ))`: the route is for callers with this scope, and gets the caller if it asks for it."""
+    return Requires(scope)
+
+
+def scopes_of_routes(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
+    """(method, path, scope) of every route. The scope is "" where none is needed and None where none is named."""
+    for route in app.routes:
+        path = str(getattr(route, "path", route))
+        dependant = getattr(route, "dependant", None)
+        named = [
+            each.call.scope
+            for each in getattr(dependant, "dependencies", ())
+            if isinstance(each.call, Requires)
+        ]
+        scope = named[0] if named else None
+        for method in sorted(getattr(route, "methods", None) or {"WEBSOCKET"}):
+            yield method, path, "" if path in OPEN_PATHS else scope
+
+
+def refuse_unnamed(app: FastAPI) -> None:
+    """Raises Broken for a route that names no scope: it would be open to whoever holds any token."""
+    unnamed = [f"{method} {path}" for method, path, scope in scopes_of_routes(app) if scope is None]
+    if unnamed:
+        raise Broken(f"no scope is named by {', '.join(unnamed)}: add Depends(requires(...))")

@@ -8,12 +8,13 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from models.errors import Unavailable
 from models.metrics import METRICS, ActorMetrics, buckets_of
 from models.ports import Clock
+from services.api.auth import METRICS_PATH, READ, requires
 from services.api.reads import Reads
 
 #: A gathering serves every scraper for this long: asking each actor costs them time, and scrapes are 15 s
@@ -63,8 +64,14 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
                 f"no actor says what it counted: {error}\n", 503, headers={"Retry-After": "1"}
             )
 
-    for path, endpoint in (("/health/live", live), ("/health/ready", ready), ("/metrics", metrics)):
-        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+    for path, endpoint, needed in (
+        ("/health/live", live, []),
+        ("/health/ready", ready, []),
+        (METRICS_PATH, metrics, [Depends(requires(READ))]),
+    ):
+        app.add_api_route(
+            path, endpoint, methods=["GET", "HEAD"], dependencies=needed, include_in_schema=False
+        )
 
 
 def render(readings: Iterable[ActorMetrics]) -> str:

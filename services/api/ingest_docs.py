@@ -26,7 +26,7 @@ _ENCODING: Json = {
 _TRACE: Json = {
     "name": "traceparent",
     "in": "header",
-    "description": "W3C trace context; its trace id is kept with the event. One that can't be read is passed over.",
+    "description": "W3C trace context: its trace id is kept with the event and shown in the timeline. One that can't be read is passed over.",
     "schema": {"type": "string"},
 }
 _KEY: Json = {
@@ -186,6 +186,8 @@ def _problem(words: str) -> Json:
 
 
 _REFUSALS = {
+    "401": "Tokens are on, and there is no good one in the request.",
+    "403": "The token has not the scope of this door.",
     "408": "The body did not arrive within server.body_timeout.",
     "413": "The body is over server.max_body_bytes, as sent or unpacked, or holds too many alerts.",
     "415": "Content-Type or Content-Encoding is none of those taken here.",

@@ -12,17 +12,28 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
-from fastapi import FastAPI, Path, Query
+from fastapi import Depends, FastAPI, Path, Query
 from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
 from models.alert import fingerprint
-from models.errors import Busy, IncidentManagerError, Malformed, TooLarge, Unavailable
+from models.errors import (
+    Busy,
+    Conflict,
+    Forbidden,
+    IncidentManagerError,
+    Malformed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from models.incident import Incident, IncidentState, IncidentType, Severity, TimelineEntry
 from models.messages import REASONS, Decision
 from models.query import PAGE_MAX, AlertView, IncidentView
 from services.api.alertmanager import timestamp
+from services.api.auth import READ, requires
 from services.api.reads import IncidentFilter, Reads
+from services.api.traced import current_id
 
 #: The prefix of every path here.
 PREFIX = "/v1"
@@ -163,7 +174,8 @@ class FieldProblem:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457). `errors` names the fields, when it is about fields."""
+    """A problem document (RFC 9457). `errors` names the fields, when it is about fields. `trace_id` is there when the
+    request belongs to a trace: our log lines about it bear the same."""
 
     type: str
     title: str
@@ -171,12 +183,14 @@ class Problem:
     detail: str
     instance: str
     errors: list[FieldProblem]
+    trace_id: str = ""
 
 
 _E = TypeVar("_E", bound=StrEnum)
 
 
-def _any_case(kind: type[_E]) -> Callable[[object], object]:
+def any_case(kind: type[_E]) -> Callable[[object], object]:
+    """Reads a name of `kind` however it is written; what is none is left for the check that comes after."""
     by_lower = {member.value.lower(): member for member in kind}
 
     def read(value: object) -> object:
@@ -195,9 +209,9 @@ class SeverityName(StrEnum):
     P4 = "P4"
 
 
-_State = Annotated[IncidentState, BeforeValidator(_any_case(IncidentState))]
-_SeverityName = Annotated[SeverityName, BeforeValidator(_any_case(SeverityName))]
-_Type = Annotated[IncidentType, BeforeValidator(_any_case(IncidentType))]
+_State = Annotated[IncidentState, BeforeValidator(any_case(IncidentState))]
+_SeverityName = Annotated[SeverityName, BeforeValidator(any_case(SeverityName))]
+_Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
 
 _Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="Items on the page.")]
 _Cursor = Annotated[
@@ -273,6 +287,7 @@ def add_rest_routes(app: FastAPI, reads: Reads) -> None:
             endpoint,
             methods=["GET"],
             response_model=body,
+            dependencies=[Depends(requires(READ))],
             responses={
                 code: {"description": text, "content": _PROBLEM_CONTENT} for code, text in failures.items()
             },
@@ -352,8 +367,13 @@ def problem(
     status: int, kind: str, title: str, detail: str, path: str, fields: Sequence[FieldProblem] = ()
 ) -> Response:
     """A problem document as an answer. `kind` names it within our own problem types."""
-    body = Problem(f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields))
-    return Response(_encoder.encode(body), status, media_type="application/problem+json")
+    body = Problem(
+        f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields), current_id() or ""
+    )
+    document = msgspec.to_builtins(body)
+    if not body.trace_id:
+        del document["trace_id"]
+    return Response(_encoder.encode(document), status, media_type="application/problem+json")
 
 
 def problem_of(error: IncidentManagerError, path: str) -> Response:
@@ -365,6 +385,12 @@ def problem_of(error: IncidentManagerError, path: str) -> Response:
             return problem(400, "malformed", "The request cannot be read", str(error), path, fields)
         case TooLarge():
             return problem(400, "too-large", "The request asks for too much", str(error), path)
+        case Forbidden():
+            return problem(403, "forbidden", "The token has not the scope for this", str(error), path)
+        case NotFound():
+            return problem(404, "not-found", "Not found", str(error), path)
+        case Conflict():
+            return problem(409, "conflict", "This cannot be done now", str(error), path)
         case Busy():
             response = problem(503, "busy", "Busy", str(error), path)
             response.headers["Retry-After"] = str(max(1, round(error.retry_after_s)))

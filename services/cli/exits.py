@@ -13,11 +13,16 @@ class ExitCode(IntEnum):
     USAGE = 2  # given by typer itself
     NOT_RUNNING = 3
     DEGRADED = 4
+    NOT_FOUND = 5
+    CONFLICT = 6
+    FORBIDDEN = 7
+    INTERRUPTED = 130  # given by typer itself
 
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed, or something was refused; 2 the command line is wrong; "
-    "3 nothing runs there; 4 it runs, but is not ready or a shard is away."
+    "3 nothing runs there; 4 it runs, but is not ready or a shard is away; 5 there is no such thing; "
+    "6 its state forbids it, or somebody changed it meanwhile; 7 not allowed; 130 ended by Ctrl-C."
 )
 
 
@@ -27,3 +32,18 @@ class Failure(Exception):
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+def code_of(status: int) -> ExitCode:
+    """What a script learns of an HTTP status that is no success."""
+    match status:
+        case 401 | 403:
+            return ExitCode.FORBIDDEN
+        case 404 | 410:
+            return ExitCode.NOT_FOUND
+        case 409 | 412:
+            return ExitCode.CONFLICT
+        case 429 | 503:
+            return ExitCode.DEGRADED
+        case _:
+            return ExitCode.FAILED

@@ -5,7 +5,6 @@ Nothing here writes, so it is safe at any time. It needs the data folder, not a 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -48,6 +47,8 @@ def verify(
 
     Exit code 1 when anything is damaged; says where.
     """
+    import asyncio
+
     settings, names = _partitions(partition, config, data)
     checks = asyncio.run(_gather(settings, names))
     if as_json:
@@ -69,6 +70,8 @@ def stats(
     partition: Partition = None, config: Config = None, data: Data = None, as_json: AsJson = False
 ) -> None:
     """Count what the log holds: frames, events by type, bytes, snapshots."""
+    import asyncio
+
     settings, names = _partitions(partition, config, data)
     checks = asyncio.run(_gather(settings, names))
     if as_json:
@@ -90,6 +93,8 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show the last events as text, oldest first."""
+    import asyncio
+
     settings, names = _partitions(partition, config, data)
     try:
         asyncio.run(_tail(settings, names, count, follow, as_json))
@@ -214,6 +219,8 @@ async def _gather(settings: Settings, names: list[str]) -> list[Check]:
 
 
 async def _tail(settings: Settings, names: list[str], count: int, follow: bool, as_json: bool) -> None:
+    import asyncio
+
     from services.cli import events
 
     ends: dict[str, int] = {}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Into a pipe nothing is cut or wrapped: `grep` and `awk` see whole lines.
 _PIPE_WIDTH = 4000
 SEVERITY_STYLES = {"P0": "bold white on red", "P1": "bold red", "P2": "yellow", "P3": "cyan", "P4": "dim"}
+#: Formatting characters that emoji and Persian are written with; they move nothing.
+_JOINERS = "\u200c\u200d"
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -35,8 +37,8 @@ def console() -> Console:
     )
 
 
-def table(*columns: str, right: tuple[str, ...] = (), wide: tuple[str, ...] = ()) -> Table:
-    """A table without lines. `right` columns hold numbers; `wide` ones give way when there is no room."""
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table without lines. `right` columns hold numbers."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -46,8 +48,6 @@ def table(*columns: str, right: tuple[str, ...] = (), wide: tuple[str, ...] = ()
             justify="right" if name in right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=None,
-            min_width=12 if name in wide else None,
         )
     return made
 
@@ -55,7 +55,11 @@ def table(*columns: str, right: tuple[str, ...] = (), wide: tuple[str, ...] = ()
 def plain(value: object) -> str:
     """Text that can't steer a terminal: control characters become U+FFFD, a line break a space."""
     text = " ".join(str(value).splitlines())
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in _JOINERS else c for c in text
+    )
 
 
 def severity(name: str) -> Text:
@@ -79,6 +83,15 @@ def since(timestamp: str | None, now: float | None = None) -> str:
     except ValueError:
         return plain(timestamp)
     return duration((time.time() if now is None else now) - at)
+
+
+def when(timestamp: str | None) -> str:
+    """ "5m ago", "in 2h": an RFC 3339 time as seen from now."""
+    try:
+        left_s = datetime.fromisoformat(timestamp or "").timestamp() - time.time()
+    except ValueError:
+        return plain(timestamp or "-")
+    return f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago"
 
 
 def duration(seconds: float) -> str:

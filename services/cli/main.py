@@ -9,12 +9,14 @@ from typer.core import TyperGroup
 
 from models import VERSION
 from models.errors import IncidentManagerError
-from services.cli import down, incidents, log, send, status, up
+from services.cli import alerts, completion, context, down, log, look, send, stats, status, tokens, up
 from services.cli.exits import EPILOG, ExitCode, Failure
+from services.cli.incidents import group as incidents
 
 
 def main() -> None:
     """Run `llm-im` with this process's arguments, and exit."""
+    completion.answer_shells()
     app(prog_name="llm-im")
 
 
@@ -25,10 +27,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            typer.echo(f"llm-im: {failure}", err=True)
+            typer.echo(f"llm-im: {look.plain(failure)}", err=True)
             raise typer.Exit(failure.code) from failure
         except IncidentManagerError as error:
-            typer.echo(f"llm-im: {error}", err=True)
+            typer.echo(f"llm-im: {look.plain(error)}", err=True)
             raise typer.Exit(ExitCode.FAILED) from error
 
 
@@ -58,9 +60,14 @@ def about(
     """A durable incident manager: alerts in, incidents out, nothing lost."""
 
 
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(alerts.app, name="alerts")
+app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)
 app.command(epilog=EPILOG)(status.status)
-app.command(epilog=EPILOG)(send.send)
-app.add_typer(incidents.app, name="incidents")
 app.add_typer(log.app, name="log")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(context.app, name="context")
+app.command(epilog=EPILOG)(completion.completion)

@@ -6,6 +6,7 @@ import http.client
 import json
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from services.cli import look
-from services.cli.client import Client, Reply
-from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, Url, url_of
+from services.cli.client import Client
+from services.cli.exits import ExitCode, Failure, code_of
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/alerts"
 #: Alerts a request: the server takes far more, but answers each and keeps the sender waiting for all.
@@ -25,7 +26,6 @@ BATCH_MAX = 1000
 BATCH_MAX_BYTES = 4 * 1024 * 1024
 #: Tries of a batch that the server was too busy for (429, 503 with Retry-After); storing twice is safe.
 TRIES = 4
-_RETRY_MAX_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ def send(
     resolved: Annotated[bool, typer.Option("--resolved", help="Say that the alert has ended.")] = False,
     source: Annotated[str, typer.Option(help="Who says so.")] = "llm-im",
     url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Send alerts, and say what became of each. Exit code 1 when any was refused.
@@ -62,7 +64,7 @@ def send(
     llm-im send alerts.ndjson
     """
     words = what or []
-    client = Client(url_of(url))
+    client = client_of(url, context, token_file)
     if len(words) == 1 and "=" not in words[0]:
         if annotation or resolved:
             raise Failure(
@@ -133,26 +135,22 @@ def _batches(
 def _send(client: Client, batch: Batch) -> list[dict[str, Any]]:
     """One item an alert, with its place in the whole input. Raises Failure when the batch was refused as one."""
     tried = 1
-    reply = client.post(PATH, batch.body, batch.content_type)
+    # One key for all tries: a shard that stored its part of an earlier one does not store it again.
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    reply = client.post(PATH, batch.body, batch.content_type, key)
     while reply.status in (429, 503) and tried < TRIES:
-        time.sleep(_wait_s(reply))
-        reply = client.post(PATH, batch.body, batch.content_type)
+        time.sleep(reply.retry_after_s)
+        reply = client.post(PATH, batch.body, batch.content_type, key)
         tried += 1
     body = reply.json()
     if not isinstance(body, dict) or not isinstance(body.get("items"), list):
         where = (
             f" (from alert {batch.first} on; those before it are stored or told above)" if batch.first else ""
         )
-        code = ExitCode.DEGRADED if reply.status in (429, 503) else ExitCode.FAILED
-        raise Failure(f"{client.url}{PATH} answered {reply.status}: {reply.problem}{where}", code)
+        raise Failure(
+            f"{client.url}{PATH} answered {reply.status}: {reply.problem}{where}", code_of(reply.status)
+        )
     return [{**item, "index": int(item.get("index", 0)) + batch.first} for item in body["items"]]
-
-
-def _wait_s(reply: Reply) -> float:
-    try:
-        return min(_RETRY_MAX_S, max(0.1, float(reply.headers.get("retry-after", "1"))))
-    except ValueError:
-        return 1.0
 
 
 def _show(item: dict[str, Any]) -> None:

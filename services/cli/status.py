@@ -12,18 +12,36 @@ import typer
 from services.cli import look, readiness
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, Url, http_url, settings_of, started_url
+from services.cli.where import (
+    URL_VARIABLE,
+    AsJson,
+    Config,
+    Data,
+    TokenFile,
+    Url,
+    http_url,
+    settings_of,
+    started_url,
+    token_of,
+)
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 
 
-def status(config: Config = None, data: Data = None, url: Url = None, as_json: AsJson = False) -> None:
+def status(
+    config: Config = None,
+    data: Data = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Say who runs, whether it is ready, and how much is open.
 
     Exit code 0: ready; 3: nothing runs; 4: it runs, but is not ready or some shards are away.
     """
     from services import launch
 
+    url = url or os.environ.get(URL_VARIABLE)
     is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
     settings = settings_of(config, data)
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
@@ -32,7 +50,7 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
     left = None if instance or is_asked_by_url else started_url(Path(settings.state.path))
     url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
-    counts = _counts(url) if found.state in ("ready", "degraded") else {}
+    counts = _counts(url, token_file) if found.state in ("ready", "degraded") else {}
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
         code = ExitCode.NOT_RUNNING
@@ -80,10 +98,10 @@ def status(config: Config = None, data: Data = None, url: Url = None, as_json: A
     raise typer.Exit(code)
 
 
-def _counts(url: str) -> dict[str, int]:
-    """What the shards count as open, summed; nothing when they do not say."""
+def _counts(url: str, token_file: Path | None) -> dict[str, int]:
+    """What the shards count as open, summed; nothing when they do not say, or not to this caller."""
     try:
-        reply = Client(url, readiness.TIMEOUT_S).get("/metrics")
+        reply = Client(url, readiness.TIMEOUT_S, token_of(token_file)).get("/metrics")
     except Failure:
         return {}
     if reply.status != 200:

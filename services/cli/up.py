@@ -58,6 +58,7 @@ def up(
         typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
     settings = settings_of(config, data, port)
+    guarded = _who_gets_in(settings, progress)
     request = in_ray.Request(
         "deploy",
         str(config) if config else None,
@@ -75,7 +76,39 @@ def up(
         )
     else:
         typer.echo(f"LLM-Incident-Manager {VERSION} is running already, at {url}\n")
-    typer.echo(_what_now(url, settings, request))
+    typer.echo(_what_now(url, settings, request, guarded))
+
+
+def _who_gets_in(settings: Settings, progress: Progress) -> bool:
+    """Say who does, and whether tokens are asked for. Raises Failure for an open door on a public address."""
+    from services.cli import local_control
+
+    has_tokens = local_control.state_of(settings).guarded
+    required, host = settings.auth.required, settings.server.http_host
+    data = "" if Path(settings.state.path) == Path("var").absolute() else f" --data {settings.state.path}"
+    first = f"{command_name()} tokens create admin --scope admin --local{data}"
+    if not settings.server.is_loopback and required is False:
+        raise Failure(
+            f"server.http_host {host} is reached from elsewhere, and auth.required = false lets everybody in: "
+            "listen on 127.0.0.1, or leave auth.required out"
+        )
+    if not settings.server.is_loopback and not has_tokens and not required:
+        raise Failure(
+            f"server.http_host {host} is reached from elsewhere, and there is no API token yet. Make the first: {first}"
+        )
+    if has_tokens and required is False:
+        progress(
+            "tokens are not asked for (auth.required = false): who reaches this machine may do everything"
+        )
+    elif not has_tokens and not required:
+        progress(
+            f"no API tokens: who reaches this machine may do everything. The first switches them on: {first}"
+        )
+    elif not has_tokens:
+        progress(
+            f"auth.required, but there is no API token yet: everybody is answered 401. Make the first: {first}"
+        )
+    return has_tokens if required is None else required
 
 
 def _on_this_machine(
@@ -174,7 +207,7 @@ def _port_hint(error: IncidentManagerError) -> str:
     return " or with: llm-im up --port PORT" if "http_port" in str(error) else ""
 
 
-def _what_now(url: str, settings: Settings, request: in_ray.Request) -> str:
+def _what_now(url: str, settings: Settings, request: in_ray.Request, guarded: bool) -> str:
     name = command_name()
     # The commands find what was started on ./var by themselves.
     is_found = url == http_url(DEFAULT_HOST, DEFAULT_PORT) or (
@@ -182,10 +215,11 @@ def _what_now(url: str, settings: Settings, request: in_ray.Request) -> str:
     )
     at = "" if is_found else f" --url {url}"
     data = f" --data {request.data}" if Path(request.data) != Path("var").absolute() else ""
+    token = ' -H "Authorization: Bearer $LLM_IM_TOKEN"' if guarded else ""
     alert = '{"labels": {"alertname": "HighLatency", "service": "llm-api", "severity": "critical"}}'
     return "\n".join(
         (
-            f"  send an alert     curl -sS {url}/v1/alerts -H 'Content-Type: application/json' \\",
+            f"  send an alert     curl -sS {url}/v1/alerts -H 'Content-Type: application/json'{token} \\",
             f"                      -d '{alert}'",
             f"  or                {name} send{at} alertname=HighLatency service=llm-api severity=critical",
             f"  see what it made  {name} incidents list{at}",

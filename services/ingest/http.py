@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
@@ -16,10 +15,21 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from models.errors import Busy, IncidentManagerError, Malformed, NotOwner, Refused, TooLarge
+from actors.untraced import NoTracer
+from models.errors import (
+    Busy,
+    Forbidden,
+    IncidentManagerError,
+    Malformed,
+    NotOwner,
+    Refused,
+    TooLarge,
+    Unauthorized,
+)
 from models.messages import REASONS
 from models.metrics import Meter
-from models.ports import Clock
+from models.ports import Clock, Span, Tracer
+from models.trace import Attribute, context_of, trace_id_of
 from services.ingest.body import (
     Disconnected,
     Hold,
@@ -41,6 +51,8 @@ log = structlog.get_logger()
 ALERTMANAGER_PATH = "/api/v2/alerts"
 V1_PATH = "/v1/alerts"
 TENANT = "default"
+#: What 401 asks for (RFC 6750).
+CHALLENGE = b'Bearer realm="llm-im"'
 #: Requests a gateway works on at once. Past it senders get 503 and Retry-After.
 REQUESTS_MAX = 1024
 #: Bodies of the largest size that all those hold together, packed and unpacked. Past it, likewise.
@@ -56,8 +68,6 @@ AT_ONCE_BYTES = 64 * 1024
 ALONE_BYTES = 1024 * 1024
 #: Items of an answer made before other requests get a turn: about a millisecond.
 ITEMS_SLICE = 500
-#: W3C traceparent: version, trace id, parent id, flags.
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Reader(Protocol):
@@ -69,6 +79,13 @@ class Reader(Protocol):
     def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]: ...
 
 
+class Doorman(Protocol):
+    """Who lets senders in (services/api/guard.py)."""
+
+    async def admit_to_door(self, header: bytes | None, door: str) -> None:
+        """Raises Unauthorized or Forbidden. `header` is Authorization's value."""
+
+
 class Refusal(msgspec.Struct):
     """An answer other than success, whatever shape the door gives it."""
 
@@ -77,6 +94,8 @@ class Refusal(msgspec.Struct):
     detail: str
     retry_after_s: float = 0.0
     closes: bool = False
+    challenge: bytes = b""
+    trace_id: str | None = None
 
 
 class HttpDoors:
@@ -89,15 +108,20 @@ class HttpDoors:
         dead_letters: DeadLetterBox,
         clock: Clock,
         meter: Meter,
+        doorman: Doorman,
         *,
         max_body_bytes: int,
         body_timeout_s: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._submitter = submitter
         self._readers = readers
         self._dead_letters = dead_letters
         self._clock = clock
         self._meter = meter
+        self._doorman = doorman
+        self._tracer = tracer or NoTracer()
+        self._spans = {path: (f"POST {path}", _attributes_of(path)) for path in readers}
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._requests = 0
@@ -116,10 +140,17 @@ class HttpDoors:
             refusal = Refusal(503, "Busy", f"{REQUESTS_MAX} requests are under way already", 1.0)
             await _send(send, shape.refused(refusal))
             return
+        headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
+        trace = context_of(scope["headers"]) if b"traceparent" in headers else None  # type: ignore[arg-type]
+        name, attributes = self._spans[path]
         self._requests += 1
         hold = Hold(self._room)
         try:
-            answer = await self._answer(path, scope, receive, shape, hold)
+            with self._tracer.span(name, trace, attributes, kind="server") as span:
+                answer = await self._answer(path, headers, receive, shape, hold, span)
+                span.note("http.response.status_code", answer.status)
+                if answer.status >= 500:
+                    span.fail(str(answer.status))
         except Disconnected:
             return
         finally:
@@ -128,17 +159,29 @@ class HttpDoors:
         await _send(send, answer)
 
     async def _answer(
-        self, path: str, scope: Scope, receive: Receive, shape: AnswerShape, hold: Hold
+        self,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        shape: AnswerShape,
+        hold: Hold,
+        span: Span,
     ) -> Answer:
         reader = self._readers[path]
         begun = self._clock.monotonic()
-        headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
+        try:
+            await self._doorman.admit_to_door(headers.get(b"authorization"), reader.name)
+        except Unauthorized as error:
+            refusal = Refusal(401, "Unauthorized", str(error), challenge=CHALLENGE)
+            return self._refuse(shape, reader, refusal, span)
+        except Forbidden as error:
+            return self._refuse(shape, reader, Refusal(403, "Forbidden", str(error)), span)
         # No type at all is refused too, as Alertmanager does: a web page can make a browser send that anywhere.
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
         if content_type not in shape.content_types:
             named = content_type[:80] or "application/octet-stream"
             words = f'unsupported media type "{named}", only [{", ".join(shape.content_types)}] are allowed'
-            return self._refuse(shape, reader, Refusal(415, "Unsupported media type", words))
+            return self._refuse(shape, reader, Refusal(415, "Unsupported media type", words), span)
         body = b""
         try:
             key = _idempotency_key(headers)
@@ -152,17 +195,19 @@ class HttpDoors:
             )
         except TooSlow:
             words = f"the body took over {self._body_timeout_s:g} s"
-            return self._refuse(shape, reader, Refusal(408, "Too slow", words, closes=True))
+            return self._refuse(shape, reader, Refusal(408, "Too slow", words, closes=True), span)
         except TooLarge as error:
-            return self._refuse(shape, reader, Refusal(413, "Too large", str(error)))
+            return self._refuse(shape, reader, Refusal(413, "Too large", str(error)), span)
         except Unsupported as error:
-            return self._refuse(shape, reader, Refusal(415, "Unsupported media type", str(error)))
+            return self._refuse(shape, reader, Refusal(415, "Unsupported media type", str(error)), span)
         except Busy as error:
-            return self._refuse(shape, reader, Refusal(503, "Busy", str(error), error.retry_after_s))
+            return self._refuse(shape, reader, Refusal(503, "Busy", str(error), error.retry_after_s), span)
         except Malformed as error:
             self._dead_letters.put(TENANT, reader.name, [Fault(-1, str(error), body)], content_type)
-            return self._refuse(shape, reader, Refusal(400, "Malformed", str(error)))
+            return self._refuse(shape, reader, Refusal(400, "Malformed", str(error)), span)
+        span.note("llm_im.alerts", reading.count)
         if reading.faults:
+            span.note("llm_im.refused", len(reading.faults))
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=reader.name)
             self._dead_letters.put(TENANT, reader.name, reading.faults, content_type)
         receipt = await self._submitter.submit(
@@ -171,7 +216,7 @@ class HttpDoors:
             door=reader.name,
             want_ids=shape.wants_ids,
             delivery_id=key,
-            trace_id=_trace_id(headers),
+            trace=span.trace,
         )
         self._meter.observe("llm_im_ingest_seconds", self._clock.monotonic() - begun, door=reader.name)
         return await shape.done(reading, receipt)
@@ -188,7 +233,8 @@ class HttpDoors:
                     return reading
                 await asyncio.sleep(0)
 
-    def _refuse(self, shape: AnswerShape, reader: Reader, refusal: Refusal) -> Answer:
+    def _refuse(self, shape: AnswerShape, reader: Reader, refusal: Refusal, span: Span) -> Answer:
+        refusal.trace_id = trace_id_of(span.trace)
         self._meter.count("llm_im_requests_refused_total", door=reader.name, reason=refusal.title.lower())
         return shape.refused(refusal)
 
@@ -315,7 +361,7 @@ async def _send(send: Send, answer: Answer) -> None:
 
 def _problem(refusal: Refusal, instance: str) -> Answer:
     """RFC 9457."""
-    body = {
+    body: dict[str, object] = {
         "type": f"urn:llm-im:problem:{refusal.title.lower().replace(' ', '-')}",
         "title": refusal.title,
         "status": refusal.status,
@@ -323,13 +369,16 @@ def _problem(refusal: Refusal, instance: str) -> Answer:
         "instance": instance,
         "errors": [],
     }
+    if refusal.trace_id is not None:
+        body["trace_id"] = refusal.trace_id
     return Answer(refusal.status, b"application/problem+json", _json.encode(body), _headers_of(refusal))
 
 
 def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
     # A sender that was too slow is still sending: what comes now belongs to no request.
     closing = [(b"connection", b"close")] if refusal.closes else []
-    return [*_patience(refusal.retry_after_s), *closing]
+    challenge = [(b"www-authenticate", refusal.challenge)] if refusal.challenge else []
+    return [*_patience(refusal.retry_after_s), *closing, *challenge]
 
 
 def _status_of(error: IncidentManagerError) -> int:
@@ -357,6 +406,5 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     return key
 
 
-def _trace_id(headers: Mapping[bytes, bytes]) -> str | None:
-    match = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
-    return match[1].decode() if match is not None else None
+def _attributes_of(path: str) -> dict[str, Attribute]:
+    return {"http.request.method": "POST", "http.route": path, "url.path": path}

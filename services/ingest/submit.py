@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from models.errors import Broken, IncidentManagerError
 from models.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.sharding import SlotMap
+from models.trace import trace_id_of
 from services.ingest.formats.common import Reading
 from services.ingest.line import ShardLine
 
@@ -66,9 +67,10 @@ class Submitter:
         door: str,
         want_ids: bool = False,
         delivery_id: str | None = None,
-        trace_id: str | None = None,
+        trace: str | None = None,
     ) -> Receipt:
-        """Store every column of `reading`, or say which part could not be. Never raises for a shard's faults."""
+        """Store every column of `reading`, or say which part could not be. Never raises for a shard's faults.
+        `trace` is the trace context (models/trace.py) that it belongs to."""
         count = len(reading.memories)
         owners = self.slots.owners
         parts: dict[int, list[int]] = {}
@@ -81,7 +83,7 @@ class Submitter:
                 found.append(column)
         receipt = Receipt([None] * count, [b""] * count if want_ids else [], {})
         work = [
-            self._part(reading, shard, columns, receipt, tenant, door, want_ids, delivery_id, trace_id)
+            self._part(reading, shard, columns, receipt, tenant, door, want_ids, delivery_id, trace)
             for shard, columns in parts.items()
         ]
         if len(work) == 1:
@@ -106,7 +108,7 @@ class Submitter:
         door: str,
         want_ids: bool,
         delivery_id: str | None,
-        trace_id: str | None,
+        trace: str | None,
     ) -> None:
         for first in range(0, len(columns), MESSAGE_ALERTS_MAX):
             part = columns[first : first + MESSAGE_ALERTS_MAX]
@@ -114,9 +116,7 @@ class Submitter:
             if scoped is not None and first:
                 # The same request sent again is cut at the same places. No key holds a line end.
                 scoped += f"\n{first}"
-            error = await self._message(
-                reading, shard, part, receipt, tenant, door, want_ids, scoped, trace_id
-            )
+            error = await self._message(reading, shard, part, receipt, tenant, door, want_ids, scoped, trace)
             if error is not None:
                 # What failed once would fail again, after `hold` each time.
                 for column in columns[first:]:
@@ -134,7 +134,7 @@ class Submitter:
         door: str,
         want_ids: bool,
         scoped: str | None,
-        trace_id: str | None,
+        trace: str | None,
     ) -> IncidentManagerError | None:
         line = self.lines[shard]
         # A delivery is remembered with its answer, so it must be answered at once: with all bodies.
@@ -153,7 +153,9 @@ class Submitter:
                 ],
                 want_ids,
                 scoped,
-                trace_id,
+                trace_id_of(trace),
+                None,
+                trace,
             )
             try:
                 reply = await line.tell(encode(message), len(columns))

@@ -15,7 +15,7 @@ import http.client
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,13 +27,15 @@ from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.host import Actor, Host
 from actors.local import LocalCluster
+from actors.responder import ResponderActor
 from actors.shard import IncidentShard, ShardOptions
 from models.config import Settings
 from models.errors import Unavailable
-from models.ports import Archive, Clock, DeadLetters, EventLog
+from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.rules import Classifier
 from models.sharding import partition_name
 from services import bootstrap
+from services.actions.webhook import WebhookAction
 from services.gateway import Gateway
 from services.stores.memory import (
     MemoryArchive,
@@ -325,8 +327,19 @@ async def system(
     def control(host: Host) -> Actor:
         return ControlActor(host, stores.log("control"), clock, partitions)
 
+    def tracer(name: str) -> Tracer:
+        return bootstrap.open_tracer(configured, name)
+
     def classifier(host: Host) -> Actor:
-        return ClassifierActor(host, Classifier([]))
+        return ClassifierActor(host, Classifier([]), tracer(host.name))
+
+    url = configured.notify.webhook.url
+
+    def responder(host: Host) -> Actor:
+        assert url is not None
+        return ResponderActor(
+            host, {"webhook": WebhookAction(url.get_secret_value())}, tracer=tracer(host.name)
+        )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)
@@ -334,35 +347,31 @@ async def system(
         def shard(host: Host) -> Actor:
             return IncidentShard(
                 host,
-                ShardOptions(name, classifiers=["classifier-0"] if classify else [], shards=names),
+                ShardOptions(
+                    name,
+                    classifiers=["classifier-0"] if classify else [],
+                    responders=[] if url is None else ["responder-0"],
+                    shards=names,
+                ),
                 bootstrap.shard_settings(configured),
                 stores.log(name),
                 stores.archive(name),
                 DeliveryWindow(stores.deliveries(name), configured.dedup.dedup_window),
                 clock,
                 ControlTail(stores.log("control")),
+                tracer(host.name),
             )
 
         return shard
 
     await cluster.start(bootstrap.CONTROL_ACTOR, control)
     await cluster.start("classifier-0", classifier)
+    if url is not None:
+        await cluster.start("responder-0", responder)
     for index, name in enumerate(names):
         await cluster.start(name, shard_of(index))
     letters = stores.dead_letters(configured, clock)
-    gateway = Gateway(
-        "gateway-test",
-        configured,
-        cluster,
-        clock,
-        stores.log("control"),
-        [stores.archive(partition_name(index)) for index in range(partitions)],
-        letters,
-        names,
-        ["classifier-0", bootstrap.CONTROL_ACTOR],
-        bootstrap.CONTROL_ACTOR,
-        None,
-    )
+    gateway = _gateway("gateway-test", configured, stores, clock, cluster, letters)
     await gateway.start()
     ours = System(configured, stores, clock, cluster, gateway, letters, names)
     try:
@@ -375,6 +384,45 @@ async def system(
         await gateway.stop()
         with contextlib.suppress(Unavailable):
             await cluster.stop()
+
+
+@contextlib.asynccontextmanager
+async def another_gateway(ours: System) -> AsyncIterator[System]:
+    """A second gateway of the same system."""
+    gateway = _gateway(
+        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters
+    )
+    await gateway.start()
+    try:
+        yield replace(ours, gateway=gateway, tears=[])
+    finally:
+        await gateway.stop()
+
+
+def _gateway(
+    name: str,
+    configured: Settings,
+    stores: Stores,
+    clock: SettableClock,
+    cluster: LocalCluster,
+    letters: DeadLetters,
+) -> Gateway:
+    partitions = range(configured.state.partitions)
+    return Gateway(
+        name,
+        configured,
+        cluster,
+        clock,
+        stores.log("control"),
+        [stores.archive(partition_name(index)) for index in partitions],
+        letters,
+        [bootstrap.shard_actor_name(index) for index in partitions],
+        ["classifier-0", bootstrap.CONTROL_ACTOR],
+        bootstrap.CONTROL_ACTOR,
+        None,
+        [stores.log(partition_name(index)) for index in partitions],
+        bootstrap.open_tracer(configured, name),
+    )
 
 
 async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:

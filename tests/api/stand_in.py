@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import msgspec
 from fastapi import FastAPI
 
+from actors.control_tail import ControlTail
 from models.config import Settings
+from models.control import ControlMessage
 from models.errors import Unavailable
 from models.incident import Incident, IncidentState, incident_id
 from models.matchers import compile_matchers
-from models.metrics import ActorMetrics
+from models.metrics import ActorMetrics, Meter
 from models.ports import ArchivedIncident
 from models.query import (
     AlertPage,
@@ -28,11 +30,13 @@ from models.query import (
     decode_query,
     encode,
 )
-from models.sharding import slot_of
+from models.sharding import partition_name, slot_of
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
-from services.stores.memory import MemoryArchive, MemoryStore
+from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
+from services.tail import Tails
+from services.tokens import TokenDesk
 
 #: 2026-01-02 03:04:05.678 UTC
 NOW = 1767323045.678
@@ -67,14 +71,27 @@ class StandIn:
 
     def __post_init__(self) -> None:
         self.archive = MemoryArchive(MemoryStore(), "shard/0000")
+        self.tokens = TokenDesk(ControlTail(MemoryEventLog(MemoryStore(), "control")), self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
+        logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
+        self.tails = Tails(
+            logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
+        )
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
-        return build_app(self.reads, health, settings or Settings(), clock=self.clock)
+        return build_app(
+            self.reads, health, self.tails, settings or Settings(), clock=self.clock, tokens=self.tokens
+        )
+
+    async def _nowhere(self, _incident_id: bytes) -> Incident | None:
+        return None
 
     def shard_of_slot(self, slot: int) -> int:
         return slot % self.shards
+
+    async def tell(self, message: ControlMessage) -> None:
+        raise Unavailable("there is no control partition here")
 
     async def gather(self) -> list[ActorMetrics]:
         self.gathered += 1

@@ -153,7 +153,14 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         raise Unavailable("all are away")
 
     stand_in = StandIn()
-    app = build_app(stand_in.reads, HealthGather(gather, lambda: True), Settings(), clock=stand_in.clock)
+    app = build_app(
+        stand_in.reads,
+        HealthGather(gather, lambda: True),
+        stand_in.tails,
+        Settings(),
+        clock=stand_in.clock,
+        tokens=stand_in.tokens,
+    )
 
     answer = TestClient(app).get("/metrics")
 

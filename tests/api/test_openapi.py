@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import jsonschema
 import pytest
@@ -48,7 +49,14 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[System, str]]:
-    """A gateway with some incidents, and its URL. In a thread: schemathesis blocks while it waits for answers."""
+    """A gateway with some incidents, and its URL."""
+    with serving() as found:
+        yield found
+
+
+@contextmanager
+def serving() -> Iterator[tuple[System, str]]:
+    """In a thread: schemathesis blocks while it waits for answers."""
     begun, ended = threading.Event(), threading.Event()
     found: list[tuple[System, str]] = []
 
@@ -113,6 +121,43 @@ def test_no_request_gets_a_5xx_or_an_answer_that_the_document_does_not_have(
     @given(case=described[path][method].as_strategy(generation_mode=mode))
     def conforms(case: schemathesis.Case) -> None:
         case.call_and_validate(checks=checks)
+
+    conforms()
+
+
+#: With the first of these tokens are on: for a system of their own.
+TOKEN_OPERATIONS = [
+    ("GET", "/v1/tokens"),
+    ("POST", "/v1/tokens"),
+    ("DELETE", "/v1/tokens/{token_id}"),
+    ("POST", "/v1/tokens/{token_id}/rotate"),
+]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[tuple[schemathesis.BaseSchema, str]]:
+    """The description of a gateway with tokens on, and an admin's secret."""
+    with serving() as (_ours, url):
+        admin = {"name": "admin", "scopes": ["admin"]}
+        secret = str(requests.post(f"{url}/v1/tokens", json=admin, timeout=5).json()["token"])
+        yield schemathesis.openapi.from_url(f"{url}/openapi.json"), secret
+
+
+@pytest.mark.parametrize(("method", "path"), [*OPERATIONS, *TOKEN_OPERATIONS])
+@pytest.mark.parametrize("who", ["an admin", "nobody"])
+def test_with_tokens_on_every_answer_is_in_the_document_and_nobody_gets_one(
+    guarded: tuple[schemathesis.BaseSchema, str], method: str, path: str, who: str
+) -> None:
+    description, secret = guarded
+
+    @FEW
+    @given(case=description[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def conforms(case: schemathesis.Case) -> None:
+        headers = {"Authorization": f"Bearer {secret}"} if who == "an admin" else {}
+        for name in [name for name in case.headers if name.lower() == "authorization"]:
+            del case.headers[name]
+        answer = case.call_and_validate(headers=headers, checks=CONFORMS)
+        assert (answer.status_code == 401) is (who == "nobody")
 
     conforms()
 

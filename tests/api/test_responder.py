@@ -35,7 +35,7 @@ class Receiver:
         self.gate.set()
         self.closed = 0
 
-    async def act(self, key: str, body: bytes) -> ActionResult:
+    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
         self.told.append((key, body))
         await self.gate.wait()
         if self.failure is not None:

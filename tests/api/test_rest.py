@@ -372,6 +372,10 @@ def test_openapi_has_our_routes_their_bodies_and_problems() -> None:
         "/v1/incidents/{incident_id}",
         "/v1/incidents/{incident_id}/alerts",
         "/v1/incidents/{incident_id}/timeline",
+        "/v1/stream/incidents",
+        "/v1/tokens",
+        "/v1/tokens/{token_id}",
+        "/v1/tokens/{token_id}/rotate",
     ]
     assert {"IncidentBody", "AlertBody", "Problem", "FieldProblem"} <= set(schema["components"]["schemas"])
     assert (

@@ -16,6 +16,8 @@ from models.config import Settings
 from models.incident import IncidentState, IncidentType, Severity
 from models.messages import REASONS, Decision
 from models.metrics import METRICS
+from models.tokens import DOORS, INGEST, SCOPES
+from services.api.auth import scopes_of_routes
 from services.bootstrap import load_settings
 from services.ingest.http import ALERTMANAGER_PATH, V1_PATH
 from tests.api.stand_in import StandIn
@@ -37,7 +39,14 @@ CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 #: Figures that are still to be measured: their files are not there yet.
 AWAITED = "{{"
 #: As set, for the settings whose default is none.
-SOMETHING = {"lifecycle.expires_after": "1h", "notify.webhook.url": "https://example.org/hook"}
+SOMETHING = {
+    "auth.required": "true",
+    "lifecycle.expires_after": "1h",
+    "notify.webhook.url": "https://example.org/hook",
+    "telemetry.endpoint": "http://127.0.0.1:4318",
+}
+#: Numbers that are no durations.
+RATIOS = {"telemetry.sample_ratio"}
 
 
 def text(document: str) -> str:
@@ -134,7 +143,7 @@ def test_every_setting_can_be_set_from_the_environment_as_documented(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     value = SOMETHING.get(key) or ("[]" if isinstance(default, list) else str(default))
-    seconds = isinstance(default, float)
+    seconds = isinstance(default, float) and key not in RATIOS
     monkeypatch.setenv(variable(key), f"{value}s" if seconds else value)
 
     load_settings()
@@ -165,6 +174,36 @@ def test_every_http_path_is_documented() -> None:
     ]
 
     assert not missing
+
+
+def test_every_routes_scope_is_documented() -> None:
+    routes = [
+        (method, path, scope) for method, path, scope in scopes_of_routes(StandIn().app()) if method != "HEAD"
+    ]
+    doors = [
+        ("POST", path, f"{INGEST}{name}")
+        for path, name in zip((ALERTMANAGER_PATH, V1_PATH), DOORS, strict=True)
+    ]
+    lines = text("docs/security.md").splitlines()
+
+    missing = [
+        f"{method} {path}: {scope or 'none'}"
+        for method, path, scope in [*routes, *doors]
+        if not any(
+            line.startswith("| ")
+            and method in line
+            and f"`{path}`" in line
+            and line.endswith(f"| {f'`{scope}`' if scope else 'none'} |")
+            for line in lines
+        )
+    ]
+
+    assert not missing
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_scope_is_documented(scope: str) -> None:
+    assert re.search(rf"^\| `{re.escape(scope)}` \|", text("docs/security.md"), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("decision", Decision)
@@ -222,7 +261,7 @@ def test_every_command_that_a_document_tells_to_type_exists(document: str) -> No
     missing += [
         f"llm-im {typed}"
         for typed in TYPED_COMMAND.findall(code)
-        if typed not in known and typed.split()[0] not in known - {"incidents", "log"}
+        if typed not in known and typed.split()[0] not in known - {"incidents", "log", "tokens"}
     ]
 
     assert not missing

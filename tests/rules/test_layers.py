@@ -25,8 +25,8 @@ FLOORS = {
 }
 #: All that models/ may import from elsewhere: nothing here does I/O, knows the time or makes chance.
 PURE = {
-    "__future__", "abc", "array", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "numbers", "operator",
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "numbers", "operator",
     "re", "statistics", "string", "struct", "sys", "types", "typing", "unicodedata", "uuid",
     "msgspec", "numpy", "pydantic", "xxhash", "zstandard",
 }  # fmt: skip
@@ -54,12 +54,13 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/serve_app.py"),
     "starlette": ("services/api/*.py", "services/serve_app.py"),
-    "uvicorn": (),
+    "uvicorn": (), "websockets": (),
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
     "yaml": ("services/api/alertmanager.py", "services/bootstrap.py"),
     "requests": (), "httpx": (), "httpx2": (),
+    "opentelemetry": ("services/tracing.py",),  # imported only when telemetry is on
     "redis": ("services/stores/redis*.py",),
     "asyncpg": ("services/stores/postgres*.py",), "psycopg": ("services/stores/postgres*.py",),
     "grpc": ("services/serve_app.py", "services/ingest/grpc.py", "services/proto/*.py"),

@@ -14,12 +14,12 @@ from tests.simulation.world import World
 SEEDS = 150
 #: A mutation must be found within so many seeds.
 FOUND_WITHIN = 40
-#: SlotsAssigned is the control partition's.
-ELSEWHERE = {"SlotsAssigned"}
+#: The control partition's, where no trouble of a shard reaches.
+ELSEWHERE = {"SlotsAssigned", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed"}
 
 
-#: Asked for again at once, and what only a faulty gateway could send.
-NEVER_KEPT = {Decision.BODY_WANTED.name, Decision.UNREADABLE.name}
+#: Asked for again at once, what only a faulty gateway could send, and what people decide, which no sender is told.
+NEVER_KEPT = {Decision.BODY_WANTED.name, Decision.UNREADABLE.name, Decision.SPLIT_OFF.name}
 
 
 @pytest.fixture(scope="module")

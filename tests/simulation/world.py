@@ -262,7 +262,7 @@ class Receiver:
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
 
-    async def act(self, key: str, body: bytes) -> ActionResult:
+    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
         reason = msgspec.json.decode(body)["incident"]["reason"]

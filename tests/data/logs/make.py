@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import base64
 import json
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from models import VERSION
-from models.events import Event, SlotsAssigned
+from models.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.events import Event
 from models.frames import NO_DIGEST, encode_frame
 from models.incident import Handling, Incident, IncidentType, Severity
 from models.series import FREE
 from models.shard import Shard
-from models.sharding import SlotMap
 from models.verbs import (
     Acknowledge,
     AnyVerb,
@@ -89,6 +88,28 @@ def story() -> list[tuple[float, list[Event]]]:
     frame()
     _people(told, frame)
     return frames
+
+
+def control_story() -> list[list[Event]]:
+    """The events of each frame of the control partition's log in which everything happens once."""
+    state = ControlState()
+    told: list[list[Event]] = []
+
+    def each(events: list[Event]) -> None:
+        for event in events:
+            state.apply(event)
+        told.append(events)
+
+    admin, sender = "00" * 6, "11" * 6
+    each(state.begin(2))
+    each(state.decide(CreateToken(admin, "admin", ["admin"], b"a" * 32, 0.0, "local:root"), at(2)))
+    each(
+        state.decide(CreateToken(sender, "sender", ["ingest:v1", "read"], b"s" * 32, 3600.0, "admin"), at(3))
+    )
+    each(state.decide(RotateToken(sender, b"t" * 32, 60.0, "admin"), at(4)))
+    each(state.decide(TokensSeen({sender: at(5)}), at(5)))
+    each(state.decide(RevokeToken(sender, "admin"), at(6)))
+    return told
 
 
 def _people(told: Story, frame: Callable[[], None]) -> None:
@@ -212,12 +233,12 @@ def write(folder: Path) -> None:
         )
         for event in events:
             shard.apply(event, now)
-    first = SlotMap.even(2)
-    owners = array("H", first.owners).tobytes()
-    stored, _digest = encode_frame(
-        1, at(0), "default", None, [SlotsAssigned(first.version, owners)], NO_DIGEST
-    )
-    lines.append(json.dumps({"partition": "control", "seq": 1, "frame": base64.b64encode(stored).decode()}))
+    digest = NO_DIGEST
+    for seq, events in enumerate(control_story(), 1):
+        stored, digest = encode_frame(seq, at(seq), "default", None, events, digest)
+        lines.append(
+            json.dumps({"partition": "control", "seq": seq, "frame": base64.b64encode(stored).decode()})
+        )
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "summary.json").write_text(
         json.dumps(summary(shard), indent=1, ensure_ascii=False) + "\n", "utf-8"

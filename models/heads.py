@@ -1,0 +1,180 @@
+"""The heads of incidents as somebody sees them who follows a log: what is shown of an incident beside an event of it.
+
+A head is folded from the events alone, as the shard folds the incident. Only who begins in the middle of a log must ask
+the shard once for each incident that was there before, and gets it as it is now: later than the event, perhaps.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+from models.events import (
+    AcknowledgementEnded,
+    ActionFailed,
+    ActionSucceeded,
+    AssignmentChanged,
+    CommentAdded,
+    Event,
+    IncidentAcknowledged,
+    IncidentClassified,
+    IncidentFreed,
+    IncidentLinked,
+    IncidentMerged,
+    IncidentOpened,
+    IncidentPartOf,
+    IncidentReclassified,
+    IncidentSplit,
+    IncidentStateChanged,
+    IncidentUnlinked,
+    LabelsChanged,
+    PartChanged,
+    PartLeft,
+    StakeholdersUpdated,
+)
+from models.incident import (
+    Incident,
+    IncidentState,
+    IncidentType,
+    Judgement,
+    PartOf,
+    Said,
+    Severity,
+    settled,
+)
+from models.query import Head
+
+#: What an incident counts as before anybody judged it.
+UNJUDGED = Judgement(Severity.P2, IncidentType.UNKNOWN, "")
+
+
+def head_of(incident: Incident) -> Head:
+    """The head of an incident as its shard keeps it."""
+    counts = Judgement(incident.severity, incident.type, incident.impact)
+    handling = incident.handling
+    return Head(
+        incident.id,
+        incident.service,
+        incident.title,
+        incident.state,
+        dict(incident.labels),
+        list(incident.assignees),
+        incident.version,
+        incident.updated_at,
+        bool(incident.classified_by),
+        counts,
+        counts if handling is None else handling.judged,
+        Said() if handling is None else handling.said,
+        {} if handling is None else dict(handling.parts),
+    )
+
+
+def opened(event: IncidentOpened, now: float) -> Head:
+    """The head of an incident that has just opened."""
+    return Head(
+        event.incident_id,
+        event.service,
+        event.title,
+        IncidentState.DETECTED,
+        event.labels,
+        [],
+        0,
+        now,
+        False,
+        UNJUDGED,
+        UNJUDGED,
+    )
+
+
+def split_off(event: IncidentSplit, source: Head, now: float) -> Head:
+    """The head of an incident that was split off another."""
+    return msgspec.structs.replace(
+        source,
+        id=event.made,
+        title=event.title,
+        version=0,
+        updated_at=now,
+        judged=source.counts,
+        said=Said(),
+        parts={},
+    )
+
+
+def fold(head: Head, event: Event, now: float) -> Head:
+    """The head after an event about it, of a frame made at `now`."""
+    match event:
+        case IncidentClassified():
+            judged = Judgement(event.severity, event.type, event.impact)
+            return _settled(_changed(head, now, judged=judged, is_classified=True))
+        case IncidentStateChanged():
+            return _changed(head, now, state=event.after)
+        case AssignmentChanged():
+            return _changed(head, now, assignees=event.assignees)
+        case LabelsChanged():
+            kept = {name: value for name, value in head.labels.items() if name not in event.removed}
+            return _changed(head, now, labels={**kept, **event.set})
+        case IncidentReclassified():
+            return _settled(_changed(head, now, said=event.said))
+        case IncidentMerged():
+            return _changed(head, now, parts={**head.parts, event.source: PartOf(pending="merge")})
+        case PartChanged():
+            part = PartOf(event.is_open, event.severity, event.pending, event.ended_by)
+            return _settled(_changed(head, now, parts={**head.parts, event.source: part}))
+        case PartLeft():
+            left = {source: part for source, part in head.parts.items() if source != event.source}
+            return _settled(_changed(head, now, parts=left))
+        case (
+            IncidentAcknowledged()
+            | AcknowledgementEnded()
+            | CommentAdded()
+            | StakeholdersUpdated()
+            | IncidentLinked()
+            | IncidentUnlinked()
+            | IncidentPartOf()
+            | IncidentFreed()
+            | IncidentSplit()
+        ):
+            return _changed(head, now)
+        case ActionSucceeded() | ActionFailed() if not (isinstance(event, ActionFailed) and event.retry_at):
+            return msgspec.structs.replace(head, updated_at=now)
+    return head
+
+
+def _changed(head: Head, now: float, **fields: object) -> Head:
+    return msgspec.structs.replace(head, version=head.version + 1, updated_at=now, **fields)
+
+
+def _settled(head: Head) -> Head:
+    return msgspec.structs.replace(head, counts=settled(head.judged, head.said, head.parts))
+
+
+#: A place in a log: a frame, and an event in it.
+Place = tuple[int, int]
+#: Behind all events of a frame.
+FRAME_END = 2**63
+
+
+class Known:
+    """The heads met last, each with the event it is true after."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._heads: OrderedDict[bytes, tuple[Place, Head]] = OrderedDict()
+
+    def get(self, identity: bytes) -> tuple[Place, Head] | None:
+        """The head, and the event it is true after."""
+        found = self._heads.get(identity)
+        if found is not None:
+            self._heads.move_to_end(identity)
+        return found
+
+    def put(self, place: Place, head: Head) -> None:
+        """Remember a head."""
+        self._heads[head.id] = (place, head)
+        self._heads.move_to_end(head.id)
+
+    def trim(self) -> None:
+        """Past `most` the ones not met for longest are forgotten."""
+        while len(self._heads) > self._most:
+            self._heads.popitem(last=False)

@@ -1,0 +1,404 @@
+"""GET /v1/stream/incidents: what happens to incidents, as it happens, as server-sent events or by WebSocket.
+
+Both forms send the same JSON objects, told apart by `event`. Where a stream stands is in `cursor`, which is also the id
+of a server-sent event. services/tail.py has the streams; here they get their form, and who reads too slowly is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from fastapi import Depends, FastAPI, Header, Query, WebSocket
+from fastapi.responses import Response
+from pydantic import BeforeValidator, Field, TypeAdapter
+from starlette.requests import HTTPConnection, Request
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from models.errors import Malformed, TooLarge
+from models.incident import IncidentState, IncidentType, Severity
+from models.matchers import MATCHERS_MAX, parse_filters
+from models.stream import KINDS, Happening
+from models.stream_cursor import CURSOR_CHARS_MAX
+from models.stream_filter import StreamFilter
+from services.api.alertmanager import timestamp
+from services.api.auth import READ, Caller, is_still_let_in, requires
+from services.api.rest import FILTER_VALUES_MAX, PREFIX, SeverityName, any_case, problem
+from services.tail import Said, Tails, Told, Watch
+
+log = structlog.get_logger()
+
+PATH = f"{PREFIX}/stream/incidents"
+SSE = "text/event-stream"
+#: A client that takes nothing for so long is let go. Under the 20 s after which uvicorn asks whether a WebSocket's other
+#: end is still there.
+SLOW_S = 15.0
+#: A client that is let go gets so long to take the word that says why.
+LAST_WORD_S = 10.0
+#: How often it is asked whether the caller's token is good still. A heartbeat comes no more seldom.
+CHECK_S = 10.0
+#: What a browser waits before it connects again, in milliseconds.
+RETRY_MS = 1000
+#: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
+CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
+
+KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc]
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamIncidentBody:
+    """The incident as it was right after. When `updated_at` is later than the message's `at`, it shows something newer:
+    the client was away, or the gateway met the incident for the first time."""
+
+    id: UUID
+    service: str
+    title: str
+    severity: str
+    state: IncidentState
+    incident_type: IncidentType
+    labels: dict[str, str]
+    assignees: list[str]
+    version: int
+    updated_at: Time
+
+
+@dataclass(frozen=True, slots=True)
+class HappeningBody:
+    """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
+
+    event: str
+    cursor: str
+    at: Time
+    kind: str
+    incident: StreamIncidentBody
+    actor: str
+    text: str
+    reason: str
+    details: dict[str, str]
+    trace_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WordBody:
+    """A word about the stream itself. `event` is one of
+
+    ready      the first message: what happens from now on comes after it
+    heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
+               `behind` counts frames of the logs that are still to be looked at
+    reset      something was missed, `reason` says why: slots, unknown, truncated or behind. List the incidents again
+    dropped    the last message: slow, leaving, token or matchers is the `reason`. Connect again with `cursor`
+    """
+
+    event: str
+    cursor: str
+    at: Time
+    reason: str
+    detail: str
+    stalled: dict[str, str]
+    behind: int
+
+
+_Kind = Annotated[KindName, BeforeValidator(any_case(KindName))]
+_State = Annotated[IncidentState, BeforeValidator(any_case(IncidentState))]
+_SeverityName = Annotated[SeverityName, BeforeValidator(any_case(SeverityName))]
+_Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client wants to hear, and from where on."""
+
+    wanted: StreamFilter
+    cursor: str | None
+
+
+def asked(
+    state: Annotated[
+        list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
+    ] = [],  # noqa: B006 - FastAPI reads the default and never changes it
+    severity: Annotated[
+        list[_SeverityName], Query(max_length=FILTER_VALUES_MAX, description="Any of these.")
+    ] = [],  # noqa: B006
+    type: Annotated[
+        list[_Type], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
+    ] = [],  # noqa: B006
+    service: Annotated[
+        list[str], Query(max_length=FILTER_VALUES_MAX, description="Any of these, exactly.")
+    ] = [],  # noqa: B006
+    match: Annotated[
+        list[str],
+        Query(max_length=MATCHERS_MAX, description='A matcher of labels, like `team=~"a.*"`. All must hold.'),
+    ] = [],  # noqa: B006
+    kind: Annotated[
+        list[_Kind],
+        Query(max_length=FILTER_VALUES_MAX, description="Any of these kinds of happenings, in any case."),
+    ] = [],  # noqa: B006
+    cursor: Annotated[
+        str | None,
+        Query(
+            max_length=CURSOR_CHARS_MAX,
+            description="The cursor of the last message that was read. Without one the stream begins now.",
+        ),
+    ] = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            max_length=CURSOR_CHARS_MAX,
+            description="The same, as a browser says it when it connects again. Goes before `cursor`.",
+        ),
+    ] = None,
+) -> Asked:
+    """What the parameters of a request ask for. Raises Malformed, TooLarge."""
+    try:
+        matchers = parse_filters(match)
+    except Malformed as error:
+        raise Malformed(f"match: {error}") from None
+    except TooLarge as error:
+        raise TooLarge(f"match: {error}") from None
+    wanted = StreamFilter(
+        frozenset(state),
+        frozenset(Severity[name.value] for name in severity),
+        frozenset(type),
+        frozenset(service),
+        frozenset(each.value for each in kind),
+        tuple(matchers),
+    )
+    return Asked(wanted, last_event_id or cursor)
+
+
+def add_stream_routes(app: FastAPI, tails: Tails) -> None:
+    """GET /v1/stream/incidents, and the WebSocket on the same path."""
+
+    async def incidents(
+        request: Request,
+        asks: Annotated[Asked, Depends(asked)],
+        caller: Annotated[Caller, Depends(requires(READ))],
+    ) -> Response:
+        """What happens to incidents, as it happens: server-sent events, without end.
+
+        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` tells of an incident
+        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter lets
+        through what is wanted before or after it happened, so that an incident is seen leaving.
+
+        A WebSocket to the same path, with the same parameters, gets the same JSON objects as text messages. It is closed
+        with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
+        """
+        if not _takes_events(request.headers.get("accept", "")):
+            detail = f"this is a stream of {SSE}: ask with Accept: {SSE}, or by WebSocket"
+            return problem(406, "not-acceptable", "No such form", detail, PATH)
+        return _EventStream(tails, asks, caller, request)
+
+    async def by_websocket(
+        websocket: WebSocket,
+        asks: Annotated[Asked, Depends(asked)],
+        caller: Annotated[Caller, Depends(requires(READ))],
+    ) -> None:
+        async with tails.watching(asks.wanted, asks.cursor) as watch:
+            await websocket.accept()
+            with contextlib.suppress(WebSocketDisconnect, OSError):
+                await _until_gone(_left(websocket), _by_websocket(websocket, watch, caller))
+
+    failures = {
+        "4XX": "The request is refused; the problem names the field.",
+        "503": "Too many clients watch at this gateway, or a log cannot be read: ask again.",
+    }
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    schema = TypeAdapter(HappeningBody | WordBody).json_schema(ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = schema.pop("$defs")
+    app.add_api_route(
+        PATH,
+        incidents,
+        methods=["GET"],
+        response_class=Response,
+        responses={
+            200: {"description": "The stream.", "content": {SSE: {"schema": schema}}},
+            **{code: {"description": text, "content": content} for code, text in failures.items()},
+        },
+        tags=["incidents"],
+    )
+    app.add_api_websocket_route(PATH, by_websocket)
+    _describe(app, schemas)
+
+
+class _EventStream(Response):
+    """Server-sent events. What refuses the client does so before the response begins, and becomes a problem."""
+
+    def __init__(self, tails: Tails, asks: Asked, caller: Caller, request: Request) -> None:
+        # nginx would gather events until they fill a buffer, were it not told otherwise.
+        super().__init__(media_type=SSE, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._tails = tails
+        self._asks = asks
+        self._caller = caller
+        self._request = request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def part(body: bytes, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+        async def event(message: Told | Said) -> None:
+            name = message.event if isinstance(message, Said) else "incident"
+            await part(
+                b"event: %b\nid: %b\ndata: %b\n\n"
+                % (name.encode(), message.cursor.encode(), body_of(message))
+            )
+
+        async def stream() -> None:
+            await part(b"retry: %d\n\n" % RETRY_MS)
+            if await _tell(watch, self._caller, self._request, event):
+                await part(b"", more=False)
+
+        async with self._tails.watching(self._asks.wanted, self._asks.cursor) as watch:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await _until_gone(_disconnected(receive), stream())
+
+
+async def _by_websocket(websocket: WebSocket, watch: Watch, caller: Caller) -> None:
+    async def message(each: Told | Said) -> None:
+        await websocket.send_text(body_of(each).decode())
+
+    last = await _tell(watch, caller, websocket, message)
+    if last is not None:
+        await websocket.close(CLOSE_CODES[last.reason], last.reason)
+
+
+async def _tell(
+    watch: Watch,
+    caller: Caller,
+    connection: HTTPConnection,
+    send: Callable[[Told | Said], Awaitable[None]],
+) -> Said | None:
+    """Send what there is to tell, until the client is let go; then the last word to it, None if it did not take that."""
+    sent, now = watch.cursor, asyncio.get_running_loop().time
+    check_at = now() + CHECK_S
+    async with contextlib.aclosing(watch.messages()) as messages:
+        async for message in messages:
+            if isinstance(message, Said) and message.event == "dropped":
+                last = message
+                break
+            if now() >= check_at:
+                if not await is_still_let_in(connection):
+                    last = watch.dropped("token", "the token is no longer good", sent)
+                    break
+                check_at = now() + CHECK_S
+            try:
+                # A server waits for room before it writes: what ran out of time was not sent.
+                async with asyncio.timeout(SLOW_S):
+                    await send(message)
+            except TimeoutError:
+                last = watch.dropped("slow", f"nothing was read for {SLOW_S:g} s", sent)
+                break
+            sent = message.cursor
+    log.info("stream client let go", caller=caller.name, reason=last.reason, behind=watch.behind)
+    try:
+        async with asyncio.timeout(LAST_WORD_S):
+            await send(last)
+    except TimeoutError:
+        return None
+    return last
+
+
+async def _until_gone(gone: Awaitable[None], work: Awaitable[None]) -> None:
+    """`work` until it ends or the client is gone."""
+    tasks = [asyncio.ensure_future(gone), asyncio.ensure_future(work)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _left(websocket: WebSocket) -> None:
+    # What a client says means nothing here; it is read so that its going is heard of.
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+_encoder = msgspec.json.Encoder()
+_HEAD = b'{"event":"incident","cursor":"'
+
+
+def body_of(message: Told | Said) -> bytes:
+    """A message as JSON."""
+    if isinstance(message, Told):
+        return _HEAD + message.cursor.encode() + _rest(message.happening)
+    return _encoder.encode(
+        WordBody(
+            message.event,
+            message.cursor,
+            timestamp(message.at),
+            message.reason,
+            message.detail,
+            message.stalled,
+            message.behind,
+        )
+    )
+
+
+@lru_cache(maxsize=512)  # clients who keep up are told the same
+def _rest(happening: Happening) -> bytes:
+    """All that comes after the cursor, which each client has its own of."""
+    head, line = happening.after, happening.line
+    incident = StreamIncidentBody(
+        UUID(bytes=head.id),
+        head.service,
+        head.title,
+        head.counts.severity.name,
+        head.state,
+        head.counts.type,
+        head.labels,
+        head.assignees,
+        head.version,
+        timestamp(head.updated_at),
+    )
+    body = HappeningBody(
+        "incident",
+        "",
+        timestamp(happening.at),
+        line.kind,
+        incident,
+        line.actor,
+        line.text,
+        line.reason,
+        line.details,
+        happening.trace_id,
+    )
+    return _encoder.encode(body)[len(_HEAD) :]
+
+
+def _takes_events(accept: str) -> bool:
+    """Whether an Accept header lets a stream of events through; without one everything is taken."""
+    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    return not accept.strip() or any(kind in (SSE, "text/*", "*/*") for kind in kinds)
+
+
+def _describe(app: FastAPI, schemas: dict[str, Any]) -> None:
+    """Put the messages among OpenAPI's schemas: no response model brings them along."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            generate()["components"]["schemas"].update(schemas)
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,158 @@
+"""`llm-im incidents show|alerts|timeline`: how one incident came about, and what was done."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import alerts, ids, look, output
+from services.cli.client import Client
+from services.cli.ids import OneId
+from services.cli.incidents import heading
+from services.cli.output import Column, Form, Output
+from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
+
+#: Alerts that `show` fetches; an incident may hold thousands, and a person reads the first few.
+ALERTS_SHOWN = 50
+
+TIMELINE = (
+    Column("timestamp", lambda row: look.plain(row["timestamp"]), lambda row: row["timestamp"]),
+    Column("event", lambda row: look.plain(row["event_type"]), None),
+    Column("event_type", None, lambda row: row["event_type"]),
+    Column("actor", lambda row: look.plain(row["actor"]), lambda row: row["actor"]),
+    Column(
+        "details",
+        lambda row: look.pairs(row["metadata"]),
+        lambda row: look.pairs(row["metadata"]),
+        wide=True,
+        gives_way=True,
+    ),
+    Column(
+        "description",
+        lambda row: look.plain(row["description"]),
+        lambda row: row["description"],
+        gives_way=True,
+    ),
+)
+
+
+def show(
+    incident: OneId,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one incident: its alerts, why each is there, and what happened.
+
+    llm-im incidents show 4e5f60718293
+    """
+    client = client_of(url, context, token_file)
+    identity = ids.find_one(client, incident)
+    body = _get(client, identity)
+    found = client.get_json(f"{ids.PATH}/{identity}/alerts", [("limit", str(ALERTS_SHOWN))])
+    timeline = client.get_json(f"{ids.PATH}/{identity}/timeline")
+    if as_json:
+        whole = {
+            "incident": body,
+            "alerts": found["items"],
+            "more_alerts": found["next"] is not None,
+            "timeline": timeline["items"],
+        }
+        output.write_json(whole)
+        return
+    heading.write(body)
+    _show_alerts(body, found)
+    _show_timeline(timeline)
+
+
+def show_alerts(
+    incident: OneId,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
+    ] = ALERTS_SHOWN,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    form: Form = Output.TABLE,
+    as_json: AsJson = False,
+) -> None:
+    """List the alerts of an incident, firing and ended. `-o id` gives their fingerprints, for split.
+
+    llm-im incidents alerts 4e5f60718293 -o wide
+    """
+    client = client_of(url, context, token_file)
+    identity = ids.find_one(client, incident)
+    found = list(ids.walk(client, [], limit + 1, f"{ids.PATH}/{identity}/alerts"))
+    alerts.write(found[:limit], len(found) > limit, output.form_of(form, as_json))
+
+
+def show_timeline(
+    incident: OneId,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    form: Form = Output.TABLE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened to an incident, oldest first.
+
+    llm-im incidents timeline 4e5f60718293
+    """
+    client = client_of(url, context, token_file)
+    identity = ids.find_one(client, incident)
+    found = client.get_json(f"{ids.PATH}/{identity}/timeline")
+    match output.form_of(form, as_json):
+        case Output.JSON:
+            output.write_json(found)
+            return
+        case Output.CSV:
+            output.write_csv(TIMELINE, found["items"])
+        case Output.ID:
+            output.write_ids([{"id": identity}])
+        case wanted:
+            output.write_table(TIMELINE, found["items"], wanted is Output.WIDE)
+    if found["dropped"]:
+        typer.echo(f"{found['dropped']:,} entries between are no longer kept", err=True)
+
+
+def _get(client: Client, identity: str) -> dict[str, Any]:
+    reply = client.get(f"{ids.PATH}/{identity}")
+    found = reply.json()
+    if reply.status != http.client.OK or not isinstance(found, dict):
+        hint = "see which there are: llm-im incidents list" if reply.status == http.client.NOT_FOUND else ""
+        raise client.failure(reply, hint)
+    return found
+
+
+def _show_alerts(incident: dict[str, Any], alerts: dict[str, Any]) -> None:
+    out = look.console()
+    out.print("\nAlerts", style="bold")
+    for alert in alerts["items"]:
+        ended = "firing" if alert["firing"] else "ended "
+        out.print(
+            f"  {ended}  {look.pairs(alert['labels'])}  (since {look.since(alert['starts_at'])}, "
+            f"last seen {look.since(alert['last_seen_at'])} ago, from {look.plain(alert['source'])})",
+            style=None if alert["firing"] else "dim",
+        )
+        for name, text in sorted(alert["annotations"].items()):
+            out.print(f"          {look.plain(name)}: {look.plain(text)}")
+        for why in alert["why"]:
+            times = f" x{why['count']:,}" if why["count"] > 1 else ""
+            out.print(f"          why: {why['decision']}{times}: {look.plain(why['reason'])}")
+    if alerts["next"] is not None:
+        out.print(f"  and {incident['alerts'] - len(alerts['items']):,} more")
+
+
+def _show_timeline(timeline: dict[str, Any]) -> None:
+    out = look.console()
+    out.print("\nTimeline", style="bold")
+    if timeline["dropped"]:
+        out.print(f"  ({timeline['dropped']:,} earlier entries are no longer kept)")
+    for entry in timeline["items"]:
+        out.print(
+            f"  {look.plain(entry['timestamp'])}  {look.plain(entry['event_type']):<16}  "
+            f"{look.plain(entry['description'])}  ({look.plain(entry['actor'])})"
+        )

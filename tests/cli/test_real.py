@@ -1,0 +1,200 @@
+"""`llm-im` against a real gateway in this process: real shards, real stores, and what people do to an incident from page to
+close."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, System, system
+
+needs_verbs = pytest.mark.skipif(find_spec("services.api.verb_table") is None, reason="/v1 has no verbs yet")
+needs_stream = pytest.mark.skipif(find_spec("services.api.stream") is None, reason="/v1 has no stream yet")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class CommandLine:
+    """`llm-im` as a process, beside the gateway's loop."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("LLM_IM_")},
+            "LLM_IM_URL": url,
+            "XDG_CONFIG_HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+            "LOGNAME": "alice",
+        }
+
+    async def fails(self, *words: str, stdin: str = "") -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.cli", *words, env=self._env, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, error = await child.communicate(stdin.encode())
+        assert child.returncode is not None
+        return child.returncode, out.decode(), error.decode()
+
+    async def __call__(self, *words: str, stdin: str = "") -> str:
+        """What it says; it must succeed."""
+        code, out, error = await self.fails(*words, stdin=stdin)
+        assert code == 0, (words, out, error)
+        return out
+
+    async def json(self, *words: str, stdin: str = "") -> Any:
+        return json.loads(await self(*words, "--json", stdin=stdin))
+
+
+async def two_incidents(ours: System, run: CommandLine) -> tuple[str, str]:
+    """One in each shard, judged; their ids."""
+    for service in (FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE):
+        for host in ("a", "b"):
+            await run("send", "alertname=Slow", f"service={service}", f"host={host}", "severity=critical")
+    async with asyncio.timeout(20):
+        while len(found := (await run("incidents", "list", "-o", "id", "state=Triaged")).split()) < 2:
+            await asyncio.sleep(0.1)
+    first = (await run("incidents", "list", f"service={FIRST_SHARD_SERVICE}", "-o", "id")).strip()
+    (second,) = set(found) - {first}
+    return first, second
+
+
+@needs_verbs
+@pytest.mark.asyncio
+@pytest.mark.timeout(240)
+async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
+    async with system() as ours:
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        one, two = await two_incidents(ours, run)
+
+        assert (await run.json("incidents", "ack", one[-12:], "--for", "2h"))["acknowledged"]["by"] == "alice"
+        assert (await run.json("incidents", "assign", one, "--to", "bob", "--role", "commander=bob"))["roles"]
+        await run("incidents", "comment", one, "-F", "-", stdin="two\nlines")
+        labelled = await run.json("incidents", "label", one, "team=inference", "host-")
+        assert labelled["labels"]["team"] == "inference"
+        said = await run.json(
+            "incidents", "severity", one, "P0", "--type", "data", "--impact", "all of it", "-r", "seen"
+        )
+        assert (said["severity"], said["incident_type"], said["impact"]) == ("P0", "Data", "all of it")
+        assert (await run.json("incidents", "severity", one, "--clear", "type"))["incident_type"] != "Data"
+        await run("incidents", "update", one, "-a", "customers", "-m", "soon", "--next", "30m")
+        assert two in (await run.json("incidents", "link", one, two))["related_incidents"]
+        await run("incidents", "unlink", one, two)
+        made = await run.json(
+            "incidents", "create", "-s", "by-hand", "-t", "Odd answers", "--severity", "P3", "-l", "a=b"
+        )
+        assert (made["created_by"], made["labels"]) == ("alice", {"a": "b"})
+
+        assert one in (
+            await run("incidents", "list", "team=inference", "assignee=bob", "--since", "1h", "-o", "id")
+        )
+        assert (await run("incidents", "list", "--text", "ODD", "-o", "id")).strip() == made["id"]
+        shown = await run("incidents", "show", one)
+        assert "by alice" in shown and "commander bob" in shown and "to customers" in shown
+        assert "two lines" in await run("incidents", "timeline", one)
+        assert (await run("stats", "--window", "7d")).startswith("open ")
+        assert len((await run.json("alerts", "list", f"service={FIRST_SHARD_SERVICE}"))["items"]) == 2
+
+        code, _, error = await run.fails("incidents", "close", one)
+        assert (code, f"try: llm-im incidents resolve {one}" in error) == (6, True)
+        await run("incidents", "resolve", one, two, "-c", "rollout", "-m", "rolled back")
+        await run("incidents", "reopen", two, "-r", "again")
+        code, _, error = await run.fails("incidents", "close", one)
+        assert (code, f"try: llm-im incidents alerts {one}" in error) == (6, True)
+        code, _, error = await run.fails("incidents", "ack", one)
+        assert (code, f"try: llm-im incidents reopen {one}" in error) == (6, True)
+        for host in ("a", "b"):
+            await run(
+                "send",
+                "alertname=Slow",
+                f"service={FIRST_SHARD_SERVICE}",
+                f"host={host}",
+                "severity=critical",
+                "--resolved",
+            )
+        await run("incidents", "close", one, "-r", "reviewed")
+        states = {each["id"]: each["state"] for each in (await run.json("incidents", "list"))["items"]}
+        assert (states[one], states[two] in ("Triaged", "Investigating")) == ("Closed", True)
+
+
+@needs_verbs
+@pytest.mark.asyncio
+@pytest.mark.timeout(240)
+async def test_incidents_are_merged_split_and_taken_apart(tmp_path: Path) -> None:
+    async with system() as ours:
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        one, two = await two_incidents(ours, run)
+
+        await run("incidents", "merge", one, two, "-r", "one cause")
+        assert two not in await run("incidents", "list", "-o", "id")
+        assert two in await run("incidents", "list", "--merged", "-o", "id")
+        assert f"part        {two}" in await run("incidents", "show", one)
+        await run("incidents", "unmerge", one, two[-12:])
+        assert two in await run("incidents", "list", "-o", "id")
+
+        fingerprints = (await run("incidents", "alerts", one, "-o", "id")).split()
+        made = await run.json("incidents", "split", one, fingerprints[0], "--title", "Only one")
+        assert (made["title"], made["split_from"]) == ("Only one", one)
+
+
+@needs_verbs
+@pytest.mark.asyncio
+@pytest.mark.timeout(240)
+async def test_many_at_once_and_a_version_that_is_gone(tmp_path: Path) -> None:
+    async with system() as ours:
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        one, two = await two_incidents(ours, run)
+        version = (await run.json("incidents", "show", one))["incident"]["version"]
+
+        assert "would be acknowledged" in await run(
+            "incidents", "ack", "--where", "state=Triaged", "--dry-run"
+        )
+        done = await run.json("incidents", "ack", "--where", "state=Triaged", "--yes")
+        assert {each["incident"]: each["status"] for each in done["items"]} == {one: 200, two: 200}
+        ids = await run("incidents", "list", "-o", "id")
+        code, _, error = await run.fails("incidents", "close", "-", stdin=ids)
+        assert (code, error.count("try: llm-im incidents resolve")) == (1, 2)
+
+        code, _, error = await run.fails("incidents", "comment", one, "-m", "x", "--if-version", str(version))
+        assert code == 6
+        assert "last alice" in error
+
+
+@needs_stream
+@pytest.mark.asyncio
+@pytest.mark.timeout(240)
+async def test_what_happens_is_watched(tmp_path: Path) -> None:
+    async with system() as ours:
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        watching = asyncio.create_task(
+            run(
+                "incidents",
+                "watch",
+                f"service={FIRST_SHARD_SERVICE}",
+                "--kind",
+                "Created",
+                "-n",
+                "1",
+                "--json",
+            )
+        )
+        while not watching.done():
+            # It may not listen yet: another one opens, until one was heard of.
+            await run(
+                "send",
+                f"alertname=Slow{os.urandom(4).hex()}",
+                f"service={FIRST_SHARD_SERVICE}",
+                "severity=critical",
+            )
+
+        event = json.loads(await watching)
+        assert (event["kind"], event["incident"]["service"]) == ("Created", FIRST_SHARD_SERVICE)
+        behind = await run("incidents", "watch", "--after", event["cursor"], "-n", "1", "--json")
+        assert json.loads(behind)["cursor"] != event["cursor"]
