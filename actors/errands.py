@@ -149,6 +149,7 @@ class Errands:
     def _start(self) -> None:
         questions, acts = self._lanes["questions"], self._lanes["acts"]
         archives, notes = self._lanes["archives"], self._lanes["notes"]
+        # One call a classifier: while it is under way the next questions gather.
         while self._questions and len(questions) < max(1, len(self._classifiers)):
             size = min(CLASSIFY_BATCH, len(self._questions))
             batch = [self._questions.popitem(last=False)[1] for _ in range(size)]

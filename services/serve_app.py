@@ -94,7 +94,7 @@ def _to_loopback(bind: Callable[[object, str], object]) -> Callable[[object, str
     return bind_to_loopback
 
 
-class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[misc]  # Ray's classes have no types
+class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defined, misc]  # Ray makes it
     """Serve's manager of HAProxy, which starts a dead HAProxy again at once, with the replicas it knew.
 
     Serve's own way takes five seconds: its controller looks three times, then starts this process anew, then tells
@@ -106,8 +106,9 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[misc]  # R
         self._watch = self.event_loop.create_task(self._keep())
 
     async def shutdown(self) -> None:
-        """HAProxy is to end: let it."""
-        self._watch.cancel()
+        """HAProxy is to end: let it. Not in the middle of a start, which would leave a process that nobody knows."""
+        async with self._reload_lock:
+            self._watch.cancel()
         await super().shutdown()
 
     async def _keep(self) -> None:
@@ -127,7 +128,7 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[misc]  # R
 def keep_the_door() -> None:
     """Serve's controller callback (RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH): runs before it starts HAProxyManager."""
     controller = import_module("ray.serve._private.controller")
-    controller.HAProxyManager = ray.remote(num_cpus=0)(Doorkeeper)
+    controller.HAProxyManager = ray.remote(num_cpus=0)(Doorkeeper)  # type: ignore[attr-defined]
 
 
 class Gateways:
