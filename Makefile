@@ -31,6 +31,7 @@ help:
 	@echo "make soak    the long kill tests"
 	@echo "make bench   quick runs of the benchmarks, beside Alertmanager"
 	@echo "make lint    style, types, import rules"
+	@echo "make docs    write the reference of the settings anew from the code"
 	@echo "make lock    write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)"
 	@echo ""
 	@echo 'ARGS="..." is added to what is run; PYTHON=/path/to/python3.12 chooses the interpreter.'
@@ -69,6 +70,10 @@ lint: install-dev
 	$(RUN)/lint-imports || status=1; \
 	exit $$status
 
+# The reference of the settings, from models/config.py; a test says when it is stale.
+docs: install
+	@$(RUN)/python -m services.settings_docs docs/configuration.md
+
 lock: install-dev
 	$(LOCK) $(ARGS) -o requirements/runtime.txt
 	$(LOCK) --group dev $(ARGS) -o requirements/dev.txt
@@ -84,4 +89,4 @@ install-dev:
 peers:
 	@sh scripts/peers.sh
 
-.PHONY: help up down test soak bench lint lock install install-dev peers
+.PHONY: help up down test soak bench lint docs lock install install-dev peers

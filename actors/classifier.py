@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from actors.control_tail import ControlTail
 from actors.host import Host
 from actors.untraced import NoTracer
 from models.effects import Classify
@@ -43,10 +44,19 @@ class Judge(Protocol):
 
 
 class ClassifierActor:
-    def __init__(self, host: Host, judge: Judge, tracer: Tracer | None = None) -> None:
-        self._judge = judge
+    def __init__(
+        self,
+        host: Host,
+        judge: Judge,
+        tracer: Tracer | None = None,
+        *,
+        control: ControlTail | None = None,
+    ) -> None:
+        """`control` is followed and closed by this actor; what it hands on may set `judge` anew."""
+        self.judge = judge
         self._tracer = tracer or NoTracer()
         self.meter = Meter(host.name)
+        self._control = control
 
     async def classify(self, payload: bytes) -> bytes:
         """MessagePack of list[effects.Classify] in, of messages.Classified out; verdicts in the order asked.
@@ -63,10 +73,13 @@ class ClassifierActor:
         return encode_message(Classified(verdicts))
 
     async def start(self) -> None:
-        """Nothing to open."""
+        if self._control is not None:
+            self._control.start()
 
     async def stop(self) -> None:
         """Send the spans that wait. Safe to call twice."""
+        if self._control is not None:
+            await self._control.close()
         await self._tracer.close()
 
     async def metrics(self, _payload: bytes) -> bytes:
@@ -86,7 +99,7 @@ class ClassifierActor:
 
     def _judged(self, question: Classify) -> Verdict:
         try:
-            return self._judge.classify(question)
+            return self.judge.classify(question)
         # A verdict is owed for every incident, whatever a rule or model does
         except Exception as error:  # noqa: BLE001
             self.meter.count("llm_im_classify_failed_total")

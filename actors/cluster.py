@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import ray
 import ray.actor
@@ -169,6 +169,19 @@ def begin(names: list[str]) -> dict[str, int]:
     except ray.exceptions.RayError as error:
         raise Unavailable(f"an actor could not be started: {error}") from None
     return dict(zip(handles, pids, strict=True))
+
+
+def ask(name: str, method: str) -> bytes | None:
+    """What an actor answers to a call without payload; None when none of that name lives."""
+    try:
+        handle = ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+    try:
+        wrapped = cast(bytes, ray.get(cast(Any, handle).call.remote(method, b""), timeout=START_TIMEOUT_S))
+    except ray.exceptions.RayError as error:
+        raise Unavailable(f"{name} is away: {type(error).__name__}") from None
+    return unwrap(wrapped)
 
 
 def stop(names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The control partition's single writer: the slot map and the API tokens; silences and settings follow here.
+"""The control partition's single writer: slot map, API tokens, settings changed while it runs; silences follow here.
 
 Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
 something changed tells it. `llm-im tokens --local` runs one of these for a moment where no system runs.
@@ -11,6 +11,7 @@ import asyncio
 import msgspec
 import structlog
 
+from actors.control_tail import SettingsWatch
 from actors.host import Host
 from models.control import ControlState, decode_message
 from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
@@ -33,7 +34,14 @@ REPORT_AGE_S = 10.0
 class ControlActor:
     """Same log, same decide/apply as a shard, one writer."""
 
-    def __init__(self, host: Host, event_log: EventLog, clock: Clock, partitions: int | None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        event_log: EventLog,
+        clock: Clock,
+        partitions: int | None,
+        watch: SettingsWatch | None = None,
+    ) -> None:
         """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are."""
         self.host = host
         self.event_log = event_log
@@ -42,6 +50,7 @@ class ControlActor:
         self.state = ControlState()
         self.meter = Meter(host.name, partition=PARTITION)
         self._reported: dict[str, tuple[float, bytes]] = {}
+        self._watch = watch
         self._epoch = 0
         self._seq = 0
         self._digest = NO_DIGEST
@@ -64,7 +73,8 @@ class ControlActor:
         await self.event_log.close()
 
     async def status(self, _payload: bytes) -> bytes:
-        return b'{"ready":true}' if self.state.slots is not None else b'{"ready":false}'
+        start = "" if self._watch is None else self._watch.start
+        return msgspec.json.encode({"ready": self.state.slots is not None, "start": start})
 
     async def change(self, payload: bytes) -> bytes:
         """Decide about one message (models/control.py) and make what comes of it durable before answering b"".
@@ -150,6 +160,7 @@ class ControlActor:
         if self.partitions is not None and (events := state.begin(self.partitions)):
             await self._commit(events, self.clock.now())
         self._writable = True
+        self._look()
         log.info("control ready", actor=self.host.name, epoch=self._epoch, slot_map=state.slot_version)
 
     async def _commit(self, events: list[Event], now: float) -> None:
@@ -165,3 +176,8 @@ class ControlActor:
         self._digest = digest
         for event in events:
             self.state.apply(event)
+        self._look()
+
+    def _look(self) -> None:
+        if self._watch is not None:
+            self._watch.look(self.state)

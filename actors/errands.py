@@ -23,6 +23,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from models.alert_view import alert_view
 from models.effects import Act, Archive, Classify, Effect, Tell
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
 from models.messages import (
@@ -42,7 +43,6 @@ from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard import Shard
 from models.trace import trace_id_of
-from models.views import alert_view
 
 log = structlog.get_logger()
 
@@ -230,7 +230,7 @@ class Errands:
         return NoteAnswered(tell.sender, tell.number, reply.detail if isinstance(reply, Failed) else "")
 
     async def _put_away(self, effect: Archive, shard: Shard) -> Message:
-        entries = []
+        entries, versions = [], []
         for identity in effect.incident_ids:
             incident = shard.incidents.get(identity)
             if incident is None:
@@ -241,6 +241,7 @@ class Errands:
                 if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
                     await asyncio.sleep(0)
                 alerts.append(alert_view(shard.series, number))
+            versions.append(incident.version)
             entries.append(
                 ArchivedIncident(
                     incident.id,
@@ -251,13 +252,14 @@ class Errands:
                     incident.type,
                     incident.created_at,
                     incident.closed_at,
+                    incident.updated_at,
                     _encoder.encode(incident),
                     _encoder.encode(alerts),
                 )
             )
         await self._archive.put(entries)
         self._meter.count("llm_im_archived_total", len(entries))
-        return Archived([entry.incident_id for entry in entries])
+        return Archived([entry.incident_id for entry in entries], versions)
 
 
 def _trace_of(effects: Sequence[Effect]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from actors.control_tail import ControlTail
 from actors.host import Host
 from actors.untraced import NoTracer
 from models.effects import Act
@@ -39,13 +40,15 @@ class ResponderActor:
         host: Host,
         actions: Mapping[str, Action],
         *,
+        control: ControlTail | None = None,
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
     ) -> None:
-        """`actions` by the name that Act.action bears. Takes them over: stop() closes them."""
+        """`actions` by the name that Act.action bears. Takes them and `control` over: stop() closes them."""
         self.meter = Meter(host.name)
         self._actions = dict(actions)
+        self._control = control
         self._concurrency = concurrency
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
@@ -92,7 +95,9 @@ class ResponderActor:
         return encode_metrics(self.meter.read())
 
     async def start(self) -> None:
-        """Nothing to open: an action connects when it is first asked."""
+        """An action connects when it is first asked."""
+        if self._control is not None:
+            self._control.start()
 
     async def stop(self) -> None:
         """Stop what is under way (the shard still owes it) and close the actions. Safe to call twice."""
@@ -102,6 +107,8 @@ class ResponderActor:
         await asyncio.gather(*running, return_exceptions=True)
         for action in self._actions.values():
             await action.close()
+        if self._control is not None:
+            await self._control.close()
         await self._tracer.close()
 
     def _send(self, action: Action, effect: Act) -> asyncio.Task[ActionResult]:

@@ -33,7 +33,7 @@ from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.checkpoint import Part
 from models.effects import Effect
-from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Unavailable
+from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
 from models.frames import decode_frame, encode_frame
 from models.messages import (
     AlertsArrived,
@@ -75,8 +75,6 @@ TICK_S = 0.1
 #: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
 DEAF_AFTER_S = 5.0
 LEASE_S = 10.0
-#: How often the control partition's log is looked at: a poll of its tail costs 0.15 ms.
-FOLLOW_S = 1.0
 #: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
 SLICE_BYTES = 256 * 1024
 #: Bytes of log read at once in recovery.
@@ -285,6 +283,11 @@ class IncidentShard:
         self._read_gauges()
         return encode_metrics(self.meter.read())
 
+    def take_settings(self, settings: ShardSettings) -> None:
+        """Decide by these from the next message on."""
+        self.settings = settings
+        self.shard.take_settings(settings)
+
     # -- the loop ------------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
@@ -333,6 +336,9 @@ class IncidentShard:
     async def _recover(self) -> None:
         self._ready = False
         begun = self.clock.monotonic()
+        if self.control is not None:
+            # Settings changed while we were away hold from the first decision on.
+            await self.control.catch_up()
         opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
         if opened.cut:
             self.meter.count("llm_im_log_cuts_total")
@@ -569,6 +575,9 @@ class IncidentShard:
             return
         try:
             future.set_result(self._answered(payload))
+        except Refused as error:
+            # The question's own fault: a pattern that takes too many steps.
+            future.set_exception(error)
         except (msgspec.MsgspecError, IncidentManagerError) as error:
             future.set_exception(Unavailable(f"query failed: {error}"))
 
@@ -654,7 +663,7 @@ class IncidentShard:
 
     async def _sweeper(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             try:
                 await self.deliveries.sweep(self.clock.now())
                 oldest, dropped = self.clock.now() - self.options.retention_s, SWEEP_BATCH
@@ -663,15 +672,11 @@ class IncidentShard:
                     await asyncio.sleep(TICK_S)
             except Unavailable as error:
                 self.log.warning("sweep failed, will be tried again", why=str(error))
+            await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:
-        """Keep up with the control partition. Whatever it has to say is no reason to stop taking alerts."""
-        while self.control is not None:
-            try:
-                await self.control.follow()
-            except IncidentManagerError as error:
-                self.log.warning("control partition not followed", why=str(error))
-            await asyncio.sleep(FOLLOW_S)
+        if self.control is not None:
+            await self.control.keep_up()
 
     # -- snapshots -----------------------------------------------------------------------------------------
 

@@ -1,46 +1,51 @@
-"""Every setting, its unit, its default and its bounds: one pydantic model, loaded by services/bootstrap.py.
+"""Every setting, its unit, its default and its bounds: one pydantic model, loaded by services/settings.py.
 
-The file is TOML (`llm-im.toml`), the environment `LLM_IM_SECTION__KEY`. Durations are written "30s", "5m",
-"1h", "90d" and kept as seconds. An unknown key is refused.
+A description here is what docs/configuration.md, the schema and an editor say. LIVE marks what `llm-im config reload`
+changes without a restart (services/reload.py), LATER what nothing answers yet. Write a duration as `Duration`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+from models import config_later as later
+from models.config_values import (
+    LATER,
+    LATER_MARK,
+    LIVE,
+    LIVE_MARK,
+    Duration,
+    MaybeDuration,
+    Section,
+    duration_s,
+)
 
-
-def duration_s(value: object) -> object:
-    """Seconds from "30s", "5m", "1h30m" is not supported: one number, one unit. Numbers are seconds already."""
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if match is None:
-            raise ValueError(f'expected a duration such as "30s", "5m", "1h" or "90d", not {value!r}')
-        return float(match[1]) * _UNIT_S[match[2]]
-    return value
-
-
-Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+#: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
+RULES_MAX = 1000
 
 
 #: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
 _LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
 
 
-class Server(_Section):
+class Server(Section):
     """Where the doors are and what they let in."""
 
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(8080, ge=1, le=65535)
+    http_host: str = Field(
+        "127.0.0.1",
+        description="Address the front door listens on; everything else stays on loopback whatever this says. Other than loopback needs [a token](security.md#the-first-token).",
+    )
+    http_port: int = Field(8080, ge=1, le=65535, description="Port of HTTP.")
+    grpc: bool = Field(
+        False, description="Whether the gRPC door is open. It is not built yet: `up` refuses true.", json_schema_extra=LATER
+    )  # fmt: skip
     grpc_port: int = Field(
         9000, ge=1, le=65535, description="Reserved for the gRPC door; nothing listens there yet."
     )
@@ -48,7 +53,7 @@ class Server(_Section):
         2, ge=1, le=40, description="Serve replicas. Two or more: killing one leaves no gap."
     )
     max_body_bytes: int = Field(
-        16 * 1024 * 1024, ge=1024, description="A larger request body is answered 413."
+        16 * 1024 * 1024, ge=1024, description="A larger request body, also when unpacked, is answered 413."
     )
     body_timeout: Duration = Field(
         30.0, description="A sender that takes longer to send its body is answered 408."
@@ -56,9 +61,13 @@ class Server(_Section):
     max_inflight_alerts: int = Field(
         200_000,
         ge=1,
-        description="Alerts one gateway holds for its shards; past it senders get 503 and Retry-After.",
+        description="Alerts one gateway holds for its shards, an equal share for each; past it senders get 503 and `Retry-After`.",
     )
-    hold: Duration = Field(5.0, le=60, description="How long a request waits for a shard that is restarting.")
+    hold: Duration = Field(
+        5.0,
+        le=60,
+        description="How long a request waits for a shard that is restarting. Keep it well below 120 s ([0009](decisions/0009-call-window.md)).",
+    )
 
     @property
     def is_loopback(self) -> bool:
@@ -66,66 +75,104 @@ class Server(_Section):
         return _LOOPBACK.fullmatch(self.http_host) is not None
 
 
-class State(_Section):
+class State(Section):
     """Where the log lives."""
 
-    backend: Literal["sqlite"] = "sqlite"
-    path: str = "./var"
-    partitions: int = Field(2, ge=1, le=4096, description="Fixed when the system first starts.")
+    backend: Literal["sqlite", "sled", "redb", "redis", "postgres", "cockroachdb"] = Field(
+        "sqlite",
+        description="The store. Only `sqlite` is built. `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice; `up` refuses the others.",
+    )
+    path: str = Field(
+        "./var", min_length=1, description="Data folder, relative to where `llm-im up` is typed. What is in it: [operate.md](operate.md#files)."
+    )  # fmt: skip
+    partitions: int = Field(
+        2,
+        ge=1,
+        le=4096,
+        description="Shards. Fixed when the system first starts: later values do not move anything, and a smaller one is refused.",
+    )
     snapshot_every_frames: int = Field(
-        20_000, ge=10, description="A checkpoint begins after this many frames ..."
+        20_000, ge=10, description="A snapshot begins after this many frames ..."
     )
     snapshot_every_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="... or this many bytes of log ..."
     )
     snapshot_every: Duration = Field(
-        300.0, description="... or this long after the last, if anything changed."
+        300.0, description="... or this long after the last one, if anything changed."
     )
+    connection_string: SecretStr | None = Field(
+        None, description="Where a store of its own is. A secret.", json_schema_extra=LATER
+    )
+    replication: str | None = Field(None, json_schema_extra=LATER)
+    consistency: Literal["strong", "eventual"] | None = Field(None, json_schema_extra=LATER)
 
 
-class Grouping(_Section):
+class Grouping(Section):
     """What makes one incident. The service is always part of the group."""
 
-    group_by: list[str] = Field(["alertname"], max_length=16)
+    group_by: list[str] = Field(
+        ["alertname"], max_length=16, description="Labels that make a group beside the service, at most 16."
+    )
     service_labels: list[str] = Field(
         ["service", "service_name", "app", "job"],
-        description="Label that names the service: the first one present.",
+        description="Labels that may name the service; the first one present does.",
     )
 
 
-class Lifecycle(_Section):
+class Lifecycle(Section):
+    """When alerts end, and what becomes of an incident then."""
+
     resolve_timeout: Duration = Field(
-        300.0, description="Ends an alert of /api/v2/alerts that nobody sends again."
+        300.0,
+        description="Ends an alert of `/api/v2/alerts` without an end that nobody sends again.",
+        json_schema_extra=LIVE,
     )
-    expires_after: Duration | None = Field(
-        None, description="Ends an alert of other doors; none: it fires until told."
+    expires_after: MaybeDuration = Field(
+        None,
+        description="Ends an alert of `/v1` without an end; none: it fires until told.",
+        json_schema_extra=LIVE,
     )
     expiry_grace: Duration = Field(
-        300.0, description="After we could not hear, nothing expires for this long."
+        300.0, description="Nothing expires for this long after we could not hear.", json_schema_extra=LIVE
     )
-    reopen_window: Duration = 1800.0
-    close_after: Duration = 3600.0
-    retention: Duration = 90 * 86400.0
+    reopen_window: Duration = Field(
+        1800.0,
+        description="A group that fires again so soon after its incident resolved reopens it.",
+        json_schema_extra=LIVE,
+    )
+    close_after: Duration = Field(
+        3600.0,
+        description="A resolved incident closes after the longer of this and `reopen_window`.",
+        json_schema_extra=LIVE,
+    )
+    retention: Duration = Field(90 * 86400.0, description="How long the archive keeps a closed incident.")
     max_concurrent_incidents: int = Field(
-        200_000, ge=1, description="Past it new groups join an overflow incident."
+        200_000,
+        ge=1,
+        description="Open incidents, an equal share for each shard; past it new groups join an overflow incident.",
+        json_schema_extra=LIVE,
     )
 
 
-class Dedup(_Section):
+class Dedup(Section):
+    """What counts as the same delivery."""
+
     dedup_window: Duration = Field(600.0, description="How long a sender's delivery id is remembered.")
 
 
-class Rule(_Section):
+class Rule(Section):
     """One classification rule. It applies when every one of its conditions holds; what it leaves out, others may give."""
 
-    name: str
+    name: str = Field(min_length=1, description="Shown in `classified_by`.")
     labels: dict[str, str] = Field(
-        {}, description="label name -> regular expression that must match all of its value"
+        {},
+        description="Label name to a regular expression that must match all of its value; an absent label reads as empty.",
     )
     words: str | None = Field(
-        None, description="regular expression searched in alert name, title and description"
+        None,
+        description="A regular expression searched in alert name, title and description, in any case.",
     )
-    source: str | None = Field(None, description="regular expression that must match all of the source")
+    source: str | None = Field(None, description="A regular expression that must match all of the source.")
     severity: Literal["P0", "P1", "P2", "P3", "P4"] | None = None
     type: (
         Literal[
@@ -139,41 +186,66 @@ class Rule(_Section):
             "Unknown",
         ]
         | None
-    ) = None
-    impact: str | None = None
+    ) = Field(None, description="One of the [eight types](concepts.md#severity-type-impact).")
+    impact: str | None = Field(
+        None, description="A word; the built-in ones are `critical`, `major`, `minor`, `none`."
+    )
 
     @field_validator("words", "source")
     @classmethod
     def _is_regex(cls, value: str | None) -> str | None:
         if value is not None:
-            re.compile(value)
+            _compiled(value)
         return value
 
     @field_validator("labels")
     @classmethod
     def _are_regexes(cls, value: dict[str, str]) -> dict[str, str]:
         for pattern in value.values():
-            re.compile(pattern)
+            _compiled(pattern)
         return value
 
 
-class Classification(_Section):
-    pool: int = Field(1, ge=1, le=64, description="Classifier actors, classifier-0 ...")
+def _compiled(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"expected a regular expression, not {pattern[:80]!r}: {error}") from None
+
+
+class Classification(Section):
+    """How severity, type and impact are given."""
+
+    pool: int = Field(1, ge=1, le=64, description="Classifier actors, `classifier-0` ...")
     rules: list[Rule] = Field(
-        [], description="Asked before the built-in rules; the first that gives a value wins."
+        [],
+        max_length=RULES_MAX,
+        description="Your rules, asked in order before the built-in ones; see [a rule](#a-rule).",
+        json_schema_extra=LIVE,
     )
-    builtin_rules: bool = True
+    builtin_rules: bool = Field(
+        True, description="Whether the built-in rules are asked after yours.", json_schema_extra=LIVE
+    )
 
 
-class Webhook(_Section):
+class Webhook(Section):
     """The first response: Alertmanager's webhook v4 body, sent by POST."""
 
-    url: SecretStr | None = None
-    timeout: Duration = Field(10.0, le=60)
-    max_alerts: int = Field(
-        100, ge=1, le=10_000, description="Alerts shown in one body; truncatedAlerts counts the rest."
+    url: SecretStr | None = Field(
+        None,
+        description="Where notices are POSTed, `http://` or `https://`; none: no notices. A secret.",
     )
-    external_url: str = ""
+    timeout: Duration = Field(10.0, le=60, description="One try, from connecting to the end of the answer.")
+    max_alerts: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Alerts shown in one body; `truncatedAlerts` counts the rest.",
+        json_schema_extra=LIVE,
+    )
+    external_url: str = Field(
+        "", description="What links in a notice begin with; empty: no links.", json_schema_extra=LIVE
+    )
 
     @field_validator("url")
     @classmethod
@@ -183,64 +255,123 @@ class Webhook(_Section):
         return value
 
 
-class Wait(_Section):
+class Wait(Section):
     """How long to wait before the first notice, so that a group is told of once."""
 
-    P0: Duration = 0.0
-    P1: Duration = 0.0
-    P2: Duration = 30.0
-    P3: Duration = 120.0
-    P4: Duration = 300.0
+    P0: Duration = Field(0.0, description="Before the first notice of a P0.", json_schema_extra=LIVE)
+    P1: Duration = Field(
+        0.0, description="The same for P1, and for an incident nobody judged.", json_schema_extra=LIVE
+    )
+    P2: Duration = Field(30.0, description="The same for P2.", json_schema_extra=LIVE)
+    P3: Duration = Field(120.0, description="The same for P3.", json_schema_extra=LIVE)
+    P4: Duration = Field(300.0, description="The same for P4.", json_schema_extra=LIVE)
 
 
-class Notify(_Section):
+class Notify(Section):
+    """How notices are sent, and tried again."""
+
     webhook: Webhook = Webhook()
     wait: Wait = Wait()
-    retry_first: Duration = Field(1.0, description="Wait before the first retry; doubles each time.")
-    retry_max: Duration = Field(300.0, description="Longest wait between retries.")
-    give_up_after: Duration = Field(
-        86400.0, description="A notice nobody takes for this long is given up, and says so."
+    retry_first: Duration = Field(
+        1.0, description="Wait before the first retry; doubles each time.", json_schema_extra=LIVE
     )
-    responders: int = Field(1, ge=1, le=16)
-    concurrency: int = Field(32, ge=1, le=1000, description="Webhook calls under way at once, per responder.")
+    retry_max: Duration = Field(300.0, description="Longest wait between retries.", json_schema_extra=LIVE)
+    give_up_after: Duration = Field(
+        86400.0,
+        description="A notice nobody takes for this long is given up, and the timeline says so.",
+        json_schema_extra=LIVE,
+    )
+    responders: int = Field(1, ge=1, le=16, description="Responder actors, `responder-0` ...")
+    concurrency: int = Field(
+        32, ge=1, le=1000, description="Webhook calls under way at once for each responder."
+    )
 
 
-class Auth(_Section):
-    """Who gets in: API tokens (`llm-im tokens`)."""
+class AcknowledgeTargets(Section):
+    """How soon somebody should have acknowledged an incident, from its opening; "none": no target."""
+
+    P0: MaybeDuration = Field(300.0, description="For a P0.", json_schema_extra=LIVE)
+    P1: MaybeDuration = Field(900.0, description="For a P1.", json_schema_extra=LIVE)
+    P2: MaybeDuration = Field(4 * 3600.0, description="For a P2.", json_schema_extra=LIVE)
+    P3: MaybeDuration = Field(86400.0, description="For a P3.", json_schema_extra=LIVE)
+    P4: MaybeDuration = Field(None, description="For a P4.", json_schema_extra=LIVE)
+
+
+class ResolveTargets(Section):
+    """How soon an incident should be resolved, from its opening; "none": no target."""
+
+    P0: MaybeDuration = Field(3600.0, description="For a P0.", json_schema_extra=LIVE)
+    P1: MaybeDuration = Field(3600.0, description="For a P1.", json_schema_extra=LIVE)
+    P2: MaybeDuration = Field(86400.0, description="For a P2.", json_schema_extra=LIVE)
+    P3: MaybeDuration = Field(7 * 86400.0, description="For a P3.", json_schema_extra=LIVE)
+    P4: MaybeDuration = Field(None, description="For a P4.", json_schema_extra=LIVE)
+
+
+class Targets(Section):
+    """Response targets by severity."""
+
+    acknowledge: AcknowledgeTargets = AcknowledgeTargets()
+    resolve: ResolveTargets = ResolveTargets()
+
+
+class Auth(Section):
+    """Who gets in: API tokens (`llm-im tokens`). [security.md](security.md) has the whole."""
 
     required: bool | None = Field(
         None,
-        description="true: nobody without a token; false: everybody, on loopback only; "
-        "none: everybody until the first token is made.",
+        description="`true`: nobody gets in without an API token, also before there is one. `false`: everybody, and only on "
+        "loopback. None: everybody until the first token is made, then nobody without one.",
     )
-    open_metrics: bool = Field(False, description="GET /metrics needs no token, also when all else does.")
+    open_metrics: bool = Field(False, description="`GET /metrics` needs no token, also when all else does.")
 
 
-class Logging(_Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    format: Literal["json", "console"] = "json"
+class Logging(Section):
+    """What every process writes to stderr."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least important line that is written.", json_schema_extra=LIVE
+    )
+    format: Literal["json", "console"] = Field(
+        "json", description="`json`: an object a line; `console`: for people."
+    )
 
 
-class DeadLetterSettings(_Section):
-    max_bytes: int = Field(256 * 1024 * 1024, ge=1024)
-    max_age: Duration = 7 * 86400.0
-    max_payload_bytes: int = Field(64 * 1024, ge=64, description="A longer payload is kept cut.")
+class DeadLetterSettings(Section):
+    """What is kept of what could not be read."""
+
+    max_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, description="Bytes of dead letters kept; past it the oldest go."
+    )
+    max_age: Duration = Field(7 * 86400.0, description="How long a dead letter is kept.")
+    max_payload_bytes: int = Field(
+        64 * 1024, ge=64, description="Bytes; a longer payload is kept cut. The store itself cuts at 65536."
+    )
 
 
-class Telemetry(_Section):
-    """Where traces go, by OTLP over HTTP. Without an endpoint nothing is traced."""
+class Telemetry(Section):
+    """Where [traces](operate.md#tracing) go, by OTLP over HTTP. Without `endpoint` nothing is traced."""
 
     endpoint: str | None = Field(
-        None, description="Base URL of an OTLP/HTTP receiver; /v1/traces is added unless it is there."
+        None,
+        description="Base URL of an OTLP/HTTP receiver, `http://127.0.0.1:4318`; `/v1/traces` is added unless it is there. "
+        "No user and no query: it is told in logs.",
     )
-    headers: dict[str, SecretStr] = Field({}, description="Sent along, for example a token. Secret.")
+    headers: dict[str, SecretStr] = Field(
+        {}, description='Sent along, for example `{ authorization = "Bearer ..." }`. A secret.'
+    )
     sample_ratio: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Share of requests that begin a trace here. A sender's own traceparent decides for itself.",
+        description="Share of requests that begin a trace here, 0 to 1. A request with a `traceparent` is recorded when that "
+        "says so, and only then.",
     )
-    service_name: str = Field("llm-incident-manager", min_length=1, max_length=255)
+    service_name: str = Field(
+        "llm-incident-manager",
+        min_length=1,
+        max_length=255,
+        description="`service.name` of its spans.",
+    )
 
     @field_validator("endpoint")
     @classmethod
@@ -264,7 +395,7 @@ class Telemetry(_Section):
         return value
 
 
-class Settings(_Section):
+class Settings(Section):
     """All of it. Every default works on one machine with no file at all."""
 
     server: Server = Server()
@@ -274,7 +405,104 @@ class Settings(_Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    targets: Targets = Targets()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     telemetry: Telemetry = Telemetry()
+
+    deployment: later.Deployment = later.Deployment()
+    resource_limits: later.ResourceLimits = later.ResourceLimits()
+    coordination: later.Coordination = later.Coordination()
+    messaging: later.Messaging = later.Messaging()
+    worker: later.Worker = later.Worker()
+    sidecar: later.Sidecar = later.Sidecar()
+    local_actions: later.LocalActions = later.LocalActions()
+    forwarding: later.Forwarding = later.Forwarding()
+    ha: later.HighAvailability = later.HighAvailability()
+    failover: later.Failover = later.Failover()
+    disaster_recovery: later.DisasterRecovery = later.DisasterRecovery()
+    integrations: later.Integrations = later.Integrations()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its place (`server.http_port`), the section that has it, and what the model says of it."""
+
+    name: str
+    section: type[Section]
+    field: FieldInfo
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return tuple(self.name.split("."))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it changes without a restart."""
+        return _is_marked(self.field, LIVE_MARK)
+
+    @property
+    def is_later(self) -> bool:
+        """Whether nothing answers it yet."""
+        return issubclass(self.section, later.LaterSection) or _is_marked(self.field, LATER_MARK)
+
+    @property
+    def kinds(self) -> set[object]:
+        """The types it may have: {float, NoneType} of a duration that may be none."""
+        return set(_plain(self.field.annotation))
+
+    @property
+    def is_secret(self) -> bool:
+        return any(SecretStr in (kind, *get_args(kind)) for kind in self.kinds)
+
+    @property
+    def is_duration(self) -> bool:
+        return any(
+            isinstance(each, BeforeValidator) and each.func is duration_s
+            for each in (*self.field.metadata, *_metadata(self.field.annotation))
+        )
+
+    def of(self, settings: Settings) -> object:
+        """Its value."""
+        value: object = settings
+        for part in self.path:
+            value = getattr(value, part)
+        return value
+
+
+def _plain(annotation: Any) -> Iterator[object]:
+    if get_origin(annotation) is Annotated:
+        yield from _plain(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _plain(each)
+    else:
+        yield annotation
+
+
+def _metadata(annotation: Any) -> Iterator[object]:
+    """What is said of the types within an annotation."""
+    if get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+    elif get_origin(annotation) in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _metadata(each)
+
+
+def _is_marked(field: FieldInfo, mark: str) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and mark in extra
+
+
+def _keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from _keys(inner, f"{prefix}{name}.")
+        else:
+            yield Key(prefix + name, section, field)
+
+
+#: Every setting by its name, in the order of the sections above.
+KEYS: dict[str, Key] = {key.name: key for key in _keys(Settings)}

@@ -1,5 +1,5 @@
-"""What the control partition decides: which shard partition holds each slot, and the API tokens. Silences and settings
-follow. Its writer is actors/control.py; shards and gateways fold the same events (actors/control_tail.py).
+"""What the control partition decides: which shard partition holds each slot, the API tokens, and settings changed while it
+runs. Silences follow. Its writer is actors/control.py; all others fold the same events (actors/control_tail.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,15 @@ from array import array
 import msgspec
 
 from models.errors import Broken, Conflict, Malformed, NotFound
-from models.events import Event, SlotsAssigned, TokenCreated, TokenRevoked, TokenRotated, TokensUsed
+from models.events import (
+    Event,
+    SettingsChanged,
+    SlotsAssigned,
+    TokenCreated,
+    TokenRevoked,
+    TokenRotated,
+    TokensUsed,
+)
 from models.sharding import SLOTS, SlotMap
 from models.tokens import (
     ADMIN,
@@ -59,7 +67,8 @@ class TokensSeen(Wire, frozen=True):
     uses: dict[str, float]
 
 
-ControlMessage = CreateToken | RotateToken | RevokeToken | TokensSeen
+#: Settings are decided by who compared them (services/reload.py): their event is its own message.
+ControlMessage = CreateToken | RotateToken | RevokeToken | TokensSeen | SettingsChanged
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ControlMessage)
@@ -90,6 +99,8 @@ class ControlState:
         self.token_version = 0
         #: Ids of the last tokens that were revoked, so that a repeated revocation is one.
         self._revoked: dict[str, None] = {}
+        #: The last change of settings, also one of an earlier start, which holds no more.
+        self.settings: SettingsChanged | None = None
 
     @property
     def slot_version(self) -> int:
@@ -106,6 +117,8 @@ class ControlState:
     def decide(self, message: ControlMessage, now: float) -> list[Event]:
         """What comes of a message; nothing for a repeat. Raises Malformed, NotFound, Conflict."""
         match message:
+            case SettingsChanged():
+                return [] if message == self.settings else [message]
             case CreateToken():
                 return self._create(message, now)
             case RotateToken():
@@ -127,6 +140,8 @@ class ControlState:
                 if len(owners) != SLOTS:
                     raise Broken(f"a slot map has {SLOTS} slots, this one {len(owners)}")
                 self.slots = SlotMap(event.version, tuple(owners))
+            case SettingsChanged():
+                self.settings = event
             case TokenCreated():
                 self._forget_expired(event.at - EXPIRED_SHOWN_S)
                 self.tokens[event.id] = Token(

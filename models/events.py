@@ -414,6 +414,23 @@ class TokensUsed(Wire, frozen=True):
     uses: dict[str, float]
 
 
+class SettingsChanged(Wire, frozen=True):
+    """Control partition: `actor` changed settings of the running system. It holds for what was started as `start`.
+
+    `changes` by key for people, as one would write the new values. The rest is everything that each kind of process
+    goes by from now on: `settings` (JSON without secrets) for gateways, `shard` (MessagePack of ShardSettings),
+    `classifier` (MessagePack of rules, and whether the built-in ones follow), `level` of the log for all.
+    """
+
+    start: str
+    actor: str
+    changes: dict[str, str]
+    settings: str
+    shard: bytes
+    classifier: bytes
+    level: str
+
+
 Event = (
     ShardStarted
     | HeardAgain
@@ -434,6 +451,7 @@ Event = (
     | ActionFailed
     | IncidentArchived
     | SlotsAssigned
+    | SettingsChanged
     | IncidentAcknowledged
     | AcknowledgementEnded
     | AssignmentChanged

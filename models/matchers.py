@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.errors import Malformed, TooLarge
-from models.query import MatcherTuple
 
 #: Matchers in one query. A person writes three, a dashboard with every variable set perhaps twenty.
 MATCHERS_MAX = 64
@@ -36,6 +35,8 @@ NESTING_MAX = 50
 #: The highest count in {n,m}, as in RE2.
 REPEAT_MAX = 1000
 
+#: A label matcher as (name, operator, value); operator is one of = != =~ !~.
+MatcherTuple = tuple[str, str, str]
 Labels = Mapping[str, str]
 
 _SPACE = "\t\n\f\r "

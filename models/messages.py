@@ -73,9 +73,10 @@ class ActionOutcome(Wire, frozen=True):
 
 
 class Archived(Wire, frozen=True):
-    """The archive holds these closed incidents durably: the answer to effect Archive."""
+    """The archive holds these closed incidents durably, at these versions: the answer to effect Archive."""
 
     incident_ids: list[bytes]
+    versions: list[int]
 
 
 class Tick(Wire, frozen=True):
@@ -99,7 +100,8 @@ class Command(Wire, frozen=True):
 
     `actor` is the name on their token. `if_version` makes it conditional: Failed as Stale when the incident has another
     version. `call_id`, `delivery_id`, `trace_id` and `trace` work as in AlertsArrived, with CommandDone as the reply
-    that is remembered.
+    that is remembered. `content` is a digest of what the caller wrote: the same words, sent again, may have become another
+    verb ("for 30m" from now).
     """
 
     call_id: bytes
@@ -113,6 +115,7 @@ class Command(Wire, frozen=True):
     trace_id: str | None = None
     delivered_before: bytes | None = None
     trace: str | None = None
+    content: bytes = b""
 
 
 class Told(Wire, frozen=True):

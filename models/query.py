@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import msgspec
 
+from models.filters import IncidentFilter, Place, Sort
 from models.incident import Incident, IncidentState, Judgement, PartOf, Said
+from models.matchers import MatcherTuple
 from models.wire import Wire
 
 #: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
 PAGE_MAX = 1000
+#: Incidents looked at for one answer: with every filter given 2.5 us each, so that a rare match holds up a batch for 8 ms.
+INCIDENT_SCAN_MAX = 3000
 
-#: A label matcher as (name, operator, value); operator is one of = != =~ !~. models/matchers.py reads and applies them.
-MatcherTuple = tuple[str, str, str]
+#: How far an answer looked, in the order in which a shard keeps its incidents: (created_at, id).
+Looked = tuple[float, bytes]
 
 
 class ListIncidents(Wire, frozen=True):
-    """Incidents newest first by (created_at, id), strictly after `before`. Empty filters mean any."""
+    """Incidents in the order of `sort`, which is one that a shard keeps (Sort.is_indexed), strictly after `after`."""
 
     tenant: str
     limit: int = PAGE_MAX
-    before: tuple[float, bytes] | None = None
-    states: list[str] = []
-    severities: list[int] = []
-    types: list[str] = []
-    services: list[str] = []
+    after: Place | None = None
+    wanted: IncidentFilter = IncidentFilter()
+    sort: Sort = Sort.NEWEST
+
+
+class FindIncidents(Wire, frozen=True):
+    """Where incidents stand in an order that no shard keeps: the first `limit` places strictly after `after` among the
+    INCIDENT_SCAN_MAX incidents older than `looked`. Whoever asks goes on until all were looked at, and merges."""
+
+    tenant: str
+    sort: Sort
+    limit: int = PAGE_MAX
+    after: Place | None = None
+    wanted: IncidentFilter = IncidentFilter()
+    looked: Looked | None = None
+
+
+class CountIncidents(Wire, frozen=True):
+    """Counts for GET /v1/stats over the INCIDENT_SCAN_MAX incidents older than `looked`. `now` is when "overdue" is
+    asked for, `since` when the window of times begins."""
+
+    tenant: str
+    now: float
+    since: float
+    wanted: IncidentFilter = IncidentFilter()
+    looked: Looked | None = None
 
 
 class GetIncident(Wire, frozen=True):
@@ -60,13 +85,14 @@ class IncidentAlerts(Wire, frozen=True):
 
 
 class ListAlerts(Wire, frozen=True):
-    """Alerts (series) by number after `after`. `firing_only` leaves ended ones out."""
+    """Alerts (series) by number after `after`. `firing_only` leaves ended ones out, `ended_only` firing ones."""
 
     tenant: str
     after: int = -1
     limit: int = PAGE_MAX
     matchers: list[MatcherTuple] = []
     firing_only: bool = True
+    ended_only: bool = False
 
 
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
@@ -88,10 +114,16 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
 
 
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):
-    """An incident as its shard keeps it, with what is counted when read."""
+    """An incident as its shard keeps it, with what is worked out when read.
+
+    `alerts` are its own, not those of its parts. It is to be acknowledged and resolved by the due times, 0 when no target
+    applies any more (models/deadlines.py).
+    """
 
     incident: Incident
     alerts: int
+    acknowledge_due_at: float = 0.0
+    resolve_due_at: float = 0.0
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
@@ -121,10 +153,37 @@ class HeadPage(Wire, frozen=True):
 
 
 class IncidentPage(Wire, frozen=True):
-    """`more`: there are others after the last one."""
+    """`next_after` is where the next page begins, None at the end. A page may be empty and still have a next one."""
 
     items: list[IncidentView]
-    more: bool
+    next_after: Place | None = None
+
+
+class IncidentPlaces(Wire, frozen=True):
+    """Places in the order asked for, the first first. `looked` is what to ask on with, None when all were looked at."""
+
+    places: list[Place]
+    looked: Looked | None = None
+
+
+class IncidentCounts(Wire, frozen=True):
+    """What CountIncidents counted; parts of merged incidents are left out. Of the dictionaries, `states` counts all,
+    the others open incidents. `acknowledged_s` and `resolved_s` are little-endian f64s: how long each incident took that
+    was answered, or resolved, since `since`. `decided` are alerts by decision since the shard's last start, with the first
+    answer only."""
+
+    states: dict[str, int] = {}
+    severities: dict[int, int] = {}
+    types: dict[str, int] = {}
+    services: dict[str, int] = {}
+    acknowledged: int = 0
+    unassigned: int = 0
+    overdue: int = 0
+    opened: int = 0
+    acknowledged_s: bytes = b""
+    resolved_s: bytes = b""
+    decided: dict[int, int] = {}
+    looked: Looked | None = None
 
 
 class AlertPage(Wire, frozen=True):
@@ -134,8 +193,18 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
-Query = ListIncidents | GetIncident | GetIncidents | Probe | IncidentAlerts | ListAlerts | GetHeads
-Answer = IncidentPage | AlertPage | HeadPage
+Query = (
+    ListIncidents
+    | FindIncidents
+    | CountIncidents
+    | GetIncident
+    | GetIncidents
+    | Probe
+    | IncidentAlerts
+    | ListAlerts
+    | GetHeads
+)
+Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | HeadPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

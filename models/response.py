@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.alert_view import alert_view
 from models.effects import Act
 from models.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
 from models.incident import Incident, Notice
 from models.messages import ActionOutcome
 from models.notice import idempotency_key, retry_at, webhook_body
-from models.views import alert_view
 
 if TYPE_CHECKING:
     from models.shard import Shard

@@ -153,6 +153,14 @@ class ShardSettings(msgspec.Struct, frozen=True):
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
+def encode_shard_settings(settings: ShardSettings) -> bytes:
+    return _encoder.encode(settings)
+
+
+def decode_shard_settings(encoded: bytes) -> ShardSettings:
+    return msgspec.msgpack.decode(encoded, type=ShardSettings)
+
+
 class Step(msgspec.Struct, frozen=True):
     """What a message led to. `events` go to the log as one frame; then `reply` and `effects` may leave."""
 
@@ -202,6 +210,16 @@ class Shard:
 
     # -- live ----------------------------------------------------------------------------------------------
 
+    def take_settings(self, settings: ShardSettings) -> None:
+        """Decide by these from now on. What was decided stays; what waits for a time that they move waits for the new
+        one."""
+        self.settings = settings
+        resolved = [each for each in self.incidents.values() if each.state is IncidentState.RESOLVED]
+        self._closes = [(self._close_at(each), each.id) for each in resolved]
+        heapq.heapify(self._closes)
+        for incident in self.incidents.values():
+            self.watch(incident)
+
     def handle(self, message: Message, now: float) -> Step:
         """Decide about a message, apply what was decided, and say what is now owed.
 
@@ -223,8 +241,8 @@ class Shard:
                 response.outcome(self, message, now)
                 reply = Done()
             case Archived():
-                for identity in message.incident_ids:
-                    self._archived(identity, now)
+                for identity, version in zip(message.incident_ids, message.versions, strict=True):
+                    self._archived(identity, version, now)
                 reply = Done()
             case Command():
                 reply = self._command(message, now)
@@ -323,7 +341,9 @@ class Shard:
         answered = self.calls.get(command.call_id)
         if answered is not None:
             return decode_reply(answered)
-        content = content_digest(command.incident_id, encode_verb(command.verb), command.reason.encode())
+        content = command.content or content_digest(
+            command.incident_id, encode_verb(command.verb), command.reason.encode()
+        )
         if command.delivered_before is not None:
             before = decode_reply(command.delivered_before)
             if not isinstance(before, CommandDone) or before.content != content:
@@ -605,9 +625,14 @@ class Shard:
         elif incident.severity < before:
             response.owe(self, incident, "severity changed", now, now)
 
-    def _archived(self, identity: bytes, now: float) -> None:
+    def _archived(self, identity: bytes, version: int, now: float) -> None:
         incident = self.incidents.get(identity)
-        if incident is not None and incident.owes_nothing:
+        if incident is None or not incident.owes_nothing:
+            return
+        if incident.version != version:
+            # Somebody commented on it meanwhile: what the archive has is not all of it.
+            self._archive[identity] = None
+        else:
             self.do(IncidentArchived(identity, self.members[identity].tobytes()), now)
 
     def _tick(self, tick: Tick, now: float) -> Reply:

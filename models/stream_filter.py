@@ -6,8 +6,8 @@ from __future__ import annotations
 import msgspec
 
 from models.incident import IncidentState, IncidentType, Severity
-from models.matchers import compile_matchers
-from models.query import Head, MatcherTuple
+from models.matchers import MatcherTuple, compile_matchers
+from models.query import Head
 from models.stream import Happening
 
 #: Incidents looked at with one compiled set of matchers. A pattern may spend so much work and then no more

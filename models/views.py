@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from models.alert import Content
+from models.alert_view import alert_view
 from models.heads import head_of
-from models.incident import Incident
+from models.listing import count_incidents, find_incidents, incident_view, list_incidents
 from models.matchers import compile_matchers
-from models.messages import Decision
 from models.query import (
     PAGE_MAX,
     AlertPage,
     AlertView,
     Answer,
+    CountIncidents,
+    FindIncidents,
     GetHeads,
     GetIncident,
     GetIncidents,
     HeadPage,
     IncidentAlerts,
     IncidentPage,
-    IncidentView,
     ListAlerts,
     ListIncidents,
     Probe,
     Query,
 )
-from models.series import FIRING, FREE, SeriesTable
+from models.series import FIRING, FREE
 
 if TYPE_CHECKING:
     from models.shard import Shard
@@ -42,23 +41,25 @@ def answer(shard: Shard, query: Query) -> Answer:
     """The answer to a query about `shard` as it is now."""
     match query:
         case ListIncidents():
-            return _list_incidents(shard, query)
+            return list_incidents(shard, query)
+        case FindIncidents():
+            return find_incidents(shard, query)
+        case CountIncidents():
+            return count_incidents(shard, query)
         case GetIncident():
             incident = shard.incidents.get(query.incident_id)
             found = incident is not None and incident.tenant == query.tenant
-            return IncidentPage(
-                [_incident_view(shard, incident)] if incident is not None and found else [], False
-            )
+            return IncidentPage([incident_view(shard, incident)] if incident is not None and found else [])
         case GetIncidents():
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
-            return IncidentPage([_incident_view(shard, each) for each in here], False)
+            return IncidentPage([incident_view(shard, each) for each in here])
         case GetHeads():
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return HeadPage(shard.seq, [head_of(each) for each in here])
         case Probe():
-            return IncidentPage([], False)
+            return IncidentPage([])
         case IncidentAlerts():
             incident = shard.incidents.get(query.incident_id)
             if incident is None or incident.tenant != query.tenant:
@@ -67,59 +68,6 @@ def answer(shard: Shard, query: Query) -> Answer:
             return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
         case ListAlerts():
             return _list_alerts(shard, query)
-
-
-def alert_view(series: SeriesTable, number: int, content: Content | None = None) -> AlertView:
-    """One series as people see it. `content` is series.content(number), from who has read it already."""
-    content = content or series.content(number)
-    incident = series.incidents[number]
-    ends = series.ends[number]
-    opened, seen = series.opened[number], series.seen[number]
-    decisions = [(series.how[number], 1, opened, opened)]
-    if series.repeats[number]:
-        decisions.append((int(Decision.REPEATED), series.repeats[number], opened, seen))
-    decisions.extend(
-        (note.decision, note.count, note.first_at, note.last_at) for note in series.notes.get(number, ())
-    )
-    return AlertView(
-        b"" if incident is None else incident.id,
-        content.labels,
-        content.annotations,
-        content.generator_url,
-        content.source,
-        series.starts[number],
-        0.0 if math.isinf(ends) else ends,
-        seen,
-        series.status[number] == FIRING,
-        decisions,
-    )
-
-
-def _incident_view(shard: Shard, incident: Incident) -> IncidentView:
-    return IncidentView(incident, len(shard.members[incident.id]))
-
-
-def _list_incidents(shard: Shard, query: ListIncidents) -> IncidentPage:
-    limit = max(1, min(query.limit, PAGE_MAX))
-    place = len(shard.order) if query.before is None else bisect_left(shard.order, query.before)
-    states, severities = frozenset(query.states), frozenset(query.severities)
-    types, services = frozenset(query.types), frozenset(query.services)
-    items: list[IncidentView] = []
-    while place > 0:
-        place -= 1
-        incident = shard.incidents[shard.order[place][1]]
-        if (
-            incident.tenant != query.tenant
-            or (states and incident.state not in states)
-            or (severities and incident.severity not in severities)
-            or (types and incident.type not in types)
-            or (services and incident.service not in services)
-        ):
-            continue
-        if len(items) == limit:
-            return IncidentPage(items, True)
-        items.append(_incident_view(shard, incident))
-    return IncidentPage(items, False)
 
 
 def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
@@ -134,7 +82,11 @@ def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
         number = numbers[place]
         place += 1
         status = series.status[number]
-        if status == FREE or (query.firing_only and status != FIRING):
+        if (
+            status == FREE
+            or (query.firing_only and status != FIRING)
+            or (query.ended_only and status == FIRING)
+        ):
             continue
         looked_at += 1
         incident = series.incidents[number]

@@ -6,8 +6,6 @@ killed must answer again within a second or two, and imports are most of that.
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,114 +14,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.host import Actor, Host
-from models.errors import Malformed
-from models.shard import ShardSettings
+from models.incident import Severity
+from models.shard import ShardSettings, decode_shard_settings, encode_shard_settings
 from models.sharding import partition_name
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
+    from actors.classifier import Judge
     from models.config import Settings
+    from models.events import SettingsChanged
     from models.ports import Archive, DeadLetters, EventLog, Tracer
 
 CONTROL = "control"
-CONFIG_FILE = "llm-im.toml"
-ENVIRONMENT_PREFIX = "LLM_IM_"
-#: LLM_IM_* names that are not settings: the command line's and the launcher's own.
-NOT_SETTINGS = frozenset(
-    {
-        "LLM_IM_URL",
-        "LLM_IM_CONTEXT",
-        "LLM_IM_TOKEN",
-        "LLM_IM_TOKEN_FILE",
-        "LLM_IM_INSTANCE",
-        "LLM_IM_PRIVATE_DIR",
-    }
-)
 
 _encoder = msgspec.msgpack.Encoder()
-
-
-# -- settings ------------------------------------------------------------------------------------------------
-
-
-def load_settings(path: Path | None = None, overrides: Mapping[str, object] | None = None) -> Settings:
-    """The settings in force: defaults, then the file, then LLM_IM_SECTION__KEY, then `overrides`.
-
-    Without `path`, ./llm-im.toml when there is one. Raises Malformed naming file or variable, key, and what was
-    expected.
-    """
-    from pydantic import ValidationError
-
-    from models.config import Settings
-
-    values: dict[str, object] = {}
-    origin = "settings"
-    if path is None and Path(CONFIG_FILE).is_file():
-        path = Path(CONFIG_FILE)
-    if path is not None:
-        origin = str(path)
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise Malformed(f"{path}: can't be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Malformed(f"{path}: not TOML: {error}") from None
-    sources: dict[str, str] = {}
-    for name, value in sorted(os.environ.items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
-            keys = _spelled(Settings, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"))
-            _put(values, keys, _from_environment(name, value), name)
-            sources[".".join(keys)] = name
-    for key, override in (overrides or {}).items():
-        _put(values, key.split("."), override, key)
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for found in error.errors():
-            key = ".".join(str(part) for part in found["loc"])
-            problems.append(f"{sources.get(key, origin)}: {key}: {found['msg']}")
-        raise Malformed("; ".join(problems)) from None
-
-
-def _spelled(section: type[BaseModel], keys: list[str]) -> list[str]:
-    """The keys as the settings spell them: an environment name has no case (NOTIFY__WAIT__P0)."""
-    found: list[str] = []
-    for key in keys:
-        names = {name.lower(): name for name in section.model_fields}
-        found.append(names.get(key, key))
-        inner = section.model_fields[found[-1]].annotation if key in names else None
-        if not isinstance(inner, type) or not issubclass(inner, _base_model()):
-            return [*found, *keys[len(found) :]]
-        section = inner
-    return found
-
-
-def _base_model() -> type[BaseModel]:
-    from pydantic import BaseModel
-
-    return BaseModel
-
-
-def _from_environment(name: str, value: str) -> object:
-    """A list or table is written as JSON: LLM_IM_GROUPING__GROUP_BY='["alertname"]'."""
-    if value[:1] not in ("[", "{"):
-        return value
-    try:
-        found: object = msgspec.json.decode(value)
-    except msgspec.DecodeError as error:
-        raise Malformed(f"{name}: expected JSON: {error}") from None
-    return found
-
-
-def _put(values: dict[str, object], keys: list[str], value: object, name: str) -> None:
-    for key in keys[:-1]:
-        inner = values.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise Malformed(f"{name}: {key} is a value, not a section")
-        values = inner
-    values[keys[-1]] = value
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -151,9 +54,9 @@ def shard_actor_name(index: int) -> str:
 CONTROL_ACTOR = "control-a"
 
 
-def plan(settings: Settings) -> list[ActorPlan]:
-    """All actors, in the order of their start: who is asked comes before who asks."""
-    rules = [rule.model_dump() for rule in settings.classification.rules]
+def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
+    """All actors, in the order of their start: who is asked comes before who asks. `start` is the same for all that is
+    started together: what a person changes while it runs holds for that start."""
     classifiers = [f"classifier-{index}" for index in range(settings.classification.pool)]
     notify = settings.notify
     url = notify.webhook.url
@@ -162,6 +65,7 @@ def plan(settings: Settings) -> list[ActorPlan]:
         "data": data_dir(settings),
         "level": settings.logging.level,
         "format": settings.logging.format,
+        "start": start,
         "telemetry": _telemetry(settings),
     }
     actors = [
@@ -171,8 +75,9 @@ def plan(settings: Settings) -> list[ActorPlan]:
             _encoder.encode({**common, "partitions": settings.state.partitions}),
         )
     ]
+    config: dict[str, object]
     for name in classifiers:
-        config = {**common, "rules": rules, "builtin": settings.classification.builtin_rules}
+        config = {**common, "rules": classifier_rules(settings)}
         actors.append(ActorPlan(name, "classifier_actor", _encoder.encode(config)))
     for name in responders:
         config = {
@@ -185,7 +90,7 @@ def plan(settings: Settings) -> list[ActorPlan]:
     for index in range(settings.state.partitions):
         config = {
             **common,
-            "settings": _encoder.encode(shard_settings(settings)),
+            "settings": encode_shard_settings(shard_settings(settings)),
             "options": {
                 "partition": partition_name(index),
                 "classifiers": classifiers,
@@ -205,7 +110,7 @@ def plan(settings: Settings) -> list[ActorPlan]:
 def shard_settings(settings: Settings) -> ShardSettings:
     """What a shard decides by."""
     lifecycle, notify = settings.lifecycle, settings.notify
-    wait = notify.wait
+    wait, acknowledge, resolve = notify.wait, settings.targets.acknowledge, settings.targets.resolve
     return ShardSettings(
         group_by=tuple(settings.grouping.group_by),
         service_labels=tuple(settings.grouping.service_labels),
@@ -220,7 +125,15 @@ def shard_settings(settings: Settings) -> ShardSettings:
         give_up_after_s=notify.give_up_after,
         webhook_max_alerts=notify.webhook.max_alerts,
         external_url=notify.webhook.external_url,
+        acknowledge_within_s=tuple(getattr(acknowledge, each.name) or 0.0 for each in Severity),
+        resolve_within_s=tuple(getattr(resolve, each.name) or 0.0 for each in Severity),
     )
+
+
+def classifier_rules(settings: Settings) -> bytes:
+    """What a classifier judges by: the configured rules, and whether the built-in ones come after them."""
+    found = settings.classification
+    return _encoder.encode(([rule.model_dump() for rule in found.rules], found.builtin_rules))
 
 
 # -- stores --------------------------------------------------------------------------------------------------
@@ -298,17 +211,21 @@ def control_actor(config: bytes, host: Host) -> Actor:
     """actors.control.ControlActor on SQLite."""
     from actors.clock import SystemClock
     from actors.control import ControlActor
+    from actors.control_tail import SettingsWatch
     from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    return ControlActor(host, SqliteEventLog(given["data"], CONTROL), SystemClock(), given["partitions"])
+    log = SqliteEventLog(given["data"], CONTROL)
+    return ControlActor(
+        host, log, SystemClock(), given["partitions"], SettingsWatch(given["start"], _take_level)
+    )
 
 
 def shard_actor(config: bytes, host: Host) -> Actor:
     """actors.shard.IncidentShard on SQLite."""
     from actors.clock import SystemClock
-    from actors.control_tail import ControlTail
+    from actors.control_tail import ControlTail, SettingsWatch
     from actors.delivery import DeliveryWindow
     from actors.shard import IncidentShard, ShardOptions
     from services.stores.sqlite_archive import SqliteArchive
@@ -319,44 +236,79 @@ def shard_actor(config: bytes, host: Host) -> Actor:
     _log_as(given)
     options = msgspec.convert(given["options"], ShardOptions)
     data, partition = given["data"], options.partition
-    return IncidentShard(
+
+    def take(changed: SettingsChanged) -> None:
+        _take_level(changed)
+        shard.take_settings(decode_shard_settings(changed.shard))
+
+    shard = IncidentShard(
         host,
         options,
-        msgspec.msgpack.decode(given["settings"], type=ShardSettings),
+        decode_shard_settings(given["settings"]),
         SqliteEventLog(data, partition),
         SqliteArchive(data, partition),
         DeliveryWindow(SqliteDeliveryIds(data, partition), options.dedup_window_s),
         SystemClock(),
-        ControlTail(SqliteEventLog(data, CONTROL)),
+        ControlTail(SqliteEventLog(data, CONTROL), SettingsWatch(given["start"], take)),
         _tracer(given["telemetry"], host.name),
     )
+    return shard
 
 
 def classifier_actor(config: bytes, host: Host) -> Actor:
     """actors.classifier.ClassifierActor on rules."""
     from actors.classifier import ClassifierActor
-    from models.rules import Classifier, compile_rule
+    from actors.control_tail import ControlTail, SettingsWatch
+    from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    rules = [compile_rule(**rule) for rule in given["rules"]]
-    judge = Classifier(rules, builtin=given["builtin"])
-    return ClassifierActor(host, judge, _tracer(given["telemetry"], host.name))
+
+    def take(changed: SettingsChanged) -> None:
+        _take_level(changed)
+        actor.judge = judge(changed.classifier)
+
+    tail = ControlTail(SqliteEventLog(given["data"], CONTROL), SettingsWatch(given["start"], take))
+    tracer = _tracer(given["telemetry"], host.name)
+    actor = ClassifierActor(host, judge(given["rules"]), tracer, control=tail)
+    return actor
+
+
+def judge(rules: bytes) -> Judge:
+    """What judges by classifier_rules()."""
+    from models.rules import Classifier, compile_rule
+
+    own, builtin = msgspec.msgpack.decode(rules)
+    return Classifier([compile_rule(**rule) for rule in own], builtin=builtin)
 
 
 def responder_actor(config: bytes, host: Host) -> Actor:
     """actors.responder.ResponderActor with the webhook."""
+    from actors.control_tail import ControlTail, SettingsWatch
     from actors.responder import ResponderActor
     from services.actions.webhook import WebhookAction
+    from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     action = WebhookAction(given["url"], timeout_s=given["timeout_s"])
-    tracer = _tracer(given["telemetry"], host.name)
-    return ResponderActor(host, {"webhook": action}, concurrency=given["concurrency"], tracer=tracer)
+    tail = ControlTail(SqliteEventLog(given["data"], CONTROL), SettingsWatch(given["start"], _take_level))
+    return ResponderActor(
+        host,
+        {"webhook": action},
+        control=tail,
+        concurrency=given["concurrency"],
+        tracer=_tracer(given["telemetry"], host.name),
+    )
 
 
 def _log_as(given: Mapping[str, str]) -> None:
     from services.logs import configure
 
     configure(given["level"], given["format"])
+
+
+def _take_level(changed: SettingsChanged) -> None:
+    from services.logs import set_level
+
+    set_level(changed.level)

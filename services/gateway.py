@@ -13,18 +13,21 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from actors.control_tail import ControlTail
+from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.untraced import NoTracer
 from models.config import Settings
 from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
+from models.events import SettingsChanged
 from models.incident import Incident
+from models.messages import Reply
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
+from services.api.commands import Commands
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
@@ -37,6 +40,8 @@ from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
+from services.logs import set_level
+from services.reload import Change, compare, event_of, wanted_over
 from services.tail import Tails
 from services.tokens import TokenDesk
 
@@ -44,8 +49,6 @@ log = structlog.get_logger()
 
 #: A gateway tells every shard that it is there; a shard that hears nobody for 5 s counts as deaf.
 BEAT_S = 1.0
-#: How often the control log is looked at.
-FOLLOW_S = 1.0
 #: Before the slot map is known nothing can be taken; the first start takes seconds.
 FIRST_SLOTS_S = 30.0
 #: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
@@ -77,6 +80,8 @@ class Gateway:
         front: tuple[str, int] | None,
         shard_logs: Sequence[EventLog],
         tracer: Tracer | None = None,
+        *,
+        start: str = "",
     ) -> None:
         self.name = name
         self.settings = settings
@@ -84,7 +89,8 @@ class Gateway:
         self._actors = [*shard_actors, *other_actors]
         self._control = control
         self._front = front
-        self._tail = ControlTail(control_log)
+        self._start = start
+        self._tail = ControlTail(control_log, SettingsWatch(start, self._take_settings))
         self._archives = archives
         self._tracer = tracer or NoTracer()
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,13 +112,12 @@ class Gateway:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self._alertmanager = AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout)
+        self._v1 = V1Reader(remembered, settings.lifecycle.expires_after)
         self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
         self.doors = HttpDoors(
             self.submitter,
-            {
-                ALERTMANAGER_PATH: AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout),
-                V1_PATH: V1Reader(remembered, settings.lifecycle.expires_after),
-            },
+            {ALERTMANAGER_PATH: self._alertmanager, V1_PATH: self._v1},
             self.dead_letters,
             clock,
             self.meter,
@@ -138,8 +143,18 @@ class Gateway:
             tenant=TENANT,
         )
         health = HealthGather(self._gather, lambda: self._started)
+        self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
-        self.rest = build_app(self.reads, health, self.tails, settings, clock=clock, tokens=desk)
+        self.rest = build_app(
+            self.reads,
+            self.commands,
+            health,
+            self.tails,
+            lambda: self.settings,
+            clock=clock,
+            tokens=desk,
+            reload=self.change_settings,
+        )
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
 
@@ -181,6 +196,25 @@ class Gateway:
         else:
             await self._traced_rest(scope, receive, send)
 
+    async def change_settings(self, wanted: Settings, actor: str) -> list[Change]:
+        """Have every process go by these settings, from within a second or two. Raises Conflict that names what needs a
+        restart, Unavailable when the control partition is away."""
+        # Another gateway may just have changed them.
+        await self._tail.follow()
+        wanted = wanted_over(self.settings, wanted)
+        changes = compare(self.settings, wanted)
+        if changes:
+            event = event_of(self._start, actor, changes, wanted)
+            await self._tell_control(event)
+            await self._tail.follow()
+        return changes
+
+    def _take_settings(self, changed: SettingsChanged) -> None:
+        self.settings = Settings.model_validate_json(changed.settings)
+        set_level(changed.level)
+        self._alertmanager.resolve_timeout_s = self.settings.lifecycle.resolve_timeout
+        self._v1.expires_after_s = self.settings.lifecycle.expires_after
+
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):
             raise Unavailable(
@@ -191,6 +225,9 @@ class Gateway:
 
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
+
+    async def _tell(self, shard: int, message: bytes) -> Reply:
+        return await self._lines[shard].tell(message, 1)
 
     async def _archived(self, incident_id: bytes) -> Incident | None:
         found = await self.reads.incident(incident_id)

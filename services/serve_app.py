@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import ray
 from ray import serve
@@ -135,7 +136,7 @@ class Gateways:
     """What a replica is: services.gateway.Gateway as an ASGI application under Serve."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings_json: str, port: int, other_actors: list[str]
+        self, settings_json: str, start: str, port: int, other_actors: list[str]
     ) -> None:
         from actors.clock import SystemClock
         from models.config import Settings
@@ -160,6 +161,7 @@ class Gateways:
             ("127.0.0.1", port),
             [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
+            start=start,
         )
         await self.gateway.start()
         gc.set_threshold(*COLLECT)
@@ -191,7 +193,8 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
     its name already is left as it is. Raises Unavailable naming what did not start."""
     from services import bootstrap
 
-    actors = bootstrap.plan(settings)
+    start = _start()
+    actors = bootstrap.plan(settings, start)
     progress(f"starting {len(actors)} actors ({settings.state.partitions} shards)")
     for actor in actors:
         cluster.start(actor.name, f"services.bootstrap:{actor.factory}", actor.config)
@@ -214,7 +217,9 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )(serve.ingress()(Gateways))
     serve.run(
-        deployment.bind(_without_secrets(settings), http_port, others), name=APPLICATION, route_prefix="/"
+        deployment.bind(_without_secrets(settings), start, http_port, others),
+        name=APPLICATION,
+        route_prefix="/",
     )
 
 
@@ -234,10 +239,19 @@ def _is_ours(named: dict[str, str]) -> bool:
     )
 
 
+def _start() -> str:
+    """What this start is called; what is started again into one that lives bears its name."""
+    from services.bootstrap import CONTROL_ACTOR
+
+    status = cluster.ask(CONTROL_ACTOR, "status")
+    return uuid4().hex if status is None else str(json.loads(status)["start"])
+
+
 def _without_secrets(settings: Settings) -> str:
+    from services.settings import masked_json
+
     # A gateway needs no webhook URL, and what Serve keeps in its controller can be read by whoever joins the Ray.
-    plain = settings.model_dump(mode="json")
-    plain["notify"]["webhook"]["url"] = None
+    plain = json.loads(masked_json(settings))
     # It does export traces: these it must have.
     plain["telemetry"]["headers"] = {
         name: value.get_secret_value() for name, value in settings.telemetry.headers.items()

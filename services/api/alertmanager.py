@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import cmp_to_key, lru_cache
@@ -25,8 +25,8 @@ from models import VERSION
 from models.alert import LABEL_NAME, fingerprints, service_of
 from models.config import Settings
 from models.errors import Busy, Malformed, Refused, Unavailable
-from models.matchers import Pattern, parse_filters
-from models.query import AlertView, MatcherTuple
+from models.matchers import MatcherTuple, Pattern, parse_filters
+from models.query import AlertView
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
 
@@ -87,8 +87,10 @@ _RECEIVERS = [Named(RECEIVER)]
 _ACTIVE = AlertStatus([], [], "active")
 
 
-def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, started_at: float) -> None:
-    """Everything under /api/v2 but POST /alerts, and /-/healthy and /-/ready."""
+def add_alertmanager_routes(
+    app: FastAPI, reads: Reads, settings: Callable[[], Settings], started_at: float
+) -> None:
+    """Everything under /api/v2 but POST /alerts, and /-/healthy and /-/ready. `settings()` are those in force."""
 
     async def alerts(request: Request) -> Response:
         try:
@@ -116,7 +118,7 @@ def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, star
                 async for page in pages:
                     for part in _slices(page):
                         for alert in _gettable(part):
-                            labels = _group_labels(alert.labels, settings)
+                            labels = _group_labels(alert.labels, settings())
                             groups.setdefault(tuple(labels.items()), []).append(alert)
                         await asyncio.sleep(0)
                 encoded: list[bytes] = []
@@ -131,7 +133,7 @@ def add_alertmanager_routes(app: FastAPI, reads: Reads, settings: Settings, star
             return _error(error)
 
     async def status() -> Response:
-        return _answer(_status(settings, started_at))
+        return _answer(_status(settings(), started_at))
 
     async def receivers() -> Response:
         return _answer(_RECEIVERS)

@@ -3,10 +3,11 @@ given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -17,10 +18,15 @@ from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
 from services.api.auth import refuse_unnamed
+from services.api.commands import Commands
+from services.api.config import Reload, add_config_routes
 from services.api.health import HealthGather, add_health_routes
+from services.api.incidents import NoSuchIncident
 from services.api.ingest_docs import add_doors_to_openapi
+from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
-from services.api.rest import FieldProblem, NoSuchIncident, Problem, add_rest_routes, problem, problem_of
+from services.api.requests import BadFields
+from services.api.rest import add_rest_routes
 from services.api.stream import add_stream_routes
 from services.api.tokens import add_token_routes
 from services.tail import Tails
@@ -34,7 +40,15 @@ DOORS: dict[str, frozenset[str]] = {
 
 
 def build_app(
-    reads: Reads, health: HealthGather, tails: Tails, settings: Settings, *, clock: Clock, tokens: TokenDesk
+    reads: Reads,
+    commands: Commands,
+    health: HealthGather,
+    tails: Tails,
+    settings: Callable[[], Settings],
+    *,
+    clock: Clock,
+    tokens: TokenDesk,
+    reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
     they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
@@ -48,11 +62,12 @@ def build_app(
         redirect_slashes=False,
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
-    add_rest_routes(app, reads)
+    add_rest_routes(app, reads, commands, settings(), clock)
     add_stream_routes(app, tails)
     add_token_routes(app, tokens)
+    add_config_routes(app, reload)
     add_health_routes(app, reads, health, clock)
-    _describe_problems(app)
+    _describe_tokens(app)
     add_doors_to_openapi(app)
     _answer_errors(app)
     refuse_unnamed(app)
@@ -90,17 +105,18 @@ def _answer_errors(app: FastAPI) -> None:
             if _is_alertmanagers(path):
                 return alertmanager.not_found(path)
             return problem(404, "not-found", "Not found", f"there is no {path}", path)
-        return problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+        response = problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+        response.headers.update(error.headers or {})
+        return response
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
-        fields = [
-            # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
-            FieldProblem(".".join(str(part) for part in found["loc"][1:]), found["msg"])
-            for found in error.errors()
-        ]
-        detail = "; ".join(f"{field.field}: {field.detail}" for field in fields)
-        return problem(400, "malformed", "The request cannot be read", detail, request.url.path, fields)
+        # ("query", "limit"), ("query", "state", 0), ("path", "incident_id"): the second names it.
+        return malformed(field_problems(error.errors(), skip=1), request.url.path)
+
+    async def of_fields(request: Request, error: Exception) -> Response:
+        assert isinstance(error, BadFields)
+        return malformed(error.fields, request.url.path)
 
     async def of_ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, IncidentManagerError)
@@ -117,6 +133,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(BadFields, of_fields)
     # Before a WebSocket is taken its refusal is an HTTP answer too.
     app.add_exception_handler(WebSocketRequestValidationError, of_validation)
     app.add_exception_handler(NoSuchIncident, of_missing)
@@ -137,20 +154,17 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
     return methods
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put Problem among OpenAPI's schemas: the routes name it, but no response model brings it along. And say how a
-    token is given."""
+def _describe_tokens(app: FastAPI) -> None:
+    """Say in OpenAPI how a token is given."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
-        if app.openapi_schema is None:
-            schema = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
-            parts = schema.pop("$defs", {})
-            document = generate()
-            document["components"]["schemas"].update({"Problem": schema, **parts})
+        new = app.openapi_schema is None
+        document = generate()
+        if new:
             document["components"]["securitySchemes"] = _SECURITY_SCHEMES
             # Any of them; none while there are no tokens.
             document["security"] = [{"bearer": []}, {"basic": []}, {}]
-        return generate()
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -23,7 +23,7 @@ from models.ports import Clock
 from models.tokens import INGEST, READ, check, granted, presented
 from services.api import alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
-from services.api.rest import problem
+from services.api.problems import problem
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.http import CHALLENGE
 

@@ -10,11 +10,11 @@ from fastapi import Depends, FastAPI, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from models.config import Duration
+from models.config_values import Duration
 from models.tokens import ID_PATTERN, LIFETIME_MAX_S, LIFETIME_MIN_S, OVERLAP_MAX_S, SCOPES
 from models.verbs import NAME_MAX
 from services.api.auth import ADMIN, Caller, requires
-from services.api.rest import PREFIX
+from services.api.incidents import PREFIX
 from services.tokens import OVERLAP_DEFAULT_S, NewTokenBody, TokenBody, TokenDesk
 
 PATH = f"{PREFIX}/tokens"

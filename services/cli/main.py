@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from models import VERSION
 from models.errors import IncidentManagerError
-from services.cli import alerts, completion, context, down, log, look, send, stats, status, tokens, up
+from services.cli import alerts, completion, config, context, down, log, look, send, stats, status, tokens, up
 from services.cli.exits import EPILOG, ExitCode, Failure
 from services.cli.incidents import group as incidents
 
@@ -68,6 +68,7 @@ app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)
 app.command(epilog=EPILOG)(status.status)
 app.add_typer(log.app, name="log")
+app.add_typer(config.app, name="config")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")
 app.command(epilog=EPILOG)(completion.completion)

@@ -242,7 +242,7 @@ def _actor() -> str:
 
 
 def _span(field: str, given: str | None) -> float:
-    from models.config import duration_s
+    from models.config_values import duration_s
 
     try:
         return 0.0 if given is None else float(str(duration_s(given)))

@@ -18,7 +18,16 @@ from models.errors import IncidentManagerError, Refused
 from services.cli import in_ray, readiness
 from services.cli.exits import ExitCode, Failure
 from services.cli.readiness import Readiness
-from services.cli.where import DEFAULT_HOST, DEFAULT_PORT, Config, Data, command_name, http_url, settings_of
+from services.cli.where import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Config,
+    Data,
+    absolute,
+    command_name,
+    http_url,
+    loaded_of,
+)
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -52,12 +61,18 @@ def up(
 
     With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
     """
+    from services.settings import refuse_what_is_not_built
+
     began = time.monotonic()
 
     def progress(text: str) -> None:
         typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
-    settings = settings_of(config, data, port)
+    loaded = loaded_of(config, data, port)
+    refuse_what_is_not_built(loaded)
+    settings = absolute(loaded.settings)
+    for notice in [*loaded.notices, *(f"not active yet: {key.name}" for key in loaded.not_active())]:
+        typer.echo(f"notice    {notice}", err=True)
     guarded = _who_gets_in(settings, progress)
     request = in_ray.Request(
         "deploy",

@@ -21,6 +21,7 @@ from services.cli.exits import ExitCode, Failure
 
 if TYPE_CHECKING:
     from models.config import Settings
+    from services.settings import Loaded
 
 URL_VARIABLE = "LLM_IM_URL"
 TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
@@ -36,7 +37,11 @@ WHERE_PANEL = "Which system"
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Settings file; ./llm-im.toml when there is one.", show_default=False),
+    typer.Option(
+        "--config",
+        help="Settings file; else what LLM_IM_CONFIG names, else ./llm-im.toml when there is one.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -77,17 +82,25 @@ TokenFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 
 
+def loaded_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Loaded:
+    """The settings with where each came from, what the command line says on top. Raises Malformed."""
+    from services.settings import load
+
+    flags: dict[str, object] = {}
+    if data is not None:
+        flags["state.path"] = str(data)
+    if port is not None:
+        flags["server.http_port"] = port
+    return load(config, flags)
+
+
 def settings_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Settings:
     """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
-    from services.bootstrap import load_settings
+    return absolute(loaded_of(config, data, port).settings)
 
-    overrides: dict[str, object] = {}
-    if data is not None:
-        overrides["state.path"] = str(data)
-    if port is not None:
-        overrides["server.http_port"] = port
-    settings = load_settings(config, overrides)
-    # Ray's workers run in another folder.
+
+def absolute(settings: Settings) -> Settings:
+    """The same with an absolute data folder: Ray's workers run in another one."""
     state = settings.state.model_copy(update={"path": str(Path(settings.state.path).absolute())})
     return settings.model_copy(update={"state": state})
 

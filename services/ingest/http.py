@@ -184,7 +184,7 @@ class HttpDoors:
             return self._refuse(shape, reader, Refusal(415, "Unsupported media type", words), span)
         body = b""
         try:
-            key = _idempotency_key(headers)
+            key = idempotency_key(headers)
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
             body = await unpacked(body, headers, self._max_body_bytes, hold)
             now = self._clock.now()
@@ -396,7 +396,8 @@ def _patience(seconds: float) -> Sequence[tuple[bytes, bytes]]:
     return [(b"retry-after", str(max(1, round(seconds))).encode())] if seconds else ()
 
 
-def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    """What the sender calls this request, None when it gives no name. Raises Malformed."""
     raw = headers.get(b"idempotency-key")
     if raw is None:
         return None

@@ -57,7 +57,7 @@ class Submitter:
     def __init__(self, lines: Sequence[ShardLine], slots: SlotMap) -> None:
         self.lines = lines
         self.slots = slots
-        self._ids = _CallIds()
+        self._ids = CallIds()
 
     async def submit(
         self,
@@ -186,7 +186,7 @@ class Submitter:
         return None
 
 
-class _CallIds:
+class CallIds:
     """16 bytes that never come twice: chance for the process, a count within it. 0.2 us."""
 
     def __init__(self) -> None:

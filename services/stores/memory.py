@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,8 +19,19 @@ from typing import NoReturn, Protocol
 import xxhash
 
 from models.errors import Damaged, Fenced, Full, NotOwner, Unavailable
+from models.filters import Place
 from models.frames import NO_DIGEST
-from models.ports import ArchivedIncident, ArchiveQuery, Clock, DeadLetter, Mark, Opened
+from models.ports import (
+    ALERTS_HEAD_BYTES,
+    ARCHIVE_SCAN_MAX,
+    ArchivedIncident,
+    ArchivePage,
+    ArchiveQuery,
+    Clock,
+    DeadLetter,
+    Mark,
+    Opened,
+)
 from services.stores.chain import (
     READ_LIMIT_BYTES,
     Seams,
@@ -363,20 +375,34 @@ class MemoryArchive(_Faulty):
         await self._end("get")
         return found
 
-    async def page(self, query: ArchiveQuery) -> list[ArchivedIncident]:
+    async def page(self, query: ArchiveQuery) -> ArchivePage:
         await self._begin("page")
-        matching = (
-            each
-            for each in self._incidents.values()
-            if each.tenant == query.tenant
-            and (query.before is None or (each.created_at, each.incident_id) < query.before)
-            and (not query.services or each.service in query.services)
-            and (not query.severities or each.severity in query.severities)
-            and (not query.types or each.type in query.types)
+        sort, after = query.sort, query.after
+        matching = sorted(
+            (
+                each
+                for each in self._incidents.values()
+                if each.tenant == query.tenant
+                and (after is None or sort.comes_after(each.place(sort), after))
+                and (not query.services or each.service in query.services)
+                and (not query.severities or each.severity in query.severities)
+                and (not query.types or each.type in query.types)
+                and query.created_after <= each.created_at < (query.created_before or math.inf)
+                and query.updated_after <= each.updated_at < (query.updated_before or math.inf)
+            ),
+            key=lambda each: each.place(sort),
+            reverse=sort.goes_down,
         )
-        page = heapq.nlargest(query.limit, matching, key=lambda each: (each.created_at, each.incident_id))
+        items: list[ArchivedIncident] = []
+        next_after: Place | None = None
+        for looked_at, each in enumerate(matching, 1):
+            if query.holds is None or query.holds(each.record):
+                items.append(replace(each, alerts=each.alerts[:ALERTS_HEAD_BYTES]))
+            if len(items) == query.limit or looked_at == ARCHIVE_SCAN_MAX:
+                next_after = each.place(sort) if looked_at < len(matching) else None
+                break
         await self._end("page")
-        return page
+        return ArchivePage(items, next_after)
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
         await self._begin("drop_before")

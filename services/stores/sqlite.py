@@ -104,6 +104,8 @@ def open_reader(path: Path, schema: Sequence[str]) -> apsw.Connection | None:
     connection.close()
     if version == 0:  # its writer has made the file but not yet the tables
         return None
+    if version < len(schema):
+        raise Unavailable(f"{path} is of an older version; its writer brings it up to date when it starts")
     raise Broken(f"{path} has schema {version}, this program reads {len(schema)}")
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import apsw
 
-from models.ports import ArchivedIncident, ArchiveQuery
+from models.filters import Place, Sort
+from models.incident import Severity
+from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.sqlite import Lane, file_path, open_reader, open_writer, reading, writing
 
 #: Beyond this many values of a filter, one pass over the newest incidents is cheaper than a look-up a value.
@@ -42,9 +44,28 @@ SCHEMA = (
     CREATE INDEX by_type     ON incidents (tenant, type, created_at, incident_id, service, severity);
     CREATE INDEX by_close    ON incidents (closed_at);
     """,
+    # What the first version wrote was last changed when it was closed.
+    """
+    ALTER TABLE incidents ADD COLUMN updated_at REAL NOT NULL DEFAULT 0;
+    UPDATE incidents SET updated_at = closed_at;
+    DROP INDEX by_time;
+    DROP INDEX by_service;
+    DROP INDEX by_severity;
+    DROP INDEX by_type;
+    CREATE INDEX by_time     ON incidents (tenant, created_at, incident_id, service, severity, type, updated_at);
+    CREATE INDEX by_service  ON incidents (tenant, service, created_at, incident_id, severity, type, updated_at);
+    CREATE INDEX by_severity ON incidents (tenant, severity, created_at, incident_id, service, type, updated_at);
+    CREATE INDEX by_type     ON incidents (tenant, type, created_at, incident_id, service, severity, updated_at);
+    CREATE INDEX by_update   ON incidents (tenant, updated_at, created_at, incident_id, service, severity, type);
+    """,
 )
-_COLUMNS = "incident_id, tenant, service, state, severity, type, created_at, closed_at, record, alerts"
-_Row = tuple[bytes, str, str, str, int, str, float, float, bytes, bytes]
+_COLUMNS = (
+    "incident_id, tenant, service, state, severity, type, created_at, closed_at, updated_at, record, alerts"
+)
+#: Those of a page: an incident may have ten thousand alerts, and a page a thousand incidents.
+_SHOWN = f"{_COLUMNS.removesuffix(', alerts')}, substr(alerts, 1, {ALERTS_HEAD_BYTES})"
+_Row = tuple[bytes, str, str, str, int, str, float, float, float, bytes, bytes]
+_Number = tuple[Place, int]
 
 
 class SqliteArchive:
@@ -60,15 +81,15 @@ class SqliteArchive:
         def work(connection: apsw.Connection) -> None:
             with writing(connection):
                 connection.executemany(
-                    f"INSERT INTO incidents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                    f"INSERT INTO incidents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT (incident_id) DO UPDATE SET tenant = excluded.tenant,"
                     " service = excluded.service,"
                     " state = excluded.state, severity = excluded.severity, type = excluded.type,"
                     " created_at = excluded.created_at, closed_at = excluded.closed_at,"
-                    " record = excluded.record, alerts = excluded.alerts",
+                    " updated_at = excluded.updated_at, record = excluded.record, alerts = excluded.alerts",
                     (
                         (each.incident_id, each.tenant, each.service, each.state, each.severity, each.type,
-                         each.created_at, each.closed_at, each.record, each.alerts)
+                         each.created_at, each.closed_at, each.updated_at, each.record, each.alerts)
                         for each in incidents
                     ),
                 )  # fmt: skip
@@ -85,17 +106,12 @@ class SqliteArchive:
 
         return await self._reader.run(work, lambda: None)
 
-    async def page(self, query: ArchiveQuery) -> list[ArchivedIncident]:
-        def work(connection: apsw.Connection) -> list[ArchivedIncident]:
+    async def page(self, query: ArchiveQuery) -> ArchivePage:
+        def work(connection: apsw.Connection) -> ArchivePage:
             with reading(connection):
-                return [
-                    ArchivedIncident(*cast("_Row", connection.execute(
-                        f"SELECT {_COLUMNS} FROM incidents WHERE row = ?", (row,)
-                    ).get))
-                    for row in _rows_of_page(connection, query)
-                ]  # fmt: skip
+                return _page(connection, query)
 
-        return await self._reader.run(work, list)
+        return await self._reader.run(work, lambda: ArchivePage([]))
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
         # Not synced: an incident that a power cut brings back is dropped the next time.
@@ -122,37 +138,87 @@ class SqliteArchive:
         await self._writer.close()
 
 
-def _rows_of_page(connection: apsw.Connection, query: ArchiveQuery) -> list[int]:
-    """Row numbers of the page, newest first: one index look-up a value of the narrowest filter, merged."""
+def _page(connection: apsw.Connection, query: ArchiveQuery) -> ArchivePage:
+    most = query.limit if query.holds is None else ARCHIVE_SCAN_MAX
+    # One more tells whether there is a next page.
+    numbers = _numbers(connection, query, most + 1)
+    items: list[ArchivedIncident] = []
+    for looked_at, (place, number) in enumerate(numbers, 1):
+        if query.holds is None or query.holds(_record(connection, number)):
+            row = connection.execute(f"SELECT {_SHOWN} FROM incidents WHERE row = ?", (number,)).get
+            items.append(ArchivedIncident(*cast("_Row", row)))
+        if len(items) == query.limit or looked_at == most:
+            return ArchivePage(items, place if looked_at < len(numbers) else None)
+    return ArchivePage(items)
+
+
+def _record(connection: apsw.Connection, number: int) -> bytes:
+    record: bytes = connection.execute("SELECT record FROM incidents WHERE row = ?", (number,)).get
+    return record
+
+
+def _numbers(connection: apsw.Connection, query: ArchiveQuery, most: int) -> list[_Number]:
+    """Places and row numbers of up to `most` incidents, in the order asked for: one index look-up a value of the
+    narrowest filter, merged."""
     filters: list[tuple[str, str, Sequence[str | int]]] = [
         ("service", "by_service", tuple(dict.fromkeys(query.services))),
         ("type", "by_type", tuple(dict.fromkeys(query.types))),
         ("severity", "by_severity", tuple(dict.fromkeys(query.severities))),
     ]  # from many values to few: the first that is given is taken as the narrowest
+    by_update = query.sort in (Sort.LATELY_UPDATED, Sort.LONG_UNTOUCHED)
+    by_severity = query.sort in (Sort.WORST, Sort.MILDEST)
     leading = next((each for each in filters if 0 < len(each[2]) <= MAX_LOOKUPS), None)
-    index = leading[1] if leading is not None else "by_time"
+    if by_update:
+        leading = None
+    elif by_severity:
+        leading = ("severity", "by_severity", filters[2][2] or [int(severity) for severity in Severity])
+        filters[2] = leading
+    index = "by_update" if by_update else "by_time" if leading is None else leading[1]
     conditions = ["tenant = ?"]
     arguments: list[str | int | float | bytes] = [query.tenant]
-    if query.before is not None:
-        conditions.append("(created_at, incident_id) < (?, ?)")
-        arguments.extend(query.before)
     for each in filters:
         if each is not leading and each[2]:
             conditions.append(f"{each[0]} IN ({', '.join('?' * len(each[2]))})")
             arguments.extend(each[2])
+    for condition, at in (
+        ("created_at >= ?", query.created_after),
+        ("created_at < ?", query.created_before),
+        ("updated_at >= ?", query.updated_after),
+        ("updated_at < ?", query.updated_before),
+    ):
+        if at:
+            conditions.append(condition)
+            arguments.append(at)
     if leading is not None:
         conditions.append(f"{leading[0]} = ?")
-    sql = (
-        f"SELECT created_at, incident_id, row FROM incidents INDEXED BY {index}"
-        f" WHERE {' AND '.join(conditions)}"
-        " ORDER BY created_at DESC, incident_id DESC LIMIT ?"
-    )
+    columns = "updated_at, created_at, incident_id" if by_update else "created_at, incident_id"
+    goes_down = query.sort.goes_down
+    order = ", ".join(f"{column} {'DESC' if goes_down else 'ASC'}" for column in columns.split(", "))
 
-    def look_up(*value: str | int) -> list[tuple[float, bytes, int]]:
-        found = connection.execute(sql, (*arguments, *value, query.limit))
-        return list(cast("Iterator[tuple[float, bytes, int]]", found))
+    def look_up(value: str | int | None = None) -> list[_Number]:
+        asked = list(conditions)
+        given: list[str | int | float | bytes] = [*arguments, *(() if value is None else (value,))]
+        #: In a list by severity each look-up is of one: its place begins with that, and so may that of `after`.
+        first = -float(value) if by_severity and value is not None else None
+        after = query.after
+        if after is not None and first is not None and first != after[0]:
+            if (first > after[0]) == goes_down:
+                return []  # this severity is behind us
+            after = None
+        if after is not None:
+            start = after if by_update else after[1:]
+            asked.append(f"({columns}) {'<' if goes_down else '>'} ({', '.join('?' * len(start))})")
+            given.extend(start)
+        found = connection.execute(
+            f"SELECT {columns}, row FROM incidents INDEXED BY {index} WHERE {' AND '.join(asked)}"
+            f" ORDER BY {order} LIMIT ?",
+            (*given, most),
+        )
+        if by_update:
+            return [((at, created_at, identity), row) for at, created_at, identity, row in found]
+        return [((at if first is None else first, at, identity), row) for at, identity, row in found]
 
     if leading is None:
-        return [row for _at, _id, row in look_up()]
-    merged = heapq.merge(*(look_up(value) for value in leading[2]), reverse=True)
-    return [row for (_at, _id, row), _n in zip(merged, range(query.limit), strict=False)]
+        return look_up()
+    merged = heapq.merge(*(look_up(value) for value in leading[2]), reverse=goes_down)
+    return [number for number, _n in zip(merged, range(most), strict=False)]

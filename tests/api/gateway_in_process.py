@@ -23,7 +23,7 @@ import uvicorn
 
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
-from actors.control_tail import ControlTail
+from actors.control_tail import ControlTail, SettingsWatch
 from actors.delivery import DeliveryWindow
 from actors.host import Actor, Host
 from actors.local import LocalCluster
@@ -31,8 +31,9 @@ from actors.responder import ResponderActor
 from actors.shard import IncidentShard, ShardOptions
 from models.config import Settings
 from models.errors import Unavailable
+from models.events import SettingsChanged
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.rules import Classifier
+from models.shard import decode_shard_settings
 from models.sharding import partition_name
 from services import bootstrap
 from services.actions.webhook import WebhookAction
@@ -331,7 +332,16 @@ async def system(
         return bootstrap.open_tracer(configured, name)
 
     def classifier(host: Host) -> Actor:
-        return ClassifierActor(host, Classifier([]), tracer(host.name))
+        def take(changed: SettingsChanged) -> None:
+            actor.judge = bootstrap.judge(changed.classifier)
+
+        actor = ClassifierActor(
+            host,
+            bootstrap.judge(bootstrap.classifier_rules(configured)),
+            tracer(host.name),
+            control=ControlTail(stores.log("control"), SettingsWatch("", take)),
+        )
+        return actor
 
     url = configured.notify.webhook.url
 
@@ -345,7 +355,10 @@ async def system(
         name = partition_name(index)
 
         def shard(host: Host) -> Actor:
-            return IncidentShard(
+            def take(changed: SettingsChanged) -> None:
+                actor.take_settings(decode_shard_settings(changed.shard))
+
+            actor = IncidentShard(
                 host,
                 ShardOptions(
                     name,
@@ -358,9 +371,10 @@ async def system(
                 stores.archive(name),
                 DeliveryWindow(stores.deliveries(name), configured.dedup.dedup_window),
                 clock,
-                ControlTail(stores.log("control")),
+                ControlTail(stores.log("control"), SettingsWatch("", take)),
                 tracer(host.name),
             )
+            return actor
 
         return shard
 

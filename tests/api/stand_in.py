@@ -12,17 +12,24 @@ from actors.control_tail import ControlTail
 from models.config import Settings
 from models.control import ControlMessage
 from models.errors import Unavailable
-from models.incident import Incident, IncidentState, incident_id
+from models.filters import IncidentFilter, Place, Sort, compile_filter, place_of
+from models.incident import Handling, Incident, IncidentState, Judgement, incident_id
 from models.matchers import compile_matchers
+from models.messages import Command, CommandDone, Reply, decode_message
 from models.metrics import ActorMetrics, Meter
 from models.ports import ArchivedIncident
 from models.query import (
     AlertPage,
     AlertView,
     Answer,
+    CountIncidents,
+    FindIncidents,
     GetIncident,
+    GetIncidents,
     IncidentAlerts,
+    IncidentCounts,
     IncidentPage,
+    IncidentPlaces,
     IncidentView,
     ListAlerts,
     ListIncidents,
@@ -32,8 +39,10 @@ from models.query import (
 )
 from models.sharding import partition_name, slot_of
 from services.api.app import build_app
+from services.api.commands import Commands
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.reload import Change, compare, wanted_over
 from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
 from services.tail import Tails
 from services.tokens import TokenDesk
@@ -67,6 +76,8 @@ class StandIn:
     started: bool = True
     readings: list[ActorMetrics] = field(default_factory=list)
     gathered: int = 0
+    told: list[tuple[int, Command]] = field(default_factory=list)
+    answers: CommandDone | Exception | None = None
     clock: StillClock = field(default_factory=StillClock)
 
     def __post_init__(self) -> None:
@@ -80,9 +91,20 @@ class StandIn:
 
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
+        shown = settings or Settings()
         return build_app(
-            self.reads, health, self.tails, settings or Settings(), clock=self.clock, tokens=self.tokens
+            self.reads,
+            Commands(self.tell_shard, self.reads),
+            health,
+            self.tails,
+            lambda: shown,
+            clock=self.clock,
+            tokens=self.tokens,
+            reload=self.reload,
         )
+
+    async def reload(self, wanted: Settings, _actor: str) -> list[Change]:
+        return compare(Settings(), wanted_over(Settings(), wanted))
 
     async def _nowhere(self, _incident_id: bytes) -> Incident | None:
         return None
@@ -96,6 +118,15 @@ class StandIn:
     async def gather(self) -> list[ActorMetrics]:
         self.gathered += 1
         return self.readings
+
+    async def tell_shard(self, shard: int, message: bytes) -> Reply:
+        """Remembers what it was told, and answers what the test gave."""
+        command = decode_message(message)
+        assert isinstance(command, Command)
+        self.told.append((shard, command))
+        if isinstance(self.answers, Exception):
+            raise self.answers
+        return self.answers or CommandDone(command.incident_id, 0)
 
     async def ask(self, shard: int, query: bytes) -> bytes:
         if shard in self.silent:
@@ -111,34 +142,63 @@ class StandIn:
         ]
         match query:
             case ListIncidents():
-                found = [
-                    each
-                    for each in mine
-                    if (query.before is None or (each.created_at, each.id) < query.before)
-                    and (not query.states or each.state in query.states)
-                    and (not query.severities or each.severity in query.severities)
-                    and (not query.types or each.type in query.types)
-                    and (not query.services or each.service in query.services)
-                ]
-                found.sort(key=lambda each: (each.created_at, each.id), reverse=True)
+                found = self._wanted(mine, query.wanted, query.sort, query.after)
                 limit = min(query.limit, self.page)
-                return IncidentPage([self._view(each) for each in found[:limit]], len(found) > limit)
-            case GetIncident():
+                items = [self._view(each) for each in found[:limit]]
                 return IncidentPage(
-                    [self._view(each) for each in mine if each.id == query.incident_id], False
+                    items, place_of(found[limit - 1], query.sort) if len(found) > limit else None
                 )
+            case FindIncidents():
+                # A stretch of `page` incidents, newest first, as a shard's.
+                stretch = sorted(
+                    (
+                        each
+                        for each in mine
+                        if query.looked is None or (each.created_at, each.id) < query.looked
+                    ),
+                    key=lambda each: (each.created_at, each.id),
+                    reverse=True,
+                )
+                looked_at = stretch[: self.page]
+                found = self._wanted(looked_at, query.wanted, query.sort, query.after)
+                last = looked_at[-1] if len(stretch) > self.page else None
+                return IncidentPlaces(
+                    [place_of(each, query.sort) for each in found[: query.limit]],
+                    None if last is None else (last.created_at, last.id),
+                )
+            case GetIncidents():
+                return IncidentPage([self._view(each) for each in mine if each.id in query.incident_ids])
+            case CountIncidents():
+                return IncidentCounts()
+            case GetIncident():
+                return IncidentPage([self._view(each) for each in mine if each.id == query.incident_id])
             case Probe():
-                return IncidentPage([], False)
+                return IncidentPage([])
             case IncidentAlerts():
                 alerts = [each for each in alerts if each.incident_id == query.incident_id]
                 return self._alert_page(alerts, query.after, query.limit)
             case ListAlerts():
                 holds = compile_matchers(query.matchers)
                 alerts = [
-                    each for each in alerts if (each.firing or not query.firing_only) and holds(each.labels)
+                    each
+                    for each in alerts
+                    if (each.firing or not query.firing_only)
+                    and not (each.firing and query.ended_only)
+                    and holds(each.labels)
                 ]
                 return self._alert_page(alerts, query.after, query.limit)
         raise AssertionError(query)
+
+    def _wanted(
+        self, incidents: Sequence[Incident], wanted: IncidentFilter, sort: Sort, after: Place | None
+    ) -> list[Incident]:
+        holds = compile_filter(wanted)
+        found = [
+            each
+            for each in incidents
+            if holds(each) and (after is None or sort.comes_after(place_of(each, sort), after))
+        ]
+        return sorted(found, key=lambda each: place_of(each, sort), reverse=sort.goes_down)
 
     def _alert_page(self, alerts: list[AlertView], after: int, limit: int) -> AlertPage:
         limit = min(limit, self.page)
@@ -188,6 +248,12 @@ def incident(service: str = "api", *, number: int = 0, at: float = NOW, **more: 
     return msgspec.structs.replace(made, **more)
 
 
+def handled(one: Incident, **more: object) -> Incident:
+    """An incident that people touched; `more` sets fields of its handling."""
+    handling = Handling(Judgement(one.severity, one.type, one.impact))
+    return msgspec.structs.replace(one, handling=msgspec.structs.replace(handling, **more))
+
+
 def archived(one: Incident, alerts: Sequence[AlertView] = ()) -> ArchivedIncident:
     """What the archive holds of a closed incident."""
     closed = msgspec.structs.replace(one, state=IncidentState.CLOSED, closed_at=one.created_at + 1)
@@ -200,6 +266,7 @@ def archived(one: Incident, alerts: Sequence[AlertView] = ()) -> ArchivedInciden
         str(closed.type),
         closed.created_at,
         closed.closed_at,
+        closed.updated_at,
         msgspec.msgpack.encode(closed),
         msgspec.msgpack.encode(list(alerts)),
     )

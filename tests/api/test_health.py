@@ -12,6 +12,7 @@ from models.config import Settings
 from models.errors import Unavailable
 from models.metrics import METRICS, ActorMetrics, Meter, decode, encode
 from services.api.app import build_app
+from services.api.commands import Commands
 from services.api.health import HealthGather, render
 from tests.api.stand_in import AWAY, StandIn
 
@@ -155,11 +156,13 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
     stand_in = StandIn()
     app = build_app(
         stand_in.reads,
+        Commands(stand_in.tell_shard, stand_in.reads),
         HealthGather(gather, lambda: True),
         stand_in.tails,
-        Settings(),
+        Settings,
         clock=stand_in.clock,
         tokens=stand_in.tokens,
+        reload=stand_in.reload,
     )
 
     answer = TestClient(app).get("/metrics")

@@ -107,7 +107,7 @@ def silent_url() -> str:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["incidents"], ["alerts"], ["log"], ["context"], ["tokens"], *COMMANDS],
+    [[], ["incidents"], ["alerts"], ["log"], ["context"], ["tokens"], ["config"], *COMMANDS],
     ids=" ".join,
 )
 def test_every_command_explains_itself_and_its_exit_codes(words: list[str]) -> None:

@@ -17,8 +17,9 @@ from models.alert import Content
 from models.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.frames import NO_DIGEST, encode_frame
 from models.messages import Decision
-from services.bootstrap import load_settings, open_log
+from services.bootstrap import open_log
 from services.cli.main import app
+from services.settings import load_settings
 
 INCIDENT = UUID("019ab000-0000-7001-8000-00000000aaaa")
 PARTITION, FILE = "shard/0000", "shard-0000.db"

@@ -9,11 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.alert_view import alert_view
 from models.frames import decode_frame
 from models.shard import SNAPSHOT_VERSION, Shard
 from models.sharding import partition_name
-from models.views import alert_view
 from services import bootstrap
+from services.settings import load_settings
 from tests.cluster.instance import Cluster
 from tests.cluster.senders import ALERTMANAGER, V1, Told
 
@@ -78,7 +79,7 @@ def offline(data: Path, partitions: int, seed: int) -> Seen:
 
 async def replay(data: Path, partitions: int, index: int) -> Shard:
     """A shard's state as its next writer would find it. Raises Damaged."""
-    settings = bootstrap.load_settings(None, {"state.path": str(data), "state.partitions": partitions})
+    settings = load_settings(None, {"state.path": str(data), "state.partitions": partitions})
     partition = partition_name(index)
     log = bootstrap.open_log(settings, partition)
     try:

@@ -12,6 +12,7 @@ import pytest
 
 from services import bootstrap, launch
 from services.cli.exits import ExitCode
+from services.settings import load_settings
 from tests.cluster.instance import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -22,7 +23,7 @@ APPENDS = 40
 
 def damage_a_frame(data: Path, index: int) -> int:
     """Flip a byte of a frame that the next start has to replay, and that is not the last: the seq of its append."""
-    settings = bootstrap.load_settings(None, {"state.path": str(data)})
+    settings = load_settings(None, {"state.path": str(data)})
     path = Path(bootstrap.data_dir(settings)) / f"shard-{index:04d}.db"
     connection = apsw.Connection(str(path))
     try:
@@ -43,7 +44,7 @@ def damage_a_frame(data: Path, index: int) -> int:
 
 
 async def last_seq(data: Path, index: int) -> int:
-    settings = bootstrap.load_settings(None, {"state.path": str(data)})
+    settings = load_settings(None, {"state.path": str(data)})
     log = bootstrap.open_log(settings, bootstrap.partition_names(settings)[1 + index])
     try:
         return await log.last_seq()

@@ -24,7 +24,7 @@ SCALE = """
 import sys
 from pathlib import Path
 from services import launch
-from services.bootstrap import load_settings
+from services.settings import load_settings
 instance = launch.running(Path(sys.argv[1]))
 launch.adopt(instance)
 from actors import cluster

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from models.ports import Archive, ArchivedIncident, ArchiveQuery
+from models.errors import Unavailable
+from models.filters import Sort
+from models.ports import ARCHIVE_SCAN_MAX, Archive, ArchivedIncident, ArchivePage, ArchiveQuery
+from services.stores.sqlite import file_path, open_writer
+from services.stores.sqlite_archive import SCHEMA, SqliteArchive
 from tests.contract.conftest import Place
 
 
 def incident(number: int, **changes: object) -> ArchivedIncident:
     made = ArchivedIncident(
         number.to_bytes(16, "big"), "default", "api", "closed", 2, "outage", 1000.0 + number, 2000.0 + number,
-        b"record", b"alerts",
+        3000.0 + number, b"record", b"list",
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
 async def pages(archive: Archive, query: ArchiveQuery) -> list[ArchivedIncident]:
     found: list[ArchivedIncident] = []
-    while page := await archive.page(query):
-        assert len(page) <= query.limit
-        found += page
-        query = replace(query, before=(page[-1].created_at, page[-1].incident_id))
-    return found
+    while True:
+        page = await archive.page(query)
+        assert len(page.items) <= query.limit
+        found += page.items
+        if page.next_after is None:
+            return found
+        query = replace(query, after=page.next_after)
 
 
 @pytest.mark.asyncio
@@ -33,7 +40,7 @@ async def test_an_archive_nobody_wrote_is_empty(place: Place) -> None:
     archive = place.archive()
 
     assert await archive.get(b"x" * 16) is None
-    assert await archive.page(ArchiveQuery("default", 10)) == []
+    assert await archive.page(ArchiveQuery("default", 10)) == ArchivePage([])
     assert await archive.count() == 0
 
 
@@ -58,8 +65,8 @@ async def test_putting_again_replaces_it_everywhere(place: Place) -> None:
 
     assert await archive.get(later.incident_id) == later
     assert await archive.count() == 2
-    assert await archive.page(ArchiveQuery("default", 10, services=("db",))) == [later]
-    assert await archive.page(ArchiveQuery("default", 10, services=("api",))) == [incident(2)]
+    assert (await archive.page(ArchiveQuery("default", 10, services=("db",)))).items == [later]
+    assert (await archive.page(ArchiveQuery("default", 10, services=("api",)))).items == [incident(2)]
 
 
 @pytest.mark.asyncio
@@ -68,7 +75,7 @@ async def test_of_one_incident_twice_in_a_put_the_later_wins(place: Place) -> No
 
     await archive.put([incident(1), incident(1, record=b"later")])
 
-    assert await archive.page(ArchiveQuery("default", 10)) == [incident(1, record=b"later")]
+    assert (await archive.page(ArchiveQuery("default", 10))).items == [incident(1, record=b"later")]
 
 
 @pytest.mark.asyncio
@@ -125,7 +132,121 @@ async def test_the_longest_closed_are_dropped_first_up_to_the_limit(place: Place
     dropped = [await archive.drop_before(2005.0, 3) for _ in range(3)]
 
     assert dropped == [3, 2, 0]
-    assert [each.closed_at for each in await archive.page(ArchiveQuery("default", 10))] == [
+    assert [each.closed_at for each in (await archive.page(ArchiveQuery("default", 10))).items] == [
         2009.0, 2008.0, 2007.0, 2006.0, 2005.0,
     ]  # fmt: skip
     assert await archive.count() == 5
+
+
+def mixed(count: int) -> list[ArchivedIncident]:
+    """Incidents of all kinds, many with the same times."""
+    chance = random.Random(3)
+    return [
+        incident(
+            number, service=chance.choice("abc"), severity=chance.randrange(5), type=chance.choice("xyz"),
+            created_at=float(chance.randrange(1, 20)), updated_at=float(chance.randrange(30, 50)),
+            record=b"%d" % number,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sort", Sort)
+@pytest.mark.parametrize("severities", [(), (1, 3)])
+@pytest.mark.parametrize("services", [(), ("a", "b")])
+async def test_pages_of_every_order_join_without_gaps_or_repeats(
+    place: Place, sort: Sort, severities: tuple[int, ...], services: tuple[str, ...]
+) -> None:
+    archive = place.archive()
+    all_of_them = mixed(150)
+    await archive.put(all_of_them)
+
+    found = await pages(
+        archive, ArchiveQuery("default", 7, sort=sort, severities=severities, services=services)
+    )
+
+    wanted = [
+        each
+        for each in all_of_them
+        if (not severities or each.severity in severities) and (not services or each.service in services)
+    ]
+    assert found == sorted(wanted, key=lambda each: each.place(sort), reverse=sort.goes_down)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.LONG_UNTOUCHED])
+async def test_times_are_taken_from_the_first_on_and_up_to_the_last(place: Place, sort: Sort) -> None:
+    archive = place.archive()
+    await archive.put(mixed(150))
+
+    found = await pages(
+        archive,
+        ArchiveQuery(
+            "default", 40, sort=sort, created_after=5.0, created_before=15.0, updated_after=33.0,
+            updated_before=44.0,
+        ),
+    )  # fmt: skip
+
+    wanted = [each for each in mixed(150) if 5 <= each.created_at < 15 and 33 <= each.updated_at < 44]
+    assert wanted and found == sorted(wanted, key=lambda each: each.place(sort), reverse=sort.goes_down)
+
+
+@pytest.mark.asyncio
+async def test_what_no_column_holds_is_asked_about_the_record_for_a_bounded_number_of_them(
+    place: Place,
+) -> None:
+    archive = place.archive()
+    count = 2 * ARCHIVE_SCAN_MAX + 10
+    await archive.put([incident(number, record=b"%d" % number) for number in range(count)])
+    asked: list[bytes] = []
+
+    def rare(record: bytes) -> bool:
+        asked.append(record)
+        return record in (b"0", b"%d" % (count - 1))
+
+    first = await archive.page(ArchiveQuery("default", 10, holds=rare))
+    asked_first = len(asked)
+    all_of_them = await pages(archive, ArchiveQuery("default", 10, holds=rare))
+
+    assert asked_first == ARCHIVE_SCAN_MAX
+    assert [each.record for each in first.items] == [b"%d" % (count - 1)]
+    assert first.next_after is not None
+    assert [each.record for each in all_of_them] == [b"%d" % (count - 1), b"0"]
+
+
+@pytest.mark.asyncio
+async def test_a_page_brings_no_more_of_the_alerts_than_says_how_many_there_are(place: Place) -> None:
+    archive = place.archive()
+    await archive.put([incident(1, alerts=b"head and all of its alerts")])
+
+    [shown] = (await archive.page(ArchiveQuery("default", 10))).items
+    got = await archive.get(incident(1).incident_id)
+
+    assert shown.alerts == b"head " and got is not None and got.alerts == b"head and all of its alerts"
+
+
+@pytest.mark.asyncio
+async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its_writer(
+    tmp_path: Path,
+) -> None:
+    path = file_path(tmp_path, "shard/0000", "archive")
+    connection = open_writer(path, SCHEMA[:1])
+    connection.execute(
+        "INSERT INTO incidents (incident_id, tenant, service, state, severity, type, created_at, closed_at, record,"
+        " alerts) VALUES (?, 'default', 'api', 'closed', 2, 'outage', 1001, 2001, ?, ?)",
+        (incident(1).incident_id, b"record", b"list"),
+    )
+    connection.close()
+    writer, reader = SqliteArchive(tmp_path, "shard/0000"), SqliteArchive(tmp_path, "shard/0000")
+
+    with pytest.raises(Unavailable, match="older version"):
+        await reader.get(incident(1).incident_id)
+    await writer.drop_before(0.0, 1)
+    old = await reader.get(incident(1).incident_id)
+    listed = await reader.page(ArchiveQuery("default", 10, sort=Sort.LATELY_UPDATED))
+    await writer.close()
+    await reader.close()
+
+    # Closing was the last that happened to it.
+    assert old == replace(incident(1), updated_at=2001.0) and listed.items == [old]

@@ -6,20 +6,22 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import typer.main
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import SecretStr
 
-from models.config import Settings
+from models.config import KEYS, Key, Settings
 from models.incident import IncidentState, IncidentType, Severity
 from models.messages import REASONS, Decision
 from models.metrics import METRICS
 from models.tokens import DOORS, INGEST, SCOPES
+from services import settings_docs
 from services.api.auth import scopes_of_routes
-from services.bootstrap import load_settings
 from services.ingest.http import ALERTMANAGER_PATH, V1_PATH
+from services.settings import Source, load, variable_of
 from tests.api.stand_in import StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,29 +43,32 @@ AWAITED = "{{"
 #: As set, for the settings whose default is none.
 SOMETHING = {
     "auth.required": "true",
-    "lifecycle.expires_after": "1h",
     "notify.webhook.url": "https://example.org/hook",
+    "resource_limits.max_ingestion_rate": "5000/s",
+    "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",
+    "telemetry.headers": '{"authorization": "Bearer x"}',
 }
-#: Numbers that are no durations.
-RATIOS = {"telemetry.sample_ratio"}
+
+
+def something_for(key: Key) -> str:
+    """A value that its kind takes."""
+    default = key.field.default
+    if isinstance(default, list):
+        return "[]" if "rules" in key.name else "a,b"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if default is not None:
+        return f"{default}s" if key.is_duration else str(default)
+    for kind, value in ((int, "1"), (float, "1h"), (bool, "true"), (SecretStr, "x"), (str, "x")):
+        if kind in key.kinds:
+            return value
+    [choices] = [kind for kind in key.kinds if get_origin(kind) is Literal]
+    return str(get_args(choices)[0])
 
 
 def text(document: str) -> str:
     return (ROOT / document).read_text("utf-8")
-
-
-def all_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Every key as `section.key`, with its default."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            yield from all_settings(type(field.default), f"{prefix}{name}.")
-        else:
-            yield prefix + name, field.default
-
-
-def variable(key: str) -> str:
-    return "LLM_IM_" + key.replace(".", "__").upper()
 
 
 def commands(group: typer.main.TyperGroup, prefix: str = "llm-im") -> Iterator[tuple[str, list[str]]]:
@@ -115,38 +120,49 @@ def anchors(document: str) -> set[str]:
     return found
 
 
-SETTINGS = list(all_settings())
+SETTINGS = list(KEYS.values())
+ACTIVE = [key for key in SETTINGS if not key.is_later]
 COMMANDS = all_commands()
 
 
-@pytest.mark.parametrize("key", [key for key, _default in SETTINGS])
-def test_every_setting_is_documented_and_in_the_example(key: str) -> None:
-    section, _, name = key.rpartition(".")
+@pytest.mark.parametrize("key", ACTIVE, ids=lambda key: key.name)
+def test_every_setting_is_documented_and_in_the_example(key: Key) -> None:
+    section, _, name = key.name.rpartition(".")
 
     described = re.search(
-        rf"^## {re.escape(section)}$.*?^\| `{name}` \| .+ \| `{variable(key)}` \|",
+        rf"^## {re.escape(section)}$.*?^\| `{name}` \| .+ \| `{variable_of(key)}` \| (reload|restart) \| .+ \|$",
         text("docs/configuration.md"),
         flags=re.MULTILINE | re.DOTALL,
     )
-    shown = re.search(rf"^(# )?{name} = |^# \[\[{re.escape(key)}\]\]", text(EXAMPLE), flags=re.MULTILINE)
+    shown = re.search(rf"^(# )?{name} = |^# \[\[{re.escape(key.name)}\]\]", text(EXAMPLE), flags=re.MULTILINE)
 
     assert described and shown
+    assert key.field.description
+
+
+def test_the_reference_of_the_settings_is_what_the_model_says() -> None:
+    document = text("docs/configuration.md")
+
+    assert settings_docs.put_into(document) == document, "stale; type: make docs"
 
 
 def test_the_example_file_is_the_defaults() -> None:
-    assert load_settings(ROOT / EXAMPLE) == Settings()
+    loaded = load(ROOT / EXAMPLE)
+
+    assert loaded.settings == Settings()
+    assert not loaded.notices and not loaded.not_active()
 
 
-@pytest.mark.parametrize(("key", "default"), SETTINGS)
+@pytest.mark.parametrize("key", SETTINGS, ids=lambda key: key.name)
 def test_every_setting_can_be_set_from_the_environment_as_documented(
-    key: str, default: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    key: Key, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    value = SOMETHING.get(key) or ("[]" if isinstance(default, list) else str(default))
-    seconds = isinstance(default, float) and key not in RATIOS
-    monkeypatch.setenv(variable(key), f"{value}s" if seconds else value)
+    monkeypatch.setenv(variable_of(key), SOMETHING.get(key.name) or something_for(key))
 
-    load_settings()
+    loaded = load()
+
+    assert loaded.source(key) == Source("variable", variable_of(key))
 
 
 @pytest.mark.parametrize(("command", "options"), COMMANDS, ids=[command for command, _options in COMMANDS])
@@ -261,7 +277,7 @@ def test_every_command_that_a_document_tells_to_type_exists(document: str) -> No
     missing += [
         f"llm-im {typed}"
         for typed in TYPED_COMMAND.findall(code)
-        if typed not in known and typed.split()[0] not in known - {"incidents", "log", "tokens"}
+        if typed not in known and typed.split()[0] not in known - {"incidents", "log", "config", "tokens"}
     ]
 
     assert not missing

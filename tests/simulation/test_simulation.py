@@ -15,7 +15,9 @@ SEEDS = 150
 #: A mutation must be found within so many seeds.
 FOUND_WITHIN = 40
 #: The control partition's, where no trouble of a shard reaches.
-ELSEWHERE = {"SlotsAssigned", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed"}
+ELSEWHERE = {
+    "SlotsAssigned", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed", "SettingsChanged",
+}  # fmt: skip
 
 
 #: Asked for again at once, what only a faulty gateway could send, and what people decide, which no sender is told.

@@ -42,6 +42,7 @@ from actors.responder import ResponderActor
 from actors.shard import IncidentShard, ShardOptions
 from models.alert import series_id
 from models.errors import Full, IncidentManagerError, OutcomeUnknown, Unavailable
+from models.filters import IncidentFilter
 from models.incident import Incident, IncidentState
 from models.messages import Decision
 from models.notice import rfc3339
@@ -718,7 +719,7 @@ class World:
         """Somebody looks at pages; the wire sees to it that they are true (Watcher.asked)."""
         queries: list[Query] = [
             ListIncidents("default", limit=3),
-            ListIncidents("default", states=["Resolved", "Closed"]),
+            ListIncidents("default", wanted=IncidentFilter(states=["Resolved", "Closed"])),
             ListAlerts("default", limit=5, matchers=[("service", "=", "llm-api")]),
             ListAlerts("default", firing_only=False),
         ]

@@ -43,7 +43,7 @@ class AlertmanagerReader:
 
     def __init__(self, remembered: Remembered, resolve_timeout_s: float) -> None:
         self._remembered = remembered
-        self._resolve_timeout_s = resolve_timeout_s
+        self.resolve_timeout_s = resolve_timeout_s
 
     def read(self, body: bytes, now: float) -> Reading:
         """The alerts in a request received at `now`. Raises Malformed when the body is no JSON array at all, TooLarge
@@ -59,7 +59,7 @@ class AlertmanagerReader:
         learned: dict[int, Content] = {}
         faults: list[Fault] = []
         find, time, digest = self._remembered.find, self._remembered.time, common.seen_digest
-        defaults = now + self._resolve_timeout_s
+        defaults = now + self.resolve_timeout_s
         place = -1
         try:
             for elements in common.array_slices(body, _elements):

@@ -59,7 +59,7 @@ class V1Reader:
 
     def __init__(self, remembered: Remembered, expires_after_s: float | None) -> None:
         self._remembered = remembered
-        self._expires_after_s = expires_after_s
+        self.expires_after_s = expires_after_s
 
     def read(self, body: bytes, now: float) -> Reading:
         """The alerts in a request received at `now`. Raises Malformed when the body is none of the three shapes,
@@ -106,7 +106,7 @@ class V1Reader:
         return Reading(place + 1, places, memories, ends, body_of, faults)
 
     def _default_end(self, now: float) -> float:
-        return math.inf if self._expires_after_s is None else now + self._expires_after_s
+        return math.inf if self.expires_after_s is None else now + self.expires_after_s
 
     def _memory(self, alert: Posted, now: float) -> Memory:
         raw_starts = bytes(alert.starts_at) or bytes(alert.startsAt)

@@ -15,7 +15,7 @@ import msgspec
 
 from models import VERSION
 from models.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
-from models.events import Event
+from models.events import Event, SettingsChanged
 from models.frames import NO_DIGEST, encode_frame
 from models.incident import Handling, Incident, IncidentType, Severity
 from models.series import FREE
@@ -109,6 +109,8 @@ def control_story() -> list[list[Event]]:
     each(state.decide(RotateToken(sender, b"t" * 32, 60.0, "admin"), at(4)))
     each(state.decide(TokensSeen({sender: at(5)}), at(5)))
     each(state.decide(RevokeToken(sender, "admin"), at(6)))
+    changed = SettingsChanged("start-1", "admin", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG")
+    each(state.decide(changed, at(7)))
     return told
 
 

@@ -1,0 +1,36 @@
+"""One alert (series) as people see it, out of a shard's table. Used by what a shard shows, tells the world and archives."""
+
+from __future__ import annotations
+
+import math
+
+from models.alert import Content
+from models.messages import Decision
+from models.query import AlertView
+from models.series import FIRING, SeriesTable
+
+
+def alert_view(series: SeriesTable, number: int, content: Content | None = None) -> AlertView:
+    """One series as people see it. `content` is series.content(number), from who has read it already."""
+    content = content or series.content(number)
+    incident = series.incidents[number]
+    ends = series.ends[number]
+    opened, seen = series.opened[number], series.seen[number]
+    decisions = [(series.how[number], 1, opened, opened)]
+    if series.repeats[number]:
+        decisions.append((int(Decision.REPEATED), series.repeats[number], opened, seen))
+    decisions.extend(
+        (note.decision, note.count, note.first_at, note.last_at) for note in series.notes.get(number, ())
+    )
+    return AlertView(
+        b"" if incident is None else incident.id,
+        content.labels,
+        content.annotations,
+        content.generator_url,
+        content.source,
+        series.starts[number],
+        0.0 if math.isinf(ends) else ends,
+        seen,
+        series.status[number] == FIRING,
+        decisions,
+    )

@@ -1,0 +1,79 @@
+"""Settings changed while it runs: which may be, and what each kind of process is then told.
+
+A gateway takes the request (services/api/config.py), the control actor stores the event, and every process takes it
+over from the control log within a second or two. What needs a restart is refused by name, and then nothing changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from models.config import KEYS, Settings
+from models.config_values import Section
+from models.errors import Conflict
+from models.events import SettingsChanged
+from models.shard import encode_shard_settings
+from services.bootstrap import classifier_rules, shard_settings
+from services.settings import FLAGS, masked, masked_json, written
+
+T = TypeVar("T", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting, as one would write it before and after."""
+
+    key: str
+    before: object
+    after: object
+
+
+def wanted_over(running: Settings, wanted: Settings) -> Settings:
+    """`wanted`, with what it leaves out of flags and secrets as it runs: a file does not speak against what only the
+    command line said, and who sends a few settings by hand need not know the webhook."""
+    for key in KEYS.values():
+        if (key.is_secret or key.name in FLAGS) and not _says(wanted, key.path):
+            wanted = _with(wanted, key.path, key.of(running))
+    return wanted
+
+
+def _says(section: Section, path: tuple[str, ...]) -> bool:
+    for name in path[:-1]:
+        if name not in section.model_fields_set:
+            return False
+        section = getattr(section, name)
+    return path[-1] in section.model_fields_set
+
+
+def _with(section: T, path: tuple[str, ...], value: object) -> T:
+    name, rest = path[0], path[1:]
+    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})
+
+
+def compare(running: Settings, wanted: Settings) -> list[Change]:
+    """What a change leads to. Raises Conflict that names what would need a restart."""
+    running, wanted = masked(running), masked(wanted)
+    different = [key for key in KEYS.values() if key.of(running) != key.of(wanted) and not key.is_later]
+    fixed = [key.name for key in different if not key.is_live]
+    if fixed:
+        raise Conflict(
+            f"{', '.join(fixed)}: changed, and that needs a restart (llm-im down, then llm-im up); "
+            "nothing was changed"
+        )
+    return [
+        Change(key.name, written(key, key.of(running)), written(key, key.of(wanted))) for key in different
+    ]
+
+
+def event_of(start: str, actor: str, changes: list[Change], settings: Settings) -> SettingsChanged:
+    """What the control log holds of a change, and hands to every process."""
+    return SettingsChanged(
+        start,
+        actor,
+        {change.key: str(change.after) for change in changes},
+        masked_json(settings),
+        encode_shard_settings(shard_settings(settings)),
+        classifier_rules(settings),
+        settings.logging.level,
+    )

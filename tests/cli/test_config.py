@@ -1,0 +1,261 @@
+"""What a person sees of `llm-im config`, and how `llm-im up` refuses what is not built. No system runs here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from models.config import KEYS
+from services import launch
+from services.cli.exits import ExitCode
+from tests.cli.test_commands import StandIn, run, server, silent_url
+
+__all__ = ["server"]
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "tests/data/config"
+RELOAD = "/v1/config/reload"
+
+
+def put(text: str) -> None:
+    Path("llm-im.toml").write_text(text, "utf-8")
+
+
+# check
+
+
+def test_check_of_nothing_is_good() -> None:
+    result = run("config", "check")
+
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "good            no file: 0 settings not left as default\n",
+    )
+
+
+def test_check_lists_what_is_told_what_is_not_active_and_what_up_refuses() -> None:
+    put(
+        '[deployment]\nmode = "worker"\nworker_type = "ingestion"\n[state]\nbackend = "redb"\n[failover]\nenabled = true\n'
+    )
+
+    result = run("config", "check")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "notice          llm-im.toml: state.backend: redb is no engine of this program; SQLite takes its place",
+        "not active yet  deployment: mode, worker_type",
+        "not active yet  failover: enabled",
+        'up refuses      deployment.mode = "worker": only standalone is built',
+        "up refuses      failover.enabled = true: this is not built",
+        "good            llm-im.toml: 4 settings not left as default",
+    ]
+
+
+def test_check_for_programs() -> None:
+    result = run("config", "check", str(SAMPLES / "standalone.toml"), "--json")
+
+    said = json.loads(result.stdout)
+    assert (said["set"], said["not_active"], said["up_refuses"]) == (
+        5,
+        ["resource_limits.max_ingestion_rate"],
+        [],
+    )
+    assert len(said["notices"]) == 2
+
+
+def test_check_of_a_mistake_is_1_and_says_it_on_stderr() -> None:
+    put("[server]\nhtp_port = 1\n")
+
+    result = run("config", "check")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "llm-im: llm-im.toml: server.htp_port: there is no such setting; did you mean server.http_port?\n"
+    )
+
+
+# show
+
+
+def test_show_has_every_value_and_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("[server]\ngateways = 3\n")
+    monkeypatch.setenv("LLM_IM_NOTIFY__WAIT__P2", "1m")
+
+    result = run("config", "show", "--port", "81")
+
+    rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
+    assert rows["server.http_port"] == ["server.http_port", "81", "--port"]
+    assert rows["server.gateways"] == ["server.gateways", "3", "llm-im.toml"]
+    assert rows["notify.wait.P2"] == ["notify.wait.P2", '"1m"', "LLM_IM_NOTIFY__WAIT__P2"]
+    assert rows["state.partitions"] == ["state.partitions", "2", "default"]
+    assert {key.name for key in KEYS.values() if not key.is_later} < {*rows}
+
+
+def test_show_of_what_is_changed_leaves_defaults_out() -> None:
+    put("[server]\ngateways = 3\n[sidecar]\nlocal_only = true\n")
+
+    result = run("config", "show", "--changed", "--json")
+
+    assert json.loads(result.stdout) == [
+        {"key": "server.gateways", "value": 3, "source": "file", "where": "llm-im.toml", "active": True,
+         "changes_by": "restart"},
+        {"key": "sidecar.local_only", "value": True, "source": "file", "where": "llm-im.toml", "active": False,
+         "changes_by": "restart"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_show_masks_secrets(form: list[str]) -> None:
+    put(
+        '[notify.webhook]\nurl = "https://example.org/s3cr3t"\n[state]\nconnection_string = "postgresql://u:s3cr3t@h/d"\n'
+    )
+
+    result = run("config", "show", *form)
+
+    assert result.output.count("********") == 2
+    assert "s3cr3t" not in result.output
+
+
+def test_show_tells_other_names_as_notices_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOYMENT_MODE", "ha")
+
+    result = run("config", "show")
+
+    assert result.stderr == "notice: DEPLOYMENT_MODE is read as deployment.mode\n"
+    assert "DEPLOYMENT_MODE (not active yet)" in result.stdout
+
+
+def test_text_that_would_steer_a_terminal_is_shown_plain() -> None:
+    put('[notify.webhook]\nexternal_url = "\\u001b[2J"\n')
+
+    assert "\x1b" not in run("config", "show").output
+
+
+# schema
+
+
+def test_the_schema_is_a_json_schema_that_describes_every_setting() -> None:
+    schema = json.loads(run("config", "schema").stdout)
+
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$defs"]["Server"]["properties"]["hold"]["description"]
+    assert schema["$defs"]["Lifecycle"]["properties"]["reopen_window"]["x-reload"] is True
+    assert schema["$defs"]["Sidecar"]["x-not-active-yet"] is True
+
+
+def test_the_schema_as_markdown_is_what_the_documentation_has() -> None:
+    assert run("config", "schema", "--markdown").stdout in (ROOT / "docs/configuration.md").read_text("utf-8")
+
+
+# reload
+
+
+def test_reload_sends_what_is_in_force_without_secrets_and_says_what_changed(server: StandIn) -> None:
+    put('[notify.webhook]\nurl = "https://example.org/s3cr3t"\n[notify.wait]\nP2 = "1m"\n')
+    server.answers[RELOAD] = [(200, {"changed": [{"key": "notify.wait.P2", "before": "30s", "after": "1m"}]})]
+
+    result = run("config", "reload", "--url", server.url)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        'notify.wait.P2: "30s" -> "1m"\n1 setting changed; every process goes by it within about 2 s\n'
+    )
+    [(path, body)] = server.asked
+    sent = json.loads(body)
+    assert path == RELOAD
+    assert sent["notify"]["wait"]["P2"] == 60.0
+    assert b"s3cr3t" not in body and sent["notify"]["webhook"]["url"].startswith("https://secret.invalid/")
+    # Only `llm-im up` knows what its flags said.
+    assert "path" not in sent["state"] and "http_port" not in sent["server"]
+
+
+def test_reload_sends_what_the_file_or_a_flag_says_of_flags(server: StandIn, tmp_path: Path) -> None:
+    put("[server]\nhttp_port = 81\n")
+    server.answers[RELOAD] = [(200, {"changed": []})]
+
+    result = run("config", "reload", "--url", server.url, "--data", "here")
+
+    sent = json.loads(server.asked[0][1])
+    assert result.stdout == "nothing differs from what runs\n"
+    assert (sent["state"]["path"], sent["server"]["http_port"]) == (str(tmp_path / "here"), 81)
+
+
+def test_reload_that_is_refused_tells_the_reason(server: StandIn) -> None:
+    server.answers[RELOAD] = [(409, {"detail": "server.gateways: changed, and that needs a restart"})]
+
+    result = run("config", "reload", "--url", server.url)
+
+    assert result.exit_code == ExitCode.CONFLICT
+    assert result.stderr == (
+        f"llm-im: {server.url} answered 409: server.gateways: changed, and that needs a restart\n"
+    )
+
+
+def test_reload_without_the_control_partition_is_4_and_where_nothing_runs_3(server: StandIn) -> None:
+    server.answers[RELOAD] = [(503, {"detail": "control-a is away"})]
+
+    assert run("config", "reload", "--url", server.url).exit_code == 4
+    assert run("config", "reload", "--url", silent_url()).exit_code == 3
+
+
+def test_reload_of_a_mistake_sends_nothing(server: StandIn) -> None:
+    put("[server]\nhttp_port = 0\n")
+
+    assert run("config", "reload", "--url", server.url).exit_code == 1
+    assert not server.asked
+
+
+# up
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_up_starts_nothing_else_than_it_was_told(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(*_args: object, **_more: object) -> None:
+        started.append(sample.stem)
+        raise launch.Refused("not in this test")
+
+    monkeypatch.setattr(launch, "start_local", start)
+
+    result = run("up", "--config", str(sample), "--data", str(tmp_path / "data"))
+
+    assert result.exit_code == 1
+    if sample.stem == "standalone":
+        assert started
+        assert "SQLite takes its place" in result.stderr
+        assert "not active yet: resource_limits.max_ingestion_rate" in result.stderr
+    else:
+        assert not started
+        assert "this is asked for but not built yet, so nothing is started:" in result.stderr
+        assert f"{sample}: " in result.stderr
+
+
+def test_up_with_the_grpc_door_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_IM_SERVER__GRPC", "true")
+
+    result = run("up")
+
+    assert result.exit_code == 1
+    assert "LLM_IM_SERVER__GRPC: server.grpc = true: the gRPC door is not built" in result.stderr
+
+
+def test_the_reference_is_written_between_its_marks(tmp_path: Path) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text(
+        "before\n<!-- from models/config.py by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
+    )
+
+    subprocess.run([sys.executable, "-m", "services.settings_docs", str(document)], cwd=ROOT, check=True)
+
+    text = document.read_text()
+    assert text.startswith("before\n<!-- from") and text.endswith("<!-- to here -->\nafter\n")
+    assert "\nold\n" not in text and "| `http_port` | `8080` |" in text
