@@ -74,6 +74,7 @@ SCHEMA = (
     );
     """
     + snapshots.TABLES,
+    snapshots.ROWS_APART,
 )
 
 T = TypeVar("T")
