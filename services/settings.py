@@ -484,7 +484,9 @@ def refusals(settings: Settings) -> list[str]:
     if settings.deployment.mode != "standalone":
         found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
     if settings.state.backend not in choice.BACKENDS:
-        found.append(f'state.backend = "{settings.state.backend}": only {" and ".join(choice.BACKENDS)} are built')
+        found.append(
+            f'state.backend = "{settings.state.backend}": only {" and ".join(choice.BACKENDS)} are built'
+        )
     else:
         try:
             choice.place_of(settings)
