@@ -17,7 +17,7 @@ from typing import cast
 from models.filters import Place, Sort
 from models.incident import Severity
 from models.ports import ArchivedIncident, ArchiveQuery
-from services.stores.redis_lane import Command, Lane, Reply, sortable, from_sortable
+from services.stores.redis_lane import Command, Lane, Reply, from_sortable, sortable
 
 #: Beyond this many values of a filter, one pass over all incidents is cheaper than a stretch a value.
 MAX_LOOKUPS = 32
