@@ -155,9 +155,8 @@ class Lane:
         if self._closed:
             raise Unavailable(f"{self._place}: closed")
         if self._connection is not None and ping and time.monotonic() - self._used_at > IDLE_BEFORE_PING_S:
-            with contextlib.suppress(
-                RedisError, *_CUT
-            ):  # it is gone: the connection was dropped, make a new one
+            # When it fails the connection is gone, and dropped: the next one is made below.
+            with contextlib.suppress(RedisError, *_CUT):
                 await self._exchange(self._connection, [("PING",)], timeout_s=self._options.connect_timeout_s)
         if self._connection is None:
             async with asyncio.timeout(self._options.timeout_s):
