@@ -224,7 +224,7 @@ class Errands:
         return NoteAnswered(tell.sender, tell.number, reply.detail if isinstance(reply, Failed) else "")
 
     async def _put_away(self, effect: Archive, shard: Shard) -> Message:
-        entries = []
+        entries, versions = [], []
         for identity in effect.incident_ids:
             incident = shard.incidents.get(identity)
             if incident is None:
@@ -235,6 +235,7 @@ class Errands:
                 if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
                     await asyncio.sleep(0)
                 alerts.append(alert_view(shard.series, number))
+            versions.append(incident.version)
             entries.append(
                 ArchivedIncident(
                     incident.id,
@@ -252,7 +253,7 @@ class Errands:
             )
         await self._archive.put(entries)
         self._meter.count("llm_im_archived_total", len(entries))
-        return Archived([entry.incident_id for entry in entries])
+        return Archived([entry.incident_id for entry in entries], versions)
 
 
 def _trace_of(effects: Sequence[Effect]) -> dict[str, str]:
