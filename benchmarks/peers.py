@@ -1,6 +1,7 @@
-"""Other servers to compare with, started for one benchmark and ended by pid after it. Used by ingest and
-sustained."""
+"""Other servers to compare with, started for one benchmark and ended by pid after it. Used by ingest,
+sustained and stores."""
 
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -79,6 +80,37 @@ def alertmanager(port: int = 0, *, name: str = "alertmanager", binary: Path = AL
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def redis() -> Iterator[Peer]:
+    """A redis-server alone on loopback that syncs every write, as our store asks for; gone when left."""
+    if (binary := shutil.which("redis-server")) is None:
+        raise RuntimeError("redis-server is missing: apt-get install redis-server")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="llm-im-bench-") as folder:
+        command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
+        with Path(folder, "log").open("wb") as output:
+            process = subprocess.Popen(
+                [*command, "--appendonly", "yes", "--appendfsync", "always"], stdout=output, stderr=output
+            )
+        try:
+            deadline = time.monotonic() + READY_TIMEOUT_S
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"redis-server did not start: {Path(folder, 'log').read_text()[-500:]}"
+                    )
+                time.sleep(0.05)
+            yield Peer("redis", f"redis://127.0.0.1:{port}", process.pid)
+        finally:
+            process.kill()  # what it holds is the benchmark's own
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:

@@ -75,12 +75,46 @@ class Server(Section):
         return _LOOPBACK.fullmatch(self.http_host) is not None
 
 
+class Redis(Section):
+    """A Redis that holds the state, when `state.backend` is `redis`: [how to set it up](operate.md#state-in-redis)."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="`redis://host:port/db`, `redis+sentinel://host:port,host:port/service` or `redis+cluster://host:port,host:port`, with `user:password@` before the host. A secret.",
+    )
+    prefix: str = Field(
+        "llm-im",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="What all our keys begin with; another for each system that shares a Redis.",
+    )
+    replicas: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Replicas that must have a write before it is answered. Sentinels, and a cluster that has replicas, are refused with 0.",
+    )
+    allow_volatile: bool = Field(
+        False,
+        description="Take a Redis that may forget what it acknowledged: without an append-only file, not synced, with keys that are dropped, or failing over to a replica nobody waited for.",
+    )
+    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="Longest wait for a connection.")
+    timeout: Duration = Field(
+        5.0, gt=0, le=60, description="Longest wait for an answer; then the connection counts as dead."
+    )
+    replica_timeout: Duration = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="Longest wait for the replicas; then the write counts as one of unknown outcome.",
+    )
+
+
 class State(Section):
     """Where the log lives."""
 
     backend: Literal["sqlite", "sled", "redb", "redis", "postgres", "cockroachdb"] = Field(
         "sqlite",
-        description="The store. Only `sqlite` is built. `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice; `up` refuses the others.",
+        description="The store: files of SQLite, or a Redis ([state.redis](#stateredis)). `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice; `up` refuses the others.",
     )
     path: str = Field(
         "./var", min_length=1, description="Data folder, relative to where `llm-im up` is typed. What is in it: [operate.md](operate.md#files)."
@@ -105,6 +139,7 @@ class State(Section):
     )
     replication: str | None = Field(None, json_schema_extra=LATER)
     consistency: Literal["strong", "eventual"] | None = Field(None, json_schema_extra=LATER)
+    redis: Redis = Redis()
 
 
 class Grouping(Section):

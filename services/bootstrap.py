@@ -1,4 +1,5 @@
-"""Wiring, in one straight line: settings -> ports -> actors -> gateway. The only file that knows which adapter serves.
+"""Wiring, in one straight line: settings -> ports -> actors -> gateway. Which adapters hold the state
+is chosen in services/stores/choice.py.
 
 The factories at the bottom run inside actor processes. They import what they need when they run: a shard that was
 killed must answer again within a second or two, and imports are most of that.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +17,7 @@ from actors.host import Actor, Host
 from models.incident import Severity
 from models.shard import ShardSettings, decode_shard_settings, encode_shard_settings
 from models.sharding import partition_name
+from services.stores.choice import open_stores, place_of
 
 if TYPE_CHECKING:
     from actors.classifier import Judge
@@ -62,7 +63,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     url = notify.webhook.url
     responders = [f"responder-{index}" for index in range(notify.responders)] if url is not None else []
     common: dict[str, object] = {
-        "data": data_dir(settings),
+        "place": place_of(settings),
         "level": settings.logging.level,
         "format": settings.logging.format,
         "start": start,
@@ -139,33 +140,23 @@ def classifier_rules(settings: Settings) -> bytes:
 # -- stores --------------------------------------------------------------------------------------------------
 
 
-def data_dir(settings: Settings) -> str:
-    """Where the stores' files are, absolute: actors have a working directory of their own."""
-    return str(Path(settings.state.path).absolute() / "store")
-
-
 def open_log(settings: Settings, partition: str) -> EventLog:
     """A partition's log, for reading beside its writer."""
-    from services.stores.sqlite_log import SqliteEventLog
-
-    return SqliteEventLog(data_dir(settings), partition)
+    return open_stores(place_of(settings)).log(partition)
 
 
 def open_archives(settings: Settings) -> list[Archive]:
     """Every partition's archive, for reading."""
-    from services.stores.sqlite_archive import SqliteArchive
-
-    return [SqliteArchive(data_dir(settings), name) for name in partition_names(settings)[1:]]
+    stores = open_stores(place_of(settings))
+    return [stores.archive(name) for name in partition_names(settings)[1:]]
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:
     """The one store of dead letters, written by every gateway."""
     from actors.clock import SystemClock
-    from services.stores.sqlite_dead_letters import SqliteDeadLetters
 
     bounds = settings.dead_letters
-    return SqliteDeadLetters(
-        data_dir(settings),
+    return open_stores(place_of(settings)).dead_letters(
         max_bytes=bounds.max_bytes,
         max_age_s=bounds.max_age,
         clock=SystemClock(),
@@ -208,34 +199,30 @@ def _tracer(telemetry: Mapping[str, Any] | None, instance: str) -> Tracer:
 
 
 def control_actor(config: bytes, host: Host) -> Actor:
-    """actors.control.ControlActor on SQLite."""
+    """actors.control.ControlActor on the chosen store."""
     from actors.clock import SystemClock
     from actors.control import ControlActor
     from actors.control_tail import SettingsWatch
-    from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    log = SqliteEventLog(given["data"], CONTROL)
+    log = open_stores(given["place"]).log(CONTROL)
     return ControlActor(
         host, log, SystemClock(), given["partitions"], SettingsWatch(given["start"], _take_level)
     )
 
 
 def shard_actor(config: bytes, host: Host) -> Actor:
-    """actors.shard.IncidentShard on SQLite."""
+    """actors.shard.IncidentShard on the chosen stores."""
     from actors.clock import SystemClock
     from actors.control_tail import ControlTail, SettingsWatch
     from actors.delivery import DeliveryWindow
     from actors.shard import IncidentShard, ShardOptions
-    from services.stores.sqlite_archive import SqliteArchive
-    from services.stores.sqlite_delivery import SqliteDeliveryIds
-    from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     options = msgspec.convert(given["options"], ShardOptions)
-    data, partition = given["data"], options.partition
+    stores, partition = open_stores(given["place"]), options.partition
 
     def take(changed: SettingsChanged) -> None:
         _take_level(changed)
@@ -245,11 +232,11 @@ def shard_actor(config: bytes, host: Host) -> Actor:
         host,
         options,
         decode_shard_settings(given["settings"]),
-        SqliteEventLog(data, partition),
-        SqliteArchive(data, partition),
-        DeliveryWindow(SqliteDeliveryIds(data, partition), options.dedup_window_s),
+        stores.log(partition),
+        stores.archive(partition),
+        DeliveryWindow(stores.delivery_ids(partition), options.dedup_window_s),
         SystemClock(),
-        ControlTail(SqliteEventLog(data, CONTROL), SettingsWatch(given["start"], take)),
+        ControlTail(stores.log(CONTROL), SettingsWatch(given["start"], take)),
         _tracer(given["telemetry"], host.name),
     )
     return shard
@@ -259,7 +246,6 @@ def classifier_actor(config: bytes, host: Host) -> Actor:
     """actors.classifier.ClassifierActor on rules."""
     from actors.classifier import ClassifierActor
     from actors.control_tail import ControlTail, SettingsWatch
-    from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
@@ -268,7 +254,7 @@ def classifier_actor(config: bytes, host: Host) -> Actor:
         _take_level(changed)
         actor.judge = judge(changed.classifier)
 
-    tail = ControlTail(SqliteEventLog(given["data"], CONTROL), SettingsWatch(given["start"], take))
+    tail = ControlTail(open_stores(given["place"]).log(CONTROL), SettingsWatch(given["start"], take))
     tracer = _tracer(given["telemetry"], host.name)
     actor = ClassifierActor(host, judge(given["rules"]), tracer, control=tail)
     return actor
@@ -287,12 +273,11 @@ def responder_actor(config: bytes, host: Host) -> Actor:
     from actors.control_tail import ControlTail, SettingsWatch
     from actors.responder import ResponderActor
     from services.actions.webhook import WebhookAction
-    from services.stores.sqlite_log import SqliteEventLog
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     action = WebhookAction(given["url"], timeout_s=given["timeout_s"])
-    tail = ControlTail(SqliteEventLog(given["data"], CONTROL), SettingsWatch(given["start"], _take_level))
+    tail = ControlTail(open_stores(given["place"]).log(CONTROL), SettingsWatch(given["start"], _take_level))
     return ResponderActor(
         host,
         {"webhook": action},

@@ -252,8 +252,10 @@ def _without_secrets(settings: Settings) -> str:
 
     # A gateway needs no webhook URL, and what Serve keeps in its controller can be read by whoever joins the Ray.
     plain = json.loads(masked_json(settings))
-    # It does export traces: these it must have.
+    # It does export traces and reads the stores: these it must have.
     plain["telemetry"]["headers"] = {
         name: value.get_secret_value() for name, value in settings.telemetry.headers.items()
     }
+    if settings.state.redis.url is not None:
+        plain["state"]["redis"]["url"] = settings.state.redis.url.get_secret_value()
     return json.dumps(plain)

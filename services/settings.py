@@ -25,6 +25,7 @@ from models.config import KEYS, Key, Rule, Settings
 from models.config_later import LaterSection
 from models.config_values import NONE, Section, duration_text
 from models.errors import Malformed, Refused
+from services.stores import choice
 
 CONFIG_FILE = "llm-im.toml"
 CONFIG_VARIABLE = "LLM_IM_CONFIG"
@@ -482,8 +483,15 @@ def refusals(settings: Settings) -> list[str]:
     found = []
     if settings.deployment.mode != "standalone":
         found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
-    if settings.state.backend != "sqlite":
-        found.append(f'state.backend = "{settings.state.backend}": only sqlite is built')
+    if settings.state.backend not in choice.BACKENDS:
+        found.append(
+            f'state.backend = "{settings.state.backend}": only {" and ".join(choice.BACKENDS)} are built'
+        )
+    else:
+        try:
+            choice.place_of(settings)
+        except Malformed as error:
+            found.append(str(error))
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),

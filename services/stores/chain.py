@@ -5,6 +5,7 @@ Called by the EventLog adapters (memory, SQLite, later others), so that all find
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,23 @@ class StoredAppend:
     first_seq: int
     last_seq: int
     frames: Sequence[bytes] | None
+
+
+def join_frames(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """What an append is stored as: the lengths apart, so that damage to one frame does not hide where the next begins."""
+    return struct.pack(f"<{len(frames)}I", *map(len, frames)), b"".join(frames)
+
+
+def split_frames(lengths: object, stored: object) -> list[bytes] | None:
+    """The frames again; None when they are damaged so far that they can't be told apart."""
+    if not isinstance(lengths, bytes) or not isinstance(stored, bytes) or len(lengths) % 4:
+        return None
+    frames: list[bytes] = []
+    at = 0
+    for (length,) in struct.iter_unpack("<I", lengths):
+        frames.append(stored[at : at + length])
+        at += length
+    return frames if at == len(stored) else None
 
 
 class Seams:

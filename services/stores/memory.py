@@ -14,7 +14,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import xxhash
 
@@ -42,6 +42,7 @@ from services.stores.chain import (
     torn,
 )
 from services.stores.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
+from services.stores.snapshot_checks import not_kept
 
 #: Records and ids in one page: small, so that a simulation sees what happens between two pages.
 PAGE_ITEMS = 1000
@@ -506,10 +507,6 @@ class MemoryDeadLetters(_Faulty):
         size = sum(map(size_of, self._store.letters))
         await self._end("stats")
         return {"kept": len(self._store.letters), "bytes": size, "dropped": self._store.letters_dropped}
-
-
-def not_kept(partition: str, generation: int) -> NoReturn:
-    raise Unavailable(f"{partition}: no snapshot of generation {generation} is kept; ask marks() again")
 
 
 def _record_check(body: bytes | None) -> int:

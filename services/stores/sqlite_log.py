@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import TypeVar, cast
 
@@ -33,10 +32,13 @@ from services.stores.chain import (
     Seams,
     StoredAppend,
     check_tail,
+    join_frames,
     last_digest,
     read_page,
+    split_frames,
     torn,
 )
+from services.stores.snapshot_checks import not_kept
 from services.stores.sqlite import Checkpoints, Lane, file_path, open_reader, open_writer, reading, writing
 
 #: How many appends one transaction of truncate() drops: freeing their pages takes about a millisecond, and an
@@ -125,8 +127,7 @@ class SqliteEventLog:
         if not frames:
             raise ValueError("an append needs at least one frame")
         last_seq = first_seq + len(frames) - 1
-        lengths = struct.pack(f"<{len(frames)}I", *map(len, frames))
-        stored = b"".join(frames)
+        lengths, stored = join_frames(frames)
 
         def work(connection: apsw.Connection) -> None:
             before = _last_seq(connection)
@@ -190,7 +191,7 @@ class SqliteEventLog:
                 return snapshots.page(self.partition, connection, generation, least or "")
 
         while least is not None:
-            page, least = await self._read(work, lambda: snapshots.not_kept(self.partition, generation))
+            page, least = await self._read(work, lambda: not_kept(self.partition, generation))
             if page:
                 yield page
 
@@ -384,18 +385,6 @@ def _appends(
     )
     try:
         for first_seq, last_seq, lengths, stored in cast("Iterator[tuple[int, int, object, object]]", cursor):
-            yield StoredAppend(first_seq, last_seq, _split(lengths, stored))
+            yield StoredAppend(first_seq, last_seq, split_frames(lengths, stored))
     finally:
         cursor.close()
-
-
-def _split(lengths: object, stored: object) -> list[bytes] | None:
-    """The frames of a row; None when it is damaged so far that they can't be told apart."""
-    if not isinstance(lengths, bytes) or not isinstance(stored, bytes) or len(lengths) % 4:
-        return None
-    frames: list[bytes] = []
-    at = 0
-    for (length,) in struct.iter_unpack("<I", lengths):
-        frames.append(stored[at : at + length])
-        at += length
-    return frames if at == len(stored) else None

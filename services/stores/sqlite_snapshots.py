@@ -8,16 +8,15 @@ and it is spread over the following put_records() calls, so no call is long.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import cast
 
 import apsw
-import xxhash
 
-from models.errors import Damaged, Unavailable
+from models.errors import Damaged
 from models.ports import Mark
+from services.stores.snapshot_checks import is_whole, mark_check, not_kept, record_check
 
 #: One page of records(): see READ_LIMIT_BYTES.
 RECORDS_LIMIT_BYTES = 4 * 1024 * 1024
@@ -82,7 +81,7 @@ def put(
     connection.executemany(
         "INSERT INTO records (key, generation, own_check, body) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (key, generation) DO UPDATE SET own_check = excluded.own_check, body = excluded.body",
-        ((key, generation, _record_check(key, generation, body), body) for key, body in records),
+        ((key, generation, record_check(key, generation, body), body) for key, body in records),
     )
 
 
@@ -93,7 +92,7 @@ def close(partition: str, connection: apsw.Connection, mark: Mark) -> None:
         raise ValueError(f"{partition}: mark of generation {mark.generation}, but {newest} is already closed")
     connection.execute(
         "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?)",
-        (mark.generation, mark.seq, mark.digest, mark.version, mark.checksum, _mark_check(mark)),
+        (mark.generation, mark.seq, mark.digest, mark.version, mark.checksum, mark_check(mark)),
     )
     connection.execute(
         "DELETE FROM marks WHERE generation NOT IN"
@@ -111,7 +110,7 @@ def marks(partition: str, connection: apsw.Connection) -> list[Mark]:
         ).fetchall(),
     )
     found = [(Mark(*row[:5]), row[5]) for row in rows]
-    whole = [mark for mark, check in found if _is_whole(mark, check)]
+    whole = [mark for mark, check in found if is_whole(mark, check)]
     if found and not whole:
         raise Damaged(partition, found[0][0].seq, "no snapshot mark matches its checksum")
     return whole
@@ -143,10 +142,6 @@ def page(
     if newest is not None:
         _take(partition, newest, records)
     return records, None
-
-
-def not_kept(partition: str, generation: int) -> NoReturn:
-    raise Unavailable(f"{partition}: no snapshot of generation {generation} is kept; ask marks() again")
 
 
 def drop_unfinished(partition: str, connection: apsw.Connection) -> None:
@@ -207,7 +202,7 @@ def prune(partition: str, connection: apsw.Connection, at: Pruning, keys: int) -
 
 def _take(partition: str, row: tuple[str, int, bytes, bytes | None], into: list[tuple[str, bytes]]) -> int:
     key, generation, check, body = row
-    if _record_check(key, generation, body) != check:
+    if record_check(key, generation, body) != check:
         raise Damaged(
             partition, 0, f"snapshot record {key!r} of generation {generation} does not match its checksum"
         )
@@ -215,22 +210,3 @@ def _take(partition: str, row: tuple[str, int, bytes, bytes | None], into: list[
         return 0
     into.append((key, body))
     return len(key) + len(body)
-
-
-def _record_check(key: str, generation: int, body: bytes | None) -> bytes:
-    digest = xxhash.xxh3_64(struct.pack("<q?", generation, body is not None))
-    digest.update(key.encode() + b"\0")
-    digest.update(body or b"")
-    return digest.digest()
-
-
-def _is_whole(mark: Mark, check: bytes) -> bool:
-    try:
-        return _mark_check(mark) == check
-    except (TypeError, struct.error):  # not even the types are left
-        return False
-
-
-def _mark_check(mark: Mark) -> bytes:
-    head = struct.pack("<qqqI", mark.generation, mark.seq, mark.version, len(mark.digest))
-    return xxhash.xxh3_64_digest(head + mark.digest + mark.checksum)

@@ -13,6 +13,7 @@ import pytest
 from services import bootstrap, launch
 from services.cli.exits import ExitCode
 from services.settings import load_settings
+from services.stores.choice import data_dir
 from tests.cluster.instance import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -24,7 +25,7 @@ APPENDS = 40
 def damage_a_frame(data: Path, index: int) -> int:
     """Flip a byte of a frame that the next start has to replay, and that is not the last: the seq of its append."""
     settings = load_settings(None, {"state.path": str(data)})
-    path = Path(bootstrap.data_dir(settings)) / f"shard-{index:04d}.db"
+    path = Path(data_dir(settings)) / f"shard-{index:04d}.db"
     connection = apsw.Connection(str(path))
     try:
         snapshot = connection.execute("SELECT coalesce(max(seq), 0) FROM marks").get

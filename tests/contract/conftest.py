@@ -6,15 +6,18 @@ the same one after a crash, would do.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
 
 from models.frames import NO_DIGEST, encode_frame
 from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
+
+if TYPE_CHECKING:
+    from tests.contract.redis_peers import Server
 
 PARTITION = "shard/0007"
 T = TypeVar("T", bound="Closable")
@@ -121,15 +124,92 @@ class SqlitePlace:
         connection.close()
 
 
+class RedisPlace:
+    """A prefix of its own on a server that many tests share."""
+
+    made = 0
+
+    def __init__(self, opened: list[Closable], url: str) -> None:
+        from redis import Redis
+
+        from services.stores.redis_options import RedisOptions
+
+        RedisPlace.made += 1
+        self.opened = opened
+        self.options = RedisOptions(url, prefix=f"test-{RedisPlace.made}")
+        self.client = Redis.from_url(url, protocol=2) if url.startswith("redis://") else None
+
+    def log(self, partition: str = PARTITION) -> EventLog:
+        from services.stores.redis_log import RedisEventLog
+
+        return _kept(self.opened, RedisEventLog(self.options, partition))
+
+    def archive(self) -> Archive:
+        from services.stores.redis_archive import RedisArchive
+
+        return _kept(self.opened, RedisArchive(self.options, PARTITION))
+
+    def delivery_ids(self) -> DeliveryIds:
+        from services.stores.redis_delivery import RedisDeliveryIds
+
+        return _kept(self.opened, RedisDeliveryIds(self.options, PARTITION))
+
+    def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
+        from services.stores.redis_dead_letters import RedisDeadLetters
+
+        return _kept(
+            self.opened, RedisDeadLetters(self.options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
+        )
+
+    def damage_frame(self, seq: int) -> None:
+        # An entry of a stream can't be changed: the stream is written anew.
+        key = f"{self.options.prefix}:{{{PARTITION}}}:appends"
+        assert self.client is not None
+        entries = self.client.xrange(key)
+        self.client.delete(key)
+        for name, fields in entries:
+            first, last = int(fields[b"first"]), int(name.partition(b"-")[0])
+            if first <= seq <= last:
+                lengths = memoryview(fields[b"lengths"]).cast("I").tolist()[: seq - first + 1]
+                stored, at = fields[b"frames"], sum(lengths) - 1
+                fields[b"frames"] = stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
+            self.client.xadd(key, fields, name)
+
+    def damage_record(self, key: str, generation: int) -> None:
+        assert self.client is not None
+        name = f"{self.options.prefix}:{{{PARTITION}}}:records"
+        field = f"{key}\0{generation:016d}"
+        self.client.hset(name, field, self.client.hget(name, field) + b"!")
+
+
 def _kept(opened: list[Closable], made: T) -> T:
     opened.append(made)
     return made
 
 
-@pytest_asyncio.fixture(params=["memory", "sqlite"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Redis for all tests that leave it as it is."""
+    from tests.contract.redis_peers import DURABLE, Server
+
+    server = Server(tmp_path_factory.mktemp("redis"), *DURABLE).start()
+    yield server
+    server.stop()
+
+
+def place_of(kind: str, opened: list[Closable], request: pytest.FixtureRequest) -> Place:
+    match kind:
+        case "memory":
+            return MemoryPlace(opened)
+        case "sqlite":
+            return SqlitePlace(opened, request.getfixturevalue("tmp_path") / "state")
+    return RedisPlace(opened, request.getfixturevalue("redis_server").url)
+
+
+@pytest_asyncio.fixture(params=["memory", "sqlite", "redis"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     opened: list[Closable] = []
-    yield MemoryPlace(opened) if request.param == "memory" else SqlitePlace(opened, tmp_path / "state")
+    yield place_of(request.param, opened, request)
     for each in opened:
         await each.close()
 

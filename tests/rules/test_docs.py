@@ -43,6 +43,7 @@ AWAITED = "{{"
 #: As set, for the settings whose default is none.
 SOMETHING = {
     "auth.required": "true",
+    "state.redis.url": "redis://127.0.0.1",
     "notify.webhook.url": "https://example.org/hook",
     "resource_limits.max_ingestion_rate": "5000/s",
     "forwarding.forward_to_central": "P0,P1",

@@ -21,6 +21,8 @@ OTHERS: dict[str, object] = {
     "server.http_host": "0.0.0.0",
     "server.gateways": 3,
     "state.backend": "redis",
+    "state.redis.url": "redis://127.0.0.1",
+    "state.redis.allow_volatile": True,
     "grouping.group_by": ["team"],
     "grouping.service_labels": ["team"],
     "lifecycle.expires_after": "1d",

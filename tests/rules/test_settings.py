@@ -27,6 +27,7 @@ from services.settings import (
     refuse_what_is_not_built,
     written,
 )
+from services.stores.choice import place_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "tests/data/config").glob("*.toml"))
@@ -428,3 +429,46 @@ def test_a_secret_is_written_as_a_mask() -> None:
 
     assert written(key, key.of(settings)) == "********"
     assert written(key, key.of(Settings())) is None
+
+
+# Stores
+
+
+def redis(**values: object) -> Settings:
+    return Settings.model_validate({"state": {"backend": "redis", "redis": values}})
+
+
+def test_a_redis_with_its_url_is_no_refusal_and_all_of_it_reaches_the_adapters() -> None:
+    settings = redis(url="redis://user:word@host:1/2", replicas=2, prefix="ours", replica_timeout="300ms")
+
+    place = place_of(settings)
+
+    assert refusals(settings) == []
+    assert (place["backend"], place["replicas"], place["prefix"]) == ("redis", 2, "ours")
+    assert (place["url"], place["replica_timeout_s"]) == ("redis://user:word@host:1/2", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({}, "state.redis.url: expected where the Redis is"),
+        ({"url": "https://:word@host"}, "state.redis.url: expected redis://"),
+        (
+            {"url": "redis+sentinel://:word@host"},
+            "state.redis.url: the Sentinels' name of the service is missing",
+        ),
+    ],
+)
+def test_a_redis_that_is_nowhere_stops_up_by_name_and_without_its_password(
+    values: dict[str, str], why: str
+) -> None:
+    [refusal] = refusals(redis(**values))
+
+    assert refusal.startswith(why)
+    assert "word" not in refusal
+
+
+def test_a_store_that_is_not_built_stops_up_by_name() -> None:
+    [refusal] = refusals(Settings.model_validate({"state": {"backend": "cockroachdb"}}))
+
+    assert refusal.startswith('state.backend = "cockroachdb": only ')

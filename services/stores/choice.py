@@ -1,0 +1,132 @@
+"""Which adapters hold the state: one table, asked by services/bootstrap.py and inside the actors' processes.
+
+A *place* is what travels to an actor: plain values that say where its state is. Each adapter's library is imported
+only where it was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from models.errors import Malformed
+from services.stores.redis_options import RedisOptions
+
+if TYPE_CHECKING:
+    from models.config import Settings
+    from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
+
+Place = Mapping[str, object]
+
+
+class Stores(Protocol):
+    """All ports of models/ports.py that keep state, opened over one place."""
+
+    def log(self, partition: str) -> EventLog: ...
+    def archive(self, partition: str) -> Archive: ...
+    def delivery_ids(self, partition: str) -> DeliveryIds: ...
+
+    def dead_letters(
+        self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
+    ) -> DeadLetters: ...
+
+
+class SqliteStores:
+    def __init__(self, place: Place) -> None:
+        self._folder = str(place["folder"])
+
+    @staticmethod
+    def place(settings: Settings) -> Place:
+        return {"folder": data_dir(settings)}
+
+    def log(self, partition: str) -> EventLog:
+        from services.stores.sqlite_log import SqliteEventLog
+
+        return SqliteEventLog(self._folder, partition)
+
+    def archive(self, partition: str) -> Archive:
+        from services.stores.sqlite_archive import SqliteArchive
+
+        return SqliteArchive(self._folder, partition)
+
+    def delivery_ids(self, partition: str) -> DeliveryIds:
+        from services.stores.sqlite_delivery import SqliteDeliveryIds
+
+        return SqliteDeliveryIds(self._folder, partition)
+
+    def dead_letters(
+        self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
+    ) -> DeadLetters:
+        from services.stores.sqlite_dead_letters import SqliteDeadLetters
+
+        return SqliteDeadLetters(
+            self._folder, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
+        )  # fmt: skip
+
+
+class RedisStores:
+    def __init__(self, place: Place) -> None:
+        self._options = msgspec.convert(place, RedisOptions)
+
+    @staticmethod
+    def place(settings: Settings) -> Place:
+        given = settings.state.redis
+        if given.url is None:
+            raise Malformed('state.redis.url: expected where the Redis is, since state.backend = "redis"')
+        options = RedisOptions(
+            given.url.get_secret_value(),
+            given.prefix,
+            given.replicas,
+            given.allow_volatile,
+            given.connect_timeout,
+            given.timeout,
+            given.replica_timeout,
+        )
+        return asdict(options.check())
+
+    def log(self, partition: str) -> EventLog:
+        from services.stores.redis_log import RedisEventLog
+
+        return RedisEventLog(self._options, partition)
+
+    def archive(self, partition: str) -> Archive:
+        from services.stores.redis_archive import RedisArchive
+
+        return RedisArchive(self._options, partition)
+
+    def delivery_ids(self, partition: str) -> DeliveryIds:
+        from services.stores.redis_delivery import RedisDeliveryIds
+
+        return RedisDeliveryIds(self._options, partition)
+
+    def dead_letters(
+        self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
+    ) -> DeadLetters:
+        from services.stores.redis_dead_letters import RedisDeadLetters
+
+        return RedisDeadLetters(
+            self._options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
+        )  # fmt: skip
+
+
+#: `state.backend` -> the adapters.
+BACKENDS: dict[str, type[SqliteStores] | type[RedisStores]] = {"sqlite": SqliteStores, "redis": RedisStores}
+
+
+def data_dir(settings: Settings) -> str:
+    """Where stores of files are, absolute: actors have a working directory of their own."""
+    return str(Path(settings.state.path).absolute() / "store")
+
+
+def place_of(settings: Settings) -> Place:
+    """Raises Malformed for settings that can't be used."""
+    backend = settings.state.backend
+    return {"backend": backend, **BACKENDS[backend].place(settings)}
+
+
+def open_stores(place: Place) -> Stores:
+    return BACKENDS[str(place["backend"])](place)

@@ -1,0 +1,104 @@
+"""The whole system in one process on a real Redis that goes away under load: 503 meanwhile, nothing acknowledged lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.config import Settings
+from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
+from services.stores.choice import open_stores
+from tests.api.gateway_in_process import System, system
+from tests.api.test_pressure import V2, alert, is_busy
+from tests.contract.redis_peers import DURABLE, Server
+
+AWAY_S = 3.0
+
+
+class RedisStores:
+    """The shipped Redis adapters, as the in-process system asks for its stores."""
+
+    def __init__(self, url: str) -> None:
+        # A second is patience enough on loopback, and a test has less of it.
+        self.stores = open_stores(
+            {"backend": "redis", "url": url, "timeout_s": 1.0, "connect_timeout_s": 0.5}
+        )
+
+    def log(self, partition: str) -> EventLog:
+        return self.stores.log(partition)
+
+    def archive(self, partition: str) -> Archive:
+        return self.stores.archive(partition)
+
+    def deliveries(self, partition: str) -> DeliveryIds:
+        return self.stores.delivery_ids(partition)
+
+    def dead_letters(self, settings: Settings, clock: Clock) -> DeadLetters:
+        bounds = settings.dead_letters
+        return self.stores.dead_letters(
+            max_bytes=bounds.max_bytes, max_age_s=bounds.max_age, clock=clock, max_payload_bytes=bounds.max_payload_bytes
+        )  # fmt: skip
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    started = Server(tmp_path / "redis", *DURABLE).start()
+    yield started
+    started.stop(signal.SIGKILL)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_alerts_sent_while_redis_is_killed_or_hangs_are_refused_or_there_afterwards(
+    server: Server, how: signal.Signals
+) -> None:
+    acknowledged: set[str] = set()
+    refused = 0
+
+    async def send(ours: System, sender: int, over: asyncio.Event) -> None:
+        nonlocal refused
+        number = 0
+        while not over.is_set():
+            number += 1
+            name = f"S{sender}N{number}"
+            answer = await ours.post(V2, [alert(name), alert(name, "db")])
+            if answer.status == 200:
+                acknowledged.add(name)
+            else:
+                assert is_busy(answer), answer
+                refused += 1
+                await asyncio.sleep(0.05)
+
+    async with system(RedisStores(server.url), server={"hold": 0.5}) as ours:  # type: ignore[arg-type]
+        over = asyncio.Event()
+        sending = [asyncio.create_task(send(ours, sender, over)) for sender in range(8)]
+        await asyncio.sleep(0.5)
+        before = len(acknowledged)
+        if how == signal.SIGKILL:
+            server.stop(signal.SIGKILL)
+        else:
+            assert server.process is not None
+            server.process.send_signal(how)
+        await asyncio.sleep(AWAY_S)
+        if how == signal.SIGKILL:
+            server.start()
+        else:
+            assert server.process is not None
+            server.process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(30):
+            await ours.ready()
+            while len(acknowledged) < before + 100:
+                await asyncio.sleep(0.05)
+        over.set()
+        await asyncio.gather(*sending)
+
+        assert before and refused
+        assert acknowledged <= await ours.names()
+        assert not ours.cluster.deaths
+
+    async with system(RedisStores(server.url)) as again:  # type: ignore[arg-type]
+        assert acknowledged <= await again.names()

@@ -1,0 +1,170 @@
+"""Redis as it runs in production: Sentinels that fail over for real, and a cluster whose slots move. Slower, so few."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from models.errors import Fenced, Unavailable
+from models.ports import ArchiveQuery, DeadLetter, Mark
+from services.stores.redis_archive import RedisArchive
+from services.stores.redis_dead_letters import RedisDeadLetters
+from services.stores.redis_delivery import RedisDeliveryIds
+from services.stores.redis_log import RedisEventLog
+from services.stores.redis_options import RedisOptions
+from tests.contract.conftest import PARTITION, Chain, HandClock
+from tests.contract.redis_peers import Cluster, Failover, Server
+from tests.contract.test_archive import incident
+
+
+@pytest.fixture
+def failover(tmp_path: Path) -> Iterator[Failover]:
+    started = Failover(tmp_path)
+    try:
+        yield started.start()
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield started.start()
+    finally:
+        started.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_failover_loses_nothing_acknowledged_and_fences_the_writer_before_it(
+    failover: Failover, chain: Chain
+) -> None:
+    options = RedisOptions(failover.url, replicas=1, timeout_s=2.0)
+    log, before = RedisEventLog(options, PARTITION), RedisEventLog(options, PARTITION)
+    old_epoch = (await before.open("a", 0.0, 10.0)).epoch
+    opened = await log.open("a", 0.0, 10.0)
+    chain.digests[0] = opened.last_digest
+    for _ in range(50):
+        await log.append(opened.epoch, chain.seq + 1, chain.next(3, size=2000))
+    acknowledged = chain.seq
+
+    failover.primary.stop(signal.SIGKILL)
+    begun = time.monotonic()
+    refused = 0
+    while True:
+        try:
+            again = await log.open("a", 1.0, 10.0)
+            break
+        except Unavailable:
+            refused += 1
+            assert time.monotonic() - begun < 60
+            await asyncio.sleep(0.2)
+    await log.append(again.epoch, acknowledged + 1, chain.next())
+
+    assert refused
+    assert again.last_seq == acknowledged
+    assert again.epoch == opened.epoch + 1
+    assert len(await log.read(0)) == acknowledged + 1
+    with pytest.raises(Fenced):
+        await before.append(old_epoch, 1, [b"late"])
+    for each in (log, before):
+        await each.close()
+
+
+@pytest.mark.asyncio
+async def test_sentinels_without_a_replica_to_wait_for_are_refused(failover: Failover) -> None:
+    log = RedisEventLog(RedisOptions(failover.url), PARTITION)
+
+    with pytest.raises(Unavailable, match=r"state\.redis\.replicas is 0"):
+        await log.open("a", 0.0, 10.0)
+    await log.close()
+
+
+@pytest.mark.asyncio
+async def test_partitions_and_dead_letters_live_on_all_nodes_of_a_cluster(cluster: Cluster) -> None:
+    options, clock = RedisOptions(cluster.url, prefix="spread"), HandClock()
+    for number in range(6):
+        chain = Chain()
+        partition = f"shard/{number:04d}"
+        log, archive = RedisEventLog(options, partition), RedisArchive(options, partition)
+        ids = RedisDeliveryIds(options, partition)
+        epoch = (await log.open("a", 0.0, 10.0)).epoch
+        await log.append(epoch, 1, chain.next(4))
+        for generation in (1, 2):
+            await log.put_records(epoch, generation, [("k", b"%d" % generation), ("gone", None)])
+            await log.close_snapshot(epoch, Mark(generation, 2, chain.digests[2], 1, b""))
+        await log.truncate(epoch, 2)
+        await archive.put([incident(1), incident(2, service="db")])
+        await ids.add([("id", 1.0, b"answer")])
+
+        assert [seq for seq, _frame in await log.read(0)] == [
+            1,
+            2,
+            3,
+            4,
+        ]  # one append: dropped whole or not at all
+        assert [page async for page in log.records(1)] == [[("k", b"1")]]
+        assert (await archive.page(ArchiveQuery("default", 5, services=("db",)))).items == [
+            incident(2, service="db")
+        ]
+        assert await ids.seen(["id"]) == {"id": b"answer"}
+        for each in (log, archive, ids):
+            await each.close()
+    letters = RedisDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=clock)
+    await letters.add([DeadLetter(1000.0, "default", "door", "why", b"{")])
+    kept = await letters.stats()
+    await letters.close()
+
+    assert kept["kept"] == 1
+    assert all(node.client().dbsize() for node in cluster.nodes)
+
+
+@pytest.mark.asyncio
+async def test_a_partition_whose_slot_moves_to_another_node_goes_on_there(
+    cluster: Cluster, chain: Chain
+) -> None:
+    log = RedisEventLog(RedisOptions(cluster.url, prefix="moved"), PARTITION)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next(3))
+    await log.read(0)
+    slot = key_slot(PARTITION.encode())
+    source = next(node for node in cluster.nodes if node.client().cluster("COUNTKEYSINSLOT", slot))
+    target = next(node for node in cluster.nodes if node is not source)
+    source_id, target_id = (str(node.client().cluster("MYID"), "ascii") for node in (source, target))
+
+    target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    keys = source.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+    migrate(source, target, keys[:1])
+    between = [await outcome(log, epoch, chain) for _attempt in range(2)]
+    migrate(source, target, keys[1:])
+    for node in (target, *(each for each in cluster.nodes if each is not target)):
+        node.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+    begun = time.monotonic()
+    while (after := await outcome(log, epoch, chain)) is not None and time.monotonic() - begun < 10:
+        await asyncio.sleep(0.1)
+
+    assert [type(each) for each in between] == [Unavailable, Unavailable]
+    assert after is None
+    assert [seq for seq, _frame in await log.read(0)] == [1, 2, 3, 4]
+    await log.close()
+
+
+def migrate(source: Server, target: Server, keys: list[bytes]) -> None:
+    source.client().execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+
+
+async def outcome(log: RedisEventLog, epoch: int, chain: Chain) -> Exception | None:
+    """What came of one more append."""
+    chain.back_to(3)
+    try:
+        await log.append(epoch, 4, chain.next())
+    except Exception as error:
+        return error
+    return None
