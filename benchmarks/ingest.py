@@ -61,7 +61,7 @@ def run(
             concurrency=concurrency or CONCURRENCY[NEW_BATCH],
             duration_s=NEW_LIMIT_S,
         )
-        cells.append(compare(f"{name}, {NEW_BATCH} a request", targets, spec, turns=turns))
+        cells.append(compare(f"{name}, {NEW_BATCH} a request", targets, spec, turns=turns, tune=tune))
     return cells
 
 

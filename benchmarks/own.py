@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,8 @@ def own(**settings: str) -> Iterator[Own]:
     folder = Path(tempfile.mkdtemp(prefix="llm-im-bench-"))
     environment = {**os.environ, **{f"LLM_IM_{name}": value for name, value in settings.items()}}
     system = Own(f"http://127.0.0.1:{free_port()}", folder / "var", environment)
+    # `timeout` and a closed terminal end what they started too, not only this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         system.up()
         yield system

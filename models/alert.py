@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import msgspec
 import xxhash
@@ -17,6 +18,10 @@ ALERT_KEY_BYTES = 24
 
 #: Fingerprints remembered in a process that reads alerts: about 300 bytes each.
 FINGERPRINTS_MAX = 131_072
+#: Below this many, computing them together costs more than one by one.
+TOGETHER_LEAST = 32
+#: Longer label sets are computed one by one: together, each is padded to the longest, times eight.
+TOGETHER_MAX_BYTES = 1024
 
 _fingerprints: dict[bytes, str] = {}
 _FNV_OFFSET = 0xCBF29CE484222325
@@ -66,18 +71,57 @@ def fingerprint(labels: Mapping[str, str]) -> str:
 
     13 us in Python, so it is computed when an alert is read, never when one arrives, and then remembered.
     """
-    identity = _identity_encoder.encode(sorted(labels.items()))
-    found = _fingerprints.get(identity)
-    if found is None:
-        if len(_fingerprints) >= FINGERPRINTS_MAX:
-            _fingerprints.clear()
-        found = _fingerprints[identity] = _fnv1a(labels)
-    return found
+    return fingerprints([labels])[0]
 
 
-def _fnv1a(labels: Mapping[str, str]) -> str:
+def fingerprints(label_sets: Sequence[Mapping[str, str]]) -> list[str]:
+    """fingerprint() of each, in order. Many that were not met before are computed together: 1.5 us each."""
+    said = [_said(labels) for labels in label_sets]
+    unknown = [each for each in said if each not in _fingerprints]
+    if len(_fingerprints) + len(unknown) > FINGERPRINTS_MAX:
+        _fingerprints.clear()
+        unknown = said
+    together = [each for each in unknown if len(each) <= TOGETHER_MAX_BYTES]
+    if len(together) >= TOGETHER_LEAST:
+        for each, value in zip(together, _fnv1a_together(together), strict=True):
+            _fingerprints[each] = f"{value:016x}"
+    for each in unknown:
+        if each not in _fingerprints:
+            _fingerprints[each] = f"{_fnv1a(each):016x}"
+    return [_fingerprints[each] for each in said]
+
+
+def _said(labels: Mapping[str, str]) -> bytes:
+    # An escaped surrogate is the byte 0xFF, which no UTF-8 holds: joined and encoded at once.
+    return ("\udcff".join(chain.from_iterable(sorted(labels.items()))) + "\udcff").encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def _fnv1a(text: bytes) -> int:
     value = _FNV_OFFSET
-    for name in sorted(labels):
-        for byte in name.encode() + _SEPARATOR + labels[name].encode() + _SEPARATOR:
-            value = ((value ^ byte) * _FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
-    return f"{value:016x}"
+    for byte in text:
+        value = ((value ^ byte) * _FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+def _fnv1a_together(texts: Sequence[bytes]) -> list[int]:
+    """_fnv1a() of each: a byte of all at a time, the longest first, so that those under way are always the first ones."""
+    # Here, because most processes never need it and it takes 0.1 s.
+    import numpy as np
+
+    order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+    lengths = [len(texts[place]) for place in order]
+    rows = b"".join(texts[place].ljust(lengths[0]) for place in order)
+    columns = np.frombuffer(rows, np.uint8).reshape(len(texts), lengths[0]).T.astype(np.uint64)
+    values = np.full(len(texts), _FNV_OFFSET, np.uint64)
+    prime, under_way = np.uint64(_FNV_PRIME), len(texts)
+    for place, column in enumerate(columns):
+        while lengths[under_way - 1] <= place:
+            under_way -= 1
+        values[:under_way] ^= column[:under_way]
+        values[:under_way] *= prime  # overflow is what FNV wants: the product's last 64 bits
+    found = [0] * len(texts)
+    for place, value in zip(order, values.tolist(), strict=True):
+        found[place] = value
+    return found

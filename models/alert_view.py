@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
+from models.alert import Content
 from models.messages import Decision
 from models.query import AlertView
 from models.series import FIRING, SeriesTable
 
 
-def alert_view(series: SeriesTable, number: int) -> AlertView:
-    """One series as people see it."""
-    content = series.content(number)
+def alert_view(series: SeriesTable, number: int, content: Content | None = None) -> AlertView:
+    """One series as people see it. `content` is series.content(number), from who has read it already."""
+    content = content or series.content(number)
     incident = series.incidents[number]
     ends = series.ends[number]
     opened, seen = series.opened[number], series.seen[number]

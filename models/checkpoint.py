@@ -18,6 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 
+#: What a row costs beside its bytes, as bytes: writing it and tidying two others takes 20 us. Without it a slice held
+#: four thousand tombstones of archived incidents.
+ROW_BYTES = 512
+
 
 class Part(StrEnum):
     """Kinds of record; the value is the first letter of its key, and their order is the order of loading."""
@@ -90,13 +94,13 @@ class Checkpoint:
 
     def slice(self, size_bytes: int) -> list[tuple[str, bytes | None]]:
         """The next records, up to about `size_bytes`; an empty list means the checkpoint is complete and over."""
-        size = sum(len(record) for _key, record in self._captured if record is not None)
+        size = sum(ROW_BYTES + len(record or b"") for _key, record in self._captured)
         for part, numbers in self._pending.items():
             while numbers and size < size_bytes:
-                self._take(part, next(iter(numbers)))
-                record = self._captured[-1][1]
-                # A tombstone is not free either.
-                size += 64 if record is None else len(record)
+                # Not next(iter(numbers)): that walks over the holes of all that were taken before, and a set of a hundred
+                # thousand took seconds a slice.
+                self._take(part, numbers.pop())
+                size += ROW_BYTES + len(self._captured[-1][1] or b"")
         taken, self._captured = self._captured, []
         if not taken:
             self._running = False

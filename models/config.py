@@ -167,7 +167,7 @@ class State(Section):
     )
     consistency: Literal["strong", "eventual"] | None = Field(
         None,
-        description="What must be so. `strong`: what was read or acknowledged stays true, also after a failover; refused with Sentinels and with a Redis Cluster. `eventual`: refused, no store here answers before it is durable.",
+        description="What must be so. `strong`: all that was acknowledged is read; refused with Sentinels and with a Redis Cluster, which may lose some when they fail over (for standbys of PostgreSQL say `replication` too). `eventual`: refused, nobody is answered before it is durable here.",
     )
     replication: Literal["synchronous", "multi-region"] | None = Field(
         None,

@@ -73,9 +73,10 @@ class ActionOutcome(Wire, frozen=True):
 
 
 class Archived(Wire, frozen=True):
-    """The archive holds these closed incidents durably: the answer to effect Archive."""
+    """The archive holds these closed incidents durably, at these versions: the answer to effect Archive."""
 
     incident_ids: list[bytes]
+    versions: list[int]
 
 
 class Tick(Wire, frozen=True):

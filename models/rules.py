@@ -312,8 +312,13 @@ def _read(effect: Classify) -> _Reading:
     if "{{" in body or "{{" in head:
         head, body = _TEMPLATE.sub(" ", head), _TEMPLATE.sub(" ", body)
     in_head = _terms(head)
-    in_body = _terms(body) - in_head
+    return _weighed(in_head, _terms(body) - in_head)
 
+
+@lru_cache(
+    maxsize=4096
+)  # The rules of an installation use some hundred sets of terms; a set is under a kilobyte.
+def _weighed(in_head: frozenset[str], in_body: frozenset[str]) -> _Reading:
     score = 0.0
     types = [0.0] * len(_TYPES)
     severity_terms: list[tuple[float, str]] = []
@@ -348,13 +353,13 @@ def _read(effect: Classify) -> _Reading:
     )
 
 
-def _terms(text: str) -> set[str]:
+def _terms(text: str) -> frozenset[str]:
     """The terms of LEXICON in a text: single words and neighbouring pairs."""
     # Case decides where CamelCase is split, so it is lowered after that: once, as a whole.
     tokens = " ".join(_TOKEN.findall(text)).lower().split(" ")
-    found = set(_WORDS.intersection(tokens))
+    found = _WORDS.intersection(tokens)
     if not _PAIR_STARTS.isdisjoint(tokens):
-        found.update([_PAIRS[pair] for pair in _PAIRS.keys() & set(pairwise(tokens))])
+        found = found.union([_PAIRS[pair] for pair in _PAIRS.keys() & set(pairwise(tokens))])
     return found
 
 

@@ -241,8 +241,8 @@ class Shard:
                 response.outcome(self, message, now)
                 reply = Done()
             case Archived():
-                for identity in message.incident_ids:
-                    self._archived(identity, now)
+                for identity, version in zip(message.incident_ids, message.versions, strict=True):
+                    self._archived(identity, version, now)
                 reply = Done()
             case Command():
                 reply = self._command(message, now)
@@ -625,9 +625,14 @@ class Shard:
         elif incident.severity < before:
             response.owe(self, incident, "severity changed", now, now)
 
-    def _archived(self, identity: bytes, now: float) -> None:
+    def _archived(self, identity: bytes, version: int, now: float) -> None:
         incident = self.incidents.get(identity)
-        if incident is not None and incident.owes_nothing:
+        if incident is None or not incident.owes_nothing:
+            return
+        if incident.version != version:
+            # Somebody commented on it meanwhile: what the archive has is not all of it.
+            self._archive[identity] = None
+        else:
             self.do(IncidentArchived(identity, self.members[identity].tobytes()), now)
 
     def _tick(self, tick: Tick, now: float) -> Reply:

@@ -90,12 +90,10 @@ def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
             continue
         looked_at += 1
         incident = series.incidents[number]
-        if (
-            incident is not None
-            and incident.tenant == query.tenant
-            and matches(series.content(number).labels)
-        ):
-            items.append(alert_view(series, number))
+        if incident is not None and incident.tenant == query.tenant:
+            content = series.content(number)
+            if matches(content.labels):
+                items.append(alert_view(series, number, content))
         if len(items) == limit or looked_at == SCAN_MAX:
             return AlertPage(items, number if place < len(numbers) else None)
     return AlertPage(items, None)

@@ -107,7 +107,11 @@ class Follower:
                         continue
                     if isinstance(event, IncidentOpened):
                         made.add(identity)
-                    elif isinstance(event, IncidentSplit) and event.incident_id not in wanted:
+                    elif (
+                        isinstance(event, IncidentSplit)
+                        and identity == event.made
+                        and event.incident_id not in wanted
+                    ):
                         source = self._known.get(event.incident_id)
                         if source is not None and source[0] >= (seq, number):
                             # Its head is later than the split, and so no likeness of what was made.

@@ -120,12 +120,13 @@ def start_local(
     http_host: str = LOOPBACK,
     num_cpus: int | None = None,
     middleware: str | None = None,
+    doorkeeper: str | None = None,
     progress: Progress = print,
 ) -> Instance:
     """Start a Ray head for this data directory, or report the one that runs. Does not start Serve.
 
     Safe to call twice and from two shells at once. What a crash left (processes, sockets) is ended and removed first.
-    `middleware` is the import path of Serve's HTTP callback, see `serve_environment`.
+    `middleware` and `doorkeeper` are import paths of Serve's callbacks, see `serve_environment`.
     Raises Refused when the caller must change something (port taken, foreign packages), Unavailable when Ray failed.
     """
     data_dir = data_dir.absolute()
@@ -138,7 +139,8 @@ def start_local(
             _clear(data_dir, known, progress)
         refuse_foreign_packages()
         refuse_taken_port(http_host, http_port)
-        return _start(data_dir, http_host, http_port, num_cpus or os.cpu_count() or 1, middleware, progress)
+        callbacks = {"middleware": middleware, "doorkeeper": doorkeeper}
+        return _start(data_dir, http_host, http_port, num_cpus or os.cpu_count() or 1, callbacks, progress)
 
 
 def running(data_dir: Path) -> Instance | None:
@@ -172,12 +174,15 @@ def adopt(instance: Instance) -> None:
     os.environ["RAY_ADDRESS"] = instance.ray_address
 
 
-def serve_environment(private_dir: Path, first_port: int, *, middleware: str | None = None) -> dict[str, str]:
+def serve_environment(
+    private_dir: Path, first_port: int, *, middleware: str | None = None, doorkeeper: str | None = None
+) -> dict[str, str]:
     """The settings of Ray and Serve, which are read from the environment when Serve is imported, so every process
     of an instance must have the same. `first_port` is the first of a block of BLOCK free ones.
 
     `middleware` ("package.module.function") is called in every replica and must return a list of Starlette
-    Middleware, which stand before Serve's own request handling: the hot route is answered there.
+    Middleware, which stand before Serve's own request handling: the hot route is answered there. `doorkeeper` is
+    called in Serve's controller before it starts who looks after HAProxy.
     """
     front = private_dir / "s"  # one letter: Serve adds /<56 characters>/ to it, HAProxy allows 97 in all
     http_replicas = first_port + 10
@@ -220,13 +225,16 @@ def serve_environment(private_dir: Path, first_port: int, *, middleware: str | N
         # because the same alert twice is one. HAProxy sends again what fits its buffer: 64 alerts are 30 kB.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RESEND_BYTES),
-        # A dead HAProxy is noticed at the third look. At Ray's 10 s nobody answered for 27 s, at 1 s for 5 s.
+        # A dead HAProxy is started again by Doorkeeper (services/serve_app.py) in a tenth of a second. Were it of no use,
+        # Serve notices at the third look: at Ray's 10 s nobody answered for 27 s, at 1 s for 5 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_QUIET_S),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(OLD_PROXY_S),
     }
     if middleware:
         environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = middleware
+    if doorkeeper:
+        environment["RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH"] = doorkeeper
     return environment
 
 
@@ -271,11 +279,16 @@ FOREIGN_SETTINGS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR", "RAY_REDIS_AD
 
 
 def _start(
-    data_dir: Path, http_host: str, http_port: int, num_cpus: int, middleware: str | None, progress: Progress
+    data_dir: Path,
+    http_host: str,
+    http_port: int,
+    num_cpus: int,
+    callbacks: dict[str, str | None],
+    progress: Progress,
 ) -> Instance:
     instance_id = secrets.token_hex(8)
     private_dir = Path(tempfile.mkdtemp(prefix="llm-im-", dir=_short_temp_dir()))
-    environment = serve_environment(private_dir, _free_block(), middleware=middleware)
+    environment = serve_environment(private_dir, _free_block(), **callbacks)
     instance = Instance(
         instance_id=instance_id,
         ray_address="",

@@ -6,12 +6,15 @@
 HotRoute runs in the replica's process and event loop before any of Serve's work on a request: three times the
 requests a second (docs/decisions/0004-hot-route.md). Serve does not count what passes there; uvicorn's own
 shutdown waits for it when a replica leaves.
+
+HAProxy is a child of Serve's HAProxyManager, which is told to look after it: `Doorkeeper`.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import logging
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -20,6 +23,7 @@ from uuid import uuid4
 
 import ray
 from ray import serve
+from ray.serve._private.haproxy import HAProxyManager
 
 from actors import cluster
 from services.ingest.body import Receive, Scope, Send
@@ -43,6 +47,8 @@ HEALTH_PERIOD_S = 2.0
 HEALTH_TIMEOUT_S = 10.0
 
 _gateway: Gateway | None = None
+#: Serve's own, whose settings decide where it goes (ray-last/serve/*.log).
+_serve_log = logging.getLogger("ray.serve")
 
 
 class HotRoute:
@@ -87,6 +93,43 @@ def _to_loopback(bind: Callable[[object, str], object]) -> Callable[[object, str
         return bind(server, address.replace("[::]", "127.0.0.1"))
 
     return bind_to_loopback
+
+
+class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defined, misc]  # Ray makes it
+    """Serve's manager of HAProxy, which starts a dead HAProxy again at once, with the replicas it knew.
+
+    Serve's own way takes five seconds: its controller looks three times, then starts this process anew, then tells
+    it again who the replicas are. That way still answers for all that fails here.
+    """
+
+    def __init__(self, *options: object, **more: object) -> None:
+        super().__init__(*options, **more)
+        self._watch = self.event_loop.create_task(self._keep())
+
+    async def shutdown(self) -> None:
+        """HAProxy is to end: let it. Not in the middle of a start, which would leave a process that nobody knows."""
+        async with self._reload_lock:
+            self._watch.cancel()
+        await super().shutdown()
+
+    async def _keep(self) -> None:
+        await self._haproxy_start_task
+        while (process := self._haproxy._proc) is not None:
+            await process.wait()
+            # A reload ends the one before it, in its own time; it holds this lock until the new one is known.
+            async with self._reload_lock:
+                if self._haproxy._proc is not process:
+                    continue
+                if process.returncode == 0:
+                    return  # It was asked to, as `llm-im down` does: it must not open the door again.
+                _serve_log.error("HAProxy ended with %s: starting it again", process.returncode)
+                await self._haproxy.start()
+
+
+def keep_the_door() -> None:
+    """Serve's controller callback (RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH): runs before it starts HAProxyManager."""
+    controller = import_module("ray.serve._private.controller")
+    controller.HAProxyManager = ray.remote(num_cpus=0)(Doorkeeper)  # type: ignore[attr-defined]
 
 
 class Gateways:

@@ -11,16 +11,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import Field
-
 from actors.control_tail import ControlTail
 from models.control import ControlMessage, CreateToken, RevokeToken, RotateToken
 from models.errors import Unavailable
 from models.tokens import ID_BYTES, KEY_BYTES, Token, digest_of, secret_of, written
+from services.api.fields import Time, says
 
 OVERLAP_DEFAULT_S = 86400.0
-
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +25,24 @@ class TokenBody:
     """An API token, without its secret. `previous_until`: so long the secret before this one is good as well.
     `last_used_at` is coarse: about a minute for the first use, about an hour afterwards."""
 
-    id: str
-    name: str
-    scopes: list[str]
-    created_at: Time
-    created_by: str
-    expires_at: Time | None
-    rotated_at: Time | None
-    previous_until: Time | None
-    last_used_at: Time | None
+    id: Annotated[str, says("Its id; part of the secret too.")]
+    name: Annotated[str, says("Who has it: the actor of what it does.")]
+    scopes: Annotated[list[str], says("What it may do.")]
+    created_at: Annotated[Time, says("When it was made.")]
+    created_by: Annotated[str, says("Who made it.")]
+    expires_at: Annotated[Time | None, says("When it ends; null: when it is revoked.")]
+    rotated_at: Annotated[Time | None, says("When it got its present secret; null: it has its first one.")]
+    previous_until: Annotated[
+        Time | None, says("So long the secret before is good as well; null: it is not.")
+    ]
+    last_used_at: Annotated[Time | None, says("When it was last used, within about an hour; null: not yet.")]
 
 
 @dataclass(frozen=True, slots=True)
 class NewTokenBody(TokenBody):
     """A token with its secret, `token`, which is shown this once and kept nowhere."""
 
-    token: str
+    token: Annotated[str, says("The secret. It is shown this once.")]
 
 
 class TokenDesk:

@@ -201,7 +201,7 @@ class Story:
     def archive(self, when: float) -> Step:
         """The archive keeps everything it was asked to."""
         ids = [identity for effect in self._take(Archive) for identity in effect.incident_ids]
-        return self.tell(when, Archived(ids))
+        return self.tell(when, Archived(ids, [self.shard.incidents[each].version for each in ids]))
 
     def do(
         self,

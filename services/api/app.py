@@ -32,6 +32,12 @@ from services.api.tokens import add_token_routes
 from services.tail import Tails
 from services.tokens import TokenDesk
 
+#: Methods that the doors for alerts take before the application is asked (services/ingest/http.py); 405 names them too.
+DOORS: dict[str, frozenset[str]] = {
+    "/api/v2/alerts": frozenset({"POST"}),
+    "/v1/alerts": frozenset({"POST"}),
+}
+
 
 def build_app(
     reads: Reads,
@@ -86,7 +92,8 @@ def _answer_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        if error.status_code == 405:
+        # Of a door's path nothing else may be known here.
+        if error.status_code == 405 or (error.status_code == 404 and path in DOORS):
             allowed = sorted(_allowed(app, request))
             if _is_alertmanagers(path):
                 return alertmanager.not_allowed(request.method, allowed)
@@ -140,7 +147,7 @@ def _is_alertmanagers(path: str) -> bool:
 
 def _allowed(app: FastAPI, request: Request) -> set[str]:
     """Every method that some route takes for this path; Starlette itself names only the first route's."""
-    methods = set(alertmanager.ELSEWHERE.get(request.url.path, ()))
+    methods = set(DOORS.get(request.url.path, ()))
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()

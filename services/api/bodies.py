@@ -11,7 +11,6 @@ from uuid import UUID
 
 import msgspec
 from fastapi.responses import Response
-from pydantic import Field
 
 from models.alert import fingerprint
 from models.incident import (
@@ -26,51 +25,47 @@ from models.incident import (
 from models.messages import REASONS, Decision
 from models.query import AlertView, IncidentView
 from services.api.alertmanager import timestamp
-from services.api.fields import SeverityName, Time
+from services.api.fields import SeverityName, Time, says
 from services.api.reads import Counted
-
-
-def _says(text: str) -> object:
-    return Field(description=text)
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineBody:
     """One line of an incident's history."""
 
-    timestamp: Annotated[Time, _says("When, RFC 3339 in UTC.")]
-    event_type: Annotated[str, _says("What kind of thing happened: docs/concepts.md, timeline kinds.")]
-    actor: Annotated[str, _says("Who did it: a person's name, or `system`.")]
-    description: Annotated[str, _says("What happened, in words.")]
-    metadata: Annotated[dict[str, str], _says("What programs want of it: `reason`, `trace_id` ...")]
+    timestamp: Annotated[Time, says("When, RFC 3339 in UTC.")]
+    event_type: Annotated[str, says("What kind of thing happened: docs/concepts.md, timeline kinds.")]
+    actor: Annotated[str, says("Who did it: a person's name, or `system`.")]
+    description: Annotated[str, says("What happened, in words.")]
+    metadata: Annotated[dict[str, str], says("What programs want of it: `reason`, `trace_id` ...")]
 
 
 @dataclass(frozen=True, slots=True)
 class ResolutionBody:
     """How an incident ended."""
 
-    resolved_at: Annotated[Time, _says("When, RFC 3339 in UTC.")]
-    resolved_by: Annotated[str, _says("Who resolved it, or `system`.")]
-    resolution_method: Annotated[str, _says("Automated, Manual or AutoAssistedManual.")]
-    root_cause: Annotated[str | None, _says("What it was, when somebody said.")]
-    notes: Annotated[str, _says("What was said about it.")]
+    resolved_at: Annotated[Time, says("When, RFC 3339 in UTC.")]
+    resolved_by: Annotated[str, says("Who resolved it, or `system`.")]
+    resolution_method: Annotated[str, says("Automated, Manual or AutoAssistedManual.")]
+    root_cause: Annotated[str | None, says("What it was, when somebody said.")]
+    notes: Annotated[str, says("What was said about it.")]
 
 
 @dataclass(frozen=True, slots=True)
 class OverflowBody:
     """What an overflow incident stands for: groups that met max_concurrent_incidents."""
 
-    members: Annotated[list[str], _says("Group keys; the list may be cut.")]
-    count: Annotated[int, _says("How many groups; never cut.")]
+    members: Annotated[list[str], says("Group keys; the list may be cut.")]
+    count: Annotated[int, says("How many groups; never cut.")]
 
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgedBody:
     """Who looks after an incident."""
 
-    by: Annotated[str, _says("Who acknowledged it.")]
-    at: Annotated[Time, _says("Since when, RFC 3339 in UTC.")]
-    until: Annotated[Time | None, _says("Until when; null: until it ends.")]
+    by: Annotated[str, says("Who acknowledged it.")]
+    at: Annotated[Time, says("Since when, RFC 3339 in UTC.")]
+    until: Annotated[Time | None, says("Until when; null: until it ends.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,48 +73,48 @@ class DueBody:
     """When something must have been done about it, by the response targets of its severity."""
 
     acknowledge_due_at: Annotated[
-        Time | None, _says("Acknowledged or assigned by then; null: it is already, or has no target.")
+        Time | None, says("Acknowledged or assigned by then; null: it is already, or has no target.")
     ]
-    resolve_due_at: Annotated[Time | None, _says("Resolved by then; null: it is already, or has no target.")]
+    resolve_due_at: Annotated[Time | None, says("Resolved by then; null: it is already, or has no target.")]
 
 
 @dataclass(frozen=True, slots=True)
 class SaidBody:
     """What people said that it is; null where they said nothing and a classifier's word counts."""
 
-    severity: Annotated[SeverityName | None, _says("P0 to P4.")]
-    incident_type: Annotated[IncidentType | None, _says("What kind.")]
-    impact: Annotated[str | None, _says("What it does to others.")]
+    severity: Annotated[SeverityName | None, says("P0 to P4.")]
+    incident_type: Annotated[IncidentType | None, says("What kind.")]
+    impact: Annotated[str | None, says("What it does to others.")]
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedBody:
     """What classifiers made of it, whatever people say."""
 
-    severity: Annotated[SeverityName, _says("P0 to P4.")]
-    incident_type: Annotated[IncidentType, _says("What kind.")]
-    impact: Annotated[str, _says("What it does to others.")]
+    severity: Annotated[SeverityName, says("P0 to P4.")]
+    incident_type: Annotated[IncidentType, says("What kind.")]
+    impact: Annotated[str, says("What it does to others.")]
 
 
 @dataclass(frozen=True, slots=True)
 class PartBody:
     """An incident that was merged into this one, as it last said it is."""
 
-    incident: Annotated[UUID, _says("Its id.")]
-    is_open: Annotated[bool, _says("Whether it goes on; what is pending counts as open.")]
-    severity: Annotated[SeverityName, _says("Its own severity, P0 to P4.")]
-    pending: Annotated[str, _says("`merge` or `unmerge` while its shard has not agreed yet, else empty.")]
+    incident: Annotated[UUID, says("Its id.")]
+    is_open: Annotated[bool, says("Whether it goes on; what is pending counts as open.")]
+    severity: Annotated[SeverityName, says("Its own severity, P0 to P4.")]
+    pending: Annotated[str, says("`merge` or `unmerge` while its shard has not agreed yet, else empty.")]
 
 
 @dataclass(frozen=True, slots=True)
 class StakeholderUpdateBody:
     """Word to those who wait."""
 
-    at: Annotated[Time, _says("When, RFC 3339 in UTC.")]
-    by: Annotated[str, _says("Who said it.")]
-    audience: Annotated[str, _says("Who was told.")]
-    text: Annotated[str, _says("What they were told.")]
-    next_due_at: Annotated[Time | None, _says("When the next was promised; null: none was.")]
+    at: Annotated[Time, says("When, RFC 3339 in UTC.")]
+    by: Annotated[str, says("Who said it.")]
+    audience: Annotated[str, says("Who was told.")]
+    text: Annotated[str, says("What they were told.")]
+    next_due_at: Annotated[Time | None, says("When the next was promised; null: none was.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,105 +122,105 @@ class IncidentBody:
     """An incident. The first sixteen fields are the plan's (Appendix A), the rest says how it came about and what people
     did about it."""
 
-    id: Annotated[UUID, _says("UUIDv7.")]
-    created_at: Annotated[Time, _says("When it opened, RFC 3339 in UTC.")]
-    updated_at: Annotated[Time, _says("When anything of it last changed but counts, RFC 3339 in UTC.")]
-    state: Annotated[IncidentState, _says("Where it is in its life.")]
+    id: Annotated[UUID, says("UUIDv7.")]
+    created_at: Annotated[Time, says("When it opened, RFC 3339 in UTC.")]
+    updated_at: Annotated[Time, says("When anything of it last changed but counts, RFC 3339 in UTC.")]
+    state: Annotated[IncidentState, says("Where it is in its life.")]
     severity: Annotated[
         SeverityName,
-        _says("What counts: what people said, else the worst of what was judged and of its open parts."),
+        says("What counts: what people said, else the worst of what was judged and of its open parts."),
     ]
-    incident_type: Annotated[IncidentType, _says("What kind: what people said, else what was judged.")]
-    source: Annotated[str, _says("Who reported it first.")]
-    title: Annotated[str, _says("What is wrong, in a line.")]
-    description: Annotated[str, _says("What is known.")]
-    affected_resources: Annotated[list[str], _says("Its service.")]
-    labels: Annotated[dict[str, str], _says("Those of the alert that opened it, as people changed them.")]
-    related_incidents: Annotated[list[UUID], _says("Incidents that people linked with it.")]
-    active_playbook: Annotated[UUID | None, _says("Always null: playbooks are not built yet.")]
-    resolution: Annotated[ResolutionBody | None, _says("How it ended; null while it is open.")]
-    timeline: Annotated[list[TimelineBody], _says("Its history, oldest first.")]
-    assignees: Annotated[list[str], _says("Who works on it.")]
-    service: Annotated[str, _says("What it is about.")]
-    group_key: Annotated[str, _says("What its alerts have in common; empty when made by hand.")]
-    group_labels: Annotated[dict[str, str], _says("The same as labels.")]
-    annotations: Annotated[dict[str, str], _says("Those of the alert that opened it.")]
-    impact: Annotated[str, _says("What it does to others: what people said, else what was judged.")]
-    classified_by: Annotated[str, _says("Which rules or model judged it; empty: nobody yet.")]
-    confidence: Annotated[float, _says("How sure the classifier was, 0 to 1.")]
-    alerts: Annotated[int, _says("How many alerts it has together with its parts, firing or ended.")]
-    alerts_firing: Annotated[int, _says("How many of those fire.")]
-    reopened: Annotated[int, _says("How often it was opened again.")]
-    resolved_at: Annotated[Time | None, _says("When it was resolved; null while it is open.")]
-    closed_at: Annotated[Time | None, _says("When it was closed; null before.")]
-    overflow: Annotated[OverflowBody | None, _says("For an overflow incident, what it stands for.")]
-    timeline_dropped: Annotated[int, _says("How many lines of its history are kept no more.")]
+    incident_type: Annotated[IncidentType, says("What kind: what people said, else what was judged.")]
+    source: Annotated[str, says("Who reported it first.")]
+    title: Annotated[str, says("What is wrong, in a line.")]
+    description: Annotated[str, says("What is known.")]
+    affected_resources: Annotated[list[str], says("Its service.")]
+    labels: Annotated[dict[str, str], says("Those of the alert that opened it, as people changed them.")]
+    related_incidents: Annotated[list[UUID], says("Incidents that people linked with it.")]
+    active_playbook: Annotated[UUID | None, says("Always null: playbooks are not built yet.")]
+    resolution: Annotated[ResolutionBody | None, says("How it ended; null while it is open.")]
+    timeline: Annotated[list[TimelineBody], says("Its history, oldest first.")]
+    assignees: Annotated[list[str], says("Who works on it.")]
+    service: Annotated[str, says("What it is about.")]
+    group_key: Annotated[str, says("What its alerts have in common; empty when made by hand.")]
+    group_labels: Annotated[dict[str, str], says("The same as labels.")]
+    annotations: Annotated[dict[str, str], says("Those of the alert that opened it.")]
+    impact: Annotated[str, says("What it does to others: what people said, else what was judged.")]
+    classified_by: Annotated[str, says("Which rules or model judged it; empty: nobody yet.")]
+    confidence: Annotated[float, says("How sure the classifier was, 0 to 1.")]
+    alerts: Annotated[int, says("How many alerts it has together with its parts, firing or ended.")]
+    alerts_firing: Annotated[int, says("How many of those fire.")]
+    reopened: Annotated[int, says("How often it was opened again.")]
+    resolved_at: Annotated[Time | None, says("When it was resolved; null while it is open.")]
+    closed_at: Annotated[Time | None, says("When it was closed; null before.")]
+    overflow: Annotated[OverflowBody | None, says("For an overflow incident, what it stands for.")]
+    timeline_dropped: Annotated[int, says("How many lines of its history are kept no more.")]
     version: Annotated[
-        int, _says("Grows with all that people may change. Quoted, it is the ETag, for If-Match.")
+        int, says("Grows with all that people may change. Quoted, it is the ETag, for If-Match.")
     ]
-    created_by: Annotated[str, _says("Who made it by hand, or `system`.")]
-    acknowledged: Annotated[AcknowledgedBody | None, _says("Who looks after it; null: nobody said so.")]
-    roles: Annotated[dict[str, str], _says("A person for each role that is taken.")]
-    due: Annotated[DueBody, _says("Response targets.")]
-    said: Annotated[SaidBody, _says("What people said that it is.")]
-    judged: Annotated[JudgedBody, _says("What classifiers made of it.")]
-    merged_into: Annotated[UUID | None, _says("The incident that it is a part of.")]
-    parts: Annotated[list[PartBody], _says("The incidents that are parts of it.")]
-    split_from: Annotated[UUID | None, _says("The incident that it was split from.")]
-    updates: Annotated[list[StakeholderUpdateBody], _says("Word to those who wait, oldest first.")]
-    update_due_at: Annotated[Time | None, _says("When the next update is promised; null: none is.")]
+    created_by: Annotated[str, says("Who made it by hand, or `system`.")]
+    acknowledged: Annotated[AcknowledgedBody | None, says("Who looks after it; null: nobody said so.")]
+    roles: Annotated[dict[str, str], says("A person for each role that is taken.")]
+    due: Annotated[DueBody, says("Response targets.")]
+    said: Annotated[SaidBody, says("What people said that it is.")]
+    judged: Annotated[JudgedBody, says("What classifiers made of it.")]
+    merged_into: Annotated[UUID | None, says("The incident that it is a part of.")]
+    parts: Annotated[list[PartBody], says("The incidents that are parts of it.")]
+    split_from: Annotated[UUID | None, says("The incident that it was split from.")]
+    updates: Annotated[list[StakeholderUpdateBody], says("Word to those who wait, oldest first.")]
+    update_due_at: Annotated[Time | None, says("When the next update is promised; null: none is.")]
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentsBody:
     """A page of incidents. It may be short, even empty, and still have a next one."""
 
-    items: Annotated[list[IncidentBody], _says("In the order asked for.")]
-    next: Annotated[str | None, _says("The cursor of the page after it; null at the end.")]
+    items: Annotated[list[IncidentBody], says("In the order asked for.")]
+    next: Annotated[str | None, says("The cursor of the page after it; null at the end.")]
 
 
 @dataclass(frozen=True, slots=True)
 class WhyBody:
     """One decision about an alert."""
 
-    decision: Annotated[str, _says("docs/concepts.md, decisions; in lower case.")]
-    reason: Annotated[str, _says("The same in words.")]
-    count: Annotated[int, _says("How often it was taken.")]
-    first_at: Annotated[Time, _says("When first, RFC 3339 in UTC.")]
-    last_at: Annotated[Time, _says("When last, RFC 3339 in UTC.")]
+    decision: Annotated[str, says("docs/concepts.md, decisions; in lower case.")]
+    reason: Annotated[str, says("The same in words.")]
+    count: Annotated[int, says("How often it was taken.")]
+    first_at: Annotated[Time, says("When first, RFC 3339 in UTC.")]
+    last_at: Annotated[Time, says("When last, RFC 3339 in UTC.")]
 
 
 @dataclass(frozen=True, slots=True)
 class AlertBody:
     """One alert, and why it is where it is."""
 
-    fingerprint: Annotated[str, _says("Alertmanager's, 16 hexadecimal digits.")]
-    incident_id: Annotated[UUID | None, _says("The incident that it belongs to.")]
-    firing: Annotated[bool, _says("Whether it fires.")]
-    labels: Annotated[dict[str, str], _says("What it is.")]
-    annotations: Annotated[dict[str, str], _says("What is said about it.")]
-    generator_url: Annotated[str, _says("Where it comes from.")]
-    source: Annotated[str, _says("Who sent it.")]
-    starts_at: Annotated[Time, _says("When it began, RFC 3339 in UTC.")]
-    ends_at: Annotated[Time | None, _says("When it ended or will end; null: not known.")]
-    last_seen_at: Annotated[Time, _says("When it was last sent, RFC 3339 in UTC.")]
-    why: Annotated[list[WhyBody], _says("Every kind of decision about it, oldest first.")]
+    fingerprint: Annotated[str, says("Alertmanager's, 16 hexadecimal digits.")]
+    incident_id: Annotated[UUID | None, says("The incident that it belongs to.")]
+    firing: Annotated[bool, says("Whether it fires.")]
+    labels: Annotated[dict[str, str], says("What it is.")]
+    annotations: Annotated[dict[str, str], says("What is said about it.")]
+    generator_url: Annotated[str, says("Where it comes from.")]
+    source: Annotated[str, says("Who sent it.")]
+    starts_at: Annotated[Time, says("When it began, RFC 3339 in UTC.")]
+    ends_at: Annotated[Time | None, says("When it ended or will end; null: not known.")]
+    last_seen_at: Annotated[Time, says("When it was last sent, RFC 3339 in UTC.")]
+    why: Annotated[list[WhyBody], says("Every kind of decision about it, oldest first.")]
 
 
 @dataclass(frozen=True, slots=True)
 class AlertsBody:
     """A page of alerts. It may be short, even empty, and still have a next one."""
 
-    items: Annotated[list[AlertBody], _says("In the order they joined.")]
-    next: Annotated[str | None, _says("The cursor of the page after it; null at the end.")]
+    items: Annotated[list[AlertBody], says("In the order they joined.")]
+    next: Annotated[str | None, says("The cursor of the page after it; null at the end.")]
 
 
 @dataclass(frozen=True, slots=True)
 class TimelinesBody:
     """An incident's history."""
 
-    items: Annotated[list[TimelineBody], _says("Oldest first.")]
-    dropped: Annotated[int, _says("How many entries stood before it and are kept no more.")]
+    items: Annotated[list[TimelineBody], says("Oldest first.")]
+    dropped: Annotated[int, says("How many entries stood before it and are kept no more.")]
 
 
 def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from models.config import Settings
 from models.errors import Conflict
 from services.api.auth import ADMIN, Caller, requires
+from services.api.fields import says
 from services.api.problems import FieldProblem, problem
 from services.reload import Change
 from services.settings import expected, place_of
@@ -32,16 +33,16 @@ Reload = Callable[[Settings, str], Awaitable[Sequence[Change]]]
 class ChangeBody:
     """A setting that changed, before and after, as one would write it."""
 
-    key: str
-    before: Any
-    after: Any
+    key: Annotated[str, says("The setting, as section.key.")]
+    before: Annotated[Any, says("What it was.")]
+    after: Annotated[Any, says("What it is now.")]
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadBody:
     """What a reload changed; empty when nothing differs. Every process goes by it within about a second."""
 
-    changed: list[ChangeBody]
+    changed: Annotated[list[ChangeBody], says("Each with its value before and after.")]
 
 
 def add_config_routes(app: FastAPI, reload: Reload) -> None:

@@ -7,7 +7,7 @@ with its name, and never returns a list that is shorter than the truth.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -208,24 +208,22 @@ class Reads:
         """
         held = 0
         after = dict.fromkeys(range(self._asking.shards), -1)
+        asked = list(after)
+        coming = asyncio.create_task(self._alert_pages(after, matchers, firing_only))
         try:
-            while after:
-                asked = list(after)
-                queries = [
-                    ListAlerts(self._asking.tenant, after[shard], PAGE_MAX, list(matchers), firing_only)
-                    for shard in asked
-                ]
-                for shard, page in zip(
-                    asked, await self._asking.each(asked, queries, AlertPage), strict=True
-                ):
+            while asked:
+                pages = await coming
+                for shard, page in zip(asked, pages, strict=True):
                     if page.next_after is None:
                         del after[shard]
                     elif page.next_after <= after[shard]:
                         raise Broken(f"{partition_name(shard)} pages in a circle at {page.next_after}")
                     else:
                         after[shard] = page.next_after
-                    if not page.items:
-                        continue
+                asked = list(after)
+                # The shards make the next pages while the caller encodes these.
+                coming = asyncio.create_task(self._alert_pages(after, matchers, firing_only))
+                for page in filter(lambda page: page.items, pages):
                     held += len(page.items)
                     self._held += len(page.items)
                     if held > ALERTS_MAX:
@@ -235,6 +233,18 @@ class Reads:
                     yield page.items
         finally:
             self._held -= held
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+    async def _alert_pages(
+        self, after: Mapping[int, int], matchers: Sequence[MatcherTuple], firing_only: bool
+    ) -> list[AlertPage]:
+        """The next page of each of these shards."""
+        queries = [
+            ListAlerts(self._asking.tenant, number, PAGE_MAX, list(matchers), firing_only)
+            for number in after.values()
+        ]
+        return await self._asking.each(list(after), queries, AlertPage)
 
     async def silent_shards(self) -> dict[str, str]:
         """The shards that do not answer now, with the reason. Empty when all is well."""

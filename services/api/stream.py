@@ -32,7 +32,7 @@ from models.stream_cursor import CURSOR_CHARS_MAX
 from models.stream_filter import StreamFilter
 from services.api.alertmanager import timestamp
 from services.api.auth import READ, Caller, is_still_let_in, requires
-from services.api.fields import SeverityName, any_case
+from services.api.fields import SeverityName, any_case, says
 from services.api.incidents import PREFIX
 from services.api.list_params import FILTER_VALUES_MAX
 from services.api.problems import problem
@@ -64,32 +64,32 @@ class StreamIncidentBody:
     """The incident as it was right after. When `updated_at` is later than the message's `at`, it shows something newer:
     the client was away, or the gateway met the incident for the first time."""
 
-    id: UUID
-    service: str
-    title: str
-    severity: str
-    state: IncidentState
-    incident_type: IncidentType
-    labels: dict[str, str]
-    assignees: list[str]
-    version: int
-    updated_at: Time
+    id: Annotated[UUID, says("Its id.")]
+    service: Annotated[str, says("The service it belongs to.")]
+    title: Annotated[str, says("What it is called.")]
+    severity: Annotated[str, says("P0 to P4, P0 is the worst.")]
+    state: Annotated[IncidentState, says("Where it is in its life.")]
+    incident_type: Annotated[IncidentType, says("What kind of trouble it is.")]
+    labels: Annotated[dict[str, str], says("Its labels.")]
+    assignees: Annotated[list[str], says("Who works on it.")]
+    version: Annotated[int, says("Grows with every change that people can make; its ETag.")]
+    updated_at: Annotated[Time, says("When it last changed.")]
 
 
 @dataclass(frozen=True, slots=True)
 class HappeningBody:
     """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
 
-    event: str
-    cursor: str
-    at: Time
-    kind: str
-    incident: StreamIncidentBody
-    actor: str
-    text: str
-    reason: str
-    details: dict[str, str]
-    trace_id: str | None
+    event: Annotated[str, says('Always "incident".')]
+    cursor: Annotated[str, says("Where the stream is after this: go on from here.")]
+    at: Annotated[Time, says("When it happened.")]
+    kind: Annotated[str, says("What kind of thing happened: the event_type of the timeline.")]
+    incident: Annotated[StreamIncidentBody, says("The incident after it.")]
+    actor: Annotated[str, says("Who did it.")]
+    text: Annotated[str, says("What happened, in words.")]
+    reason: Annotated[str, says("Why; may be empty.")]
+    details: Annotated[dict[str, str], says("What programs want of it.")]
+    trace_id: Annotated[str | None, says("The trace it belongs to, if any.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,13 @@ class WordBody:
     dropped    the last message: slow, leaving, token or matchers is the `reason`. Connect again with `cursor`
     """
 
-    event: str
-    cursor: str
-    at: Time
-    reason: str
-    detail: str
-    stalled: dict[str, str]
-    behind: int
+    event: Annotated[str, says("ready, heartbeat, reset or dropped.")]
+    cursor: Annotated[str, says("Where the stream is now.")]
+    at: Annotated[Time, says("When this was said.")]
+    reason: Annotated[str, says("Why, in a word; empty for ready and heartbeat.")]
+    detail: Annotated[str, says("Why, in a sentence.")]
+    stalled: Annotated[dict[str, str], says("Partitions that can not be followed now, and why.")]
+    behind: Annotated[int, says("Frames of the logs that are still to be looked at.")]
 
 
 _Kind = Annotated[KindName, BeforeValidator(any_case(KindName))]

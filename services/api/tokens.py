@@ -14,6 +14,7 @@ from models.config_values import Duration
 from models.tokens import ID_PATTERN, LIFETIME_MAX_S, LIFETIME_MIN_S, OVERLAP_MAX_S, SCOPES
 from models.verbs import NAME_MAX
 from services.api.auth import ADMIN, Caller, requires
+from services.api.fields import says
 from services.api.incidents import PREFIX
 from services.tokens import OVERLAP_DEFAULT_S, NewTokenBody, TokenBody, TokenDesk
 
@@ -26,7 +27,7 @@ _SPAN = WithJsonSchema({"type": "string", "pattern": r"^\d{1,9}(ms|s|m|h|d|w)$",
 class TokensBody:
     """All tokens, by name."""
 
-    items: list[TokenBody]
+    items: Annotated[list[TokenBody], says("Those that were not revoked.")]
 
 
 class TokenRequest(BaseModel):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from services.launch import Instance
 
 MIDDLEWARE = "services.serve_app.middlewares"
+DOORKEEPER = "services.serve_app.keep_the_door"
 #: A million alerts are replayed in under 3 s; the rest is for a machine that does something else as well.
 READY_TIMEOUT_S = 120.0
 _POLL_S = 0.2
@@ -140,6 +141,7 @@ def _on_this_machine(
                 settings.server.http_port,
                 http_host=settings.server.http_host,
                 middleware=MIDDLEWARE,
+                doorkeeper=DOORKEEPER,
                 progress=progress,
             )
         except Refused as error:

@@ -58,6 +58,7 @@ Reply = object
 _ELSEWHERE = (ReadOnlyError, MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError)
 _REFUSED_UNRUN = (BusyLoadingError, AuthenticationError, AuthorizationError)
 _CUT = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError, EOFError)
+_SIGN, _ALL_BITS = 1 << 63, (1 << 64) - 1
 #: Redis 6.2 wraps an error within a script in words of its own; the code is still in them.
 _CODE = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|BUSY)\b")
 
@@ -154,9 +155,8 @@ class Lane:
         if self._closed:
             raise Unavailable(f"{self._place}: closed")
         if self._connection is not None and ping and time.monotonic() - self._used_at > IDLE_BEFORE_PING_S:
-            with contextlib.suppress(
-                RedisError, *_CUT
-            ):  # it is gone: the connection was dropped, make a new one
+            # When it fails the connection is gone, and dropped: the next one is made below.
+            with contextlib.suppress(RedisError, *_CUT):
                 await self._exchange(self._connection, [("PING",)], timeout_s=self._options.connect_timeout_s)
         if self._connection is None:
             async with asyncio.timeout(self._options.timeout_s):
@@ -285,4 +285,11 @@ def _said(error: BaseException) -> str:
 def sortable(at: float) -> bytes:
     """Eight bytes that sort as the number does, for sets that Redis keeps in the order of their bytes."""
     (bits,) = struct.unpack(">Q", struct.pack(">d", at))
-    return struct.pack(">Q", bits ^ (0xFFFFFFFFFFFFFFFF if bits >> 63 else 1 << 63))
+    return struct.pack(">Q", bits ^ (_ALL_BITS if bits & _SIGN else _SIGN))
+
+
+def from_sortable(stored: bytes) -> float:
+    """The number that sortable() was given."""
+    (bits,) = struct.unpack(">Q", stored)
+    (at,) = struct.unpack(">d", struct.pack(">Q", bits ^ (_SIGN if bits & _SIGN else _ALL_BITS)))
+    return float(at)

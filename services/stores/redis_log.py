@@ -117,9 +117,9 @@ return {'ok'}
 READ = Script("""
 local own = redis.call('HMGET', KEYS[1], 'last_seq', 'anchor_seq', 'anchor_digest')
 local after, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
-local found, size, from = {}, 0, ARGV[1]
+local found, size, from, count = {}, 0, ARGV[1], 8
 while true do
-  local entries = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 8)
+  local entries = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', count)
   for _, entry in ipairs(entries) do
     found[#found + 1] = entry
     if tonumber(string.match(entry[1], '%d+')) > after then
@@ -127,8 +127,9 @@ while true do
       if size >= limit then return {own, found} end
     end
   end
-  if #entries < 8 then return {own, found} end
+  if #entries < count then return {own, found} end
   from = '(' .. entries[#entries][1]
+  if size * 4 < limit then count = math.min(count * 2, 512) end -- small appends: fewer calls, and no great overshoot
 end
 """)
 

@@ -76,6 +76,7 @@ SCHEMA = (
     );
     """
     + snapshots.TABLES,
+    snapshots.ROWS_APART,
 )
 
 T = TypeVar("T")

@@ -47,6 +47,22 @@ TABLES = """
     CREATE INDEX records_by_generation ON records (generation, key);
 """
 
+#: Schema 2. In a table WITHOUT ROWID the body is part of the key's tree, and each step of a search there reads whole
+#: bodies of 130 kB: tidying 500 keys held every append up for 0.3 s. Now the trees that are searched hold keys only.
+ROWS_APART = """
+    CREATE TABLE records_2 (
+        key        TEXT    NOT NULL,
+        generation INTEGER NOT NULL,
+        own_check  BLOB    NOT NULL,     -- over key, generation and body
+        body       BLOB,                 -- NULL is a tombstone
+        UNIQUE (key, generation)
+    );
+    INSERT INTO records_2 SELECT key, generation, own_check, body FROM records ORDER BY key, generation;
+    DROP TABLE records;
+    ALTER TABLE records_2 RENAME TO records;
+    CREATE INDEX records_by_generation ON records (generation, key);
+"""
+
 
 @dataclass(slots=True)
 class Pruning:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from itertools import count
 
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, System, alert
 
 _numbers = count()
+CLASSIFIED_WITHIN_S = 10.0
 #: What must have been done before a verb has something to do.
 _BEFORE = {"unlink": "link", "unmerge": "merge", "close": "resolve", "reopen": "resolve"}
 
@@ -15,7 +18,12 @@ async def opened(ours: System, service: str = FIRST_SHARD_SERVICE, alerts: int =
     """A new incident of `service` with so many alerts: its id."""
     name = f"Opened{next(_numbers)}"
     answer = await ours.post("/v1/alerts", [alert(name, service, pod=str(pod)) for pod in range(alerts)])
-    return str(answer.items[0]["incident_id"])
+    identity = str(answer.items[0]["incident_id"])
+    # Its classification is a change too, and would come between two looks of a test.
+    async with asyncio.timeout(CLASSIFIED_WITHIN_S):
+        while json.loads((await ours.get(f"/v1/incidents/{identity}")).body)["state"] == "Detected":
+            await asyncio.sleep(0.005)
+    return identity
 
 
 async def ready_for(ours: System, verb: str) -> tuple[str, str, str]:

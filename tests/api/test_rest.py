@@ -346,6 +346,13 @@ def test_a_wrong_method_is_a_405_problem_with_allow() -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_wrong_method_for_the_door_is_a_405_problem_with_allow() -> None:
+    answer = client(StandIn()).put("/v1/alerts")
+
+    assert answer.status_code == 405
+    assert "POST" in answer.headers["allow"].split(",")
+
+
 def test_an_unknown_path_is_a_404_problem() -> None:
     answer = client(StandIn()).get("/v1/nothing")
 

@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from actors.shard import IncidentShard
+from actors.untraced import NoTracer
 from models import verbs
 from models.errors import (
     Busy,
@@ -27,6 +28,7 @@ from models.errors import (
 )
 from models.incident import PartOf, TimelineEntry
 from models.messages import CommandDone
+from services.api.traced import Traced
 from services.api.verb_table import VERBS, VerbRoute
 from tests.api.for_verbs import opened, ready_for
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, Reply, System
@@ -418,7 +420,7 @@ def test_a_command_goes_to_the_shard_of_its_incident_with_the_callers_name_and_t
     stand_in = StandIn(incidents=[one])
     trace = "0af7651916cd43dd8448eb211c80319c"
 
-    TestClient(stand_in.app()).post(
+    TestClient(Traced(stand_in.app(), NoTracer())).post(
         f"/v1/incidents/{UUID(bytes=one.id)}/close",
         json={"reason": "done"},
         headers={"X-Actor": "ana", "If-Match": '"7"', "traceparent": f"00-{trace}-b7ad6b7169203331-01"},

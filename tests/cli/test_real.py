@@ -7,16 +7,12 @@ import asyncio
 import json
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, System, system
-
-needs_verbs = pytest.mark.skipif(find_spec("services.api.verb_table") is None, reason="/v1 has no verbs yet")
-needs_stream = pytest.mark.skipif(find_spec("services.api.stream") is None, reason="/v1 has no stream yet")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +62,6 @@ async def two_incidents(ours: System, run: CommandLine) -> tuple[str, str]:
     return first, second
 
 
-@needs_verbs
 @pytest.mark.asyncio
 @pytest.mark.timeout(240)
 async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
@@ -124,7 +119,6 @@ async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
         assert (states[one], states[two] in ("Triaged", "Investigating")) == ("Closed", True)
 
 
-@needs_verbs
 @pytest.mark.asyncio
 @pytest.mark.timeout(240)
 async def test_incidents_are_merged_split_and_taken_apart(tmp_path: Path) -> None:
@@ -144,7 +138,6 @@ async def test_incidents_are_merged_split_and_taken_apart(tmp_path: Path) -> Non
         assert (made["title"], made["split_from"]) == ("Only one", one)
 
 
-@needs_verbs
 @pytest.mark.asyncio
 @pytest.mark.timeout(240)
 async def test_many_at_once_and_a_version_that_is_gone(tmp_path: Path) -> None:
@@ -167,7 +160,6 @@ async def test_many_at_once_and_a_version_that_is_gone(tmp_path: Path) -> None:
         assert "last alice" in error
 
 
-@needs_stream
 @pytest.mark.asyncio
 @pytest.mark.timeout(240)
 async def test_what_happens_is_watched(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SHARDS = ("shard-0000-a", "shard-0001-a")
 #: A gateway is any of the replicas, by chance.
 KINDS = (*SHARDS, "gateway", "haproxy", "control-a", "classifier-0")
 #: Serve's own: what starts HAProxy, and what starts that. Nobody waits for them in the short test.
-SERVE = {"manager": "ray::HAProxyManager", "controller": "ray::ServeController"}
+SERVE = {"manager": "ray::Doorkeeper", "controller": "ray::ServeController"}
 #: After a kill the next waits until all is well again and this much longer, so that a gap has one cause.
 BREATH_S = 0.7
 SETTLE_TIMEOUT_S = 60.0

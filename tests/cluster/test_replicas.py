@@ -132,3 +132,21 @@ def test_no_request_is_lost_when_a_gateway_is_killed(cluster: Cluster) -> None:
     print(f"{dict(clients.sent)} requests, slowest {clients.slowest_s:.2f} s, lost {Counter(clients.lost)}")
     assert [lost for lost in clients.lost if lost[0] == "fresh"] == []
     assert len(clients.lost) <= CLIENTS * 2
+
+
+def test_an_haproxy_that_was_killed_is_back_and_still_learns_of_gateways(cluster: Cluster) -> None:
+    clients = Clients(cluster)
+    for _ in range(2):
+        killed = cluster.haproxy_pids()
+        for pid in killed:
+            cluster.kill(pid)
+        until("another HAProxy", lambda killed=killed: set(cluster.haproxy_pids()) - set(killed), 10.0)
+        cluster.settled()
+
+    with clients.sending():
+        scale(cluster, 3)
+        time.sleep(1.0)
+        scale(cluster, 2)
+
+    assert [lost for lost in clients.lost if lost[0] == "fresh"] == []
+    assert len(clients.lost) <= CLIENTS * 2

@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from models.errors import Broken, Damaged, Fenced, Full, IncidentManagerError, OutcomeUnknown, Unavailable
 from models.ports import Mark
-from services.stores import sqlite, sqlite_snapshots
+from services.stores import sqlite, sqlite_log, sqlite_snapshots
 from services.stores.sqlite_log import SqliteEventLog
 from tests.contract.conftest import Chain
 
@@ -294,6 +294,28 @@ async def test_a_file_of_a_newer_program_is_refused(logs: Logs) -> None:
         await logs().open("a", 0.0, 10.0)
     with pytest.raises(Broken, match="99"):
         await logs().read(0)
+
+
+@pytest.mark.asyncio
+async def test_the_snapshot_of_a_file_of_schema_1_is_read_on(
+    logs: Logs, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(sqlite_log, "SCHEMA", sqlite_log.SCHEMA[:1])
+        log = logs()
+        epoch = (await log.open("a", 0.0, 10.0)).epoch
+        await log.append(epoch, 1, chain.next())
+        await log.put_records(epoch, 1, [("a", b"1"), ("b", b"2" * 200_000), ("c", b"3")])
+        await log.close_snapshot(epoch, Mark(1, 1, chain.digests[1], 1, b""))
+        await log.put_records(epoch, 2, [("a", b"4"), ("c", None)])
+        await log.close_snapshot(epoch, Mark(2, 1, chain.digests[1], 1, b""))
+        await log.close()
+
+    log = logs()
+    await log.open("a", 1.0, 10.0)
+
+    assert [page async for page in log.records(1)] == [[("a", b"1"), ("b", b"2" * 200_000), ("c", b"3")]]
+    assert [page async for page in log.records(2)] == [[("a", b"4"), ("b", b"2" * 200_000)]]
 
 
 @pytest.mark.asyncio

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from models.checkpoint import Checkpoint, Part, parse_key, record_key
+from models.checkpoint import ROW_BYTES, Checkpoint, Part, parse_key, record_key
 
 
 class Store:
@@ -41,7 +41,7 @@ _changes = st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 99))
 @settings(max_examples=200, deadline=None)
 @given(
     rounds=st.lists(
-        st.tuples(_changes, st.lists(st.tuples(_changes, st.integers(1, 200)), max_size=5), st.booleans()),
+        st.tuples(_changes, st.lists(st.tuples(_changes, st.integers(1, 2000)), max_size=5), st.booleans()),
         max_size=5,
     )
 )
@@ -164,3 +164,16 @@ def test_moving_parts_and_incidents_are_loaded_before_statics() -> None:
     keys = sorted(record_key(part, b"\xff" * 16 if part is Part.INCIDENT else 99999999) for part in Part)
 
     assert parse_key(keys[-1])[0] is Part.STATIC
+
+
+def test_a_slice_holds_a_bounded_number_of_rows_however_small_they_are() -> None:
+    store = Store()
+    for number in range(1000):
+        store.put(number, None)
+
+    store.checkpoint.begin()
+    sizes = []
+    while records := store.checkpoint.slice(100 * ROW_BYTES):
+        sizes.append(len(records))
+
+    assert sizes == [100] * 10

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.alert import Content, fingerprint, series_id
+from models import alert
+from models.alert import TOGETHER_LEAST, Content, _fingerprints, fingerprint, fingerprints, series_id
 from models.errors import Malformed, TooLarge
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -292,6 +293,32 @@ def test_both_formats_give_one_alert_one_series_and_slot() -> None:
     assert one.key[:16] == other.key[:16]
     assert one.slot == other.slot
     assert fingerprint({"alertname": "A1", "severity": "critical"}) == "70ae0576423d1244"
+
+
+@MANY
+@given(found=st.lists(label_sets, max_size=5), longest=st.integers(0, 3000))
+def test_fingerprints_of_many_are_those_of_each(found: list[dict[str, str]], longest: int) -> None:
+    def by_the_book(labels: dict[str, str]) -> str:
+        value = 0xCBF29CE484222325
+        for name in sorted(labels):
+            for byte in name.encode() + b"\xff" + labels[name].encode() + b"\xff":
+                value = (value ^ byte) * 0x100000001B3 % 2**64
+        return f"{value:016x}"
+
+    some = [{**labels, "n": str(number)} for number in range(TOGETHER_LEAST) for labels in (*found, {})]
+    some.append({"long": "x" * longest})
+
+    _fingerprints.clear()
+    assert fingerprints(some) == fingerprints(some) == [by_the_book(labels) for labels in some]
+
+
+def test_fingerprints_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert, "FINGERPRINTS_MAX", 100)
+
+    for start in range(0, 1000, 40):
+        fingerprints([{"n": str(number)} for number in range(start, start + 60)])
+
+    assert len(_fingerprints) <= 100
 
 
 def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

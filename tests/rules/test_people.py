@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.incident import IncidentState, IncidentType, Severity
-from models.messages import Decision, encode
+from models.messages import Archived, Decision, encode
 from models.shard import ShardSettings
 from models.verbs import (
     ASSIGNEES_MAX,
@@ -192,6 +192,20 @@ def test_a_closed_incident_that_is_reopened_is_not_archived(story: Story) -> Non
     story.archive(at(8))
 
     assert story.states() == [IncidentState.TRIAGED]
+
+
+def test_a_comment_on_its_way_to_the_archive_is_not_lost(story: Story) -> None:
+    incident = story.incident
+    story.push(at(5), DOWN.ended(5))
+    story.do(at(6), Close(), incident)
+    version = incident.version
+    story.do(at(7), Comment("what we learned"), incident)
+
+    story.tell(at(8), Archived([incident.id], [version]))
+    assert incident.id in story.shard.incidents
+    story.archive(at(9))
+
+    assert incident.id not in story.shard.incidents
 
 
 def test_an_incident_is_not_reopened_beside_another_of_its_group(story: Story) -> None:

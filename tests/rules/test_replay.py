@@ -227,15 +227,17 @@ class ShardMachine(RuleBasedStateMachine):
             ActionOutcome(acts[0].incident_id, acts[0].number, acts[0].attempt, ok, "test", final and not ok)
         )
 
-    @rule()
-    def the_archive_answers(self) -> None:
+    @rule(stale=st.sampled_from([0, 0, 1]))
+    def the_archive_answers(self, stale: int) -> None:
         ids = [
             identity
             for effect in self.asked
             if isinstance(effect, Archive)
             for identity in effect.incident_ids
         ]
-        self.tell(Archived([*ids, b"unknown"]))
+        found = [self.live.incidents.get(each) for each in ids]
+        versions = [0 if each is None else each.version - stale for each in found]
+        self.tell(Archived([*ids, b"unknown"], [*versions, 0]))
 
     @rule()
     def an_effect_is_not_delivered(self) -> None:

@@ -27,6 +27,7 @@ from services.settings import (
     refuse_what_is_not_built,
     written,
 )
+from services.stores.choice import place_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "tests/data/config").glob("*.toml"))
@@ -428,3 +429,98 @@ def test_a_secret_is_written_as_a_mask() -> None:
 
     assert written(key, key.of(settings)) == "********"
     assert written(key, key.of(Settings())) is None
+
+
+# Stores
+
+
+def redis(**values: object) -> Settings:
+    return Settings.model_validate({"state": {"backend": "redis", "redis": values}})
+
+
+def test_a_redis_with_its_url_is_no_refusal_and_all_of_it_reaches_the_adapters() -> None:
+    settings = redis(url="redis://user:word@host:1/2", replicas=2, prefix="ours", replica_timeout="300ms")
+
+    place = place_of(settings)
+
+    assert refusals(settings) == []
+    assert (place["backend"], place["replicas"], place["prefix"]) == ("redis", 2, "ours")
+    assert (place["url"], place["replica_timeout_s"]) == ("redis://user:word@host:1/2", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({}, "state.redis.url: expected where the Redis is"),
+        ({"url": "https://:word@host"}, "state.redis.url: expected redis://"),
+        (
+            {"url": "redis+sentinel://:word@host"},
+            "state.redis.url: the Sentinels' name of the service is missing",
+        ),
+    ],
+)
+def test_a_redis_that_is_nowhere_stops_up_by_name_and_without_its_password(
+    values: dict[str, str], why: str
+) -> None:
+    [refusal] = refusals(redis(**values))
+
+    assert refusal.startswith(why)
+    assert "word" not in refusal
+
+
+@pytest.mark.parametrize("backend", ["postgres", "cockroachdb"])
+def test_a_postgresql_that_is_nowhere_stops_up_by_name(backend: str) -> None:
+    [refusal] = refusals(Settings.model_validate({"state": {"backend": backend}}))
+
+    assert refusal == f'state.postgres.url: expected where the server is, since state.backend = "{backend}"'
+
+
+def stored(backend: str, **state: object) -> Settings:
+    """Settings of a store that is somewhere."""
+    where = {
+        "redis": {"url": "redis+sentinel://h/main", "replicas": 1},
+        "postgres": {"url": "postgresql://u:pass-word@h/d"},
+    }
+    return Settings.model_validate({"state": {"backend": backend, **where, **state}})
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "redis", "postgres", "cockroachdb"])
+def test_no_store_answers_before_it_is_durable_and_who_asks_for_that_is_refused(backend: str) -> None:
+    [refusal] = refusals(stored(backend, consistency="eventual"))
+
+    assert refusal.startswith('state.consistency = "eventual": ')
+
+
+@pytest.mark.parametrize(
+    ("backend", "state", "refused"),
+    [
+        ("sqlite", {"consistency": "strong"}, None),
+        ("sqlite", {"replication": "synchronous"}, "state.replication: files of SQLite have no copies"),
+        ("redis", {"consistency": "strong"}, 'state.consistency = "strong": a Redis that fails over can lose'),
+        ("redis", {"consistency": "strong", "redis": {"url": "redis://h"}}, None),
+        ("redis", {"replication": "synchronous"}, "state.replication: with Redis say how many in state.redis.replicas"),
+        ("postgres", {"consistency": "strong", "replication": "synchronous"}, None),
+        ("postgres", {"replication": "multi-region"}, "state.replication: this store offers 'synchronous' or nothing"),
+        ("cockroachdb", {"consistency": "strong", "replication": "multi-region"}, None),
+        ("cockroachdb", {"replication": "synchronous"}, "state.replication: this store offers 'multi-region' or nothing"),
+    ],
+)  # fmt: skip
+def test_consistency_and_replication_are_what_the_store_offers_or_refused_by_name(
+    backend: str, state: dict[str, object], refused: str | None
+) -> None:
+    found = refusals(stored(backend, **state))
+
+    assert len(found) == (refused is not None)
+    assert all(refused is not None and each.startswith(refused) for each in found)
+
+
+def test_the_plans_connection_string_is_the_url_of_postgresql_and_stays_a_secret() -> None:
+    loaded = load(ROOT / "tests/data/config/ha.toml")
+
+    url = loaded.settings.state.postgres.url
+    assert url is not None
+    assert url.get_secret_value() == "postgresql://cockroach:26257/incidents?sslmode=verify-full"
+    assert any(
+        each.endswith("state.connection_string is read as state.postgres.url") for each in loaded.notices
+    )
+    assert "26257" not in repr(loaded.settings)

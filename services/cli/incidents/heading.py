@@ -20,7 +20,7 @@ def write(incident: Row) -> None:
     )
     for name, text in (*_what(incident), *_who(incident), *_joined(incident), *_end(incident)):
         if text not in ("", None):
-            out.print(f"  {name:<12}{look.plain(text)}")
+            out.print(f"  {name:<14}{look.plain(text)}")
 
 
 def _what(incident: Row) -> Iterator[Line]:
@@ -57,12 +57,12 @@ def _by(incident: Row, field: str) -> str:
 def _who(incident: Row) -> Iterator[Line]:
     if mark := incident["acknowledged"]:
         until = f", until {mark['until']} ({look.when(mark['until'])})" if mark["until"] else ""
-        yield "acknowledged", f" by {mark['by']} {look.when(mark['at'])}{until}"
+        yield "acknowledged", f"by {mark['by']} {look.when(mark['at'])}{until}"
     yield "assignees", ", ".join(incident["assignees"])
     yield "roles", ", ".join(f"{role} {person}" for role, person in sorted(incident["roles"].items()))
-    for name, key in (("acknowledge", "acknowledge_due_at"), ("resolve", "resolve_due_at")):
+    for name, key in (("ack", "acknowledge_due_at"), ("resolve", "resolve_due_at")):
         if due := incident["due"][key]:
-            yield f"{name} by"[:12], f" {due}  ({look.when(due)})"
+            yield f"{name} by", f"{due}  ({look.when(due)})"
     for word in incident["updates"][-1:]:
         yield "update", f"to {word['audience']}, {look.when(word['at'])} by {word['by']}: {word['text']}"
     if due := incident["update_due_at"]:

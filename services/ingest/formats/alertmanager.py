@@ -101,7 +101,8 @@ class AlertmanagerReader:
         return Reading(place + 1, places, memories, ends, body_of, faults)
 
     def _learn(self, seen: bytes, alert: Posted, now: float) -> tuple[Memory, Content]:
-        starts = common.read_time(bytes(alert.startsAt), "startsAt")
+        # One evaluation of a rule begins all its alerts at one time.
+        starts = self._remembered.time(bytes(alert.startsAt), "startsAt")
         content = _content(alert, starts or now)
         return self._remembered.learn(seen, content, has_start=bool(starts)), content
 

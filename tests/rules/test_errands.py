@@ -1,0 +1,76 @@
+"""How a shard's questions come to a classifier: together, and of each incident the newest."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from actors.errands import Errands
+from models.effects import Classify
+from models.incident import IncidentType, Severity
+from models.messages import Classified, Message, Verdict, encode
+from models.metrics import Meter
+from models.shard import Shard, ShardSettings
+from services.stores.memory import MemoryArchive, MemoryStore
+
+SHARD = Shard("shard/0000", ShardSettings())
+
+
+class Peers:
+    """A classifier that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Classify]] = []
+        self.may_answer = asyncio.Event()
+
+    async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+        questions = msgspec.msgpack.decode(payload, type=list[Classify])
+        self.asked.append(questions)
+        await self.may_answer.wait()
+        return encode(
+            Classified(
+                [
+                    Verdict(
+                        each.incident_id, Severity.P2, IncidentType.UNKNOWN, "minor", "test", 1.0, each.asked
+                    )
+                    for each in questions
+                ]
+            )
+        )
+
+
+def question(incident: int, asked: int = 1) -> Classify:
+    return Classify(bytes([incident]) * 16, "default", "s", "test", "t", "", {}, {}, ["x"] * asked, asked)
+
+
+@pytest.mark.asyncio
+async def test_questions_gather_while_one_is_answered_and_an_incidents_newest_is_asked() -> None:
+    peers = Peers()
+    answered: list[Message] = []
+    errands = Errands(
+        "shard-0000-a",
+        peers,
+        MemoryArchive(MemoryStore(), "shard/0000"),
+        Meter("shard-0000-a"),
+        classifiers=["classifier-0"],
+        responders=[],
+        shard_of=lambda _identity: "shard-0000-a",
+        answered=answered.append,
+        undelivered=lambda _effect: None,
+    )
+
+    errands.owe([question(1)], SHARD)
+    await asyncio.sleep(0)
+    errands.owe([question(2), question(3)], SHARD)
+    errands.owe([question(2, asked=2)], SHARD)
+    await asyncio.sleep(0)
+    under_way = [*peers.asked]
+    peers.may_answer.set()
+    while errands.waiting:
+        await asyncio.sleep(0.001)
+
+    assert under_way == [[question(1)]]
+    assert peers.asked[1:] == [[question(2, asked=2), question(3)]]
+    assert [len(each.verdicts) for each in answered if isinstance(each, Classified)] == [1, 2]
