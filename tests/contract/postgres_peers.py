@@ -98,7 +98,7 @@ class Server:
         except TimeoutError:
             told = (self.folder / "log").read_text()[-2000:]
             self.stop(signal.SIGQUIT)
-            raise TimeoutError(told) from None
+            raise RuntimeError(f"postgres does not answer: {told}") from None
         return self
 
     def stop(self, by: signal.Signals = signal.SIGINT) -> None:
@@ -140,6 +140,8 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def answers(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"postgres ended: {(self.folder / 'log').read_text()[-2000:]}")
         try:
             return bool(self.ask("SELECT 1"))
         except psycopg.OperationalError:
