@@ -446,7 +446,7 @@ def test_show_tells_alerts_reasons_and_history(server: StandIn) -> None:
     assert result.exit_code == 0
     for told in (
         "P1 HighLatency",
-        "severity    P1  (by severity label, confidence 1.00)",
+        "severity      P1  (by severity label, confidence 1.00)",
         "firing  alertname=HighLatency service=llm-api a=1",
         "summary: p99 is 4 s",
         "why: repeated x1,200: same series",
