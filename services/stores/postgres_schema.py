@@ -66,7 +66,9 @@ def _version(connection: psycopg.Connection[Any], schema: str, newest: int) -> i
 
 
 def _make_versions(connection: psycopg.Connection[Any], schema: str) -> None:
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}".encode())
+    # Asked first: who owns the schema alone may not say CREATE SCHEMA, not even IF NOT EXISTS.
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone() is None:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}".encode())
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {schema}.migrations (place bigint PRIMARY KEY, version bigint NOT NULL)".encode()
     )

@@ -44,9 +44,14 @@ def programs() -> Path:
     if os.geteuid() == 0 and not _may_be_read_by_all(found):
         copied = Path(tempfile.mkdtemp(prefix="llm-im-postgres-programs-"))
         atexit.register(shutil.rmtree, copied, ignore_errors=True)
-        shutil.copytree(found, copied / "install", symlinks=True)
-        copied.chmod(0o755)
-        found = copied / "install"
+        # As they lie in site-packages: they find their libraries from where they are.
+        package = found.parent
+        shutil.copytree(found, copied / package.name / found.name, symlinks=True)
+        if (libraries := package.with_name(f"{package.name}.libs")).exists():
+            shutil.copytree(libraries, copied / libraries.name, symlinks=True)
+        for folder in (copied, copied / package.name):
+            folder.chmod(0o755)
+        found = copied / package.name / found.name
     return found / "bin"
 
 

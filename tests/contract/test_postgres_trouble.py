@@ -506,6 +506,23 @@ async def test_where_tables_are_made_outside_transactions_a_row_is_the_lock_and_
 
 
 @pytest.mark.asyncio
+async def test_a_user_that_owns_nothing_but_its_schema_is_enough(
+    postgres_server: Server, chain: Chain
+) -> None:
+    schema = f"owned_{next(NUMBERS)}"
+    postgres_server.ask(f"CREATE ROLE {schema} LOGIN")
+    postgres_server.ask(f"CREATE SCHEMA {schema} AUTHORIZATION {schema}")
+    log = PostgresEventLog(PostgresOptions(url(postgres_server.port, user=schema), schema), PARTITION)
+
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next())
+
+    assert await log.last_seq() == 1
+    assert (await log.stats())["disk_bytes"] > 0
+    await log.close()
+
+
+@pytest.mark.asyncio
 async def test_tables_of_a_newer_program_are_refused(logs: Logs, postgres_server: Server) -> None:
     log = logs(postgres_server)
     await log.open("a", 0.0, 10.0)
