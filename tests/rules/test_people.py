@@ -327,6 +327,18 @@ def test_targets_are_told_at_half_and_at_all_of_their_time() -> None:
     assert lines == [(20, "acknowledge"), (40, "acknowledge"), (50, "resolve"), (100, "resolve")]
 
 
+def test_deadlines_that_were_overtaken_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.shard.DEADLINES_SLACK", 10)
+    story = Story(_targets((0, 0, 0, 0, 0), (500, 600, 700, 800, 900)))
+    story.push(at(0), DOWN)
+    for second in range(1, 100):
+        story.do(at(second), Reclassify(severity=Severity(second % 5)), story.incident)
+
+    assert len(story.shard._deadlines) <= 13
+    story.tick(at(1000))
+    assert story.kinds(story.incident).count("TargetPassed") == 2
+
+
 def test_a_target_that_was_met_is_not_told() -> None:
     story = Story(_targets((0, 0, 40, 0, 0), (0, 0, 100, 0, 0)))
     story.push(at(0), DOWN)
