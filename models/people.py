@@ -234,6 +234,9 @@ def _resolve(shard: Shard, incident: Incident, verb: Resolve, actor: str, now: f
         raise Malformed(f"method: expected one of {', '.join(METHODS)}, not {verb.method!r}")
     _check_text("notes", verb.notes, TEXT_MAX)
     _check_text("root_cause", verb.root_cause or "", TEXT_MAX)
+    if incident.state is _S.RESOLVED:
+        # Not passed over: its notes would be lost without a word.
+        raise Conflict("it is Resolved already: reopen it first to resolve it in other words")
     _must_be_open(incident, "resolved")
     resolve(shard, incident, actor, verb.method, verb.notes, now, verb.root_cause)
 
