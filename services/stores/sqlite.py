@@ -92,14 +92,15 @@ def open_writer(path: Path, schema: Sequence[str], *, max_bytes: int | None = No
     return connection
 
 
-def open_reader(path: Path, schema: Sequence[str]) -> apsw.Connection | None:
-    """A read-only connection, beside a live writer of any process; None while there is nothing to read."""
+def open_reader(path: Path, schema: Sequence[str], *, oldest: int = 0) -> apsw.Connection | None:
+    """A read-only connection, beside a live writer of any process; None while there is nothing to read. `oldest` is the
+    first schema whose tables have what is read, if that is not the present one."""
     if not path.exists():
         return None
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     version = connection.pragma("user_version")
-    if version == len(schema):
+    if (oldest or len(schema)) <= version <= len(schema):
         return connection
     connection.close()
     if version == 0:  # its writer has made the file but not yet the tables

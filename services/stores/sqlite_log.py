@@ -45,6 +45,8 @@ from services.stores.sqlite import Checkpoints, Lane, file_path, open_reader, op
 #: append waits for one such slice at most.
 TRUNCATE_SLICE = 50
 
+#: What is read has the same names and columns since then: `llm-im up` looks at the control log before its writer runs.
+READ_FROM = 1
 SCHEMA = (
     """
     CREATE TABLE log (
@@ -95,7 +97,7 @@ class SqliteEventLog:
         self._path = file_path(directory, partition)
         self._max_bytes = max_bytes
         self._writer = Lane(partition, self._connect_writer)
-        self._reader = Lane(partition, lambda: open_reader(self._path, SCHEMA))
+        self._reader = Lane(partition, lambda: open_reader(self._path, SCHEMA, oldest=READ_FROM))
         self._checkpoints = Checkpoints(partition, self._path, self._writer)
         self._seams = Seams()
         self._opened = False
