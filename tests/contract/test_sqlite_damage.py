@@ -312,7 +312,9 @@ async def test_the_snapshot_of_a_file_of_schema_1_is_read_on(
         await log.close()
 
     beside = logs()
-    assert [seq for seq, _frame in await beside.read(0)] == [1], "read before its writer brought it up to date"
+    assert [seq for seq, _frame in await beside.read(0)] == [1], (
+        "read before its writer brought it up to date"
+    )
     assert [page async for page in beside.records(2)] == [[("a", b"4"), ("b", b"2" * 200_000)]]
     await beside.close()
     log = logs()
