@@ -52,5 +52,5 @@ def test_the_first_ten_minutes_can_be_typed(cluster: Cluster, tmp_path: Path) ->
         "it is Resolved and can't be acknowledged: reopen it first; try: llm-im incidents reopen"
         in done.stderr
     )
-    for shown in ("HighLatency (llm-api)", "EmbeddingDrift (vector-db)", "commander", "bad rollout"):
+    for shown in ("HighLatency (llm-api)", "EmbeddingDrift (vector-db)", "commander", "rolled back"):
         assert shown in done.stdout
