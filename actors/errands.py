@@ -26,6 +26,7 @@ import structlog
 from models.alert_view import alert_view
 from models.effects import Act, Archive, Classify, Effect, Tell
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
+from models.incident import Incident, IncidentState
 from models.messages import (
     ActionOutcome,
     Archived,
@@ -41,6 +42,7 @@ from models.messages import (
 from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
+from models.query import AlertView
 from models.shard import Shard
 from models.trace import trace_id_of
 
@@ -233,14 +235,9 @@ class Errands:
         entries, versions = [], []
         for identity in effect.incident_ids:
             incident = shard.incidents.get(identity)
-            if incident is None:
+            alerts = None if incident is None else await _alerts_of(shard, incident)
+            if incident is None or alerts is None:
                 continue
-            alerts = []
-            for place, number in enumerate(shard.members[identity]):
-                # A closed incident's series stand still, so the state may be left for a moment.
-                if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
-                    await asyncio.sleep(0)
-                alerts.append(alert_view(shard.series, number))
             versions.append(incident.version)
             entries.append(
                 ArchivedIncident(
@@ -260,6 +257,21 @@ class Errands:
         await self._archive.put(entries)
         self._meter.count("llm_im_archived_total", len(entries))
         return Archived([entry.incident_id for entry in entries], versions)
+
+
+async def _alerts_of(shard: Shard, incident: Incident) -> list[AlertView] | None:
+    """The alerts of a closed incident; None when it is not closed, or is gone, by the time that they are read."""
+    alerts: list[AlertView] = []
+    if incident.state is not IncidentState.CLOSED:
+        return None
+    for place, number in enumerate(shard.members[incident.id]):
+        if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
+            await asyncio.sleep(0)
+            # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
+            if incident.state is not IncidentState.CLOSED or shard.incidents.get(incident.id) is not incident:
+                return None
+        alerts.append(alert_view(shard.series, number))
+    return alerts
 
 
 def _trace_of(effects: Sequence[Effect]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How a shard's questions come to a classifier: together, and of each incident the newest."""
+"""How a shard's questions come to a classifier: together, and of each incident the newest. What is put away."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import asyncio
 import msgspec
 import pytest
 
-from actors.errands import Errands
-from models.effects import Classify
+from actors.errands import ARCHIVE_SLICE, Errands
+from models.effects import Archive, Classify
 from models.incident import IncidentType, Severity
-from models.messages import Classified, Message, Verdict, encode
+from models.messages import Archived, Classified, Message, Verdict, encode
 from models.metrics import Meter
 from models.shard import Shard, ShardSettings
+from models.verbs import Close, Reopen
 from services.stores.memory import MemoryArchive, MemoryStore
+from tests.scenario import Story, alert, at
 
 SHARD = Shard("shard/0000", ShardSettings())
 
@@ -74,3 +76,41 @@ async def test_questions_gather_while_one_is_answered_and_an_incidents_newest_is
     assert under_way == [[question(1)]]
     assert peers.asked[1:] == [[question(2, asked=2), question(3)]]
     assert [len(each.verdicts) for each in answered if isinstance(each, Classified)] == [1, 2]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("meanwhile", ["nothing", "reopened", "archived"])
+async def test_an_incident_that_is_reopened_or_gone_while_its_alerts_are_read_is_not_put_away(
+    meanwhile: str,
+) -> None:
+    story = Story()
+    alerts = [alert("llm-api", "Down", str(number)) for number in range(ARCHIVE_SLICE + 1)]
+    story.push(at(0), *alerts)
+    story.push(at(1), *[each.ended(1) for each in alerts])
+    incident = story.do(at(2), Close(), story.incident)
+    archive = MemoryArchive(MemoryStore(), "shard/0000")
+    answered: list[Message] = []
+    errands = Errands(
+        "shard-0000-a",
+        Peers(),
+        archive,
+        Meter("shard-0000-a"),
+        classifiers=[],
+        responders=[],
+        shard_of=lambda _identity: "shard-0000-a",
+        answered=answered.append,
+        undelivered=lambda _effect: None,
+    )
+
+    errands.owe([Archive([incident.id])], story.shard)
+    await asyncio.sleep(0)
+    if meanwhile == "reopened":
+        story.do(at(3), Reopen(), incident)
+    elif meanwhile == "archived":
+        story.tell(at(3), Archived([incident.id], [incident.version]))
+    while errands.waiting:
+        await asyncio.sleep(0.001)
+
+    put = [incident.id] if meanwhile == "nothing" else []
+    assert answered == [Archived(put, [incident.version] * len(put))]
+    assert await archive.count() == len(put)
