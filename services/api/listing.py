@@ -5,7 +5,8 @@ incidents at once, so that a filter that seldom holds makes them wait for nobody
 asked again, until the page is full or LIST_TIME_S is over. Then the page is short, perhaps empty, and its cursor leads on.
 
 The archives are asked after the shards, not beside them: an incident that moves meanwhile is met twice, never missed. In
-both, the shard's is the newer.
+both, the shard's is the newer: one that was reopened on its way to the archive is as its shard has it, which is asked for
+every incident of the archive that the page may show.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Listing:
         old = (
             _Known([], None)
             if alive_only or (wanted.states and IncidentState.CLOSED not in wanted.states)
-            else await self._old(wanted, sort, limit, after, over_at, alive.to)
+            else await self._old(wanted, sort, limit, after, over_at, alive)
         )
         known_to = _first(sort, [place for place in (alive.to, old.to) if place is not None])
         met = {view.incident.id: (place, view) for known in (old, alive) for place, view in known.items}
@@ -123,9 +124,9 @@ class Listing:
         limit: int,
         after: Place | None,
         over_at: float,
-        far_enough: Place | None,
+        alive: _Known,
     ) -> _Known:
-        """Incidents of the archives."""
+        """Incidents of the archives; those that a shard has otherwise are as it has them now."""
         archives = self._asking.archives
 
         async def ask(places: list[int], afters: list[Place | None]) -> list[_Page]:
@@ -139,7 +140,21 @@ class Listing:
                 for page in pages
             ]
 
-        return await _walk(ask, len(archives), sort, limit, after, over_at, far_enough)
+        old = await _walk(ask, len(archives), sort, limit, after, over_at, alive.to)
+        met = {view.incident.id for _place, view in alive.items}
+        asked = [view.incident.id for _place, view in old.items if view.incident.id not in met]
+        here = {view.incident.id: view for view in await self.get(asked)} if asked else {}
+        holds = compile_filter(wanted)
+        items = []
+        for place, view in old.items:
+            now = here.get(view.incident.id)
+            if now is None or now.incident.version == view.incident.version:
+                items.append((place, view))
+            elif holds(now.incident):
+                place = place_of(now.incident, sort)
+                if after is None or sort.comes_after(place, after):
+                    items.append((place, now))
+        return _Known(items, old.to)
 
     def _archive_query(
         self, wanted: IncidentFilter, sort: Sort, limit: int, after: Place | None

@@ -167,6 +167,20 @@ def test_an_incident_that_goes_to_the_archive_between_two_pages_is_met_once() ->
     assert met == [str(UUID(bytes=each.id)) for each in reversed(alive)]
 
 
+@pytest.mark.parametrize("sort", list(Sort))
+def test_an_incident_that_was_reopened_on_its_way_to_the_archive_is_not_listed_as_closed(sort: Sort) -> None:
+    once = incident("a", state=IncidentState.CLOSED, version=5)
+    now = incident("a", state=IncidentState.INVESTIGATING, version=6, updated_at=NOW + 60)
+    stand_in = StandIn(incidents=[now])
+    asyncio.run(stand_in.archive.put([archived(once)]))
+    asked = TestClient(stand_in.app())
+
+    closed = asked.get(f"/v1/incidents?state=Closed&sort={sort}").json()["items"]
+    every = walk(stand_in, f"sort={sort}", limit=1)
+
+    assert (closed, every) == ([], [str(UUID(bytes=now.id))])
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
