@@ -54,7 +54,7 @@ class Commands:
         """Do `verb` to an incident, if it has one of `versions` (None: whatever it has). `content` is a digest of what the
         caller wrote. Raises what its shard refuses, Conflict for an incident that is archived, Unavailable."""
         asking = self._reads.asking
-        if_version = None if versions is None else await self._version_of(incident_id, versions)
+        if_version = None if versions is None else await self._version_of(origin, incident_id, versions)
         command = Command(
             next(self._ids),
             TENANT,
@@ -119,8 +119,9 @@ class Commands:
                 return view, False
             await asyncio.sleep(PART_POLL_S)
 
-    async def _version_of(self, incident_id: bytes, versions: Sequence[int]) -> int:
-        """The one of several versions that an incident may have; its shard compares again. Raises Stale."""
+    async def _version_of(self, origin: Origin, incident_id: bytes, versions: Sequence[int]) -> int:
+        """The one of several versions that an incident may have; its shard compares again. Raises Stale, but not of a
+        request with a name: it may be a repeat, which its own first time made stale, and only the shard knows."""
         if len(versions) == 1:
             return versions[0]
         found = await self._reads.incident(incident_id)
@@ -128,6 +129,8 @@ class Commands:
             await self.must_be_alive(incident_id)
         version = -1 if found is None else found.view.incident.version
         if version not in versions:
+            if origin.delivery_id is not None and versions:
+                return versions[0]
             raise Stale(f"it has version {version}: somebody changed it meanwhile")
         return version
 

@@ -293,6 +293,24 @@ async def test_a_request_with_a_name_is_done_once_however_often_it_is_sent(
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("condition", ['"{now}"', '"{now}", "999"'])
+async def test_a_conditional_request_with_a_name_is_answered_alike_when_sent_again(
+    shared: System, condition: str
+) -> None:
+    one = await opened(shared)
+    now = shown(await do(shared, one, "comment", {"text": "first"}))["version"]
+    if_match = condition.replace("{now}", str(now))
+
+    answers = [
+        await do(shared, one, "comment", {"text": "once"}, if_match=if_match, idempotency_key="c")
+        for _ in range(2)
+    ]
+
+    assert [each.status for each in answers] == [200, 200]
+    assert [shown(each)["version"] for each in answers] == [now + 1] * 2
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_split_with_a_name_is_done_once(shared: System) -> None:
     one = await opened(shared, alerts=2)
     [name, _other] = [each["fingerprint"] for each in (await shared.get(f"/v1/incidents/{one}/alerts")).items]
