@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
@@ -188,9 +189,11 @@ async def _ids(reads: Reads, asked: BulkBody) -> Sequence[bytes]:
     if asked.incidents is not None:
         return [*dict.fromkeys(each.bytes for each in asked.incidents)]
     assert asked.where is not None
-    if not asked.where.model_fields_set - {"merged"}:
+    wanted = asked.where.wanted()
+    if msgspec.structs.replace(wanted, with_parts=False) == IncidentFilter():
+        # Also one that is given and empty, as from a program that found no names to put into it.
         raise Malformed("where: give at least one filter: this would be every incident there is")
-    return await _resolved(reads, asked.where.wanted())
+    return await _resolved(reads, wanted)
 
 
 async def _resolved(reads: Reads, wanted: IncidentFilter) -> list[bytes]:

@@ -157,6 +157,7 @@ def test_the_verbs_that_are_about_one_incident_only_are_not_taken() -> None:
         ({"verb": "close", "incidents": ["x"]}, ["incidents.0"]),
         ({"verb": "close", "where": {}}, ["where"]),
         ({"verb": "close", "where": {"merged": True}}, ["where"]),
+        ({"verb": "close", "where": {"service": [], "text": ""}}, ["where"]),
         ({"verb": "close", "where": {"sevrity": "P0"}}, ["where.sevrity"]),
         ({"verb": "close", "where": {"severity": "P7"}}, ["where.severity.0"]),
         ({"verb": "close", "where": {"match": "~"}}, ["match"]),
