@@ -275,8 +275,12 @@ def _reopen(shard: Shard, incident: Incident, actor: str, reason: str, now: floa
     if incident.is_open:
         return
     other = None if incident.is_by_hand else shard.by_group.get((incident.tenant, incident.group_key))
-    if other is not None and other is not incident and other.is_open:
-        raise Conflict(f"incident {parts.written(other.id)} of the same group is open: work on that one")
+    if other is not None and other is not incident:
+        if other.is_open:
+            raise Conflict(f"incident {parts.written(other.id)} of the same group is open: work on that one")
+        if shard.may_reopen(other, now):
+            # It would be open beside this one as soon as a part of it goes on, or what still fires is believed again.
+            raise Conflict(f"incident {parts.written(other.id)} of the same group may go on: reopen that one")
     if shard.open_count >= shard.settings.max_open:
         raise Conflict("max_concurrent_incidents is reached: resolve others first")
     shard.reopen(incident, now, actor, reason or "reopened by hand")

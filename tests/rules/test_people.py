@@ -6,6 +6,7 @@ import pytest
 
 from models.incident import IncidentState, IncidentType, Severity
 from models.messages import Archived, Decision, encode
+from models.people import STILL_FIRING_S
 from models.shard import ShardSettings
 from models.verbs import (
     ASSIGNEES_MAX,
@@ -218,6 +219,21 @@ def test_an_incident_is_not_reopened_beside_another_of_its_group(story: Story) -
         story.do(at(8), Reopen(), first)
 
     assert refused.value.kind == "Conflict"
+
+
+def test_an_incident_is_not_reopened_beside_one_of_its_group_that_may_go_on_by_itself(story: Story) -> None:
+    first = story.incident
+    story.push(at(5), DOWN.ended(5))
+    story.push(at(70), DOWN)
+    [second] = story.open_incidents()
+    story.do(at(71), Resolve(), second)
+
+    with pytest.raises(Refusal, match="of the same group") as refused:
+        story.do(at(72), Reopen(), first)
+
+    assert refused.value.kind == "Conflict"
+    story.tick(at(71 + STILL_FIRING_S))
+    assert (first.is_open, second.is_open) == (False, True)
 
 
 def test_an_incident_made_by_hand_is_ended_by_a_person_only(story: Story) -> None:
