@@ -43,7 +43,7 @@ from models.events import (
     PartChanged,
     PartLeft,
 )
-from models.incident import Incident, IncidentState, Notice, OwedNote, PartOf, incident_id
+from models.incident import Incident, IncidentState, Notice, OwedNote, PartOf, Said, incident_id
 from models.messages import Decision, Done, Failed, NoteAnswered, Reply, Told
 from models.notes import AnyNote, EndAsked, LinkAsked, MergeAsked, PartSaid, UnmergeAsked
 from models.series import FIRING
@@ -425,6 +425,8 @@ def _line(
 def _apply_split(shard: Shard, incident: Incident, event: IncidentSplit, now: float) -> None:
     numbers = array("I", event.numbers)
     leaving = set(numbers)
+    # What a person said of the old one is what the new one is; no classifier is asked for another word.
+    is_said = incident.handling is not None and incident.handling.said != Said()
     made = Incident(
         id=event.made,
         slot=incident.slot,
@@ -446,8 +448,8 @@ def _apply_split(shard: Shard, incident: Incident, event: IncidentSplit, now: fl
         classified_by=incident.classified_by,
         confidence=incident.confidence,
         signals=list(incident.signals),
-        signals_asked=len(incident.signals),
-        classify_owed=False,
+        signals_asked=incident.signals_asked,
+        classify_owed=incident.classify_owed and not is_said,
         assignees=list(incident.assignees),
         created_by=event.actor,
         opened_at=now,

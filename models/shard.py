@@ -895,7 +895,6 @@ class Shard:
             opened_at=now,
         )
         self.enter(incident)
-        self._classify[incident.id] = None
         self._unjudged.append((now, incident.id))
         self.line(incident, now, "Created", event.created_by, event.title)
 
@@ -1016,6 +1015,8 @@ class Shard:
         """A new incident, the newest of all."""
         self.checkpoint.touch(Part.INCIDENT, incident.id)
         self._index(incident)
+        if incident.classify_owed:
+            self._classify[incident.id] = None
         insort(self.order, (incident.created_at, incident.id))
         self.watch(incident)
 

@@ -294,6 +294,20 @@ def test_split_off_series_have_an_incident_of_their_own() -> None:
     assert made.handling is not None and made.handling.split_from == old.id
 
 
+def test_what_is_split_off_before_it_was_classified_is_classified_too() -> None:
+    story = Story()
+    story.push(at(0), API)
+    second = alert("llm-api", "Slow", "b")
+    story.push(at(1), second)
+    made = story.do(at(2), Split([_id(second)]), story.incident)
+    story.restart(at(3))
+    made = story.shard.incidents[made.id]
+
+    story.classify(at(4), Severity.P1)
+
+    assert (made.state, made.severity, made.classified_by) == (IncidentState.TRIAGED, Severity.P1, "test")
+
+
 def test_a_split_off_series_stays_where_it_was_put() -> None:
     story, first, second = _two_series()
     made = story.do(at(5), Split([_id(second)]), story.shard.incidents[first])
