@@ -66,6 +66,9 @@ PartsEvent = (
     | NoteHeard
 )
 SYSTEM = "system"
+#: Incidents that one incident ever hears notes of, 60 bytes each, kept while it lives: who links and unlinks others by
+#: program would make it grow without end.
+HEARD_MAX = 1000
 MERGE, UNMERGE = "merge", "unmerge"
 _ID_BYTES = 16
 
@@ -186,6 +189,9 @@ def hear(shard: Shard, told: Told, now: float) -> Reply:
     if incident is None or incident.tenant != told.tenant:
         return Failed("NotFound", f"there is no incident {_shown(told.to)}, or it is archived")
     number, refused = incident.heard_of(told.sender)
+    if not number and incident.handling is not None and told.sender not in incident.parts:
+        if len(incident.handling.heard) >= HEARD_MAX:
+            return Failed("Conflict", f"it had to do with {HEARD_MAX} incidents already")
     if told.number > number:
         try:
             note = notes.decode(told.note)

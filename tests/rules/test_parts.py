@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from models import parts
 from models.alert import series_id
 from models.incident import Incident, IncidentState, Severity
 from models.messages import Decision
@@ -266,6 +267,22 @@ def test_a_link_to_nothing_is_taken_back() -> None:
     two.here.do(at(5), Link(b"\1" * 16), two.target)
     two.carry(5)
 
+    assert two.whole.handling is not None and two.whole.handling.related == []
+
+
+def test_an_incident_hears_of_so_many_others_and_of_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "HEARD_MAX", 1)
+    two = Two()
+    first = two.here.do(at(5), Create("billing", "one"))
+    two.here.do(at(6), Link(two.source), first)
+    two.carry(6)
+    two.here.do(at(7), Unlink(two.source), first)
+    two.carry(7)
+
+    two.here.do(at(8), Link(two.source), two.target)
+    two.carry(8)
+
+    assert two.part.handling is not None and [*two.part.handling.heard] == [first.id]
     assert two.whole.handling is not None and two.whole.handling.related == []
 
 
