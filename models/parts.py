@@ -286,7 +286,7 @@ def _part_said(shard: Shard, incident: Incident, source: bytes, said: PartSaid, 
     # What it said before it heard that it shall end is about a time before that.
     is_open = said.is_open and said.heard >= part.ended_by
     if is_open and not incident.is_open:
-        if not shard.may_reopen(incident, now):
+        if not (shard.may_reopen(incident, now) or _was_ended_early(shard, incident, part)):
             _leave(shard, incident, source, SYSTEM, "goes on after this one was over", now)
             return f"that one is {incident.state} for longer than reopen_window"
         shard.reopen(incident, now, reason="a part of it goes on")
@@ -298,6 +298,16 @@ def _part_said(shard: Shard, incident: Incident, source: bytes, said: PartSaid, 
         shard.judged(incident, before, f"a part of it is {incident.severity.name}", SYSTEM, now)
     shard.ended(incident, "all its parts ended", now)
     return ""
+
+
+def _was_ended_early(shard: Shard, incident: Incident, part: PartOf) -> bool:
+    """Whether a person resolved it together with this part, which went on all the same: then it never ended, as one whose
+    own alerts fire on. Not when an alert has opened another incident of its group."""
+    found = incident.resolution
+    if incident.state is not IncidentState.RESOLVED or not part.ended_by or found is None:
+        return False
+    is_groups = shard.by_group.get((incident.tenant, incident.group_key)) is incident
+    return found.by != SYSTEM and (incident.is_by_hand or is_groups)
 
 
 def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:

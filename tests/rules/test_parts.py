@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from models import parts
 from models.alert import series_id
 from models.incident import Incident, IncidentState, Severity
 from models.messages import Decision
+from models.people import STILL_FIRING_S
+from models.shard import ShardSettings
 from models.verbs import (
     Acknowledge,
     Close,
@@ -24,7 +27,7 @@ from models.verbs import (
     Unlink,
     Unmerge,
 )
-from tests.scenario import Alert, Refusal, Story, alert, at
+from tests.scenario import SETTINGS, Alert, Refusal, Story, alert, at
 
 API, DB = alert("llm-api", "Slow"), alert("vector-db", "Down")
 
@@ -32,8 +35,8 @@ API, DB = alert("llm-api", "Slow"), alert("vector-db", "Down")
 class Two:
     """A target and a source, each in a shard of its own."""
 
-    def __init__(self) -> None:
-        self.here, self.there = Story(), Story()
+    def __init__(self, settings: ShardSettings = SETTINGS) -> None:
+        self.here, self.there = Story(settings), Story(settings)
         self.there.shard.epoch = 7
         self.here.push(at(0), API)
         self.here.classify(at(1), Severity.P2)
@@ -152,6 +155,20 @@ def test_resolving_the_whole_resolves_its_parts() -> None:
     assert two.part.state is IncidentState.RESOLVED
     assert two.part.resolution is not None and two.part.resolution.by == "ann"
     assert not any(part.is_open for part in two.whole.parts.values())
+
+
+def test_a_part_that_fires_on_half_an_hour_after_its_whole_was_resolved_by_hand_opens_that_again() -> None:
+    two = Two(msgspec.structs.replace(SETTINGS, reopen_window_s=STILL_FIRING_S, close_after_s=3600))
+    two.merge(5)
+    two.here.push(at(6), API.ended(6))
+    two.here.do(at(7), Resolve(), two.target)
+    two.carry(8)
+
+    # The part was resolved a moment after the whole, and so goes on a moment after the whole's reopen_window.
+    two.there.tick(at(8 + STILL_FIRING_S))
+    two.carry(9 + STILL_FIRING_S)
+
+    assert two.whole.is_open and two.part.merged_into == two.target
 
 
 def test_what_a_part_said_before_it_was_ended_does_not_open_the_whole_again() -> None:
