@@ -133,6 +133,18 @@ async def test_a_mistake_is_a_400_that_names_the_setting(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_web_page_can_not_make_a_browser_change_settings(
+    shared: System, content_type: str | None
+) -> None:
+    # Another type would need a preflight, which nobody here answers.
+    answer = await shared.post(PATH, {"logging": {"level": "ERROR"}}, content_type=content_type)
+
+    assert answer.status == 415
+    assert shared.gateway.settings.logging.level == "INFO"
+
+
+@pytest.mark.asyncio
 async def test_a_body_past_its_bound_is_a_413(shared: System) -> None:
     assert (await shared.post(PATH, b" " * (1024 * 1024 + 1))).status == 413
 
