@@ -572,6 +572,30 @@ async def test_another_gateway_knows_a_new_token_at_once_and_a_revoked_one_withi
 
 
 @pytest.mark.asyncio
+async def test_a_gateway_that_meets_a_bug_in_the_log_hears_the_next_revocation(
+    guarded: tuple[System, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, admin = guarded
+    made = await create(ours, "p", "read", by=admin)
+    async with another_gateway(ours) as other:
+        assert (await call(other, "GET", "/v1/incidents", made["token"])).status == 200
+        met = asyncio.Event()
+
+        async def last_seq() -> int:
+            monkeypatch.undo()
+            met.set()
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(other.gateway._tail._event_log, "last_seq", last_seq)
+        await met.wait()
+        await call(ours, "DELETE", f"/v1/tokens/{made['id']}", admin)
+
+        async with asyncio.timeout(gateway.FOLLOW_S + 2):
+            while (await call(other, "GET", "/v1/incidents", made["token"])).status != 401:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.asyncio
 async def test_tokens_are_checked_while_their_writer_is_away_and_changes_are_a_503() -> None:
     async with system(server={"hold": 0.2}) as ours:
         admin = (await create(ours, "admin", "admin"))["token"]
