@@ -268,6 +268,33 @@ async def test_a_change_of_unknown_outcome_is_read_again_before_the_next() -> No
 
 
 @pytest.mark.asyncio
+async def test_the_control_actor_says_by_which_settings_all_go_now() -> None:
+    store, cluster = MemoryStore(), LocalCluster()
+
+    def made(host: Host) -> ControlActor:
+        log, watch = MemoryEventLog(store, "control"), SettingsWatch("one", lambda _: None)
+        return ControlActor(host, log, SettableClock(), 2, watch, "as started")
+
+    async def said() -> object:
+        return json.loads(await cluster.call("control-a", "status", b"", 1))["settings"]
+
+    await cluster.start("control-a", made)
+    async with asyncio.timeout(5):
+        while await store_is_empty(store):
+            await asyncio.sleep(0.01)
+    assert await said() == "as started"
+    await cluster.call("control-a", "change", encoded(changed("before")), 1)
+    assert await said() == "as started"
+    await cluster.call("control-a", "change", encoded(changed()), 1)
+    assert await said() == "{}"
+    await cluster.stop()
+
+
+async def store_is_empty(store: MemoryStore) -> bool:
+    return not await MemoryEventLog(store, "control").last_seq()
+
+
+@pytest.mark.asyncio
 async def test_what_is_no_change_is_refused() -> None:
     store, cluster = MemoryStore(), LocalCluster()
     await control(cluster, lambda: MemoryEventLog(store, "control"), [])
