@@ -41,8 +41,10 @@ class ControlActor:
         clock: Clock,
         partitions: int | None,
         watch: SettingsWatch | None = None,
+        settings: str = "",
     ) -> None:
-        """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are."""
+        """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are.
+        `settings`, without secrets, are what all were started with."""
         self.host = host
         self.event_log = event_log
         self.clock = clock
@@ -51,6 +53,7 @@ class ControlActor:
         self.meter = Meter(host.name, partition=PARTITION)
         self._reported: dict[str, tuple[float, bytes]] = {}
         self._watch = watch
+        self._settings = settings
         self._epoch = 0
         self._seq = 0
         self._digest = NO_DIGEST
@@ -73,8 +76,13 @@ class ControlActor:
         await self.event_log.close()
 
     async def status(self, _payload: bytes) -> bytes:
+        """Whether it is ready, what this start is called, and by which settings all go now."""
         start = "" if self._watch is None else self._watch.start
-        return msgspec.json.encode({"ready": self.state.slots is not None, "start": start})
+        changed = self.state.settings
+        settings = self._settings if changed is None or changed.start != start else changed.settings
+        return msgspec.json.encode(
+            {"ready": self.state.slots is not None, "start": start, "settings": settings}
+        )
 
     async def change(self, payload: bytes) -> bytes:
         """Decide about one message (models/control.py) and make what comes of it durable before answering b"".

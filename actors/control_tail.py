@@ -64,11 +64,14 @@ class ControlTail:
         return True
 
     async def catch_up(self) -> None:
-        """follow(), for who goes on without it as well."""
+        """follow(), for who goes on without it as well: whatever went wrong, the next look is made, or who follows would
+        never hear of a revoked token again."""
         try:
             await self.follow()
         except IncidentManagerError as error:
             log.warning("control partition not followed", why=str(error))
+        except Exception as error:  # noqa: BLE001 - a bug, which is told and ends nothing
+            log.warning("control partition not followed", why=type(error).__name__)
 
     async def keep_up(self) -> None:
         """Follow until cancelled. Whatever the control partition has to say is no reason to stop anything."""

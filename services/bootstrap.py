@@ -58,6 +58,8 @@ CONTROL_ACTOR = "control-a"
 def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     """All actors, in the order of their start: who is asked comes before who asks. `start` is the same for all that is
     started together: what a person changes while it runs holds for that start."""
+    from services.settings import masked_json
+
     classifiers = [f"classifier-{index}" for index in range(settings.classification.pool)]
     notify = settings.notify
     url = notify.webhook.url
@@ -73,7 +75,9 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
         ActorPlan(
             CONTROL_ACTOR,
             "control_actor",
-            _encoder.encode({**common, "partitions": settings.state.partitions}),
+            _encoder.encode(
+                {**common, "partitions": settings.state.partitions, "settings": masked_json(settings)}
+            ),
         )
     ]
     config: dict[str, object]
@@ -208,7 +212,12 @@ def control_actor(config: bytes, host: Host) -> Actor:
     _log_as(given)
     log = open_stores(given["place"]).log(CONTROL)
     return ControlActor(
-        host, log, SystemClock(), given["partitions"], SettingsWatch(given["start"], _take_level)
+        host,
+        log,
+        SystemClock(),
+        given["partitions"],
+        SettingsWatch(given["start"], _take_level),
+        given["settings"],
     )
 
 

@@ -273,13 +273,13 @@ class Gateway:
 
     async def _look(self) -> None:
         """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
-        try:
-            await self._tail.follow()
-            slots = self._tail.state.slots
-            if slots is not None and slots is not self.submitter.slots:
+        await self._tail.catch_up()
+        slots = self._tail.state.slots
+        if slots is not None and slots is not self.submitter.slots:
+            try:
                 self._take_slots(slots)
-        except IncidentManagerError as error:
-            log.warning("control partition not followed", why=str(error))
+            except Unavailable as error:
+                log.warning("control partition not followed", why=str(error))
 
     async def _tell_control(self, message: ControlMessage) -> None:
         """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,

@@ -32,7 +32,8 @@ UNAVAILABLE = (
 #: metrics come from one place, so nothing of ours needs these ports.
 UNWANTED_SECTIONS = ("frontend prometheus", "listen stats")
 #: Sections whose `bind` is the front door itself.
-FRONT_SECTIONS = ("frontend http_frontend", "frontend grpc_frontend")
+HTTP_SECTION = "frontend http_frontend"
+FRONT_SECTIONS = (HTTP_SECTION, "frontend grpc_frontend")
 SECTION = re.compile(r"^(global|defaults|frontend|backend|listen)\b.*")
 BIND = re.compile(r"^(\s*bind\s+)(\S*):(\d+)(.*)$")
 OPEN_DOOR = re.compile(r"\bmode 666\b|\bbind\s+\*?:\d")
@@ -44,6 +45,12 @@ OURS = re.compile(r"^\s*(timeout (http-request|tunnel)|option http-buffer-reques
 #: is answered 404 for good, so it hears the 503 of `error_file`.
 NO_ROUTE = re.compile(r"^\s*http-request return status 404\b.*-/routes")
 TRY_AGAIN = "http-request deny deny_status 503"
+#: Of what a killed gateway leaves unanswered only this is not sent to another one (RAY_SERVE_HAPROXY_RETRY_ON): a comment,
+#: or a new incident, would be there twice. Alerts are told by their content, anything else by its Idempotency-Key.
+SEND_ONCE = (
+    "http-request disable-l7-retry if METH_POST !{ path /api/v2/alerts /v1/alerts } "
+    "!{ req.hdr(idempotency-key) -m found }"
+)
 ERROR_FILE = re.compile(r"^(\s*errorfile\s+50[234]\s+)\S+$")
 
 
@@ -57,9 +64,10 @@ def harden(config: str, *, front_host: str, error_file: str) -> str:
     for line in config.splitlines():
         if SECTION.match(line):
             section = line.strip()
-        if section in UNWANTED_SECTIONS or LOGGING.match(line):
+        if section in UNWANTED_SECTIONS or LOGGING.match(line) or line.strip() == SEND_ONCE:
             continue
-        if bind := BIND.match(line):
+        bind = BIND.match(line)
+        if bind:
             host = front_host if section in FRONT_SECTIONS else "127.0.0.1"
             line = f"{bind[1]}{host}:{bind[3]}{bind[4]}"
         elif line.lstrip().startswith("stats socket "):
@@ -71,6 +79,8 @@ def harden(config: str, *, front_host: str, error_file: str) -> str:
         elif OURS.match(line) and section == "defaults":
             continue
         lines.append(line)
+        if bind and section == HTTP_SECTION:
+            lines.append(f"    {SEND_ONCE}")
         if section == "defaults" and line.strip() == "defaults":
             lines.append(f"    timeout http-request {SLOW_HEADERS_S}s")
             lines.append(f"    timeout tunnel {QUIET_TUNNEL_S}s")

@@ -66,6 +66,17 @@ def compare(running: Settings, wanted: Settings) -> list[Change]:
     ]
 
 
+def refuse_other(running: str, wanted: Settings) -> None:
+    """For who starts something into what runs by `running` (masked_json). Raises Conflict that names what differs: what
+    lives keeps its settings, what is started anew would go by others."""
+    now = Settings.model_validate_json(running)
+    if changes := compare(now, wanted_over(now, wanted)):
+        raise Conflict(
+            f"{', '.join(change.key for change in changes)}: changed since it was started; first: llm-im config reload, "
+            "or llm-im down"
+        )
+
+
 def event_of(start: str, actor: str, changes: list[Change], settings: Settings) -> SettingsChanged:
     """What the control log holds of a change, and hands to every process."""
     return SettingsChanged(

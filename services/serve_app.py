@@ -190,10 +190,11 @@ class Gateways:
 
 def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None]) -> None:
     """Put all actors and gateways on the Ray this process has joined. Returns when they are up; what lives under
-    its name already is left as it is. Raises Unavailable naming what did not start."""
+    its name already is left as it is. Raises Unavailable naming what did not start, Conflict naming settings that are
+    others than it goes by."""
     from services import bootstrap
 
-    start = _start()
+    start = _start(settings)
     actors = bootstrap.plan(settings, start)
     progress(f"starting {len(actors)} actors ({settings.state.partitions} shards)")
     for actor in actors:
@@ -239,12 +240,18 @@ def _is_ours(named: dict[str, str]) -> bool:
     )
 
 
-def _start() -> str:
-    """What this start is called; what is started again into one that lives bears its name."""
+def _start(settings: Settings) -> str:
+    """What this start is called; what is started again into one that lives bears its name, and its settings. Raises
+    Conflict when these are others."""
     from services.bootstrap import CONTROL_ACTOR
+    from services.reload import refuse_other
 
     status = cluster.ask(CONTROL_ACTOR, "status")
-    return uuid4().hex if status is None else str(json.loads(status)["start"])
+    if status is None:
+        return uuid4().hex
+    running = json.loads(status)
+    refuse_other(running["settings"], settings)
+    return str(running["start"])
 
 
 def _without_secrets(settings: Settings) -> str:

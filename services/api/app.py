@@ -25,7 +25,7 @@ from services.api.incidents import NoSuchIncident
 from services.api.ingest_docs import add_doors_to_openapi
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
-from services.api.requests import BadFields
+from services.api.requests import BadFields, BodyReader
 from services.api.rest import add_rest_routes
 from services.api.stream import add_stream_routes
 from services.api.tokens import add_token_routes
@@ -62,10 +62,11 @@ def build_app(
         redirect_slashes=False,
     )
     add_alertmanager_routes(app, reads, settings, clock.now())
-    add_rest_routes(app, reads, commands, settings(), clock)
+    bodies = BodyReader(settings().server.body_timeout)
+    add_rest_routes(app, reads, commands, bodies, clock)
     add_stream_routes(app, tails)
-    add_token_routes(app, tokens)
-    add_config_routes(app, reload)
+    add_token_routes(app, tokens, bodies)
+    add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)
     add_doors_to_openapi(app)

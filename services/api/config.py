@@ -10,20 +10,19 @@ import msgspec
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
 from models.config import Settings
 from models.errors import Conflict
 from services.api.auth import ADMIN, Caller, requires
 from services.api.fields import says
 from services.api.problems import FieldProblem, problem
+from services.api.requests import SCHEMA_REF, BadFields, BodyKind, BodyReader, asks_for, describe_bodies
 from services.reload import Change
 from services.settings import expected, place_of
 
 PATH = "/v1/config/reload"
 #: A thousand rules of a thousand characters: more is no file that a person wrote.
 BODY_MAX_BYTES = 1024 * 1024
-_SCHEMAS = "#/components/schemas/{model}"
 
 #: Takes the settings over, as whom; returns what changed. Raises Conflict for what needs a restart.
 Reload = Callable[[Settings, str], Awaitable[Sequence[Change]]]
@@ -45,8 +44,24 @@ class ReloadBody:
     changed: Annotated[list[ChangeBody], says("Each with its value before and after.")]
 
 
-def add_config_routes(app: FastAPI, reload: Reload) -> None:
+class _Kind(BodyKind[Settings]):
+    """Settings, with their own words for what is wrong. No body is none: it would put everything back to its default."""
+
+    max_bytes = BODY_MAX_BYTES
+
+    def read(self, body: bytes) -> Settings:
+        try:
+            return Settings.model_validate_json(body)
+        except ValidationError as error:
+            fields = [
+                FieldProblem(place_of(found["loc"]) or "body", expected(found)) for found in error.errors()
+            ]
+            raise BadFields(fields) from None
+
+
+def add_config_routes(app: FastAPI, reload: Reload, bodies: BodyReader) -> None:
     """POST /v1/config/reload."""
+    kind = _Kind(Settings)
 
     async def reload_config(
         request: Request, caller: Annotated[Caller, Depends(requires(ADMIN))]
@@ -54,22 +69,7 @@ def add_config_routes(app: FastAPI, reload: Reload) -> None:
         """Go by these settings from now on. The body is all of them: what it leaves out is the default, but for what a
         flag of `llm-im up` may have said and for secrets, which then stay. Changed settings that need a restart are
         refused, and then nothing changes."""
-        body = bytearray()
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > BODY_MAX_BYTES:
-                    return problem(413, "too-large", "Too large", f"at most {BODY_MAX_BYTES} bytes", PATH)
-        except ClientDisconnect:
-            return problem(400, "malformed", "The request cannot be read", "it ended early", PATH)
-        try:
-            wanted = Settings.model_validate_json(bytes(body))
-        except ValidationError as error:
-            fields = [
-                FieldProblem(place_of(found["loc"]) or "body", expected(found)) for found in error.errors()
-            ]
-            detail = "; ".join(f"{each.field}: {each.detail}" for each in fields)
-            return problem(400, "malformed", "The request cannot be read", detail, PATH, fields)
+        wanted = await bodies.read(request, kind)
         try:
             changes = await reload(wanted, caller.name)
         except Conflict as error:
@@ -80,7 +80,9 @@ def add_config_routes(app: FastAPI, reload: Reload) -> None:
     failures = {
         "4XX": "The request is refused; the problem names the setting and what was expected.",
         "409": "What changed needs a restart; the problem names it. Nothing was changed.",
+        "408": "The body took too long.",
         "413": f"The body is over {BODY_MAX_BYTES} bytes.",
+        "415": "The content type is not application/json, or the packing is none we read.",
         "503": "The control partition can't store it now; try again.",
     }
     app.add_api_route(
@@ -88,40 +90,16 @@ def add_config_routes(app: FastAPI, reload: Reload) -> None:
         reload_config,
         methods=["POST"],
         response_model=ReloadBody,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": _SCHEMAS.format(model="Settings")},
-                        "example": {"notify": {"wait": {"P2": "1m"}}, "logging": {"level": "DEBUG"}},
-                    }
-                },
-            }
-        },
+        openapi_extra=asks_for(Settings, {"notify": {"wait": {"P2": "1m"}}, "logging": {"level": "DEBUG"}}),
         responses={
             code: {
                 "description": text,
                 "content": {
-                    "application/problem+json": {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}
+                    "application/problem+json": {"schema": {"$ref": SCHEMA_REF.format(model="Problem")}}
                 },
             }
             for code, text in failures.items()
         },
         tags=["settings"],
     )
-    _describe_settings(app)
-
-
-def _describe_settings(app: FastAPI) -> None:
-    """Put the settings among OpenAPI's schemas: the route reads its body itself, within bounds."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = Settings.model_json_schema(ref_template=_SCHEMAS)
-            parts = schema.pop("$defs", {})
-            generate()["components"]["schemas"].update({"Settings": schema, **parts})
-        return generate()
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    describe_bodies(app, Settings)

@@ -106,6 +106,14 @@ class Guard:
             state["still_let_in"] = still_let_in
             scope["state"] = state
             if not self.is_on:
+                if scope["type"] == "websocket" and _is_of_a_web_page_elsewhere(scope):
+                    words = (
+                        "without tokens no page of another site may listen here: its Origin is not our Host"
+                    )
+                    await _refuse(
+                        problem(403, "forbidden", "Another site", words, path), scope, receive, send
+                    )
+                    return
                 await app(scope, receive, send)
                 return
             try:
@@ -158,6 +166,13 @@ def _authorization(scope: Scope) -> bytes | None:
     return None if header is None else header.encode("latin-1")
 
 
+def _is_of_a_web_page_elsewhere(scope: Scope) -> bool:
+    """A browser opens a WebSocket to anywhere for any page, and lets it read: only Origin says whose it is."""
+    headers = HTTPConnection(scope).headers
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
+
+
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await response(scope, receive, send)
@@ -167,4 +182,4 @@ async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send
     if "websocket.http.response" in (scope.get("extensions") or {}):  # type: ignore[operator]
         await socket.send_denial_response(response)
     else:
-        await socket.close(1008, "a token is needed")
+        await socket.close(1008, "a token is needed" if response.status_code == 401 else "refused")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
-from fastapi import Header, Request
+from fastapi import FastAPI, Header, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
@@ -27,6 +27,7 @@ BODY_MAX_BYTES = 256 * 1024
 BODIES_MAX = 64
 #: Versions that one If-Match may name.
 TAGS_MAX = 20
+SCHEMA_REF = "#/components/schemas/{model}"
 
 _TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"\Z')
 _T = TypeVar("_T")
@@ -76,7 +77,7 @@ class BodyReader:
         self._room = Room(BODIES_MAX * BODY_MAX_BYTES)
 
     async def read(self, request: Request, kind: BodyKind[_T]) -> _T:
-        """The body as `kind`. No body is an empty object. Raises HTTPException, Malformed, Busy, BadFields."""
+        """The body as `kind`. Raises HTTPException, Malformed, Busy, BadFields."""
         headers: Mapping[bytes, bytes] = dict(request.scope["headers"])
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         # No type at all is refused too: a web page can make a browser send that anywhere.
@@ -84,9 +85,8 @@ class BodyReader:
             raise HTTPException(415, "Content-Type: expected application/json")
         hold = Hold(self._room)
         try:
-            sent = await read_body(request.receive, headers, BODY_MAX_BYTES, self._timeout_s, hold)
-            body = await unpacked(sent, headers, BODY_MAX_BYTES, hold)
-            return kind.read(body or b"{}")
+            sent = await read_body(request.receive, headers, kind.max_bytes, self._timeout_s, hold)
+            return kind.read(await unpacked(sent, headers, kind.max_bytes, hold))
         except TooSlow:
             raise HTTPException(
                 408, f"the body took over {self._timeout_s:g} s", {"Connection": "close"}
@@ -102,18 +102,48 @@ class BodyReader:
 
 
 class BodyKind(Generic[_T]):
-    """A dataclass that bodies are read as."""
+    """A dataclass or model that bodies are read as."""
+
+    max_bytes = BODY_MAX_BYTES
 
     def __init__(self, kind: type[_T]) -> None:
         self.kind = kind
         self._adapter: TypeAdapter[_T] = TypeAdapter(kind)
 
     def read(self, body: bytes) -> _T:
-        """Raises BadFields."""
+        """No body is an empty object. Raises BadFields."""
         try:
-            return self._adapter.validate_json(body)
+            return self._adapter.validate_json(body or b"{}")
         except ValidationError as error:
             raise BadFields(field_problems(error.errors(include_url=False, include_input=False))) from None
+
+
+def has_body(request: Request) -> bool:
+    """Whether the headers speak of one."""
+    said = request.headers
+    return "content-type" in said or "transfer-encoding" in said or said.get("content-length", "0") != "0"
+
+
+def asks_for(body: type, example: dict[str, object], *, required: bool = True) -> dict[str, object]:
+    """What OpenAPI says of a route that reads its body itself; describe_bodies() must know `body` too."""
+    content = {"schema": {"$ref": SCHEMA_REF.format(model=body.__name__)}, "example": example}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def describe_bodies(app: FastAPI, *kinds: type) -> None:
+    """Put among OpenAPI's schemas what routes name by reference."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            schemas = generate()["components"]["schemas"]
+            for kind in kinds:
+                schema = TypeAdapter(kind).json_schema(ref_template=SCHEMA_REF)
+                parts = schema.pop("$defs", {})
+                schemas.update({kind.__name__: schema, **parts})
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def origin_of(request: Request) -> Origin:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from fastapi import Depends, FastAPI, Path
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -16,6 +16,7 @@ from models.verbs import NAME_MAX
 from services.api.auth import ADMIN, Caller, requires
 from services.api.fields import says
 from services.api.incidents import PREFIX
+from services.api.requests import BodyKind, BodyReader, asks_for, describe_bodies, has_body
 from services.tokens import OVERLAP_DEFAULT_S, NewTokenBody, TokenBody, TokenDesk
 
 PATH = f"{PREFIX}/tokens"
@@ -71,23 +72,26 @@ _MISSING = {"404": "No token has this id."}
 _CONFLICT = {"409": "The name is taken, or the first token has not the scope admin."}
 
 
-def add_token_routes(app: FastAPI, desk: TokenDesk) -> None:
+def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
     """The four routes."""
+    create_kind, rotate_kind = BodyKind(TokenRequest), BodyKind(RotateRequest)
 
-    async def create(request: TokenRequest, caller: _Admin) -> Response:
+    async def create(request: Request, caller: _Admin) -> Response:
         """Make a token. The answer has its secret, which is shown this once. With the first token, which needs the
         scope admin, tokens are on: from then on nobody gets in without one."""
-        made = await desk.create(request.name, request.scopes, request.expires_in or 0.0, caller.name)
+        wanted = await bodies.read(request, create_kind)
+        made = await desk.create(wanted.name, wanted.scopes, wanted.expires_in or 0.0, caller.name)
         return _answer(made, 201)
 
     async def tokens() -> Response:
         """All tokens that are not revoked, without their secrets. Expired ones are shown for 30 days."""
         return _answer(TokensBody(desk.all()))
 
-    async def rotate(token_id: _Id, caller: _Admin, request: RotateRequest | None = None) -> Response:
+    async def rotate(token_id: _Id, caller: _Admin, request: Request) -> Response:
         """Give a token a new secret, shown this once, and its whole lifetime again. The old secret stays good for
         `overlap`, but no longer than it was; one from before that is good no more."""
-        return _answer(await desk.rotate(token_id, (request or RotateRequest()).overlap, caller.name))
+        wanted = await bodies.read(request, rotate_kind) if has_body(request) else RotateRequest()
+        return _answer(await desk.rotate(token_id, wanted.overlap, caller.name))
 
     async def revoke(token_id: _Id, caller: _Admin) -> Response:
         """Revoke a token, both its secrets: within about a second no gateway takes them. Safe to repeat."""
@@ -95,11 +99,13 @@ def add_token_routes(app: FastAPI, desk: TokenDesk) -> None:
         return Response(status_code=204)
 
     one = f"{PATH}/{{token_id}}"
-    for path, endpoint, method, status, body, failures in (
-        (PATH, create, "POST", 201, NewTokenBody, _CONFLICT),
-        (PATH, tokens, "GET", 200, TokensBody, {}),
-        (one, revoke, "DELETE", 204, None, _MISSING),
-        (f"{one}/rotate", rotate, "POST", 200, NewTokenBody, {**_MISSING, **_CONFLICT}),
+    asks_create = asks_for(TokenRequest, {"name": "prometheus", "scopes": ["ingest:alertmanager"]})
+    asks_rotate = asks_for(RotateRequest, {"overlap": "1h"}, required=False)
+    for path, endpoint, method, status, body, failures, asks in (
+        (PATH, create, "POST", 201, NewTokenBody, _CONFLICT, asks_create),
+        (PATH, tokens, "GET", 200, TokensBody, {}, None),
+        (one, revoke, "DELETE", 204, None, _MISSING, None),
+        (f"{one}/rotate", rotate, "POST", 200, NewTokenBody, {**_MISSING, **_CONFLICT}, asks_rotate),
     ):
         app.add_api_route(
             path,
@@ -112,8 +118,10 @@ def add_token_routes(app: FastAPI, desk: TokenDesk) -> None:
                 for code, words in {**failures, **_FAILURES}.items()
             },
             dependencies=[Depends(requires(ADMIN))],
+            openapi_extra=asks,
             tags=["tokens"],
         )
+    describe_bodies(app, TokenRequest, RotateRequest)
 
 
 def _answer(body: NewTokenBody | TokensBody, status: int = 200) -> Response:

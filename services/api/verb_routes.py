@@ -21,6 +21,7 @@ from services.api.requests import (
     BodyReader,
     IdempotencyKey,
     IfMatch,
+    asks_for,
     digest_of,
     origin_of,
     refuse_condition,
@@ -83,7 +84,7 @@ def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: Body
         },
         dependencies=[Depends(requires(RESPOND))],
         description=CreateBody.__doc__,
-        openapi_extra=_asks_for(CreateBody, _CREATE_EXAMPLE),
+        openapi_extra=asks_for(CreateBody, _CREATE_EXAMPLE),
         tags=["verbs"],
     )
     for verb in VERBS:
@@ -98,7 +99,7 @@ def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: Body
             dependencies=[Depends(requires(RESPOND))],
             summary=verb.name.capitalize(),
             description=verb.summary,
-            openapi_extra=_asks_for(verb.body, verb.example),
+            openapi_extra=asks_for(verb.body, verb.example),
             tags=["verbs"],
         )
 
@@ -180,8 +181,3 @@ def _answers(verb: VerbRoute) -> dict[int | str, dict[str, object]]:
             AWAY,
         ),
     }
-
-
-def _asks_for(body: type, example: dict[str, object]) -> dict[str, object]:
-    content = {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}, "example": example}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}

@@ -73,6 +73,12 @@ class Client:
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S, token: str = "") -> None:
         parts = urlsplit(url)
+        if "@" in parts.netloc:
+            # Before anything repeats it: errors and lists of contexts show the URL.
+            raise Failure(
+                "a URL with a name or a password in it is not taken; a token goes by --token-file or LLM_IM_TOKEN",
+                ExitCode.USAGE,
+            )
         try:
             port = parts.port
         except ValueError:

@@ -128,14 +128,14 @@ def _do(request: Request, progress: Progress) -> None:
     from services import launch
     from services.cli.where import settings_of
 
-    settings = settings_of(Path(request.config) if request.config else None, Path(request.data), request.port)
-    port = settings.server.http_port
+    port = request.port
     if request.owned:
         instance = launch.running(Path(request.data))
         if instance is None:
             raise Unavailable("its Ray ended meanwhile")
         launch.adopt(instance)
         port = instance.http_port
+    settings = settings_of(Path(request.config) if request.config else None, Path(request.data), port)
     address = os.environ["RAY_ADDRESS"]
     progress(f"joining Ray at {address}")
 
@@ -145,7 +145,7 @@ def _do(request: Request, progress: Progress) -> None:
 
     cluster.connect(address)
     if request.verb == "deploy":
-        serve_app.deploy(settings, port, progress=progress)
+        serve_app.deploy(settings, settings.server.http_port, progress=progress)
     else:
         serve_app.withdraw(progress=progress)
     cluster.disconnect()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +18,9 @@ from services.cli.incidents import group as incidents
 
 def main() -> None:
     """Run `llm-im` with this process's arguments, and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A title in letters that the locale has not is no reason to show nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     completion.answer_shells()
     app(prog_name="llm-im")
 

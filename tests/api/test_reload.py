@@ -133,6 +133,18 @@ async def test_a_mistake_is_a_400_that_names_the_setting(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_web_page_can_not_make_a_browser_change_settings(
+    shared: System, content_type: str | None
+) -> None:
+    # Another type would need a preflight, which nobody here answers.
+    answer = await shared.post(PATH, {"logging": {"level": "ERROR"}}, content_type=content_type)
+
+    assert answer.status == 415
+    assert shared.gateway.settings.logging.level == "INFO"
+
+
+@pytest.mark.asyncio
 async def test_a_body_past_its_bound_is_a_413(shared: System) -> None:
     assert (await shared.post(PATH, b" " * (1024 * 1024 + 1))).status == 413
 
@@ -253,6 +265,33 @@ async def test_a_change_of_unknown_outcome_is_read_again_before_the_next() -> No
     assert [each.level for each in taken] == ["ERROR", "DEBUG"]
     assert await log.last_seq() == 3
     await cluster.stop()
+
+
+@pytest.mark.asyncio
+async def test_the_control_actor_says_by_which_settings_all_go_now() -> None:
+    store, cluster = MemoryStore(), LocalCluster()
+
+    def made(host: Host) -> ControlActor:
+        log, watch = MemoryEventLog(store, "control"), SettingsWatch("one", lambda _: None)
+        return ControlActor(host, log, SettableClock(), 2, watch, "as started")
+
+    async def said() -> object:
+        return json.loads(await cluster.call("control-a", "status", b"", 1))["settings"]
+
+    await cluster.start("control-a", made)
+    async with asyncio.timeout(5):
+        while await store_is_empty(store):
+            await asyncio.sleep(0.01)
+    assert await said() == "as started"
+    await cluster.call("control-a", "change", encoded(changed("before")), 1)
+    assert await said() == "as started"
+    await cluster.call("control-a", "change", encoded(changed()), 1)
+    assert await said() == "{}"
+    await cluster.stop()
+
+
+async def store_is_empty(store: MemoryStore) -> bool:
+    return not await MemoryEventLog(store, "control").last_seq()
 
 
 @pytest.mark.asyncio

@@ -405,6 +405,17 @@ async def test_a_client_whose_token_is_revoked_hears_no_more(
     assert all(each["event"] != "incident" for each in client.seen)
 
 
+@pytest.mark.parametrize("origin", ["https://mallory.example", "http://127.0.0.1:1", "null"])
+async def test_without_tokens_a_page_of_another_site_can_not_listen(ours: System, origin: str) -> None:
+    port = await ours.listen()
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(f"ws://127.0.0.1:{port}{PATH}", additional_headers={"Origin": origin})
+
+    assert refused.value.response.status_code == 403
+    async with by_websocket(port, headers={"Origin": f"http://127.0.0.1:{port}"}) as client:
+        await client.next("ready")
+
+
 async def test_a_websocket_asks_for_the_scope_of_reads(ours: System) -> None:
     admin = bearer(await token(ours, "admin"))
     sender = bearer(await token(ours, "ingest:*", headers=admin))

@@ -193,6 +193,14 @@ def test_an_address_that_is_none_is_a_usage_error(url: str) -> None:
     assert "expected something like http://127.0.0.1:8080" in result.stderr
 
 
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    result = run("incidents", "list", "--url", "http://me:geheim@127.0.0.1:1")
+
+    assert result.exit_code == 2
+    assert "--token-file" in result.stderr
+    assert "geheim" not in result.output + result.stderr
+
+
 def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", "eighty")
 

@@ -66,6 +66,18 @@ def test_a_pipe_gets_no_colour_and_whole_ids() -> None:
     assert identity(1) in done.stdout
 
 
+def test_letters_that_the_locale_has_not_are_written_otherwise(incidents: IncidentServer) -> None:
+    incidents.hold(incident(1, title="h\u00e4llo"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "incidents", "list"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert "h\\xe4llo" in done.stdout
+    assert done.stderr == ""
+
+
 def test_a_pipe_that_closes_early_is_no_traceback(incidents: IncidentServer) -> None:
     incidents.hold(*(incident(n) for n in range(10, 2000)))
 

@@ -15,6 +15,7 @@ import pytest
 
 from models.errors import Refused
 from services import haproxy, launch
+from services.ingest.http import ALERTMANAGER_PATH, V1_PATH
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -159,6 +160,21 @@ def test_hardening_a_config_twice_changes_nothing_more() -> None:
     assert "mode 600" in once and "9101" not in once and "8404" not in once and "514" not in once
     assert "bind 0.0.0.0:8000" in once and "errorfile 503 /ours.http" in once
     assert "timeout http-request" in once
+
+
+def test_a_killed_gateway_s_request_is_sent_again_only_where_twice_is_once() -> None:
+    config = (
+        "frontend http_frontend\n    bind *:8000\n    default_backend b\n"
+        "frontend grpc_frontend\n    bind *:9000\nbackend b\n    retry-on conn-failure empty-response\n"
+    )
+
+    once = haproxy.harden(config, front_host="127.0.0.1", error_file="/ours.http")
+
+    assert once.count(haproxy.SEND_ONCE) == 1
+    assert once.index("bind 127.0.0.1:8000") < once.index(haproxy.SEND_ONCE) < once.index("default_backend")
+    assert haproxy.harden(once, front_host="127.0.0.1", error_file="/ours.http") == once
+    for path in (ALERTMANAGER_PATH, V1_PATH):
+        assert f" {path} " in haproxy.SEND_ONCE
 
 
 def test_a_template_we_do_not_know_is_refused() -> None:

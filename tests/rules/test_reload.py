@@ -12,7 +12,8 @@ from models.errors import Conflict
 from models.events import SettingsChanged, TargetPassed
 from models.incident import IncidentState, Severity
 from models.shard import decode_shard_settings
-from services.reload import Change, compare, event_of, wanted_over
+from services.reload import Change, compare, event_of, refuse_other, wanted_over
+from services.settings import masked_json
 from tests.scenario import SETTINGS, Story, alert, at
 
 ACTIVE = [key for key in KEYS.values() if not key.is_later]
@@ -220,3 +221,16 @@ def test_an_open_incidents_targets_pass_by_the_new_ones() -> None:
         (10, 50, 20),
         (20, 100, 20),
     ]
+
+
+@pytest.mark.parametrize("key", ["lifecycle.reopen_window", "grouping.group_by", "auth.required"])
+def test_what_is_started_into_what_runs_must_go_by_the_same_settings(key: str) -> None:
+    running = Settings.model_validate(
+        {"server": {"http_port": 8081}, "notify": {"webhook": {"url": "https://a"}}}
+    )
+
+    refuse_other(masked_json(running), running)
+    # Flags that are not said again, and secrets, are no difference.
+    refuse_other(masked_json(running), Settings())
+    with pytest.raises(Conflict, match=f"^{re.escape(key)}: changed"):
+        refuse_other(masked_json(running), other(KEYS[key]))
