@@ -424,6 +424,8 @@ def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport
     was_running = bool(found)
     if found:
         progress(f"stopping {len(found)} processes of instance {instance.instance_id}")
+    # Who keeps the door starts a dead HAProxy again at once: from here on there is none to start.
+    (Path(instance.private_dir) / "haproxy").unlink(missing_ok=True)
     front = [process for process in found if process.name == "haproxy"]
     for process in front:
         process.send(instance, signal.SIGUSR1)

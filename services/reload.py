@@ -68,8 +68,10 @@ def compare(running: Settings, wanted: Settings) -> list[Change]:
 
 def refuse_other(running: str, wanted: Settings) -> None:
     """For who starts something into what runs by `running` (masked_json). Raises Conflict that names what differs: what
-    lives keeps its settings, what is started anew would go by others."""
+    lives keeps its settings, what is started anew would go by others. Another number of gateways is no other setting to
+    those that run: starting again is how there come to be more, or fewer."""
     now = Settings.model_validate_json(running)
+    wanted = _with(wanted, ("server", "gateways"), now.server.gateways)
     if changes := compare(now, wanted_over(now, wanted)):
         raise Conflict(
             f"{', '.join(change.key for change in changes)}: changed since it was started; first: llm-im config reload, "

@@ -12,6 +12,7 @@ HAProxy is a child of Serve's HAProxyManager, which is told to look after it: `D
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -45,6 +46,9 @@ LEAVE_S = 15.0
 COLLECT = (2000, 20, 1_000_000)
 HEALTH_PERIOD_S = 2.0
 HEALTH_TIMEOUT_S = 10.0
+#: An HAProxy that does not start is tried again so often and after so long; then Serve's own way, which takes seconds.
+OPENINGS_MAX = 3
+OPENING_PAUSE_S = 0.2
 
 _gateway: Gateway | None = None
 #: Serve's own, whose settings decide where it goes (ray-last/serve/*.log).
@@ -112,18 +116,39 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defin
             self._watch.cancel()
         await super().shutdown()
 
+    async def _reload_haproxy(self) -> None:
+        try:
+            await super()._reload_haproxy()
+        except Exception:
+            # The new HAProxy asks the old one to go as soon as it listens. If it dies then, the old one is still
+            # there, with its last answers, and takes no connection.
+            await self._reopen()
+            raise
+
     async def _keep(self) -> None:
         await self._haproxy_start_task
         while (process := self._haproxy._proc) is not None:
             await process.wait()
-            # A reload ends the one before it, in its own time; it holds this lock until the new one is known.
-            async with self._reload_lock:
-                if self._haproxy._proc is not process:
-                    continue
-                if process.returncode == 0:
-                    return  # It was asked to, as `llm-im down` does: it must not open the door again.
-                _serve_log.error("HAProxy ended with %s: starting it again", process.returncode)
-                await self._haproxy.start()
+            for _attempt in range(OPENINGS_MAX):
+                try:
+                    await self._reopen()
+                    break
+                except Exception as error:
+                    _serve_log.error("HAProxy did not start: %s", error)
+                    await asyncio.sleep(OPENING_PAUSE_S)
+            else:
+                return  # Serve sees it too, and starts this process anew.
+
+    async def _reopen(self) -> None:
+        # A reload holds this lock until its HAProxy is known, or has failed.
+        async with self._reload_lock:
+            front = self._haproxy
+            if front._is_running():
+                if await front._get_running_pid() == front._proc.pid:
+                    return
+                front._old_procs.append(front._proc)  # it ends what it has and goes
+            _serve_log.error("HAProxy is gone: starting it again")
+            await front.start()
 
 
 def keep_the_door() -> None:

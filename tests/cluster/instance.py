@@ -145,10 +145,10 @@ class Cluster:
                 continue
         return found
 
-    def kill(self, pid: int) -> None:
-        """SIGKILL to a process of this instance, and to no other."""
+    def kill(self, pid: int, how: int = signal.SIGKILL) -> None:
+        """A signal to a process of this instance, and to no other."""
         if pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, how)
 
     # -- HTTP ----------------------------------------------------------------------------------------------
 

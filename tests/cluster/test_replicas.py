@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +37,8 @@ serve_app.deploy(settings, instance.http_port, progress=print)
 """
 CLIENTS = 4
 PAUSE_S = 0.005
+#: Serve's own way to another HAProxy takes five seconds; ours a tenth.
+DOOR_CLOSED_MAX_S = 3.0
 
 
 def scale(cluster: Cluster, gateways: int) -> float:
@@ -42,7 +46,10 @@ def scale(cluster: Cluster, gateways: int) -> float:
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCALE, str(cluster.data), str(gateways)],
         cwd=cluster.data.parent / "cwd", capture_output=True, text=True, timeout=90, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "LLM_IM_STATE__PARTITIONS": str(cluster.partitions)},
+        env={
+            **os.environ, **cluster.settings, "PYTHONPATH": str(ROOT),
+            "LLM_IM_STATE__PARTITIONS": str(cluster.partitions),
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     until(f"{gateways} gateways", lambda: len(cluster.gateway_pids()) == gateways, 60.0)
@@ -150,3 +157,46 @@ def test_an_haproxy_that_was_killed_is_back_and_still_learns_of_gateways(cluster
 
     assert [lost for lost in clients.lost if lost[0] == "fresh"] == []
     assert len(clients.lost) <= CLIENTS * 2
+
+
+def test_an_haproxy_whose_successor_dies_while_it_takes_over_leaves_no_closed_door(cluster: Cluster) -> None:
+    before = cluster.haproxy_pids()
+    closed_s: list[float] = []
+
+    def kill_the_successor() -> None:
+        killed: list[int] = []
+
+        def there() -> bool:
+            killed[:] = [pid for pid in cluster.haproxy_pids() if pid not in before]
+            return bool(killed)
+
+        until("a successor", there, 60.0, poll_s=0.01)
+        time.sleep(0.02)  # it listens by now, and has told the old one to go
+        for pid in killed:
+            cluster.kill(pid)
+        closed_s.append(until("an open door", door_is_open, 60.0))
+
+    def door_is_open() -> bool:
+        return cluster.call("GET", "/health/live").status == 200
+
+    # A request that never ends keeps the old one there.
+    with socket.create_connection(("127.0.0.1", cluster.port)) as quiet:
+        quiet.sendall(b"POST /v1/alerts HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n[")
+        hunter = threading.Thread(target=kill_the_successor)
+        hunter.start()
+        cluster.kill(cluster.gateway_pids()[0])
+        hunter.join()
+    cluster.settled()
+
+    assert closed_s[0] < DOOR_CLOSED_MAX_S
+
+
+def test_an_haproxy_that_somebody_else_asked_to_end_is_started_again(cluster: Cluster) -> None:
+    before = cluster.haproxy_pids()
+    for pid in before:
+        cluster.kill(pid, signal.SIGUSR1)
+
+    opened_s = until("another HAProxy", lambda: set(cluster.haproxy_pids()) - set(before), 30.0)
+
+    cluster.settled()
+    assert opened_s < DOOR_CLOSED_MAX_S

@@ -553,8 +553,9 @@ async def test_an_append_is_answered_once_its_replicas_have_it_and_unknown_when_
         client = own_server.client()
         client.config_set("min-replicas-to-write", 1)
         wait_until(lambda: client.info("replication")["slave0"]["state"] == "online", "the replica")
-        log = logs(own_server, replicas=1, replica_timeout_s=0.5)
-        epoch = (await log.open("a", 0.0, 10.0)).epoch
+        log = logs(own_server, replicas=1, replica_timeout_s=1.0)
+        # `online` is the primary's word: the replica is asked for what it has once it loaded what it was sent.
+        epoch = (await opened_once_it_may(log)).epoch
         await log.append(epoch, 1, chain.next())
         there = replica.client().hget(log._log, "last_seq")
 

@@ -232,5 +232,7 @@ def test_what_is_started_into_what_runs_must_go_by_the_same_settings(key: str) -
     refuse_other(masked_json(running), running)
     # Flags that are not said again, and secrets, are no difference.
     refuse_other(masked_json(running), Settings())
+    # More gateways are what one starts again for.
+    refuse_other(masked_json(running), other(KEYS["server.gateways"]))
     with pytest.raises(Conflict, match=f"^{re.escape(key)}: changed"):
         refuse_other(masked_json(running), other(KEYS[key]))
