@@ -66,6 +66,8 @@ CLASSIFY_TIMEOUT_S = 10.0
 ACT_TIMEOUT_S = 120.0
 #: Wait before an effect that could not be delivered is owed anew.
 AGAIN_S = 1.0
+#: The same after a bug of ours, which will hardly be gone by then: each try is an error in the log.
+AGAIN_AFTER_BUG_S = 30.0
 #: Alerts of an archived incident made in one go: 1 ms.
 ARCHIVE_SLICE = 500
 
@@ -178,8 +180,6 @@ class Errands:
     def _over(self, lane: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         lane.discard(task)
         if not task.cancelled():
-            if (error := task.exception()) is not None:
-                self._log.error("delivery of an effect failed by a bug; it stays owed", why=repr(error))
             self._start()
 
     async def _deliver(self, work: Coroutine[None, None, Message], effects: Sequence[Effect]) -> None:
@@ -193,13 +193,25 @@ class Errands:
                 effects=len(effects),
                 **_trace_of(effects),
             )
-            await asyncio.sleep(error.retry_after_s if isinstance(error, Busy) else AGAIN_S)
-            for effect in effects:
-                self._undelivered(effect)
+            await self._again(effects, error.retry_after_s if isinstance(error, Busy) else AGAIN_S)
+            return
+        except Exception:  # noqa: BLE001  # an effect that is owed is asked again, whatever failed
+            self._meter.count("llm_im_effects_failed_total", len(effects))
+            self._log.exception(
+                "effect not delivered by a bug, will be asked again",
+                effects=len(effects),
+                **_trace_of(effects),
+            )
+            await self._again(effects, AGAIN_AFTER_BUG_S)
             return
         self._answered(message)
         if isinstance(message, Classified) and len(self._questions) < CLASSIFY_BATCH:
             await asyncio.sleep(CLASSIFY_PAUSE_S)
+
+    async def _again(self, effects: Sequence[Effect], after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        for effect in effects:
+            self._undelivered(effect)
 
     async def _ask_classifier(self, questions: list[Classify]) -> Message:
         if not self._classifiers:

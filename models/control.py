@@ -154,6 +154,7 @@ class ControlState:
                     event.lifetime_s,
                     event.expires_at,
                 )
+                self._forget_oldest_expired(event.at)
                 self.guarded = True
                 self.token_version += 1
             case TokenRotated():
@@ -239,6 +240,12 @@ class ControlState:
         if found is None:
             raise NotFound("there is no such token")
         return found
+
+    def _forget_oldest_expired(self, now: float) -> None:
+        """Who makes short-lived tokens by program has thousands that expired within EXPIRED_SHOWN_S."""
+        if len(self.tokens) > 2 * TOKENS_MAX:
+            expired = [each for each in self.tokens.values() if not each.is_live(now)]
+            del self.tokens[min(expired, key=lambda each: each.expires_at).id]
 
     def _forget_expired(self, before: float) -> None:
         for token in [each for each in self.tokens.values() if each.expires_at and each.expires_at < before]:

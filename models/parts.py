@@ -28,7 +28,7 @@ from uuid import UUID
 import msgspec
 
 from models import notes, people, response
-from models.errors import Conflict, Malformed, NotFound, TooLarge
+from models.errors import Busy, Conflict, Malformed, NotFound, TooLarge
 from models.events import (
     IncidentFreed,
     IncidentLinked,
@@ -69,6 +69,9 @@ SYSTEM = "system"
 #: Incidents that one incident ever hears notes of, 60 bytes each, kept while it lives: who links and unlinks others by
 #: program would make it grow without end.
 HEARD_MAX = 1000
+#: Notes of one incident that wait for others' shards, before a person's next one is refused: all its links, and all its
+#: parts asked to end, twice over.
+OWED_MAX = 2 * (RELATED_MAX + PARTS_MAX)
 MERGE, UNMERGE = "merge", "unmerge"
 _ID_BYTES = 16
 
@@ -89,6 +92,7 @@ def link(shard: Shard, incident: Incident, other: bytes, actor: str, reason: str
         return
     if len(related) >= RELATED_MAX:
         raise TooLarge(f"incident: at most {RELATED_MAX} incidents are linked to one")
+    _check_owed(incident)
     shard.do(IncidentLinked(incident.id, other, actor, reason), now)
     _owe(shard, incident, other, LinkAsked(actor, reason), now)
 
@@ -97,6 +101,7 @@ def unlink(shard: Shard, incident: Incident, other: bytes, actor: str, reason: s
     """They have not, after all. Raises Refused."""
     if incident.handling is None or other not in incident.handling.related:
         raise NotFound(f"incident {_shown(other)} is not linked to it")
+    _check_owed(incident)
     shard.do(IncidentUnlinked(incident.id, other, actor, reason), now)
     _owe(shard, incident, other, LinkAsked(actor, reason, gone=True), now)
 
@@ -112,6 +117,7 @@ def merge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: s
         raise Conflict(f"it is {incident.state}: reopen it first")
     if len(incident.parts) >= PARTS_MAX:
         raise TooLarge(f"incident: at most {PARTS_MAX} incidents are parts of one")
+    _check_owed(incident)
     shard.do(IncidentMerged(incident.id, source, actor, reason), now)
     _owe(shard, incident, source, MergeAsked(actor, reason), now)
 
@@ -125,6 +131,7 @@ def unmerge(shard: Shard, incident: Incident, source: bytes, actor: str, reason:
         raise Conflict(f"incident {written(source)} is just being merged: try again in a moment")
     if part.pending == UNMERGE:
         return
+    _check_owed(incident)
     _part(shard, incident, source, msgspec.structs.replace(part, pending=UNMERGE), now)
     _owe(shard, incident, source, UnmergeAsked(actor, reason), now)
 
@@ -223,15 +230,25 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
             if part is not None:
                 _leave(shard, incident, sent.to, actor, reason, now)
         case LinkAsked(gone=False):
-            if refused and sent.to in incident.handling.related:
+            if refused and sent.to in incident.handling.related and not _is_asked_again(incident, sent.to):
                 shard.do(IncidentUnlinked(incident.id, sent.to, SYSTEM, refused), now)
         case PartSaid():
             if refused and incident.merged_into == sent.to:
                 shard.do(IncidentFreed(incident.id, sent.to, SYSTEM, refused), now)
                 _on_its_own(shard, incident, now)
-        case LinkAsked() | EndAsked():
-            # An unlinked one that is gone is unlinked. A part that ends says so itself, and may by now say more.
-            return
+        case EndAsked():
+            # A part that ends says so itself, and may by now say more. One that is gone says nothing.
+            if part is not None and refused:
+                _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
+                shard.ended(incident, "all its parts ended", now)
+        case LinkAsked():
+            return  # an unlinked one that is gone is unlinked
+
+
+def _is_asked_again(incident: Incident, to: bytes) -> bool:
+    """Whether a later word about a link to that incident waits: that one's answer counts."""
+    owed = [] if incident.handling is None else incident.handling.owed
+    return any(note.to == to and isinstance(notes.decode(note.note), LinkAsked) for note in owed)
 
 
 def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyNote, now: float) -> str:
@@ -349,6 +366,12 @@ def _check_other(incident: Incident, other: bytes) -> None:
         raise Conflict("incident: an incident has nothing to do with itself")
 
 
+def _check_owed(incident: Incident) -> None:
+    waiting = 0 if incident.handling is None else len(incident.handling.owed)
+    if waiting >= OWED_MAX:
+        raise Busy(f"{waiting} notes to other incidents wait for their shards: try again when these are back")
+
+
 def _shown(identity: bytes) -> str:
     return written(identity) if len(identity) == _ID_BYTES else identity.hex()
 
@@ -362,6 +385,8 @@ def apply(shard: Shard, event: PartsEvent, now: float) -> None:
     handling = incident.handled()
     match event:
         case NoteOwed():
+            if _is_newer_word(handling.owed, event):
+                handling.owed.pop()
             handling.owed.append(OwedNote(event.number, event.to, event.note))
             handling.owed_number = event.number
             shard.note_waits(incident)
@@ -421,6 +446,15 @@ def apply(shard: Shard, event: PartsEvent, now: float) -> None:
     incident.updated_at = now
     incident.version += 1
     shard.watch(incident)
+
+
+def _is_newer_word(owed: list[OwedNote], event: NoteOwed) -> bool:
+    """Of what a part says of itself while its whole's shard is away only the newest counts. The first may be on its way."""
+    return (
+        len(owed) > 1
+        and owed[-1].to == event.to
+        and all(isinstance(notes.decode(note), PartSaid) for note in (owed[-1].note, event.note))
+    )
 
 
 def _line(

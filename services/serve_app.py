@@ -133,7 +133,7 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defin
                 try:
                     await self._reopen()
                     break
-                except Exception as error:
+                except (RuntimeError, OSError) as error:
                     _serve_log.error("HAProxy did not start: %s", error)
                     await asyncio.sleep(OPENING_PAUSE_S)
             else:

@@ -114,3 +114,30 @@ async def test_an_incident_that_is_reopened_or_gone_while_its_alerts_are_read_is
     put = [incident.id] if meanwhile == "nothing" else []
     assert answered == [Archived(put, [incident.version] * len(put))]
     assert await archive.count() == len(put)
+
+
+@pytest.mark.asyncio
+async def test_what_could_not_be_delivered_by_a_bug_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Peers):
+        async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+            raise KeyError("a bug")
+
+    monkeypatch.setattr("actors.errands.AGAIN_AFTER_BUG_S", 0.0)
+    again: list[object] = []
+    errands = Errands(
+        "shard-0000-a",
+        Broken(),
+        MemoryArchive(MemoryStore(), "shard/0000"),
+        Meter("shard-0000-a"),
+        classifiers=["classifier-0"],
+        responders=[],
+        shard_of=lambda _identity: "shard-0000-a",
+        answered=lambda _message: None,
+        undelivered=again.append,
+    )
+
+    errands.owe([question(1)], SHARD)
+    while errands.waiting:
+        await asyncio.sleep(0.001)
+
+    assert again == [question(1)]

@@ -10,10 +10,12 @@ import pytest
 from models import parts
 from models.alert import series_id
 from models.incident import Incident, IncidentState, Severity
-from models.messages import Decision
+from models.messages import Decision, NoteAnswered
+from models.parts import OWED_MAX
 from models.people import STILL_FIRING_S
 from models.shard import ShardSettings
 from models.verbs import (
+    RELATED_MAX,
     Acknowledge,
     Close,
     Comment,
@@ -428,3 +430,63 @@ def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
     assert handling is not None
     note = handling.owed[0]
     return Tell("default", sender, note.number, note.to, note.note)
+
+
+def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_one() -> None:
+    two = Two()
+    others = [bytes([1]) + number.to_bytes(15, "big") for number in range(RELATED_MAX)]
+    for other in others:
+        two.there.do(at(2), Link(other), two.source)
+    for verb in (Link(two.source), Unlink(two.source), Link(two.source)):
+        two.here.do(at(3), verb, two.target)
+
+    two.here.carry_one(at(4), [two.here, two.there])
+    two.there.do(at(5), Unlink(others[0]), two.source)
+    while two.here.carry_one(at(6), [two.here, two.there]):
+        pass
+
+    assert two.source in two.whole.handled().related
+    assert two.target in two.part.handled().related
+
+
+def test_a_part_that_is_gone_when_it_is_asked_to_end_holds_nothing_open() -> None:
+    two = Two()
+    two.merge(5)
+    two.here.push(at(6), API.ended(6))
+    two.here.do(at(7), Resolve(), two.target)
+
+    (asked,) = two.whole.handled().owed
+    two.here.tell(at(8), NoteAnswered(two.target, asked.number, "there is no such incident"))
+
+    assert not two.whole.parts[two.source].is_open
+    assert two.here.do(at(9), Close(), two.target)
+
+
+def test_what_waits_for_a_shard_that_is_away_is_bounded() -> None:
+    two = Two()
+    for _ in range(OWED_MAX // 2):
+        two.here.do(at(3), Link(two.source), two.target)
+        two.here.do(at(3), Unlink(two.source), two.target)
+
+    with pytest.raises(Refusal, match=r"^Busy: \d+ notes to other incidents wait"):
+        two.here.do(at(4), Link(two.source), two.target)
+    with pytest.raises(Refusal, match=r"^Busy"):
+        two.here.do(at(4), Merge(two.source), two.target)
+    two.carry(5)
+
+    two.here.do(at(6), Link(two.source), two.target)
+
+
+def test_a_part_that_comes_and_goes_while_its_whole_is_away_owes_its_newest_word_only() -> None:
+    two = Two()
+    two.merge(5)
+    for second in range(10, 40, 2):
+        two.there.push(at(second), DB.ended(second))
+        two.there.push(at(second + 1), DB)
+
+    assert len(two.part.handled().owed) <= 2
+    two.carry(50)
+    assert two.whole.parts[two.source].is_open
+    two.there.push(at(51), DB.ended(51))
+    two.carry(52)
+    assert not two.whole.parts[two.source].is_open

@@ -422,3 +422,15 @@ def test_replay_gives_the_same_tokens() -> None:
 def test_a_message_that_is_none_is_refused(payload: bytes) -> None:
     with pytest.raises(Refused):
         decode_message(payload)
+
+
+def test_tokens_that_expired_are_shown_up_to_a_bound() -> None:
+    control = Control()
+
+    for number in range(2 * TOKENS_MAX + 10):
+        control.create(f"job {number}", READ, lifetime_s=60.0)
+        control.now += 61.0
+
+    names = [token.name for token in control.state.tokens.values()]
+    assert len(names) == 2 * TOKENS_MAX
+    assert names[:2] == ["admin", "job 11"]
