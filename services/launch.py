@@ -4,6 +4,7 @@ One *instance* belongs to one data directory. All its processes carry `LLM_IM_IN
 (Linux shows it in /proc), so `stop` finds exactly ours: the Ray head, its workers, and an HAProxy left by a dead one.
 
     <data_dir>/run/instance.json   who runs here; written before the first process starts, removed after the last
+    <data_dir>/run/head.pid        the pid of Ray's head, for systemd: when that process is gone, all of it is
     <data_dir>/run/launch.lock     held while somebody starts or stops
     <data_dir>/log/ray.log         what `ray start` said; log/ray-last/ keeps the session's own logs after it ended
     /tmp/llm-im-XXXXXXXX/  (0700)  Ray's temp folder, token, sockets, HAProxy's config. Not in the data directory: a
@@ -329,6 +330,7 @@ def _start(
         raise
     instance = replace(instance, ray_address=address)
     _write(data_dir, instance)
+    _write_private(data_dir / "run" / "head.pid", f"{head.pid}\n")
     progress(f"Ray is up at {address}")
     return instance
 
@@ -456,6 +458,7 @@ def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport
 
     _keep_logs(data_dir, instance)
     shutil.rmtree(instance.private_dir, ignore_errors=True)
+    (data_dir / "run" / "head.pid").unlink(missing_ok=True)
     (data_dir / "run" / "instance.json").unlink(missing_ok=True)
     report = StopReport(was_running, len(found), tuple(dict.fromkeys(killed)), time.monotonic() - began)
     progress(f"stopped in {report.took_s:.1f} s")

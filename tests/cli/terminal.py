@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-#: The longest that anything here may take; machines under test are busy.
+#: The longest that anything may take unless a test says otherwise; machines under test are busy.
 PATIENCE_S = 30.0
 #: Colours and movements that rich writes.
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -32,8 +32,10 @@ class Terminal:
         lines: int = 40,
         piped: Sequence[str] = (),
         command: Sequence[str] = (),
+        patience_s: float = PATIENCE_S,
         **env: str,
     ) -> None:
+        self.patience_s = patience_s
         command = [*command] or [sys.executable, "-m", "services.cli", *words]
         self.seen = ""
         self.pid, self.fd = pty.fork()
@@ -53,7 +55,7 @@ class Terminal:
 
     def until(self, text: str) -> str:
         """Read until `text` was written."""
-        limit = time.monotonic() + PATIENCE_S
+        limit = time.monotonic() + self.patience_s
         while text not in self.plain:
             assert time.monotonic() < limit, f"{text!r} never came: {self.seen!r}"
             assert self._read(0.1) is not None, f"it ended without {text!r}: {self.seen!r}"
@@ -64,7 +66,7 @@ class Terminal:
 
     def end(self) -> int:
         """Read all that is left; the exit code."""
-        limit = time.monotonic() + PATIENCE_S
+        limit = time.monotonic() + self.patience_s
         while self._read(0.1) is not None:
             assert time.monotonic() < limit, f"it does not end: {self.seen!r}"
         _, status = os.waitpid(self.pid, 0)

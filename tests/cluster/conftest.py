@@ -13,11 +13,11 @@ from services import launch
 from tests.cluster.instance import Cluster, free_port
 from tests.cluster.receiver import Receiver
 
-#: test_launch.py, test_guard.py and test_tracing.py start a Ray of their own: before ours, so that there are never two.
+#: The first four start a Ray of their own: before ours, so that there are never two.
 ORDER = (
-    "test_launch", "test_guard", "test_tracing", "test_listeners", "test_response", "test_first_ten_minutes",
-    "test_reload", "test_clients",
-    "test_replicas", "test_stream", "test_kill", "test_people", "test_everything", "test_damage",
+    "test_launch", "test_guard", "test_tracing", "test_first_ten_minutes",
+    "test_listeners", "test_response", "test_reload", "test_clients", "test_replicas",
+    "test_stream", "test_kill", "test_people", "test_everything", "test_damage",
 )  # fmt: skip
 HERE = Path(__file__).parent
 

@@ -103,11 +103,13 @@ def test_an_instance_listens_on_loopback_only_and_leaves_nothing(data_dir: Path)
 
     again = launch.start_local(data_dir, instance.http_port, progress=quiet)
     assert again == instance
+    head = data_dir / "run" / "head.pid"
+    assert head.read_text() == f"{instance.pid}\n"
 
     report = launch.stop(data_dir, progress=quiet)
     assert report.was_running and report.killed == ()
     assert marked_pids(instance) == []
-    assert not Path(instance.private_dir).exists()
+    assert not Path(instance.private_dir).exists() and not head.exists()
     assert launch.running(data_dir) is None
     assert not launch.stop(data_dir, progress=quiet).was_running
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import json
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 import typer.main
+import yaml
 from fastapi.routing import APIRoute
 from pydantic import SecretStr
 
@@ -18,8 +25,10 @@ from models.incident import IncidentState, IncidentType, Severity
 from models.messages import REASONS, Decision
 from models.metrics import METRICS
 from models.tokens import DOORS, INGEST, SCOPES
-from services import settings_docs
+from services import launch, settings_docs
 from services.api.auth import scopes_of_routes
+from services.cli import in_ray, up
+from services.cli.exits import ExitCode
 from services.ingest.http import ALERTMANAGER_PATH, V1_PATH
 from services.settings import Source, load, variable_of
 from tests.api.stand_in import StandIn
@@ -283,3 +292,111 @@ def test_every_command_that_a_document_tells_to_type_exists(document: str) -> No
     ]
 
     assert not missing
+
+
+@pytest.mark.parametrize("folder", ["models", "actors", "services"])
+def test_every_file_is_on_the_map(folder: str) -> None:
+    """By its path, by its name behind a path of the same folder, or by its folder (`services/cli/`)."""
+    code_map = text("ARCHITECTURE.md").partition("## Code map")[2].partition("\n## ")[0]
+    named = set()
+    for row in re.findall(r"^\| (`.*?) \|", code_map, flags=re.MULTILINE):
+        beside = ""
+        for name in re.findall(r"`([^`]+)`", row):
+            beside = name.rpartition("/")[0] if "/" in name else beside
+            named.add(name if "/" in name else f"{beside}/{name}")
+    whole = {name.rstrip("/") for name in named if name.endswith("/")}
+
+    files = [path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.py") if path.name != "__init__.py"]
+    missing = [
+        str(file)
+        for file in files
+        if str(file) not in named and not whole & {str(parent) for parent in file.parents}
+    ]
+
+    assert files and not missing
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each != "docs/README.md"])
+def test_every_document_is_in_the_list_of_all(document: str) -> None:
+    listed = {
+        str(Path(os.path.normpath(Path("docs") / target.partition("#")[0])))
+        for target in LINK.findall(text("docs/README.md"))
+    }
+
+    assert document in listed
+
+
+#: What a block says that it is, and who reads it. A block of JSON with `...` in it is cut and is not read.
+READERS: dict[str, Callable[[str], object]] = {
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+    "python": ast.parse,
+    "ini": lambda block: configparser.RawConfigParser(strict=False).read_string(block),
+    "sh": lambda block: subprocess.run(
+        ["bash", "-n"], input=block, text=True, check=True, capture_output=True
+    ),
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_of_code_can_be_read(document: str) -> None:
+    unread = []
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", text(document), flags=re.MULTILINE | re.DOTALL):
+        if kind == "json" and "..." in block:
+            continue
+        try:
+            READERS[kind](block)
+        except (
+            ValueError,
+            SyntaxError,
+            yaml.YAMLError,
+            configparser.Error,
+            subprocess.CalledProcessError,
+        ) as error:
+            unread.append(f"{kind}: {block[:60]!r}: {error}")
+
+    assert not unread
+
+
+def unit() -> str:
+    """The unit of systemd that docs/operate.md shows."""
+    [found] = re.findall(r"^```ini\n(.*?)^```$", text("docs/operate.md"), flags=re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_the_unit_types_commands_that_are_there_and_waits_long_enough() -> None:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read_string(unit())
+    service = parser["Service"]
+    options = dict(COMMANDS)
+
+    for key in ("ExecStart", "ExecReload", "ExecStop"):
+        words = service[key].split()
+        typed = words[1 : next(at for at, word in enumerate(words) if word.startswith("--"))]
+        assert "--data" in options[f"llm-im {' '.join(typed)}"]
+        assert words[-2:] == ["--data", "/srv/llm-im/var"]
+    assert service["PIDFile"] == "/srv/llm-im/var/run/head.pid"
+    assert service["SuccessExitStatus"] == str(int(ExitCode.DEGRADED))
+    slowest_up_s = launch.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
+    slowest_down_s = (
+        in_ray.WITHDRAW_TIMEOUT_S + launch.FRONT_DRAIN_S + launch.TERM_TIMEOUT_S
+        + launch.ORPHAN_TIMEOUT_S + launch.KILL_TIMEOUT_S
+    )  # fmt: skip
+    assert float(service["TimeoutStartSec"]) > slowest_up_s
+    assert float(service["TimeoutStopSec"]) > slowest_down_s
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    program = tmp_path / "app" / ".venv" / "bin" / "llm-im"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    (tmp_path / "llm-im.service").write_text(unit().replace("/srv/llm-im", str(tmp_path)))
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / "llm-im.service")],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
