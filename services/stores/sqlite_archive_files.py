@@ -168,9 +168,7 @@ class Files:
         return [file for month in wanted if (file := self._file(month)) is not None]
 
     def to_write(self, month: str) -> File:
-        """The file of a month, made if it is not there. Only where files are open for writing."""
-        if not (self._folder / f"{month}.db").exists():
-            self._forget(month)
+        """The file of a month, made if it is not there. Only where files are open for writing, and after all()."""
         file = self._file(month)
         assert file is not None  # a writer makes what is not there
         return file

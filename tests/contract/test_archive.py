@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from models.errors import Unavailable
 from models.filters import Sort
 from models.incident import incident_id
 from models.ports import ARCHIVE_SCAN_MAX, Archive, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.memory import MemoryArchive, MemoryStore
-from services.stores.sqlite import file_path, open_writer
-from services.stores.sqlite_archive import SqliteArchive
-from services.stores.sqlite_archive_files import OLD_SCHEMA
 from tests.contract.conftest import Place
 
 
@@ -344,29 +339,3 @@ async def test_months_of_incidents_put_again_and_dropped_are_listed_as_by_the_me
         for each_of_them in all_of_them[::10]:
             identity = each_of_them.incident_id
             assert await archive.get(identity) == await model.get(identity)
-
-
-@pytest.mark.asyncio
-async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its_writer(
-    tmp_path: Path,
-) -> None:
-    path = file_path(tmp_path, "shard/0000", "archive")
-    connection = open_writer(path, OLD_SCHEMA[:1])
-    connection.execute(
-        "INSERT INTO incidents (incident_id, tenant, service, state, severity, type, created_at, closed_at, record,"
-        " alerts) VALUES (?, 'default', 'api', 'closed', 2, 'outage', 1001, 2001, ?, ?)",
-        (incident(1).incident_id, b"record", b"list"),
-    )
-    connection.close()
-    writer, reader = SqliteArchive(tmp_path, "shard/0000"), SqliteArchive(tmp_path, "shard/0000")
-
-    with pytest.raises(Unavailable, match="older version"):
-        await reader.get(incident(1).incident_id)
-    await writer.drop_before(0.0, 1)
-    old = await reader.get(incident(1).incident_id)
-    listed = await reader.page(ArchiveQuery("default", 10, sort=Sort.LATELY_UPDATED))
-    await writer.close()
-    await reader.close()
-
-    # Closing was the last that happened to it.
-    assert old == replace(incident(1), updated_at=2001.0) and listed.items == [old]
