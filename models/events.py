@@ -376,6 +376,32 @@ class SlotsAssigned(Wire, frozen=True):
     owners: bytes
 
 
+class SlotsMoving(Wire, frozen=True):
+    """Control partition: resharding to this map has begun. SlotsAssigned of the same version ends it."""
+
+    version: int
+    owners: bytes
+
+
+class SlotLeft(Wire, frozen=True):
+    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
+class SlotArrived(Wire, frozen=True):
+    """The same in the partition where they are now."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
 class TokenCreated(Wire, frozen=True):
     """Control partition: an API token was made. Of its secret there is only the digest. 0 for `expires_at`: never."""
 
@@ -450,7 +476,10 @@ Event = (
     | ActionSucceeded
     | ActionFailed
     | IncidentArchived
+    | SlotLeft
+    | SlotArrived
     | SlotsAssigned
+    | SlotsMoving
     | SettingsChanged
     | IncidentAcknowledged
     | AcknowledgementEnded

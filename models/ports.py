@@ -79,6 +79,11 @@ class EventLog(Protocol):
     async def release(self, epoch: int) -> None:
         """Give the lease up, so that another owner need not wait. Never raises Fenced: releasing twice is safe."""
 
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        """Let an empty log go on behind frame `seq` of another one, whose digest is `digest`: for copies. Returns the epoch
+        that writes from now on, at least `epoch_before`, so that no epoch is ever taken twice. Idempotent. Raises
+        ValueError for a log that has frames or snapshots; Fenced, Unavailable."""
+
     async def append(self, epoch: int, first_seq: int, frames: Sequence[bytes]) -> None:
         """Make all frames durable, or none. When it returns they survive a crash of process and machine.
 
@@ -230,6 +235,9 @@ class DeliveryIds(Protocol):
 
     def recent(self, since: float) -> AsyncIterator[list[str]]:
         """Pages of ids accepted since then: what a Bloom filter is rebuilt from."""
+
+    def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        """Pages of all there is, as add() takes it: for copies."""
 
     async def close(self) -> None: ...
 

@@ -42,7 +42,7 @@ from services.stores.chain import (
     torn,
 )
 from services.stores.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
-from services.stores.snapshot_checks import not_kept
+from services.stores.snapshot_checks import not_empty, not_kept
 
 #: Records and ids in one page: small, so that a simulation sees what happens between two pages.
 PAGE_ITEMS = 1000
@@ -175,6 +175,18 @@ class MemoryEventLog(_Faulty):
         if self._stored.epoch == epoch:
             self._stored.lease_until = 0.0
         await self._end("release")
+
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        await self._begin("seed")
+        self._check_epoch(epoch)
+        stored = self._stored
+        if stored.appends or stored.marks:
+            raise not_empty(self.partition)
+        stored.anchor_seq, stored.anchor_digest = seq, digest
+        stored.epoch = max(epoch, epoch_before)
+        self._seams.clear()
+        await self._end("seed")
+        return stored.epoch
 
     # --- frames ---
 
@@ -472,6 +484,13 @@ class MemoryDeliveryIds(_Faulty):
         await self._begin("recent")
         found = [each for each, (accepted_at, _answer) in self._ids.items() if accepted_at >= since]
         await self._end("recent")
+        for start in range(0, len(found), PAGE_ITEMS):
+            yield found[start : start + PAGE_ITEMS]
+
+    async def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        await self._begin("entries")
+        found = [(each, at, answer) for each, (at, answer) in self._ids.items()]
+        await self._end("entries")
         for start in range(0, len(found), PAGE_ITEMS):
             yield found[start : start + PAGE_ITEMS]
 
