@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -133,13 +133,15 @@ class File:
 
     def made_of(self, row: Row) -> ArchivedIncident:
         """What a row of `whole` is. Raises Damaged when its alerts can't be unpacked."""
-        *rest, alerts = row
-        if self.month != _OLD:
-            try:
-                alerts = zlib.decompress(alerts)
-            except zlib.error as error:
-                raise Damaged(str(self.path), 0, f"the alerts of incident {row[0].hex()}: {error}") from error
-        return ArchivedIncident(*rest, alerts)
+        incident = ArchivedIncident(*row)
+        if self.month == _OLD:
+            return incident
+        try:
+            return replace(incident, alerts=zlib.decompress(incident.alerts))
+        except zlib.error as error:
+            raise Damaged(
+                str(self.path), 0, f"alerts of incident {incident.incident_id.hex()}: {error}"
+            ) from error
 
     @property
     def shown(self) -> str:
