@@ -144,6 +144,16 @@ class SqliteArchive:
 
         return await self._reader.run(work, lambda: (0, 0.0))
 
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        def work(connection: apsw.Connection) -> None:
+            with writing(connection):
+                connection.executemany(
+                    "DELETE FROM incidents WHERE incident_id = ?", ((each,) for each in incident_ids)
+                )
+
+        if incident_ids:
+            await self._writer.run(work)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         # Not synced: an incident that a power cut brings back is dropped the next time.
         def work(connection: apsw.Connection) -> int:
