@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import copy as copying
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from services.stores.memory import (
     MemoryStore,
 )
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
+from tests.contract import postgres_peers, redis_peers
 
 V1 = "/v1/alerts"
 SERVICES = [f"service-{number}" for number in range(24)]
@@ -390,3 +392,31 @@ async def test_a_store_that_goes_away_in_the_middle_loses_nothing() -> None:
     await copy(kept, target, "memory", CLOCK, say)
 
     assert await content(target, 2) == await content(kept, 2)
+
+
+@pytest.mark.asyncio
+async def test_what_went_through_every_store_is_the_same(tmp_path: Path) -> None:
+    redis = redis_peers.Server(tmp_path / "redis", *redis_peers.DURABLE).start()
+    postgres = postgres_peers.Server()
+    try:
+        kept = Kept()
+        await lived_in(kept)
+        expected = await content(kept, 2)
+        here: Stores = kept
+        for place in (
+            {"backend": "redis", "url": redis.url},
+            {"backend": "postgres", "url": postgres.start().url},
+            {"backend": "sqlite", "folder": str(tmp_path / "sqlite")},
+        ):
+            there = open_stores(place)
+            await copy(here, there, "the one before", CLOCK, say)
+            assert await content(there, 2) == expected
+            await reshard(there, ShardSettings(), 3, CLOCK, say)
+            assert {key: each[1:] for key, each in (await content(there, 3)).items()} == {
+                key: each[1:] for key, each in expected.items()
+            }
+            await reshard(there, ShardSettings(), 2, CLOCK, say)
+            here, expected = there, await content(there, 2)
+    finally:
+        redis.stop(signal.SIGKILL)
+        postgres.remove()
