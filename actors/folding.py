@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from models.control import ControlState
 from models.errors import Damaged
 from models.frames import NO_DIGEST, Frame, decode_frame
 from models.ports import EventLog
@@ -57,6 +58,20 @@ async def fold(
     shard.seq, shard.trace_id = seq, None
     folded.seq, folded.digest = seq, digest
     return folded
+
+
+async def fold_control(event_log: EventLog, each: Callable[[Frame], None] | None = None) -> ControlState:
+    """The control partition's state; it has no snapshots. Raises Damaged, Unavailable."""
+    state, seq, digest = ControlState(), 0, NO_DIGEST
+    while page := await event_log.read(seq):
+        for seq, stored in page:
+            frame = decode_frame(event_log.partition, stored, seq, digest)
+            digest = frame.digest
+            for event in frame.events:
+                state.apply(event)
+            if each is not None:
+                each(frame)
+    return state
 
 
 async def _snapshot(event_log: EventLog, settings: ShardSettings) -> Folded:

@@ -10,6 +10,8 @@ import msgspec
 
 from models.errors import Broken, Conflict, Malformed, NotFound
 from models.events import (
+    CopyBegan,
+    CopyEnded,
     Event,
     SettingsChanged,
     SlotsAssigned,
@@ -95,6 +97,8 @@ class ControlState:
         self.slots: SlotMap | None = None
         #: The map that resharding is on its way to; None when none is under way.
         self.moving_to: SlotMap | None = None
+        #: From where this is being copied; "" when it is whole.
+        self.copied_from = ""
         self.tokens: dict[str, Token] = {}
         #: True from the first token on, and for ever: when the last one expires the doors must not open to all.
         self.guarded = False
@@ -162,6 +166,10 @@ class ControlState:
                 self.slots, self.moving_to = _map_of(event), None
             case SlotsMoving():
                 self.moving_to = _map_of(event)
+            case CopyBegan():
+                self.copied_from = event.source
+            case CopyEnded():
+                self.copied_from = ""
             case SettingsChanged():
                 self.settings = event
             case TokenCreated():

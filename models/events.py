@@ -389,6 +389,17 @@ class SlotsMoving(Wire, frozen=True):
     owners: bytes
 
 
+class CopyBegan(Wire, frozen=True):
+    """Control partition of a copy: what stands before came from another system's log, and the shards' are on their way.
+    `source` says in words from where. CopyEnded says that all is there."""
+
+    source: str
+
+
+class CopyEnded(Wire, frozen=True):
+    """Control partition of a copy: it is whole, and may be started."""
+
+
 class SlotLeft(Wire, frozen=True):
     """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
     (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
@@ -487,6 +498,8 @@ Event = (
     | SlotArrived
     | SlotsAssigned
     | SlotsMoving
+    | CopyBegan
+    | CopyEnded
     | SettingsChanged
     | IncidentAcknowledged
     | AcknowledgementEnded

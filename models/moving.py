@@ -11,7 +11,8 @@ they get others. What the sender of an open request may still ask (call ids) sta
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,21 +28,39 @@ if TYPE_CHECKING:
 #: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
 PORTION_BYTES = 4 * 1024 * 1024
 
+
+class _Id(msgspec.Struct, array_like=True):
+    """An incident of which only the id is wanted."""
+
+    id: bytes
+
+
 _encoder = msgspec.msgpack.Encoder()
 _incident_decoder = msgspec.msgpack.Decoder(Incident)
+_id_decoder = msgspec.msgpack.Decoder(_Id)
 _series_decoder = msgspec.msgpack.Decoder(list[MovedSeries])
 
 
-def leaving(shard: Shard, slot: int, version: int, limit_bytes: int = PORTION_BYTES) -> Iterator[SlotLeft]:
-    """What is in a slot, portion by portion. The caller applies each before it takes the next; nothing when the slot is
-    empty. `version` is that of the slot map to be."""
-    there = [identity for _at, identity in shard.order if shard.incidents[identity].slot == slot]
-    while there:
+def by_slot(shard: Shard) -> dict[int, list[bytes]]:
+    """The ids of all incidents by slot, each in the order of their creation."""
+    found: dict[int, list[bytes]] = {}
+    for _at, identity in shard.order:
+        found.setdefault(shard.incidents[identity].slot, []).append(identity)
+    return found
+
+
+def leaving(
+    shard: Shard, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
+) -> Iterator[SlotLeft]:
+    """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that of
+    the slot map to be."""
+    waiting = deque(identities)
+    while waiting:
         incidents: list[bytes] = []
         series: list[bytes] = []
         size = 0
-        while there and size < limit_bytes:
-            incident = shard.incidents[there.pop(0)]
+        while waiting and size < limit_bytes:
+            incident = shard.incidents[waiting.popleft()]
             incidents.append(_encoder.encode(incident))
             series.append(
                 _encoder.encode([shard.series.moved(number) for number in shard.members[incident.id]])
@@ -57,13 +76,13 @@ def arrived(left: SlotLeft) -> SlotArrived:
 
 def first_incident(event: SlotLeft | SlotArrived) -> bytes:
     """What tells one portion from the others."""
-    return _incident_decoder.decode(event.incidents[0]).id
+    return _id_decoder.decode(event.incidents[0]).id
 
 
 def apply_left(shard: Shard, event: SlotLeft) -> None:
     """Forget what left."""
     for record in event.incidents:
-        identity = _incident_decoder.decode(record).id
+        identity = _id_decoder.decode(record).id
         incident = shard.changing(identity)
         for number in shard.members[identity]:
             shard.touch_series(number)

@@ -152,6 +152,9 @@ class Archive(Protocol):
         """How many incidents have first <= incident_id < end, and the newest updated_at among them, 0.0 when none: whether
         a stretch changed since it was copied."""
 
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        """Forget these; those that are not there are no error. They are somewhere else now."""
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         """Forget up to `limit` incidents closed before then; returns how many."""
 

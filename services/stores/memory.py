@@ -445,6 +445,12 @@ class MemoryArchive(_Faulty):
         await self._end("drop_before")
         return len(dropped)
 
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        await self._begin("remove")
+        for identity in incident_ids:
+            self._incidents.pop(identity, None)
+        await self._end("remove")
+
     async def count(self) -> int:
         await self._begin("count")
         counted = len(self._incidents)

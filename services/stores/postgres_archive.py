@@ -111,6 +111,16 @@ class PostgresArchive:
 
         return await self._reader.read(work)
 
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(
+                "DELETE FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
+                (self.partition, list(incident_ids)),
+            )
+
+        if incident_ids:
+            await self._writer.statement(work)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         # Not synced: an incident that a crash brings back is dropped the next time.
         def work(connection: Connection) -> int:

@@ -131,6 +131,10 @@ class RedisArchive:
             found = await by_id(self._reader, self._index, found[-1][0], end)
         return counted, newest
 
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        for start in range(0, len(incident_ids), DROP_SLICE):
+            await self._forget(incident_ids[start : start + DROP_SLICE], replicated=True)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         dropped = 0
         while dropped < limit:
@@ -140,13 +144,8 @@ class RedisArchive:
             )
             if not (ids := cast("list[bytes]", reply)):
                 break
-            entries = await self._entries(ids)
-            commands: list[Command] = [("MULTI",)]
-            commands += [("HDEL", self._incidents, *ids), ("HDEL", self._alerts, *ids)]
-            commands += [("ZREM", self._index, *entries)] if entries else []
-            commands += [("ZREM", self._closed, *ids), ("EXEC",)]
             # Not waited for: an incident that a failover brings back is dropped the next time.
-            await self._writer.write(*commands, replicated=False)
+            await self._forget(ids, replicated=False)
             dropped += len(ids)
         return dropped
 
@@ -157,6 +156,14 @@ class RedisArchive:
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
+
+    async def _forget(self, ids: Sequence[bytes], *, replicated: bool) -> None:
+        entries = await self._entries(ids)
+        commands: list[Command] = [("MULTI",)]
+        commands += [("HDEL", self._incidents, *ids), ("HDEL", self._alerts, *ids)]
+        commands += [("ZREM", self._index, *entries)] if entries else []
+        commands += [("ZREM", self._closed, *ids), ("EXEC",)]
+        await self._writer.write(*commands, replicated=replicated)
 
     async def _entries(self, ids: Sequence[bytes]) -> list[bytes]:
         """The index entries of those that are there."""

@@ -97,6 +97,22 @@ class SqliteArchive:
 
         return await self._reader.run(work)
 
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        by_month: dict[str, list[bytes]] = {}
+        for identity in incident_ids:
+            by_month.setdefault(month_of(identity), []).append(identity)
+
+        def work(files: Files) -> None:
+            for month, ids in sorted(by_month.items()):
+                for file in files.all(month, month):
+                    with translated(str(file.path)), writing(file.connection):
+                        file.connection.executemany(
+                            "DELETE FROM incidents WHERE incident_id = ?", ((each,) for each in ids)
+                        )
+
+        if incident_ids:
+            await self._writer.run(work)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         def work(files: Files) -> int:
             dropped = 0

@@ -339,3 +339,23 @@ async def test_months_of_incidents_put_again_and_dropped_are_listed_as_by_the_me
         for each_of_them in all_of_them[::10]:
             identity = each_of_them.incident_id
             assert await archive.get(identity) == await model.get(identity)
+
+
+@pytest.mark.asyncio
+async def test_what_is_removed_is_gone_from_everywhere_and_the_rest_stays(place: Place) -> None:
+    archive = place.archive()
+    given = [incident(number) for number in range(1, 6)]
+    await archive.put(given)
+
+    await archive.remove([given[1].incident_id, given[3].incident_id, b"\x00" * 16])
+    await archive.remove([given[1].incident_id])
+    await archive.remove([])
+
+    left = [given[0], given[2], given[4]]
+    assert await archive.count() == 3
+    assert await archive.get(given[1].incident_id) is None
+    assert await archive.read(b"") == sorted(left, key=lambda each: each.incident_id)
+    assert {each.incident_id for each in (await archive.page(ArchiveQuery("default", 10))).items} == {
+        each.incident_id for each in left
+    }
+    assert await archive.drop_before(1e12, 10) == 3
