@@ -144,6 +144,17 @@ class Archive(Protocol):
         that all else holds for are given to query.holds: a page may be empty and still have a next one. Of `alerts` a
         page brings the first ALERTS_HEAD_BYTES only, which say how many there are."""
 
+    async def read(self, after: bytes, limit_bytes: int = ...) -> list[ArchivedIncident]:
+        """Whole incidents with incident_id > after, ordered by it and so by their creation: at least one if there is one,
+        then up to limit_bytes as they are stored; [] at the end. b"" is before all. How an archive is copied."""
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        """How many incidents have first <= incident_id < end, and the newest updated_at among them, 0.0 when none: whether
+        a stretch changed since it was copied."""
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        """Forget these; those that are not there are no error. They are somewhere else now."""
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         """Forget up to `limit` incidents closed before then; returns how many."""
 

@@ -417,6 +417,25 @@ class MemoryArchive(_Faulty):
         await self._end("page")
         return ArchivePage(items, next_after)
 
+    async def read(self, after: bytes, limit_bytes: int = READ_LIMIT_BYTES) -> list[ArchivedIncident]:
+        await self._begin("read")
+        found: list[ArchivedIncident] = []
+        left = limit_bytes
+        for identity in sorted(each for each in self._incidents if each > after):
+            incident = self._incidents[identity]
+            left -= len(incident.record) + len(incident.alerts)
+            if found and left < 0:
+                break
+            found.append(incident)
+        await self._end("read")
+        return found
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        await self._begin("tally")
+        times = [each.updated_at for identity, each in self._incidents.items() if first <= identity < end]
+        await self._end("tally")
+        return len(times), max(times, default=0.0)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         await self._begin("drop_before")
         aged = (each for each in self._incidents.values() if each.closed_at < closed_before)
@@ -425,6 +444,12 @@ class MemoryArchive(_Faulty):
             del self._incidents[each.incident_id]
         await self._end("drop_before")
         return len(dropped)
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        await self._begin("remove")
+        for identity in incident_ids:
+            self._incidents.pop(identity, None)
+        await self._end("remove")
 
     async def count(self) -> int:
         await self._begin("count")

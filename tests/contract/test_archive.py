@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from models.errors import Unavailable
 from models.filters import Sort
+from models.incident import incident_id
 from models.ports import ARCHIVE_SCAN_MAX, Archive, ArchivedIncident, ArchivePage, ArchiveQuery
-from services.stores.sqlite import file_path, open_writer
-from services.stores.sqlite_archive import SCHEMA, SqliteArchive
+from services.stores.memory import MemoryArchive, MemoryStore
 from tests.contract.conftest import Place
 
 
@@ -227,26 +225,137 @@ async def test_a_page_brings_no_more_of_the_alerts_than_says_how_many_there_are(
 
 
 @pytest.mark.asyncio
-async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its_writer(
-    tmp_path: Path,
+async def test_whole_incidents_are_read_in_the_order_of_their_ids_up_to_the_bytes_asked_for(
+    place: Place,
 ) -> None:
-    path = file_path(tmp_path, "shard/0000", "archive")
-    connection = open_writer(path, SCHEMA[:1])
-    connection.execute(
-        "INSERT INTO incidents (incident_id, tenant, service, state, severity, type, created_at, closed_at, record,"
-        " alerts) VALUES (?, 'default', 'api', 'closed', 2, 'outage', 1001, 2001, ?, ?)",
-        (incident(1).incident_id, b"record", b"list"),
-    )
-    connection.close()
-    writer, reader = SqliteArchive(tmp_path, "shard/0000"), SqliteArchive(tmp_path, "shard/0000")
+    archive = place.archive()
+    all_of_them = [incident(number, alerts=b"x" * 94, created_at=5000.0 - number) for number in range(1, 30)]
+    assert await archive.read(b"") == []
+    await archive.put(random.Random(4).sample(all_of_them, len(all_of_them)))
 
-    with pytest.raises(Unavailable, match="older version"):
-        await reader.get(incident(1).incident_id)
-    await writer.drop_before(0.0, 1)
-    old = await reader.get(incident(1).incident_id)
-    listed = await reader.page(ArchiveQuery("default", 10, sort=Sort.LATELY_UPDATED))
-    await writer.close()
-    await reader.close()
+    found: list[list[ArchivedIncident]] = []
+    after = b""
+    while page := await archive.read(after, limit_bytes=799):
+        found.append(page)
+        after = page[-1].incident_id
 
-    # Closing was the last that happened to it.
-    assert old == replace(incident(1), updated_at=2001.0) and listed.items == [old]
+    assert [each for page in found for each in page] == all_of_them
+    assert all(len(page) > 1 and sum(len(each.alerts) for each in page) <= 799 for page in found[:-1])
+    assert await archive.read(b"") == all_of_them  # by default much more than that
+
+
+@pytest.mark.asyncio
+async def test_an_incident_larger_than_the_bytes_asked_for_is_read_alone(place: Place) -> None:
+    archive = place.archive()
+    await archive.put([incident(1), incident(2, alerts=b"x" * 1000), incident(3)])
+
+    first = await archive.read(b"", limit_bytes=100)
+    second = await archive.read(first[-1].incident_id, limit_bytes=100)
+
+    assert first == [incident(1)] and second == [incident(2, alerts=b"x" * 1000)]
+
+
+@pytest.mark.asyncio
+async def test_what_was_put_again_is_read_once_and_what_was_dropped_is_not_read(place: Place) -> None:
+    archive = place.archive()
+    await archive.put([incident(number) for number in range(1, 6)])
+
+    await archive.put([incident(4, updated_at=9000.0, record=b"later")])
+    await archive.drop_before(2002.5, 10)
+
+    assert await archive.read(b"") == [
+        incident(3), incident(4, updated_at=9000.0, record=b"later"), incident(5)
+    ]  # fmt: skip
+    assert await archive.tally(b"", b"\xff" * 16) == (3, 9000.0)
+
+
+@pytest.mark.asyncio
+async def test_a_stretch_is_counted_from_its_first_id_to_before_its_end(place: Place) -> None:
+    archive = place.archive()
+    assert await archive.tally(b"", b"\xff" * 16) == (0, 0.0)
+    await archive.put([incident(number) for number in range(1, 2500)])
+
+    assert await archive.tally(incident(3).incident_id, incident(6).incident_id) == (3, 3005.0)
+    assert await archive.tally(incident(3).incident_id, incident(3).incident_id) == (0, 0.0)
+    assert await archive.tally(incident(2400).incident_id, incident(9999).incident_id) == (100, 5499.0)
+    assert await archive.tally(b"", b"\xff" * 16) == (2499, 5499.0)
+
+
+MONTH_S = 30 * 86400.0
+
+
+def spread(count: int, chance: random.Random) -> list[ArchivedIncident]:
+    """Incidents of all kinds, made over half a year in ids as ours are, each closed up to two months later."""
+    made = []
+    for number in range(count):
+        at = 1_790_000_000.0 + chance.randrange(50) * MONTH_S / 8
+        closed_at = at + chance.choice([60.0, 3600.0, MONTH_S / 3, 2 * MONTH_S])
+        made.append(
+            incident(
+                number,
+                incident_id=incident_id(number % 7, at, 1, number, "group"),
+                service=chance.choice("abc"), severity=chance.randrange(5), type=chance.choice("xyz"),
+                created_at=at, closed_at=closed_at, updated_at=closed_at + chance.choice([0.0, 0.0, MONTH_S]),
+                record=b"%d" % number,
+            )
+        )  # fmt: skip
+    return made
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(4))
+async def test_months_of_incidents_put_again_and_dropped_are_listed_as_by_the_memory_adapter(
+    place: Place, seed: int
+) -> None:
+    chance = random.Random(seed)
+    archive, model = place.archive(), MemoryArchive(MemoryStore(), "model")
+    all_of_them = spread(160, chance)
+
+    for number in range(3):
+        some = chance.sample(all_of_them, 90)
+        some = [
+            replace(each, updated_at=each.updated_at + number, severity=chance.randrange(5)) for each in some
+        ]
+        before = min(each.closed_at for each in all_of_them) + number * MONTH_S
+        for each in (archive, model):
+            await each.put(some)
+            while await each.drop_before(before, 7):
+                pass
+        assert await archive.count() == await model.count()
+        for sort in Sort:
+            query = ArchiveQuery(
+                "default", chance.choice([1, 7, 50]), sort=sort,
+                services=chance.choice([(), ("a",), ("a", "c"), ("none",)]),
+                severities=chance.choice([(), (0,), (1, 3)]),
+                types=chance.choice([(), ("x",), ("y", "z")]),
+                created_after=chance.choice([0.0, 1_790_000_000.0 + 2 * MONTH_S]),
+                updated_before=chance.choice([0.0, 1_790_000_000.0 + 5 * MONTH_S]),
+                holds=chance.choice([None, lambda record: record.endswith((b"1", b"3"))]),
+            )  # fmt: skip
+            assert await pages(archive, query) == await pages(model, query)
+        assert await archive.read(b"") == await model.read(b"")
+        cut = chance.choice(all_of_them).incident_id
+        assert await archive.tally(cut, b"\xff" * 16) == await model.tally(cut, b"\xff" * 16)
+        for each_of_them in all_of_them[::10]:
+            identity = each_of_them.incident_id
+            assert await archive.get(identity) == await model.get(identity)
+
+
+@pytest.mark.asyncio
+async def test_what_is_removed_is_gone_from_everywhere_and_the_rest_stays(place: Place) -> None:
+    archive = place.archive()
+    given = [incident(number) for number in range(1, 6)]
+    await archive.put(given)
+
+    await archive.remove([given[1].incident_id, given[3].incident_id, b"\x00" * 16])
+    await archive.remove([given[1].incident_id])
+    await archive.remove([])
+
+    left = [given[0], given[2], given[4]]
+    assert await archive.count() == 3
+    assert await archive.get(given[1].incident_id) is None
+    assert await archive.read(b"") == sorted(left, key=lambda each: each.incident_id)
+    assert {each.incident_id for each in (await archive.page(ArchiveQuery("default", 10))).items} == {
+        each.incident_id for each in left
+    }
+    assert await archive.drop_before(1e12, 10) == 3
