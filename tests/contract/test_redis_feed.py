@@ -310,6 +310,31 @@ async def test_a_put_that_was_cut_is_told_once(
         assert created == [f"Cut{number} (api)" for number in range(10)]
 
 
+async def test_a_put_that_arrives_late_changes_nothing(ours: System, redis_server: Server) -> None:
+    prefix = a_prefix()
+    async with Proxy(redis_server.port) as proxy, Reader(redis_server.port, prefix).reading() as reader:
+        await publish(ours, f"redis://127.0.0.1:{proxy.port}/0", prefix)
+        identity = await opened(ours)
+        await same(reader, ours)
+        proxy.hurt("late", "first word")
+        await do(ours, identity, "label", {"set": {"said": "first word"}})
+        await asyncio.wait_for(proxy.hit.wait(), 10)
+        await until(lambda: _is_labelled(reader, identity, "first word"), "put again")
+        await do(ours, identity, "label", {"set": {"said": "last word"}})
+        await until(lambda: _is_labelled(reader, identity, "last word"), "told")
+
+        await proxy.deliver()
+
+        shown = await same(reader, ours)
+        assert shown[identity]["labels"]["said"] == "last word"
+        assert (await told_kinds(reader, identity)).count("LabelsChanged") == 2
+
+
+async def _is_labelled(reader: Reader, identity: str, word: str) -> bool:
+    record = reader.picture.get(identity)
+    return record is not None and record["labels"].get("said") == word
+
+
 async def test_a_publisher_killed_between_two_puts_of_a_frame_goes_on_within_it(
     ours: System, redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +409,26 @@ async def test_what_another_system_left_there_is_forgotten(redis_server: Server,
 
             assert len(shown) == 6 and not set(shown) & set(left)
             assert (await counted(second, RESETS))["unknown"] == 2
+
+
+async def test_what_was_published_before_services_moved_to_other_shards_is_made_anew(
+    ours: System, redis_server: Server
+) -> None:
+    prefix = a_prefix()
+    await opened(ours)
+    await publish(ours, redis_server.url, prefix)
+    async with Reader(redis_server.port, prefix).reading() as reader:
+        before = await same(reader, ours)
+        await kill(ours)
+        await reader.client.hset(reader.base + "state", "slots", "0")
+        # Of a partition that is no more.
+        await reader.client.hset(reader.base + "where", "x", "shard/0099 api")
+        await reader.client.zadd(reader.base + "open", {"x": 1.0})
+        await reader.client.set(reader.base + "incident:x", json.dumps(dict.fromkeys(FIELDS)))
+        await publish(ours, redis_server.url, prefix)
+
+        assert await same(reader, ours) == before
+        assert await counted(ours, RESETS) == {"new": 2}
 
 
 async def test_a_redis_that_went_back_in_time_is_told_again_what_it_forgot(

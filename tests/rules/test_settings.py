@@ -472,18 +472,18 @@ def test_a_redis_that_is_nowhere_stops_up_by_name_and_without_its_password(
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("https://:word@host", "publish.redis.url: expected redis://"),
-        ("redis+sentinel://:word@host", "publish.redis.url: the Sentinels' name of the service is missing"),
-        ("redis://:word@host:0", "publish.redis.url: a host can't be read"),
-        ("redis+cluster://:word@host/3", "publish.redis.url: a Redis Cluster has database 0 only"),
-        ("redis://:word@host?retry=word", "publish.redis.url: 'retry' is not known"),
+        ("https://:pass-w@host", "publish.redis.url: expected redis://"),
+        ("redis+sentinel://:pass-w@host", "publish.redis.url: the Sentinels' name of the service is missing"),
+        ("redis://:pass-w@host:0", "publish.redis.url: a host can't be read"),
+        ("redis+cluster://:pass-w@host/3", "publish.redis.url: a Redis Cluster has database 0 only"),
+        ("redis://:pass-w@host?retry=pass-w", "publish.redis.url: 'retry' is not known"),
     ],
 )
 def test_a_feed_that_is_nowhere_stops_up_by_name_and_without_its_password(url: str, why: str) -> None:
     [refusal] = refusals(Settings.model_validate({"publish": {"redis": {"url": url}}}))
 
     assert refusal.startswith(why)
-    assert "word" not in refusal
+    assert "pass-w" not in refusal
 
 
 def test_a_publisher_is_started_only_where_there_is_something_to_publish_to() -> None:
