@@ -103,7 +103,7 @@ class ShardFeed:
         self._why = ""
         self._end = 0
         self._noted_at = 0.0
-        #: Where the log was read to, and what Redis has of that; the same but for a while in which nothing changed.
+        #: Where the log was read to, and what Redis has noted: the same, or somewhat less while nothing changes.
         self._at = Place(0, NO_DIGEST)
         self._noted = ""
         self._follower = self._follower_from(0)
