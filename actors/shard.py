@@ -28,13 +28,14 @@ import structlog
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.errands import Errands
+from actors.folding import fold
 from actors.host import Host
 from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.checkpoint import Part
 from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
-from models.frames import decode_frame, encode_frame
+from models.frames import Frame, encode_frame
 from models.messages import (
     AlertsArrived,
     AlertsReply,
@@ -77,8 +78,6 @@ DEAF_AFTER_S = 5.0
 LEASE_S = 10.0
 #: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
 SLICE_BYTES = 256 * 1024
-#: Bytes of log read at once in recovery.
-READ_BYTES = 8 * 1024 * 1024
 #: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
@@ -345,27 +344,19 @@ class IncidentShard:
             self.log.warning("torn tail cut from the log", what=opened.cut)
         self._epoch = opened.epoch
         gc.disable()
-        shard, seq, digest = await self._load(opened.first_seq, opened.anchor)
-        frames = 0
-        while True:
-            page = await self.event_log.read(seq, READ_BYTES)
-            if not page:
-                break
-            for seq, stored in page:
-                frame = decode_frame(self.options.partition, stored, seq, digest)
-                shard.trace_id = frame.trace_id
-                for event in frame.events:
-                    shard.apply(event, frame.now)
-                digest = frame.digest
-                frames += 1
-                for event in frame.events:
-                    self.deliveries.replayed(event, frame.now)
-            await asyncio.sleep(0)
+        folded = await fold(self.event_log, self.settings, self._replayed)
+        if folded.seq != opened.last_seq:
+            raise Damaged(
+                self.options.partition,
+                opened.last_seq,
+                f"what can be read ends at seq {folded.seq} before it",
+            )
+        shard = folded.shard
         await self.deliveries.recovered(self.clock.now())
-        shard.epoch, shard.seq, shard.trace_id = self._epoch, seq, None
+        shard.epoch = self._epoch
         self.shard = shard
         self._decided_told = {}
-        self._digest = digest
+        self._digest = folded.digest
         self._bytes_since = self._frames_since = 0
         self._snapshot_at = self.clock.monotonic()
         self.errands.forget()
@@ -384,38 +375,16 @@ class IncidentShard:
             "recovered",
             epoch=self._epoch,
             seq=shard.seq,
-            frames_replayed=frames,
+            frames_replayed=folded.frames,
             incidents=len(shard.incidents),
             series=len(shard.series),
             seconds=round(took_s, 3),
         )
         self.errands.owe(step.effects, self.shard)
 
-    async def _load(self, first_seq: int, anchor: bytes) -> tuple[Shard, int, bytes]:
-        """State, seq and digest of the newest snapshot that can be read, else of the empty beginning."""
-        marks = await self.event_log.marks()
-        for mark in marks:
-            if mark.version != SNAPSHOT_VERSION:
-                self.log.warning(
-                    "snapshot of another version passed over", version=mark.version, seq=mark.seq
-                )
-                continue
-            shard = Shard(self.options.partition, self.settings)
-            try:
-                async for page in self.event_log.records(mark.generation):
-                    shard.load(page)
-                shard.loaded()
-            except (Damaged, msgspec.MsgspecError) as error:
-                self.log.error("snapshot can't be read, trying the one before", seq=mark.seq, why=str(error))
-                continue
-            return shard, mark.seq, mark.digest
-        if first_seq > 1:
-            raise Damaged(
-                self.options.partition,
-                first_seq,
-                "the log begins here and no snapshot of what was before can be read",
-            )
-        return Shard(self.options.partition, self.settings), 0, anchor
+    def _replayed(self, frame: Frame) -> None:
+        for event in frame.events:
+            self.deliveries.replayed(event, frame.now)
 
     async def _work(self) -> None:
         background = [

@@ -154,7 +154,7 @@ class State(Section):
         2,
         ge=1,
         le=4096,
-        description="Shards. Fixed when the system first starts: later values do not move anything, and a smaller one is refused.",
+        description="Shards when the system first starts. A later value moves nothing: [llm-im store reshard](operate.md#more-or-fewer-shards) does.",
     )
     snapshot_every_frames: int = Field(
         20_000, ge=10, description="A snapshot begins after this many frames ..."

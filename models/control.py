@@ -10,9 +10,12 @@ import msgspec
 
 from models.errors import Broken, Conflict, Malformed, NotFound
 from models.events import (
+    CopyBegan,
+    CopyEnded,
     Event,
     SettingsChanged,
     SlotsAssigned,
+    SlotsMoving,
     TokenCreated,
     TokenRevoked,
     TokenRotated,
@@ -92,6 +95,10 @@ class ControlState:
 
     def __init__(self) -> None:
         self.slots: SlotMap | None = None
+        #: The map that resharding is on its way to; None when none is under way.
+        self.moving_to: SlotMap | None = None
+        #: From where this is being copied; "" when it is whole.
+        self.copied_from = ""
         self.tokens: dict[str, Token] = {}
         #: True from the first token on, and for ever: when the last one expires the doors must not open to all.
         self.guarded = False
@@ -112,7 +119,27 @@ class ControlState:
         if self.slots is not None:
             return []
         first = SlotMap.even(partitions)
-        return [SlotsAssigned(first.version, array("H", first.owners).tobytes())]
+        return [SlotsAssigned(first.version, _owners(first))]
+
+    def reshard(self, partitions: int) -> list[Event]:
+        """What begins moving slots to so many partitions; nothing when that is under way. Raises Conflict."""
+        if self.slots is None:
+            raise Conflict("there are no slots yet: the first start makes them, as state.partitions says")
+        if self.moving_to is not None:
+            if self.moving_to.partitions != partitions:
+                raise Conflict(
+                    f"moving to {self.moving_to.partitions} partitions is under way: end that first"
+                )
+            return []
+        if self.slots.partitions == partitions:
+            raise Conflict(f"there are {partitions} partitions already")
+        wanted = self.slots.spread(partitions)
+        return [SlotsMoving(wanted.version, _owners(wanted))]
+
+    def resharded(self) -> list[Event]:
+        """What ends it, when every slot is where it is to be."""
+        moved = self.moving_to
+        return [] if moved is None else [SlotsAssigned(moved.version, _owners(moved))]
 
     def decide(self, message: ControlMessage, now: float) -> list[Event]:
         """What comes of a message; nothing for a repeat. Raises Malformed, NotFound, Conflict."""
@@ -136,10 +163,13 @@ class ControlState:
         """Fold one event in. Raises Broken for one that belongs to a shard."""
         match event:
             case SlotsAssigned():
-                owners = array("H", event.owners)
-                if len(owners) != SLOTS:
-                    raise Broken(f"a slot map has {SLOTS} slots, this one {len(owners)}")
-                self.slots = SlotMap(event.version, tuple(owners))
+                self.slots, self.moving_to = _map_of(event), None
+            case SlotsMoving():
+                self.moving_to = _map_of(event)
+            case CopyBegan():
+                self.copied_from = event.source
+            case CopyEnded():
+                self.copied_from = ""
             case SettingsChanged():
                 self.settings = event
             case TokenCreated():
@@ -250,3 +280,14 @@ class ControlState:
     def _forget_expired(self, before: float) -> None:
         for token in [each for each in self.tokens.values() if each.expires_at and each.expires_at < before]:
             del self.tokens[token.id]
+
+
+def _map_of(event: SlotsAssigned | SlotsMoving) -> SlotMap:
+    owners = array("H", event.owners)
+    if len(owners) != SLOTS:
+        raise Broken(f"a slot map has {SLOTS} slots, this one {len(owners)}")
+    return SlotMap(event.version, tuple(owners))
+
+
+def _owners(slots: SlotMap) -> bytes:
+    return array("H", slots.owners).tobytes()

@@ -376,6 +376,43 @@ class SlotsAssigned(Wire, frozen=True):
     owners: bytes
 
 
+class SlotsMoving(Wire, frozen=True):
+    """Control partition: resharding to this map has begun. SlotsAssigned of the same version ends it."""
+
+    version: int
+    owners: bytes
+
+
+class CopyBegan(Wire, frozen=True):
+    """Control partition of a copy: what stands before came from another system's log, and the shards' are on their way.
+    `source` says in words from where. CopyEnded says that all is there."""
+
+    source: str
+
+
+class CopyEnded(Wire, frozen=True):
+    """Control partition of a copy: it is whole, and may be started."""
+
+
+class SlotLeft(Wire, frozen=True):
+    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
+class SlotArrived(Wire, frozen=True):
+    """The same in the partition where they are now."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
 class TokenCreated(Wire, frozen=True):
     """Control partition: an API token was made. Of its secret there is only the digest. 0 for `expires_at`: never."""
 
@@ -450,7 +487,12 @@ Event = (
     | ActionSucceeded
     | ActionFailed
     | IncidentArchived
+    | SlotLeft
+    | SlotArrived
     | SlotsAssigned
+    | SlotsMoving
+    | CopyBegan
+    | CopyEnded
     | SettingsChanged
     | IncidentAcknowledged
     | AcknowledgementEnded

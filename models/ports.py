@@ -79,6 +79,11 @@ class EventLog(Protocol):
     async def release(self, epoch: int) -> None:
         """Give the lease up, so that another owner need not wait. Never raises Fenced: releasing twice is safe."""
 
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        """Let an empty log go on behind frame `seq` of another one, whose digest is `digest`: for copies. Returns the epoch
+        that writes from now on, at least `epoch_before`, so that no epoch is ever taken twice. Idempotent. Raises
+        ValueError for a log that has frames or snapshots; Fenced, Unavailable."""
+
     async def append(self, epoch: int, first_seq: int, frames: Sequence[bytes]) -> None:
         """Make all frames durable, or none. When it returns they survive a crash of process and machine.
 
@@ -138,6 +143,17 @@ class Archive(Protocol):
         """Up to query.limit incidents in the order of query.sort, after query.after. At most ARCHIVE_SCAN_MAX of those
         that all else holds for are given to query.holds: a page may be empty and still have a next one. Of `alerts` a
         page brings the first ALERTS_HEAD_BYTES only, which say how many there are."""
+
+    async def read(self, after: bytes, limit_bytes: int = ...) -> list[ArchivedIncident]:
+        """Whole incidents with incident_id > after, ordered by it and so by their creation: at least one if there is one,
+        then up to limit_bytes as they are stored; [] at the end. b"" is before all. How an archive is copied."""
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        """How many incidents have first <= incident_id < end, and the newest updated_at among them, 0.0 when none: whether
+        a stretch changed since it was copied."""
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        """Forget these; those that are not there are no error. They are somewhere else now."""
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
         """Forget up to `limit` incidents closed before then; returns how many."""
@@ -222,6 +238,9 @@ class DeliveryIds(Protocol):
 
     def recent(self, since: float) -> AsyncIterator[list[str]]:
         """Pages of ids accepted since then: what a Bloom filter is rebuilt from."""
+
+    def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        """Pages of all there is, as add() takes it: for copies."""
 
     async def close(self) -> None: ...
 

@@ -67,6 +67,21 @@ class MovingBlock(msgspec.Struct, array_like=True):
     notes: dict[int, list[Note]]
 
 
+class MovedSeries(msgspec.Struct, array_like=True, frozen=True):
+    """All of one series, on its way to another partition."""
+
+    key: bytes
+    body: bytes
+    status: int
+    how: int
+    starts: float
+    opened: float
+    ends: float
+    seen: float
+    repeats: int
+    notes: list[Note]
+
+
 _static_decoder = msgspec.msgpack.Decoder(StaticBlock)
 _moving_decoder = msgspec.msgpack.Decoder(MovingBlock)
 _encoder = msgspec.msgpack.Encoder()
@@ -198,6 +213,39 @@ class SeriesTable:
         self.armed[number] = math.inf
         self.notes.pop(number, None)
         self._release(number)
+
+    def moved(self, number: int) -> MovedSeries:
+        """All that take_in() needs elsewhere."""
+        return MovedSeries(
+            self.keys[number],
+            self.bodies[number],
+            self.status[number],
+            self.how[number],
+            self.starts[number],
+            self.opened[number],
+            self.ends[number],
+            self.seen[number],
+            self.repeats[number],
+            self.notes.get(number, []),
+        )
+
+    def take_in(self, number: int, series: MovedSeries, incident: Incident) -> None:
+        """A series of another table, at `number`, which is free or one past the end. Of two lives of one series the
+        younger is found, whichever came first."""
+        identity = series.key[:SERIES_ID_BYTES]
+        other = self.by_series.get(identity)
+        self.open(
+            number, series.key, incident, series.starts, series.ends, series.body, series.how, series.opened
+        )
+        self.seen[number], self.repeats[number] = series.seen, series.repeats
+        if series.notes:
+            self.notes[number] = series.notes
+        if series.status != FIRING:
+            self.end(number, series.ends, series.seen)
+        if other is not None and self.opened[other] > series.opened:
+            self.by_series[identity] = other
+            if self.status[other] == FIRING and self.keys[other] not in self.firing:
+                self.firing[self.keys[other]] = other
 
     def note(self, number: int, decision: int, now: float) -> None:
         """Remember why: counts beside the last 20 different decisions."""

@@ -18,7 +18,7 @@ from typing import cast
 
 import msgspec
 
-from models import deadlines, parts, people, response
+from models import deadlines, moving, parts, people, response
 from models.alert import Content, content_digest, service_of
 from models.checkpoint import Checkpoint, Part, parse_key
 from models.effects import Act, Archive, Classify, Effect, Tell
@@ -39,7 +39,8 @@ from models.events import (
     SeriesRefired,
     SeriesResolved,
     ShardStarted,
-    SlotsAssigned,
+    SlotArrived,
+    SlotLeft,
 )
 from models.grouping import group_of, overflow_group_of, signal_of, title_of
 from models.incident import (
@@ -808,8 +809,10 @@ class Shard:
                 self.no_expiry_before = event.no_expiry_before
             case AlertsSetAside():
                 pass
-            case SlotsAssigned():
-                raise Broken("SlotsAssigned belongs to the control partition, not to a shard")
+            case SlotLeft():
+                moving.apply_left(self, event)
+            case SlotArrived():
+                moving.apply_arrived(self, event)
             case _ if isinstance(event, response.ResponseEvent):
                 response.apply(self, event, now)
             case _ if isinstance(event, people.PeopleEvent):
@@ -964,6 +967,10 @@ class Shard:
         for number in array("I", event.numbers):
             self.touch_series(number)
             self.series.forget(number)
+        self.forget(incident)
+
+    def forget(self, incident: Incident) -> None:
+        """An incident whose series are gone is not here any more."""
         del self.incidents[incident.id]
         del self.members[incident.id]
         self._watched.pop(incident.id, None)
@@ -1019,6 +1026,26 @@ class Shard:
             self._classify[incident.id] = None
         insort(self.order, (incident.created_at, incident.id))
         self.watch(incident)
+
+    def take_in(self, incident: Incident) -> None:
+        """An incident that was in another partition."""
+        key = incident.tenant, incident.group_key
+        other = self.by_group.get(key)
+        self._index(incident)
+        insort(self.order, (incident.created_at, incident.id))
+        if other is not None and _began(other) > _began(incident):
+            self.by_group[key] = other
+        self._resume(incident)
+
+    def _resume(self, incident: Incident) -> None:
+        """What an incident that was not made here waits for."""
+        self.watch(incident)
+        if incident.state is IncidentState.RESOLVED:
+            heapq.heappush(self._closes, (self._close_at(incident), incident.id))
+        if incident.state is IncidentState.DETECTED:
+            self._unjudged.append((incident.created_at, incident.id))
+        if incident.notice.reason is not None:
+            heapq.heappush(self._notices, (incident.notice.due_at, incident.id))
 
     def _index(self, incident: Incident) -> None:
         self.incidents[incident.id] = incident
@@ -1079,17 +1106,13 @@ class Shard:
             if incident is not None:
                 self.members[incident.id].append(number)
         # Two lives of one group may be here, the older not archived yet: the one that began last is the group's.
-        for incident in sorted(self.incidents.values(), key=lambda each: each.opened_at or each.created_at):
+        for incident in sorted(self.incidents.values(), key=_began):
             if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
                 self.by_group[incident.tenant, incident.group_key] = incident
         for _created_at, identity in self.order:
-            incident = self.incidents[identity]
-            self.watch(incident)
-            if incident.state is IncidentState.RESOLVED:
-                self._closes.append((self._close_at(incident), identity))
-            if incident.state is IncidentState.DETECTED:
-                self._unjudged.append((incident.created_at, identity))
-            if incident.notice.reason is not None:
-                self._notices.append((incident.notice.due_at, identity))
-        heapq.heapify(self._closes)
-        heapq.heapify(self._notices)
+            self._resume(self.incidents[identity])
+
+
+def _began(incident: Incident) -> float:
+    """When its present life began."""
+    return incident.opened_at or incident.created_at

@@ -42,6 +42,24 @@ class SlotMap:
             raise ValueError(f"partitions must be 1..{SLOTS}, not {partitions}")
         return cls(1, tuple(slot % partitions for slot in range(SLOTS)))
 
+    def spread(self, partitions: int) -> SlotMap:
+        """The next map, with the slots spread evenly over 0..partitions-1 and as few as possible moved."""
+        if not 1 <= partitions <= SLOTS:
+            raise ValueError(f"partitions must be 1..{SLOTS}, not {partitions}")
+        least, more = divmod(SLOTS, partitions)
+        room = [least + (index < more) for index in range(partitions)]
+        owners = list(self.owners)
+        homeless = []
+        for slot, owner in enumerate(owners):
+            if owner < partitions and room[owner]:
+                room[owner] -= 1
+            else:
+                homeless.append(slot)
+        free = (index for index, places in enumerate(room) for _ in range(places))
+        for slot, index in zip(homeless, free, strict=True):
+            owners[slot] = index
+        return SlotMap(self.version + 1, tuple(owners))
+
     @property
     def partitions(self) -> int:
         return max(self.owners) + 1

@@ -35,7 +35,8 @@ def wanted_over(running: Settings, wanted: Settings) -> Settings:
     for key in KEYS.values():
         if (key.is_secret or key.name in FLAGS) and not _says(wanted, key.path):
             wanted = _with(wanted, key.path, key.of(running))
-    return wanted
+    # What runs has as many as the slot map says, whatever is written.
+    return _with(wanted, ("state", "partitions"), running.state.partitions)
 
 
 def _says(section: Section, path: tuple[str, ...]) -> bool:

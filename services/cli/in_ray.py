@@ -127,6 +127,7 @@ def main() -> int:
 def _do(request: Request, progress: Progress) -> None:
     from services import launch
     from services.cli.where import settings_of
+    from services.slots import as_assigned
 
     port = request.port
     if request.owned:
@@ -135,7 +136,9 @@ def _do(request: Request, progress: Progress) -> None:
             raise Unavailable("its Ray ended meanwhile")
         launch.adopt(instance)
         port = instance.http_port
-    settings = settings_of(Path(request.config) if request.config else None, Path(request.data), port)
+    settings = as_assigned(
+        settings_of(Path(request.config) if request.config else None, Path(request.data), port)
+    )
     address = os.environ["RAY_ADDRESS"]
     progress(f"joining Ray at {address}")
 

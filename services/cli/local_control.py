@@ -18,7 +18,7 @@ from actors.control import LEASE_S, ControlActor
 from actors.control_tail import ControlTail
 from actors.direct import DirectLine
 from actors.host import Host, unwrap
-from models.control import ControlMessage, ControlState, encode_message
+from models.control import ControlMessage, encode_message
 from models.errors import Unavailable
 from services import launch
 from services.bootstrap import CONTROL, CONTROL_ACTOR, open_log
@@ -42,20 +42,6 @@ def actor() -> str:
         return f"local:{getpass.getuser()}"
     except (KeyError, OSError):
         return "local"
-
-
-def state_of(settings: Settings) -> ControlState:
-    """What the control log of this data folder says; an empty state where there is none. Raises Damaged."""
-
-    async def read() -> ControlState:
-        tail = ControlTail(open_log(settings, CONTROL))
-        try:
-            await tail.follow()
-        finally:
-            await tail.close()
-        return tail.state
-
-    return asyncio.run(read())
 
 
 @contextlib.asynccontextmanager

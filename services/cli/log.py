@@ -9,12 +9,13 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from models.sharding import partition_name
 from services.cli import look
 from services.cli.exits import EPILOG, ExitCode, Failure
 from services.cli.where import AsJson, Config, Data, settings_of
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from models.config import Settings
     from models.frames import Frame
     from models.ports import EventLog
+    from services.verifying import Check
 
 #: How often `tail --follow` looks for new frames.
 POLL_S = 0.5
-#: One page: large enough that its hop to a thread does not count, small enough to hold.
-READ_BYTES = 4 * 1024 * 1024
 
 Partition = Annotated[
     str | None,
@@ -102,84 +102,6 @@ def tail(
         raise typer.Exit(ExitCode.OK) from None  # how following ends
 
 
-@dataclass(slots=True)
-class Check:
-    """What reading one whole partition found. `damage` says where and what, "" when all is well."""
-
-    partition: str
-    frames: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-    bytes: int = 0
-    disk_bytes: int = 0
-    events: dict[str, int] = field(default_factory=dict)
-    snapshots: int = 0
-    snapshot_seqs: list[int] = field(default_factory=list)
-    records: int = 0
-    damage: str = ""
-
-
-async def check_log(log: EventLog) -> Check:
-    """Read all that is in the log when this begins, and stop at the first damage."""
-    from models.errors import Damaged
-
-    check = Check(log.partition)
-    try:
-        # Before the frames: reading the marks also says whether the file can be read at all.
-        check.disk_bytes = (await log.stats())["disk_bytes"]
-        await _check_frames(log, check)
-        await _check_snapshots(log, check)
-    except Damaged as error:
-        check.damage = f"at seq {error.seq}: {str(error).partition(': ')[2]}" if error.seq else str(error)
-    return check
-
-
-async def _check_frames(log: EventLog, check: Check) -> None:
-    from models.errors import Damaged
-    from models.frames import decode_frame
-
-    last = await log.last_seq()
-    events: Counter[str] = Counter()
-    previous: bytes | None = None
-    after = 0
-    limit_bytes = READ_BYTES
-    while after < last:
-        try:
-            page = await log.read(after, limit_bytes)
-        except Damaged:
-            if limit_bytes == 1:
-                raise
-            limit_bytes = 1  # frame by frame up to the damage, to say how much before it is good
-            continue
-        if not page:
-            # The reader leaves a last append that fails its check alone: only a writer may cut it.
-            raise Damaged(
-                log.partition,
-                after + 1,
-                f"the last append, up to seq {last}, is torn; the next start cuts it off",
-            )
-        for seq, stored in page:
-            if check.frames and seq != after + 1:
-                raise Damaged(log.partition, after + 1, f"frames {after + 1} to {seq - 1} are missing")
-            frame = decode_frame(log.partition, stored, seq, previous)
-            previous, after = frame.digest, seq
-            check.first_seq = check.first_seq or seq
-            check.last_seq = seq
-            check.frames += 1
-            check.bytes += len(stored)
-            events.update(type(event).__name__ for event in frame.events)
-            check.events = dict(events)
-
-
-async def _check_snapshots(log: EventLog, check: Check) -> None:
-    marks = await log.marks()
-    check.snapshots = len(marks)
-    check.snapshot_seqs = [mark.seq for mark in marks]
-    for mark in marks:
-        async for page in log.records(mark.generation):
-            check.records += len(page)
-
-
 def _show_stats(checks: list[Check]) -> None:
     out = look.console()
     numbers = ("FRAMES", "FIRST", "LAST", "EVENTS", "LOG", "ON DISK")
@@ -211,6 +133,8 @@ def _show_stats(checks: list[Check]) -> None:
 
 
 async def _gather(settings: Settings, names: list[str]) -> list[Check]:
+    from services.verifying import check_log
+
     checks: list[Check] = []
     for name in names:
         async with _open(settings, name) as log:
@@ -271,14 +195,15 @@ async def _open(settings: Settings, name: str) -> AsyncIterator[EventLog]:
 
 
 def _partitions(partition: str | None, config: Path | None, data: Path | None) -> tuple[Settings, list[str]]:
-    from services.bootstrap import partition_names
+    from services.bootstrap import CONTROL
+    from services.slots import partitions_of
 
     settings = settings_of(config, data)
     if not Path(settings.state.path).is_dir():
         raise Failure(
             f"there is no log: {settings.state.path} does not exist. Another folder: --data; a first start: llm-im up"
         )
-    names = partition_names(settings)
+    names = [CONTROL, *map(partition_name, range(partitions_of(settings)))]
     if partition is None:
         return settings, names
     if partition not in names:

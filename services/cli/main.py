@@ -11,7 +11,21 @@ from typer.core import TyperGroup
 
 from models import VERSION
 from models.errors import IncidentManagerError
-from services.cli import alerts, completion, config, context, down, log, look, send, stats, status, tokens, up
+from services.cli import (
+    alerts,
+    completion,
+    config,
+    context,
+    down,
+    log,
+    look,
+    send,
+    stats,
+    status,
+    store,
+    tokens,
+    up,
+)
 from services.cli.exits import EPILOG, ExitCode, Failure
 from services.cli.incidents import group as incidents
 
@@ -73,6 +87,7 @@ app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)
 app.command(epilog=EPILOG)(status.status)
 app.add_typer(log.app, name="log")
+app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")

@@ -5,6 +5,7 @@ Safe to type twice, and after a crash. What it began and could not finish, it en
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -31,7 +32,9 @@ from services.cli.where import (
 
 if TYPE_CHECKING:
     from models.config import Settings
+    from models.control import ControlState
     from services.launch import Instance
+    from services.settings import Loaded
 
 MIDDLEWARE = "services.serve_app.middlewares"
 DOORKEEPER = "services.serve_app.keep_the_door"
@@ -62,6 +65,7 @@ def up(
     With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
     """
     from services.settings import refuse_what_is_not_built
+    from services.slots import as_assigned, control_state
 
     began = time.monotonic()
 
@@ -73,7 +77,9 @@ def up(
     settings = absolute(loaded.settings)
     for notice in [*loaded.notices, *(f"not active yet: {key.name}" for key in loaded.not_active())]:
         typer.echo(f"notice    {notice}", err=True)
-    guarded = _who_gets_in(settings, progress)
+    control = asyncio.run(control_state(settings))
+    _say_partitions(loaded, as_assigned(settings, control))
+    guarded = _who_gets_in(settings, control, progress)
     request = in_ray.Request(
         "deploy",
         str(config) if config else None,
@@ -94,11 +100,19 @@ def up(
     typer.echo(_what_now(url, settings, request, guarded))
 
 
-def _who_gets_in(settings: Settings, progress: Progress) -> bool:
-    """Say who does, and whether tokens are asked for. Raises Failure for an open door on a public address."""
-    from services.cli import local_control
+def _say_partitions(loaded: Loaded, assigned: Settings) -> None:
+    """Who wrote another number than there are expects it to be so."""
+    said, there = loaded.settings.state.partitions, assigned.state.partitions
+    if said != there and "partitions" in loaded.settings.state.model_fields_set:
+        typer.echo(
+            f"notice    state.partitions = {said}, but there are {there}; to move: llm-im store reshard --partitions {said}",
+            err=True,
+        )
 
-    has_tokens = local_control.state_of(settings).guarded
+
+def _who_gets_in(settings: Settings, control: ControlState, progress: Progress) -> bool:
+    """Say who does, and whether tokens are asked for. Raises Failure for an open door on a public address."""
+    has_tokens = control.guarded
     required, host = settings.auth.required, settings.server.http_host
     data = "" if Path(settings.state.path) == Path("var").absolute() else f" --data {settings.state.path}"
     first = f"{command_name()} tokens create admin --scope admin --local{data}"

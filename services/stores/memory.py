@@ -42,7 +42,7 @@ from services.stores.chain import (
     torn,
 )
 from services.stores.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
-from services.stores.snapshot_checks import not_kept
+from services.stores.snapshot_checks import not_empty, not_kept
 
 #: Records and ids in one page: small, so that a simulation sees what happens between two pages.
 PAGE_ITEMS = 1000
@@ -175,6 +175,18 @@ class MemoryEventLog(_Faulty):
         if self._stored.epoch == epoch:
             self._stored.lease_until = 0.0
         await self._end("release")
+
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        await self._begin("seed")
+        self._check_epoch(epoch)
+        stored = self._stored
+        if stored.appends or stored.marks:
+            raise not_empty(self.partition)
+        stored.anchor_seq, stored.anchor_digest = seq, digest
+        stored.epoch = max(epoch, epoch_before)
+        self._seams.clear()
+        await self._end("seed")
+        return stored.epoch
 
     # --- frames ---
 
@@ -405,6 +417,25 @@ class MemoryArchive(_Faulty):
         await self._end("page")
         return ArchivePage(items, next_after)
 
+    async def read(self, after: bytes, limit_bytes: int = READ_LIMIT_BYTES) -> list[ArchivedIncident]:
+        await self._begin("read")
+        found: list[ArchivedIncident] = []
+        left = limit_bytes
+        for identity in sorted(each for each in self._incidents if each > after):
+            incident = self._incidents[identity]
+            left -= len(incident.record) + len(incident.alerts)
+            if found and left < 0:
+                break
+            found.append(incident)
+        await self._end("read")
+        return found
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        await self._begin("tally")
+        times = [each.updated_at for identity, each in self._incidents.items() if first <= identity < end]
+        await self._end("tally")
+        return len(times), max(times, default=0.0)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         await self._begin("drop_before")
         aged = (each for each in self._incidents.values() if each.closed_at < closed_before)
@@ -413,6 +444,12 @@ class MemoryArchive(_Faulty):
             del self._incidents[each.incident_id]
         await self._end("drop_before")
         return len(dropped)
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        await self._begin("remove")
+        for identity in incident_ids:
+            self._incidents.pop(identity, None)
+        await self._end("remove")
 
     async def count(self) -> int:
         await self._begin("count")
@@ -453,6 +490,13 @@ class MemoryDeliveryIds(_Faulty):
         await self._begin("recent")
         found = [each for each, (accepted_at, _answer) in self._ids.items() if accepted_at >= since]
         await self._end("recent")
+        for start in range(0, len(found), PAGE_ITEMS):
+            yield found[start : start + PAGE_ITEMS]
+
+    async def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        await self._begin("entries")
+        found = [(each, at, answer) for each, (at, answer) in self._ids.items()]
+        await self._end("entries")
         for start in range(0, len(found), PAGE_ITEMS):
             yield found[start : start + PAGE_ITEMS]
 

@@ -13,6 +13,7 @@ from typing import cast
 from models.filters import Place, Sort
 from models.incident import Severity
 from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
+from services.stores.chain import READ_LIMIT_BYTES
 from services.stores.postgres_lane import Lane, storable
 from services.stores.postgres_options import PostgresOptions
 from services.stores.postgres_pool import Connection
@@ -21,6 +22,8 @@ from services.stores.postgres_pool import Connection
 MAX_LOOKUPS = 32
 #: Records fetched at once while `holds` is asked about them.
 SCAN_SLICE = 200
+#: Incidents read at once, of those that fit into the bytes asked for: 2 MB of the usual size.
+READ_AT_ONCE = 1000
 
 _COLUMNS = (
     "incident_id, tenant, service, state, severity, type, created_at, closed_at, updated_at, record, alerts"
@@ -73,6 +76,50 @@ class PostgresArchive:
 
     async def page(self, query: ArchiveQuery) -> ArchivePage:
         return await self._reader.read(lambda connection: _page(connection, self.partition, query))
+
+    async def read(self, after: bytes, limit_bytes: int = READ_LIMIT_BYTES) -> list[ArchivedIncident]:
+        def work(connection: Connection) -> list[ArchivedIncident]:
+            sizes = connection.execute(
+                "SELECT incident_id, octet_length(record) + octet_length(alerts) FROM incidents"
+                " WHERE partition = %s AND incident_id > %b ORDER BY incident_id LIMIT %s",
+                (self.partition, after, READ_AT_ONCE),
+            ).fetchall()
+            left, fitting = limit_bytes, cast("list[bytes]", [])
+            for identity, size in sizes:
+                left -= size
+                if fitting and left < 0:
+                    break
+                fitting.append(identity)
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])"
+                " ORDER BY incident_id",
+                (self.partition, fitting),
+            )
+            return [ArchivedIncident(*row) for row in rows]
+
+        return await self._reader.read(work)
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        def work(connection: Connection) -> tuple[int, float]:
+            row = connection.execute(
+                "SELECT count(*), max(updated_at) FROM incidents"
+                " WHERE partition = %s AND incident_id >= %b AND incident_id < %b",
+                (self.partition, first, end),
+            ).fetchone()
+            counted, newest = cast("tuple[int, float | None]", row)
+            return counted, newest or 0.0
+
+        return await self._reader.read(work)
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(
+                "DELETE FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
+                (self.partition, list(incident_ids)),
+            )
+
+        if incident_ids:
+            await self._writer.statement(work)
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
         # Not synced: an incident that a crash brings back is dropped the next time.

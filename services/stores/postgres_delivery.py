@@ -16,6 +16,8 @@ from services.stores.postgres_pool import Connection
 DROP_SLICE = 2000
 #: Ids in one page of recent().
 PAGE_IDS = 10_000
+#: Ids with their answers in one page of entries(): an answer has some hundred bytes, seldom many thousand.
+PAGE_ENTRIES = 1000
 
 
 class PostgresDeliveryIds:
@@ -88,6 +90,20 @@ class PostgresDeliveryIds:
         while page := await self._reader.read(work):
             after = page[-1]
             yield [delivery_id.decode() for _at, delivery_id in page]
+
+    async def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        after = b""
+
+        def work(connection: Connection) -> list[tuple[str, float, bytes]]:
+            rows = connection.execute(
+                "SELECT id, at, answer FROM delivery_ids WHERE partition = %s AND id > %b ORDER BY id LIMIT %s",
+                (self.partition, after, PAGE_ENTRIES),
+            )
+            return [(delivery_id.decode(), at, answer) for delivery_id, at, answer in rows]
+
+        while page := await self._reader.read(work):
+            after = page[-1][0].encode()
+            yield page
 
     async def close(self) -> None:
         await self._reader.close()

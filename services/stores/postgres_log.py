@@ -41,6 +41,7 @@ from services.stores.chain import (
 from services.stores.postgres_lane import Lane
 from services.stores.postgres_options import PostgresOptions
 from services.stores.postgres_pool import Connection
+from services.stores.snapshot_checks import not_empty
 
 #: How many appends one transaction of truncate() drops: an append waits for one such slice at most.
 TRUNCATE_SLICE = 200
@@ -100,6 +101,28 @@ class PostgresEventLog:
             await self.renew(epoch, 0.0)
         except Fenced:
             return
+
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        after = max(epoch, epoch_before)
+
+        def work(connection: Connection) -> None:
+            given = {"partition": self.partition, "seq": seq, "digest": digest, "epoch": after}
+            found = connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM appends WHERE partition = %(partition)s)"
+                " OR EXISTS (SELECT 1 FROM marks WHERE partition = %(partition)s)",
+                given,
+            ).fetchone()
+            if found is not None and found[0]:
+                raise not_empty(self.partition)
+            connection.execute(
+                "UPDATE logs SET last_seq = %(seq)s, anchor_seq = %(seq)s, anchor_digest = %(digest)b,"
+                " epoch = %(epoch)s WHERE partition = %(partition)s",
+                given,
+            )
+
+        await self._write(epoch, work)
+        self._seams.clear()
+        return after
 
     # --- frames ---
 

@@ -17,7 +17,8 @@ import msgspec
 from models.errors import Broken
 from models.filters import Place
 from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
-from services.stores.redis_archive_index import entries_of, walk
+from services.stores.chain import READ_LIMIT_BYTES
+from services.stores.redis_archive_index import by_id, entries_of, walk
 from services.stores.redis_lane import Argument, Command, Lane
 from services.stores.redis_options import RedisOptions, key_of
 
@@ -96,6 +97,44 @@ class RedisArchive:
         finally:
             await walking.aclose()
 
+    async def read(self, after: bytes, limit_bytes: int = READ_LIMIT_BYTES) -> list[ArchivedIncident]:
+        while ids := [identity for identity, _at in await by_id(self._reader, self._index, after)]:
+            sizes = await self._reader.ask(
+                *(("HSTRLEN", key, identity) for identity in ids for key in (self._incidents, self._alerts))
+            )
+            left, fitting = limit_bytes, cast("list[bytes]", [])
+            for place, identity in enumerate(ids):
+                left -= cast("int", sizes[2 * place]) + cast("int", sizes[2 * place + 1])
+                if fitting and left < 0:
+                    break
+                fitting.append(identity)
+            rows, alerts = await self._reader.ask(
+                ("HMGET", self._incidents, *fitting), ("HMGET", self._alerts, *fitting)
+            )
+            found = [
+                replace(_decoded(row), alerts=of_it)
+                for row, of_it in zip(
+                    cast("list[bytes | None]", rows), cast("list[bytes | None]", alerts), strict=True
+                )
+                if row is not None and of_it is not None  # else dropped meanwhile
+            ]
+            if found:
+                return found
+            after = fitting[-1]
+        return []
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        counted, newest = 0, 0.0
+        found = await by_id(self._reader, self._index, first, end, inclusive=True)
+        while found:
+            counted, newest = counted + len(found), max(newest, *(at for _identity, at in found))
+            found = await by_id(self._reader, self._index, found[-1][0], end)
+        return counted, newest
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        for start in range(0, len(incident_ids), DROP_SLICE):
+            await self._forget(incident_ids[start : start + DROP_SLICE], replicated=True)
+
     async def drop_before(self, closed_before: float, limit: int) -> int:
         dropped = 0
         while dropped < limit:
@@ -105,13 +144,8 @@ class RedisArchive:
             )
             if not (ids := cast("list[bytes]", reply)):
                 break
-            entries = await self._entries(ids)
-            commands: list[Command] = [("MULTI",)]
-            commands += [("HDEL", self._incidents, *ids), ("HDEL", self._alerts, *ids)]
-            commands += [("ZREM", self._index, *entries)] if entries else []
-            commands += [("ZREM", self._closed, *ids), ("EXEC",)]
             # Not waited for: an incident that a failover brings back is dropped the next time.
-            await self._writer.write(*commands, replicated=False)
+            await self._forget(ids, replicated=False)
             dropped += len(ids)
         return dropped
 
@@ -122,6 +156,14 @@ class RedisArchive:
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
+
+    async def _forget(self, ids: Sequence[bytes], *, replicated: bool) -> None:
+        entries = await self._entries(ids)
+        commands: list[Command] = [("MULTI",)]
+        commands += [("HDEL", self._incidents, *ids), ("HDEL", self._alerts, *ids)]
+        commands += [("ZREM", self._index, *entries)] if entries else []
+        commands += [("ZREM", self._closed, *ids), ("EXEC",)]
+        await self._writer.write(*commands, replicated=replicated)
 
     async def _entries(self, ids: Sequence[bytes]) -> list[bytes]:
         """The index entries of those that are there."""

@@ -2,7 +2,7 @@
 redis_archive.py.
 
 An entry is a heading (tenant alone, or tenant and service, type or severity), then creation, id and update; one more
-heading has the update first. A list in any order is then a stretch of the index, at any size. Other filters are tested
+heading has the update first, and one of no tenant has the id first. A list in any order is then a stretch of the index, at any size. Other filters are tested
 without fetching incidents: by asking whether the entry under their heading exists.
 """
 
@@ -23,6 +23,9 @@ from services.stores.redis_lane import Command, Lane, Reply, from_sortable, sort
 MAX_LOOKUPS = 32
 #: Entries read at once: a page of the API and some that filters leave out.
 STRETCH = 200
+#: Ids read at once when all are gone through: a quarter of a millisecond of the server.
+BY_ID = 1000
+ID_BYTES = 16
 TIME_BYTES = 8
 #: Behind every entry that begins with the same creation and id.
 _BEHIND = b"\xff" * TIME_BYTES
@@ -85,12 +88,27 @@ def entries_of(incident: ArchivedIncident) -> list[bytes]:
         heading("type", tenant, incident.type) + entry,
         heading("severity", tenant, str(incident.severity)) + entry,
         heading("updated", tenant) + updated_at + created_at + incident.incident_id,
+        heading("id") + incident.incident_id + updated_at,
     ]
 
 
 def heading(*words: str) -> bytes:
     """Lengths before the words: no heading is the beginning of another."""
     return b"".join(len(word.encode()).to_bytes(4, "big") + word.encode() for word in words)
+
+
+async def by_id(
+    lane: Lane, key: str, after: bytes, end: bytes | None = None, *, inclusive: bool = False
+) -> list[tuple[bytes, float]]:
+    """Ids behind `after` (or from it on) and before `end`, in their order, some at a time, with their last changes."""
+    under = heading("id")
+    # A shorter one, as the empty one that all begins with, is before every id that begins with it.
+    inclusive = inclusive or len(after) < ID_BYTES
+    low = b"[" + under + after if inclusive else b"(" + under + after + _BEHIND
+    high = b"(" + under + (b"\xff" * (ID_BYTES + 1) if end is None else end)
+    (reply,) = await lane.ask(("ZRANGEBYLEX", key, low, high, "LIMIT", 0, BY_ID))
+    entries = [each[len(under) :] for each in cast("list[bytes]", reply)]
+    return [(each[:-TIME_BYTES], from_sortable(each[-TIME_BYTES:])) for each in entries]
 
 
 async def walk(lane: Lane, key: str, query: ArchiveQuery) -> AsyncGenerator[list[Found], None]:

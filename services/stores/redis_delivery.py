@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
-from services.stores.redis_lane import Argument, Lane, Script, sortable
+from services.stores.redis_lane import Argument, Lane, Script, from_sortable, sortable
 from services.stores.redis_options import RedisOptions, key_of
 
 #: Ids forgotten in one step of drop_before(): a few milliseconds, in which Redis answers nobody.
 DROP_SLICE = 2000
 #: Ids in one page of recent().
 PAGE_IDS = 10_000
+#: Ids with their answers in one page of entries(): an answer has some hundred bytes, seldom many thousand.
+PAGE_ENTRIES = 1000
 TIME_BYTES = 8
 
 #: KEYS answers, ages. ARGV id, time and id, answer of each. The first answer of an id stays.
@@ -83,6 +85,25 @@ class RedisDeliveryIds:
                 yield [each[TIME_BYTES:].decode() for each in page]
             if len(page) < PAGE_IDS:
                 return
+            least = b"(" + page[-1]
+
+    async def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        least = b"-"
+        while True:
+            (reply,) = await self._reader.ask(
+                ("ZRANGEBYLEX", self._ages, least, "+", "LIMIT", 0, PAGE_ENTRIES)
+            )
+            if not (page := cast("list[bytes]", reply)):
+                return
+            ids = [each[TIME_BYTES:] for each in page]
+            (reply,) = await self._reader.ask(("HMGET", self._answers, *ids))
+            yield [
+                (delivery_id.decode(), from_sortable(each[:TIME_BYTES]), answer)
+                for each, delivery_id, answer in zip(
+                    page, ids, cast("list[bytes | None]", reply), strict=True
+                )
+                if answer is not None  # dropped meanwhile
+            ]
             least = b"(" + page[-1]
 
     async def close(self) -> None:

@@ -41,6 +41,7 @@ from services.stores.chain import (
 from services.stores.redis_lane import Argument, Lane, Reply, Script
 from services.stores.redis_options import RedisOptions, key_of
 from services.stores.redis_snapshots import GUARD
+from services.stores.snapshot_checks import not_empty
 
 #: Of this shape of keys and values. A program that finds another refuses it.
 LAYOUT = 1
@@ -71,6 +72,16 @@ RENEW = Script(
     + """
 redis.call('HDEL', KEYS[1], 'none')
 redis.call('HSET', KEYS[1], 'lease_until', ARGV[3])
+return {'ok'}
+"""
+)
+
+#: KEYS log, appends, marks. ARGV epoch, token, seq, digest, epoch from now on.
+SEED = Script(
+    GUARD
+    + """
+if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then return {'filled'} end
+redis.call('HSET', KEYS[1], 'last_seq', ARGV[3], 'anchor_seq', ARGV[3], 'anchor_digest', ARGV[4], 'epoch', ARGV[5])
 return {'ok'}
 """
 )
@@ -133,7 +144,7 @@ while true do
 end
 """)
 
-SCRIPTS = (TAKE, RENEW, APPEND, CUT, TRUNCATE, READ, *snapshots.SCRIPTS)
+SCRIPTS = (TAKE, RENEW, SEED, APPEND, CUT, TRUNCATE, READ, *snapshots.SCRIPTS)
 _Anchor = tuple[int, bytes]
 log = structlog.get_logger()
 
@@ -192,6 +203,14 @@ class RedisEventLog:
             await self.renew(epoch, 0.0)
         except Fenced:
             return
+
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        after = max(epoch, epoch_before)
+        reply = await self._write(epoch, SEED, [self._appends, self._marks], seq, digest, after)
+        if reply[0] == b"filled":
+            raise not_empty(self.partition)
+        self._seams.clear()
+        return after
 
     # --- frames ---
 

@@ -33,3 +33,10 @@ def is_whole(mark: Mark, check: bytes) -> bool:
         return mark_check(mark) == check
     except (TypeError, struct.error):  # not even the types are left
         return False
+
+
+def not_empty(partition: str) -> ValueError:
+    """What seed() raises."""
+    return ValueError(
+        f"{partition}: there is a log already; only an empty one goes on where another one was cut"
+    )

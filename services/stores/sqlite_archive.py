@@ -8,6 +8,7 @@ other filters at its end, so that they too are tested without fetching rows.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import apsw
 from models.filters import Place, Sort
 from models.incident import Severity
 from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
+from services.stores.chain import READ_LIMIT_BYTES
 from services.stores.sqlite import Lane, file_path, open_reader, open_writer, reading, writing
 
 #: Beyond this many values of a filter, one pass over the newest incidents is cheaper than a look-up a value.
@@ -112,6 +114,45 @@ class SqliteArchive:
                 return _page(connection, query)
 
         return await self._reader.run(work, lambda: ArchivePage([]))
+
+    async def read(self, after: bytes, limit_bytes: int = READ_LIMIT_BYTES) -> list[ArchivedIncident]:
+        def work(connection: apsw.Connection) -> list[ArchivedIncident]:
+            found: list[ArchivedIncident] = []
+            left = limit_bytes
+            with reading(connection):
+                rows = connection.execute(
+                    f"SELECT {_COLUMNS} FROM incidents WHERE incident_id > ? ORDER BY incident_id", (after,)
+                )
+                with contextlib.closing(rows):
+                    for row in rows:
+                        incident = ArchivedIncident(*cast("_Row", row))
+                        left -= len(incident.record) + len(incident.alerts)
+                        if found and left < 0:
+                            break
+                        found.append(incident)
+            return found
+
+        return await self._reader.run(work, list)
+
+    async def tally(self, first: bytes, end: bytes) -> tuple[int, float]:
+        def work(connection: apsw.Connection) -> tuple[int, float]:
+            counted, newest = connection.execute(
+                "SELECT count(*), max(updated_at) FROM incidents WHERE incident_id >= ? AND incident_id < ?",
+                (first, end),
+            ).get
+            return counted, newest or 0.0
+
+        return await self._reader.run(work, lambda: (0, 0.0))
+
+    async def remove(self, incident_ids: Sequence[bytes]) -> None:
+        def work(connection: apsw.Connection) -> None:
+            with writing(connection):
+                connection.executemany(
+                    "DELETE FROM incidents WHERE incident_id = ?", ((each,) for each in incident_ids)
+                )
+
+        if incident_ids:
+            await self._writer.run(work)
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
         # Not synced: an incident that a power cut brings back is dropped the next time.

@@ -20,6 +20,8 @@ from services.stores.sqlite import Lane, file_path, open_reader, open_writer, wr
 DROP_SLICE = 500
 #: Ids in one page of recent().
 PAGE_IDS = 10_000
+#: Ids with their answers in one page of entries(): an answer has some hundred bytes, seldom many thousand.
+PAGE_ENTRIES = 1000
 
 SCHEMA = (
     """
@@ -101,6 +103,21 @@ class SqliteDeliveryIds:
         while page := await self._reader.run(work, lambda: nothing):
             after = page[-1][0]
             yield [delivery_id for _row, delivery_id in page]
+
+    async def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
+        after = 0
+
+        def work(connection: apsw.Connection) -> list[tuple[int, str, float, bytes]]:
+            rows = connection.execute(
+                "SELECT row, id, at, answer FROM delivery_ids WHERE row > ? ORDER BY row LIMIT ?",
+                (after, PAGE_ENTRIES),
+            )
+            return list(cast("Iterator[tuple[int, str, float, bytes]]", rows))
+
+        nothing: list[tuple[int, str, float, bytes]] = []
+        while page := await self._reader.run(work, lambda: nothing):
+            after = page[-1][0]
+            yield [(delivery_id, at, answer) for _row, delivery_id, at, answer in page]
 
     async def close(self) -> None:
         await self._reader.close()

@@ -38,7 +38,7 @@ from services.stores.chain import (
     split_frames,
     torn,
 )
-from services.stores.snapshot_checks import not_kept
+from services.stores.snapshot_checks import not_empty, not_kept
 from services.stores.sqlite import Checkpoints, Lane, file_path, open_reader, open_writer, reading, writing
 
 #: How many appends one transaction of truncate() drops: freeing their pages takes about a millisecond, and an
@@ -122,6 +122,21 @@ class SqliteEventLog:
                 connection.execute("UPDATE log SET lease_until = 0 WHERE epoch = ?", (epoch,))
 
         await self._writer.run(work)
+
+    async def seed(self, epoch: int, seq: int, digest: bytes, epoch_before: int) -> int:
+        def work(connection: apsw.Connection) -> None:
+            if connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM appends) OR EXISTS (SELECT 1 FROM marks)"
+            ).get:
+                raise not_empty(self.partition)
+            connection.execute(
+                "UPDATE log SET anchor_seq = ?, anchor_digest = ?, epoch = ?",
+                (seq, digest, max(epoch, epoch_before)),
+            )
+
+        await self._write(epoch, work)
+        self._seams.clear()
+        return max(epoch, epoch_before)
 
     # --- frames ---
 

@@ -318,7 +318,9 @@ async def system(
     **settings: dict[str, object],
 ) -> AsyncIterator[System]:
     """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}."""
-    configured = Settings.model_validate({"state": {"partitions": 2}, **settings})
+    configured = Settings.model_validate(
+        {**settings, "state": {"partitions": 2, **settings.get("state", {})}}
+    )
     stores = stores or MemoryStores()
     clock = clock or SettableClock()
     cluster = LocalCluster()
@@ -365,6 +367,7 @@ async def system(
                     classifiers=["classifier-0"] if classify else [],
                     responders=[] if url is None else ["responder-0"],
                     shards=names,
+                    snapshot_every_frames=configured.state.snapshot_every_frames,
                 ),
                 bootstrap.shard_settings(configured),
                 stores.log(name),

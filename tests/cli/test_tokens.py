@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from services.cli import local_control
 from services.cli.main import app
 from services.cli.where import settings_of
+from services.slots import control_state
 from tests.api.gateway_in_process import system
 
 
@@ -202,7 +203,7 @@ def test_the_first_token_can_be_made_before_the_first_start() -> None:
     assert made.exit_code == 0, made.output
     assert [each["name"] for each in listed] == ["admin"]
     assert listed[0]["created_by"].startswith("local")
-    state = local_control.state_of(settings_of(None))
+    state = asyncio.run(control_state(settings_of(None)))
     assert state.guarded
     assert state.slots is None, "how many partitions there are is decided by the first start"
 
@@ -233,7 +234,7 @@ def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pyte
 
     assert result.exit_code == 4
     assert "another process holds it" in result.stderr
-    assert not local_control.state_of(settings_of(None)).guarded
+    assert not asyncio.run(control_state(settings_of(None))).guarded
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,63 @@ async def test_a_page_brings_no_more_of_the_alerts_than_says_how_many_there_are(
 
 
 @pytest.mark.asyncio
+async def test_whole_incidents_are_read_in_the_order_of_their_ids_up_to_the_bytes_asked_for(
+    place: Place,
+) -> None:
+    archive = place.archive()
+    all_of_them = [incident(number, alerts=b"x" * 94, created_at=5000.0 - number) for number in range(1, 30)]
+    assert await archive.read(b"") == []
+    await archive.put(random.Random(4).sample(all_of_them, len(all_of_them)))
+
+    found: list[list[ArchivedIncident]] = []
+    after = b""
+    while page := await archive.read(after, limit_bytes=799):
+        found.append(page)
+        after = page[-1].incident_id
+
+    assert [each for page in found for each in page] == all_of_them
+    assert all(len(page) > 1 and sum(len(each.alerts) for each in page) <= 799 for page in found[:-1])
+    assert await archive.read(b"") == all_of_them  # by default much more than that
+
+
+@pytest.mark.asyncio
+async def test_an_incident_larger_than_the_bytes_asked_for_is_read_alone(place: Place) -> None:
+    archive = place.archive()
+    await archive.put([incident(1), incident(2, alerts=b"x" * 1000), incident(3)])
+
+    first = await archive.read(b"", limit_bytes=100)
+    second = await archive.read(first[-1].incident_id, limit_bytes=100)
+
+    assert first == [incident(1)] and second == [incident(2, alerts=b"x" * 1000)]
+
+
+@pytest.mark.asyncio
+async def test_what_was_put_again_is_read_once_and_what_was_dropped_is_not_read(place: Place) -> None:
+    archive = place.archive()
+    await archive.put([incident(number) for number in range(1, 6)])
+
+    await archive.put([incident(4, updated_at=9000.0, record=b"later")])
+    await archive.drop_before(2002.5, 10)
+
+    assert await archive.read(b"") == [
+        incident(3), incident(4, updated_at=9000.0, record=b"later"), incident(5)
+    ]  # fmt: skip
+    assert await archive.tally(b"", b"\xff" * 16) == (3, 9000.0)
+
+
+@pytest.mark.asyncio
+async def test_a_stretch_is_counted_from_its_first_id_to_before_its_end(place: Place) -> None:
+    archive = place.archive()
+    assert await archive.tally(b"", b"\xff" * 16) == (0, 0.0)
+    await archive.put([incident(number) for number in range(1, 2500)])
+
+    assert await archive.tally(incident(3).incident_id, incident(6).incident_id) == (3, 3005.0)
+    assert await archive.tally(incident(3).incident_id, incident(3).incident_id) == (0, 0.0)
+    assert await archive.tally(incident(2400).incident_id, incident(9999).incident_id) == (100, 5499.0)
+    assert await archive.tally(b"", b"\xff" * 16) == (2499, 5499.0)
+
+
+@pytest.mark.asyncio
 async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its_writer(
     tmp_path: Path,
 ) -> None:
@@ -250,3 +307,23 @@ async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its
 
     # Closing was the last that happened to it.
     assert old == replace(incident(1), updated_at=2001.0) and listed.items == [old]
+
+
+@pytest.mark.asyncio
+async def test_what_is_removed_is_gone_from_everywhere_and_the_rest_stays(place: Place) -> None:
+    archive = place.archive()
+    given = [incident(number) for number in range(1, 6)]
+    await archive.put(given)
+
+    await archive.remove([given[1].incident_id, given[3].incident_id, b"\x00" * 16])
+    await archive.remove([given[1].incident_id])
+    await archive.remove([])
+
+    left = [given[0], given[2], given[4]]
+    assert await archive.count() == 3
+    assert await archive.get(given[1].incident_id) is None
+    assert await archive.read(b"") == sorted(left, key=lambda each: each.incident_id)
+    assert {each.incident_id for each in (await archive.page(ArchiveQuery("default", 10))).items} == {
+        each.incident_id for each in left
+    }
+    assert await archive.drop_before(1e12, 10) == 3

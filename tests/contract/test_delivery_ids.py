@@ -64,3 +64,16 @@ async def test_recent_gives_each_id_of_the_window_once(place: Place) -> None:
 
     assert nothing == []
     assert sorted(found) == sorted(f"id-{number}" for number in range(1000, 12_500))
+
+
+@pytest.mark.asyncio
+async def test_entries_gives_all_there_is_as_it_was_added(place: Place) -> None:
+    ids = place.delivery_ids()
+    given = [(f"id-é{number}", number / 3, str(number).encode()) for number in range(2_500)]
+    nothing = [page async for page in ids.entries()]
+    await ids.add(given)
+
+    found = [each async for page in ids.entries() for each in page]
+
+    assert nothing == []
+    assert sorted(found) == sorted(given)

@@ -566,3 +566,63 @@ async def test_a_fault_before_an_append_keeps_nothing_and_one_after_it_keeps_all
         await MemoryEventLog(store, PARTITION, BreakingFaults(point, error)).append(1, 2, chain.next())
 
     assert (await MemoryEventLog(store, PARTITION).open("a", 1.0, 10.0)).last_seq == kept
+
+
+# --- a copy of another log ---
+
+
+@pytest.mark.asyncio
+async def test_a_seeded_log_goes_on_where_the_other_one_was_cut(place: Place, chain: Chain) -> None:
+    chain.next(40)
+    log, epoch = await opened(place)
+
+    epoch = await log.seed(epoch, 40, chain.digests[40], epoch_before=17)
+    again = await log.seed(epoch, 40, chain.digests[40], epoch_before=17)
+    await log.append(epoch, 41, chain.next(2))
+    await log.put_records(epoch, 9, [("key", b"body")])
+    await log.close_snapshot(epoch, Mark(9, 41, chain.digests[41], 1, b"sum"))
+    await log.append(epoch, 43, chain.next(1))
+    await log.close()
+    other = place.log()
+    reopened = await other.open("b", 100.0, 10.0)
+
+    assert epoch == again == 17
+    assert (reopened.epoch, reopened.first_seq, reopened.last_seq) == (18, 41, 43)
+    assert (reopened.anchor, reopened.last_digest) == (chain.digests[40], chain.digests[43])
+    assert await other.read(0) == [(seq, chain.frames[seq]) for seq in (41, 42, 43)]
+    assert await snapshot(other, 9) == {"key": b"body"}
+
+
+@pytest.mark.asyncio
+async def test_a_log_that_has_frames_or_a_snapshot_is_not_seeded(place: Place, chain: Chain) -> None:
+    log, epoch = await filled(place, chain, 2)
+
+    with pytest.raises(ValueError, match="there is a log already"):
+        await log.seed(epoch, 40, b"d" * 32, 17)
+
+    assert await log.last_seq() == 2
+    with pytest.raises(Fenced):
+        await log.seed(epoch + 1, 40, b"d" * 32, 17)
+
+
+@pytest.mark.asyncio
+async def test_an_epoch_before_a_seed_writes_no_more(place: Place, chain: Chain) -> None:
+    log, epoch = await opened(place)
+    await log.seed(epoch, 0, NO_DIGEST, epoch_before=epoch + 5)
+
+    with pytest.raises(Fenced):
+        await log.append(epoch, 1, chain.next(1))
+
+
+@pytest.mark.asyncio
+async def test_a_seeded_log_without_frames_ends_where_the_other_one_did(place: Place, chain: Chain) -> None:
+    chain.next(40)
+    log, epoch = await opened(place)
+    epoch = await log.seed(epoch, 40, chain.digests[40], 1)
+    await log.put_records(epoch, 9, [("key", b"body")])
+    await log.close_snapshot(epoch, Mark(9, 40, chain.digests[40], 1, b"sum"))
+
+    again = await place.log().open("a", 1.0, 10.0)
+
+    assert (again.first_seq, again.last_seq, again.last_digest) == (0, 40, chain.digests[40])
+    assert await log.read(0) == []

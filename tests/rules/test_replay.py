@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from models.alert import SERIES_ID_BYTES
 from models.checkpoint import Part
 from models.effects import Act, Archive, Classify, Effect, Tell
-from models.events import Event
+from models.events import Event, SlotLeft
 from models.incident import IncidentType, Severity
 from models.messages import (
     ActionOutcome,
@@ -24,6 +26,7 @@ from models.messages import (
     Told,
     Verdict,
 )
+from models.moving import arrived, by_slot, leaving
 from models.shard import Shard, ShardSettings, Step
 from models.verbs import (
     Acknowledge,
@@ -46,6 +49,28 @@ from models.verbs import (
 )
 from tests.scenario import ZERO, Story, alert
 from tests.simulation.dump import difference, dump, unsound
+
+
+def whole(shard: Shard, slot: int) -> dict[bytes, object]:
+    """All that a shard knows of a slot, whatever the numbers of its series."""
+    table = shard.series
+    return {
+        identity: (
+            msgspec.msgpack.encode(shard.incidents[identity]),
+            sorted(msgspec.msgpack.encode(table.moved(number)) for number in shard.members[identity]),
+            {
+                key: shard.incidents[identity] is incident
+                for key, incident in shard.by_group.items()
+                if key[1] == shard.incidents[identity].group_key
+            },
+            [
+                table.by_series[table.keys[number][:SERIES_ID_BYTES]] == number
+                for number in sorted(shard.members[identity], key=lambda number: table.keys[number])
+            ],
+        )
+        for identity in by_slot(shard).get(slot, [])
+    }
+
 
 SETTINGS = ShardSettings(
     reopen_window_s=30.0,
@@ -287,6 +312,33 @@ class ShardMachine(RuleBasedStateMachine):
         self.stored = {}
         self.asked = []
         self.took(self.live.started("shard-0000-a", self.now))
+
+    @precondition(lambda self: self.live.incidents)
+    @rule(data=st.data(), limit_bytes=st.sampled_from([1, 2000, 1_000_000]))
+    def a_slot_goes_elsewhere_and_comes_back(self, data: st.DataObject, limit_bytes: int) -> None:
+        slot = data.draw(st.sampled_from([*by_slot(self.live)]))
+        before = whole(self.live, slot)
+        there = Shard("shard/0001", SETTINGS)
+
+        left = self.move(self.live, there, slot, limit_bytes)
+        assert slot not in by_slot(self.live)
+        assert whole(there, slot) == before
+        assert not unsound(there) and not unsound(self.live)
+
+        came = self.move(there, self.live, slot, limit_bytes)
+        assert not there.incidents and not len(there.series)
+        assert whole(self.live, slot) == before
+        for event in (*left, *map(arrived, came)):
+            self.events.append((self.live.now, event))
+            self.replayed.apply(event, self.live.now)
+
+    def move(self, here: Shard, there: Shard, slot: int, limit_bytes: int) -> list[SlotLeft]:
+        events: list[SlotLeft] = []
+        for event in leaving(here, slot, by_slot(here)[slot], 2, limit_bytes):
+            here.apply(event, self.live.now)
+            there.apply(arrived(event), self.live.now)
+            events.append(event)
+        return events
 
     @invariant()
     def replay_equals_live(self) -> None:

@@ -15,8 +15,10 @@ SEEDS = 150
 #: A mutation must be found within so many seeds.
 FOUND_WITHIN = 40
 #: The control partition's, where no trouble of a shard reaches.
+#: Slots move while nothing runs: tests/api/test_resharding.py.
 ELSEWHERE = {
-    "SlotsAssigned", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed", "SettingsChanged",
+    "SlotLeft", "SlotArrived",
+    "SlotsAssigned", "SlotsMoving", "CopyBegan", "CopyEnded", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed", "SettingsChanged",
 }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ import msgspec
 
 from models import VERSION
 from models.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
-from models.events import Event, SettingsChanged
+from models.events import CopyBegan, CopyEnded, Event, SettingsChanged
 from models.frames import NO_DIGEST, encode_frame
 from models.incident import Handling, Incident, IncidentType, Severity
+from models.moving import arrived, by_slot, leaving
 from models.series import FREE
 from models.shard import Shard
 from models.verbs import (
@@ -87,6 +88,12 @@ def story() -> list[tuple[float, list[Event]]]:
     each(told.push(at(202), alert("gpu-pool", "Hot", runbook="read this first; " * 500)))
     frame()
     _people(told, frame)
+    # A slot goes to another partition and comes back.
+    slot, identities = next(iter(by_slot(told.shard).items()))
+    for event in [*leaving(told.shard, slot, identities, 2)]:
+        for moved in (event, arrived(event)):
+            told.shard.apply(moved, told.now)
+            frames.append((told.now, [moved]))
     return frames
 
 
@@ -111,6 +118,11 @@ def control_story() -> list[list[Event]]:
     each(state.decide(RevokeToken(sender, "admin"), at(6)))
     changed = SettingsChanged("start-1", "admin", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG")
     each(state.decide(changed, at(7)))
+    for partitions in (3, 2):
+        each(state.reshard(partitions))
+        each(state.resharded())
+    each([CopyBegan("sqlite (./var)")])
+    each([CopyEnded()])
     return told
 
 

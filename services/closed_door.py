@@ -1,0 +1,51 @@
+"""Answers 503 with Retry-After in the place of a system that is being worked on, so that senders try again. Used by
+`llm-im store reshard`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+#: What a sender is told to wait before it asks again.
+RETRY_AFTER_S = 5
+#: A request that is slower than this is answered before it was read whole.
+READ_S = 1.0
+#: Of a request only its end matters; a sender that sends more is answered and cut.
+READ_BYTES = 64 * 1024
+
+_BODY = b'{"error":"unavailable","message":"this system is being resharded; send it again"}'
+_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: %d\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (RETRY_AFTER_S, len(_BODY), _BODY)
+)
+
+
+@contextlib.asynccontextmanager
+async def closed_door(host: str, port: int) -> AsyncIterator[bool]:
+    """Keep the port meanwhile. Yields whether it could be had: another program on it is left alone."""
+    try:
+        server = await asyncio.start_server(_answer, host, port)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        server.close()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with contextlib.suppress(TimeoutError):
+            # Read first: a connection closed over unread bytes is reset, and the answer with it.
+            await asyncio.wait_for(reader.read(READ_BYTES), READ_S)
+        writer.write(_ANSWER)
+        await writer.drain()
+        writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reader.read(READ_BYTES), READ_S)
+    except OSError:
+        pass
+    finally:
+        writer.close()

@@ -1,0 +1,236 @@
+"""`llm-im store migrate`: all of one system's stores into others, while nothing runs.
+
+    control     every frame, CopyBegan ...................................................... CopyEnded
+    shards                             every frame, the newest snapshot, archive, delivery ids
+
+Frames go as they are stored, so sequence, digests and ids stay, and the digest chain proves the copy. Killed at any point, it
+goes on where it was. Until it is done nobody starts the copy (services/slots.py). The source is only read, and stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.folding import fold_control
+from models.errors import Conflict
+from models.events import CopyBegan, CopyEnded
+from models.frames import check_frame, digest_of
+from models.ports import Archive, Clock, DeadLetters, EventLog, Mark
+from models.sharding import partition_name
+from services.offline import HeldLog, Offline
+from services.stores.choice import Stores
+
+OWNER = "llm-im-migrate"
+CONTROL = "control"
+#: Dead letters, and ids, in one go.
+PAGE = 1000
+_FIRST, _END = b"\x00" * 16, b"\xff" * 17
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Copied:
+    """What was copied this time, by kind."""
+
+    frames: int = 0
+    records: int = 0
+    archived: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One partition, and what of it is in the target already."""
+
+    partition: str
+    frames: int
+    there: int
+    archived: int
+    archived_there: int
+
+
+async def sizes(source: Stores, target: Stores) -> list[Size]:
+    """What copy() has before it. Reads only, beside whatever runs."""
+    found = []
+    control = source.log(CONTROL)
+    try:
+        slots = (await fold_control(control)).slots
+    finally:
+        await control.close()
+    for name in [CONTROL, *map(partition_name, range(0 if slots is None else slots.partitions))]:
+        logs, archives = (source.log(name), target.log(name)), (source.archive(name), target.archive(name))
+        try:
+            frames = [(await each.stats())["frames"] for each in logs]
+            archived = [0, 0] if name == CONTROL else [await each.count() for each in archives]
+        finally:
+            for port in (*logs, *archives):
+                await port.close()
+        found.append(Size(name, frames[0], frames[1], archived[0], archived[1]))
+    return found
+
+
+async def copy(source: Stores, target: Stores, said: str, clock: Clock, progress: Progress) -> Copied:
+    """Copy everything, and prove it by the digest chain. `said` is the source in words. Safe to repeat after any failure.
+    Raises Conflict when a system runs on either, or when the target holds something else; Damaged, Unavailable."""
+    async with Offline(source, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
+        copying = _Copying(source, target, ours, theirs, progress)
+        here, there = await ours.take(CONTROL), await theirs.take(CONTROL)
+        state = await fold_control(here.log)
+        if state.slots is None:
+            raise Conflict("there is nothing to copy: no system was ever started there")
+        if state.moving_to is not None or state.copied_from:
+            raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
+        if await copying.log(CONTROL):
+            await there.append([CopyBegan(said)], clock.now())
+        for name in map(partition_name, range(state.slots.partitions)):
+            await copying.log(name)
+            await copying.snapshot(name)
+            await copying.archive(name)
+            await copying.delivery_ids(name)
+        ours.check()
+        theirs.check()
+        await there.append([CopyEnded()], clock.now())
+        return copying.done
+
+
+async def copy_dead_letters(source: DeadLetters, target: DeadLetters) -> int:
+    """The letters that are not there yet, in the order they came; how many. The target's bounds hold."""
+    before = await target.stats()
+    skip, copied, after = before["kept"] + before["dropped"], 0, 0
+    while page := await source.page(after, PAGE):
+        after = page[-1].id
+        fresh = page[min(skip, len(page)) :]
+        skip -= len(page) - len(fresh)
+        await target.add(fresh)
+        copied += len(fresh)
+    return copied
+
+
+class _Copying:
+    """One system on its way. Each step looks what is there already."""
+
+    def __init__(
+        self, source: Stores, target: Stores, ours: Offline, theirs: Offline, progress: Progress
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._ours = ours
+        self._theirs = theirs
+        self._progress = progress
+        self.done = Copied()
+
+    async def log(self, name: str) -> bool:
+        """All frames of a partition. False when the target's goes on behind them: its copy had begun."""
+        here, there = await self._ours.take(name), await self._theirs.take(name)
+        anchor = here.opened.first_seq - 1 if here.opened.first_seq else here.seq
+        if not there.seq and not await there.log.marks():
+            await there.seed(anchor, here.opened.anchor, here.epoch)
+        elif await self._is_ours(name, here, there):
+            return False
+        while there.seq < here.seq:
+            self._check()
+            page = await here.log.read(there.seq)
+            digest = there.digest
+            for seq, stored in page:
+                digest = check_frame(name, stored, seq, digest)
+            await there.append_frames([stored for _seq, stored in page], digest)
+            self.done.frames += len(page)
+            self._progress(f"{name}: {there.seq - anchor:,} of {here.seq - anchor:,} frames")
+        if there.digest != here.digest:
+            raise _other(name, there.seq)
+        return True
+
+    async def _is_ours(self, name: str, here: HeldLog, there: HeldLog) -> bool:
+        """Whether the target has all frames already, and more. Raises Conflict when its last is not the source's."""
+        if there.seq == here.opened.first_seq - 1 or (not here.opened.first_seq and there.seq == here.seq):
+            expected, found = here.opened.anchor, there.digest
+        else:
+            last = min(there.seq, here.seq)
+            expected, found = (
+                await _digest_at(here.log, last),
+                await _digest_at(there.log, last),
+            )
+        if expected != found:
+            raise _other(name, min(there.seq, here.seq))
+        if there.seq <= here.seq:
+            return False
+        if name != CONTROL or not (await fold_control(there.log)).copied_from:
+            raise Conflict(
+                f"{name}: the target holds {there.seq - here.seq:,} frames more: it was started, or is whole already"
+            )
+        return True
+
+    async def snapshot(self, name: str) -> None:
+        """The newest snapshot; replay needs no other."""
+        here, there = await self._ours.take(name), await self._theirs.take(name)
+        marks = await here.log.marks()
+        if not marks:
+            return
+        mark = marks[0]
+        if mark not in await there.log.marks():
+            async for page in here.log.records(mark.generation):
+                self._check()
+                await there.log.put_records(there.epoch, mark.generation, page)
+                self.done.records += len(page)
+            await there.log.close_snapshot(there.epoch, mark)
+        if await _sum(here.log, mark) != await _sum(there.log, mark):
+            raise Conflict(f"{name}: the snapshot at seq {mark.seq} is not the same in both")
+        self._progress(f"{name}: the snapshot at seq {mark.seq:,} is the same in both")
+
+    async def archive(self, name: str) -> None:
+        here, there = self._source.archive(name), self._target.archive(name)
+        try:
+            after = b""
+            while page := await here.read(after):
+                self._check()
+                after = page[-1].incident_id
+                there_already = await there.tally(page[0].incident_id, after + b"\x00")
+                if there_already != (len(page), max(each.updated_at for each in page)):
+                    await there.put(page)
+                    self.done.archived += len(page)
+                    self._progress(f"{name}: {self.done.archived:,} archived incidents")
+            await self._same_archive(name, here, there)
+        finally:
+            await here.close()
+            await there.close()
+
+    async def _same_archive(self, name: str, here: Archive, there: Archive) -> None:
+        ours, theirs = await here.tally(_FIRST, _END), await there.tally(_FIRST, _END)
+        if ours != theirs:
+            raise Conflict(f"{name}: {ours[0]:,} archived incidents, the target has {theirs[0]:,}")
+
+    async def delivery_ids(self, name: str) -> None:
+        here, there = self._source.delivery_ids(name), self._target.delivery_ids(name)
+        try:
+            async for page in here.entries():
+                await there.add(page)
+        finally:
+            await here.close()
+            await there.close()
+
+    def _check(self) -> None:
+        self._ours.check()
+        self._theirs.check()
+
+
+def _other(name: str, seq: int) -> Conflict:
+    return Conflict(f"{name}: the target holds another log (seq {seq}); copy into empty stores")
+
+
+async def _digest_at(log: EventLog, seq: int) -> bytes:
+    """The digest of the frame at `seq`, which must be there; b"" when it is not."""
+    page = await log.read(seq - 1, 1)
+    return digest_of(page[0][1]) if page and page[0][0] == seq else b""
+
+
+async def _sum(log: EventLog, mark: Mark) -> bytes:
+    """A digest over all records of a snapshot, in the order of their keys."""
+    found = hashlib.blake2b()
+    async for page in log.records(mark.generation):
+        for key, record in page:
+            found.update(f"{len(key)} {len(record)} {key} ".encode())
+            found.update(record)
+    return found.digest()

@@ -1,0 +1,199 @@
+"""Whether what is kept is whole and fits together: `llm-im log verify`, `llm-im store verify`. Reads only, beside a live
+writer or without one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.folding import fold
+from models.errors import Damaged, IncidentManagerError
+from models.frames import decode_frame
+from models.incident import Incident
+from models.moving import problems
+from models.ports import Archive, EventLog
+from models.sharding import SlotMap, partition_name, slot_of_id
+from services.slots import control_state
+from services.stores.choice import open_stores, place_of
+
+if TYPE_CHECKING:
+    from models.config import Settings
+
+CONTROL = "control"
+#: One page: large enough that its hop to a thread does not count, small enough to hold.
+READ_BYTES = 4 * 1024 * 1024
+#: Problems told of a partition: who has more has one cause.
+PROBLEMS_MAX = 20
+
+_incident_decoder = msgspec.msgpack.Decoder(Incident)
+
+
+@dataclass(slots=True)
+class Check:
+    """What reading one whole partition found. `damage` says where and what, "" when all is well."""
+
+    partition: str
+    frames: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    bytes: int = 0
+    disk_bytes: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    snapshots: int = 0
+    snapshot_seqs: list[int] = field(default_factory=list)
+    records: int = 0
+    damage: str = ""
+
+
+async def check_log(log: EventLog) -> Check:
+    """Read all that is in the log when this begins, and stop at the first damage."""
+    check = Check(log.partition)
+    try:
+        # Before the frames: reading the marks also says whether the file can be read at all.
+        check.disk_bytes = (await log.stats())["disk_bytes"]
+        await _check_frames(log, check)
+        await _check_snapshots(log, check)
+    except Damaged as error:
+        check.damage = f"at seq {error.seq}: {str(error).partition(': ')[2]}" if error.seq else str(error)
+    return check
+
+
+async def _check_frames(log: EventLog, check: Check) -> None:
+    last = await log.last_seq()
+    events: Counter[str] = Counter()
+    previous: bytes | None = None
+    after = 0
+    limit_bytes = READ_BYTES
+    while after < last:
+        try:
+            page = await log.read(after, limit_bytes)
+        except Damaged:
+            if limit_bytes == 1:
+                raise
+            limit_bytes = 1  # frame by frame up to the damage, to say how much before it is good
+            continue
+        if not page:
+            # The reader leaves a last append that fails its check alone: only a writer may cut it.
+            raise Damaged(
+                log.partition,
+                after + 1,
+                f"the last append, up to seq {last}, is torn; the next start cuts it off",
+            )
+        for seq, stored in page:
+            if check.frames and seq != after + 1:
+                raise Damaged(log.partition, after + 1, f"frames {after + 1} to {seq - 1} are missing")
+            frame = decode_frame(log.partition, stored, seq, previous)
+            previous, after = frame.digest, seq
+            check.first_seq = check.first_seq or seq
+            check.last_seq = seq
+            check.frames += 1
+            check.bytes += len(stored)
+            events.update(type(event).__name__ for event in frame.events)
+            check.events = dict(events)
+
+
+async def _check_snapshots(log: EventLog, check: Check) -> None:
+    marks = await log.marks()
+    check.snapshots = len(marks)
+    check.snapshot_seqs = [mark.seq for mark in marks]
+    for mark in marks:
+        async for page in log.records(mark.generation):
+            check.records += len(page)
+
+
+@dataclass(slots=True)
+class Verified:
+    """One partition. `problems` are in words; none when all is well."""
+
+    partition: str
+    frames: int = 0
+    incidents: int = 0
+    series: int = 0
+    archived: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def told(self, problem: str) -> bool:
+        """Note a problem; False when there are enough of them."""
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(problem)
+        return len(self.problems) < PROBLEMS_MAX
+
+
+async def verify(settings: Settings, partitions: int) -> list[Verified]:
+    """Every partition, the control partition first."""
+    stores = open_stores(place_of(settings))
+    found = []
+    slots: SlotMap | None = None
+    for name in [CONTROL, *map(partition_name, range(partitions))]:
+        verified = Verified(name)
+        log, archive = stores.log(name), stores.archive(name)
+        try:
+            check = await check_log(log)
+            verified.frames = check.frames
+            if check.damage:
+                verified.told(check.damage)
+            elif name == CONTROL:
+                slots = await _control(settings, verified)
+            else:
+                await _state(log, settings, slots, verified)
+            if name != CONTROL:
+                await _archived(archive, slots, verified)
+        except IncidentManagerError as error:
+            verified.told(str(error))
+        finally:
+            await log.close()
+            await archive.close()
+        found.append(verified)
+    return found
+
+
+async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
+    state = await control_state(settings)
+    if state.moving_to is not None:
+        verified.told(f"moving to {state.moving_to.partitions} partitions is not done: llm-im store reshard")
+        return None  # an incident may be in either
+    if state.copied_from:
+        verified.told(f"an unfinished copy of {state.copied_from}")
+    return state.slots
+
+
+async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verified: Verified) -> None:
+    from services.bootstrap import shard_settings
+
+    shard = (await fold(log, shard_settings(settings))).shard
+    verified.incidents, verified.series = len(shard.incidents), len(shard.series)
+    for problem in problems(shard):
+        if not verified.told(problem):
+            return
+    for identity, incident in shard.incidents.items():
+        if slots is not None and partition_name(slots.owners[incident.slot]) != verified.partition:
+            if not verified.told(
+                f"incident {identity.hex()}: its slot {incident.slot} is another partition's"
+            ):
+                return
+
+
+async def _archived(archive: Archive, slots: SlotMap | None, verified: Verified) -> None:
+    after = b""
+    while page := await archive.read(after):
+        after = page[-1].incident_id
+        verified.archived += len(page)
+        for each in page:
+            why = _wrong_about(each.incident_id, each.record, slots, verified.partition)
+            if why and not verified.told(f"archived incident {each.incident_id.hex()}: {why}"):
+                return
+
+
+def _wrong_about(identity: bytes, record: bytes, slots: SlotMap | None, partition: str) -> str:
+    try:
+        found = _incident_decoder.decode(record).id
+    except msgspec.MsgspecError as error:
+        return f"can't be read: {error}"
+    if found != identity:
+        return f"its record is of {found.hex()}"
+    if slots is not None and partition_name(slots.owners[slot_of_id(identity)]) != partition:
+        return f"its slot {slot_of_id(identity)} is another partition's"
+    return ""
