@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: A shard answers heads in a few milliseconds, and may have a group before them.
 QUERY_TIMEOUT_S = 5.0
+#: Before work that goes on is told again that it is to end.
+CEASE_S = 0.2
 
 
 class Publisher:
@@ -74,14 +76,21 @@ class Publisher:
 
     async def stop(self) -> None:
         """What is not told yet is told after the next start. Safe to call twice."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self.cease()
         for each in self._shards:
             await each.close()
         await self._feed.close()
         await self._control.close()
+
+    async def cease(self) -> None:
+        """End the work and leave everything as it is. A cancellation can get lost within asyncio.wait_for in Python 3.11, by
+        which peers are called: it is said until it is heard."""
+        tasks, self._tasks = self._tasks, []
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _done, left = await asyncio.wait(tasks, timeout=CEASE_S)
+            tasks = list(left)
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""

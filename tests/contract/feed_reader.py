@@ -53,8 +53,9 @@ class Reader:
             await asyncio.wait_for(ready.wait(), PATIENCE_S)
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():  # the client's asyncio.wait_for can lose a cancellation in Python 3.11
+                task.cancel()
+                await asyncio.wait([task], timeout=0.2)
             await self._client.aclose()
 
     async def _follow(self, ready: asyncio.Event) -> None:
@@ -170,9 +171,7 @@ async def kill(ours: System) -> None:
     """End the publisher as SIGKILL would: it says nothing, and does nothing more."""
     publisher = ours.cluster.kill(PUBLISHER_ACTOR)
     assert isinstance(publisher, Publisher)
-    for task in publisher._tasks:
-        task.cancel()
-    await asyncio.gather(*publisher._tasks, return_exceptions=True)
+    await publisher.cease()
     await publisher.stop()
 
 
