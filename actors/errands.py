@@ -1,10 +1,11 @@
 """Brings a shard's effects to who answers them, and the answers back. One a shard, used by actors/shard.py.
 
-Four lanes, so that a slow webhook never holds up a classification and a P4 never a P0:
+Five lanes, so that a slow webhook never holds up a classification and a P4 never a P0:
 
     questions   Classify, many a call, to one of the classifier pool; an incident's newest question only
     acts        Act, the most urgent first; a quarter of the places is kept for P0 and P1
     archives    Archive, one at a time
+    forgetting  Forget, beside them: the newest only, some incidents at a time
     notes       Tell, from one incident to another, to the shard that has it
 
 An effect stays owed in the shard's state until an event says it was done. So this keeps nothing durable: what
@@ -24,7 +25,7 @@ import msgspec
 import structlog
 
 from models.alert_view import alert_view
-from models.effects import Act, Archive, Classify, Effect, Tell
+from models.effects import Act, Archive, Classify, Effect, Forget, Tell
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
 from models.incident import Incident, IncidentState
 from models.messages import (
@@ -68,6 +69,9 @@ ACT_TIMEOUT_S = 120.0
 AGAIN_S = 1.0
 #: The same after a bug of ours, which will hardly be gone by then: each try is an error in the log.
 AGAIN_AFTER_BUG_S = 30.0
+#: Archived incidents forgotten at once, and the pause after: what is put away meanwhile waits some milliseconds.
+FORGET_BATCH = 1000
+FORGET_PAUSE_S = 0.1
 #: Alerts of an archived incident made in one go: 1 ms.
 ARCHIVE_SLICE = 500
 
@@ -103,11 +107,13 @@ class Errands:
         self._questions: OrderedDict[bytes, Classify] = OrderedDict()
         self._acts: list[tuple[int, int, Act]] = []
         self._archives: deque[tuple[Archive, Shard]] = deque()
+        self._forgetting: Forget | None = None
         self._notes: deque[Tell] = deque()
         self._lanes: dict[str, set[asyncio.Task[None]]] = {
             "questions": set(),
             "acts": set(),
             "archives": set(),
+            "forgetting": set(),
             "notes": set(),
         }
 
@@ -116,7 +122,7 @@ class Errands:
         """Effects on their way or waiting for their turn."""
         under_way = sum(len(lane) for lane in self._lanes.values())
         waiting = len(self._questions) + len(self._acts) + len(self._archives) + len(self._notes)
-        return waiting + under_way
+        return waiting + (self._forgetting is not None) + under_way
 
     def owe(self, effects: Sequence[Effect], shard: Shard) -> None:
         """Take effects on. `shard` is read for what an archived incident was."""
@@ -129,6 +135,8 @@ class Errands:
                     heapq.heappush(self._acts, (effect.urgency, next(self._order), effect))
                 case Archive():
                     self._archives.append((effect, shard))
+                case Forget():
+                    self._forgetting = effect
                 case Tell():
                     self._notes.append(effect)
                 case _:
@@ -140,6 +148,7 @@ class Errands:
         self._questions.clear()
         self._acts.clear()
         self._archives.clear()
+        self._forgetting = None
         self._notes.clear()
 
     async def stop(self) -> None:
@@ -166,12 +175,18 @@ class Errands:
         while self._archives and len(archives) < ARCHIVES_IN_FLIGHT:
             effect, shard = self._archives.popleft()
             self._spawn(archives, self._put_away(effect, shard), [effect])
+        if self._forgetting is not None and not self._lanes["forgetting"]:
+            forget, self._forgetting = self._forgetting, None
+            self._spawn(self._lanes["forgetting"], self._drop(forget), [forget])
         while self._notes and len(notes) < NOTES_IN_FLIGHT:
             note = self._notes.popleft()
             self._spawn(notes, self._tell(note), [note])
 
     def _spawn(
-        self, lane: set[asyncio.Task[None]], work: Coroutine[None, None, Message], effects: Sequence[Effect]
+        self,
+        lane: set[asyncio.Task[None]],
+        work: Coroutine[None, None, Message | None],
+        effects: Sequence[Effect],
     ) -> None:
         task = asyncio.get_running_loop().create_task(self._deliver(work, effects))
         lane.add(task)
@@ -182,7 +197,7 @@ class Errands:
         if not task.cancelled():
             self._start()
 
-    async def _deliver(self, work: Coroutine[None, None, Message], effects: Sequence[Effect]) -> None:
+    async def _deliver(self, work: Coroutine[None, None, Message | None], effects: Sequence[Effect]) -> None:
         try:
             message = await work
         except IncidentManagerError as error:
@@ -203,6 +218,8 @@ class Errands:
                 **_trace_of(effects),
             )
             await self._again(effects, AGAIN_AFTER_BUG_S)
+            return
+        if message is None:
             return
         self._answered(message)
         if isinstance(message, Classified) and len(self._questions) < CLASSIFY_BATCH:
@@ -269,6 +286,15 @@ class Errands:
         await self._archive.put(entries)
         self._meter.count("llm_im_archived_total", len(entries))
         return Archived([entry.incident_id for entry in entries], versions)
+
+    async def _drop(self, effect: Forget) -> None:
+        dropped, now = 0, FORGET_BATCH
+        while now >= FORGET_BATCH:
+            now = await self._archive.drop_before(effect.closed_before, FORGET_BATCH)
+            dropped += now
+            await asyncio.sleep(FORGET_PAUSE_S)
+        if dropped:
+            self._log.info("archive: forgotten", incidents=dropped, closed_before=effect.closed_before)
 
 
 async def _alerts_of(shard: Shard, incident: Incident) -> list[AlertView] | None:

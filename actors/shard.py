@@ -81,9 +81,8 @@ SLICE_BYTES = 256 * 1024
 #: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
-#: How often old delivery ids and archived incidents are dropped, and how many incidents at once.
+#: How often old delivery ids are dropped.
 SWEEP_S = 60.0
-SWEEP_BATCH = 1000
 #: A collection of the youngest objects by hand after this many frames: the process otherwise never collects,
 #: because a full collection over 500,000 series stops it for a quarter of a second.
 COLLECT_EVERY_FRAMES = 5000
@@ -100,7 +99,6 @@ class ShardOptions(msgspec.Struct, frozen=True):
     snapshot_every_bytes: int = 64 * 1024 * 1024
     snapshot_every_s: float = 300.0
     dedup_window_s: float = 600.0
-    retention_s: float = 90 * 86400.0
 
 
 @dataclass(slots=True)
@@ -635,10 +633,6 @@ class IncidentShard:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             try:
                 await self.deliveries.sweep(self.clock.now())
-                oldest, dropped = self.clock.now() - self.options.retention_s, SWEEP_BATCH
-                while dropped == SWEEP_BATCH:
-                    dropped = await self.archive.drop_before(oldest, SWEEP_BATCH)
-                    await asyncio.sleep(TICK_S)
             except Unavailable as error:
                 self.log.warning("sweep failed, will be tried again", why=str(error))
             await asyncio.sleep(SWEEP_S)

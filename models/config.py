@@ -218,7 +218,11 @@ class Lifecycle(Section):
         description="A resolved incident closes after the longer of this and `reopen_window`.",
         json_schema_extra=LIVE,
     )
-    retention: Duration = Field(90 * 86400.0, description="How long the archive keeps a closed incident.")
+    retention: Duration = Field(
+        90 * 86400.0,
+        description="How long the archive keeps a closed incident; up to an hour later it is forgotten.",
+        json_schema_extra=LIVE,
+    )
     max_concurrent_incidents: int = Field(
         200_000,
         ge=1,

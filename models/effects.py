@@ -56,6 +56,12 @@ class Archive(Wire, frozen=True):
     incident_ids: list[bytes]
 
 
+class Forget(Wire, frozen=True):
+    """Asks the archive to forget what closed before then. Not answered: asked again at every start, safe to ask twice."""
+
+    closed_before: float
+
+
 class Tell(Wire, frozen=True):
     """Asks for a note to be brought to another incident, wherever it is. Answered by message NoteAnswered; safe to ask
     twice. One at a time for each sender, so that notes arrive in their order."""
@@ -68,4 +74,4 @@ class Tell(Wire, frozen=True):
     trace: str | None = None
 
 
-Effect = Classify | Relate | Act | Archive | Tell
+Effect = Classify | Relate | Act | Archive | Forget | Tell

@@ -193,6 +193,12 @@ class IncidentArchived(Wire, frozen=True):
     numbers: bytes
 
 
+class ArchiveExpired(Wire, frozen=True):
+    """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
+
+    closed_before: float
+
+
 class IncidentAcknowledged(Wire, frozen=True):
     """Somebody looks after it until `until` (0: until it ends)."""
 
@@ -487,6 +493,7 @@ Event = (
     | ActionSucceeded
     | ActionFailed
     | IncidentArchived
+    | ArchiveExpired
     | SlotLeft
     | SlotArrived
     | SlotsAssigned

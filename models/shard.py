@@ -21,11 +21,12 @@ import msgspec
 from models import deadlines, moving, parts, people, response
 from models.alert import Content, content_digest, service_of
 from models.checkpoint import Checkpoint, Part, parse_key
-from models.effects import Act, Archive, Classify, Effect, Tell
+from models.effects import Act, Archive, Classify, Effect, Forget, Tell
 from models.errors import Broken, Refused
 from models.events import (
     AlertsObserved,
     AlertsSetAside,
+    ArchiveExpired,
     CallAnswered,
     Event,
     HeardAgain,
@@ -104,6 +105,10 @@ GROUPS_REMEMBERED = 16_384
 CLOSE_RECHECK_S = 60.0
 #: Incidents handed to the archive at once.
 ARCHIVE_BATCH = 100
+#: How much later than its time an incident may be forgotten, so that there is an event an hour and not one each; of a
+#: short retention a part of it.
+FORGET_EVERY_S = 3600.0
+FORGET_EVERY_PART = 24
 #: Severity words remembered an incident: more say nothing new.
 SIGNALS_MAX = 8
 #: Lines of an incident's timeline kept in memory, beside what people wrote, which is all kept (WRITTEN_LINES_MAX);
@@ -129,7 +134,8 @@ class _Start(msgspec.Struct, array_like=True, gc=False):
 _start_decoder = msgspec.msgpack.Decoder(_Start)
 _incident_decoder = msgspec.msgpack.Decoder(Incident)
 _calls_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
-_meta_decoder = msgspec.msgpack.Decoder(tuple[float, float])
+#: `now`, `no_expiry_before`, and since 0.2.0 `forgotten_before`.
+_meta_decoder = msgspec.msgpack.Decoder(tuple[float, ...])
 _encoder = msgspec.msgpack.Encoder()
 
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
@@ -155,6 +161,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
     #: Response targets by severity; 0: none.
     acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    #: How long the archive keeps what is closed.
+    retention_s: float = 90 * 86400.0
 
 
 def encode_shard_settings(settings: ShardSettings) -> bytes:
@@ -185,6 +193,7 @@ class Shard:
         self.trace_id: str | None = None
         self.now = 0.0
         self.no_expiry_before = 0.0
+        self.forgotten_before = 0.0
         self.series = SeriesTable()
         self.incidents: dict[bytes, Incident] = {}
         self.members: dict[bytes, array[int]] = {}
@@ -202,6 +211,7 @@ class Shard:
         self._unjudged: deque[tuple[float, bytes]] = deque()
         self._classify: dict[bytes, None] = {}
         self._archive: dict[bytes, None] = {}
+        self._forget_owed = False
         self._asked: dict[bytes, tuple[int, int]] = {}
         self._deadlines: list[tuple[float, bytes]] = []
         self._watched: dict[bytes, float] = {}
@@ -270,6 +280,8 @@ class Shard:
         # An empty shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if self.incidents else 0.0
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
+        self._expire_archive(now)
+        self._forget_owed = True
         self._asked.clear()
         self._classify.clear()
         self._archive.clear()
@@ -294,6 +306,8 @@ class Shard:
                 for identity in effect.incident_ids:
                     if identity in self.incidents:
                         self._archive[identity] = None
+            case Forget():
+                self._forget_owed = True
             case Act():
                 incident = self.incidents.get(effect.incident_id)
                 if incident is not None and self._asked.pop(effect.incident_id, None) is not None:
@@ -675,6 +689,9 @@ class Shard:
                 incident = self.incidents[identity]
                 deadlines.answer(self, incident, now)
                 self.watch(incident)
+        # Begun by started(): until then nobody knows what the log says.
+        if self.forgotten_before:
+            self._expire_archive(now)
         self._forget_calls(now)
         return Done()
 
@@ -695,6 +712,13 @@ class Shard:
     def _close_at(self, incident: Incident) -> float:
         # Closed is past reopening: while reopen_window is open the incident must be there to be reopened.
         return incident.resolved_at + max(self.settings.close_after_s, self.settings.reopen_window_s)
+
+    def _expire_archive(self, now: float) -> None:
+        keep_s = self.settings.retention_s
+        before = now - keep_s
+        if before >= self.forgotten_before + min(FORGET_EVERY_S, keep_s / FORGET_EVERY_PART):
+            self.do(ArchiveExpired(before), now)
+            self._forget_owed = True
 
     def _forget_calls(self, now: float) -> None:
         # Not an event: every reader forgets by the time in its frames, and a call id kept longer does no harm.
@@ -737,6 +761,9 @@ class Shard:
         self._archive.clear()
         for start in range(0, len(closed), ARCHIVE_BATCH):
             effects.append(Archive(closed[start : start + ARCHIVE_BATCH]))
+        if self._forget_owed:
+            self._forget_owed = False
+            effects.append(Forget(self.forgotten_before))
         return effects
 
     def _question(self, incident: Incident) -> Classify:
@@ -804,6 +831,9 @@ class Shard:
                 self._apply_state(event, now)
             case IncidentArchived():
                 self._apply_archived(event)
+            case ArchiveExpired():
+                self.checkpoint.touch(Part.META, 0)
+                self.forgotten_before = event.closed_before
             case ShardStarted() | HeardAgain():
                 self.checkpoint.touch(Part.META, 0)
                 self.no_expiry_before = event.no_expiry_before
@@ -1069,7 +1099,7 @@ class Shard:
                 incident = self.incidents.get(bytes(number)) if isinstance(number, bytes) else None
                 return None if incident is None else _encoder.encode(incident)
             case Part.META:
-                return _encoder.encode((self.now, self.no_expiry_before))
+                return _encoder.encode((self.now, self.no_expiry_before, self.forgotten_before))
             case Part.MOVING:
                 return self.series.moving_record(int(number))
             case Part.STATIC:
@@ -1091,7 +1121,8 @@ class Shard:
                     self._index(incident)
                     self.order.append((incident.created_at, incident.id))
                 case Part.META:
-                    self.now, self.no_expiry_before = _meta_decoder.decode(record)
+                    self.now, self.no_expiry_before, *rest = _meta_decoder.decode(record)
+                    self.forgotten_before = rest[0] if rest else 0.0
                 case Part.MOVING:
                     self.series.load_moving(int(number), record)
                 case Part.STATIC:

@@ -107,7 +107,6 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
                 "snapshot_every_bytes": settings.state.snapshot_every_bytes,
                 "snapshot_every_s": settings.state.snapshot_every,
                 "dedup_window_s": settings.dedup.dedup_window,
-                "retention_s": settings.lifecycle.retention,
             },
         }
         actors.append(ActorPlan(shard_actor_name(index), "shard_actor", _encoder.encode(config)))
@@ -142,6 +141,7 @@ def shard_settings(settings: Settings) -> ShardSettings:
         external_url=notify.webhook.external_url,
         acknowledge_within_s=tuple(getattr(acknowledge, each.name) or 0.0 for each in Severity),
         resolve_within_s=tuple(getattr(resolve, each.name) or 0.0 for each in Severity),
+        retention_s=lifecycle.retention,
     )
 
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import apsw
 import structlog
@@ -38,6 +38,7 @@ BUSY_TIMEOUT_MS = 2000
 WAL_LIMIT_BYTES = 4 * 1024 * 1024
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Closable")
 log = structlog.get_logger()
 
 if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < SQLITE_NEEDED:
@@ -88,7 +89,7 @@ def open_writer(path: Path, schema: Sequence[str], *, max_bytes: int | None = No
         connection.close()
         raise
     if created:
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     return connection
 
 
@@ -114,7 +115,7 @@ def _create(path: Path) -> bool:
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(folder.parent)
+        sync_directory(folder.parent)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
     except FileExistsError:
@@ -122,7 +123,7 @@ def _create(path: Path) -> bool:
     return True
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
     """A new file survives a power cut only when the folder that names it does."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -223,23 +224,28 @@ def translated(place: str) -> Iterator[None]:
         raise Unavailable(f"{place}: {error}") from error
 
 
-class Lane:
-    """One connection and the one thread that uses it. Opened at first use; errors come out as ours."""
+class Closable(Protocol):
+    def close(self) -> None: ...
 
-    def __init__(self, place: str, connect: Callable[[], apsw.Connection | None]) -> None:
+
+class Lane(Generic[C]):
+    """One connection (or what holds several) and the one thread that uses it. Opened at first use; errors come out as
+    ours."""
+
+    def __init__(self, place: str, connect: Callable[[], C | None]) -> None:
         self._place = place
         self._connect = connect
-        self._connection: apsw.Connection | None = None
+        self._connection: C | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite {place}")
         self._closed = False
 
-    async def run(self, work: Callable[[apsw.Connection], T], absent: Callable[[], T] | None = None) -> T:
+    async def run(self, work: Callable[[C], T], absent: Callable[[], T] | None = None) -> T:
         """work(connection) in the lane's thread. `absent` answers while there is no file to read yet."""
         if self._closed:
             raise Unavailable(f"{self._place}: closed")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, work, absent)
 
-    def later(self, work: Callable[[apsw.Connection], None]) -> None:
+    def later(self, work: Callable[[C], None]) -> None:
         """work(connection) after what is waiting now; nobody waits for it, a failure is logged."""
         with contextlib.suppress(RuntimeError):  # being closed: there is no later
             self._thread.submit(self._call_quietly, work)
@@ -251,7 +257,7 @@ class Lane:
             with contextlib.suppress(apsw.Error):
                 connection.close()
 
-    def reconnect(self) -> apsw.Connection:
+    def reconnect(self) -> C:
         """A fresh connection, inside the lane's thread."""
         self.disconnect()
         self._connection = self._connect()
@@ -267,7 +273,7 @@ class Lane:
         self._thread.shutdown(wait=False)  # at once, so that nothing comes behind it and connects again
         await asyncio.wrap_future(last)
 
-    def _call(self, work: Callable[[apsw.Connection], T], absent: Callable[[], T] | None) -> T:
+    def _call(self, work: Callable[[C], T], absent: Callable[[], T] | None) -> T:
         with translated(self._place):
             if self._connection is None:
                 self._connection = self._connect()
@@ -277,7 +283,7 @@ class Lane:
                 return absent()
             raise Unavailable(f"{self._place}: not there yet")
 
-    def _call_quietly(self, work: Callable[[apsw.Connection], None]) -> None:
+    def _call_quietly(self, work: Callable[[C], None]) -> None:
         try:
             self._call(work, None)
         except IncidentManagerError as error:
@@ -293,7 +299,7 @@ class Checkpoints:
     writes, and the next write begins the log anew.
     """
 
-    def __init__(self, place: str, path: Path, writer: Lane) -> None:
+    def __init__(self, place: str, path: Path, writer: Lane[apsw.Connection]) -> None:
         self._writer = writer
         self._bulk = Lane(
             f"{place} (checkpoint)", lambda: apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)

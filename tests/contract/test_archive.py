@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from models.errors import Unavailable
 from models.filters import Sort
+from models.incident import incident_id
 from models.ports import ARCHIVE_SCAN_MAX, Archive, ArchivedIncident, ArchivePage, ArchiveQuery
-from services.stores.sqlite import file_path, open_writer
-from services.stores.sqlite_archive import SCHEMA, SqliteArchive
+from services.stores.memory import MemoryArchive, MemoryStore
 from tests.contract.conftest import Place
 
 
@@ -283,30 +281,64 @@ async def test_a_stretch_is_counted_from_its_first_id_to_before_its_end(place: P
     assert await archive.tally(b"", b"\xff" * 16) == (2499, 5499.0)
 
 
+MONTH_S = 30 * 86400.0
+
+
+def spread(count: int, chance: random.Random) -> list[ArchivedIncident]:
+    """Incidents of all kinds, made over half a year in ids as ours are, each closed up to two months later."""
+    made = []
+    for number in range(count):
+        at = 1_790_000_000.0 + chance.randrange(50) * MONTH_S / 8
+        closed_at = at + chance.choice([60.0, 3600.0, MONTH_S / 3, 2 * MONTH_S])
+        made.append(
+            incident(
+                number,
+                incident_id=incident_id(number % 7, at, 1, number, "group"),
+                service=chance.choice("abc"), severity=chance.randrange(5), type=chance.choice("xyz"),
+                created_at=at, closed_at=closed_at, updated_at=closed_at + chance.choice([0.0, 0.0, MONTH_S]),
+                record=b"%d" % number,
+            )
+        )  # fmt: skip
+    return made
+
+
 @pytest.mark.asyncio
-async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its_writer(
-    tmp_path: Path,
+@pytest.mark.parametrize("seed", range(4))
+async def test_months_of_incidents_put_again_and_dropped_are_listed_as_by_the_memory_adapter(
+    place: Place, seed: int
 ) -> None:
-    path = file_path(tmp_path, "shard/0000", "archive")
-    connection = open_writer(path, SCHEMA[:1])
-    connection.execute(
-        "INSERT INTO incidents (incident_id, tenant, service, state, severity, type, created_at, closed_at, record,"
-        " alerts) VALUES (?, 'default', 'api', 'closed', 2, 'outage', 1001, 2001, ?, ?)",
-        (incident(1).incident_id, b"record", b"list"),
-    )
-    connection.close()
-    writer, reader = SqliteArchive(tmp_path, "shard/0000"), SqliteArchive(tmp_path, "shard/0000")
+    chance = random.Random(seed)
+    archive, model = place.archive(), MemoryArchive(MemoryStore(), "model")
+    all_of_them = spread(160, chance)
 
-    with pytest.raises(Unavailable, match="older version"):
-        await reader.get(incident(1).incident_id)
-    await writer.drop_before(0.0, 1)
-    old = await reader.get(incident(1).incident_id)
-    listed = await reader.page(ArchiveQuery("default", 10, sort=Sort.LATELY_UPDATED))
-    await writer.close()
-    await reader.close()
-
-    # Closing was the last that happened to it.
-    assert old == replace(incident(1), updated_at=2001.0) and listed.items == [old]
+    for number in range(3):
+        some = chance.sample(all_of_them, 90)
+        some = [
+            replace(each, updated_at=each.updated_at + number, severity=chance.randrange(5)) for each in some
+        ]
+        before = min(each.closed_at for each in all_of_them) + number * MONTH_S
+        for each in (archive, model):
+            await each.put(some)
+            while await each.drop_before(before, 7):
+                pass
+        assert await archive.count() == await model.count()
+        for sort in Sort:
+            query = ArchiveQuery(
+                "default", chance.choice([1, 7, 50]), sort=sort,
+                services=chance.choice([(), ("a",), ("a", "c"), ("none",)]),
+                severities=chance.choice([(), (0,), (1, 3)]),
+                types=chance.choice([(), ("x",), ("y", "z")]),
+                created_after=chance.choice([0.0, 1_790_000_000.0 + 2 * MONTH_S]),
+                updated_before=chance.choice([0.0, 1_790_000_000.0 + 5 * MONTH_S]),
+                holds=chance.choice([None, lambda record: record.endswith((b"1", b"3"))]),
+            )  # fmt: skip
+            assert await pages(archive, query) == await pages(model, query)
+        assert await archive.read(b"") == await model.read(b"")
+        cut = chance.choice(all_of_them).incident_id
+        assert await archive.tally(cut, b"\xff" * 16) == await model.tally(cut, b"\xff" * 16)
+        for each_of_them in all_of_them[::10]:
+            identity = each_of_them.incident_id
+            assert await archive.get(identity) == await model.get(identity)
 
 
 @pytest.mark.asyncio

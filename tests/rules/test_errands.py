@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from actors.errands import ARCHIVE_SLICE, Errands
-from models.effects import Archive, Classify
+from models.effects import Archive, Classify, Forget
 from models.incident import IncidentType, Severity
 from models.messages import Archived, Classified, Message, Verdict, encode
 from models.metrics import Meter
+from models.ports import ArchivedIncident
 from models.shard import Shard, ShardSettings
 from models.verbs import Close, Reopen
 from services.stores.memory import MemoryArchive, MemoryStore
@@ -141,3 +142,39 @@ async def test_what_could_not_be_delivered_by_a_bug_is_asked_again(monkeypatch: 
         await asyncio.sleep(0.001)
 
     assert again == [question(1)]
+
+
+@pytest.mark.asyncio
+async def test_what_is_to_be_forgotten_goes_some_at_a_time_until_all_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.errands.FORGET_BATCH", 2)
+    monkeypatch.setattr("actors.errands.FORGET_PAUSE_S", 0.0)
+    archive = MemoryArchive(MemoryStore(), "shard/0000")
+    await archive.put(
+        [
+            ArchivedIncident(
+                bytes([number]), "default", "s", "Closed", 2, "t", 1.0, float(number), 1.0, b"", b""
+            )
+            for number in range(9)
+        ]
+    )
+    answered: list[Message] = []
+    errands = Errands(
+        "shard-0000-a",
+        Peers(),
+        archive,
+        Meter("shard-0000-a"),
+        classifiers=["classifier-0"],
+        responders=[],
+        shard_of=lambda _identity: "shard-0000-a",
+        answered=answered.append,
+        undelivered=lambda _effect: None,
+    )
+
+    errands.owe([Forget(3.0), Forget(7.0)], SHARD)
+    while errands.waiting:
+        await asyncio.sleep(0.001)
+
+    assert [each.closed_at for each in await archive.read(b"")] == [7.0, 8.0]
+    assert answered == []

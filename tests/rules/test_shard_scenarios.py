@@ -5,13 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from models.events import ActionFailed, NoticeDropped, NoticeOwed, SeriesResolved
+from models.effects import Act, Forget
+from models.events import ActionFailed, ArchiveExpired, NoticeDropped, NoticeOwed, SeriesResolved
 from models.incident import IncidentState, Severity
 from models.messages import Decision, encode
 from models.shard import ShardSettings
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
 D, S = Decision, IncidentState
+DAY_S = 86400.0
 
 
 def changed(**settings: object) -> ShardSettings:
@@ -424,8 +426,68 @@ def test_what_was_sent_before_a_crash_is_sent_again_under_the_same_key() -> None
 
     story.restart(at(3))
 
-    ((_when, after),) = story.asked
+    (after,) = [effect for _when, effect in story.asked if isinstance(effect, Act)]
     assert after.key == before.key  # type: ignore[union-attr]
+
+
+# -- retention -----------------------------------------------------------------------------------------------
+
+
+def forgets(story: Story) -> list[tuple[float, float]]:
+    """When the archive was told to forget, and what closed before when (both in story seconds)."""
+    return [
+        (when - ZERO, effect.closed_before - ZERO)
+        for when, effect in story.asked
+        if isinstance(effect, Forget)
+    ]
+
+
+def test_what_retention_has_passed_for_is_forgotten_by_an_event_an_hour_and_the_archive_told() -> None:
+    story = Story(changed(retention_s=7 * DAY_S))
+    story.restart(at(0))
+
+    for minute in range(1, 121):
+        story.tick(at(60 * minute))
+
+    assert [event.closed_before - ZERO for event in story.named(ArchiveExpired)] == [
+        -7 * DAY_S, 3600 - 7 * DAY_S, 7200 - 7 * DAY_S
+    ]  # fmt: skip
+    assert forgets(story) == [(when, when - 7 * DAY_S) for when in (0, 3600, 7200)]
+
+
+def test_what_was_forgotten_is_asked_for_again_at_the_next_start_and_when_the_archive_was_away() -> None:
+    story = Story(changed(retention_s=7 * DAY_S))
+    story.restart(at(0))
+
+    story.restart(at(10))
+    story.shard.ask_again(Forget(0.0))
+    story.tick(at(20))
+
+    assert len(story.named(ArchiveExpired)) == 1
+    assert forgets(story) == [(when, -7 * DAY_S) for when in (0, 10, 20)]
+
+
+def test_a_longer_retention_never_brings_back_what_was_forgotten() -> None:
+    story = Story(changed(retention_s=DAY_S))
+    story.restart(at(0))
+
+    story.shard.take_settings(changed(retention_s=7 * DAY_S))
+    for hour in range(48):
+        story.tick(at(3600 * hour))
+
+    assert story.shard.forgotten_before == at(-DAY_S)
+
+
+def test_a_shorter_retention_counts_from_the_next_tick_on() -> None:
+    story = Story(changed(retention_s=7 * DAY_S))
+    story.restart(at(0))
+
+    story.shard.take_settings(changed(retention_s=60.0))
+    story.tick(at(1))
+    story.tick(at(2))
+    story.tick(at(4))
+
+    assert [event.closed_before - ZERO for event in story.named(ArchiveExpired)][1:] == [-59.0, -56.0]
 
 
 def test_an_incident_closes_only_when_nobody_is_owed_word_of_it() -> None:

@@ -63,10 +63,12 @@ from tests.simulation.loop import BEGINNING, ManualClock, Process, VirtualLoop
 from tests.simulation.people import Person
 from tests.simulation.watch import Watcher
 
+RETENTION_S = 60.0
 SETTINGS = ShardSettings(
     reopen_window_s=12.0,
     close_after_s=15.0,
     expiry_grace_s=12.0,
+    retention_s=RETENTION_S,
     max_open=4,
     notify=True,
     wait_s=(0.0, 0.0, 3.0, 6.0, 9.0),
@@ -79,7 +81,6 @@ SETTINGS = ShardSettings(
 #: What ends a series nobody resends. Senders resend every EVERY_S.
 RESOLVE_TIMEOUT_S = 24.0
 EVERY_S = 4.0
-RETENTION_S = 60.0
 #: How long trouble lasts, and how long all may take to come right after it.
 TROUBLE_S = 40.0
 SETTLE_S = 35.0
@@ -488,7 +489,6 @@ class World:
                 snapshot_every_frames=20,
                 snapshot_every_s=30.0,
                 dedup_window_s=900.0,
-                retention_s=RETENTION_S,
             )
             return mutations.shard(self.mutation)(
                 host,
