@@ -13,7 +13,7 @@ import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from functools import cmp_to_key, lru_cache
+from functools import cmp_to_key
 
 import msgspec
 import yaml
@@ -219,7 +219,6 @@ def config_yaml(settings: Settings) -> str:
     )
 
 
-@lru_cache(maxsize=16_384)  # 150 bytes each. The alerts of an evaluation share their times.
 class _Wanted:
     """The query parameters of alerts and alerts/groups. Checked in Alertmanager's order: filter, then
     receiver."""
