@@ -156,6 +156,11 @@ async def test_each_incident_is_told_of_in_order_and_once(
         assert all(found == sorted(set(found)) for found in versions.values())
 
 
+async def _all_began(reader: Reader) -> bool:
+    """Whether the feed has its place in the log of each of the two shards."""
+    return sum(field.startswith("at:") for field in await reader.client.hkeys(f"{reader.base}state")) == 2
+
+
 async def _classified(ours: System) -> bool:
     return all(each["state"] != "Detected" for each in (await shown_by_api(ours)).values())
 
@@ -273,6 +278,7 @@ async def test_what_happened_while_the_publisher_was_dead_is_told_and_nothing_tw
     async with Reader(redis_server.port, prefix).reading() as reader:
         await do(ours, one, "label", {"set": {"round": "1"}})
         await same(reader, ours)
+        await until(lambda: _all_began(reader), "a cursor in every log")
         heard = len(reader.told)
 
         await kill(ours)
