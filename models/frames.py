@@ -95,6 +95,12 @@ def digest_of(stored: bytes) -> bytes:
     return hashlib.blake2b(stored, digest_size=DIGEST_BYTES).digest()
 
 
+def previous_of(stored: bytes) -> bytes:
+    """The digest that a stored frame names as its predecessor's. The frame is not verified."""
+    before: bytes = _HEADER.unpack_from(stored)[6]
+    return before
+
+
 def check_frame(partition: str, stored: bytes, seq: int, previous: bytes | None) -> bytes:
     """Verify a stored frame without decoding its events; returns its digest.
 

@@ -77,6 +77,12 @@ METRICS: dict[str, Metric] = {
     "llm_im_stream_resets_total": Metric(
         "counter", "Times that a client of the live stream missed something and was told so, by reason."
     ),
+    "llm_im_published_total": Metric("counter", "Changes of incidents put into the feed in Redis."),
+    "llm_im_publish_away": Metric("gauge", "1 while the Redis of the feed can't be written, else 0."),
+    "llm_im_publish_behind_frames": Metric("gauge", "Frames of the logs that the feed has still to read."),
+    "llm_im_publish_resets_total": Metric(
+        "counter", "Times that the feed of a partition was made anew from its shard, by reason."
+    ),
 }
 
 

@@ -8,7 +8,7 @@ killed must answer again within a second or two, and imports are most of that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +17,7 @@ from actors.host import Actor, Host
 from models.incident import Severity
 from models.shard import ShardSettings, decode_shard_settings, encode_shard_settings
 from models.sharding import partition_name
-from services.stores.choice import open_stores, place_of
+from services.stores.choice import feed_of, open_stores, place_of
 
 if TYPE_CHECKING:
     from actors.classifier import Judge
@@ -53,6 +53,7 @@ def shard_actor_name(index: int) -> str:
 
 
 CONTROL_ACTOR = "control-a"
+PUBLISHER_ACTOR = "publisher-0"
 
 
 def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
@@ -92,6 +93,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
             "concurrency": notify.concurrency,
         }
         actors.append(ActorPlan(name, "responder_actor", _encoder.encode(config)))
+    shards = [shard_actor_name(index) for index in range(settings.state.partitions)]
     for index in range(settings.state.partitions):
         config = {
             **common,
@@ -100,7 +102,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
                 "partition": partition_name(index),
                 "classifiers": classifiers,
                 "responders": responders,
-                "shards": [shard_actor_name(other) for other in range(settings.state.partitions)],
+                "shards": shards,
                 "snapshot_every_frames": settings.state.snapshot_every_frames,
                 "snapshot_every_bytes": settings.state.snapshot_every_bytes,
                 "snapshot_every_s": settings.state.snapshot_every,
@@ -108,6 +110,14 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
             },
         }
         actors.append(ActorPlan(shard_actor_name(index), "shard_actor", _encoder.encode(config)))
+    if (feed := feed_of(settings)) is not None:
+        config = {
+            **common,
+            "feed": asdict(feed),
+            "keep_closed_s": settings.publish.redis.keep_closed,
+            "shards": shards,
+        }
+        actors.append(ActorPlan(PUBLISHER_ACTOR, "publisher_actor", _encoder.encode(config)))
     return actors
 
 
@@ -293,6 +303,29 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         control=tail,
         concurrency=given["concurrency"],
         tracer=_tracer(given["telemetry"], host.name),
+    )
+
+
+def publisher_actor(config: bytes, host: Host) -> Actor:
+    """services.publish.Publisher over the chosen stores and the feed's Redis."""
+    from actors.clock import SystemClock
+    from actors.control_tail import ControlTail, SettingsWatch
+    from services.publish import Publisher
+    from services.stores.redis_feed import RedisFeed
+    from services.stores.redis_options import RedisOptions
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    stores, clock = open_stores(given["place"]), SystemClock()
+    partitions = [partition_name(index) for index in range(len(given["shards"]))]
+    return Publisher(
+        host,
+        dict(zip(partitions, given["shards"], strict=True)),
+        stores.log,
+        stores.archive,
+        RedisFeed(msgspec.convert(given["feed"], RedisOptions), given["keep_closed_s"], clock),
+        ControlTail(stores.log(CONTROL), SettingsWatch(given["start"], _take_level)),
+        clock,
     )
 
 

@@ -486,10 +486,11 @@ def refusals(settings: Settings) -> list[str]:
     found = []
     if settings.deployment.mode != "standalone":
         found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
-    try:
-        choice.place_of(settings)
-    except Malformed as error:
-        found.append(str(error))
+    for place in (choice.place_of, choice.feed_of):
+        try:
+            place(settings)
+        except Malformed as error:
+            found.append(str(error))
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),

@@ -35,6 +35,7 @@ OTHERS: dict[str, object] = {
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "classification.builtin_rules": False,
     "notify.webhook.url": "https://example.org/hook",
+    "publish.redis.url": "redis://127.0.0.1",
     "auth.required": True,
     "auth.open_metrics": True,
     "telemetry.endpoint": "http://127.0.0.1:4318",

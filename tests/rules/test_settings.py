@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.config import KEYS, Settings
 from models.config_values import DURATION_MAX_S, duration_s, duration_text
 from models.errors import Malformed, Refused
+from services.bootstrap import PUBLISHER_ACTOR, plan
 from services.settings import (
     DEFAULT,
     VARIABLES,
@@ -466,6 +467,37 @@ def test_a_redis_that_is_nowhere_stops_up_by_name_and_without_its_password(
 
     assert refusal.startswith(why)
     assert "word" not in refusal
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://:pass-w@host", "publish.redis.url: expected redis://"),
+        ("redis+sentinel://:pass-w@host", "publish.redis.url: the Sentinels' name of the service is missing"),
+        ("redis://:pass-w@host:0", "publish.redis.url: a host can't be read"),
+        ("redis+cluster://:pass-w@host/3", "publish.redis.url: a Redis Cluster has database 0 only"),
+        ("redis://:pass-w@host?retry=pass-w", "publish.redis.url: 'retry' is not known"),
+    ],
+)
+def test_a_feed_that_is_nowhere_stops_up_by_name_and_without_its_password(url: str, why: str) -> None:
+    [refusal] = refusals(Settings.model_validate({"publish": {"redis": {"url": url}}}))
+
+    assert refusal.startswith(why)
+    assert "pass-w" not in refusal
+
+
+def test_a_publisher_is_started_only_where_there_is_something_to_publish_to() -> None:
+    without = Settings()
+    with_feed = Settings.model_validate(
+        {"publish": {"redis": {"url": "redis://:word@127.0.0.1:1", "prefix": "x"}}}
+    )
+
+    assert [each.name for each in plan(without)] == [
+        each.name for each in plan(with_feed) if each.name != PUBLISHER_ACTOR
+    ]
+    assert plan(with_feed)[-1].factory == "publisher_actor"
+    assert refusals(with_feed) == []
+    assert "word" not in masked_json(with_feed)
 
 
 @pytest.mark.parametrize("backend", ["postgres", "cockroachdb"])
