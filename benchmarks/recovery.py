@@ -144,7 +144,11 @@ def main() -> None:
 def turn(place: Place) -> dict[str, object]:
     """One start of the process over a log that is there: seconds, and what the shard says of itself."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, json.dumps(place)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _CHILD, json.dumps(place)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -62,9 +62,7 @@ class History:
         self.counted[kind] = self.counted.get(kind, 0) + 1
 
 
-async def record(
-    make: Callable[[], EventLog], seconds: float, seed: int
-) -> History:
+async def record(make: Callable[[], EventLog], seconds: float, seed: int) -> History:
     """Run them all for so long. `make` constructs an adapter over the same partition: each of them has its own, and a new
     one after each death. Raises what the port does not promise."""
     history = History()
@@ -117,9 +115,7 @@ class _Writer:
         except (Unavailable, OutcomeUnknown, Fenced):  # taken or not; or taken, and by another after that
             self._history.add(self._name, Open(self._owner, began, LEASE_S), began, cut_off=True)
             return False
-        self._history.add(
-            self._name, Open(self._owner, began, LEASE_S, opened.epoch, opened.last_seq), began
-        )
+        self._history.add(self._name, Open(self._owner, began, LEASE_S, opened.epoch, opened.last_seq), began)
         assert opened.cut is None, opened.cut
         self._epoch, self._seq, self._digest = opened.epoch, opened.last_seq, opened.last_digest
         return True
@@ -159,7 +155,9 @@ class _Writer:
         try:
             await appending
         except Fenced:
-            self._history.add(self._name, Append(self._epoch, what.first_seq, what.frames, fenced=True), began)
+            self._history.add(
+                self._name, Append(self._epoch, what.first_seq, what.frames, fenced=True), began
+            )
             return False
         except OutcomeUnknown:
             self._history.add(self._name, what, began, cut_off=True)

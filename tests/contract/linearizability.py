@@ -127,7 +127,9 @@ class _Search:
         self._appends = [each for each in cut_off if isinstance(each.what, Append)]
         self._all = [*self._known, *self._opens, *self._appends]
         #: Epochs somebody is known to have taken, and those of whose lease nothing is known.
-        self._taken = {each.what.epoch for each in self._known if isinstance(each.what, Open) and not each.what.owned}
+        self._taken = {
+            each.what.epoch for each in self._known if isinstance(each.what, Open) and not each.what.owned
+        }
         self._vague = {each.what.epoch for each in cut_off if isinstance(each.what, (Renew, Release))}
         #: The earliest begin of a known operation and of all behind it.
         self._earliest = [each.began for each in self._known]
@@ -138,7 +140,11 @@ class _Search:
         self._grown: dict[tuple[int, tuple[bytes, ...]], int] = {}
 
     def run(self) -> Verdict:
-        done, first, log = 0, 0, Log()  # `done`: a bit for each that has come; `first`: the first known one left
+        done, first, log = (
+            0,
+            0,
+            Log(),
+        )  # `done`: a bit for each that has come; `first`: the first known one left
         path: list[tuple[int, int, Log]] = []
         met: set[tuple[int, Log]] = set()
         furthest, why = -1, ""

@@ -125,9 +125,7 @@ def test_an_epoch_that_nobody_took_is_found() -> None:
 def test_an_append_that_was_refused_but_is_visible_is_found() -> None:
     # What was refused with nothing kept is no operation; what was fenced is one that leaves the log as it was.
     assert not holds(in_turn(TAKEN, Read(0, A)))
-    assert not holds(
-        in_turn(TAKEN, Open("one", 1.0, 1.0, epoch=2), Append(1, 1, A, fenced=True), Read(0, A))
-    )
+    assert not holds(in_turn(TAKEN, Open("one", 1.0, 1.0, epoch=2), Append(1, 1, A, fenced=True), Read(0, A)))
 
 
 def test_an_append_of_an_old_epoch_that_was_taken_is_found() -> None:
@@ -170,7 +168,9 @@ def test_the_verdict_says_how_far_it_came_and_what_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_operations_that_took_effect_within_their_time_are_taken_and_one_wrong_answer_is_found(seed: int) -> None:
+def test_operations_that_took_effect_within_their_time_are_taken_and_one_wrong_answer_is_found(
+    seed: int,
+) -> None:
     chance = random.Random(seed)
     history, frames = made_up(chance)
 

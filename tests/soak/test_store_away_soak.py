@@ -160,7 +160,11 @@ TROUBLES: list[tuple[Callable[[Store], Callable[[], object]], bool]] = [
 
 @pytest.mark.parametrize(("trouble", "away"), TROUBLES, ids=[trouble.__name__ for trouble, _away in TROUBLES])
 def test_nothing_acknowledged_is_lost_and_all_goes_on_by_itself_when_the_store_is(
-    cluster: Cluster, store: Store, tmp_path: Path, trouble: Callable[[Store], Callable[[], object]], away: bool
+    cluster: Cluster,
+    store: Store,
+    tmp_path: Path,
+    trouble: Callable[[Store], Callable[[], object]],
+    away: bool,
 ) -> None:
     seed = 7000 + TROUBLES.index((trouble, away))
     cluster.settled()
