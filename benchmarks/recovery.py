@@ -77,8 +77,8 @@ async def fill(place: Place, total: int, series: int, *, snapshot: bool) -> int:
     snapshot_at = max(series // BATCH + 1, total // BATCH - SNAPSHOT_EVERY_FRAMES + 1) if snapshot else -1
     count = 0
     for start in range(0, total, BATCH):
-        place = start % series
-        frames.append(filler.tell(known[place : place + BATCH], now + start / 20_000))
+        first = start % series
+        frames.append(filler.tell(known[first : first + BATCH], now + start / 20_000))
         count += 1
         if len(frames) == GROUP or count == snapshot_at:
             await log.append(opened.epoch, filler.shard.seq - len(frames) + 1, frames)
@@ -115,6 +115,7 @@ def main() -> None:
         ("a million new series, no snapshot", ALERTS // scale, ALERTS // scale, False),
     ]
     cells: list[dict[str, object]] = []
+    place: Place
     for name, total, series, snapshot in cases:
         with tempfile.TemporaryDirectory(prefix="llm-im-recovery-") as folder:
             place = {"backend": "sqlite", "folder": folder}

@@ -110,6 +110,8 @@ class Lane:
         since = self._in_use_since
         left_s = self._limit_s - (time.monotonic() - since) if since else self._limit_s
         if left_s <= 0:
+            if self._pool is not None:
+                self._pool.doubt()
             self._give_up()
         else:
             self._watch = asyncio.get_running_loop().call_later(left_s, self._look)

@@ -9,6 +9,7 @@ network, where 200 ms is its least timeout and no later segment's acknowledgemen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from types import TracebackType
 
@@ -68,10 +69,12 @@ class Proxy:
             pair.mute = True
 
     async def deliver(self) -> None:
-        """Forward what was kept back, and wait for the server to have taken it."""
-        for data, upstream in self._kept:
-            upstream.write(data)
-            await upstream.drain()
+        """Forward what was kept back, and wait for the server to have taken it; one that restarted never will."""
+        kept, self._kept = self._kept, []
+        for data, upstream in kept:
+            with contextlib.suppress(ConnectionError):
+                upstream.write(data)
+                await upstream.drain()
         await asyncio.sleep(0.1)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

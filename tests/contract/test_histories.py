@@ -35,7 +35,8 @@ MARKERS = {"redis": (APPEND.sha, TAKE.sha), "postgres": ("INSERT INTO appends", 
 CRASH = {"redis": signal.SIGKILL, "postgres": signal.SIGQUIT}
 #: Short, as are the troubles.
 TIMEOUT_S, CONNECT_TIMEOUT_S = 0.3, 0.2
-EVERY_S = 0.08
+#: A PostgreSQL takes longer to come back, and there must be time to write in between.
+EVERY_S = {"redis": 0.08, "postgres": 0.2}
 
 
 class MemoryFaults:
@@ -96,7 +97,7 @@ async def hurt(backend: str, server: Server, proxy: Proxy, seed: int) -> None:
     kinds = ["before", "after", "late", "vanish", "slow", "drop", "half-open", "restart"]
     waiting = chance.sample(kinds, len(kinds))
     while True:
-        await asyncio.sleep(EVERY_S * chance.uniform(0.5, 1.5))
+        await asyncio.sleep(EVERY_S[backend] * chance.uniform(0.5, 1.5))
         kind = waiting.pop() if waiting else chance.choice(kinds)
         match kind:
             case "before" | "after" | "late" | "vanish":
@@ -107,17 +108,17 @@ async def hurt(backend: str, server: Server, proxy: Proxy, seed: int) -> None:
                     await proxy.deliver()
             case "slow":
                 proxy.delay_s = chance.uniform(0.0, 0.5) * TIMEOUT_S
-                await asyncio.sleep(2 * EVERY_S)
+                await asyncio.sleep(2 * EVERY_S[backend])
                 proxy.delay_s = 0.0
             case "drop":
                 proxy.drop = 0.05
-                await asyncio.sleep(2 * EVERY_S)
+                await asyncio.sleep(2 * EVERY_S[backend])
                 proxy.drop = 0.0
             case "half-open":
                 proxy.vanish()
             case "restart":
                 await asyncio.to_thread(server.stop, CRASH[backend])
-                await asyncio.sleep(chance.uniform(0.0, EVERY_S))
+                await asyncio.sleep(chance.uniform(0.0, EVERY_S[backend]))
                 await asyncio.to_thread(server.start)
 
 
