@@ -36,9 +36,10 @@ FIRST_PAUSE_S = 0.005
 #: Sent to who met another transaction: nothing was kept, and the same may succeed now.
 _AGAIN = (said.SerializationFailure, said.DeadlockDetected)
 #: SQLSTATEs, or their classes, of a server that is there but can't do it now.
-_LATER = ("08", "25006", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")
-#: What a connection says last, when it says anything: an administrator or the server's end took it.
-_DEAD = (None, "57P01", "57P02", "57P03")
+_LATER = ("08", "25006", "25P03", "25P04", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")
+#: What a connection says last, when it says anything: an administrator or the server's end took it, or we were silent
+#: within a transaction for too long, on a network that is slow or a machine that stood still.
+_DEAD = (None, "57P01", "57P02", "57P03", "25P03", "25P04")
 _DAMAGED = ("XX001", "XX002")
 
 T = TypeVar("T")

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from tests.contract.proxy import Proxy
 
 SECONDS = {"memory": 0.5, "sqlite": 1.0, "redis": 3.0, "postgres": 4.0}
 SEED = 4711
+KINDS = ("Open", "Append", "Append fenced", "Append cut off", "Read")
+ROUNDS_MAX = 5
 Server = redis_peers.Server | postgres_peers.Server
 #: What a request to open and one to append hold, for a proxy that hits them.
 MARKERS = {"redis": (APPEND.sha, TAKE.sha), "postgres": ("INSERT INTO appends", "COMMIT")}
@@ -123,13 +126,13 @@ async def hurt(backend: str, server: Server, proxy: Proxy, seed: int) -> None:
 
 
 @asynccontextmanager
-async def in_trouble(backend: str, server: Server, seed: int) -> AsyncIterator[Callable[[], EventLog]]:
-    """Adapters whose server and network are hurt meanwhile."""
+async def in_trouble(backend: str, server: Server, seed: int) -> AsyncIterator[int]:
+    """A port behind which server and network are hurt meanwhile."""
     async with Proxy(server.port) as proxy:
         proxy.chance = random.Random(seed)
         hurting = asyncio.create_task(hurt(backend, server, proxy, seed))
         try:
-            yield adapters(backend, proxy.port)
+            yield proxy.port
             assert not hurting.done() or hurting.result()
         finally:
             hurting.cancel()
@@ -138,14 +141,16 @@ async def in_trouble(backend: str, server: Server, seed: int) -> AsyncIterator[C
                 await asyncio.to_thread(server.start)
 
 
-def must_be_linearizable(history: History, *, cuts: bool) -> None:
-    counted = history.counted
-    print(", ".join(f"{count} {kind}" for kind, count in sorted(counted.items())))
-    # A history in which nothing happened would prove nothing.
-    for kind in ("Open", "Append", "Append fenced", "Read", *(["Append cut off"] if cuts else [])):
-        assert counted.get(kind), f"no {kind} in {counted}"
+def must_be_linearizable(history: History) -> None:
+    print(", ".join(f"{count} {kind}" for kind, count in sorted(history.counted.items())))
     verdict = check(history.operations)
     assert verdict.is_linearizable, verdict.why
+
+
+def must_have_happened(counted: Mapping[str, int]) -> None:
+    """A history in which nothing happened would prove nothing."""
+    for kind in KINDS:
+        assert counted.get(kind), f"no {kind} in {counted}"
 
 
 @pytest.mark.asyncio
@@ -154,14 +159,16 @@ async def test_the_memory_adapters_history_can_be_put_in_one_order() -> None:
 
     history = await record(lambda: MemoryEventLog(store, PARTITION, faults), SECONDS["memory"], SEED)
 
-    must_be_linearizable(history, cuts=True)
+    must_be_linearizable(history)
+    must_have_happened(history.counted)
 
 
 @pytest.mark.asyncio
 async def test_sqlites_history_can_be_put_in_one_order(tmp_path: Path) -> None:
     history = await record(lambda: SqliteEventLog(tmp_path, PARTITION), SECONDS["sqlite"], SEED)
 
-    must_be_linearizable(history, cuts=True)
+    must_be_linearizable(history)
+    must_have_happened(history.counted)
 
 
 @pytest.mark.asyncio
@@ -171,7 +178,13 @@ async def test_the_history_of_a_server_that_is_cut_killed_and_half_open_can_be_p
 ) -> None:
     server: Server = request.getfixturevalue(backend)
 
-    async with in_trouble(backend, server, SEED) as make:
-        history = await record(make, SECONDS[backend], SEED)
-
-    must_be_linearizable(history, cuts=True)
+    seen: Counter[str] = Counter()
+    async with in_trouble(backend, server, SEED) as port:
+        # A machine that is busy may get little done between two troubles; then there is another round.
+        for seed in range(SEED, SEED + ROUNDS_MAX):
+            history = await record(adapters(backend, port), SECONDS[backend], seed)
+            must_be_linearizable(history)
+            seen.update(history.counted)
+            if all(seen[kind] for kind in KINDS):
+                break
+    must_have_happened(seen)

@@ -492,6 +492,25 @@ async def test_a_writer_that_stopped_within_a_transaction_does_not_keep_the_next
     assert isinstance(ended[0], Unavailable)
 
 
+@pytest.mark.asyncio
+async def test_what_stood_still_within_a_transaction_is_read_again_and_a_write_is_unavailable(
+    logs: Logs, postgres_server: Server
+) -> None:
+    log = logs(postgres_server, timeout_s=0.3)
+    await log.open("a", 0.0, 10.0)
+    stops = iter([0.6, 0.0, 0.6])
+
+    def stop_once(connection: postgres_pool.Connection) -> object:
+        time.sleep(next(stops))
+        return connection.execute("SELECT 1").fetchone()
+
+    found = await log._reader.read(stop_once)
+    refusal = await refused(log._writer.write(stop_once))
+
+    assert found == (1,)
+    assert type(refusal) is Unavailable
+
+
 # --- other transactions ---
 
 
