@@ -25,10 +25,13 @@ from models.config_values import (
     MaybeDuration,
     Section,
     duration_s,
+    duration_text,
 )
 
 #: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
 RULES_MAX = 1000
+#: A backup of a large archive takes minutes, and each one is a file for people to look through.
+BACKUP_INTERVAL_MIN_S = 60.0
 
 
 #: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
@@ -502,6 +505,41 @@ class Telemetry(Section):
         return value
 
 
+class DisasterRecovery(Section):
+    """[Backups](operate.md#backups), made beside the running system."""
+
+    backup_target: str | None = Field(
+        None,
+        description="Where backups go: a folder, or a URL such as `s3://bucket/prefix`. No user, password or query in it: who "
+        "may come in there says the environment.",
+    )
+    backup_interval: MaybeDuration = Field(
+        None, description="One is made this often, 1m or more; needs `backup_target`. None: only by `llm-im backup create`."
+    )  # fmt: skip
+    backup_retention: MaybeDuration = Field(
+        None, description="Older ones are removed behind each new one, never the newest whole one. None: all are kept."
+    )  # fmt: skip
+    cross_region_replication: bool | None = Field(None, json_schema_extra=LATER)
+
+    @field_validator("backup_target")
+    @classmethod
+    def _holds_no_secret(cls, value: str | None) -> str | None:
+        # It is told in logs and kept in the settings that are shown.
+        if value is not None and not re.fullmatch(r"[^\s?@]+://[^\s?@]*|(?!.*://)[^\x00]+", value):
+            raise ValueError(
+                "expected a folder or a URL such as s3://bucket/prefix, without user, password or query:"
+                " who may come in there says the environment"
+            )
+        return value
+
+    @field_validator("backup_interval")
+    @classmethod
+    def _leaves_time(cls, value: float | None) -> float | None:
+        if value is not None and value < BACKUP_INTERVAL_MIN_S:
+            raise ValueError(f'expected "1m" or more, or "none", not "{duration_text(value)}"')
+        return value
+
+
 class Settings(Section):
     """All of it. Every default works on one machine with no file at all."""
 
@@ -518,6 +556,7 @@ class Settings(Section):
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     telemetry: Telemetry = Telemetry()
+    disaster_recovery: DisasterRecovery = DisasterRecovery()
 
     deployment: later.Deployment = later.Deployment()
     resource_limits: later.ResourceLimits = later.ResourceLimits()
@@ -529,7 +568,6 @@ class Settings(Section):
     forwarding: later.Forwarding = later.Forwarding()
     ha: later.HighAvailability = later.HighAvailability()
     failover: later.Failover = later.Failover()
-    disaster_recovery: later.DisasterRecovery = later.DisasterRecovery()
     integrations: later.Integrations = later.Integrations()
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from actors.host import Actor, Host
+from models.errors import Malformed
 from models.incident import Severity
 from models.shard import ShardSettings, decode_shard_settings, encode_shard_settings
 from models.sharding import partition_name
@@ -54,6 +56,9 @@ def shard_actor_name(index: int) -> str:
 
 CONTROL_ACTOR = "control-a"
 PUBLISHER_ACTOR = "publisher-0"
+BACKUP_ACTOR = "backup-0"
+#: A backup takes what time is left over: alerts come first.
+BACKUP_NICE = 15
 
 
 def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
@@ -82,6 +87,15 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
         )
     ]
     config: dict[str, object]
+    recovery = settings.disaster_recovery
+    if recovery.backup_interval is not None:
+        config = {
+            **common,
+            "target": backup_target(settings),
+            "interval_s": recovery.backup_interval,
+            "retention_s": recovery.backup_retention,
+        }
+        actors.append(ActorPlan(BACKUP_ACTOR, "backup_actor", _encoder.encode(config)))
     for name in classifiers:
         config = {**common, "rules": classifier_rules(settings)}
         actors.append(ActorPlan(name, "classifier_actor", _encoder.encode(config)))
@@ -143,6 +157,16 @@ def shard_settings(settings: Settings) -> ShardSettings:
         resolve_within_s=tuple(getattr(resolve, each.name) or 0.0 for each in Severity),
         retention_s=lifecycle.retention,
     )
+
+
+def backup_target(settings: Settings, given: str | None = None) -> str:
+    """Where backups go, a folder as an absolute one: actors have a working directory of their own. Raises Malformed."""
+    target = given or settings.disaster_recovery.backup_target
+    if target is None:
+        raise Malformed(
+            "disaster_recovery.backup_target: expected a folder or a URL such as s3://bucket/prefix"
+        )
+    return target if "://" in target else str(Path(target).expanduser().absolute())
 
 
 def classifier_rules(settings: Settings) -> bytes:
@@ -303,6 +327,30 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         control=tail,
         concurrency=given["concurrency"],
         tracer=_tracer(given["telemetry"], host.name),
+    )
+
+
+def backup_actor(config: bytes, host: Host) -> Actor:
+    """services.backup.schedule.BackupRunner on the chosen stores, at low priority."""
+    import os
+
+    from actors.clock import SystemClock
+    from services.backup.schedule import BackupRunner
+    from services.backup.target import Target
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    # On Linux of this thread, the event loop's, and of those that it starts: all that do the work.
+    os.nice(BACKUP_NICE)
+    return BackupRunner(
+        host,
+        open_stores(given["place"]),
+        lambda: Target(given["target"]),
+        SystemClock(),
+        backend=str(given["place"]["backend"]),
+        interval_s=given["interval_s"],
+        retention_s=given["retention_s"],
+        control=CONTROL_ACTOR,
     )
 
 

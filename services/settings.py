@@ -499,6 +499,12 @@ def refusals(settings: Settings) -> list[str]:
     ):
         if value := KEYS[name].of(settings):
             found.append(f"{name} = {_shown(value)}: {why}")
+    recovery = settings.disaster_recovery
+    if recovery.backup_interval is not None and recovery.backup_target is None:
+        found.append(
+            f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": say where to in'
+            " disaster_recovery.backup_target"
+        )
     if settings.server.grpc:
         found.append("server.grpc = true: the gRPC door is not built")
     found += [

@@ -45,6 +45,8 @@ OTHERS: dict[str, object] = {
     "logging.format": "console",
     "targets.acknowledge.P4": "1d",
     "targets.resolve.P4": "1d",
+    "disaster_recovery.backup_interval": "1h",
+    "disaster_recovery.backup_retention": "30d",
 }
 #: What only gateways go by: they read it from the settings themselves.
 GATEWAYS_ONLY = {"lifecycle.resolve_timeout", "lifecycle.expires_after"}

@@ -293,7 +293,7 @@ NOT_ACTIVE = {
     "sidecar": ({"deployment", "sidecar", "local_actions", "forwarding"}, ["deployment.mode"]),
     "ha": (
         {"deployment", "ha", "failover", "disaster_recovery"},
-        ["deployment.mode", "failover.enabled"],
+        ["deployment.mode", "disaster_recovery.backup_interval", "failover.enabled"],
     ),
 }  # fmt: skip
 
@@ -306,6 +306,38 @@ def test_a_sample_of_the_plan_loads_and_says_what_is_not_active_and_what_up_refu
 
     assert {key.path[0] for key in loaded.not_active()} == sections
     assert [each.split(" ")[0] for each in refusals(loaded.settings)] == refused
+
+
+def test_the_settings_of_backups_are_active(tmp_path: Path) -> None:
+    file = tmp_path / "llm-im.toml"
+    file.write_text(
+        '[disaster_recovery]\nbackup_target = "s3://bucket/llm-im"\nbackup_interval = "1h"\nbackup_retention = "30d"\n'
+    )
+
+    loaded = load(file)
+
+    assert not loaded.not_active() and not refusals(loaded.settings)
+    assert loaded.settings.disaster_recovery.backup_retention == 30 * 86400.0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('backup_target = "s3://key:secret@bucket/llm-im"', "without user, password or query"),
+        ('backup_target = "s3://bucket/llm-im?token=x"', "without user, password or query"),
+        ('backup_target = ""', "expected a folder or a URL"),
+        ('backup_interval = "10s"', 'expected "1m" or more, or "none", not "10s"'),
+    ],
+)
+def test_a_wrong_setting_of_backups_is_told_without_its_secret(line: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "llm-im.toml"
+    file.write_text(f"[disaster_recovery]\n{line}\n")
+
+    with pytest.raises(Malformed) as told:
+        load(file)
+
+    assert said in str(told.value) and "disaster_recovery." in str(told.value)
+    assert "secret" not in str(told.value)
 
 
 def test_sled_means_sqlite_and_is_told_and_the_plans_limit_is_ours() -> None:
