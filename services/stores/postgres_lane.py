@@ -39,7 +39,7 @@ _AGAIN = (said.SerializationFailure, said.DeadlockDetected)
 _LATER = ("08", "25006", "25P03", "25P04", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")
 #: What a connection says last, when it says anything: an administrator or the server's end took it, or we were silent
 #: within a transaction for too long, on a network that is slow or a machine that stood still.
-_DEAD = (None, "57P01", "57P02", "57P03", "25P03", "25P04")
+_DEAD = (None, "57P01", "57P02", "57P03", "25P03")
 _DAMAGED = ("XX001", "XX002")
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Lane:
                         raise Unavailable(
                             f"{self._place}: met other transactions {attempt} times: {_words(error)}"
                         ) from error
-                except psycopg.OperationalError as error:
+                except (psycopg.OperationalError, said.IdleInTransactionSessionTimeout) as error:
                     if not (cut_too and attempt == 1 and error.sqlstate in _DEAD) or self._gave_up:
                         raise
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
