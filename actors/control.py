@@ -76,12 +76,17 @@ class ControlActor:
         await self.event_log.close()
 
     async def status(self, _payload: bytes) -> bytes:
-        """Whether it is ready, what this start is called, and by which settings all go now."""
+        """Whether it is ready and holds its lease (`leads`), what this start is called, and by which settings all go now."""
         start = "" if self._watch is None else self._watch.start
         changed = self.state.settings
         settings = self._settings if changed is None or changed.start != start else changed.settings
         return msgspec.json.encode(
-            {"ready": self.state.slots is not None, "start": start, "settings": settings}
+            {
+                "ready": self.state.slots is not None,
+                "leads": self._writable,
+                "start": start,
+                "settings": settings,
+            }
         )
 
     async def change(self, payload: bytes) -> bytes:

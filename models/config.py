@@ -25,10 +25,13 @@ from models.config_values import (
     MaybeDuration,
     Section,
     duration_s,
+    duration_text,
 )
 
 #: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
 RULES_MAX = 1000
+#: A backup of a large archive takes minutes, and each one is a file for people to look through.
+BACKUP_INTERVAL_MIN_S = 60.0
 
 
 #: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
@@ -364,6 +367,36 @@ class Notify(Section):
     )
 
 
+class PublishRedis(Section):
+    """A Redis in which programs outside find the incidents of now and hear of changes: [the feed](redis-feed.md). It is no
+    store, and may be the Redis that holds the state or another."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="As `state.redis.url`; none: nothing is published, and nothing runs for it. A secret.",
+    )
+    prefix: str = Field(
+        "llm-im",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="What the feed's keys and channel begin with, before `:{feed}:`; another for each system that shares a Redis.",
+    )
+    keep_closed: Duration = Field(
+        3600.0,
+        ge=1,
+        description="How long a closed incident can still be read there; of more than 10,000 the newest.",
+    )
+    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="Longest wait for a connection.")
+    timeout: Duration = Field(
+        5.0, gt=0, le=60, description="Longest wait for an answer; then the connection counts as dead."
+    )
+
+
+class Publish(Section):
+    """What is told to programs that do not ask our API."""
+
+    redis: PublishRedis = PublishRedis()
+
+
 class AcknowledgeTargets(Section):
     """How soon somebody should have acknowledged an incident, from its opening; "none": no target."""
 
@@ -472,6 +505,41 @@ class Telemetry(Section):
         return value
 
 
+class DisasterRecovery(Section):
+    """[Backups](operate.md#backups), made beside the running system."""
+
+    backup_target: str | None = Field(
+        None,
+        description="Where backups go: a folder, or a URL such as `s3://bucket/prefix`. No user, password or query in it: who "
+        "may come in there says the environment.",
+    )
+    backup_interval: MaybeDuration = Field(
+        None, description="One is made this often, 1m or more; needs `backup_target`. None: only by `llm-im backup create`."
+    )  # fmt: skip
+    backup_retention: MaybeDuration = Field(
+        None, description="Older ones are removed behind each new one, never the newest whole one. None: all are kept."
+    )  # fmt: skip
+    cross_region_replication: bool | None = Field(None, json_schema_extra=LATER)
+
+    @field_validator("backup_target")
+    @classmethod
+    def _holds_no_secret(cls, value: str | None) -> str | None:
+        # It is told in logs and kept in the settings that are shown.
+        if value is not None and not re.fullmatch(r"[^\s?@]+://[^\s?@]*|(?!.*://)[^\x00]+", value):
+            raise ValueError(
+                "expected a folder or a URL such as s3://bucket/prefix, without user, password or query:"
+                " who may come in there says the environment"
+            )
+        return value
+
+    @field_validator("backup_interval")
+    @classmethod
+    def _leaves_time(cls, value: float | None) -> float | None:
+        if value is not None and value < BACKUP_INTERVAL_MIN_S:
+            raise ValueError(f'expected "1m" or more, or "none", not "{duration_text(value)}"')
+        return value
+
+
 class Settings(Section):
     """All of it. Every default works on one machine with no file at all."""
 
@@ -482,11 +550,13 @@ class Settings(Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    publish: Publish = Publish()
     targets: Targets = Targets()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     telemetry: Telemetry = Telemetry()
+    disaster_recovery: DisasterRecovery = DisasterRecovery()
 
     deployment: later.Deployment = later.Deployment()
     resource_limits: later.ResourceLimits = later.ResourceLimits()
@@ -498,7 +568,6 @@ class Settings(Section):
     forwarding: later.Forwarding = later.Forwarding()
     ha: later.HighAvailability = later.HighAvailability()
     failover: later.Failover = later.Failover()
-    disaster_recovery: later.DisasterRecovery = later.DisasterRecovery()
     integrations: later.Integrations = later.Integrations()
 
 

@@ -90,12 +90,6 @@ class Failover(LaterSection):
     health_check_endpoints: list[str] = []
 
 
-class DisasterRecovery(LaterSection):
-    backup_interval: Duration | None = None
-    backup_retention: Duration | None = None
-    cross_region_replication: bool | None = None
-
-
 class SentinelFilters(LaterSection):
     min_severity: Severity | None = None
     ignored_labels: list[str] = []

@@ -95,6 +95,12 @@ def digest_of(stored: bytes) -> bytes:
     return hashlib.blake2b(stored, digest_size=DIGEST_BYTES).digest()
 
 
+def previous_of(stored: bytes) -> bytes:
+    """The digest that a stored frame names as its predecessor's. The frame is not verified."""
+    before: bytes = _HEADER.unpack_from(stored)[6]
+    return before
+
+
 def check_frame(partition: str, stored: bytes, seq: int, previous: bytes | None) -> bytes:
     """Verify a stored frame without decoding its events; returns its digest.
 
@@ -144,6 +150,12 @@ def decode_frame(partition: str, stored: bytes, seq: int, previous: bytes | None
     except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(partition, seq, f"body can't be read: {error}") from error
     return Frame(own_seq, now, tenant, trace_id, events, digest)
+
+
+def time_of(stored: bytes) -> float:
+    """The `now` of a stored frame, without decoding it."""
+    now: float = _HEADER.unpack_from(stored)[5]
+    return now
 
 
 def skim_frame(partition: str, stored: bytes, seq: int, wanted: frozenset[bytes]) -> Skimmed | None:

@@ -34,6 +34,8 @@ from models.events import (
     StakeholdersUpdated,
 )
 from models.incident import (
+    OPEN_STATES,
+    Acknowledgement,
     Incident,
     IncidentState,
     IncidentType,
@@ -67,6 +69,15 @@ def head_of(incident: Incident) -> Head:
         counts if handling is None else handling.judged,
         Said() if handling is None else handling.said,
         {} if handling is None else dict(handling.parts),
+        incident.created_at,
+        incident.created_by,
+        incident.source,
+        incident.description,
+        incident.resolved_at,
+        incident.closed_at,
+        incident.reopened,
+        None if handling is None else handling.acknowledged,
+        incident.merged_into,
     )
 
 
@@ -84,6 +95,10 @@ def opened(event: IncidentOpened, now: float) -> Head:
         False,
         UNJUDGED,
         UNJUDGED,
+        created_at=now,
+        created_by=event.created_by,
+        source=event.source,
+        description=event.description,
     )
 
 
@@ -98,6 +113,13 @@ def split_off(event: IncidentSplit, source: Head, now: float) -> Head:
         judged=source.counts,
         said=Said(),
         parts={},
+        created_at=now,
+        created_by=event.actor,
+        resolved_at=0.0,
+        closed_at=0.0,
+        reopened=0,
+        acknowledged=None,
+        merged_into=b"",
     )
 
 
@@ -107,8 +129,24 @@ def fold(head: Head, event: Event, now: float) -> Head:
         case IncidentClassified():
             judged = Judgement(event.severity, event.type, event.impact)
             return _settled(_changed(head, now, judged=judged, is_classified=True))
+        case IncidentStateChanged() if event.after is IncidentState.RESOLVED:
+            return _changed(head, now, state=event.after, resolved_at=now)
+        case IncidentStateChanged() if event.after is IncidentState.CLOSED:
+            return _changed(head, now, state=event.after, closed_at=now)
+        case IncidentStateChanged() if head.state not in OPEN_STATES:
+            reopened = head.reopened + 1
+            return _changed(head, now, state=event.after, resolved_at=0.0, closed_at=0.0, reopened=reopened)
         case IncidentStateChanged():
             return _changed(head, now, state=event.after)
+        case IncidentAcknowledged():
+            mark = Acknowledgement(event.actor, now, event.until)
+            return _changed(head, now, acknowledged=mark)
+        case AcknowledgementEnded():
+            return _changed(head, now, acknowledged=None)
+        case IncidentPartOf():
+            return _changed(head, now, merged_into=event.target)
+        case IncidentFreed():
+            return _changed(head, now, merged_into=b"")
         case AssignmentChanged():
             return _changed(head, now, assignees=event.assignees)
         case LabelsChanged():
@@ -124,17 +162,7 @@ def fold(head: Head, event: Event, now: float) -> Head:
         case PartLeft():
             left = {source: part for source, part in head.parts.items() if source != event.source}
             return _settled(_changed(head, now, parts=left))
-        case (
-            IncidentAcknowledged()
-            | AcknowledgementEnded()
-            | CommentAdded()
-            | StakeholdersUpdated()
-            | IncidentLinked()
-            | IncidentUnlinked()
-            | IncidentPartOf()
-            | IncidentFreed()
-            | IncidentSplit()
-        ):
+        case CommentAdded() | StakeholdersUpdated() | IncidentLinked() | IncidentUnlinked() | IncidentSplit():
             return _changed(head, now)
         case ActionSucceeded() | ActionFailed() if not (isinstance(event, ActionFailed) and event.retry_at):
             return msgspec.structs.replace(head, updated_at=now)

@@ -69,6 +69,14 @@ METRICS: dict[str, Metric] = {
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
     "llm_im_archived_total": Metric("counter", "Incidents moved to the archive."),
+    "llm_im_backups_total": Metric("counter", "Backups made on time."),
+    "llm_im_backup_failures_total": Metric("counter", "Backups on time that failed; the log says why."),
+    "llm_im_backup_success_timestamp_seconds": Metric(
+        "gauge", "The moment that the newest whole backup holds, in seconds since the epoch."
+    ),
+    "llm_im_backup_seconds": Metric("gauge", "How long the last backup took."),
+    "llm_im_backup_bytes": Metric("gauge", "Bytes of all files that the last backup needs."),
+    "llm_im_backup_written_bytes": Metric("gauge", "Bytes that the last backup wrote; the rest was there."),
     "llm_im_stream_clients": Metric("gauge", "Clients that watch the live stream at a gateway."),
     "llm_im_stream_behind_frames": Metric(
         "gauge", "Frames that the client furthest behind has still to read."
@@ -76,6 +84,12 @@ METRICS: dict[str, Metric] = {
     "llm_im_stream_dropped_total": Metric("counter", "Clients of the live stream let go, by reason."),
     "llm_im_stream_resets_total": Metric(
         "counter", "Times that a client of the live stream missed something and was told so, by reason."
+    ),
+    "llm_im_published_total": Metric("counter", "Changes of incidents put into the feed in Redis."),
+    "llm_im_publish_away": Metric("gauge", "1 while the Redis of the feed can't be written, else 0."),
+    "llm_im_publish_behind_frames": Metric("gauge", "Frames of the logs that the feed has still to read."),
+    "llm_im_publish_resets_total": Metric(
+        "counter", "Times that the feed of a partition was made anew from its shard, by reason."
     ),
 }
 

@@ -19,7 +19,7 @@ import msgspec
 
 from models.checkpoint import Part
 from models.events import SlotArrived, SlotLeft
-from models.incident import Incident, IncidentState
+from models.incident import Incident
 from models.series import FIRING, MovedSeries
 
 if TYPE_CHECKING:
@@ -125,5 +125,3 @@ def problems(shard: Shard) -> Iterator[str]:
     open_count = sum(each.is_open for each in shard.incidents.values())
     if open_count != shard.open_count:
         yield f"{open_count} incidents are open, counted as {shard.open_count}"
-    if any(each.state is IncidentState.DETECTED and each.closed_at for each in shard.incidents.values()):
-        yield "an incident is closed and was never triaged"

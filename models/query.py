@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from models.filters import IncidentFilter, Place, Sort
-from models.incident import Incident, IncidentState, Judgement, PartOf, Said
+from models.incident import Acknowledgement, Incident, IncidentState, Judgement, PartOf, Said
 from models.matchers import MatcherTuple
 from models.wire import Wire
 
@@ -68,6 +68,14 @@ class GetHeads(Wire, frozen=True):
 
     tenant: str
     incident_ids: list[bytes]
+
+
+class ListHeads(Wire, frozen=True):
+    """The heads of all incidents that are here, in the order in which a shard keeps them, after `after`."""
+
+    tenant: str
+    after: Looked | None = None
+    limit: int = PAGE_MAX
 
 
 class Probe(Wire, frozen=True):
@@ -143,13 +151,23 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     judged: Judgement
     said: Said = Said()
     parts: dict[bytes, PartOf] = {}
+    created_at: float = 0.0
+    created_by: str = "system"
+    source: str = ""
+    description: str = ""
+    resolved_at: float = 0.0
+    closed_at: float = 0.0
+    reopened: int = 0
+    acknowledged: Acknowledgement | None = None
+    merged_into: bytes = b""
 
 
 class HeadPage(Wire, frozen=True):
-    """Heads as the frame `seq` left them."""
+    """Heads as the frame `seq` left them. `next_after` is where the next page of ListHeads begins, None at the end."""
 
     seq: int
     items: list[Head]
+    next_after: Looked | None = None
 
 
 class IncidentPage(Wire, frozen=True):
@@ -203,6 +221,7 @@ Query = (
     | IncidentAlerts
     | ListAlerts
     | GetHeads
+    | ListHeads
 )
 Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | HeadPage
 

@@ -41,6 +41,8 @@ from models.parts import written
 from models.query import Head
 
 SYSTEM = "system"
+#: What is told of a change that is no line of a timeline, to those who ask to hear of every change. No kind of line.
+CHANGED = "Changed"
 
 #: The events that may be a line of a timeline. What they say is in `line`.
 TOLD = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from models.alert_view import alert_view
@@ -24,6 +24,7 @@ from models.query import (
     IncidentAlerts,
     IncidentPage,
     ListAlerts,
+    ListHeads,
     ListIncidents,
     Probe,
     Query,
@@ -58,6 +59,8 @@ def answer(shard: Shard, query: Query) -> Answer:
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return HeadPage(shard.seq, [head_of(each) for each in here])
+        case ListHeads():
+            return _list_heads(shard, query)
         case Probe():
             return IncidentPage([])
         case IncidentAlerts():
@@ -68,6 +71,15 @@ def answer(shard: Shard, query: Query) -> Answer:
             return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
         case ListAlerts():
             return _list_alerts(shard, query)
+
+
+def _list_heads(shard: Shard, query: ListHeads) -> HeadPage:
+    start = 0 if query.after is None else bisect_right(shard.order, query.after)
+    page = shard.order[start : start + max(1, min(query.limit, PAGE_MAX))]
+    here = [shard.incidents[identity] for _at, identity in page]
+    more = start + len(page) < len(shard.order)
+    items = [head_of(each) for each in here if each.tenant == query.tenant]
+    return HeadPage(shard.seq, items, page[-1] if more else None)
 
 
 def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:

@@ -8,16 +8,18 @@ killed must answer again within a second or two, and imports are most of that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from actors.host import Actor, Host
+from models.errors import Malformed
 from models.incident import Severity
 from models.shard import ShardSettings, decode_shard_settings, encode_shard_settings
 from models.sharding import partition_name
-from services.stores.choice import open_stores, place_of
+from services.stores.choice import feed_of, open_stores, place_of
 
 if TYPE_CHECKING:
     from actors.classifier import Judge
@@ -53,6 +55,10 @@ def shard_actor_name(index: int) -> str:
 
 
 CONTROL_ACTOR = "control-a"
+PUBLISHER_ACTOR = "publisher-0"
+BACKUP_ACTOR = "backup-0"
+#: A backup takes what time is left over: alerts come first.
+BACKUP_NICE = 15
 
 
 def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
@@ -81,6 +87,15 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
         )
     ]
     config: dict[str, object]
+    recovery = settings.disaster_recovery
+    if recovery.backup_interval is not None:
+        config = {
+            **common,
+            "target": backup_target(settings),
+            "interval_s": recovery.backup_interval,
+            "retention_s": recovery.backup_retention,
+        }
+        actors.append(ActorPlan(BACKUP_ACTOR, "backup_actor", _encoder.encode(config)))
     for name in classifiers:
         config = {**common, "rules": classifier_rules(settings)}
         actors.append(ActorPlan(name, "classifier_actor", _encoder.encode(config)))
@@ -92,6 +107,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
             "concurrency": notify.concurrency,
         }
         actors.append(ActorPlan(name, "responder_actor", _encoder.encode(config)))
+    shards = [shard_actor_name(index) for index in range(settings.state.partitions)]
     for index in range(settings.state.partitions):
         config = {
             **common,
@@ -100,7 +116,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
                 "partition": partition_name(index),
                 "classifiers": classifiers,
                 "responders": responders,
-                "shards": [shard_actor_name(other) for other in range(settings.state.partitions)],
+                "shards": shards,
                 "snapshot_every_frames": settings.state.snapshot_every_frames,
                 "snapshot_every_bytes": settings.state.snapshot_every_bytes,
                 "snapshot_every_s": settings.state.snapshot_every,
@@ -108,6 +124,14 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
             },
         }
         actors.append(ActorPlan(shard_actor_name(index), "shard_actor", _encoder.encode(config)))
+    if (feed := feed_of(settings)) is not None:
+        config = {
+            **common,
+            "feed": asdict(feed),
+            "keep_closed_s": settings.publish.redis.keep_closed,
+            "shards": shards,
+        }
+        actors.append(ActorPlan(PUBLISHER_ACTOR, "publisher_actor", _encoder.encode(config)))
     return actors
 
 
@@ -133,6 +157,16 @@ def shard_settings(settings: Settings) -> ShardSettings:
         resolve_within_s=tuple(getattr(resolve, each.name) or 0.0 for each in Severity),
         retention_s=lifecycle.retention,
     )
+
+
+def backup_target(settings: Settings, given: str | None = None) -> str:
+    """Where backups go, a folder as an absolute one: actors have a working directory of their own. Raises Malformed."""
+    target = given or settings.disaster_recovery.backup_target
+    if target is None:
+        raise Malformed(
+            "disaster_recovery.backup_target: expected a folder or a URL such as s3://bucket/prefix"
+        )
+    return target if "://" in target else str(Path(target).expanduser().absolute())
 
 
 def classifier_rules(settings: Settings) -> bytes:
@@ -293,6 +327,53 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         control=tail,
         concurrency=given["concurrency"],
         tracer=_tracer(given["telemetry"], host.name),
+    )
+
+
+def backup_actor(config: bytes, host: Host) -> Actor:
+    """services.backup.schedule.BackupRunner on the chosen stores, at low priority."""
+    import os
+
+    from actors.clock import SystemClock
+    from services.backup.schedule import BackupRunner
+    from services.backup.target import Target
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    # On Linux of this thread, the event loop's, and of those that it starts: all that do the work.
+    os.nice(BACKUP_NICE)
+    return BackupRunner(
+        host,
+        open_stores(given["place"]),
+        lambda: Target(given["target"]),
+        SystemClock(),
+        backend=str(given["place"]["backend"]),
+        interval_s=given["interval_s"],
+        retention_s=given["retention_s"],
+        control=CONTROL_ACTOR,
+    )
+
+
+def publisher_actor(config: bytes, host: Host) -> Actor:
+    """services.publish.Publisher over the chosen stores and the feed's Redis."""
+    from actors.clock import SystemClock
+    from actors.control_tail import ControlTail, SettingsWatch
+    from services.publish import Publisher
+    from services.stores.redis_feed import RedisFeed
+    from services.stores.redis_options import RedisOptions
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    stores, clock = open_stores(given["place"]), SystemClock()
+    partitions = [partition_name(index) for index in range(len(given["shards"]))]
+    return Publisher(
+        host,
+        dict(zip(partitions, given["shards"], strict=True)),
+        stores.log,
+        stores.archive,
+        RedisFeed(msgspec.convert(given["feed"], RedisOptions), given["keep_closed_s"], clock),
+        ControlTail(stores.log(CONTROL), SettingsWatch(given["start"], _take_level)),
+        clock,
     )
 
 

@@ -1,6 +1,6 @@
 """`llm-im store migrate`: all of one system's stores into others, while nothing runs.
 
-    control     every frame, CopyBegan ...................................................... CopyEnded
+    control     every frame and CopyBegan at once ............................................ CopyEnded
     shards                             every frame, the newest snapshot, archive, delivery ids
 
 Frames go as they are stored, so sequence, digests and ids stay, and the digest chain proves the copy. Killed at any point, it
@@ -83,8 +83,7 @@ async def copy(source: Stores, target: Stores, said: str, clock: Clock, progress
             raise Conflict("there is nothing to copy: no system was ever started there")
         if state.moving_to is not None or state.copied_from:
             raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
-        if await copying.log(CONTROL):
-            await there.append([CopyBegan(said)], clock.now())
+        await copying.control(CopyBegan(said), clock.now())
         for name in map(partition_name, range(state.slots.partitions)):
             await copying.log(name)
             await copying.snapshot(name)
@@ -122,14 +121,34 @@ class _Copying:
         self._progress = progress
         self.done = Copied()
 
-    async def log(self, name: str) -> bool:
-        """All frames of a partition. False when the target's goes on behind them: its copy had begun."""
+    async def control(self, began: CopyBegan, now: float) -> None:
+        """The control partition and the word that the rest is on its way, in one append: without it this could be started."""
+        here, there = await self._ours.take(CONTROL), await self._theirs.take(CONTROL)
+        if there.seq:
+            await self._check_same(CONTROL, here, there)
+            if not (await fold_control(there.log)).copied_from:
+                raise _more(CONTROL, there.seq - here.seq)
+            return
+        await there.seed(0, here.opened.anchor, here.epoch)
+        frames: list[bytes] = []
+        digest = there.digest
+        while page := await here.log.read(len(frames)):
+            for seq, stored in page:
+                digest = check_frame(CONTROL, stored, seq, digest)
+                frames.append(stored)
+        await there.append_frames(frames, digest, [began], now)
+        self.done.frames += len(frames)
+
+    async def log(self, name: str) -> None:
+        """All frames of a shard's partition."""
         here, there = await self._ours.take(name), await self._theirs.take(name)
         anchor = here.opened.first_seq - 1 if here.opened.first_seq else here.seq
         if not there.seq and not await there.log.marks():
             await there.seed(anchor, here.opened.anchor, here.epoch)
-        elif await self._is_ours(name, here, there):
-            return False
+        else:
+            await self._check_same(name, here, there)
+            if there.seq > here.seq:
+                raise _more(name, there.seq - here.seq)
         while there.seq < here.seq:
             self._check()
             page = await here.log.read(there.seq)
@@ -141,27 +160,16 @@ class _Copying:
             self._progress(f"{name}: {there.seq - anchor:,} of {here.seq - anchor:,} frames")
         if there.digest != here.digest:
             raise _other(name, there.seq)
-        return True
 
-    async def _is_ours(self, name: str, here: HeldLog, there: HeldLog) -> bool:
-        """Whether the target has all frames already, and more. Raises Conflict when its last is not the source's."""
+    async def _check_same(self, name: str, here: HeldLog, there: HeldLog) -> None:
+        """Raises Conflict when the target's log is not the source's, as far as the shorter goes."""
         if there.seq == here.opened.first_seq - 1 or (not here.opened.first_seq and there.seq == here.seq):
             expected, found = here.opened.anchor, there.digest
         else:
             last = min(there.seq, here.seq)
-            expected, found = (
-                await _digest_at(here.log, last),
-                await _digest_at(there.log, last),
-            )
+            expected, found = await _digest_at(here.log, last), await _digest_at(there.log, last)
         if expected != found:
             raise _other(name, min(there.seq, here.seq))
-        if there.seq <= here.seq:
-            return False
-        if name != CONTROL or not (await fold_control(there.log)).copied_from:
-            raise Conflict(
-                f"{name}: the target holds {there.seq - here.seq:,} frames more: it was started, or is whole already"
-            )
-        return True
 
     async def snapshot(self, name: str) -> None:
         """The newest snapshot; replay needs no other."""
@@ -214,6 +222,10 @@ class _Copying:
     def _check(self) -> None:
         self._ours.check()
         self._theirs.check()
+
+
+def _more(name: str, frames: int) -> Conflict:
+    return Conflict(f"{name}: the target holds {frames:,} frames more: it was started, or is whole already")
 
 
 def _other(name: str, seq: int) -> Conflict:

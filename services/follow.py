@@ -18,7 +18,7 @@ from models.heads import FRAME_END, Known, Place, fold, head_of, opened, split_o
 from models.incident import Incident
 from models.ports import EventLog
 from models.query import PAGE_MAX, GetHeads, Head, HeadPage, decode_answer, encode
-from models.stream import TOLD_NAMES, Happening, about, line
+from models.stream import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
 
 #: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
 READ_BYTES = 64 * 1024
@@ -38,19 +38,30 @@ class Gap(Exception):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What was read, up to and with the frame `seq`."""
+    """What was read, up to and with the frame `seq`, which is `stored`."""
 
     happenings: list[Happening]
     seq: int
+    stored: bytes = b""
 
 
 class Follower:
-    """One reader of one log. `seq` is the frame it read last."""
+    """One reader of one log. `seq` is the frame it read last. With `all_changes` it also tells of an incident that was
+    changed by what is no line of its timeline, as CHANGED."""
 
     def __init__(
-        self, event_log: EventLog, ask: Ask, archived: Archived, tenant: str, seq: int, most: int
+        self,
+        event_log: EventLog,
+        ask: Ask,
+        archived: Archived,
+        tenant: str,
+        seq: int,
+        most: int,
+        *,
+        all_changes: bool = False,
     ) -> None:
         self.seq = seq
+        self._all_changes = all_changes
         self._event_log = event_log
         self._ask = ask
         self._archived = archived
@@ -87,7 +98,12 @@ class Follower:
             events = await self._breathe(events + len(frame.events))
         self._known.trim()
         self.seq = last
-        return Page(happenings, last)
+        return Page(happenings, last, page[-1][1])
+
+    def know(self, seq: int, head: Head) -> None:
+        """Take a head as the frame `seq` left it, so that it need not be asked for."""
+        self._known.put((seq, FRAME_END), head)
+        self._known.trim()
 
     async def _breathe(self, events: int) -> int:
         """Let others run when this many were looked at; how many that are then."""
@@ -170,6 +186,8 @@ class Follower:
         if before is None and isinstance(event, IncidentStateChanged):
             before = msgspec.structs.replace(after, state=event.before)
         told = line(event, nth, frame.now, before, after)
+        if told is None and self._all_changes and after != before:
+            told = Line(CHANGED, SYSTEM, "")
         if told is None:
             return None
         sure = after.updated_at <= frame.now

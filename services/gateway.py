@@ -219,7 +219,7 @@ class Gateway:
         if slots.partitions > len(self._lines):
             raise Unavailable(
                 f"the slot map names {slots.partitions} partitions, settings say state.partitions = {len(self._lines)}: "
-                "the number is fixed when the system first starts"
+                "first llm-im down, then llm-im up"
             )
         self.submitter.slots = slots
 

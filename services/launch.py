@@ -564,8 +564,10 @@ def _launch_lock(data_dir: Path) -> Iterator[None]:
     if not sys.platform.startswith("linux"):
         raise Refused("starting a local Ray needs Linux (/proc, HAProxy); elsewhere use the image")
     run = data_dir / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    run.chmod(stat.S_IRWXU)
+    # Ray's logs, which are kept in one of them, are folders that anybody may write.
+    for folder in (run, data_dir / "log"):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(stat.S_IRWXU)
     with (run / "launch.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -32,19 +32,20 @@ class HeldLog:
 
     async def append(self, events: Sequence[Event], now: float) -> None:
         """A frame for each event, all durable or none. Time does not go back behind the frames before."""
-        if not events:
-            return
-        self.now = now = max(now, self.now)
-        frames, digest = [], self.digest
-        for place, event in enumerate(events, 1):
-            frame, digest = encode_frame(self.seq + place, now, "default", None, [event], digest)
-            frames.append(frame)
-        await self.append_frames(frames, digest)
+        if events:
+            await self.append_frames([], self.digest, events, now)
 
-    async def append_frames(self, frames: Sequence[bytes], digest: bytes) -> None:
-        """Frames that are made already; `digest` is the last one's."""
-        await self.log.append(self.epoch, self.seq + 1, frames)
-        self.seq, self.digest = self.seq + len(frames), digest
+    async def append_frames(
+        self, frames: Sequence[bytes], digest: bytes, events: Sequence[Event] = (), now: float = 0.0
+    ) -> None:
+        """Frames that are made already, of which `digest` is the last one's, and one for each event behind them."""
+        self.now = now = max(now, self.now)
+        added = list(frames)
+        for event in events:
+            frame, digest = encode_frame(self.seq + len(added) + 1, now, "default", None, [event], digest)
+            added.append(frame)
+        await self.log.append(self.epoch, self.seq + 1, added)
+        self.seq, self.digest = self.seq + len(added), digest
 
     async def seed(self, seq: int, digest: bytes, epoch_before: int) -> None:
         """EventLog.seed()."""

@@ -261,7 +261,7 @@ def withdraw(*, progress: Callable[[str], None]) -> None:
 
 def _is_ours(named: dict[str, str]) -> bool:
     return named["namespace"] == cluster.NAMESPACE and named["name"].startswith(
-        ("shard-", "control-", "classifier-", "responder-")
+        ("shard-", "control-", "classifier-", "responder-", "backup-", "publisher-")
     )
 
 

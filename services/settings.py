@@ -486,10 +486,11 @@ def refusals(settings: Settings) -> list[str]:
     found = []
     if settings.deployment.mode != "standalone":
         found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
-    try:
-        choice.place_of(settings)
-    except Malformed as error:
-        found.append(str(error))
+    for place in (choice.place_of, choice.feed_of):
+        try:
+            place(settings)
+        except Malformed as error:
+            found.append(str(error))
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),
@@ -498,6 +499,12 @@ def refusals(settings: Settings) -> list[str]:
     ):
         if value := KEYS[name].of(settings):
             found.append(f"{name} = {_shown(value)}: {why}")
+    recovery = settings.disaster_recovery
+    if recovery.backup_interval is not None and recovery.backup_target is None:
+        found.append(
+            f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": say where to in'
+            " disaster_recovery.backup_target"
+        )
     if settings.server.grpc:
         found.append("server.grpc = true: the gRPC door is not built")
     found += [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.folding import fold
-from models.errors import Damaged, IncidentManagerError
+from models.errors import Damaged, IncidentManagerError, Unavailable
 from models.frames import decode_frame
 from models.incident import Incident
 from models.moving import problems
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONTROL = "control"
 #: One page: large enough that its hop to a thread does not count, small enough to hold.
 READ_BYTES = 4 * 1024 * 1024
+#: A log is read again so often when its writer took a snapshot meanwhile, and dropped what was about to be read.
+ATTEMPTS_MAX = 10
 #: Problems told of a partition: who has more has one cause.
 PROBLEMS_MAX = 20
 
@@ -131,15 +133,10 @@ async def verify(settings: Settings, partitions: int) -> list[Verified]:
         verified = Verified(name)
         log, archive = stores.log(name), stores.archive(name)
         try:
-            check = await check_log(log)
-            verified.frames = check.frames
-            if check.damage:
-                verified.told(check.damage)
-            elif name == CONTROL:
+            await _log(log, settings, slots, verified)
+            if name == CONTROL and not verified.problems:
                 slots = await _control(settings, verified)
-            else:
-                await _state(log, settings, slots, verified)
-            if name != CONTROL:
+            elif name != CONTROL:
                 await _archived(archive, slots, verified)
         except IncidentManagerError as error:
             verified.told(str(error))
@@ -148,6 +145,23 @@ async def verify(settings: Settings, partitions: int) -> list[Verified]:
             await archive.close()
         found.append(verified)
     return found
+
+
+async def _log(log: EventLog, settings: Settings, slots: SlotMap | None, verified: Verified) -> None:
+    for _attempt in range(ATTEMPTS_MAX):
+        verified.problems.clear()
+        marks = await log.marks()
+        try:
+            check = await check_log(log)
+            verified.frames = check.frames
+            if check.damage:
+                verified.told(check.damage)
+            elif log.partition != CONTROL:
+                await _state(log, settings, slots, verified)
+        except (Damaged, Unavailable) as error:
+            verified.told(str(error))
+        if not verified.problems or await log.marks() == marks:
+            return
 
 
 async def _control(settings: Settings, verified: Verified) -> SlotMap | None:

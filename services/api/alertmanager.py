@@ -13,8 +13,7 @@ import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
-from functools import cmp_to_key, lru_cache
+from functools import cmp_to_key
 
 import msgspec
 import yaml
@@ -29,6 +28,7 @@ from models.matchers import MatcherTuple, Pattern, parse_filters
 from models.query import AlertView
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
+from services.times import timestamp
 
 #: The prefix of every path here.
 PREFIX = "/api/v2"
@@ -41,7 +41,6 @@ _SLICE = 250
 
 #: go-openapi's idea of true; everything else is false, and an empty value is the default.
 _TRUE = frozenset({"true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled"})
-_ZERO_TIME = "0001-01-01T00:00:00.000Z"
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}\Z")
 
 
@@ -218,14 +217,6 @@ def config_yaml(settings: Settings) -> str:
         f"# First notice by severity: {waits}. The service is the first label present of {fallbacks}.\n"
         + yaml.safe_dump(document, sort_keys=False)
     )
-
-
-@lru_cache(maxsize=16_384)  # 150 bytes each. The alerts of an evaluation share their times.
-def timestamp(at: float) -> str:
-    """RFC 3339 in UTC with milliseconds; 0 is Go's zero time, which clients read as not set."""
-    if at == 0:
-        return _ZERO_TIME
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class _Wanted:

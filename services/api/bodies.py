@@ -24,9 +24,9 @@ from models.incident import (
 )
 from models.messages import REASONS, Decision
 from models.query import AlertView, IncidentView
-from services.api.alertmanager import timestamp
 from services.api.fields import SeverityName, Time, says
 from services.api.reads import Counted
+from services.times import timestamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from models.errors import Malformed
 from models.incident import IncidentState, IncidentType, Severity
 from models.messages import Decision
 from models.ports import Clock
-from services.api.alertmanager import timestamp
 from services.api.auth import READ, requires
 from services.api.bodies import json_response
 from services.api.fields import Time, WrittenDuration, duration_of
@@ -24,6 +23,7 @@ from services.api.list_params import FilterParams
 from services.api.problems import AWAY, REFUSED, problems
 from services.api.reads import Reads
 from services.api.statistics import Figures, gather
+from services.times import timestamp
 
 #: Services that are named; the others are counted together.
 SERVICES_TOLD = 20

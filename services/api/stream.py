@@ -30,13 +30,13 @@ from models.matchers import MATCHERS_MAX, parse_filters
 from models.stream import KINDS, Happening
 from models.stream_cursor import CURSOR_CHARS_MAX
 from models.stream_filter import StreamFilter
-from services.api.alertmanager import timestamp
 from services.api.auth import READ, Caller, is_still_let_in, requires
 from services.api.fields import SeverityName, any_case, says
 from services.api.incidents import PREFIX
 from services.api.list_params import FILTER_VALUES_MAX
 from services.api.problems import problem
 from services.tail import Said, Tails, Told, Watch
+from services.times import timestamp
 
 log = structlog.get_logger()
 

@@ -13,6 +13,7 @@ from models import VERSION
 from models.errors import IncidentManagerError
 from services.cli import (
     alerts,
+    backup,
     completion,
     config,
     context,
@@ -88,6 +89,7 @@ app.command(epilog=EPILOG)(down.down)
 app.command(epilog=EPILOG)(status.status)
 app.add_typer(log.app, name="log")
 app.add_typer(store.app, name="store")
+app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")

@@ -195,5 +195,21 @@ def place_of(settings: Settings) -> Place:
     return {"backend": backend, **BACKENDS[backend].place(settings)}
 
 
+def feed_of(settings: Settings) -> RedisOptions | None:
+    """Where outside readers find the incidents, None when nothing is published. Raises Malformed for a URL that can't be
+    read; whether anybody answers there is not asked."""
+    given = settings.publish.redis
+    if given.url is None:
+        return None
+    options = RedisOptions(
+        given.url.get_secret_value(),
+        given.prefix,
+        connect_timeout_s=given.connect_timeout,
+        timeout_s=given.timeout,
+        section="publish.redis",
+    )
+    return options.check()
+
+
 def open_stores(place: Place) -> Stores:
     return BACKENDS[str(place["backend"])](place)

@@ -58,18 +58,20 @@ class RedisOptions:
     connect_timeout_s: float = 2.0
     timeout_s: float = 5.0
     replica_timeout_s: float = 1.0
+    #: The section of the settings that says all this: errors name it.
+    section: str = "state.redis"
 
     @property
     def address(self) -> Address:
         """Raises Malformed, which never shows the password."""
-        return parse_url(self.url)
+        return parse_url(self.url, f"{self.section}.url")
 
     def check(self) -> RedisOptions:
         """Itself, once everything in it can be read. Raises Malformed."""
-        parse_url(self.url)
+        parse_url(self.url, f"{self.section}.url")
         if not _PREFIX.fullmatch(self.prefix):
             raise Malformed(
-                f"state.redis.prefix: expected 1 to 64 letters, digits or _.:-, not {self.prefix!r}"
+                f"{self.section}.prefix: expected 1 to 64 letters, digits or _.:-, not {self.prefix!r}"
             )
         return self
 
@@ -80,40 +82,40 @@ def key_of(options: RedisOptions, partition: str, name: str) -> str:
     return f"{options.prefix}:{{{quote(partition, safe='/')}}}:{name}"
 
 
-def parse_url(url: str) -> Address:
+def parse_url(url: str, setting: str = "state.redis.url") -> Address:
     """Raises Malformed naming what was expected. The message never holds the URL: it may hold a password."""
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
     if scheme not in ("redis", "rediss") or kind not in _KINDS or not parts.netloc:
-        raise Malformed(f"state.redis.url: {_EXPECTED}")
+        raise Malformed(f"{setting}: {_EXPECTED}")
     credentials, _, hosts = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
     path = [unquote(part) for part in parts.path.split("/") if part]
     query = dict(parse_qsl(parts.query))
     if unknown := sorted(set(query) - QUERY):
-        raise Malformed(f"state.redis.url: {unknown[0]!r} is not known; expected {', '.join(sorted(QUERY))}")
+        raise Malformed(f"{setting}: {unknown[0]!r} is not known; expected {', '.join(sorted(QUERY))}")
     service = ""
     if _KINDS[kind] == "sentinel":
         if not path:
-            raise Malformed(f"state.redis.url: the Sentinels' name of the service is missing; {_EXPECTED}")
+            raise Malformed(f"{setting}: the Sentinels' name of the service is missing; {_EXPECTED}")
         service = path.pop(0)
     if len(path) > 1 or (path and not path[0].isdecimal()):
-        raise Malformed(f"state.redis.url: the database must be a number; {_EXPECTED}")
+        raise Malformed(f"{setting}: the database must be a number; {_EXPECTED}")
     db = int(path[0]) if path else 0
     if _KINDS[kind] == "cluster" and db:
-        raise Malformed("state.redis.url: a Redis Cluster has database 0 only")
+        raise Malformed(f"{setting}: a Redis Cluster has database 0 only")
     port = SENTINEL_PORT if _KINDS[kind] == "sentinel" else REDIS_PORT
-    found = tuple(_host(each, port) for each in hosts.split(","))
+    found = tuple(_host(each, port, setting) for each in hosts.split(","))
     if _KINDS[kind] == "single" and len(found) > 1:
-        raise Malformed(f"state.redis.url: several hosts are a Sentinel's or a Cluster's; {_EXPECTED}")
+        raise Malformed(f"{setting}: several hosts are a Sentinel's or a Cluster's; {_EXPECTED}")
     return Address(
         _KINDS[kind], found, service, db, scheme == "rediss", unquote(user) or None, unquote(password) or None,
         query,
     )  # fmt: skip
 
 
-def _host(text: str, port: int) -> tuple[str, int]:
+def _host(text: str, port: int, setting: str) -> tuple[str, int]:
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?", text)
     if match is None or not 0 < int(match[2] or port) < 65536:
-        raise Malformed(f"state.redis.url: a host can't be read; {_EXPECTED}")
+        raise Malformed(f"{setting}: a host can't be read; {_EXPECTED}")
     return match[1].strip("[]"), int(match[2] or port)

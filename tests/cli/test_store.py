@@ -27,6 +27,7 @@ from services.offline import Offline
 from services.slots import as_assigned, control_state
 from services.stores.choice import open_stores, place_of
 from services.stores.sqlite import file_path
+from services.verifying import verify
 from tests.api.gateway_in_process import SqliteStores, alert, system
 
 SERVICES = [f"service-{number}" for number in range(12)]
@@ -178,3 +179,30 @@ def test_meanwhile_senders_are_told_to_try_again() -> None:
 
     assert (status, retry_after) == (503, "5")
     assert json.loads(body)["error"] == "unavailable"
+
+
+def test_beside_a_system_that_truncates_its_logs_nothing_is_taken_for_damage(used: Path) -> None:
+    async def both() -> list[list[str]]:
+        over = asyncio.Event()
+        stores = SqliteStores(used / "var" / "store")
+        async with system(stores, state={"snapshot_every_frames": 30}) as ours:
+
+            async def send() -> None:
+                number = 0
+                while not over.is_set():
+                    number += 1
+                    body = [alert(f"Down{number}", service) for service in SERVICES]
+                    assert (await ours.post("/v1/alerts", body)).status == 202
+
+            sending = asyncio.create_task(send())
+            found = []
+            for _ in range(5):
+                await asyncio.sleep(0.1)
+                found += [each.problems for each in await verify(settings_of(None), 2)]
+            over.set()
+            await sending
+            marks = await stores.log("shard/0000").marks()
+            assert len(marks) == 2, "nothing was truncated"
+        return found
+
+    assert asyncio.run(both()) == [[]] * 15

@@ -297,6 +297,7 @@ def test_up_says_who_gets_in(
         monkeypatch.setenv(name, value)
     said: list[str] = []
 
-    assert _who_gets_in(settings_of(None), said.append) is guarded
+    settings = settings_of(None)
+    assert _who_gets_in(settings, asyncio.run(control_state(settings)), said.append) is guarded
     assert bool(said) is bool(says)
     assert says in "".join(said)

@@ -4,6 +4,7 @@ those that kill its processes, then those that end it. Every test here is marked
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +13,17 @@ import pytest
 from services import launch
 from tests.cluster.instance import Cluster, free_port
 from tests.cluster.receiver import Receiver
+from tests.contract.redis_peers import Server
 
 #: The first four start a Ray of their own: before ours, so that there are never two.
 ORDER = (
     "test_launch", "test_guard", "test_tracing", "test_first_ten_minutes",
     "test_listeners", "test_response", "test_reload", "test_clients", "test_replicas",
-    "test_stream", "test_kill", "test_people", "test_everything", "test_damage",
+    "test_stream", "test_feed", "test_kill", "test_people", "test_everything", "test_damage",
 )  # fmt: skip
 HERE = Path(__file__).parent
+#: Of the user that publishes; a test looks that nobody writes it down.
+FEED_PASSWORD = "feed-pass-word"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,8 +50,26 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Cluster]:
+def feed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | None]:
+    """Where the session's instance publishes; None where no Redis is installed, and then it publishes nowhere."""
+    if not (os.environ.get("REDIS_SERVER") or shutil.which("redis-server")):
+        yield None
+        return
+    user = ("--user", "feeder", "on", f">{FEED_PASSWORD}", "~*", "&*", "+@all")
+    server = Server(tmp_path_factory.mktemp("feed"), "--save", "", *user).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, feed_server: Server | None
+) -> Iterator[Cluster]:
     """The session's instance, not started yet. Small snapshots, so that a short test has several."""
+    publish = {}
+    if feed_server is not None:
+        url = f"redis://feeder:{FEED_PASSWORD}@127.0.0.1:{feed_server.port}/0"
+        publish = {"LLM_IM_PUBLISH__REDIS__URL": url}
     cluster = Cluster(
         tmp_path_factory.mktemp("cluster") / "data",
         free_port(),
@@ -55,6 +77,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
             "LLM_IM_NOTIFY__WEBHOOK__URL": receiver.url,
             "LLM_IM_STATE__SNAPSHOT_EVERY_FRAMES": "500",
             "LLM_IM_LIFECYCLE__RESOLVE_TIMEOUT": "1h",
+            **publish,
         },
     )
     yield cluster

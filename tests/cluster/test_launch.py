@@ -100,6 +100,8 @@ def test_an_instance_listens_on_loopback_only_and_leaves_nothing(data_dir: Path)
     assert open_listeners(marked_pids(instance)) == []
     (admin_socket,) = Path(instance.private_dir).glob("s/*/a")
     assert stat.S_IMODE(admin_socket.stat().st_mode) & 0o077 == 0
+    for folder in ("run", "log"):
+        assert stat.S_IMODE((data_dir / folder).stat().st_mode) == 0o700
 
     again = launch.start_local(data_dir, instance.http_port, progress=quiet)
     assert again == instance

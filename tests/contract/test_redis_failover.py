@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.client import PubSub
 from redis.crc import key_slot
 
 from models.errors import Fenced, Unavailable
@@ -18,7 +21,10 @@ from services.stores.redis_dead_letters import RedisDeadLetters
 from services.stores.redis_delivery import RedisDeliveryIds
 from services.stores.redis_log import RedisEventLog
 from services.stores.redis_options import RedisOptions
+from tests.api.for_verbs import opened
+from tests.api.gateway_in_process import system
 from tests.contract.conftest import PARTITION, Chain, HandClock
+from tests.contract.feed_reader import Reader, publish, same, until
 from tests.contract.redis_peers import Cluster, Failover, Server
 from tests.contract.test_archive import incident
 
@@ -168,3 +174,63 @@ async def outcome(log: RedisEventLog, epoch: int, chain: Chain) -> Exception | N
     except Exception as error:
         return error
     return None
+
+
+@pytest.mark.asyncio
+async def test_the_feed_lives_on_one_node_of_a_cluster_and_is_heard_at_every_node(cluster: Cluster) -> None:
+    async with system() as ours:
+        one = await opened(ours)
+        await publish(ours, cluster.url, "outside")
+        await until(lambda: _nodes_with(cluster, f"outside:{{feed}}:incident:{one}"), "published")
+        [home] = [node for node in cluster.nodes if node.client().keys("outside:*")]
+        elsewhere = next(node for node in cluster.nodes if node is not home)
+        with elsewhere.client().pubsub() as channel:
+            channel.subscribe("outside:{feed}:changes")
+            assert channel.get_message(timeout=5)
+
+            await ours.post(f"/v1/incidents/{one}/acknowledge", {})
+            heard = await asyncio.to_thread(_heard_of_an_incident, channel)
+
+        assert heard["incident"]["id"] == one
+        assert await _nodes_with(cluster, f"outside:{{feed}}:incident:{one}") == [home]
+
+
+def _heard_of_an_incident(channel: PubSub) -> dict[str, Any]:
+    while True:
+        message = channel.get_message(timeout=10)
+        assert message is not None
+        said: dict[str, Any] = json.loads(message["data"])
+        if said["event"] == "incident":
+            return said
+
+
+async def _nodes_with(cluster: Cluster, key: str) -> list[Server]:
+    return [node for node in cluster.nodes if key.encode() in node.client().keys("outside:*")]
+
+
+@pytest.mark.asyncio
+async def test_the_feed_goes_on_at_the_primary_that_the_sentinels_name_after_a_failover(
+    failover: Failover,
+) -> None:
+    async with system() as ours:
+        await opened(ours)
+        await publish(ours, failover.url, "outside")
+        async with Reader(failover.primary.port, "outside").reading() as reader:
+            await same(reader, ours)
+
+        failover.primary.stop(signal.SIGKILL)
+        await opened(ours)
+        async with Reader(await _next_primary(failover), "outside").reading() as reader:
+            shown = await same(reader, ours)
+
+        assert len(shown) == 2
+
+
+async def _next_primary(failover: Failover) -> int:
+    """The port of the primary that the Sentinels name once it is another."""
+    async with asyncio.timeout(60):
+        while True:
+            _host, port = failover.sentinels[0].client().sentinel_get_master_addr_by_name(failover.SERVICE)
+            if int(port) != failover.primary.port:
+                return int(port)
+            await asyncio.sleep(0.1)

@@ -55,6 +55,7 @@ SOMETHING = {
     "state.redis.url": "redis://127.0.0.1",
     "state.postgres.url": "postgresql://127.0.0.1/llm_im",
     "notify.webhook.url": "https://example.org/hook",
+    "publish.redis.url": "redis://127.0.0.1",
     "resource_limits.max_ingestion_rate": "5000/s",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",

@@ -60,6 +60,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pybloom_live": ("actors/delivery.py",),
     "yaml": ("services/api/alertmanager.py", "services/bootstrap.py"),
     "requests": (), "httpx": (), "httpx2": (),
+    "fsspec": ("services/backup/place.py",),
     "opentelemetry": ("services/tracing.py",),  # imported only when telemetry is on
     "redis": ("services/stores/redis*.py",),
     "asyncpg": ("services/stores/postgres*.py",), "psycopg": ("services/stores/postgres*.py",),

@@ -35,6 +35,7 @@ OTHERS: dict[str, object] = {
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "classification.builtin_rules": False,
     "notify.webhook.url": "https://example.org/hook",
+    "publish.redis.url": "redis://127.0.0.1",
     "auth.required": True,
     "auth.open_metrics": True,
     "telemetry.endpoint": "http://127.0.0.1:4318",
@@ -44,6 +45,8 @@ OTHERS: dict[str, object] = {
     "logging.format": "console",
     "targets.acknowledge.P4": "1d",
     "targets.resolve.P4": "1d",
+    "disaster_recovery.backup_interval": "1h",
+    "disaster_recovery.backup_retention": "30d",
 }
 #: What only gateways go by: they read it from the settings themselves.
 GATEWAYS_ONLY = {"lifecycle.resolve_timeout", "lifecycle.expires_after"}

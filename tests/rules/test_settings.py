@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.config import KEYS, Settings
 from models.config_values import DURATION_MAX_S, duration_s, duration_text
 from models.errors import Malformed, Refused
+from services.bootstrap import PUBLISHER_ACTOR, plan
 from services.settings import (
     DEFAULT,
     VARIABLES,
@@ -292,7 +293,7 @@ NOT_ACTIVE = {
     "sidecar": ({"deployment", "sidecar", "local_actions", "forwarding"}, ["deployment.mode"]),
     "ha": (
         {"deployment", "ha", "failover", "disaster_recovery"},
-        ["deployment.mode", "failover.enabled"],
+        ["deployment.mode", "disaster_recovery.backup_interval", "failover.enabled"],
     ),
 }  # fmt: skip
 
@@ -305,6 +306,38 @@ def test_a_sample_of_the_plan_loads_and_says_what_is_not_active_and_what_up_refu
 
     assert {key.path[0] for key in loaded.not_active()} == sections
     assert [each.split(" ")[0] for each in refusals(loaded.settings)] == refused
+
+
+def test_the_settings_of_backups_are_active(tmp_path: Path) -> None:
+    file = tmp_path / "llm-im.toml"
+    file.write_text(
+        '[disaster_recovery]\nbackup_target = "s3://bucket/llm-im"\nbackup_interval = "1h"\nbackup_retention = "30d"\n'
+    )
+
+    loaded = load(file)
+
+    assert not loaded.not_active() and not refusals(loaded.settings)
+    assert loaded.settings.disaster_recovery.backup_retention == 30 * 86400.0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('backup_target = "s3://key:secret@bucket/llm-im"', "without user, password or query"),
+        ('backup_target = "s3://bucket/llm-im?token=x"', "without user, password or query"),
+        ('backup_target = ""', "expected a folder or a URL"),
+        ('backup_interval = "10s"', 'expected "1m" or more, or "none", not "10s"'),
+    ],
+)
+def test_a_wrong_setting_of_backups_is_told_without_its_secret(line: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "llm-im.toml"
+    file.write_text(f"[disaster_recovery]\n{line}\n")
+
+    with pytest.raises(Malformed) as told:
+        load(file)
+
+    assert said in str(told.value) and "disaster_recovery." in str(told.value)
+    assert "secret" not in str(told.value)
 
 
 def test_sled_means_sqlite_and_is_told_and_the_plans_limit_is_ours() -> None:
@@ -466,6 +499,37 @@ def test_a_redis_that_is_nowhere_stops_up_by_name_and_without_its_password(
 
     assert refusal.startswith(why)
     assert "word" not in refusal
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://:pass-w@host", "publish.redis.url: expected redis://"),
+        ("redis+sentinel://:pass-w@host", "publish.redis.url: the Sentinels' name of the service is missing"),
+        ("redis://:pass-w@host:0", "publish.redis.url: a host can't be read"),
+        ("redis+cluster://:pass-w@host/3", "publish.redis.url: a Redis Cluster has database 0 only"),
+        ("redis://:pass-w@host?retry=pass-w", "publish.redis.url: 'retry' is not known"),
+    ],
+)
+def test_a_feed_that_is_nowhere_stops_up_by_name_and_without_its_password(url: str, why: str) -> None:
+    [refusal] = refusals(Settings.model_validate({"publish": {"redis": {"url": url}}}))
+
+    assert refusal.startswith(why)
+    assert "pass-w" not in refusal
+
+
+def test_a_publisher_is_started_only_where_there_is_something_to_publish_to() -> None:
+    without = Settings()
+    with_feed = Settings.model_validate(
+        {"publish": {"redis": {"url": "redis://:word@127.0.0.1:1", "prefix": "x"}}}
+    )
+
+    assert [each.name for each in plan(without)] == [
+        each.name for each in plan(with_feed) if each.name != PUBLISHER_ACTOR
+    ]
+    assert plan(with_feed)[-1].factory == "publisher_actor"
+    assert refusals(with_feed) == []
+    assert "word" not in masked_json(with_feed)
 
 
 @pytest.mark.parametrize("backend", ["postgres", "cockroachdb"])

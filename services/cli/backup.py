@@ -1,0 +1,355 @@
+"""`llm-im backup create|list|verify|restore`: the whole state, beside a running system, in a folder or a store of objects.
+
+Needs the settings and what they name, not a running system, and no token: who may read the store may copy it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from services.cli import look, moments
+from services.cli.exits import EPILOG, ExitCode, Failure
+from services.cli.where import AsJson, Config, Data, settings_of
+
+if TYPE_CHECKING:
+    from models.backup import Backup, Until
+    from models.config import Settings
+    from services.backup.retention import Entry
+    from services.backup.target import Target
+    from services.backup.verify import Check, Checked
+
+T = TypeVar("T")
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="URL",
+        help="Folder, or URL such as s3://bucket/prefix; else the settings' disaster_recovery.backup_target.",
+        show_default=False,
+    ),
+]
+
+app = typer.Typer(help="Make and restore backups of the whole state.", no_args_is_help=True, epilog=EPILOG)
+
+
+@app.command(epilog=EPILOG)
+def create(
+    target: Where = None,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            help="Remove backups older than this behind it, like 30d; else disaster_recovery.backup_retention, "
+            "else none is removed.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one, beside a running system or without one. What is there already from the last one is not written again.
+
+    llm-im backup create --target /mnt/backup/llm-im
+    """
+    settings = settings_of(config, data)
+    older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
+
+    async def work() -> tuple[Backup, int, list[str]]:
+        from actors.clock import SystemClock
+        from services.backup.create import create as make
+        from services.backup.retention import retain
+
+        place, found = await _target(settings, target)
+        made = await make(
+            _stores(settings),
+            found,
+            SystemClock(),
+            backend=str(place["backend"]),
+            progress=_progress(as_json),
+        )
+        removed: list[str] = []
+        if older_s is not None:
+            removed = (await retain(found, SystemClock().now(), older_s, progress=_progress(as_json))).backups
+        return made.backup, made.written_bytes, removed
+
+    backup, written, removed = _run(work())
+    if as_json:
+        typer.echo(json.dumps({**_row(backup), "written_bytes": written, "removed": removed}))
+    else:
+        typer.echo(
+            f"backup {backup.id}: {len(backup.parts)} partitions, {look.size(sum(backup.files().values()))},"
+            f" of which {look.size(written)} were new, in {backup.took_s:.1f} s"
+        )
+
+
+@app.command("list", epilog=EPILOG)
+def list_backups(
+    target: Where = None, config: Config = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """List them, newest last: what each holds, from when to when it can be restored, and whether all its files are there.
+
+    Exit code 1 when one is broken. What is in the files reads `llm-im backup verify`.
+    """
+    from models.backup import shown, time_of
+
+    settings = settings_of(config, data)
+
+    async def work() -> list[Entry]:
+        from services.backup.retention import Pool
+
+        return (await Pool.read((await _target(settings, target))[1])).entries
+
+    entries = _run(work())
+    if as_json:
+        rows = [
+            {"id": each.id, **({} if each.backup is None else _row(each.backup)), "broken": each.why}
+            for each in entries
+        ]
+        typer.echo(json.dumps({"items": rows}))
+    elif not entries:
+        typer.echo("no backups", err=True)
+    else:
+        table = look.table("ID", "AGE", "SIZE", "FROM", "UP TO", "SEQS", "STATE", right=("SIZE",))
+        for each in entries:
+            age = look.since(shown(time_of(each.id)))
+            if each.backup is None:
+                table.add_row(each.id, age, "-", "-", "-", "-", f"BROKEN {look.plain(each.why)}")
+                continue
+            backup = each.backup
+            table.add_row(
+                each.id,
+                age,
+                look.size(sum(backup.files().values())),
+                shown(backup.first_at),
+                shown(backup.cut_at),
+                " ".join(f"{part.name}:{part.first_seq}-{part.last_seq}" for part in backup.parts),
+                "whole" if each.is_whole else f"BROKEN {look.plain(each.why)}",
+            )
+        look.console().print(table)
+    raise typer.Exit(ExitCode.OK if all(each.is_whole for each in entries) else ExitCode.FAILED)
+
+
+@app.command(epilog=EPILOG)
+def verify(
+    backup: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Which; else the newest.", show_default=False)
+    ] = None,
+    target: Where = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read all of one: the checksum of every file, the digest chain of every log, and the state that comes of it.
+
+    Exit code 1 when anything is broken; says which file or where in the log.
+    """
+    settings = settings_of(config, data)
+
+    async def work() -> tuple[str, Checked]:
+        from services.backup.verify import verify as check
+
+        found = (await _target(settings, target))[1]
+        identity = backup or await _newest(found)
+        return identity, await check(found, await found.read(identity), progress=_progress(as_json))
+
+    identity, checked = _run(work())
+    if as_json:
+        typer.echo(json.dumps({"id": identity, "whole": checked.is_whole, "wrong": checked.wrong, "parts": [_checked(each) for each in checked.parts]}))  # fmt: skip
+    else:
+        for each in checked.parts:
+            typer.echo(f"{each.partition:<12}  {'BROKEN' if each.wrong else 'ok':<7}  {look.plain(each.wrong) or _found(each)}")  # fmt: skip
+        if checked.wrong:
+            typer.echo(f"{'all':<12}  BROKEN   {checked.wrong}")
+        typer.echo(f"backup {identity} is {'whole' if checked.is_whole else 'BROKEN'}")
+    raise typer.Exit(ExitCode.OK if checked.is_whole else ExitCode.FAILED)
+
+
+@app.command(epilog=EPILOG)
+def restore(
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Which backup; else the newest whole one that holds the time.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PARTITION=SEQ",
+            help="This partition no further than this seq. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    until_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="All partitions no further than this time, or span ago.", show_default=False
+        ),
+    ] = None,
+    target: Where = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one into the empty store that the settings name. Nothing may run there. Safe to run again after a kill.
+
+    llm-im backup restore --target /mnt/backup/llm-im --data /srv/llm-im/var
+
+    llm-im backup restore --target s3://bucket/llm-im --until-time 2026-01-31T12:00:00Z
+    """
+    from models.backup import Until
+
+    if until and until_time:
+        raise Failure("--until and --until-time both say up to where: give one", ExitCode.USAGE)
+    settings = settings_of(config, data)
+    moment = (
+        datetime.fromisoformat(moments.past(until_time, "--until-time")).timestamp() if until_time else None
+    )
+    wanted = Until(moment, _seqs(until or []) or None)
+    _refuse_running(settings)
+
+    async def work() -> dict[str, Any]:
+        from actors.clock import SystemClock
+        from services.backup.restore import restore as write
+
+        found = (await _target(settings, target))[1]
+        chosen = await _chosen(found, at, wanted)
+        _progress(as_json)(f"restoring backup {chosen.id}")
+        done = await write(
+            _stores(settings), found, chosen, SystemClock(), until=wanted, progress=_progress(as_json)
+        )  # fmt: skip
+        return {
+            "id": chosen.id,
+            "partitions": {
+                name: {"seq": each.seq, "at": each.now, "incidents": each.incidents, "open": each.open}
+                for name, each in done.reached.items()
+            },
+        }
+
+    told = _run(work())
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        open_now = sum(each["open"] for each in told["partitions"].values())
+        typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Our errors with the exit code that a script may branch on."""
+    from models.errors import Conflict, IncidentManagerError, NotFound
+
+    try:
+        return asyncio.run(work)
+    except NotFound as error:
+        raise Failure(str(error), ExitCode.NOT_FOUND) from error
+    except Conflict as error:
+        raise Failure(str(error), ExitCode.CONFLICT) from error
+    except IncidentManagerError as error:
+        raise Failure(str(error)) from error
+
+
+async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:
+    """Where the state is, and where its backups are."""
+    from services.backup.target import Target
+    from services.bootstrap import backup_target
+    from services.stores.choice import place_of
+
+    if given is None and settings.disaster_recovery.backup_target is None:
+        raise Failure("where? Give --target URL, or set disaster_recovery.backup_target", ExitCode.USAGE)
+    url = backup_target(settings, given)
+    return place_of(settings), await asyncio.to_thread(Target, url)
+
+
+def _stores(settings: Settings) -> Any:
+    from services.stores.choice import open_stores, place_of
+
+    return open_stores(place_of(settings))
+
+
+async def _newest(target: Target) -> str:
+    ids = await target.ids()
+    if not ids:
+        raise Failure(f"there is no backup in {target.url}", ExitCode.NOT_FOUND)
+    return ids[-1]
+
+
+async def _chosen(target: Target, at: str | None, until: Until) -> Backup:
+    from models.backup import covering, time_of
+    from services.backup.retention import Pool, newest_whole
+
+    if at is not None:
+        time_of(at)
+        return await target.read(at)
+    if until.at is not None:
+        return covering((await Pool.read(target)).whole(), until.at)
+    found = await newest_whole(target, await target.files())
+    if found is None:
+        raise Failure(f"there is no whole backup in {target.url}", ExitCode.NOT_FOUND)
+    return found
+
+
+def _seqs(given: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for each in given:
+        name, _, seq = each.rpartition("=")
+        if not name or not seq.isascii() or not seq.isdecimal() or name in found:
+            raise Failure(
+                f"--until: {each!r}; expected PARTITION=SEQ once each, like shard/0000=1200", ExitCode.USAGE
+            )
+        found[name] = int(seq)
+    return found
+
+
+def _refuse_running(settings: Settings) -> None:
+    """A system of this data folder would open what is half restored."""
+    from services import launch
+
+    if launch.running(Path(settings.state.path)) is not None:
+        raise Failure(f"a system runs on {settings.state.path}; end it first: llm-im down", ExitCode.CONFLICT)
+
+
+def _row(backup: Backup) -> dict[str, Any]:
+    from models.backup import shown
+
+    return {
+        "id": backup.id,
+        "from": shown(backup.first_at) if backup.first_at else None,
+        "up_to": shown(backup.cut_at),
+        "seconds": backup.took_s,
+        "bytes": sum(backup.files().values()),
+        "backend": backup.backend,
+        "program": backup.program,
+        "partitions": {
+            part.name: {"first_seq": part.first_seq, "last_seq": part.last_seq} for part in backup.parts
+        },
+    }
+
+
+def _checked(check: Check) -> dict[str, Any]:
+    found = asdict(check)
+    return {**found, **(found.pop("reached") or {})}
+
+
+def _found(check: Check) -> str:
+    assert check.reached is not None
+    reached = check.reached
+    return (
+        f"up to seq {reached.seq:,}: {reached.incidents:,} incidents ({reached.open:,} open), {reached.series:,} series,"
+        f" {check.archived:,} archived; {reached.frames:,} frames, {check.files:,} files, {look.size(check.bytes)}"
+    )
+
+
+def _progress(as_json: bool) -> Any:
+    """To stderr, so that stdout holds the result alone; for programs nothing."""
+    return (lambda _text: None) if as_json else (lambda text: typer.echo(f"  {look.plain(text)}", err=True))

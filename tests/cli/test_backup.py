@@ -1,0 +1,234 @@
+"""`llm-im backup` on real SQLite stores: what it says, in words and in JSON, and its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.errors import Unavailable
+from services import copying, launch
+from services.backup.target import Target
+from services.cli.main import app
+from tests.api.gateway_in_process import SqliteStores, alert, system
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, ["backup", *words], prog_name="llm-im")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which three alerts were taken, and which no test changes."""
+    folder = tmp_path_factory.mktemp("data")
+
+    async def take() -> None:
+        async with system(SqliteStores(folder / "store")) as ours:
+            for number, service in enumerate(("api", "db", "api")):
+                assert (await ours.post("/v1/alerts", [alert(f"A{number}", service)])).status == 202
+
+    asyncio.run(take())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("LLM_IM_")]:
+        monkeypatch.delenv(name)
+
+
+def create(store: Path, target: str = "kept") -> str:
+    result = run("create", "--target", target, "--data", str(store), "--json")
+    assert result.exit_code == 0, result.output
+    return str(json.loads(result.stdout)["id"])
+
+
+def incidents_of(folder: Path) -> int:
+    async def count() -> int:
+        async with system(SqliteStores(folder / "store")) as ours:
+            return len((await ours.get("/v1/incidents")).items)
+
+    return asyncio.run(count())
+
+
+def test_one_is_made_listed_verified_and_restored(store: Path) -> None:
+    made = run("create", "--target", "kept", "--data", str(store))
+    assert made.exit_code == 0, made.output
+    assert "3 partitions" in made.stdout and "copying 3 partitions" in made.stderr
+    identity = made.stdout.split()[1].rstrip(":")
+
+    listed = run("list", "--target", "kept")
+    assert listed.exit_code == 0
+    assert listed.stdout.splitlines()[0].split() == ["ID", "AGE", "SIZE", "FROM", "UP", "TO", "SEQS", "STATE"]
+    assert identity in listed.stdout and "shard/0001:0-" in listed.stdout and "whole" in listed.stdout
+
+    verified = run("verify", "--target", "kept")
+    assert verified.exit_code == 0
+    assert f"backup {identity} is whole" in verified.stdout
+    assert "shard/0000    ok" in verified.stdout and "2 incidents (2 open), 2 series" in verified.stdout
+
+    restored = run("restore", "--target", "kept", "--data", "new")
+    assert restored.exit_code == 0, restored.output
+    assert f"backup {identity} is restored, 3 incidents are open in it; now: llm-im up" in restored.stdout
+    assert incidents_of(Path("new")) == 3
+
+
+def test_every_command_has_json_for_programs(store: Path) -> None:
+    identity = create(store)
+
+    (listed,) = json.loads(run("list", "--target", "kept", "--json").stdout)["items"]
+    verified = json.loads(run("verify", identity, "--target", "kept", "--json").stdout)
+    restored = json.loads(
+        run("restore", "--at", identity, "--target", "kept", "--data", "new", "--json").stdout
+    )
+
+    assert (listed["id"], listed["broken"], listed["from"], listed["backend"]) == (
+        identity,
+        "",
+        None,
+        "sqlite",
+    )
+    assert listed["partitions"]["shard/0000"]["first_seq"] == 0
+    assert datetime.fromisoformat(listed["up_to"]).tzinfo is not None
+    assert (verified["id"], verified["whole"]) == (identity, True)
+    assert [each["partition"] for each in verified["parts"]] == ["control", "shard/0000", "shard/0001"]
+    seqs = {name: each["last_seq"] for name, each in listed["partitions"].items()}
+    assert {name: each["seq"] for name, each in restored["partitions"].items()} == seqs
+    assert restored["partitions"]["shard/0000"]["open"] == 2
+
+
+def test_the_target_of_the_settings_is_taken_when_none_is_named(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("list").exit_code == 2
+    assert "Give --target URL, or set disaster_recovery.backup_target" in run("list").stderr
+    monkeypatch.setenv("LLM_IM_DISASTER_RECOVERY__BACKUP_TARGET", str(Path("set").absolute()))
+
+    assert run("create", "--data", str(store)).exit_code == 0
+
+    assert len([*Path("set", "backups").iterdir()]) == 1
+
+
+def test_what_is_broken_is_told_by_its_exit_code_and_by_its_name(store: Path) -> None:
+    identity = create(store)
+    manifest = json.loads(Path("kept", "backups", f"{identity}.json").read_bytes())
+    part = next(each for each in manifest["backup"]["parts"] if each["name"] == "shard/0001")
+    file = Path("kept", "files", part["frames"][0]["digest"])
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+
+    verified = run("verify", "--target", "kept")
+    assert verified.exit_code == 1
+    assert f"shard/0001    BROKEN   file files/{file.name} is damaged" in verified.stdout
+    assert "shard/0000    ok" in verified.stdout and f"backup {identity} is BROKEN" in verified.stdout
+
+    file.unlink()
+    listed = run("list", "--target", "kept")
+    assert listed.exit_code == 1
+    assert f"BROKEN file files/{file.name} is missing" in listed.stdout
+    restored = run("restore", "--target", "kept", "--data", "new")
+    assert restored.exit_code == 5 and "there is no whole backup in" in restored.stderr
+    restored = run("restore", "--target", "kept", "--data", "new", "--at", identity)
+    assert restored.exit_code == 1 and f"file files/{file.name} is missing" in restored.stderr
+
+
+def test_older_ones_are_removed_behind_a_new_one(store: Path) -> None:
+    old = "20200101T000000.000000Z"
+
+    async def age(identity: str) -> None:
+        target = Target("kept")
+        await target.write(msgspec.structs.replace(await target.read(identity), id=old))
+        await target.remove(identity)
+
+    asyncio.run(age(create(store)))
+
+    result = run("create", "--target", "kept", "--data", str(store), "--retention", "30d", "--json")
+
+    assert json.loads(result.stdout)["removed"] == [old]
+    assert old not in run("list", "--target", "kept").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--at", "latest"], 1, "--at: 'latest' is no id of a backup"),
+        (["--at", "20200101T000000.000000Z"], 5, "there is no backup 20200101T000000.000000Z in"),
+        (["--until", "shard/0000"], 2, "--until: 'shard/0000'; expected PARTITION=SEQ"),
+        (["--until", "shard/0000=x"], 2, "expected PARTITION=SEQ"),
+        (["--until", "shard/0000=99999"], 5, "has seq 0 to "),
+        (["--until", "shard/0000=1", "--until-time", "1h"], 2, "give one"),
+        (["--until-time", "52w"], 5, "--until-time: no backup holds"),
+        (["--until-time", "yesterday"], 2, "--until-time: 'yesterday' is no time"),
+        (["--target", "s3://key:secret@bucket"], 1, "without user, password and query"),
+    ],
+)
+def test_what_can_t_be_restored_is_told_with_its_exit_code(
+    store: Path, words: list[str], code: int, said: str
+) -> None:
+    create(store)
+    if "52w" in words:  # an empty log is restored at any time before the moment
+        Path("kept", "backups").rename(Path("kept", "gone"))
+
+    result = run("restore", "--target", "kept", "--data", "new", *words)
+
+    assert (result.exit_code, said in result.stderr) == (code, True), result.output
+    assert "secret" not in result.output
+    assert not Path("new", "store").exists()
+
+
+def test_a_partition_is_restored_no_further_than_it_is_told(store: Path) -> None:
+    create(store)
+
+    result = run("restore", "--target", "kept", "--data", "new", "--until", "shard/0000=1", "--json")
+
+    assert json.loads(result.stdout)["partitions"]["shard/0000"]["incidents"] == 0
+    assert incidents_of(Path("new")) == 1
+
+
+def test_a_store_that_is_not_empty_or_runs_is_refused_as_a_conflict(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store)
+
+    result = run("restore", "--target", "kept", "--data", str(store))
+    assert result.exit_code == 6
+    assert "the store is not empty: control has frames up to seq 1" in result.stderr
+
+    monkeypatch.setattr(launch, "running", lambda _folder: object())
+    result = run("restore", "--target", "kept", "--data", "new")
+    assert result.exit_code == 6
+    assert "end it first: llm-im down" in result.stderr
+
+
+def test_nothing_to_back_up_is_told(tmp_path: Path) -> None:
+    result = run("create", "--target", "kept", "--data", "none")
+
+    assert result.exit_code == 6
+    assert "no system was ever started on this store" in result.stderr
+    assert not Path("none").exists()
+
+
+def test_what_is_half_restored_is_not_started_until_the_same_was_finished(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = create(store)
+
+    async def dying(*_arguments: object) -> None:
+        raise Unavailable("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copying._Copying, "delivery_ids", dying)
+        result = run("restore", "--target", "kept", "--data", "new")
+    assert (result.exit_code, "the store is away" in result.stderr) == (1, True)
+
+    started = CliRunner().invoke(app, ["up", "--data", "new"], prog_name="llm-im")
+    assert started.exit_code == 1
+    assert f"this is an unfinished copy of backup {identity}" in started.stderr
+    assert run("restore", "--target", "kept", "--data", "new").exit_code == 0
+    assert incidents_of(Path("new")) == 3
