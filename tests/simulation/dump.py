@@ -53,6 +53,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.order),
         "open": shard.open_count,
         "no_expiry_before": shard.no_expiry_before,
+        "forgotten_before": shard.forgotten_before,
         "calls": {
             (bucket, call): shard.calls[call]
             for bucket, calls in shard._call_buckets.items()
