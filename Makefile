@@ -28,7 +28,7 @@ help:
 	@echo "make up      start on this machine and return when it is ready (http://127.0.0.1:8080, data in ./var)"
 	@echo "make down    end it, and leave no process; data stays"
 	@echo "make test    everything but the long tests, under 15 minutes on two cores"
-	@echo "make soak    the long kill tests"
+	@echo "make soak    the long tests: kills, and stores that are away"
 	@echo "make bench   quick runs of the benchmarks, beside Alertmanager"
 	@echo "make lint    style, types, import rules"
 	@echo "make docs    write the reference of the settings anew from the code"

@@ -24,9 +24,9 @@ from benchmarks.fill import Filler, alerts
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.own import say, write
 from models.checkpoint import Part
-from models.ports import Mark
+from models.ports import EventLog, Mark
 from models.shard import SNAPSHOT_VERSION, ShardSettings
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.choice import Place, open_stores
 
 BATCH = 64
 GROUP = 16
@@ -46,15 +46,15 @@ from actors.host import Host
 from actors.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.shard import ShardSettings
-from services.stores.sqlite_archive import SqliteArchive
-from services.stores.sqlite_delivery import SqliteDeliveryIds
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.choice import open_stores
+place = json.loads(sys.argv[1])
+stores = open_stores(place)
+name = "shard/0000"
+log, archive, ids = stores.log(name), stores.archive(name), stores.delivery_ids(name)
 imported = time.monotonic()
-async def main(folder):
-    name = "shard/0000"
+async def main():
     shard = IncidentShard(Host("shard-0000-a", LocalCluster(), lambda why: None), ShardOptions(name),
-        ShardSettings(max_open=10_000_000), SqliteEventLog(folder, name), SqliteArchive(folder, name),
-        DeliveryWindow(SqliteDeliveryIds(folder, name), 600.0), SystemClock())
+        ShardSettings(max_open=10_000_000), log, archive, DeliveryWindow(ids, 600.0), SystemClock())
     await shard.start()
     while not json.loads(await shard.status(b""))["ready"]:
         await asyncio.sleep(0.005)
@@ -62,13 +62,13 @@ async def main(folder):
     said = json.loads(await shard.status(b""))
     await shard.stop()
     print(json.dumps({"import_s": imported - begun, "recover_s": ready - imported, "total_s": ready - begun, **said}))
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main())
 """
 
 
-async def fill(folder: Path, total: int, series: int, *, snapshot: bool) -> int:
+async def fill(place: Place, total: int, series: int, *, snapshot: bool) -> int:
     """Write the log; returns frames that recovery replays."""
-    log = SqliteEventLog(folder, PARTITION)
+    log = open_stores(place).log(PARTITION)
     opened = await log.open("benchmark", time.time(), 0.0)
     filler = Filler(PARTITION, SETTINGS)
     known = alerts(series, min(series, 1000))
@@ -77,8 +77,8 @@ async def fill(folder: Path, total: int, series: int, *, snapshot: bool) -> int:
     snapshot_at = max(series // BATCH + 1, total // BATCH - SNAPSHOT_EVERY_FRAMES + 1) if snapshot else -1
     count = 0
     for start in range(0, total, BATCH):
-        place = start % series
-        frames.append(filler.tell(known[place : place + BATCH], now + start / 20_000))
+        first = start % series
+        frames.append(filler.tell(known[first : first + BATCH], now + start / 20_000))
         count += 1
         if len(frames) == GROUP or count == snapshot_at:
             await log.append(opened.epoch, filler.shard.seq - len(frames) + 1, frames)
@@ -92,7 +92,7 @@ async def fill(folder: Path, total: int, series: int, *, snapshot: bool) -> int:
     return count - max(0, snapshot_at)
 
 
-async def _snapshot(log: SqliteEventLog, epoch: int, filler: Filler) -> None:
+async def _snapshot(log: EventLog, epoch: int, filler: Filler) -> None:
     shard = filler.shard
     shard.checkpoint.touch(Part.META, 0)
     shard.checkpoint.begin()
@@ -115,11 +115,13 @@ def main() -> None:
         ("a million new series, no snapshot", ALERTS // scale, ALERTS // scale, False),
     ]
     cells: list[dict[str, object]] = []
+    place: Place
     for name, total, series, snapshot in cases:
         with tempfile.TemporaryDirectory(prefix="llm-im-recovery-") as folder:
-            replayed = asyncio.run(fill(Path(folder), total, series, snapshot=snapshot))
+            place = {"backend": "sqlite", "folder": folder}
+            replayed = asyncio.run(fill(place, total, series, snapshot=snapshot))
             size = sum(file.stat().st_size for file in Path(folder).iterdir())
-            turns = [_turn(folder) for _ in range(2 if arguments.quick else TURNS)]
+            turns = [turn(place) for _ in range(2 if arguments.quick else TURNS)]
         totals = [float(str(turn["total_s"])) for turn in turns]
         cells.append(
             {
@@ -140,9 +142,14 @@ def main() -> None:
     write("recovery", cells, arguments.results)
 
 
-def _turn(folder: str) -> dict[str, object]:
+def turn(place: Place) -> dict[str, object]:
+    """One start of the process over a log that is there: seconds, and what the shard says of itself."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, folder], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _CHILD, json.dumps(place)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found

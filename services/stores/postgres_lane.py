@@ -36,9 +36,10 @@ FIRST_PAUSE_S = 0.005
 #: Sent to who met another transaction: nothing was kept, and the same may succeed now.
 _AGAIN = (said.SerializationFailure, said.DeadlockDetected)
 #: SQLSTATEs, or their classes, of a server that is there but can't do it now.
-_LATER = ("08", "25006", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")
-#: What a connection says last, when it says anything: an administrator or the server's end took it.
-_DEAD = (None, "57P01", "57P02", "57P03")
+_LATER = ("08", "25006", "25P03", "25P04", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")
+#: What a connection says last, when it says anything: an administrator or the server's end took it, or we were silent
+#: within a transaction for too long, on a network that is slow or a machine that stood still.
+_DEAD = (None, "57P01", "57P02", "57P03", "25P03")
 _DAMAGED = ("XX001", "XX002")
 
 T = TypeVar("T")
@@ -110,6 +111,8 @@ class Lane:
         since = self._in_use_since
         left_s = self._limit_s - (time.monotonic() - since) if since else self._limit_s
         if left_s <= 0:
+            if self._pool is not None:
+                self._pool.doubt()
             self._give_up()
         else:
             self._watch = asyncio.get_running_loop().call_later(left_s, self._look)
@@ -135,7 +138,7 @@ class Lane:
                         raise Unavailable(
                             f"{self._place}: met other transactions {attempt} times: {_words(error)}"
                         ) from error
-                except psycopg.OperationalError as error:
+                except (psycopg.OperationalError, said.IdleInTransactionSessionTimeout) as error:
                     if not (cut_too and attempt == 1 and error.sqlstate in _DEAD) or self._gave_up:
                         raise
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311

@@ -64,6 +64,7 @@ class Pool:
         self._options = options
         self._failed: tuple[float, Exception] | None = None
         self._migrated = False
+        self._doubted_at = 0.0
         # Its own words, one a failed attempt, would only repeat what our errors say.
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
         self._pool = ConnectionPool(
@@ -95,6 +96,11 @@ class Pool:
         finally:
             found.used_at = time.monotonic()
             self._pool.putconn(found)
+
+    def doubt(self) -> None:
+        """The server left one unanswered: those that were not heard of since are as likely dead, half-open each. They are
+        made anew when they are needed, not waited for one after the other."""
+        self._doubted_at = time.monotonic()
 
     def close(self) -> None:
         self._pool.close(timeout=self._options.timeout_s)
@@ -140,9 +146,16 @@ class Pool:
         connection.used_at = time.monotonic()
 
     def _check(self, connection: Connection) -> None:
+        if connection.used_at < self._doubted_at:
+            connection.close()  # one that is open would be put back
+            raise psycopg.OperationalError("not heard of since the server left another one unanswered")
         if time.monotonic() - connection.used_at > IDLE_BEFORE_CHECK_S:
-            with bounded(connection, self._options.connect_timeout_s):
-                connection.execute("SELECT 1")
+            try:
+                with bounded(connection, self._options.connect_timeout_s):
+                    connection.execute("SELECT 1")
+            except psycopg.Error:
+                self.doubt()
+                raise
 
 
 def _heard(connection: Connection, notice: psycopg.errors.Diagnostic) -> None:

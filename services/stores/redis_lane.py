@@ -49,6 +49,10 @@ from services.stores.redis_server import Server, connect, look_at
 #: sent to nobody would count as one of unknown outcome.
 IDLE_BEFORE_PING_S = 1.0
 
+#: When an exchange with a server last went unanswered for its whole time. Connections that were not heard of since are as
+#: likely dead, half-open each; found one after the other, a shard with five of them would be away five times as long.
+_doubted: dict[RedisOptions, float] = {}
+
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
 #: Bytes, a number, None, or a list of these.
@@ -154,6 +158,8 @@ class Lane:
     async def _ready(self, *, ping: bool = False) -> Connection:
         if self._closed:
             raise Unavailable(f"{self._place}: closed")
+        if self._used_at < _doubted.get(self._options, 0.0):
+            await self._drop()
         if self._connection is not None and ping and time.monotonic() - self._used_at > IDLE_BEFORE_PING_S:
             # When it fails the connection is gone, and dropped: the next one is made below.
             with contextlib.suppress(RedisError, *_CUT):
@@ -166,7 +172,7 @@ class Lane:
                 except BaseException:
                     await _disconnect(connection)
                     raise
-            self._connection = connection
+            self._connection, self._used_at = connection, time.monotonic()
         return self._connection
 
     async def _drop(self) -> None:
@@ -193,7 +199,9 @@ class Lane:
                 async with asyncio.timeout(timeout_s):
                     await connection.send_packed_command(connection.pack_commands(sent), check_health=False)
                     replies = [await _reply(connection) for _command in sent][len(loading) :]
-            except BaseException:
+            except BaseException as failure:
+                if isinstance(failure, TimeoutError):
+                    _doubted[self._options] = time.monotonic()
                 await self._drop()
                 raise
             self._used_at = time.monotonic()

@@ -60,11 +60,12 @@ def firing(cluster: Cluster, seed: int) -> Seen:
     return seen
 
 
-def offline(data: Path, partitions: int, seed: int) -> Seen:
-    """From the files alone: newest snapshot, then every frame after it through models.shard, digests checked."""
+def offline(data: Path, partitions: int, seed: int, **state: object) -> Seen:
+    """From the store alone: newest snapshot, then every frame after it through models.shard, digests checked. `state`:
+    settings that say where it is, when it is not in the files of `data`."""
     seen = Seen()
     for index in range(partitions):
-        shard = asyncio.run(replay(data, partitions, index))
+        shard = asyncio.run(replay(data, partitions, index, **state))
         for incident in shard.incidents.values():
             if incident.is_open:
                 seen.open_groups[incident.group_key] += 1
@@ -77,9 +78,10 @@ def offline(data: Path, partitions: int, seed: int) -> Seen:
     return seen
 
 
-async def replay(data: Path, partitions: int, index: int) -> Shard:
+async def replay(data: Path, partitions: int, index: int, **state: object) -> Shard:
     """A shard's state as its next writer would find it. Raises Damaged."""
-    settings = load_settings(None, {"state.path": str(data), "state.partitions": partitions})
+    given = {f"state.{name}": value for name, value in state.items()}
+    settings = load_settings(None, {"state.path": str(data), "state.partitions": partitions, **given})
     partition = partition_name(index)
     log = bootstrap.open_log(settings, partition)
     try:

@@ -22,6 +22,8 @@ from pathlib import Path
 import aiohttp
 
 ALERTMANAGER, V1 = "/api/v2/alerts", "/v1/alerts"
+#: What a 503 is counted as that does not say when to come again.
+NO_RETRY_AFTER = "503 without Retry-After"
 #: A request that is not answered is sent again; the longest honest answer takes `hold` (5 s) and one call (5 s).
 ANSWER_TIMEOUT_S = 15.0
 RETRY_S = 0.1
@@ -164,7 +166,10 @@ class Sender:
                 if answer.status == (202 if door == V1 else 200):
                     self.told.answers.setdefault("any", []).append(time.time())
                     return True
-                self._failed(f"{answer.status} {said[:80].decode('latin-1')}")
+                if answer.status == 503 and "Retry-After" not in answer.headers:
+                    self._failed(NO_RETRY_AFTER)
+                else:
+                    self._failed(f"{answer.status} {said[:80].decode('latin-1')}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._failed(type(error).__name__)
         return False

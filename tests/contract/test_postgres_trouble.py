@@ -398,6 +398,61 @@ async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
 
 
 @pytest.mark.asyncio
+async def test_once_a_half_open_connection_was_found_the_others_are_not_waited_for(
+    logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    timeout_s = 2.0
+    log = logs(proxy, timeout_s=timeout_s)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    # Both at once and long enough that each has a connection of its own, none of them still being made.
+    await asyncio.gather(
+        *(lane.read(lambda _connection: time.sleep(0.3)) for lane in (log._writer, log._reader))
+    )
+    proxy.vanish()
+
+    unknown = await refused(log.append(epoch, 1, chain.next()))
+    async with asyncio.timeout(timeout_s):  # another one that is dead would take longer
+        found = await log.read(0)
+
+    assert isinstance(unknown, OutcomeUnknown)
+    assert found == []
+    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
+
+
+@pytest.mark.asyncio
+async def test_who_vanished_in_the_middle_of_a_transaction_keeps_the_next_writer_out_for_a_bounded_time(
+    logs: Logs, proxy: Proxy, postgres_server: Server, chain: Chain
+) -> None:
+    log = logs(proxy, timeout_s=0.5)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    proxy.hurt(
+        "vanish", "SELECT epoch, token, owner"
+    )  # the row's lock is taken, and nobody ends the transaction
+
+    refusal = await refused(log.put_records(epoch, 1, [("a", b"1")]))
+    async with asyncio.timeout(5.0):
+        opened = await logs(postgres_server).open("a", 1.0, 10.0)
+
+    assert isinstance(refusal, Unavailable)
+    assert opened.epoch == 2
+
+
+@pytest.mark.asyncio
+async def test_one_packet_in_a_hundred_dropped_only_makes_it_slow(
+    logs: Logs, proxy: Proxy, chain: Chain
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 60.0)).epoch
+    proxy.drop, proxy.chance = 0.01, random.Random(4711)
+
+    while proxy.dropped < 3:
+        await log.append(epoch, chain.seq + 1, chain.next(2, size=3000))
+
+    assert await seqs(log) == list(range(1, chain.seq + 1))
+
+
+@pytest.mark.asyncio
 async def test_a_server_that_hangs_while_it_lives_is_found_in_bounded_time(
     logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +490,25 @@ async def test_a_writer_that_stopped_within_a_transaction_does_not_keep_the_next
 
     assert opened.epoch == 2
     assert isinstance(ended[0], Unavailable)
+
+
+@pytest.mark.asyncio
+async def test_what_stood_still_within_a_transaction_is_read_again_and_a_write_is_unavailable(
+    logs: Logs, postgres_server: Server
+) -> None:
+    log = logs(postgres_server, timeout_s=0.3)
+    await log.open("a", 0.0, 10.0)
+    stops = iter([0.6, 0.0, 0.6])
+
+    def stop_once(connection: postgres_pool.Connection) -> object:
+        time.sleep(next(stops))
+        return connection.execute("SELECT 1").fetchone()
+
+    found = await log._reader.read(stop_once)
+    refusal = await refused(log._writer.write(stop_once))
+
+    assert found == (1,)
+    assert type(refusal) is Unavailable
 
 
 # --- other transactions ---

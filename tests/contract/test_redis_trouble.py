@@ -372,6 +372,39 @@ async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
     assert (await log.open("a", 1.0, 10.0)).last_seq == 0
 
 
+@pytest.mark.asyncio
+async def test_once_a_half_open_connection_was_found_the_others_are_not_waited_for(
+    logs: Logs, proxy: Proxy, chain: Chain
+) -> None:
+    timeout_s = 1.0
+    log = logs(proxy, timeout_s=timeout_s, replica_timeout_s=0.1)
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.read(0)  # over a connection of its own
+    proxy.vanish()
+
+    unknown = await refused(log.append(epoch, 1, chain.next()))
+    async with asyncio.timeout(timeout_s):  # another one that is dead would take longer
+        found = await log.read(0)
+
+    assert isinstance(unknown, OutcomeUnknown)
+    assert found == []
+    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
+
+
+@pytest.mark.asyncio
+async def test_one_packet_in_a_hundred_dropped_only_makes_it_slow(
+    logs: Logs, proxy: Proxy, chain: Chain
+) -> None:
+    log = logs(proxy)
+    epoch = (await log.open("a", 0.0, 60.0)).epoch
+    proxy.drop, proxy.chance = 0.01, random.Random(4711)
+
+    while proxy.dropped < 3:
+        await log.append(epoch, chain.seq + 1, chain.next(2, size=3000))
+
+    assert await seqs(log) == list(range(1, chain.seq + 1))
+
+
 # --- a server that would forget ---
 
 
