@@ -18,7 +18,7 @@ from models.errors import Broken
 from models.filters import Place
 from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.chain import READ_LIMIT_BYTES
-from services.stores.redis_archive_index import by_id, entries_of, walk
+from services.stores.redis_archive_index import ENTRIES_MAX, STRETCH, Found, by_id, entries_of, walk
 from services.stores.redis_lane import Argument, Command, Lane
 from services.stores.redis_options import RedisOptions, key_of
 
@@ -77,22 +77,22 @@ class RedisArchive:
         looked_at, last = 0, cast("Place | None", None)
         walking = walk(self._reader, self._index, query)
         try:
-            async for found in walking:
+            stretches = 0
+            async for found, reached in walking:
                 # One more than may be looked at tells whether there is a next page.
                 found = found[: most - looked_at + 1]
-                if not found:
-                    continue
-                ids = [each.incident_id for each in found]
-                (rows,) = await self._reader.ask(("HMGET", self._incidents, *ids))
-                for each, row in zip(found, cast("list[bytes | None]", rows), strict=True):
+                for each, row in zip(found, await self._shown(found), strict=True):
                     if len(items) == query.limit or looked_at == most:
                         return ArchivePage(items, last)
                     looked_at, last = looked_at + 1, each.place
-                    if row is None:  # dropped meanwhile
+                    if row is None:
                         continue
                     incident = _decoded(row)
                     if query.holds is None or query.holds(incident.record):
                         items.append(incident)
+                stretches += 1
+                if stretches * STRETCH >= ENTRIES_MAX:
+                    return ArchivePage(items, reached)
             return ArchivePage(items)
         finally:
             await walking.aclose()
@@ -164,6 +164,13 @@ class RedisArchive:
         commands += [("ZREM", self._index, *entries)] if entries else []
         commands += [("ZREM", self._closed, *ids), ("EXEC",)]
         await self._writer.write(*commands, replicated=replicated)
+
+    async def _shown(self, found: Sequence[Found]) -> list[bytes | None]:
+        """What pages show of these, encoded; None of one that was dropped meanwhile."""
+        if not found:
+            return []
+        (rows,) = await self._reader.ask(("HMGET", self._incidents, *(each.incident_id for each in found)))
+        return cast("list[bytes | None]", rows)
 
     async def _entries(self, ids: Sequence[bytes]) -> list[bytes]:
         """The index entries of those that are there."""

@@ -23,6 +23,8 @@ from services.stores.redis_lane import Command, Lane, Reply, from_sortable, sort
 MAX_LOOKUPS = 32
 #: Entries read at once: a page of the API and some that filters leave out.
 STRETCH = 200
+#: Entries that one page looks at when filters leave most of them out: 100 questions to the server.
+ENTRIES_MAX = 20_000
 #: Ids read at once when all are gone through: a quarter of a millisecond of the server.
 BY_ID = 1000
 ID_BYTES = 16
@@ -111,9 +113,9 @@ async def by_id(
     return [(each[:-TIME_BYTES], from_sortable(each[-TIME_BYTES:])) for each in entries]
 
 
-async def walk(lane: Lane, key: str, query: ArchiveQuery) -> AsyncGenerator[list[Found], None]:
-    """What the query's columns hold for, in its order from query.after on, some at a time: one stretch a value of the
-    narrowest filter, merged."""
+async def walk(lane: Lane, key: str, query: ArchiveQuery) -> AsyncGenerator[tuple[list[Found], Place], None]:
+    """What the query's columns hold for, in its order from query.after on, some at a time, each time with how far that
+    is: one stretch a value of the narrowest filter, merged."""
     tenant, sort = query.tenant, query.sort
     filters = [
         [heading("service", tenant, each) for each in dict.fromkeys(query.services)],
@@ -143,7 +145,8 @@ async def walk(lane: Lane, key: str, query: ArchiveQuery) -> AsyncGenerator[list
             await stretch.fill(lane, key, sort)
         if not passed:
             return
-        yield await _matching(lane, key, passed, query, [each for each in filters if each])
+        matching = await _matching(lane, key, passed, query, [each for each in filters if each])
+        yield matching, passed[-1].place
 
 
 def _stretch(query: ArchiveQuery, under: bytes, first: float | None) -> _Stretch | None:

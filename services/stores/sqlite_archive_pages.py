@@ -27,8 +27,8 @@ from services.stores.sqlite_archive_files import File
 
 #: Beyond this many values of a filter, one pass over the newest incidents is cheaper than a look-up a value.
 MAX_LOOKUPS = 32
-#: Index entries that all walks of a page test, and the least of one walk: about 20 ms.
-ENTRIES_MAX = 100_000
+#: Index entries that all walks of a page test, and the least of one walk: 10 ms, 150 ms when they come from the disk.
+ENTRIES_MAX = 50_000
 ENTRIES_MIN = 500
 
 _Value = str | int | float | bytes
@@ -143,10 +143,10 @@ def _walk(file: File, plan: _Plan, value: str | int | None, bound: int) -> Gener
     order = ", ".join(f"{name} {'DESC' if goes_down else 'ASC'}" for name in names.split(", "))
 
     def look_up(
-        what: str, tested: str, arguments: Sequence[_Value], rest: str, *given: _Value
+        what: str, low: _End | None, high: _End | None, tested: str, given: Sequence[_Value], rest: str = ""
     ) -> apsw.Cursor:
         # Both ends as rows of what the index is ordered by: so they are looked up, not tested.
-        asked: list[str] = ["tenant = ?"]
+        asked = ["tenant = ?"]
         of_it: list[_Value] = [plan.query.tenant]
         if value is not None:
             asked.append(f"{plan.leading} = ?")
@@ -158,7 +158,7 @@ def _walk(file: File, plan: _Plan, value: str | int | None, bound: int) -> Gener
         return file.connection.execute(
             f"SELECT {what} FROM incidents INDEXED BY {plan.index} WHERE {' AND '.join(asked)}{tested}"
             f" ORDER BY {order} {rest}",
-            (*of_it, *arguments, *given),
+            (*of_it, *given),
         )
 
     def place(found: tuple[_Value, ...]) -> Place:
@@ -166,15 +166,27 @@ def _walk(file: File, plan: _Plan, value: str | int | None, bound: int) -> Gener
         return cast("Place", at)
 
     with translated(str(file.path)):
-        last: tuple[_Value, ...] | None = None
-        if plan.tested:
-            last = look_up(names, "", (), "LIMIT 1 OFFSET ?", bound - 1).get
-            if last is not None:
-                low, high = ((">=", last), high) if goes_down else (low, ("<=", last))
-        for *found, row in look_up(f"{names}, row", plan.tested, plan.arguments, ""):
-            yield place(tuple(found)), file, row
-        if last is not None:
-            yield place(last), file, None
+        if not plan.tested:
+            for *found, row in look_up(f"{names}, row", low, high, "", ()):
+                yield place(tuple(found)), file, row
+            return
+        # A window at a time, the next one twice as large: most pages are full before the bound, and a cold index is slow.
+        window = ENTRIES_MIN
+        while True:
+            last = look_up(names, low, high, "", (window - 1,), "LIMIT 1 OFFSET ?").get
+            to_low = low if last is None or not goes_down else (">=", last)
+            to_high = high if last is None or goes_down else ("<=", last)
+            for *found, row in look_up(f"{names}, row", to_low, to_high, plan.tested, plan.arguments):
+                yield place(tuple(found)), file, row
+            if last is None:
+                return
+            bound -= window
+            if bound <= 0:
+                yield place(last), file, None
+                return
+            low, high, window = (
+                (low, ("<", last), 2 * window) if goes_down else ((">", last), high, 2 * window)
+            )
 
 
 def _ends(plan: _Plan, first: float | None) -> tuple[_End | None, _End | None] | None:

@@ -281,6 +281,31 @@ async def test_a_stretch_is_counted_from_its_first_id_to_before_its_end(place: P
     assert await archive.tally(b"", b"\xff" * 16) == (2499, 5499.0)
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sort", Sort)
+async def test_a_filter_that_seldom_holds_ends_a_page_at_a_bound_and_the_pages_still_join(
+    place: Place, sort: Sort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bounds in ("sqlite_archive_pages", "postgres_archive"):
+        monkeypatch.setattr(f"services.stores.{bounds}.ENTRIES_MAX", 60)
+        monkeypatch.setattr(f"services.stores.{bounds}.ENTRIES_MIN", 20)
+    monkeypatch.setattr("services.stores.redis_archive_index.STRETCH", 20)
+    monkeypatch.setattr("services.stores.redis_archive.STRETCH", 20)
+    monkeypatch.setattr("services.stores.redis_archive.ENTRIES_MAX", 60)
+    archive = place.archive()
+    all_of_them = [
+        replace(each, service="rare" if number % 90 == 7 else "often")
+        for number, each in enumerate(mixed(500))
+    ]
+    await archive.put(all_of_them)
+    query = ArchiveQuery("default", 4, services=("rare",), types=("x", "y"), sort=sort)
+
+    found = await pages(archive, query)
+
+    wanted = [each for each in all_of_them if each.service == "rare" and each.type in ("x", "y")]
+    assert wanted and found == sorted(wanted, key=lambda each: each.place(sort), reverse=sort.goes_down)
+
+
 MONTH_S = 30 * 86400.0
 
 
