@@ -6,7 +6,7 @@ and in two, and fewer on PostgreSQL and Redis (claim: P99 of a list < 200 ms).
 Incidents of three alerts each are made by the model, closed by it, and then varied: own id, times, service, severity, type
 and labels, over ninety days. Lists are asked as a gateway asks them, 100 a page, each record decoded and tested by the
 filter, at random values; with more partitions all at once. Before each kind the files leave the page cache, as after a
-quiet night, where they are ours to drop (SQLite). The three stores are three runs: results are kept by store.
+quiet night, where they are ours to drop (SQLite). Each store is a run: its cell says of which commit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from statistics import quantiles
 import msgspec
 
 from benchmarks.fill import Filler, alerts
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, commit
 from benchmarks.own import say, write
 from benchmarks.peers import postgres, redis
 from models.alert_view import alert_view
@@ -304,7 +304,7 @@ async def run(store: str, full: Full, count: int, partitions: int, rounds: int) 
     for archive in archives:
         await archive.close()
     cell: dict[str, object] = {
-        "store": store, "incidents": count, "partitions": partitions, "days": DAYS, "fill_s": round(fill_s),
+        "store": store, **commit(), "incidents": count, "partitions": partitions, "days": DAYS, "fill_s": round(fill_s),
         "record_bytes": round(sum(len(each.record) for each in one) / len(one)),
         "alerts_bytes": round(sum(len(each.alerts) for each in one) / len(one)),
         "stored_bytes_an_incident": round(takes_bytes / count), "lists": lists,
