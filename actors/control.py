@@ -12,11 +12,12 @@ import msgspec
 import structlog
 
 from actors.control_tail import SettingsWatch
+from actors.folding import fold_control
 from actors.host import Host
 from models.control import ControlState, decode_message
 from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
 from models.events import Event
-from models.frames import NO_DIGEST, decode_frame, encode_frame
+from models.frames import NO_DIGEST, encode_frame
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
@@ -162,14 +163,8 @@ class ControlActor:
         opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
         self._epoch = opened.epoch
         self._lost.clear()
-        state, seq, digest = ControlState(), 0, opened.anchor
-        while page := await self.event_log.read(seq):
-            for seq, stored in page:
-                frame = decode_frame(PARTITION, stored, seq, digest)
-                digest = frame.digest
-                for event in frame.events:
-                    state.apply(event)
-        self.state, self._seq, self._digest = state, seq, digest
+        self.state = state = await fold_control(self.event_log)
+        self._seq, self._digest = opened.last_seq, opened.last_digest
         if self.partitions is not None and (events := state.begin(self.partitions)):
             await self._commit(events, self.clock.now())
         self._writable = True
