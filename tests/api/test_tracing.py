@@ -240,7 +240,7 @@ async def timeline(ours: System, path: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("endpoint", ["on", None])
 async def test_a_problem_document_has_the_trace_id(receiver: OtlpReceiver, endpoint: str | None) -> None:
-    telemetry = {"endpoint": receiver.endpoint if endpoint else None}
+    telemetry = {"endpoint": receiver.endpoint if endpoint else None, "sample_ratio": 0}
     header = [(b"traceparent", SAMPLED["traceparent"].encode())]
     async with system(telemetry=telemetry) as ours:
         refused = await ours.post("/v1/alerts", b"{}", content_type="text/plain", headers=SAMPLED)
@@ -303,7 +303,7 @@ async def test_a_recovered_shard_shows_the_same_timeline(tmp_path: Path) -> None
 
 
 async def test_what_a_person_does_is_a_commit_of_the_requests_trace(receiver: OtlpReceiver) -> None:
-    async with system(telemetry={"endpoint": receiver.endpoint}) as ours:
+    async with system(telemetry={"endpoint": receiver.endpoint, "sample_ratio": 0}) as ours:
         opened = await ours.post("/v1/alerts", [alert("Down")])
         incident = UUID(str(opened.items[0]["incident_id"]))
         command = Command(
