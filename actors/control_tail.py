@@ -53,14 +53,18 @@ class ControlTail:
         async with self._following:
             if await self._event_log.last_seq() == self._seq:
                 return False
-            while page := await self._event_log.read(self._seq):
-                for seq, stored in page:
-                    frame = decode_frame(self._event_log.partition, stored, seq, self._digest)
-                    self._seq, self._digest = seq, frame.digest
-                    for event in frame.events:
-                        self.state.apply(event)
-        if self._watch is not None:
-            self._watch.look(self.state)
+            try:
+                while page := await self._event_log.read(self._seq):
+                    for seq, stored in page:
+                        frame = decode_frame(self._event_log.partition, stored, seq, self._digest)
+                        self._seq, self._digest = seq, frame.digest
+                        for event in frame.events:
+                            self.state.apply(event)
+            finally:
+                # What was read is not read again: a page that fails or is given up must not keep the watch from the
+                # changes of those before it.
+                if self._watch is not None:
+                    self._watch.look(self.state)
         return True
 
     async def catch_up(self) -> None:

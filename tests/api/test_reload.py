@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 
 from actors.control import ControlActor
-from actors.control_tail import SettingsWatch
+from actors.control_tail import ControlTail, SettingsWatch
 from actors.host import Host
 from actors.local import LocalCluster
 from models.control import encode_message
@@ -265,6 +265,36 @@ async def test_a_change_of_unknown_outcome_is_read_again_before_the_next() -> No
     assert [each.level for each in taken] == ["ERROR", "DEBUG"]
     assert await log.last_seq() == 3
     await cluster.stop()
+
+
+class Interrupted(MemoryEventLog):
+    """A log of which one page can be read, the next fails or is given up, and then all."""
+
+    def __init__(self, store: MemoryStore, error: BaseException) -> None:
+        super().__init__(store, "control")
+        self._pages = iter((None, error))
+
+    async def read(self, after, *limits):  # type: ignore[no-untyped-def]
+        if error := next(self._pages, None):
+            raise error
+        return await super().read(after, *limits)
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), asyncio.CancelledError()])
+@pytest.mark.asyncio
+async def test_a_change_that_was_read_before_the_store_went_away_is_gone_by(error: BaseException) -> None:
+    store, cluster = MemoryStore(), LocalCluster()
+    await control(cluster, lambda: MemoryEventLog(store, "control"), [])
+    await cluster.call("control-a", "change", encoded(changed()), 1)
+    await cluster.stop()
+    taken: list[SettingsChanged] = []
+    tail = ControlTail(Interrupted(store, error), SettingsWatch("one", taken.append))
+
+    with pytest.raises(type(error)):
+        await tail.follow()
+    await tail.follow()
+
+    assert taken == [changed()]
 
 
 @pytest.mark.asyncio
