@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import socket
@@ -17,14 +16,6 @@ import pytest_asyncio
 from tests.api.gateway_in_process import SqliteStores, System, send, system
 
 ALERTMANAGER = "prometheus-alertmanager"
-
-
-@pytest.fixture(autouse=True)
-def _collect_garbage() -> Iterator[None]:
-    # A shard switches the collector off in what it takes for its own process.
-    yield
-    gc.unfreeze()
-    gc.enable()
 
 
 @pytest_asyncio.fixture

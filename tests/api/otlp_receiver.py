@@ -97,7 +97,7 @@ class OtlpReceiver:
                 await asyncio.sleep(0.02)
 
     def __enter__(self) -> OtlpReceiver:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True).start()
         return self
 
     def __exit__(

@@ -3,6 +3,7 @@ those that kill its processes, then those that end it. Every test here is marked
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,19 +12,22 @@ from pathlib import Path
 import pytest
 
 from services import launch
+from tests.api.otlp_receiver import OtlpReceiver
 from tests.cluster.instance import Cluster, free_port
 from tests.cluster.receiver import Receiver
 from tests.contract.redis_peers import Server
 
-#: The first four start a Ray of their own: before ours, so that there are never two.
+#: The first three start a Ray of their own: before ours, so that there are never two.
 ORDER = (
-    "test_launch", "test_guard", "test_tracing", "test_first_ten_minutes",
-    "test_listeners", "test_response", "test_reload", "test_clients", "test_replicas",
-    "test_stream", "test_feed", "test_kill", "test_people", "test_everything", "test_damage",
+    "test_launch", "test_guard", "test_first_ten_minutes",
+    "test_listeners", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
+    "test_stream", "test_feed", "test_kill", "test_people", "test_everything", "test_end",
 )  # fmt: skip
 HERE = Path(__file__).parent
 #: Of the user that publishes; a test looks that nobody writes it down.
 FEED_PASSWORD = "feed-pass-word"
+#: That the receiver of traces is sent; likewise.
+COLLECTOR_SECRET = "collector-s3cret"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,6 +54,13 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[OtlpReceiver]:
+    """Where the session's instance sends traces."""
+    with OtlpReceiver() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def feed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | None]:
     """Where the session's instance publishes; None where no Redis is installed, and then it publishes nowhere."""
     if not (os.environ.get("REDIS_SERVER") or shutil.which("redis-server")):
@@ -63,7 +74,10 @@ def feed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | N
 
 @pytest.fixture(scope="session")
 def shared(
-    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, feed_server: Server | None
+    tmp_path_factory: pytest.TempPathFactory,
+    receiver: Receiver,
+    collector: OtlpReceiver,
+    feed_server: Server | None,
 ) -> Iterator[Cluster]:
     """The session's instance, not started yet. Small snapshots, so that a short test has several."""
     publish = {}
@@ -75,6 +89,9 @@ def shared(
         free_port(),
         {
             "LLM_IM_NOTIFY__WEBHOOK__URL": receiver.url,
+            "LLM_IM_TELEMETRY__ENDPOINT": collector.endpoint,
+            "LLM_IM_TELEMETRY__HEADERS": json.dumps({"authorization": f"Bearer {COLLECTOR_SECRET}"}),
+            "LLM_IM_TELEMETRY__SAMPLE_RATIO": "0",  # only what a test traces
             "LLM_IM_STATE__SNAPSHOT_EVERY_FRAMES": "500",
             "LLM_IM_LIFECYCLE__RESOLVE_TIMEOUT": "1h",
             **publish,
@@ -87,6 +104,10 @@ def shared(
 @pytest.fixture
 def cluster(shared: Cluster) -> Cluster:
     """The session's instance, up and well; started anew if the test before ended it."""
+    return up_and_well(shared)
+
+
+def up_and_well(shared: Cluster) -> Cluster:
     if launch.running(shared.data) is None:
         shared.up()
     shared.settled()

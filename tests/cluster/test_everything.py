@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from services import launch
 from tests.cluster import audit
 from tests.cluster.instance import Cluster, processes_of
 from tests.cluster.load import sending
@@ -41,15 +40,3 @@ def test_nothing_acknowledged_is_missing_after_everything_was_killed_at_once(
     assert load.told.unfinished == 0
     audit.check(audit.through_the_api(cluster, SEED), load.told, counted=True)
     audit.verify_logs(cluster)
-
-
-def test_no_process_is_left_after_a_stop(cluster: Cluster) -> None:
-    instance = cluster.instance
-
-    cluster.down()
-
-    assert processes_of(instance.instance_id) == {}
-    assert not Path(instance.private_dir).exists()
-    assert launch.running(cluster.data) is None
-    with pytest.raises(ConnectionRefusedError):
-        cluster.call("GET", "/-/healthy")

@@ -1,4 +1,5 @@
-"""A shard whose log is damaged in the middle stops, alone, and says where. The others go on."""
+"""The session's instance is stopped, and nothing of it is left. A copy of its data is damaged: a shard whose log is damaged
+in the middle stops, alone, and says where. The others go on."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from services import bootstrap, launch
 from services.cli.exits import ExitCode
 from services.settings import load_settings
 from services.stores.choice import data_dir
-from tests.cluster.instance import Cluster
+from tests.cluster.conftest import up_and_well
+from tests.cluster.instance import Cluster, processes_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -53,37 +55,52 @@ async def last_seq(data: Path, index: int) -> int:
         await log.close()
 
 
-@pytest.fixture
-def stopped(shared: Cluster, cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
-    """A copy of the session's data, with one shard's log damaged; the session's instance is down meanwhile."""
+@pytest.fixture(scope="module")
+def stopped(shared: Cluster) -> launch.Instance:
+    """The session's instance as it was before it was stopped, with some alerts after its last snapshots."""
+    up_and_well(shared)
     for number in range(APPENDS):
         for shard in (DAMAGED, WELL):
-            service = cluster.service_of_shard(shard, "damage")
+            service = shared.service_of_shard(shard, "damage")
             alert = {"labels": {"alertname": "BeforeDamage", "service": service, "number": str(number)}}
-            assert cluster.call("POST", "/v1/alerts", alert).status == 202
-    shared.down()
+            assert shared.call("POST", "/v1/alerts", alert).status == 202
+    instance = shared.instance
+    shared.cli("down", "--data", str(shared.data))
+    return instance
+
+
+def test_no_process_is_left_after_a_stop(stopped: launch.Instance, shared: Cluster) -> None:
+    assert processes_of(stopped.instance_id) == {}
+    assert not Path(stopped.private_dir).exists()
+    assert launch.running(shared.data) is None
+    with pytest.raises(ConnectionRefusedError):
+        shared.call("GET", "/-/healthy")
+
+
+@pytest.fixture
+def copied(stopped: launch.Instance, shared: Cluster, tmp_path: Path) -> Iterator[Cluster]:
     copy = Cluster(tmp_path / "data", shared.port, shared.settings, shared.partitions)
     shutil.copytree(shared.data / "store", copy.data / "store")
     yield copy
     launch.stop(copy.data, progress=lambda _text: None)
 
 
-def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(stopped: Cluster) -> None:
-    seq = damage_a_frame(stopped.data, DAMAGED)
-    end = asyncio.run(last_seq(stopped.data, DAMAGED))
+def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(copied: Cluster) -> None:
+    seq = damage_a_frame(copied.data, DAMAGED)
+    end = asyncio.run(last_seq(copied.data, DAMAGED))
 
-    words = stopped.cli(
+    words = copied.cli(
         "up",
         "--data",
-        str(stopped.data),
+        str(copied.data),
         "--port",
-        str(stopped.port),
+        str(copied.port),
         "--timeout",
         "8",
         code=ExitCode.DEGRADED,
     )
 
-    ready = stopped.get("/health/ready")
+    ready = copied.get("/health/ready")
     print(words.splitlines()[-1] if words else "", ready)
     assert isinstance(ready, dict)
     assert ready["status"] == "degraded" and ready["degraded"] == [f"shard/{DAMAGED:04d}"]
@@ -92,26 +109,26 @@ def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(stopped: Clu
     )
 
     # The other shard takes alerts, and what it had is there.
-    well = stopped.service_of_shard(WELL, "damage")
-    taken = stopped.call(
+    well = copied.service_of_shard(WELL, "damage")
+    taken = copied.call(
         "POST", "/v1/alerts", {"labels": {"alertname": "BeforeDamage", "service": well, "number": "new"}}
     )
     assert taken.status == 202, taken.body
-    found = stopped.call(
+    found = copied.call(
         "GET", f"/v1/incidents/{taken.json()['items'][0]['incident_id']}/alerts?limit=1000"
     ).json()  # type: ignore[index]
     assert len(found["items"]) == APPENDS + 1  # type: ignore[index, call-overload]
 
     # Alerts of the damaged one are refused for now, and nothing is appended behind the damage.
-    broken = stopped.service_of_shard(DAMAGED, "damage")
-    refused = stopped.call(
+    broken = copied.service_of_shard(DAMAGED, "damage")
+    refused = copied.call(
         "POST", "/api/v2/alerts", [{"labels": {"alertname": "AfterDamage", "service": broken}}]
     )
     assert refused.status == 503 and refused.headers["retry-after"]
-    assert asyncio.run(last_seq(stopped.data, DAMAGED)) == end
+    assert asyncio.run(last_seq(copied.data, DAMAGED)) == end
     # A list without it would be a lie.
-    listing = stopped.call("GET", "/v1/incidents")
+    listing = copied.call("GET", "/v1/incidents")
     assert listing.status == 503 and f"shard/{DAMAGED:04d}" in listing.body.decode()
-    assert f"shard/{DAMAGED:04d}" in stopped.cli(
-        "log", "verify", "--data", str(stopped.data), code=ExitCode.FAILED
+    assert f"shard/{DAMAGED:04d}" in copied.cli(
+        "log", "verify", "--data", str(copied.data), code=ExitCode.FAILED
     )
