@@ -1,6 +1,7 @@
 """Closed incidents of a partition in PostgreSQL. Written by the partition's archiver, read by the gateways. How a page is
-found: postgres_archive_pages.py.
+found: postgres_archive_pages.py; the tables it is in: postgres_archive_months.py.
 
+Reads are planned anew each time (prepare=False): a plan for any partition would have to look at the tables of all.
 What pages filter by is text, in which PostgreSQL holds no NUL: that character alone is another there, while the incident
 itself is as it was.
 """
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from models.ports import ArchivedIncident, ArchivePage, ArchiveQuery
+from services.stores import postgres_archive_months as months
+from services.stores.archive_months import ids_of
 from services.stores.chain import READ_LIMIT_BYTES
 from services.stores.postgres_archive_pages import COLUMNS, page
 from services.stores.postgres_lane import Lane, storable
@@ -35,9 +38,10 @@ class PostgresArchive:
         changed = [name for name in COLUMNS.split(", ") if name != "incident_id"]
 
         def work(connection: Connection) -> None:
+            table = months.to_write(connection, self.partition, latest)
             with connection.cursor() as cursor:
                 cursor.executemany(
-                    f"INSERT INTO incidents (partition, {COLUMNS})"
+                    f"INSERT INTO {table} (partition, {COLUMNS})"
                     " VALUES (%s, %b, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)"
                     " ON CONFLICT (partition, incident_id) DO UPDATE SET"
                     f" {', '.join(f'{name} = excluded.{name}' for name in changed)}",
@@ -57,6 +61,7 @@ class PostgresArchive:
             row = connection.execute(
                 f"SELECT {COLUMNS} FROM incidents WHERE partition = %s AND incident_id = %s",
                 (self.partition, incident_id),
+                prepare=False,
             ).fetchone()
             return ArchivedIncident(*row) if row is not None else None
 
@@ -71,6 +76,7 @@ class PostgresArchive:
                 "SELECT incident_id, octet_length(record) + octet_length(alerts) FROM incidents"
                 " WHERE partition = %s AND incident_id > %b ORDER BY incident_id LIMIT %s",
                 (self.partition, after, READ_AT_ONCE),
+                prepare=False,
             ).fetchall()
             left, fitting = limit_bytes, cast("list[bytes]", [])
             for identity, size in sizes:
@@ -82,6 +88,7 @@ class PostgresArchive:
                 f"SELECT {COLUMNS} FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])"
                 " ORDER BY incident_id",
                 (self.partition, fitting),
+                prepare=False,
             )
             return [ArchivedIncident(*row) for row in rows]
 
@@ -93,6 +100,7 @@ class PostgresArchive:
                 "SELECT count(*), max(updated_at) FROM incidents"
                 " WHERE partition = %s AND incident_id >= %b AND incident_id < %b",
                 (self.partition, first, end),
+                prepare=False,
             ).fetchone()
             counted, newest = cast("tuple[int, float | None]", row)
             return counted, newest or 0.0
@@ -101,29 +109,53 @@ class PostgresArchive:
 
     async def remove(self, incident_ids: Sequence[bytes]) -> None:
         def work(connection: Connection) -> None:
-            connection.execute(
-                "DELETE FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
-                (self.partition, list(incident_ids)),
-            )
+            for table in months.with_rows(connection):
+                connection.execute(
+                    f"DELETE FROM {table} WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
+                    (self.partition, list(incident_ids)),
+                    prepare=False,
+                )
 
         if incident_ids:
-            await self._writer.statement(work)
+            await self._writer.write(work)
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
-        # Not synced: an incident that a crash brings back is dropped the next time.
-        def work(connection: Connection) -> int:
-            return connection.execute(
-                "DELETE FROM incidents WHERE partition = %s AND incident_id IN (SELECT incident_id FROM incidents"
-                " WHERE partition = %s AND closed_at < %s ORDER BY closed_at LIMIT %s)",
-                (self.partition, self.partition, closed_before, limit),
-            ).rowcount
+        # Nothing of it is synced: an incident that a crash brings back is dropped the next time.
+        dropped = 0
+        for month in await self._writer.write(lambda each: months.past(each, self.partition, closed_before)):
+            if dropped < limit:
+                dropped += await self._drop_month(month, closed_before)
 
-        return await self._writer.write(work, synced=False)
+        def work(connection: Connection) -> int:
+            deleted = 0
+            for table in months.with_rows(connection):
+                deleted += connection.execute(
+                    f"DELETE FROM {table} WHERE partition = %s AND incident_id IN (SELECT incident_id FROM {table}"
+                    " WHERE partition = %s AND closed_at < %s ORDER BY closed_at LIMIT %s)",
+                    (self.partition, self.partition, closed_before, limit - dropped - deleted),
+                    prepare=False,
+                ).rowcount
+            return deleted
+
+        return dropped if dropped >= limit else dropped + await self._writer.write(work, synced=False)
+
+    async def _drop_month(self, month: str, closed_before: float) -> int:
+        at, end = ids_of(month)
+        counted, further = 0, at
+        while further is not None:
+            count, further = await self._reader.read(
+                lambda connection, at=further: months.counted(connection, self.partition, at, end)
+            )
+            counted += count
+        gone = await self._writer.write(
+            lambda connection: months.drop(connection, self.partition, month, closed_before), synced=False
+        )
+        return counted if gone else 0
 
     async def count(self) -> int:
         def work(connection: Connection) -> int:
             row = connection.execute(
-                "SELECT count(*) FROM incidents WHERE partition = %s", (self.partition,)
+                "SELECT count(*) FROM incidents WHERE partition = %s", (self.partition,), prepare=False
             ).fetchone()
             (counted,) = cast("tuple[int]", row)
             return counted

@@ -54,6 +54,7 @@ def _rows(connection: Connection, partition: str, ids: Sequence[bytes]) -> dict[
     rows = connection.execute(
         f"SELECT {_SHOWN} FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
         (partition, list(ids)),
+        prepare=False,
     )
     return {row[0]: ArchivedIncident(*row) for row in rows}
 
@@ -123,6 +124,7 @@ def _places(
             f"SELECT * FROM ({' UNION ALL '.join(each)}) AS places"
             f" ORDER BY {_ordered('first, created_at, incident_id', goes_down)} LIMIT {limit:d}".encode(),
             [value for asked in some for _text, values in asked for value in values],
+            prepare=False,
         )
         return [(at, created_at, identity) for at, created_at, identity in rows]
 
