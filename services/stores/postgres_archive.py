@@ -9,6 +9,7 @@ itself is as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from models.ports import ArchivedIncident, ArchivePage, ArchiveQuery
@@ -141,11 +142,10 @@ class PostgresArchive:
 
     async def _drop_month(self, month: str, closed_before: float) -> int:
         at, end = ids_of(month)
-        counted, further = 0, at
-        while further is not None:
-            count, further = await self._reader.read(
-                lambda connection, at=further: months.counted(connection, self.partition, at, end)
-            )
+        counted = 0
+        while at < end:
+            some = partial(months.counted, partition=self.partition, first=at, end=end)
+            count, at = await self._reader.read(some)
             counted += count
         gone = await self._writer.write(
             lambda connection: months.drop(connection, self.partition, month, closed_before), synced=False

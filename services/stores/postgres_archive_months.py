@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 from psycopg import sql
 
@@ -78,18 +78,19 @@ def past(connection: Connection, partition: str, closed_before: float) -> list[s
     ]
 
 
-def counted(connection: Connection, partition: str, first: bytes, end: bytes) -> tuple[int, bytes | None]:
-    """How many of a month's incidents have first <= id < end, COUNTED_AT_ONCE at most, and where to go on from."""
+def counted(connection: Connection, partition: str, first: bytes, end: bytes) -> tuple[int, bytes]:
+    """How many of a month's incidents have first <= id < end, COUNTED_AT_ONCE at most, and where to go on from: `end` when
+    all are counted."""
     ranged = f"FROM {_BY_MONTH} WHERE partition = %s AND incident_id >= %b AND incident_id < %b"
-    further = connection.execute(
-        f"SELECT incident_id {ranged} ORDER BY incident_id OFFSET {COUNTED_AT_ONCE:d} LIMIT 1".encode(),
-        (partition, first, end),
-        prepare=False,
-    ).fetchone()
+
+    def ask(text: str) -> tuple[Any, ...] | None:
+        return connection.execute(text.encode(), (partition, first, end), prepare=False).fetchone()
+
+    further = ask(f"SELECT incident_id {ranged} ORDER BY incident_id OFFSET {COUNTED_AT_ONCE:d} LIMIT 1")
     if further is not None:
         return COUNTED_AT_ONCE, further[0]
-    row = connection.execute(f"SELECT count(*) {ranged}".encode(), (partition, first, end), prepare=False)
-    return cast("tuple[int]", row.fetchone())[0], None
+    (count,) = cast("tuple[int]", ask(f"SELECT count(*) {ranged}"))
+    return count, end
 
 
 def drop(connection: Connection, partition: str, month: str, closed_before: float) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from services.stores.archive_months import ids_of, month_of
 from services.stores.memory import MemoryArchive, MemoryStore
 from services.stores.postgres_archive import PostgresArchive
 from services.stores.postgres_options import PostgresOptions
+from services.stores.postgres_pool import Connection
 from services.stores.postgres_server import server_of
 from tests.contract.conftest import NUMBERS, PARTITION
 from tests.contract.postgres_peers import Server, url
@@ -201,9 +203,9 @@ async def test_a_month_is_kept_when_a_later_one_is_put_into_it_between_looking_a
     late = replace(made_in(2026, 10, 9), closed_at=9e9)
     counted = postgres_archive_months.counted
 
-    def put_meanwhile(connection: psycopg.Connection[object], *given: object) -> object:
+    def put_meanwhile(connection: Connection, **given: Any) -> object:
         asyncio.run(_put_and_close(tables.archive(), [late]))
-        return counted(connection, *given)  # type: ignore[arg-type]
+        return counted(connection, **given)
 
     monkeypatch.setattr(postgres_archive_months, "counted", put_meanwhile)
 
