@@ -1,7 +1,8 @@
 """Lists of closed incidents from a full archive, and what one takes on the disk: ten million on SQLite, in one partition
 and in two, and fewer on PostgreSQL and Redis (claim: P99 of a list < 200 ms).
 
-    python -m benchmarks.archive [--store sqlite] [--incidents 10000000] [--partitions 1] [--days 90] [--folder DIR] [--quick]
+    python -m benchmarks.archive [--store sqlite] [--incidents 10000000] [--partitions 1] [--days 90] [--quick]
+        [--folder DIR] [--url URL]
 
 Incidents of three alerts each are made by the model, closed by it, and then varied: own id, times, service, severity, type
 and labels, over --days days. Lists are asked as a gateway asks them, 100 a page, each record decoded and tested by the
@@ -125,8 +126,9 @@ def incidents(count: int, partition: int, partitions: int, days: int) -> Iterato
         yield batch
 
 
-async def fill(archives: Sequence[Archive], count: int, days: int) -> None:
-    """Each partition's share, unless it is there already; the next batch is made while one is put."""
+async def fill(archives: Sequence[Archive], count: int, days: int) -> int:
+    """Each partition's share, unless it is there already; the next batch is made while one is put. How many were put."""
+    put = 0
     for partition, archive in enumerate(archives):
         share = count // len(archives)
         if await archive.count() == share:
@@ -141,6 +143,8 @@ async def fill(archives: Sequence[Archive], count: int, days: int) -> None:
             await putting
             if done % 500_000 == 0:
                 say(f"partition {partition}: {done:,} after {time.monotonic() - begun:.0f} s")
+        put += done
+    return put
 
 
 #: A kind of list, at random values: order, filter, and from where on.
@@ -295,7 +299,7 @@ async def run(
     stores = open_stores(full.place)
     archives = [stores.archive(f"shard/{number:04d}") for number in range(partitions)]
     begun = time.monotonic()
-    await fill(archives, count, days)
+    put = await fill(archives, count, days)
     fill_s = time.monotonic() - begun
     for archive in archives:
         await archive.close()
@@ -306,7 +310,8 @@ async def run(
     for archive in archives:
         await archive.close()
     cell: dict[str, object] = {
-        "store": store, **commit(), "incidents": count, "partitions": partitions, "days": days, "fill_s": round(fill_s),
+        "store": store, **commit(), "incidents": count, "partitions": partitions, "days": days,
+        "fill_s": round(fill_s) if put else None,
         "record_bytes": round(sum(len(each.record) for each in one) / len(one)),
         "alerts_bytes": round(sum(len(each.alerts) for each in one) / len(one)),
         "stored_bytes_an_incident": round(takes_bytes / count), "lists": lists,
@@ -328,6 +333,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="SQLite: fill this folder and leave it, or measure it if it is full"
     )
+    parser.add_argument("--url", help="PostgreSQL: this one and not one of our own, in the same way")
     parser.add_argument("--quick", action="store_true", help="20,000 incidents, 30 rounds")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -337,7 +343,7 @@ def main() -> None:
         if arguments.store == "redis":
             full = of_redis(stack.enter_context(redis()).url)
         elif arguments.store == "postgres":
-            full = of_postgres(stack.enter_context(postgres()).url)
+            full = of_postgres(arguments.url or stack.enter_context(postgres()).url)
         elif arguments.folder:
             full = of_sqlite(arguments.folder)
         else:

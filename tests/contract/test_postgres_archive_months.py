@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -176,8 +176,9 @@ async def test_a_month_that_was_dropped_begins_anew(tables: Tables) -> None:
     first, second = some(10, 2)
     await archive.put([first])
     assert await reader.count() == 1
+    assert await archive.drop_before(first.closed_at, 100) == 0
 
-    await archive.drop_before(first.closed_at + 1, 100)
+    assert await archive.drop_before(first.closed_at + 1, 100) == 1
     await archive.put([second])
 
     assert await reader.read(b"") == [second]
@@ -198,25 +199,39 @@ async def test_a_month_that_all_were_removed_from_goes_when_something_is_forgott
 async def test_a_month_is_kept_when_a_later_one_is_put_into_it_between_looking_and_dropping(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = tables.archive()
+    archive, late = tables.archive(), replace(made_in(2026, 10, 9), closed_at=9e9)
     await archive.put(some(10))
-    late = replace(made_in(2026, 10, 9), closed_at=9e9)
-    counted = postgres_archive_months.counted
-
-    def put_meanwhile(connection: Connection, **given: Any) -> object:
-        asyncio.run(_put_and_close(tables.archive(), [late]))
-        return counted(connection, **given)
-
-    monkeypatch.setattr(postgres_archive_months, "counted", put_meanwhile)
+    meanwhile(monkeypatch, lambda: tables.archive().put([late]))
 
     assert await archive.drop_before(some(10)[4].closed_at + 1, 100) == 5  # row by row
 
     assert await archive.read(b"") == [late]
 
 
-async def _put_and_close(archive: PostgresArchive, incidents: list[ArchivedIncident]) -> None:
-    await archive.put(incidents)
-    await archive.close()
+@pytest.mark.asyncio
+async def test_a_month_that_another_writer_dropped_between_looking_and_dropping_is_no_error(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, other = tables.archive(), tables.archive()
+    await archive.put([*some(10), *some(11)])
+    cut = some(10)[4].closed_at + 1
+    meanwhile(monkeypatch, lambda: other.drop_before(cut, 100))
+
+    assert await archive.drop_before(cut, 100) == 0
+
+    assert await archive.read(b"") == some(11)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Let that happen once, when a month was found to be past and is about to be dropped."""
+    counted = postgres_archive_months.counted
+
+    def first_work(connection: Connection, **given: Any) -> object:
+        monkeypatch.setattr(postgres_archive_months, "counted", counted)
+        asyncio.run(work())
+        return counted(connection, **given)
+
+    monkeypatch.setattr(postgres_archive_months, "counted", first_work)
 
 
 # --- at the same moment ---
@@ -301,6 +316,21 @@ async def test_a_writer_cut_anywhere_while_it_makes_a_month_puts_again(
         assert ("incidents_shard_0007_2026_11" in cut_after) == kept
         assert await archive.read(b"") == [*some(10), *some(11)]
         await archive.close()
+
+
+@pytest.mark.asyncio
+async def test_a_month_that_somebody_detached_is_attached_again_when_one_of_it_is_put(tables: Tables) -> None:
+    archive = tables.archive()
+    await archive.put(some(10))
+    schema = tables.schema
+    tables.server.ask(
+        f"ALTER TABLE {schema}.incidents_shard_0007 DETACH PARTITION {schema}.incidents_shard_0007_2026_10"
+    )
+    assert await archive.count() == 0
+
+    await archive.put([made_in(2026, 10, 9)])
+
+    assert await archive.read(b"") == [*some(10), made_in(2026, 10, 9)]
 
 
 @pytest.mark.asyncio
