@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, cast
 
 from psycopg import sql
@@ -34,10 +34,11 @@ COUNTED_AT_ONCE = 500_000
 _ONE_TABLE = "incidents"
 _BY_MONTH = "incidents_by_month"
 _BEFORE = "incidents_before_months"
+_MONTH = re.compile(r"_(\d{4}_\d{2})$")
 _PLAIN = re.compile(r"[a-z0-9]{1,20}(/[a-z0-9]{1,20})?")
 
 
-def to_write(connection: Connection, partition: str, ids: Iterable[bytes]) -> str:
+def to_write(connection: Connection, partition: str, ids: Collection[bytes]) -> str:
     """The table that these are put into, with the months they need. None of them is anywhere else after it."""
     if not connection.has_months:
         return _ONE_TABLE
@@ -47,7 +48,8 @@ def to_write(connection: Connection, partition: str, ids: Iterable[bytes]) -> st
     if missing:
         connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS:d}".encode())
         listed = sql.Literal(partition).as_string(connection)
-        _make(connection, _BY_MONTH, own, f"IN ({listed})", "PARTITION BY RANGE (incident_id)")
+        if not _parts(connection, _BY_MONTH, own):
+            _make(connection, _BY_MONTH, own, f"IN ({listed})", "PARTITION BY RANGE (incident_id)")
         for month in missing:
             first, end = (f"'\\x{each.hex()}'" for each in ids_of(month))
             _make(connection, own, _of_month(own, month), f"FROM ({first}) TO ({end})")
@@ -71,10 +73,11 @@ def past(connection: Connection, partition: str, closed_before: float) -> list[s
         return []
     # None of them is dropped while they are looked at.
     connection.execute(f"LOCK TABLE ONLY {own} IN ACCESS SHARE MODE".encode())
+    months = [found[1] for name in _parts(connection, own) if (found := _MONTH.search(name))]
     return [
-        name.removeprefix(f"{own}_").replace("_", "-")
-        for name in _parts(connection, own)
-        if _is_past(connection, name, partition, closed_before)
+        month.replace("_", "-")
+        for month in months
+        if _is_past(connection, _of_month(own, month), partition, closed_before)
     ]
 
 

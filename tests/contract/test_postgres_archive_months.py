@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -16,12 +17,11 @@ import pytest_asyncio
 from models.errors import Unavailable
 from models.filters import Sort
 from models.ports import ArchivedIncident, ArchiveQuery
-from services.stores import postgres_archive_months, postgres_lane, postgres_schema
+from services.stores import postgres_archive, postgres_archive_months, postgres_lane, postgres_schema
 from services.stores.archive_months import ids_of, month_of
 from services.stores.memory import MemoryArchive, MemoryStore
 from services.stores.postgres_archive import PostgresArchive
 from services.stores.postgres_options import PostgresOptions
-from services.stores.postgres_pool import Connection
 from services.stores.postgres_server import server_of
 from tests.contract.conftest import NUMBERS, PARTITION
 from tests.contract.postgres_peers import Server, url
@@ -201,7 +201,7 @@ async def test_a_month_is_kept_when_a_later_one_is_put_into_it_between_looking_a
 ) -> None:
     archive, late = tables.archive(), replace(made_in(2026, 10, 9), closed_at=9e9)
     await archive.put(some(10))
-    meanwhile(monkeypatch, lambda: tables.archive().put([late]))
+    meanwhile(monkeypatch, (postgres_archive_months, "counted"), lambda: tables.archive().put([late]))
 
     assert await archive.drop_before(some(10)[4].closed_at + 1, 100) == 5  # row by row
 
@@ -215,23 +215,40 @@ async def test_a_month_that_another_writer_dropped_between_looking_and_dropping_
     archive, other = tables.archive(), tables.archive()
     await archive.put([*some(10), *some(11)])
     cut = some(10)[4].closed_at + 1
-    meanwhile(monkeypatch, lambda: other.drop_before(cut, 100))
+    meanwhile(monkeypatch, (postgres_archive_months, "counted"), lambda: other.drop_before(cut, 100))
 
     assert await archive.drop_before(cut, 100) == 0
 
     assert await archive.read(b"") == some(11)
 
 
-def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Let that happen once, when a month was found to be past and is about to be dropped."""
-    counted = postgres_archive_months.counted
+@pytest.mark.asyncio
+async def test_a_month_that_another_writer_dropped_between_looking_and_putting_is_made_again(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, other = tables.archive(), tables.archive()
+    await archive.put(some(10))
+    meanwhile(monkeypatch, (postgres_archive, "storable"), lambda: other.drop_before(9e9, 100))
 
-    def first_work(connection: Connection, **given: Any) -> object:
-        monkeypatch.setattr(postgres_archive_months, "counted", counted)
+    await archive.put([made_in(2026, 10, 9)])
+
+    assert await archive.read(b"") == [made_in(2026, 10, 9)]
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+    step: tuple[ModuleType, str],
+    work: Callable[[], Coroutine[Any, Any, object]],
+) -> None:
+    """Let that happen once, right before this function."""
+    real = getattr(*step)
+
+    def first_work(*given: Any, **named: Any) -> object:
+        monkeypatch.setattr(*step, real)
         asyncio.run(work())
-        return counted(connection, **given)
+        return real(*given, **named)
 
-    monkeypatch.setattr(postgres_archive_months, "counted", first_work)
+    monkeypatch.setattr(*step, first_work)
 
 
 # --- at the same moment ---
