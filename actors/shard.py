@@ -27,6 +27,7 @@ import structlog
 
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
+from actors.ending import end
 from actors.errands import Errands
 from actors.folding import fold
 from actors.host import Host
@@ -193,9 +194,7 @@ class IncidentShard:
         self._stopping = True
         self._wake.set()
         tasks = [*self._tasks, *([self._truncating] if self._truncating is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
