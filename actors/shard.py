@@ -58,7 +58,9 @@ from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Mark, Tracer
 from models.query import Probe, decode_query
 from models.query import encode as encode_answer
-from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
+from models.shard import Shard, Step
+from models.shard_settings import ShardSettings
+from models.shard_state import SNAPSHOT_VERSION
 from models.sharding import slot_of_id
 from models.views import answer
 
