@@ -27,6 +27,7 @@ import structlog
 
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
+from actors.ending import end
 from actors.errands import Errands
 from actors.folding import fold
 from actors.host import Host
@@ -57,7 +58,9 @@ from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Mark, Tracer
 from models.query import Probe, decode_query
 from models.query import encode as encode_answer
-from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
+from models.shard import Shard, Step
+from models.shard_settings import ShardSettings
+from models.shard_state import SNAPSHOT_VERSION
 from models.sharding import slot_of_id
 from models.views import answer
 
@@ -193,9 +196,7 @@ class IncidentShard:
         self._stopping = True
         self._wake.set()
         tasks = [*self._tasks, *([self._truncating] if self._truncating is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:

@@ -33,7 +33,7 @@ from models.config import Settings
 from models.errors import Unavailable
 from models.events import SettingsChanged
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.shard import decode_shard_settings
+from models.shard_settings import decode_shard_settings
 from models.sharding import partition_name
 from services import bootstrap
 from services.actions.webhook import WebhookAction
