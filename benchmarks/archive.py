@@ -1,10 +1,11 @@
 """Lists of closed incidents from a full archive, and what one takes on the disk: ten million on SQLite, in one partition
 and in two, and fewer on PostgreSQL and Redis (claim: P99 of a list < 200 ms).
 
-    python -m benchmarks.archive [--store sqlite] [--incidents 10000000] [--partitions 1] [--folder DIR] [--quick]
+    python -m benchmarks.archive [--store sqlite] [--incidents 10000000] [--partitions 1] [--days 90] [--quick]
+        [--folder DIR] [--url URL]
 
 Incidents of three alerts each are made by the model, closed by it, and then varied: own id, times, service, severity, type
-and labels, over ninety days. Lists are asked as a gateway asks them, 100 a page, each record decoded and tested by the
+and labels, over --days days. Lists are asked as a gateway asks them, 100 a page, each record decoded and tested by the
 filter, at random values; with more partitions all at once. Before each kind the files leave the page cache, as after a
 quiet night, where they are ours to drop (SQLite). Each store is a run: its cell says of which commit.
 """
@@ -47,7 +48,7 @@ SERVICES = 200
 NAMES = 20
 #: One in so many incidents bears a given `release`.
 RELEASES = 5000
-DAYS = 90
+DAYS = 90  # the usual `lifecycle.retention`
 DAY_S = 86_400.0
 BEGUN = 1_780_000_000.0
 BATCH = 5000
@@ -87,7 +88,7 @@ def templates() -> list[tuple[Incident, bytes]]:
     ]
 
 
-def incidents(count: int, partition: int, partitions: int) -> Iterator[list[ArchivedIncident]]:
+def incidents(count: int, partition: int, partitions: int, days: int) -> Iterator[list[ArchivedIncident]]:
     """Batches of the incidents of one partition, in the order in which they were created."""
     chance = random.Random(partition)
     made_of = [each for each in templates() if slot_of("default", each[0].service) % partitions == partition]
@@ -101,7 +102,7 @@ def incidents(count: int, partition: int, partitions: int) -> Iterator[list[Arch
         size = min(BATCH, count - start)
         batch = []
         for number, (like, of_it) in enumerate(chance.choices(made_of, weights, k=size), start):
-            at = BEGUN + number * (DAYS * DAY_S / count)
+            at = BEGUN + number * (days * DAY_S / count)
             resolved_at = at + chance.expovariate(1 / 3600.0)
             closed_at = resolved_at + 3600.0
             incident = msgspec.structs.replace(
@@ -125,14 +126,15 @@ def incidents(count: int, partition: int, partitions: int) -> Iterator[list[Arch
         yield batch
 
 
-async def fill(archives: Sequence[Archive], count: int) -> None:
-    """Each partition's share, unless it is there already; the next batch is made while one is put."""
+async def fill(archives: Sequence[Archive], count: int, days: int) -> int:
+    """Each partition's share, unless it is there already; the next batch is made while one is put. How many were put."""
+    put = 0
     for partition, archive in enumerate(archives):
         share = count // len(archives)
         if await archive.count() == share:
             continue
         done, begun = 0, time.monotonic()
-        batches = incidents(share, partition, len(archives))
+        batches = incidents(share, partition, len(archives), days)
         batch = next(batches, None)
         while batch:
             putting = asyncio.create_task(archive.put(batch))
@@ -141,17 +143,19 @@ async def fill(archives: Sequence[Archive], count: int) -> None:
             await putting
             if done % 500_000 == 0:
                 say(f"partition {partition}: {done:,} after {time.monotonic() - begun:.0f} s")
+        put += done
+    return put
 
 
 #: A kind of list, at random values: order, filter, and from where on.
 Kind = Callable[[random.Random], tuple[Sort, IncidentFilter, Place | None]]
 
 
-def kinds() -> dict[str, Kind]:
+def kinds(days: int) -> dict[str, Kind]:
     services = sorted({incident.service for incident, _alerts in templates()})
 
-    def at(chance: random.Random, days: float = DAYS) -> float:
-        return BEGUN + chance.random() * days * DAY_S
+    def at(chance: random.Random, up_to: int = days) -> float:
+        return BEGUN + chance.random() * up_to * DAY_S
 
     def service(chance: random.Random) -> list[str]:
         return [chance.choice(services)]
@@ -160,7 +164,7 @@ def kinds() -> dict[str, Kind]:
         return IncidentFilter(matchers=[parse_matcher(text)])
 
     def day(chance: random.Random) -> IncidentFilter:
-        since = at(chance, DAYS - 1)
+        since = at(chance, days - 1)
         return IncidentFilter(created_after=since, created_before=since + DAY_S)
 
     def deep(chance: random.Random) -> Place:
@@ -212,10 +216,10 @@ async def asked(archives: Sequence[Archive], kind: Kind, chance: random.Random) 
 
 
 async def measure(
-    archives: Sequence[Archive], rounds: int, forget: Callable[[], None]
+    archives: Sequence[Archive], days: int, rounds: int, forget: Callable[[], None]
 ) -> list[dict[str, object]]:
     cells: list[dict[str, object]] = []
-    for name, kind in kinds().items():
+    for name, kind in kinds(days).items():
         chance = random.Random(name)
         forget()
         took_ms, found = [], 0
@@ -289,22 +293,25 @@ def of_redis(url: str) -> Full:
     )
 
 
-async def run(store: str, full: Full, count: int, partitions: int, rounds: int) -> dict[str, object]:
+async def run(
+    store: str, full: Full, count: int, partitions: int, days: int, rounds: int
+) -> dict[str, object]:
     stores = open_stores(full.place)
     archives = [stores.archive(f"shard/{number:04d}") for number in range(partitions)]
     begun = time.monotonic()
-    await fill(archives, count)
+    put = await fill(archives, count, days)
     fill_s = time.monotonic() - begun
     for archive in archives:
         await archive.close()
     takes_bytes = full.takes_bytes()
-    one = next(incidents(BATCH, 0, 1))
+    one = next(incidents(BATCH, 0, 1, days))
     archives = [stores.archive(f"shard/{number:04d}") for number in range(partitions)]
-    lists = await measure(archives, rounds, full.forget)
+    lists = await measure(archives, days, rounds, full.forget)
     for archive in archives:
         await archive.close()
     cell: dict[str, object] = {
-        "store": store, **commit(), "incidents": count, "partitions": partitions, "days": DAYS, "fill_s": round(fill_s),
+        "store": store, **commit(), "incidents": count, "partitions": partitions, "days": days,
+        "fill_s": round(fill_s) if put else None,
         "record_bytes": round(sum(len(each.record) for each in one) / len(one)),
         "alerts_bytes": round(sum(len(each.alerts) for each in one) / len(one)),
         "stored_bytes_an_incident": round(takes_bytes / count), "lists": lists,
@@ -322,9 +329,11 @@ def main() -> None:
     parser.add_argument("--store", choices=INCIDENTS, default="sqlite")
     parser.add_argument("--incidents", type=int)
     parser.add_argument("--partitions", type=int, default=1)
+    parser.add_argument("--days", type=int, default=DAYS, help="over how many days they are spread")
     parser.add_argument(
         "--folder", type=Path, help="SQLite: fill this folder and leave it, or measure it if it is full"
     )
+    parser.add_argument("--url", help="PostgreSQL: this one and not one of our own, in the same way")
     parser.add_argument("--quick", action="store_true", help="20,000 incidents, 30 rounds")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -334,19 +343,20 @@ def main() -> None:
         if arguments.store == "redis":
             full = of_redis(stack.enter_context(redis()).url)
         elif arguments.store == "postgres":
-            full = of_postgres(stack.enter_context(postgres()).url)
+            full = of_postgres(arguments.url or stack.enter_context(postgres()).url)
         elif arguments.folder:
             full = of_sqlite(arguments.folder)
         else:
             full = of_sqlite(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llm-im-archive-"))))
-        cell = asyncio.run(run(arguments.store, full, count, arguments.partitions, rounds))
+        cell = asyncio.run(run(arguments.store, full, count, arguments.partitions, arguments.days, rounds))
     path = arguments.results / "archive.json"
-    # One run is one store: those of the others stay.
+    # One run is one store, so many partitions and days: those of the others stay.
     before = json.loads(path.read_text("utf-8"))["cells"] if path.exists() else []
     others = [
         each
         for each in before
-        if (each["store"], each["partitions"]) != (arguments.store, arguments.partitions)
+        if (each["store"], each["partitions"], each["days"])
+        != (arguments.store, arguments.partitions, arguments.days)
     ]
     write("archive", [*others, cell], arguments.results)
 

@@ -1,41 +1,28 @@
-"""Closed incidents of a partition in PostgreSQL. Written by the partition's archiver, read by the gateways.
+"""Closed incidents of a partition in PostgreSQL. Written by the partition's archiver, read by the gateways. How a page is
+found: postgres_archive_pages.py; the tables it is in: postgres_archive_months.py.
 
-A page is found in the indexes alone, one stretch a value of the narrowest filter, all in one statement, and only its own
-rows are fetched: it costs the same at ten thousand and at ten million incidents. A filter that no index begins with is
-tested entry by entry, up to a bound at which the page ends, with a next one. What pages filter by is text, in which
-PostgreSQL holds no NUL: that character alone is another there, while the incident itself is as it was.
+Reads are planned anew each time (prepare=False): a plan for any partition would have to look at the tables of all.
+What pages filter by is text, in which PostgreSQL holds no NUL: that character alone is another there, while the incident
+itself is as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
-from models.filters import Place, Sort
-from models.incident import Severity
-from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
+from models.ports import ArchivedIncident, ArchivePage, ArchiveQuery
+from services.stores import postgres_archive_months as months
+from services.stores.archive_months import ids_of
 from services.stores.chain import READ_LIMIT_BYTES
+from services.stores.postgres_archive_pages import COLUMNS, page
 from services.stores.postgres_lane import Lane, storable
 from services.stores.postgres_options import PostgresOptions
 from services.stores.postgres_pool import Connection
 
-#: Beyond this many values of a filter, one pass over the newest incidents is cheaper than a stretch a value.
-MAX_LOOKUPS = 32
-#: Records fetched at once while `holds` is asked about them.
-SCAN_SLICE = 200
-#: Entries of indexes that one page tests, over all stretches, and the least of one: 20 to 50 ms.
-ENTRIES_MAX = 50_000
-ENTRIES_MIN = 500
 #: Incidents read at once, of those that fit into the bytes asked for: 2 MB of the usual size.
 READ_AT_ONCE = 1000
-
-_COLUMNS = (
-    "incident_id, tenant, service, state, severity, type, created_at, closed_at, updated_at, record, alerts"
-)
-#: Those of a page: an incident may have ten thousand alerts, and a page a thousand incidents.
-_SHOWN = f"{_COLUMNS.removesuffix(', alerts')}, substr(alerts, 1, {ALERTS_HEAD_BYTES})"
-#: A condition in SQL with its arguments.
-_Condition = tuple[str, Sequence[str | int | float | bytes]]
 
 
 class PostgresArchive:
@@ -49,12 +36,13 @@ class PostgresArchive:
 
     async def put(self, incidents: Sequence[ArchivedIncident]) -> None:
         latest = {each.incident_id: each for each in incidents}
-        changed = [name for name in _COLUMNS.split(", ") if name != "incident_id"]
+        changed = [name for name in COLUMNS.split(", ") if name != "incident_id"]
 
         def work(connection: Connection) -> None:
+            table = months.to_write(connection, self.partition, latest)
             with connection.cursor() as cursor:
                 cursor.executemany(
-                    f"INSERT INTO incidents (partition, {_COLUMNS})"
+                    f"INSERT INTO {table} (partition, {COLUMNS})"
                     " VALUES (%s, %b, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)"
                     " ON CONFLICT (partition, incident_id) DO UPDATE SET"
                     f" {', '.join(f'{name} = excluded.{name}' for name in changed)}",
@@ -72,15 +60,16 @@ class PostgresArchive:
     async def get(self, incident_id: bytes) -> ArchivedIncident | None:
         def work(connection: Connection) -> ArchivedIncident | None:
             row = connection.execute(
-                f"SELECT {_COLUMNS} FROM incidents WHERE partition = %s AND incident_id = %s",
+                f"SELECT {COLUMNS} FROM incidents WHERE partition = %s AND incident_id = %s",
                 (self.partition, incident_id),
+                prepare=False,
             ).fetchone()
             return ArchivedIncident(*row) if row is not None else None
 
         return await self._reader.read(work)
 
     async def page(self, query: ArchiveQuery) -> ArchivePage:
-        return await self._reader.read(lambda connection: _page(connection, self.partition, query))
+        return await self._reader.read(lambda connection: page(connection, self.partition, query))
 
     async def read(self, after: bytes, limit_bytes: int = READ_LIMIT_BYTES) -> list[ArchivedIncident]:
         def work(connection: Connection) -> list[ArchivedIncident]:
@@ -88,6 +77,7 @@ class PostgresArchive:
                 "SELECT incident_id, octet_length(record) + octet_length(alerts) FROM incidents"
                 " WHERE partition = %s AND incident_id > %b ORDER BY incident_id LIMIT %s",
                 (self.partition, after, READ_AT_ONCE),
+                prepare=False,
             ).fetchall()
             left, fitting = limit_bytes, cast("list[bytes]", [])
             for identity, size in sizes:
@@ -96,9 +86,10 @@ class PostgresArchive:
                     break
                 fitting.append(identity)
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])"
+                f"SELECT {COLUMNS} FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])"
                 " ORDER BY incident_id",
                 (self.partition, fitting),
+                prepare=False,
             )
             return [ArchivedIncident(*row) for row in rows]
 
@@ -110,6 +101,7 @@ class PostgresArchive:
                 "SELECT count(*), max(updated_at) FROM incidents"
                 " WHERE partition = %s AND incident_id >= %b AND incident_id < %b",
                 (self.partition, first, end),
+                prepare=False,
             ).fetchone()
             counted, newest = cast("tuple[int, float | None]", row)
             return counted, newest or 0.0
@@ -118,29 +110,52 @@ class PostgresArchive:
 
     async def remove(self, incident_ids: Sequence[bytes]) -> None:
         def work(connection: Connection) -> None:
-            connection.execute(
-                "DELETE FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
-                (self.partition, list(incident_ids)),
-            )
+            for table in months.with_rows(connection):
+                connection.execute(
+                    f"DELETE FROM {table} WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
+                    (self.partition, list(incident_ids)),
+                    prepare=False,
+                )
 
         if incident_ids:
-            await self._writer.statement(work)
+            await self._writer.write(work)
 
     async def drop_before(self, closed_before: float, limit: int) -> int:
-        # Not synced: an incident that a crash brings back is dropped the next time.
-        def work(connection: Connection) -> int:
-            return connection.execute(
-                "DELETE FROM incidents WHERE partition = %s AND incident_id IN (SELECT incident_id FROM incidents"
-                " WHERE partition = %s AND closed_at < %s ORDER BY closed_at LIMIT %s)",
-                (self.partition, self.partition, closed_before, limit),
-            ).rowcount
+        # Nothing of it is synced: an incident that a crash brings back is dropped the next time.
+        dropped = 0
+        for month in await self._writer.write(lambda each: months.past(each, self.partition, closed_before)):
+            if dropped < limit:
+                dropped += await self._drop_month(month, closed_before)
 
-        return await self._writer.write(work, synced=False)
+        def work(connection: Connection) -> int:
+            deleted = 0
+            for table in months.with_rows(connection):
+                deleted += connection.execute(
+                    f"DELETE FROM {table} WHERE partition = %s AND incident_id IN (SELECT incident_id FROM {table}"
+                    " WHERE partition = %s AND closed_at < %s ORDER BY closed_at LIMIT %s)",
+                    (self.partition, self.partition, closed_before, limit - dropped - deleted),
+                    prepare=False,
+                ).rowcount
+            return deleted
+
+        return dropped if dropped >= limit else dropped + await self._writer.write(work, synced=False)
+
+    async def _drop_month(self, month: str, closed_before: float) -> int:
+        at, end = ids_of(month)
+        counted = 0
+        while at < end:
+            some = partial(months.counted, partition=self.partition, first=at, end=end)
+            count, at = await self._reader.read(some)
+            counted += count
+        gone = await self._writer.write(
+            lambda connection: months.drop(connection, self.partition, month, closed_before), synced=False
+        )
+        return counted if gone else 0
 
     async def count(self) -> int:
         def work(connection: Connection) -> int:
             row = connection.execute(
-                "SELECT count(*) FROM incidents WHERE partition = %s", (self.partition,)
+                "SELECT count(*) FROM incidents WHERE partition = %s", (self.partition,), prepare=False
             ).fetchone()
             (counted,) = cast("tuple[int]", row)
             return counted
@@ -150,117 +165,3 @@ class PostgresArchive:
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
-
-
-def _page(connection: Connection, partition: str, query: ArchiveQuery) -> ArchivePage:
-    most = query.limit if query.holds is None else ARCHIVE_SCAN_MAX
-    # One more tells whether there is a next page.
-    places, end = _places(connection, partition, query, most + 1)
-    items: list[ArchivedIncident] = []
-    for start in range(0, len(places), SCAN_SLICE):
-        slice_ = places[start : start + SCAN_SLICE]
-        rows = _rows(connection, partition, [place[2] for place in slice_])
-        for looked_at, place in enumerate(slice_, start + 1):
-            found = rows[place[2]]
-            if query.holds is None or query.holds(found.record):
-                items.append(found)
-            if len(items) == query.limit or looked_at == most:
-                return ArchivePage(items, place if looked_at < len(places) else end)
-    return ArchivePage(items, end)
-
-
-def _rows(connection: Connection, partition: str, ids: Sequence[bytes]) -> dict[bytes, ArchivedIncident]:
-    rows = connection.execute(
-        f"SELECT {_SHOWN} FROM incidents WHERE partition = %s AND incident_id = ANY (%b::bytea[])",
-        (partition, list(ids)),
-    )
-    return {row[0]: ArchivedIncident(*row) for row in rows}
-
-
-def _places(
-    connection: Connection, partition: str, query: ArchiveQuery, most: int
-) -> tuple[list[Place], Place | None]:
-    """Places of up to `most` incidents in the order asked for, and where looking ended if that was at a bound."""
-    filters: list[tuple[str, Sequence[str | int]]] = [
-        ("service", tuple(dict.fromkeys(map(storable, query.services)))),
-        ("type", tuple(dict.fromkeys(map(storable, query.types)))),
-        ("severity", tuple(dict.fromkeys(query.severities))),
-    ]  # from many values to few: the first that is given is taken as the narrowest
-    by_update = query.sort in (Sort.LATELY_UPDATED, Sort.LONG_UNTOUCHED)
-    by_severity = query.sort in (Sort.WORST, Sort.MILDEST)
-    leading = next((each for each in filters if 0 < len(each[1]) <= MAX_LOOKUPS), None)
-    if by_update:
-        leading = None
-    elif by_severity:
-        leading = ("severity", filters[2][1] or [int(severity) for severity in Severity])
-        filters[2] = leading
-    #: What an index is in the order of is looked up, the rest tested entry by entry.
-    looked_up: list[_Condition] = [("partition = %s", [partition]), ("tenant = %s", [storable(query.tenant)])]
-    tested: list[_Condition] = [
-        (f"{column} IN ({_marks(values)})", values)
-        for column, values in filters
-        if values and (leading is None or column != leading[0])
-    ]
-    for column, since, until in (
-        ("created_at", query.created_after, query.created_before),
-        ("updated_at", query.updated_after, query.updated_before),
-    ):
-        into = looked_up if (column == "updated_at") == by_update else tested
-        into += [(f"{column} >= %s", [since])] if since else []
-        into += [(f"{column} < %s", [until])] if until else []
-    columns = "updated_at, created_at, incident_id" if by_update else "created_at, incident_id"
-    goes_down = query.sort.goes_down
-    # The first part of a place is what the list is sorted by.
-    first = "updated_at" if by_update else "-severity::float8" if by_severity else "created_at"
-
-    def beyond(place: Place, compared: str, value: str | int | None) -> list[_Condition] | None:
-        """What holds of one stretch's places that compare so; None when all of it is on the other side."""
-        own = -float(value) if by_severity and value is not None else place[0]
-        if own != place[0]:
-            return [] if (own > place[0]) == (">" in compared) else None
-        start = place if by_update else place[1:]
-        return [(f"({columns}) {compared} ({_marks(start)})", start)]
-
-    stretches: dict[str | int | None, list[_Condition]] = {}
-    for value in (None,) if leading is None else leading[1]:
-        of_it: list[_Condition] = (
-            [] if leading is None or value is None else [(f"{leading[0]} = %s", [value])]
-        )
-        after = [] if query.after is None else beyond(query.after, "<" if goes_down else ">", value)
-        if after is not None:
-            stretches[value] = [*looked_up, *of_it, *after]
-
-    def found(some: Sequence[list[_Condition]], rest: str, limit: int) -> list[Place]:
-        if not some:
-            return []
-        each = (
-            f"(SELECT {first} AS first, created_at, incident_id FROM incidents"
-            f" WHERE {' AND '.join(text for text, _values in asked)} ORDER BY {_ordered(columns, goes_down)} {rest})"
-            for asked in some
-        )
-        rows = connection.execute(
-            f"SELECT * FROM ({' UNION ALL '.join(each)}) AS places"
-            f" ORDER BY {_ordered('first, created_at, incident_id', goes_down)} LIMIT {limit:d}".encode(),
-            [value for asked in some for _text, values in asked for value in values],
-        )
-        return [(at, created_at, identity) for at, created_at, identity in rows]
-
-    if not tested:
-        return found([*stretches.values()], f"LIMIT {most:d}", most), None
-    # The page ends where the first of its stretches has been gone through for long enough.
-    bound = max(ENTRIES_MIN, ENTRIES_MAX // max(1, len(stretches)))
-    end = next(iter(found([*stretches.values()], f"LIMIT 1 OFFSET {bound - 1:d}", 1)), None)
-    asked = []
-    for value, conditions in stretches.items():
-        before_end = [] if end is None else beyond(end, ">=" if goes_down else "<=", value)
-        if before_end is not None:
-            asked.append([*conditions, *tested, *before_end])
-    return found(asked, f"LIMIT {most:d}", most), end
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join(["%s"] * len(values))
-
-
-def _ordered(columns: str, goes_down: bool) -> str:
-    return ", ".join(f"{column} {'DESC' if goes_down else 'ASC'}" for column in columns.split(", "))

@@ -44,6 +44,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     warned: str | None = None
     #: Whether a transaction may leave the wait for the disk to the next one.
     may_defer_sync = False
+    #: Whether the archive is divided into months: elsewhere it is one table.
+    has_months = False
 
     @classmethod
     def connect(  # type: ignore[override]
@@ -141,7 +143,7 @@ class Pool:
         except Exception as error:
             self._remember(error)
             raise
-        connection.may_defer_sync = server == "postgresql"
+        connection.may_defer_sync = connection.has_months = server == "postgresql"
         connection.add_notice_handler(lambda notice: _heard(connection, notice))
         connection.used_at = time.monotonic()
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 import apsw
 
 from models.ports import ALERTS_HEAD_BYTES, ArchivedIncident, ArchivePage, ArchiveQuery
+from services.stores.archive_months import month_of
 from services.stores.chain import READ_LIMIT_BYTES
 from services.stores.sqlite import Lane, reading, translated, writing
-from services.stores.sqlite_archive_files import File, Files, month_of, packed
+from services.stores.sqlite_archive_files import File, Files, packed
 from services.stores.sqlite_archive_pages import page
 
 

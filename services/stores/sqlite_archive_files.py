@@ -16,7 +16,6 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
@@ -99,15 +98,7 @@ _NAME = re.compile(r"(\d{4}-\d{2})\.db")
 #: zlib's quickest: 1.4 kB of three alerts become 0.4 kB in 20 us; the better ones gain a thirtieth.
 PACKED_BY = 1
 Row = tuple[bytes, str, str, str, int, str, float, float, float, bytes, bytes]
-#: The last time that a name can say; ids of later ones share its file.
-_LAST_MS = 253_402_300_799_999
 _OLD = ""
-
-
-def month_of(incident_id: bytes) -> str:
-    """The month, like 2026-11, that an id (or its beginning) says it was made in."""
-    at_ms = int.from_bytes(incident_id[:6].ljust(6, b"\0"), "big")
-    return f"{datetime.fromtimestamp(min(at_ms, _LAST_MS) / 1000, UTC):%Y-%m}"
 
 
 def packed(alerts: bytes) -> bytes:

@@ -16,9 +16,10 @@ from models.filters import Sort
 from models.incident import incident_id
 from models.ports import ArchivedIncident, ArchiveQuery
 from services.stores import sqlite_archive_pages
+from services.stores.archive_months import month_of
 from services.stores.sqlite import file_path, open_writer
 from services.stores.sqlite_archive import SqliteArchive
-from services.stores.sqlite_archive_files import OLD_SCHEMA, month_of
+from services.stores.sqlite_archive_files import OLD_SCHEMA
 from tests.contract.test_archive import incident, pages
 
 PARTITION = "shard/0007"
