@@ -724,6 +724,10 @@ async def test_a_wrong_password_or_database_is_unavailable_and_no_message_holds_
     ("given", "why"),
     [
         ({"url": "http://pass-word@h"}, "state.postgres.url: expected postgresql://"),
+        ({"url": "postgresql://us:pass-word%@h/d"}, "state.postgres.url: within user and password write .* %25"),
+        ({"url": "postgresql://us:a@pass-word@h/d"}, "state.postgres.url: within user and password write"),
+        ({"url": "postgresql://us:1/pass-word@h/d"}, "state.postgres.url: within user and password write"),
+        ({"url": "postgresql://us:pass-word@[::1/d"}, "state.postgres.url: expected postgresql://"),
         ({"url": "postgresql://h", "schema": "Ours; DROP"}, "state.postgres.schema_name"),
         ({"url": "postgresql://h", "replication": "multi-region"}, "state.replication: this store offers 'synchronous'"),
         ({"url": "postgresql://h", "replication": "synchronous", "cockroach": True}, "offers 'multi-region'"),
