@@ -131,7 +131,9 @@ class RayPeers:
         if handle is None:
             handle = self._handles[name] = await asyncio.to_thread(_find, name)
         try:
-            wrapped = await asyncio.wait_for(handle.call.remote(method, payload), timeout_s)
+            # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout_s):
+                wrapped = await handle.call.remote(method, payload)
         except TimeoutError:
             raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
         except (ray.exceptions.ActorDiedError, ValueError) as error:

@@ -145,6 +145,11 @@ class ControlActor:
                 return
             except (Unavailable, NotOwner) as error:
                 log.warning("control partition waits", actor=self.host.name, why=str(error))
+            except Exception as error:
+                # A bug. Without a word nobody would renew the lease or take a change, until somebody looks.
+                log.exception("control partition crashed", actor=self.host.name)
+                self.host.fatal(repr(error))
+                return
             finally:
                 self._writable = False
             await asyncio.sleep(RETRY_S)
@@ -153,7 +158,9 @@ class ControlActor:
         """Keep the lease, until an append went wrong."""
         while True:
             try:
-                await asyncio.wait_for(self._lost.wait(), LEASE_S / 3)
+                # Not asyncio.wait_for: in Python 3.11 it loses a cancellation, and stop() would wait for ever.
+                async with asyncio.timeout(LEASE_S / 3):
+                    await self._lost.wait()
             except TimeoutError:
                 await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
             else:

@@ -47,7 +47,9 @@ class LocalCluster:
         if actor is None:
             raise Unavailable(f"{name} is away")
         try:
-            wrapped = await asyncio.wait_for(answer(getattr(actor, method), payload), timeout_s)
+            # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout_s):
+                wrapped = await answer(getattr(actor, method), payload)
         except TimeoutError:
             raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
         return unwrap(wrapped)

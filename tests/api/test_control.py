@@ -1,0 +1,99 @@
+"""The control partition's writer when something goes wrong with it, and calls that are given up: each ends when it is told
+to, and none goes on without a word."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from actors.control import ControlActor
+from actors.host import Host
+from actors.local import LocalCluster
+from models.errors import Damaged
+from services.stores.memory import MemoryEventLog, MemoryStore
+from tests.api.gateway_in_process import SettableClock
+
+
+class Waiting:
+    """Answers when it is let."""
+
+    def __init__(self, _host: Host) -> None:
+        self.may_answer = asyncio.Event()
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def ask(self, _payload: bytes) -> bytes:
+        await self.may_answer.wait()
+        return b""
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_call_that_is_given_up_in_the_moment_of_its_answer_is_given_up(turns: int) -> None:
+    cluster = LocalCluster()
+    await cluster.start("waiting", Waiting)
+    waiting = cluster.get("waiting")
+    assert isinstance(waiting, Waiting)
+    call = asyncio.create_task(cluster.call("waiting", "ask", b"", 5.0))
+    await asyncio.sleep(0.01)
+
+    waiting.may_answer.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_cancelled = call.cancel()
+    await asyncio.wait([call])
+
+    assert call.cancelled() is was_cancelled
+
+
+@pytest.mark.asyncio
+async def test_a_writer_that_is_stopped_in_the_moment_of_a_failed_append_stops() -> None:
+    control = ControlActor(
+        Host("control-a", LocalCluster(), lambda _why: None),
+        MemoryEventLog(MemoryStore(), "control"),
+        SettableClock(),
+        2,
+    )
+    await control.start()
+    await until(lambda: control._writable)
+
+    control._lost.set()
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await control.stop()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("error", "ends"), [(KeyError("a bug"), True), (Damaged("control", 3, "bits"), False)]
+)
+async def test_a_writer_that_meets_a_bug_ends_its_process_and_one_whose_log_is_damaged_stands_still(
+    error: Exception, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(_log: MemoryEventLog, _after: int, _limit_bytes: int = 0) -> list[tuple[int, bytes]]:
+        raise error
+
+    monkeypatch.setattr(MemoryEventLog, "read", read)
+    deaths: list[str] = []
+    control = ControlActor(
+        Host("control-a", LocalCluster(), deaths.append),
+        MemoryEventLog(MemoryStore(), "control"),
+        SettableClock(),
+        2,
+    )
+    await control.start()
+    assert control._task is not None
+    await until(control._task.done)
+
+    assert deaths == (["KeyError('a bug')"] if ends else [])
+    await control.stop()
