@@ -72,8 +72,16 @@ async def sizes(source: Stores, target: Stores) -> list[Size]:
     return found
 
 
-async def copy(source: Stores, target: Stores, said: str, clock: Clock, progress: Progress) -> Copied:
-    """Copy everything, and prove it by the digest chain. `said` is the source in words. Safe to repeat after any failure.
+async def copy(
+    source: Stores,
+    target: Stores,
+    said: str,
+    clock: Clock,
+    progress: Progress,
+    letters: tuple[DeadLetters, DeadLetters] | None = None,
+) -> Copied:
+    """Copy everything, and prove it by the digest chain. `said` is the source in words; `letters` are the dead letters of
+    both, where they go along. Safe to repeat after any failure.
     Raises Conflict when a system runs on either, or when the target holds something else; Damaged, Unavailable."""
     async with Offline(source, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
         copying = _Copying(source, target, ours, theirs, progress)
@@ -84,6 +92,8 @@ async def copy(source: Stores, target: Stores, said: str, clock: Clock, progress
         if state.moving_to is not None or state.copied_from:
             raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
         await copying.control(CopyBegan(said), clock.now())
+        if letters is not None:  # not before: nothing is written into a store that is refused
+            copying.done.dead_letters = await copy_dead_letters(*letters)
         for name in map(partition_name, range(state.slots.partitions)):
             await copying.log(name)
             await copying.snapshot(name)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from services.backup.retention import Entry
     from services.backup.target import Target
     from services.backup.verify import Check, Checked
-
-T = TypeVar("T")
 
 Where = Annotated[
     str | None,
@@ -81,7 +78,7 @@ def create(
             removed = (await retain(found, SystemClock().now(), older_s, progress=_progress(as_json))).backups
         return made.backup, made.written_bytes, removed
 
-    backup, written, removed = _run(work())
+    backup, written, removed = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps({**_row(backup), "written_bytes": written, "removed": removed}))
     else:
@@ -108,7 +105,7 @@ def list_backups(
 
         return (await Pool.read((await _target(settings, target))[1])).entries
 
-    entries = _run(work())
+    entries = asyncio.run(work())
     if as_json:
         rows = [
             {"id": each.id, **({} if each.backup is None else _row(each.backup)), "broken": each.why}
@@ -161,7 +158,7 @@ def verify(
         identity = backup or await _newest(found)
         return identity, await check(found, await found.read(identity), progress=_progress(as_json))
 
-    identity, checked = _run(work())
+    identity, checked = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps({"id": identity, "whole": checked.is_whole, "wrong": checked.wrong, "parts": [_checked(each) for each in checked.parts]}))  # fmt: skip
     else:
@@ -237,26 +234,12 @@ def restore(
             },
         }
 
-    told = _run(work())
+    told = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps(told))
     else:
         open_now = sum(each["open"] for each in told["partitions"].values())
         typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Our errors with the exit code that a script may branch on."""
-    from models.errors import Conflict, IncidentManagerError, NotFound
-
-    try:
-        return asyncio.run(work)
-    except NotFound as error:
-        raise Failure(str(error), ExitCode.NOT_FOUND) from error
-    except Conflict as error:
-        raise Failure(str(error), ExitCode.CONFLICT) from error
-    except IncidentManagerError as error:
-        raise Failure(str(error)) from error
 
 
 async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:

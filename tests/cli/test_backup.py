@@ -228,7 +228,7 @@ def test_what_is_half_restored_is_not_started_until_the_same_was_finished(
     assert (result.exit_code, "the store is away" in result.stderr) == (1, True)
 
     started = CliRunner().invoke(app, ["up", "--data", "new"], prog_name="llm-im")
-    assert started.exit_code == 1
+    assert started.exit_code == 6
     assert f"this is an unfinished copy of backup {identity}" in started.stderr
     assert run("restore", "--target", "kept", "--data", "new").exit_code == 0
     assert incidents_of(Path("new")) == 3

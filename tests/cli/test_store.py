@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import urllib.error
@@ -19,7 +20,9 @@ from typer.testing import CliRunner, Result
 from actors.clock import SystemClock
 from models.errors import Conflict
 from models.events import SlotsAssigned
+from models.ports import DeadLetter
 from models.sharding import SlotMap
+from services.bootstrap import open_dead_letters
 from services.cli.main import app
 from services.cli.where import settings_of
 from services.closed_door import closed_door
@@ -101,7 +104,7 @@ def test_resharding_says_what_it_did_and_log_commands_know_of_it(used: Path) -> 
 
     assert result.exit_code == 0, result.output
     assert "3 partitions after" in result.stdout
-    assert again.exit_code == 1 and "there are 3 partitions already" in again.stderr
+    assert again.exit_code == 6 and "there are 3 partitions already" in again.stderr
     assert verified.exit_code == 0 and "shard/0002" in verified.stdout
     assert as_assigned(settings_of(None)).state.partitions == 3
     assert "shard/0002" in CliRunner().invoke(app, ["log", "stats"]).stdout
@@ -119,7 +122,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
     with pytest.raises(Conflict, match="llm-im store reshard --partitions 3"):
         as_assigned(settings_of(None))
     up = CliRunner().invoke(app, ["up"])
-    assert up.exit_code == 1 and "llm-im store reshard --partitions 3" in up.stderr
+    assert up.exit_code == 6 and "llm-im store reshard --partitions 3" in up.stderr
     assert "is not done" in run("verify").stdout
 
     assert run("reshard", "--partitions", "3").exit_code == 0
@@ -138,8 +141,47 @@ def test_a_migration_is_looked_at_first_and_then_done(used: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "all the same in both" in result.stdout
     assert "llm-im up --config new.toml" in result.stdout
-    assert again.exit_code == 1 and "whole already" in again.stderr
+    assert again.exit_code == 6 and "whole already" in again.stderr
     assert CliRunner().invoke(app, ["store", "verify", "--config", "new.toml"]).exit_code == 0
+
+
+def letters_in(*config: str) -> list[bytes]:
+    async def read() -> list[bytes]:
+        letters = open_dead_letters(settings_of(Path(*config) if config else None))
+        try:
+            return [each.payload for each in await letters.page(0, 100)]
+        finally:
+            await letters.close()
+
+    return asyncio.run(read())
+
+
+def put_letter(payload: bytes, *config: str) -> None:
+    async def put() -> None:
+        letters = open_dead_letters(settings_of(Path(*config) if config else None))
+        try:
+            await letters.add([DeadLetter(SystemClock().now(), "default", "v1", "not JSON", payload)])
+        finally:
+            await letters.close()
+
+    asyncio.run(put())
+
+
+def test_dead_letters_go_along_but_never_into_a_store_that_is_refused(used: Path) -> None:
+    (used / "new.toml").write_text('[state]\npath = "other"\n')
+    (used / "foreign.toml").write_text('[state]\npath = "foreign"\n')
+    put_letter(b"first")
+    put_letter(b"second")
+    shutil.copytree("var", "foreign")
+    put_letter(b"third")
+
+    refused = run("migrate", "--to", "foreign.toml")
+    done = run("migrate", "--to", "new.toml")
+
+    assert refused.exit_code == 6 and "the target holds" in refused.stderr
+    assert letters_in("foreign.toml") == [b"first", b"second"]
+    assert done.exit_code == 0 and "3 dead letters" in done.stdout
+    assert letters_in("new.toml") == [b"first", b"second", b"third"]
 
 
 def test_mistakes_are_named(used: Path) -> None:
