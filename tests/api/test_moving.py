@@ -16,7 +16,7 @@ import pytest
 
 from actors.clock import SystemClock
 from actors.folding import fold, fold_control
-from models.errors import Conflict, Unavailable
+from models.errors import Conflict, Damaged, Unavailable
 from models.events import SlotArrived, SlotLeft
 from models.frames import Frame
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
@@ -289,6 +289,27 @@ async def test_a_move_to_another_number_is_refused_while_one_is_under_way() -> N
     await reshard(kept, ShardSettings(), 3, CLOCK, say)
     with pytest.raises(Conflict, match="there are no slots yet"):
         await reshard(Kept(), ShardSettings(), 3, CLOCK, say)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("trouble", "why"), [("held", "is held by shard-0001-a"), ("damaged", "shard/0001 is damaged at seq")])
+async def test_a_move_that_can_not_be_done_is_not_begun_and_the_system_can_be_started(
+    trouble: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.offline.PATIENCE_S", 0.3)
+    kept = Kept()
+    await lived_in(kept)
+    log = kept.log("shard/0001")
+    if trouble == "held":
+        await log.open("shard-0001-a", CLOCK.now(), 60.0)
+    else:
+        kept.store.damage_frame("shard/0001", await log.last_seq() - 3)
+
+    with pytest.raises((Conflict, Damaged), match=why):
+        await reshard(kept, ShardSettings(), 3, CLOCK, say)
+
+    state = await fold_control(kept.log("control"))
+    assert state.moving_to is None and state.slots is not None and state.slots.partitions == 2
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 7, 64, SLOTS])
