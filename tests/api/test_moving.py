@@ -292,7 +292,9 @@ async def test_a_move_to_another_number_is_refused_while_one_is_under_way() -> N
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("trouble", "why"), [("held", "is held by shard-0001-a"), ("damaged", "shard/0001 is damaged at seq")])
+@pytest.mark.parametrize(
+    ("trouble", "why"), [("held", "is held by shard-0001-a"), ("damaged", "shard/0001 is damaged at seq")]
+)
 async def test_a_move_that_can_not_be_done_is_not_begun_and_the_system_can_be_started(
     trouble: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
