@@ -343,6 +343,9 @@ class IncidentShard:
         self._epoch = opened.epoch
         gc.disable()
         folded = await fold(self.event_log, self.settings, self._replayed)
+        if folded.seq > opened.last_seq:
+            # The lease ran out in a long recovery: no damage, for which somebody would restore a backup.
+            raise Fenced(f"{self.options.partition}: another writer appended while this one recovered")
         if folded.seq != opened.last_seq:
             raise Damaged(
                 self.options.partition,

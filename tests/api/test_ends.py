@@ -1,18 +1,26 @@
-"""The control partition's writer when something goes wrong with it, and calls that are given up: each ends when it is told
-to, and none goes on without a word."""
+"""Writers when something goes wrong with them, and calls that are given up: each ends when it is told to, and none goes on
+without a word."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
+import structlog.testing
 
 from actors.control import ControlActor
+from actors.delivery import DeliveryWindow
 from actors.host import Host
 from actors.local import LocalCluster
+from actors.shard import IncidentShard, ShardOptions
 from models.errors import Damaged
-from services.stores.memory import MemoryEventLog, MemoryStore
+from models.events import ShardStarted
+from models.frames import encode_frame
+from models.ports import Mark
+from models.shard import ShardSettings
+from services.stores.memory import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 
@@ -97,3 +105,38 @@ async def test_a_writer_that_meets_a_bug_ends_its_process_and_one_whose_log_is_d
 
     assert deaths == (["KeyError('a bug')"] if ends else [])
     await control.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_shard_that_is_superseded_while_it_recovers_is_fenced_and_its_log_is_no_damage() -> None:
+    store = MemoryStore()
+    deaths: list[str] = []
+    shard = IncidentShard(
+        Host("shard-0000-a", LocalCluster(), deaths.append),
+        ShardOptions("shard/0000"),
+        ShardSettings(),
+        MemoryEventLog(store, "shard/0000"),
+        MemoryArchive(store, "shard/0000"),
+        DeliveryWindow(MemoryDeliveryIds(store, "shard/0000"), 600.0),
+        SettableClock(),
+    )
+    marks = shard.event_log.marks
+
+    async def slowly() -> list[Mark]:
+        """Its lease runs out meanwhile, and another writes."""
+        other = MemoryEventLog(store, "shard/0000")
+        opened = await other.open("shard-0000-b", time.time() + 60.0, 10.0)
+        frame, _digest = encode_frame(
+            1, time.time(), "default", None, [ShardStarted(1, "b", 0.0)], opened.last_digest
+        )
+        await other.append(opened.epoch, 1, [frame])
+        return await marks()
+
+    shard.event_log.marks = slowly  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as lines:
+        await shard.start()
+        await until(lambda: deaths or any("damaged" in str(line["event"]) for line in lines))
+    await shard.stop()
+
+    assert len(deaths) == 1 and "shard/0000" in deaths[0]
+    assert not [line for line in lines if "damaged" in str(line["event"])]
