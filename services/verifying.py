@@ -3,7 +3,7 @@ writer or without one."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -177,7 +177,12 @@ async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
 async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verified: Verified) -> None:
     from services.bootstrap import shard_settings
 
-    shard = (await fold(log, shard_settings(settings))).shard
+    reached = deque([0], maxlen=1)
+    try:
+        shard = (await fold(log, shard_settings(settings), lambda frame: reached.append(frame.seq))).shard
+    except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
+        verified.told(f"the state can't be made: what comes behind seq {reached[-1]} does not fit: {error!r}")
+        return
     verified.incidents, verified.series = len(shard.incidents), len(shard.series)
     for problem in problems(shard):
         if not verified.told(problem):

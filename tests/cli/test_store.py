@@ -14,12 +14,13 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
 from actors.clock import SystemClock
 from models.errors import Conflict
-from models.events import SlotsAssigned
+from models.events import SlotArrived, SlotsAssigned
 from models.ports import DeadLetter
 from models.sharding import SlotMap
 from services.bootstrap import open_dead_letters
@@ -95,6 +96,21 @@ def test_what_is_damaged_or_in_the_wrong_place_is_named(used: Path) -> None:
     assert "control       ok" in result.stdout
     assert "shard/0000    WRONG" in result.stdout and "is another partition's" in result.stdout
     assert "shard/0001    WRONG" in result.stdout and "seq 1" in result.stdout
+
+
+def test_frames_that_are_whole_and_do_not_fit_what_was_before_are_named(used: Path) -> None:
+    async def write() -> None:
+        async with Offline(open_stores(place_of(settings_of(None))), "test", SystemClock()) as offline:
+            no_incident = SlotArrived(1, 2, [msgspec.msgpack.encode([b"x" * 16])], [b""])
+            await (await offline.take("shard/0000")).append([no_incident], 0.0)
+
+    asyncio.run(write())
+
+    result = run("verify")
+
+    assert result.exit_code == 1
+    assert "shard/0000    WRONG" in result.stdout and "can't be made" in result.stdout
+    assert "shard/0001    ok" in result.stdout
 
 
 def test_resharding_says_what_it_did_and_log_commands_know_of_it(used: Path) -> None:
