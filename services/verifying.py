@@ -169,6 +169,10 @@ async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
     if state.moving_to is not None:
         verified.told(f"moving to {state.moving_to.partitions} partitions is not done: llm-im store reshard")
         return None  # an incident may be in either
+    if state.slots is None:
+        verified.told(
+            "there is nothing: no system was ever started on this store. Another one: --config, --data"
+        )
     if state.copied_from:
         verified.told(f"an unfinished copy of {state.copied_from}")
     return state.slots

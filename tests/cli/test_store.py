@@ -200,6 +200,14 @@ def test_dead_letters_go_along_but_never_into_a_store_that_is_refused(used: Path
     assert letters_in("new.toml") == [b"first", b"second", b"third"]
 
 
+def test_a_store_on_which_nothing_was_ever_started_is_not_called_whole(used: Path) -> None:
+    result = run("verify", "--data", "elsewhere")
+
+    assert result.exit_code == 1
+    assert "no system was ever started on this store" in result.stdout
+    assert not (used / "elsewhere").exists()
+
+
 def test_mistakes_are_named(used: Path) -> None:
     (used / "same.toml").write_text("")
     (used / "nowhere.toml").write_text('[state]\nbackend = "redis"\n')
