@@ -7,6 +7,7 @@ something changed tells it. `llm-im tokens --local` runs one of these for a mome
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import structlog
@@ -73,7 +74,8 @@ class ControlActor:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         if self._epoch:
-            await self.event_log.release(self._epoch)
+            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+                await self.event_log.release(self._epoch)
         await self.event_log.close()
 
     async def status(self, _payload: bytes) -> bytes:

@@ -17,6 +17,7 @@ took the partition (Fenced), the process ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -199,7 +200,8 @@ class IncidentShard:
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
-            await self.event_log.release(self._epoch)
+            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+                await self.event_log.release(self._epoch)
         await self.event_log.close()
         await self.archive.close()
         await self.deliveries.close()

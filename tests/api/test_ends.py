@@ -15,7 +15,7 @@ from actors.delivery import DeliveryWindow
 from actors.host import Host
 from actors.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
-from models.errors import Damaged
+from models.errors import Damaged, Unavailable
 from models.events import ShardStarted
 from models.frames import encode_frame
 from models.ports import Mark
@@ -140,3 +140,34 @@ async def test_a_shard_that_is_superseded_while_it_recovers_is_fenced_and_its_lo
 
     assert len(deaths) == 1 and "shard/0000" in deaths[0]
     assert not [line for line in lines if "damaged" in str(line["event"])]
+
+
+@pytest.mark.asyncio
+async def test_a_shard_is_stopped_whole_while_its_store_is_away() -> None:
+    store = MemoryStore()
+    closed: list[str] = []
+
+    class Archive(MemoryArchive):
+        async def close(self) -> None:
+            closed.append("archive")
+
+    log = MemoryEventLog(store, "shard/0000")
+    shard = IncidentShard(
+        Host("shard-0000-a", LocalCluster(), lambda _why: None),
+        ShardOptions("shard/0000"),
+        ShardSettings(),
+        log,
+        Archive(store, "shard/0000"),
+        DeliveryWindow(MemoryDeliveryIds(store, "shard/0000"), 600.0),
+        SettableClock(),
+    )
+    await shard.start()
+    await until(lambda: shard._ready)
+
+    async def release(_epoch: int) -> None:
+        raise Unavailable("the store is away")
+
+    log.release = release  # type: ignore[method-assign]
+    await shard.stop()
+
+    assert closed == ["archive"]
