@@ -20,10 +20,13 @@ from models.backup import Backup, Until
 from models.config import Settings
 from models.errors import Broken, Conflict, NotFound, Unavailable
 from models.ports import EventLog
+from models.shard import ShardSettings
 from services import offline
 from services.backup.create import create
 from services.backup.restore import restore
 from services.backup.target import Target
+from services.backup.verify import verify
+from services.resharding import reshard
 from services.slots import as_assigned
 from services.stores.choice import Stores
 from tests.api.gateway_in_process import (
@@ -332,6 +335,28 @@ async def test_seqs_that_are_not_of_one_time_are_refused(tmp_path: Path, empty: 
         Conflict, match=r"in shard/0001 has heard note 1 .* these partitions are not of one time"
     ):
         await restore(empty, target, backup, SystemClock(), until=Until(seqs={SHARDS[0]: before}))
+
+    assert await empty.log("control").last_seq() == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("early", ["control", SHARDS[0]])
+async def test_seqs_from_before_and_after_resharding_are_refused(
+    tmp_path: Path, empty: Stores, early: str
+) -> None:
+    source, target = peers.sqlite(tmp_path / "source"), Target(str(tmp_path / "backups"))
+    async with system(peers.OverStores(source)) as ours:  # type: ignore[arg-type]
+        for number in range(40):
+            await post(ours, "Down", f"service-{number}")
+    before = await peers_seq(source, early)
+    await reshard(source, ShardSettings(), 3, SystemClock(), lambda _text: None)
+    backup = (await create(source, target, SystemClock(), backend="sqlite")).backup
+    assert (await verify(target, backup)).is_whole
+
+    with pytest.raises(
+        Conflict, match=r"by the slot map in shard/000\d: these partitions are not of one time"
+    ):
+        await restore(empty, target, backup, SystemClock(), until=Until(seqs={early: before}))
 
     assert await empty.log("control").last_seq() == 0
 
