@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import look, moments
-from services.cli.exits import EPILOG, ExitCode, Failure
+from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
 from services.cli.where import AsJson, Config, Data, settings_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ def create(
     settings = settings_of(config, data)
     older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
 
-    async def work() -> tuple[Backup, int, list[str]]:
+    async def work() -> tuple[Backup, int, list[str], Failure | None]:
         from actors.clock import SystemClock
+        from models.errors import IncidentManagerError
         from services.backup.create import create as make
         from services.backup.retention import retain
 
@@ -74,11 +75,17 @@ def create(
             progress=_progress(as_json),
         )
         removed: list[str] = []
+        failure: Failure | None = None
         if older_s is not None:
-            removed = (await retain(found, SystemClock().now(), older_s, progress=_progress(as_json))).backups
-        return made.backup, made.written_bytes, removed
+            try:
+                done = await retain(found, SystemClock().now(), older_s, progress=_progress(as_json))
+                removed = done.backups
+            except IncidentManagerError as error:
+                why = f"the backup is made, but older ones were not removed: {error}"
+                failure = Failure(why, code_of_error(error))
+        return made.backup, made.written_bytes, removed, failure
 
-    backup, written, removed = asyncio.run(work())
+    backup, written, removed, failure = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps({**_row(backup), "written_bytes": written, "removed": removed}))
     else:
@@ -86,6 +93,8 @@ def create(
             f"backup {backup.id}: {len(backup.parts)} partitions, {look.size(sum(backup.files().values()))},"
             f" of which {look.size(written)} were new, in {backup.took_s:.1f} s"
         )
+    if failure is not None:
+        raise failure
 
 
 @app.command("list", epilog=EPILOG)
