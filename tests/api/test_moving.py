@@ -18,7 +18,7 @@ from actors.clock import SystemClock
 from actors.folding import fold, fold_control
 from models.errors import Conflict, Damaged, Unavailable
 from models.events import SlotArrived, SlotLeft
-from models.frames import Frame
+from models.frames import Frame, encode_frame
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
 from models.shard import ShardSettings
 from models.sharding import SLOTS, SlotMap, partition_name, slot_of_id
@@ -395,6 +395,25 @@ async def test_a_copy_goes_into_empty_stores_only() -> None:
         await copy(kept, other, "memory", CLOCK, say)
     with pytest.raises(Conflict, match="no system was ever started there"):
         await copy(Kept(), Kept(), "memory", CLOCK, say)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("left", ["archive", "log"])
+async def test_what_is_left_in_the_target_is_found_before_anything_is_copied(left: str) -> None:
+    kept, other = Kept(), Kept()
+    await lived_in(kept)
+    if left == "archive":
+        await other.archive("shard/0001").put(await kept.archive("shard/0000").read(b""))
+    else:
+        log = other.log("shard/0001")
+        opened = await log.open("someone", CLOCK.now(), 0.0)
+        frame, _digest = encode_frame(1, 1.0, "default", None, [], opened.last_digest)
+        await log.append(opened.epoch, 1, [frame])
+
+    with pytest.raises(Conflict, match="shard/0001: the target is not empty"):
+        await copy(kept, other, "memory", CLOCK, say)
+
+    assert await other.log("control").last_seq() == 0
 
 
 @pytest.mark.asyncio
