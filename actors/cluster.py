@@ -131,7 +131,6 @@ class RayPeers:
         if handle is None:
             handle = self._handles[name] = await asyncio.to_thread(_find, name)
         try:
-            # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
             async with asyncio.timeout(timeout_s):
                 wrapped = await handle.call.remote(method, payload)
         except TimeoutError:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from actors.control_tail import SettingsWatch
+from actors.ending import end
 from actors.folding import fold_control
 from actors.host import Host
 from models.control import ControlState, decode_message
@@ -70,8 +71,7 @@ class ControlActor:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
         if self._epoch:
             with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
@@ -160,7 +160,6 @@ class ControlActor:
         """Keep the lease, until an append went wrong."""
         while True:
             try:
-                # Not asyncio.wait_for: in Python 3.11 it loses a cancellation, and stop() would wait for ever.
                 async with asyncio.timeout(LEASE_S / 3):
                     await self._lost.wait()
             except TimeoutError:

@@ -46,10 +46,11 @@ class LocalCluster:
         actor = self._actors.get(name)
         if actor is None:
             raise Unavailable(f"{name} is away")
+        # A task of its own, as it would be in another process.
+        asked = asyncio.get_running_loop().create_task(answer(getattr(actor, method), payload))
         try:
-            # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
             async with asyncio.timeout(timeout_s):
-                wrapped = await answer(getattr(actor, method), payload)
+                wrapped = await asked
         except TimeoutError:
             raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
         return unwrap(wrapped)

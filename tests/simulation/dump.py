@@ -12,7 +12,8 @@ from typing import Any
 from models import deadlines
 from models.incident import IncidentState
 from models.series import FIRING, FREE
-from models.shard import CALL_BUCKET_S, CALL_WINDOW_S, Shard
+from models.shard import Shard
+from models.shard_state import CALL_BUCKET_S, CALL_WINDOW_S
 
 
 def dump(shard: Shard, now: float) -> dict[str, Any]:
