@@ -346,6 +346,7 @@ class IncidentShard:
             self.log.warning("torn tail cut from the log", what=opened.cut)
         self._epoch = opened.epoch
         gc.disable()
+        self.deliveries.recovering()
         folded = await fold(self.event_log, self.settings, self._replayed)
         if folded.seq > opened.last_seq:
             # The lease ran out in a long recovery: no damage, for which somebody would restore a backup.

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import pytest
 import structlog.testing
@@ -16,7 +17,7 @@ from actors.host import Host
 from actors.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.errors import Damaged, Unavailable
-from models.events import ShardStarted
+from models.events import CallAnswered, ShardStarted
 from models.frames import encode_frame
 from models.ports import Mark
 from models.shard import ShardSettings
@@ -171,3 +172,58 @@ async def test_a_shard_is_stopped_whole_while_its_store_is_away() -> None:
     await shard.stop()
 
     assert closed == ["archive"]
+
+
+@pytest.mark.asyncio
+async def test_a_recovery_knows_nothing_of_one_that_failed_before_it() -> None:
+    """A store that goes away in the middle of each: what they met was gathered without end, also what its log lost meanwhile,
+    and was then taken for accepted."""
+    store = MemoryStore()
+    log = MemoryEventLog(store, "shard/0000")
+    window = DeliveryWindow(MemoryDeliveryIds(store, "shard/0000"), 600.0)
+    shard = IncidentShard(
+        Host("shard-0000-a", LocalCluster(), lambda _why: None),
+        ShardOptions("shard/0000"),
+        ShardSettings(),
+        log,
+        MemoryArchive(store, "shard/0000"),
+        window,
+        SettableClock(),
+    )
+    read, tries = log.read, count()
+
+    async def fails_twice(after: int, limit_bytes: int = 0) -> list[tuple[int, bytes]]:
+        if next(tries) < 2:
+            window.replayed(CallAnswered(b"call", b"answer", "lost-by-a-failover"), time.time())
+            raise Unavailable("away in the middle")
+        return await read(after)
+
+    log.read = fails_twice  # type: ignore[method-assign, assignment]
+    await shard.start()
+    await until(lambda: shard._ready)
+
+    assert await window.store.seen(["lost-by-a-failover"]) == {}
+    await shard.stop()
+
+
+@pytest.mark.asyncio
+async def test_what_a_recovery_met_is_written_in_slices() -> None:
+    store = MemoryDeliveryIds(MemoryStore(), "shard/0000")
+    sizes: list[int] = []
+    add = store.add
+
+    async def counted(entries: Sequence[tuple[str, float, bytes]]) -> None:
+        sizes.append(len(entries))
+        await add(entries)
+
+    store.add = counted  # type: ignore[method-assign]
+    window = DeliveryWindow(store, 600.0)
+    window.recovering()
+    for number in range(2500):
+        window.replayed(CallAnswered(b"call", b"answer", f"delivery-{number}"), 1000.0)
+
+    await window.recovered(1001.0)
+
+    assert sum(sizes) == 2500 and max(sizes) <= 1000
+    assert len(await store.seen([f"delivery-{number}" for number in range(2500)])) == 2500
+    await window.close()
