@@ -65,7 +65,7 @@ async def incidents(ours: System) -> dict[str, dict[str, Any]]:
     return {str(each["id"]): each for each in answer.items}
 
 
-def snapshots_every(ours: System, frames: int) -> None:
+def never_truncated(ours: System) -> None:
     """Snapshots as busy shards have them, but no truncation: what a log holds whole can be replayed to compare with."""
 
     async def keep_all(_epoch: int, _up_to: int) -> None: ...
@@ -73,7 +73,6 @@ def snapshots_every(ours: System, frames: int) -> None:
     for name in ours.shards:
         shard = ours.cluster.get(name)
         assert isinstance(shard, IncidentShard)
-        shard.options = msgspec.structs.replace(shard.options, snapshot_every_frames=frames)
         shard.event_log.truncate = keep_all  # type: ignore[method-assign]
 
 
@@ -85,8 +84,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 async def make(folder: Path) -> Made:
     source, target = peers.sqlite(folder / "source"), Target(str(folder / "backups"))
-    async with system(peers.OverStores(source)) as ours:  # type: ignore[arg-type]
-        snapshots_every(ours, 25)
+    async with system(peers.OverStores(source), state={"snapshot_every_frames": 25}) as ours:  # type: ignore[arg-type]
+        never_truncated(ours)
         for number in range(30):
             await post(ours, f"Before{number}", (FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE)[number % 2])
         assert await post(ours, "Kept", FIRST_SHARD_SERVICE, "kept") == 202
