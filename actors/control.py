@@ -7,6 +7,7 @@ something changed tells it. `llm-im tokens --local` runs one of these for a mome
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import structlog
@@ -73,7 +74,8 @@ class ControlActor:
             await end([self._task])
             self._task = None
         if self._epoch:
-            await self.event_log.release(self._epoch)
+            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+                await self.event_log.release(self._epoch)
         await self.event_log.close()
 
     async def status(self, _payload: bytes) -> bytes:
@@ -145,6 +147,11 @@ class ControlActor:
                 return
             except (Unavailable, NotOwner) as error:
                 log.warning("control partition waits", actor=self.host.name, why=str(error))
+            except Exception as error:
+                # A bug. Without a word nobody would renew the lease or take a change, until somebody looks.
+                log.exception("control partition crashed", actor=self.host.name)
+                self.host.fatal(repr(error))
+                return
             finally:
                 self._writable = False
             await asyncio.sleep(RETRY_S)

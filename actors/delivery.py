@@ -29,6 +29,8 @@ _Entry = tuple[str, float, bytes]
 _M = TypeVar("_M", AlertsArrived, Command)
 #: Ids put into a filter before others get a turn: 1 ms.
 LOAD_SLICE = 200
+#: Deliveries that recovery writes at once: a tail may hold tens of thousands, too many for the timeout of a slow server.
+REPLAYED_SLICE = 1000
 
 log = structlog.get_logger()
 
@@ -98,6 +100,10 @@ class DeliveryWindow:
             self._filter(at).add(identity, skip_check=True)
         self._unwritten.clear()
 
+    def recovering(self) -> None:
+        """Replay begins. What one that failed had met is met again, or is in the log no more."""
+        self._replayed = []
+
     def replayed(self, event: Event, at: float) -> None:
         """Recovery met this event: its delivery may not have reached the store."""
         if isinstance(event, CallAnswered) and event.delivery_id is not None:
@@ -110,8 +116,8 @@ class DeliveryWindow:
         self._unwritten.clear()
         self._filters = []
         self._complete = False
-        if replayed:
-            await self.store.add(replayed)
+        for start in range(0, len(replayed), REPLAYED_SLICE):
+            await self.store.add(replayed[start : start + REPLAYED_SLICE])
         self._end_loading()
         self._loading = asyncio.get_running_loop().create_task(self._load(now))
 

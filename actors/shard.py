@@ -17,6 +17,7 @@ took the partition (Fenced), the process ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -201,7 +202,8 @@ class IncidentShard:
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
-            await self.event_log.release(self._epoch)
+            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+                await self.event_log.release(self._epoch)
         await self.event_log.close()
         await self.archive.close()
         await self.deliveries.close()
@@ -344,7 +346,11 @@ class IncidentShard:
             self.log.warning("torn tail cut from the log", what=opened.cut)
         self._epoch = opened.epoch
         gc.disable()
+        self.deliveries.recovering()
         folded = await fold(self.event_log, self.settings, self._replayed)
+        if folded.seq > opened.last_seq:
+            # The lease ran out in a long recovery: no damage, for which somebody would restore a backup.
+            raise Fenced(f"{self.options.partition}: another writer appended while this one recovered")
         if folded.seq != opened.last_seq:
             raise Damaged(
                 self.options.partition,

@@ -12,6 +12,7 @@ import msgspec
 from models.errors import Broken, Conflict, Malformed, NotFound
 from models.incident import Incident
 from models.ports import Mark
+from models.sharding import SlotMap, partition_name
 
 #: The layout that this program writes. It reads every one up to it.
 FORMAT = 1
@@ -230,14 +231,23 @@ def _first_id(day: int) -> bytes:
 
 class Notes:
     """Which notes were sent and which were heard (models/parts.py), over all shards of a copy: nobody may have heard one
-    that its sender has not written, or that sender's next note would count as heard already."""
+    that its sender has not written, or that sender's next note would count as heard already. And whether every incident is
+    where the slot map says, or one that moved would be there twice, or not at all."""
 
     def __init__(self) -> None:
+        #: The control partition's, once it is read.
+        self.slots: SlotMap | None = None
+        self._elsewhere = ""
         self._sent: dict[bytes, tuple[str, int]] = {}
         self._heard: list[tuple[str, bytes, bytes, int]] = []
 
     def add(self, partition: str, incidents: Iterable[Incident]) -> None:
         for incident in incidents:
+            home = "" if self.slots is None else partition_name(self.slots.owners[incident.slot])
+            if home not in ("", partition):
+                self._elsewhere = (
+                    f"incident {UUID(bytes=incident.id)} is in {partition}, and by the slot map in {home}"
+                )
             handling = incident.handling
             self._sent[incident.id] = (partition, 0 if handling is None else handling.owed_number)
             if handling is not None:
@@ -248,6 +258,8 @@ class Notes:
 
     def check(self) -> None:
         """Raises Conflict that names both."""
+        if self._elsewhere:
+            raise Conflict(f"{self._elsewhere}: these partitions are not of one time")
         for partition, hearer, sender, number in self._heard:
             home, sent = self._sent.get(sender, ("", number))
             if number > sent:

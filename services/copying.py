@@ -72,8 +72,16 @@ async def sizes(source: Stores, target: Stores) -> list[Size]:
     return found
 
 
-async def copy(source: Stores, target: Stores, said: str, clock: Clock, progress: Progress) -> Copied:
-    """Copy everything, and prove it by the digest chain. `said` is the source in words. Safe to repeat after any failure.
+async def copy(
+    source: Stores,
+    target: Stores,
+    said: str,
+    clock: Clock,
+    progress: Progress,
+    letters: tuple[DeadLetters, DeadLetters] | None = None,
+) -> Copied:
+    """Copy everything, and prove it by the digest chain. `said` is the source in words; `letters` are the dead letters of
+    both, where they go along. Safe to repeat after any failure.
     Raises Conflict when a system runs on either, or when the target holds something else; Damaged, Unavailable."""
     async with Offline(source, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
         copying = _Copying(source, target, ours, theirs, progress)
@@ -83,8 +91,14 @@ async def copy(source: Stores, target: Stores, said: str, clock: Clock, progress
             raise Conflict("there is nothing to copy: no system was ever started there")
         if state.moving_to is not None or state.copied_from:
             raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
+        names = [*map(partition_name, range(state.slots.partitions))]
+        if not there.seq:  # nothing of this copy is there yet
+            for name in names:
+                await copying.refuse_what_is_left(name)
         await copying.control(CopyBegan(said), clock.now())
-        for name in map(partition_name, range(state.slots.partitions)):
+        if letters is not None:  # not before: nothing is written into a store that is refused
+            copying.done.dead_letters = await copy_dead_letters(*letters)
+        for name in names:
             await copying.log(name)
             await copying.snapshot(name)
             await copying.archive(name)
@@ -120,6 +134,16 @@ class _Copying:
         self._theirs = theirs
         self._progress = progress
         self.done = Copied()
+
+    async def refuse_what_is_left(self, name: str) -> None:
+        """Raises Conflict for a partition of the target that holds anything: sooner than in the middle of the copy."""
+        log, archive = self._target.log(name), self._target.archive(name)
+        try:
+            if await log.last_seq() or await log.marks() or await archive.count():
+                raise Conflict(f"{name}: the target is not empty; copy into empty stores")
+        finally:
+            await log.close()
+            await archive.close()
 
     async def control(self, began: CopyBegan, now: float) -> None:
         """The control partition and the word that the rest is on its way, in one append: without it this could be started."""

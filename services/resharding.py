@@ -53,13 +53,18 @@ async def reshard(
     async with Offline(stores, OWNER, clock) as offline:
         control = await offline.take(CONTROL)
         state = await fold_control(control.log)
-        if begins := state.reshard(partitions):
-            await control.append(begins, clock.now())
-            for event in begins:
-                state.apply(event)
+        begins = state.reshard(partitions)
+        for event in begins:
+            state.apply(event)
         before, after = state.slots, state.moving_to
         assert before is not None and after is not None
         move = _Move(stores, offline, settings, clock, progress, before, after)
+        await move.take()
+        if begins:
+            # Once it is begun nothing can be started before it is done: so first see that it can be done.
+            await move.look()
+            offline.check()
+            await control.append(begins, clock.now())
         done = await move.run()
         ends = state.resharded()
         offline.check()
@@ -87,20 +92,27 @@ class _Move:
         self._progress = progress
         self._before = before
         self._after = after
+        self._moves = {
+            (here, there) for here, there in zip(before.owners, after.owners, strict=True) if here != there
+        }
+        self._sources = sorted({here for here, _there in self._moves})
         self._arrived: dict[int, set[_Portion]] = {}
         self._done = Resharded(after.partitions)
 
-    async def run(self) -> Resharded:
-        moves = {
-            (here, there)
-            for here, there in zip(self._before.owners, self._after.owners, strict=True)
-            if here != there
-        }
-        sources = sorted({here for here, _there in moves})
-        for index in sorted({each for move in moves for each in move}):
+    async def take(self) -> None:
+        """Hold all partitions that lose slots or get some."""
+        for index in sorted({each for move in self._moves for each in move}):
             held = await self._offline.take(partition_name(index))
             self._arrived[index] = await _arrived_in(held.log, self._after.version)
-        for index in sources:
+
+    async def look(self) -> None:
+        """Raises Damaged for a partition whose state can't be made."""
+        for index in self._sources:
+            self._progress(f"{partition_name(index)}: reading its log")
+            await fold((await self._offline.take(partition_name(index))).log, self._settings)
+
+    async def run(self) -> Resharded:
+        for index in self._sources:
             await self._move_state(index)
             await self._move_history(index)
         return self._done

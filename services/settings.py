@@ -481,16 +481,22 @@ def masked(settings: Settings) -> Settings:
     return Settings.model_validate_json(masked_json(settings))
 
 
-def refusals(settings: Settings) -> list[str]:
-    """What is switched on but is not there. `llm-im up` starts nothing then."""
+def unusable(settings: Settings) -> list[str]:
+    """What can't be used as it is written, though each value alone can. `llm-im up` starts nothing then."""
     found = []
-    if settings.deployment.mode != "standalone":
-        found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
     for place in (choice.place_of, choice.feed_of):
         try:
             place(settings)
         except Malformed as error:
             found.append(str(error))
+    return found
+
+
+def refusals(settings: Settings) -> list[str]:
+    """What can't be used, and what is switched on but is not there. `llm-im up` starts nothing then."""
+    found = unusable(settings)
+    if settings.deployment.mode != "standalone":
+        found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),
@@ -519,5 +525,5 @@ def refuse_what_is_not_built(loaded: Loaded) -> None:
     """Raises Refused that names each, with where it was said."""
     found = refusals(loaded.settings)
     if found:
-        said = [f"{loaded.sources.get(each.split(' ')[0], DEFAULT)}: {each}" for each in found]
-        raise Refused("\n  ".join(["this is asked for but not built yet, so nothing is started:", *said]))
+        said = [f"{loaded.sources.get(each.split(' ')[0].rstrip(':'), DEFAULT)}: {each}" for each in found]
+        raise Refused("\n  ".join(["this can't be used, or is not built yet, so nothing is started:", *said]))

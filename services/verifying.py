@@ -3,7 +3,7 @@ writer or without one."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -169,6 +169,10 @@ async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
     if state.moving_to is not None:
         verified.told(f"moving to {state.moving_to.partitions} partitions is not done: llm-im store reshard")
         return None  # an incident may be in either
+    if state.slots is None:
+        verified.told(
+            "there is nothing: no system was ever started on this store. Another one: --config, --data"
+        )
     if state.copied_from:
         verified.told(f"an unfinished copy of {state.copied_from}")
     return state.slots
@@ -177,7 +181,12 @@ async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
 async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verified: Verified) -> None:
     from services.bootstrap import shard_settings
 
-    shard = (await fold(log, shard_settings(settings))).shard
+    reached = deque([0], maxlen=1)
+    try:
+        shard = (await fold(log, shard_settings(settings), lambda frame: reached.append(frame.seq))).shard
+    except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
+        verified.told(f"the state can't be made: what comes behind seq {reached[-1]} does not fit: {error!r}")
+        return
     verified.incidents, verified.series = len(shard.incidents), len(shard.series)
     for problem in problems(shard):
         if not verified.told(problem):

@@ -21,7 +21,7 @@ from models import VERSION
 from models.backup import FORMAT, Backup, Day, Part, backup_id, before, day_of
 from models.errors import Conflict, Unavailable
 from models.ports import Archive, ArchivedIncident, Clock
-from models.sharding import partition_name
+from models.sharding import SlotMap, partition_name
 from services.backup.cut import READ_BYTES, Ahead, Gone, Progress, cut
 from services.backup.packing import Delivery, Packer
 from services.backup.retention import newest_whole
@@ -59,8 +59,8 @@ async def create(
 ) -> Made:
     """Make one and return it. `backend` is what the settings call the store.
 
-    Raises Conflict while another process writes there, when the clocks of a writer and of this process differ, and where
-    there is nothing to back up; Damaged for a log that is; Unavailable, Full."""
+    Raises Conflict while another process writes there, when the clocks of a writer and of this process differ, when slots
+    move meanwhile, and where there is nothing to back up; Damaged for a log that is; Unavailable, Full."""
     async with target.busy("a backup") as still_mine:
         began = time.monotonic()
         files = await target.files()
@@ -69,7 +69,8 @@ async def create(
         wait_s, why = 0.0, ""
         for attempt in range(1, TRIES + 1):
             try:
-                names = await _partitions(stores)
+                slots = await _slots(stores)
+                names = [CONTROL, *map(partition_name, range(slots.partitions))]
                 cut_at, parts = await cut(stores, target, clock, files, names, wait_s, progress)
                 break
             except Gone as gone:
@@ -92,6 +93,9 @@ async def create(
         made = Backup(
             FORMAT, backup_id(cut_at), VERSION, backend, cut_at, round(time.monotonic() - began, 3), whole
         )
+        # An archived incident that moved may have been read in neither archive.
+        if (await _slots(stores)).version != slots.version:
+            raise Conflict("the store was resharded meanwhile, and what moved may be missing: make it again")
         await still_mine()
         there = await target.files()
         if missing := [digest for digest, size in made.files().items() if there.get(digest) != size]:
@@ -100,8 +104,8 @@ async def create(
         return Made(made, sum(files.values()) - bytes_before)
 
 
-async def _partitions(stores: Stores) -> list[str]:
-    """Control, and the shards of its slot map."""
+async def _slots(stores: Stores) -> SlotMap:
+    """Which partitions there are. Raises Conflict when there are none, or when slots are on the move."""
     control = stores.log(CONTROL)
     try:
         state = await fold_control(control)
@@ -111,7 +115,7 @@ async def _partitions(stores: Stores) -> list[str]:
         raise Conflict("there is nothing to back up: no system was ever started on this store")
     if state.moving_to is not None or state.copied_from:
         raise Conflict("the store is in the middle of resharding, or of being copied: end that first")
-    return [CONTROL, *map(partition_name, range(state.slots.partitions))]
+    return state.slots
 
 
 async def _beside(

@@ -38,9 +38,8 @@ class Place:
 
             self._fs, root = url_to_fs(url)
         except ImportError as error:
-            raise Malformed(
-                f"{url}: {words(error)}; the package for s3:// comes with llm-incident-manager[s3]"
-            ) from None
+            hint = ': pip install "llm-incident-manager[s3]"' if url.startswith("s3:") else ""
+            raise Malformed(f"{url}: {words(error)}{hint}") from None
         except ValueError as error:
             raise Malformed(f"{url}: {words(error)}") from None
         protocols = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)

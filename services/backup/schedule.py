@@ -108,8 +108,9 @@ class BackupRunner:
         newest = await newest_whole(target, await target.files())
         if newest is not None:
             self.meter.set("llm_im_backup_success_timestamp_seconds", newest.cut_at)
-            # A clock that was set back would else wait for that time to come again.
-            self._due_at = min(newest.cut_at, now) + self._interval_s
+            # One from far ahead was made before the clock was set back: nobody waits for that time to come again.
+            if newest.cut_at < now + self._interval_s:
+                self._due_at = newest.cut_at + self._interval_s
             if now < self._due_at:
                 return
         made = await create(self._stores, target, self._clock, backend=self._backend)

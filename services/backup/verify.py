@@ -102,7 +102,7 @@ async def fold(target: Target, part: Part, until: Until, notes: Notes) -> Reache
         )
     try:
         if part.name == CONTROL:
-            await fold_control(log, each)
+            notes.slots = (await fold_control(log, each)).slots
             return reached
         shard = (await fold_log(log, ShardSettings(), each)).shard
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli import look, moments
-from services.cli.exits import EPILOG, ExitCode, Failure
+from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
 from services.cli.where import AsJson, Config, Data, settings_of
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from services.backup.retention import Entry
     from services.backup.target import Target
     from services.backup.verify import Check, Checked
-
-T = TypeVar("T")
 
 Where = Annotated[
     str | None,
@@ -63,8 +60,9 @@ def create(
     settings = settings_of(config, data)
     older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
 
-    async def work() -> tuple[Backup, int, list[str]]:
+    async def work() -> tuple[Backup, int, list[str], Failure | None]:
         from actors.clock import SystemClock
+        from models.errors import IncidentManagerError
         from services.backup.create import create as make
         from services.backup.retention import retain
 
@@ -77,11 +75,17 @@ def create(
             progress=_progress(as_json),
         )
         removed: list[str] = []
+        failure: Failure | None = None
         if older_s is not None:
-            removed = (await retain(found, SystemClock().now(), older_s, progress=_progress(as_json))).backups
-        return made.backup, made.written_bytes, removed
+            try:
+                done = await retain(found, SystemClock().now(), older_s, progress=_progress(as_json))
+                removed = done.backups
+            except IncidentManagerError as error:
+                why = f"the backup is made, but older ones were not removed: {error}"
+                failure = Failure(why, code_of_error(error))
+        return made.backup, made.written_bytes, removed, failure
 
-    backup, written, removed = _run(work())
+    backup, written, removed, failure = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps({**_row(backup), "written_bytes": written, "removed": removed}))
     else:
@@ -89,6 +93,8 @@ def create(
             f"backup {backup.id}: {len(backup.parts)} partitions, {look.size(sum(backup.files().values()))},"
             f" of which {look.size(written)} were new, in {backup.took_s:.1f} s"
         )
+    if failure is not None:
+        raise failure
 
 
 @app.command("list", epilog=EPILOG)
@@ -108,7 +114,7 @@ def list_backups(
 
         return (await Pool.read((await _target(settings, target))[1])).entries
 
-    entries = _run(work())
+    entries = asyncio.run(work())
     if as_json:
         rows = [
             {"id": each.id, **({} if each.backup is None else _row(each.backup)), "broken": each.why}
@@ -161,7 +167,7 @@ def verify(
         identity = backup or await _newest(found)
         return identity, await check(found, await found.read(identity), progress=_progress(as_json))
 
-    identity, checked = _run(work())
+    identity, checked = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps({"id": identity, "whole": checked.is_whole, "wrong": checked.wrong, "parts": [_checked(each) for each in checked.parts]}))  # fmt: skip
     else:
@@ -237,26 +243,12 @@ def restore(
             },
         }
 
-    told = _run(work())
+    told = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps(told))
     else:
         open_now = sum(each["open"] for each in told["partitions"].values())
         typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Our errors with the exit code that a script may branch on."""
-    from models.errors import Conflict, IncidentManagerError, NotFound
-
-    try:
-        return asyncio.run(work)
-    except NotFound as error:
-        raise Failure(str(error), ExitCode.NOT_FOUND) from error
-    except Conflict as error:
-        raise Failure(str(error), ExitCode.CONFLICT) from error
-    except IncidentManagerError as error:
-        raise Failure(str(error)) from error
 
 
 async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:

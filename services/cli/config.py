@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli import look
-from services.cli.exits import EPILOG
+from services.cli.exits import EPILOG, ExitCode
 from services.cli.where import (
     AsJson,
     Config,
@@ -48,10 +48,11 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
 
     Exit code 1 when something is wrong; says each mistake with its place, what was expected, and the nearest name.
     """
-    from services.settings import refusals
+    from services.settings import refusals, unusable
 
     loaded = loaded_of(file or config)
     stops = refusals(loaded.settings)
+    code = ExitCode.FAILED if unusable(loaded.settings) else ExitCode.OK
     not_active = [key.name for key in loaded.not_active()]
     if as_json:
         body = {
@@ -62,7 +63,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
             "up_refuses": stops,
         }
         typer.echo(json.dumps(body))
-        return
+        raise typer.Exit(code)
     for notice in loaded.notices:
         typer.echo(f"notice          {look.plain(notice)}")
     for section, names in groupby(not_active, lambda name: name.rpartition(".")[0]):
@@ -72,9 +73,11 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
         typer.echo(f"up refuses      {look.plain(stop)}")
     count = len(loaded.sources)
     where = loaded.file or "no file"
+    verdict = "WRONG" if code else "good"
     typer.echo(
-        f"good            {look.plain(where)}: {count} setting{'' if count == 1 else 's'} not left as default"
+        f"{verdict:<15} {look.plain(where)}: {count} setting{'' if count == 1 else 's'} not left as default"
     )
+    raise typer.Exit(code)
 
 
 @app.command(epilog=EPILOG)

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from models.errors import (
+    Conflict,
+    Forbidden,
+    IncidentManagerError,
+    NotFound,
+    Stale,
+    Unauthorized,
+)
+
 
 class ExitCode(IntEnum):
     """What a script can branch on."""
@@ -45,5 +54,18 @@ def code_of(status: int) -> ExitCode:
             return ExitCode.CONFLICT
         case 429 | 503:
             return ExitCode.DEGRADED
+        case _:
+            return ExitCode.FAILED
+
+
+def code_of_error(error: IncidentManagerError) -> ExitCode:
+    """What a script learns of an error of ours: the same as of the HTTP status that stands for it."""
+    match error:
+        case Conflict() | Stale():
+            return ExitCode.CONFLICT
+        case NotFound():
+            return ExitCode.NOT_FOUND
+        case Unauthorized() | Forbidden():
+            return ExitCode.FORBIDDEN
         case _:
             return ExitCode.FAILED

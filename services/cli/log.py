@@ -199,7 +199,7 @@ def _partitions(partition: str | None, config: Path | None, data: Path | None) -
     from services.slots import partitions_of
 
     settings = settings_of(config, data)
-    if not Path(settings.state.path).is_dir():
+    if settings.state.backend == "sqlite" and not Path(settings.state.path).is_dir():
         raise Failure(
             f"there is no log: {settings.state.path} does not exist. Another folder: --data; a first start: llm-im up"
         )

@@ -27,7 +27,7 @@ from services.cli import (
     tokens,
     up,
 )
-from services.cli.exits import EPILOG, ExitCode, Failure
+from services.cli.exits import EPILOG, Failure, code_of_error
 from services.cli.incidents import group as incidents
 
 
@@ -51,7 +51,7 @@ class Commands(TyperGroup):
             raise typer.Exit(failure.code) from failure
         except IncidentManagerError as error:
             typer.echo(f"llm-im: {look.plain(error)}", err=True)
-            raise typer.Exit(ExitCode.FAILED) from error
+            raise typer.Exit(code_of_error(error)) from error
 
 
 def _show_version(wanted: bool) -> None:

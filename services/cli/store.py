@@ -127,7 +127,7 @@ def reshard(
 async def _migrate(here: Settings, there: Settings, say: Callable[[str], None]) -> Copied:
     from actors.clock import SystemClock
     from services.bootstrap import open_dead_letters
-    from services.copying import copy, copy_dead_letters
+    from services.copying import copy
     from services.stores.choice import open_stores, place_of
 
     said = (
@@ -135,13 +135,11 @@ async def _migrate(here: Settings, there: Settings, say: Callable[[str], None]) 
     )
     letters = open_dead_letters(here), open_dead_letters(there)
     try:
-        copied = await copy_dead_letters(*letters)
+        ours, theirs = open_stores(place_of(here)), open_stores(place_of(there))
+        return await copy(ours, theirs, said, SystemClock(), say, letters)
     finally:
         for each in letters:
             await each.close()
-    done = await copy(open_stores(place_of(here)), open_stores(place_of(there)), said, SystemClock(), say)
-    done.dead_letters = copied
-    return done
 
 
 async def _reshard(settings: Settings, partitions: int, say: Callable[[str], None]) -> Resharded:

@@ -81,6 +81,7 @@ class PostgresEventLog:
         self._pruning = snapshots.Pruning()
         self._seams.clear()
         self._opened = True
+        await self._drop_unfinished(opened.epoch)
         return opened
 
     async def renew(self, epoch: int, until: float) -> None:
@@ -244,6 +245,17 @@ class PostgresEventLog:
             self._outcome_unknown = True
             raise
 
+    async def _drop_unfinished(self, epoch: int) -> None:
+        """Forget the records of a snapshot that was never closed: its generation will be used again. In slices: all at once a
+        slow server would end it each time, and the log could never be opened."""
+        after: snapshots.Row | None = None
+
+        def work(connection: Connection) -> snapshots.Row | None:
+            return snapshots.drop_unfinished(self.partition, connection, after)
+
+        while (after := await self._write(epoch, work, synced=False)) is not None:
+            pass
+
     # --- in the lanes' threads ---
 
     def _prune(self, connection: Connection, keys: int) -> snapshots.Pruning:
@@ -298,7 +310,6 @@ class PostgresEventLog:
             (epoch + 1, token, owner, now + lease_s, self.partition),
         )
         cut, last_digest = self._check_tail(connection, now)
-        snapshots.drop_unfinished(self.partition, connection)
         last_seq, anchor = _ends(self.partition, connection)
         row = connection.execute(
             "SELECT first_seq FROM appends WHERE partition = %s ORDER BY first_seq LIMIT 1",

@@ -12,7 +12,9 @@ from models.errors import Malformed
 
 #: Not quoted anywhere, so lower case only.
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_URL = re.compile(r"postgres(ql)?://")
+_URL = re.compile(r"postgres(?:ql)?://([^/?]*)(.*)", re.DOTALL)
+#: libpq repeats what it can't read, and that may be the password.
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 #: What `state.replication` may ask for, and of which server.
 SYNCHRONOUS = "synchronous"
@@ -38,8 +40,14 @@ class PostgresOptions:
 
     def check(self) -> PostgresOptions:
         """Itself, once everything in it can be read. Raises Malformed, which never shows the URL: it may hold a password."""
-        if not _URL.match(self.url):
+        url = _URL.fullmatch(self.url)
+        if url is None or url[1].count("[") != url[1].count("]"):
             raise Malformed("state.postgres.url: expected postgresql://user:password@host:port/database")
+        slash_in_password = "@" not in url[1] and "@" in url[2].partition("?")[0]
+        if url[1].count("@") > 1 or slash_in_password or _BAD_PERCENT.search(self.url):
+            raise Malformed(
+                "state.postgres.url: within user and password write / @ : % [ ] as %2F %40 %3A %25 %5B %5D"
+            )
         if not _SCHEMA.fullmatch(self.schema):
             raise Malformed(
                 "state.postgres.schema_name: expected 1 to 63 lower case letters, digits or _, beginning with no digit, not"

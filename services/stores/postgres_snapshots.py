@@ -25,6 +25,11 @@ PRUNE_PER_RECORD = 2
 PRUNE_LEAST = 500
 #: Bytes of rows dropped by one call, for the same reason.
 PRUNE_BYTES = 4 * 1024 * 1024
+#: Records of an unfinished snapshot dropped in one transaction: some 50 ms, and far from any timeout.
+DROP_SLICE = 10_000
+
+#: Generation and key.
+Row = tuple[int, bytes]
 
 
 @dataclass(slots=True)
@@ -115,12 +120,22 @@ def page(
     return found, rows[-1][0] + b"\0" if rows else None  # the least key after it
 
 
-def drop_unfinished(partition: str, connection: Connection) -> None:
-    """Forget the records of a snapshot that was never closed: its generation will be used again."""
+def drop_unfinished(partition: str, connection: Connection, after: Row | None) -> Row | None:
+    """Forget DROP_SLICE of the records of a snapshot that was never closed, those behind `after`. The last of them; None when
+    no more are left."""
+    low = after or (_newest(partition, connection) + 1, b"")
+    # From where the last slice ended: what was deleted is still in the index, and would be gone through each time.
+    last = connection.execute(
+        "SELECT generation, key FROM records WHERE partition = %s AND (generation, key) > (%s, %s)"
+        " ORDER BY generation, key LIMIT 1 OFFSET %s",
+        (partition, *low, DROP_SLICE - 1),
+    ).fetchone()
     connection.execute(
-        "DELETE FROM records WHERE partition = %s AND generation > %s",
-        (partition, _newest(partition, connection)),
+        "DELETE FROM records WHERE partition = %s AND (generation, key) > (%s, %s)"
+        + (" AND (generation, key) <= (%s, %s)" if last else ""),
+        (partition, *low, *(last or ())),
     )
+    return last
 
 
 def oldest_needed_seq(partition: str, connection: Connection) -> int:

@@ -10,8 +10,9 @@ All keys begin with `{prefix}:{feed}:` and share that hash tag, so one script ch
     where                               hash     id -> partition and service, of all that do not expire
     state                               hash     writer, slots; "at:PARTITION": how far its log was told
 
-A script puts incidents, tells of them and notes how far the log was told, or does nothing. So whoever goes on from the
-note neither skips nor repeats a change, whatever died in between; a Redis that went back in time took the note along.
+A script puts incidents, tells of them and at last notes how far the log was told. So whoever goes on from the note neither
+skips nor repeats a change, whatever died in between; a Redis that went back in time took the note along. Only what Redis
+itself gave up in the middle of a script, because a cluster's slot was on its way, is told again.
 """
 
 from __future__ import annotations
@@ -59,8 +60,6 @@ PUT = Script(
 local own = redis.call('HMGET', KEYS[1], 'writer', 'at:' .. ARGV[2])
 if own[1] ~= ARGV[1] or (own[2] or '') ~= ARGV[3] then return {'moved', own[1] or ''} end
 redis.call('HSET', KEYS[1], 'writer', ARGV[1]) -- takes memory: a full Redis refuses here, before anything is changed
-if ARGV[4] == '' then redis.call('HDEL', KEYS[1], 'at:' .. ARGV[2])
-else redis.call('HSET', KEYS[1], 'at:' .. ARGV[2], ARGV[4]) end
 local base = ARGV[5]
 for i = 9, #ARGV, 8 do
   local id, list, at, service = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -93,6 +92,9 @@ if over > 0 then
   for i = 1, #oldest, 2 do redis.call('DEL', base .. 'incident:' .. oldest[i]) end
 end
 if ARGV[8] ~= '' then redis.call('PUBLISH', base .. 'changes', ARGV[8]) end
+-- Last: a script that Redis ends in the middle (a key is on its way to another node) undoes nothing, and is put again.
+if ARGV[4] == '' then redis.call('HDEL', KEYS[1], 'at:' .. ARGV[2])
+else redis.call('HSET', KEYS[1], 'at:' .. ARGV[2], ARGV[4]) end
 return {'ok'}
 """
 )

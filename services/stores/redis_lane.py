@@ -65,6 +65,7 @@ _CUT = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError, EOFError
 _SIGN, _ALL_BITS = 1 << 63, (1 << 64) - 1
 #: Redis 6.2 wraps an error within a script in words of its own; the code is still in them.
 _CODE = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|BUSY)\b")
+_NOT_HERE = re.compile(r"\b(READONLY|NOREPLICAS)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,11 @@ class Lane:
                         f"{self._place}: cut in the middle of a write: {_said(error)}"
                     ) from error
             if wait is not None:
-                self._check_replicas(wait[0], replies.pop())
+                try:
+                    self._check_replicas(wait[0], replies.pop())
+                except OutcomeUnknown:
+                    await self._drop()  # its replicas may follow another one by now
+                    raise
             return replies
 
     async def close(self) -> None:
@@ -212,7 +217,8 @@ class Lane:
                 # Nothing ran. A server that started anew has forgotten its scripts.
                 loading = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
                 continue
-            if isinstance(error, _ELSEWHERE) or "READONLY" in str(error):
+            # A primary without replicas may have been superseded where nobody could tell it: who leads is asked again.
+            if isinstance(error, _ELSEWHERE) or _NOT_HERE.search(str(error)):
                 await self._drop()
             raise error
 

@@ -27,6 +27,7 @@ _EXPECTED = (
     "expected redis://host:port/db, redis+sentinel://host:port,host:port/service"
     " or redis+cluster://host:port,host:port (rediss for TLS)"
 )
+_ESCAPED = "within user and password write / ? # @ : % [ ] as %2F %3F %23 %40 %3A %25 %5B %5D"
 #: A brace would move the hash tag, and with it the partition's slot.
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -84,7 +85,13 @@ def key_of(options: RedisOptions, partition: str, name: str) -> str:
 
 def parse_url(url: str, setting: str = "state.redis.url") -> Address:
     """Raises Malformed naming what was expected. The message never holds the URL: it may hold a password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words may hold the password
+        raise Malformed(f"{setting}: {_EXPECTED}; {_ESCAPED}") from None
+    # One of those that was not written so ends the host too early, and what comes after it would be told, or left out.
+    if parts.fragment or ("@" not in parts.netloc and "@" in parts.path + parts.query):
+        raise Malformed(f"{setting}: {_ESCAPED}")
     scheme, _, kind = parts.scheme.partition("+")
     if scheme not in ("redis", "rediss") or kind not in _KINDS or not parts.netloc:
         raise Malformed(f"{setting}: {_EXPECTED}")

@@ -6,6 +6,7 @@ anew for each connection, and a connection that turns out to lead elsewhere is d
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +68,10 @@ async def connect(options: RedisOptions, partition: str) -> Connection:
 
 
 async def _sentinels_primary(address: Address, options: RedisOptions) -> tuple[str, int]:
+    # In any order: one that is cut off from the others goes on naming the primary before, and must not be asked each time.
+    hosts = random.sample(address.hosts, len(address.hosts))
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
-        address.hosts,
+        hosts,
         sentinel_kwargs={
             "username": address.query.get("sentinel_username"),
             "password": address.query.get("sentinel_password"),

@@ -16,9 +16,9 @@ import pytest
 
 from actors.clock import SystemClock
 from actors.folding import fold, fold_control
-from models.errors import Conflict, Unavailable
+from models.errors import Conflict, Damaged, Unavailable
 from models.events import SlotArrived, SlotLeft
-from models.frames import Frame
+from models.frames import Frame, encode_frame
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
 from models.shard_settings import ShardSettings
 from models.sharding import SLOTS, SlotMap, partition_name, slot_of_id
@@ -291,6 +291,29 @@ async def test_a_move_to_another_number_is_refused_while_one_is_under_way() -> N
         await reshard(Kept(), ShardSettings(), 3, CLOCK, say)
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("trouble", "why"), [("held", "is held by shard-0001-a"), ("damaged", "shard/0001 is damaged at seq")]
+)
+async def test_a_move_that_can_not_be_done_is_not_begun_and_the_system_can_be_started(
+    trouble: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.offline.PATIENCE_S", 0.3)
+    kept = Kept()
+    await lived_in(kept)
+    log = kept.log("shard/0001")
+    if trouble == "held":
+        await log.open("shard-0001-a", CLOCK.now(), 60.0)
+    else:
+        kept.store.damage_frame("shard/0001", await log.last_seq() - 3)
+
+    with pytest.raises((Conflict, Damaged), match=why):
+        await reshard(kept, ShardSettings(), 3, CLOCK, say)
+
+    state = await fold_control(kept.log("control"))
+    assert state.moving_to is None and state.slots is not None and state.slots.partitions == 2
+
+
 @pytest.mark.parametrize("partitions", [1, 2, 3, 7, 64, SLOTS])
 @pytest.mark.parametrize("wanted", [1, 2, 3, 5, 63, 65, SLOTS])
 def test_slots_are_spread_evenly_and_few_are_moved(partitions: int, wanted: int) -> None:
@@ -372,6 +395,25 @@ async def test_a_copy_goes_into_empty_stores_only() -> None:
         await copy(kept, other, "memory", CLOCK, say)
     with pytest.raises(Conflict, match="no system was ever started there"):
         await copy(Kept(), Kept(), "memory", CLOCK, say)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("left", ["archive", "log"])
+async def test_what_is_left_in_the_target_is_found_before_anything_is_copied(left: str) -> None:
+    kept, other = Kept(), Kept()
+    await lived_in(kept)
+    if left == "archive":
+        await other.archive("shard/0001").put(await kept.archive("shard/0000").read(b""))
+    else:
+        log = other.log("shard/0001")
+        opened = await log.open("someone", CLOCK.now(), 0.0)
+        frame, _digest = encode_frame(1, 1.0, "default", None, [], opened.last_digest)
+        await log.append(opened.epoch, 1, [frame])
+
+    with pytest.raises(Conflict, match="shard/0001: the target is not empty"):
+        await copy(kept, other, "memory", CLOCK, say)
+
+    assert await other.log("control").last_seq() == 0
 
 
 @pytest.mark.asyncio

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from models.errors import Unavailable
+from models.errors import Conflict, Unavailable
 from services import copying, launch
 from services.backup.target import Target
 from services.cli.main import app
@@ -154,6 +154,23 @@ def test_older_ones_are_removed_behind_a_new_one(store: Path) -> None:
     assert old not in run("list", "--target", "kept").stdout
 
 
+def test_one_that_is_made_is_told_also_when_the_older_ones_stay(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_given: object, **_more: object) -> None:
+        raise Conflict("a backup is under way in kept, by process 7 on elsewhere")
+
+    monkeypatch.setattr("services.backup.retention.retain", busy)
+
+    result = run("create", "--target", "kept", "--data", str(store), "--retention", "1h")
+    as_json = run("create", "--target", "kept", "--data", str(store), "--retention", "1h", "--json")
+
+    assert (result.exit_code, as_json.exit_code) == (6, 6)
+    assert "3 partitions" in result.stdout and json.loads(as_json.stdout)["removed"] == []
+    assert "the backup is made, but older ones were not removed: a backup is under way" in result.stderr
+    assert len(json.loads(run("list", "--target", "kept", "--json").stdout)["items"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -228,7 +245,7 @@ def test_what_is_half_restored_is_not_started_until_the_same_was_finished(
     assert (result.exit_code, "the store is away" in result.stderr) == (1, True)
 
     started = CliRunner().invoke(app, ["up", "--data", "new"], prog_name="llm-im")
-    assert started.exit_code == 1
+    assert started.exit_code == 6
     assert f"this is an unfinished copy of backup {identity}" in started.stderr
     assert run("restore", "--target", "kept", "--data", "new").exit_code == 0
     assert incidents_of(Path("new")) == 3

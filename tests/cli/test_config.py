@@ -57,6 +57,34 @@ def test_check_lists_what_is_told_what_is_not_active_and_what_up_refuses() -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (
+            'backend = "redis"\nredis.url = "redis://u:1#pass-word@h"',
+            "state.redis.url: within user and password write",
+        ),
+        (
+            'backend = "postgres"\npostgres.url = "postgresql://u:%pass-word@h/d"',
+            "state.postgres.url: within user",
+        ),
+        ('backend = "postgres"', "state.postgres.url: expected where the server is"),
+    ],
+)
+def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_said(
+    state: str, says: str
+) -> None:
+    put(f"[state]\n{state}\n")
+
+    checked, for_programs, started = run("config", "check"), run("config", "check", "--json"), run("up")
+
+    assert (checked.exit_code, for_programs.exit_code, started.exit_code) == (1, 1, 1)
+    assert f"up refuses      {says}" in checked.stdout and "WRONG" in checked.stdout
+    assert says in json.loads(for_programs.stdout)["up_refuses"][0]
+    assert ("llm-im.toml: " if "pass-word" in state else "default: ") + says in started.stderr
+    assert "pass-word" not in checked.output + for_programs.output + started.output
+
+
 def test_check_for_programs() -> None:
     result = run("config", "check", str(SAMPLES / "standalone.toml"), "--json")
 
@@ -235,7 +263,7 @@ def test_up_starts_nothing_else_than_it_was_told(
         assert "not active yet: resource_limits.max_ingestion_rate" in result.stderr
     else:
         assert not started
-        assert "this is asked for but not built yet, so nothing is started:" in result.stderr
+        assert "this can't be used, or is not built yet, so nothing is started:" in result.stderr
         assert f"{sample}: " in result.stderr
 
 

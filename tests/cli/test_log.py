@@ -161,3 +161,13 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert f"{tmp_path / 'elsewhere'} does not exist" in result.stderr
+
+
+def test_a_store_that_is_no_folder_needs_none() -> None:
+    """State in a server, looked at from a machine on which nothing ever ran."""
+    Path("llm-im.toml").write_text('[state]\nbackend = "redis"\nredis.url = "redis://127.0.0.1:1"\n')
+
+    for words in (("verify",), ("stats",), ("tail",)):
+        result = run(*words, "--data", "never-there")
+        assert result.exit_code == 1
+        assert "Redis is away" in result.stderr and "does not exist" not in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import urllib.error
@@ -13,13 +14,16 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
 from actors.clock import SystemClock
 from models.errors import Conflict
-from models.events import SlotsAssigned
+from models.events import SlotArrived, SlotsAssigned
+from models.ports import DeadLetter
 from models.sharding import SlotMap
+from services.bootstrap import open_dead_letters
 from services.cli.main import app
 from services.cli.where import settings_of
 from services.closed_door import closed_door
@@ -94,6 +98,21 @@ def test_what_is_damaged_or_in_the_wrong_place_is_named(used: Path) -> None:
     assert "shard/0001    WRONG" in result.stdout and "seq 1" in result.stdout
 
 
+def test_frames_that_are_whole_and_do_not_fit_what_was_before_are_named(used: Path) -> None:
+    async def write() -> None:
+        async with Offline(open_stores(place_of(settings_of(None))), "test", SystemClock()) as offline:
+            no_incident = SlotArrived(1, 2, [msgspec.msgpack.encode([b"x" * 16])], [b""])
+            await (await offline.take("shard/0000")).append([no_incident], 0.0)
+
+    asyncio.run(write())
+
+    result = run("verify")
+
+    assert result.exit_code == 1
+    assert "shard/0000    WRONG" in result.stdout and "can't be made" in result.stdout
+    assert "shard/0001    ok" in result.stdout
+
+
 def test_resharding_says_what_it_did_and_log_commands_know_of_it(used: Path) -> None:
     result = run("reshard", "--partitions", "3")
     again = run("reshard", "--partitions", "3")
@@ -101,7 +120,7 @@ def test_resharding_says_what_it_did_and_log_commands_know_of_it(used: Path) -> 
 
     assert result.exit_code == 0, result.output
     assert "3 partitions after" in result.stdout
-    assert again.exit_code == 1 and "there are 3 partitions already" in again.stderr
+    assert again.exit_code == 6 and "there are 3 partitions already" in again.stderr
     assert verified.exit_code == 0 and "shard/0002" in verified.stdout
     assert as_assigned(settings_of(None)).state.partitions == 3
     assert "shard/0002" in CliRunner().invoke(app, ["log", "stats"]).stdout
@@ -119,7 +138,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
     with pytest.raises(Conflict, match="llm-im store reshard --partitions 3"):
         as_assigned(settings_of(None))
     up = CliRunner().invoke(app, ["up"])
-    assert up.exit_code == 1 and "llm-im store reshard --partitions 3" in up.stderr
+    assert up.exit_code == 6 and "llm-im store reshard --partitions 3" in up.stderr
     assert "is not done" in run("verify").stdout
 
     assert run("reshard", "--partitions", "3").exit_code == 0
@@ -138,8 +157,55 @@ def test_a_migration_is_looked_at_first_and_then_done(used: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "all the same in both" in result.stdout
     assert "llm-im up --config new.toml" in result.stdout
-    assert again.exit_code == 1 and "whole already" in again.stderr
+    assert again.exit_code == 6 and "whole already" in again.stderr
     assert CliRunner().invoke(app, ["store", "verify", "--config", "new.toml"]).exit_code == 0
+
+
+def letters_in(*config: str) -> list[bytes]:
+    async def read() -> list[bytes]:
+        letters = open_dead_letters(settings_of(Path(*config) if config else None))
+        try:
+            return [each.payload for each in await letters.page(0, 100)]
+        finally:
+            await letters.close()
+
+    return asyncio.run(read())
+
+
+def put_letter(payload: bytes, *config: str) -> None:
+    async def put() -> None:
+        letters = open_dead_letters(settings_of(Path(*config) if config else None))
+        try:
+            await letters.add([DeadLetter(SystemClock().now(), "default", "v1", "not JSON", payload)])
+        finally:
+            await letters.close()
+
+    asyncio.run(put())
+
+
+def test_dead_letters_go_along_but_never_into_a_store_that_is_refused(used: Path) -> None:
+    (used / "new.toml").write_text('[state]\npath = "other"\n')
+    (used / "foreign.toml").write_text('[state]\npath = "foreign"\n')
+    put_letter(b"first")
+    put_letter(b"second")
+    shutil.copytree("var", "foreign")
+    put_letter(b"third")
+
+    refused = run("migrate", "--to", "foreign.toml")
+    done = run("migrate", "--to", "new.toml")
+
+    assert refused.exit_code == 6 and "the target holds" in refused.stderr
+    assert letters_in("foreign.toml") == [b"first", b"second"]
+    assert done.exit_code == 0 and "3 dead letters" in done.stdout
+    assert letters_in("new.toml") == [b"first", b"second", b"third"]
+
+
+def test_a_store_on_which_nothing_was_ever_started_is_not_called_whole(used: Path) -> None:
+    result = run("verify", "--data", "elsewhere")
+
+    assert result.exit_code == 1
+    assert "no system was ever started on this store" in result.stdout
+    assert not (used / "elsewhere").exists()
 
 
 def test_mistakes_are_named(used: Path) -> None:

@@ -240,7 +240,7 @@ def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["create", "x", "--scope", "read"], 1, "first token needs the scope 'admin'"),
+        (["create", "x", "--scope", "read"], 6, "first token needs the scope 'admin'"),
         (["create", "x", "--scope", "root"], 1, "expected one or more of"),
         (["create", "", "--scope", "admin"], 1, "name: expected"),
         (["create", "x", "--scope", "admin", "--expires-in", "soon"], 2, 'expires_in: expected a duration such as "30s"'),

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,13 +24,15 @@ from models.backup import Backup, File
 from models.errors import Broken, Conflict, Damaged, Malformed, NotFound, Unavailable
 from models.events import ShardStarted
 from models.frames import decode_frame
-from models.ports import EventLog
+from models.ports import Archive, ArchivedIncident, EventLog
+from models.shard import ShardSettings
 from services.backup import packing
 from services.backup.create import create
 from services.backup.restore import restore
 from services.backup.retention import Pool, retain
 from services.backup.target import Target
 from services.backup.verify import verify
+from services.resharding import reshard
 from tests.contract import backup_peers as peers
 from tests.contract.conftest import HandClock
 
@@ -150,6 +153,41 @@ async def test_a_log_that_is_truncated_while_it_is_read_is_read_anew(
     assert spoiled == [SHARD]
     assert (made.part(SHARD).first_seq, made.part(SHARD).last_seq) == (6, 6)
     assert (await verify(target, made)).is_whole
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_is_resharded_meanwhile_makes_no_backup(
+    stores: peers.MemoryStores, target: Target
+) -> None:
+    await peers.small(stores)
+    for number in range(16):
+        found = peers.archived(number, 500.0, 900.0)
+        in_slot = found.incident_id[:6] + bytes([0x70 | number, 0xFF]) + found.incident_id[8:]
+        await stores.archive(SHARD).put([replace(found, incident_id=in_slot)])
+
+    class Moved(peers.MemoryStores):
+        """Before its archive is read, half of it moves to a partition that the backup does not know."""
+
+        def archive(self, partition: str) -> Archive:
+            found = stores.archive(partition)
+            read = found.read
+
+            async def reading(*arguments: Any) -> list[ArchivedIncident]:
+                if not await stores.archive("shard/0001").count():
+                    await reshard(stores, ShardSettings(), 2, SystemClock(), lambda _text: None)
+                return await read(*arguments)
+
+            found.read = reading  # type: ignore[method-assign]
+            return found
+
+    moved = Moved()
+    moved.store = stores.store
+
+    with pytest.raises(Conflict, match="resharded meanwhile"):
+        await back_up(moved, target)
+
+    assert await target.ids() == []
+    assert len((await back_up(stores, target)).parts) == 3
 
 
 @pytest.mark.asyncio

@@ -15,6 +15,7 @@ from actors.host import Actor, Host
 from actors.local import LocalCluster
 from models.backup import backup_id
 from models.config import Settings
+from models.events import ShardStarted
 from models.metrics import decode as decode_metrics
 from services import bootstrap, logs
 from services.backup.schedule import BackupRunner
@@ -183,3 +184,23 @@ async def test_the_settings_start_an_actor_that_makes_them_at_low_priority(
     finally:
         await cluster.stop()
     assert nice == [bootstrap.BACKUP_NICE]
+
+
+@pytest.mark.asyncio
+async def test_a_clock_that_was_set_back_neither_ends_backups_nor_goes_unnoticed(
+    stores: peers.MemoryStores, target: Target
+) -> None:
+    shard = await peers.small(stores)
+    clock = HandClock(1_000_000.0)
+    async with Scheduled(stores, lambda: target, clock) as scheduled:
+        await scheduled.until("llm_im_backups_total", 1)
+        clock.at -= 86_400.0
+        await scheduled.restart()
+
+        await scheduled.until("llm_im_backups_total", 1)
+
+        await shard.write(1_000_001.0, ShardStarted(1, "before the clock was set back", 0.0))
+        clock.at += 3601.0
+        with structlog.testing.capture_logs() as lines:
+            await scheduled.until("llm_im_backup_failures_total", 1)
+    assert any("or one was set back" in line.get("why", "") for line in lines)

@@ -16,7 +16,7 @@ import pytest_asyncio
 from models.errors import Broken, Fenced, Malformed, OutcomeUnknown, Unavailable
 from models.frames import decode_frame, encode_frame
 from models.ports import ArchiveQuery, Mark
-from services.stores import postgres_pool, postgres_schema
+from services.stores import postgres_pool, postgres_schema, postgres_snapshots
 from services.stores.postgres_archive import PostgresArchive
 from services.stores.postgres_dead_letters import PostgresDeadLetters
 from services.stores.postgres_delivery import PostgresDeliveryIds
@@ -261,6 +261,29 @@ async def test_a_log_that_lost_what_was_acknowledged_fences_its_writer(
 
 
 # --- a server in trouble ---
+
+
+@pytest.mark.asyncio
+async def test_a_large_snapshot_that_was_never_closed_is_dropped_by_a_slow_server_too(
+    logs: Logs, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_snapshots, "DROP_SLICE", 200)
+    before = logs(postgres_server)
+    epoch = (await before.open("a", 0.0, 10.0)).epoch
+    await before.put_records(epoch, 1, [(f"key-{number}", b"x") for number in range(1200)])
+    schema = before._writer._options.schema
+    postgres_server.ask(
+        f"CREATE FUNCTION {schema}.slowly() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END $$"
+    )
+    postgres_server.ask(
+        f"CREATE TRIGGER slowly BEFORE DELETE ON {schema}.records FOR EACH ROW EXECUTE FUNCTION {schema}.slowly()"
+    )
+
+    again = await logs(postgres_server, timeout_s=1.0).open("a", 1.0, 10.0)
+
+    assert again.epoch == epoch + 1
+    assert postgres_server.ask(f"SELECT count(*) FROM {schema}.records") == [(0,)]
 
 
 @pytest.mark.asyncio
@@ -724,6 +747,10 @@ async def test_a_wrong_password_or_database_is_unavailable_and_no_message_holds_
     ("given", "why"),
     [
         ({"url": "http://pass-word@h"}, "state.postgres.url: expected postgresql://"),
+        ({"url": "postgresql://us:pass-word%@h/d"}, "state.postgres.url: within user and password write .* %25"),
+        ({"url": "postgresql://us:a@pass-word@h/d"}, "state.postgres.url: within user and password write"),
+        ({"url": "postgresql://us:1/pass-word@h/d"}, "state.postgres.url: within user and password write"),
+        ({"url": "postgresql://us:pass-word@[::1/d"}, "state.postgres.url: expected postgresql://"),
         ({"url": "postgresql://h", "schema": "Ours; DROP"}, "state.postgres.schema_name"),
         ({"url": "postgresql://h", "replication": "multi-region"}, "state.replication: this store offers 'synchronous'"),
         ({"url": "postgresql://h", "replication": "synchronous", "cockroach": True}, "offers 'multi-region'"),

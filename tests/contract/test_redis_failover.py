@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from redis.client import PubSub
 from redis.crc import key_slot
 
@@ -25,7 +27,7 @@ from tests.api.for_verbs import opened
 from tests.api.gateway_in_process import system
 from tests.contract.conftest import PARTITION, Chain, HandClock
 from tests.contract.feed_reader import Reader, publish, same, until
-from tests.contract.redis_peers import Cluster, Failover, Server
+from tests.contract.redis_peers import Cluster, Failover, Server, wait_until
 from tests.contract.test_archive import incident
 
 
@@ -81,6 +83,33 @@ async def test_a_failover_loses_nothing_acknowledged_and_fences_the_writer_befor
         await before.append(old_epoch, 1, [b"late"])
     for each in (log, before):
         await each.close()
+
+
+@pytest.mark.asyncio
+async def test_a_primary_that_was_superseded_while_we_were_connected_to_it_is_left(
+    failover: Failover, chain: Chain
+) -> None:
+    log = RedisEventLog(RedisOptions(failover.url, replicas=1, timeout_s=2.0), PARTITION)
+    opened = await log.open("a", 0.0, 10.0)
+    await log.append(opened.epoch, 1, chain.next(3))
+
+    # It stands still until another is promoted, and nobody can tell it: as if the others could not reach it, and we can.
+    failover.primary.client().execute_command("ACL", "SETUSER", "default", "-replicaof", "-slaveof")
+    failover.primary.pause()
+    promoted = Redis(port=await _next_primary(failover), protocol=2)
+    wait_until(lambda: promoted.info("replication")["connected_slaves"] == 1, "the other replica follows")
+    failover.primary.go_on()
+    with pytest.raises(Unavailable):
+        await log.append(opened.epoch, 4, chain.next())
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(Unavailable):
+                again = await log.open("a", 1.0, 10.0)
+                break
+            await asyncio.sleep(0.2)
+
+    assert again.last_seq == 3
+    await log.close()
 
 
 @pytest.mark.asyncio

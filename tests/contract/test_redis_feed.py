@@ -507,6 +507,23 @@ async def test_a_full_redis_changes_nothing_by_half_and_is_caught_up_when_there_
         assert len(await same(reader, ours)) == 1
 
 
+async def test_a_put_that_redis_gave_up_in_the_middle_is_told_when_it_can_be(
+    ours: System, own_server: Server
+) -> None:
+    prefix = a_prefix()
+    await publish(ours, own_server.url, prefix)
+    async with Reader(own_server.port, prefix).reading() as reader:
+        await same(reader, ours)
+        # As a list whose key is on its way to another node of a cluster: the script ends where it is touched.
+        await reader.client.set(f"{reader.base}open:severity:P0", "no list")
+        await opened(ours)
+        await until(lambda: _away(ours, 1.0), "counted as away")
+        await reader.client.delete(f"{reader.base}open:severity:P0")
+
+        assert len(await same(reader, ours)) == 1
+        assert len(reader.told) >= 1
+
+
 async def test_only_keys_of_the_feed_are_touched(ours: System, redis_server: Server) -> None:
     prefix = a_prefix()
     client = redis_server.client()

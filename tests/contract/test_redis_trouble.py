@@ -524,6 +524,11 @@ async def test_a_wrong_password_is_unavailable_and_no_message_holds_it(own_serve
         ("redis://:pass-word@a:99999", "host can't be read"),
         ("redis://a/x", "must be a number"),
         ("redis://a?tls=yes", "'tls' is not known"),
+        ("redis://us:1#pass-word@a", "within user and password write .* # .* %23"),
+        ("redis://us:1?pass-word=2@a", "within user and password write"),
+        ("redis://us:1/pass-word@a/0", "within user and password write"),
+        ("redis://us:pass-word@[::1", "expected redis://"),
+        ("redis://us:pass-word\u2100@a", "expected redis://"),
     ],
 )
 def test_a_url_that_can_not_be_read_says_what_was_expected_without_the_password(url: str, why: str) -> None:

@@ -20,10 +20,13 @@ from models.backup import Backup, Until
 from models.config import Settings
 from models.errors import Broken, Conflict, NotFound, Unavailable
 from models.ports import EventLog
+from models.shard import ShardSettings
 from services import offline
 from services.backup.create import create
 from services.backup.restore import restore
 from services.backup.target import Target
+from services.backup.verify import verify
+from services.resharding import reshard
 from services.slots import as_assigned
 from services.stores.choice import Stores
 from tests.api.gateway_in_process import (
@@ -62,7 +65,7 @@ async def incidents(ours: System) -> dict[str, dict[str, Any]]:
     return {str(each["id"]): each for each in answer.items}
 
 
-def snapshots_every(ours: System, frames: int) -> None:
+def never_truncated(ours: System) -> None:
     """Snapshots as busy shards have them, but no truncation: what a log holds whole can be replayed to compare with."""
 
     async def keep_all(_epoch: int, _up_to: int) -> None: ...
@@ -70,7 +73,6 @@ def snapshots_every(ours: System, frames: int) -> None:
     for name in ours.shards:
         shard = ours.cluster.get(name)
         assert isinstance(shard, IncidentShard)
-        shard.options = msgspec.structs.replace(shard.options, snapshot_every_frames=frames)
         shard.event_log.truncate = keep_all  # type: ignore[method-assign]
 
 
@@ -82,8 +84,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 async def make(folder: Path) -> Made:
     source, target = peers.sqlite(folder / "source"), Target(str(folder / "backups"))
-    async with system(peers.OverStores(source)) as ours:  # type: ignore[arg-type]
-        snapshots_every(ours, 25)
+    async with system(peers.OverStores(source), state={"snapshot_every_frames": 25}) as ours:  # type: ignore[arg-type]
+        never_truncated(ours)
         for number in range(30):
             await post(ours, f"Before{number}", (FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE)[number % 2])
         assert await post(ours, "Kept", FIRST_SHARD_SERVICE, "kept") == 202
@@ -332,6 +334,28 @@ async def test_seqs_that_are_not_of_one_time_are_refused(tmp_path: Path, empty: 
         Conflict, match=r"in shard/0001 has heard note 1 .* these partitions are not of one time"
     ):
         await restore(empty, target, backup, SystemClock(), until=Until(seqs={SHARDS[0]: before}))
+
+    assert await empty.log("control").last_seq() == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("early", ["control", SHARDS[0]])
+async def test_seqs_from_before_and_after_resharding_are_refused(
+    tmp_path: Path, empty: Stores, early: str
+) -> None:
+    source, target = peers.sqlite(tmp_path / "source"), Target(str(tmp_path / "backups"))
+    async with system(peers.OverStores(source)) as ours:  # type: ignore[arg-type]
+        for number in range(40):
+            await post(ours, "Down", f"service-{number}")
+    before = await peers_seq(source, early)
+    await reshard(source, ShardSettings(), 3, SystemClock(), lambda _text: None)
+    backup = (await create(source, target, SystemClock(), backend="sqlite")).backup
+    assert (await verify(target, backup)).is_whole
+
+    with pytest.raises(
+        Conflict, match=r"by the slot map in shard/000\d: these partitions are not of one time"
+    ):
+        await restore(empty, target, backup, SystemClock(), until=Until(seqs={early: before}))
 
     assert await empty.log("control").last_seq() == 0
 

@@ -372,7 +372,7 @@ def test_what_is_not_built_is_refused_by_name_with_its_file(sample: Path) -> Non
         refuse_what_is_not_built(load(sample))
 
     said = str(raised.value).splitlines()
-    assert said[0] == "this is asked for but not built yet, so nothing is started:"
+    assert said[0] == "this can't be used, or is not built yet, so nothing is started:"
     assert all(line.startswith(f"  {sample}: ") for line in said[1:])
 
 
