@@ -131,7 +131,8 @@ class RayPeers:
         if handle is None:
             handle = self._handles[name] = await asyncio.to_thread(_find, name)
         try:
-            wrapped = await asyncio.wait_for(handle.call.remote(method, payload), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                wrapped = await handle.call.remote(method, payload)
         except TimeoutError:
             raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
         except (ray.exceptions.ActorDiedError, ValueError) as error:

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from actors.control_tail import SettingsWatch
+from actors.ending import end
 from actors.folding import fold_control
 from actors.host import Host
 from models.control import ControlState, decode_message
@@ -69,8 +70,7 @@ class ControlActor:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
         if self._epoch:
             await self.event_log.release(self._epoch)
@@ -153,7 +153,8 @@ class ControlActor:
         """Keep the lease, until an append went wrong."""
         while True:
             try:
-                await asyncio.wait_for(self._lost.wait(), LEASE_S / 3)
+                async with asyncio.timeout(LEASE_S / 3):
+                    await self._lost.wait()
             except TimeoutError:
                 await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
             else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from actors.ending import end
 from models.control import ControlState
 from models.errors import IncidentManagerError
 from models.events import SettingsChanged
@@ -89,7 +90,6 @@ class ControlTail:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
         await self._event_log.close()

@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from actors.ending import end
 from models.alert_view import alert_view
 from models.effects import Act, Archive, Classify, Effect, Forget, Tell
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
@@ -154,10 +155,7 @@ class Errands:
     async def stop(self) -> None:
         """End all. Safe to call twice."""
         self.forget()
-        tasks = [task for lane in self._lanes.values() for task in lane]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([task for lane in self._lanes.values() for task in lane])
 
     def _start(self) -> None:
         questions, acts = self._lanes["questions"], self._lanes["acts"]

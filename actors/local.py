@@ -46,8 +46,11 @@ class LocalCluster:
         actor = self._actors.get(name)
         if actor is None:
             raise Unavailable(f"{name} is away")
+        # A task of its own, as it would be in another process.
+        asked = asyncio.get_running_loop().create_task(answer(getattr(actor, method), payload))
         try:
-            wrapped = await asyncio.wait_for(answer(getattr(actor, method), payload), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                wrapped = await asked
         except TimeoutError:
             raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
         return unwrap(wrapped)

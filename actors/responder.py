@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from actors.control_tail import ControlTail
+from actors.ending import end
 from actors.host import Host
 from actors.untraced import NoTracer
 from models.effects import Act
@@ -101,10 +102,7 @@ class ResponderActor:
 
     async def stop(self) -> None:
         """Stop what is under way (the shard still owes it) and close the actions. Safe to call twice."""
-        running = list(self._under_way.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end([*self._under_way.values()])
         for action in self._actions.values():
             await action.close()
         if self._control is not None:

@@ -27,12 +27,13 @@ import structlog
 
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
+from actors.ending import end
 from actors.errands import Errands
 from actors.folding import fold
 from actors.host import Host
+from actors.snapshots import Snapshots
 from actors.traces import Traces
 from actors.untraced import NoTracer
-from models.checkpoint import Part
 from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
 from models.frames import Frame, encode_frame
@@ -54,10 +55,11 @@ from models.messages import (
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Archive as ArchivePort
-from models.ports import Clock, EventLog, Mark, Tracer
+from models.ports import Clock, EventLog, Tracer
 from models.query import Probe, decode_query
 from models.query import encode as encode_answer
-from models.shard import SNAPSHOT_VERSION, Shard, ShardSettings, Step
+from models.shard import Shard, Step
+from models.shard_settings import ShardSettings
 from models.sharding import slot_of_id
 from models.views import answer
 
@@ -76,8 +78,6 @@ TICK_S = 0.1
 #: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
 DEAF_AFTER_S = 5.0
 LEASE_S = 10.0
-#: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
-SLICE_BYTES = 256 * 1024
 #: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
@@ -152,14 +152,7 @@ class IncidentShard:
         self._stopping = False
         self._epoch = 0
         self._digest = b""
-        self._generation = 0
-        self._snapshot_seq = 0
-        self._snapshot_digest = b""
-        self._snapshot_at = 0.0
-        self._bytes_since = 0
-        self._frames_since = 0
         self._frames_since_collect = 0
-        self._truncating: asyncio.Task[None] | None = None
         self._inbox: deque[_Told] = deque()
         self._inbox_alerts = 0
         self._reads: deque[tuple[bytes, asyncio.Future[bytes]]] = deque()
@@ -174,9 +167,20 @@ class IncidentShard:
             answered=self._take_answer,
             undelivered=self._ask_again,
         )
+        self.snapshots = Snapshots(
+            event_log,
+            self.meter,
+            clock,
+            self.log,
+            self._background_over,
+            every_frames=options.snapshot_every_frames,
+            every_bytes=options.snapshot_every_bytes,
+            every_s=options.snapshot_every_s,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._heard_at = 0.0
+        self._ticked_at = 0.0
         self._tick_waits = False
         self._decided_told: dict[Decision, int] = {}
 
@@ -192,10 +196,8 @@ class IncidentShard:
             return
         self._stopping = True
         self._wake.set()
-        tasks = [*self._tasks, *([self._truncating] if self._truncating is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
+        await self.snapshots.stop()
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
@@ -355,11 +357,11 @@ class IncidentShard:
         self.shard = shard
         self._decided_told = {}
         self._digest = folded.digest
-        self._bytes_since = self._frames_since = 0
-        self._snapshot_at = self.clock.monotonic()
+        self.snapshots.begin_anew()
         self.errands.forget()
         self._readable = True
-        step = shard.started(self.host.name, self.clock.now())
+        self._ticked_at = self.clock.now()
+        step = shard.started(self.host.name, self._ticked_at)
         await self._append([self._frame(step, "default", None)])
         gc.collect()
         gc.freeze()
@@ -404,11 +406,10 @@ class IncidentShard:
                     if self._reads:
                         self._answer_read()
                 sliced = self.clock.monotonic()
-                await self._snapshot_slice()
+                await self.snapshots.write_slice(self.shard, self._epoch, self._digest)
                 now = self.clock.monotonic()
                 self.meter.observe("llm_im_snapshot_slice_seconds", now - sliced)
                 self.meter.observe("llm_im_round_seconds", now - begun)
-                self._note_stall(begun)
                 # A coroutine that only computes starves the others: let tells in.
                 await asyncio.sleep(0)
         finally:
@@ -427,10 +428,9 @@ class IncidentShard:
         frames: list[bytes] = []
         deliveries: list[tuple[str, float, bytes]] = []
         # What arrives while the store is asked belongs to the next group: nobody looked its deliveries up.
-        begun = self.clock.monotonic()
         looked_up = [told.message for told in self._inbox]
         await self.deliveries.look_up(looked_up)
-        messages = len(looked_up) + self._note_stall(begun)
+        messages = len(looked_up)
         since = self.clock.now()
         try:
             await self._commit(messages, group, frames, deliveries)
@@ -467,6 +467,7 @@ class IncidentShard:
                 self.meter.count("llm_im_alerts_received_total", told.alerts, door=message.door)
             elif isinstance(message, Tick):
                 self._tick_waits = False
+                message = self._unheard(message)
             elif isinstance(message, Command):
                 message = self.deliveries.mark(message)
                 tenant = message.tenant
@@ -501,16 +502,16 @@ class IncidentShard:
                 self._frames_since_collect = 0
                 gc.collect(0)
 
-    def _note_stall(self, begun: float) -> int:
-        """While a store hangs nobody is heard, though they call: what they said waits behind the tick that would
-        end their series. So this goes before it. Returns how many messages were put in front, 0 or 1."""
-        stalled_s = self.clock.monotonic() - begun
-        if stalled_s <= DEAF_AFTER_S:
-            return 0
-        self.log.warning("a store hung, nothing expires meanwhile", seconds=round(stalled_s, 1))
-        self._inbox.appendleft(_Told(Heard(self.clock.now() - stalled_s, "a store hung"), 1))
-        self._inbox_alerts += 1
-        return 1
+    def _unheard(self, tick: Tick) -> Message:
+        """A tick, or instead of it that time went by in which nobody was heard: a store hung, this process stood still, or
+        the clock was put forward. What the senders said meanwhile waits behind the tick that would end their series."""
+        before, self._ticked_at = self._ticked_at, self.clock.now()
+        unheard_s = self._ticked_at - before
+        if unheard_s <= DEAF_AFTER_S:
+            return tick
+        self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
+        self.meter.count("llm_im_deaf_seconds_total", unheard_s)
+        return Heard(before, "a store hung, the process stood still, or the clock was put forward")
 
     def _frame(self, step: Step, tenant: str, trace_id: str | None) -> bytes:
         self.shard.seq += 1
@@ -524,8 +525,7 @@ class IncidentShard:
         await self.event_log.append(self._epoch, first_seq, frames)
         size = sum(map(len, frames))
         self.meter.count("llm_im_log_bytes_total", size)
-        self._frames_since += len(frames)
-        self._bytes_since += size
+        self.snapshots.appended(len(frames), size)
 
     def _reply(self, told: _Told, reply: Reply) -> None:
         call = told.call
@@ -640,64 +640,6 @@ class IncidentShard:
     async def _follower(self) -> None:
         if self.control is not None:
             await self.control.keep_up()
-
-    # -- snapshots -----------------------------------------------------------------------------------------
-
-    async def _snapshot_slice(self) -> None:
-        try:
-            await self._write_slice()
-        except Unavailable as error:
-            # The log goes on without it, only recovery takes longer; what it held is dirty again.
-            self.shard.checkpoint.abandon()
-            self.log.warning("snapshot given up, will be tried again", why=str(error))
-
-    async def _write_slice(self) -> None:
-        checkpoint = self.shard.checkpoint
-        if not checkpoint.is_running:
-            if not self._snapshot_is_due():
-                return
-            checkpoint.touch(Part.META, 0)
-            checkpoint.begin()
-            self._snapshot_seq, self._snapshot_digest = self.shard.seq, self._digest
-            self._bytes_since = self._frames_since = 0
-            self._snapshot_at = self.clock.monotonic()
-            # Above every generation any writer ever used, also in a snapshot that was never finished.
-            self._generation = max(self._generation + 1, self._epoch << 20)
-        records = checkpoint.slice(SLICE_BYTES)
-        if records:
-            await self.event_log.put_records(self._epoch, self._generation, records)
-            return
-        mark = Mark(self._generation, self._snapshot_seq, self._snapshot_digest, SNAPSHOT_VERSION, b"")
-        await self.event_log.close_snapshot(self._epoch, mark)
-        checkpoint.closed()
-        self.meter.count("llm_im_snapshots_total")
-        self.meter.set("llm_im_snapshot_seconds", self.clock.monotonic() - self._snapshot_at)
-        if self._truncating is None or self._truncating.done():
-            # Beside the loop: dropping thousands of appends takes half a second, an append waits for one bite of it.
-            self._truncating = asyncio.get_running_loop().create_task(self._truncate_behind(self._epoch))
-            self._truncating.add_done_callback(self._background_over)
-
-    async def _truncate_behind(self, epoch: int) -> None:
-        try:
-            marks = await self.event_log.marks()
-            if len(marks) > 1:
-                await self.event_log.truncate(epoch, marks[-1].seq)
-        except Unavailable as error:
-            self.log.warning("log not truncated, the next snapshot will", why=str(error))
-        except Fenced:
-            # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
-            return
-
-    def _snapshot_is_due(self) -> bool:
-        return (
-            self._frames_since >= self.options.snapshot_every_frames
-            or self._bytes_since >= self.options.snapshot_every_bytes
-            or (
-                self._frames_since > 0
-                and self.clock.monotonic() - self._snapshot_at >= self.options.snapshot_every_s
-                and self.shard.checkpoint.has_changes
-            )
-        )
 
     # -- numbers -------------------------------------------------------------------------------------------
 

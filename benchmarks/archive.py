@@ -37,7 +37,7 @@ from models.incident import Incident, IncidentState, IncidentType, Severity, inc
 from models.matchers import parse_matcher
 from models.messages import Classified, Tick, Verdict
 from models.ports import Archive, ArchivedIncident, ArchivePage, ArchiveQuery
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from models.sharding import slot_of
 from services.api.asking import decode_incident
 from services.stores.choice import open_stores

@@ -10,7 +10,8 @@ import msgspec
 from models.alert import Content, content_digest, series_id
 from models.frames import NO_DIGEST, encode_frame
 from models.messages import AlertsArrived
-from models.shard import Shard, ShardSettings
+from models.shard import Shard
+from models.shard_settings import ShardSettings
 
 FAR = 4_000_000_000.0
 _encoder = msgspec.msgpack.Encoder()

@@ -25,7 +25,8 @@ from benchmarks.harness import RESULTS, ROOT
 from benchmarks.own import say, write
 from models.checkpoint import Part
 from models.ports import EventLog, Mark
-from models.shard import SNAPSHOT_VERSION, ShardSettings
+from models.shard_settings import ShardSettings
+from models.shard_state import SNAPSHOT_VERSION
 from services.stores.choice import Place, open_stores
 
 BATCH = 64
@@ -45,7 +46,7 @@ from actors.delivery import DeliveryWindow
 from actors.host import Host
 from actors.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from services.stores.choice import open_stores
 place = json.loads(sys.argv[1])
 stores = open_stores(place)

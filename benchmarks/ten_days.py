@@ -26,7 +26,7 @@ from benchmarks.harness import RESULTS
 from benchmarks.own import say, write
 from models.messages import AlertsArrived, encode
 from models.rules import Classifier
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from services.stores.sqlite_archive import SqliteArchive
 from services.stores.sqlite_delivery import SqliteDeliveryIds
 from services.stores.sqlite_log import SqliteEventLog

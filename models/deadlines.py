@@ -16,7 +16,9 @@ from models.events import AcknowledgementEnded, TargetPassed, UpdateMissed
 from models.incident import Incident, IncidentState
 
 if TYPE_CHECKING:
-    from models.shard import Shard, ShardSettings
+    from models.shard import Shard
+    from models.shard_settings import ShardSettings
+    from models.shard_state import ShardState
 
 DeadlineEvent = UpdateMissed | TargetPassed
 ACKNOWLEDGE, RESOLVE = "acknowledge", "resolve"
@@ -110,7 +112,7 @@ def _targets(incident: Incident, settings: ShardSettings) -> Iterator[tuple[floa
 # -- live and in replay ------------------------------------------------------------------------------------------
 
 
-def apply(shard: Shard, event: DeadlineEvent, now: float) -> None:
+def apply(shard: ShardState, event: DeadlineEvent, now: float) -> None:
     """Fold one event into the incident it is about. Neither changes what people edit, so its version stays."""
     incident = shard.changing(event.incident_id)
     match event:

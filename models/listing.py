@@ -30,10 +30,10 @@ from models.query import (
 )
 
 if TYPE_CHECKING:
-    from models.shard import Shard
+    from models.shard_state import ShardState
 
 
-def incident_view(shard: Shard, incident: Incident) -> IncidentView:
+def incident_view(shard: ShardState, incident: Incident) -> IncidentView:
     """One incident as people see it."""
     settings = shard.settings
     return IncidentView(
@@ -44,7 +44,7 @@ def incident_view(shard: Shard, incident: Incident) -> IncidentView:
     )
 
 
-def list_incidents(shard: Shard, query: ListIncidents) -> IncidentPage:
+def list_incidents(shard: ShardState, query: ListIncidents) -> IncidentPage:
     """A page in an order that the shard keeps."""
     holds = _holds(query.tenant, query.wanted)
     limit = max(1, min(query.limit, PAGE_MAX))
@@ -67,7 +67,7 @@ def list_incidents(shard: Shard, query: ListIncidents) -> IncidentPage:
     return IncidentPage(items)
 
 
-def find_incidents(shard: Shard, query: FindIncidents) -> IncidentPlaces:
+def find_incidents(shard: ShardState, query: FindIncidents) -> IncidentPlaces:
     """The first places of one stretch, in any order."""
     holds = _holds(query.tenant, query.wanted)
     stretch, looked = _stretch(shard, query.wanted, query.looked)
@@ -82,7 +82,7 @@ def find_incidents(shard: Shard, query: FindIncidents) -> IncidentPlaces:
     return IncidentPlaces(first(max(1, min(query.limit, PAGE_MAX)), found), looked)
 
 
-def count_incidents(shard: Shard, query: CountIncidents) -> IncidentCounts:
+def count_incidents(shard: ShardState, query: CountIncidents) -> IncidentCounts:
     """The counts of one stretch."""
     holds = _holds(query.tenant, query.wanted)
     stretch, looked = _stretch(shard, query.wanted, query.looked)
@@ -134,7 +134,7 @@ def _holds(tenant: str, wanted: IncidentFilter) -> Callable[[Incident], bool]:
     return lambda incident: incident.tenant == tenant and holds(incident)
 
 
-def _created_between(shard: Shard, wanted: IncidentFilter) -> tuple[int, int]:
+def _created_between(shard: ShardState, wanted: IncidentFilter) -> tuple[int, int]:
     """The places in `order` of all that were created when the filter says."""
     low = bisect_left(shard.order, (wanted.created_after, b"")) if wanted.created_after else 0
     high = (
@@ -144,7 +144,7 @@ def _created_between(shard: Shard, wanted: IncidentFilter) -> tuple[int, int]:
 
 
 def _stretch(
-    shard: Shard, wanted: IncidentFilter, looked: Looked | None
+    shard: ShardState, wanted: IncidentFilter, looked: Looked | None
 ) -> tuple[list[Incident], Looked | None]:
     """The next incidents to look at, newest first, and where they end; None when there are no more."""
     low, high = _created_between(shard, wanted)

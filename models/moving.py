@@ -23,7 +23,7 @@ from models.incident import Incident
 from models.series import FIRING, MovedSeries
 
 if TYPE_CHECKING:
-    from models.shard import Shard
+    from models.shard_state import ShardState
 
 #: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
 PORTION_BYTES = 4 * 1024 * 1024
@@ -41,7 +41,7 @@ _id_decoder = msgspec.msgpack.Decoder(_Id)
 _series_decoder = msgspec.msgpack.Decoder(list[MovedSeries])
 
 
-def by_slot(shard: Shard) -> dict[int, list[bytes]]:
+def by_slot(shard: ShardState) -> dict[int, list[bytes]]:
     """The ids of all incidents by slot, each in the order of their creation."""
     found: dict[int, list[bytes]] = {}
     for _at, identity in shard.order:
@@ -50,7 +50,7 @@ def by_slot(shard: Shard) -> dict[int, list[bytes]]:
 
 
 def leaving(
-    shard: Shard, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
+    shard: ShardState, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
 ) -> Iterator[SlotLeft]:
     """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that of
     the slot map to be."""
@@ -79,7 +79,7 @@ def first_incident(event: SlotLeft | SlotArrived) -> bytes:
     return _id_decoder.decode(event.incidents[0]).id
 
 
-def apply_left(shard: Shard, event: SlotLeft) -> None:
+def apply_left(shard: ShardState, event: SlotLeft) -> None:
     """Forget what left."""
     for record in event.incidents:
         identity = _id_decoder.decode(record).id
@@ -93,7 +93,7 @@ def apply_left(shard: Shard, event: SlotLeft) -> None:
         shard.forget(incident)
 
 
-def apply_arrived(shard: Shard, event: SlotArrived) -> None:
+def apply_arrived(shard: ShardState, event: SlotArrived) -> None:
     """Take what arrived, as if it had always been here."""
     for record, encoded in zip(event.incidents, event.series, strict=True):
         incident = _incident_decoder.decode(record)
@@ -107,7 +107,7 @@ def apply_arrived(shard: Shard, event: SlotArrived) -> None:
             members.append(number)
 
 
-def problems(shard: Shard) -> Iterator[str]:
+def problems(shard: ShardState) -> Iterator[str]:
     """What does not fit together in a folded state; nothing when all is well. For `llm-im store verify`."""
     groups: dict[tuple[str, str], bytes] = {}
     for identity, incident in shard.incidents.items():

@@ -51,6 +51,7 @@ from models.verbs import PARTS_MAX, RELATED_MAX, SPLIT_MAX, Split
 
 if TYPE_CHECKING:
     from models.shard import Shard
+    from models.shard_state import ShardState
 
 PartsEvent = (
     IncidentLinked
@@ -379,7 +380,7 @@ def _shown(identity: bytes) -> str:
 # -- live and in replay ------------------------------------------------------------------------------------------
 
 
-def apply(shard: Shard, event: PartsEvent, now: float) -> None:
+def apply(shard: ShardState, event: PartsEvent, now: float) -> None:
     """Fold one event into the incident it is about."""
     incident = shard.changing(event.incident_id)
     handling = incident.handled()
@@ -458,7 +459,7 @@ def _is_newer_word(owed: list[OwedNote], event: NoteOwed) -> bool:
 
 
 def _line(
-    shard: Shard,
+    shard: ShardState,
     incident: Incident,
     now: float,
     kind: str,
@@ -472,7 +473,7 @@ def _line(
     shard.line(incident, now, kind, actor, text, incident=identity, direction=direction)
 
 
-def _apply_split(shard: Shard, incident: Incident, event: IncidentSplit, now: float) -> None:
+def _apply_split(shard: ShardState, incident: Incident, event: IncidentSplit, now: float) -> None:
     numbers = array("I", event.numbers)
     leaving = set(numbers)
     # What a person said of the old one is what the new one is; no classifier is asked for another word.

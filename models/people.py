@@ -60,6 +60,7 @@ from models.verbs import (
 
 if TYPE_CHECKING:
     from models.shard import Shard
+    from models.shard_state import ShardState
 
 #: A person who resolves an incident whose alerts still fire is believed for so long; then it is opened again.
 STILL_FIRING_S = 1800.0
@@ -383,7 +384,7 @@ def _check_name(field: str, name: str) -> None:
 # -- live and in replay ------------------------------------------------------------------------------------------
 
 
-def apply(shard: Shard, event: PeopleEvent, now: float) -> None:
+def apply(shard: ShardState, event: PeopleEvent, now: float) -> None:
     """Fold one event into the incident it is about."""
     incident = shard.changing(event.incident_id)
     handling = incident.handled()

@@ -17,6 +17,7 @@ from models.notice import idempotency_key, retry_at, webhook_body
 
 if TYPE_CHECKING:
     from models.shard import Shard
+    from models.shard_state import ShardState
 
 ResponseEvent = NoticeOwed | NoticeDropped | ActionSucceeded | ActionFailed
 SYSTEM = "system"
@@ -52,7 +53,7 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
         shard.do(NoticeDropped(incident.id, notice.number, "resolved before anyone was told"), now)
 
 
-def act(shard: Shard, incident: Incident) -> Act:
+def act(shard: ShardState, incident: Incident) -> Act:
     """The effect that sends the notice an incident owes."""
     notice, numbers, most = incident.notice, shard.members[incident.id], shard.settings.webhook_max_alerts
     body = webhook_body(
@@ -93,7 +94,7 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
 # -- live and in replay ------------------------------------------------------------------------------------------
 
 
-def apply(shard: Shard, event: ResponseEvent, now: float) -> None:
+def apply(shard: ShardState, event: ResponseEvent, now: float) -> None:
     """Fold one event into the incident it is about."""
     incident = shard.changing(event.incident_id)
     match event:
@@ -124,7 +125,7 @@ def apply(shard: Shard, event: ResponseEvent, now: float) -> None:
                 shard.line(incident, now, "NotificationFailed", SYSTEM, text)
 
 
-def _owed(shard: Shard, incident: Incident, event: NoticeOwed, now: float) -> None:
+def _owed(shard: ShardState, incident: Incident, event: NoticeOwed, now: float) -> None:
     notice = incident.notice
     if event.queued:
         notice.queued = event.reason

@@ -32,13 +32,13 @@ from models.query import (
 from models.series import FIRING, FREE
 
 if TYPE_CHECKING:
-    from models.shard import Shard
+    from models.shard_state import ShardState
 
 #: Series looked at for one page of alerts: at 2 us a series a page with a rare match holds up a batch for 8 ms.
 SCAN_MAX = 4000
 
 
-def answer(shard: Shard, query: Query) -> Answer:
+def answer(shard: ShardState, query: Query) -> Answer:
     """The answer to a query about `shard` as it is now."""
     match query:
         case ListIncidents():
@@ -73,7 +73,7 @@ def answer(shard: Shard, query: Query) -> Answer:
             return _list_alerts(shard, query)
 
 
-def _list_heads(shard: Shard, query: ListHeads) -> HeadPage:
+def _list_heads(shard: ShardState, query: ListHeads) -> HeadPage:
     start = 0 if query.after is None else bisect_right(shard.order, query.after)
     page = shard.order[start : start + max(1, min(query.limit, PAGE_MAX))]
     here = [shard.incidents[identity] for _at, identity in page]
@@ -82,7 +82,7 @@ def _list_heads(shard: Shard, query: ListHeads) -> HeadPage:
     return HeadPage(shard.seq, items, page[-1] if more else None)
 
 
-def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
+def _list_alerts(shard: ShardState, query: ListAlerts) -> AlertPage:
     series = shard.series
     matches = compile_matchers(query.matchers)
     limit = max(1, min(query.limit, PAGE_MAX))
@@ -111,7 +111,7 @@ def _list_alerts(shard: Shard, query: ListAlerts) -> AlertPage:
     return AlertPage(items, None)
 
 
-def _candidates(shard: Shard, query: ListAlerts) -> range | array[int]:
+def _candidates(shard: ShardState, query: ListAlerts) -> range | array[int]:
     """The series that can match: those of the incidents whose group labels do, when a matcher asks for equality."""
     best: dict[bytes, None] | None = None
     for name, operator, value in query.matchers:
@@ -135,7 +135,7 @@ def _candidates(shard: Shard, query: ListAlerts) -> range | array[int]:
     return array("I", sorted(numbers))
 
 
-def _alert_page(shard: Shard, numbers: array[int], after: int, limit: int) -> AlertPage:
+def _alert_page(shard: ShardState, numbers: array[int], after: int, limit: int) -> AlertPage:
     ordered = sorted(numbers)
     place = bisect_left(ordered, after + 1)
     shown = ordered[place : place + limit]

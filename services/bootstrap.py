@@ -17,7 +17,7 @@ import msgspec
 from actors.host import Actor, Host
 from models.errors import Malformed
 from models.incident import Severity
-from models.shard import ShardSettings, decode_shard_settings, encode_shard_settings
+from models.shard_settings import ShardSettings, decode_shard_settings, encode_shard_settings
 from models.sharding import partition_name
 from services.stores.choice import feed_of, open_stores, place_of
 

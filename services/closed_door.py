@@ -39,12 +39,14 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     try:
         with contextlib.suppress(TimeoutError):
             # Read first: a connection closed over unread bytes is reset, and the answer with it.
-            await asyncio.wait_for(reader.read(READ_BYTES), READ_S)
+            async with asyncio.timeout(READ_S):
+                await reader.read(READ_BYTES)
         writer.write(_ANSWER)
         await writer.drain()
         writer.write_eof()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader.read(READ_BYTES), READ_S)
+            async with asyncio.timeout(READ_S):
+                await reader.read(READ_BYTES)
     except OSError:
         pass
     finally:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
+from actors.ending import end
 from actors.untraced import NoTracer
 from models.config import Settings
 from models.control import ControlMessage, TokensSeen, encode_message
@@ -178,9 +179,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._tasks = []
         await self.tails.stop()
         await self.dead_letters.stop()

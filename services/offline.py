@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from types import TracebackType
 
+from actors.ending import end
 from models.errors import Conflict, Fenced, IncidentManagerError, NotOwner
 from models.events import Event
 from models.frames import decode_frame, encode_frame
@@ -105,8 +106,7 @@ class Offline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+            await end([self._renewing])
         for held in self._held.values():
             with contextlib.suppress(IncidentManagerError):  # it runs out by itself
                 await held.log.release(held.epoch)

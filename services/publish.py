@@ -13,6 +13,7 @@ from typing import TypeVar
 import structlog
 
 from actors.control_tail import ControlTail
+from actors.ending import end
 from actors.host import Host
 from models.errors import IncidentManagerError, Unavailable
 from models.metrics import Meter
@@ -27,8 +28,6 @@ T = TypeVar("T")
 
 #: A shard answers heads in a few milliseconds, and may have a group before them.
 QUERY_TIMEOUT_S = 5.0
-#: Before work that goes on is told again that it is to end.
-CEASE_S = 0.2
 
 
 class Publisher:
@@ -83,14 +82,9 @@ class Publisher:
         await self._control.close()
 
     async def cease(self) -> None:
-        """End the work and leave everything as it is. A cancellation can get lost within asyncio.wait_for in Python 3.11, by
-        which peers are called: it is said until it is heard."""
+        """End the work and leave everything as it is."""
         tasks, self._tasks = self._tasks, []
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            _done, left = await asyncio.wait(tasks, timeout=CEASE_S)
-            tasks = list(left)
+        await end(tasks)
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""

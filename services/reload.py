@@ -13,7 +13,7 @@ from models.config import KEYS, Settings
 from models.config_values import Section
 from models.errors import Conflict
 from models.events import SettingsChanged
-from models.shard import encode_shard_settings
+from models.shard_settings import encode_shard_settings
 from services.bootstrap import classifier_rules, shard_settings
 from services.settings import FLAGS, masked, masked_json, written
 

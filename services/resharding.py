@@ -22,7 +22,7 @@ from models.frames import Frame, decode_frame
 from models.messages import CommandDone, decode_reply
 from models.moving import PORTION_BYTES, arrived, by_slot, first_incident, leaving
 from models.ports import Clock, EventLog
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from models.sharding import SlotMap, partition_name, slot_of_id
 from services.offline import HeldLog, Offline
 from services.stores.choice import Stores

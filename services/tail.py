@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 import msgspec
 import structlog
 
+from actors.ending import end
 from models.errors import Busy, Damaged, IncidentManagerError, TooLarge, Unavailable
 from models.incident import Incident
 from models.metrics import Meter
@@ -209,8 +210,9 @@ class Tails:
             yield watch
         finally:
             self._watches.discard(watch)
-            if not self._watches:
-                self._cease()
+            async with self._turn:
+                if not self._watches:
+                    await self._cease()
 
     def measure(self) -> None:
         """Put what is so now into the meter."""
@@ -242,8 +244,7 @@ class Tails:
         """Tell all who watch that the gateway leaves, and close the logs. Safe to call twice."""
         self.leaving = True
         self._wake()
-        tasks = self._cease()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cease()
         for tail in self.logs:
             await tail.event_log.close()
 
@@ -252,11 +253,9 @@ class Tails:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._follow(tail)) for tail in self.logs]
 
-    def _cease(self) -> list[asyncio.Task[None]]:
+    async def _cease(self) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        return tasks
+        await end(tasks)
 
     async def _follow(self, tail: LogTail) -> None:
         while True:

@@ -42,7 +42,8 @@ from models.messages import (
     Told,
     Verdict,
 )
-from models.shard import Shard, ShardSettings, Step
+from models.shard import Shard, Step
+from models.shard_settings import ShardSettings
 from models.verbs import AnyVerb
 from tests.simulation.dump import difference, dump, unsound
 

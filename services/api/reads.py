@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from actors.ending import end
 from models.errors import Broken, Busy, Malformed, TooLarge
 from models.incident import TimelineEntry
 from models.matchers import MatcherTuple
@@ -233,8 +234,7 @@ class Reads:
                     yield page.items
         finally:
             self._held -= held
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
+            await end([coming])
 
     async def _alert_pages(
         self, after: Mapping[int, int], matchers: Sequence[MatcherTuple], firing_only: bool

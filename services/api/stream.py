@@ -24,6 +24,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from actors.ending import end
 from models.errors import Malformed, TooLarge
 from models.incident import IncidentState, IncidentType, Severity
 from models.matchers import MATCHERS_MAX, parse_filters
@@ -318,12 +319,10 @@ async def _until_gone(gone: Awaitable[None], work: Awaitable[None]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
+        await end(tasks)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
 
 async def _disconnected(receive: Receive) -> None:

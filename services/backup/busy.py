@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from actors.ending import end
 from models.errors import Conflict, NotFound, Unavailable
 from services.backup.place import Place
 
@@ -74,8 +75,7 @@ async def alone(place: Place, what: str) -> AsyncIterator[Callable[[], Awaitable
     finally:
         _ours.discard(mine)
         if saying is not None:
-            saying.cancel()
-            await asyncio.gather(saying, return_exceptions=True)
+            await end([saying])
         with contextlib.suppress(Unavailable):  # it counts as gone soon
             await place.remove(f"{FOLDER}/{mine}")
 

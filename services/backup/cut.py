@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
+from actors.ending import end
 from models.backup import File, Part, Snapshot, backup_id
 from models.checkpoint import Part as RecordKind
 from models.checkpoint import record_key
@@ -80,9 +81,7 @@ async def cut(
         try:
             return cut_at, list(await asyncio.gather(*tasks))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
     finally:
         for event_log in logs:
             await event_log.close()

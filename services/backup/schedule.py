@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from actors.ending import end
 from actors.host import Host
 from models.backup import shown
 from models.errors import IncidentManagerError, Unavailable
@@ -69,8 +70,7 @@ class BackupRunner:
     async def stop(self) -> None:
         """Give up what is under way: nobody takes a backup without a manifest for one."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
 
     async def status(self, _payload: bytes) -> bytes:

@@ -17,7 +17,8 @@ from models.errors import Broken, Conflict, Damaged, IncidentManagerError
 from models.frames import Frame
 from models.moving import problems
 from models.ports import EventLog
-from models.shard import SNAPSHOT_VERSION, ShardSettings
+from models.shard_settings import ShardSettings
+from models.shard_state import SNAPSHOT_VERSION
 from services.backup import packing
 from services.backup.reader import BackupLog
 from services.backup.target import Target

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Sequence
 
 import structlog
 
+from actors.ending import end
 from models.errors import IncidentManagerError
 from models.metrics import Meter
 from models.ports import Clock, DeadLetter, DeadLetters
@@ -42,9 +42,7 @@ class DeadLetterBox:
     async def stop(self) -> None:
         """Write what waits, then end. Safe to call twice."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end([self._task])
             self._task = None
         while self._waiting:
             await self._write_batch()

@@ -33,7 +33,7 @@ from models.config import Settings
 from models.errors import Unavailable
 from models.events import SettingsChanged
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.shard import decode_shard_settings
+from models.shard_settings import decode_shard_settings
 from models.sharding import partition_name
 from services import bootstrap
 from services.actions.webhook import WebhookAction
@@ -59,16 +59,18 @@ SECOND_SHARD_SERVICE = "db"
 
 
 class SettableClock:
-    """The system's clock, which a test can put forward."""
+    """The system's clock, which a test can put forward: by `ahead_s` nobody is heard meanwhile, as in an outage; by
+    `heard_s` all are, as if they had gone on."""
 
     def __init__(self) -> None:
         from actors.clock import SystemClock
 
         self._system = SystemClock()
         self.ahead_s = 0.0
+        self.heard_s = 0.0
 
     def now(self) -> float:
-        return self._system.now() + self.ahead_s
+        return self._system.now() + self.ahead_s + self.heard_s
 
     def monotonic(self) -> float:
         return self._system.monotonic() + self.ahead_s

@@ -20,7 +20,7 @@ from models.errors import Conflict, Unavailable
 from models.events import SlotArrived, SlotLeft
 from models.frames import Frame
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from models.sharding import SLOTS, SlotMap, partition_name, slot_of_id
 from services.copying import copy, sizes
 from services.resharding import reshard

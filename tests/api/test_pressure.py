@@ -13,6 +13,7 @@ import pytest
 import actors.shard
 import services.ingest.http
 from actors.host import Actor
+from services.stores.memory import MemoryEventLog
 from tests.api.gateway_in_process import (
     MemoryStores,
     Reply,
@@ -27,6 +28,8 @@ from tests.api.gateway_in_process import (
 V2, V1 = "/api/v2/alerts", "/v1/alerts"
 DOORS = pytest.mark.parametrize("door", [V2, V1])
 TYPED = [(b"content-type", b"application/json")]
+#: Series without an end end soon, and the grace after a silence is short as well.
+LIFECYCLE = {"resolve_timeout": "20s", "expiry_grace": "30s"}
 
 
 def is_busy(answer: Reply) -> bool:
@@ -300,8 +303,7 @@ async def test_a_full_disk_is_503_and_what_was_acknowledged_is_there_when_room_r
 @pytest.mark.asyncio
 async def test_nothing_expires_for_the_time_the_disk_was_full() -> None:
     disk, clock = Disk("memory", Path()), SettableClock()
-    lifecycle = {"resolve_timeout": "20s", "expiry_grace": "30s"}
-    async with system(disk.stores, clock=clock, server={"hold": 0.2}, lifecycle=lifecycle) as ours:
+    async with system(disk.stores, clock=clock, server={"hold": 0.2}, lifecycle=LIFECYCLE) as ours:
         assert (await ours.post(V2, [alert("Fires")])).status == 200
         await disk.fill(ours)
         assert (await ours.post(V2, [alert("Fires")])).status == 503
@@ -314,7 +316,49 @@ async def test_nothing_expires_for_the_time_the_disk_was_full() -> None:
         await asyncio.sleep(0.3)
 
         assert await ours.names() == {"Fires"}
-        clock.ahead_s += 31
-        async with asyncio.timeout(5):
-            while await ours.names():
-                await asyncio.sleep(0.05)
+        await grace_passes(ours, clock)
+        assert await ours.names() == set()
+
+
+async def grace_passes(ours: System, clock: SettableClock) -> None:
+    """31 s, in which everybody is heard: in steps too short to be a silence."""
+    for _ in range(8):
+        clock.heard_s += 4
+        await asyncio.sleep(0.25)
+
+
+@pytest.mark.asyncio
+async def test_a_clock_that_is_put_forward_ends_no_series() -> None:
+    clock = SettableClock()
+    async with system(clock=clock, lifecycle=LIFECYCLE) as ours:
+        assert (await ours.post(V2, [alert("Fires")])).status == 200
+
+        clock.heard_s += 600
+        await asyncio.sleep(0.5)
+
+        assert await ours.names() == {"Fires"}
+        await grace_passes(ours, clock)
+        assert await ours.names() == set()
+
+
+@pytest.mark.asyncio
+async def test_nothing_expires_for_the_time_a_recovery_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, append = SettableClock(), MemoryEventLog.append
+
+    async def stands_still(self: MemoryEventLog, *given: object) -> None:
+        clock.ahead_s += 600
+        await append(self, *given)  # type: ignore[arg-type]
+
+    async with system(clock=clock, lifecycle=LIFECYCLE) as ours:
+        assert (await ours.post(V2, [alert("Fires")])).status == 200
+        await ours.crash("shard-0000-a")
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryEventLog, "append", stands_still)
+            await ours.cluster.restart("shard-0000-a")
+            async with asyncio.timeout(5):
+                while not clock.ahead_s:
+                    await asyncio.sleep(0)
+        await ours.ready()
+        await asyncio.sleep(0.5)
+
+        assert await ours.names() == {"Fires"}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from models.alert_view import alert_view
 from models.frames import decode_frame
-from models.shard import SNAPSHOT_VERSION, Shard
+from models.shard import Shard
+from models.shard_state import SNAPSHOT_VERSION
 from models.sharding import partition_name
 from services import bootstrap
 from services.settings import load_settings

@@ -14,7 +14,8 @@ from models.config import Settings
 from models.events import Event, ShardStarted, SlotsAssigned
 from models.frames import NO_DIGEST, decode_frame, encode_frame
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
-from models.shard import Shard, ShardSettings
+from models.shard import Shard
+from models.shard_settings import ShardSettings
 from models.sharding import SlotMap
 from services.stores.choice import Stores, open_stores
 from services.stores.memory import (

@@ -7,7 +7,7 @@ from hypothesis import given
 
 from models import deadlines
 from models.incident import Acknowledgement, Incident, IncidentState, Severity
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from tests.scenario import ZERO, Story, alert, at
 
 _within = st.tuples(*[st.sampled_from([0.0, 10.0, 60.0])] * 5)

@@ -13,7 +13,8 @@ from models.incident import IncidentType, Severity
 from models.messages import Archived, Classified, Message, Verdict, encode
 from models.metrics import Meter
 from models.ports import ArchivedIncident
-from models.shard import Shard, ShardSettings
+from models.shard import Shard
+from models.shard_settings import ShardSettings
 from models.verbs import Close, Reopen
 from services.stores.memory import MemoryArchive, MemoryStore
 from tests.scenario import Story, alert, at

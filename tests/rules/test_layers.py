@@ -154,6 +154,18 @@ def test_nothing_in_models_waits(file: str) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("file", PRODUCT)
+def test_nothing_waits_by_wait_for(file: str) -> None:
+    """asyncio.wait_for of Python 3.11 can lose a cancellation; `async with asyncio.timeout()` does not."""
+    wrong = [
+        f"{file}:{node.lineno}"
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncio.wait_for"
+    ]
+
+    assert not wrong
+
+
 @pytest.mark.parametrize("folder", OURS[:4])
 def test_every_folder_with_code_is_a_package(folder: str) -> None:
     wrong = {

@@ -19,7 +19,8 @@ from models.query import (
     IncidentPlaces,
     ListIncidents,
 )
-from models.shard import Shard, ShardSettings
+from models.shard import Shard
+from models.shard_settings import ShardSettings
 from models.views import answer
 
 TARGETS = ShardSettings(acknowledge_within_s=(60.0,) * 5, resolve_within_s=(600.0,) * 5)

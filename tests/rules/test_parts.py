@@ -13,7 +13,7 @@ from models.incident import Incident, IncidentState, Severity
 from models.messages import Decision, NoteAnswered
 from models.parts import OWED_MAX
 from models.people import STILL_FIRING_S
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from models.verbs import (
     RELATED_MAX,
     Acknowledge,

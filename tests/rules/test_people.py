@@ -7,7 +7,7 @@ import pytest
 from models.incident import IncidentState, IncidentType, Severity
 from models.messages import Archived, Decision, encode
 from models.people import STILL_FIRING_S
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from models.verbs import (
     ASSIGNEES_MAX,
     LABELS_MAX,
@@ -344,7 +344,7 @@ def test_targets_are_told_at_half_and_at_all_of_their_time() -> None:
 
 
 def test_deadlines_that_were_overtaken_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.shard.DEADLINES_SLACK", 10)
+    monkeypatch.setattr("models.shard_state.DEADLINES_SLACK", 10)
     story = Story(_targets((0, 0, 0, 0, 0), (500, 600, 700, 800, 900)))
     story.push(at(0), DOWN)
     for second in range(1, 100):

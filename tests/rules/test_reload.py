@@ -11,7 +11,7 @@ from models.config import KEYS, Key, Settings
 from models.errors import Conflict
 from models.events import SettingsChanged, TargetPassed
 from models.incident import IncidentState, Severity
-from models.shard import decode_shard_settings
+from models.shard_settings import decode_shard_settings
 from services.reload import Change, compare, event_of, refuse_other, wanted_over
 from services.settings import masked_json
 from tests.scenario import SETTINGS, Story, alert, at

@@ -27,7 +27,8 @@ from models.messages import (
     Verdict,
 )
 from models.moving import arrived, by_slot, leaving
-from models.shard import Shard, ShardSettings, Step
+from models.shard import Shard, Step
+from models.shard_settings import ShardSettings
 from models.verbs import (
     Acknowledge,
     AnyVerb,

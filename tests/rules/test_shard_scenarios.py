@@ -9,7 +9,7 @@ from models.effects import Act, Forget
 from models.events import ActionFailed, ArchiveExpired, NoticeDropped, NoticeOwed, SeriesResolved
 from models.incident import IncidentState, Severity
 from models.messages import Decision, encode
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
 D, S = Decision, IncidentState

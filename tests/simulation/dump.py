@@ -14,7 +14,8 @@ import msgspec
 from models import deadlines
 from models.incident import Incident, IncidentState
 from models.series import FIRING, FREE
-from models.shard import CALL_BUCKET_S, CALL_WINDOW_S, Shard
+from models.shard import Shard
+from models.shard_state import CALL_BUCKET_S, CALL_WINDOW_S
 
 
 def dump(shard: Shard, now: float) -> dict[str, Any]:

@@ -43,7 +43,9 @@ from models.messages import (
 from models.notice import idempotency_key
 from models.ports import Clock
 from models.query import decode_answer, decode_query
-from models.shard import CALL_WINDOW_S, Shard, ShardSettings
+from models.shard import Shard
+from models.shard_settings import ShardSettings
+from models.shard_state import CALL_WINDOW_S
 from models.views import answer
 from services.stores.memory import MemoryEventLog, MemoryStore
 from tests.simulation.dump import difference, dump, unsound

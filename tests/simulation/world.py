@@ -51,7 +51,7 @@ from models.ports import ActionResult
 from models.query import ListAlerts, ListIncidents, Query
 from models.query import encode as encode_query
 from models.rules import Classifier
-from models.shard import ShardSettings
+from models.shard_settings import ShardSettings
 from models.sharding import SlotMap, partition_name
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Remembered

@@ -1,0 +1,121 @@
+"""A shard's snapshots: when one is due, and the writing of it a slice at a time, between two groups of messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from actors.ending import end
+from models.checkpoint import Part
+from models.errors import Fenced, Unavailable
+from models.metrics import Meter
+from models.ports import Clock, EventLog, Mark
+from models.shard_state import SNAPSHOT_VERSION, ShardState
+
+#: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
+SLICE_BYTES = 256 * 1024
+
+
+class Snapshots:
+    """Of one partition. A snapshot is due after so many frames, so many bytes, or so long while something changed.
+    `over` is called with the work beside the loop when it ends, which must end by no bug."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        meter: Meter,
+        clock: Clock,
+        log: structlog.stdlib.BoundLogger,
+        over: Callable[[asyncio.Task[None]], None],
+        *,
+        every_frames: int,
+        every_bytes: int,
+        every_s: float,
+    ) -> None:
+        self._event_log = event_log
+        self._meter = meter
+        self._clock = clock
+        self._log = log
+        self._over = over
+        self._every_frames = every_frames
+        self._every_bytes = every_bytes
+        self._every_s = every_s
+        self._generation = 0
+        self._seq = 0
+        self._digest = b""
+        self._truncating: asyncio.Task[None] | None = None
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Count from here: the state was recovered, or a snapshot of it begins."""
+        self._frames = self._bytes = 0
+        self._at = self._clock.monotonic()
+
+    def appended(self, frames: int, size: int) -> None:
+        """So much came to the log."""
+        self._frames += frames
+        self._bytes += size
+
+    async def write_slice(self, shard: ShardState, epoch: int, digest: bytes) -> None:
+        """The next slice, if one is due. `digest` is that of the last frame. Raises Fenced; a store that is away gives
+        the snapshot up."""
+        try:
+            await self._write(shard, epoch, digest)
+        except Unavailable as error:
+            # The log goes on without it, only recovery takes longer; what it held is dirty again.
+            shard.checkpoint.abandon()
+            self._log.warning("snapshot given up, will be tried again", why=str(error))
+
+    async def stop(self) -> None:
+        """End what goes on beside the loop. Safe to call twice."""
+        if self._truncating is not None:
+            await end([self._truncating])
+
+    async def _write(self, shard: ShardState, epoch: int, digest: bytes) -> None:
+        checkpoint = shard.checkpoint
+        if not checkpoint.is_running:
+            if not self._is_due(shard):
+                return
+            checkpoint.touch(Part.META, 0)
+            checkpoint.begin()
+            self._seq, self._digest = shard.seq, digest
+            self.begin_anew()
+            # Above every generation any writer ever used, also in a snapshot that was never finished.
+            self._generation = max(self._generation + 1, epoch << 20)
+        records = checkpoint.slice(SLICE_BYTES)
+        if records:
+            await self._event_log.put_records(epoch, self._generation, records)
+            return
+        mark = Mark(self._generation, self._seq, self._digest, SNAPSHOT_VERSION, b"")
+        await self._event_log.close_snapshot(epoch, mark)
+        checkpoint.closed()
+        self._meter.count("llm_im_snapshots_total")
+        self._meter.set("llm_im_snapshot_seconds", self._clock.monotonic() - self._at)
+        if self._truncating is None or self._truncating.done():
+            # Beside the loop: dropping thousands of appends takes half a second, an append waits for one bite of it.
+            self._truncating = asyncio.get_running_loop().create_task(self._truncate_behind(epoch))
+            self._truncating.add_done_callback(self._over)
+
+    async def _truncate_behind(self, epoch: int) -> None:
+        try:
+            marks = await self._event_log.marks()
+            if len(marks) > 1:
+                await self._event_log.truncate(epoch, marks[-1].seq)
+        except Unavailable as error:
+            self._log.warning("log not truncated, the next snapshot will", why=str(error))
+        except Fenced:
+            # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
+            return
+
+    def _is_due(self, shard: ShardState) -> bool:
+        return (
+            self._frames >= self._every_frames
+            or self._bytes >= self._every_bytes
+            or (
+                self._frames > 0
+                and self._clock.monotonic() - self._at >= self._every_s
+                and shard.checkpoint.has_changes
+            )
+        )
