@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,7 @@ _JITTER_FROM = 0.5
 #: 2**60 seconds is past every maximum; a float power beyond 1023 would overflow.
 _MAX_DOUBLINGS = 60
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)  # UTC, and written without saying so
 #: 9999-12-31T23:59:59Z: the last second a datetime holds.
 _LAST_SECOND = 253402300799.0
 
@@ -154,7 +154,7 @@ def rfc3339(at: float) -> str:
     if not 0.0 < at <= _LAST_SECOND:
         return NO_TIME
     # A float of today's seconds holds a quarter of a microsecond; milliseconds are what senders and Alertmanager use.
-    text = (_EPOCH + timedelta(milliseconds=round(at * 1000))).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    text = (_EPOCH + timedelta(milliseconds=round(at * 1000))).isoformat(timespec="milliseconds")
     return text.rstrip("0").rstrip(".") + "Z"
 
 

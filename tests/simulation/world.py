@@ -28,6 +28,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+import actors.control_tail
 import actors.delivery
 import actors.shard
 import models.people
@@ -394,6 +395,8 @@ class World:
         self.shards = self.rng.choice((2, 2, 3))
         self.has_outage = self.rng.random() < 0.08
         self.is_troubled = False
+        #: Nobody can reach us: no gateway starts.
+        self.is_cut_off = False
         self.full_until = 0.0
         self.jumped_s = 0.0
         self.violations: list[str] = []
@@ -553,6 +556,8 @@ class World:
             await self.wire.restart(name)
 
     def _start_gateway(self, place: int) -> None:
+        if self.is_cut_off:
+            return
         self.gateways_made += 1
         self.gateways[place] = Gateway(self, f"gateway-{place}", self.gateways_made)
 
@@ -572,7 +577,7 @@ class World:
     async def _chance(self) -> None:
         rng = self.rng
         while True:
-            await asyncio.sleep(rng.uniform(0.5, 6.0))
+            await asyncio.sleep(rng.uniform(0.5, 6.0) * (10.0 if self.is_cut_off else 1.0))
             match rng.choice(("shard", "shard", "gateway", "helper", "full", "clock", "control")):
                 case "shard":
                     self.kill(shard_name(rng.randrange(self.shards)), "by chance")
@@ -593,11 +598,11 @@ class World:
 
     async def _outage(self) -> None:
         self.story("nobody can reach us for ten minutes")
-        self.is_troubled = False
+        self.is_troubled, self.is_cut_off = False, True
         for place in range(2):
             self._kill_gateway(place)
         await asyncio.sleep(OUTAGE_S)
-        self.is_troubled = self.rng.random() < 0.5
+        self.is_troubled, self.is_cut_off = self.rng.random() < 0.5, False
         for place in range(2):
             self._start_gateway(place)
         await asyncio.sleep(10.0)
@@ -874,7 +879,9 @@ def _small_world(world: World) -> Iterator[None]:
         (actors.shard, "TICK_S", 1.5),
         (actors.shard, "SWEEP_S", 20.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
+        (actors.control_tail, "FOLLOW_S", 5.0),
         (models.shard, "CLOSE_RECHECK_S", 5.0),
+        (models.shard, "FORGET_EVERY_PART", 4),
         (models.people, "STILL_FIRING_S", 10.0),
         (services.ingest.line, "RETRY_S", 0.5),
     ]
