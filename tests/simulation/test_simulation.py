@@ -10,8 +10,8 @@ from tests.simulation.many import COMMAND, run_many
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import World
 
-#: Some 10 s on an idle machine; `python -m tests.simulation --seeds 10000` is the long way.
-SEEDS = 150
+#: Some 13 s on an idle machine; `python -m tests.simulation --seeds 10000` is the long way.
+SEEDS = 200
 #: A mutation must be found within so many seeds.
 FOUND_WITHIN = 40
 #: The control partition's, where no trouble of a shard reaches.
