@@ -26,6 +26,8 @@ from services import launch
 ROOT = Path(launch.__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
 GATEWAY_TITLE = "ray::ServeReplica:llm-im:Gateways"
+#: What HAProxy calls one.
+REPLICA = "SERVE_REPLICA_llm-im-Gateways"
 #: A cold start took 16 s on a busy machine of two cores.
 UP_TIMEOUT_S = 150.0
 HTTP_TIMEOUT_S = 15.0
@@ -135,6 +137,19 @@ class Cluster:
             pid for pid in self.pids() if Path(f"/proc/{pid}/comm").read_text().strip() == "haproxy"
         )
 
+    def told_gateways(self) -> set[str]:
+        """Of which replicas HAProxy was told and that it takes for well: a gateway's process is there a second before. Raises
+        OSError while HAProxy changes."""
+        (place,) = Path(self.instance.private_dir).glob("s/*/a")
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(HTTP_TIMEOUT_S)
+            asked.connect(str(place))
+            asked.sendall(b"show servers state\n")
+            answer = asked.makefile(encoding="ascii").read()
+        # be_id, be_name, srv_id, srv_name, srv_addr, srv_op_state (2: it runs) ...
+        rows = [line.split() for line in answer.splitlines() if f"{REPLICA}-" in line]
+        return {row[3] for row in rows if row[5] == "2"}
+
     def named_pids(self, comm: str) -> list[int]:
         found = []
         for pid in self.pids():
@@ -191,11 +206,11 @@ class Cluster:
         return until("ready", ready, timeout_s)
 
     def settled(self, timeout_s: float = 60.0) -> float:
-        """Until every actor, two gateways and one HAProxy are there and answer."""
+        """Until every actor and two gateways are there, HAProxy knows both, and all answer."""
         began = time.monotonic()
         until(
-            "two gateways and HAProxy",
-            lambda: len(self.gateway_pids()) == 2 and self.haproxy_pids(),
+            "two gateways that HAProxy knows",
+            lambda: len(self.gateway_pids()) == 2 and len(self.told_gateways()) == 2,
             timeout_s,
         )
         for actor in self.actors():

@@ -162,7 +162,7 @@ def test_an_haproxy_that_was_killed_is_back_and_still_learns_of_gateways(cluster
     with clients.sending():
         cluster.kill(before[0])
         until("another gateway", lambda: len(set(cluster.gateway_pids()) - set(before)) == 1, 30.0)
-        cluster.settled()
+        cluster.settled()  # HAProxy was told of it
         # The one that was there goes too: now only what HAProxy was told of since can answer.
         cluster.kill(before[1])
         time.sleep(1.0)
