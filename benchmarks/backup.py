@@ -112,8 +112,9 @@ async def archive(stores: Stores, count: int) -> None:
 
 async def whole(folder: Path, scale: int) -> list[dict[str, object]]:
     """Made, made again, verified, restored; a cell each."""
-    await fill(folder / "store", ALERTS // scale, SERIES // scale, snapshot=True)
-    stores = open_stores({"backend": "sqlite", "folder": str(folder / "store")})
+    place = {"backend": "sqlite", "folder": str(folder / "store")}
+    await fill(place, ALERTS // scale, SERIES // scale, snapshot=True)
+    stores = open_stores(place)
     await control(stores)
     await archive(stores, ARCHIVED // scale)
     target = targets.Target(str(folder / "kept"))
