@@ -472,8 +472,13 @@ class IncidentShard:
                 tenant = message.tenant
                 self.meter.count("llm_im_alerts_received_total", told.alerts, door=message.door)
             elif isinstance(message, Tick):
-                self._tick_waits = False
-                message = self._unheard(message)
+                if (silence := self._unheard()) is None:
+                    self._tick_waits = False
+                else:
+                    # The tick right behind it, or where all of them are late nothing would ever be due.
+                    self._inbox.appendleft(told)
+                    self._inbox_alerts += told.alerts
+                    told, message, messages = _Told(silence, 1), silence, messages + 1
             elif isinstance(message, Command):
                 message = self.deliveries.mark(message)
                 tenant = message.tenant
@@ -508,13 +513,13 @@ class IncidentShard:
                 self._frames_since_collect = 0
                 gc.collect(0)
 
-    def _unheard(self, tick: Tick) -> Message:
-        """A tick, or instead of it that time went by in which nobody was heard: a store hung, this process stood still, or
+    def _unheard(self) -> Heard | None:
+        """What to say before a tick, if time went by in which nobody was heard: a store hung, this process stood still, or
         the clock was put forward. What the senders said meanwhile waits behind the tick that would end their series."""
         before, self._ticked_at = self._ticked_at, self.clock.now()
         unheard_s = self._ticked_at - before
         if unheard_s <= DEAF_AFTER_S:
-            return tick
+            return None
         self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return Heard(before, "a store hung, the process stood still, or the clock was put forward")

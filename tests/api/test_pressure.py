@@ -342,6 +342,20 @@ async def test_a_clock_that_is_put_forward_ends_no_series() -> None:
 
 
 @pytest.mark.asyncio
+async def test_where_every_tick_is_late_incidents_close_all_the_same() -> None:
+    clock = SettableClock()
+    async with system(clock=clock, lifecycle={"close_after": "1m", "reopen_window": "1m"}) as ours:
+        for status in ("firing", "resolved"):
+            sent = await ours.post(V1, [alert("Ends") | {"status": status}])
+        path = f"/v1/incidents/{sent.items[0]['incident_id']}"
+
+        async with asyncio.timeout(5):
+            while (await ours.get(path)).json["state"] != "Closed":  # type: ignore[index]
+                clock.heard_s += 10
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.asyncio
 async def test_nothing_expires_for_the_time_a_recovery_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, append = SettableClock(), MemoryEventLog.append
 
