@@ -150,7 +150,13 @@ def resident_bytes() -> int:
 
 
 def disk_bytes(folder: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    """By file and, of the archive, folder of files."""
+    found: dict[str, int] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            name = file.relative_to(folder).parts[0]
+            found[name] = found.get(name, 0) + file.stat().st_size
+    return found
 
 
 def main() -> None:
