@@ -1,6 +1,6 @@
 """Ten simulated days at 100,000 incidents a day: what they leave on disk and in memory (claim h).
 
-    python -m benchmarks.ten_days [--days 10] [--quick]          (25 s a day)
+    python -m benchmarks.ten_days [--days 10] [--quick]          (40 s a day)
 
 A real shard actor on real SQLite files, its clock turned by hand: incidents open, are classified, repeat, resolve
 after ten minutes, close after an hour and go to the archive. One partition takes all of it.
