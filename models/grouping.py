@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.alert import Content
+from models.alert import PLAIN_NAME, Content
 
 #: A title is one line in a pager and a table.
 TITLE_MAX_CHARS = 200
@@ -29,7 +29,10 @@ def overflow_group_of(service: str) -> tuple[str, dict[str, str]]:
 
 
 def group_key(group_labels: Mapping[str, str]) -> str:
-    pairs = [f"{name}={_quoted(value)}" for name, value in group_labels.items()]
+    pairs = [
+        f"{name if PLAIN_NAME.match(name) else _quoted(name)}={_quoted(value)}"
+        for name, value in group_labels.items()
+    ]
     return "{" + ", ".join(pairs) + "}"
 
 

@@ -1,5 +1,8 @@
-"""Label matchers as Alertmanager 0.25 writes and reads them. The API parses `filter=` with it, the shard
-applies it.
+"""Label matchers as Alertmanager writes and reads them. The API parses `filter=` with it, the shard applies it.
+
+A matcher is read by the rules that Alertmanager had before it took names in UTF-8; what these refuse is read by the
+newer ones: `service.name=x`, `"a name"="x"`. That is what Alertmanager itself does unless told otherwise, so that no
+matcher that people have written means another thing.
 
 A regular expression here is written by whoever can reach the API and runs in the shard, the single writer of
 its partition: a pattern that backtracks for a minute would stop ingest for a minute. Python's `re`
@@ -40,15 +43,24 @@ MatcherTuple = tuple[str, str, str]
 Labels = Mapping[str, str]
 
 _SPACE = "\t\n\f\r "
-_HEAD = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)[\t\n\f\r ]*(=~|!=|!~|=)")
+_OLD_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_HEAD = re.compile(rf"({_OLD_NAME})[\t\n\f\r ]*(=~|!=|!~|=)")
+#: The newer rules: name and value are a run without reserved characters, or a string as Go writes it.
+_BARE_OR_QUOTED = r"""(?:[^\s{}!=~,\\"'`]+|"(?:[^"\\\n]|\\.)*")"""
+_NEWER = re.compile(rf"({_BARE_OR_QUOTED})\s*(=~|!=|!~|=)\s*({_BARE_OR_QUOTED})\Z")
+_GO_ESCAPE = re.compile(
+    r"""\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.|\Z))"""
+)
+_GO_SIMPLE = {
+    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"',
+}  # fmt: skip
 
 
 def parse_filters(texts: Sequence[str]) -> list[MatcherTuple]:
     """The matchers of all `filter=` parameters of one request; all must hold. Raises Malformed with
     Alertmanager's text, TooLarge past MATCHERS_MAX.
 
-    A text is one matcher, as Alertmanager 0.25 reads it: `a=b,c=d` is a value with a comma in it. Beyond it
-    we take several in braces, `{a="b",c=~"d"}`, which 0.25 refuses.
+    A text is one matcher: `a=b,c=d` is a value with a comma in it. Several stand in braces, `{a="b",c=~"d"}`.
     """
     matchers: list[MatcherTuple] = []
     for text in texts:
@@ -64,16 +76,69 @@ def parse_filters(texts: Sequence[str]) -> list[MatcherTuple]:
 
 
 def parse_matcher(text: str) -> MatcherTuple:
-    """One matcher: name, operator, value; the value bare or in double quotes, with \\" \\n \\\\ as escapes.
-    Raises Malformed with Alertmanager's text. A pattern is not read here: compile_matchers does."""
+    """One matcher: name, operator, value; the value bare or in double quotes, with \\" \\n \\\\ as escapes; a name
+    other than Prometheus' old ones bare or in double quotes too. Raises Malformed with Alertmanager's text. A pattern
+    is not read here: compile_matchers does."""
     if len(text) > MATCHER_CHARS_MAX:
         raise TooLarge(f"filter: a matcher is longer than {MATCHER_CHARS_MAX} characters")
     bare = text.strip(_SPACE)
-    head = _HEAD.match(bare)
-    if head is None:
-        raise Malformed(f"bad matcher format: {text}")
-    name, operator = head[1], head[2]
-    return (name, operator, _unquote(bare[head.end() :].lstrip(_SPACE)))
+    try:
+        head = _HEAD.match(bare)
+        if head is None:
+            raise Malformed(f"bad matcher format: {text}")
+        return (head[1], head[2], _unquote(bare[head.end() :].lstrip(_SPACE)))
+    except Malformed:
+        newer = _parse_newer(bare)
+        if newer is None:
+            raise
+        return newer
+
+
+def write_matcher(matcher: MatcherTuple) -> str:
+    """A matcher as parse_matcher() reads it back, whatever its name and value hold."""
+    name, operator, value = matcher
+    return f"{name if re.fullmatch(_OLD_NAME, name) else _quoted(name)}{operator}{_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _parse_newer(bare: str) -> MatcherTuple | None:
+    """By the rules since names may be any UTF-8; None for what these refuse too."""
+    found = _NEWER.match(bare)
+    if found is None:
+        return None
+    name, value = _go_unquote(found[1]), _go_unquote(found[3])
+    return (name, found[2], value) if name and value is not None else None
+
+
+def _go_unquote(written: str) -> str | None:
+    """A word as meant: Go's escapes when it stands in quotes. None when an escape is none, or makes no UTF-8."""
+    if not written.startswith('"'):
+        return written
+    wrong = False
+
+    def meant(found: re.Match[str]) -> str:
+        nonlocal wrong
+        if found[1]:
+            return _GO_SIMPLE[found[1]]
+        if found[6] is not None:
+            wrong = True
+            return ""
+        if found[2] or found[3]:  # a byte; several of them may make a character
+            code = int(found[2], 16) if found[2] else int(found[3], 8)
+            wrong = wrong or code > 0xFF
+            return chr(code) if code < 0x80 else chr(0xDC00 + (code & 0xFF))
+        code = int(found[4] or found[5], 16)
+        wrong = wrong or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF
+        return "" if wrong else chr(code)
+
+    text = _GO_ESCAPE.sub(meant, written[1:-1])
+    try:
+        return None if wrong else text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return None
 
 
 def compile_matchers(matchers: Sequence[MatcherTuple]) -> Callable[[Labels], bool]:

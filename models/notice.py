@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from models.alert import fingerprint
+from models.alert import PLAIN_NAME, fingerprint
 from models.incident import Incident
 from models.query import AlertView
 
@@ -122,7 +122,11 @@ def webhook_body(
 
 def group_key(group_labels: Mapping[str, str]) -> str:
     """Alertmanager's groupKey of the root route: `{}:{alertname="X", service="y"}`."""
-    return "{}:{" + ", ".join(f"{name}={_quoted(group_labels[name])}" for name in sorted(group_labels)) + "}"
+    pairs = [
+        f"{name if PLAIN_NAME.match(name) else _quoted(name)}={_quoted(group_labels[name])}"
+        for name in sorted(group_labels)
+    ]
+    return "{}:{" + ", ".join(pairs) + "}"
 
 
 def idempotency_key(incident_id: bytes, number: int, attempt: int) -> str:

@@ -1,4 +1,4 @@
-"""Alertmanager's API v2, its reading half, as 0.25 answers it: amtool, Grafana and karma ask here.
+"""Alertmanager's API v2, its reading half, as 0.34 answers it: amtool, Grafana and karma ask here.
 
 Two error shapes, like the original: what the request asks for is a bare JSON string, what its form breaks is
 {"code", "message"}. POST /api/v2/alerts is the hot route and not here (services/ingest). Where we differ: an
@@ -21,10 +21,10 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from models import VERSION
-from models.alert import LABEL_NAME, fingerprints, service_of
+from models.alert import PLAIN_NAME, fingerprints, service_of
 from models.config import Settings
 from models.errors import Busy, Malformed, Refused, Unavailable
-from models.matchers import MatcherTuple, Pattern, parse_filters
+from models.matchers import MatcherTuple, Pattern, compile_matchers, parse_filters
 from models.query import AlertView
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
@@ -33,7 +33,7 @@ from services.times import timestamp
 #: The prefix of every path here.
 PREFIX = "/api/v2"
 #: The version whose answers these are. Clients choose their decoder by it; our own follows as build metadata.
-SPEAKS = "0.25.0"
+SPEAKS = "0.34.0"
 #: The one receiver there is: the first response.
 RECEIVER = "llm-im"
 #: Alerts encoded between two looks at other requests: about 2 ms.
@@ -54,6 +54,7 @@ class AlertStatus(msgspec.Struct, frozen=True, rename="camel"):
     """Whether an alert is muted, and by what."""
 
     inhibited_by: list[str]
+    muted_by: list[str]
     silenced_by: list[str]
     state: str
 
@@ -72,18 +73,19 @@ class GettableAlert(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     labels: dict[str, str]
 
 
-class AlertGroup(msgspec.Struct, frozen=True):
-    """The firing alerts of one group."""
+class AlertGroup(msgspec.Struct, frozen=True, rename="camel"):
+    """The firing alerts of one group. The one route has no labels."""
 
     alerts: list[GettableAlert]
     labels: dict[str, str]
     receiver: Named
+    route_labels: dict[str, str] = {}
 
 
 _json = msgspec.json.Encoder(order="deterministic")
 _RECEIVERS = [Named(RECEIVER)]
 #: Silences and inhibition are not built yet: every alert that fires is active.
-_ACTIVE = AlertStatus([], [], "active")
+_ACTIVE = AlertStatus([], [], [], "active")
 
 
 def add_alertmanager_routes(
@@ -134,8 +136,11 @@ def add_alertmanager_routes(
     async def status() -> Response:
         return _answer(_status(settings(), started_at))
 
-    async def receivers() -> Response:
-        return _answer(_RECEIVERS)
+    async def receivers(request: Request) -> Response:
+        try:
+            return _answer(_RECEIVERS if _receiver_matches(request) else [])
+        except Refused as error:
+            return _error(error)
 
     async def silences(request: Request) -> Response:
         try:
@@ -202,8 +207,8 @@ def config_yaml(settings: Settings) -> str:
         "global": {"resolve_timeout": _duration(settings.lifecycle.resolve_timeout)},
         "route": {
             "receiver": RECEIVER,
-            # A set of label names: Alertmanager refuses others and repeats.
-            "group_by": list(dict.fromkeys(name for name in names if LABEL_NAME.match(name))),
+            # Alertmanager refuses repeats, and before 0.28 other names than these: amtool would read nothing at all.
+            "group_by": list(dict.fromkeys(name for name in names if PLAIN_NAME.match(name))),
             "group_wait": _duration(wait.P2),
         },
         "receivers": [{"name": RECEIVER}],
@@ -212,16 +217,17 @@ def config_yaml(settings: Settings) -> str:
     waits = " ".join(f"{name}={_duration(getattr(wait, name))}" for name in ("P0", "P1", "P2", "P3", "P4"))
     # As JSON, so that no label name can end the comment.
     fallbacks = msgspec.json.encode(settings.grouping.service_labels).decode("ascii", "replace")
+    all_names = msgspec.json.encode(names).decode("ascii", "replace")
     return (
         f"# LLM-Incident-Manager {VERSION}, its settings as Alertmanager would write them.\n"
         f"# First notice by severity: {waits}. The service is the first label present of {fallbacks}.\n"
-        + yaml.safe_dump(document, sort_keys=False)
+        f"# Grouped by {all_names}.\n" + yaml.safe_dump(document, sort_keys=False)
     )
 
 
 class _Wanted:
-    """The query parameters of alerts and alerts/groups. Checked in Alertmanager's order: filter, then
-    receiver."""
+    """The query parameters of alerts and alerts/groups. Checked in Alertmanager's order: filter, receiver,
+    receiver_matchers."""
 
     def __init__(self, matchers: list[MatcherTuple], *, any: bool) -> None:
         self.matchers = matchers
@@ -232,7 +238,7 @@ class _Wanted:
     def of(cls, request: Request) -> _Wanted:
         params = request.query_params
         matchers = parse_filters(params.getlist("filter"))
-        # silenced, inhibited and unprocessed choose among states that no alert has yet.
+        # silenced, inhibited, muted and unprocessed choose among states that no alert has yet.
         chosen = _flag(params.get("active"))
         receiver = params.get("receiver")
         if receiver:
@@ -240,7 +246,12 @@ class _Wanted:
                 chosen = Pattern(receiver).matches(RECEIVER) and chosen
             except Malformed as error:
                 raise Malformed(f"failed to parse receiver param: {error}") from error
-        return cls(matchers, any=chosen)
+        return cls(matchers, any=_receiver_matches(request) and chosen)
+
+
+def _receiver_matches(request: Request) -> bool:
+    """Whether the one receiver, which has no labels, is among those of `receiver_matchers`. Raises Malformed."""
+    return compile_matchers(parse_filters(request.query_params.getlist("receiver_matchers")))({})
 
 
 def _flag(value: str | None) -> bool:

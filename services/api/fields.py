@@ -29,7 +29,6 @@ LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 FILLED_LINES = (
     r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 )
-LABEL_NAME = "^[a-zA-Z_][a-zA-Z0-9_]*$"
 FINGERPRINT = "^[0-9a-f]{16}$"
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d|w)$"
 #: What each of these patterns asks for, in words.
@@ -39,7 +38,6 @@ PATTERN_WORDS = {
     LINES: "expected text without control characters",
     FILLED_LINES: "expected text without control characters, and something in it",
     DURATION: 'expected a duration such as "30s", "5m", "1h" or "90d"',
-    LABEL_NAME: "expected a label's name: letters, digits and _, and no digit first",
     FINGERPRINT: "expected an alert's fingerprint: 16 hexadecimal digits",
 }
 #: Characters of the longest time or duration that anybody writes.
@@ -107,7 +105,7 @@ Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX, pattern=FILLED_
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_MAX, pattern=FILLED_LINES)]
 TextOrNone = Annotated[str, Field(max_length=TEXT_MAX, pattern=LINES)]
 Why = Annotated[str, Field(max_length=REASON_MAX, pattern=LINES, description="Why; kept in the timeline.")]
-LabelName = Annotated[str, Field(max_length=NAME_MAX, pattern=LABEL_NAME)]
+LabelName = Annotated[str, Field(max_length=NAME_MAX, pattern=FILLED_LINE)]
 LabelValue = Annotated[str, Field(max_length=LABEL_VALUE_MAX, pattern=LINES)]
 #: A time that somebody gives. Read by time_of: JSON knows no times.
 WrittenTime = Annotated[str, Field(max_length=TIME_CHARS_MAX, json_schema_extra={"format": "date-time"})]

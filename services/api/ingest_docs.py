@@ -15,7 +15,6 @@ from services.ingest.http import ALERTMANAGER_PATH, FAULTS_TOLD_MAX, IDEMPOTENCY
 
 Json = dict[str, object]
 
-_LABEL_NAME = "^[a-zA-Z_][a-zA-Z0-9_]*$"
 _TIME = "RFC 3339, from 1970 to 2100; without a zone it is UTC. Absent, null, empty or 0001-01-01T00:00:00Z: not set."
 _ENCODING: Json = {
     "name": "Content-Encoding",
@@ -201,7 +200,7 @@ def _pairs(words: str, value_max: int, **more: object) -> Json:
     return {
         "type": "object",
         "description": words,
-        "propertyNames": {"pattern": _LABEL_NAME},
+        "propertyNames": {"minLength": 1},
         "additionalProperties": {"type": "string", "maxLength": value_max},
         "maxProperties": LABELS_MAX,
         **more,

@@ -36,7 +36,7 @@ _INSTEAD = {
     "merged": "--merged lists parts of others too",
 }
 FIELDS = (*VALUES, "service", "assignee")
-_OPERATOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\s*(=~|!=|!~|=)")
+_OPERATOR = re.compile(r"=|!~")
 
 Matcher = tuple[str, str, str]
 Query = list[tuple[str, str]]
@@ -59,7 +59,7 @@ class Filters:
 
 def is_matcher(word: str) -> bool:
     """Whether a word of the command line is a matcher; ids hold none of its operators."""
-    return _OPERATOR.match(word) is not None
+    return _OPERATOR.search(word) is not None
 
 
 def read(words: Iterable[str], any_of: dict[str, Sequence[str]] | None = None) -> Filters:
@@ -112,10 +112,10 @@ def labels(words: Iterable[str]) -> Query:
 
 
 def as_text(matcher: Matcher) -> str:
-    """A matcher as the server reads it, whatever its value holds."""
-    name, operator, value = matcher
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{name}{operator}"{quoted}"'
+    """A matcher as the server reads it, whatever its name and value hold."""
+    from models.matchers import write_matcher
+
+    return write_matcher(matcher)
 
 
 def _matcher(word: str) -> Matcher:

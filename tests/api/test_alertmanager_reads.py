@@ -7,8 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 import services.api.reads as reads
@@ -43,7 +45,7 @@ def test_an_alert_is_shown_with_alertmanagers_fields_in_its_order() -> None:
     assert answer.text == (
         '[{"annotations":{"summary":"x"},"endsAt":"0001-01-01T00:00:00.000Z","fingerprint":"2d59daaaba83e7ba",'
         '"receivers":[{"name":"llm-im"}],"startsAt":"2026-01-02T03:04:05.678Z","status":{"inhibitedBy":[],'
-        '"silencedBy":[],"state":"active"},"updatedAt":"2026-01-02T03:04:05.678Z",'
+        '"mutedBy":[],"silencedBy":[],"state":"active"},"updatedAt":"2026-01-02T03:04:05.678Z",'
         '"generatorURL":"http://g/1","labels":{"alertname":"A","service":"b","severity":"critical"}}]\n'
     )
 
@@ -87,6 +89,11 @@ def test_only_firing_alerts_are_listed() -> None:
         ("receiver=llm-.*", ["a", "b"]),
         ("receiver=llm", []),
         ("receiver=", ["a", "b"]),
+        ("receiver_matchers=owner=", ["a", "b"]),
+        ("receiver_matchers=owner=x", []),
+        ("receiver_matchers=owner!=x&receiver_matchers=owner=~.*", ["a", "b"]),
+        ("muted=false&silenced=true", ["a", "b"]),
+        ('filter="service"="a"', ["a"]),
     ],
 )
 @pytest.mark.parametrize("path", ["alerts", "alerts/groups"])
@@ -107,6 +114,34 @@ def test_a_bad_filter_is_400_with_a_bare_string(path: str) -> None:
     answer = client(StandIn()).get(f"/api/v2/{path}", params={"filter": "[bad"})
 
     assert (answer.status_code, answer.json()) == (400, "bad matcher format: [bad")
+
+
+@pytest.mark.parametrize("path", ["alerts", "alerts/groups", "receivers"])
+def test_a_bad_receiver_matcher_is_400_with_a_bare_string(path: str) -> None:
+    answer = client(StandIn()).get(f"/api/v2/{path}", params={"receiver_matchers": "[bad"})
+
+    assert (answer.status_code, answer.json()) == (400, "bad matcher format: [bad")
+
+
+def test_receivers_are_chosen_by_their_labels_of_which_ours_has_none() -> None:
+    ours = client(StandIn())
+
+    assert ours.get("/api/v2/receivers").json() == [{"name": "llm-im"}]
+    assert ours.get("/api/v2/receivers?receiver_matchers=owner=x").json() == []
+
+
+#: Alertmanager 0.34's own description of its API (Apache License 2.0), as it stands in its repository.
+OPENAPI = yaml.safe_load((Path(__file__).parents[1] / "data/alertmanager/openapi-0.34.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", ["/alerts", "/alerts/groups", "/status", "/receivers", "/silences"])
+def test_answers_are_those_that_alertmanager_describes(path: str) -> None:
+    shown = msgspec.structs.replace(alert(**{"service.name": "x"}), generator_url="http://g/1")
+    answer = client(StandIn(alerts=[shown, alert("b")])).get(f"/api/v2{path}")
+
+    schema = OPENAPI["paths"][path]["get"]["responses"]["200"]["schema"]
+    jsonschema.Draft4Validator({**schema, "definitions": OPENAPI["definitions"]}).validate(answer.json())
+    assert answer.json() or path == "/silences"
 
 
 @pytest.mark.parametrize("path", ["alerts", "alerts/groups"])
@@ -191,7 +226,7 @@ def test_the_status_has_all_that_clients_require() -> None:
 
     assert status["cluster"]["status"] == "ready"
     assert status["uptime"] == "2026-01-02T03:04:05.678Z"
-    assert status["versionInfo"]["version"].startswith("0.25.0+llm-im.")
+    assert status["versionInfo"]["version"].startswith("0.34.0+llm-im.")
     assert set(status["versionInfo"]) == {
         "branch",
         "buildDate",

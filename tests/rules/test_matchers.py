@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Malformed, TooLarge
-from models.matchers import MATCHER_CHARS_MAX, MATCHERS_MAX, Pattern, compile_matchers, parse_filters
+from models.matchers import (
+    MATCHER_CHARS_MAX,
+    MATCHERS_MAX,
+    Pattern,
+    compile_matchers,
+    parse_filters,
+    write_matcher,
+)
 
 #: text -> matcher; each pair is what Debian's Alertmanager 0.25 does with `filter=`.
 READ = {
@@ -35,18 +42,35 @@ READ = {
     "a=A}": ("a", "=", "A}"),
 }
 
+#: What 0.25 refuses and those since 0.28 take: names in UTF-8, bare or in quotes as Go writes strings.
+NEWER = {
+    "1a=b": ("1a", "=", "b"),
+    "a-b=c": ("a-b", "=", "c"),
+    "é=a": ("é", "=", "a"),
+    '"a"=b': ("a", "=", "b"),
+    "service.name=x": ("service.name", "=", "x"),
+    'k8s.pod.name =~ "p-.*"': ("k8s.pod.name", "=~", "p-.*"),
+    '"a name"!="b c"': ("a name", "!=", "b c"),
+    r'"quo\"te\\"!~"\t\x41\u00e9\U0001F525"': ('quo"te\\', "!~", "\tAé🔥"),
+    r'"\303\251"=x': ("é", "=", "x"),
+    r'a="\u00e9\x"': ("a", "=", r"\u00e9\x"),  # taken by the older rules, so it is read by them
+}
+
 #: text -> error; the words are those of Debian's Alertmanager 0.25.
 REFUSED = {
     "": "bad matcher format: ",
     "[bad": "bad matcher format: [bad",
     "alertname": "bad matcher format: alertname",
-    "1a=b": "bad matcher format: 1a=b",
-    "a-b=c": "bad matcher format: a-b=c",
-    "é=a": "bad matcher format: é=a",
     ",a=b": "bad matcher format: ,a=b",
     "{}": "bad matcher format: {}",
     "{a=b": "bad matcher format: {a=b",
-    '"a"=b': 'bad matcher format: "a"=b',
+    '""=b': 'bad matcher format: ""=b',
+    '"a=b': 'bad matcher format: "a=b',
+    'a b="c"': 'bad matcher format: a b="c"',
+    "a.b=c d": "bad matcher format: a.b=c d",
+    'a.b="\\x"': 'bad matcher format: a.b="\\x"',
+    'a.b="\\xff"': 'bad matcher format: a.b="\\xff"',
+    'a.b="\\ud800"': 'bad matcher format: a.b="\\ud800"',
     'a="b': 'matcher value contains unescaped double quote: "b',
     'a=b"': 'matcher value contains unescaped double quote: b"',
     'a="b\\"': 'matcher value contains unescaped double quote: "b\\"',
@@ -64,6 +88,17 @@ REFUSED = {
 @pytest.mark.parametrize("text", READ)
 def test_a_matcher_is_read_as_alertmanager_reads_it(text: str) -> None:
     assert parse_filters([text]) == [READ[text]]
+
+
+@pytest.mark.parametrize("text", NEWER)
+def test_a_name_in_utf8_is_taken_as_alertmanager_takes_it_since_0_28(text: str) -> None:
+    assert parse_filters([text]) == [NEWER[text]]
+    assert parse_filters([f"{{{text}}}"]) == [NEWER[text]]
+
+
+@given(st.text(min_size=1), st.sampled_from(["=", "!="]), st.text())
+def test_a_matcher_that_was_written_is_read_back(name: str, operator: str, value: str) -> None:
+    assert parse_filters([write_matcher((name, operator, value))]) == [(name, operator, value)]
 
 
 @pytest.mark.parametrize("text", REFUSED)

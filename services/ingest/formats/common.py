@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 import msgspec
 import xxhash
 
-from models.alert import LABEL_NAME, Content, content_digest, series_id, service_of
+from models.alert import Content, content_digest, series_id, service_of
 from models.errors import Malformed
 from models.sharding import slot_of
 
@@ -331,10 +331,10 @@ def read_pairs(
 
 
 def _check_name(name: str, field: str, bad_name: str) -> None:
-    if not LABEL_NAME.match(name):
-        raise Malformed(f"{bad_name or field}: invalid name {msgspec.json.encode(name[:ECHO_MAX]).decode()}")
-    if len(name) > NAME_MAX_BYTES:
-        raise Malformed(f"{field}: a name of {len(name)} characters, at most {NAME_MAX_BYTES} are taken")
+    if not name:
+        raise Malformed(f'{bad_name or field}: invalid name ""')
+    if len(name.encode()) > NAME_MAX_BYTES:
+        raise Malformed(f"{field}: a name of {len(name.encode())} bytes, at most {NAME_MAX_BYTES} are taken")
     if len(_good_names) < GOOD_NAMES_MAX:
         _good_names.add(name)
 
