@@ -11,6 +11,7 @@ its log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -94,7 +95,7 @@ class Hosted:
             if self._actor is None:
                 module, _, function = self._factory.partition(":")
                 factory = cast(Factory, getattr(import_module(module), function))
-                actor = factory(self._config, Host(self._name, RayPeers(), self._die))
+                actor = factory(self._config, Host(self._name, RayPeers(), self._die, replace))
                 # Ray and the imports stay for good: a collection in the middle of a recovery need not walk them (40 ms).
                 gc.freeze()
                 await actor.start()
@@ -203,6 +204,16 @@ def connect(address: str) -> None:
     """Join the Ray at `address`. Safe to call twice."""
     if not ray.is_initialized():
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+
+
+async def replace(name: str) -> None:
+    """End an actor's process at once, whatever it is doing; Ray starts it again. One that is being started is left alone."""
+    if (path := direct.socket_path(name)) is not None:
+        await asyncio.to_thread(direct.kill_listener, path)
+        return
+    with contextlib.suppress(Unavailable):
+        handle = await asyncio.to_thread(_find, name)
+        await asyncio.to_thread(ray.kill, cast(Any, handle), no_restart=False)
 
 
 def disconnect() -> None:

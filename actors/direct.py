@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,9 @@ FRAME_MAX_BYTES = 256 * 1024 * 1024
 #: is the actor looked for elsewhere: a Ray call to one that restarts comes back 1.2 s after it could have.
 RESTART_S = 3.0
 
+#: The kernel takes a connection at once, or its queue is full.
+CONNECT_TIMEOUT_S = 1.0
+
 _HEAD = struct.Struct("<IQ")
 
 
@@ -42,6 +47,16 @@ def socket_path(actor: str) -> Path | None:
     """Where an actor listens on this host, or None where there is no folder for it."""
     folder = os.environ.get(FOLDER_VARIABLE)
     return None if folder is None else Path(folder) / f"{actor}.sock"
+
+
+def kill_listener(path: Path) -> None:
+    """SIGKILL to the process that listens there: it takes connections also while it answers nothing. Nobody is hurt where
+    nobody listens."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(CONNECT_TIMEOUT_S)
+        caller.connect(str(path))
+        pid, _uid, _gid = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        os.kill(pid, signal.SIGKILL)
 
 
 class _Frames(asyncio.Protocol):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 from typing import TypeVar
 
@@ -63,7 +63,10 @@ ARCHIVES_IN_FLIGHT = 1
 #: Notes on their way at once: a merge of a hundred is done within a tenth of a second.
 NOTES_IN_FLIGHT = 8
 NOTE_TIMEOUT_S = 5.0
+#: Three times what a classifier gives itself for a batch (actors/classifier.py).
 CLASSIFY_TIMEOUT_S = 10.0
+#: A classifier that answered nothing for all of that hangs, and is replaced; so often at most, should that not help.
+REPLACE_EVERY_S = 60.0
 #: Longer than any webhook timeout: the responder itself gives up earlier and says so.
 ACT_TIMEOUT_S = 120.0
 #: Wait before an effect that could not be delivered is owed anew.
@@ -91,6 +94,7 @@ class Errands:
         *,
         classifiers: Sequence[str],
         responders: Sequence[str],
+        replace: Callable[[str], Awaitable[None]],
         shard_of: Callable[[bytes], str],
         answered: Callable[[Message], None],
         undelivered: Callable[[Effect], None],
@@ -100,6 +104,8 @@ class Errands:
         self._meter = meter
         self._classifiers = classifiers
         self._responders = responders
+        self._replace = replace
+        self._replaced_at: dict[str, float] = {}
         self._shard_of = shard_of
         self._answered = answered
         self._undelivered = undelivered
@@ -233,8 +239,34 @@ class Errands:
             raise Unavailable("no classifier is wired")
         # Any classifier can answer any question; the id spreads them.
         name = self._classifiers[questions[0].incident_id[-1] % len(self._classifiers)]
-        said = await self._peers.call(name, "classify", _encoder.encode(questions), CLASSIFY_TIMEOUT_S)
-        return _expect(name, said, Classified)
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            said = await self._peers.call(name, "classify", _encoder.encode(questions), CLASSIFY_TIMEOUT_S)
+        except Unavailable:
+            await self._replace_silent(name, asked_at)
+            raise
+        classified = _expect(name, said, Classified)
+        # It stops after a while, so that it is heard: what it did not come to is asked anew.
+        judged = {verdict.incident_id for verdict in classified.verdicts}
+        left = [question for question in questions if question.incident_id not in judged]
+        if len(left) == len(questions):
+            raise Unavailable(f"{name} answered none of {len(questions)} questions")
+        for question in left:
+            self._undelivered(question)
+        return classified
+
+    async def _replace_silent(self, name: str, asked_at: float) -> None:
+        """Have a classifier started anew that did not answer in time. One that is away says so much sooner."""
+        now = asyncio.get_running_loop().time()
+        replaced_at = self._replaced_at.get(name, -REPLACE_EVERY_S)
+        if now - asked_at < CLASSIFY_TIMEOUT_S / 2 or now - replaced_at < REPLACE_EVERY_S:
+            return
+        self._replaced_at[name] = now
+        self._meter.count("llm_im_classifiers_replaced_total")
+        self._log.error(
+            "classifier did not answer: starting it anew", classifier=name, after_s=CLASSIFY_TIMEOUT_S
+        )
+        await self._replace(name)
 
     async def _ask_responder(self, act: Act) -> Message:
         if not self._responders:

@@ -12,13 +12,18 @@ from models import errors
 from models.ports import Peers
 
 
+async def _nobody_is_replaced(_name: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The surroundings of one actor. `fatal(why)` ends its process at once; it is started anew from its log."""
+    """The surroundings of one actor. `fatal(why)` ends its process at once; it is started anew from its log.
+    `replace(name)` does that to another actor, one that no longer answers; one that is being started is left alone."""
 
     name: str
     peers: Peers
     fatal: Callable[[str], None]
+    replace: Callable[[str], Awaitable[None]] = _nobody_is_replaced
 
 
 class Actor(Protocol):

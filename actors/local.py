@@ -26,7 +26,7 @@ class LocalCluster:
             return
         self._factories[name] = factory
         # An actor that was killed may still find out that it is fenced: its successor has the name by then.
-        actor = factory(Host(name, self, lambda why: self._died(name, actor, why)))
+        actor = factory(Host(name, self, lambda why: self._died(name, actor, why), self.restart))
         self._actors[name] = actor
         await actor.start()
 

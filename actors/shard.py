@@ -164,6 +164,7 @@ class IncidentShard:
             self.meter,
             classifiers=options.classifiers,
             responders=options.responders,
+            replace=host.replace,
             shard_of=self._shard_of,
             answered=self._take_answer,
             undelivered=self._ask_again,

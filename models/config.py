@@ -27,6 +27,7 @@ from models.config_values import (
     duration_s,
     duration_text,
 )
+from models.patterns import rule_pattern
 
 #: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
 RULES_MAX = 1000
@@ -275,22 +276,15 @@ class Rule(Section):
     @classmethod
     def _is_regex(cls, value: str | None) -> str | None:
         if value is not None:
-            _compiled(value)
+            rule_pattern(value)
         return value
 
     @field_validator("labels")
     @classmethod
     def _are_regexes(cls, value: dict[str, str]) -> dict[str, str]:
         for pattern in value.values():
-            _compiled(pattern)
+            rule_pattern(pattern)
         return value
-
-
-def _compiled(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"expected a regular expression, not {pattern[:80]!r}: {error}") from None
 
 
 class Classification(Section):

@@ -45,6 +45,9 @@ METRICS: dict[str, Metric] = {
     "llm_im_effects_waiting": Metric("gauge", "Effects on their way or waiting for their turn."),
     "llm_im_control_version": Metric("gauge", "Version of the slot map that a shard knows."),
     "llm_im_shard_ready": Metric("gauge", "1 when the shard answers, 0 while it recovers."),
+    "llm_im_classifiers_replaced_total": Metric(
+        "counter", "Classifiers started anew because they did not answer."
+    ),
     "llm_im_classify_failed_total": Metric("counter", "Questions to a classifier that it could not judge."),
     "llm_im_dead_letters_lost_total": Metric("counter", "Dead letters for which there was no room, by door."),
     "llm_im_ingest_batch_size": Metric("histogram", "Alerts made durable by one append.", _SIZES),

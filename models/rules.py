@@ -24,8 +24,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from models.effects import Classify
+from models.errors import TooLarge
 from models.incident import IncidentType, Severity
 from models.messages import Verdict
+from models.patterns import Budget, Pattern, rule_pattern
 
 #: How sure a verdict's severity is, by what gave it. Rough figures, not fitted: a label is the author's own word
 #: (the same alert name has the same severity in 3 of 4 repositories), words are right a little over half the time.
@@ -53,7 +55,7 @@ TITLE_CHARS = 400
 DESCRIPTION_CHARS = 1500
 #: A severity word is short; what is longer is not one.
 SIGNAL_CHARS = 64
-#: Terms named in `by`.
+#: Terms, and rules given up, named in `by`.
 TERMS_NAMED = 3
 
 
@@ -62,22 +64,24 @@ class CompiledRule:
     """A settings rule, ready to ask. It applies when all its conditions hold."""
 
     name: str
-    labels: tuple[tuple[str, re.Pattern[str]], ...]
-    words: re.Pattern[str] | None
-    source: re.Pattern[str] | None
+    labels: tuple[tuple[str, Pattern], ...]
+    words: Pattern | None
+    source: Pattern | None
     severity: Severity | None
     type: IncidentType | None
     impact: str | None
+    budget: Budget
 
     def applies(self, effect: Classify, text: str) -> bool:
-        """`text` is what `words` searches."""
+        """`text` is what `words` searches. Raises TooLarge when its patterns need more than WORK_MAX steps for this."""
+        self.budget.renew()
         for name, pattern in self.labels:
             # An absent label reads as empty, as in Prometheus matchers.
-            if pattern.fullmatch(effect.labels.get(name, "")) is None:
+            if not pattern.matches(effect.labels.get(name, "")):
                 return False
-        if self.source is not None and self.source.fullmatch(effect.source) is None:
+        if self.source is not None and not self.source.matches(effect.source):
             return False
-        return self.words is None or self.words.search(text) is not None
+        return self.words is None or self.words.matches(text)
 
 
 def compile_rule(
@@ -95,25 +99,27 @@ def compile_rule(
     `labels` and `source` must match all of the value, case counts; `words` is searched in alert name, title and
     description, case does not. Raises ValueError naming the rule when a value is none or an expression is wrong.
     """
+    budget = Budget(f"classification rule {name!r}")
     try:
         return CompiledRule(
             name=name,
-            labels=tuple((label, re.compile(pattern)) for label, pattern in (labels or {}).items()),
-            words=None if words is None else re.compile(words, re.IGNORECASE),
-            source=None if source is None else re.compile(source),
+            labels=tuple((label, rule_pattern(text, budget)) for label, text in (labels or {}).items()),
+            words=None if words is None else rule_pattern(words, budget, search=True),
+            source=None if source is None else rule_pattern(source, budget),
             severity=None if severity is None else Severity[severity],
             type=None if type is None else IncidentType(type),
             impact=impact,
+            budget=budget,
         )
-    except (re.error, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"classification rule {name!r}: {error}") from error
 
 
 class Classifier:
     """Settings rules, then the built-in ones. Same question, same answer; never raises for what senders say.
 
-    A settings rule's regular expression runs over at most TITLE_CHARS + DESCRIPTION_CHARS characters (and whole
-    label values); one that backtracks without end is its author's to mend.
+    A settings rule's regular expression takes time linear in the text (models/patterns.py). One that was made to explode
+    is given up for that incident: the rule does not apply, and the verdict's `by` says so.
     """
 
     def __init__(self, rules: Sequence[CompiledRule] = (), *, builtin: bool = True) -> None:
@@ -126,12 +132,17 @@ class Classifier:
         type_: IncidentType | None = None
         impact: str | None = None
         severity_by = type_by = impact_by = "default"
+        given_up: list[str] = []
         confidence = CONFIDENCE_DEFAULT
 
         if self._rules:
             text = _text_of(effect)
             for rule in self._rules:
-                if not rule.applies(effect, text):
+                try:
+                    if not rule.applies(effect, text):
+                        continue
+                except TooLarge:
+                    given_up.append(rule.name)
                     continue
                 if severity is None and rule.severity is not None:
                     severity, severity_by, confidence = rule.severity, rule.name, CONFIDENCE_RULE
@@ -160,10 +171,14 @@ class Classifier:
             severity=severity,
             type=type_ if type_ is not None else IncidentType.UNKNOWN,
             impact=impact,
-            by=f"severity: {severity_by}; type: {type_by}; impact: {impact_by}",
+            by=f"severity: {severity_by}; type: {type_by}; impact: {impact_by}{_named(given_up)}",
             confidence=confidence,
             asked=effect.asked,
         )
+
+
+def _named(given_up: list[str]) -> str:
+    return f"; gave up: {', '.join(given_up[:TERMS_NAMED])}" if given_up else ""
 
 
 def failed_verdict(incident_id: bytes, asked: int, reason: str) -> Verdict:

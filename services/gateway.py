@@ -33,6 +33,7 @@ from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.api.traced import Traced
+from services.helpers import Helpers
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
@@ -143,7 +144,8 @@ class Gateway:
             self.meter,
             tenant=TENANT,
         )
-        health = HealthGather(self._gather, lambda: self._started)
+        self._helpers = Helpers(peers, other_actors)
+        health = HealthGather(self._gather, lambda: self._started, away=self._helpers.away)
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(
@@ -173,7 +175,10 @@ class Gateway:
         self._take_slots(self._tail.state.slots)
         self.dead_letters.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(each) for each in (self._follow(), self._beat(), self._tell_uses())]
+        self._tasks = [
+            loop.create_task(each)
+            for each in (self._follow(), self._beat(), self._tell_uses(), self._helpers.watch())
+        ]
         if not self.guard.is_on:
             log.warning("no tokens: whoever reaches this address may do everything", gateway=self.name)
 

@@ -85,7 +85,7 @@ def harden(config: str, *, front_host: str, error_file: str) -> str:
             lines.append(f"    timeout http-request {SLOW_HEADERS_S}s")
             lines.append(f"    timeout tunnel {QUIET_TUNNEL_S}s")
             # Whole requests, or a buffer of them, go to a gateway: only what HAProxy has whole can it send again to
-            # another one when the first was killed (RAY_SERVE_HAPROXY_RETRY_ON, services/launch.py).
+            # another one when the first was killed (RAY_SERVE_HAPROXY_RETRY_ON, services/launch_environment.py).
             lines.append("    option http-buffer-request")
     hardened = "\n".join(lines) + "\n"
     _check(hardened)

@@ -24,7 +24,6 @@ environment (`adopt`) before it imports ray.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import secrets
@@ -32,23 +31,29 @@ import shlex
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from models import VERSION
 from models.errors import Refused, Unavailable
+from services.launch_environment import HTTP_REPLICAS, serve_environment
+from services.launch_instance import (
+    Instance,
+    fresh_log,
+    launch_lock,
+    read_instance,
+    write_instance,
+    write_private,
+)
+from services.launch_processes import MARK, Process, holder_of, is_alive, processes
 
-MARK = "LLM_IM_INSTANCE"
 LOOPBACK = "127.0.0.1"
 
 #: Ray's store of large objects. Ours are bytes of a few kB that travel inside calls; Ray's own floor is 75 MiB.
@@ -68,36 +73,9 @@ POLL_S = 0.1
 #: Blocks, because a stale HAProxy must never meet a replica of another instance on a port it knows.
 FIRST_PORT, LAST_PORT, BLOCK = 20_000, 29_900, 100
 PORTS_TRIED = 50
-HTTP_REPLICAS = 40  # replicas a block has room for, HTTP and gRPC each
-
-#: Serve keeps a leaving replica open this long, so that HAProxy has been told (0.1 s to gather, then a reload of
-#: under a second). Ray's 30 s are for cloud load balancers, and make every redeploy and serve.shutdown() take that long.
-DEREGISTER_S = 3
 #: Ray opens its temp folder to everybody (0777), so it has one of its own inside ours, which stays closed.
 RAY_FOLDER = "r"
-#: HAProxy's buffer, two a connection under way.
-RESEND_BYTES = 64 * 1024
-#: Between two bytes of a client, and between two requests of one connection (Prometheus keeps them for a minute).
-CLIENT_QUIET_S = 75
-#: A worker that HAProxy reloaded away may finish long streams so long; then it goes.
-OLD_PROXY_S = 60
-
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A Ray of ours on this machine. `environment` is what every process that talks to it needs."""
-
-    instance_id: str
-    ray_address: str  # "127.0.0.1:port" of the GCS; empty until the head has started
-    http_host: str
-    http_port: int
-    pid: int  # of the head, which is the session leader of all the others
-    version: str  # models.VERSION of the starter: a caller with another one should stop and start anew
-    private_dir: str
-    started_at: float
-    environment: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +106,13 @@ def start_local(
 
     Safe to call twice and from two shells at once. What a crash left (processes, sockets) is ended and removed first.
     `middleware` and `doorkeeper` are import paths of Serve's callbacks, see `serve_environment`.
-    Raises Refused when the caller must change something (port taken, foreign packages), Unavailable when Ray failed.
+    Raises Refused when the caller must change something (port taken, foreign packages, another user's folder),
+    Unavailable when Ray failed.
     """
     data_dir = data_dir.absolute()
-    with _launch_lock(data_dir):
-        if known := _read(data_dir):
-            if _is_alive(known):
+    with launch_lock(data_dir, "up"):
+        if known := read_instance(data_dir):
+            if is_alive(known):
                 progress(f"already running: instance {known.instance_id}, http port {known.http_port}")
                 return known
             progress(f"cleaning up after instance {known.instance_id}, which did not stop properly")
@@ -145,19 +124,21 @@ def start_local(
 
 
 def running(data_dir: Path) -> Instance | None:
-    """The instance of this data directory, if its head, GCS and raylet live; else None. Changes nothing."""
-    known = _read(data_dir.absolute())
-    return known if known and _is_alive(known) else None
+    """The instance of this data directory, if its head, GCS and raylet live; else None. Changes nothing. Raises Forbidden
+    when another user keeps it from being looked at."""
+    known = read_instance(data_dir.absolute())
+    return known if known and is_alive(known) else None
 
 
 def stop(data_dir: Path, *, progress: Progress = print) -> StopReport:
     """End every process of this data directory's instance and remove what it left. Safe to call when none runs.
 
-    The front door closes first, then Ray. Nothing acknowledged is lost by this: it is in the log already.
+    The front door closes first, then Ray. Nothing acknowledged is lost by this: it is in the log already. Raises
+    Forbidden when it is another user's.
     """
     data_dir = data_dir.absolute()
-    with _launch_lock(data_dir):
-        known = _read(data_dir)
+    with launch_lock(data_dir, "down"):
+        known = read_instance(data_dir)
         if known is None:
             return StopReport(was_running=False, ended=0, killed=(), took_s=0.0)
         return _clear(data_dir, known, progress)
@@ -173,71 +154,6 @@ def adopt(instance: Instance) -> None:
         os.environ.pop(name, None)
     os.environ.update(instance.environment)
     os.environ["RAY_ADDRESS"] = instance.ray_address
-
-
-def serve_environment(
-    private_dir: Path, first_port: int, *, middleware: str | None = None, doorkeeper: str | None = None
-) -> dict[str, str]:
-    """The settings of Ray and Serve, which are read from the environment when Serve is imported, so every process
-    of an instance must have the same. `first_port` is the first of a block of BLOCK free ones.
-
-    `middleware` ("package.module.function") is called in every replica and must return a list of Starlette
-    Middleware, which stand before Serve's own request handling: the hot route is answered there. `doorkeeper` is
-    called in Serve's controller before it starts who looks after HAProxy.
-    """
-    front = private_dir / "s"  # one letter: Serve adds /<56 characters>/ to it, HAProxy allows 97 in all
-    http_replicas = first_port + 10
-    grpc_replicas = http_replicas + HTTP_REPLICAS
-    environment = {
-        # Loopback, a token, no telemetry.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        # Ray starts workers at nice 15: behind everything else on the machine, at the moment when all of it shouts.
-        "RAY_worker_niceness": "0",
-        "LLM_IM_PRIVATE_DIR": str(private_dir),
-        "RAY_AUTH_TOKEN_PATH": str(private_dir / "token"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_START_HOOK": f"{__name__}.without_ray_client",
-        # On SIGTERM `ray start` waits up to 30 s for work to move to other nodes. There are none.
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        "DASHBOARD_METRIC_PORT": str(first_port),
-        # Serve behind HAProxy: 3 x the default proxy (docs/decisions/0010-haproxy-wrapper.md).
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port + 1),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port + 2),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http_replicas),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http_replicas + HTTP_REPLICAS - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_replicas),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_replicas + HTTP_REPLICAS - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DEREGISTER_S),
-        # HAProxy; what no setting reaches is in services/haproxy.py.
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(private_dir / "haproxy"),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(front / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(front / "a"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(front),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(front / "state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(front / "m"),
-        # Serve's own request metrics cost a datagram a request, parsed in Python. Without them, without logging and
-        # with one thread: 8,000 -> 11,000 empty requests/s on two cores, one replica.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
-        # A killed gateway's requests go to another one, unseen by their senders: Prometheus does not send again. Safe,
-        # because the same alert twice is one; what is not is in haproxy.SEND_ONCE. HAProxy sends again what fits its buffer:
-        # 64 alerts are 30 kB.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RESEND_BYTES),
-        # A dead HAProxy is started again by Doorkeeper (services/serve_app.py) in a tenth of a second. Were it of no use,
-        # Serve notices at the third look: at Ray's 10 s nobody answered for 27 s, at 1 s for 5 s.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_QUIET_S),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(OLD_PROXY_S),
-    }
-    if middleware:
-        environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = middleware
-    if doorkeeper:
-        environment["RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH"] = doorkeeper
-    return environment
 
 
 def without_ray_client(parameters: RayParams, head: bool) -> None:
@@ -266,7 +182,7 @@ def refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            holder = _holder_of(port)
+            holder = holder_of(port)
             raise Refused(
                 f"can't listen on {host}:{port}: {holder or error.strerror}. Stop it, or choose another port with "
                 f"the setting server.http_port (LLM_IM_SERVER__HTTP_PORT)"
@@ -301,18 +217,18 @@ def _start(
         private_dir=str(private_dir),
         started_at=time.time(),
         environment=environment,
+        uid=os.geteuid(),
     )
     # Before the first process: if we die in the next seconds, the next start knows what to look for.
-    _write(data_dir, instance)
-    _write_private(private_dir / "token", secrets.token_hex(32))
-    _write_private(private_dir / "haproxy", _haproxy_wrapper(private_dir, http_host), mode=0o700)
+    write_instance(data_dir, instance)
+    write_private(private_dir / "token", secrets.token_hex(32))
+    write_private(private_dir / "haproxy", _haproxy_wrapper(private_dir, http_host), mode=0o700)
     (private_dir / "cwd").mkdir()
     (private_dir / RAY_FOLDER).mkdir()
 
     log = data_dir / "log" / "ray.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     progress(f"starting Ray with {num_cpus} CPUs (log: {log})")
-    with log.open("w") as output:
+    with fresh_log(log) as output:
         head = subprocess.Popen(
             _head_command(private_dir, num_cpus),
             env=_head_environment(instance),
@@ -329,8 +245,8 @@ def _start(
         _clear(data_dir, instance, progress)
         raise
     instance = replace(instance, ray_address=address)
-    _write(data_dir, instance)
-    _write_private(data_dir / "run" / "head.pid", f"{head.pid}\n")
+    write_instance(data_dir, instance)
+    write_private(data_dir / "run" / "head.pid", f"{head.pid}\n")
     progress(f"Ray is up at {address}")
     return instance
 
@@ -422,7 +338,7 @@ def _is_free(port: int) -> bool:
 def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport:
     """End all processes of the instance, then remove its files; instance.json last, so a broken-off stop goes on."""
     began = time.monotonic()
-    found = _processes(instance)
+    found = processes(instance)
     was_running = bool(found)
     if found:
         progress(f"stopping {len(found)} processes of instance {instance.instance_id}")
@@ -432,17 +348,17 @@ def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport
     for process in front:
         process.send(instance, signal.SIGUSR1)
     if front:
-        _wait_until_gone(lambda: [p for p in _processes(instance) if p.name == "haproxy"], FRONT_DRAIN_S)
+        _wait_until_gone(lambda: [p for p in processes(instance) if p.name == "haproxy"], FRONT_DRAIN_S)
 
     # The head ends its own children in order. What it leaves, and what has no head any more, is asked directly.
     for process in found:
         if process.pid == instance.pid:
             process.send(instance, signal.SIGTERM)
-            _wait_until_gone(lambda: _processes(instance), TERM_TIMEOUT_S)
-    rest = _processes(instance)
+            _wait_until_gone(lambda: processes(instance), TERM_TIMEOUT_S)
+    rest = processes(instance)
     for process in rest:
         process.send(instance, signal.SIGTERM)
-    rest = _wait_until_gone(lambda: _processes(instance), ORPHAN_TIMEOUT_S if rest else 0)
+    rest = _wait_until_gone(lambda: processes(instance), ORPHAN_TIMEOUT_S if rest else 0)
 
     killed: list[str] = []
     deadline = time.monotonic() + KILL_TIMEOUT_S
@@ -451,7 +367,7 @@ def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport
         for process in rest:
             process.send(instance, signal.SIGKILL)
             killed.append(f"{process.name} ({process.pid})")
-        rest = _wait_until_gone(lambda: _processes(instance), POLL_S * 5)
+        rest = _wait_until_gone(lambda: processes(instance), POLL_S * 5)
     if rest:
         names = ", ".join(f"{process.name} ({process.pid})" for process in rest)
         raise Unavailable(f"these processes did not end even when killed: {names}")
@@ -479,122 +395,3 @@ def _wait_until_gone(left: Callable[[], list[Process]], timeout_s: float) -> lis
     while (remaining := left()) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return remaining
-
-
-# Processes, as /proc shows them
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    pid: int
-    name: str
-
-    def send(self, instance: Instance, number: signal.Signals) -> None:
-        """Signal this process and no other: a pid may have been given anew since we looked."""
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(self.pid)
-            try:
-                if _bears_mark(self.pid, instance.instance_id):
-                    signal.pidfd_send_signal(handle, number)
-            finally:
-                os.close(handle)
-
-
-def _processes(instance: Instance) -> list[Process]:
-    """Every living process of the instance, except this one."""
-    found: list[Process] = []
-    if instance.pid:
-        # When the starter itself stops its head, which is its child: else a zombie stays.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(instance.pid, os.WNOHANG)
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid() and _bears_mark(int(entry), instance.instance_id):
-            with contextlib.suppress(OSError):
-                found.append(Process(int(entry), Path(f"/proc/{entry}/comm").read_text().strip()))
-    return found
-
-
-def _bears_mark(pid: int, instance_id: str) -> bool:
-    try:
-        if os.stat(f"/proc/{pid}").st_uid != os.getuid():
-            return False
-        return f"{MARK}={instance_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # gone, or a zombie
-        return False
-
-
-def _is_alive(instance: Instance) -> bool:
-    """The head, its GCS and its raylet: without any of the three the rest is of no use."""
-    if not instance.ray_address:
-        return False
-    found = _processes(instance)
-    return {"gcs_server", "raylet"} <= {process.name for process in found} and any(
-        process.pid == instance.pid for process in found
-    )
-
-
-def _holder_of(port: int) -> str | None:
-    """Who listens on a TCP port, as "held by name (pid)"; None when /proc does not tell, or nobody does."""
-    sockets = set(_listening_sockets(port))
-    for entry in os.listdir("/proc") if sockets else ():
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError):  # processes of other users, and those that end meanwhile
-            for handle in os.listdir(f"/proc/{entry}/fd"):
-                if os.readlink(f"/proc/{entry}/fd/{handle}") in sockets:
-                    return f"held by {Path(f'/proc/{entry}/comm').read_text().strip()} (pid {entry})"
-    return "held by a process of another user" if sockets else None
-
-
-def _listening_sockets(port: int) -> Iterator[str]:
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
-                    yield f"socket:[{fields[9]}]"
-
-
-# Files
-
-
-@contextlib.contextmanager
-def _launch_lock(data_dir: Path) -> Iterator[None]:
-    """One start or stop at a time for a data directory; the second waits. The kernel frees it when we die."""
-    if not sys.platform.startswith("linux"):
-        raise Refused("starting a local Ray needs Linux (/proc, HAProxy); elsewhere use the image")
-    run = data_dir / "run"
-    # Ray's logs, which are kept in one of them, are folders that anybody may write.
-    for folder in (run, data_dir / "log"):
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(stat.S_IRWXU)
-    with (run / "launch.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _read(data_dir: Path) -> Instance | None:
-    try:
-        return msgspec.json.decode((data_dir / "run" / "instance.json").read_bytes(), type=Instance)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as error:
-        raise Refused(
-            f"{data_dir / 'run' / 'instance.json'} is not ours or of another version: {error}"
-        ) from error
-
-
-def _write(data_dir: Path, instance: Instance) -> None:
-    _write_private(
-        data_dir / "run" / "instance.json", msgspec.json.format(msgspec.json.encode(instance)).decode()
-    )
-
-
-def _write_private(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

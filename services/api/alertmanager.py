@@ -24,7 +24,8 @@ from models import VERSION
 from models.alert import PLAIN_NAME, fingerprints, service_of
 from models.config import Settings
 from models.errors import Busy, Malformed, Refused, Unavailable
-from models.matchers import MatcherTuple, Pattern, compile_matchers, parse_filters
+from models.matchers import MatcherTuple, compile_matchers, parse_filters
+from models.patterns import Pattern
 from models.query import AlertView
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads

@@ -32,10 +32,14 @@ class HealthGather:
 
     gather   every actor's reading; leaves out those that do not answer, raises Unavailable when none does
     started  true once the system's first start is complete, and for ever after, also in a gateway that is new
+    waiting  what keeps it from being complete, in words
+    away     actors behind the shards that do not answer now, with what is missing meanwhile
     """
 
     gather: Callable[[], Awaitable[list[ActorMetrics]]]
     started: Callable[[], bool]
+    waiting: Callable[[], str] = str
+    away: Callable[[], dict[str, str]] = dict
 
 
 def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: Clock) -> None:
@@ -47,11 +51,15 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
 
     async def ready() -> Response:
         if not health.started():
-            return JSONResponse({"status": "starting", "degraded": []}, 503, headers={"Retry-After": "1"})
+            body: dict[str, object] = {"status": "starting", "degraded": []}
+            if why := health.waiting():
+                body["reasons"] = {"start": why}
+            return JSONResponse(body, 503, headers={"Retry-After": "1"})
         silent = await reads.silent_shards()
         if len(silent) == reads.shards:
             body = {"status": "unavailable", "degraded": sorted(silent), "reasons": silent}
             return JSONResponse(body, 503, headers={"Retry-After": "1"})
+        silent |= health.away()
         if silent:
             return JSONResponse({"status": "degraded", "degraded": sorted(silent), "reasons": silent})
         return JSONResponse({"status": "ready", "degraded": []})

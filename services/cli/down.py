@@ -18,12 +18,14 @@ def down(config: Config = None, data: Data = None) -> None:
     With RAY_ADDRESS set only our own actors end; the Ray cluster there goes on.
     """
     from services import launch
+    from services.launch_instance import refuse_other_user
 
     settings = settings_of(config, data)
     folder = Path(settings.state.path)
     request = in_ray.Request(
         "withdraw", str(config) if config else None, str(folder), None, owned="RAY_ADDRESS" not in os.environ
     )
+    refuse_other_user(folder, "down")
     log = folder / "log" / "withdraw.log"
     if not request.owned:
         in_ray.run(request, log, in_ray.WITHDRAW_TIMEOUT_S, _say)

@@ -45,10 +45,11 @@ class Request:
 
 def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> None:
     """Do it in a child process. Raises Unavailable with the child's reason; its log is at `log`."""
+    from services.launch_instance import fresh_log
+
     root = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as noise:
+    with fresh_log(log) as noise:
         child = subprocess.Popen(
             # -P: the working folder is not for imports.
             [sys.executable, "-P", "-m", "services.cli.in_ray", json.dumps(asdict(request))],

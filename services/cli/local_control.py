@@ -23,6 +23,7 @@ from models.errors import Unavailable
 from services import launch
 from services.bootstrap import CONTROL, CONTROL_ACTOR, open_log
 from services.cli.exits import ExitCode, Failure
+from services.launch_instance import Instance
 from services.tokens import TokenDesk
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ async def desk(settings: Settings) -> AsyncIterator[TokenDesk]:
 class _Running:
     """The control actor of a running instance, over its socket."""
 
-    def __init__(self, instance: launch.Instance) -> None:
+    def __init__(self, instance: Instance) -> None:
         self._line = DirectLine(CONTROL_ACTOR, Path(instance.private_dir) / f"{CONTROL_ACTOR}.sock")
 
     async def start(self) -> None: ...

@@ -17,7 +17,7 @@ import typer
 from models import VERSION
 from models.errors import IncidentManagerError, Refused
 from services.cli import in_ray, readiness
-from services.cli.exits import ExitCode, Failure
+from services.cli.exits import ExitCode, Failure, code_of_error
 from services.cli.readiness import Readiness
 from services.cli.where import (
     DEFAULT_HOST,
@@ -33,7 +33,7 @@ from services.cli.where import (
 if TYPE_CHECKING:
     from models.config import Settings
     from models.control import ControlState
-    from services.launch import Instance
+    from services.launch_instance import Instance
     from services.settings import Loaded
 
 MIDDLEWARE = "services.serve_app.middlewares"
@@ -64,6 +64,7 @@ def up(
 
     With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
     """
+    from services.launch_instance import refuse_other_user
     from services.settings import refuse_what_is_not_built
     from services.slots import as_assigned, control_state
 
@@ -75,6 +76,7 @@ def up(
     loaded = loaded_of(config, data, port)
     refuse_what_is_not_built(loaded)
     settings = absolute(loaded.settings)
+    refuse_other_user(Path(settings.state.path), "up")
     for notice in [*loaded.notices, *(f"not active yet: {key.name}" for key in loaded.not_active())]:
         typer.echo(f"notice    {notice}", err=True)
     control = asyncio.run(control_state(settings))
@@ -159,7 +161,7 @@ def _on_this_machine(
                 progress=progress,
             )
         except Refused as error:
-            raise Failure(f"{error}{_port_hint(error)}") from error
+            raise Failure(f"{error}{_port_hint(error)}", code_of_error(error)) from error
     else:
         _refuse_other(known, request, folder)
         instance = known

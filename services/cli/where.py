@@ -45,7 +45,12 @@ Config = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="Data folder; else the settings' state.path, ./var.", show_default=False),
+    typer.Option(
+        "--data",
+        help="Data folder; else the settings' state.path, ./var.",
+        show_default=False,
+        readable=False,  # who may read it is said by name (services/launch_instance.py)
+    ),
 ]
 Url = Annotated[
     str | None,

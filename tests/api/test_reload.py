@@ -115,7 +115,7 @@ async def test_what_needs_a_restart_is_named_and_nothing_changes(ours: System) -
         ({"servr": {}}, "servr", "there is no such section; did you mean server?"),
         ({"logging": {"level": "LOUD"}}, "logging.level", 'expected DEBUG, INFO, WARNING or ERROR, not "LOUD"'),
         ({"classification": {"rules": [{"name": "a", "words": "("}]}}, "classification.rules[0].words",
-         "expected a regular expression, not '(': missing ), unterminated subpattern at position 0"),
+         "expected a regular expression in RE2's syntax, not '(': error parsing regexp: missing closing ): `^(?:()$`"),
         (b"{", "body", "Invalid JSON: EOF while parsing an object at line 1 column 1"),
         (b"[]", "body", "expected a table"),
         (b"", "body", "Invalid JSON: EOF while parsing a value at line 1 column 0"),

@@ -9,6 +9,7 @@ import pytest
 
 from actors.errands import ARCHIVE_SLICE, Errands
 from models.effects import Archive, Classify, Forget
+from models.errors import Unavailable
 from models.incident import IncidentType, Severity
 from models.messages import Archived, Classified, Message, Verdict, encode
 from models.metrics import Meter
@@ -45,6 +46,10 @@ class Peers:
         )
 
 
+async def nobody(name: str) -> None:
+    raise AssertionError(f"{name} is to be replaced")
+
+
 def question(incident: int, asked: int = 1) -> Classify:
     return Classify(bytes([incident]) * 16, "default", "s", "test", "t", "", {}, {}, ["x"] * asked, asked)
 
@@ -60,6 +65,7 @@ async def test_questions_gather_while_one_is_answered_and_an_incidents_newest_is
         Meter("shard-0000-a"),
         classifiers=["classifier-0"],
         responders=[],
+        replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
         answered=answered.append,
         undelivered=lambda _effect: None,
@@ -99,6 +105,7 @@ async def test_an_incident_that_is_reopened_or_gone_while_its_alerts_are_read_is
         Meter("shard-0000-a"),
         classifiers=[],
         responders=[],
+        replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
         answered=answered.append,
         undelivered=lambda _effect: None,
@@ -133,6 +140,7 @@ async def test_what_could_not_be_delivered_by_a_bug_is_asked_again(monkeypatch: 
         Meter("shard-0000-a"),
         classifiers=["classifier-0"],
         responders=[],
+        replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
         answered=lambda _message: None,
         undelivered=again.append,
@@ -143,6 +151,82 @@ async def test_what_could_not_be_delivered_by_a_bug_is_asked_again(monkeypatch: 
         await asyncio.sleep(0.001)
 
     assert again == [question(1)]
+
+
+@pytest.mark.asyncio
+async def test_a_classifier_that_does_not_answer_is_replaced_and_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent(Peers):
+        async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await super().call(name, method, payload, timeout_s)
+            except TimeoutError:
+                raise Unavailable("did not answer") from None
+
+    monkeypatch.setattr("actors.errands.CLASSIFY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("actors.errands.AGAIN_S", 0.0)
+    peers, replaced, meter = Silent(), [], Meter("shard-0000-a")
+    answered: list[Message] = []
+
+    async def replace(name: str) -> None:
+        replaced.append(name)
+
+    errands = Errands(
+        "shard-0000-a",
+        peers,
+        MemoryArchive(MemoryStore(), "shard/0000"),
+        meter,
+        classifiers=["classifier-0"],
+        responders=[],
+        replace=replace,
+        shard_of=lambda _identity: "shard-0000-a",
+        answered=answered.append,
+        undelivered=lambda effect: errands.owe([effect], SHARD),
+    )
+
+    errands.owe([question(1)], SHARD)
+    while len(peers.asked) < 3:
+        await asyncio.sleep(0.001)
+    peers.may_answer.set()
+    while errands.waiting:
+        await asyncio.sleep(0.001)
+
+    assert replaced == ["classifier-0"], "once, although it was silent twice within a minute"
+    assert [each.verdicts[0].incident_id for each in answered if isinstance(each, Classified)] == [b"\1" * 16]
+    assert any(each.name == "llm_im_classifiers_replaced_total" for each in meter.read().counters)
+
+
+@pytest.mark.asyncio
+async def test_what_a_classifier_did_not_come_to_is_asked_again() -> None:
+    class Slow(Peers):
+        async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+            first = msgspec.msgpack.decode(payload, type=list[Classify])[:2]
+            return await super().call(name, method, msgspec.msgpack.encode(first), timeout_s)
+
+    peers = Slow()
+    peers.may_answer.set()
+    answered: list[Message] = []
+    errands = Errands(
+        "shard-0000-a",
+        peers,
+        MemoryArchive(MemoryStore(), "shard/0000"),
+        Meter("shard-0000-a"),
+        classifiers=["classifier-0"],
+        responders=[],
+        replace=nobody,
+        shard_of=lambda _identity: "shard-0000-a",
+        answered=answered.append,
+        undelivered=lambda effect: errands.owe([effect], SHARD),
+    )
+
+    errands.owe([question(number) for number in range(1, 6)], SHARD)
+    while errands.waiting:
+        await asyncio.sleep(0.001)
+
+    judged = [verdict.incident_id[0] for each in answered for verdict in each.verdicts]  # type: ignore[union-attr]
+    assert sorted(judged) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.asyncio
@@ -168,6 +252,7 @@ async def test_what_is_to_be_forgotten_goes_some_at_a_time_until_all_is_gone(
         Meter("shard-0000-a"),
         classifiers=["classifier-0"],
         responders=[],
+        replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
         answered=answered.append,
         undelivered=lambda _effect: None,

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Malformed, TooLarge
-from models.matchers import (
-    MATCHER_CHARS_MAX,
-    MATCHERS_MAX,
-    Pattern,
-    compile_matchers,
-    parse_filters,
-    write_matcher,
-)
+from models.matchers import MATCHER_CHARS_MAX, MATCHERS_MAX, compile_matchers, parse_filters, write_matcher
+from models.patterns import KEPT_MAX, SEEN_MAX, Budget, Pattern
 
 #: text -> matcher; each pair is what Debian's Alertmanager 0.25 does with `filter=`.
 READ = {
@@ -152,7 +146,9 @@ def test_no_matchers_hold_for_anything() -> None:
     assert compile_matchers([])({})
 
 
-_ATOMS = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", "[a-c]", r"\d", r"\D", "^", "$", "(?:)", r"\."])
+_ATOMS = st.sampled_from(
+    ["a", "b", ".", "[ab]", "[^a]", "[a-c]", r"\d", r"\D", "^", "$", "(?:)", r"\.", r"\b", r"\B"]
+)
 _PATTERNS = st.recursive(
     _ATOMS,
     lambda inner: st.one_of(
@@ -166,13 +162,48 @@ _PATTERNS = st.recursive(
 )
 
 
-@given(_PATTERNS, st.lists(st.text("abc1.", max_size=6), max_size=5))
+@given(_PATTERNS, st.lists(st.text("abc1._ é", max_size=6), max_size=5))
 def test_a_pattern_matches_what_pythons_own_engine_matches(pattern: str, values: list[str]) -> None:
     judge = re.compile(pattern.replace("$", r"\Z"), re.ASCII)
-    ours = Pattern(pattern)
+    ours, anywhere = Pattern(pattern), Pattern(pattern, search=True)
 
     for value in values:
-        assert ours.matches(value) == bool(judge.fullmatch(value))
+        if value or r"\B" not in pattern:  # Python before 3.14 finds no \B in an empty text, RE2 and Go do
+            assert ours.matches(value) == bool(judge.fullmatch(value))
+            assert anywhere.matches(value) == bool(judge.search(value))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "is_there"),
+    [
+        ("payment", "a Payment failed", True),
+        (r"\bpay\b", "to pay, now", True),
+        (r"\bpay\b", "payment", False),
+        ("^high", "High latency", True),
+        ("^high", "very high", False),
+        ("straße", "STRAßE gesperrt", True),
+        ("a)(b", "", None),
+        ("", "", True),
+    ],
+)
+def test_a_pattern_is_searched_in_any_case(pattern: str, value: str, is_there: bool | None) -> None:
+    if is_there is None:
+        with pytest.raises(Malformed):
+            Pattern(pattern, search=True, fold=True)
+    else:
+        assert Pattern(pattern, search=True, fold=True).matches(value) is is_there
+
+
+def test_a_pattern_that_lives_long_keeps_little_and_goes_on() -> None:
+    budget = Budget("rule", 1_000_000)
+    pattern = Pattern("(a|b)*a(a|b){10}", budget)
+
+    for number in range(300):
+        budget.renew()
+        value = f"{number * 7919:030b}".replace("0", "a").replace("1", "b")
+        assert pattern.matches(value) == bool(re.fullmatch("[ab]*a[ab]{10}", value))
+
+    assert pattern._kept <= KEPT_MAX and len(pattern._seen) <= SEEN_MAX
 
 
 @given(st.text(max_size=30))

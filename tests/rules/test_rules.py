@@ -228,6 +228,55 @@ def test_a_rule_that_cannot_be_compiled_is_refused_by_name(values: dict[str, Any
         compile_rule("broken one", **values)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (r"(\w+-?)+", "a" * 40 + "!"),
+        ("(a+)+b", "a" * 16_000),
+        ("(a|aa)+", "a" * 16_000 + "b"),
+        (".*a.*a.*a.*a.*a.*a.*b", "a" * 16_000),
+        ("(.*)*(.*)*b", "a" * 16_000),
+        ("(a|b)*a(a|b){300}", "ab" * 5 + "a" * 8_000),
+    ],
+)
+def test_no_value_keeps_a_rule_busy(pattern: str, value: str) -> None:
+    rules = [
+        compile_rule("label", labels={"v": pattern}, severity="P0"),
+        compile_rule("source", source=pattern, severity="P0"),
+        compile_rule("words", words=f"{pattern}END", severity="P0"),
+        compile_rule("other", labels={"env": "prod"}, severity="P1"),
+    ]
+    started = time.perf_counter()
+
+    verdict = Classifier(rules).classify(
+        ask(value, value, source=value, labels={"v": value, "alertname": value, "env": "prod"})
+    )
+
+    # Some tenths of a second at most; the bound only tells them from for ever.
+    assert time.perf_counter() - started < 5
+    assert verdict.severity == Severity.P1
+
+
+def test_a_rule_that_explodes_is_given_up_by_name_and_for_that_incident_alone() -> None:
+    rule = compile_rule("boom", labels={"v": "(a|b)*a(a|b){100}"}, severity="P0")
+    classifier = Classifier([rule])
+    exploding = "".join(random.Random(1).choices("ab", k=5_000))
+
+    given_up = classifier.classify(ask("x", labels={"v": exploding}))
+    matched = classifier.classify(ask("x", labels={"v": "a" * 101}))
+
+    assert given_up.severity == Severity.P2 and given_up.by.endswith("; gave up: boom")
+    assert matched.severity == Severity.P0 and "gave up" not in matched.by
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a(?=b)", "(?!a)b", r"(a)\1", r"a\Z", "(?m)^a", "a{,3}", "(?#x)a", "a++"]
+)
+def test_what_only_pythons_expressions_know_is_refused_and_not_read_otherwise(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"'r': expected a regular expression in RE2's syntax"):
+        compile_rule("r", words=pattern)
+
+
 def test_templates_in_unrendered_texts_say_nothing() -> None:
     verdict = Classifier().classify(ask("Thing", "{{ $labels.down }} {{ outage }}"))
 

@@ -157,7 +157,7 @@ def test_none_takes_a_target_away() -> None:
         ('[[classification.rules]]\nseverity = "P1"', "classification.rules[0].name: this is required"),
         ('[[classification.rules]]\nname = "a"\nseverty = "P1"', "classification.rules[0].severty: there is no such setting; did you mean severity?"),
         ('[[classification.rules]]\nname = "a"\nseverity = "P9"', 'classification.rules[0].severity: expected P0, P1, P2, P3 or P4, not "P9"'),
-        ('[[classification.rules]]\nname = "a"\nwords = "("', "classification.rules[0].words: expected a regular expression, not '(': missing ), unterminated subpattern at position 0"),
+        ('[[classification.rules]]\nname = "a"\nwords = "("', "classification.rules[0].words: expected a regular expression in RE2's syntax, not '(': error parsing regexp: missing closing ): `^(?:()$`"),
         ('[resource_limits]\nmax_ingestion_rate = "lots"', 'resource_limits.max_ingestion_rate: expected a number a time, such as "5000/s", not "lots"'),
         ("[resource_limits]\nmax_concurrent_incidents = 0", "lifecycle.max_concurrent_incidents: expected 1 or more, not 0"),
         (
