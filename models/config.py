@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -72,6 +73,21 @@ class Server(Section):
         le=60,
         description="How long a request waits for a shard that is restarting. Keep it well below 120 s ([0009](decisions/0009-call-window.md)).",
     )
+
+    @field_validator("http_host")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        """One way to write each address, so that nobody else has to know the others."""
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        try:
+            return str(ip_address(bare))
+        except ValueError:
+            pass
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", value):
+            raise ValueError(
+                f"expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not {value[:80]!r}"
+            )
+        return value.lower()
 
     @property
     def is_loopback(self) -> bool:

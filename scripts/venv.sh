@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv hold exactly what requirements/$1.txt locks. Called by the Makefile: sh scripts/venv.sh runtime|dev
+# Makes .venv hold exactly what requirements/$1.txt locks: no pip either. Called by the Makefile: sh scripts/venv.sh runtime|dev
 #
 # Costs nothing when it was done before: a stamp in .venv holds the checksum of the lock and of what else
 # matters. (Make's own timestamps would install again after every git checkout.) Needs a CPython 3.11 to 3.13.
@@ -90,6 +90,22 @@ show_progress() {
     done
 }
 
+# pip comes with the interpreter, is of its age and in no lock: it installs, and goes again with what came along.
+get_pip() {
+    "$venv/bin/python" -c 'import pip' 2>/dev/null || "$venv/bin/python" -m ensurepip >/dev/null 2>&1 || make_venv
+}
+
+drop_pip() {
+    unlocked=
+    # pip last: it removes itself.
+    for name in setuptools wheel pip; do
+        grep -q "^$name==" "$root"/requirements/*.txt || unlocked="$unlocked $name"
+    done
+    # shellcheck disable=SC2086 # several words
+    [ -z "$unlocked" ] || "$venv/bin/python" -m pip uninstall --disable-pip-version-check --yes $unlocked >>"$log" 2>&1 ||
+        refuse "pip could not remove$unlocked; all it said is in $log"
+}
+
 install_lock() {
     total=$(grep -c '^[A-Za-z0-9].*==' "$lock") || total=0
     say "installing $total locked packages of requirements/$which.txt (once; a minute or two)"
@@ -124,7 +140,7 @@ if command -v flock >/dev/null 2>&1; then flock 9; fi
 
 stamp=$venv/.installed-$which
 # Packages of a folder that was moved point to the old one.
-wanted="$(cksum <"$lock") in $venv"
+wanted="$(cksum <"$lock") and nothing else in $venv"
 if [ -n "${PYTHON:-}" ] && [ -x "$venv/bin/python" ]; then
     asked=$(version_of "$PYTHON") || asked=
     [ "$asked" = "$(version_of "$venv/bin/python")" ] || rm -f "$venv"/.installed-* "$venv/bin/python"
@@ -133,12 +149,14 @@ has=$(version_of "$venv/bin/python") || has=
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && is_supported "$has"; then
     exit 0
 fi
-if ! is_supported "$has" || ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+if ! is_supported "$has"; then
     make_venv
 elif [ -f "$stamp" ] && ! grep -qF " in $venv" "$stamp"; then
     say "$venv was moved here"
     make_venv
 fi
+get_pip
 install_lock
+drop_pip
 install_project
 printf '%s\n' "$wanted" >"$stamp"

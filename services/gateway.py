@@ -33,6 +33,7 @@ from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.api.traced import Traced
+from services.front import authority
 from services.helpers import Helpers
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
@@ -57,6 +58,8 @@ FIRST_SLOTS_S = 30.0
 QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
+#: HAProxy is away for a second or two when it was killed; a front door that fails so many beats is told.
+FRONT_FAULTS = 5
 #: An append of the control partition takes milliseconds; one that hangs is asked for again.
 CHANGE_TIMEOUT_S = 5.0
 CHANGE_RETRY_S = 0.2
@@ -91,6 +94,8 @@ class Gateway:
         self._actors = [*shard_actors, *other_actors]
         self._control = control
         self._front = front
+        self._front_fault = ""
+        self._front_faults = 0
         self._start = start
         self._tail = ControlTail(control_log, SettingsWatch(start, self._take_settings))
         self._archives = archives
@@ -145,7 +150,7 @@ class Gateway:
             tenant=TENANT,
         )
         self._helpers = Helpers(peers, other_actors)
-        health = HealthGather(self._gather, lambda: self._started, away=self._helpers.away)
+        health = HealthGather(self._gather, lambda: self._started, self._waiting_for, self._away)
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(
@@ -321,16 +326,34 @@ class Gateway:
         if self._front is None:
             return True
         host, port = self._front
+        place = authority(host, port)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(host, port)
                 try:
                     writer.write(
-                        b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode()
+                        b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % place.encode()
                     )
                     line = await reader.readline()
                 finally:
                     writer.close()
-        except (OSError, TimeoutError):
-            return False
-        return line.startswith(b"HTTP/1.1 200")
+            why = "" if line.startswith(b"HTTP/1.1 200") else f"it answers {line.decode('latin-1').strip()!r}"
+        except (OSError, TimeoutError) as error:
+            why = str(error) or f"no answer within {PROBE_TIMEOUT_S:g} s"
+        if not why:
+            self._front_fault, self._front_faults = "", 0
+            return True
+        self._front_faults += 1
+        self._front_fault = f"{self.name} can't reach its own front door at {place}: {why}"
+        if self._front_faults == FRONT_FAULTS:
+            log.error("own front door not reached", gateway=self.name, place=place, why=why)
+        return False
+
+    def _waiting_for(self) -> str:
+        return self._front_fault or "no shard has answered yet"
+
+    def _away(self) -> dict[str, str]:
+        away = self._helpers.away()
+        if self._front_faults >= FRONT_FAULTS:
+            away["front door"] = f"{self._front_fault}; until it does nothing expires"
+        return away

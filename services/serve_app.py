@@ -166,6 +166,7 @@ class Gateways:
         from actors.clock import SystemClock
         from models.config import Settings
         from services import bootstrap, logs
+        from services.front import called_at
         from services.gateway import Gateway
 
         settings = Settings.model_validate_json(settings_json)
@@ -183,7 +184,7 @@ class Gateways:
             shards,
             other_actors,
             bootstrap.CONTROL_ACTOR,
-            ("127.0.0.1", port),
+            (called_at(settings.server.http_host), port),
             [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,

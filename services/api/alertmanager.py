@@ -29,6 +29,7 @@ from models.patterns import Pattern
 from models.query import AlertView
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
+from services.front import authority
 from services.times import timestamp
 
 #: The prefix of every path here.
@@ -353,7 +354,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 
 def _status(settings: Settings, started_at: float) -> Status:
     # The gateways of one system answer as one: which of them was asked is nobody's business.
-    peer = Peer(RECEIVER, f"{settings.server.http_host}:{settings.server.http_port}")
+    peer = Peer(RECEIVER, authority(settings.server.http_host, settings.server.http_port))
     return Status(
         cluster=Cluster(RECEIVER, [peer], "ready"),
         config=Config(config_yaml(settings)),

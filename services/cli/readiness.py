@@ -47,4 +47,7 @@ def ask(url: str) -> Readiness:
         case "unavailable":
             return Readiness("unavailable", "no shard answers", degraded, reasons)
         case _:
-            return Readiness("starting", "the first start is not complete", degraded, reasons)
+            why = reasons.get("start", "")
+            return Readiness(
+                "starting", f"the first start is not complete{why and ': '}{why}", degraded, reasons
+            )

@@ -18,6 +18,7 @@ from services.cli import contexts
 from services.cli.client import TIMEOUT_S, Client
 from services.cli.contexts import CONTEXT_VARIABLE
 from services.cli.exits import ExitCode, Failure
+from services.front import authority, called_at
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -30,7 +31,6 @@ OURS = frozenset({URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VAR
 #: What models/config.py says too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 #: Addresses that mean "every interface": one listens there, but calls loopback.
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 #: Where help lists these options: apart from those that say what a command does.
 WHERE_PANEL = "Which system"
@@ -105,9 +105,13 @@ def settings_of(config: Path | None, data: Path | None = None, port: int | None 
 
 
 def absolute(settings: Settings) -> Settings:
-    """The same with an absolute data folder: Ray's workers run in another one."""
+    """The same with absolute folders: our processes run in another one."""
     state = settings.state.model_copy(update={"path": str(Path(settings.state.path).absolute())})
-    return settings.model_copy(update={"state": state})
+    recovery = settings.disaster_recovery
+    if (target := recovery.backup_target) and "://" not in target:
+        absolute_target = str(Path(target).expanduser().absolute())
+        recovery = recovery.model_copy(update={"backup_target": absolute_target})
+    return settings.model_copy(update={"state": state, "disaster_recovery": recovery})
 
 
 def client_of(
@@ -171,8 +175,7 @@ def started_url(data: Path) -> str | None:
 
 def http_url(host: str, port: int) -> str:
     """The URL under which a server that listens on `host` is called from this machine."""
-    host = _EVERYWHERE.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{authority(called_at(host), port)}"
 
 
 def command_name() -> str:

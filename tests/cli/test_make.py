@@ -138,6 +138,9 @@ def test_it_installs_once_and_again_when_the_lock_changes(machine: Machine, tmp_
     assert second.stdout == ""
     assert "installing" in third.stdout
     assert "making" not in third.stdout, "the same environment"
+    code = "import importlib.metadata as m; print(sorted(each.name for each in m.distributions()))"
+    held = subprocess.run([machine.python, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert held.stdout == "[]\n", "an empty lock: no pip, no setuptools"
     code = "import models; print(models.PLACE)"
     (tmp_path / "elsewhere" / "models").mkdir(parents=True)
     found = subprocess.run(

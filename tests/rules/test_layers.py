@@ -26,7 +26,7 @@ FLOORS = {
 #: All that models/ may import from elsewhere: nothing here does I/O, knows the time or makes chance.
 PURE = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "numbers", "operator",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "numbers", "operator",
     "re", "statistics", "string", "struct", "sys", "types", "typing", "unicodedata", "uuid",
     "msgspec", "numpy", "pydantic", "xxhash", "zstandard",
 }  # fmt: skip

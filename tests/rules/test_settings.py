@@ -137,6 +137,9 @@ def test_none_takes_a_target_away() -> None:
         ("[server]\nhttp_host = 1", "server.http_host: expected text in quotes, not 1"),
         ('[server]\nhold = "2m"', 'server.hold: expected at most 1m, not "2m"'),
         ('[server]\nhold = "5 minutes"', 'server.hold: expected a duration such as "30s", "5m", "1h" or "90d", not \'5 minutes\''),
+        ('[server]\nhttp_host = "*"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not '*'"),
+        ('[server]\nhttp_host = ""', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not ''"),
+        ('[server]\nhttp_host = "127.0.0.1:80"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not '127.0.0.1:80'"),
         ("[server]\nhold = -1", "server.hold: expected 0s or more, not -1"),
         ("[server]\nhold = true", 'server.hold: expected a duration such as "30s", not true'),
         ("[server]\nhold = nan", "server.hold: expected at most 1m, not nan"),
@@ -588,3 +591,21 @@ def test_the_plans_connection_string_is_the_url_of_postgresql_and_stays_a_secret
         each.endswith("state.connection_string is read as state.postgres.url") for each in loaded.notices
     )
     assert "26257" not in repr(loaded.settings)
+
+
+@pytest.mark.parametrize(
+    ("written", "address", "is_loopback"),
+    [
+        ("[::1]", "::1", True),
+        ("0:0:0:0:0:0:0:1", "::1", True),
+        ("0:0:0:0:0:0:0:0", "::", False),
+        ("127.0.0.2", "127.0.0.2", True),
+        ("2001:DB8::7", "2001:db8::7", False),
+        ("LocalHost", "localhost", True),
+        ("llm-im.example.org", "llm-im.example.org", False),
+    ],
+)
+def test_an_address_has_one_way_to_be_written(written: str, address: str, is_loopback: bool) -> None:
+    server = Settings.model_validate({"server": {"http_host": written}}).server
+
+    assert (server.http_host, server.is_loopback) == (address, is_loopback)
