@@ -26,7 +26,7 @@ FLOORS = {
 #: All that models/ may import from elsewhere: nothing here does I/O, knows the time or makes chance.
 PURE = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "numbers", "operator",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "numbers", "operator",
     "re", "statistics", "string", "struct", "sys", "types", "typing", "unicodedata", "uuid",
     "msgspec", "numpy", "pydantic", "xxhash", "zstandard",
 }  # fmt: skip
@@ -54,7 +54,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/serve_app.py"),
     "starlette": ("services/api/*.py", "services/serve_app.py"),
-    "uvicorn": (), "websockets": (),
+    "uvicorn": ("services/http_protocol.py",), "websockets": (),
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
