@@ -192,15 +192,18 @@ class Tails:
         self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def watching(self, wanted: StreamFilter, cursor: str | None) -> AsyncIterator[Watch]:
-        """A client's watch, from its cursor or from now on; of a cursor that can't be read it hears a reset. Raises Busy,
-        Unavailable."""
+    async def watching(
+        self, wanted: StreamFilter, cursor: str | None, *, forgives: bool = False
+    ) -> AsyncIterator[Watch]:
+        """A client's watch, from its cursor or from now on. Raises Busy, Unavailable, and Malformed for a cursor that can't be
+        read, of which a client that `forgives` hears as of a reset."""
         place, is_known = None, True
-        if cursor:
-            try:
-                place = decode_cursor(cursor, len(self.logs))
-            except Malformed:
-                is_known = False
+        try:
+            place = decode_cursor(cursor, len(self.logs)) if cursor else None
+        except Malformed:
+            if not forgives:
+                raise
+            is_known = False
         if self.leaving:
             raise Unavailable("this gateway is leaving: ask again")
         if len(self._watches) >= CLIENTS_MAX:

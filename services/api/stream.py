@@ -125,13 +125,16 @@ _Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client wants to hear, and from where on."""
+    """What a client wants to hear, and from where on. One that `forgives` a cursor which can't be read is a browser, which
+    would never come back from 400: the cursor may be of before a reshard."""
 
     wanted: StreamFilter
     cursor: str | None
+    forgives: bool
 
 
 def asked(
+    connection: HTTPConnection,
     state: Annotated[
         list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
     ] = [],  # noqa: B006 - FastAPI reads the default and never changes it
@@ -181,7 +184,8 @@ def asked(
         frozenset(each.value for each in kind),
         tuple(matchers),
     )
-    return Asked(wanted, last_event_id or cursor)
+    names_events = _names_events(connection.headers.get("accept", ""))
+    return Asked(wanted, last_event_id or cursor, names_events or bool(last_event_id))
 
 
 def add_stream_routes(app: FastAPI, tails: Tails) -> None:
@@ -211,7 +215,7 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         asks: Annotated[Asked, Depends(asked)],
         caller: Annotated[Caller, Depends(requires(READ))],
     ) -> None:
-        async with tails.watching(asks.wanted, asks.cursor) as watch:
+        async with tails.watching(asks.wanted, asks.cursor, forgives=asks.forgives) as watch:
             await websocket.accept()
             with contextlib.suppress(WebSocketDisconnect, OSError):
                 await _until_gone(_left(websocket), _by_websocket(websocket, watch, caller))
@@ -271,7 +275,7 @@ class _EventStream(Response):
             begin = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             try:
                 watch = await stack.enter_async_context(
-                    self._tails.watching(self._asks.wanted, self._asks.cursor)
+                    self._tails.watching(self._asks.wanted, self._asks.cursor, forgives=self._asks.forgives)
                 )
             except (Busy, Unavailable) as error:
                 # An EventSource ends for ever by any other answer than 200; after an end it comes back by itself.
@@ -280,7 +284,9 @@ class _EventStream(Response):
                 last = self._tails.refusal(error, self._asks.cursor)
                 await send(begin)
                 # Without an id: it stands where it stood.
-                await part(b"retry: %d\nevent: dropped\ndata: %b\n\n" % (BUSY_RETRY_MS, body_of(last)), more=False)
+                await part(
+                    b"retry: %d\nevent: dropped\ndata: %b\n\n" % (BUSY_RETRY_MS, body_of(last)), more=False
+                )
                 return
             await send(begin)
             await _until_gone(_disconnected(receive), stream())
@@ -331,8 +337,10 @@ async def _tell(
 
 async def _check(watch: Watch, connection: HTTPConnection) -> None:
     """Let the client go as soon as its token is no longer good, whether or not there is something to tell it."""
-    while await is_still_let_in(connection):
+    is_let_in = True
+    while is_let_in:
         await asyncio.sleep(CHECK_S)
+        is_let_in = await is_still_let_in(connection)
     watch.let_go("token", "the token is no longer good")
 
 

@@ -31,7 +31,9 @@ def door(tmp_path: Path) -> Iterator[FrontDoor]:
         yield found
 
 
-def ask(port: int, path: str, *, source: str = "127.0.0.1", method: str = "GET", **headers: str) -> tuple[int, bytes]:
+def ask(
+    port: int, path: str, *, source: str = "127.0.0.1", method: str = "GET", **headers: str
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SOON_S, source_address=(source, 0))
     try:
         connection.request(method, path, headers=headers)
@@ -64,7 +66,9 @@ async def in_thread(port: int, path: str, **more: str) -> tuple[int, bytes]:
 # Connections
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "], ids=["silent", "half a request"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "], ids=["silent", "half a request"]
+)
 @pytest.mark.asyncio
 async def test_with_thousands_of_idle_connections_probes_and_senders_are_answered(
     ours: System, door: FrontDoor, sent: bytes
@@ -96,7 +100,10 @@ async def test_one_address_can_not_have_all_connections_and_probes_have_their_ow
             with idle(door.port, 150):
                 with pytest.raises((OSError, http.client.HTTPException)):
                     ask(door.port, "/health/live")
-                return [ask(door.port, "/health/live", source="127.0.0.2"), ask(door.probe_port, "/health/live")]
+                return [
+                    ask(door.port, "/health/live", source="127.0.0.2"),
+                    ask(door.probe_port, "/health/live"),
+                ]
 
         assert [status for status, _body in await asyncio.to_thread(flooded)] == [200, 200]
 
@@ -104,7 +111,16 @@ async def test_one_address_can_not_have_all_connections_and_probes_have_their_ow
 @pytest.mark.asyncio
 async def test_the_port_for_probes_answers_probes_alone(ours: System, door: FrontDoor) -> None:
     door.start([await ours.listen()])
-    paths = ["/health/live", "/health/ready", "/-/healthy", "/-/ready", "/v1/incidents", "/metrics", "/-/routes", "//v1/tokens"]
+    paths = [
+        "/health/live",
+        "/health/ready",
+        "/-/healthy",
+        "/-/ready",
+        "/v1/incidents",
+        "/metrics",
+        "/-/routes",
+        "//v1/tokens",
+    ]
 
     found = {path: (await in_thread(door.probe_port, path))[0] for path in paths}
 
@@ -174,7 +190,9 @@ def test_connections_fit_the_open_files_there_are(files: int) -> None:
 
 @pytest.mark.parametrize("gateways", [[], [1], [1, 2]])
 @pytest.mark.parametrize("probe_port", [None, 81])
-def test_what_serve_writes_can_be_hardened_twice(tmp_path: Path, gateways: list[int], probe_port: int | None) -> None:
+def test_what_serve_writes_can_be_hardened_twice(
+    tmp_path: Path, gateways: list[int], probe_port: int | None
+) -> None:
     config = template(tmp_path, 80, gateways)
 
     once = haproxy.harden(config, front_host="127.0.0.1", error_file="/e", probe_port=probe_port)
@@ -218,13 +236,15 @@ async def test_a_browsers_stream_outlives_a_restart(door: FrontDoor) -> None:
 @pytest.mark.asyncio
 async def test_a_browsers_stream_outlives_resharding() -> None:
     port = free_port()
-    async with EventSource(f"http://127.0.0.1:{port}{STREAM}") as source:
-        async with closed_door("127.0.0.1", port) as is_closed:
-            assert is_closed
-            while source.opened < 2:
-                assert source.state != CLOSED, source.failure
-                await asyncio.sleep(0.02)
-            status, body = await in_thread(port, "/v1/incidents")
+    async with (
+        EventSource(f"http://127.0.0.1:{port}{STREAM}") as source,
+        closed_door("127.0.0.1", port) as is_closed,
+    ):
+        assert is_closed
+        while source.opened < 2:
+            assert source.state != CLOSED, source.failure
+            await asyncio.sleep(0.02)
+        status, body = await in_thread(port, "/v1/incidents")
 
     assert (status, json.loads(body)["error"]) == (503, "unavailable")
 
