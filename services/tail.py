@@ -308,7 +308,7 @@ class Watch:
         self._own: dict[int, Follower] = {}
         self._why: dict[str, str] = {}
         self._resets: list[tuple[str, str]] = []
-        self._last: tuple[str, str] | None = None
+        self._last: list[tuple[str, str]] = []
         self._slots = 0
 
     async def begin(self, cursor: Cursor | None) -> None:
@@ -347,13 +347,13 @@ class Watch:
             news = self._tails.news()
             moved = False
             for place in range(len(self._seqs)):
-                if self._last is not None:
+                if self._last:
                     break
                 before = self._seqs[place]
                 try:
                     async for told in self._of(place):
                         yield told
-                        if self._last is not None:
+                        if self._last:
                             break
                         beat_at = now() + HEARTBEAT_S
                 except TooLarge as error:
@@ -366,8 +366,8 @@ class Watch:
                 yield self._said("reset", reason, f"{detail}: {LIST_AGAIN}")
             if self._tails.leaving:
                 self.let_go("leaving", "this gateway is leaving")
-            if self._last is not None:
-                yield self.dropped(*self._last)
+            if self._last:
+                yield self.dropped(*self._last[0])
                 return
             if now() >= beat_at:
                 yield self._said("heartbeat")
@@ -384,7 +384,7 @@ class Watch:
 
     def let_go(self, reason: str, detail: str) -> None:
         """Have messages() end at once, with this as the last word. The first call counts."""
-        self._last = self._last or (reason, detail)
+        self._last.append((reason, detail))
         self._tails.wake()
 
     def dropped(self, reason: str, detail: str, cursor: str = "") -> Said:
