@@ -28,10 +28,13 @@ from models.config_values import (
     duration_s,
     duration_text,
 )
+from models.origins import host_and_port, parse_origin
 from models.patterns import rule_pattern
 
 #: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
 RULES_MAX = 1000
+#: Compared one by one for each new name; a large installation has a handful.
+NAMES_MAX = 100
 #: A backup of a large archive takes minutes, and each one is a file for people to look through.
 BACKUP_INTERVAL_MIN_S = 60.0
 
@@ -73,6 +76,41 @@ class Server(Section):
         le=60,
         description="How long a request waits for a shard that is restarting. Keep it well below 120 s ([0009](decisions/0009-call-window.md)).",
     )
+    hosts: list[str] = Field(
+        [],
+        max_length=NAMES_MAX,
+        description="Names by which the front door may be called while there are no tokens, as in `Host`, without a port. Addresses, `localhost` and `*.localhost` always may ([why](security.md#web-pages)).",
+    )
+    origins: list[str] = Field(
+        [],
+        max_length=NAMES_MAX,
+        description="Web pages elsewhere that may call the API (CORS) and open a WebSocket, as in `Origin`: `https://wall.example`. None: only pages of this address.",
+    )
+    probe_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="A port of its own for `/health/*`, `/-/healthy` and `/-/ready`, on the same address: it answers when the front door has no connection left. None: no such port.",
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, value: list[str]) -> list[str]:
+        for each in value:
+            place = host_and_port(each)
+            if place is None or place[1] is not None or each.endswith(":"):
+                raise ValueError(
+                    f'expected names of hosts such as "alerts.example", without a port, not {each[:80]!r}'
+                )
+        return value
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, value: list[str]) -> list[str]:
+        for each in value:
+            if parse_origin(each) is None:
+                raise ValueError(f'expected origins such as "https://wall.example", not {each[:80]!r}')
+        return value
 
     @field_validator("http_host")
     @classmethod

@@ -49,6 +49,7 @@ EXPIRED_SHOWN_S = 30 * 86400.0
 EXPECTED = (
     "expected a token: the header `Authorization: Bearer llmim_...`, or HTTP Basic with it as the password"
 )
+UNKNOWN = "this token is not known here: mistyped, revoked, or replaced long ago"
 _SECRET = re.compile(rf"llmim_({ID_PATTERN})_[A-Za-z0-9_-]{{43}}")
 
 
@@ -112,21 +113,31 @@ def presented(header: bytes | None) -> str:
     return secret.decode("latin-1")
 
 
+def id_in(header: bytes) -> str:
+    """The id of the token that an Authorization header presents, if it has the form of one: for a log line."""
+    try:
+        match = _SECRET.fullmatch(presented(header))
+    except Unauthorized:
+        return ""
+    return match[1] if match else ""
+
+
 def check(tokens: Mapping[str, Token], secret: str, now: float) -> tuple[Token, float]:
     """The token of a secret, and until when it is good. Raises Unauthorized.
 
-    Only who presents a whole secret is told what became of it.
+    Only who presents a whole secret is told what became of it: to anybody else it is all one whether its id is known.
     """
     match = _SECRET.fullmatch(secret)
     token = tokens.get(match[1]) if match else None
-    if token is None:
-        raise Unauthorized("this token is not known here: mistyped, or revoked")
+    # Also of no token's secret: the time tells nothing either.
     digest = digest_of(secret)
-    until = token.expires_at or math.inf
-    if not hmac.compare_digest(digest, token.digest):
-        if not hmac.compare_digest(digest, token.previous):
-            raise Unauthorized("this token is not known here: mistyped, revoked, or replaced long ago")
+    until = math.inf
+    if token is not None and hmac.compare_digest(digest, token.digest):
+        until = token.expires_at or math.inf
+    elif token is not None and hmac.compare_digest(digest, token.previous):
         until = token.previous_until
+    else:
+        raise Unauthorized(UNKNOWN)
     if now >= until:
         how = "expired" if until == token.expires_at else "was replaced by a new secret"
         raise Unauthorized(f"the token {token.name!r} {how}; ask for another one")

@@ -29,6 +29,7 @@ from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.sharding import SlotMap
 from services.api.app import build_app
 from services.api.commands import Commands
+from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
@@ -40,7 +41,7 @@ from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Remembered
 from services.ingest.formats.v1 import V1Reader
-from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
+from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors, smooth
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
 from services.logs import set_level
@@ -165,6 +166,8 @@ class Gateway:
         )
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
+        #: All of it as one ASGI application.
+        self.app = opened_to(server.origins, self._app)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -198,8 +201,9 @@ class Gateway:
         await self._tail.close()
         await self._tracer.close()
 
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """All of it as one ASGI application."""
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Before anything is asked of the path: what is open, what is traced and what is counted go by it.
+        scope["path"] = smooth(str(scope["path"]))
         if self.doors.takes(scope):
             await self.doors(scope, receive, send)
         else:

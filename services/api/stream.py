@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from actors.ending import end
-from models.errors import Malformed, TooLarge
+from models.errors import Busy, Malformed, TooLarge, Unavailable
 from models.incident import IncidentState, IncidentType, Severity
 from models.matchers import MATCHERS_MAX, parse_filters
 from models.stream import KINDS, Happening
@@ -48,10 +48,13 @@ SSE = "text/event-stream"
 SLOW_S = 15.0
 #: A client that is let go gets so long to take the word that says why.
 LAST_WORD_S = 10.0
-#: How often it is asked whether the caller's token is good still. A heartbeat comes no more seldom.
-CHECK_S = 10.0
+#: How often it is asked whether the caller's token is good still, while there is something to tell and while not. A gateway
+#: hears of a revocation within a second.
+CHECK_S = 0.5
 #: What a browser waits before it connects again, in milliseconds.
 RETRY_MS = 1000
+#: The same where there is no place for it now.
+BUSY_RETRY_MS = 5000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
 CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
 
@@ -101,7 +104,8 @@ class WordBody:
     heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
                `behind` counts frames of the logs that are still to be looked at
     reset      something was missed, `reason` says why: slots, unknown, truncated or behind. List the incidents again
-    dropped    the last message: slow, leaving, token or matchers is the `reason`. Connect again with `cursor`
+    dropped    the last message: slow, leaving, token or matchers is the `reason`, or, of an event stream that could not even
+               begin, busy or unavailable. Connect again with `cursor`
     """
 
     event: Annotated[str, says("ready, heartbeat, reset or dropped.")]
@@ -121,13 +125,16 @@ _Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client wants to hear, and from where on."""
+    """What a client wants to hear, and from where on. One that `forgives` a cursor which can't be read is a browser, which
+    would never come back from 400: the cursor may be of before a reshard."""
 
     wanted: StreamFilter
     cursor: str | None
+    forgives: bool
 
 
 def asked(
+    connection: HTTPConnection,
     state: Annotated[
         list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
     ] = [],  # noqa: B006 - FastAPI reads the default and never changes it
@@ -158,7 +165,6 @@ def asked(
     last_event_id: Annotated[
         str | None,
         Header(
-            max_length=CURSOR_CHARS_MAX,
             description="The same, as a browser says it when it connects again. Goes before `cursor`.",
         ),
     ] = None,
@@ -178,7 +184,8 @@ def asked(
         frozenset(each.value for each in kind),
         tuple(matchers),
     )
-    return Asked(wanted, last_event_id or cursor)
+    names_events = _names_events(connection.headers.get("accept", ""))
+    return Asked(wanted, last_event_id or cursor, names_events or bool(last_event_id))
 
 
 def add_stream_routes(app: FastAPI, tails: Tails) -> None:
@@ -208,14 +215,15 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         asks: Annotated[Asked, Depends(asked)],
         caller: Annotated[Caller, Depends(requires(READ))],
     ) -> None:
-        async with tails.watching(asks.wanted, asks.cursor) as watch:
+        async with tails.watching(asks.wanted, asks.cursor, forgives=asks.forgives) as watch:
             await websocket.accept()
             with contextlib.suppress(WebSocketDisconnect, OSError):
                 await _until_gone(_left(websocket), _by_websocket(websocket, watch, caller))
 
     failures = {
         "4XX": "The request is refused; the problem names the field.",
-        "503": "Too many clients watch at this gateway, or a log cannot be read: ask again.",
+        "503": "Too many clients watch at this gateway, or a log cannot be read: ask again. A request that names "
+        "text/event-stream in Accept is answered 200, `dropped` and an end instead: an EventSource would not come back from 503.",
     }
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     schema = TypeAdapter(HappeningBody | WordBody).json_schema(ref_template="#/components/schemas/{model}")
@@ -263,8 +271,24 @@ class _EventStream(Response):
             if await _tell(watch, self._caller, self._request, event):
                 await part(b"", more=False)
 
-        async with self._tails.watching(self._asks.wanted, self._asks.cursor) as watch:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with contextlib.AsyncExitStack() as stack:
+            begin = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            try:
+                watch = await stack.enter_async_context(
+                    self._tails.watching(self._asks.wanted, self._asks.cursor, forgives=self._asks.forgives)
+                )
+            except (Busy, Unavailable) as error:
+                # An EventSource ends for ever by any other answer than 200; after an end it comes back by itself.
+                if not _names_events(self._request.headers.get("accept", "")):
+                    raise
+                last = self._tails.refusal(error, self._asks.cursor)
+                await send(begin)
+                # Without an id: it stands where it stood.
+                await part(
+                    b"retry: %d\nevent: dropped\ndata: %b\n\n" % (BUSY_RETRY_MS, body_of(last)), more=False
+                )
+                return
+            await send(begin)
             await _until_gone(_disconnected(receive), stream())
 
 
@@ -284,26 +308,24 @@ async def _tell(
     send: Callable[[Told | Said], Awaitable[None]],
 ) -> Said | None:
     """Send what there is to tell, until the client is let go; then the last word to it, None if it did not take that."""
-    sent, now = watch.cursor, asyncio.get_running_loop().time
-    check_at = now() + CHECK_S
-    async with contextlib.aclosing(watch.messages()) as messages:
-        async for message in messages:
-            if isinstance(message, Said) and message.event == "dropped":
-                last = message
-                break
-            if now() >= check_at:
-                if not await is_still_let_in(connection):
-                    last = watch.dropped("token", "the token is no longer good", sent)
+    sent = watch.cursor
+    checking = asyncio.create_task(_check(watch, connection))
+    try:
+        async with contextlib.aclosing(watch.messages()) as messages:
+            async for message in messages:
+                if isinstance(message, Said) and message.event == "dropped":
+                    last = message
                     break
-                check_at = now() + CHECK_S
-            try:
-                # A server waits for room before it writes: what ran out of time was not sent.
-                async with asyncio.timeout(SLOW_S):
-                    await send(message)
-            except TimeoutError:
-                last = watch.dropped("slow", f"nothing was read for {SLOW_S:g} s", sent)
-                break
-            sent = message.cursor
+                try:
+                    # A server waits for room before it writes: what ran out of time was not sent.
+                    async with asyncio.timeout(SLOW_S):
+                        await send(message)
+                except TimeoutError:
+                    last = watch.dropped("slow", f"nothing was read for {SLOW_S:g} s", sent)
+                    break
+                sent = message.cursor
+    finally:
+        await end([checking])
     log.info("stream client let go", caller=caller.name, reason=last.reason, behind=watch.behind)
     try:
         async with asyncio.timeout(LAST_WORD_S):
@@ -311,6 +333,15 @@ async def _tell(
     except TimeoutError:
         return None
     return last
+
+
+async def _check(watch: Watch, connection: HTTPConnection) -> None:
+    """Let the client go as soon as its token is no longer good, whether or not there is something to tell it."""
+    is_let_in = True
+    while is_let_in:
+        await asyncio.sleep(CHECK_S)
+        is_let_in = await is_still_let_in(connection)
+    watch.let_go("token", "the token is no longer good")
 
 
 async def _until_gone(gone: Awaitable[None], work: Awaitable[None]) -> None:
@@ -392,6 +423,11 @@ def _takes_events(accept: str) -> bool:
     """Whether an Accept header lets a stream of events through; without one everything is taken."""
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     return not accept.strip() or any(kind in (SSE, "text/*", "*/*") for kind in kinds)
+
+
+def _names_events(accept: str) -> bool:
+    """Whether an Accept header asks for a stream of events by name, as an EventSource's does."""
+    return any(part.partition(";")[0].strip().lower() == SSE for part in accept.split(","))
 
 
 def _describe(app: FastAPI, schemas: dict[str, Any]) -> None:

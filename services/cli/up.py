@@ -156,6 +156,7 @@ def _on_this_machine(
                 folder,
                 settings.server.http_port,
                 http_host=settings.server.http_host,
+                probe_port=settings.server.probe_port,
                 middleware=MIDDLEWARE,
                 doorkeeper=DOORKEEPER,
                 progress=progress,

@@ -44,6 +44,7 @@ from services.ingest.body import (
 )
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.common import Fault, Reading
+from services.ingest.headers import refuse_repeated
 from services.ingest.submit import Receipt, Submitter
 
 log = structlog.get_logger()
@@ -82,8 +83,8 @@ class Reader(Protocol):
 class Doorman(Protocol):
     """Who lets senders in (services/api/guard.py)."""
 
-    async def admit_to_door(self, header: bytes | None, door: str) -> None:
-        """Raises Unauthorized or Forbidden. `header` is Authorization's value."""
+    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> None:
+        """Raises Unauthorized or Forbidden."""
 
 
 class Refusal(msgspec.Struct):
@@ -130,17 +131,30 @@ class HttpDoors:
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of these doors."""
-        return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._readers
+        return (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and smooth(str(scope["path"])) in self._readers
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Always answers, unless the sender went away."""
-        path = str(scope["path"])
+        path = smooth(str(scope["path"]))
         shape = _alertmanager_answer if path == ALERTMANAGER_PATH else _v1_answer
         if self._requests >= REQUESTS_MAX:
             refusal = Refusal(503, "Busy", f"{REQUESTS_MAX} requests are under way already", 1.0)
             await _send(send, shape.refused(refusal))
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
+        raw: Sequence[tuple[bytes, bytes]] = scope["headers"]  # type: ignore[assignment]
+        headers = dict(raw)
+        if len(headers) != len(raw):
+            try:
+                refuse_repeated(raw)
+            except Malformed as error:
+                await _send(
+                    send, self._refuse(shape, self._readers[path], Refusal(400, "Malformed", str(error)))
+                )
+                return
         trace = context_of(scope["headers"]) if b"traceparent" in headers else None  # type: ignore[arg-type]
         name, attributes = self._spans[path]
         self._requests += 1
@@ -170,7 +184,7 @@ class HttpDoors:
         reader = self._readers[path]
         begun = self._clock.monotonic()
         try:
-            await self._doorman.admit_to_door(headers.get(b"authorization"), reader.name)
+            await self._doorman.admit_to_door(headers, reader.name)
         except Unauthorized as error:
             refusal = Refusal(401, "Unauthorized", str(error), challenge=CHALLENGE)
             return self._refuse(shape, reader, refusal, span)
@@ -233,10 +247,20 @@ class HttpDoors:
                     return reading
                 await asyncio.sleep(0)
 
-    def _refuse(self, shape: AnswerShape, reader: Reader, refusal: Refusal, span: Span) -> Answer:
-        refusal.trace_id = trace_id_of(span.trace)
+    def _refuse(
+        self, shape: AnswerShape, reader: Reader, refusal: Refusal, span: Span | None = None
+    ) -> Answer:
+        refusal.trace_id = trace_id_of(span.trace) if span is not None else None
         self._meter.count("llm_im_requests_refused_total", door=reader.name, reason=refusal.title.lower())
         return shape.refused(refusal)
+
+
+def smooth(path: str) -> str:
+    """A path as we name it: a URL that was put together of two with one slash too many, `http://here//api/v2/alerts` or
+    `/api/v2/alerts/`, means the same."""
+    if "//" in path or path.endswith("/"):
+        return "/" + "/".join(part for part in path.split("/") if part)
+    return path
 
 
 class Answer(msgspec.Struct):

@@ -38,6 +38,7 @@ from models.sharding import partition_name
 from services import bootstrap
 from services.actions.webhook import WebhookAction
 from services.gateway import Gateway
+from services.http_protocol import Protocol
 from services.stores.memory import (
     MemoryArchive,
     MemoryDeadLetters,
@@ -193,8 +194,10 @@ class System:
         headers: Sequence[tuple[bytes, bytes]],
         *,
         leaves: bool = False,
+        host: str | None = "127.0.0.1",
     ) -> Reply:
-        """One request to the gateway's ASGI application. `leaves`: the sender disconnects after its last part."""
+        """One request to the gateway's ASGI application. `leaves`: the sender disconnects after its last part. `host` None: no
+        Host but what `headers` say."""
         split = urlsplit(path)
         scope = {
             "type": "http",
@@ -206,7 +209,7 @@ class System:
             "raw_path": split.path.encode(),
             "query_string": split.query.encode(),
             "root_path": "",
-            "headers": [(b"host", b"test"), *headers],
+            "headers": [*([] if host is None else [(b"host", host.encode())]), *headers],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
         }
@@ -290,6 +293,7 @@ class System:
             uvicorn.Config(
                 _with_lifespan(self.gateway.app),
                 log_level="critical",
+                http=Protocol,
                 lifespan="off",
                 timeout_graceful_shutdown=1,
             )

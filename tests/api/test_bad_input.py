@@ -423,7 +423,7 @@ async def test_senders_that_stop_right_behind_their_headers_are_408_on_a_real_so
         port = await ours.listen()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
-            b"POST /v1/alerts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+            b"POST /v1/alerts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
         )
 
         async with asyncio.timeout(5):
@@ -478,7 +478,7 @@ async def test_a_connection_cut_in_mid_body_leaves_nothing_behind(ours: System) 
     for _ in range(20):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
-            b"POST /api/v2/alerts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /api/v2/alerts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b'Content-Length: 1000\r\n\r\n[{"labels":{"alertname":"Gone"}}'
         )
         await writer.drain()

@@ -287,7 +287,7 @@ async def test_what_is_open_does_not_open_what_is_beside_it(guarded: tuple[Syste
     ours, _admin = guarded
 
     paths = [
-        "/health/live/",
+        "/health/live/x",
         "/health",
         "/-/healthy/../v1/incidents",
         "//metrics",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -215,7 +218,7 @@ def test_a_parameter_that_is_none_is_400_and_named(query: str, field: str) -> No
     st.binary(min_size=16, max_size=16),
 )
 def test_a_cursor_comes_back_as_it_was(sort: Sort, at: float, identity: bytes) -> None:
-    place = (at, -at, identity)
+    place = (at, at if sort.is_indexed else -at, identity)
 
     assert decode_place(encode_place(sort, place), sort) == place
     assert len(encode_place(sort, place)) <= 64
@@ -225,6 +228,7 @@ def test_a_cursor_comes_back_as_it_was(sort: Sort, at: float, identity: bytes) -
 
 #: Built once: a new application for each example would take most of the time.
 _EMPTY = TestClient(StandIn().app())
+_FIVE = TestClient(StandIn(incidents=[incident(number=number) for number in range(5)]).app())
 
 
 @settings(deadline=None)
@@ -342,3 +346,40 @@ def test_a_part_that_left_between_two_pages_is_passed_over() -> None:
         ids[0], ids[0], ids[1], ids[2], ids[2],
     ]  # fmt: skip
     assert json.dumps(rest["next"]) == "null"
+
+
+@given(
+    order=st.integers(0, len(Sort) - 1),
+    first=st.floats(allow_nan=True),
+    created_at=st.floats(allow_nan=True),
+    identity=st.binary(min_size=16, max_size=16),
+    sort=st.sampled_from(Sort),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_cursor_that_nobody_made_is_a_place_or_is_refused_by_name(
+    order: int, first: float, created_at: float, identity: bytes, sort: Sort
+) -> None:
+    cursor = (
+        base64.urlsafe_b64encode(msgspec.msgpack.encode((order, first, created_at, identity)))
+        .decode()
+        .rstrip("=")
+    )
+
+    answer = _FIVE.get(f"/v1/incidents?sort={sort}&limit=2&cursor={cursor}")
+
+    assert answer.status_code == 200 or answer.json()["detail"].startswith("cursor: ")
+    assert answer.status_code in (200, 400)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.OLDEST])
+@pytest.mark.parametrize("first", [0.0, 4e9])
+async def test_a_place_that_speaks_against_itself_is_none(ours: System, sort: Sort, first: float) -> None:
+    for number in range(5):
+        await ours.post("/v1/alerts", [alert(f"Down{number}")])
+    at = datetime.fromisoformat((await ours.get("/v1/incidents")).json["items"][2]["created_at"]).timestamp()  # type: ignore[index]
+
+    for place in ((first, at, b"\x7f" * 16), (at, first, b"\x7f" * 16)):
+        answer = await ours.get(f"/v1/incidents?sort={sort}&limit=2&cursor={encode_place(sort, place)}")
+
+        assert (answer.status, answer.json["errors"][0]["field"]) == (400, "cursor")  # type: ignore[index]

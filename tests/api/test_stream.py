@@ -66,7 +66,7 @@ async def by_sse(
     port: int, query: dict[str, object] | None = None, headers: dict[str, str] | None = None
 ) -> AsyncIterator[Stream]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    lines = [f"GET {target(query)} HTTP/1.1", "Host: test", f"Accept: {stream.SSE}"]
+    lines = [f"GET {target(query)} HTTP/1.1", "Host: 127.0.0.1", f"Accept: {stream.SSE}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -483,6 +483,8 @@ async def test_more_clients_than_a_gateway_takes_are_asked_to_come_again(
 
     assert (refused.status, refused.headers["retry-after"]) == (503, "5")
     assert turned_away.value.response.status_code == 503
+    while ours.gateway.tails._watches:  # until it is seen that the first one left
+        await asyncio.sleep(0.01)
     async with by_sse(port) as client:
         await client.next("ready")
 
@@ -566,6 +568,68 @@ async def test_what_can_not_be_read_is_refused_with_its_name_in_both_forms(
 
     assert answer.status == 400
     assert problem["detail"].startswith(field)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "nonsense",
+        "A" * 20_000,
+        encode_cursor(Cursor(1, (1, 1, 1))),
+        encode_cursor(Cursor(1, (1,))),
+        "\xe4",
+        "!",
+        "MTIz",
+    ],
+    ids=["words", "long", "more partitions", "fewer", "not ASCII", "not base64", "something else"],
+)
+@pytest.mark.parametrize("place", ["last-event-id", "cursor"])
+async def test_a_browser_whose_cursor_can_not_be_read_hears_a_reset_and_goes_on(
+    ours: System, cursor: str, place: str
+) -> None:
+    headers = {"Last-Event-ID": cursor.encode().decode("latin-1")} if place == "last-event-id" else {}
+    query: dict[str, object] = {"cursor": cursor} if place == "cursor" else {}
+
+    async with by_sse(await ours.listen(), query, headers) as client:
+        await client.next("ready")
+        reset = await client.next("reset")
+        await fire(ours, "Later")
+        (told,) = await client.take(1)
+
+    assert (reset["reason"], told["incident"]["title"][:5]) == ("unknown", "Later")
+
+
+async def test_a_browser_for_which_there_is_no_place_is_told_so_and_to_come_back(
+    ours: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "CLIENTS_MAX", 0)
+    given = [(b"accept", b"text/event-stream"), (b"last-event-id", b"here")]
+
+    answer = await ours.request("GET", PATH, [b""], given)
+
+    assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+    lines = answer.body.decode().splitlines()
+    assert lines[:2] == [f"retry: {stream.BUSY_RETRY_MS}", "event: dropped"]
+    word = json.loads(lines[2].removeprefix("data: "))
+    assert (word["reason"], word["cursor"]) == ("busy", "here")
+    assert not any(line.startswith("id:") for line in lines)
+
+
+@TRANSPORTS
+async def test_a_quiet_stream_ends_soon_after_its_token(ours: System, transport: Transport) -> None:
+    admin = bearer(await token(ours, "admin"))
+    reader = await token(ours, "read", headers=admin)
+
+    async with transport(await ours.listen(), {}, bearer(reader)) as client:
+        await client.next("ready")
+        began = asyncio.get_running_loop().time()
+        key = (b"authorization", admin["Authorization"].encode())
+        await ours.request("DELETE", f"/v1/tokens/{reader['id']}", [b""], [key])
+        dropped = await client.next("dropped")
+        took_s = asyncio.get_running_loop().time() - began
+
+    assert dropped["reason"] == "token"
+    assert took_s < 5  # half a second here; a heartbeat, which is what it waited for, comes after 10 s
 
 
 async def test_another_form_than_events_is_not_acceptable(shared: System) -> None:

@@ -194,7 +194,7 @@ def test_an_haproxy_whose_successor_dies_while_it_takes_over_leaves_no_closed_do
 
     # A request that never ends keeps the old one there.
     with socket.create_connection(("127.0.0.1", cluster.port)) as quiet:
-        quiet.sendall(b"POST /v1/alerts HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n[")
+        quiet.sendall(b"POST /v1/alerts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n[")
         hunter = threading.Thread(target=kill_the_successor)
         hunter.start()
         cluster.kill(cluster.gateway_pids()[0])

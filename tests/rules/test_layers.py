@@ -54,7 +54,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/serve_app.py"),
     "starlette": ("services/api/*.py", "services/serve_app.py"),
-    "uvicorn": (), "websockets": (),
+    "uvicorn": ("services/http_protocol.py",), "websockets": (),
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),

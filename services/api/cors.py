@@ -1,0 +1,51 @@
+"""Which web pages of other origins may call the API, as browsers ask for it (CORS): those that server.origins names."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from models.origins import parse_origin
+from services.ingest.body import Receive, Scope, Send
+
+#: How long a browser may go by the answer to a question it asked before a request.
+PREFLIGHT_S = 600
+METHODS = ("GET", "HEAD", "POST", "DELETE")
+#: What a page may send and see, beyond what it always may.
+REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "Last-Event-ID",
+    "X-Actor",
+    "traceparent",
+    "tracestate",
+)
+RESPONSE_HEADERS = ("ETag", "Location", "Retry-After")
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def opened_to(origins: Sequence[str], app: App) -> App:
+    """`app`, open to pages of these origins. Without any it is `app` itself: browsers then let no other page read answers,
+    and ask before every request that could change something. Cookies and passwords that a browser keeps are never sent
+    along: a page gives a token of its own."""
+    allowed = [origin.text for each in origins if (origin := parse_origin(each)) is not None]
+    if not allowed:
+        return app
+    return cast(
+        App,
+        CORSMiddleware(
+            cast(ASGIApp, app),
+            allow_origins=allowed,
+            allow_methods=METHODS,
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=RESPONSE_HEADERS,
+            max_age=PREFLIGHT_S,
+        ),
+    )

