@@ -176,7 +176,8 @@ class ActionSucceeded(Wire, frozen=True):
 
 
 class ActionFailed(Wire, frozen=True):
-    """A try failed. `retry_at` 0 means given up, and why is in `detail`."""
+    """A try failed. `retry_at` 0 means given up, and why is in `detail`; or, with `overtaken`, that something newer is
+    told instead, or nothing any more. `reached`: a receiver may have got it all the same."""
 
     incident_id: bytes
     number: int
@@ -184,6 +185,8 @@ class ActionFailed(Wire, frozen=True):
     reason: str
     detail: str
     retry_at: float
+    reached: bool = True
+    overtaken: bool = False
 
 
 class IncidentArchived(Wire, frozen=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ResponseEvent = NoticeOwed | NoticeDropped | ActionSucceeded | ActionFailed
 SYSTEM = "system"
+UNHEARD = "resolved before anyone was told"
 
 
 def owe(shard: Shard, incident: Incident, reason: str, now: float, due_at: float) -> None:
@@ -50,7 +51,7 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
     elif notice.told:
         shard.do(NoticeOwed(incident.id, notice.number + 1, "resolved", now), now)
     elif notice.reason is not None:
-        shard.do(NoticeDropped(incident.id, notice.number, "resolved before anyone was told"), now)
+        shard.do(NoticeDropped(incident.id, notice.number, UNHEARD), now)
 
 
 def act(shard: ShardState, incident: Incident) -> Act:
@@ -76,9 +77,9 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
     notice, settings = incident.notice, shard.settings
     if notice.reason is None or (said.number, said.attempt) != (notice.number, notice.attempt):
         return
-    queued, number, attempt = notice.queued, notice.number, notice.attempt
+    queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
     if said.ok:
-        shard.do(ActionSucceeded(incident.id, number, attempt, notice.reason, said.detail), now)
+        shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
     else:
         again_at = 0.0
         too_long = now - notice.owed_since > settings.give_up_after_s
@@ -86,8 +87,14 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
             key = idempotency_key(incident.id, number, attempt)
             first_s, most_s = settings.retry_first_s, settings.retry_max_s
             again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
-        shard.do(ActionFailed(incident.id, number, attempt, notice.reason, said.detail, again_at), now)
-    if queued:
+        overtaken = queued is not None
+        failed = ActionFailed(
+            incident.id, number, attempt, reason, said.detail, again_at, said.reached, overtaken
+        )
+        shard.do(failed, now)
+    if queued == "resolved" and not notice.told:
+        shard.do(NoticeDropped(incident.id, number, UNHEARD), now)
+    elif queued:
         shard.do(NoticeOwed(incident.id, number + 1, queued, now), now)
 
 
@@ -101,28 +108,47 @@ def apply(shard: ShardState, event: ResponseEvent, now: float) -> None:
         case NoticeOwed():
             _owed(shard, incident, event, now)
         case NoticeDropped():
-            incident.notice = Notice(number=incident.notice.number, told=incident.notice.told)
+            incident.notice.reason = incident.notice.queued = None
+            shard.notice_tried(incident)
             shard.line(incident, now, "NotificationDropped", SYSTEM, event.why)
         case ActionFailed() if event.retry_at:
-            incident.notice.told = True
+            incident.notice.told |= event.reached
             incident.notice.attempt = event.attempt + 1
             incident.notice.due_at = event.retry_at
             shard.notice_tried(incident)
             shard.notice_waits(incident, event.retry_at)
             if event.attempt == 0:
-                text = f"{event.reason}: {event.detail}; will retry"
+                text = f"{event.reason}: {event.detail}; {end_of(event)}"
                 shard.line(incident, now, "NotificationFailed", SYSTEM, text)
         case ActionSucceeded() | ActionFailed():
-            incident.notice.told = True
+            incident.notice.told |= isinstance(event, ActionSucceeded) or event.reached
             incident.notice.reason = incident.notice.queued = None
+            _given_up(shard, incident, isinstance(event, ActionFailed) and not event.overtaken)
             shard.notice_tried(incident)
             incident.updated_at = now
             text = f"{event.reason}: {event.detail}"
             if isinstance(event, ActionSucceeded):
                 shard.line(incident, now, "NotificationSent", SYSTEM, text)
             else:
-                text += f"; given up after {event.attempt + 1} tries"
+                text += f"; {end_of(event)}"
                 shard.line(incident, now, "NotificationFailed", SYSTEM, text)
+
+
+def end_of(failed: ActionFailed) -> str:
+    """What becomes of a notice after a failed try, in words."""
+    if failed.retry_at:
+        return "will retry"
+    if failed.overtaken:
+        return "overtaken by what came next"
+    return f"given up after {failed.attempt + 1} {'try' if failed.attempt == 0 else 'tries'}"
+
+
+def _given_up(shard: ShardState, incident: Incident, is_given_up: bool) -> None:
+    incident.notice.given_up = is_given_up
+    if is_given_up:
+        shard.given_up[incident.id] = None
+    else:
+        shard.given_up.pop(incident.id, None)
 
 
 def _owed(shard: ShardState, incident: Incident, event: NoticeOwed, now: float) -> None:

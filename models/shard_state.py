@@ -95,6 +95,8 @@ class ShardState:
         self.by_group: dict[tuple[str, str], Incident] = {}
         self.by_label: dict[tuple[str, str], dict[bytes, None]] = {}
         self.overflows: dict[bytes, None] = {}
+        #: Incidents whose last notice nobody took.
+        self.given_up: dict[bytes, None] = {}
         self.order: list[tuple[float, bytes]] = []
         self.open_count = 0
         self.calls: dict[bytes, bytes] = {}
@@ -334,6 +336,7 @@ class ShardState:
         self._watched.pop(incident.id, None)
         self._notes_asked.pop(incident.id, None)
         self.overflows.pop(incident.id, None)
+        self.given_up.pop(incident.id, None)
         self._asked.pop(incident.id, None)
         place = bisect_left(self.order, (incident.created_at, incident.id))
         del self.order[place]
@@ -414,6 +417,8 @@ class ShardState:
             self.by_label.setdefault(label, {})[incident.id] = None
         if incident.overflow is not None:
             self.overflows[incident.id] = None
+        if incident.notice.given_up:
+            self.given_up[incident.id] = None
         self.open_count += incident.is_open
 
     def watch(self, incident: Incident) -> None:

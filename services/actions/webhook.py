@@ -1,10 +1,12 @@
 """Port Action by HTTP: POSTs a notice to one URL. Built by services/bootstrap.py, used by actors/responder.py.
 
 What an answer means:
-    2xx                           done
-    408, 425, 429, 5xx, network   try again; Retry-After goes along as retry_after_s
-    3xx                           final: redirects are not followed, a notice must not wander to another host
-    other 4xx, an unusable URL    final: the same request would be refused again
+    2xx              taken
+    400, 413, 422    final: the receiver speaks of this body, which will not change
+    all else         try again; Retry-After goes along as retry_after_s. Also 401, 403 and 404: a token is rotated, an
+                     ingress is reloaded, and minutes later the same request is taken
+Redirects are not followed: a notification must not wander to another host. Only 5xx, 408 and trouble after the
+connection stood may have reached somebody all the same (ActionResult.reached).
 No secret leaves this file: a detail names scheme, host and port only, and what the receiver says is cut and
 cleaned of the URL's parts.
 """
@@ -27,8 +29,10 @@ MAX_ANSWER_BYTES = 64 * 1024
 DETAIL_CHARS = 200
 #: A Retry-After beyond a day is taken for a day: a notice nobody takes that long is given up anyway.
 MAX_RETRY_AFTER_S = 86_400.0
-#: Statuses besides 5xx that may pass: timeout, too early, too many requests.
-PASSING = frozenset({408, 425, 429})
+#: Statuses that concern this one body: malformed, too large, not understood.
+FINAL = frozenset({400, 413, 422})
+#: Request timeout: whoever sits in front may have passed it on. All other 3xx and 4xx say that it was not taken.
+REQUEST_TIMEOUT = 408
 #: Parts of a URL shorter than this are no secrets, and removing them would maim the detail.
 _SECRET_CHARS = 4
 #: Path parts are secret only when they are long: "alerts" is a place, a chat webhook's 24 letters are a password.
@@ -57,10 +61,13 @@ class WebhookAction:
             ) as response:
                 said = await _read(response)
                 return self._result(response.status, response.headers.get("Retry-After"), said)
+        except aiohttp.ClientConnectorError as error:
+            # Before ValueError, which a certificate that is not trusted is as well.
+            return ActionResult(ok=False, detail=f"{self._place}: {_network_fault(error)}", reached=False)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
             # ValueError: a host or header that can't be written. Its text may hold the URL, so it is not repeated.
             return ActionResult(
-                ok=False, detail=f"{self._place}: the URL or the key can't be used", final=True
+                ok=False, detail=f"{self._place}: the URL or the key can't be used", reached=False
             )
         except TimeoutError:
             return ActionResult(ok=False, detail=f"{self._place}: no answer within {self._timeout_s:g} s")
@@ -91,13 +98,17 @@ class WebhookAction:
         if 200 <= status < 300:
             return ActionResult(ok=True, detail=answered)
         if 300 <= status < 400:
-            return ActionResult(ok=False, detail=f"{answered}: a redirect, which is not followed", final=True)
+            return ActionResult(
+                ok=False, detail=f"{answered}: a redirect, which is not followed", reached=False
+            )
         cleaned = self._cleaned(said)
-        detail = f"{answered}: {cleaned}" if cleaned else answered
-        if status >= 500 or status in PASSING:
-            wait_s = _seconds(retry_after)
-            return ActionResult(ok=False, detail=detail, retry_after_s=wait_s)
-        return ActionResult(ok=False, detail=detail, final=True)
+        return ActionResult(
+            ok=False,
+            detail=f"{answered}: {cleaned}" if cleaned else answered,
+            final=status in FINAL,
+            retry_after_s=_seconds(retry_after),
+            reached=status >= 500 or status == REQUEST_TIMEOUT,
+        )
 
     def _cleaned(self, said: str) -> str:
         # Cleaned before it is cut, or a secret across the cut would stay in part; decoded before it is cleaned,

@@ -269,16 +269,18 @@ class Receiver:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
         reason = msgspec.json.decode(body)["incident"]["reason"]
+        fate = world.rng.random() if world.is_troubled else 1.0
+        if fate < 0.06:
+            return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
+        if fate < 0.07:
+            self.refused.add(incident)
+            return ActionResult(False, "422", final=True, reached=False)
         sent = self.sent.setdefault(incident, [])
         if reason == "resolved" and not any(before < int(number) for before, _reason in sent):
             world.fail(f"the receiver hears that {incident} is resolved and never heard of it")
         sent.append((int(number), reason))
-        fate = world.rng.random() if world.is_troubled else 1.0
-        if fate < 0.1:
-            return ActionResult(False, "connection refused", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)))
         if fate < 0.11:
-            self.refused.add(incident)
-            return ActionResult(False, "410 Gone", final=True)
+            return ActionResult(False, "503")
         if fate < 0.2:
             await asyncio.sleep(world.rng.choice((0.1, 2.0, 10.0)))
         self.taken.add(key)
