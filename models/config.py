@@ -352,6 +352,12 @@ class Notify(Section):
 
     webhook: Webhook = Webhook()
     wait: Wait = Wait()
+    interval: Duration = Field(
+        60.0,
+        description="Least time between two notices of one incident, but for a rise in severity. An end waits for it; when the "
+        'alerts fire again meanwhile, nobody is told of either. "0s": every end and every reopening is told at once.',
+        json_schema_extra=LIVE,
+    )
     retry_first: Duration = Field(
         1.0, description="Wait before the first retry; doubles each time.", json_schema_extra=LIVE
     )

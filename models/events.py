@@ -146,7 +146,9 @@ class IncidentStateChanged(Wire, frozen=True):
 
 
 class NoticeOwed(Wire, frozen=True):
-    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened.
+    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened,
+    flapping, flapping ended, unmerged, acknowledgement expired. The same number again: in the place of what was owed
+    under it and never tried.
 
     `queued`: an earlier notice may be under way; this one waits for its outcome, so that a receiver never
     hears "resolved" before "opened".
@@ -160,7 +162,7 @@ class NoticeOwed(Wire, frozen=True):
 
 
 class NoticeDropped(Wire, frozen=True):
-    """A notice is no longer owed: the incident ended before anyone was told."""
+    """A notice is no longer owed: it ended before anyone was told, or what was to be told is not true any more."""
 
     incident_id: bytes
     number: int

@@ -18,6 +18,8 @@ from models.alert import fingerprint
 from models.incident import Incident
 from models.query import AlertView
 
+#: The two states that a notice speaks of, and the reason that says the second.
+FIRING, RESOLVED = "firing", "resolved"
 #: Go's zero time: how Alertmanager writes "has no end yet".
 NO_TIME = "0001-01-01T00:00:00Z"
 
@@ -85,19 +87,19 @@ def webhook_body(
 
     Firing alerts come first, the oldest first; at most `max_alerts` are shown and `truncatedAlerts` counts the
     rest of `total` (all alerts of the incident; None: those given). Common labels and annotations are those all
-    shown alerts share. `status` is "firing" while any series of the incident fires.
+    shown alerts share. `status` is "resolved" when the reason is, else "firing".
     """
     shown = sorted(
         alerts, key=lambda alert: (not alert.firing, alert.starts_at, sorted(alert.labels.items()))
     )[:max_alerts]
     count = max(len(alerts), total or 0)
-    fires = incident.firing > 0 or any(alert.firing for alert in alerts)
     base = external_url.rstrip("/")
     identity = str(UUID(bytes=incident.id))
     return _encoder.encode(
         _Body(
             receiver=receiver,
-            status="firing" if fires and incident.is_open else "resolved",
+            # By the reason and not by the state: asked for again after a crash, it still says what is counted as told.
+            status=RESOLVED if reason == RESOLVED else FIRING,
             alerts=[_alert(alert) for alert in shown],
             groupLabels=incident.group_labels,
             commonLabels=_common([alert.labels for alert in shown]),

@@ -312,6 +312,8 @@ class ShardState:
             incident.resolution = None
             incident.opened_at = now
             incident.targets_told = 0
+            if event.actor == SYSTEM:
+                response.begun_again(incident, now)
             if handling is not None:
                 attended = handling.acknowledged is not None or incident.assignees
                 handling.answered_at = now if attended else 0.0
@@ -348,6 +350,10 @@ class ShardState:
     def notice_waits(self, incident: Incident, at: float) -> None:
         """A notice of an incident is to be sent at a time, or tried again."""
         heapq.heappush(self._notices, (at, incident.id))
+
+    def is_asked(self, incident: Incident) -> bool:
+        """Whether the responder was asked for the notice it owes, by this process."""
+        return incident.id in self._asked
 
     def notice_tried(self, incident: Incident) -> None:
         """What was asked of the responder is answered; what is over lets a closed incident go to the archive."""

@@ -57,6 +57,7 @@ SETTINGS = ShardSettings(
     max_open=3,
     notify=True,
     wait_s=(0, 0, 10, 20, 30),
+    interval_s=0.0,
 )
 
 

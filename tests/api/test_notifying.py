@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -91,3 +93,25 @@ async def test_a_notification_that_is_given_up_is_an_error_in_the_log_and_counte
     assert (told["log_level"], told["reason"], told["tries"]) == ("error", "opened", 1)
     assert "answered 422" in told["why"] and told["incident_id"]
     assert given_up == 1
+
+
+async def test_two_senders_that_disagree_page_once_and_the_end_is_told() -> None:
+    """One of two Prometheus replicas says that it ended, the other that it fires, six times."""
+    async with a_receiver() as receiver, system(notify=notify(receiver, interval=1.0)) as ours:
+        labels = alert("Down", severity="critical")["labels"]
+        for _ in range(6):
+            now = time.time()
+            await ours.post("/api/v2/alerts", [{"labels": labels, "startsAt": _rfc3339(now)}])
+            await ours.post(
+                "/api/v2/alerts",
+                [{"labels": labels, "startsAt": _rfc3339(now), "endsAt": _rfc3339(time.time())}],
+            )
+        await until(lambda: len(receiver.got) >= 2)
+        await asyncio.sleep(2.5)
+
+    assert receiver.reasons() == ["opened", "resolved"]
+    assert receiver.got[-1]["status"] == "resolved"
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()

@@ -126,7 +126,7 @@ def test_a_resolved_incident_says_when_its_alerts_ended() -> None:
 
 
 def test_an_incident_resolved_by_hand_is_told_resolved_though_a_series_fires() -> None:
-    said = body(an_incident(state=IncidentState.RESOLVED), [an_alert("a")])
+    said = body(an_incident(state=IncidentState.RESOLVED), [an_alert("a")], reason="resolved")
 
     assert said["status"] == "resolved"
     assert said["alerts"][0]["status"] == "firing"
