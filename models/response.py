@@ -13,6 +13,7 @@ are not told any more, until it has been quiet for as long as those took. Then t
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 from models.alert_view import alert_view
@@ -20,7 +21,9 @@ from models.effects import Act
 from models.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
 from models.incident import Incident
 from models.messages import ActionOutcome
-from models.notice import FIRING, RESOLVED, idempotency_key, retry_at, webhook_body
+from models.notice import FIRING, RESOLVED, common_of, idempotency_key, retry_at, webhook_body
+from models.series import FIRING as FIRES
+from models.series import SeriesTable
 
 if TYPE_CHECKING:
     from models.shard import Shard
@@ -102,16 +105,28 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
 def act(shard: ShardState, incident: Incident) -> Act:
     """The effect that sends the notice an incident owes."""
     notice, numbers, most = incident.notice, shard.members[incident.id], shard.settings.webhook_max_alerts
+    series = shard.series
+    # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
+    shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
+    contents = map(series.content, numbers)
     body = webhook_body(
         incident,
-        [alert_view(shard.series, number) for number in numbers[:most]],
+        [alert_view(series, number) for number in shown],
         reason=notice.reason or "",
         max_alerts=most,
         external_url=shard.settings.external_url,
         total=len(numbers),
+        common=common_of((content.labels, content.annotations) for content in contents),
     )
     key = idempotency_key(incident.id, notice.number, notice.attempt)
     return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
+
+
+def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:
+    """Its place among the alerts to show: firing ones first, oldest first, then the ended ones, newest first."""
+    if series.status[number] == FIRES:
+        return False, series.starts[number], number
+    return True, -series.ends[number], number
 
 
 def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:

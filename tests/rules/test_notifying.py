@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from models.effects import Act
 from models.events import ActionFailed, NoticeDropped
 from models.incident import Severity
+from models.people import STILL_FIRING_S
 from models.shard_settings import ShardSettings
 from models.verbs import Create, Merge, Resolve
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
@@ -412,3 +414,79 @@ class Doubting:
             assert when >= self._heard_at + 60 - 0.001, "told sooner than an interval after"
         self._numbers.add(key)
         self._said = said
+
+
+# -- which alerts a notice shows ------------------------------------------------------------------------------
+
+
+def shown(story: Story) -> dict[str, Any]:
+    """The body of the newest notice."""
+    effect = [effect for _when, effect in story.asked if isinstance(effect, Act)][-1]
+    body: dict[str, Any] = json.loads(effect.body)
+    return body
+
+
+def test_a_notice_of_a_large_incident_shows_what_fires_though_it_came_last() -> None:
+    story = Story(changed(webhook_max_alerts=2))
+    story.push(at(0), *[alert("llm-api", "Down", each, zone="1") for each in "abc"])
+    story.push(at(1), *[alert("llm-api", "Down", each, zone="1").ended(1) for each in "ab"])
+    story.push(at(2), alert("llm-api", "Down", "d", starts=2, severity="info", zone="2"))
+
+    story.classify(at(2), Severity.P0)
+
+    body = shown(story)
+    assert [(each["labels"]["instance"], each["status"]) for each in body["alerts"]] == [
+        ("c", "firing"), ("d", "firing")
+    ]  # fmt: skip
+    assert body["truncatedAlerts"] == 2
+    assert body["commonLabels"] == {"service": "llm-api", "alertname": "Down"}
+    assert body["commonAnnotations"] == {}
+
+
+def test_an_incident_that_outlived_more_alerts_than_are_shown_tells_of_those_that_fire() -> None:
+    story = Story(changed(webhook_max_alerts=3))
+    pods = [alert("llm-api", "Down", f"pod-{number}") for number in range(50)]
+    story.push(at(0), *pods)
+    for number, pod in enumerate(pods[:-1], 1):
+        story.push(at(number), pod.ended(number))
+
+    story.classify(at(60), Severity.P0)
+
+    assert [(each["labels"]["instance"], each["status"]) for each in shown(story)["alerts"]] == [
+        ("pod-49", "firing"), ("pod-48", "resolved"), ("pod-47", "resolved")
+    ]  # fmt: skip
+
+
+def test_a_persons_resolution_ends_every_alert_and_nothing_follows_when_they_end() -> None:
+    story, _heard = paged()
+    story.do(at(100), Resolve(), story.incident)
+
+    (ended,) = shown(story)["alerts"]
+    assert (ended["status"], ended["endsAt"]) == ("resolved", "2026-01-01T00:01:40Z")
+    story.receive(at(100))
+    story.push(at(120), alert("llm-api", "Down").ended(120))
+    story.ticks(at(121), at(400))
+    assert story.sent() == []
+
+
+def test_alerts_that_fire_on_after_a_persons_resolution_are_told_as_firing_again() -> None:
+    story, _heard = paged()
+    story.do(at(100), Resolve(), story.incident)
+    story.receive(at(100))
+
+    story.tick(at(100 + STILL_FIRING_S))
+
+    body = shown(story)
+    assert (body["status"], body["incident"]["reason"]) == ("firing", "reopened")
+    assert [each["status"] for each in body["alerts"]] == ["firing"]
+
+
+def test_an_incident_by_hand_is_told_as_firing_until_it_is_resolved() -> None:
+    story = Story()
+    made = story.do(at(0), Create("billing", "invoices are late", severity=Severity.P0))
+    assert shown(story)["status"] == "firing"
+    story.receive(at(0))
+
+    story.do(at(10), Resolve(), made)
+
+    assert shown(story)["status"] == "resolved"
