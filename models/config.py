@@ -21,11 +21,13 @@ from models.config_values import (
     LATER_MARK,
     LIVE,
     LIVE_MARK,
+    NONE,
     Duration,
     MaybeDuration,
     Section,
     duration_s,
     duration_text,
+    wrong_url,
 )
 
 #: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
@@ -313,7 +315,8 @@ class Webhook(Section):
 
     url: SecretStr | None = Field(
         None,
-        description="Where notices are POSTed, `http://` or `https://`; none: no notices. A secret.",
+        description='Where notices are POSTed, `http://` or `https://`, sent as it is written; none, "none" or empty: nobody '
+        "is told. A secret.",
     )
     timeout: Duration = Field(10.0, le=60, description="One try, from connecting to the end of the answer.")
     max_alerts: int = Field(
@@ -327,11 +330,24 @@ class Webhook(Section):
         "", description="What links in a notice begin with; empty: no links.", json_schema_extra=LIVE
     )
 
+    @field_validator("url", mode="before")
+    @classmethod
+    def _may_be_none(cls, value: object) -> object:
+        # A variable can't be taken out of an environment that somebody else made: "" and "none" say that nobody is told.
+        return None if isinstance(value, str) and value.strip().lower() in ("", NONE) else value
+
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
-            raise ValueError("expected an http:// or https:// URL")
+        if value is not None and (wrong := wrong_url(value.get_secret_value())):
+            raise ValueError(wrong)
+        return value
+
+    @field_validator("external_url")
+    @classmethod
+    def _is_link(cls, value: str) -> str:
+        if value and (wrong := wrong_url(value)):
+            raise ValueError(wrong)
         return value
 
 

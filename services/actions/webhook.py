@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from models import VERSION
 from models.ports import ActionResult
@@ -43,7 +44,8 @@ class WebhookAction:
     """One receiver. Safe to use from many tasks of one loop; how many at once is its caller's to bound."""
 
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
-        """`timeout_s` covers one act from connecting to the end of the answer. Opens nothing yet."""
+        """`url` is sent as it is written: what is percent-encoded stays so. `timeout_s` covers one act from connecting to
+        the end of the answer. Opens nothing yet."""
         self._url = url
         self._timeout_s = timeout_s
         self._place = _place_of(url)
@@ -56,9 +58,9 @@ class WebhookAction:
         if trace is not None:
             headers |= headers_of(trace)
         try:
-            async with self._open().post(
-                self._url, data=body, headers=headers, allow_redirects=False
-            ) as response:
+            # As it is written: decoded and encoded anew, a signed URL is another one. Only what is no ASCII must be encoded.
+            url = URL(self._url, encoded=self._url.isascii())
+            async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
                 said = await _read(response)
                 return self._result(response.status, response.headers.get("Retry-After"), said)
         except aiohttp.ClientConnectorError as error:

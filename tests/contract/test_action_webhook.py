@@ -93,6 +93,36 @@ async def test_a_notice_arrives_as_json_with_its_key_and_our_name() -> None:
     assert headers["User-Agent"] == f"llm-incident-manager/{VERSION}"
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        (as_written, as_written)
+        for as_written in (
+            "/hook?sig=a%2Fb", "/a%2Fb/%7Euser/../x;p=1?e=%C3%BC&empty=&q=a+b%20c!*()'", "/%zz?%", "/hook?a=%25&b=%26", "/?x=%2f",
+        )
+    ] + [("?x=1", "/?x=1"), ("/\u00fc?q=\u00fc", "/%C3%BC?q=%C3%BC")],
+)  # fmt: skip
+async def test_the_url_is_sent_as_it_is_written(path: str, sent: str) -> None:
+    got: list[str] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append((await reader.readline()).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    action = WebhookAction(f"http://127.0.0.1:{port}{path}")
+
+    result = await action.act("k", b"{}")
+    await action.close()
+    server.close()
+
+    assert result.ok
+    assert got == [f"POST {sent} HTTP/1.1\r\n"]
+
+
 async def test_userinfo_of_the_url_logs_in() -> None:
     got: list[str | None] = []
 
@@ -100,9 +130,9 @@ async def test_userinfo_of_the_url_logs_in() -> None:
         got.append(request.headers.get("Authorization"))
         return web.Response()
 
-    await act_once(handler, userinfo="someone:hunter22@")
+    await act_once(handler, userinfo="someone:hunter%4022@")
 
-    assert got == ["Basic " + base64.b64encode(b"someone:hunter22").decode()]
+    assert got == ["Basic " + base64.b64encode(b"someone:hunter@22").decode()]
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
