@@ -70,7 +70,7 @@ class ResponderActor:
         if action is None:
             known = ", ".join(sorted(self._actions)) or "none"
             result = ActionResult(
-                ok=False, detail=f"there is no action {effect.action!r} here (known: {known})", final=True
+                ok=False, detail=f"there is no action {effect.action!r} here (known: {known})", reached=False
             )
         else:
             # Shielded: two callers may wait for one send, and neither may cancel it for the other.
@@ -87,6 +87,7 @@ class ResponderActor:
                 detail=result.detail,
                 final=result.final,
                 retry_after_s=result.retry_after_s,
+                reached=result.reached,
             )
         )
 

@@ -22,6 +22,7 @@ import gc
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -37,8 +38,10 @@ from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
+from models.events import ActionFailed
 from models.frames import Frame, encode_frame
 from models.messages import (
+    ActionOutcome,
     AlertsArrived,
     AlertsReply,
     Command,
@@ -451,6 +454,8 @@ class IncidentShard:
             raise
         for told, step in group:
             self._reply(told, step.reply)
+            if isinstance(told.message, ActionOutcome):
+                self._tell_given_up(step)
             self.traces.durable(told.message, step, since)
             self.errands.owe(self.traces.on(step.effects), self.shard)
 
@@ -513,6 +518,18 @@ class IncidentShard:
             if self._frames_since_collect >= COLLECT_EVERY_FRAMES:
                 self._frames_since_collect = 0
                 gc.collect(0)
+
+    def _tell_given_up(self, step: Step) -> None:
+        """Nobody hears of it any more, so somebody must act."""
+        for event in step.events:
+            if isinstance(event, ActionFailed) and not event.retry_at and not event.overtaken:
+                self.log.error(
+                    "notification given up",
+                    incident_id=str(UUID(bytes=event.incident_id)),
+                    reason=event.reason,
+                    tries=event.attempt + 1,
+                    why=event.detail,
+                )
 
     def _unheard(self) -> Heard | None:
         """What to say before a tick, if time went by in which nobody was heard: a store hung, this process stood still, or
@@ -671,6 +688,7 @@ class IncidentShard:
         meter.set("llm_im_effects_waiting", self.errands.waiting)
         meter.set("llm_im_open_incidents", shard.open_count)
         meter.set("llm_im_open_series", len(shard.series.firing))
+        meter.set("llm_im_notifications_given_up", len(shard.given_up))
         meter.set("llm_im_shard_ready", float(self._ready))
         if self.control is not None:
             meter.set("llm_im_control_version", self.control.state.slot_version)

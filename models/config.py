@@ -22,11 +22,13 @@ from models.config_values import (
     LATER_MARK,
     LIVE,
     LIVE_MARK,
+    NONE,
     Duration,
     MaybeDuration,
     Section,
     duration_s,
     duration_text,
+    wrong_url,
 )
 from models.origins import host_and_port, parse_origin
 from models.patterns import rule_pattern
@@ -361,7 +363,8 @@ class Webhook(Section):
 
     url: SecretStr | None = Field(
         None,
-        description="Where notices are POSTed, `http://` or `https://`; none: no notices. A secret.",
+        description='Where notices are POSTed, `http://` or `https://`, sent as it is written; none, "none" or empty: nobody '
+        "is told. A secret.",
     )
     timeout: Duration = Field(10.0, le=60, description="One try, from connecting to the end of the answer.")
     max_alerts: int = Field(
@@ -375,11 +378,24 @@ class Webhook(Section):
         "", description="What links in a notice begin with; empty: no links.", json_schema_extra=LIVE
     )
 
+    @field_validator("url", mode="before")
+    @classmethod
+    def _may_be_none(cls, value: object) -> object:
+        # A variable can't be taken out of an environment that somebody else made: "" and "none" say that nobody is told.
+        return None if isinstance(value, str) and value.strip().lower() in ("", NONE) else value
+
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
-            raise ValueError("expected an http:// or https:// URL")
+        if value is not None and (wrong := wrong_url(value.get_secret_value())):
+            raise ValueError(wrong)
+        return value
+
+    @field_validator("external_url")
+    @classmethod
+    def _is_link(cls, value: str) -> str:
+        if value and (wrong := wrong_url(value)):
+            raise ValueError(wrong)
         return value
 
 
@@ -400,6 +416,12 @@ class Notify(Section):
 
     webhook: Webhook = Webhook()
     wait: Wait = Wait()
+    interval: Duration = Field(
+        60.0,
+        description="Least time between two notices of one incident, but for a rise in severity. An end waits for it; when the "
+        'alerts fire again meanwhile, nobody is told of either. "0s": every end and every reopening is told at once.',
+        json_schema_extra=LIVE,
+    )
     retry_first: Duration = Field(
         1.0, description="Wait before the first retry; doubles each time.", json_schema_extra=LIVE
     )

@@ -9,10 +9,12 @@ import re
 from typing import Annotated, get_args
 
 from pydantic import (
+    AnyHttpUrl,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -23,6 +25,8 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 #: A hundred years: longer is a slip of the pen, and far below what a clock in seconds can hold.
 DURATION_MAX_S = 100 * 365 * 86400.0
+#: Stricter than AnyHttpUrl, which mends what browsers mend: http:///path, or a backslash for a slash.
+_URL = re.compile(r"https?://(?P<place>[^/?#\\]+)([/?#].*)?", re.IGNORECASE)
 #: The word for "no such duration", where a setting can do without one.
 NONE = "none"
 
@@ -91,3 +95,22 @@ class Section(BaseModel):
                 what = "a whole number" if int in kinds else "a number"
                 raise ValueError(f"expected {what}, not {str(value).lower()}")
         return value
+
+
+def wrong_url(url: str) -> str:
+    """What is wrong with an http or https URL that is to be called as it is written, "" when nothing is. Never repeats it:
+    it may be a secret."""
+    if any(character <= " " or character == "\x7f" for character in url):
+        return "expected a URL without spaces and control characters: write them percent-encoded, as %20"
+    found = _URL.fullmatch(url)
+    if found is None:
+        return "expected an http:// or https:// URL with a host, as in https://example.org/hook"
+    try:
+        port = AnyHttpUrl(url).port
+    except ValidationError:
+        port = 0
+    if not port or found["place"].endswith(":"):
+        return "expected a host that can be one, and behind it a port of 1 to 65535 or none"
+    if "#" in url:
+        return "expected a URL without #, behind which nothing is sent: write it as %23"
+    return ""

@@ -146,7 +146,9 @@ class IncidentStateChanged(Wire, frozen=True):
 
 
 class NoticeOwed(Wire, frozen=True):
-    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened.
+    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened,
+    flapping, flapping ended, unmerged, acknowledgement expired. The same number again: in the place of what was owed
+    under it and never tried.
 
     `queued`: an earlier notice may be under way; this one waits for its outcome, so that a receiver never
     hears "resolved" before "opened".
@@ -160,7 +162,7 @@ class NoticeOwed(Wire, frozen=True):
 
 
 class NoticeDropped(Wire, frozen=True):
-    """A notice is no longer owed: the incident ended before anyone was told."""
+    """A notice is no longer owed: it ended before anyone was told, or what was to be told is not true any more."""
 
     incident_id: bytes
     number: int
@@ -176,7 +178,8 @@ class ActionSucceeded(Wire, frozen=True):
 
 
 class ActionFailed(Wire, frozen=True):
-    """A try failed. `retry_at` 0 means given up, and why is in `detail`."""
+    """A try failed. `retry_at` 0 means given up, and why is in `detail`; or, with `overtaken`, that something newer is
+    told instead, or nothing any more. `reached`: a receiver may have got it all the same."""
 
     incident_id: bytes
     number: int
@@ -184,6 +187,8 @@ class ActionFailed(Wire, frozen=True):
     reason: str
     detail: str
     retry_at: float
+    reached: bool = True
+    overtaken: bool = False
 
 
 class IncidentArchived(Wire, frozen=True):

@@ -170,7 +170,10 @@ class Notice(msgspec.Struct, array_like=True):
     `reason` is None when nothing is owed. `number` grows with each new notice, `attempt` with each try of
     it; both are in the idempotency key. `told` says whether a receiver may have heard of the incident, so
     that a resolve is sent to those who heard, and to no one else. `queued` is the reason of a notice that
-    waits for the outcome of this one.
+    waits for the outcome of this one. `given_up`: nobody took the last one. models/response.py goes by what comes then:
+    `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
+    last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
+    receiver knows that it flaps.
     """
 
     number: int = 0
@@ -180,6 +183,11 @@ class Notice(msgspec.Struct, array_like=True):
     told: bool = False
     queued: str | None = None
     owed_since: float = 0.0
+    given_up: bool = False
+    sure: str = ""
+    heard_at: float = 0.0
+    reopenings: list[float] = []
+    flapping: bool = False
 
 
 class Incident(msgspec.Struct, array_like=True):

@@ -61,7 +61,8 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ActionOutcome(Wire, frozen=True):
-    """What came of effect Act. `final` means: do not try again. `retry_after_s`: not before so long from now."""
+    """What came of effect Act. `final` means: do not try again. `retry_after_s`: not before so long from now. `reached`:
+    a receiver may have got it, though the try failed."""
 
     incident_id: bytes
     number: int
@@ -70,6 +71,7 @@ class ActionOutcome(Wire, frozen=True):
     detail: str
     final: bool = False
     retry_after_s: float = 0.0
+    reached: bool = True
 
 
 class Archived(Wire, frozen=True):

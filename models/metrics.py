@@ -71,6 +71,10 @@ METRICS: dict[str, Metric] = {
     "llm_im_dead_letters_total": Metric("counter", "Dead letters kept, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
+    "llm_im_notifications_given_up": Metric(
+        "gauge",
+        "Incidents whose last notification nobody took; 0 is good. They count until they are archived.",
+    ),
     "llm_im_archived_total": Metric("counter", "Incidents moved to the archive."),
     "llm_im_backups_total": Metric("counter", "Backups made on time."),
     "llm_im_backup_failures_total": Metric("counter", "Backups on time that failed; the log says why."),

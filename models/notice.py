@@ -8,7 +8,7 @@ of our own, `incident`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,6 +18,8 @@ from models.alert import PLAIN_NAME, fingerprint
 from models.incident import Incident
 from models.query import AlertView
 
+#: The two states that a notice speaks of, and the reason that says the second.
+FIRING, RESOLVED = "firing", "resolved"
 #: Go's zero time: how Alertmanager writes "has no end yet".
 NO_TIME = "0001-01-01T00:00:00Z"
 
@@ -26,6 +28,9 @@ NO_TIME = "0001-01-01T00:00:00Z"
 _JITTER_FROM = 0.5
 #: 2**60 seconds is past every maximum; a float power beyond 1023 would overflow.
 _MAX_DOUBLINGS = 60
+
+#: Labels and annotations.
+Common = tuple[Mapping[str, str], Mapping[str, str]]
 
 _EPOCH = datetime(1970, 1, 1)  # UTC, and written without saying so
 #: 9999-12-31T23:59:59Z: the last second a datetime holds.
@@ -58,8 +63,8 @@ class _Body(msgspec.Struct, frozen=True):
     status: str
     alerts: list[_Alert]
     groupLabels: dict[str, str]
-    commonLabels: dict[str, str]
-    commonAnnotations: dict[str, str]
+    commonLabels: Mapping[str, str]
+    commonAnnotations: Mapping[str, str]
     externalURL: str
     version: str
     groupKey: str
@@ -80,28 +85,32 @@ def webhook_body(
     external_url: str = "",
     receiver: str = "webhook",
     total: int | None = None,
+    common: Common | None = None,
 ) -> bytes:
     """JSON of one notice. The same arguments give the same bytes.
 
-    Firing alerts come first, the oldest first; at most `max_alerts` are shown and `truncatedAlerts` counts the
-    rest of `total` (all alerts of the incident; None: those given). Common labels and annotations are those all
-    shown alerts share. `status` is "firing" while any series of the incident fires.
+    Firing alerts come first, the oldest first, then those that ended, the newest first; at most `max_alerts` are shown and
+    `truncatedAlerts` counts the rest of `total` (all alerts of the incident; None: those given). `common` is what all
+    alerts of the incident share (None: what those given do). `status` is "resolved" when the reason is, else "firing".
+
+    With status "resolved" every alert is resolved: receivers go by the alerts, and when a person says that it is over, no
+    other word follows of those that fire on. They end when the incident did.
     """
-    shown = sorted(
-        alerts, key=lambda alert: (not alert.firing, alert.starts_at, sorted(alert.labels.items()))
-    )[:max_alerts]
+    shown = sorted(alerts, key=_place)[:max_alerts]
     count = max(len(alerts), total or 0)
-    fires = incident.firing > 0 or any(alert.firing for alert in alerts)
+    labels, annotations = common or common_of((alert.labels, alert.annotations) for alert in alerts)
+    is_over = reason == RESOLVED
     base = external_url.rstrip("/")
     identity = str(UUID(bytes=incident.id))
     return _encoder.encode(
         _Body(
             receiver=receiver,
-            status="firing" if fires and incident.is_open else "resolved",
-            alerts=[_alert(alert) for alert in shown],
+            # By the reason and not by the state: asked for again after a crash, it still says what is counted as told.
+            status=RESOLVED if is_over else FIRING,
+            alerts=[_alert(alert, is_over, incident.resolved_at) for alert in shown],
             groupLabels=incident.group_labels,
-            commonLabels=_common([alert.labels for alert in shown]),
-            commonAnnotations=_common([alert.annotations for alert in shown]),
+            commonLabels=labels,
+            commonAnnotations=annotations,
             externalURL=external_url,
             version="4",
             groupKey=group_key(incident.group_labels),
@@ -162,28 +171,44 @@ def rfc3339(at: float) -> str:
     return text.rstrip("0").rstrip(".") + "Z"
 
 
-def _alert(alert: AlertView) -> _Alert:
+def _place(alert: AlertView) -> tuple[bool, float, list[tuple[str, str]]]:
+    """Its place among the alerts that are shown."""
+    at = alert.starts_at if alert.firing else -(alert.ends_at or alert.last_seen_at)
+    return not alert.firing, at, sorted(alert.labels.items())
+
+
+def _alert(alert: AlertView, is_over: bool, over_at: float) -> _Alert:
+    """`is_over`: whether the incident is, since `over_at` (0: it goes on again)."""
+    fires = alert.firing and not is_over
     ended_at = alert.ends_at or alert.last_seen_at
+    if alert.firing:
+        # Its start is its sender's: a clock ahead of ours must not make it end before it began.
+        ended_at = max(over_at or alert.last_seen_at, alert.starts_at)
     return _Alert(
-        status="firing" if alert.firing else "resolved",
+        status=FIRING if fires else RESOLVED,
         labels=alert.labels,
         annotations=alert.annotations,
         startsAt=rfc3339(alert.starts_at),
-        endsAt=NO_TIME if alert.firing else rfc3339(ended_at),
+        endsAt=NO_TIME if fires else rfc3339(ended_at),
         generatorURL=alert.generator_url,
         fingerprint=fingerprint(alert.labels),
     )
 
 
-def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    if not maps:
-        return {}
-    common = dict(maps[0])
-    for other in maps[1:]:
-        common = {name: value for name, value in common.items() if other.get(name) == value}
-        if not common:
-            break
-    return common
+def common_of(alerts: Iterable[Common]) -> Common:
+    """The labels and annotations that all of these alerts have."""
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] = {}
+    for more, notes in alerts:
+        if labels is None:
+            labels, annotations = more, notes
+            continue
+        # A map is made anew only when it shrinks: after a few alerts none does.
+        if not labels.items() <= more.items():
+            labels = dict(labels.items() & more.items())
+        if not annotations.items() <= notes.items():
+            annotations = dict(annotations.items() & notes.items())
+    return labels or {}, annotations
 
 
 #: Go's strconv.Quote, for what occurs in label values: printable characters stay as they are.

@@ -46,6 +46,7 @@ from models.events import (
 from models.incident import Incident, IncidentState, Notice, OwedNote, PartOf, Said, incident_id
 from models.messages import Decision, Done, Failed, NoteAnswered, Reply, Told
 from models.notes import AnyNote, EndAsked, LinkAsked, MergeAsked, PartSaid, UnmergeAsked
+from models.notice import RESOLVED
 from models.series import FIRING
 from models.verbs import PARTS_MAX, RELATED_MAX, SPLIT_MAX, Split
 
@@ -290,7 +291,8 @@ def _become_part(shard: Shard, incident: Incident, whole: bytes, note: MergeAske
     if incident.state is IncidentState.CLOSED:
         return "it is closed"
     notice = incident.notice
-    if notice.reason is not None and notice.due_at > now:
+    # Its end is told all the same: who heard of it must not wait for it for ever.
+    if notice.reason not in (None, RESOLVED) and notice.due_at > now:
         shard.do(NoticeDropped(incident.id, notice.number, "merged into another incident"), now)
     shard.do(IncidentPartOf(incident.id, whole, note.actor, note.reason), now)
     say(shard, incident, now)

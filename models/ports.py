@@ -291,12 +291,13 @@ class Action(Protocol):
 @dataclass(frozen=True, slots=True)
 class ActionResult:
     """`final` with ok=False: the receiver will never take it, do not try again. `retry_after_s`: it asked to be
-    left alone for so long."""
+    left alone for so long. `reached` with ok=False: somebody may have got it all the same, as after a timeout."""
 
     ok: bool
     detail: str
     final: bool = False
     retry_after_s: float = 0.0
+    reached: bool = True
 
 
 class Peers(Protocol):

@@ -2,42 +2,87 @@
 
 A notice is a debt in the incident's state (incident.Notice): owed by an event, sent by effect Act, tried again until an
 event says that it was taken or given up. models/notice.py has its body, its key and the times between tries.
+
+Between two notices of an incident lies `notify.interval`, unless it gets more severe. So an end waits, and when the
+incident goes on meanwhile both are dropped: the receiver believes what is true. `notice.sure` is what it believes, and
+"" when nobody knows, because a try failed that may have reached it; then the truth is told.
+
+An incident that begins again FLAPS times within FLAP_WINDOW intervals flaps. That is told once; its ends and beginnings
+are not told any more, until it has been quiet for as long as those took. Then the truth is.
 """
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 from models.alert_view import alert_view
 from models.effects import Act
 from models.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
-from models.incident import Incident, Notice
+from models.incident import Incident
 from models.messages import ActionOutcome
-from models.notice import idempotency_key, retry_at, webhook_body
+from models.notice import FIRING, RESOLVED, common_of, idempotency_key, retry_at, webhook_body
+from models.series import FIRING as FIRES
+from models.series import SeriesTable
 
 if TYPE_CHECKING:
     from models.shard import Shard
+    from models.shard_settings import ShardSettings
     from models.shard_state import ShardState
 
 ResponseEvent = NoticeOwed | NoticeDropped | ActionSucceeded | ActionFailed
 SYSTEM = "system"
+OPENED, REOPENED = "opened", "reopened"
+SEVERITY_CHANGED = "severity changed"
+FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
+#: Reopenings that make it flap: one happens to every second incident, two are bad luck.
+FLAPS = 3
+#: In how many intervals: at a minute between two notices, every five minutes.
+FLAP_WINDOW = 15
+UNHEARD = "resolved before anyone was told"
+GOES_ON = "goes on before anyone was told of its end"
+ENDED_AGAIN = "ended again before anyone was told that it goes on"
 
 
 def owe(shard: Shard, incident: Incident, reason: str, now: float, due_at: float) -> None:
-    """A notice is owed. One that has not begun says it all when its time comes; one under way is waited for, so that a
-    receiver hears of things in their order. Of a part nobody is told: its whole says it."""
-    if not shard.settings.notify or incident.merged_into:
+    """A notice of an open incident is owed. One that has not begun says it all when its time comes; one under way is
+    waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
+    if not shard.settings.notify:
         return
     notice = incident.notice
-    if notice.reason is None:
-        shard.do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
-    elif notice.due_at <= now:
+    if incident.merged_into:
+        if notice.reason == RESOLVED and not _has_begun(shard, incident, now):
+            shard.do(NoticeDropped(incident.id, notice.number, GOES_ON), now)
+        return
+    if _has_begun(shard, incident, now):
         shard.do(NoticeOwed(incident.id, notice.number, reason, due_at, queued=True), now)
-    elif notice.reason == "resolved":
-        # Its end was tried to be told and failed; whoever heard it all the same must hear that it goes on.
-        shard.do(NoticeOwed(incident.id, notice.number + 1, reason, due_at), now)
-    elif due_at < notice.due_at and notice.attempt == 0:
-        shard.do(NoticeOwed(incident.id, notice.number, notice.reason, due_at), now)
+        return
+    earliest = _earliest(incident, shard.settings, now)
+    if reason == REOPENED:
+        if _flaps(incident, shard.settings, now):
+            if notice.flapping:
+                _put(
+                    shard,
+                    incident,
+                    FLAPPING_ENDED,
+                    now,
+                    max(earliest, now + _quiet_s(incident, shard.settings)),
+                )
+            else:
+                _put(shard, incident, FLAPPING, now, max(earliest, now))
+            return
+        if notice.sure == FIRING:
+            if notice.reason == RESOLVED:
+                shard.do(NoticeDropped(incident.id, notice.number, GOES_ON), now)
+            return
+    is_rise = reason == SEVERITY_CHANGED
+    if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
+        reason = OPENED
+    due_at = now if is_rise else max(due_at, earliest)
+    if notice.reason in (None, RESOLVED, FLAPPING_ENDED) or (is_rise and notice.attempt):
+        _put(shard, incident, reason, now, due_at)
+    elif due_at < notice.due_at and not notice.attempt:
+        _put(shard, incident, notice.reason or reason, now, due_at)
 
 
 def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
@@ -45,27 +90,43 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
     if not shard.settings.notify:
         return
     notice = incident.notice
-    if notice.reason is not None and notice.due_at <= now:
-        shard.do(NoticeOwed(incident.id, notice.number, "resolved", now, queued=True), now)
-    elif notice.told:
-        shard.do(NoticeOwed(incident.id, notice.number + 1, "resolved", now), now)
+    if _has_begun(shard, incident, now):
+        shard.do(NoticeOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
+    elif notice.told and notice.sure != RESOLVED:
+        due_at = max(now, _earliest(incident, shard.settings, now))
+        is_said = incident.resolution is not None and incident.resolution.by != SYSTEM
+        if _flaps(incident, shard.settings, now) and not is_said:
+            due_at = max(due_at, now + _quiet_s(incident, shard.settings))
+        _put(shard, incident, RESOLVED, now, due_at)
     elif notice.reason is not None:
-        shard.do(NoticeDropped(incident.id, notice.number, "resolved before anyone was told"), now)
+        shard.do(NoticeDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now)
 
 
 def act(shard: ShardState, incident: Incident) -> Act:
     """The effect that sends the notice an incident owes."""
     notice, numbers, most = incident.notice, shard.members[incident.id], shard.settings.webhook_max_alerts
+    series = shard.series
+    # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
+    shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
+    contents = map(series.content, numbers)
     body = webhook_body(
         incident,
-        [alert_view(shard.series, number) for number in numbers[:most]],
+        [alert_view(series, number) for number in shown],
         reason=notice.reason or "",
         max_alerts=most,
         external_url=shard.settings.external_url,
         total=len(numbers),
+        common=common_of((content.labels, content.annotations) for content in contents),
     )
     key = idempotency_key(incident.id, notice.number, notice.attempt)
     return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
+
+
+def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:
+    """Its place among the alerts to show: firing ones first, oldest first, then the ended ones, newest first."""
+    if series.status[number] == FIRES:
+        return False, series.starts[number], number
+    return True, -series.ends[number], number
 
 
 def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
@@ -76,19 +137,74 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
     notice, settings = incident.notice, shard.settings
     if notice.reason is None or (said.number, said.attempt) != (notice.number, notice.attempt):
         return
-    queued, number, attempt = notice.queued, notice.number, notice.attempt
+    queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
+    again_at = 0.0
     if said.ok:
-        shard.do(ActionSucceeded(incident.id, number, attempt, notice.reason, said.detail), now)
+        shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
     else:
-        again_at = 0.0
         too_long = now - notice.owed_since > settings.give_up_after_s
         if not (said.final or too_long or queued):
             key = idempotency_key(incident.id, number, attempt)
             first_s, most_s = settings.retry_first_s, settings.retry_max_s
             again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
-        shard.do(ActionFailed(incident.id, number, attempt, notice.reason, said.detail, again_at), now)
+        overtaken = queued is not None
+        failed = ActionFailed(
+            incident.id, number, attempt, reason, said.detail, again_at, said.reached, overtaken
+        )
+        shard.do(failed, now)
+    if not again_at:
+        _follow_up(shard, incident, queued, now)
+
+
+def _follow_up(shard: Shard, incident: Incident, queued: str | None, now: float) -> None:
+    """A notice is over: what was queued behind it is owed, if it is still to be told; and the end of a flapping."""
+    notice = incident.notice
+    if not incident.is_open:
+        if queued and not notice.told:
+            shard.do(NoticeDropped(incident.id, notice.number, UNHEARD), now)
+        elif queued:
+            owe_resolved(shard, incident, now)
+        return
     if queued:
-        shard.do(NoticeOwed(incident.id, number + 1, queued, now), now)
+        owe(shard, incident, queued, now, now)
+    if notice.flapping and notice.reason is None and not notice.given_up:
+        # As if it had just begun again: quiet is waited for from here on.
+        owe(shard, incident, REOPENED, now, now)
+
+
+def _put(shard: Shard, incident: Incident, reason: str, now: float, due_at: float) -> None:
+    """Owe a notice, in the place of one that has not begun. What was tried once keeps its number for itself."""
+    notice = incident.notice
+    is_new = notice.reason is None or notice.attempt > 0
+    shard.do(NoticeOwed(incident.id, notice.number + is_new, reason, due_at), now)
+
+
+def _has_begun(shard: ShardState, incident: Incident, now: float) -> bool:
+    """Whether a try of the notice may be under way. One that is due in this very step has not been asked for yet."""
+    notice = incident.notice
+    if notice.reason is None or notice.due_at > now:
+        return False
+    return notice.due_at < now or shard.is_asked(incident)
+
+
+def _earliest(incident: Incident, settings: ShardSettings, now: float) -> float:
+    """When the next notice may be sent that is not urgent: never later than an interval from now."""
+    return min(now, incident.notice.heard_at) + settings.interval_s
+
+
+def _flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
+    notice = incident.notice
+    if notice.flapping:
+        return True
+    begun = notice.reopenings
+    return len(begun) == FLAPS and now - begun[0] < FLAP_WINDOW * settings.interval_s
+
+
+def _quiet_s(incident: Incident, settings: ShardSettings) -> float:
+    """How long a flapping incident must be quiet until it is believed."""
+    begun = incident.notice.reopenings
+    took_s = begun[-1] - begun[0] if begun else 0.0
+    return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))
 
 
 # -- live and in replay ------------------------------------------------------------------------------------------
@@ -97,35 +213,54 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
 def apply(shard: ShardState, event: ResponseEvent, now: float) -> None:
     """Fold one event into the incident it is about."""
     incident = shard.changing(event.incident_id)
+    notice = incident.notice
     match event:
         case NoticeOwed():
-            _owed(shard, incident, event, now)
+            _owed(shard, incident, event)
         case NoticeDropped():
-            incident.notice = Notice(number=incident.notice.number, told=incident.notice.told)
+            notice.reason = notice.queued = None
+            shard.notice_tried(incident)
             shard.line(incident, now, "NotificationDropped", SYSTEM, event.why)
         case ActionFailed() if event.retry_at:
-            incident.notice.told = True
-            incident.notice.attempt = event.attempt + 1
-            incident.notice.due_at = event.retry_at
+            _heard(incident, event, now)
+            notice.attempt = event.attempt + 1
+            notice.due_at = event.retry_at
             shard.notice_tried(incident)
             shard.notice_waits(incident, event.retry_at)
             if event.attempt == 0:
-                text = f"{event.reason}: {event.detail}; will retry"
+                text = f"{event.reason}: {event.detail}; {end_of(event)}"
                 shard.line(incident, now, "NotificationFailed", SYSTEM, text)
         case ActionSucceeded() | ActionFailed():
-            incident.notice.told = True
-            incident.notice.reason = incident.notice.queued = None
+            _heard(incident, event, now)
+            notice.reason = notice.queued = None
+            if isinstance(event, ActionSucceeded) or not event.overtaken:
+                _given_up(shard, incident, isinstance(event, ActionFailed))
             shard.notice_tried(incident)
             incident.updated_at = now
             text = f"{event.reason}: {event.detail}"
             if isinstance(event, ActionSucceeded):
                 shard.line(incident, now, "NotificationSent", SYSTEM, text)
             else:
-                text += f"; given up after {event.attempt + 1} tries"
+                text += f"; {end_of(event)}"
                 shard.line(incident, now, "NotificationFailed", SYSTEM, text)
 
 
-def _owed(shard: ShardState, incident: Incident, event: NoticeOwed, now: float) -> None:
+def begun_again(incident: Incident, now: float) -> None:
+    """An incident was opened again by its alerts: the last FLAPS times are kept."""
+    notice = incident.notice
+    notice.reopenings = [*notice.reopenings, now][-FLAPS:]
+
+
+def end_of(failed: ActionFailed) -> str:
+    """What becomes of a notice after a failed try, in words."""
+    if failed.retry_at:
+        return "will retry"
+    if failed.overtaken:
+        return "overtaken by what came next"
+    return f"given up after {failed.attempt + 1} {'try' if failed.attempt == 0 else 'tries'}"
+
+
+def _owed(shard: ShardState, incident: Incident, event: NoticeOwed) -> None:
     notice = incident.notice
     if event.queued:
         notice.queued = event.reason
@@ -133,8 +268,34 @@ def _owed(shard: ShardState, incident: Incident, event: NoticeOwed, now: float) 
     if event.number != notice.number:
         notice.number = event.number
         notice.attempt = 0
-        notice.owed_since = now
         notice.queued = None
     notice.reason = event.reason
-    notice.due_at = event.due_at
+    notice.due_at = notice.owed_since = event.due_at
     shard.notice_waits(incident, event.due_at)
+
+
+def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float) -> None:
+    """What the receiver believes after a try."""
+    if isinstance(event, ActionFailed) and not event.reached:
+        return
+    notice = incident.notice
+    says = RESOLVED if event.reason == RESOLVED else FIRING
+    notice.told = True
+    notice.heard_at = now
+    if isinstance(event, ActionSucceeded):
+        notice.sure = says
+    elif notice.sure != says:
+        notice.sure = ""
+    if event.reason == FLAPPING:
+        notice.flapping = True
+    elif notice.flapping and event.reason in (RESOLVED, FLAPPING_ENDED):
+        notice.flapping = False
+        notice.reopenings = []
+
+
+def _given_up(shard: ShardState, incident: Incident, is_given_up: bool) -> None:
+    incident.notice.given_up = is_given_up
+    if is_given_up:
+        shard.given_up[incident.id] = None
+    else:
+        shard.given_up.pop(incident.id, None)

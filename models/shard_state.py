@@ -95,6 +95,8 @@ class ShardState:
         self.by_group: dict[tuple[str, str], Incident] = {}
         self.by_label: dict[tuple[str, str], dict[bytes, None]] = {}
         self.overflows: dict[bytes, None] = {}
+        #: Incidents whose last notice nobody took.
+        self.given_up: dict[bytes, None] = {}
         self.order: list[tuple[float, bytes]] = []
         self.open_count = 0
         self.calls: dict[bytes, bytes] = {}
@@ -310,6 +312,8 @@ class ShardState:
             incident.resolution = None
             incident.opened_at = now
             incident.targets_told = 0
+            if event.actor == SYSTEM:
+                response.begun_again(incident, now)
             if handling is not None:
                 attended = handling.acknowledged is not None or incident.assignees
                 handling.answered_at = now if attended else 0.0
@@ -334,6 +338,7 @@ class ShardState:
         self._watched.pop(incident.id, None)
         self._notes_asked.pop(incident.id, None)
         self.overflows.pop(incident.id, None)
+        self.given_up.pop(incident.id, None)
         self._asked.pop(incident.id, None)
         place = bisect_left(self.order, (incident.created_at, incident.id))
         del self.order[place]
@@ -345,6 +350,10 @@ class ShardState:
     def notice_waits(self, incident: Incident, at: float) -> None:
         """A notice of an incident is to be sent at a time, or tried again."""
         heapq.heappush(self._notices, (at, incident.id))
+
+    def is_asked(self, incident: Incident) -> bool:
+        """Whether the responder was asked for the notice it owes, by this process."""
+        return incident.id in self._asked
 
     def notice_tried(self, incident: Incident) -> None:
         """What was asked of the responder is answered; what is over lets a closed incident go to the archive."""
@@ -414,6 +423,8 @@ class ShardState:
             self.by_label.setdefault(label, {})[incident.id] = None
         if incident.overflow is not None:
             self.overflows[incident.id] = None
+        if incident.notice.given_up:
+            self.given_up[incident.id] = None
         self.open_count += incident.is_open
 
     def watch(self, incident: Incident) -> None:

@@ -39,6 +39,7 @@ from models.events import (
 from models.incident import IncidentState
 from models.parts import written
 from models.query import Head
+from models.response import end_of
 
 SYSTEM = "system"
 #: What is told of a change that is no line of a timeline, to those who ask to hear of every change. No kind of line.
@@ -177,8 +178,8 @@ def _of_notices(event: Event) -> Line | None:
         case ActionSucceeded():
             return _told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
         case ActionFailed():
-            end = "will retry" if event.retry_at else f"given up after {event.attempt + 1} tries"
-            return _told("NotificationFailed", SYSTEM, f"{event.reason}: {event.detail}; {end}", event.reason)
+            text = f"{event.reason}: {event.detail}; {end_of(event)}"
+            return _told("NotificationFailed", SYSTEM, text, event.reason)
     return None
 
 

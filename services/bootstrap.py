@@ -148,6 +148,7 @@ def shard_settings(settings: Settings) -> ShardSettings:
         max_open=max(1, lifecycle.max_concurrent_incidents // settings.state.partitions),
         notify=notify.webhook.url is not None,
         wait_s=(wait.P0, wait.P1, wait.P2, wait.P3, wait.P4),
+        interval_s=notify.interval,
         retry_first_s=notify.retry_first,
         retry_max_s=notify.retry_max,
         give_up_after_s=notify.give_up_after,

@@ -57,6 +57,7 @@ SETTINGS = ShardSettings(
     max_open=3,
     notify=True,
     wait_s=(0, 0, 10, 20, 30),
+    interval_s=0.0,
 )
 
 
@@ -189,13 +190,16 @@ class Story:
         ]
         return self.tell(when, Classified(verdicts))
 
-    def receive(self, when: float, *, ok: bool = True, final: bool = False) -> Step:
+    def receive(self, when: float, *, ok: bool = True, final: bool = False, reached: bool = True) -> Step:
         """The receiver answers the oldest notice it was sent."""
         for place, (_when, effect) in enumerate(self.asked):
             if isinstance(effect, Act):
                 del self.asked[place]
                 return self.tell(
-                    when, ActionOutcome(effect.incident_id, effect.number, effect.attempt, ok, "test", final)
+                    when,
+                    ActionOutcome(
+                        effect.incident_id, effect.number, effect.attempt, ok, "test", final, 0.0, reached
+                    ),
                 )
         raise AssertionError("nothing was sent")
 

@@ -1,10 +1,12 @@
 """Port Action by HTTP: POSTs a notice to one URL. Built by services/bootstrap.py, used by actors/responder.py.
 
 What an answer means:
-    2xx                           done
-    408, 425, 429, 5xx, network   try again; Retry-After goes along as retry_after_s
-    3xx                           final: redirects are not followed, a notice must not wander to another host
-    other 4xx, an unusable URL    final: the same request would be refused again
+    2xx              taken
+    400, 413, 422    final: the receiver speaks of this body, which will not change
+    all else         try again; Retry-After goes along as retry_after_s. Also 401, 403 and 404: a token is rotated, an
+                     ingress is reloaded, and minutes later the same request is taken
+Redirects are not followed: a notification must not wander to another host. Only 5xx, 408 and trouble after the
+connection stood may have reached somebody all the same (ActionResult.reached).
 No secret leaves this file: a detail names scheme, host and port only, and what the receiver says is cut and
 cleaned of the URL's parts.
 """
@@ -16,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from models import VERSION
 from models.ports import ActionResult
@@ -27,8 +30,10 @@ MAX_ANSWER_BYTES = 64 * 1024
 DETAIL_CHARS = 200
 #: A Retry-After beyond a day is taken for a day: a notice nobody takes that long is given up anyway.
 MAX_RETRY_AFTER_S = 86_400.0
-#: Statuses besides 5xx that may pass: timeout, too early, too many requests.
-PASSING = frozenset({408, 425, 429})
+#: Statuses that concern this one body: malformed, too large, not understood.
+FINAL = frozenset({400, 413, 422})
+#: Request timeout: whoever sits in front may have passed it on. All other 3xx and 4xx say that it was not taken.
+REQUEST_TIMEOUT = 408
 #: Parts of a URL shorter than this are no secrets, and removing them would maim the detail.
 _SECRET_CHARS = 4
 #: Path parts are secret only when they are long: "alerts" is a place, a chat webhook's 24 letters are a password.
@@ -39,7 +44,8 @@ class WebhookAction:
     """One receiver. Safe to use from many tasks of one loop; how many at once is its caller's to bound."""
 
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
-        """`timeout_s` covers one act from connecting to the end of the answer. Opens nothing yet."""
+        """`url` is sent as it is written: what is percent-encoded stays so. `timeout_s` covers one act from connecting to
+        the end of the answer. Opens nothing yet."""
         self._url = url
         self._timeout_s = timeout_s
         self._place = _place_of(url)
@@ -52,15 +58,18 @@ class WebhookAction:
         if trace is not None:
             headers |= headers_of(trace)
         try:
-            async with self._open().post(
-                self._url, data=body, headers=headers, allow_redirects=False
-            ) as response:
+            # As it is written: decoded and encoded anew, a signed URL is another one. Only what is no ASCII must be encoded.
+            url = URL(self._url, encoded=self._url.isascii())
+            async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
                 said = await _read(response)
                 return self._result(response.status, response.headers.get("Retry-After"), said)
+        except aiohttp.ClientConnectorError as error:
+            # Before ValueError, which a certificate that is not trusted is as well.
+            return ActionResult(ok=False, detail=f"{self._place}: {_network_fault(error)}", reached=False)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
             # ValueError: a host or header that can't be written. Its text may hold the URL, so it is not repeated.
             return ActionResult(
-                ok=False, detail=f"{self._place}: the URL or the key can't be used", final=True
+                ok=False, detail=f"{self._place}: the URL or the key can't be used", reached=False
             )
         except TimeoutError:
             return ActionResult(ok=False, detail=f"{self._place}: no answer within {self._timeout_s:g} s")
@@ -91,13 +100,17 @@ class WebhookAction:
         if 200 <= status < 300:
             return ActionResult(ok=True, detail=answered)
         if 300 <= status < 400:
-            return ActionResult(ok=False, detail=f"{answered}: a redirect, which is not followed", final=True)
+            return ActionResult(
+                ok=False, detail=f"{answered}: a redirect, which is not followed", reached=False
+            )
         cleaned = self._cleaned(said)
-        detail = f"{answered}: {cleaned}" if cleaned else answered
-        if status >= 500 or status in PASSING:
-            wait_s = _seconds(retry_after)
-            return ActionResult(ok=False, detail=detail, retry_after_s=wait_s)
-        return ActionResult(ok=False, detail=detail, final=True)
+        return ActionResult(
+            ok=False,
+            detail=f"{answered}: {cleaned}" if cleaned else answered,
+            final=status in FINAL,
+            retry_after_s=_seconds(retry_after),
+            reached=status >= 500 or status == REQUEST_TIMEOUT,
+        )
 
     def _cleaned(self, said: str) -> str:
         # Cleaned before it is cut, or a secret across the cut would stay in part; decoded before it is cleaned,

@@ -76,10 +76,10 @@ async def test_an_outcome_echoes_incident_number_and_attempt() -> None:
     assert await count(responder, "llm_im_actions_total", outcome="succeeded") == 1
 
 
-async def test_an_unknown_action_is_a_final_failure_that_names_it() -> None:
+async def test_an_unknown_action_is_a_failure_that_names_it_and_reaches_nobody() -> None:
     said = outcome(await ResponderActor(HOST, {"webhook": Receiver()}).act(act(action="pager")))
 
-    assert (said.ok, said.final) == (False, True)
+    assert (said.ok, said.final, said.reached) == (False, False, False)
     assert "'pager'" in said.detail and "webhook" in said.detail
 
 

@@ -160,7 +160,7 @@ def test_show_tells_other_names_as_notices_on_stderr(monkeypatch: pytest.MonkeyP
 
 
 def test_text_that_would_steer_a_terminal_is_shown_plain() -> None:
-    put('[notify.webhook]\nexternal_url = "\\u001b[2J"\n')
+    put('[telemetry]\nservice_name = "\\u001b[2J"\n')
 
     assert "\x1b" not in run("config", "show").output
 

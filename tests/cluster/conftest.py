@@ -89,6 +89,7 @@ def shared(
         free_port(),
         {
             "LLM_IM_NOTIFY__WEBHOOK__URL": receiver.url,
+            "LLM_IM_NOTIFY__INTERVAL": "1s",
             "LLM_IM_TELEMETRY__ENDPOINT": collector.endpoint,
             "LLM_IM_TELEMETRY__HEADERS": json.dumps({"authorization": f"Bearer {COLLECTOR_SECRET}"}),
             "LLM_IM_TELEMETRY__SAMPLE_RATIO": "0",  # only what a test traces

@@ -7,6 +7,8 @@ import base64
 import json
 import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,14 +32,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ALERTMANAGER = shutil.which("prometheus-alertmanager")
 
 
+def a_certificate(folder: Path) -> ssl.SSLContext:
+    """One that nobody trusts."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "1",
+               "-keyout", str(key), "-out", str(certificate)]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 @asynccontextmanager
-async def a_server(handler: Handler) -> AsyncIterator[str]:
+async def a_server(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A receiver on a free port; yields host:port."""
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
         yield f"127.0.0.1:{runner.addresses[0][1]}"
@@ -80,6 +93,36 @@ async def test_a_notice_arrives_as_json_with_its_key_and_our_name() -> None:
     assert headers["User-Agent"] == f"llm-incident-manager/{VERSION}"
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        (as_written, as_written)
+        for as_written in (
+            "/hook?sig=a%2Fb", "/a%2Fb/%7Euser/../x;p=1?e=%C3%BC&empty=&q=a+b%20c!*()'", "/%zz?%", "/hook?a=%25&b=%26", "/?x=%2f",
+        )
+    ] + [("?x=1", "/?x=1"), ("/\u00fc?q=\u00fc", "/%C3%BC?q=%C3%BC")],
+)  # fmt: skip
+async def test_the_url_is_sent_as_it_is_written(path: str, sent: str) -> None:
+    got: list[str] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append((await reader.readline()).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    action = WebhookAction(f"http://127.0.0.1:{port}{path}")
+
+    result = await action.act("k", b"{}")
+    await action.close()
+    server.close()
+
+    assert result.ok
+    assert got == [f"POST {sent} HTTP/1.1\r\n"]
+
+
 async def test_userinfo_of_the_url_logs_in() -> None:
     got: list[str | None] = []
 
@@ -87,9 +130,9 @@ async def test_userinfo_of_the_url_logs_in() -> None:
         got.append(request.headers.get("Authorization"))
         return web.Response()
 
-    await act_once(handler, userinfo="someone:hunter22@")
+    await act_once(handler, userinfo="someone:hunter%4022@")
 
-    assert got == ["Basic " + base64.b64encode(b"someone:hunter22").decode()]
+    assert got == ["Basic " + base64.b64encode(b"someone:hunter@22").decode()]
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
@@ -97,20 +140,53 @@ async def test_any_2xx_is_done(status: int) -> None:
     assert (await act_once(answering(status))).ok
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-async def test_what_may_pass_is_tried_again(status: int) -> None:
+@pytest.mark.parametrize(
+    "status", [401, 402, 403, 404, 405, 408, 410, 421, 425, 429, 451, 500, 501, 503, 599]
+)
+async def test_what_does_not_concern_this_body_is_tried_again(status: int) -> None:
     result = await act_once(answering(status, "come back"))
 
     assert (result.ok, result.final) == (False, False)
     assert f"answered {status}: come back" in result.detail
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422])
-async def test_what_will_not_pass_is_final(status: int) -> None:
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_what_concerns_this_body_is_final(status: int) -> None:
     result = await act_once(answering(status, "no\nsuch\x00place"))
 
     assert (result.ok, result.final) == (False, True)
     assert f"answered {status}: no such place" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("status", "reached"),
+    [
+        (301, False),
+        (400, False),
+        (401, False),
+        (404, False),
+        (429, False),
+        (408, True),
+        (500, True),
+        (504, True),
+    ],
+)
+async def test_a_refusal_has_reached_nobody_and_what_failed_behind_it_may_have(
+    status: int, reached: bool
+) -> None:
+    assert (await act_once(answering(status))).reached is reached
+
+
+async def test_a_certificate_that_is_not_trusted_is_tried_again_and_has_reached_nobody(
+    tmp_path: Path,
+) -> None:
+    async with a_server(answering(200), tls=a_certificate(tmp_path)) as place:
+        action = WebhookAction(f"https://{place}/hook")
+        result = await action.act("k", b"{}")
+        await action.close()
+
+    assert (result.ok, result.final, result.reached) == (False, False, False)
+    assert "Certificate" in result.detail
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -124,7 +200,7 @@ async def test_a_redirect_is_a_named_failure_and_not_followed(status: int) -> No
     result = await act_once(handler)
 
     assert paths == ["/hook"]
-    assert (result.ok, result.final) == (False, True)
+    assert (result.ok, result.final) == (False, False)
     assert "redirect" in result.detail and "abcd" not in result.detail
 
 
@@ -149,7 +225,7 @@ async def test_a_receiver_that_never_answers_is_given_up_in_time() -> None:
     started = time.monotonic()
     result = await act_once(handler, timeout_s=0.2)
 
-    assert (result.ok, result.final) == (False, False)
+    assert (result.ok, result.final, result.reached) == (False, False, True)
     assert "no answer within 0.2 s" in result.detail
     assert time.monotonic() - started < 3
 
@@ -163,7 +239,7 @@ async def test_nobody_listening_is_tried_again() -> None:
     result = await action.act("k", b"{}")
     await action.close()
 
-    assert (result.ok, result.final) == (False, False)
+    assert (result.ok, result.final, result.reached) == (False, False, False)
     assert result.detail.startswith(f"http://127.0.0.1:{port}: ")
     assert "passw0rd" not in result.detail and "s3cr3t" not in result.detail
 
@@ -181,7 +257,7 @@ async def test_a_connection_cut_in_mid_answer_is_tried_again() -> None:
     await action.close()
     server.close()
 
-    assert (result.ok, result.final) == (False, False)
+    assert (result.ok, result.final, result.reached) == (False, False, True)
 
 
 async def test_an_endless_answer_is_read_no_further_than_the_bound() -> None:
@@ -215,7 +291,7 @@ async def test_a_dripping_answer_after_a_2xx_is_still_a_success() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "ftp://host/x", "http://host:99999/tok3n"])
-async def test_a_url_that_cannot_be_used_is_final_and_not_repeated(url: str) -> None:
+async def test_a_url_that_cannot_be_used_is_not_repeated_and_reaches_nobody(url: str) -> None:
     action = WebhookAction(url)
 
     result = await action.act("k", b"{}")
@@ -223,7 +299,7 @@ async def test_a_url_that_cannot_be_used_is_final_and_not_repeated(url: str) -> 
 
     assert not result.ok
     assert "tok3n" not in result.detail
-    assert result.final
+    assert (result.final, result.reached) == (False, False)
 
 
 async def test_a_receiver_that_echoes_our_secrets_does_not_bring_them_into_the_detail() -> None:
@@ -238,7 +314,6 @@ async def test_a_receiver_that_echoes_our_secrets_does_not_bring_them_into_the_d
 
     for secret in ("s3cr3t", "abcdefghijklmnop", "hunter22", "someone"):
         assert secret not in result.detail
-    assert result.final
 
 
 async def test_closing_twice_is_safe_and_many_acts_share_the_action() -> None:

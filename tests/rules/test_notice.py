@@ -122,14 +122,22 @@ def test_a_resolved_incident_says_when_its_alerts_ended() -> None:
 
     assert said["status"] == "resolved"
     assert [alert["status"] for alert in said["alerts"]] == ["resolved", "resolved"]
-    assert [alert["endsAt"] for alert in said["alerts"]] == ["2023-11-14T22:14:20.5Z", "2023-11-14T22:14:50Z"]
+    assert [alert["endsAt"] for alert in said["alerts"]] == ["2023-11-14T22:14:50Z", "2023-11-14T22:14:20.5Z"]
 
 
-def test_an_incident_resolved_by_hand_is_told_resolved_though_a_series_fires() -> None:
-    said = body(an_incident(state=IncidentState.RESOLVED), [an_alert("a")])
+def test_alerts_that_fire_on_when_a_person_said_that_it_is_over_are_told_as_ended_then() -> None:
+    incident = an_incident(state=IncidentState.RESOLVED, resolved_at=1_700_000_300.0)
+
+    said = body(incident, [an_alert("a"), an_alert("b", firing=False)], reason="resolved")
 
     assert said["status"] == "resolved"
-    assert said["alerts"][0]["status"] == "firing"
+    assert [(alert["status"], alert["endsAt"]) for alert in said["alerts"]] == [
+        ("resolved", "2023-11-14T22:18:20Z"), ("resolved", "2023-11-14T22:14:20.5Z"),
+    ]  # fmt: skip
+
+
+def test_an_open_incident_without_firing_alerts_is_told_as_firing() -> None:
+    assert body(an_incident(firing=0), [an_alert("a", firing=False)], reason="opened")["status"] == "firing"
 
 
 def test_only_what_all_alerts_share_is_common() -> None:
@@ -146,6 +154,23 @@ def test_firing_alerts_are_shown_first_and_the_rest_are_counted() -> None:
 
     assert [alert["labels"]["instance"] for alert in said["alerts"]] == ["early", "late"]
     assert said["truncatedAlerts"] == 48
+
+
+def test_after_the_firing_alerts_come_those_that_ended_last() -> None:
+    ended = [an_alert(f"ended-{at}", firing=False, starts_at=1_700_000_000.0 + at) for at in (1, 3, 2)]
+
+    said = body(an_incident(), [*ended, an_alert("fires", starts_at=1_700_000_900.0)], max_alerts=3)
+
+    assert [alert["labels"]["instance"] for alert in said["alerts"]] == ["fires", "ended-3", "ended-2"]
+
+
+def test_what_is_common_is_common_to_all_alerts_and_not_only_to_those_shown() -> None:
+    alerts = [an_alert("a"), an_alert("b"), an_alert("c", annotations={"summary": "other"})]
+
+    said = body(an_incident(), alerts, max_alerts=1)
+
+    assert said["commonLabels"] == {"alertname": "Down", "service": "llm-api"}
+    assert said["commonAnnotations"] == {}
 
 
 def test_an_incident_without_alerts_still_has_a_body() -> None:

@@ -33,6 +33,7 @@ OTHERS: dict[str, object] = {
     "lifecycle.expires_after": "1d",
     "lifecycle.max_concurrent_incidents": 300_000,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
+    "notify.webhook.external_url": "https://im.example",
     "classification.builtin_rules": False,
     "notify.webhook.url": "https://example.org/hook",
     "publish.redis.url": "redis://127.0.0.1",

@@ -609,3 +609,59 @@ def test_an_address_has_one_way_to_be_written(written: str, address: str, is_loo
     server = Settings.model_validate({"server": {"http_host": written}}).server
 
     assert (server.http_host, server.is_loopback) == (address, is_loopback)
+
+
+# -- the webhook's URL ------------------------------------------------------------------------------------------
+
+WEBHOOK = "LLM_IM_NOTIFY__WEBHOOK__URL"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://", "a host"), ("https:///s3cr3t", "a host"), ("http://?s3cr3t", "a host"), ("http:s3cr3t", "a host"),
+        ("//host/s3cr3t", "a host"), ("ftp://host/s3cr3t", "http:// or https://"), ("http:\\\\host\\s3cr3t", "a host"),
+        ("http://user:s3cr3t@", "can be one"), ("http://:80/s3cr3t", "can be one"), ("http://host:/s3cr3t", "a port of 1"),
+        ("http://host:0/s3cr3t", "a port of 1"), ("http://host:65536/s3cr3t", "a port of 1"),
+        ("http://host:s3cr3t/", "a port of 1"), ("http://[::1/s3cr3t", "can be one"), ("http://[::g]/s3cr3t", "can be one"),
+        ("http://ho<st/s3cr3t", "can be one"), ("http://host/s3cr3t\n", "control characters"),
+        ("http://host/\x00s3cr3t", "control characters"), ("http://host/\x7fs3cr3t", "control characters"),
+        (" http://host/s3cr3t", "control characters"), ("http://host/a s3cr3t", "control characters"),
+        ("http://host/hook?sig=a#s3cr3t", "without #"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("setting", ["url", "external_url"])
+def test_a_url_that_cannot_be_called_is_refused_by_name_and_not_repeated(
+    url: str, said: str, setting: str
+) -> None:
+    problems = problem(f"[notify.webhook]\n{setting} = {json.dumps(url)}")
+
+    assert problems.startswith(f"llm-im.toml: notify.webhook.{setting}: expected a")
+    assert said in problems and "s3cr3t" not in problems
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host", "https://example.org/hook?sig=a%2Fb&x=%zz", "HTTP://Host:1/", "http://[::1]:9/h", "http://127.0.0.1/",
+        "http://my_service:8080/x", "https://user:p%40ss@example.org./", "https://bücher.example/ü?q=ü", "http://h?x=1",
+    ],
+)  # fmt: skip
+def test_a_url_that_can_be_called_is_taken_as_it_is_written(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WEBHOOK, url)
+
+    found = load().settings.notify.webhook.url
+
+    assert found is not None and found.get_secret_value() == url
+
+
+@pytest.mark.parametrize("nobody", ["", "none", "NONE", " "])
+def test_an_empty_url_and_none_say_that_nobody_is_told_whatever_the_file_says(
+    nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("llm-im.toml").write_text('[notify.webhook]\nurl = "https://example.org/hook"\n')
+    monkeypatch.setenv(WEBHOOK, nobody)
+
+    assert load().settings.notify.webhook.url is None

@@ -54,6 +54,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         },
         "by_label": {key: set(found) for key, found in shard.by_label.items()},
         "overflows": set(shard.overflows),
+        "given up": set(shard.given_up),
         "order": list(shard.order),
         "open": shard.open_count,
         "no_expiry_before": shard.no_expiry_before,

@@ -6,6 +6,7 @@ time what a replay from the empty beginning would give, with nothing truncated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import msgspec
 
 from models.errors import Damaged
 from models.events import (
+    ActionFailed,
     ActionSucceeded,
     AlertsSetAside,
     CallAnswered,
@@ -20,6 +22,7 @@ from models.events import (
     IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
+    NoticeOwed,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
@@ -84,6 +87,10 @@ class Watcher:
         self.gone: dict[bytes, Incident] = {}
         self.counts: dict[str, int] = {}
         self.decided = [0] * (max(Decision) + 1)
+        #: What a receiver was told last of an incident, "" when it is in doubt, and when.
+        self.believed: dict[bytes, str] = {}
+        self.heard_at: dict[bytes, float] = {}
+        self.hurried: set[tuple[bytes, int]] = set()
         self._fail = fail
         self._may_expire = may_expire
         self._was_received = was_received
@@ -178,12 +185,37 @@ class Watcher:
             case ActionSucceeded():
                 if not self._was_received(idempotency_key(event.incident_id, event.number, event.attempt)):
                     self.fail(f"notice {event.reason} of {UUID(bytes=event.incident_id)} was never received")
+                self._told(event, now)
+            case NoticeOwed():
+                notice = mirror.incidents[event.incident_id].notice
+                if event.number == notice.number and event.due_at < notice.due_at:
+                    # It got more severe while a notice waited.
+                    self.hurried.add((event.incident_id, event.number))
+            case ActionFailed() if event.reached:
+                self._told(event, now)
             case IncidentArchived():
                 if event.incident_id not in self.store.partition(self.partition).incidents:
                     self.fail(f"{event.incident_id.hex()} left its shard and is not in the archive")
                 self.gone[event.incident_id] = mirror.incidents[event.incident_id]
             case _:
                 pass
+
+    def _told(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
+        """Nobody is told twice of one opening or one end, nor sooner than an interval after the last word."""
+        identity, name = event.incident_id, UUID(bytes=event.incident_id)
+        is_sure = isinstance(event, ActionSucceeded)
+        says = "resolved" if event.reason == "resolved" else "firing"
+        self.counts[f"told {event.reason}"] = self.counts.get(f"told {event.reason}", 0) + is_sure
+        is_state = event.reason in ("opened", "reopened", "resolved")
+        if is_sure and is_state and self.believed.get(identity) == says:
+            self.fail(f"{name} was told twice to be {says}")
+        since_s = now - self.heard_at.get(identity, -math.inf)
+        is_urgent = event.reason == "severity changed" or (identity, event.number) in self.hurried
+        if not event.attempt and not is_urgent and since_s < self.settings.interval_s:
+            self.fail(f"{name} was told of {event.reason} {since_s:.2f} s after the last word")
+        self.heard_at[identity] = now
+        if is_sure or self.believed.get(identity) != says:
+            self.believed[identity] = says if is_sure else ""
 
     # -- what others see -----------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ from models.notice import rfc3339
 from models.ports import ActionResult
 from models.query import ListAlerts, ListIncidents, Query
 from models.query import encode as encode_query
+from models.response import FLAP_WINDOW
 from models.rules import Classifier
 from models.shard_settings import ShardSettings
 from models.sharding import SlotMap, partition_name
@@ -73,6 +74,7 @@ SETTINGS = ShardSettings(
     max_open=4,
     notify=True,
     wait_s=(0.0, 0.0, 3.0, 6.0, 9.0),
+    interval_s=3.0,
     retry_first_s=0.5,
     retry_max_s=4.0,
     give_up_after_s=7200.0,
@@ -260,29 +262,33 @@ class Receiver:
     def __init__(self, world: World) -> None:
         self.world = world
         self.taken: set[str] = set()
-        #: incident id -> [(number, reason)] in the order they came, whatever was answered.
+        #: incident id -> [(number, reason)] of what may have been heard, in the order they came, whatever was answered.
         self.sent: dict[str, list[tuple[int, str]]] = {}
+        #: incident id -> number -> the status that was taken, "firing" or "resolved".
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
 
     async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
-        reason = msgspec.json.decode(body)["incident"]["reason"]
+        said = msgspec.json.decode(body)
+        reason, status = said["incident"]["reason"], said["status"]
+        fate = world.rng.random() if world.is_troubled else 1.0
+        if fate < 0.06:
+            return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
+        if fate < 0.07:
+            self.refused.add(incident)
+            return ActionResult(False, "422", final=True, reached=False)
         sent = self.sent.setdefault(incident, [])
         if reason == "resolved" and not any(before < int(number) for before, _reason in sent):
             world.fail(f"the receiver hears that {incident} is resolved and never heard of it")
         sent.append((int(number), reason))
-        fate = world.rng.random() if world.is_troubled else 1.0
-        if fate < 0.1:
-            return ActionResult(False, "connection refused", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)))
         if fate < 0.11:
-            self.refused.add(incident)
-            return ActionResult(False, "410 Gone", final=True)
+            return ActionResult(False, "503")
         if fate < 0.2:
             await asyncio.sleep(world.rng.choice((0.1, 2.0, 10.0)))
         self.taken.add(key)
-        self.heard.setdefault(incident, {})[int(number)] = reason
+        self.heard.setdefault(incident, {})[int(number)] = status
         world.story("heard", incident=incident[-4:], reason=reason, number=number)
         if fate < 0.23:
             return ActionResult(False, "the answer was lost")
@@ -780,6 +786,8 @@ class World:
             last = heard[max(heard)] if heard else ""
             if incident.classify_owed and incident.is_open:
                 watcher.fail(f"{name} was never classified")
+            elif incident.notice.reason is not None and self._waits(incident):
+                continue  # for its interval, or for quiet
             elif incident.notice.reason is not None:
                 watcher.fail(
                     f"{name} is still owed notice {incident.notice.number} ({incident.notice.reason})"
@@ -798,6 +806,12 @@ class World:
                 and self.clock.now() - incident.resolved_at > 32.0
             ):
                 watcher.fail(f"{name} is resolved and was not closed")
+
+    def _waits(self, incident: Incident) -> bool:
+        """Whether its notice has not begun and its time comes."""
+        now = self.clock.now()
+        longest_s = FLAP_WINDOW * self.settings.interval_s
+        return incident.notice.attempt == 0 and now < incident.notice.due_at <= now + longest_s
 
     def _hangs_together(self, watcher: Watcher) -> None:
         """Of two incidents that a person joined, both halves are there, or one is no more."""
