@@ -19,7 +19,7 @@ from models.wire import Wire
 class AlertsArrived(Wire, frozen=True):
     """One request's alerts for one shard, as columns of equal length.
 
-    keys      24 bytes an alert: series id, then a digest of all else it says except its end (models/alert.py)
+    keys      32 bytes an alert: series id, then a digest of all else it says except its end (models/alert.py)
     ends      seconds since the epoch; inf means it has no end and fires until told otherwise
     bodies    MessagePack of alert.Content, or b"" when the gateway believes that the shard knows the key; the
               shard asks for what it needs after all (Decision.BODY_WANTED)
@@ -158,6 +158,9 @@ class Decision(IntEnum):
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
     UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
     SPLIT_OFF = 14  # a person moved its series into an incident of its own
+    COLLIDED = (
+        20  # another label set has its series id: kept in the log, changes nothing, and its sender is told
+    )
 
 
 #: The sentence that the API shows for each decision.
@@ -174,6 +177,7 @@ REASONS: dict[Decision, str] = {
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
     Decision.LATE: "speaks of a time before the present life of its series",
     Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
+    Decision.COLLIDED: "nobody is told of it: a series with other labels has the same id; change a label",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",
 }

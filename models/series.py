@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from models.alert import SERIES_ID_BYTES, Content
+from models.alert import OLD_KEY_BYTES, SERIES_ID_BYTES, Content
 from models.incident import Incident
 
 if sys.byteorder != "little":
@@ -94,11 +94,13 @@ class SeriesTable:
 
     by_series   series id -> number of its newest life
     firing      alert key -> number, only while it fires: one look-up tells a plain repeat
+    old_keys    how many series have a key as 0.2.0 and older made it, and none of today yet
     """
 
     def __init__(self) -> None:
         self.by_series: dict[bytes, int] = {}
         self.firing: dict[bytes, int] = {}
+        self.old_keys = 0
         self.keys: list[bytes] = []
         self.bodies: list[bytes] = []
         self.incidents: list[Incident | None] = []
@@ -151,6 +153,7 @@ class SeriesTable:
         else:
             self.free.discard(number)
         self.keys[number] = key
+        self.old_keys += len(key) == OLD_KEY_BYTES
         self.bodies[number] = body
         self.incidents[number] = incident
         self.status[number] = FIRING
@@ -177,7 +180,7 @@ class SeriesTable:
     def change(self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float) -> None:
         """A firing series says something else than before."""
         self.firing.pop(self.keys[number], None)
-        self.keys[number] = key
+        self._name(number, key)
         self.bodies[number] = body
         self.starts[number] = starts
         self.ends[number] = ends
@@ -191,7 +194,7 @@ class SeriesTable:
         self.ends[number] = at
         self.seen[number] = now
         if key:
-            self.keys[number] = key
+            self._name(number, key)
             self.bodies[number] = body
 
     def refire(self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float) -> None:
@@ -206,6 +209,7 @@ class SeriesTable:
         if self.firing.get(key) == number:
             # A newer life may fire with the very same key.
             del self.firing[key]
+        self.old_keys -= len(key) == OLD_KEY_BYTES
         self.keys[number] = b""
         self.bodies[number] = b""
         self.incidents[number] = None
@@ -347,6 +351,7 @@ class SeriesTable:
             if state == FREE:
                 self._release(number)
                 continue
+            self.old_keys += len(key) == OLD_KEY_BYTES
             series = key[:SERIES_ID_BYTES]
             other = newest.get(series)
             if other is None or self.opened[number] >= self.opened[other]:
@@ -355,6 +360,16 @@ class SeriesTable:
                 self.firing[key] = number
                 self._arm(number, self.ends[number])
         self.by_series = newest
+
+    def _name(self, number: int, key: bytes) -> None:
+        """Another key for a series; also another series id, when the one before is of the old kind."""
+        before = self.keys[number]
+        if key[:SERIES_ID_BYTES] != before[:SERIES_ID_BYTES]:
+            if self.by_series.get(before[:SERIES_ID_BYTES]) == number:
+                del self.by_series[before[:SERIES_ID_BYTES]]
+            self.by_series[key[:SERIES_ID_BYTES]] = number
+        self.old_keys += (len(key) == OLD_KEY_BYTES) - (len(before) == OLD_KEY_BYTES)
+        self.keys[number] = key
 
     def _release(self, number: int) -> None:
         self.free.add(number)

@@ -16,7 +16,16 @@ from typing import cast
 import msgspec
 
 from models import deadlines, parts, people, response
-from models.alert import Content, content_digest, service_of
+from models.alert import (
+    OLD_KEY_BYTES,
+    SERIES_ID_BYTES,
+    Content,
+    alert_key,
+    content_digest,
+    old_series_id,
+    same_labels,
+    service_of,
+)
 from models.effects import Act, Archive, Classify, Effect, Forget, Tell
 from models.errors import Broken, Refused
 from models.events import (
@@ -229,7 +238,12 @@ class Shard(ShardState):
         if not len(keys) == len(ends) == len(message.bodies):
             return Failed("Malformed", "AlertsArrived: keys, ends and bodies must be of one length")
         known = [*map(self.series.firing.get, keys)]
-        if keys and None not in known and min(ends) > now:
+        if (
+            keys
+            and None not in known
+            and min(ends) > now
+            and (not any(message.bodies) or self._are_of(cast(list[int], known), message.bodies))
+        ):
             # Every alert repeats what is firing already: nine of ten requests in an outage end here.
             self._observe(cast(list[int], known), ends, now)
             self.decided[Decision.REPEATED] += len(keys)
@@ -277,12 +291,12 @@ class Shard(ShardState):
         series = self.series
         fires = ends > now
         number = series.firing.get(key)
-        if number is not None and fires:
+        if number is not None and fires and (not body or self._are_of((number,), (body,))):
             self._repeat_numbers.append(number)
             self._repeat_ends.append(ends)
             return Decision.REPEATED
         self._flush_repeats(now)
-        number = series.by_series.get(key[:16])
+        number = series.by_series.get(key[:SERIES_ID_BYTES])
         if not body and (number is None or fires or series.keys[number] != key):
             return Decision.BODY_WANTED
         content: Content | None = None
@@ -292,21 +306,29 @@ class Shard(ShardState):
                 content = _content_decoder.decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return Decision.UNREADABLE
+            if number is not None and not same_labels(body, series.bodies[number]):
+                return self._set_aside(Decision.COLLIDED, key, ends, body, now)
+            if number is None and series.old_keys:
+                number = self._with_old_key(tenant, content)
         if number is None:
             if not fires:
                 return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
             return self._open_series(tenant, key, ends, body, content, now)
+        same = key == series.keys[number] or self._is_renamed(tenant, number, key)
         if series.status[number] == FIRING:
+            if fires and same:
+                # Only its key is another: it began before keys were what they are.
+                self.do(SeriesChanged(number, key, ends, series.bodies[number]), now)
+                return Decision.REPEATED
             if fires:
                 self.do(SeriesChanged(number, key, ends, body), now)
                 return Decision.CHANGED
             if ends < series.starts[number]:
                 return self._set_aside(Decision.LATE, key, ends, body, now)
-            same = key == series.keys[number]
             self._resolve_series(number, ends, False, b"" if same else key, b"" if same else body, now)
             return Decision.RESOLVED
         if not fires:
-            if key == series.keys[number] and ends == series.ends[number]:
+            if same and ends == series.ends[number]:
                 return Decision.REPEATED
             return self._set_aside(Decision.LATE, key, ends, body, now)
         incident = series.incidents[number]
@@ -320,6 +342,32 @@ class Shard(ShardState):
             self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    def _are_of(self, numbers: Sequence[int], bodies: Sequence[bytes]) -> bool:
+        """Whether these bodies, where there are any, have the labels of these series: a key alone does not prove it."""
+        stored = self.series.bodies
+        try:
+            return all(
+                not body or same_labels(body, stored[number])
+                for number, body in zip(numbers, bodies, strict=True)
+            )
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+
+    def _with_old_key(self, tenant: str, content: Content) -> int | None:
+        """The series with these labels that still has a key as 0.2.0 and older made it. Those can collide."""
+        number = self.series.by_series.get(old_series_id(tenant, content.labels))
+        if number is None or self.series.content(number).labels != content.labels:
+            return None
+        return number
+
+    def _is_renamed(self, tenant: str, number: int, key: bytes) -> bool:
+        """Whether a series with an old key says what this key of today stands for."""
+        if len(self.series.keys[number]) != OLD_KEY_BYTES:
+            return False
+        content = self.series.content(number)
+        # Nobody noted whether its sender gave a start.
+        return key in (alert_key(tenant, content, 0.0), alert_key(tenant, content, content.starts_at))
 
     def _open_series(
         self, tenant: str, key: bytes, ends: float, body: bytes, content: Content | None, now: float
@@ -491,7 +539,7 @@ class Shard(ShardState):
         return decision
 
     def _incident_of(self, key: bytes) -> bytes:
-        number = self.series.by_series.get(key[:16])
+        number = self.series.by_series.get(key[:SERIES_ID_BYTES])
         incident = None if number is None else self.series.incidents[number]
         return b"" if incident is None else incident.id
 

@@ -99,7 +99,7 @@ class ShardState:
         self.open_count = 0
         self.calls: dict[bytes, bytes] = {}
         #: How often each decision was made by this process, for metrics: in no log.
-        self.decided = array("Q", bytes(8 * 16))
+        self.decided = array("Q", bytes(8 * (max(Decision) + 1)))
         self.checkpoint = Checkpoint(self._capture)
         self._call_buckets: dict[int, list[bytes]] = {}
         # What waits for its time, and what is owed and not asked for yet: follows from the rest.
@@ -133,8 +133,12 @@ class ShardState:
                 self.touch_series(event.number)
                 # As in Alertmanager, a life that goes on began when it first said so.
                 starts = min(self.series.starts[event.number], self._starts_of(event.body))
+                only_renamed = event.body == self.series.bodies[event.number]
                 self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
-                self.series.note(event.number, Decision.CHANGED, now)
+                if only_renamed:
+                    self.series.repeats[event.number] += 1
+                else:
+                    self.series.note(event.number, Decision.CHANGED, now)
             case SeriesResolved():
                 self._apply_series_resolved(event, now)
             case SeriesRefired():

@@ -1,7 +1,7 @@
 """The single way in: a Reading becomes messages to shards and comes back as one decision an alert.
 
 Every door calls submit(); what it returns is durable. Alerts that were sent before go without their bodies
-(24 bytes and an end time); a shard that has forgotten a key says so and gets the whole alert at once.
+(32 bytes and an end time); a shard that has forgotten a key says so and gets the whole alert at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.errors import Broken, IncidentManagerError
+from models.errors import Broken, Conflict, IncidentManagerError
 from models.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.sharding import SlotMap
 from models.trace import trace_id_of
@@ -177,6 +177,9 @@ class Submitter:
                     continue
                 if decision is Decision.UNREADABLE:
                     receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
+                    continue
+                if decision is Decision.COLLIDED:
+                    receipt.errors[column] = Conflict(REASONS[decision])
                     continue
                 receipt.decisions[column] = decision
                 # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.

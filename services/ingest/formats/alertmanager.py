@@ -65,12 +65,13 @@ class AlertmanagerReader:
             for elements in common.array_slices(body, _elements):
                 if place + len(elements) >= ALERTS_MAX:
                     raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
+                young = self._remembered.young
                 for element in elements:
                     place += 1
                     try:
                         alert = element if isinstance(element, Posted) else _decode(element)
-                        seen = digest(alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
-                        memory = find(seen)
+                        seen = digest((alert.labels, alert.annotations, alert.startsAt, alert.generatorURL))
+                        memory = young.get(seen) or find(seen)
                         content = None
                         if memory is None:
                             memory, content = self._learn(seen, alert, now)

@@ -111,12 +111,14 @@ class V1Reader:
     def _memory(self, alert: Posted, now: float) -> Memory:
         raw_starts = bytes(alert.starts_at) or bytes(alert.startsAt)
         seen = common.seen_digest(
-            NAME.encode(),
-            alert.labels,
-            alert.annotations,
-            raw_starts,
-            bytes(alert.generator_url) or bytes(alert.generatorURL),
-            alert.source,
+            (
+                NAME.encode(),
+                alert.labels,
+                alert.annotations,
+                raw_starts,
+                bytes(alert.generator_url) or bytes(alert.generatorURL),
+                alert.source,
+            )
         )
         memory = self._remembered.find(seen)
         if memory is None:
