@@ -494,6 +494,7 @@ class IncidentShard:
                     isinstance(message, AlertsArrived | Command)
                     and message.delivery_id
                     and isinstance(step.reply, AlertsReply | CommandDone)
+                    and step.reply.content  # else something of it was refused, and is to be sent again
                 ):
                     entry = (message.delivery_id, self.shard.now, encode(step.reply))
                     deliveries.append(entry)

@@ -69,6 +69,10 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     details: dict[str, str] = {}
 
 
+#: How an incident was resolved that no person resolved.
+AUTOMATED = "Automated"
+
+
 class Resolution(msgspec.Struct, frozen=True, array_like=True):
     """How an incident ended. `method`: Automated, Manual or AutoAssistedManual."""
 

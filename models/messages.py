@@ -26,7 +26,9 @@ class AlertsArrived(Wire, frozen=True):
     `call_id` is made once per client request and shard part: a repeat of it gets the same reply and makes no
     event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
     `delivered_before` is set, the log has that delivery already and this is the answer it got. `trace_id` goes into
-    the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here.
+    the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here. `sender`
+    is the name of the token it came with, "anonymous" without one. `content` is a digest of what the sender wrote, ends
+    included, for a delivery with an id: what it left open (an end, say) is filled in anew with each try.
     """
 
     call_id: bytes
@@ -40,6 +42,8 @@ class AlertsArrived(Wire, frozen=True):
     trace_id: str | None = None
     delivered_before: bytes | None = None
     trace: str | None = None
+    sender: str = ""
+    content: bytes = b""
 
 
 class Classified(Wire, frozen=True):

@@ -44,7 +44,7 @@ from models.events import (
     PartChanged,
     PartLeft,
 )
-from models.incident import Incident, IncidentState, Notice, OwedNote, PartOf, Said, incident_id
+from models.incident import AUTOMATED, Incident, IncidentState, Notice, OwedNote, PartOf, Said, incident_id
 from models.messages import Decision, Done, Failed, NoteAnswered, Reply, Told
 from models.notes import AnyNote, EndAsked, LinkAsked, MergeAsked, PartSaid, UnmergeAsked
 from models.series import FIRING
@@ -337,7 +337,7 @@ def _was_ended_early(shard: Shard, incident: Incident, part: PartOf) -> bool:
     if incident.state is not IncidentState.RESOLVED or not part.ended_by or found is None:
         return False
     is_groups = shard.by_group.get((incident.tenant, incident.group_key)) is incident
-    return found.by != SYSTEM and (incident.is_by_hand or is_groups)
+    return found.method != AUTOMATED and (incident.is_by_hand or is_groups)
 
 
 def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:

@@ -38,12 +38,13 @@ _content_decoder = msgspec.msgpack.Decoder(Content)
 
 
 class Note(msgspec.Struct, array_like=True):
-    """How often one decision was made about a series, first and last."""
+    """How often one decision was made about a series, first and last, and by whose alert last ("": nobody's)."""
 
     decision: int
     count: int
     first_at: float
     last_at: float
+    sender: str = ""
 
 
 class StaticBlock(msgspec.Struct, array_like=True):
@@ -55,6 +56,8 @@ class StaticBlock(msgspec.Struct, array_like=True):
     starts: bytes
     opened: bytes
     how: bytes
+    openers: list[str] = []
+    senders: list[str] = []
 
 
 class MovingBlock(msgspec.Struct, array_like=True):
@@ -80,6 +83,8 @@ class MovedSeries(msgspec.Struct, array_like=True, frozen=True):
     seen: float
     repeats: int
     notes: list[Note]
+    opener: str = ""
+    sender: str = ""
 
 
 _static_decoder = msgspec.msgpack.Decoder(StaticBlock)
@@ -95,6 +100,8 @@ class SeriesTable:
     by_series   series id -> number of its newest life
     firing      alert key -> number, only while it fires: one look-up tells a plain repeat
     old_keys    how many series have a key as 0.2.0 and older made it, and none of today yet
+    openers     whose alert began the present life, by name; "" in data of before that was known
+    senders     whose alert brought the present body
     """
 
     def __init__(self) -> None:
@@ -103,6 +110,8 @@ class SeriesTable:
         self.old_keys = 0
         self.keys: list[bytes] = []
         self.bodies: list[bytes] = []
+        self.openers: list[str] = []
+        self.senders: list[str] = []
         self.incidents: list[Incident | None] = []
         self.status = bytearray()
         self.how = bytearray()
@@ -146,6 +155,7 @@ class SeriesTable:
         body: bytes,
         how: int,
         now: float,
+        sender: str = "",
     ) -> None:
         """Begin a life at `number`, which is free or one past the end."""
         if number >= self._used:
@@ -154,7 +164,8 @@ class SeriesTable:
             self.free.discard(number)
         self.keys[number] = key
         self.old_keys += len(key) == OLD_KEY_BYTES
-        self.bodies[number] = body
+        self._say(number, body, sender)
+        self.openers[number] = self.senders[number]
         self.incidents[number] = incident
         self.status[number] = FIRING
         self.how[number] = how
@@ -177,29 +188,35 @@ class SeriesTable:
             if end < armed[number]:
                 self._arm(number, end)
 
-    def change(self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float) -> None:
+    def change(
+        self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float, sender: str = ""
+    ) -> None:
         """A firing series says something else than before."""
         self.firing.pop(self.keys[number], None)
         self._name(number, key)
-        self.bodies[number] = body
+        self._say(number, body, sender)
         self.starts[number] = starts
         self.ends[number] = ends
         self.seen[number] = now
         self.firing[key] = number
         self._arm(number, ends)
 
-    def end(self, number: int, at: float, now: float, key: bytes = b"", body: bytes = b"") -> None:
+    def end(
+        self, number: int, at: float, now: float, key: bytes = b"", body: bytes = b"", sender: str = ""
+    ) -> None:
         self.firing.pop(self.keys[number], None)
         self.status[number] = ENDED
         self.ends[number] = at
         self.seen[number] = now
         if key:
             self._name(number, key)
-            self.bodies[number] = body
+            self._say(number, body, sender)
 
-    def refire(self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float) -> None:
+    def refire(
+        self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float, sender: str = ""
+    ) -> None:
         self.status[number] = FIRING
-        self.change(number, key, starts, ends, body, now)
+        self.change(number, key, starts, ends, body, now, sender)
 
     def forget(self, number: int) -> None:
         """Free a number. Its series id goes too, unless a newer life has it."""
@@ -211,7 +228,8 @@ class SeriesTable:
             del self.firing[key]
         self.old_keys -= len(key) == OLD_KEY_BYTES
         self.keys[number] = b""
-        self.bodies[number] = b""
+        self._say(number, b"", "")
+        self.openers[number] = ""
         self.incidents[number] = None
         self.status[number] = FREE
         self.armed[number] = math.inf
@@ -231,6 +249,8 @@ class SeriesTable:
             self.seen[number],
             self.repeats[number],
             self.notes.get(number, []),
+            self.openers[number],
+            self.senders[number],
         )
 
     def take_in(self, number: int, series: MovedSeries, incident: Incident) -> None:
@@ -239,8 +259,17 @@ class SeriesTable:
         identity = series.key[:SERIES_ID_BYTES]
         other = self.by_series.get(identity)
         self.open(
-            number, series.key, incident, series.starts, series.ends, series.body, series.how, series.opened
+            number,
+            series.key,
+            incident,
+            series.starts,
+            series.ends,
+            series.body,
+            series.how,
+            series.opened,
+            series.sender,
         )
+        self.openers[number] = sys.intern(series.opener)
         self.seen[number], self.repeats[number] = series.seen, series.repeats
         if series.notes:
             self.notes[number] = series.notes
@@ -251,15 +280,16 @@ class SeriesTable:
             if self.status[other] == FIRING and self.keys[other] not in self.firing:
                 self.firing[self.keys[other]] = other
 
-    def note(self, number: int, decision: int, now: float) -> None:
+    def note(self, number: int, decision: int, now: float, sender: str = "") -> None:
         """Remember why: counts beside the last 20 different decisions."""
         notes = self.notes.setdefault(number, [])
         for note in notes:
             if note.decision == decision:
                 note.count += 1
                 note.last_at = now
+                note.sender = sender
                 return
-        notes.append(Note(decision, 1, now, now))
+        notes.append(Note(decision, 1, now, now, sender))
         del notes[:-NOTES_MAX]
 
     def due(self, now: float, limit: int) -> list[int]:
@@ -302,6 +332,8 @@ class SeriesTable:
                 self.starts[low:high].tobytes(),
                 self.opened[low:high].tobytes(),
                 bytes(self.how[low:high]),
+                self.openers[low:high],
+                self.senders[low:high],
             )
         )
 
@@ -342,6 +374,9 @@ class SeriesTable:
         self.starts[low:high] = array("d", data.starts)
         self.opened[low:high] = array("d", data.opened)
         self.how[low:high] = data.how
+        if data.senders:
+            self.openers[low:high] = map(sys.intern, data.openers)
+            self.senders[low:high] = map(sys.intern, data.senders)
 
     def index(self) -> None:
         """After the last block is loaded: make the look-ups anew."""
@@ -360,6 +395,11 @@ class SeriesTable:
                 self.firing[key] = number
                 self._arm(number, self.ends[number])
         self.by_series = newest
+
+    def _say(self, number: int, body: bytes, sender: str) -> None:
+        """What a series says now, and by whose alert."""
+        self.bodies[number] = body
+        self.senders[number] = sys.intern(sender)
 
     def _name(self, number: int, key: bytes) -> None:
         """Another key for a series; also another series id, when the one before is of the old kind."""
@@ -383,6 +423,8 @@ class SeriesTable:
         more = -(-size // BLOCK) * BLOCK - len(self.keys)
         self.keys.extend([b""] * more)
         self.bodies.extend([b""] * more)
+        self.openers.extend([""] * more)
+        self.senders.extend([""] * more)
         self.incidents.extend([None] * more)
         self.status.extend(bytes(more))
         self.how.extend(bytes(more))

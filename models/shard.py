@@ -22,6 +22,7 @@ from models.alert import (
     Content,
     alert_key,
     content_digest,
+    key_digest,
     old_series_id,
     same_labels,
     service_of,
@@ -48,6 +49,7 @@ from models.events import (
 )
 from models.grouping import group_of, overflow_group_of, signal_of, title_of
 from models.incident import (
+    AUTOMATED,
     LEGAL_MOVES,
     Incident,
     IncidentState,
@@ -107,6 +109,8 @@ SIGNALS_MAX = 8
 _content_decoder = msgspec.msgpack.Decoder(Content)
 
 
+#: What became of alerts that were not taken; their sender is told so.
+_REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
 
@@ -129,6 +133,8 @@ class Shard(ShardState):
         self._events: list[Event] = []
         self._repeat_numbers: list[int] = []
         self._repeat_ends: list[float] = []
+        #: Whose alerts are being decided about; "" while it is nobody's.
+        self._sender = ""
 
     def take_settings(self, settings: ShardSettings) -> None:
         """Decide by these from now on. What was decided stays; what waits for a time that they move waits for the new
@@ -148,6 +154,7 @@ class Shard(ShardState):
         """
         self.now = now = max(now, self.now)
         self._events = []
+        self._sender = message.sender if isinstance(message, AlertsArrived) else ""
         match message:
             case AlertsArrived():
                 reply: Reply = self._alerts_arrived(message, now)
@@ -183,6 +190,7 @@ class Shard(ShardState):
         """The first step of a writer after recovery: notes the epoch, and asks again for all that is owed."""
         self.now = now = max(now, self.now)
         self._events = []
+        self._sender = ""
         # An empty shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if self.incidents else 0.0
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
@@ -227,11 +235,20 @@ class Shard(ShardState):
         answered = self.calls.get(message.call_id)
         if answered is not None:
             return decode_reply(answered)
-        content = b"" if message.delivery_id is None else content_digest(*message.keys)
-        if message.delivered_before is not None:
-            before = decode_reply(message.delivered_before)
+        content, delivery_id = b"", message.delivery_id
+        if delivery_id is not None:
+            # Who leaves out what the sender wrote means what came of it.
+            content = message.content or key_digest(
+                b"".join(message.keys) + array("d", message.ends).tobytes()
+            )
+        before = None if message.delivered_before is None else decode_reply(message.delivered_before)
+        # What 0.2.0 and older accepted has a shorter digest, which says nothing about alerts of today: they are decided
+        # again, since that loses none, and most will be repeats.
+        if before is not None and not (
+            isinstance(before, AlertsReply) and len(before.content) < len(content)
+        ):
             if not isinstance(before, AlertsReply) or before.content != content:
-                return Failed("Refused", "this delivery id was accepted before with other alerts")
+                return Failed("Refused", "this delivery id was accepted before with other alerts or ends")
             self.decided[Decision.DUPLICATE] += len(message.keys)
             return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
         keys, ends = message.keys, message.ends
@@ -255,6 +272,9 @@ class Shard(ShardState):
                 decisions.append(decision)
                 self.decided[decision] += 1
             self._flush_repeats(now)
+            if not _REFUSED.isdisjoint(decisions):
+                # Sent again it must be decided again: what was not taken may be taken then.
+                content, delivery_id = b"", None
             alike = len(set(decisions)) <= 1
             reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
             if alike and decisions and decisions[0] == Decision.BODY_WANTED:
@@ -262,7 +282,7 @@ class Shard(ShardState):
         if message.want_ids or content:
             ids = [self._incident_of(key) for key in keys] if message.want_ids else []
             reply = AlertsReply(reply.decisions, ids, content)
-        self.do(CallAnswered(message.call_id, encode(reply), message.delivery_id), now)
+        self.do(CallAnswered(message.call_id, encode(reply), delivery_id), now)
         return reply
 
     def _command(self, command: Command, now: float) -> Reply:
@@ -318,10 +338,10 @@ class Shard(ShardState):
         if series.status[number] == FIRING:
             if fires and same:
                 # Only its key is another: it began before keys were what they are.
-                self.do(SeriesChanged(number, key, ends, series.bodies[number]), now)
+                self.do(SeriesChanged(number, key, ends, series.bodies[number], self._sender), now)
                 return Decision.REPEATED
             if fires:
-                self.do(SeriesChanged(number, key, ends, body), now)
+                self.do(SeriesChanged(number, key, ends, body, self._sender), now)
                 return Decision.CHANGED
             if ends < series.starts[number]:
                 return self._set_aside(Decision.LATE, key, ends, body, now)
@@ -335,13 +355,18 @@ class Shard(ShardState):
         if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
             return self._open_series(tenant, key, ends, body, content, now)
         if incident.is_open:
-            self.do(SeriesRefired(number, key, ends, body, Decision.REFIRED), now)
+            self.do(SeriesRefired(number, key, ends, body, Decision.REFIRED, self._sender), now)
             return Decision.REFIRED
         if self.may_reopen(incident, now):
-            self.reopen(incident, now)
-            self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
+            self.reopen(incident, now, self._actor)
+            self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED, self._sender), now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    @property
+    def _actor(self) -> str:
+        """Who does what the alert at hand brings about, as histories name it."""
+        return self._sender or SYSTEM
 
     def _are_of(self, numbers: Sequence[int], bodies: Sequence[bytes]) -> bool:
         """Whether these bodies, where there are any, have the labels of these series: a key alone does not prove it."""
@@ -381,7 +406,7 @@ class Shard(ShardState):
         if incident is not None and incident.is_open:
             decision = Decision.JOINED
         elif incident is not None and self.may_reopen(incident, now):
-            self.reopen(incident, now)
+            self.reopen(incident, now, self._actor)
             decision = Decision.REOPENED
         elif self.open_count < self.settings.max_open:
             incident = self._open_incident(tenant, service, group, group_labels, content, number, now)
@@ -392,7 +417,7 @@ class Shard(ShardState):
         signal = signal_of(content.labels)
         if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
             signal = ""
-        self.do(SeriesOpened(number, key, incident.id, ends, body, decision, signal), now)
+        self.do(SeriesOpened(number, key, incident.id, ends, body, decision, signal, self._sender), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
@@ -435,6 +460,7 @@ class Shard(ShardState):
                 content.labels,
                 content.annotations,
                 is_overflow,
+                self._actor,
             ),
             now,
         )
@@ -446,7 +472,7 @@ class Shard(ShardState):
         key, labels = overflow_group_of(service)
         incident = self.by_group.get((tenant, key))
         if incident is not None and not incident.is_open and self.may_reopen(incident, now):
-            self.reopen(incident, now)
+            self.reopen(incident, now, self._actor)
         elif incident is None or not incident.is_open:
             incident = self._open_incident(
                 tenant, service, key, labels, content, number, now, is_overflow=True
@@ -470,7 +496,7 @@ class Shard(ShardState):
         incident = self.series.incidents[number]
         if incident is None:
             raise Broken(f"series {number} fires outside any incident")
-        self.do(SeriesResolved(number, ended_at, expired, key, body), now)
+        self.do(SeriesResolved(number, ended_at, expired, key, body, self._sender), now)
         self.ended(incident, "all its alerts expired" if expired else "all its alerts ended", now)
 
     def ended(self, incident: Incident, reason: str, now: float) -> None:
@@ -479,7 +505,7 @@ class Shard(ShardState):
             return
         if any(part.is_open for part in incident.parts.values()):
             return
-        self.move(incident, IncidentState.RESOLVED, SYSTEM, reason, now, method="Automated")
+        self.move(incident, IncidentState.RESOLVED, self._actor, reason, now, method=AUTOMATED)
         response.owe_resolved(self, incident, now)
 
     def may_reopen(self, incident: Incident, now: float) -> bool:
@@ -535,7 +561,7 @@ class Shard(ShardState):
             parts.say(self, incident, now)
 
     def _set_aside(self, decision: Decision, key: bytes, ends: float, body: bytes, now: float) -> Decision:
-        self.do(AlertsSetAside(bytes([decision]), [key], [ends], [body]), now)
+        self.do(AlertsSetAside(bytes([decision]), [key], [ends], [body], self._sender), now)
         return decision
 
     def _incident_of(self, key: bytes) -> bytes:

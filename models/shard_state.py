@@ -134,19 +134,23 @@ class ShardState:
                 # As in Alertmanager, a life that goes on began when it first said so.
                 starts = min(self.series.starts[event.number], self._starts_of(event.body))
                 only_renamed = event.body == self.series.bodies[event.number]
-                self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
+                self.series.change(
+                    event.number, event.key, starts, event.ends_at, event.body, now, event.sender
+                )
                 if only_renamed:
                     self.series.repeats[event.number] += 1
                 else:
-                    self.series.note(event.number, Decision.CHANGED, now)
+                    self.series.note(event.number, Decision.CHANGED, now, event.sender)
             case SeriesResolved():
                 self._apply_series_resolved(event, now)
             case SeriesRefired():
                 self.touch_series(event.number)
                 incident = self._incident_at(event.number)
                 starts = self._starts_of(event.body)
-                self.series.refire(event.number, event.key, starts, event.ends_at, event.body, now)
-                self.series.note(event.number, event.decision, now)
+                self.series.refire(
+                    event.number, event.key, starts, event.ends_at, event.body, now, event.sender
+                )
+                self.series.note(event.number, event.decision, now, event.sender)
                 incident.firing += 1
             case IncidentOpened():
                 self._apply_incident_opened(event, now)
@@ -220,7 +224,15 @@ class ShardState:
         incident = self.changing(event.incident_id)
         starts = self._starts_of(event.body)
         self.series.open(
-            event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now
+            event.number,
+            event.key,
+            incident,
+            starts,
+            event.ends_at,
+            event.body,
+            event.decision,
+            now,
+            event.sender,
         )
         self.members[incident.id].append(event.number)
         incident.firing += 1
@@ -236,8 +248,8 @@ class ShardState:
         if event.key:
             self.checkpoint.touch(Part.STATIC, event.number >> BLOCK_SHIFT)
         incident = self._incident_at(event.number)
-        self.series.end(event.number, event.ended_at, now, event.key, event.body)
-        self.series.note(event.number, Decision.RESOLVED, now)
+        self.series.end(event.number, event.ended_at, now, event.key, event.body, event.sender)
+        self.series.note(event.number, Decision.RESOLVED, now, event.sender)
         incident.firing -= 1
 
     def _apply_incident_opened(self, event: IncidentOpened, now: float) -> None:

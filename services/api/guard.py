@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from actors.control_tail import ControlTail
 from models.config import Settings
 from models.errors import Unauthorized
+from models.matchers import parse_filters
 from models.metrics import Meter
 from models.ports import Clock
 from models.tokens import INGEST, READ, check, granted, presented
@@ -25,6 +26,8 @@ from services.api import alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
+from services.ingest.bound import Sender
 from services.ingest.http import CHALLENGE
 
 #: Headers that were found good, remembered by digest. More than all tokens with both secrets, in both schemes; past it
@@ -81,10 +84,13 @@ class Guard:
                 return found[0]
         return await self._check(header, key, now)
 
-    async def admit_to_door(self, header: bytes | None, door: str) -> None:
-        """Raises Unauthorized, or Forbidden for a token that is not for this door."""
-        if self.is_on:
-            allow(await self.admit(header), f"{INGEST}{door}")
+    async def admit_to_door(self, header: bytes | None, door: str) -> Sender:
+        """Who sends. Raises Unauthorized, or Forbidden for a token that is not for this door."""
+        if not self.is_on:
+            return ANONYMOUS_SENDER
+        caller = await self.admit(header)
+        allow(caller, f"{INGEST}{door}")
+        return caller.sender
 
     def of(self, app: App) -> App:
         """`app`, behind the guard."""
@@ -142,7 +148,8 @@ class Guard:
                     await self._look()
                     self._looked_at = self._clock.monotonic()
             token, until = check(self._tail.state.tokens, secret, now)
-        caller = Caller(token.name, granted(token.scopes))
+        sender = Sender(token.name, token.id, tuple(parse_filters(token.match)))
+        caller = Caller(token.name, granted(token.scopes), sender)
         if self._known_version != self._tail.state.token_version or len(self._known) >= KNOWN_MAX:
             self._known.clear()
             self._known_version = self._tail.state.token_version

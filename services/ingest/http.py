@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
@@ -42,6 +43,7 @@ from services.ingest.body import (
     read_body,
     unpacked,
 )
+from services.ingest.bound import FORBIDDEN, Bounds, Sender
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.common import Fault, Reading
 from services.ingest.submit import Receipt, Submitter
@@ -82,8 +84,8 @@ class Reader(Protocol):
 class Doorman(Protocol):
     """Who lets senders in (services/api/guard.py)."""
 
-    async def admit_to_door(self, header: bytes | None, door: str) -> None:
-        """Raises Unauthorized or Forbidden. `header` is Authorization's value."""
+    async def admit_to_door(self, header: bytes | None, door: str) -> Sender:
+        """Who sends. Raises Unauthorized or Forbidden. `header` is Authorization's value."""
 
 
 class Refusal(msgspec.Struct):
@@ -127,6 +129,7 @@ class HttpDoors:
         self._requests = 0
         self._room = Room(BODIES_MAX * max_body_bytes)
         self._alone = asyncio.Lock()
+        self._bounds = Bounds()
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of these doors."""
@@ -170,7 +173,7 @@ class HttpDoors:
         reader = self._readers[path]
         begun = self._clock.monotonic()
         try:
-            await self._doorman.admit_to_door(headers.get(b"authorization"), reader.name)
+            sender = await self._doorman.admit_to_door(headers.get(b"authorization"), reader.name)
         except Unauthorized as error:
             refusal = Refusal(401, "Unauthorized", str(error), challenge=CHALLENGE)
             return self._refuse(shape, reader, refusal, span)
@@ -210,6 +213,8 @@ class HttpDoors:
             span.note("llm_im.refused", len(reading.faults))
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=reader.name)
             self._dead_letters.put(TENANT, reader.name, reading.faults, content_type)
+        if sender.match:
+            reading = await self._within_bounds(sender, reading, reader)
         receipt = await self._submitter.submit(
             reading,
             tenant=TENANT,
@@ -217,9 +222,25 @@ class HttpDoors:
             want_ids=shape.wants_ids,
             delivery_id=key,
             trace=span.trace,
+            sender=sender,
         )
         self._meter.observe("llm_im_ingest_seconds", self._clock.monotonic() - begun, door=reader.name)
         return await shape.done(reading, receipt)
+
+    async def _within_bounds(self, sender: Sender, reading: Reading, reader: Reader) -> Reading:
+        """`reading` without what its sender may not send, which is among its faults then."""
+        reading, outside = await self._bounds.within(sender, reading)
+        if not outside:
+            return reading
+        self._meter.count("llm_im_alerts_forbidden_total", len(outside), door=reader.name, token=sender.name)
+        log.warning(
+            "alerts refused: their token is bound to other labels",
+            token=sender.name,
+            door=reader.name,
+            alerts=len(outside),
+            first=outside[0].message,
+        )
+        return replace(reading, faults=[*reading.faults, *outside])
 
     async def _in_steps(self, reader: Reader, body: bytes, now: float) -> Reading:
         """reader.read() of a large body, with a turn for the others after each step."""
@@ -287,12 +308,12 @@ class _AlertmanagerAnswer:
             )
             more = len(reading.faults) - FAULTS_TOLD_MAX
             words += f"; and {more} more" if more > 0 else ""
-            return Answer(400, b"application/json", _json.encode(words))
+            return Answer(_status_of_faults(reading), b"application/json", _json.encode(words))
         return _STORED
 
 
 class _V1Answer:
-    """202 all stored, 207 some, 400 none could be read, 503 none could be stored."""
+    """202 all stored, 207 some, 400 none could be read, 403 none was allowed, 503 none could be stored."""
 
     content_types: tuple[str, ...] = ("application/json", "application/x-ndjson", "application/jsonl")
     wants_ids = True
@@ -302,7 +323,7 @@ class _V1Answer:
 
     async def done(self, reading: Reading, receipt: Receipt) -> Answer:
         columns = {place: column for column, place in enumerate(reading.places)}
-        faults = {fault.index: fault.message for fault in reading.faults}
+        faults = {fault.index: fault for fault in reading.faults}
         stored = 0
         encoded: list[bytes] = []
         for first in range(0, reading.count, ITEMS_SLICE):
@@ -312,7 +333,8 @@ class _V1Answer:
             for place in range(first, min(first + ITEMS_SLICE, reading.count)):
                 column = columns.get(place)
                 if column is None:
-                    items.append({"index": place, "status": 400, "error": faults[place]})
+                    fault = faults[place]
+                    items.append({"index": place, "status": fault.status, "error": fault.message})
                     continue
                 decision = receipt.decisions[column]
                 if decision is None:
@@ -336,7 +358,7 @@ class _V1Answer:
         elif stored:
             status = 207
         else:
-            status = max(map(_status_of, receipt.errors.values()), default=400)
+            status = max(map(_status_of, receipt.errors.values()), default=_status_of_faults(reading))
         body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
             stored,
             len(reading.faults),
@@ -384,6 +406,11 @@ def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
 def _status_of(error: IncidentManagerError) -> int:
     """422 for what sending again can't mend (an idempotency key used for another body), else 503."""
     return 422 if isinstance(error, Refused) and not isinstance(error, Busy | NotOwner) else 503
+
+
+def _status_of_faults(reading: Reading) -> int:
+    """Of a request of which nothing could be taken: 403 when all of it is forbidden, else 400."""
+    return FORBIDDEN if all(fault.status == FORBIDDEN for fault in reading.faults) and reading.faults else 400
 
 
 def _retry_after(error: IncidentManagerError | None) -> Sequence[tuple[bytes, bytes]]:

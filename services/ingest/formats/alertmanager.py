@@ -99,7 +99,9 @@ class AlertmanagerReader:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(place + 1, places, memories, ends, body_of, faults)
+        return Reading(
+            place + 1, places, memories, ends, body_of, faults, lambda column: bytes(alerts[column].endsAt)
+        )
 
     def _learn(self, seen: bytes, alert: Posted, now: float) -> tuple[Memory, Content]:
         # One evaluation of a rule begins all its alerts at one time.

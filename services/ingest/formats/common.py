@@ -83,11 +83,12 @@ class Memory(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why one item of a request can't be taken. `index` -1 means the request as a whole."""
+    """Why one item of a request can't be taken. `index` -1 means the request as a whole. `status` is HTTP's."""
 
     index: int
     message: str
     raw: bytes = b""
+    status: int = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Reading:
     memories  where each goes
     ends      when each ends; inf when it does not say
     body(i)   the MessagePack of column i's alert.Content, made only when its shard asks
+    said_end(i)  what column i says of its end, as it was written: `ends` fills in what is left open
     """
 
     count: int
@@ -106,6 +108,7 @@ class Reading:
     ends: list[float]
     body: Callable[[int], bytes]
     faults: list[Fault]
+    said_end: Callable[[int], bytes]
 
 
 class Remembered:

@@ -103,7 +103,11 @@ class V1Reader:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(place + 1, places, memories, ends, body_of, faults)
+        def said_end(column: int) -> bytes:
+            alert = alerts[column]
+            return alert.status.encode() + (bytes(alert.ends_at) or bytes(alert.endsAt))
+
+        return Reading(place + 1, places, memories, ends, body_of, faults, said_end)
 
     def _default_end(self, now: float) -> float:
         return math.inf if self.expires_after_s is None else now + self.expires_after_s
