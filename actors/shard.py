@@ -671,6 +671,10 @@ class IncidentShard:
         meter.set("llm_im_effects_waiting", self.errands.waiting)
         meter.set("llm_im_open_incidents", shard.open_count)
         meter.set("llm_im_open_series", len(shard.series.firing))
+        room = shard.series.room
+        meter.set("llm_im_shard_bytes", room.held)
+        meter.set("llm_im_shard_bytes_max", shard.settings.max_bytes)
+        meter.set("llm_im_sender_bytes", max(room.by_sender.values(), default=0))
         meter.set("llm_im_shard_ready", float(self._ready))
         if self.control is not None:
             meter.set("llm_im_control_version", self.control.state.slot_version)

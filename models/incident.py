@@ -238,6 +238,8 @@ class Incident(msgspec.Struct, array_like=True):
     opened_at: float = 0.0
     targets_told: int = 0
     handling: Handling | None = None
+    #: What it counts for in models/room.py; 0 until a shard has counted it.
+    held_bytes: int = 0
 
     @property
     def is_open(self) -> bool:

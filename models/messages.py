@@ -162,9 +162,9 @@ class Decision(IntEnum):
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
     UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
     SPLIT_OFF = 14  # a person moved its series into an incident of its own
-    COLLIDED = (
-        20  # another label set has its series id: kept in the log, changes nothing, and its sender is told
-    )
+    COLLIDED = 20  # another label set has its series id: kept in the log, changes nothing; its sender is told
+    SENDER_FULL = 21  # not stored: its sender holds its whole share of the shard's memory
+    SHARD_FULL = 22  # not stored: the shard's memory is used up
 
 
 #: The sentence that the API shows for each decision.
@@ -181,6 +181,8 @@ REASONS: dict[Decision, str] = {
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
     Decision.LATE: "speaks of a time before the present life of its series",
     Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
+    Decision.SENDER_FULL: "not stored: its sender holds all that lifecycle.max_sender_share gives it of a shard",
+    Decision.SHARD_FULL: "not stored: the shard holds all the bytes of lifecycle.max_shard_bytes",
     Decision.COLLIDED: "nobody is told of it: a series with other labels has the same id; change a label",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",

@@ -17,6 +17,7 @@ import msgspec
 
 from models.alert import OLD_KEY_BYTES, SERIES_ID_BYTES, Content
 from models.incident import Incident
+from models.room import SERIES_BYTES, Room
 
 if sys.byteorder != "little":
     raise ImportError("logs and snapshots hold little-endian columns; this machine is big-endian")
@@ -101,13 +102,15 @@ class SeriesTable:
     firing      alert key -> number, only while it fires: one look-up tells a plain repeat
     old_keys    how many series have a key as 0.2.0 and older made it, and none of today yet
     openers     whose alert began the present life, by name; "" in data of before that was known
-    senders     whose alert brought the present body
+    senders     whose alert brought the present body, and who is charged for it
+    room        what all series hold, and the shard's incidents
     """
 
     def __init__(self) -> None:
         self.by_series: dict[bytes, int] = {}
         self.firing: dict[bytes, int] = {}
         self.old_keys = 0
+        self.room = Room()
         self.keys: list[bytes] = []
         self.bodies: list[bytes] = []
         self.openers: list[str] = []
@@ -381,11 +384,14 @@ class SeriesTable:
     def index(self) -> None:
         """After the last block is loaded: make the look-ups anew."""
         newest: dict[bytes, int] = {}
+        held: dict[str, int] = {}
         for number in range(self._used):
             key, state = self.keys[number], self.status[number]
             if state == FREE:
                 self._release(number)
                 continue
+            sender = self.senders[number]
+            held[sender] = held.get(sender, 0) + SERIES_BYTES + len(self.bodies[number])
             self.old_keys += len(key) == OLD_KEY_BYTES
             series = key[:SERIES_ID_BYTES]
             other = newest.get(series)
@@ -395,11 +401,17 @@ class SeriesTable:
                 self.firing[key] = number
                 self._arm(number, self.ends[number])
         self.by_series = newest
+        for sender, size in held.items():
+            self.room.take(sender, size)
 
     def _say(self, number: int, body: bytes, sender: str) -> None:
-        """What a series says now, and by whose alert."""
+        """What a series says now, and by whose alert; b"" when it is none any more."""
+        if before := self.bodies[number]:
+            self.room.take(self.senders[number], -SERIES_BYTES - len(before))
         self.bodies[number] = body
-        self.senders[number] = sys.intern(sender)
+        self.senders[number] = sender = sys.intern(sender)
+        if body:
+            self.room.take(sender, SERIES_BYTES + len(body))
 
     def _name(self, number: int, key: bytes) -> None:
         """Another key for a series; also another series id, when the one before is of the old kind."""

@@ -78,6 +78,7 @@ from models.messages import (
     decode_reply,
     encode,
 )
+from models.room import INCIDENT_BYTES, INCIDENT_TIMES, SERIES_BYTES
 from models.series import FIRING
 from models.shard_settings import ShardSettings
 from models.shard_state import SYSTEM, ShardState
@@ -110,7 +111,9 @@ _content_decoder = msgspec.msgpack.Decoder(Content)
 
 
 #: What became of alerts that were not taken; their sender is told so.
-_REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED})
+_REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FULL, Decision.SHARD_FULL})
+#: Decisions of which the log holds nothing.
+_NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
 
@@ -277,7 +280,7 @@ class Shard(ShardState):
                 content, delivery_id = b"", None
             alike = len(set(decisions)) <= 1
             reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
-            if alike and decisions and decisions[0] == Decision.BODY_WANTED:
+            if decisions and not self._events and _NOT_KEPT.issuperset(decisions):
                 return reply
         if message.want_ids or content:
             ids = [self._incident_of(key) for key in keys] if message.want_ids else []
@@ -340,12 +343,20 @@ class Shard(ShardState):
                 # Only its key is another: it began before keys were what they are.
                 self.do(SeriesChanged(number, key, ends, series.bodies[number], self._sender), now)
                 return Decision.REPEATED
+            if fires and (full := self._full_for(number, body)) is not None:
+                # It goes on firing as it was: what it says now is what there is no room for.
+                self._repeat_numbers.append(number)
+                self._repeat_ends.append(ends)
+                return full
             if fires:
                 self.do(SeriesChanged(number, key, ends, body, self._sender), now)
                 return Decision.CHANGED
             if ends < series.starts[number]:
                 return self._set_aside(Decision.LATE, key, ends, body, now)
-            self._resolve_series(number, ends, False, b"" if same else key, b"" if same else body, now)
+            if same or self._full_for(number, body) is not None:
+                # An end is always taken; without its own words where there is no room for them.
+                key, body = b"", b""
+            self._resolve_series(number, ends, False, key, body, now)
             return Decision.RESOLVED
         if not fires:
             if same and ends == series.ends[number]:
@@ -354,6 +365,9 @@ class Shard(ShardState):
         incident = series.incidents[number]
         if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
             return self._open_series(tenant, key, ends, body, content, now)
+        going_on = incident.is_open or self.may_reopen(incident, now)
+        if going_on and (full := self._full_for(number, body)) is not None:
+            return full
         if incident.is_open:
             self.do(SeriesRefired(number, key, ends, body, Decision.REFIRED, self._sender), now)
             return Decision.REFIRED
@@ -362,6 +376,25 @@ class Shard(ShardState):
             self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED, self._sender), now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    def _full_for(self, number: int, body: bytes) -> Decision | None:
+        """Why there is no room for another body of a series, None when there is. One that is no longer than the one
+        before always fits."""
+        table = self.series
+        grows = len(body) - len(table.bodies[number])
+        if grows <= 0:
+            return None
+        is_own = table.senders[number] == self._sender
+        return self._full(grows, grows if is_own else SERIES_BYTES + len(body))
+
+    def _full(self, size: int, of_sender: int) -> Decision | None:
+        """Why there is no room for `size` bytes more, of which the sender is charged `of_sender`; None when there is."""
+        room, settings = self.series.room, self.settings
+        if settings.sender_bytes < settings.max_bytes and self._sender:
+            # Without a name it is what older programs stored: nobody's share.
+            if room.by_sender.get(self._sender, 0) + of_sender > settings.sender_bytes:
+                return Decision.SENDER_FULL
+        return Decision.SHARD_FULL if room.held + size > settings.max_bytes else None
 
     @property
     def _actor(self) -> str:
@@ -399,6 +432,10 @@ class Shard(ShardState):
     ) -> Decision:
         if content is None:
             raise Broken("a series can't be opened without its body")
+        # As if it opened an incident of its own: whether it does is seen below.
+        size = SERIES_BYTES + INCIDENT_BYTES + (1 + INCIDENT_TIMES) * len(body)
+        if (full := self._full(size, size)) is not None:
+            return full
         service = service_of(content.labels, self.settings.service_labels)
         group, group_labels = self._group_of(content.labels, service)
         incident = self.by_group.get((tenant, group))

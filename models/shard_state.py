@@ -37,6 +37,7 @@ from models.events import (
 )
 from models.incident import Incident, IncidentState, Judgement, Resolution, TimelineEntry
 from models.messages import Decision
+from models.room import bytes_of, text_bytes
 from models.series import BLOCK_SHIFT, SeriesTable
 from models.shard_settings import ShardSettings
 
@@ -161,6 +162,9 @@ class ShardState:
                     incident.overflow = []
                 if len(incident.overflow) < OVERFLOW_LISTED and event.group_key not in incident.overflow:
                     incident.overflow.append(event.group_key)
+                    size = text_bytes([event.group_key])
+                    incident.held_bytes += size
+                    self.series.room.take(incident.created_by, size)
             case IncidentClassified():
                 self._apply_classified(event, now)
             case IncidentStateChanged():
@@ -346,6 +350,7 @@ class ShardState:
     def forget(self, incident: Incident) -> None:
         """An incident whose series are gone is not here any more."""
         del self.incidents[incident.id]
+        self.series.room.take(incident.created_by, -incident.held_bytes)
         del self.members[incident.id]
         self._watched.pop(incident.id, None)
         self._notes_asked.pop(incident.id, None)
@@ -423,6 +428,8 @@ class ShardState:
 
     def _index(self, incident: Incident) -> None:
         self.incidents[incident.id] = incident
+        incident.held_bytes = incident.held_bytes or bytes_of(incident)
+        self.series.room.take(incident.created_by, incident.held_bytes)
         self.members[incident.id] = array("I")
         if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
             self.by_group[incident.tenant, incident.group_key] = incident

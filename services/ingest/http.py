@@ -20,10 +20,12 @@ from actors.untraced import NoTracer
 from models.errors import (
     Busy,
     Forbidden,
+    Full,
     IncidentManagerError,
     Malformed,
     NotOwner,
     Refused,
+    ShareUsedUp,
     TooLarge,
     Unauthorized,
 )
@@ -68,6 +70,8 @@ FAULTS_TOLD_MAX = 100
 AT_ONCE_BYTES = 64 * 1024
 #: Bodies larger than this are read one at a time: the steps of many at once would add up.
 ALONE_BYTES = 1024 * 1024
+#: Memory is free again when alerts have ended and their incidents are archived, not in a second.
+FULL_RETRY_S = 60.0
 #: Items of an answer made before other requests get a turn: about a millisecond.
 ITEMS_SLICE = 500
 
@@ -224,6 +228,8 @@ class HttpDoors:
             trace=span.trace,
             sender=sender,
         )
+        if receipt.errors:
+            self._tell_full(receipt, sender, reader)
         self._meter.observe("llm_im_ingest_seconds", self._clock.monotonic() - begun, door=reader.name)
         return await shape.done(reading, receipt)
 
@@ -241,6 +247,22 @@ class HttpDoors:
             first=outside[0].message,
         )
         return replace(reading, faults=[*reading.faults, *outside])
+
+    def _tell_full(self, receipt: Receipt, sender: Sender, reader: Reader) -> None:
+        """Count and log what there was no room for."""
+        for bound, kind in (("sender", ShareUsedUp), ("shard", Full)):
+            found = [error for error in receipt.errors.values() if isinstance(error, kind)]
+            if found:
+                self._meter.count(
+                    "llm_im_alerts_no_room_total",
+                    len(found),
+                    door=reader.name,
+                    bound=bound,
+                    token=sender.name,
+                )
+                log.warning(
+                    "alerts refused: no room", token=sender.name, alerts=len(found), why=str(found[0])
+                )
 
     async def _in_steps(self, reader: Reader, body: bytes, now: float) -> Reading:
         """reader.read() of a large body, with a turn for the others after each step."""
@@ -404,7 +426,10 @@ def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
 
 
 def _status_of(error: IncidentManagerError) -> int:
-    """422 for what sending again can't mend (an idempotency key used for another body), else 503."""
+    """422 for what sending again can't mend (an idempotency key used for another body), 429 for a share that is used up,
+    else 503."""
+    if isinstance(error, ShareUsedUp):
+        return 429
     return 422 if isinstance(error, Refused) and not isinstance(error, Busy | NotOwner) else 503
 
 
@@ -414,8 +439,10 @@ def _status_of_faults(reading: Reading) -> int:
 
 
 def _retry_after(error: IncidentManagerError | None) -> Sequence[tuple[bytes, bytes]]:
-    if error is None or _status_of(error) != 503:
+    if error is None or _status_of(error) == 422:
         return ()
+    if isinstance(error, ShareUsedUp | Full):
+        return _patience(FULL_RETRY_S)
     return _patience(error.retry_after_s if isinstance(error, Busy) else 1.0)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from models.alert import key_digest
-from models.errors import Broken, Conflict, IncidentManagerError
+from models.errors import Broken, Conflict, Full, IncidentManagerError, ShareUsedUp
 from models.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.sharding import SlotMap
 from models.trace import trace_id_of
@@ -37,6 +37,12 @@ _KNOWN = frozenset(
         Decision.OVERFLOWED,
     }
 )
+#: What a sender is told of alerts that their shard did not take.
+_REFUSED: dict[Decision, type[IncidentManagerError]] = {
+    Decision.COLLIDED: Conflict,
+    Decision.SENDER_FULL: ShareUsedUp,
+    Decision.SHARD_FULL: Full,
+}
 _ALL_REPEATED = bytes([Decision.REPEATED])
 _encoder = msgspec.msgpack.Encoder()
 
@@ -191,8 +197,8 @@ class Submitter:
                 if decision is Decision.UNREADABLE:
                     receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
                     continue
-                if decision is Decision.COLLIDED:
-                    receipt.errors[column] = Conflict(REASONS[decision])
+                if (refused := _REFUSED.get(decision)) is not None:
+                    receipt.errors[column] = refused(f"{line.owner}, sender {sender!r}: {REASONS[decision]}")
                     continue
                 receipt.decisions[column] = decision
                 # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.

@@ -47,6 +47,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "firing": dict(table.firing),
         "by_series": dict(table.by_series),
         "old keys": table.old_keys,
+        "held": (table.room.held, dict(table.room.by_sender)),
         # All its fields, thirty times faster than repr().
         "incidents": {key: _encode(incident) for key, incident in shard.incidents.items()},
         "members": {key: sorted(numbers) for key, numbers in shard.members.items()},

@@ -29,7 +29,7 @@ NAME_MAX_BYTES = 1024
 LABEL_VALUE_MAX_BYTES = 16 * 1024
 #: An annotation may hold a stack trace.
 ANNOTATION_VALUE_MAX_BYTES = 64 * 1024
-#: Labels and annotations of one alert together.
+#: Labels of one alert, or annotations, as JSON. How large it may be as a whole: lifecycle.max_alert_bytes.
 ALERT_MAX_BYTES = 256 * 1024
 #: Times outside 1970-01-01 .. 2100-01-01 are mistakes of unit or clock.
 TIME_MAX = 4102444800.0
@@ -37,8 +37,9 @@ TIME_MAX = 4102444800.0
 UNSET_TIME = "0001-01-01T00:00:00Z"
 #: Alerts a gateway remembers, in each of two generations: about 300 bytes each.
 REMEMBERED_MAX = 262_144
-#: Services whose slot is remembered.
+#: Services whose slot is remembered: a few megabytes. That of a longer name is worked out each time.
 SERVICES_MAX = 16_384
+SERVICE_CHARS_MAX = 128
 #: End times remembered: one evaluation of a rule group gives all its alerts one.
 TIMES_MAX = 16_384
 #: The longest time that anybody writes is 40 characters; each may be an escape of six.
@@ -114,8 +115,11 @@ class Reading:
 class Remembered:
     """Memory by what was sent. Two generations: the young one is full -> the old one is dropped."""
 
-    def __init__(self, tenant: str, service_labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, tenant: str, service_labels: tuple[str, ...], max_alert_bytes: int = ALERT_MAX_BYTES
+    ) -> None:
         self.tenant = tenant
+        self.max_alert_bytes = max_alert_bytes
         self.service_labels = service_labels
         #: find() of most alerts, for who has no time for a call.
         self.young: dict[bytes, Memory] = {}
@@ -132,7 +136,13 @@ class Remembered:
         return memory
 
     def learn(self, seen: bytes, content: Content, has_start: bool) -> Memory:
-        """Remember a checked alert. One without a start of its own keeps its key from one request to the next."""
+        """Remember a checked alert. One without a start of its own keeps its key from one request to the next. Raises
+        Malformed for one that is too large."""
+        if (size := len(_body_encoder.encode(content))) > self.max_alert_bytes:
+            raise Malformed(
+                f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are taken "
+                "(lifecycle.max_alert_bytes)"
+            )
         starts = content.starts_at if has_start else 0.0
         key = alert_key(self.tenant, content, starts)
         memory = Memory(key, self._slot(service_of(content.labels, self.service_labels)), starts)
@@ -143,7 +153,7 @@ class Remembered:
         slot = self._slots.get(service)
         if slot is None:
             slot = slot_of(self.tenant, service)
-            if len(self._slots) < SERVICES_MAX:
+            if len(self._slots) < SERVICES_MAX and len(service) <= SERVICE_CHARS_MAX:
                 self._slots[service] = slot
         return slot
 
