@@ -20,8 +20,10 @@ ALERT_KEY_BYTES = 32
 #: from keys of today.
 OLD_KEY_BYTES = 24
 
-#: Fingerprints remembered in a process that reads alerts: about 300 bytes each.
+#: Fingerprints remembered in a process that reads alerts: 200 to 450 bytes each, since a label set of more than
+#: WHOLE_MAX_BYTES is remembered by its digest.
 FINGERPRINTS_MAX = 131_072
+WHOLE_MAX_BYTES = 256
 #: Below this many, computing them together costs more than one by one.
 TOGETHER_LEAST = 32
 #: Longer label sets are computed one by one: together, each is padded to the longest, times eight.
@@ -118,18 +120,20 @@ def fingerprint(labels: Mapping[str, str]) -> str:
 def fingerprints(label_sets: Sequence[Mapping[str, str]]) -> list[str]:
     """fingerprint() of each, in order. Many that were not met before are computed together: 1.5 us each."""
     said = [_said(labels) for labels in label_sets]
-    unknown = [each for each in said if each not in _fingerprints]
+    # The zero tells a digest from a label set, which ends in 0xFF.
+    names = [each if len(each) <= WHOLE_MAX_BYTES else key_digest(each) + b"\0" for each in said]
+    unknown = {name: each for name, each in zip(names, said, strict=True) if name not in _fingerprints}
     if len(_fingerprints) + len(unknown) > FINGERPRINTS_MAX:
         _fingerprints.clear()
-        unknown = said
-    together = [each for each in unknown if len(each) <= TOGETHER_MAX_BYTES]
+        unknown = dict(zip(names, said, strict=True))
+    together = {name: each for name, each in unknown.items() if len(each) <= TOGETHER_MAX_BYTES}
     if len(together) >= TOGETHER_LEAST:
-        for each, value in zip(together, _fnv1a_together(together), strict=True):
-            _fingerprints[each] = f"{value:016x}"
-    for each in unknown:
-        if each not in _fingerprints:
-            _fingerprints[each] = f"{_fnv1a(each):016x}"
-    return [_fingerprints[each] for each in said]
+        for name, value in zip(together, _fnv1a_together([*together.values()]), strict=True):
+            _fingerprints[name] = f"{value:016x}"
+    for name, each in unknown.items():
+        if name not in _fingerprints:
+            _fingerprints[name] = f"{_fnv1a(each):016x}"
+    return [_fingerprints[name] for name in names]
 
 
 def _said(labels: Mapping[str, str]) -> bytes:

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from actors.ending import end
 from models.errors import Malformed, TooLarge
+from models.heads import bytes_of
 from models.incident import IncidentState, IncidentType, Severity
 from models.matchers import MATCHERS_MAX, parse_filters
 from models.stream import KINDS, Happening
@@ -50,6 +51,8 @@ SLOW_S = 15.0
 LAST_WORD_S = 10.0
 #: How often it is asked whether the caller's token is good still. A heartbeat comes no more seldom.
 CHECK_S = 10.0
+#: What is told of an incident with more text than this is made for each client anew, so that little of it is remembered.
+REMEMBERED_BYTES = 8192
 #: What a browser waits before it connects again, in milliseconds.
 RETRY_MS = 1000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
@@ -343,7 +346,7 @@ _HEAD = b'{"event":"incident","cursor":"'
 def body_of(message: Told | Said) -> bytes:
     """A message as JSON."""
     if isinstance(message, Told):
-        return _HEAD + message.cursor.encode() + _rest(message.happening)
+        return _HEAD + message.cursor.encode() + _rest_of(message.happening)
     return _encoder.encode(
         WordBody(
             message.event,
@@ -355,6 +358,11 @@ def body_of(message: Told | Said) -> bytes:
             message.behind,
         )
     )
+
+
+def _rest_of(happening: Happening) -> bytes:
+    is_long = bytes_of(happening.after) > REMEMBERED_BYTES
+    return _rest.__wrapped__(happening) if is_long else _rest(happening)
 
 
 @lru_cache(maxsize=512)  # clients who keep up are told the same

@@ -5,12 +5,18 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from models import rules
+from models.alert import WHOLE_MAX_BYTES, _fingerprints, fingerprint, fingerprints
+from models.heads import HEAD_BYTES, Known, bytes_of, head_of
 from models.messages import AlertsArrived, AlertsReply, Decision
 from models.room import INCIDENT_BYTES, SERIES_BYTES
 from models.shard import Shard
 from models.shard_settings import ShardSettings
+from models.stream import Happening, Line
+from services.stores.memory import MemoryEventLog, MemoryStore
+from services.tail import HELD_MAX_BYTES, LogTail
 from tests.rules.test_released_logs import VERSIONS, frames
-from tests.scenario import SETTINGS, Alert, Story, alert, at
+from tests.scenario import SETTINGS, ZERO, Alert, Story, alert, at
 from tests.simulation.dump import difference, dump
 
 INF = float("inf")
@@ -157,3 +163,59 @@ def test_an_old_log_is_counted_too_and_a_snapshot_of_it_alike(folder: object) ->
 
     assert shard.series.room.held > 0
     assert not difference(dump(shard, shard.now), dump(loaded, shard.now))
+
+
+# Caches are bounded in bytes
+
+
+def test_fingerprints_of_large_label_sets_are_remembered_in_few_bytes() -> None:
+    large = [{"alertname": "A", "l": f"{number}" + "x" * 16_000} for number in range(40)]
+    _fingerprints.clear()
+
+    found = fingerprints([*large, {"a": "b"}])
+
+    assert found == [fingerprint(labels) for labels in [*large, {"a": "b"}]]
+    assert max(map(len, _fingerprints)) <= WHOLE_MAX_BYTES
+    assert len(_fingerprints) == 41
+
+
+def test_long_group_keys_are_not_remembered() -> None:
+    story = Story(SMALL)
+    told(story, 1, "p", alert("s" * 2000, "Down"), alert("db", "Down"))
+
+    assert [key for key, _labels in story.shard._groups.values()] == ['{service="db", alertname="Down"}']
+
+
+def test_few_heads_with_long_texts_are_remembered() -> None:
+    known = Known(100)
+    for number in range(100):
+        story = Story(SMALL)
+        told(story, 1, "p", alert("db", f"A{number}", note="x", summary="y"))
+        head = head_of(story.incident)
+        known.put((1, 0), msgspec.structs.replace(head, id=b"%016d" % number, labels={"l": "x" * 10_000}))
+        known.trim()
+
+    assert (
+        sum(known.get(b"%016d" % number) is not None for number in range(100)) == 100 * HEAD_BYTES // 10_100
+    )
+
+
+def test_words_that_are_too_long_to_mean_anything_are_not_remembered() -> None:
+    before = rules._range_of.cache_info().currsize
+    assert rules.range_of("x" * 16_000) is None
+    assert rules._range_of.cache_info().currsize == before
+
+
+def test_a_tail_holds_few_happenings_of_large_incidents() -> None:
+    story = Story(SMALL)
+    told(story, 1, "p", alert("db", "Down"))
+    head = msgspec.structs.replace(head_of(story.incident), labels={"l": "x" * 1_000_000})
+    tail = LogTail(MemoryEventLog(MemoryStore(), "shard/0000"), lambda _seq, _most: None)  # type: ignore[arg-type,return-value]
+
+    for seq in range(1, 101):
+        tail._hold([Happening(seq, 0, ZERO, None, Line("Created", "p", ""), None, head, True)], seq)
+        assert tail._held_bytes <= HELD_MAX_BYTES
+
+    assert tail._held_bytes == len(tail._held) * bytes_of(head)
+    assert [each.seq for each in tail._held] == list(range(tail.floor + 1, 101))
+    assert tail.floor > 0
