@@ -500,6 +500,7 @@ class IncidentShard:
                     isinstance(message, AlertsArrived | Command)
                     and message.delivery_id
                     and isinstance(step.reply, AlertsReply | CommandDone)
+                    and step.reply.content  # else something of it was refused, and is to be sent again
                 ):
                     entry = (message.delivery_id, self.shard.now, encode(step.reply))
                     deliveries.append(entry)
@@ -689,6 +690,10 @@ class IncidentShard:
         meter.set("llm_im_open_incidents", shard.open_count)
         meter.set("llm_im_open_series", len(shard.series.firing))
         meter.set("llm_im_notifications_given_up", len(shard.given_up))
+        room = shard.series.room
+        meter.set("llm_im_shard_bytes", room.held)
+        meter.set("llm_im_shard_bytes_max", shard.settings.max_bytes)
+        meter.set("llm_im_sender_bytes", max(room.by_sender.values(), default=0))
         meter.set("llm_im_shard_ready", float(self._ready))
         if self.control is not None:
             meter.set("llm_im_control_version", self.control.state.slot_version)

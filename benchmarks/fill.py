@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from models.alert import Content, content_digest, series_id
+from models.alert import Content, key_digest, series_id
 from models.frames import NO_DIGEST, encode_frame
 from models.messages import AlertsArrived
 from models.shard import Shard
@@ -55,7 +55,7 @@ def alerts(
         body = _encoder.encode(
             Content(labels, annotations, starts_at, "http://prometheus:9090/graph?g0.expr=x")
         )
-        made.append(Filled(series_id("default", labels) + content_digest(body), body))
+        made.append(Filled(series_id("default", labels) + key_digest(body), body))
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import chain
 
 import msgspec
@@ -15,11 +16,16 @@ PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 RESERVED = "{}!=~,\\\"'`"
 #: Bytes of a series id.
 SERIES_ID_BYTES = 16
-#: Bytes of an alert key: the series id, then 8 bytes that change with anything else an alert says except its end.
-ALERT_KEY_BYTES = 24
+#: Bytes of an alert key: the series id, then 16 bytes that change with anything else an alert says except its end.
+ALERT_KEY_BYTES = 32
+#: Bytes of the keys that 0.2.0 and older made, with xxh3. Logs and snapshots hold them; only their length tells them
+#: from keys of today.
+OLD_KEY_BYTES = 24
 
-#: Fingerprints remembered in a process that reads alerts: about 300 bytes each.
+#: Fingerprints remembered in a process that reads alerts: 200 to 450 bytes each, since a label set of more than
+#: WHOLE_MAX_BYTES is remembered by its digest.
 FINGERPRINTS_MAX = 131_072
+WHOLE_MAX_BYTES = 256
 #: Below this many, computing them together costs more than one by one.
 TOGETHER_LEAST = 32
 #: Longer label sets are computed one by one: together, each is padded to the longest, times eight.
@@ -45,6 +51,16 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     source: str = ""
 
 
+class _Labels(msgspec.Struct, array_like=True, gc=False):
+    """A Content of which only the labels are wanted, not looked into yet."""
+
+    labels: msgspec.Raw
+
+
+_labels_decoder = msgspec.msgpack.Decoder(_Labels)
+_pairs_decoder = msgspec.msgpack.Decoder(dict[str, str])
+
+
 def service_of(labels: Mapping[str, str], names: Sequence[str]) -> str:
     """The service an alert belongs to: the first of `names` that it has, else its alertname, else "unknown". Total."""
     for name in names:
@@ -66,14 +82,41 @@ def is_setting_name(name: str) -> bool:
 def series_id(tenant: str, labels: Mapping[str, str]) -> bytes:
     """16 bytes that name a label set within a tenant, whatever the order of its labels.
 
-    xxh3_128 over MessagePack of tenant and sorted pairs, in which no two label sets look alike. Never changes:
-    logs hold it. Not for use where an attacker gains by a collision: the audit chain has blake2b.
+    blake2b-128 over MessagePack of tenant and sorted pairs, in which no two label sets look alike. Never changes: logs
+    hold it. Cryptographic, because whoever finds a second label set for an id hides the alert that has the first.
     """
+    return key_digest(_identity_encoder.encode((tenant, sorted(labels.items()))))
+
+
+def old_series_id(tenant: str, labels: Mapping[str, str]) -> bytes:
+    """The same as 0.2.0 and older made it. For series that logs and snapshots hold, never for new ones."""
     return xxhash.xxh3_128_digest(_identity_encoder.encode((tenant, sorted(labels.items()))))
 
 
+def alert_key(tenant: str, content: Content, starts: float) -> bytes:
+    """ALERT_KEY_BYTES that name all an alert says except its end. `starts` is 0 where the sender gave no start: such an
+    alert keeps its key from one request to the next."""
+    said = (sorted(content.annotations.items()), content.generator_url, content.source, starts)
+    return series_id(tenant, content.labels) + key_digest(_identity_encoder.encode(said))
+
+
+def key_digest(data: bytes) -> bytes:
+    """Half of an alert key: 16 bytes for which nobody finds other data."""
+    return blake2b(data, digest_size=SERIES_ID_BYTES).digest()
+
+
+def same_labels(one: bytes, other: bytes) -> bool:
+    """Whether two bodies (MessagePack of Content) have the same labels. Raises what msgspec does for what is no body."""
+    if one == other:
+        return True
+    mine, theirs = _labels_decoder.decode(one).labels, _labels_decoder.decode(other).labels
+    # As bytes they differ also when only their order does.
+    return bytes(mine) == bytes(theirs) or _pairs_decoder.decode(mine) == _pairs_decoder.decode(theirs)
+
+
 def content_digest(*parts: bytes) -> bytes:
-    """8 bytes that change when any of `parts` changes."""
+    """8 bytes that change when any of `parts` changes. Only for what one caller says twice: it is no cryptographic
+    hash."""
     return xxhash.xxh3_64_digest(_SEPARATOR.join(parts))
 
 
@@ -88,18 +131,20 @@ def fingerprint(labels: Mapping[str, str]) -> str:
 def fingerprints(label_sets: Sequence[Mapping[str, str]]) -> list[str]:
     """fingerprint() of each, in order. Many that were not met before are computed together: 1.5 us each."""
     said = [_said(labels) for labels in label_sets]
-    unknown = [each for each in said if each not in _fingerprints]
+    # The zero tells a digest from a label set, which ends in 0xFF.
+    names = [each if len(each) <= WHOLE_MAX_BYTES else key_digest(each) + b"\0" for each in said]
+    unknown = {name: each for name, each in zip(names, said, strict=True) if name not in _fingerprints}
     if len(_fingerprints) + len(unknown) > FINGERPRINTS_MAX:
         _fingerprints.clear()
-        unknown = said
-    together = [each for each in unknown if len(each) <= TOGETHER_MAX_BYTES]
+        unknown = dict(zip(names, said, strict=True))
+    together = {name: each for name, each in unknown.items() if len(each) <= TOGETHER_MAX_BYTES}
     if len(together) >= TOGETHER_LEAST:
-        for each, value in zip(together, _fnv1a_together(together), strict=True):
-            _fingerprints[each] = f"{value:016x}"
-    for each in unknown:
-        if each not in _fingerprints:
-            _fingerprints[each] = f"{_fnv1a(each):016x}"
-    return [_fingerprints[each] for each in said]
+        for name, value in zip(together, _fnv1a_together([*together.values()]), strict=True):
+            _fingerprints[name] = f"{value:016x}"
+    for name, each in unknown.items():
+        if name not in _fingerprints:
+            _fingerprints[name] = f"{_fnv1a(each):016x}"
+    return [_fingerprints[name] for name in names]
 
 
 def _said(labels: Mapping[str, str]) -> bytes:

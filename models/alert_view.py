@@ -17,11 +17,14 @@ def alert_view(series: SeriesTable, number: int, content: Content | None = None)
     ends = series.ends[number]
     opened, seen = series.opened[number], series.seen[number]
     decisions = [(series.how[number], 1, opened, opened)]
+    senders = [series.openers[number]]
     if series.repeats[number]:
+        # Nobody notes who repeats: it is the path that must be quick.
         decisions.append((int(Decision.REPEATED), series.repeats[number], opened, seen))
-    decisions.extend(
-        (note.decision, note.count, note.first_at, note.last_at) for note in series.notes.get(number, ())
-    )
+        senders.append("")
+    for note in series.notes.get(number, ()):
+        decisions.append((note.decision, note.count, note.first_at, note.last_at))
+        senders.append(note.sender)
     return AlertView(
         b"" if incident is None else incident.id,
         content.labels,
@@ -33,4 +36,6 @@ def alert_view(series: SeriesTable, number: int, content: Content | None = None)
         seen,
         series.status[number] == FIRING,
         decisions,
+        series.senders[number],
+        senders,
     )

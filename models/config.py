@@ -289,6 +289,27 @@ class Lifecycle(Section):
         description="Open incidents, an equal share for each shard; past it new groups join an overflow incident.",
         json_schema_extra=LIVE,
     )
+    max_alert_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=1024 * 1024,
+        description="Bytes of one alert, labels and annotations together; a larger one is refused with 400.",
+    )
+    max_shard_bytes: int = Field(
+        2 * 1024**3,
+        ge=1024 * 1024,
+        description="Bytes of alerts and incidents that a shard keeps in memory, at about 900 a common series; past it "
+        "new series are refused with 503. A million fit twice.",
+        json_schema_extra=LIVE,
+    )
+    max_sender_share: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="How much of `max_shard_bytes` the alerts of one token may hold; past it its new series are refused "
+        "with 429. Without tokens all senders are one.",
+        json_schema_extra=LIVE,
+    )
 
 
 class Dedup(Section):

@@ -31,6 +31,7 @@ from models.tokens import (
     TOKENS_MAX,
     USE_KEPT_S,
     Token,
+    match_of,
     name_of,
     scopes_of,
 )
@@ -46,6 +47,7 @@ class CreateToken(Wire, frozen=True):
     digest: bytes
     lifetime_s: float
     actor: str
+    match: list[str] = []
 
 
 class RotateToken(Wire, frozen=True):
@@ -183,6 +185,7 @@ class ControlState:
                     event.actor,
                     event.lifetime_s,
                     event.expires_at,
+                    match=tuple(event.match),
                 )
                 self._forget_oldest_expired(event.at)
                 self.guarded = True
@@ -215,6 +218,7 @@ class ControlState:
 
     def _create(self, message: CreateToken, now: float) -> list[Event]:
         name, scopes = name_of(message.name), scopes_of(message.scopes)
+        match = match_of(message.match, scopes)
         if (known := self.tokens.get(message.id)) is not None and known.digest == message.digest:
             return []
         if known is not None or message.id in self._revoked:
@@ -236,7 +240,15 @@ class ControlState:
         expires_at = now + lifetime_s if lifetime_s else 0.0
         return [
             TokenCreated(
-                message.id, name, list(scopes), message.digest, now, expires_at, lifetime_s, message.actor
+                message.id,
+                name,
+                list(scopes),
+                message.digest,
+                now,
+                expires_at,
+                lifetime_s,
+                message.actor,
+                list(match),
             )
         ]
 

@@ -9,6 +9,7 @@ IncidentManagerError
 │   ├── NotFound            there is no such thing here
 │   ├── Conflict            it is in a state in which this can't be done; says which
 │   ├── Stale               it was changed meanwhile: read it again
+│   ├── ShareUsedUp         the caller holds all that one caller may
 │   ├── Busy                a bounded queue is full; ask again after `retry_after_s`
 │   └── NotOwner            another actor owns this partition; ask `owner`
 ├── Unavailable             the same call may succeed later
@@ -56,6 +57,10 @@ class Conflict(Refused):
 
 class Stale(Refused):
     """It was changed since the caller read it: read it again, then decide again."""
+
+
+class ShareUsedUp(Refused):
+    """The caller holds all that one caller may. Asking again has sense once some of it has ended."""
 
 
 class Busy(Refused):

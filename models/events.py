@@ -46,6 +46,8 @@ class SeriesOpened(Wire, frozen=True):
     body: bytes
     decision: int
     signal: str = ""
+    #: The name of the token it came with, "anonymous" without one, "" in logs of before that was known; likewise below.
+    sender: str = ""
 
 
 class SeriesChanged(Wire, frozen=True):
@@ -55,6 +57,7 @@ class SeriesChanged(Wire, frozen=True):
     key: bytes
     ends_at: float
     body: bytes
+    sender: str = ""
 
 
 class SeriesResolved(Wire, frozen=True):
@@ -68,6 +71,7 @@ class SeriesResolved(Wire, frozen=True):
     expired: bool
     key: bytes = b""
     body: bytes = b""
+    sender: str = ""
 
 
 class SeriesRefired(Wire, frozen=True):
@@ -78,6 +82,7 @@ class SeriesRefired(Wire, frozen=True):
     ends_at: float
     body: bytes
     decision: int
+    sender: str = ""
 
 
 class AlertsSetAside(Wire, frozen=True):
@@ -87,6 +92,7 @@ class AlertsSetAside(Wire, frozen=True):
     keys: list[bytes]
     ends: list[float]
     bodies: list[bytes]
+    sender: str = ""
 
 
 class CallAnswered(Wire, frozen=True):
@@ -435,6 +441,7 @@ class TokenCreated(Wire, frozen=True):
     expires_at: float
     lifetime_s: float
     actor: str
+    match: list[str] = []
 
 
 class TokenRotated(Wire, frozen=True):

@@ -46,6 +46,7 @@ from models.incident import (
     settled,
 )
 from models.query import Head
+from models.room import text_bytes
 
 #: What an incident counts as before anybody judged it.
 UNJUDGED = Judgement(Severity.P2, IncidentType.UNKNOWN, "")
@@ -183,12 +184,22 @@ Place = tuple[int, int]
 FRAME_END = 2**63
 
 
+#: What a head is reckoned at where a number of them bounds memory: a common one has 600 bytes of text.
+HEAD_BYTES = 1024
+
+
+def bytes_of(head: Head) -> int:
+    """About what a head's text holds."""
+    return text_bytes([head.title, head.description, *head.labels, *head.labels.values()])
+
+
 class Known:
-    """The heads met last, each with the event it is true after."""
+    """The heads met last, each with the event it is true after: `most` of them, and fewer of large ones."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._heads: OrderedDict[bytes, tuple[Place, Head]] = OrderedDict()
+        self._bytes = 0
 
     def get(self, identity: bytes) -> tuple[Place, Head] | None:
         """The head, and the event it is true after."""
@@ -199,10 +210,14 @@ class Known:
 
     def put(self, place: Place, head: Head) -> None:
         """Remember a head."""
+        if (before := self._heads.get(head.id)) is not None:
+            self._bytes -= bytes_of(before[1])
+        self._bytes += bytes_of(head)
         self._heads[head.id] = (place, head)
         self._heads.move_to_end(head.id)
 
     def trim(self) -> None:
         """Past `most` the ones not met for longest are forgotten."""
-        while len(self._heads) > self._most:
-            self._heads.popitem(last=False)
+        while len(self._heads) > self._most or self._bytes > self._most * HEAD_BYTES:
+            _identity, (_place, head) = self._heads.popitem(last=False)
+            self._bytes -= bytes_of(head)

@@ -69,6 +69,10 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     details: dict[str, str] = {}
 
 
+#: How an incident was resolved that no person resolved.
+AUTOMATED = "Automated"
+
+
 class Resolution(msgspec.Struct, frozen=True, array_like=True):
     """How an incident ended. `method`: Automated, Manual or AutoAssistedManual."""
 
@@ -242,6 +246,8 @@ class Incident(msgspec.Struct, array_like=True):
     opened_at: float = 0.0
     targets_told: int = 0
     handling: Handling | None = None
+    #: What it counts for in models/room.py; 0 until a shard has counted it.
+    held_bytes: int = 0
 
     @property
     def is_open(self) -> bool:

@@ -19,14 +19,16 @@ from models.wire import Wire
 class AlertsArrived(Wire, frozen=True):
     """One request's alerts for one shard, as columns of equal length.
 
-    keys      24 bytes an alert: series id, then a digest of all else it says except its end (models/alert.py)
+    keys      32 bytes an alert: series id, then a digest of all else it says except its end (models/alert.py)
     ends      seconds since the epoch; inf means it has no end and fires until told otherwise
     bodies    MessagePack of alert.Content, or b"" when the gateway believes that the shard knows the key; the
               shard asks for what it needs after all (Decision.BODY_WANTED)
     `call_id` is made once per client request and shard part: a repeat of it gets the same reply and makes no
     event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
     `delivered_before` is set, the log has that delivery already and this is the answer it got. `trace_id` goes into
-    the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here.
+    the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here. `sender`
+    is the name of the token it came with, "anonymous" without one. `content` is a digest of what the sender wrote, ends
+    included, for a delivery with an id: what it left open (an end, say) is filled in anew with each try.
     """
 
     call_id: bytes
@@ -40,6 +42,8 @@ class AlertsArrived(Wire, frozen=True):
     trace_id: str | None = None
     delivered_before: bytes | None = None
     trace: str | None = None
+    sender: str = ""
+    content: bytes = b""
 
 
 class Classified(Wire, frozen=True):
@@ -160,6 +164,9 @@ class Decision(IntEnum):
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
     UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
     SPLIT_OFF = 14  # a person moved its series into an incident of its own
+    COLLIDED = 20  # another label set has its series id: kept in the log, changes nothing; its sender is told
+    SENDER_FULL = 21  # not stored: its sender holds its whole share of the shard's memory
+    SHARD_FULL = 22  # not stored: the shard's memory is used up
 
 
 #: The sentence that the API shows for each decision.
@@ -176,6 +183,9 @@ REASONS: dict[Decision, str] = {
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
     Decision.LATE: "speaks of a time before the present life of its series",
     Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
+    Decision.SENDER_FULL: "not stored: its sender holds all that lifecycle.max_sender_share gives it of a shard",
+    Decision.SHARD_FULL: "not stored: the shard holds all the bytes of lifecycle.max_shard_bytes",
+    Decision.COLLIDED: "nobody is told of it: a series with other labels has the same id; change a label",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",
 }

@@ -34,6 +34,15 @@ METRICS: dict[str, Metric] = {
         "counter", "Alerts told to a shard, by door; one asked for again with its body counts twice."
     ),
     "llm_im_alerts_refused_total": Metric("counter", "Alerts refused as unreadable, by door."),
+    "llm_im_alerts_forbidden_total": Metric(
+        "counter", "Alerts refused because their token is bound to other labels, by door and token."
+    ),
+    "llm_im_alerts_no_room_total": Metric(
+        "counter", "Alerts refused for want of memory, by door, bound (sender or shard) and token."
+    ),
+    "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
+    "llm_im_shard_bytes_max": Metric("gauge", "How many it may keep (lifecycle.max_shard_bytes)."),
+    "llm_im_sender_bytes": Metric("gauge", "Bytes of the sender that holds most of them."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut from a log when it was opened."),

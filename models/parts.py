@@ -28,6 +28,7 @@ from uuid import UUID
 import msgspec
 
 from models import notes, people, response
+from models.alert import OLD_KEY_BYTES, series_id
 from models.errors import Busy, Conflict, Malformed, NotFound, TooLarge
 from models.events import (
     IncidentFreed,
@@ -43,7 +44,7 @@ from models.events import (
     PartChanged,
     PartLeft,
 )
-from models.incident import Incident, IncidentState, Notice, OwedNote, PartOf, Said, incident_id
+from models.incident import AUTOMATED, Incident, IncidentState, Notice, OwedNote, PartOf, Said, incident_id
 from models.messages import Decision, Done, Failed, NoteAnswered, Reply, Told
 from models.notes import AnyNote, EndAsked, LinkAsked, MergeAsked, PartSaid, UnmergeAsked
 from models.notice import RESOLVED
@@ -148,6 +149,8 @@ def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str
     numbers = array("I")
     for identity in dict.fromkeys(verb.series):
         number = shard.series.by_series.get(identity)
+        if number is None and shard.series.old_keys:
+            number = _with_old_key(shard, incident, identity)
         if number is None or shard.series.incidents[number] is not incident:
             raise NotFound(f"alerts: series {identity.hex()} is not in this incident")
         numbers.append(number)
@@ -168,6 +171,15 @@ def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str
     if found.is_open:
         response.owe(shard, found, "opened", now, now + shard.settings.wait_s[found.severity])
     return found
+
+
+def _with_old_key(shard: Shard, incident: Incident, identity: bytes) -> int | None:
+    """The series of an incident that would have this id, had it not begun with 0.2.0 or older."""
+    for number in shard.members[incident.id]:
+        if len(shard.series.keys[number]) == OLD_KEY_BYTES:
+            if series_id(incident.tenant, shard.series.content(number).labels) == identity:
+                return number
+    return None
 
 
 #: What stands between a group's key and the id of an incident that was split off it.
@@ -327,7 +339,7 @@ def _was_ended_early(shard: Shard, incident: Incident, part: PartOf) -> bool:
     if incident.state is not IncidentState.RESOLVED or not part.ended_by or found is None:
         return False
     is_groups = shard.by_group.get((incident.tenant, incident.group_key)) is incident
-    return found.by != SYSTEM and (incident.is_by_hand or is_groups)
+    return found.method != AUTOMATED and (incident.is_by_hand or is_groups)
 
 
 def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:

@@ -106,7 +106,8 @@ class ListAlerts(Wire, frozen=True):
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
     """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
 
-    `decisions` says why it is where it is: (decision number, count, first at, last at), oldest first.
+    `decisions` says why it is where it is: (decision number, count, first at, last at), oldest first; `senders` by whose
+    alert each was made last, "" where nobody's or it is not known. `sender` is whose alert says what it says now.
     """
 
     incident_id: bytes
@@ -119,6 +120,8 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
     last_seen_at: float
     firing: bool
     decisions: list[tuple[int, int, float, float]] = []
+    sender: str = ""
+    senders: list[str] = []
 
 
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):

@@ -207,11 +207,13 @@ class Range(NamedTuple):
     usual: Severity
 
 
-@lru_cache(maxsize=4096)  # Senders use a handful of words; 4,096 long ones are 0.5 MB at most.
 def range_of(word: str) -> Range | None:
     """What a severity word means, None when it is none we know. "P1 - Critical", "SEV 1", "Warn" are read too."""
-    if len(word) > SIGNAL_CHARS:
-        return None
+    return None if len(word) > SIGNAL_CHARS else _range_of(word)
+
+
+@lru_cache(maxsize=4096)  # Senders use a handful of words; 4,096 long ones are 0.5 MB at most.
+def _range_of(word: str) -> Range | None:
     folded = word.casefold()
     squeezed = re.sub(r"[\W_]+", "", folded)
     known = SEVERITY_WORDS.get(squeezed)

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from models.alert import SERIES_ID_BYTES, Content
+from models.alert import OLD_KEY_BYTES, SERIES_ID_BYTES, Content
 from models.incident import Incident
+from models.room import SERIES_BYTES, Room
 
 if sys.byteorder != "little":
     raise ImportError("logs and snapshots hold little-endian columns; this machine is big-endian")
@@ -38,12 +39,13 @@ _content_decoder = msgspec.msgpack.Decoder(Content)
 
 
 class Note(msgspec.Struct, array_like=True):
-    """How often one decision was made about a series, first and last."""
+    """How often one decision was made about a series, first and last, and by whose alert last ("": nobody's)."""
 
     decision: int
     count: int
     first_at: float
     last_at: float
+    sender: str = ""
 
 
 class StaticBlock(msgspec.Struct, array_like=True):
@@ -55,6 +57,8 @@ class StaticBlock(msgspec.Struct, array_like=True):
     starts: bytes
     opened: bytes
     how: bytes
+    openers: list[str] = []
+    senders: list[str] = []
 
 
 class MovingBlock(msgspec.Struct, array_like=True):
@@ -80,6 +84,8 @@ class MovedSeries(msgspec.Struct, array_like=True, frozen=True):
     seen: float
     repeats: int
     notes: list[Note]
+    opener: str = ""
+    sender: str = ""
 
 
 _static_decoder = msgspec.msgpack.Decoder(StaticBlock)
@@ -94,13 +100,21 @@ class SeriesTable:
 
     by_series   series id -> number of its newest life
     firing      alert key -> number, only while it fires: one look-up tells a plain repeat
+    old_keys    how many series have a key as 0.2.0 and older made it, and none of today yet
+    openers     whose alert began the present life, by name; "" in data of before that was known
+    senders     whose alert brought the present body, and who is charged for it
+    room        what all series hold, and the shard's incidents
     """
 
     def __init__(self) -> None:
         self.by_series: dict[bytes, int] = {}
         self.firing: dict[bytes, int] = {}
+        self.old_keys = 0
+        self.room = Room()
         self.keys: list[bytes] = []
         self.bodies: list[bytes] = []
+        self.openers: list[str] = []
+        self.senders: list[str] = []
         self.incidents: list[Incident | None] = []
         self.status = bytearray()
         self.how = bytearray()
@@ -144,6 +158,7 @@ class SeriesTable:
         body: bytes,
         how: int,
         now: float,
+        sender: str = "",
     ) -> None:
         """Begin a life at `number`, which is free or one past the end."""
         if number >= self._used:
@@ -151,7 +166,9 @@ class SeriesTable:
         else:
             self.free.discard(number)
         self.keys[number] = key
-        self.bodies[number] = body
+        self.old_keys += len(key) == OLD_KEY_BYTES
+        self._say(number, body, sender)
+        self.openers[number] = self.senders[number]
         self.incidents[number] = incident
         self.status[number] = FIRING
         self.how[number] = how
@@ -174,29 +191,35 @@ class SeriesTable:
             if end < armed[number]:
                 self._arm(number, end)
 
-    def change(self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float) -> None:
+    def change(
+        self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float, sender: str = ""
+    ) -> None:
         """A firing series says something else than before."""
         self.firing.pop(self.keys[number], None)
-        self.keys[number] = key
-        self.bodies[number] = body
+        self._name(number, key)
+        self._say(number, body, sender)
         self.starts[number] = starts
         self.ends[number] = ends
         self.seen[number] = now
         self.firing[key] = number
         self._arm(number, ends)
 
-    def end(self, number: int, at: float, now: float, key: bytes = b"", body: bytes = b"") -> None:
+    def end(
+        self, number: int, at: float, now: float, key: bytes = b"", body: bytes = b"", sender: str = ""
+    ) -> None:
         self.firing.pop(self.keys[number], None)
         self.status[number] = ENDED
         self.ends[number] = at
         self.seen[number] = now
         if key:
-            self.keys[number] = key
-            self.bodies[number] = body
+            self._name(number, key)
+            self._say(number, body, sender)
 
-    def refire(self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float) -> None:
+    def refire(
+        self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float, sender: str = ""
+    ) -> None:
         self.status[number] = FIRING
-        self.change(number, key, starts, ends, body, now)
+        self.change(number, key, starts, ends, body, now, sender)
 
     def forget(self, number: int) -> None:
         """Free a number. Its series id goes too, unless a newer life has it."""
@@ -206,8 +229,10 @@ class SeriesTable:
         if self.firing.get(key) == number:
             # A newer life may fire with the very same key.
             del self.firing[key]
+        self.old_keys -= len(key) == OLD_KEY_BYTES
         self.keys[number] = b""
-        self.bodies[number] = b""
+        self._say(number, b"", "")
+        self.openers[number] = ""
         self.incidents[number] = None
         self.status[number] = FREE
         self.armed[number] = math.inf
@@ -227,6 +252,8 @@ class SeriesTable:
             self.seen[number],
             self.repeats[number],
             self.notes.get(number, []),
+            self.openers[number],
+            self.senders[number],
         )
 
     def take_in(self, number: int, series: MovedSeries, incident: Incident) -> None:
@@ -235,8 +262,17 @@ class SeriesTable:
         identity = series.key[:SERIES_ID_BYTES]
         other = self.by_series.get(identity)
         self.open(
-            number, series.key, incident, series.starts, series.ends, series.body, series.how, series.opened
+            number,
+            series.key,
+            incident,
+            series.starts,
+            series.ends,
+            series.body,
+            series.how,
+            series.opened,
+            series.sender,
         )
+        self.openers[number] = sys.intern(series.opener)
         self.seen[number], self.repeats[number] = series.seen, series.repeats
         if series.notes:
             self.notes[number] = series.notes
@@ -247,15 +283,16 @@ class SeriesTable:
             if self.status[other] == FIRING and self.keys[other] not in self.firing:
                 self.firing[self.keys[other]] = other
 
-    def note(self, number: int, decision: int, now: float) -> None:
+    def note(self, number: int, decision: int, now: float, sender: str = "") -> None:
         """Remember why: counts beside the last 20 different decisions."""
         notes = self.notes.setdefault(number, [])
         for note in notes:
             if note.decision == decision:
                 note.count += 1
                 note.last_at = now
+                note.sender = sender
                 return
-        notes.append(Note(decision, 1, now, now))
+        notes.append(Note(decision, 1, now, now, sender))
         del notes[:-NOTES_MAX]
 
     def due(self, now: float, limit: int) -> list[int]:
@@ -298,6 +335,8 @@ class SeriesTable:
                 self.starts[low:high].tobytes(),
                 self.opened[low:high].tobytes(),
                 bytes(self.how[low:high]),
+                self.openers[low:high],
+                self.senders[low:high],
             )
         )
 
@@ -338,15 +377,22 @@ class SeriesTable:
         self.starts[low:high] = array("d", data.starts)
         self.opened[low:high] = array("d", data.opened)
         self.how[low:high] = data.how
+        if data.senders:
+            self.openers[low:high] = map(sys.intern, data.openers)
+            self.senders[low:high] = map(sys.intern, data.senders)
 
     def index(self) -> None:
         """After the last block is loaded: make the look-ups anew."""
         newest: dict[bytes, int] = {}
+        held: dict[str, int] = {}
         for number in range(self._used):
             key, state = self.keys[number], self.status[number]
             if state == FREE:
                 self._release(number)
                 continue
+            sender = self.senders[number]
+            held[sender] = held.get(sender, 0) + SERIES_BYTES + len(self.bodies[number])
+            self.old_keys += len(key) == OLD_KEY_BYTES
             series = key[:SERIES_ID_BYTES]
             other = newest.get(series)
             if other is None or self.opened[number] >= self.opened[other]:
@@ -355,6 +401,27 @@ class SeriesTable:
                 self.firing[key] = number
                 self._arm(number, self.ends[number])
         self.by_series = newest
+        for sender, size in held.items():
+            self.room.take(sender, size)
+
+    def _say(self, number: int, body: bytes, sender: str) -> None:
+        """What a series says now, and by whose alert; b"" when it is none any more."""
+        if before := self.bodies[number]:
+            self.room.take(self.senders[number], -SERIES_BYTES - len(before))
+        self.bodies[number] = body
+        self.senders[number] = sender = sys.intern(sender)
+        if body:
+            self.room.take(sender, SERIES_BYTES + len(body))
+
+    def _name(self, number: int, key: bytes) -> None:
+        """Another key for a series; also another series id, when the one before is of the old kind."""
+        before = self.keys[number]
+        if key[:SERIES_ID_BYTES] != before[:SERIES_ID_BYTES]:
+            if self.by_series.get(before[:SERIES_ID_BYTES]) == number:
+                del self.by_series[before[:SERIES_ID_BYTES]]
+            self.by_series[key[:SERIES_ID_BYTES]] = number
+        self.old_keys += (len(key) == OLD_KEY_BYTES) - (len(before) == OLD_KEY_BYTES)
+        self.keys[number] = key
 
     def _release(self, number: int) -> None:
         self.free.add(number)
@@ -368,6 +435,8 @@ class SeriesTable:
         more = -(-size // BLOCK) * BLOCK - len(self.keys)
         self.keys.extend([b""] * more)
         self.bodies.extend([b""] * more)
+        self.openers.extend([""] * more)
+        self.senders.extend([""] * more)
         self.incidents.extend([None] * more)
         self.status.extend(bytes(more))
         self.how.extend(bytes(more))

@@ -16,7 +16,17 @@ from typing import cast
 import msgspec
 
 from models import deadlines, parts, people, response
-from models.alert import Content, content_digest, service_of
+from models.alert import (
+    OLD_KEY_BYTES,
+    SERIES_ID_BYTES,
+    Content,
+    alert_key,
+    content_digest,
+    key_digest,
+    old_series_id,
+    same_labels,
+    service_of,
+)
 from models.effects import Act, Archive, Classify, Effect, Forget, Tell
 from models.errors import Broken, Refused
 from models.events import (
@@ -39,6 +49,7 @@ from models.events import (
 )
 from models.grouping import group_of, overflow_group_of, signal_of, title_of
 from models.incident import (
+    AUTOMATED,
     LEGAL_MOVES,
     Incident,
     IncidentState,
@@ -67,6 +78,7 @@ from models.messages import (
     decode_reply,
     encode,
 )
+from models.room import INCIDENT_BYTES, INCIDENT_TIMES, SERIES_BYTES
 from models.series import FIRING
 from models.shard_settings import ShardSettings
 from models.shard_state import SYSTEM, ShardState
@@ -82,8 +94,9 @@ DEADLINES_MAX = 500
 CLASSIFY_PATIENCE_S = 5.0
 #: What an incident counts as meanwhile: better one page too many than a silent outage.
 UNJUDGED_AS = Severity.P1
-#: Group keys remembered; making one costs 2.5 us, finding it 0.3 us.
+#: Group keys remembered; making one costs 2.5 us, finding it 0.3 us. Longer ones are made each time: 40 MB at most.
 GROUPS_REMEMBERED = 16_384
+GROUP_CHARS_REMEMBERED = 512
 #: How long a resolved incident waits beyond close_after while a receiver is still owed word of it.
 CLOSE_RECHECK_S = 60.0
 #: Incidents handed to the archive at once.
@@ -98,6 +111,10 @@ SIGNALS_MAX = 8
 _content_decoder = msgspec.msgpack.Decoder(Content)
 
 
+#: What became of alerts that were not taken; their sender is told so.
+_REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FULL, Decision.SHARD_FULL})
+#: Decisions of which the log holds nothing.
+_NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
 
@@ -120,6 +137,8 @@ class Shard(ShardState):
         self._events: list[Event] = []
         self._repeat_numbers: list[int] = []
         self._repeat_ends: list[float] = []
+        #: Whose alerts are being decided about; "" while it is nobody's.
+        self._sender = ""
 
     def take_settings(self, settings: ShardSettings) -> None:
         """Decide by these from now on. What was decided stays; what waits for a time that they move waits for the new
@@ -139,6 +158,7 @@ class Shard(ShardState):
         """
         self.now = now = max(now, self.now)
         self._events = []
+        self._sender = message.sender if isinstance(message, AlertsArrived) else ""
         match message:
             case AlertsArrived():
                 reply: Reply = self._alerts_arrived(message, now)
@@ -174,6 +194,7 @@ class Shard(ShardState):
         """The first step of a writer after recovery: notes the epoch, and asks again for all that is owed."""
         self.now = now = max(now, self.now)
         self._events = []
+        self._sender = ""
         # An empty shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if self.incidents else 0.0
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
@@ -218,18 +239,32 @@ class Shard(ShardState):
         answered = self.calls.get(message.call_id)
         if answered is not None:
             return decode_reply(answered)
-        content = b"" if message.delivery_id is None else content_digest(*message.keys)
-        if message.delivered_before is not None:
-            before = decode_reply(message.delivered_before)
+        content, delivery_id = b"", message.delivery_id
+        if delivery_id is not None:
+            # Who leaves out what the sender wrote means what came of it.
+            content = message.content or key_digest(
+                b"".join(message.keys) + array("d", message.ends).tobytes()
+            )
+        before = None if message.delivered_before is None else decode_reply(message.delivered_before)
+        # What 0.2.0 and older accepted has a shorter digest, which says nothing about alerts of today: they are decided
+        # again, since that loses none, and most will be repeats.
+        if before is not None and not (
+            isinstance(before, AlertsReply) and len(before.content) < len(content)
+        ):
             if not isinstance(before, AlertsReply) or before.content != content:
-                return Failed("Refused", "this delivery id was accepted before with other alerts")
+                return Failed("Refused", "this delivery id was accepted before with other alerts or ends")
             self.decided[Decision.DUPLICATE] += len(message.keys)
             return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
         keys, ends = message.keys, message.ends
         if not len(keys) == len(ends) == len(message.bodies):
             return Failed("Malformed", "AlertsArrived: keys, ends and bodies must be of one length")
         known = [*map(self.series.firing.get, keys)]
-        if keys and None not in known and min(ends) > now:
+        if (
+            keys
+            and None not in known
+            and min(ends) > now
+            and (not any(message.bodies) or self._are_of(cast(list[int], known), message.bodies))
+        ):
             # Every alert repeats what is firing already: nine of ten requests in an outage end here.
             self._observe(cast(list[int], known), ends, now)
             self.decided[Decision.REPEATED] += len(keys)
@@ -241,14 +276,17 @@ class Shard(ShardState):
                 decisions.append(decision)
                 self.decided[decision] += 1
             self._flush_repeats(now)
+            if not _REFUSED.isdisjoint(decisions):
+                # Sent again it must be decided again: what was not taken may be taken then.
+                content, delivery_id = b"", None
             alike = len(set(decisions)) <= 1
             reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
-            if alike and decisions and decisions[0] == Decision.BODY_WANTED:
+            if decisions and not self._events and _NOT_KEPT.issuperset(decisions):
                 return reply
         if message.want_ids or content:
             ids = [self._incident_of(key) for key in keys] if message.want_ids else []
             reply = AlertsReply(reply.decisions, ids, content)
-        self.do(CallAnswered(message.call_id, encode(reply), message.delivery_id), now)
+        self.do(CallAnswered(message.call_id, encode(reply), delivery_id), now)
         return reply
 
     def _command(self, command: Command, now: float) -> Reply:
@@ -277,12 +315,12 @@ class Shard(ShardState):
         series = self.series
         fires = ends > now
         number = series.firing.get(key)
-        if number is not None and fires:
+        if number is not None and fires and (not body or self._are_of((number,), (body,))):
             self._repeat_numbers.append(number)
             self._repeat_ends.append(ends)
             return Decision.REPEATED
         self._flush_repeats(now)
-        number = series.by_series.get(key[:16])
+        number = series.by_series.get(key[:SERIES_ID_BYTES])
         if not body and (number is None or fires or series.keys[number] != key):
             return Decision.BODY_WANTED
         content: Content | None = None
@@ -292,40 +330,113 @@ class Shard(ShardState):
                 content = _content_decoder.decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return Decision.UNREADABLE
+            if number is not None and not same_labels(body, series.bodies[number]):
+                return self._set_aside(Decision.COLLIDED, key, ends, body, now)
+            if number is None and series.old_keys:
+                number = self._with_old_key(tenant, content)
         if number is None:
             if not fires:
                 return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
             return self._open_series(tenant, key, ends, body, content, now)
+        same = key == series.keys[number] or self._is_renamed(tenant, number, key)
         if series.status[number] == FIRING:
+            if fires and same:
+                # Only its key is another: it began before keys were what they are.
+                self.do(SeriesChanged(number, key, ends, series.bodies[number], self._sender), now)
+                return Decision.REPEATED
+            if fires and (full := self._full_for(number, body)) is not None:
+                # It goes on firing as it was: what it says now is what there is no room for.
+                self._repeat_numbers.append(number)
+                self._repeat_ends.append(ends)
+                return full
             if fires:
-                self.do(SeriesChanged(number, key, ends, body), now)
+                self.do(SeriesChanged(number, key, ends, body, self._sender), now)
                 return Decision.CHANGED
             if ends < series.starts[number]:
                 return self._set_aside(Decision.LATE, key, ends, body, now)
-            same = key == series.keys[number]
-            self._resolve_series(number, ends, False, b"" if same else key, b"" if same else body, now)
+            if same or self._full_for(number, body) is not None:
+                # An end is always taken; without its own words where there is no room for them.
+                key, body = b"", b""
+            self._resolve_series(number, ends, False, key, body, now)
             return Decision.RESOLVED
         if not fires:
-            if key == series.keys[number] and ends == series.ends[number]:
+            if same and ends == series.ends[number]:
                 return Decision.REPEATED
             return self._set_aside(Decision.LATE, key, ends, body, now)
         incident = series.incidents[number]
         if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
             return self._open_series(tenant, key, ends, body, content, now)
+        going_on = incident.is_open or self.may_reopen(incident, now)
+        if going_on and (full := self._full_for(number, body)) is not None:
+            return full
         if incident.is_open:
-            self.do(SeriesRefired(number, key, ends, body, Decision.REFIRED), now)
+            self.do(SeriesRefired(number, key, ends, body, Decision.REFIRED, self._sender), now)
             return Decision.REFIRED
         if self.may_reopen(incident, now):
-            self.reopen(incident, now)
-            self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
+            self.reopen(incident, now, self._actor)
+            self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED, self._sender), now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    def _full_for(self, number: int, body: bytes) -> Decision | None:
+        """Why there is no room for another body of a series, None when there is. One that is no longer than the one
+        before always fits."""
+        table = self.series
+        grows = len(body) - len(table.bodies[number])
+        if grows <= 0:
+            return None
+        is_own = table.senders[number] == self._sender
+        return self._full(grows, grows if is_own else SERIES_BYTES + len(body))
+
+    def _full(self, size: int, of_sender: int) -> Decision | None:
+        """Why there is no room for `size` bytes more, of which the sender is charged `of_sender`; None when there is."""
+        room, settings = self.series.room, self.settings
+        if settings.sender_bytes < settings.max_bytes and self._sender:
+            # Without a name it is what older programs stored: nobody's share.
+            if room.by_sender.get(self._sender, 0) + of_sender > settings.sender_bytes:
+                return Decision.SENDER_FULL
+        return Decision.SHARD_FULL if room.held + size > settings.max_bytes else None
+
+    @property
+    def _actor(self) -> str:
+        """Who does what the alert at hand brings about, as histories name it."""
+        return self._sender or SYSTEM
+
+    def _are_of(self, numbers: Sequence[int], bodies: Sequence[bytes]) -> bool:
+        """Whether these bodies, where there are any, have the labels of these series: a key alone does not prove it."""
+        stored = self.series.bodies
+        try:
+            return all(
+                not body or same_labels(body, stored[number])
+                for number, body in zip(numbers, bodies, strict=True)
+            )
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+
+    def _with_old_key(self, tenant: str, content: Content) -> int | None:
+        """The series with these labels that still has a key as 0.2.0 and older made it. Those can collide."""
+        number = self.series.by_series.get(old_series_id(tenant, content.labels))
+        if number is None or self.series.content(number).labels != content.labels:
+            return None
+        return number
+
+    def _is_renamed(self, tenant: str, number: int, key: bytes) -> bool:
+        """Whether a series with an old key says what this key of today stands for."""
+        if len(self.series.keys[number]) != OLD_KEY_BYTES:
+            return False
+        content = self.series.content(number)
+        # Nobody noted whether its sender gave a start.
+        return key in (alert_key(tenant, content, 0.0), alert_key(tenant, content, content.starts_at))
 
     def _open_series(
         self, tenant: str, key: bytes, ends: float, body: bytes, content: Content | None, now: float
     ) -> Decision:
         if content is None:
             raise Broken("a series can't be opened without its body")
+        # As if it opened an incident of its own: whether it does is seen below.
+        size = SERIES_BYTES + INCIDENT_BYTES + (1 + INCIDENT_TIMES) * len(body)
+        if (full := self._full(size, size)) is not None:
+            return full
         service = service_of(content.labels, self.settings.service_labels)
         group, group_labels = self._group_of(content.labels, service)
         incident = self.by_group.get((tenant, group))
@@ -333,7 +444,7 @@ class Shard(ShardState):
         if incident is not None and incident.is_open:
             decision = Decision.JOINED
         elif incident is not None and self.may_reopen(incident, now):
-            self.reopen(incident, now)
+            self.reopen(incident, now, self._actor)
             decision = Decision.REOPENED
         elif self.open_count < self.settings.max_open:
             incident = self._open_incident(tenant, service, group, group_labels, content, number, now)
@@ -344,7 +455,7 @@ class Shard(ShardState):
         signal = signal_of(content.labels)
         if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
             signal = ""
-        self.do(SeriesOpened(number, key, incident.id, ends, body, decision, signal), now)
+        self.do(SeriesOpened(number, key, incident.id, ends, body, decision, signal, self._sender), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
@@ -353,6 +464,8 @@ class Shard(ShardState):
         found = self._groups.get(values)
         if found is None:
             found = group_of(labels, service, self.settings.group_by)
+            if len(found[0]) > GROUP_CHARS_REMEMBERED:
+                return found
             if len(self._groups) >= GROUPS_REMEMBERED:
                 self._groups.clear()
             self._groups[values] = found
@@ -387,6 +500,7 @@ class Shard(ShardState):
                 content.labels,
                 content.annotations,
                 is_overflow,
+                self._actor,
             ),
             now,
         )
@@ -398,7 +512,7 @@ class Shard(ShardState):
         key, labels = overflow_group_of(service)
         incident = self.by_group.get((tenant, key))
         if incident is not None and not incident.is_open and self.may_reopen(incident, now):
-            self.reopen(incident, now)
+            self.reopen(incident, now, self._actor)
         elif incident is None or not incident.is_open:
             incident = self._open_incident(
                 tenant, service, key, labels, content, number, now, is_overflow=True
@@ -422,7 +536,7 @@ class Shard(ShardState):
         incident = self.series.incidents[number]
         if incident is None:
             raise Broken(f"series {number} fires outside any incident")
-        self.do(SeriesResolved(number, ended_at, expired, key, body), now)
+        self.do(SeriesResolved(number, ended_at, expired, key, body, self._sender), now)
         self.ended(incident, "all its alerts expired" if expired else "all its alerts ended", now)
 
     def ended(self, incident: Incident, reason: str, now: float) -> None:
@@ -431,7 +545,7 @@ class Shard(ShardState):
             return
         if any(part.is_open for part in incident.parts.values()):
             return
-        self.move(incident, IncidentState.RESOLVED, SYSTEM, reason, now, method="Automated")
+        self.move(incident, IncidentState.RESOLVED, self._actor, reason, now, method=AUTOMATED)
         response.owe_resolved(self, incident, now)
 
     def may_reopen(self, incident: Incident, now: float) -> bool:
@@ -487,11 +601,11 @@ class Shard(ShardState):
             parts.say(self, incident, now)
 
     def _set_aside(self, decision: Decision, key: bytes, ends: float, body: bytes, now: float) -> Decision:
-        self.do(AlertsSetAside(bytes([decision]), [key], [ends], [body]), now)
+        self.do(AlertsSetAside(bytes([decision]), [key], [ends], [body], self._sender), now)
         return decision
 
     def _incident_of(self, key: bytes) -> bytes:
-        number = self.series.by_series.get(key[:16])
+        number = self.series.by_series.get(key[:SERIES_ID_BYTES])
         incident = None if number is None else self.series.incidents[number]
         return b"" if incident is None else incident.id
 

@@ -28,6 +28,9 @@ class ShardSettings(msgspec.Struct, frozen=True):
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     #: How long the archive keeps what is closed.
     retention_s: float = 90 * 86400.0
+    #: Bytes (models/room.py) of all alerts and incidents, and of those of one sender.
+    max_bytes: int = 2 * 1024**3
+    sender_bytes: int = 3 * 1024**3 // 2
 
 
 def encode_shard_settings(settings: ShardSettings) -> bytes:

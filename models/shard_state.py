@@ -37,6 +37,7 @@ from models.events import (
 )
 from models.incident import Incident, IncidentState, Judgement, Resolution, TimelineEntry
 from models.messages import Decision
+from models.room import bytes_of, text_bytes
 from models.series import BLOCK_SHIFT, SeriesTable
 from models.shard_settings import ShardSettings
 
@@ -101,7 +102,7 @@ class ShardState:
         self.open_count = 0
         self.calls: dict[bytes, bytes] = {}
         #: How often each decision was made by this process, for metrics: in no log.
-        self.decided = array("Q", bytes(8 * 16))
+        self.decided = array("Q", bytes(8 * (max(Decision) + 1)))
         self.checkpoint = Checkpoint(self._capture)
         self._call_buckets: dict[int, list[bytes]] = {}
         # What waits for its time, and what is owed and not asked for yet: follows from the rest.
@@ -135,16 +136,24 @@ class ShardState:
                 self.touch_series(event.number)
                 # As in Alertmanager, a life that goes on began when it first said so.
                 starts = min(self.series.starts[event.number], self._starts_of(event.body))
-                self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
-                self.series.note(event.number, Decision.CHANGED, now)
+                only_renamed = event.body == self.series.bodies[event.number]
+                self.series.change(
+                    event.number, event.key, starts, event.ends_at, event.body, now, event.sender
+                )
+                if only_renamed:
+                    self.series.repeats[event.number] += 1
+                else:
+                    self.series.note(event.number, Decision.CHANGED, now, event.sender)
             case SeriesResolved():
                 self._apply_series_resolved(event, now)
             case SeriesRefired():
                 self.touch_series(event.number)
                 incident = self._incident_at(event.number)
                 starts = self._starts_of(event.body)
-                self.series.refire(event.number, event.key, starts, event.ends_at, event.body, now)
-                self.series.note(event.number, event.decision, now)
+                self.series.refire(
+                    event.number, event.key, starts, event.ends_at, event.body, now, event.sender
+                )
+                self.series.note(event.number, event.decision, now, event.sender)
                 incident.firing += 1
             case IncidentOpened():
                 self._apply_incident_opened(event, now)
@@ -155,6 +164,9 @@ class ShardState:
                     incident.overflow = []
                 if len(incident.overflow) < OVERFLOW_LISTED and event.group_key not in incident.overflow:
                     incident.overflow.append(event.group_key)
+                    size = text_bytes([event.group_key])
+                    incident.held_bytes += size
+                    self.series.room.take(incident.created_by, size)
             case IncidentClassified():
                 self._apply_classified(event, now)
             case IncidentStateChanged():
@@ -218,7 +230,15 @@ class ShardState:
         incident = self.changing(event.incident_id)
         starts = self._starts_of(event.body)
         self.series.open(
-            event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now
+            event.number,
+            event.key,
+            incident,
+            starts,
+            event.ends_at,
+            event.body,
+            event.decision,
+            now,
+            event.sender,
         )
         self.members[incident.id].append(event.number)
         incident.firing += 1
@@ -234,8 +254,8 @@ class ShardState:
         if event.key:
             self.checkpoint.touch(Part.STATIC, event.number >> BLOCK_SHIFT)
         incident = self._incident_at(event.number)
-        self.series.end(event.number, event.ended_at, now, event.key, event.body)
-        self.series.note(event.number, Decision.RESOLVED, now)
+        self.series.end(event.number, event.ended_at, now, event.key, event.body, event.sender)
+        self.series.note(event.number, Decision.RESOLVED, now, event.sender)
         incident.firing -= 1
 
     def _apply_incident_opened(self, event: IncidentOpened, now: float) -> None:
@@ -334,6 +354,7 @@ class ShardState:
     def forget(self, incident: Incident) -> None:
         """An incident whose series are gone is not here any more."""
         del self.incidents[incident.id]
+        self.series.room.take(incident.created_by, -incident.held_bytes)
         del self.members[incident.id]
         self._watched.pop(incident.id, None)
         self._notes_asked.pop(incident.id, None)
@@ -416,6 +437,8 @@ class ShardState:
 
     def _index(self, incident: Incident) -> None:
         self.incidents[incident.id] = incident
+        incident.held_bytes = incident.held_bytes or bytes_of(incident)
+        self.series.room.take(incident.created_by, incident.held_bytes)
         self.members[incident.id] = array("I")
         if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
             self.by_group[incident.tenant, incident.group_key] = incident

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from models.errors import Malformed, Unauthorized
+from models.errors import Malformed, TooLarge, Unauthorized
+from models.matchers import parse_filters
 from models.verbs import NAME_MAX
 
 READ, RESPOND, ADMIN = "read", "respond", "admin"
@@ -33,6 +34,9 @@ RESERVED = frozenset({"system", "anonymous"})
 
 ID_PATTERN = r"[0-9a-f]{12}"
 ID_BYTES, KEY_BYTES = 6, 32
+#: Matchers of a token: a team, a cluster, and a few exceptions. Each alert that is new to a gateway is tried with all.
+MATCH_MAX = 16
+MATCH_CHARS_MAX = 1024
 #: A header that is longer is no credential of ours, and not worth decoding.
 HEADER_MAX_BYTES = 512
 #: Tokens at a time; every gateway holds them all. Hundreds of senders with one each are a large installation.
@@ -57,7 +61,8 @@ class Token(msgspec.Struct, frozen=True):
     """A token, without its secret. Times are seconds since the epoch, 0 is never.
 
     `lifetime_s` is what it was given when it was made, 0 for ever: a new secret gets it again. `previous` is the digest
-    of the secret before this one, which is good until `previous_until`.
+    of the secret before this one, which is good until `previous_until`. What it sends and ends must have the labels that
+    all matchers of `match` hold for.
     """
 
     id: str
@@ -72,6 +77,7 @@ class Token(msgspec.Struct, frozen=True):
     previous: bytes = b""
     previous_until: float = 0.0
     used_at: float = 0.0
+    match: tuple[str, ...] = ()
 
     def is_live(self, now: float) -> bool:
         return not self.expires_at or now < self.expires_at
@@ -173,3 +179,28 @@ def scopes_of(given: Iterable[str]) -> tuple[str, ...]:
         which = f"there is no {unknown[0][:NAME_MAX]!r}; " if unknown else ""
         raise Malformed(f"scopes: {which}expected one or more of {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in wanted)
+
+
+def match_of(given: Iterable[str], scopes: Iterable[str]) -> tuple[str, ...]:
+    """Label matchers that a token with these scopes may be bound to. Raises Malformed."""
+    texts = tuple(given)
+    if not texts:
+        return ()
+    if len(texts) > MATCH_MAX:
+        raise Malformed(f"match: {len(texts)} matchers, at most {MATCH_MAX} are taken")
+    if any(not scope.startswith(INGEST) and scope != READ for scope in scopes):
+        raise Malformed(
+            f"match: binds what a token sends; one with the scope {RESPOND} or {ADMIN} can end anything"
+        )
+    if not any(scope.startswith(INGEST) for scope in scopes):
+        raise Malformed(f"match: binds what a token sends; expected a scope that begins with {INGEST}")
+    for text in texts:
+        if len(text) > MATCH_CHARS_MAX:
+            raise Malformed(
+                f"match: a matcher of {len(text)} characters, at most {MATCH_CHARS_MAX} are taken"
+            )
+    try:
+        parse_filters(texts)
+    except (Malformed, TooLarge) as error:
+        raise Malformed(f'match: {error}; expected matchers such as team="payments"') from None
+    return texts

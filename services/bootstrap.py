@@ -146,6 +146,8 @@ def shard_settings(settings: Settings) -> ShardSettings:
         close_after_s=lifecycle.close_after,
         expiry_grace_s=lifecycle.expiry_grace,
         max_open=max(1, lifecycle.max_concurrent_incidents // settings.state.partitions),
+        max_bytes=lifecycle.max_shard_bytes,
+        sender_bytes=int(lifecycle.max_shard_bytes * lifecycle.max_sender_share),
         notify=notify.webhook.url is not None,
         wait_s=(wait.P0, wait.P1, wait.P2, wait.P3, wait.P4),
         interval_s=notify.interval,

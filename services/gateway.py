@@ -116,7 +116,9 @@ class Gateway:
             for actor in shard_actors
         ]
         self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
-        remembered = Remembered(TENANT, tuple(settings.grouping.service_labels))
+        remembered = Remembered(
+            TENANT, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
+        )
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )

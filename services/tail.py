@@ -19,6 +19,7 @@ import structlog
 
 from actors.ending import end
 from models.errors import Busy, Damaged, IncidentManagerError, Malformed, TooLarge, Unavailable
+from models.heads import bytes_of
 from models.incident import Incident
 from models.metrics import Meter
 from models.ports import Clock, EventLog
@@ -39,8 +40,10 @@ BUG_PAUSE_S = 10.0
 HEARTBEAT_S = 15.0
 #: Clients of one gateway. Each costs a connection, and a look at every happening; all other requests share 512 places.
 CLIENTS_MAX = 200
-#: Happenings that a tail holds, about a kilobyte each: minutes of most days, seconds of a flood.
+#: Happenings that a tail holds, about a kilobyte each, and fewer where incidents have long texts: minutes of most days,
+#: seconds of a flood.
 HELD_MAX = 4096
+HELD_MAX_BYTES = 16 * 1024 * 1024
 #: Heads a tail remembers: about all incidents of a busy day, 20 MB.
 KNOWN_MAX = 20_000
 #: Heads that a client remembers while it catches up.
@@ -89,6 +92,7 @@ class LogTail:
         self.why = ""
         self.catching_up = asyncio.Semaphore(CATCHING_UP_MAX)
         self._held: list[Happening] = []
+        self._held_bytes = 0
         self._reader: Follower | None = None
 
     async def begin(self) -> None:
@@ -135,16 +139,23 @@ class LogTail:
 
     def _stand(self, seq: int) -> None:
         self.seq = self.floor = seq
-        self._held = []
+        self._held, self._held_bytes = [], 0
         self._reader = self.follower(seq, KNOWN_MAX)
 
     def _hold(self, happenings: list[Happening], seq: int) -> None:
         self._held += happenings
+        self._held_bytes += sum(bytes_of(each.after) for each in happenings)
         self.seq = seq
-        if len(self._held) > HELD_MAX:
+        off = len(self._held) - HELD_MAX * 3 // 4 if len(self._held) > HELD_MAX else 0
+        if self._held_bytes > HELD_MAX_BYTES:
+            left = self._held_bytes - sum(bytes_of(each.after) for each in self._held[:off])
+            while left > HELD_MAX_BYTES * 3 // 4:
+                left -= bytes_of(self._held[off].after)
+                off += 1
+        if off:
             # A quarter at once: taking single ones off the front of a list costs as much.
-            off = len(self._held) - HELD_MAX * 3 // 4
             self.floor = self._held[off - 1].seq
+            self._held_bytes -= sum(bytes_of(each.after) for each in self._held[:off])
             del self._held[:off]
 
     async def _end(self) -> int:

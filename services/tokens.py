@@ -6,7 +6,7 @@ The secret is made here, where it is handed out, and goes nowhere else: the cont
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -36,6 +36,10 @@ class TokenBody:
         Time | None, says("So long the secret before is good as well; null: it is not.")
     ]
     last_used_at: Annotated[Time | None, says("When it was last used, within about an hour; null: not yet.")]
+    match: Annotated[
+        list[str],
+        says("Matchers that must all hold for the labels of what it sends or ends; empty: anything."),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,11 @@ class TokenDesk:
         tokens = self._tail.state.tokens.values()
         return [body_of(each) for each in sorted(tokens, key=lambda each: (each.name, each.created_at))]
 
-    async def create(self, name: str, scopes: list[str], lifetime_s: float, actor: str) -> NewTokenBody:
+    async def create(
+        self, name: str, scopes: list[str], lifetime_s: float, actor: str, match: Sequence[str] = ()
+    ) -> NewTokenBody:
         token_id, secret = written(secrets.token_bytes(ID_BYTES), secrets.token_bytes(KEY_BYTES))
-        await self._tell(CreateToken(token_id, name, scopes, digest_of(secret), lifetime_s, actor))
+        await self._tell(CreateToken(token_id, name, scopes, digest_of(secret), lifetime_s, actor, [*match]))
         return await self._with_secret(token_id, secret)
 
     async def rotate(self, token_id: str, overlap_s: float, actor: str) -> NewTokenBody:
@@ -94,6 +100,7 @@ def body_of(token: Token) -> TokenBody:
         rotated_at=_time_or_none(token.rotated_at),
         previous_until=_time_or_none(token.previous_until),
         last_used_at=_time_or_none(token.used_at),
+        match=list(token.match),
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from models.alert import Content, content_digest, series_id
+from models.alert import Content, key_digest, series_id
 from models.effects import Act, Archive, Classify, Effect, Tell
 from models.events import Event
 from models.incident import Incident, IncidentState, IncidentType, Severity
@@ -80,7 +80,7 @@ class Alert:
 
     @property
     def key(self) -> bytes:
-        return series_id("default", self.labels) + content_digest(self.body)
+        return series_id("default", self.labels) + key_digest(self.body)
 
     def ended(self, second: float) -> Alert:
         return Alert(self.labels, self.annotations, self.starts, second)

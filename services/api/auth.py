@@ -15,10 +15,12 @@ from starlette.requests import HTTPConnection
 from models import tokens
 from models.errors import Broken, Forbidden, Malformed
 from models.verbs import NAME_MAX
+from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
+from services.ingest.bound import Sender
 
 #: What a caller without a token calls itself; nobody checks it.
 ACTOR_HEADER = "x-actor"
-ANONYMOUS = "anonymous"
+ANONYMOUS = ANONYMOUS_SENDER.name
 READ, RESPOND, ADMIN = tokens.READ, tokens.RESPOND, tokens.ADMIN
 EVERYTHING = frozenset(tokens.SCOPES)
 METRICS_PATH = "/metrics"
@@ -29,10 +31,12 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/-/healthy", "/-/ready
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the name on the token, and its scopes. `name` is the actor of every event it causes."""
+    """Who calls: the name on the token, and its scopes. `name` is the actor of every event it causes. `sender` is the same
+    to the doors for alerts."""
 
     name: str
     scopes: frozenset[str]
+    sender: Sender = ANONYMOUS_SENDER
 
 
 def caller_of(connection: HTTPConnection) -> Caller:

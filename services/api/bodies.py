@@ -6,6 +6,7 @@ The bodies are dataclasses: msgspec writes them, FastAPI reads the same ones for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Annotated
 from uuid import UUID
 
@@ -35,7 +36,9 @@ class TimelineBody:
 
     timestamp: Annotated[Time, says("When, RFC 3339 in UTC.")]
     event_type: Annotated[str, says("What kind of thing happened: docs/concepts.md, timeline kinds.")]
-    actor: Annotated[str, says("Who did it: a person's name, or `system`.")]
+    actor: Annotated[
+        str, says("Who did it: the name of a person or of a sender's token, `anonymous` or `system`.")
+    ]
     description: Annotated[str, says("What happened, in words.")]
     metadata: Annotated[dict[str, str], says("What programs want of it: `reason`, `trace_id` ...")]
 
@@ -158,7 +161,9 @@ class IncidentBody:
     version: Annotated[
         int, says("Grows with all that people may change. Quoted, it is the ETag, for If-Match.")
     ]
-    created_by: Annotated[str, says("Who made it by hand, or `system`.")]
+    created_by: Annotated[
+        str, says("Who made it by hand, or whose alert: the name on a token, `anonymous` or `system`.")
+    ]
     acknowledged: Annotated[AcknowledgedBody | None, says("Who looks after it; null: nobody said so.")]
     roles: Annotated[dict[str, str], says("A person for each role that is taken.")]
     due: Annotated[DueBody, says("Response targets.")]
@@ -186,6 +191,10 @@ class WhyBody:
     decision: Annotated[str, says("docs/concepts.md, decisions; in lower case.")]
     reason: Annotated[str, says("The same in words.")]
     count: Annotated[int, says("How often it was taken.")]
+    sender: Annotated[
+        str | None,
+        says("Whose alert it was last: the name on a token, or `anonymous`; null: nobody's, or not noted."),
+    ]
     first_at: Annotated[Time, says("When first, RFC 3339 in UTC.")]
     last_at: Annotated[Time, says("When last, RFC 3339 in UTC.")]
 
@@ -200,7 +209,11 @@ class AlertBody:
     labels: Annotated[dict[str, str], says("What it is.")]
     annotations: Annotated[dict[str, str], says("What is said about it.")]
     generator_url: Annotated[str, says("Where it comes from.")]
-    source: Annotated[str, says("Who sent it.")]
+    source: Annotated[str, says("Who sent it, as it says itself.")]
+    sender: Annotated[
+        str | None,
+        says("Who sent what it says now: the name on a token, or `anonymous`; null: before that was kept."),
+    ]
     starts_at: Annotated[Time, says("When it began, RFC 3339 in UTC.")]
     ends_at: Annotated[Time | None, says("When it ended or will end; null: not known.")]
     last_seen_at: Annotated[Time, says("When it was last sent, RFC 3339 in UTC.")]
@@ -300,10 +313,15 @@ def alert_body(view: AlertView) -> AlertBody:
         annotations=view.annotations,
         generator_url=view.generator_url,
         source=view.source,
+        sender=view.sender or None,
         starts_at=timestamp(view.starts_at),
         ends_at=_time_or_none(view.ends_at),
         last_seen_at=timestamp(view.last_seen_at),
-        why=[_why_body(*decision) for decision in view.decisions],
+        # Archived before senders were kept, it has none.
+        why=[
+            _why_body(made, sender)
+            for made, sender in zip(view.decisions, view.senders or repeat(""), strict=False)
+        ],
     )
 
 
@@ -338,15 +356,14 @@ def _resolution_body(incident: Incident) -> ResolutionBody | None:
     return ResolutionBody(timestamp(found.at), found.by, found.method, found.root_cause, found.notes)
 
 
-def _why_body(number: int, count: int, first_at: float, last_at: float) -> WhyBody:
+def _why_body(made: tuple[int, int, float, float], sender: str) -> WhyBody:
+    number, count, first_at, last_at = made
     try:
-        decision = Decision(number)
+        name, reason = Decision(number).name.lower(), REASONS[Decision(number)]
     except ValueError:
         # Written by a newer version than this gateway's, during an upgrade.
-        return WhyBody(
-            f"decision {number}", "not known to this version", count, timestamp(first_at), timestamp(last_at)
-        )
-    return WhyBody(decision.name.lower(), REASONS[decision], count, timestamp(first_at), timestamp(last_at))
+        name, reason = f"decision {number}", "not known to this version"
+    return WhyBody(name, reason, count, sender or None, timestamp(first_at), timestamp(last_at))
 
 
 def _time_or_none(at: float) -> str | None:

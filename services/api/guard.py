@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from actors.control_tail import ControlTail
 from models.config import Settings
 from models.errors import Forbidden, Malformed, Refused, Unauthorized
+from models.matchers import parse_filters
 from models.metrics import Meter
 from models.origins import host_and_port, is_same_place, own_name, parse_origin
 from models.ports import Clock
@@ -27,6 +28,8 @@ from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
 from services.api.refusals import Refusals
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
+from services.ingest.bound import Sender
 from services.ingest.headers import refuse_repeated, sender_of
 from services.ingest.http import CHALLENGE
 
@@ -89,13 +92,16 @@ class Guard:
                 return found[0]
         return await self._check(header, key, now)
 
-    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> None:
-        """Raises Unauthorized, or Forbidden for a token that is not for this door, or a name that may be anybody's."""
+    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
+        """Who sends. Raises Unauthorized, or Forbidden for a token that is not for this door, or a name that may be
+        anybody's."""
         try:
-            if self.is_on:
-                allow(await self.admit(headers.get(b"authorization")), f"{INGEST}{door}")
-            else:
+            if not self.is_on:
                 self._admit_host(headers.get(b"host"))
+                return ANONYMOUS_SENDER
+            caller = await self.admit(headers.get(b"authorization"))
+            allow(caller, f"{INGEST}{door}")
+            return caller.sender
         except (Unauthorized, Forbidden) as error:
             self._tell(401 if isinstance(error, Unauthorized) else 403, str(error), headers, door=door)
             raise
@@ -206,7 +212,8 @@ class Guard:
                     await self._look()
                     self._looked_at = self._clock.monotonic()
             token, until = check(self._tail.state.tokens, secret, now)
-        caller = Caller(token.name, granted(token.scopes))
+        sender = Sender(token.name, token.id, tuple(parse_filters(token.match)))
+        caller = Caller(token.name, granted(token.scopes), sender)
         if self._known_version != self._tail.state.token_version or len(self._known) >= KNOWN_MAX:
             self._known.clear()
             self._known_version = self._tail.state.token_version

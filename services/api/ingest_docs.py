@@ -186,7 +186,7 @@ def _problem(words: str) -> Json:
 
 _REFUSALS = {
     "401": "Tokens are on, and there is no good one in the request.",
-    "403": "The token has not the scope of this door.",
+    "403": "The token has not the scope of this door, or may send none of these alerts.",
     "408": "The body did not arrive within server.body_timeout.",
     "413": "The body is over server.max_body_bytes, as sent or unpacked, or holds too many alerts.",
     "415": "Content-Type or Content-Encoding is none of those taken here.",

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from actors.ending import end
 from models.errors import Busy, Malformed, TooLarge, Unavailable
+from models.heads import bytes_of
 from models.incident import IncidentState, IncidentType, Severity
 from models.matchers import MATCHERS_MAX, parse_filters
 from models.stream import KINDS, Happening
@@ -51,6 +52,8 @@ LAST_WORD_S = 10.0
 #: How often it is asked whether the caller's token is good still, while there is something to tell and while not. A gateway
 #: hears of a revocation within a second.
 CHECK_S = 0.5
+#: What is told of an incident with more text than this is made for each client anew, so that little of it is remembered.
+REMEMBERED_BYTES = 8192
 #: What a browser waits before it connects again, in milliseconds.
 RETRY_MS = 1000
 #: The same where there is no place for it now.
@@ -374,7 +377,7 @@ _HEAD = b'{"event":"incident","cursor":"'
 def body_of(message: Told | Said) -> bytes:
     """A message as JSON."""
     if isinstance(message, Told):
-        return _HEAD + message.cursor.encode() + _rest(message.happening)
+        return _HEAD + message.cursor.encode() + _rest_of(message.happening)
     return _encoder.encode(
         WordBody(
             message.event,
@@ -386,6 +389,11 @@ def body_of(message: Told | Said) -> bytes:
             message.behind,
         )
     )
+
+
+def _rest_of(happening: Happening) -> bytes:
+    is_long = bytes_of(happening.after) > REMEMBERED_BYTES
+    return _rest.__wrapped__(happening) if is_long else _rest(happening)
 
 
 @lru_cache(maxsize=512)  # clients who keep up are told the same

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from models.config_values import Duration
-from models.tokens import ID_PATTERN, LIFETIME_MAX_S, LIFETIME_MIN_S, OVERLAP_MAX_S, SCOPES
+from models.tokens import ID_PATTERN, LIFETIME_MAX_S, LIFETIME_MIN_S, MATCH_MAX, OVERLAP_MAX_S, SCOPES
 from models.verbs import NAME_MAX
 from services.api.auth import ADMIN, Caller, requires
 from services.api.fields import says
@@ -48,6 +48,13 @@ class TokenRequest(BaseModel):
     expires_in: (
         Annotated[Duration, Field(ge=LIFETIME_MIN_S, le=LIFETIME_MAX_S, allow_inf_nan=False), _SPAN] | None
     ) = Field(None, description="How long it is good for; null: until it is revoked.")
+    match: list[str] = Field(
+        [],
+        max_length=MATCH_MAX,
+        description="Label matchers that must all hold for what it may send and end; none: anything. Only with scopes "
+        "that begin with ingest:, and read.",
+        examples=[['team="payments"']],
+    )
 
 
 class RotateRequest(BaseModel):
@@ -80,7 +87,9 @@ def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
         """Make a token. The answer has its secret, which is shown this once. With the first token, which needs the
         scope admin, tokens are on: from then on nobody gets in without one."""
         wanted = await bodies.read(request, create_kind)
-        made = await desk.create(wanted.name, wanted.scopes, wanted.expires_in or 0.0, caller.name)
+        made = await desk.create(
+            wanted.name, wanted.scopes, wanted.expires_in or 0.0, caller.name, wanted.match
+        )
         return _answer(made, 201)
 
     async def tokens() -> Response:

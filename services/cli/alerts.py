@@ -38,6 +38,9 @@ COLUMNS = (
         "incident", lambda row: look.short_id(look.plain(row["incident_id"])), lambda row: row["incident_id"]
     ),
     Column("source", lambda row: look.plain(row["source"]), lambda row: row["source"], wide=True),
+    Column(
+        "sender", lambda row: look.plain(row.get("sender") or "-"), lambda row: row.get("sender"), wide=True
+    ),
     Column("why", _why, _why, wide=True, gives_way=True),
     Column(
         "labels", lambda row: look.pairs(row["labels"]), lambda row: look.pairs(row["labels"]), gives_way=True

@@ -59,6 +59,16 @@ def create(
             show_default=False,
         ),
     ],
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match",
+            metavar="MATCHER",
+            help='What it may send and end: only alerts with labels like team="payments"; may be repeated, and all '
+            "must hold.",
+            show_default=False,
+        ),
+    ] = None,
     expires_in: Annotated[
         str | None,
         typer.Option(help="How long it is good for, like 90d; else until it is revoked.", show_default=False),
@@ -77,19 +87,24 @@ def create(
     llm-im tokens create --local admin --scope admin --out ~/.llm-im-token
 
     llm-im tokens create prometheus --scope ingest:alertmanager --scope read > prometheus.token
+
+    llm-im tokens create payments-ci --scope ingest:v1 --match 'team="payments"' > payments-ci.token
     """
     _refuse_taken(out)
     if local:
         made = _locally(
-            config, data, lambda desk: desk.create(name, scope, _span("expires_in", expires_in), _actor())
+            config,
+            data,
+            lambda desk: desk.create(name, scope, _span("expires_in", expires_in), _actor(), match or []),
         )
     else:
         client = client_of(url, context, token_file)
-        body = {"name": name, "scopes": scope, "expires_in": expires_in}
+        body = {"name": name, "scopes": scope, "expires_in": expires_in, "match": match or []}
         made = _json(client, client.post(PATH, json.dumps(body).encode(), "application/json"), 201)
-    _show_secret(
-        made, out, as_json, f"token {made['id']} ({look.plain(made['name'])}) may {', '.join(made['scopes'])}"
-    )
+    words = f"token {made['id']} ({look.plain(made['name'])}) may {', '.join(made['scopes'])}"
+    if made["match"]:
+        words += f", of alerts with {look.plain(', '.join(made['match']))}"
+    _show_secret(made, out, as_json, words)
 
 
 @app.command("list", epilog=EPILOG)
@@ -110,7 +125,7 @@ def list_tokens(
     if not found:
         typer.echo("no tokens", err=True)
         return
-    table = look.table("ID", "NAME", "SCOPES", "AGE", "BY", "EXPIRES", "LAST USED")
+    table = look.table("ID", "NAME", "SCOPES", "AGE", "BY", "EXPIRES", "LAST USED", "MATCH")
     for each in found:
         table.add_row(
             each["id"],
@@ -120,6 +135,7 @@ def list_tokens(
             look.plain(each["created_by"]),
             each["expires_at"] or "never",
             each["last_used_at"] or "never",
+            look.plain(", ".join(each["match"])) or "anything",
         )
     look.console().print(table)
 

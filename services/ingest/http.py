@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
@@ -19,10 +20,12 @@ from actors.untraced import NoTracer
 from models.errors import (
     Busy,
     Forbidden,
+    Full,
     IncidentManagerError,
     Malformed,
     NotOwner,
     Refused,
+    ShareUsedUp,
     TooLarge,
     Unauthorized,
 )
@@ -42,6 +45,7 @@ from services.ingest.body import (
     read_body,
     unpacked,
 )
+from services.ingest.bound import FORBIDDEN, Bounds, Sender
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.common import Fault, Reading
 from services.ingest.headers import refuse_repeated
@@ -67,6 +71,8 @@ FAULTS_TOLD_MAX = 100
 AT_ONCE_BYTES = 64 * 1024
 #: Bodies larger than this are read one at a time: the steps of many at once would add up.
 ALONE_BYTES = 1024 * 1024
+#: Memory is free again when alerts have ended and their incidents are archived, not in a second.
+FULL_RETRY_S = 60.0
 #: Items of an answer made before other requests get a turn: about a millisecond.
 ITEMS_SLICE = 500
 
@@ -83,8 +89,8 @@ class Reader(Protocol):
 class Doorman(Protocol):
     """Who lets senders in (services/api/guard.py)."""
 
-    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> None:
-        """Raises Unauthorized or Forbidden."""
+    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
+        """Who sends. Raises Unauthorized or Forbidden."""
 
 
 class Refusal(msgspec.Struct):
@@ -128,6 +134,7 @@ class HttpDoors:
         self._requests = 0
         self._room = Room(BODIES_MAX * max_body_bytes)
         self._alone = asyncio.Lock()
+        self._bounds = Bounds()
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of these doors."""
@@ -184,7 +191,7 @@ class HttpDoors:
         reader = self._readers[path]
         begun = self._clock.monotonic()
         try:
-            await self._doorman.admit_to_door(headers, reader.name)
+            sender = await self._doorman.admit_to_door(headers, reader.name)
         except Unauthorized as error:
             refusal = Refusal(401, "Unauthorized", str(error), challenge=CHALLENGE)
             return self._refuse(shape, reader, refusal, span)
@@ -224,6 +231,8 @@ class HttpDoors:
             span.note("llm_im.refused", len(reading.faults))
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=reader.name)
             self._dead_letters.put(TENANT, reader.name, reading.faults, content_type)
+        if sender.match:
+            reading = await self._within_bounds(sender, reading, reader)
         receipt = await self._submitter.submit(
             reading,
             tenant=TENANT,
@@ -231,9 +240,43 @@ class HttpDoors:
             want_ids=shape.wants_ids,
             delivery_id=key,
             trace=span.trace,
+            sender=sender,
         )
+        if receipt.errors:
+            self._tell_full(receipt, sender, reader)
         self._meter.observe("llm_im_ingest_seconds", self._clock.monotonic() - begun, door=reader.name)
         return await shape.done(reading, receipt)
+
+    async def _within_bounds(self, sender: Sender, reading: Reading, reader: Reader) -> Reading:
+        """`reading` without what its sender may not send, which is among its faults then."""
+        reading, outside = await self._bounds.within(sender, reading)
+        if not outside:
+            return reading
+        self._meter.count("llm_im_alerts_forbidden_total", len(outside), door=reader.name, token=sender.name)
+        log.warning(
+            "alerts refused: their token is bound to other labels",
+            token=sender.name,
+            door=reader.name,
+            alerts=len(outside),
+            first=outside[0].message,
+        )
+        return replace(reading, faults=[*reading.faults, *outside])
+
+    def _tell_full(self, receipt: Receipt, sender: Sender, reader: Reader) -> None:
+        """Count and log what there was no room for."""
+        for bound, kind in (("sender", ShareUsedUp), ("shard", Full)):
+            found = [error for error in receipt.errors.values() if isinstance(error, kind)]
+            if found:
+                self._meter.count(
+                    "llm_im_alerts_no_room_total",
+                    len(found),
+                    door=reader.name,
+                    bound=bound,
+                    token=sender.name,
+                )
+                log.warning(
+                    "alerts refused: no room", token=sender.name, alerts=len(found), why=str(found[0])
+                )
 
     async def _in_steps(self, reader: Reader, body: bytes, now: float) -> Reading:
         """reader.read() of a large body, with a turn for the others after each step."""
@@ -311,12 +354,12 @@ class _AlertmanagerAnswer:
             )
             more = len(reading.faults) - FAULTS_TOLD_MAX
             words += f"; and {more} more" if more > 0 else ""
-            return Answer(400, b"application/json", _json.encode(words))
+            return Answer(_status_of_faults(reading), b"application/json", _json.encode(words))
         return _STORED
 
 
 class _V1Answer:
-    """202 all stored, 207 some, 400 none could be read, 503 none could be stored."""
+    """202 all stored, 207 some, 400 none could be read, 403 none was allowed, 503 none could be stored."""
 
     content_types: tuple[str, ...] = ("application/json", "application/x-ndjson", "application/jsonl")
     wants_ids = True
@@ -326,7 +369,7 @@ class _V1Answer:
 
     async def done(self, reading: Reading, receipt: Receipt) -> Answer:
         columns = {place: column for column, place in enumerate(reading.places)}
-        faults = {fault.index: fault.message for fault in reading.faults}
+        faults = {fault.index: fault for fault in reading.faults}
         stored = 0
         encoded: list[bytes] = []
         for first in range(0, reading.count, ITEMS_SLICE):
@@ -336,7 +379,8 @@ class _V1Answer:
             for place in range(first, min(first + ITEMS_SLICE, reading.count)):
                 column = columns.get(place)
                 if column is None:
-                    items.append({"index": place, "status": 400, "error": faults[place]})
+                    fault = faults[place]
+                    items.append({"index": place, "status": fault.status, "error": fault.message})
                     continue
                 decision = receipt.decisions[column]
                 if decision is None:
@@ -360,7 +404,7 @@ class _V1Answer:
         elif stored:
             status = 207
         else:
-            status = max(map(_status_of, receipt.errors.values()), default=400)
+            status = max(map(_status_of, receipt.errors.values()), default=_status_of_faults(reading))
         body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
             stored,
             len(reading.faults),
@@ -406,13 +450,23 @@ def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
 
 
 def _status_of(error: IncidentManagerError) -> int:
-    """422 for what sending again can't mend (an idempotency key used for another body), else 503."""
+    """422 for what sending again can't mend (an idempotency key used for another body), 429 for a share that is used up,
+    else 503."""
+    if isinstance(error, ShareUsedUp):
+        return 429
     return 422 if isinstance(error, Refused) and not isinstance(error, Busy | NotOwner) else 503
 
 
+def _status_of_faults(reading: Reading) -> int:
+    """Of a request of which nothing could be taken: 403 when all of it is forbidden, else 400."""
+    return FORBIDDEN if all(fault.status == FORBIDDEN for fault in reading.faults) and reading.faults else 400
+
+
 def _retry_after(error: IncidentManagerError | None) -> Sequence[tuple[bytes, bytes]]:
-    if error is None or _status_of(error) != 503:
+    if error is None or _status_of(error) == 422:
         return ()
+    if isinstance(error, ShareUsedUp | Full):
+        return _patience(FULL_RETRY_S)
     return _patience(error.retry_after_s if isinstance(error, Busy) else 1.0)
 
 

@@ -1,7 +1,7 @@
 """The single way in: a Reading becomes messages to shards and comes back as one decision an alert.
 
 Every door calls submit(); what it returns is durable. Alerts that were sent before go without their bodies
-(24 bytes and an end time); a shard that has forgotten a key says so and gets the whole alert at once.
+(32 bytes and an end time); a shard that has forgotten a key says so and gets the whole alert at once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.errors import Broken, IncidentManagerError
+import msgspec
+
+from models.alert import key_digest
+from models.errors import Broken, Conflict, Full, IncidentManagerError, ShareUsedUp
 from models.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.sharding import SlotMap
 from models.trace import trace_id_of
+from services.ingest.bound import ANONYMOUS, Sender
 from services.ingest.formats.common import Reading
 from services.ingest.line import ShardLine
 
@@ -33,7 +37,14 @@ _KNOWN = frozenset(
         Decision.OVERFLOWED,
     }
 )
+#: What a sender is told of alerts that their shard did not take.
+_REFUSED: dict[Decision, type[IncidentManagerError]] = {
+    Decision.COLLIDED: Conflict,
+    Decision.SENDER_FULL: ShareUsedUp,
+    Decision.SHARD_FULL: Full,
+}
 _ALL_REPEATED = bytes([Decision.REPEATED])
+_encoder = msgspec.msgpack.Encoder()
 
 
 @dataclass(slots=True)
@@ -68,9 +79,10 @@ class Submitter:
         want_ids: bool = False,
         delivery_id: str | None = None,
         trace: str | None = None,
+        sender: Sender = ANONYMOUS,
     ) -> Receipt:
         """Store every column of `reading`, or say which part could not be. Never raises for a shard's faults.
-        `trace` is the trace context (models/trace.py) that it belongs to."""
+        `trace` is the trace context (models/trace.py) that it belongs to. A delivery id is its sender's own."""
         count = len(reading.memories)
         owners = self.slots.owners
         parts: dict[int, list[int]] = {}
@@ -82,8 +94,9 @@ class Submitter:
             else:
                 found.append(column)
         receipt = Receipt([None] * count, [b""] * count if want_ids else [], {})
+        scoped = None if delivery_id is None else _scoped(tenant, door, sender, delivery_id)
         work = [
-            self._part(reading, shard, columns, receipt, tenant, door, want_ids, delivery_id, trace)
+            self._part(reading, shard, columns, receipt, tenant, door, want_ids, scoped, trace, sender.name)
             for shard, columns in parts.items()
         ]
         if len(work) == 1:
@@ -109,14 +122,17 @@ class Submitter:
         want_ids: bool,
         delivery_id: str | None,
         trace: str | None,
+        sender: str,
     ) -> None:
         for first in range(0, len(columns), MESSAGE_ALERTS_MAX):
             part = columns[first : first + MESSAGE_ALERTS_MAX]
-            scoped = None if delivery_id is None else f"{tenant}/{door}/{delivery_id}"
+            scoped = delivery_id
             if scoped is not None and first:
                 # The same request sent again is cut at the same places. No key holds a line end.
                 scoped += f"\n{first}"
-            error = await self._message(reading, shard, part, receipt, tenant, door, want_ids, scoped, trace)
+            error = await self._message(
+                reading, shard, part, receipt, tenant, door, want_ids, scoped, trace, sender
+            )
             if error is not None:
                 # What failed once would fail again, after `hold` each time.
                 for column in columns[first:]:
@@ -135,6 +151,7 @@ class Submitter:
         want_ids: bool,
         scoped: str | None,
         trace: str | None,
+        sender: str,
     ) -> IncidentManagerError | None:
         line = self.lines[shard]
         # A delivery is remembered with its answer, so it must be answered at once: with all bodies.
@@ -156,6 +173,8 @@ class Submitter:
                 trace_id_of(trace),
                 None,
                 trace,
+                sender,
+                _said(reading, columns) if whole else b"",
             )
             try:
                 reply = await line.tell(encode(message), len(columns))
@@ -178,12 +197,28 @@ class Submitter:
                 if decision is Decision.UNREADABLE:
                     receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
                     continue
+                if (refused := _REFUSED.get(decision)) is not None:
+                    receipt.errors[column] = refused(f"{line.owner}, sender {sender!r}: {REASONS[decision]}")
+                    continue
                 receipt.decisions[column] = decision
                 # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.
                 if want_ids and place < len(reply.incident_ids):
                     receipt.incident_ids[column] = reply.incident_ids[place]
             columns = again
         return None
+
+
+def _scoped(tenant: str, door: str, sender: Sender, delivery_id: str) -> str:
+    """A delivery id as stores hold it. A token's are told from everybody's by the line end, which no key holds."""
+    if sender.id:
+        return f"{tenant}/{door}\n{sender.id}\n{delivery_id}"
+    return f"{tenant}/{door}/{delivery_id}"
+
+
+def _said(reading: Reading, columns: Sequence[int]) -> bytes:
+    """A digest of all that these alerts say, as they were written: what arrives later fills in other times."""
+    said = [(reading.memories[column].key, reading.said_end(column)) for column in columns]
+    return key_digest(_encoder.encode(said))
 
 
 class CallIds:

@@ -331,5 +331,5 @@ def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch
         end = f"2026-02-01T{number // 60 % 24:02}:{number % 60:02}:00Z"
         reader.read(json.dumps([{"labels": {"n": str(number)}, "endsAt": end}]).encode(), NOW)
 
-    assert len(remembered._young) + len(remembered._old) <= 200
+    assert len(remembered.young) + len(remembered._old) <= 200
     assert len(remembered._times) <= 100

@@ -32,6 +32,8 @@ OTHERS: dict[str, object] = {
     "grouping.service_labels": ["team"],
     "lifecycle.expires_after": "1d",
     "lifecycle.max_concurrent_incidents": 300_000,
+    "lifecycle.max_shard_bytes": 1024**3,
+    "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "notify.webhook.external_url": "https://im.example",
     "classification.builtin_rules": False,

@@ -161,8 +161,14 @@ class ShardMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.took(self.live.started("shard-0000-a", self.now))
 
-    @rule(found=st.lists(_alerts, min_size=1, max_size=4), want_ids=st.booleans())
-    def alerts_arrive(self, found: list[tuple[str, str, str, str, float]], want_ids: bool) -> None:
+    @rule(
+        found=st.lists(_alerts, min_size=1, max_size=4),
+        want_ids=st.booleans(),
+        sender=st.sampled_from(["", "prometheus", "ci"]),
+    )
+    def alerts_arrive(
+        self, found: list[tuple[str, str, str, str, float]], want_ids: bool, sender: str
+    ) -> None:
         alerts = [
             alert(service, name, instance, severity="page" if instance == "b" else "", summary=version)
             for service, name, instance, version, _ends in found
@@ -175,6 +181,7 @@ class ShardMachine(RuleBasedStateMachine):
             [self.now + ends for *_rest, ends in found],
             [each.body for each in alerts],
             want_ids,
+            sender=sender,
         )
         self.calls.append(message)
         self.tell(message)

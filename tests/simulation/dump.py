@@ -33,7 +33,9 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
             table.ends[number],
             table.seen[number],
             table.repeats[number],
-            [(n.decision, n.count, n.first_at, n.last_at) for n in table.notes.get(number, [])],
+            [(n.decision, n.count, n.first_at, n.last_at, n.sender) for n in table.notes.get(number, [])],
+            table.openers[number],
+            table.senders[number],
         )
         for number in range(table.used)
         if table.status[number] != FREE
@@ -44,6 +46,8 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "next number": table.free_number(),
         "firing": dict(table.firing),
         "by_series": dict(table.by_series),
+        "old keys": table.old_keys,
+        "held": (table.room.held, dict(table.room.by_sender)),
         # All its fields, thirty times faster than repr().
         "incidents": {key: _encode(incident) for key, incident in shard.incidents.items()},
         "members": {key: sorted(numbers) for key, numbers in shard.members.items()},

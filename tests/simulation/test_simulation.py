@@ -22,8 +22,15 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-#: Asked for again at once, what only a faulty gateway could send, and what people decide, which no sender is told.
-NEVER_KEPT = {Decision.BODY_WANTED.name, Decision.UNREADABLE.name, Decision.SPLIT_OFF.name}
+#: Asked for again at once, what only a faulty gateway, a broken hash or full memory could bring, and what people decide, which no sender is told.
+NEVER_KEPT = {
+    Decision.BODY_WANTED.name,
+    Decision.UNREADABLE.name,
+    Decision.SPLIT_OFF.name,
+    Decision.COLLIDED.name,
+    Decision.SENDER_FULL.name,
+    Decision.SHARD_FULL.name,
+}
 
 
 @pytest.fixture(scope="module")

@@ -65,12 +65,13 @@ class AlertmanagerReader:
             for elements in common.array_slices(body, _elements):
                 if place + len(elements) >= ALERTS_MAX:
                     raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
+                young = self._remembered.young
                 for element in elements:
                     place += 1
                     try:
                         alert = element if isinstance(element, Posted) else _decode(element)
-                        seen = digest(alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
-                        memory = find(seen)
+                        seen = digest((alert.labels, alert.annotations, alert.startsAt, alert.generatorURL))
+                        memory = young.get(seen) or find(seen)
                         content = None
                         if memory is None:
                             memory, content = self._learn(seen, alert, now)
@@ -98,7 +99,9 @@ class AlertmanagerReader:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(place + 1, places, memories, ends, body_of, faults)
+        return Reading(
+            place + 1, places, memories, ends, body_of, faults, lambda column: bytes(alerts[column].endsAt)
+        )
 
     def _learn(self, seen: bytes, alert: Posted, now: float) -> tuple[Memory, Content]:
         # One evaluation of a rule begins all its alerts at one time.

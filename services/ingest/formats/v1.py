@@ -103,7 +103,11 @@ class V1Reader:
             starts = memories[column].starts or min(now, ends[column])
             return common.encode_body(_content(alerts[column], starts))
 
-        return Reading(place + 1, places, memories, ends, body_of, faults)
+        def said_end(column: int) -> bytes:
+            alert = alerts[column]
+            return alert.status.encode() + (bytes(alert.ends_at) or bytes(alert.endsAt))
+
+        return Reading(place + 1, places, memories, ends, body_of, faults, said_end)
 
     def _default_end(self, now: float) -> float:
         return math.inf if self.expires_after_s is None else now + self.expires_after_s
@@ -111,12 +115,14 @@ class V1Reader:
     def _memory(self, alert: Posted, now: float) -> Memory:
         raw_starts = bytes(alert.starts_at) or bytes(alert.startsAt)
         seen = common.seen_digest(
-            NAME.encode(),
-            alert.labels,
-            alert.annotations,
-            raw_starts,
-            bytes(alert.generator_url) or bytes(alert.generatorURL),
-            alert.source,
+            (
+                NAME.encode(),
+                alert.labels,
+                alert.annotations,
+                raw_starts,
+                bytes(alert.generator_url) or bytes(alert.generatorURL),
+                alert.source,
+            )
         )
         memory = self._remembered.find(seen)
         if memory is None:

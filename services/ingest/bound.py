@@ -1,0 +1,95 @@
+"""Who sends alerts, and what a bound token may send and end: only alerts whose labels its matchers hold for.
+
+A token is bound when it is made (`llm-im tokens create --match`). Called by the doors (http.py), between reading a
+request and storing it: what it may not send is refused by name, and its neighbours are stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from models.alert import SERIES_ID_BYTES, Content
+from models.errors import TooLarge
+from models.matchers import Labels, MatcherTuple, compile_matchers
+from services.ingest.formats.common import SLICE_ALERTS, Fault, Reading
+
+#: Series of which a gateway remembers whether a token may send them: about 150 bytes each.
+REMEMBERED_MAX = 131_072
+FORBIDDEN = 403
+
+_content_decoder = msgspec.msgpack.Decoder(Content)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends: the name and the id of a token, and the matchers that must hold for what it sends (none: anything)."""
+
+    name: str
+    id: str = ""
+    match: tuple[MatcherTuple, ...] = ()
+
+
+#: Everybody, while tokens are not asked for.
+ANONYMOUS = Sender("anonymous")
+
+
+class Bounds:
+    """What bound tokens may send, of one gateway. Remembers by token and series: labels decide, and a series has one set."""
+
+    def __init__(self) -> None:
+        self._may: dict[bytes, bool] = {}
+
+    async def within(self, sender: Sender, reading: Reading) -> tuple[Reading, list[Fault]]:
+        """What of `reading` its sender may send, and the rest as faults with status 403."""
+        if not sender.match:
+            return reading, []
+        # A new one each time: its work is bounded as a whole (models/matchers.py).
+        holds = compile_matchers(sender.match)
+        kept: list[int] = []
+        faults: list[Fault] = []
+        for column, memory in enumerate(reading.memories):
+            key = sender.id.encode() + memory.key[:SERIES_ID_BYTES]
+            may = self._may.get(key)
+            if may is None:
+                if column % SLICE_ALERTS == 0:
+                    await asyncio.sleep(0)
+                try:
+                    may = self._find(key, holds, reading, column)
+                except TooLarge as error:
+                    faults.append(Fault(reading.places[column], str(error), status=FORBIDDEN))
+                    continue
+            if may:
+                kept.append(column)
+            else:
+                faults.append(Fault(reading.places[column], _words(sender), status=FORBIDDEN))
+        if not faults:
+            return reading, []
+        return _only(reading, kept), faults
+
+    def _find(self, key: bytes, holds: Callable[[Labels], bool], reading: Reading, column: int) -> bool:
+        may = holds(_content_decoder.decode(reading.body(column)).labels)
+        if len(self._may) >= REMEMBERED_MAX:
+            self._may.clear()
+        self._may[key] = may
+        return may
+
+
+def _words(sender: Sender) -> str:
+    wanted = ", ".join(f'{name}{operator}"{value}"' for name, operator, value in sender.match)
+    return f"the token {sender.name!r} may neither send nor end it: expected labels with {wanted}"
+
+
+def _only(reading: Reading, kept: list[int]) -> Reading:
+    return Reading(
+        reading.count,
+        [reading.places[column] for column in kept],
+        [reading.memories[column] for column in kept],
+        [reading.ends[column] for column in kept],
+        lambda column: reading.body(kept[column]),
+        reading.faults,
+        lambda column: reading.said_end(kept[column]),
+    )
