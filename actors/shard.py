@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from actors.begun import refuse_lost
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.ending import end
@@ -340,6 +341,7 @@ class IncidentShard:
         if self.control is not None:
             # Settings changed while we were away hold from the first decision on.
             await self.control.catch_up()
+            await refuse_lost(self.event_log, self.control.state)
         opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
         if opened.cut:
             self.meter.count("llm_im_log_cuts_total")

@@ -238,20 +238,22 @@ def _tracer(telemetry: Mapping[str, Any] | None, instance: str) -> Tracer:
 
 def control_actor(config: bytes, host: Host) -> Actor:
     """actors.control.ControlActor on the chosen store."""
+    from actors.begun import Kept
     from actors.clock import SystemClock
     from actors.control import ControlActor
     from actors.control_tail import SettingsWatch
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    log = open_stores(given["place"]).log(CONTROL)
+    stores = open_stores(given["place"])
     return ControlActor(
         host,
-        log,
+        stores.log(CONTROL),
         SystemClock(),
         given["partitions"],
         SettingsWatch(given["start"], _take_level),
         given["settings"],
+        Kept(stores.log, stores.archive),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli import look, moments
+from services.cli import look, moments, which_store
 from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
 from services.cli.where import AsJson, Config, Data, settings_of
 
@@ -58,6 +58,7 @@ def create(
     llm-im backup create --target /mnt/backup/llm-im
     """
     settings = settings_of(config, data)
+    which_store.say(settings)
     older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
 
     async def work() -> tuple[Backup, int, list[str], Failure | None]:
@@ -223,6 +224,7 @@ def restore(
         datetime.fromisoformat(moments.past(until_time, "--until-time")).timestamp() if until_time else None
     )
     wanted = Until(moment, _seqs(until or []) or None)
+    which_store.say(settings)
     _refuse_running(settings)
 
     async def work() -> dict[str, Any]:

@@ -215,7 +215,7 @@ def test_a_store_that_is_not_empty_or_runs_is_refused_as_a_conflict(
 
     result = run("restore", "--target", "kept", "--data", str(store))
     assert result.exit_code == 6
-    assert "the store is not empty: control has frames up to seq 1" in result.stderr
+    assert "the store is not empty: control has frames up to seq" in result.stderr
 
     monkeypatch.setattr(launch, "running", lambda _folder: object())
     result = run("restore", "--target", "kept", "--data", "new")
