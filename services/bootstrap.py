@@ -89,9 +89,12 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     config: dict[str, object]
     recovery = settings.disaster_recovery
     if recovery.backup_interval is not None:
+        from services.backup.signing import key_of
+
         config = {
             **common,
             "target": backup_target(settings),
+            "key": key_of(settings),
             "interval_s": recovery.backup_interval,
             "retention_s": recovery.backup_retention,
         }
@@ -338,6 +341,7 @@ def backup_actor(config: bytes, host: Host) -> Actor:
 
     from actors.clock import SystemClock
     from services.backup.schedule import BackupRunner
+    from services.backup.signing import Signing
     from services.backup.target import Target
 
     given = msgspec.msgpack.decode(config)
@@ -347,7 +351,7 @@ def backup_actor(config: bytes, host: Host) -> Actor:
     return BackupRunner(
         host,
         open_stores(given["place"]),
-        lambda: Target(given["target"]),
+        lambda: Target(given["target"], Signing(given["key"])),
         SystemClock(),
         backend=str(given["place"]["backend"]),
         interval_s=given["interval_s"],
