@@ -104,8 +104,10 @@ class SqliteEventLog:
         self.partition = partition
         self._path = file_path(directory, partition)
         self._max_bytes = max_bytes
-        self._writer = Lane(partition, self._connect_writer)
-        self._reader = Lane(partition, lambda: open_reader(self._path, SCHEMA, oldest=READ_FROM))
+        self._writer = Lane(partition, self._connect_writer, self._path.parent)
+        self._reader = Lane(
+            partition, lambda: open_reader(self._path, SCHEMA, oldest=READ_FROM), self._path.parent
+        )
         self._checkpoints = Checkpoints(partition, self._path, self._writer)
         self._seams = Seams()
         self._opened = False
