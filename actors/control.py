@@ -12,18 +12,20 @@ import contextlib
 import msgspec
 import structlog
 
+from actors.begun import Kept, has_begun, held, lost_control
 from actors.control_tail import SettingsWatch
 from actors.ending import end
 from actors.folding import fold_control
 from actors.host import Host
 from models.control import ControlState, decode_message
 from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
-from models.events import Event
+from models.events import Event, PartitionsBegan
 from models.frames import NO_DIGEST, encode_frame
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.ports import Clock, EventLog
+from models.sharding import partition_name
 
 log = structlog.get_logger()
 
@@ -45,9 +47,11 @@ class ControlActor:
         partitions: int | None,
         watch: SettingsWatch | None = None,
         settings: str = "",
+        kept: Kept | None = None,
     ) -> None:
         """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are.
-        `settings`, without secrets, are what all were started with."""
+        `settings`, without secrets, are what all were started with. `kept` is what the other partitions keep: a log is not
+        begun where they hold something, and which of them have begun is noted."""
         self.host = host
         self.event_log = event_log
         self.clock = clock
@@ -57,6 +61,7 @@ class ControlActor:
         self._reported: dict[str, tuple[float, bytes]] = {}
         self._watch = watch
         self._settings = settings
+        self._kept = kept
         self._epoch = 0
         self._seq = 0
         self._digest = NO_DIGEST
@@ -159,6 +164,7 @@ class ControlActor:
     async def _renew(self) -> None:
         """Keep the lease, until an append went wrong."""
         while True:
+            await self._note_begun()
             try:
                 async with asyncio.timeout(LEASE_S / 3):
                     await self._lost.wait()
@@ -167,7 +173,33 @@ class ControlActor:
             else:
                 raise Unavailable("an append failed: reading the log again")
 
+    async def _note_begun(self) -> None:
+        """Note partitions that have a log by now, so that it is missed when it is gone."""
+        slots = self.state.slots
+        if self._kept is None or slots is None:
+            return
+        begun: list[str] = []
+        for name in map(partition_name, range(slots.partitions)):
+            if name not in self.state.begun:
+                event_log = self._kept.log(name)
+                try:
+                    if await has_begun(event_log):
+                        begun.append(name)
+                finally:
+                    await event_log.close()
+        if begun:
+            async with self._changing:
+                await self._commit([PartitionsBegan(begun)], self.clock.now())
+
+    async def _refuse_lost(self) -> None:
+        """Raises Damaged where this log has nothing and the shards' hold something: it was there before."""
+        if self._kept is None or await self.event_log.last_seq():
+            return
+        if holding := await held(self._kept, self.partitions or 0):
+            raise lost_control(PARTITION, holding)
+
     async def _recover(self) -> None:
+        await self._refuse_lost()
         opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
         self._epoch = opened.epoch
         self._lost.clear()

@@ -91,13 +91,15 @@ async def _snapshot(event_log: EventLog, settings: ShardSettings) -> Folded:
         try:
             async for page in event_log.records(mark.generation):
                 shard.load(page)
+            shard.checkpoint.census().check(event_log.partition, mark)
             shard.loaded()
-        except (Damaged, msgspec.MsgspecError) as error:
+        except (Damaged, msgspec.MsgspecError, LookupError, ValueError, TypeError) as error:
+            # What was lost shows as records that name others which are not there, before all are counted.
             log.error(
                 "snapshot can't be read, trying the one before",
                 partition=event_log.partition,
                 seq=mark.seq,
-                why=str(error),
+                why=str(error) if isinstance(error, Damaged) else repr(error),
             )
             continue
         return Folded(shard, mark.seq, mark.digest)

@@ -27,6 +27,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from actors.begun import refuse_lost
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
 from actors.ending import end
@@ -37,7 +38,7 @@ from actors.snapshots import Snapshots
 from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.effects import Effect
-from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
+from models.errors import Busy, Damaged, Fenced, Full, IncidentManagerError, NotOwner, Refused, Unavailable
 from models.events import ActionFailed
 from models.frames import Frame, encode_frame
 from models.messages import (
@@ -122,6 +123,18 @@ class _Told:
     place: int = 0
 
 
+@dataclass(slots=True)
+class _Counted:
+    """What the log holds, in numbers. The state itself is ahead of it while an append is under way, and after one that failed
+    until it is recovered."""
+
+    seq: int = 0
+    incidents: int = 0
+    series: int = 0
+    given_up: int = 0
+    decided: Sequence[int] = (0,) * (max(Decision) + 1)
+
+
 class IncidentShard:
     """See the top of this file. Every public method is idempotent: tells by call_id, reads by nature."""
 
@@ -148,6 +161,7 @@ class IncidentShard:
         self.tracer = tracer or NoTracer()
         self.traces = Traces(self.tracer, options.partition)
         self.shard = Shard(options.partition, settings)
+        self.counted = _Counted()
         self.meter = Meter(host.name, partition=options.partition)
         self.log = log.bind(actor=host.name, partition=options.partition)
         self._ready = False
@@ -277,9 +291,9 @@ class IncidentShard:
                 "ready": self._ready,
                 "why": "" if self._ready else self._why_not,
                 "epoch": self._epoch,
-                "seq": self.shard.seq,
-                "incidents": self.shard.open_count,
-                "series": len(self.shard.series.firing),
+                "seq": self.counted.seq,
+                "incidents": self.counted.incidents,
+                "series": self.counted.series,
             }
         )
 
@@ -320,6 +334,7 @@ class IncidentShard:
                 )
                 return
             except NotOwner as error:
+                self._readable = False  # by now the other one knows more
                 self._why_not = str(error)
                 await asyncio.sleep(RETRY_MAX_S if wait_s > RETRY_MAX_S else wait_s)
             except Unavailable as error:
@@ -344,7 +359,12 @@ class IncidentShard:
         if self.control is not None:
             # Settings changed while we were away hold from the first decision on.
             await self.control.catch_up()
-        opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
+            await refuse_lost(self.event_log, self.control.state)
+        try:
+            opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
+        except Full:
+            await self._read_only()
+            raise
         if opened.cut:
             self.meter.count("llm_im_log_cuts_total")
             self.log.warning("torn tail cut from the log", what=opened.cut)
@@ -364,15 +384,14 @@ class IncidentShard:
         shard = folded.shard
         await self.deliveries.recovered(self.clock.now())
         shard.epoch = self._epoch
-        self.shard = shard
-        self._decided_told = {}
+        self._take_state(shard)
         self._digest = folded.digest
         self.snapshots.begin_anew()
         self.errands.forget()
-        self._readable = True
         self._ticked_at = self.clock.now()
         step = shard.started(self.host.name, self._ticked_at)
         await self._append([self._frame(step, "default", None)])
+        self._count()
         gc.collect()
         gc.freeze()
         self._heard_at = self.clock.monotonic()
@@ -391,6 +410,25 @@ class IncidentShard:
             seconds=round(took_s, 3),
         )
         self.errands.owe(step.effects, self.shard)
+
+    async def _read_only(self) -> None:
+        """A full disk takes not even the word that we own the log, and what was stored can still be read."""
+        if not self._readable:
+            self._take_state((await fold(self.event_log, self.settings)).shard)
+
+    def _take_state(self, shard: Shard) -> None:
+        """From now on this is the state: all of it is in the log."""
+        self._tell_decided()
+        self.shard = shard
+        self._decided_told = {}
+        self._count()
+        self._readable = True
+
+    def _count(self) -> None:
+        shard = self.shard
+        self.counted = _Counted(
+            shard.seq, shard.open_count, len(shard.series.firing), len(shard.given_up), shard.decided[:]
+        )
 
     def _replayed(self, frame: Frame) -> None:
         for event in frame.events:
@@ -509,6 +547,8 @@ class IncidentShard:
         if frames:
             begun = self.clock.monotonic()
             await self._append(frames)
+        self._count()
+        if frames:
             if deliveries:
                 await self.deliveries.add(deliveries)
             self.meter.observe("llm_im_append_seconds", self.clock.monotonic() - begun)
@@ -673,26 +713,32 @@ class IncidentShard:
 
     # -- numbers -------------------------------------------------------------------------------------------
 
-    def _read_gauges(self) -> None:
-        shard, meter = self.shard, self.meter
+    def _tell_decided(self) -> None:
+        """Count what was decided since this was last called: the state's count starts anew with each recovery, the counter
+        only grows."""
         for decision in Decision:
-            if shard.decided[decision]:
+            if now := self.counted.decided[decision]:
                 told = self._decided_told.get(decision, 0)
-                # Counted by the state, which starts anew with each recovery; the counter only grows.
-                grown = shard.decided[decision] - told
-                self._decided_told[decision] = shard.decided[decision]
-                meter.count("llm_im_alerts_decided_total", max(0, grown), decision=decision.name.lower())
-        total = sum(shard.decided)
-        repeats = shard.decided[Decision.REPEATED] + shard.decided[Decision.DUPLICATE]
+                self._decided_told[decision] = now
+                self.meter.count(
+                    "llm_im_alerts_decided_total", max(0, now - told), decision=decision.name.lower()
+                )
+
+    def _read_gauges(self) -> None:
+        self._tell_decided()
+        counted, meter = self.counted, self.meter
+        decided = counted.decided
+        total = sum(decided)
+        repeats = decided[Decision.REPEATED] + decided[Decision.DUPLICATE]
         meter.set("llm_im_dedup_ratio", repeats / total if total else 0.0)
         meter.set("incident_processing_queue_depth", self._inbox_alerts)
         meter.set("llm_im_effects_waiting", self.errands.waiting)
-        meter.set("llm_im_open_incidents", shard.open_count)
-        meter.set("llm_im_open_series", len(shard.series.firing))
-        meter.set("llm_im_notifications_given_up", len(shard.given_up))
-        room = shard.series.room
+        meter.set("llm_im_open_incidents", counted.incidents)
+        meter.set("llm_im_open_series", counted.series)
+        meter.set("llm_im_notifications_given_up", counted.given_up)
+        room = self.shard.series.room
         meter.set("llm_im_shard_bytes", room.held)
-        meter.set("llm_im_shard_bytes_max", shard.settings.max_bytes)
+        meter.set("llm_im_shard_bytes_max", self.shard.settings.max_bytes)
         meter.set("llm_im_sender_bytes", max(room.by_sender.values(), default=0))
         meter.set("llm_im_shard_ready", float(self._ready))
         if self.control is not None:

@@ -88,7 +88,8 @@ class Snapshots:
         if records:
             await self._event_log.put_records(epoch, self._generation, records)
             return
-        mark = Mark(self._generation, self._seq, self._digest, SNAPSHOT_VERSION, b"")
+        checksum = checkpoint.census().checksum()
+        mark = Mark(self._generation, self._seq, self._digest, SNAPSHOT_VERSION, checksum)
         await self._event_log.close_snapshot(epoch, mark)
         checkpoint.closed()
         self._meter.count("llm_im_snapshots_total")

@@ -610,6 +610,11 @@ class DisasterRecovery(Section):
     backup_retention: MaybeDuration = Field(
         None, description="Older ones are removed behind each new one, never the newest whole one. None: all are kept."
     )  # fmt: skip
+    backup_key_file: str | None = Field(
+        None,
+        description="File with the key that backups are signed with, 64 hexadecimal digits. None: `backup.key` in the data "
+        "folder, which is made by itself. Keep a copy elsewhere: where it is not at hand, a restore wants `--accept-unsigned`.",
+    )
     cross_region_replication: bool | None = Field(None, json_schema_extra=LATER)
 
     @field_validator("backup_target")

@@ -13,15 +13,17 @@ from models.events import (
     CopyBegan,
     CopyEnded,
     Event,
+    PartitionsBegan,
     SettingsChanged,
     SlotsAssigned,
     SlotsMoving,
+    StoreMoved,
     TokenCreated,
     TokenRevoked,
     TokenRotated,
     TokensUsed,
 )
-from models.sharding import SLOTS, SlotMap
+from models.sharding import SLOTS, SlotMap, partition_name
 from models.tokens import (
     ADMIN,
     EXPIRED_SHOWN_S,
@@ -101,8 +103,13 @@ class ControlState:
         self.moving_to: SlotMap | None = None
         #: From where this is being copied; "" when it is whole.
         self.copied_from = ""
+        #: To where all of it was copied, and goes on there; None while it is used here.
+        self.moved: StoreMoved | None = None
+        #: Partitions that had a log: one without has lost it.
+        self.begun: set[str] = set()
         self.tokens: dict[str, Token] = {}
-        #: True from the first token on, and for ever: when the last one expires the doors must not open to all.
+        #: True from the first token on, and for ever: when the last one expires, or a control log with tokens may have been
+        #: lost, the doors must not open to all.
         self.guarded = False
         #: Grows with every change that decides who may come in: what was remembered of a token before is void.
         self.token_version = 0
@@ -122,6 +129,12 @@ class ControlState:
             return []
         first = SlotMap.even(partitions)
         return [SlotsAssigned(first.version, _owners(first))]
+
+    @staticmethod
+    def begin_after_loss(slots: SlotMap) -> list[Event]:
+        """What begins in the place of a control log that was lost: the doors stay closed until there is a token again."""
+        names = [partition_name(index) for index in range(slots.partitions)]
+        return [SlotsAssigned(slots.version, _owners(slots), guarded=True), PartitionsBegan(names)]
 
     def reshard(self, partitions: int) -> list[Event]:
         """What begins moving slots to so many partitions; nothing when that is under way. Raises Conflict."""
@@ -166,6 +179,11 @@ class ControlState:
         match event:
             case SlotsAssigned():
                 self.slots, self.moving_to = _map_of(event), None
+                self.guarded = self.guarded or event.guarded
+            case PartitionsBegan():
+                self.begun.update(event.partitions)
+            case StoreMoved():
+                self.moved = event if event.to else None
             case SlotsMoving():
                 self.moving_to = _map_of(event)
             case CopyBegan():

@@ -387,10 +387,12 @@ class NoteHeard(Wire, frozen=True):
 
 
 class SlotsAssigned(Wire, frozen=True):
-    """Control partition: which shard partition holds each slot, as 4,096 little-endian u16s."""
+    """Control partition: which shard partition holds each slot, as 4,096 little-endian u16s. `guarded`: the log before this
+    one was lost, and nobody knows whether there were tokens, so nobody comes in without one."""
 
     version: int
     owners: bytes
+    guarded: bool = False
 
 
 class SlotsMoving(Wire, frozen=True):
@@ -409,6 +411,21 @@ class CopyBegan(Wire, frozen=True):
 
 class CopyEnded(Wire, frozen=True):
     """Control partition of a copy: it is whole, and may be started."""
+
+
+class PartitionsBegan(Wire, frozen=True):
+    """Control partition: these partitions have a log from now on; one that has none has lost it."""
+
+    partitions: list[str]
+
+
+class StoreMoved(Wire, frozen=True):
+    """Control partition: all of it was copied, and goes on there: `to` says in words where. "" when this store was taken up
+    again after all."""
+
+    to: str
+    at: float
+    actor: str
 
 
 class SlotLeft(Wire, frozen=True):
@@ -512,6 +529,8 @@ Event = (
     | SlotsMoving
     | CopyBegan
     | CopyEnded
+    | PartitionsBegan
+    | StoreMoved
     | SettingsChanged
     | IncidentAcknowledged
     | AcknowledgementEnded

@@ -28,6 +28,7 @@ import zstandard
 
 from models.errors import Damaged
 from models.events import Event
+from models.packed import unpack
 
 VERSION = 1
 CODEC_MSGPACK = 0
@@ -52,7 +53,6 @@ _event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 #: (one byte) or of up to 255 (two). As MessagePack has it.
 _SMALL_ARRAY, _SMALL_TEXT = range(0x90, 0xA0), range(0xA0, 0xC0)
 _compressor = zstandard.ZstdCompressor(level=1, write_content_size=True)
-_decompressor = zstandard.ZstdDecompressor()
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -143,7 +143,7 @@ def decode_frame(partition: str, stored: bytes, seq: int, previous: bytes | None
         )
     try:
         if codec == CODEC_MSGPACK_ZSTD:
-            body = _decompressor.decompress(body, max_output_size=MAX_BODY_BYTES)
+            body = unpack(body, MAX_BODY_BYTES)
         elif codec != CODEC_MSGPACK:
             raise Damaged(partition, seq, f"codec {codec} is not known to this program")
         tenant, trace_id, events = _decoder.decode(body)
@@ -165,7 +165,7 @@ def skim_frame(partition: str, stored: bytes, seq: int, wanted: frozenset[bytes]
     body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
     try:
         if codec == CODEC_MSGPACK_ZSTD:
-            body = _decompressor.decompress(body, max_output_size=MAX_BODY_BYTES)
+            body = unpack(body, MAX_BODY_BYTES)
         tenant, trace_id, raws = _skimmer.decode(body)
         found = [
             (place, _event_decoder.decode(raw)) for place, raw in enumerate(raws) if _name_of(raw) in wanted

@@ -47,7 +47,8 @@ class Opened:
 class Mark:
     """A complete snapshot: the state at `seq`, made of the newest record of each key with generation <= `generation`.
 
-    `digest` is the frame digest at `seq`: replay goes on from it along the chain. `checksum` covers all its records.
+    `digest` is the frame digest at `seq`: replay goes on from it along the chain. `checksum` is
+    that of all its records (models/checkpoint.py, Census); b"" in one of an older version.
     """
 
     generation: int

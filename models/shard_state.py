@@ -497,6 +497,7 @@ class ShardState:
         """Take records of a snapshot, in the order of their keys; finish with loaded()."""
         for key, record in records:
             part, number = parse_key(key)
+            self.checkpoint.loaded(part, number, record)
             match part:
                 case Part.CALLS:
                     ids = []

@@ -23,6 +23,11 @@ def partition_name(index: int) -> str:
     return f"shard/{index:04d}"
 
 
+def index_of(name: str) -> int:
+    """The index in a name of partition_name()."""
+    return int(name.rpartition("/")[2])
+
+
 def slot_of_id(incident_id: bytes) -> int:
     """The slot that an incident id carries."""
     return ((incident_id[6] & 0x0F) << 8) | incident_id[7]

@@ -89,9 +89,12 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     config: dict[str, object]
     recovery = settings.disaster_recovery
     if recovery.backup_interval is not None:
+        from services.backup.signing import key_of
+
         config = {
             **common,
             "target": backup_target(settings),
+            "key": key_of(settings),
             "interval_s": recovery.backup_interval,
             "retention_s": recovery.backup_retention,
         }
@@ -241,20 +244,22 @@ def _tracer(telemetry: Mapping[str, Any] | None, instance: str) -> Tracer:
 
 def control_actor(config: bytes, host: Host) -> Actor:
     """actors.control.ControlActor on the chosen store."""
+    from actors.begun import Kept
     from actors.clock import SystemClock
     from actors.control import ControlActor
     from actors.control_tail import SettingsWatch
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    log = open_stores(given["place"]).log(CONTROL)
+    stores = open_stores(given["place"])
     return ControlActor(
         host,
-        log,
+        stores.log(CONTROL),
         SystemClock(),
         given["partitions"],
         SettingsWatch(given["start"], _take_level),
         given["settings"],
+        Kept(stores.log, stores.archive),
     )
 
 
@@ -339,6 +344,7 @@ def backup_actor(config: bytes, host: Host) -> Actor:
 
     from actors.clock import SystemClock
     from services.backup.schedule import BackupRunner
+    from services.backup.signing import Signing
     from services.backup.target import Target
 
     given = msgspec.msgpack.decode(config)
@@ -348,7 +354,7 @@ def backup_actor(config: bytes, host: Host) -> Actor:
     return BackupRunner(
         host,
         open_stores(given["place"]),
-        lambda: Target(given["target"]),
+        lambda: Target(given["target"], Signing(given["key"])),
         SystemClock(),
         backend=str(given["place"]["backend"]),
         interval_s=given["interval_s"],

@@ -1,10 +1,12 @@
 """`llm-im store migrate`: all of one system's stores into others, while nothing runs.
 
-    control     every frame and CopyBegan at once ............................................ CopyEnded
+    control     every frame and CopyBegan at once ........................................................ CopyEnded
     shards                             every frame, the newest snapshot, archive, delivery ids
+    the source's control log                                                                    StoreMoved
 
 Frames go as they are stored, so sequence, digests and ids stay, and the digest chain proves the copy. Killed at any point, it
-goes on where it was. Until it is done nobody starts the copy (services/slots.py). The source is only read, and stays as it is.
+goes on where it was. Until it is done nobody starts the copy (services/slots.py). The source is only read, but for its last
+frame: from then on nobody starts it, because what comes in goes to the copy. A restored backup is a copy of what stays.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.begun import refuse_lost_among
 from actors.folding import fold_control
+from models.checkpoint import Census
+from models.control import ControlState
 from models.errors import Conflict
-from models.events import CopyBegan, CopyEnded
+from models.events import CopyBegan, CopyEnded, StoreMoved
 from models.frames import check_frame, digest_of
 from models.ports import Archive, Clock, DeadLetters, EventLog, Mark
-from models.sharding import partition_name
+from models.sharding import SlotMap, partition_name
 from services.offline import HeldLog, Offline
+from services.slots import moved_away
 from services.stores.choice import Stores
 
 OWNER = "llm-im-migrate"
@@ -42,6 +48,14 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
+class Moves:
+    """The copy takes the source's place: `to` says in words where it is, `actor` who moves it."""
+
+    to: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     """One partition, and what of it is in the target already."""
 
@@ -52,15 +66,16 @@ class Size:
     archived_there: int
 
 
-async def sizes(source: Stores, target: Stores) -> list[Size]:
-    """What copy() has before it. Reads only, beside whatever runs."""
+async def sizes(source: Stores, target: Stores, to: str = "") -> list[Size]:
+    """What copy() has before it. Reads only, beside whatever runs. Raises what copy() to there would raise at once, but for
+    who runs: Conflict, Damaged, Unavailable."""
     found = []
-    control = source.log(CONTROL)
-    try:
-        slots = (await fold_control(control)).slots
-    finally:
-        await control.close()
-    for name in [CONTROL, *map(partition_name, range(0 if slots is None else slots.partitions))]:
+    state = await _state_of(source)
+    there = await _state_of(target)
+    slots = refuse_source(state, to, is_begun=bool(there.copied_from))
+    await refuse_lost_among(source.log, map(partition_name, range(slots.partitions)), state)
+    await target.check()
+    for name in [CONTROL, *map(partition_name, range(slots.partitions))]:
         logs, archives = (source.log(name), target.log(name)), (source.archive(name), target.archive(name))
         try:
             frames = [(await each.stats())["frames"] for each in logs]
@@ -68,8 +83,29 @@ async def sizes(source: Stores, target: Stores) -> list[Size]:
         finally:
             for port in (*logs, *archives):
                 await port.close()
+        if not there.copied_from and (frames[1] or archived[1]):
+            raise _not_empty(name)
         found.append(Size(name, frames[0], frames[1], archived[0], archived[1]))
     return found
+
+
+async def _state_of(stores: Stores) -> ControlState:
+    control = stores.log(CONTROL)
+    try:
+        return await fold_control(control)
+    finally:
+        await control.close()
+
+
+def refuse_source(state: ControlState, to: str, *, is_begun: bool) -> SlotMap:
+    """The slot map of what may be copied to there. Raises Conflict for what may not; `is_begun`: part of it is there."""
+    if state.slots is None:
+        raise Conflict("there is nothing to copy: no system was ever started there")
+    if state.moving_to is not None or state.copied_from:
+        raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
+    if state.moved is not None and not (is_begun and state.moved.to == to):
+        raise Conflict(moved_away(state.moved))
+    return state.slots
 
 
 async def copy(
@@ -79,23 +115,24 @@ async def copy(
     clock: Clock,
     progress: Progress,
     letters: tuple[DeadLetters, DeadLetters] | None = None,
+    moves: Moves | None = None,
 ) -> Copied:
     """Copy everything, and prove it by the digest chain. `said` is the source in words; `letters` are the dead letters of
-    both, where they go along. Safe to repeat after any failure.
+    both, where they go along; with `moves` the source is marked as moved before the copy can be started, so that no two
+    are. Safe to repeat after any failure.
     Raises Conflict when a system runs on either, or when the target holds something else; Damaged, Unavailable."""
     async with Offline(source, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
         copying = _Copying(source, target, ours, theirs, progress)
         here, there = await ours.take(CONTROL), await theirs.take(CONTROL)
         state = await fold_control(here.log)
-        if state.slots is None:
-            raise Conflict("there is nothing to copy: no system was ever started there")
-        if state.moving_to is not None or state.copied_from:
-            raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
-        names = [*map(partition_name, range(state.slots.partitions))]
+        slots = refuse_source(state, "" if moves is None else moves.to, is_begun=there.seq > 0)
+        names = [*map(partition_name, range(slots.partitions))]
+        await refuse_lost_among(source.log, names, state)
         if not there.seq:  # nothing of this copy is there yet
             for name in names:
                 await copying.refuse_what_is_left(name)
-        await copying.control(CopyBegan(said), clock.now())
+        # What says that it was moved, if this was begun before, is the last frame and of the source alone.
+        await copying.control(CopyBegan(said), clock.now(), here.seq - (state.moved is not None))
         if letters is not None:  # not before: nothing is written into a store that is refused
             copying.done.dead_letters = await copy_dead_letters(*letters)
         for name in names:
@@ -105,8 +142,22 @@ async def copy(
             await copying.delivery_ids(name)
         ours.check()
         theirs.check()
+        if moves is not None and state.moved is None:
+            await here.append([StoreMoved(moves.to, clock.now(), moves.actor)], clock.now())
         await there.append([CopyEnded()], clock.now())
         return copying.done
+
+
+async def take_up(stores: Stores, clock: Clock) -> str:
+    """Use stores again that were moved; returns to where. Raises Conflict when they were not, or when a system runs on them;
+    Damaged, Unavailable."""
+    async with Offline(stores, OWNER, clock) as offline:
+        control = await offline.take(CONTROL)
+        moved = (await fold_control(control.log)).moved
+        if moved is None:
+            raise Conflict("this store was not moved: it can be used as it is")
+        await control.append([StoreMoved("", clock.now(), OWNER)], clock.now())
+        return moved.to
 
 
 async def copy_dead_letters(source: DeadLetters, target: DeadLetters) -> int:
@@ -140,18 +191,19 @@ class _Copying:
         log, archive = self._target.log(name), self._target.archive(name)
         try:
             if await log.last_seq() or await log.marks() or await archive.count():
-                raise Conflict(f"{name}: the target is not empty; copy into empty stores")
+                raise _not_empty(name)
         finally:
             await log.close()
             await archive.close()
 
-    async def control(self, began: CopyBegan, now: float) -> None:
-        """The control partition and the word that the rest is on its way, in one append: without it this could be started."""
+    async def control(self, began: CopyBegan, now: float, end: int) -> None:
+        """The control partition up to the frame `end`, and the word that the rest is on its way, in one append: without it this
+        could be started."""
         here, there = await self._ours.take(CONTROL), await self._theirs.take(CONTROL)
         if there.seq:
-            await self._check_same(CONTROL, here, there)
+            await self._check_same(CONTROL, here, there, end)
             if not (await fold_control(there.log)).copied_from:
-                raise _more(CONTROL, there.seq - here.seq)
+                raise _more(CONTROL, there.seq - end)
             return
         await there.seed(0, here.opened.anchor, here.epoch)
         frames: list[bytes] = []
@@ -170,7 +222,7 @@ class _Copying:
         if not there.seq and not await there.log.marks():
             await there.seed(anchor, here.opened.anchor, here.epoch)
         else:
-            await self._check_same(name, here, there)
+            await self._check_same(name, here, there, here.seq)
             if there.seq > here.seq:
                 raise _more(name, there.seq - here.seq)
         while there.seq < here.seq:
@@ -185,15 +237,15 @@ class _Copying:
         if there.digest != here.digest:
             raise _other(name, there.seq)
 
-    async def _check_same(self, name: str, here: HeldLog, there: HeldLog) -> None:
-        """Raises Conflict when the target's log is not the source's, as far as the shorter goes."""
+    async def _check_same(self, name: str, here: HeldLog, there: HeldLog, end: int) -> None:
+        """Raises Conflict when the target's log is not the source's up to `end`, as far as the shorter goes."""
         if there.seq == here.opened.first_seq - 1 or (not here.opened.first_seq and there.seq == here.seq):
             expected, found = here.opened.anchor, there.digest
         else:
-            last = min(there.seq, here.seq)
+            last = min(there.seq, end)
             expected, found = await _digest_at(here.log, last), await _digest_at(there.log, last)
         if expected != found:
-            raise _other(name, min(there.seq, here.seq))
+            raise _other(name, min(there.seq, end))
 
     async def snapshot(self, name: str) -> None:
         """The newest snapshot; replay needs no other."""
@@ -203,10 +255,13 @@ class _Copying:
             return
         mark = marks[0]
         if mark not in await there.log.marks():
+            census = Census()
             async for page in here.log.records(mark.generation):
                 self._check()
+                census.add(page)
                 await there.log.put_records(there.epoch, mark.generation, page)
                 self.done.records += len(page)
+            census.check(name, mark)
             await there.log.close_snapshot(there.epoch, mark)
         if await _sum(here.log, mark) != await _sum(there.log, mark):
             raise Conflict(f"{name}: the snapshot at seq {mark.seq} is not the same in both")
@@ -246,6 +301,10 @@ class _Copying:
     def _check(self) -> None:
         self._ours.check()
         self._theirs.check()
+
+
+def _not_empty(name: str) -> Conflict:
+    return Conflict(f"{name}: the target is not empty; copy into empty stores")
 
 
 def _more(name: str, frames: int) -> Conflict:

@@ -16,7 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.begun import refuse_lost_among
 from actors.folding import fold, fold_control
+from models.errors import Conflict
 from models.events import SlotArrived, SlotLeft
 from models.frames import Frame, decode_frame
 from models.messages import CommandDone, decode_reply
@@ -25,6 +27,7 @@ from models.ports import Clock, EventLog
 from models.shard_settings import ShardSettings
 from models.sharding import SlotMap, partition_name, slot_of_id
 from services.offline import HeldLog, Offline
+from services.slots import moved_away
 from services.stores.choice import Stores
 
 OWNER = "llm-im-reshard"
@@ -53,6 +56,10 @@ async def reshard(
     async with Offline(stores, OWNER, clock) as offline:
         control = await offline.take(CONTROL)
         state = await fold_control(control.log)
+        if state.moved is not None:
+            raise Conflict(moved_away(state.moved))
+        if state.slots is not None:
+            await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
         begins = state.reshard(partitions)
         for event in begins:
             state.apply(event)

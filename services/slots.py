@@ -6,11 +6,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from actors.begun import Kept, held, lost_control
 from models.errors import Conflict, Damaged
+from models.sharding import index_of
+from services.times import timestamp
 
 if TYPE_CHECKING:
     from models.config import Settings
     from models.control import ControlState
+    from models.events import StoreMoved
 
 
 async def control_state(settings: Settings) -> ControlState:
@@ -27,8 +31,13 @@ async def control_state(settings: Settings) -> ControlState:
 
 def as_assigned(settings: Settings, state: ControlState | None = None) -> Settings:
     """The settings, with as many partitions as there are: `state.partitions` is for the first start. Raises Conflict while
-    resharding or copying is under way, Damaged, Unavailable."""
+    resharding or copying is under way, or when all of it was moved elsewhere; Damaged, also for a control log that is gone;
+    Unavailable."""
     state = asyncio.run(control_state(settings)) if state is None else state
+    if state.moved is not None:
+        raise Conflict(moved_away(state.moved))
+    if state.slots is None:
+        asyncio.run(refuse_lost_control(settings))
     if state.copied_from:
         raise Conflict(
             f"this is an unfinished copy of {state.copied_from}: end it first, by the same command"
@@ -44,11 +53,35 @@ def as_assigned(settings: Settings, state: ControlState | None = None) -> Settin
     return settings.model_copy(update={"state": changed})
 
 
+async def refuse_lost_control(settings: Settings) -> None:
+    """Raises Damaged where shards hold something: for who found nothing in the control log."""
+    if holding := await shards_held(settings):
+        raise lost_control("control", holding)
+
+
+async def shards_held(settings: Settings) -> list[str]:
+    """The shards' partitions that hold anything, whatever the control log says. Raises Unavailable."""
+    from services.stores.choice import open_stores, place_of
+
+    stores = open_stores(place_of(settings))
+    return await held(Kept(stores.log, stores.archive), settings.state.partitions)
+
+
+def moved_away(moved: StoreMoved) -> str:
+    """What is said of a store that was copied to another one."""
+    return (
+        f"this store was moved to {moved.to} at {timestamp(moved.at)}, and is as it was then; name the settings of that one"
+        " (--config, --data), or take this one up again: llm-im store take-up"
+    )
+
+
 def partitions_of(settings: Settings) -> int:
     """How many there are to be looked at, also in the middle of resharding, and when the control log can't be read."""
     try:
         state = asyncio.run(control_state(settings))
     except Damaged:
         return settings.state.partitions
+    if state.slots is None and (holding := asyncio.run(shards_held(settings))):
+        return max(settings.state.partitions, index_of(holding[-1]) + 1)
     maps = [each for each in (state.slots, state.moving_to) if each is not None]
     return max((each.partitions for each in maps), default=settings.state.partitions)

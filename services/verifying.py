@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.begun import has_begun, refuse_lost
 from actors.folding import fold
+from models.checkpoint import Census
 from models.errors import Damaged, IncidentManagerError, Unavailable
-from models.frames import decode_frame
+from models.frames import decode_frame, previous_of
 from models.incident import Incident
 from models.moving import problems
-from models.ports import Archive, EventLog
+from models.ports import Archive, EventLog, Mark
 from models.sharding import SlotMap, partition_name, slot_of_id
-from services.slots import control_state
+from services.slots import control_state, refuse_lost_control
 from services.stores.choice import open_stores, place_of
 
 if TYPE_CHECKING:
@@ -47,24 +49,77 @@ class Check:
     snapshots: int = 0
     snapshot_seqs: list[int] = field(default_factory=list)
     records: int = 0
+    #: Snapshots of an older version: whether records of them are missing nobody knows.
+    uncounted: int = 0
     damage: str = ""
+
+
+async def check_logs(settings: Settings, names: list[str]) -> list[Check]:
+    """These partitions, and whether one is gone that was there."""
+    stores = open_stores(place_of(settings))
+    checks = []
+    for name in names:
+        log = stores.log(name)
+        try:
+            check = await check_log(log)
+            check.damage = check.damage or await _gone(log, settings)
+        finally:
+            await log.close()
+        checks.append(check)
+    return checks
 
 
 async def check_log(log: EventLog) -> Check:
     """Read all that is in the log when this begins, and stop at the first damage."""
-    check = Check(log.partition)
-    try:
-        # Before the frames: reading the marks also says whether the file can be read at all.
-        check.disk_bytes = (await log.stats())["disk_bytes"]
-        await _check_frames(log, check)
-        await _check_snapshots(log, check)
-    except Damaged as error:
-        check.damage = f"at seq {error.seq}: {str(error).partition(': ')[2]}" if error.seq else str(error)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        check = Check(log.partition)
+        marks: list[Mark] = []
+        try:
+            # Before the frames: reading the marks also says whether the file can be read at all.
+            check.disk_bytes = (await log.stats())["disk_bytes"]
+            marks = await log.marks()
+            digests = await _check_frames(log, check, {mark.seq for mark in marks})
+            await _check_snapshots(log, check, marks, digests)
+        except Damaged as error:
+            check.damage = f"at seq {error.seq}: {str(error).partition(': ')[2]}" if error.seq else str(error)
+        except Unavailable:
+            if attempt == ATTEMPTS_MAX or await log.marks() == marks:
+                raise
+            continue
+        # Its writer took a snapshot meanwhile and dropped what was about to be read.
+        if not check.damage or attempt == ATTEMPTS_MAX or not await _has_moved_on(log, marks):
+            break
     return check
 
 
-async def _check_frames(log: EventLog, check: Check) -> None:
+async def _has_moved_on(log: EventLog, marks: list[Mark]) -> bool:
+    try:
+        return await log.marks() != marks
+    except Damaged:
+        return False
+
+
+async def _gone(log: EventLog, settings: Settings) -> str:
+    """Why a log must be somewhere, of which nothing is here; "" when there is no reason, or when there is something."""
+    if await has_begun(log):
+        return ""
+    try:
+        state = await control_state(settings)
+        if log.partition == CONTROL:
+            await refuse_lost_control(settings)
+        else:
+            await refuse_lost(log, state)
+    except Damaged as error:
+        return str(error).partition(": ")[2] if log.partition in (CONTROL, error.partition) else ""
+    if log.partition != CONTROL and state.slots is not None:
+        return "nothing of it is there, and the slot map names it: it is gone, or was never started"
+    return ""
+
+
+async def _check_frames(log: EventLog, check: Check, wanted: set[int]) -> dict[int, bytes]:
+    """The digests of the frames at `wanted`, as far as they are there."""
     last = await log.last_seq()
+    digests: dict[int, bytes] = {}
     events: Counter[str] = Counter()
     previous: bytes | None = None
     after = 0
@@ -77,6 +132,8 @@ async def _check_frames(log: EventLog, check: Check) -> None:
                 raise
             limit_bytes = 1  # frame by frame up to the damage, to say how much before it is good
             continue
+        if not page and not check.frames and not (await log.stats())["first_seq"]:
+            break  # nothing behind the snapshot
         if not page:
             # The reader leaves a last append that fails its check alone: only a writer may cut it.
             raise Damaged(
@@ -88,6 +145,10 @@ async def _check_frames(log: EventLog, check: Check) -> None:
             if check.frames and seq != after + 1:
                 raise Damaged(log.partition, after + 1, f"frames {after + 1} to {seq - 1} are missing")
             frame = decode_frame(log.partition, stored, seq, previous)
+            if not check.frames:
+                digests[seq - 1] = previous_of(stored)
+            if seq in wanted:
+                digests[seq] = frame.digest
             previous, after = frame.digest, seq
             check.first_seq = check.first_seq or seq
             check.last_seq = seq
@@ -95,15 +156,30 @@ async def _check_frames(log: EventLog, check: Check) -> None:
             check.bytes += len(stored)
             events.update(type(event).__name__ for event in frame.events)
             check.events = dict(events)
+    return digests
 
 
-async def _check_snapshots(log: EventLog, check: Check) -> None:
-    marks = await log.marks()
+async def _check_snapshots(log: EventLog, check: Check, marks: list[Mark], digests: dict[int, bytes]) -> None:
+    begins = check.first_seq or await log.last_seq() + 1
+    reached = max((mark.seq for mark in marks), default=0)
+    if begins > reached + 1:
+        raise Damaged(
+            log.partition,
+            begins,
+            f"the log begins here, and its snapshots reach no further than seq {reached}",
+        )
+    for mark in marks:
+        if digests.get(mark.seq, mark.digest) != mark.digest:
+            raise Damaged(log.partition, mark.seq, "the snapshot here is not of this log: the digests differ")
     check.snapshots = len(marks)
     check.snapshot_seqs = [mark.seq for mark in marks]
     for mark in marks:
+        census = Census()
         async for page in log.records(mark.generation):
             check.records += len(page)
+            census.add(page)
+        census.check(log.partition, mark)
+        check.uncounted += not mark.checksum
 
 
 @dataclass(slots=True)
@@ -134,6 +210,8 @@ async def verify(settings: Settings, partitions: int) -> list[Verified]:
         log, archive = stores.log(name), stores.archive(name)
         try:
             await _log(log, settings, slots, verified)
+            if not verified.problems and (gone := await _gone(log, settings)):
+                verified.told(gone)
             if name == CONTROL and not verified.problems:
                 slots = await _control(settings, verified)
             elif name != CONTROL:

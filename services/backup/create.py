@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from actors.begun import Kept, held, lost_control, refuse_lost_among
 from actors.folding import fold_control
 from models import VERSION
 from models.backup import FORMAT, Backup, Day, Part, backup_id, before, day_of
@@ -26,6 +27,7 @@ from services.backup.cut import READ_BYTES, Ahead, Gone, Progress, cut
 from services.backup.packing import Delivery, Packer
 from services.backup.retention import newest_whole
 from services.backup.target import Target
+from services.slots import moved_away
 from services.stores.choice import Stores
 
 log = structlog.get_logger()
@@ -111,10 +113,15 @@ async def _slots(stores: Stores) -> SlotMap:
         state = await fold_control(control)
     finally:
         await control.close()
+    if state.moved is not None:
+        raise Conflict(moved_away(state.moved))
     if state.slots is None:
+        if holding := await held(Kept(stores.log, stores.archive), 0):
+            raise lost_control(CONTROL, holding)
         raise Conflict("there is nothing to back up: no system was ever started on this store")
     if state.moving_to is not None or state.copied_from:
         raise Conflict("the store is in the middle of resharding, or of being copied: end that first")
+    await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
     return state.slots
 
 

@@ -20,8 +20,8 @@ import msgspec
 
 from actors.ending import end
 from models.backup import File, Part, Snapshot, backup_id
+from models.checkpoint import Census, record_key
 from models.checkpoint import Part as RecordKind
-from models.checkpoint import record_key
 from models.errors import Unavailable
 from models.frames import NO_DIGEST, check_frame, time_of
 from models.ports import Clock, EventLog, Mark
@@ -142,8 +142,10 @@ async def _snapshot(
 ) -> tuple[Snapshot, list[File]]:
     now = 0.0
     packer = Packer[Record](target, known)
+    census = Census()
     try:
         async for page in event_log.records(mark.generation):
+            census.add(page)
             for key, record in page:
                 if key == record_key(RecordKind.META, 0):
                     now, *_rest = _meta.decode(record)
@@ -152,5 +154,6 @@ async def _snapshot(
         if mark in await event_log.marks():
             raise  # the store is away, the snapshot is not
         raise Gone(f"{event_log.partition}: its snapshot was replaced meanwhile") from error
+    census.check(event_log.partition, mark)
     kept = Snapshot(mark.generation, mark.seq, mark.digest, mark.version, mark.checksum, now)
     return kept, await packer.flush()

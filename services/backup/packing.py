@@ -15,6 +15,7 @@ import zstandard
 
 from models.backup import File
 from models.errors import Broken
+from models.packed import unpack
 from models.ports import ArchivedIncident
 from services.backup.target import Target
 
@@ -68,8 +69,7 @@ def _pack(items: Sequence[object]) -> bytes:
 
 def _unpack(file: File, data: bytes, decode: Callable[[bytes], T]) -> T:
     try:
-        plain = zstandard.ZstdDecompressor().decompress(data, max_output_size=UNPACKED_BYTES_MAX)
-        return decode(plain)
+        return decode(unpack(data, UNPACKED_BYTES_MAX))
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise Broken(f"file {file.digest} is not what its backup says: {error}") from None
 

@@ -13,6 +13,7 @@ import structlog
 
 from models.backup import Backup, expired, time_of
 from models.errors import Broken, Malformed, NotFound
+from services.backup.signing import Signature
 from services.backup.target import Target
 
 log = structlog.get_logger()
@@ -21,11 +22,13 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One backup of a target. Without `backup` its manifest can't be read; `why` says what is wrong, "" when it is whole
-    as far as names and sizes tell."""
+    as far as names and sizes tell. `is_ours`: it is signed by our key, or who asks takes any."""
 
     id: str
     backup: Backup | None
     why: str = ""
+    signature: Signature = Signature.NONE
+    is_ours: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -49,14 +52,17 @@ class Pool:
         return Pool(files, [each for each in found if each is not None])
 
     def whole(self) -> list[Backup]:
-        return [each.backup for each in self.entries if each.backup is not None and each.is_whole]
+        """Those that are ours: a foreign one must not make ours go."""
+        return [
+            each.backup for each in self.entries if each.backup is not None and each.is_whole and each.is_ours
+        ]
 
 
 async def newest_whole(target: Target, files: dict[str, int]) -> Backup | None:
-    """The newest backup that has all its files, without reading older ones. Raises Unavailable."""
+    """The newest backup of ours that has all its files, without reading older ones. Raises Unavailable."""
     for identity in reversed(await target.ids()):
         found = await _entry(target, identity, files)
-        if found is not None and found.is_whole:
+        if found is not None and found.is_whole and found.is_ours:
             return found.backup
     return None
 
@@ -65,12 +71,12 @@ async def _entry(target: Target, identity: str, files: dict[str, int]) -> Entry 
     """None for what is no backup: a file of somebody else, or one that was removed just now."""
     try:
         time_of(identity)
-        backup = await target.read(identity)
+        backup, signature = await target.read_any(identity)
     except (Malformed, NotFound):
         return None
     except Broken as error:
         return Entry(identity, None, str(error))
-    return Entry(identity, backup, _lacks(backup, files))
+    return Entry(identity, backup, _lacks(backup, files), signature, target.takes(signature))
 
 
 def _lacks(backup: Backup, files: dict[str, int]) -> str:
@@ -98,7 +104,7 @@ async def retain(
     to call again. Raises Conflict while somebody else writes there, Unavailable."""
     async with target.busy("removing old backups") as still_mine:
         pool = await Pool.read(target)
-        others = [each.id for each in pool.entries if not each.is_whole]
+        others = [each.id for each in pool.entries if not (each.is_whole and each.is_ours)]
         gone = expired([each.id for each in pool.whole()], others, now, retention_s)
         await still_mine()
         for identity in gone:

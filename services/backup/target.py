@@ -15,25 +15,31 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 
 from models.backup import DIGEST_BYTES, Backup, File, known_format
-from models.errors import Broken, NotFound
+from models.errors import Broken, Conflict, NotFound
 from services.backup.busy import alone
 from services.backup.place import PART, Place, words
+from services.backup.signing import Signature, Signing
 
 FILES, BACKUPS = "files", "backups"
 
 
 class _Sealed(msgspec.Struct, frozen=True):
-    """A manifest as stored: what is checked comes before it is read."""
+    """A manifest as stored: what is checked comes before it is read. The digest finds damage, the signature who made it:
+    HMAC-SHA256 over the same bytes, by the key of that name."""
 
     blake2b: str
     backup: msgspec.Raw
+    key: str = ""
+    hmac_sha256: str = ""
 
 
 class Target:
-    """One place of backups. Raises Unavailable when it can't be reached; Malformed for a URL that can't be used."""
+    """One place of backups. Raises Unavailable when it can't be reached; Malformed for a URL that can't be used. Without
+    `signing` nothing is signed, and nobody asks who made a backup."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, signing: Signing | None = None) -> None:
         self._place = Place(url)
+        self._signing = signing
         self.url = url
 
     def busy(self, what: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
@@ -86,8 +92,22 @@ class Target:
             name.removesuffix(".json") for name in await self._place.names(BACKUPS) if name.endswith(".json")
         )
 
+    def takes(self, signature: Signature) -> bool:
+        """Whether a backup of this signature counts as one of ours."""
+        return self._signing is None or self._signing.takes(signature)
+
     async def read(self, identity: str) -> Backup:
-        """Raises NotFound; Broken for one that is damaged or of a newer program."""
+        """Raises NotFound; Broken for one that is damaged or of a newer program; Conflict for one that is not ours."""
+        backup, signature = await self.read_any(identity)
+        if not self.takes(signature):
+            raise Conflict(
+                f"backup {identity} is {signature}, so nobody knows who made it: give the key of the system that did"
+                " (--key-file), or say that it may be anybody's (--accept-unsigned)"
+            )
+        return backup
+
+    async def read_any(self, identity: str) -> tuple[Backup, Signature]:
+        """Also one that is not ours. Raises NotFound, Broken as read()."""
         place = f"{BACKUPS}/{identity}.json"
         try:
             data = await self._place.read(place)
@@ -100,14 +120,19 @@ class Target:
             backup = known_format(msgspec.json.decode(sealed.backup, type=Backup), place)
             if backup.id != identity:
                 raise Broken(f"{place} is damaged: it is the manifest of {backup.id}")
-            return backup
+            signing = self._signing or Signing()
+            signature = signing.look_at(bytes(sealed.backup), sealed.key, sealed.hmac_sha256)
+            if signature is Signature.WRONG:
+                raise Broken(f"{place} was {signature}: somebody without the key wrote it")
+            return backup, signature
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Broken(f"{place} can't be read: {words(error)}") from None
 
     async def write(self, backup: Backup) -> None:
         """From now on there is this backup."""
         body = msgspec.json.encode(backup)
-        sealed = msgspec.json.encode(_Sealed(_digest(body), msgspec.Raw(body)))
+        key, signature = (self._signing or Signing()).sign(body)
+        sealed = msgspec.json.encode(_Sealed(_digest(body), msgspec.Raw(body), key, signature))
         await self._place.write(f"{BACKUPS}/{backup.id}.json", sealed)
 
     async def remove(self, identity: str) -> None:

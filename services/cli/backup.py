@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli import look, moments
+from services.cli import look, moments, which_store
 from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
 from services.cli.where import AsJson, Config, Data, settings_of
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.backup import Backup, Until
     from models.config import Settings
     from services.backup.retention import Entry
+    from services.backup.signing import Signature, Signing
     from services.backup.target import Target
     from services.backup.verify import Check, Checked
 
@@ -32,6 +33,23 @@ Where = Annotated[
         metavar="URL",
         help="Folder, or URL such as s3://bucket/prefix; else the settings' disaster_recovery.backup_target.",
         show_default=False,
+    ),
+]
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        help="File with the key of the system that made it; else disaster_recovery.backup_key_file, else backup.key in the "
+        "data folder.",
+        show_default=False,
+    ),
+]
+AcceptUnsigned = Annotated[
+    bool,
+    typer.Option(
+        "--accept-unsigned",
+        help="Take one that is not signed, by an older version, or by another key: anybody may have made it.",
     ),
 ]
 
@@ -58,6 +76,7 @@ def create(
     llm-im backup create --target /mnt/backup/llm-im
     """
     settings = settings_of(config, data)
+    which_store.say(settings)
     older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
 
     async def work() -> tuple[Backup, int, list[str], Failure | None]:
@@ -65,8 +84,11 @@ def create(
         from models.errors import IncidentManagerError
         from services.backup.create import create as make
         from services.backup.retention import retain
+        from services.backup.signing import Signing, found_key, key_of
 
-        place, found = await _target(settings, target)
+        place, found = await _target(
+            settings, target, Signing(found_key(settings), make=lambda: key_of(settings))
+        )
         made = await make(
             _stores(settings),
             found,
@@ -99,7 +121,11 @@ def create(
 
 @app.command("list", epilog=EPILOG)
 def list_backups(
-    target: Where = None, config: Config = None, data: Data = None, as_json: AsJson = False
+    target: Where = None,
+    key_file: KeyFile = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """List them, newest last: what each holds, from when to when it can be restored, and whether all its files are there.
 
@@ -112,12 +138,17 @@ def list_backups(
     async def work() -> list[Entry]:
         from services.backup.retention import Pool
 
-        return (await Pool.read((await _target(settings, target))[1])).entries
+        signing = _checking(settings, key_file, takes_any=False)
+        return (await Pool.read((await _target(settings, target, signing))[1])).entries
 
     entries = asyncio.run(work())
     if as_json:
         rows = [
-            {"id": each.id, **({} if each.backup is None else _row(each.backup)), "broken": each.why}
+            {
+                "id": each.id,
+                **({} if each.backup is None else {**_row(each.backup), "signature": each.signature}),
+                "broken": each.why,
+            }
             for each in entries
         ]
         typer.echo(json.dumps({"items": rows}))
@@ -138,7 +169,7 @@ def list_backups(
                 shown(backup.first_at),
                 shown(backup.cut_at),
                 " ".join(f"{part.name}:{part.first_seq}-{part.last_seq}" for part in backup.parts),
-                "whole" if each.is_whole else f"BROKEN {look.plain(each.why)}",
+                _state(each),
             )
         look.console().print(table)
     raise typer.Exit(ExitCode.OK if all(each.is_whole for each in entries) else ExitCode.FAILED)
@@ -150,6 +181,8 @@ def verify(
         str | None, typer.Argument(metavar="ID", help="Which; else the newest.", show_default=False)
     ] = None,
     target: Where = None,
+    key_file: KeyFile = None,
+    accept_unsigned: AcceptUnsigned = False,
     config: Config = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -160,22 +193,25 @@ def verify(
     """
     settings = settings_of(config, data)
 
-    async def work() -> tuple[str, Checked]:
+    async def work() -> tuple[str, Signature, Checked]:
         from services.backup.verify import verify as check
 
-        found = (await _target(settings, target))[1]
+        signing = _checking(settings, key_file, takes_any=accept_unsigned)
+        found = (await _target(settings, target, signing))[1]
         identity = backup or await _newest(found)
-        return identity, await check(found, await found.read(identity), progress=_progress(as_json))
+        chosen = await found.read(identity)
+        signature = (await found.read_any(identity))[1]
+        return identity, signature, await check(found, chosen, progress=_progress(as_json))
 
-    identity, checked = asyncio.run(work())
+    identity, signature, checked = asyncio.run(work())
     if as_json:
-        typer.echo(json.dumps({"id": identity, "whole": checked.is_whole, "wrong": checked.wrong, "parts": [_checked(each) for each in checked.parts]}))  # fmt: skip
+        typer.echo(json.dumps({"id": identity, "whole": checked.is_whole, "signature": signature, "wrong": checked.wrong, "parts": [_checked(each) for each in checked.parts]}))  # fmt: skip
     else:
         for each in checked.parts:
             typer.echo(f"{each.partition:<12}  {'BROKEN' if each.wrong else 'ok':<7}  {look.plain(each.wrong) or _found(each)}")  # fmt: skip
         if checked.wrong:
             typer.echo(f"{'all':<12}  BROKEN   {checked.wrong}")
-        typer.echo(f"backup {identity} is {'whole' if checked.is_whole else 'BROKEN'}")
+        typer.echo(f"backup {identity} is {'whole' if checked.is_whole else 'BROKEN'}, {signature}")
     raise typer.Exit(ExitCode.OK if checked.is_whole else ExitCode.FAILED)
 
 
@@ -204,6 +240,8 @@ def restore(
         ),
     ] = None,
     target: Where = None,
+    key_file: KeyFile = None,
+    accept_unsigned: AcceptUnsigned = False,
     config: Config = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -224,12 +262,14 @@ def restore(
     )
     wanted = Until(moment, _seqs(until or []) or None)
     _refuse_running(settings)
+    which_store.say(settings)
 
     async def work() -> dict[str, Any]:
         from actors.clock import SystemClock
         from services.backup.restore import restore as write
 
-        found = (await _target(settings, target))[1]
+        signing = _checking(settings, key_file, takes_any=accept_unsigned)
+        found = (await _target(settings, target, signing))[1]
         chosen = await _chosen(found, at, wanted)
         _progress(as_json)(f"restoring backup {chosen.id}")
         done = await write(
@@ -251,7 +291,19 @@ def restore(
         typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
 
 
-async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:
+def _checking(settings: Settings, key_file: Path | None, *, takes_any: bool) -> Signing:
+    from services.backup.signing import Signing, found_key
+
+    return Signing(found_key(settings, key_file), takes_any)
+
+
+def _state(entry: Entry) -> str:
+    if not entry.is_whole:
+        return f"BROKEN {look.plain(entry.why)}"
+    return "whole" if entry.is_ours else f"whole, {entry.signature}"
+
+
+async def _target(settings: Settings, given: str | None, signing: Signing) -> tuple[Any, Target]:
     """Where the state is, and where its backups are."""
     from services.backup.target import Target
     from services.bootstrap import backup_target
@@ -260,7 +312,7 @@ async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:
     if given is None and settings.disaster_recovery.backup_target is None:
         raise Failure("where? Give --target URL, or set disaster_recovery.backup_target", ExitCode.USAGE)
     url = backup_target(settings, given)
-    return place_of(settings), await asyncio.to_thread(Target, url)
+    return place_of(settings), await asyncio.to_thread(Target, url, signing)
 
 
 def _stores(settings: Settings) -> Any:
@@ -287,6 +339,9 @@ async def _chosen(target: Target, at: str | None, until: Until) -> Backup:
         return covering((await Pool.read(target)).whole(), until.at)
     found = await newest_whole(target, await target.files())
     if found is None:
+        ids = await target.ids()
+        if ids:
+            await target.read(ids[-1])  # says what is wrong with it, when it is not ours
         raise Failure(f"there is no whole backup in {target.url}", ExitCode.NOT_FOUND)
     return found
 

@@ -24,6 +24,7 @@ from services import launch
 from services.bootstrap import CONTROL, CONTROL_ACTOR, open_log
 from services.cli.exits import ExitCode, Failure
 from services.launch_instance import Instance
+from services.slots import moved_away, refuse_lost_control
 from services.tokens import TokenDesk
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ async def desk(settings: Settings) -> AsyncIterator[TokenDesk]:
 
     try:
         await tail.follow()
+        if tail.state.moved is not None:
+            raise Failure(moved_away(tail.state.moved), ExitCode.CONFLICT)
+        if tail.state.slots is None:
+            await refuse_lost_control(settings)
         yield TokenDesk(tail, tell)
     finally:
         if writer is not None:

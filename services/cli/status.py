@@ -6,10 +6,11 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import look, readiness
+from services.cli import look, readiness, which_store
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
 from services.cli.where import (
@@ -24,6 +25,9 @@ from services.cli.where import (
     started_url,
     token_of,
 )
+
+if TYPE_CHECKING:
+    from models.config import Settings
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 
@@ -90,6 +94,7 @@ def status(
                 f"{instance.instance_id}, version {instance.version}, up {age}, Ray's head is pid {instance.pid}",
             ),
             ("data", settings.state.path),
+            ("store", _store(settings)),
             ("log", str(Path(settings.state.path) / "log" / "llm-im.log")),
         ]
     elif code is ExitCode.OK and not is_asked_by_url:
@@ -104,6 +109,14 @@ def status(
     for name, text in lines:
         typer.echo(f"{name:<{width}}{text}")
     raise typer.Exit(code)
+
+
+def _store(settings: Settings) -> str:
+    """Where what runs here keeps its state, and whether the settings say so."""
+    found = which_store.which(settings)
+    if found.is_another:
+        return f"{found.running}; the settings say another one: {found.store}"
+    return found.running or f"{found.store}, say the settings"
 
 
 def _counts(url: str, token_file: Path | None) -> dict[str, int]:

@@ -1,6 +1,7 @@
-"""`llm-im store verify|migrate|reshard`: all that is kept, checked, copied to other stores, dealt to other partitions.
+"""`llm-im store verify|migrate|take-up|reshard|accept-loss`: all that is kept, checked, copied to other stores, dealt to other
+partitions.
 
-Nothing here needs a running system; migrate and reshard need that none runs. All may be typed again after anything.
+Nothing here needs a running system; all but verify need that none runs. All may be typed again after anything.
 """
 
 from __future__ import annotations
@@ -8,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from services.cli import look
+from services.cli import look, which_store
 from services.cli.exits import EPILOG, ExitCode, Failure
 from services.cli.where import AsJson, Config, Data, settings_of
 
 if TYPE_CHECKING:
     from models.config import Settings
+    from models.ports import Clock
     from services.copying import Copied
     from services.resharding import Resharded
+    from services.stores.choice import Stores
 
 #: Progress is for people: a line a second.
 SAY_EVERY_S = 1.0
+
+T = TypeVar("T")
 
 app = typer.Typer(help="What is kept: check it, move it.", no_args_is_help=True, epilog=EPILOG)
 
@@ -41,6 +46,7 @@ def verify(config: Config = None, data: Data = None, as_json: AsJson = False) ->
     from services.verifying import verify as verify_all
 
     settings = settings_of(config, data)
+    which_store.say(settings)
     found = asyncio.run(verify_all(settings, partitions_of(settings)))
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found]))
@@ -67,23 +73,31 @@ def migrate(
         ),
     ] = None,
     data: Data = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to copy.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what there is to copy, and what would be refused.")
+    ] = False,
 ) -> None:
     """Copy all that is kept into other, empty stores, and prove by the digest chain that it is the same.
 
-    Killed or failed, the same command goes on where it was. The source stays as it is: end the system first, start it
-    with the new settings after.
+    Killed or failed, the same command goes on where it was. End the system first, start it with the new settings after. The
+    source is marked as moved and refuses to be started; what it holds stays as it is (`store take-up`).
     """
-    from services.stores.choice import open_stores, place_of
+    from services.stores.choice import described, open_stores, place_of
 
     here, there = settings_of(source, data), settings_of(to)
     if place_of(here) == place_of(there):
         raise Failure(f"both are the same store: [state] of {to} says where to", ExitCode.USAGE)
     ours, theirs = open_stores(place_of(here)), open_stores(place_of(there))
+    typer.echo(f"from      {described(here)}\nto        {described(there)}", err=True)
     if dry_run:
+        from services import launch
         from services.copying import sizes
 
-        for each in asyncio.run(sizes(ours, theirs)):
+        for each_folder in {here.state.path, there.state.path}:
+            if launch.running(Path(each_folder)) is not None:
+                typer.echo(f"notice    a system runs on {each_folder}; end it before: llm-im down", err=True)
+
+        for each in asyncio.run(sizes(ours, theirs, described(there))):
             typer.echo(
                 f"{each.partition:<12}  {each.frames:,} frames ({each.there:,} there), "
                 f"{each.archived:,} archived ({each.archived_there:,} there)"
@@ -97,7 +111,57 @@ def migrate(
         f"copied in {time.monotonic() - began:.1f} s: {done.frames:,} frames, {done.records:,} snapshot records, "
         f"{done.archived:,} archived incidents, {done.dead_letters:,} dead letters; all the same in both"
     )
-    typer.echo(f"start it there: llm-im up --config {to}")
+    typer.echo(f"moved to {described(there)}; start it there: llm-im up --config {to}")
+
+
+@app.command("take-up", epilog=EPILOG)
+def take_up(config: Config = None, data: Data = None) -> None:
+    """Take a store up again that was moved to another one. What the other one got since is not in it.
+
+    The other one must not run, or two systems tell people of the same incidents.
+    """
+    from services.copying import take_up as taking_up
+
+    settings = settings_of(config, data)
+    which_store.say(settings)
+    _refuse_running(settings)
+    moved = asyncio.run(_by_clock(settings, taking_up))
+    typer.echo(f"taken up again; what came in at {moved} since then is not here. Start it: llm-im up")
+
+
+@app.command("accept-loss", epilog=EPILOG)
+def accept_loss(
+    partition: Annotated[
+        str, typer.Argument(metavar="PARTITION", help='"control", "shard/0000" ...', show_default=False)
+    ],
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """Go on without a partition's log that is gone, when no backup has it. The system must be down.
+
+    Of a shard, its incidents are lost. Of control, the API tokens and the settings changed while it ran: the slot map is
+    made from where incidents are, and nobody comes in before there is a new token.
+    """
+    from services.bootstrap import CONTROL, shard_settings
+    from services.lost import accept_loss as accepting
+
+    settings = settings_of(config, data)
+    which_store.say(settings)
+    _refuse_running(settings)
+    at_least = settings.state.partitions
+    done = asyncio.run(
+        _by_clock(
+            settings,
+            lambda stores, clock: accepting(stores, shard_settings(settings), partition, clock, at_least),
+        )
+    )
+    if partition != CONTROL:
+        typer.echo(f"{partition} begins anew, empty; what it held is lost. Start it: llm-im up")
+        return
+    typer.echo(
+        f"a new control log: {done.partitions} partitions, the slots of {done.incidents:,} incidents where these are. There are"
+        " no API tokens any more, and without one nobody comes in; the first: llm-im tokens create admin --scope admin --local"
+    )
 
 
 @app.command(epilog=EPILOG)
@@ -115,6 +179,7 @@ def reshard(
     where it was, and nothing can be started before it is done.
     """
     settings = settings_of(config, data)
+    which_store.say(settings)
     _refuse_running(settings)
     began = time.monotonic()
     done = asyncio.run(_reshard(settings, partitions, _sayer()))
@@ -124,11 +189,19 @@ def reshard(
     )
 
 
+async def _by_clock(settings: Settings, work: Callable[[Stores, Clock], Awaitable[T]]) -> T:
+    from actors.clock import SystemClock
+    from services.stores.choice import open_stores, place_of
+
+    return await work(open_stores(place_of(settings)), SystemClock())
+
+
 async def _migrate(here: Settings, there: Settings, say: Callable[[str], None]) -> Copied:
     from actors.clock import SystemClock
     from services.bootstrap import open_dead_letters
-    from services.copying import copy
-    from services.stores.choice import open_stores, place_of
+    from services.cli.local_control import actor
+    from services.copying import Moves, copy
+    from services.stores.choice import described, open_stores, place_of
 
     said = (
         f"{here.state.backend} ({here.state.path})" if here.state.backend == "sqlite" else here.state.backend
@@ -136,7 +209,7 @@ async def _migrate(here: Settings, there: Settings, say: Callable[[str], None]) 
     letters = open_dead_letters(here), open_dead_letters(there)
     try:
         ours, theirs = open_stores(place_of(here)), open_stores(place_of(there))
-        return await copy(ours, theirs, said, SystemClock(), say, letters)
+        return await copy(ours, theirs, said, SystemClock(), say, letters, Moves(described(there), actor()))
     finally:
         for each in letters:
             await each.close()

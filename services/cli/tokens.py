@@ -229,9 +229,10 @@ def _id_of(wanted: str, tokens: list[dict[str, Any]]) -> str:
 
 def _locally(config: Path | None, data: Path | None, do: Callable[[TokenDesk], Awaitable[Any]]) -> Any:
     """What `do` gives, as JSON would have it."""
-    from services.cli import local_control
+    from services.cli import local_control, which_store
 
     settings = settings_of(config, data)
+    which_store.say(settings)
 
     async def run() -> Any:
         async with local_control.desk(settings) as desk:

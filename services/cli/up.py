@@ -16,7 +16,7 @@ import typer
 
 from models import VERSION
 from models.errors import IncidentManagerError, Refused
-from services.cli import in_ray, readiness
+from services.cli import in_ray, readiness, which_store
 from services.cli.exits import ExitCode, Failure, code_of_error
 from services.cli.readiness import Readiness
 from services.cli.where import (
@@ -164,13 +164,14 @@ def _on_this_machine(
         except Refused as error:
             raise Failure(f"{error}{_port_hint(error)}", code_of_error(error)) from error
     else:
-        _refuse_other(known, request, folder)
+        _refuse_other(known, request, folder, settings)
         instance = known
         found = readiness.ask(http_url(known.http_host, known.http_port))
         if found.state == "ready":
             return http_url(known.http_host, known.http_port), False
         progress(f"Ray runs already, but: {found.why}")
     url = http_url(instance.http_host, instance.http_port)
+    which_store.note(settings, instance.instance_id)
     try:
         in_ray.run(request, folder / "log" / "deploy.log", in_ray.DEPLOY_TIMEOUT_S, progress)
         _wait(url, timeout_s, progress)
@@ -224,8 +225,15 @@ def _not_ready(url: str, found: Readiness, timeout_s: float) -> Failure:
     return Failure(f"not ready after {timeout_s:g} s (--timeout): {found.why}")
 
 
-def _refuse_other(known: Instance, request: in_ray.Request, folder: Path) -> None:
+def _refuse_other(known: Instance, request: in_ray.Request, folder: Path, settings: Settings) -> None:
     """What runs must be what was asked for."""
+    store = which_store.which(settings)
+    if store.is_another:
+        raise Failure(
+            f"a system runs on {folder} with its state in {store.running}, the settings say {store.store}; are they those it was"
+            " started with (--config)? To start another one: llm-im down, or another --data",
+            ExitCode.CONFLICT,
+        )
     again = "first: llm-im down"
     if known.version != VERSION:
         raise Failure(f"version {known.version} runs on {folder}, this program is {VERSION}; {again}")

@@ -157,4 +157,27 @@ def read_page(
             return page
         previous = digests[-1]
         expected = append.last_seq + 1
+    begins = max(after, anchor_seq) + 1
+    if not page and begins <= last_seq:
+        raise _shorter(partition, begins, last_seq)
     return page
+
+
+def check_end(partition: str, recorded: int, ends_at: int) -> None:
+    """Raises Damaged when the appends do not end where the log's own record, written with each of them, says."""
+    if ends_at < recorded:
+        raise _shorter(partition, ends_at + 1, recorded)
+    if ends_at > recorded:
+        raise Damaged(
+            partition,
+            recorded + 1,
+            f"the log's record says that it ends at {recorded}, its appends at {ends_at}",
+        )
+
+
+def _shorter(partition: str, first: int, last: int) -> Damaged:
+    return Damaged(
+        partition,
+        first,
+        f"frames {first} to {last} are missing: the log's record says that it ends at {last}",
+    )

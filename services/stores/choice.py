@@ -6,6 +6,7 @@ only where it was chosen.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from models.errors import Malformed
+from models.errors import Malformed, Unavailable
 from services.stores.postgres_options import PostgresOptions
 from services.stores.redis_options import RedisOptions
 
@@ -35,6 +36,9 @@ class Stores(Protocol):
         self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
     ) -> DeadLetters: ...
 
+    async def check(self) -> None:
+        """Raises what opening a log for writing would, but for who holds it: nothing is changed."""
+
 
 class SqliteStores:
     def __init__(self, place: Place) -> None:
@@ -45,6 +49,10 @@ class SqliteStores:
         if settings.state.replication is not None:
             raise Malformed("state.replication: files of SQLite have no copies; leave it out")
         return {"folder": data_dir(settings)}
+
+    @staticmethod
+    def described(place: Place) -> str:
+        return f"SQLite in {place['folder']}"
 
     def log(self, partition: str) -> EventLog:
         from services.stores.sqlite_log import SqliteEventLog
@@ -69,6 +77,12 @@ class SqliteStores:
         return SqliteDeadLetters(
             self._folder, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
         )  # fmt: skip
+
+    async def check(self) -> None:
+        folder = Path(self._folder)
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise Unavailable(f"{folder}: {there} is no folder that this user may write in")
 
 
 class RedisStores:
@@ -98,6 +112,14 @@ class RedisStores:
             )
         return asdict(options.check())
 
+    @staticmethod
+    def described(place: Place) -> str:
+        options = msgspec.convert(place, RedisOptions)
+        address = options.address
+        hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
+        service = f", service {address.service}" if address.service else ""
+        return f"Redis at {hosts}{service}, database {address.db}, prefix {options.prefix}"
+
     def log(self, partition: str) -> EventLog:
         from services.stores.redis_log import RedisEventLog
 
@@ -121,6 +143,15 @@ class RedisStores:
         return RedisDeadLetters(
             self._options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
         )  # fmt: skip
+
+    async def check(self) -> None:
+        from services.stores.redis_lane import Lane
+
+        lane = Lane(self._options, "control", "control", durable=True)
+        try:
+            await lane.ask(("PING",))
+        finally:
+            await lane.close()
 
 
 class PostgresStores:
@@ -146,6 +177,12 @@ class PostgresStores:
         )
         return asdict(options.check())
 
+    @staticmethod
+    def described(place: Place) -> str:
+        options = msgspec.convert(place, PostgresOptions)
+        name = "CockroachDB" if options.cockroach else "PostgreSQL"
+        return f"{name} at {options.where}, schema {options.schema}"
+
     def log(self, partition: str) -> EventLog:
         from services.stores.postgres_log import PostgresEventLog
 
@@ -170,6 +207,13 @@ class PostgresStores:
             self._options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
         )  # fmt: skip
 
+    async def check(self) -> None:
+        log = self.log("control")
+        try:
+            await log.last_seq()  # every connection looks at its server first
+        finally:
+            await log.close()
+
 
 #: `state.backend` -> the adapters.
 BACKENDS: dict[str, type[SqliteStores] | type[RedisStores] | type[PostgresStores]] = {
@@ -193,6 +237,12 @@ def place_of(settings: Settings) -> Place:
             'state.consistency = "eventual": nobody is answered before it is durable here; leave it out'
         )
     return {"backend": backend, **BACKENDS[backend].place(settings)}
+
+
+def described(settings: Settings) -> str:
+    """Where the state is, in words and without secrets: "SQLite in /srv/llm-im/var/store". Raises Malformed as place_of()."""
+    place = place_of(settings)
+    return BACKENDS[settings.state.backend].described(place)
 
 
 def feed_of(settings: Settings) -> RedisOptions | None:

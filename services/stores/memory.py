@@ -36,6 +36,7 @@ from services.stores.chain import (
     READ_LIMIT_BYTES,
     Seams,
     StoredAppend,
+    check_end,
     check_tail,
     last_digest,
     read_page,
@@ -65,6 +66,8 @@ class Partition:
     lease_until: float = 0.0
     anchor_seq: int = 0
     anchor_digest: bytes = NO_DIGEST
+    #: Written with each append and apart from it.
+    last_seq: int = 0
     appends: list[StoredAppend] = field(default_factory=list)
     torn: list[StoredAppend] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
@@ -72,10 +75,6 @@ class Partition:
     records: dict[str, dict[int, tuple[int, bytes | None]]] = field(default_factory=dict)
     incidents: dict[bytes, ArchivedIncident] = field(default_factory=dict)
     delivery_ids: dict[str, tuple[float, bytes]] = field(default_factory=dict)
-
-    @property
-    def last_seq(self) -> int:
-        return self.appends[-1].last_seq if self.appends else self.anchor_seq
 
     @property
     def log_bytes(self) -> int:
@@ -182,7 +181,8 @@ class MemoryEventLog(_Faulty):
         stored = self._stored
         if stored.appends or stored.marks:
             raise not_empty(self.partition)
-        stored.anchor_seq, stored.anchor_digest = seq, digest
+        stored.last_seq = stored.anchor_seq = seq
+        stored.anchor_digest = digest
         stored.epoch = max(epoch, epoch_before)
         self._seams.clear()
         await self._end("seed")
@@ -201,7 +201,9 @@ class MemoryEventLog(_Faulty):
         limit = self._store.max_bytes
         if limit is not None and self._stored.log_bytes + sum(map(len, frames)) > limit:
             raise Full(f"{self.partition}: the log is at its limit of {limit} bytes")
-        self._stored.appends.append(StoredAppend(first_seq, first_seq + len(frames) - 1, list(frames)))
+        last_seq = first_seq + len(frames) - 1
+        self._stored.appends.append(StoredAppend(first_seq, last_seq, list(frames)))
+        self._stored.last_seq = last_seq
         await self._end("append")
 
     async def read(self, after: int, limit_bytes: int = READ_LIMIT_BYTES) -> list[tuple[int, bytes]]:
@@ -326,6 +328,7 @@ class MemoryEventLog(_Faulty):
         stored = self._stored
         anchor = (stored.anchor_seq, stored.anchor_digest)
         tail = stored.appends[:-4:-1]  # newest first, as many as may be looked at
+        check_end(self.partition, stored.last_seq, tail[0].last_seq if tail else anchor[0])
         why = torn(self.partition, tail[0]) if tail else None
         if why is None:
             return None, check_tail(self.partition, tail[:2], anchor)
@@ -336,6 +339,7 @@ class MemoryEventLog(_Faulty):
             )
         digest = check_tail(self.partition, tail[1:], anchor)
         stored.torn.append(stored.appends.pop())
+        stored.last_seq = tail[1].last_seq if len(tail) > 1 else anchor[0]
         return f"the append of seq {last.first_seq} to {last.last_seq} was cut and set aside: {why}", digest
 
     def _drop_unfinished(self) -> None:

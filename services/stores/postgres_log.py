@@ -31,6 +31,7 @@ from services.stores.chain import (
     READ_LIMIT_BYTES,
     Seams,
     StoredAppend,
+    check_end,
     check_tail,
     join_frames,
     last_digest,
@@ -322,9 +323,7 @@ class PostgresEventLog:
         last_seq, anchor = _ends(self.partition, connection)
         tail = _tail(self.partition, connection)
         ends_at = tail[0].last_seq if tail else anchor[0]
-        if ends_at != last_seq:
-            how = f"the log's row says that it ends at {last_seq}, its appends end at {ends_at}"
-            raise Damaged(self.partition, min(ends_at, last_seq) + 1, how)
+        check_end(self.partition, last_seq, ends_at)
         why = torn(self.partition, tail[0]) if tail else None
         if why is None:
             return None, check_tail(self.partition, tail, anchor)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
 
 from models.errors import Malformed
 
@@ -37,6 +38,15 @@ class PostgresOptions:
     replication: str = ""
     #: Refuse anything but a CockroachDB.
     cockroach: bool = False
+
+    @property
+    def where(self) -> str:
+        """Host, port and database, in words; nothing else of the URL."""
+        parts = urlsplit(self.url)
+        query = dict(parse_qsl(parts.query))
+        hosts = parts.netloc.rpartition("@")[2] or query.get("host", "localhost")
+        port = f":{query['port']}" if "port" in query else ""
+        return f"{hosts}{port}, database {parts.path.strip('/') or query.get('dbname', 'by default')}"
 
     def check(self) -> PostgresOptions:
         """Itself, once everything in it can be read. Raises Malformed, which never shows the URL: it may hold a password."""

@@ -31,6 +31,7 @@ from services.stores.chain import (
     READ_LIMIT_BYTES,
     Seams,
     StoredAppend,
+    check_end,
     check_tail,
     join_frames,
     last_digest,
@@ -404,9 +405,7 @@ class RedisEventLog:
         anchor: _Anchor = (int(anchor_seq), digest)
         appends = [_entry(each) for each in cast("list[Reply]", tail)]
         ends_at = appends[0][0].last_seq if appends else anchor[0]
-        if ends_at != int(last):
-            how = f"the log's record says that it ends at {int(last)}, its appends end at {ends_at}"
-            raise Damaged(self.partition, min(ends_at, int(last)) + 1, how)
+        check_end(self.partition, int(last), ends_at)
         kept = snapshots.marks(self.partition, marks)
         cut = await self._cut(epoch, now, appends, kept, anchor, int(anchor_bytes))
         if cut is not None:

@@ -37,6 +37,9 @@ BUSY_TIMEOUT_MS = 2000
 #: recover.
 WAL_LIMIT_BYTES = 4 * 1024 * 1024
 
+#: Less is no room: so much SQLite asks for at once, for its index of a write-ahead log.
+ROOM_LEAST_BYTES = 32 * 1024
+
 T = TypeVar("T")
 C = TypeVar("C", bound="Closable")
 log = structlog.get_logger()
@@ -194,8 +197,9 @@ def reading(connection: apsw.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def translated(place: str) -> Iterator[None]:
-    """SQLite's errors as ours; `place` names the partition or file in the message."""
+def translated(place: str, folder: Path | None = None) -> Iterator[None]:
+    """SQLite's errors as ours; `place` names the partition or file in the message. `folder` is where its files are: SQLite says
+    "disk I/O error" of many a full disk."""
     try:
         yield
     except IncidentManagerError:
@@ -207,9 +211,13 @@ def translated(place: str) -> Iterator[None]:
     except apsw.IOError as error:
         if getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_DATA):
             raise Damaged(place, 0, f"SQLite says: {error}") from error
+        _refuse_full(place, folder, error)
+        raise Unavailable(f"{place}: {error}") from error
+    except apsw.CantOpenError as error:
+        _refuse_full(place, folder, error)
         raise Unavailable(f"{place}: {error}") from error
     except (
-        apsw.BusyError, apsw.LockedError, apsw.ProtocolError, apsw.CantOpenError, apsw.ReadOnlyError,
+        apsw.BusyError, apsw.LockedError, apsw.ProtocolError, apsw.ReadOnlyError,
         apsw.PermissionsError, apsw.NoMemError, apsw.InterruptError, apsw.AbortError,
     ) as error:  # fmt: skip
         raise Unavailable(f"{place}: {error}") from error
@@ -224,6 +232,14 @@ def translated(place: str) -> Iterator[None]:
         raise Unavailable(f"{place}: {error}") from error
 
 
+def _refuse_full(place: str, folder: Path | None, error: apsw.Error) -> None:
+    """Raises Full when there is no room where the files are."""
+    with contextlib.suppress(OSError):
+        room = os.statvfs(folder if folder is not None else Path(place).parent)
+        if (folder is not None or os.path.isabs(place)) and room.f_bavail * room.f_frsize < ROOM_LEAST_BYTES:
+            raise Full(f"{place}: the disk is full ({error})") from error
+
+
 class Closable(Protocol):
     def close(self) -> None: ...
 
@@ -232,8 +248,9 @@ class Lane(Generic[C]):
     """One connection (or what holds several) and the one thread that uses it. Opened at first use; errors come out as
     ours."""
 
-    def __init__(self, place: str, connect: Callable[[], C | None]) -> None:
+    def __init__(self, place: str, connect: Callable[[], C | None], folder: Path | None = None) -> None:
         self._place = place
+        self._folder = folder
         self._connect = connect
         self._connection: C | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite {place}")
@@ -274,7 +291,7 @@ class Lane(Generic[C]):
         await asyncio.wrap_future(last)
 
     def _call(self, work: Callable[[C], T], absent: Callable[[], T] | None) -> T:
-        with translated(self._place):
+        with translated(self._place, self._folder):
             if self._connection is None:
                 self._connection = self._connect()
             if self._connection is not None:

@@ -9,6 +9,7 @@ import contextlib
 import heapq
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import apsw
 
@@ -26,8 +27,8 @@ class SqliteArchive:
     def __init__(self, directory: str | os.PathLike[str], partition: str) -> None:
         self.partition = partition
         place = f"{partition} (archive)"
-        self._writer = Lane(place, lambda: Files(directory, partition, writes=True))
-        self._reader = Lane(place, lambda: Files(directory, partition, writes=False))
+        self._writer = Lane(place, lambda: Files(directory, partition, writes=True), Path(directory))
+        self._reader = Lane(place, lambda: Files(directory, partition, writes=False), Path(directory))
 
     async def put(self, incidents: Sequence[ArchivedIncident]) -> None:
         by_month: dict[str, dict[bytes, ArchivedIncident]] = {}

@@ -63,8 +63,8 @@ class SqliteDeadLetters:
         self._max_age_s = max_age_s
         self._clock = clock
         self._max_payload_bytes = max_payload_bytes
-        self._writer = Lane("dead letters", lambda: open_writer(path, SCHEMA))
-        self._reader = Lane("dead letters", lambda: open_reader(path, SCHEMA))
+        self._writer = Lane("dead letters", lambda: open_writer(path, SCHEMA), path.parent)
+        self._reader = Lane("dead letters", lambda: open_reader(path, SCHEMA), path.parent)
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         kept = [cut(letter, self._max_payload_bytes) for letter in letters]

@@ -42,8 +42,8 @@ class SqliteDeliveryIds:
     def __init__(self, directory: str | os.PathLike[str], partition: str) -> None:
         self.partition = partition
         path = file_path(directory, partition, "delivery")
-        self._writer = Lane(f"{partition} (delivery ids)", lambda: open_writer(path, SCHEMA))
-        self._reader = Lane(f"{partition} (delivery ids)", lambda: open_reader(path, SCHEMA))
+        self._writer = Lane(f"{partition} (delivery ids)", lambda: open_writer(path, SCHEMA), path.parent)
+        self._reader = Lane(f"{partition} (delivery ids)", lambda: open_reader(path, SCHEMA), path.parent)
 
     async def seen(self, ids: Sequence[str]) -> dict[str, bytes]:
         def work(connection: apsw.Connection) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from services.stores.chain import (
     READ_LIMIT_BYTES,
     Seams,
     StoredAppend,
+    check_end,
     check_tail,
     join_frames,
     last_digest,
@@ -79,7 +80,14 @@ SCHEMA = (
     """
     + snapshots.TABLES,
     snapshots.ROWS_APART,
+    # Where the log ends, written with each append and apart from it: else the last ones could be lost without a trace.
+    """
+    ALTER TABLE log ADD COLUMN last_seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE log SET last_seq = coalesce((SELECT max(last_seq) FROM appends), anchor_seq);
+    """,
 )
+#: The schema since which `log` says where the log ends.
+END_SINCE = 3
 
 T = TypeVar("T")
 
@@ -96,8 +104,10 @@ class SqliteEventLog:
         self.partition = partition
         self._path = file_path(directory, partition)
         self._max_bytes = max_bytes
-        self._writer = Lane(partition, self._connect_writer)
-        self._reader = Lane(partition, lambda: open_reader(self._path, SCHEMA, oldest=READ_FROM))
+        self._writer = Lane(partition, self._connect_writer, self._path.parent)
+        self._reader = Lane(
+            partition, lambda: open_reader(self._path, SCHEMA, oldest=READ_FROM), self._path.parent
+        )
         self._checkpoints = Checkpoints(partition, self._path, self._writer)
         self._seams = Seams()
         self._opened = False
@@ -130,8 +140,8 @@ class SqliteEventLog:
             ).get:
                 raise not_empty(self.partition)
             connection.execute(
-                "UPDATE log SET anchor_seq = ?, anchor_digest = ?, epoch = ?",
-                (seq, digest, max(epoch, epoch_before)),
+                "UPDATE log SET last_seq = ?, anchor_seq = ?, anchor_digest = ?, epoch = ?",
+                (seq, seq, digest, max(epoch, epoch_before)),
             )
 
         await self._write(epoch, work)
@@ -153,6 +163,7 @@ class SqliteEventLog:
             connection.execute(
                 "INSERT INTO appends VALUES (?, ?, ?, ?)", (first_seq, last_seq, lengths, stored)
             )
+            connection.execute("UPDATE log SET last_seq = ?", (last_seq,))
 
         await self._write(epoch, work)
 
@@ -252,7 +263,8 @@ class SqliteEventLog:
         connection = open_writer(self._path, SCHEMA, max_bytes=self._max_bytes)
         with writing(connection):
             connection.execute(
-                "INSERT OR IGNORE INTO log VALUES (1, ?, 0, '', 0, 0, ?, 0)", (self.partition, NO_DIGEST)
+                "INSERT OR IGNORE INTO log VALUES (1, ?, 0, '', 0, 0, ?, 0, 0)",
+                (self.partition, NO_DIGEST),
             )
             name: str = connection.execute("SELECT partition FROM log").get
             if name != self.partition:
@@ -291,9 +303,11 @@ class SqliteEventLog:
     def _check_tail(self, connection: apsw.Connection, now: float) -> tuple[str | None, bytes]:
         """Verify the last append, set it aside when torn; returns Opened.cut and Opened.last_digest."""
         tail = _tail(connection)
+        anchor = _anchor(connection)
+        check_end(self.partition, _last_seq(connection), tail[0].last_seq if tail else anchor[0])
         why = torn(self.partition, tail[0]) if tail else None
         if why is None:
-            return None, check_tail(self.partition, tail, _anchor(connection))
+            return None, check_tail(self.partition, tail, anchor)
         last = tail[0]
         snapshot: int | None = connection.execute("SELECT max(seq) FROM marks").get
         if snapshot is not None and snapshot >= last.first_seq:
@@ -307,8 +321,9 @@ class SqliteEventLog:
             (now, why, last.first_seq),
         )
         connection.execute("DELETE FROM appends WHERE first_seq = ?", (last.first_seq,))
+        connection.execute("UPDATE log SET last_seq = ?", (tail[1].last_seq if len(tail) > 1 else anchor[0],))
         cut = f"the append of seq {last.first_seq} to {last.last_seq} was cut and set aside: {why}"
-        return cut, check_tail(self.partition, _tail(connection), _anchor(connection))
+        return cut, check_tail(self.partition, _tail(connection), anchor)
 
     def _truncate_slice(self, connection: apsw.Connection, up_to: int) -> bool:
         """Drop some of the appends that end at or before `up_to`; whether there are more."""
@@ -377,11 +392,15 @@ class SqliteEventLog:
 
 
 def _last_seq(connection: apsw.Connection) -> int:
-    last: int | None = connection.execute(
+    last: int | None
+    if connection.pragma("user_version") >= END_SINCE:
+        last = connection.execute("SELECT last_seq FROM log").get
+        return last or 0  # no row yet: its writer is just creating it
+    last = connection.execute(
         "SELECT coalesce((SELECT last_seq FROM appends ORDER BY first_seq DESC LIMIT 1),"
         " (SELECT anchor_seq FROM log))"
     ).get
-    return last or 0  # no row in `log` yet: its writer is just creating it
+    return last or 0
 
 
 def _anchor(connection: apsw.Connection) -> tuple[int, bytes]:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
+from actors.begun import Kept
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
@@ -334,7 +335,9 @@ async def system(
     names = [bootstrap.shard_actor_name(index) for index in range(partitions)]
 
     def control(host: Host) -> Actor:
-        return ControlActor(host, stores.log("control"), clock, partitions)
+        return ControlActor(
+            host, stores.log("control"), clock, partitions, kept=Kept(stores.log, stores.archive)
+        )
 
     def tracer(name: str) -> Tracer:
         return bootstrap.open_tracer(configured, name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -12,11 +14,16 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+from models.backup import Backup
 from models.errors import Conflict, Unavailable
 from services import copying, launch
+from services.backup.retention import newest_whole
+from services.backup.signing import Signing
 from services.backup.target import Target
 from services.cli.main import app
 from tests.api.gateway_in_process import SqliteStores, alert, system
+
+KEY_FILE = "LLM_IM_DISASTER_RECOVERY__BACKUP_KEY_FILE"
 
 
 def run(*words: str) -> Result:
@@ -42,6 +49,9 @@ def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("LLM_IM_")]:
         monkeypatch.delenv(name)
+    # As one does who restores elsewhere; test_a_backup_is_signed... go without.
+    (tmp_path / "key").write_text("ab" * 32)
+    monkeypatch.setenv(KEY_FILE, str(tmp_path / "key"))
 
 
 def create(store: Path, target: str = "kept") -> str:
@@ -71,7 +81,7 @@ def test_one_is_made_listed_verified_and_restored(store: Path) -> None:
 
     verified = run("verify", "--target", "kept")
     assert verified.exit_code == 0
-    assert f"backup {identity} is whole" in verified.stdout
+    assert f"backup {identity} is whole, signed" in verified.stdout
     assert "shard/0000    ok" in verified.stdout and "2 incidents (2 open), 2 series" in verified.stdout
 
     restored = run("restore", "--target", "kept", "--data", "new")
@@ -142,7 +152,7 @@ def test_older_ones_are_removed_behind_a_new_one(store: Path) -> None:
     old = "20200101T000000.000000Z"
 
     async def age(identity: str) -> None:
-        target = Target("kept")
+        target = Target("kept", Signing(bytes.fromhex("ab" * 32)))
         await target.write(msgspec.structs.replace(await target.read(identity), id=old))
         await target.remove(identity)
 
@@ -215,7 +225,7 @@ def test_a_store_that_is_not_empty_or_runs_is_refused_as_a_conflict(
 
     result = run("restore", "--target", "kept", "--data", str(store))
     assert result.exit_code == 6
-    assert "the store is not empty: control has frames up to seq 1" in result.stderr
+    assert "the store is not empty: control has frames up to seq" in result.stderr
 
     monkeypatch.setattr(launch, "running", lambda _folder: object())
     result = run("restore", "--target", "kept", "--data", "new")
@@ -249,3 +259,125 @@ def test_what_is_half_restored_is_not_started_until_the_same_was_finished(
     assert f"this is an unfinished copy of backup {identity}" in started.stderr
     assert run("restore", "--target", "kept", "--data", "new").exit_code == 0
     assert incidents_of(Path("new")) == 3
+
+
+# -- who made it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the store, which makes its key itself."""
+    monkeypatch.delenv(KEY_FILE)
+    shutil.copytree(store, tmp_path / "own")
+    return tmp_path / "own"
+
+
+def changed(identity: str, *, sealed: dict[str, object]) -> None:
+    """As somebody would who can write the target and has no key: all frames of a shard left out, all digests made anew."""
+    path = Path("kept", "backups", f"{identity}.json")
+    body = json.loads(path.read_bytes())
+    body["backup"]["took_s"] = 1.5
+    plain = json.dumps(body["backup"]).encode()
+    found = {**body, **sealed, "blake2b": hashlib.blake2b(plain, digest_size=32).hexdigest()}
+    path.write_bytes(
+        b'{"blake2b":"%s","key":"%s","hmac_sha256":"%s","backup":%s}'
+        % (*(str(found[name]).encode() for name in ("blake2b", "key", "hmac_sha256")), plain)
+    )
+
+
+def test_a_backup_is_signed_by_a_key_that_only_its_system_has(own: Path) -> None:
+    create(own)
+
+    key = own / "backup.key"
+    assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_text().strip()) == 64
+    assert key.read_text().strip() not in "".join(
+        each.read_text() for each in Path("kept", "backups").iterdir()
+    )
+    assert run("verify", "--target", "kept", "--data", str(own)).exit_code == 0
+    before = key.read_text()
+    create(own)
+    assert key.read_text() == before
+    listed = json.loads(run("list", "--target", "kept", "--data", str(own), "--json").stdout)["items"]
+    assert [each["signature"] for each in listed] == ["signed", "signed"]
+
+
+def test_a_backup_that_was_changed_and_given_new_digests_is_broken_whatever_is_accepted(own: Path) -> None:
+    identity = create(own)
+    changed(identity, sealed={})
+
+    for words in (
+        ["verify"],
+        ["restore", "--data", "new", "--key-file", str(own / "backup.key"), "--at", identity],
+    ):
+        for more in ([], ["--accept-unsigned"]):
+            result = run(
+                *words, "--target", "kept", *more, *(["--data", str(own)] if words == ["verify"] else [])
+            )
+            assert result.exit_code == 1, result.output
+            assert "was changed since it was signed" in result.stderr
+    listed = run("list", "--target", "kept", "--data", str(own))
+    assert listed.exit_code == 1 and "BROKEN" in listed.stdout
+    assert not Path("new", "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("sealed", "said"),
+    [
+        ({"key": "", "hmac_sha256": ""}, "not signed"),
+        ({"key": "00" * 8, "hmac_sha256": "00" * 32}, "signed by another key"),
+    ],
+    ids=["without a signature, as older versions made them", "with the signature of somebody else"],
+)
+def test_a_backup_that_is_not_ours_is_restored_only_when_it_may_be_anybody_s(
+    own: Path, sealed: dict[str, object], said: str
+) -> None:
+    identity = create(own)
+    changed(identity, sealed=sealed)
+    at_hand = ["--target", "kept", "--key-file", str(own / "backup.key")]
+
+    for words in (["verify"], ["restore", "--data", "new"], ["restore", "--data", "new", "--at", identity]):
+        refused = run(*words, *at_hand)
+        assert refused.exit_code == 6, refused.output
+        assert f"backup {identity} is {said}" in refused.stderr and "--accept-unsigned" in refused.stderr
+    listed = run("list", "--target", "kept", "--data", str(own))
+    verified = run("verify", *at_hand, "--accept-unsigned")
+    restored = run("restore", "--data", "new", *at_hand, "--accept-unsigned")
+
+    assert listed.exit_code == 0 and f"whole, {said}" in " ".join(listed.stdout.split())
+    assert verified.exit_code == 0 and f"is whole, {said}" in verified.stdout
+    assert restored.exit_code == 0, restored.output
+
+
+def test_without_the_key_at_hand_a_restore_elsewhere_wants_it_or_a_word(own: Path) -> None:
+    create(own)
+
+    refused = run("restore", "--target", "kept", "--data", "new")
+    wrong = run("restore", "--target", "kept", "--data", "new", "--key-file", "nowhere")
+    Path("short").write_text("abc")
+    short = run("restore", "--target", "kept", "--data", "new", "--key-file", "short")
+    restored = run("restore", "--target", "kept", "--data", "new", "--key-file", str(own / "backup.key"))
+
+    assert refused.exit_code == 6 and "signed by another key" in refused.stderr
+    assert wrong.exit_code == 1 and "there is no file nowhere" in wrong.stderr
+    assert short.exit_code == 1 and "64 hexadecimal digits" in short.stderr
+    assert restored.exit_code == 0, restored.output
+    assert not Path("new", "backup.key").exists(), "reading makes no key"
+
+
+def test_a_foreign_backup_makes_none_of_ours_go_and_none_wait(own: Path) -> None:
+    ours = create(own)
+    foreign = "20991231T000000.000000Z"
+    path = Path("kept", "backups", f"{ours}.json")
+    body = json.loads(path.read_bytes())
+    body["backup"]["id"] = foreign
+    path.with_name(f"{foreign}.json").write_text(json.dumps(body))
+    changed(foreign, sealed={"key": "", "hmac_sha256": ""})
+
+    target = Target("kept", Signing(bytes.fromhex((own / "backup.key").read_text().strip())))
+    newest = asyncio.run(_newest_of(target))
+
+    assert newest is not None and newest.id == ours
+
+
+async def _newest_of(target: Target) -> Backup | None:
+    return await newest_whole(target, await target.files())

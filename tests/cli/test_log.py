@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from models.alert import Content
-from models.events import AlertsObserved, IncidentOpened, SeriesOpened
+from models.control import ControlState
+from models.events import AlertsObserved, IncidentOpened, PartitionsBegan, SeriesOpened
 from models.frames import NO_DIGEST, encode_frame
 from models.messages import Decision
 from services.bootstrap import open_log
@@ -57,6 +58,28 @@ async def write(folder: Path) -> None:
         await log.append(epoch, seq, [frame])
     await log.release(epoch)
     await log.close()
+    await begin(folder)
+
+
+async def begin(folder: Path) -> None:
+    """The control partition, which knows of both shards; the other one has begun, too."""
+    settings = load_settings(None, {"state.path": str(folder)})
+    control, other = open_log(settings, "control"), open_log(settings, "shard/0001")
+    epoch = (await control.open("test", 1000.0, 1.0)).epoch
+    events = [*ControlState().begin(2), PartitionsBegan([PARTITION])]
+    await control.append(epoch, 1, [encode_frame(1, 1000.0, "default", None, events, NO_DIGEST)[0]])
+    await control.release(epoch)
+    await control.close()
+    await other.release((await other.open("test", 1000.0, 1.0)).epoch)
+    await other.close()
+
+
+def delete(folder: Path, which: str) -> None:
+    """Rows of the shard's appends."""
+    (path,) = folder.rglob(FILE)
+    connection = apsw.Connection(str(path))
+    connection.execute(f"DELETE FROM appends WHERE {which}")
+    connection.close()
 
 
 def damage(folder: Path, seq: int) -> None:
@@ -72,12 +95,69 @@ def test_a_whole_log_is_verified() -> None:
     result = run("verify")
 
     assert result.exit_code == 0
-    assert [line.split()[:2] for line in result.output.splitlines()] == [
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [
         ["control", "ok"],
         ["shard/0000", "ok"],
         ["shard/0001", "ok"],
     ]
-    assert "4 frames (1 to 4)" in result.output
+    assert "4 frames (1 to 4)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        ("first_seq = 4", "at seq 4: frames 4 to 4 are missing: the log's record says that it ends at 4"),
+        ("first_seq > 1", "at seq 2: frames 2 to 4 are missing"),
+        ("first_seq < 3", "at seq 1: frames 1 to 2 are missing"),
+        ("first_seq > 0", "at seq 1: frames 1 to 4 are missing"),
+    ],
+    ids=["the last", "all but the first", "the first", "all"],
+)
+def test_appends_that_are_gone_are_missed(folder: Path, which: str, told: str) -> None:
+    delete(folder, which)
+
+    result = run("verify")
+
+    assert result.exit_code == 1
+    assert f"shard/0000    DAMAGED  {told}" in result.stdout
+
+
+def test_a_shard_whose_file_is_gone_is_missed(folder: Path) -> None:
+    for path in folder.rglob(f"{FILE}*"):
+        path.unlink()
+
+    log, store = run("verify"), CliRunner().invoke(app, ["store", "verify"])
+
+    assert (log.exit_code, store.exit_code) == (1, 1)
+    assert "shard/0000    DAMAGED  its log is gone: it had begun, says the control log" in log.stdout
+    assert "its log is gone" in store.stdout
+
+
+def test_a_shard_that_the_slot_map_names_and_that_never_began_is_told(folder: Path) -> None:
+    for path in folder.rglob("shard-0001.db*"):
+        path.unlink()
+
+    result = run("verify")
+
+    assert result.exit_code == 1
+    assert "nothing of it is there, and the slot map names it" in result.stdout
+
+
+def test_a_control_log_that_is_gone_is_missed(folder: Path) -> None:
+    for path in folder.rglob("control.db*"):
+        path.unlink()
+
+    log, store = run("verify"), CliRunner().invoke(app, ["store", "verify"])
+
+    assert (log.exit_code, store.exit_code) == (1, 1)
+    assert "control       DAMAGED  the control log is gone" in log.stdout
+    assert "shard/0000    ok" in log.stdout
+    assert "the control log is gone" in store.stdout
+
+
+def test_every_command_says_which_store_it_reads(folder: Path) -> None:
+    for words in (["verify"], ["stats"], ["tail"]):
+        assert f"store     SQLite in {folder}/store; nothing runs on {folder}" in run(*words).stderr
 
 
 def test_damage_in_the_middle_is_told_with_its_place(folder: Path) -> None:
@@ -86,8 +166,8 @@ def test_damage_in_the_middle_is_told_with_its_place(folder: Path) -> None:
     result = run("verify")
 
     assert result.exit_code == 1
-    assert "shard/0000    DAMAGED  at seq 2: checksum does not match" in result.output
-    assert "shard/0001    ok" in result.output, "one that is damaged must not hide the others"
+    assert "shard/0000    DAMAGED  at seq 2: checksum does not match" in result.stdout
+    assert "shard/0001    ok" in result.stdout, "one that is damaged must not hide the others"
 
 
 def test_a_torn_tail_is_told_as_that(folder: Path) -> None:
@@ -96,13 +176,13 @@ def test_a_torn_tail_is_told_as_that(folder: Path) -> None:
     result = run("verify", PARTITION)
 
     assert result.exit_code == 1
-    assert "at seq 4: the last append, up to seq 4, is torn; the next start cuts it off" in result.output
+    assert "at seq 4: the last append, up to seq 4, is torn; the next start cuts it off" in result.stdout
 
 
 def test_verify_has_json_for_programs(folder: Path) -> None:
     damage(folder, 3)
 
-    (check,) = json.loads(run("verify", PARTITION, "--json").output)
+    (check,) = json.loads(run("verify", PARTITION, "--json").stdout)
 
     assert (check["partition"], check["frames"]) == (PARTITION, 2)
     assert check["damage"].startswith("at seq 3")
@@ -111,14 +191,14 @@ def test_verify_has_json_for_programs(folder: Path) -> None:
 def test_stats_count_events_by_type() -> None:
     result = run("stats", "--json", PARTITION)
 
-    (counted,) = json.loads(result.output)
+    (counted,) = json.loads(result.stdout)
     assert counted["events"] == {"IncidentOpened": 1, "SeriesOpened": 1, "AlertsObserved": 3}
     assert (counted["frames"], counted["last_seq"], counted["snapshots"]) == (4, 4, 0)
-    assert "AlertsObserved" in run("stats").output
+    assert "AlertsObserved" in run("stats").stdout
 
 
 def test_tail_shows_the_last_events_as_text() -> None:
-    lines = run("tail", "-n", "4").output.splitlines()
+    lines = run("tail", "-n", "4", PARTITION).stdout.splitlines()
 
     assert [line.split()[4] for line in lines] == [
         "SeriesOpened",
@@ -135,13 +215,13 @@ def test_tail_shows_the_last_events_as_text() -> None:
 
 
 def test_tail_shows_no_more_than_asked_for() -> None:
-    assert len(run("tail", "-n", "2").output.splitlines()) == 2
-    assert run("tail", "-n", "0").output == ""
-    assert len(run("tail", "-n", "100").output.splitlines()) == 5
+    assert len(run("tail", "-n", "2").stdout.splitlines()) == 2
+    assert run("tail", "-n", "0").stdout == ""
+    assert len(run("tail", "-n", "100").stdout.splitlines()) == 5 + 2
 
 
 def test_tail_has_json_for_programs() -> None:
-    told = [json.loads(line) for line in run("tail", "--json", "-n", "5", PARTITION).output.splitlines()]
+    told = [json.loads(line) for line in run("tail", "--json", "-n", "5", PARTITION).stdout.splitlines()]
 
     assert [each["type"] for each in told][:2] == ["IncidentOpened", "SeriesOpened"]
     assert told[0]["event"]["incident_id"] == str(INCIDENT)

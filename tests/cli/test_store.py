@@ -11,7 +11,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,20 +19,27 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.clock import SystemClock
+from models import VERSION
 from models.errors import Conflict
-from models.events import SlotArrived, SlotsAssigned
+from models.events import CopyEnded, Event, SlotArrived, SlotsAssigned
 from models.ports import DeadLetter
 from models.sharding import SlotMap
+from services import launch
 from services.bootstrap import open_dead_letters
+from services.cli import in_ray, which_store
+from services.cli.exits import Failure
 from services.cli.main import app
+from services.cli.up import _refuse_other
 from services.cli.where import settings_of
 from services.closed_door import closed_door
-from services.offline import Offline
+from services.launch import Instance
+from services.offline import HeldLog, Offline
 from services.slots import as_assigned, control_state
-from services.stores.choice import open_stores, place_of
+from services.stores.choice import described, open_stores, place_of
 from services.stores.sqlite import file_path
 from services.verifying import verify
 from tests.api.gateway_in_process import SqliteStores, alert, system
+from tests.contract.redis_peers import Server
 
 SERVICES = [f"service-{number}" for number in range(12)]
 
@@ -159,6 +166,167 @@ def test_a_migration_is_looked_at_first_and_then_done(used: Path) -> None:
     assert "llm-im up --config new.toml" in result.stdout
     assert again.exit_code == 6 and "whole already" in again.stderr
     assert CliRunner().invoke(app, ["store", "verify", "--config", "new.toml"]).exit_code == 0
+
+
+def moved(used: Path) -> None:
+    (used / "new.toml").write_text('[state]\npath = "other"\n')
+    result = run("migrate", "--to", "new.toml")
+    assert result.exit_code == 0, result.output
+    assert f"moved to SQLite in {used}/other/store" in result.stdout
+
+
+def test_a_store_that_was_moved_is_used_by_nobody_without_a_word(used: Path) -> None:
+    moved(used)
+    said = f"this store was moved to SQLite in {used}/other/store at 20"
+
+    with pytest.raises(Conflict, match=said):
+        as_assigned(settings_of(None))
+    refused = [
+        ["backup", "create", "--target", "kept"],
+        ["tokens", "create", "boss", "--scope", "admin", "--local"],
+        ["store", "reshard", "--partitions", "3"],
+        ["up"],
+    ]
+    for words in refused:
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 6 or isinstance(result.exception, Conflict), words
+        assert said in result.stderr + str(result.exception), words
+    for words in (["store", "verify"], ["log", "verify"], ["log", "stats"], ["log", "tail"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, words
+        assert f"WARNING   {said}" in result.stderr, words
+    as_assigned(settings_of(Path("new.toml")))
+
+
+def test_a_store_that_was_moved_can_be_taken_up_again(used: Path) -> None:
+    moved(used)
+
+    taken = run("take-up")
+    again = run("take-up")
+
+    assert taken.exit_code == 0 and "is not here" in taken.stdout
+    assert again.exit_code == 6 and "this store was not moved" in again.stderr
+    as_assigned(settings_of(None))
+    assert "WARNING" not in run("verify").stderr
+    (used / "third.toml").write_text('[state]\npath = "third"\n')
+    assert run("migrate", "--to", "third.toml").exit_code == 0
+    assert CliRunner().invoke(app, ["store", "verify", "--config", "third.toml"]).exit_code == 0
+
+
+def test_a_migration_that_was_killed_when_the_source_was_marked_goes_on(
+    used: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception): ...
+
+    append = HeldLog.append
+
+    async def killed(held: HeldLog, events: Sequence[Event], now: float) -> None:
+        if isinstance(events[0], CopyEnded):
+            raise Killed
+        await append(held, events, now)
+
+    (used / "new.toml").write_text('[state]\npath = "other"\n')
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldLog, "append", killed)
+        assert isinstance(run("migrate", "--to", "new.toml").exception, Killed)
+    for which in (None, Path("new.toml")):
+        with pytest.raises(Conflict):  # nobody starts either meanwhile
+            as_assigned(settings_of(which))
+    (used / "third.toml").write_text('[state]\npath = "third"\n')
+
+    elsewhere = run("migrate", "--to", "third.toml")
+    dry = run("migrate", "--to", "new.toml", "--dry-run")
+    result = run("migrate", "--to", "new.toml")
+
+    assert elsewhere.exit_code == 6 and "was moved to" in elsewhere.stderr
+    assert dry.exit_code == 0, dry.output
+    assert result.exit_code == 0, result.output
+    as_assigned(settings_of(Path("new.toml")))
+
+
+def test_a_dry_run_refuses_what_the_migration_would(used: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "everysec").start()
+    try:
+        (used / "redis.toml").write_text(f'[state]\nbackend = "redis"\nredis.url = "{server.url}"\n')
+        (used / "filled.toml").write_text('[state]\npath = "filled"\n')
+        shutil.copytree("var", "filled")
+
+        for config, said in (("redis.toml", "appendfsync is 'everysec'"), ("filled.toml", "is not empty")):
+            result = run("migrate", "--to", config, "--dry-run")
+            assert result.exit_code in (1, 6) and said in result.stderr, (config, result.output)
+    finally:
+        server.stop()
+
+
+def test_a_store_is_named_without_what_opens_it(used: Path) -> None:
+    for state, said in (
+        (
+            'backend = "redis"\nredis.url = "rediss://me:s3cret@r1:7000/2"',
+            "Redis at r1:7000, database 2, prefix llm-im",
+        ),
+        (
+            'backend = "redis"\nredis.url = "redis+sentinel://:s3cret@s1,s2:7/main?sentinel_password=s3cret"',
+            "Redis at s1:26379,s2:7, service main, database 0, prefix llm-im",
+        ),
+        (
+            'backend = "postgres"\npostgres.url = "postgresql://me:s3cret@h1,h2:6/db?sslpassword=s3cret"',
+            "PostgreSQL at h1,h2:6, database db, schema llm_im",
+        ),
+        (
+            'backend = "postgres"\npostgres.url = "postgresql:///db?host=/run/pg&port=7&password=s3cret"',
+            "PostgreSQL at /run/pg:7, database db, schema llm_im",
+        ),
+    ):
+        (used / "that.toml").write_text(f"[state]\n{state}\n")
+        assert described(settings_of(Path("that.toml"))) == said
+
+
+def test_the_store_of_what_runs_is_compared_with_that_of_the_settings(
+    used: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Instance("i1", "", "127.0.0.1", 8080, os.getpid(), VERSION, "", 0.0, {})
+    monkeypatch.setattr(launch, "running", lambda _folder: running)
+    settings = settings_of(None)
+
+    which_store.note(settings, "i1")
+    assert (
+        f"store     SQLite in {used}/var/store; the system that runs on {used}/var is on it"
+        in run("verify").stderr
+    )
+
+    (used / "that.toml").write_text('[state]\nbackend = "redis"\nredis.url = "redis://127.0.0.1:1"\n')
+    other = run("verify", "--config", "that.toml").stderr
+    with pytest.raises(Failure, match="with its state in SQLite"):
+        request = in_ray.Request("deploy", None, "var", None, owned=True)
+        _refuse_other(running, request, used / "var", settings_of(Path("that.toml")))
+    assert "NOT that of the system which runs on" in other and f"that is SQLite in {used}/var/store" in other
+
+    which_store.note(settings, "of an earlier start")
+    assert f"a system runs on {used}/var" in run("verify").stderr
+
+
+def test_without_its_control_log_nothing_is_started_and_no_token_made_until_the_loss_is_accepted(
+    used: Path,
+) -> None:
+    for path in (used / "var" / "store").glob("control.db*"):
+        path.unlink()
+
+    for words in (["up"], ["tokens", "create", "boss", "--scope", "admin", "--local"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 1, words
+        assert "the control log is gone" in result.stderr + str(result.exception), words
+    assert not (used / "var" / "store" / "control.db").exists()
+
+    result = run("accept-loss", "control")
+
+    assert result.exit_code == 0, result.output
+    assert f"2 partitions, the slots of {len(SERVICES)} incidents where these are" in result.stdout
+    state = asyncio.run(control_state(settings_of(None)))
+    assert state.guarded and not state.tokens
+    assert run("verify").exit_code == 0
+    assert run("accept-loss", "shard/0001").exit_code == 6
+    made = CliRunner().invoke(app, ["tokens", "create", "boss", "--scope", "admin", "--local"])
+    assert made.exit_code == 0, made.output
 
 
 def letters_in(*config: str) -> list[bytes]:

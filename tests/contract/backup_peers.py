@@ -89,6 +89,8 @@ class MemoryStores:
     ) -> DeadLetters:
         return MemoryDeadLetters(self.store, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
 
+    async def check(self) -> None: ...
+
 
 class Writer:
     """Writes one partition by hand, frame by frame."""

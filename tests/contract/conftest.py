@@ -35,6 +35,8 @@ class Place(Protocol):
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters: ...
     def damage_frame(self, seq: int) -> None: ...
     def damage_record(self, key: str, generation: int) -> None: ...
+    def lose_record(self, key: str) -> None: ...
+    def lose_append(self, first_seq: int) -> None: ...
 
 
 class Closable(Protocol):
@@ -75,6 +77,13 @@ class MemoryPlace:
 
     def damage_record(self, key: str, generation: int) -> None:
         self.store.damage_record(PARTITION, key, generation)
+
+    def lose_record(self, key: str) -> None:
+        del self.store.partition(PARTITION).records[key]
+
+    def lose_append(self, first_seq: int) -> None:
+        kept = self.store.partition(PARTITION)
+        kept.appends = [each for each in kept.appends if each.first_seq != first_seq]
 
 
 class SqlitePlace:
@@ -126,6 +135,19 @@ class SqlitePlace:
             "UPDATE records SET body = CAST(body || x'21' AS BLOB) WHERE key = ? AND generation = ?",
             (key, generation),
         )
+        connection.close()
+
+    def lose_record(self, key: str) -> None:
+        self._delete("records", "key", key)
+
+    def lose_append(self, first_seq: int) -> None:
+        self._delete("appends", "first_seq", first_seq)
+
+    def _delete(self, table: str, column: str, value: str | int) -> None:
+        import apsw
+
+        connection = apsw.Connection(str(self.folder / "shard-0007.db"))
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))
         connection.close()
 
 
@@ -185,6 +207,19 @@ class RedisPlace:
         name = f"{self.options.prefix}:{{{PARTITION}}}:records"
         field = f"{key}\0{generation:016d}"
         self.client.hset(name, field, self.client.hget(name, field) + b"!")
+
+    def lose_record(self, key: str) -> None:
+        assert self.client is not None
+        for kind, remove in (("records", self.client.hdel), ("keys", self.client.zrem)):
+            name = f"{self.options.prefix}:{{{PARTITION}}}:{kind}"
+            remove(name, *(f"{key}\0{generation:016d}" for generation in range(10)))
+
+    def lose_append(self, first_seq: int) -> None:
+        assert self.client is not None
+        key = f"{self.options.prefix}:{{{PARTITION}}}:appends"
+        for name, fields in self.client.xrange(key):
+            if int(fields[b"first"]) == first_seq:
+                self.client.xdel(key, name)
 
 
 class PostgresPlace:
@@ -246,6 +281,21 @@ class PostgresPlace:
                 f"UPDATE {self.options.schema}.records SET body = body || %s"
                 " WHERE partition = %s AND key = %s AND generation = %s",
                 (b"!", PARTITION, key.encode(), generation),
+            )
+
+    def lose_record(self, key: str) -> None:
+        self._delete("records", "key", key.encode())
+
+    def lose_append(self, first_seq: int) -> None:
+        self._delete("appends", "first_seq", first_seq)
+
+    def _delete(self, table: str, column: str, value: bytes | int) -> None:
+        import psycopg
+
+        with psycopg.connect(self.options.url) as client:
+            client.execute(
+                f"DELETE FROM {self.options.schema}.{table} WHERE partition = %s AND {column} = %s",
+                (PARTITION, value),
             )
 
 

@@ -324,6 +324,27 @@ async def test_a_frame_that_does_not_follow_the_one_before_is_damage(place: Plac
             await place.log().read(after)
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("lost", [[3], [2, 3], [1, 2, 3]])
+async def test_a_log_that_lost_its_last_appends_is_damaged_for_its_readers_and_its_next_writer(
+    place: Place, chain: Chain, lost: list[int]
+) -> None:
+    log, epoch = await filled(place, chain, 1, 1, 1)
+    await log.release(epoch)
+
+    for first_seq in lost:
+        place.lose_append(first_seq)
+
+    after = lost[0] - 1
+    missing = f"frames {lost[0]} to 3 are missing"
+    assert [seq for seq, _frame in await log.read(0)] == list(range(1, lost[0])) if after else True
+    with pytest.raises(Damaged, match=missing):
+        await log.read(after)
+    with pytest.raises(Damaged, match=missing):
+        await place.log().open("b", 1.0, 10.0)
+    assert await log.last_seq() == 3
+
+
 # --- snapshots ---
 
 

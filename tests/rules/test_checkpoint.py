@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from models.checkpoint import ROW_BYTES, Checkpoint, Part, parse_key, record_key
+from models.checkpoint import ROW_BYTES, Census, Checkpoint, Part, parse_key, record_key
 
 
 class Store:
@@ -72,6 +72,9 @@ def test_a_snapshot_is_the_state_at_its_beginning_whatever_changes_between_its_s
         for key in [key for key, record in written.items() if record is None]:
             stored.pop(key, None)
         assert stored == meant
+        census = Census()
+        census.add(stored.items())
+        assert store.checkpoint.census().checksum() == census.checksum()
 
 
 def test_many_changes_at_once_are_captured_before_they_happen() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from actors.delivery import DeliveryWindow
 from actors.shard import IncidentShard
 from models.events import Event
-from services.stores.chain import StoredAppend
 from services.stores.memory import MemoryEventLog, MemoryStore
 
 #: What is broken -> what the watcher says of it.
@@ -57,6 +56,6 @@ def deliveries(mutation: str) -> Callable[..., DeliveryWindow]:
 
 def crashed(mutation: str, store: MemoryStore, partition: str) -> None:
     """The machine went down: what was only promised is gone."""
-    appends: list[StoredAppend] = store.partition(partition).appends
-    if mutation == "log acknowledges before it keeps" and appends:
-        appends.pop()
+    kept = store.partition(partition)
+    if mutation == "log acknowledges before it keeps" and kept.appends:
+        kept.last_seq = kept.appends.pop().first_seq - 1

@@ -18,7 +18,7 @@ FOUND_WITHIN = 40
 #: Slots move while nothing runs: tests/api/test_resharding.py.
 ELSEWHERE = {
     "SlotLeft", "SlotArrived",
-    "SlotsAssigned", "SlotsMoving", "CopyBegan", "CopyEnded", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed", "SettingsChanged",
+    "SlotsAssigned", "SlotsMoving", "CopyBegan", "CopyEnded", "PartitionsBegan", "StoreMoved", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed", "SettingsChanged",
 }  # fmt: skip
 
 

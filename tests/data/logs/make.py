@@ -15,7 +15,7 @@ import msgspec
 
 from models import VERSION
 from models.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
-from models.events import CopyBegan, CopyEnded, Event, SettingsChanged
+from models.events import CopyBegan, CopyEnded, Event, PartitionsBegan, SettingsChanged, StoreMoved
 from models.frames import NO_DIGEST, encode_frame
 from models.incident import Handling, Incident, IncidentType, Severity
 from models.moving import arrived, by_slot, leaving
@@ -123,6 +123,8 @@ def control_story() -> list[list[Event]]:
         each(state.resharded())
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
+    each([PartitionsBegan(["shard/0000", "shard/0001"])])
+    each([StoreMoved("SQLite in /srv/other", at(8), "local:root")])
     return told
 
 

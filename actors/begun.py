@@ -1,0 +1,107 @@
+"""Whether partitions have begun, and whether they hold anything: asked before a log is begun, because to begin one anew where
+there was one is to forget it without a word. Used by actors/control.py, actors/shard.py and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from models.control import ControlState
+from models.errors import Damaged
+from models.events import IncidentOpened, IncidentSplit, SlotArrived
+from models.frames import decode_frame
+from models.ports import Archive, EventLog
+from models.sharding import partition_name
+
+#: How many partitions without anything are looked past, for some behind them: of a lost control log nobody knows how many
+#: there were.
+LOOKED_PAST = 16
+#: What no incident is without. A shard that was never told anything writes of itself that it started.
+_BEGINNINGS = (IncidentOpened, IncidentSplit, SlotArrived)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What partitions keep, by name, opened for reading."""
+
+    log: Callable[[str], EventLog]
+    archive: Callable[[str], Archive]
+
+
+async def held(kept: Kept, at_least: int) -> list[str]:
+    """The shards' partitions that hold anything; so many are looked at whatever they hold. Raises Unavailable."""
+    found: list[str] = []
+    index, last = 0, -1
+    while index < max(at_least, last + 1 + LOOKED_PAST):
+        name = partition_name(index)
+        log, archive = kept.log(name), kept.archive(name)
+        try:
+            if await _holds(log) or await archive.count():
+                found.append(name)
+                last = index
+        except Damaged:
+            found.append(name)
+            last = index
+        finally:
+            await log.close()
+            await archive.close()
+        index += 1
+    return found
+
+
+async def _holds(log: EventLog) -> bool:
+    """More than that a shard was started on it."""
+    # Before the frames: a shard may be starting just now.
+    seq, last = 0, await log.last_seq()
+    if await log.marks():
+        return True
+    while page := await log.read(seq):
+        for number, stored in page:
+            if number != seq + 1:
+                return True
+            seq = number
+            if any(
+                isinstance(event, _BEGINNINGS)
+                for event in decode_frame(log.partition, stored, seq, None).events
+            ):
+                return True
+    return last > seq
+
+
+async def has_begun(log: EventLog) -> bool:
+    """Whether a writer ever opened it."""
+    return (await log.stats())["epoch"] > 0
+
+
+async def refuse_lost(log: EventLog, control: ControlState) -> None:
+    """Raises Damaged for a partition of which the control log says that it had begun, and of which there is nothing."""
+    if log.partition in control.begun and not await has_begun(log):
+        raise Damaged(
+            log.partition,
+            0,
+            "its log is gone: it had begun, says the control log. Bring it back, or restore a backup; without one:"
+            f" llm-im store accept-loss {log.partition}",
+        )
+
+
+async def refuse_lost_among(
+    open_log: Callable[[str], EventLog], names: Iterable[str], control: ControlState
+) -> None:
+    """refuse_lost() of several, opened for that."""
+    for name in names:
+        log = open_log(name)
+        try:
+            await refuse_lost(log, control)
+        finally:
+            await log.close()
+
+
+def lost_control(partition: str, holding: list[str]) -> Damaged:
+    """What a control log without a beginning is, where shards hold something."""
+    return Damaged(
+        partition,
+        0,
+        f"the control log is gone, and with it the slot map and the API tokens, but there is data in"
+        f" {', '.join(holding)}. Bring it back, or restore a backup into an empty store; without one:"
+        " llm-im store accept-loss control",
+    )

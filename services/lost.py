@@ -1,0 +1,122 @@
+"""`llm-im store accept-loss`: going on without a partition's log that is gone and that no backup has, while nothing runs.
+
+Of a shard it is an empty log, in epochs far above what the lost one can have reached, because ids are made of them. Of the
+control partition it is a slot map by what the shards hold: a slot that holds incidents is where they are, any other may be
+anywhere. Its tokens are gone; so nobody comes in without a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from actors.begun import Kept, has_begun, held
+from actors.folding import fold, fold_control
+from models.backup import EPOCHS_AHEAD
+from models.control import ControlState
+from models.errors import Conflict
+from models.events import SlotArrived, SlotLeft
+from models.frames import NO_DIGEST, Frame
+from models.ports import Archive, Clock
+from models.shard_settings import ShardSettings
+from models.sharding import SlotMap, index_of, partition_name, slot_of_id
+from services.offline import Offline
+from services.stores.choice import Stores
+
+OWNER = "llm-im-accept-loss"
+CONTROL = "control"
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What there is instead. `partitions` of a control partition."""
+
+    partition: str
+    partitions: int = 0
+    incidents: int = 0
+
+
+async def accept_loss(
+    stores: Stores, settings: ShardSettings, partition: str, clock: Clock, at_least: int
+) -> Accepted:
+    """Begin a log anew. Raises Conflict when it is there, when a system runs, and when the shards' incidents fit no slot map;
+    Damaged, Unavailable."""
+    async with Offline(stores, OWNER, clock) as offline:
+        if partition == CONTROL:
+            return await _control(stores, offline, settings, clock, at_least)
+        log = stores.log(partition)
+        try:
+            if await has_begun(log):
+                raise Conflict(
+                    f"{partition} has a log: nothing of it is gone. What is damaged says: llm-im store verify"
+                )
+        finally:
+            await log.close()
+        held_log = await offline.take(partition)
+        await held_log.seed(0, NO_DIGEST, EPOCHS_AHEAD)
+        return Accepted(partition)
+
+
+async def _control(
+    stores: Stores, offline: Offline, settings: ShardSettings, clock: Clock, at_least: int
+) -> Accepted:
+    control = await offline.take(CONTROL)
+    state = await fold_control(control.log)
+    if state.slots is not None:
+        raise Conflict(
+            "the control log has its slot map: nothing of it is gone. What is damaged says: llm-im store verify"
+        )
+    holding = await held(Kept(stores.log, stores.archive), at_least)
+    if not holding:
+        raise Conflict("no shard holds anything: the first start begins the control log, llm-im up")
+    names = [partition_name(index) for index in range(index_of(holding[-1]) + 1)]
+    slots = _Slots(len(names))
+    for index, name in enumerate(names):
+        folded = await fold((await offline.take(name)).log, settings, slots.look)
+        for incident in folded.shard.incidents.values():
+            slots.put(incident.slot, index, incident.id)
+        archive = stores.archive(name)
+        try:
+            await _archived(archive, index, slots)
+        finally:
+            await archive.close()
+    offline.check()
+    await control.append(ControlState.begin_after_loss(slots.as_map()), clock.now())
+    return Accepted(CONTROL, len(names), slots.incidents)
+
+
+async def _archived(archive: Archive, index: int, slots: _Slots) -> None:
+    after = b""
+    while page := await archive.read(after):
+        after = page[-1].incident_id
+        for each in page:
+            slots.put(slot_of_id(each.incident_id), index, each.incident_id)
+
+
+class _Slots:
+    """A slot map by where incidents are."""
+
+    def __init__(self, partitions: int) -> None:
+        even = SlotMap.even(partitions)
+        self._owners = [*even.owners]
+        self._version = even.version
+        self._found: dict[int, int] = {}
+        self.incidents = 0
+
+    def look(self, frame: Frame) -> None:
+        """The versions of maps before: what moved by one of them must not count for the next."""
+        for event in frame.events:
+            if isinstance(event, SlotLeft | SlotArrived):
+                self._version = max(self._version, event.version + 1)
+
+    def put(self, slot: int, index: int, identity: bytes) -> None:
+        self.incidents += 1
+        if self._found.setdefault(slot, index) != index:
+            raise Conflict(
+                f"slot {slot} has incidents in {partition_name(self._found[slot])} and in {partition_name(index)}, such as"
+                f" {UUID(bytes=identity)}: resharding was under way. Only a backup helps"
+            )
+        self._owners[slot] = index
+
+    def as_map(self) -> SlotMap:
+        return SlotMap(self._version, tuple(self._owners))
