@@ -146,7 +146,8 @@ class RayPeers:
 
 def start(name: str, factory: str, config: bytes) -> None:
     """Start an actor, or leave the one that lives under this name as it is. Returns before it is made; see begin()."""
-    ray.remote(Hosted).options(
+    # Ray names a process after its class, again after each call: `ps` shows ray::shard-0000-a.
+    ray.remote(type(name, (Hosted,), {})).options(
         name=name,
         namespace=NAMESPACE,
         lifetime="detached",
@@ -198,6 +199,22 @@ def stop(names: list[str]) -> None:
         except ray.exceptions.RayError as error:
             log.warning("actor did not stop in order", actor=name, why=type(error).__name__)
         ray.kill(handle, no_restart=True)
+
+
+def lean_head(parameters: Any, head: bool) -> None:
+    """Called by `ray start` (RAY_START_HOOK), for what no switch of Ray's turns off: its remote "client" server, 90 MB on port
+    10001, and the dashboard's process, which `--include-dashboard=false` leaves with 120 MB and a port of metrics that any
+    local user may read."""
+    parameters.ray_client_server_port = None
+    constants = import_module("ray._private.ray_constants")
+
+    def no_dashboard(node: Any, **_options: object) -> None:
+        # Ray's agent looks for its address every second for ever, and logs that there is none. Nobody listens at port 0.
+        node.get_gcs_client().internal_kv_put(
+            constants.DASHBOARD_ADDRESS.encode(), b"127.0.0.1:0", True, constants.KV_NAMESPACE_DASHBOARD
+        )
+
+    import_module("ray._private.node").Node.start_api_server = no_dashboard
 
 
 def connect(address: str) -> None:

@@ -6,6 +6,7 @@ One *instance* belongs to one data directory. All its processes carry `LLM_IM_IN
     <data_dir>/run/instance.json   who runs here; written before the first process starts, removed after the last
     <data_dir>/run/head.pid        the pid of Ray's head, for systemd: when that process is gone, all of it is
     <data_dir>/run/launch.lock     held while somebody starts or stops
+    <data_dir>/log/llm-im.log      what all its processes log (services/log_file.py)
     <data_dir>/log/ray.log         what `ray start` said; log/ray-last/ keeps the session's own logs after it ended
     /tmp/llm-im-XXXXXXXX/  (0700)  Ray's temp folder, token, sockets, HAProxy's config. Not in the data directory: a
                                    unix socket's path may have 107 characters and Serve puts a 56 character node id
@@ -24,6 +25,7 @@ environment (`adopt`) before it imports ray.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import secrets
@@ -39,13 +41,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
 from models import VERSION
 from models.errors import Refused, Unavailable
-from services.launch_environment import HTTP_REPLICAS, serve_environment
+from services.launch_environment import HTTP_REPLICAS, RAY_FOLDER, serve_environment
 from services.launch_instance import (
     Instance,
+    empty_folder,
     fresh_log,
     launch_lock,
     read_instance,
@@ -73,8 +75,6 @@ POLL_S = 0.1
 #: Blocks, because a stale HAProxy must never meet a replica of another instance on a port it knows.
 FIRST_PORT, LAST_PORT, BLOCK = 20_000, 29_900, 100
 PORTS_TRIED = 50
-#: Ray opens its temp folder to everybody (0777), so it has one of its own inside ours, which stays closed.
-RAY_FOLDER = "r"
 Progress = Callable[[str], None]
 
 
@@ -86,10 +86,6 @@ class StopReport:
     ended: int
     killed: tuple[str, ...]
     took_s: float
-
-
-class RayParams(Protocol):
-    ray_client_server_port: int | None
 
 
 def start_local(
@@ -106,7 +102,7 @@ def start_local(
 
     Safe to call twice and from two shells at once. What a crash left (processes, sockets) is ended and removed first.
     `middleware` and `doorkeeper` are import paths of Serve's callbacks, see `serve_environment`.
-    Raises Refused when the caller must change something (port taken, foreign packages, another user's folder),
+    Raises Refused when the caller must change something (port taken, another user's folder),
     Unavailable when Ray failed.
     """
     data_dir = data_dir.absolute()
@@ -117,7 +113,6 @@ def start_local(
                 return known
             progress(f"cleaning up after instance {known.instance_id}, which did not stop properly")
             _clear(data_dir, known, progress)
-        refuse_foreign_packages()
         refuse_taken_port(http_host, http_port)
         callbacks = {"middleware": middleware, "doorkeeper": doorkeeper}
         return _start(data_dir, http_host, http_port, num_cpus or os.cpu_count() or 1, callbacks, progress)
@@ -156,32 +151,23 @@ def adopt(instance: Instance) -> None:
     os.environ["RAY_ADDRESS"] = instance.ray_address
 
 
-def without_ray_client(parameters: RayParams, head: bool) -> None:
-    """Called by `ray start` (RAY_START_HOOK). Its remote "client" server, 90 MB on port 10001, has no other switch."""
-    parameters.ray_client_server_port = None
-
-
-def refuse_foreign_packages() -> None:
-    """Ray puts the working folder and the script's folder first on its workers' path: a models/ there would win."""
-    ours = Path(__file__).resolve().parents[1]
-    script = Path(sys.argv[0]).resolve().parent if sys.argv and sys.argv[0] else Path.cwd()
-    for folder in {Path.cwd().resolve(), script} - {ours}:
-        for name in ("models", "actors", "services"):
-            if (folder / name).is_dir():
-                raise Refused(
-                    f"{folder / name} would be imported in place of ours ({ours / name}) by Ray's workers: "
-                    f"start from another folder"
-                )
-
-
 def refuse_taken_port(host: str, port: int) -> None:
     """Raises Refused, naming who holds the port as far as that can be read."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise Refused(
+            f"server.http_host {host}: {error.strerror}; expected an address of this machine"
+        ) from error
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as HAProxy does: TIME_WAIT is no holder
         try:
-            probe.bind((host, port))
+            probe.bind(place)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise Refused(
+                    f"server.http_host {host} is no address of this machine; see: ip address"
+                ) from error
             holder = holder_of(port)
             raise Refused(
                 f"can't listen on {host}:{port}: {holder or error.strerror}. Stop it, or choose another port with "
@@ -206,7 +192,7 @@ def _start(
 ) -> Instance:
     instance_id = secrets.token_hex(8)
     private_dir = Path(tempfile.mkdtemp(prefix="llm-im-", dir=_short_temp_dir()))
-    environment = serve_environment(private_dir, _free_block(), **callbacks)
+    environment = serve_environment(data_dir, private_dir, _free_block(), **callbacks)
     instance = Instance(
         instance_id=instance_id,
         ray_address="",
@@ -223,7 +209,6 @@ def _start(
     write_instance(data_dir, instance)
     write_private(private_dir / "token", secrets.token_hex(32))
     write_private(private_dir / "haproxy", _haproxy_wrapper(private_dir, http_host), mode=0o700)
-    (private_dir / "cwd").mkdir()
     (private_dir / RAY_FOLDER).mkdir()
 
     log = data_dir / "log" / "ray.log"
@@ -232,7 +217,7 @@ def _start(
         head = subprocess.Popen(
             _head_command(private_dir, num_cpus),
             env=_head_environment(instance),
-            cwd=private_dir / "cwd",  # empty, because Ray's workers look there first for modules
+            cwd=empty_folder(data_dir),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -317,7 +302,7 @@ def _free_block() -> int:
     """The first of BLOCK ports of which those that Ray takes without asking again are free."""
     for _ in range(PORTS_TRIED):
         first = random.randrange(FIRST_PORT, LAST_PORT, BLOCK)
-        fixed = (first, first + 1, first + 2, first + 10, first + 10 + HTTP_REPLICAS)
+        fixed = (first + 1, first + 2, first + 10, first + 10 + HTTP_REPLICAS)
         if all(_is_free(port) for port in fixed):
             return first
     raise Unavailable(f"found no free block of ports between {FIRST_PORT} and {LAST_PORT}")

@@ -6,9 +6,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from actors.direct import FOLDER_VARIABLE
+from services.log_file import FILE_VARIABLE
+
+#: Ray opens its temp folder to everybody (0777), so it has one of its own inside ours, which stays closed.
+RAY_FOLDER = "r"
 #: Replicas that an instance's block of ports has room for, HTTP and gRPC each.
 HTTP_REPLICAS = 40
 
+#: The longest that Ray takes, 24 days. At 0 or less its GCS prints without a pause.
+NEVER_MS = 2**31 - 1
+#: Of each file that Ray logs to, and of the one before it: the temp folder is memory on many systems.
+RAY_LOG_BYTES = 4 * 1024 * 1024
+RAY_LOGS_KEPT = 1
 #: Serve keeps a leaving replica open this long, so that HAProxy has been told (0.1 s to gather, then a reload of
 #: under a second). Ray's 30 s are for cloud load balancers, and make every redeploy and serve.shutdown() take that long.
 DEREGISTER_S = 3
@@ -21,7 +31,12 @@ OLD_PROXY_S = 60
 
 
 def serve_environment(
-    private_dir: Path, first_port: int, *, middleware: str | None = None, doorkeeper: str | None = None
+    data_dir: Path,
+    private_dir: Path,
+    first_port: int,
+    *,
+    middleware: str | None = None,
+    doorkeeper: str | None = None,
 ) -> dict[str, str]:
     """The settings of Ray and Serve, which are read from the environment when Serve is imported, so every process
     of an instance must have the same. `first_port` is the first of a block of BLOCK free ones.
@@ -39,13 +54,21 @@ def serve_environment(
         "RAY_AUTH_MODE": "token",
         # Ray starts workers at nice 15: behind everything else on the machine, at the moment when all of it shouts.
         "RAY_worker_niceness": "0",
-        "LLM_IM_PRIVATE_DIR": str(private_dir),
+        FOLDER_VARIABLE: str(private_dir),
+        FILE_VARIABLE: str(data_dir / "log" / "llm-im.log"),
         "RAY_AUTH_TOKEN_PATH": str(private_dir / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_START_HOOK": "services.launch.without_ray_client",
+        "RAY_START_HOOK": "actors.cluster.lean_head",
         # On SIGTERM `ray start` waits up to 30 s for work to move to other nodes. There are none.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        "DASHBOARD_METRIC_PORT": str(first_port),
+        # Ray's own measurements of itself: nobody reads them, any local user could, and they cost every process a little.
+        "RAY_enable_metrics_collection": "0",
+        # Ray writes statistics of its event loops every minute: 190 MB a day of an idle instance.
+        "RAY_event_stats": "0",
+        "RAY_event_stats_print_interval_ms": str(NEVER_MS),
+        # Read by every process of Ray, for its own log and for the files that take its output.
+        "RAY_ROTATION_MAX_BYTES": str(RAY_LOG_BYTES),
+        "RAY_ROTATION_BACKUP_COUNT": str(RAY_LOGS_KEPT),
         # Serve behind HAProxy: 3 x the default proxy (docs/decisions/0010-haproxy-wrapper.md).
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

@@ -100,6 +100,15 @@ def fresh_log(path: Path) -> IO[bytes]:
         return path.open("wb")
 
 
+def empty_folder(data_dir: Path) -> Path:
+    """Where every process of ours works, the driver too: Ray puts its driver's working folder first on the import path of
+    all workers, and a file msgspec.py in the folder where somebody typed `llm-im up` would run in an actor."""
+    folder = data_dir / "run" / "cwd"
+    with _in_words():
+        folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+    return folder
+
+
 def write_private(path: Path, text: str, *, mode: int = 0o600) -> None:
     """Whole or not at all, and never readable by others, not even for a moment."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -46,6 +46,75 @@ def processes(instance: Instance) -> list[Process]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A process for people: what it is, and its share of memory (what several processes have in common is divided among them)."""
+
+    what: str
+    pid: int
+    memory_bytes: int
+
+
+def described(instance: Instance) -> list[Described]:
+    """Every process of the instance, those of ours first, then the larger ones."""
+    found = []
+    marked = processes(instance)
+    for process in [*marked, *_children(marked)]:
+        with contextlib.suppress(OSError):
+            found.append(Described(_what(process, instance), process.pid, _memory_of(process.pid)))
+    return sorted(found, key=lambda each: (each.what.startswith("Ray"), -each.memory_bytes))
+
+
+def _children(marked: list[Process]) -> Iterator[Process]:
+    """Ray's agents write their titles over their environment, and the mark with it. They end when their parent does."""
+    known = {process.pid for process in marked}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            name, _, rest = Path(f"/proc/{entry}/stat").read_text().partition("(")[2].rpartition(")")
+            if int(entry) not in known and int(rest.split()[1]) in known:
+                yield Process(int(entry), name)
+
+
+#: What a process calls itself, and what that is. Actors bear their own names.
+_TITLES = {
+    "ray::ServeReplica:llm-im:Gateways": "gateway",
+    "ray::Doorkeeper": "keeps HAProxy",
+    "haproxy": "HAProxy, the front door",
+    "ray::ServeController": "Ray Serve's controller",
+    "ray::ProxyActor": "Ray Serve's fallback proxy",
+    "ray::DashboardAgent": "Ray's agent",
+    "ray::RuntimeEnvAgent": "Ray's agent for environments",
+    "ray::IDLE": "Ray's idle worker",
+    "gcs_server": "Ray's directory (GCS)",
+    "raylet": "Ray's scheduler (raylet)",
+}
+
+
+def _what(process: Process, instance: Instance) -> str:
+    if process.pid == instance.pid:
+        return "Ray's head"
+    title = (
+        Path(f"/proc/{process.pid}/cmdline")
+        .read_bytes()
+        .replace(b"\0", b" ")
+        .decode(errors="replace")
+        .strip()
+    )
+    # A class may be followed by the method that it is at.
+    known = _TITLES.get(title.partition(".")[0]) or _TITLES.get(process.name)
+    return known or (title.removeprefix("ray::") if title.startswith("ray::") else f"Ray's {process.name}")
+
+
+def _memory_of(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # another user's, or a kernel without it
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _bears_mark(pid: int, instance: Instance) -> bool:
     try:
         # Its user's, not ours: root may look at another user's system, and must not take it for dead.

@@ -1,4 +1,5 @@
-"""How every process logs: one line an event, JSON or for a console, to stderr. Called once in each process.
+"""How every process logs: one line an event, JSON or for a console, to the instance's log file (services/log_file.py), to
+stderr where there is none. Called once in each process.
 
 However often something happens, no process writes more than LINES_MAX lines a second of one event: the rest is counted,
 and the count is told when the second is over.
@@ -7,14 +8,21 @@ and the count is told when the second is over.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict
+
+from actors.direct import FOLDER_VARIABLE
+from services.launch_environment import RAY_FOLDER
+from services.log_file import FILE_VARIABLE, LogFile, sweep
 
 #: Lines of one event a second. A person reads none of more, and a store that fails under an alert storm says so
 #: thousands of times a second.
@@ -27,19 +35,23 @@ _OTHERS = "other events"
 
 def configure(level: str, style: str) -> None:
     """`level` is DEBUG .. ERROR, `style` json or console. Safe to call again."""
+    if (private := os.environ.get(FOLDER_VARIABLE)) is not None:
+        sweep(Path(private) / RAY_FOLDER / "session_latest" / "logs")
     # The process's own, and written to: in a replica Serve puts a stream in the place of sys.stderr that drops what is
     # below its own level, and a print() in the place of Python's that spoils the line.
-    stderr = sys.__stderr__ or sys.stderr
+    named = os.environ.get(FILE_VARIABLE)
+    out = sys.__stderr__ or sys.stderr if named is None else LogFile(Path(named))
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=out.isatty())
     )
     set_level(level)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            *([] if named is None else [_with_pid]),
             _at_level,
             Flood(_tell_left_out),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -49,7 +61,7 @@ def configure(level: str, style: str) -> None:
         ],
         # All levels: a logger keeps its class once it was used, so the level is asked for each line.
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.WriteLoggerFactory(stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, out)),
         cache_logger_on_first_use=True,
     )
 
@@ -66,6 +78,11 @@ _level = logging.INFO
 def _at_level(_logger: object, _method: str, event: EventDict) -> EventDict:
     if logging.getLevelNamesMapping()[str(event["level"]).upper()] < _level:
         raise structlog.DropEvent
+    return event
+
+
+def _with_pid(_logger: object, _method: str, event: EventDict) -> EventDict:
+    event["pid"] = os.getpid()
     return event
 
 

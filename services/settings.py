@@ -39,6 +39,7 @@ NOT_SETTINGS = frozenset(
         "LLM_IM_TOKEN",
         "LLM_IM_TOKEN_FILE",
         "LLM_IM_INSTANCE",
+        "LLM_IM_INSTANCE_LOG",
         "LLM_IM_PRIVATE_DIR",
     }
 )

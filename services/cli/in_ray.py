@@ -128,6 +128,7 @@ def main() -> int:
 def _do(request: Request, progress: Progress) -> None:
     from services import launch
     from services.cli.where import settings_of
+    from services.launch_instance import empty_folder
     from services.slots import as_assigned
 
     port = request.port
@@ -140,6 +141,8 @@ def _do(request: Request, progress: Progress) -> None:
     settings = as_assigned(
         settings_of(Path(request.config) if request.config else None, Path(request.data), port)
     )
+    # Ray puts its driver's working folder first on the import path of all workers.
+    os.chdir(empty_folder(Path(request.data)))
     address = os.environ["RAY_ADDRESS"]
     progress(f"joining Ray at {address}")
 

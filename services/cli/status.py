@@ -40,6 +40,7 @@ def status(
     Exit code 0: ready; 3: nothing runs; 4: it runs, but is not ready or some shards are away.
     """
     from services import launch
+    from services.launch_processes import described
 
     url = url or os.environ.get(URL_VARIABLE)
     is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
@@ -50,6 +51,7 @@ def status(
     left = None if instance or is_asked_by_url else started_url(Path(settings.state.path))
     url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
+    ours = described(instance) if instance else []
     counts = _counts(url, token_file) if found.state in ("ready", "degraded") else {}
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
@@ -67,6 +69,7 @@ def status(
                 "pid": instance.pid,
                 "started_at": instance.started_at,
                 "data": settings.state.path,
+                "processes": [{"what": each.what, "pid": each.pid, "memory_bytes": each.memory_bytes} for each in ours],
             },
             **counts,
         }  # fmt: skip
@@ -87,11 +90,16 @@ def status(
                 f"{instance.instance_id}, version {instance.version}, up {age}, Ray's head is pid {instance.pid}",
             ),
             ("data", settings.state.path),
+            ("log", str(Path(settings.state.path) / "log" / "llm-im.log")),
         ]
     elif code is ExitCode.OK and not is_asked_by_url:
         lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
+    if ours:
+        memory = sum(each.memory_bytes for each in ours)
+        lines.append(("processes", f"{len(ours)}, {memory / 1e6:,.0f} MB"))
+        lines += [("", f"{each.pid:>7}  {each.memory_bytes / 1e6:>5,.0f} MB  {each.what}") for each in ours]
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
         typer.echo(f"{name:<{width}}{text}")

@@ -185,12 +185,10 @@ def _on_this_machine(
 def _in_a_cluster(
     settings: Settings, request: in_ray.Request, timeout_s: float, progress: Progress
 ) -> tuple[str, bool]:
-    from services import launch
 
     url = http_url(settings.server.http_host, settings.server.http_port)
     if readiness.ask(url).state == "ready":
         return url, False
-    launch.refuse_foreign_packages()
     progress(f"attaching to the Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)")
     in_ray.run(request, Path(settings.state.path) / "log" / "deploy.log", in_ray.DEPLOY_TIMEOUT_S, progress)
     _wait(url, timeout_s, progress)

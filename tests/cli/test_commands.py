@@ -238,15 +238,6 @@ def test_up_says_who_holds_the_port_and_leaves_nothing_behind(server: StandIn, t
     assert not (tmp_path / "data" / "run" / "instance.json").exists()
 
 
-def test_up_refuses_a_folder_with_foreign_models(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-
-    result = run("up", "--port", silent_url().rpartition(":")[2], "--data", str(tmp_path / "data"))
-
-    assert result.exit_code == 1
-    assert str(tmp_path / "models") in result.stderr
-
-
 # Status
 
 

@@ -17,10 +17,10 @@ from tests.cluster.instance import Cluster, free_port
 from tests.cluster.receiver import Receiver
 from tests.contract.redis_peers import Server
 
-#: The first three start a Ray of their own: before ours, so that there are never two.
+#: The first four start a Ray of their own: before ours, so that there are never two.
 ORDER = (
-    "test_launch", "test_guard", "test_first_ten_minutes",
-    "test_listeners", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
+    "test_launch", "test_front", "test_guard", "test_first_ten_minutes",
+    "test_listeners", "test_machine", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
     "test_stream", "test_feed", "test_kill", "test_people", "test_everything", "test_end",
 )  # fmt: skip
 HERE = Path(__file__).parent

@@ -91,8 +91,7 @@ class Cluster:
 
     def cli(self, *words: str, code: int = 0) -> str:
         """`llm-im words...` with this instance's settings; what it says. Its exit code must be `code`."""
-        cwd = self.data.parent / "cwd"
-        cwd.mkdir(parents=True, exist_ok=True)  # empty: Ray's workers look there for modules
+        cwd = hostile_folder(self.data.parent / "cwd")
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -252,6 +251,25 @@ class Cluster:
             for name in (f"{prefix}-{number}" for number in range(10_000))
             if owners[slot_of("default", name)] == shard
         )
+
+
+def hostile_folder(folder: Path) -> Path:
+    """A folder in which nobody should type `llm-im up`: Python files named like what we import, that leave a mark."""
+    for name in (
+        "msgspec",
+        "structlog",
+        "apsw",
+        "asyncio",
+        "fastapi",
+        "ray",
+        "models",
+        "services",
+        "sitecustomize",
+    ):
+        module = folder / name / "__init__.py"
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text(f"open({str(folder / 'IMPORTED')!r}, 'a').write({name!r})\nraise ImportError\n")
+    return folder
 
 
 @contextmanager

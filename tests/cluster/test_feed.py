@@ -77,6 +77,9 @@ def listen(client: Redis):  # type: ignore[no-untyped-def]
 def everything_written(cluster: Cluster) -> str:
     """The logs of our processes, and their command lines."""
     folder = Path(cluster.instance.private_dir)
-    logs = [path.read_text("utf-8", "replace") for path in folder.rglob("worker-*.err")]
+    logs = [
+        path.read_text("utf-8", "replace")
+        for path in [*folder.rglob("worker-*.err"), cluster.data / "log" / "llm-im.log"]
+    ]
     assert logs
     return "\n".join([*logs, *cluster.pids().values()])

@@ -142,13 +142,6 @@ def test_a_taken_port_is_refused_with_its_holder(data_dir: Path) -> None:
     assert launch.running(data_dir) is None
 
 
-def test_a_foreign_package_in_the_working_folder_is_refused_by_name(data_dir: Path) -> None:
-    Path("models").mkdir()
-
-    with pytest.raises(Refused, match="cwd/models"):
-        launch.start_local(data_dir, free_port(), progress=quiet)
-
-
 def test_hardening_a_config_twice_changes_nothing_more() -> None:
     config = (
         "global\n    log 127.0.0.1:514 local0 info\n    stats socket /a mode 666 level admin expose-fd listeners\n"

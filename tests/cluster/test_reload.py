@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from services import launch
 from services.cli.exits import ExitCode
 from tests.cluster.instance import Cluster, until
 
@@ -14,15 +14,8 @@ pytestmark = pytest.mark.cluster
 
 
 def pids_that_logged(cluster: Cluster, text: str) -> set[int]:
-    """By Ray's own files: Serve would take the stderr of gateways away."""
-    logs = (Path(cluster.instance.private_dir) / launch.RAY_FOLDER).glob("session_latest/logs/worker-*.err")
-    return {
-        int(path.stem.rpartition("-")[2])
-        for path in logs
-        if any(
-            text in line and line.startswith("{") for line in path.read_text("utf-8", "replace").splitlines()
-        )
-    }
+    lines = (cluster.data / "log" / "llm-im.log").read_text("utf-8", "replace").splitlines()
+    return {json.loads(line)["pid"] for line in lines if text in line}
 
 
 def reload(cluster: Cluster, *words: str, code: int = 0) -> str:
