@@ -64,11 +64,13 @@ def write_instance(data_dir: Path, instance: Instance) -> None:
 
 def refuse_other_user(data_dir: Path, verb: str) -> None:
     """Raises Forbidden when what runs on the folder, or ran there last, is another user's. Touches nothing. `verb` is what
-    was typed, "up" or "down"."""
+    was typed, such as "down"."""
     data_dir = data_dir.absolute()
     known = read_instance(data_dir)
-    owner = _owner_of(data_dir / "run") if known is None else known.uid
-    # A folder that holds no run/ yet was only made for us.
+    owner = known.uid if known is not None else _owner_of(data_dir / "run")
+    if owner is None:
+        owner = _owner_of(data_dir / "store")
+    # A folder that holds neither was only made for us, by whomever.
     if owner is not None and owner != os.geteuid():
         what = "belongs to" if known is None else "is run by"
         raise _forbidden(data_dir, owner, verb, what)

@@ -306,9 +306,11 @@ def _seqs(given: list[str]) -> dict[str, int]:
 def _refuse_running(settings: Settings) -> None:
     """A system of this data folder would open what is half restored."""
     from services import launch
+    from services.launch_instance import refuse_other_user
 
     if launch.running(Path(settings.state.path)) is not None:
         raise Failure(f"a system runs on {settings.state.path}; end it first: llm-im down", ExitCode.CONFLICT)
+    refuse_other_user(Path(settings.state.path), "backup restore ...")
 
 
 def _row(backup: Backup) -> dict[str, Any]:

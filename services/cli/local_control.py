@@ -23,7 +23,7 @@ from models.errors import Unavailable
 from services import launch
 from services.bootstrap import CONTROL, CONTROL_ACTOR, open_log
 from services.cli.exits import ExitCode, Failure
-from services.launch_instance import Instance
+from services.launch_instance import Instance, refuse_other_user
 from services.tokens import TokenDesk
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ async def desk(settings: Settings) -> AsyncIterator[TokenDesk]:
         if writer is None:
             # Not before there is something to write: a list must not take the log from anybody.
             instance = launch.running(Path(settings.state.path))
+            if instance is None:
+                refuse_other_user(Path(settings.state.path), "tokens ... --local")
             writer = _Own(settings) if instance is None else _Running(instance)
             await writer.start()
         payload = encode_message(message)

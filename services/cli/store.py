@@ -161,10 +161,12 @@ async def _reshard(settings: Settings, partitions: int, say: Callable[[str], Non
 def _refuse_running(settings: Settings) -> None:
     """Sooner than its leases would say it."""
     from services import launch
+    from services.launch_instance import refuse_other_user
 
     folder = Path(settings.state.path)
     if launch.running(folder) is not None:
         raise Failure(f"a system runs on {folder}; first: llm-im down", ExitCode.CONFLICT)
+    refuse_other_user(folder, "store ...")
 
 
 def _sayer() -> Callable[[str], None]:

@@ -3,6 +3,7 @@ traceback."""
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -22,16 +23,37 @@ from tests.cli.conftest import Run
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-#: `llm-im` as another user. All is imported before, because the virtual environment may lie where that user can't look.
+#: `llm-im` as another user, once for each list of words. All is imported before, because the virtual environment may lie
+#: where that user can't look; and once, because that takes seconds.
 AS_OTHER = """
-import importlib, os, pkgutil, sys
+import importlib, json, os, pkgutil, sys, tempfile, traceback
 import services, services.cli.main
 for module in pkgutil.walk_packages(services.__path__, "services."):
     if module.name not in ("services.serve_app", "services.cli.__main__"):
         importlib.import_module(module.name)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.argv[0] = "llm-im"
-services.cli.main.main()
+
+def run(words):
+    said = tempfile.TemporaryFile()
+    if (child := os.fork()) == 0:
+        os.dup2(said.fileno(), 2)
+        sys.argv = ["llm-im", *words]
+        code = 99
+        try:
+            services.cli.main.main()
+        except SystemExit as done:
+            code = done.code or 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said.seek(0)
+    return code, said.read().decode()
+
+told = os.dup(1)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+os.write(told, json.dumps([run(words) for words in json.loads(sys.argv[1])]).encode())
 """
 
 pytestmark = AS_ROOT
@@ -79,15 +101,17 @@ def give_away(folder: Path) -> None:
         os.chown(place, NOBODY, NOBODY)
 
 
-def as_nobody(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def as_nobody(*commands: tuple[str, ...], cwd: Path) -> list[tuple[int, str]]:
+    """The exit code and stderr of each."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("LLM_IM_", "RAY_"))
     }
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(cwd), "COLUMNS": "500"}
-    return subprocess.run(
-        [sys.executable, "-P", "-c", AS_OTHER, *words],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", AS_OTHER, json.dumps(commands)],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=True,
     )  # fmt: skip
+    return [(code, said) for code, said in json.loads(done.stdout)]
 
 
 def seen(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -121,55 +145,49 @@ def test_root_sees_another_user_s_system_run(run: Run, running: Path) -> None:
     assert result.exit_code == ExitCode.CONFLICT and "a system runs on" in result.stderr
 
 
-def test_root_does_not_start_on_another_user_s_folder(run: Run, open_folder: Path) -> None:
+@pytest.mark.parametrize("folder", ["run", "store"])
+@pytest.mark.parametrize(
+    "words", [("up",), ("down",), ("store", "reshard", "--partitions", "3")], ids=lambda words: words[0]
+)
+def test_root_writes_nothing_into_another_user_s_folder(
+    run: Run, open_folder: Path, words: tuple[str, ...], folder: str
+) -> None:
     data = open_folder / "data"
-    (data / "run").mkdir(parents=True)
+    (data / folder).mkdir(parents=True)
     give_away(open_folder)
     before = seen(open_folder)
 
-    result = run("up", "--data", str(data))
+    result = run(*words, "--data", str(data))
 
     assert result.exit_code == ExitCode.FORBIDDEN and "belongs to user" in result.stderr
     assert seen(open_folder) == before
 
 
-@pytest.mark.parametrize(
-    ("closed", "words"),
-    [
-        ("data", ("up",)),
-        ("data", ("down",)),
-        ("data", ("status",)),
-        ("data", ("tokens", "create", "a", "--scope", "admin", "--local")),
-        ("data", ("store", "verify")),
-        ("data/run", ("down",)),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value[0],
-)
-def test_who_may_not_look_is_answered_in_one_line(
-    open_folder: Path, closed: str, words: tuple[str, ...]
-) -> None:
-    (open_folder / "data" / "run").mkdir(parents=True)
-    (open_folder / "data" / "run" / "instance.json").write_text("{}")
-    (open_folder / closed).chmod(0o700)
+def test_who_may_not_look_or_write_is_answered_in_one_line(open_folder: Path) -> None:
+    for closed in ("data", "open/run"):
+        (open_folder / closed / "run").mkdir(parents=True)
+        (open_folder / closed / "run" / "instance.json").write_text("{}")
+        (open_folder / closed).chmod(0o700)
+    (open_folder / "open" / "run" / "instance.json").write_text("{}")
     before = seen(open_folder)
-
-    done = as_nobody(*words, "--data", str(open_folder / "data"), cwd=open_folder)
-
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert seen(open_folder) == before
-
-
-def test_up_in_a_folder_that_can_t_be_written_says_so_in_one_line(open_folder: Path) -> None:
-    done = as_nobody("up", cwd=open_folder)
-
-    said = done.stderr.strip().splitlines()
-    assert done.returncode == ExitCode.FAILED
-    assert (
-        said[-1].startswith(f"llm-im: can't write {open_folder}/var") and "belongs to user root" in said[-1]
+    data = ("--data", str(open_folder / "data"))
+    commands = (
+        ("up", *data),
+        ("down", *data),
+        ("status", *data),
+        ("tokens", "create", "a", "--scope", "admin", "--local", *data),
+        ("store", "verify", *data),
+        ("down", "--data", str(open_folder / "open")),
+        ("up",),  # into ./var, in a folder that is root's
     )
-    assert "Traceback" not in done.stderr
+
+    for words, (code, said) in zip(commands, as_nobody(*commands, cwd=open_folder), strict=True):
+        lines = said.strip().splitlines()
+        assert code not in (0, 99) and "Traceback" not in said, (words, said)
+        assert len([line for line in lines if line.startswith("llm-im: ")]) == len(lines) == 1, (words, said)
+
+    assert said.startswith(f"llm-im: can't write {open_folder}/var") and "belongs to user root" in said
+    assert seen(open_folder) == before
 
 
 def test_a_log_that_another_user_left_is_no_obstacle(tmp_path: Path) -> None:
