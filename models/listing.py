@@ -32,6 +32,9 @@ from models.query import (
 if TYPE_CHECKING:
     from models.shard_state import ShardState
 
+#: Bytes of the incidents on one page (models/room.py): a thousand common ones have 3.4 MB.
+INCIDENT_PAGE_BYTES_MAX = 8 * 1024 * 1024
+
 
 def incident_view(shard: ShardState, incident: Incident) -> IncidentView:
     """One incident as people see it."""
@@ -58,11 +61,13 @@ def list_incidents(shard: ShardState, query: ListIncidents) -> IncidentPage:
             low = max(low, bisect_right(shard.order, query.after[1:]))
         places = range(low, high)
     items: list[IncidentView] = []
+    size = 0
     for looked_at, place in enumerate(places, 1):
         incident = shard.incidents[shard.order[place][1]]
         if holds(incident):
             items.append(incident_view(shard, incident))
-        if len(items) == limit or looked_at == INCIDENT_SCAN_MAX:
+            size += incident.held_bytes
+        if len(items) == limit or looked_at == INCIDENT_SCAN_MAX or size >= INCIDENT_PAGE_BYTES_MAX:
             return IncidentPage(items, place_of(incident, query.sort) if looked_at < len(places) else None)
     return IncidentPage(items)
 

@@ -36,8 +36,8 @@ from services.api.listing import Listing
 
 #: How long a shard may take to say that it is there: a probe's own deadline is seldom longer than this.
 PROBE_TIMEOUT_S = 2.0
-#: Alerts one read may return. At about 600 bytes of JSON each this is 150 MB, held until the last shard has
-#: answered, because an answer that fails half-way cannot take its 200 back.
+#: Alerts one read may return. At about 600 bytes of JSON each this is 150 MB (in a file: spool.py), and who reads it
+#: holds 100 bytes of each, until the last shard has answered.
 ALERTS_MAX = 250_000
 #: Alerts that all reads under way in one gateway may hold together.
 ALERTS_HELD_MAX = 2 * ALERTS_MAX

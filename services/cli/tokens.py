@@ -102,8 +102,8 @@ def create(
         body = {"name": name, "scopes": scope, "expires_in": expires_in, "match": match or []}
         made = _json(client, client.post(PATH, json.dumps(body).encode(), "application/json"), 201)
     words = f"token {made['id']} ({look.plain(made['name'])}) may {', '.join(made['scopes'])}"
-    if made["match"]:
-        words += f", of alerts with {look.plain(', '.join(made['match']))}"
+    if made.get("match"):
+        words += f", only alerts with {look.plain(', '.join(made['match']))}"
     _show_secret(made, out, as_json, words)
 
 
@@ -135,7 +135,7 @@ def list_tokens(
             look.plain(each["created_by"]),
             each["expires_at"] or "never",
             each["last_used_at"] or "never",
-            look.plain(", ".join(each["match"])) or "anything",
+            look.plain(", ".join(each.get("match", []))) or "-",
         )
     look.console().print(table)
 

@@ -99,6 +99,19 @@ def test_a_token_is_made_listed_rotated_and_revoked(admin: Callable[..., Result]
     assert "not known here" in after.stderr
 
 
+def test_a_token_is_bound_to_labels(admin: Callable[..., Result]) -> None:
+    bound = ("--match", 'team="pay"', "--match", "env!=dev")
+    made = admin("tokens", "create", "ci", "--scope", "ingest:v1", *bound)
+    local = run("tokens", "create", "admin", "--scope", "admin", *bound, "--local")
+    refused = admin("tokens", "create", "x", "--scope", "respond", "--scope", "ingest:v1", *bound)
+
+    assert 'only alerts with team="pay", env!=dev' in made.stderr
+    assert 'team="pay", env!=dev' in " ".join(admin("tokens", "list").stdout.split())
+    for each in (local, refused):
+        assert each.exit_code != 0
+        assert "can end anything" in each.output
+
+
 def test_json_has_the_whole_answer(admin: Callable[..., Result]) -> None:
     made = json.loads(admin("tokens", "create", "p", "--scope", "read", "--json").stdout)
 
