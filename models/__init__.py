@@ -1,3 +1,3 @@
 """Pure decisions: records, rules and state machines. No I/O, clock, chance or Ray in here."""
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"

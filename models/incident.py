@@ -69,8 +69,8 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     details: dict[str, str] = {}
 
 
-#: How an incident was resolved that no person resolved.
-AUTOMATED = "Automated"
+#: How an incident was resolved, or opened again, that no person did it to; and that one did.
+AUTOMATED, MANUAL = "Automated", "Manual"
 
 
 class Resolution(msgspec.Struct, frozen=True, array_like=True):

@@ -29,6 +29,9 @@ class AlertsArrived(Wire, frozen=True):
     the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here. `sender`
     is the name of the token it came with, "anonymous" without one. `content` is a digest of what the sender wrote, ends
     included, for a delivery with an id: what it left open (an end, say) is filled in anew with each try.
+    `received_at` is the gateway's clock when it read the request (0: as the shard's): what is to come by that one has not
+    ended. `said` has one byte an alert (Said), or none when no sender said anything of it; what is said to be
+    resolved ends at `received_at` at the latest.
     """
 
     call_id: bytes
@@ -44,6 +47,16 @@ class AlertsArrived(Wire, frozen=True):
     trace: str | None = None
     sender: str = ""
     content: bytes = b""
+    received_at: float = 0.0
+    said: bytes = b""
+
+
+class Said(IntEnum):
+    """What a sender says of an alert in words, beside its times."""
+
+    NOTHING = 0
+    RESOLVED = 1  # and when: its end is by the sender's clock
+    RESOLVED_NOW = 2  # and not when: its end is by the gateway's clock
 
 
 class Classified(Wire, frozen=True):
@@ -160,7 +173,7 @@ class Decision(IntEnum):
     DUPLICATE = 8  # the sender delivered this before (delivery id)
     UNKNOWN_RESOLVE = 9  # an end for a series that is not firing here: kept in the log, changes nothing
     OVERFLOWED = 10  # max_concurrent_incidents is reached: joined the service's overflow incident
-    LATE = 11  # speaks of a time before the series' present life: kept in the log, changes nothing
+    LATE = 11  # the end of an earlier life than the series' present one: kept in the log, changes nothing
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
     UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
     SPLIT_OFF = 14  # a person moved its series into an incident of its own
@@ -181,7 +194,7 @@ REASONS: dict[Decision, str] = {
     Decision.DUPLICATE: "this delivery id was already accepted",
     Decision.UNKNOWN_RESOLVE: "says that a series ended which is not firing here",
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
-    Decision.LATE: "speaks of a time before the present life of its series",
+    Decision.LATE: "says that an earlier life of its series ended, by start and end that its sender gave",
     Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
     Decision.SENDER_FULL: "not stored: its sender holds all that lifecycle.max_sender_share gives it of a shard",
     Decision.SHARD_FULL: "not stored: the shard holds all the bytes of lifecycle.max_shard_bytes",

@@ -24,7 +24,15 @@ from models.events import (
     LabelsChanged,
     StakeholdersUpdated,
 )
-from models.incident import Acknowledgement, Incident, IncidentState, Said, StakeholderUpdate, incident_id
+from models.incident import (
+    MANUAL,
+    Acknowledgement,
+    Incident,
+    IncidentState,
+    Said,
+    StakeholderUpdate,
+    incident_id,
+)
 from models.messages import Command
 from models.sharding import slot_of
 from models.verbs import (
@@ -284,7 +292,7 @@ def _reopen(shard: Shard, incident: Incident, actor: str, reason: str, now: floa
             raise Conflict(f"incident {parts.written(other.id)} of the same group may go on: reopen that one")
     if shard.open_count >= shard.settings.max_open:
         raise Conflict("max_concurrent_incidents is reached: resolve others first")
-    shard.reopen(incident, now, actor, reason or "reopened by hand")
+    shard.reopen(incident, now, actor, reason or "reopened by hand", method=MANUAL)
 
 
 def _update(shard: Shard, incident: Incident, verb: Update, actor: str, now: float) -> None:

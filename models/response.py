@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from models.alert_view import alert_view
 from models.effects import Act
 from models.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
-from models.incident import Incident
+from models.incident import AUTOMATED, Incident
 from models.messages import ActionOutcome
 from models.notice import FIRING, RESOLVED, common_of, idempotency_key, retry_at, webhook_body
 from models.series import FIRING as FIRES
@@ -94,7 +94,7 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
         shard.do(NoticeOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
     elif notice.told and notice.sure != RESOLVED:
         due_at = max(now, _earliest(incident, shard.settings, now))
-        is_said = incident.resolution is not None and incident.resolution.by != SYSTEM
+        is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
         if _flaps(incident, shard.settings, now) and not is_said:
             due_at = max(due_at, now + _quiet_s(incident, shard.settings))
         _put(shard, incident, RESOLVED, now, due_at)
@@ -142,7 +142,8 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
     if said.ok:
         shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
     else:
-        too_long = now - notice.owed_since > settings.give_up_after_s
+        # Not by a clock that may be the one that is ahead.
+        too_long = now - notice.owed_since > settings.give_up_after_s and now >= shard.no_expiry_before
         if not (said.final or too_long or queued):
             key = idempotency_key(incident.id, number, attempt)
             first_s, most_s = settings.retry_first_s, settings.retry_max_s

@@ -31,6 +31,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
     #: Bytes (models/room.py) of all alerts and incidents, and of those of one sender.
     max_bytes: int = 2 * 1024**3
     sender_bytes: int = 3 * 1024**3 // 2
+    #: How far ahead the end lies that a gateway gives to an alert without one: resolve_timeout, expires_after.
+    given_ends_s: tuple[float, ...] = ()
 
 
 def encode_shard_settings(settings: ShardSettings) -> bytes:

@@ -175,6 +175,8 @@ class Submitter:
                 trace,
                 sender,
                 _said(reading, columns) if whole else b"",
+                received_at=reading.received_at,
+                said=bytes([reading.said[column] for column in columns]) if reading.said else b"",
             )
             try:
                 reply = await line.tell(encode(message), len(columns))
