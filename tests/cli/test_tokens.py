@@ -99,6 +99,20 @@ def test_a_token_is_made_listed_rotated_and_revoked(admin: Callable[..., Result]
     assert "not known here" in after.stderr
 
 
+def test_the_last_admin_is_not_revoked_without_force(admin: Callable[..., Result]) -> None:
+    refused = admin("tokens", "revoke", "admin")
+    still = admin("tokens", "list")
+    gone = admin("tokens", "revoke", "admin", "--force")
+
+    assert (refused.exit_code, still.exit_code, gone.exit_code) == (6, 0, 0)
+    assert "Make another first" in refused.stderr and "--force" in refused.stderr
+    assert admin("tokens", "list").exit_code == 7
+
+
+def test_a_token_that_there_is_not_is_5(admin: Callable[..., Result]) -> None:
+    assert [admin("tokens", verb, "nope").exit_code for verb in ("rotate", "revoke")] == [5, 5]
+
+
 def test_json_has_the_whole_answer(admin: Callable[..., Result]) -> None:
     made = json.loads(admin("tokens", "create", "p", "--scope", "read", "--json").stdout)
 
@@ -211,10 +225,12 @@ def test_the_first_token_can_be_made_before_the_first_start() -> None:
 def test_local_tokens_are_rotated_and_revoked() -> None:
     old = run("tokens", "create", "admin", "--scope", "admin", "--local").stdout
     new = run("tokens", "rotate", "admin", "--overlap", "0s", "--local").stdout
-    gone = run("tokens", "revoke", "admin", "--local")
+    refused = run("tokens", "revoke", "admin", "--local")
+    gone = run("tokens", "revoke", "admin", "--local", "--force")
 
     assert new.startswith("llmim_") and old != new
-    assert gone.exit_code == 0
+    assert (refused.exit_code, gone.exit_code) == (6, 0)
+    assert "last token with the scope 'admin'" in refused.stderr
     assert json.loads(run("tokens", "list", "--local", "--json").stdout)["items"] == []
 
 
@@ -244,8 +260,8 @@ def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pyte
         (["create", "x", "--scope", "root"], 1, "expected one or more of"),
         (["create", "", "--scope", "admin"], 1, "name: expected"),
         (["create", "x", "--scope", "admin", "--expires-in", "soon"], 2, 'expires_in: expected a duration such as "30s"'),
-        (["rotate", "x"], 1, "there is no token 'x'"),
-        (["revoke", "x"], 1, "there is no token 'x'"),
+        (["rotate", "x"], 5, "there is no token 'x'"),
+        (["revoke", "x"], 5, "there is no token 'x'"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_done_locally_is_refused_in_words(words: list[str], code: int, says: str) -> None:
