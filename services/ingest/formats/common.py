@@ -8,6 +8,7 @@ met are decoded and checked (6 us). Remembered bytes were valid, so a hit needs 
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -188,6 +189,11 @@ def at_once(steps: Generator[None, None, T]) -> T:
             next(steps)
         except StopIteration as over:
             return over.value  # type: ignore[no-any-return]
+
+
+def without_mark(body: bytes) -> bytes:
+    """A body or a line without the byte order mark that editors and shells of Windows put in front of UTF-8."""
+    return body.removeprefix(BOM_UTF8)
 
 
 def array_slices(body: bytes, decode: Callable[[bytes], list[T]]) -> Iterator[list[T]]:
