@@ -16,7 +16,7 @@ import typer
 
 from services.cli import look, moments
 from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
-from services.cli.where import AsJson, Config, Data, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, options, settings_of
 
 if TYPE_CHECKING:
     from models.backup import Backup, Until
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from services.backup.retention import Entry
     from services.backup.target import Target
     from services.backup.verify import Check, Checked
+
+#: All that these commands look at in the settings.
+_NEEDED = (*STORES, "disaster_recovery")
 
 Where = Annotated[
     str | None,
@@ -57,7 +60,7 @@ def create(
 
     llm-im backup create --target /mnt/backup/llm-im
     """
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
     older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
 
     async def work() -> tuple[Backup, int, list[str], Failure | None]:
@@ -107,7 +110,7 @@ def list_backups(
     """
     from models.backup import shown, time_of
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
 
     async def work() -> list[Entry]:
         from services.backup.retention import Pool
@@ -158,7 +161,7 @@ def verify(
 
     Exit code 1 when anything is broken; says which file or where in the log.
     """
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
 
     async def work() -> tuple[str, Checked]:
         from services.backup.verify import verify as check
@@ -218,7 +221,7 @@ def restore(
 
     if until and until_time:
         raise Failure("--until and --until-time both say up to where: give one", ExitCode.USAGE)
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
     moment = (
         datetime.fromisoformat(moments.past(until_time, "--until-time")).timestamp() if until_time else None
     )
@@ -248,7 +251,9 @@ def restore(
         typer.echo(json.dumps(told))
     else:
         open_now = sum(each["open"] for each in told["partitions"].values())
-        typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
+        typer.echo(
+            f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up{options(config, data)}"
+        )
 
 
 async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:
@@ -308,7 +313,8 @@ def _refuse_running(settings: Settings) -> None:
     from services import launch
 
     if launch.running(Path(settings.state.path)) is not None:
-        raise Failure(f"a system runs on {settings.state.path}; end it first: llm-im down", ExitCode.CONFLICT)
+        down = f"llm-im down{options(data=settings.state.path)}"
+        raise Failure(f"a system runs on {settings.state.path}; end it first: {down}", ExitCode.CONFLICT)
 
 
 def _row(backup: Backup) -> dict[str, Any]:

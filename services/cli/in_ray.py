@@ -136,10 +136,12 @@ def _do(request: Request, progress: Progress) -> None:
             raise Unavailable("its Ray ended meanwhile")
         launch.adopt(instance)
         port = instance.http_port
-    settings = as_assigned(
-        settings_of(Path(request.config) if request.config else None, Path(request.data), port)
-    )
     address = os.environ["RAY_ADDRESS"]
+    settings = None
+    if request.verb == "deploy":
+        # Not to end it: a broken file must not keep anything running.
+        config = Path(request.config) if request.config else None
+        settings = as_assigned(settings_of(config, Path(request.data), port))
     progress(f"joining Ray at {address}")
 
     # Ray reads its settings when it is imported: not before adopt().
@@ -147,7 +149,7 @@ def _do(request: Request, progress: Progress) -> None:
     from services import serve_app
 
     cluster.connect(address)
-    if request.verb == "deploy":
+    if settings is not None:
         serve_app.deploy(settings, settings.server.http_port, progress=progress)
     else:
         serve_app.withdraw(progress=progress)

@@ -12,6 +12,7 @@ import typer
 from services.cli import look, readiness
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
+from services.cli.readiness import Readiness
 from services.cli.where import (
     URL_VARIABLE,
     AsJson,
@@ -19,8 +20,11 @@ from services.cli.where import (
     Data,
     TokenFile,
     Url,
+    command_name,
     http_url,
-    settings_of,
+    options,
+    place_here,
+    ray_address,
     started_url,
     token_of,
 )
@@ -42,14 +46,17 @@ def status(
     from services import launch
 
     url = url or os.environ.get(URL_VARIABLE)
-    is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
-    settings = settings_of(config, data)
+    is_asked_by_url = url is not None or bool(ray_address())
+    settings = place_here(config, data)
+    folder = Path(settings.state.path)
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
-    instance = None if url else launch.running(Path(settings.state.path))
+    instance = None if url else launch.running(folder)
     place = instance or settings.server
-    left = None if instance or is_asked_by_url else started_url(Path(settings.state.path))
+    left = None if instance or is_asked_by_url else started_url(folder)
     url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
+    if instance is None and not is_asked_by_url:
+        found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     counts = _counts(url, token_file) if found.state in ("ready", "degraded") else {}
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
@@ -72,9 +79,6 @@ def status(
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
-    if code is ExitCode.NOT_RUNNING and left:
-        why = "it ended without `llm-im down`, or is just starting"
-        raise Failure(f"nothing answers at {url}: {why}. Nothing acknowledged is lost; try: llm-im up", code)
     if code is ExitCode.NOT_RUNNING and instance is None:
         raise Failure(found.why, code)
     lines = [("state", found.state + (f": {found.why}" if found.why else "")), ("url", url)]
@@ -88,14 +92,32 @@ def status(
             ),
             ("data", settings.state.path),
         ]
-    elif code is ExitCode.OK and not is_asked_by_url:
-        lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
         typer.echo(f"{name:<{width}}{text}")
     raise typer.Exit(code)
+
+
+def _why_nothing(folder: Path, left: str | None, found: Readiness, url: str, config: Path | None) -> str:
+    """Why nothing runs on a folder, and what to type: `up` only where something was started before, since elsewhere it
+    would begin a second, empty system."""
+    up = f"{command_name()} up{options(config, folder)}"
+    if left and found.state == "silent":
+        why = "it ended without `llm-im down`, or is just starting"
+        return f"nothing answers at {url}: {why}. Nothing acknowledged is lost; try: {up}"
+    if found.state != "silent":
+        return (
+            f"nothing runs on {folder}; what answers at {url} was not started from it: "
+            f"{command_name()} status --url {url}"
+        )
+    if (folder / "store").is_dir() or (folder / "log").is_dir():
+        return f"nothing runs on {folder}; start it: {up}"
+    return (
+        f"nothing was ever started on {folder}, and nothing answers at {url}. Name the data folder (--data), the "
+        "settings (--config), or where it runs (--url)"
+    )
 
 
 def _counts(url: str, token_file: Path | None) -> dict[str, int]:

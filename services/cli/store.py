@@ -17,7 +17,7 @@ import typer
 
 from services.cli import look
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, options, settings_of
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -40,7 +40,7 @@ def verify(config: Config = None, data: Data = None, as_json: AsJson = False) ->
     from services.slots import partitions_of
     from services.verifying import verify as verify_all
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     found = asyncio.run(verify_all(settings, partitions_of(settings)))
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found]))
@@ -97,7 +97,7 @@ def migrate(
         f"copied in {time.monotonic() - began:.1f} s: {done.frames:,} frames, {done.records:,} snapshot records, "
         f"{done.archived:,} archived incidents, {done.dead_letters:,} dead letters; all the same in both"
     )
-    typer.echo(f"start it there: llm-im up --config {to}")
+    typer.echo(f"start it there: llm-im up{options(to)}")
 
 
 @app.command(epilog=EPILOG)
@@ -164,7 +164,9 @@ def _refuse_running(settings: Settings) -> None:
 
     folder = Path(settings.state.path)
     if launch.running(folder) is not None:
-        raise Failure(f"a system runs on {folder}; first: llm-im down", ExitCode.CONFLICT)
+        raise Failure(
+            f"a system runs on {folder}; first: llm-im down{options(data=folder)}", ExitCode.CONFLICT
+        )
 
 
 def _sayer() -> Callable[[str], None]:

@@ -20,7 +20,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client, Reply
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, InContext, TokenFile, Url, client_of, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, InContext, TokenFile, Url, client_of, settings_of
 
 if TYPE_CHECKING:
     from services.tokens import TokenDesk
@@ -161,9 +161,7 @@ def rotate(
 @app.command(epilog=EPILOG)
 def revoke(
     token: Which,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also the last token with the scope admin.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also the last token with the scope admin.")] = False,
     local: Local = False,
     config: Config = None,
     data: Data = None,
@@ -211,9 +209,7 @@ def _id_of(wanted: str, tokens: list[dict[str, Any]]) -> str:
     """The id of a token that was named by id or by name; of several with one name (expired ones), the newest."""
     found = [each for each in tokens if wanted in (each["id"], each["name"])]
     if not found:
-        raise Failure(
-            f"there is no token {wanted!r}; all there are: llm-im tokens list", ExitCode.NOT_FOUND
-        )
+        raise Failure(f"there is no token {wanted!r}; all there are: llm-im tokens list", ExitCode.NOT_FOUND)
     return str(max(found, key=lambda each: str(each["created_at"]))["id"])
 
 
@@ -221,7 +217,7 @@ def _locally(config: Path | None, data: Path | None, do: Callable[[TokenDesk], A
     """What `do` gives, as JSON would have it."""
     from services.cli import local_control
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
 
     async def run() -> Any:
         async with local_control.desk(settings) as desk:

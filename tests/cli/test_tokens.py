@@ -314,6 +314,6 @@ def test_up_says_who_gets_in(
     said: list[str] = []
 
     settings = settings_of(None)
-    assert _who_gets_in(settings, asyncio.run(control_state(settings)), said.append) is guarded
+    assert _who_gets_in(settings, asyncio.run(control_state(settings)), "make it", said.append) is guarded
     assert bool(said) is bool(says)
     assert says in "".join(said)
