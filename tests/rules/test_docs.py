@@ -408,8 +408,14 @@ def test_the_files_that_hold_secrets_are_git_ignored() -> None:
     ignored = (ROOT / ".gitignore").read_text().split("\n")
     written = {
         found
-        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "services/cli").glob("*.py")]
-        for found in re.findall(r"(?:--out|--token-file|tokens create [^`\n]*>) (\w[\w./-]*\.\w+)", page.read_text())
+        for page in [
+            ROOT / "README.md",
+            *(ROOT / "docs").rglob("*.md"),
+            *(ROOT / "services/cli").glob("*.py"),
+        ]
+        for found in re.findall(
+            r"(?:--out|--token-file|tokens create [^`\n]*>) (\w[\w./-]*\.\w+)", page.read_text()
+        )
     }
 
     assert written, "the pages show where a token goes"
