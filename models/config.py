@@ -402,7 +402,7 @@ class Webhook(Section):
     @field_validator("url", mode="before")
     @classmethod
     def _may_be_none(cls, value: object) -> object:
-        # A variable can't be taken out of an environment that somebody else made: "" and "none" say that nobody is told.
+        # A variable that is empty counts as unset; "none" says that nobody is told, whatever the file says.
         return None if isinstance(value, str) and value.strip().lower() in ("", NONE) else value
 
     @field_validator("url")

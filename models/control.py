@@ -62,10 +62,11 @@ class RotateToken(Wire, frozen=True):
 
 
 class RevokeToken(Wire, frozen=True):
-    """A token is good for nothing any more, from now on."""
+    """A token is good for nothing any more, from now on. The last one with the scope admin goes with `force` only."""
 
     id: str
     actor: str
+    force: bool = False
 
 
 class TokensSeen(Wire, frozen=True):
@@ -166,9 +167,7 @@ class ControlState:
             case RotateToken():
                 return self._rotate(message, now)
             case RevokeToken():
-                if message.id in self._revoked:
-                    return []
-                return [TokenRevoked(self._token(message.id).id, now, message.actor)]
+                return self._revoke(message, now)
             case TokensSeen():
                 return self._seen(message, now)
             case _:
@@ -284,6 +283,19 @@ class ControlState:
             until = min(until, token.expires_at)
         expires_at = now + token.lifetime_s if token.lifetime_s else 0.0
         return [TokenRotated(token.id, message.digest, now, expires_at, until, message.actor)]
+
+    def _revoke(self, message: RevokeToken, now: float) -> list[Event]:
+        if message.id in self._revoked:
+            return []
+        token = self._token(message.id)
+        admins = [each.id for each in self.tokens.values() if ADMIN in each.scopes and each.is_live(now)]
+        if admins == [token.id] and not message.force:
+            raise Conflict(
+                f"{token.name!r} is the last token with the scope {ADMIN!r}: without one nobody can make, rotate or "
+                "revoke tokens by HTTP. Make another first, or revoke it all the same: tokens revoke --force, "
+                "or ?force=true"
+            )
+        return [TokenRevoked(token.id, now, message.actor)]
 
     def _seen(self, message: TokensSeen, now: float) -> list[Event]:
         known = {

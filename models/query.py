@@ -84,12 +84,13 @@ class Probe(Wire, frozen=True):
 
 
 class IncidentAlerts(Wire, frozen=True):
-    """The alerts (series) of one incident, by series number after `after`."""
+    """The alerts (series) of one incident, by series number after `after`. `firing` None: those that ended too."""
 
     tenant: str
     incident_id: bytes
     after: int = -1
     limit: int = PAGE_MAX
+    firing: bool | None = None
 
 
 class ListAlerts(Wire, frozen=True):

@@ -71,6 +71,9 @@ def answer(shard: ShardState, query: Query) -> Answer:
             if incident is None or incident.tenant != query.tenant:
                 return AlertPage([], None)
             numbers = shard.members[query.incident_id]
+            if query.firing is not None:
+                status = shard.series.status
+                numbers = array("I", [each for each in numbers if (status[each] == FIRING) is query.firing])
             return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
         case ListAlerts():
             return _list_alerts(shard, query)

@@ -7,9 +7,9 @@ killed must answer again within a second or two, and imports are most of that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -173,7 +173,7 @@ def backup_target(settings: Settings, given: str | None = None) -> str:
         raise Malformed(
             "disaster_recovery.backup_target: expected a folder or a URL such as s3://bucket/prefix"
         )
-    return target if "://" in target else str(Path(target).expanduser().absolute())
+    return target if "://" in target else os.path.abspath(os.path.expanduser(target))
 
 
 def classifier_rules(settings: Settings) -> bytes:
@@ -341,7 +341,6 @@ def responder_actor(config: bytes, host: Host) -> Actor:
 
 def backup_actor(config: bytes, host: Host) -> Actor:
     """services.backup.schedule.BackupRunner on the chosen stores, at low priority."""
-    import os
 
     from actors.clock import SystemClock
     from services.backup.schedule import BackupRunner

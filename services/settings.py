@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -41,7 +42,12 @@ NOT_SETTINGS = frozenset(
         "LLM_IM_INSTANCE",
         "LLM_IM_INSTANCE_LOG",
         "LLM_IM_PRIVATE_DIR",
+        "LLM_IM_TRACEBACK",
     }
+)
+#: What Kubernetes puts into every container beside a Service named llm-im.
+_KUBERNETES = re.compile(
+    r"LLM_IM_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 #: Flags of the command line, by what they set.
 FLAGS = {"state.path": "--data", "server.http_port": "--port"}
@@ -70,6 +76,11 @@ MASK = "********"
 MASKED = "https://secret.invalid/"
 #: Of a wrong value, this much is shown.
 _SHOWN_CHARS = 60
+
+#: Where tomllib says that a file is wrong.
+_AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+#: A file with more broken lines is no settings file.
+_BROKEN_LINES_MAX = 20
 
 Keys = tuple[str, ...]
 
@@ -120,23 +131,39 @@ def load_settings(path: Path | None = None, flags: Mapping[str, object] | None =
     return load(path, flags).settings
 
 
-def load(path: Path | None = None, flags: Mapping[str, object] | None = None) -> Loaded:
+def load(
+    path: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    *,
+    only: Collection[str] = (),
+    leniently: bool = False,
+) -> Loaded:
     """The settings in force: defaults, then the file, then the environment, then `flags` (by key).
 
     Without `path`, what LLM_IM_CONFIG names, else ./llm-im.toml when there is one. Raises Malformed that says of
-    every mistake where it is, what was expected, and the nearest name.
+    every mistake where it is, what was expected, and the nearest name. Where `only` some sections or keys are needed,
+    the others stay as default and are not looked at. `leniently`, what can't be used is a notice and left out; a file
+    that was named by `path` and can't be opened is refused all the same.
     """
+    is_named = path is not None
     if path is None and os.environ.get(CONFIG_VARIABLE):
         path = Path(os.environ[CONFIG_VARIABLE])
-    if path is None and Path(CONFIG_FILE).is_file():
+    if path is None and os.path.isfile(CONFIG_FILE):
         path = Path(CONFIG_FILE)
-    reading = _Reading()
+    reading = _Reading(tuple(tuple(each.split(".")) for each in only))
     if path is not None:
-        reading.table(_read_file(path), Source("file", str(path)))
+        try:
+            values = _read_file(path, reading.notices if leniently else None)
+        except Malformed as error:
+            if is_named or not leniently:
+                raise
+            reading.notices.append(str(error))
+        else:
+            reading.table(values, Source("file", str(path)))
     reading.environment(os.environ)
     for name, value in (flags or {}).items():
         reading.given[tuple(name.split("."))] = _Given(value, Source("flag", FLAGS.get(name, name)))
-    settings = reading.settings()
+    settings = reading.settings(leniently)
     sources = {".".join(keys): given.source for keys, given in reading.given.items()}
     return Loaded(settings, sources, None if path is None else str(path), reading.notices)
 
@@ -144,7 +171,8 @@ def load(path: Path | None = None, flags: Mapping[str, object] | None = None) ->
 class _Reading:
     """Gathers values by key, a later source over an earlier one, and what is wrong with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: Collection[Keys] = ()) -> None:
+        self._only = only
         self.given: dict[Keys, _Given] = {}
         self.problems: list[str] = []
         self.notices: list[str] = []
@@ -155,6 +183,8 @@ class _Reading:
         for keys, value in _leaves(Settings, values):
             name = ".".join(keys)
             ours = ALIASES.get(name, name)
+            if not self._is_wanted(tuple(ours.split("."))):
+                continue
             if name not in KEYS and _section(keys) is None:
                 self.problems.append(f"{source}: {name}: {_unknown(keys)}")
                 continue
@@ -166,27 +196,38 @@ class _Reading:
             self._put(path, name, value, source)
 
     def environment(self, variables: Mapping[str, str]) -> None:
-        """LLM_IM_SECTION__KEY, and under them the names in VARIABLES."""
+        """LLM_IM_SECTION__KEY, and under them the names in VARIABLES. An empty variable counts as unset."""
         for name, key in VARIABLES.items():
-            if variables.get(name) and (value := _from_alias(name, variables[name])) is not None:
+            if not variables.get(name) or not self._is_wanted(tuple(key.split("."))):
+                continue
+            if (value := _from_alias(name, variables[name])) is not None:
                 self._put(tuple(key.split(".")), name, value, Source("variable", name))
         for name, text in sorted(variables.items()):
-            if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+            if not text or not name.startswith(PREFIX) or name in NOT_SETTINGS or _KUBERNETES.fullmatch(name):
                 continue
             source = Source("variable", name)
             keys = _spelled(name)
             if keys is None:
-                self.problems.append(f"{name}: {_unknown_variable(name)}")
+                if not self._only:
+                    self.problems.append(f"{name}: {_unknown_variable(name)}")
+                continue
+            if not self._is_wanted(keys):
                 continue
             try:
                 value = _from_text(keys, text)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 self.problems.append(f"{name}: {'.'.join(keys)}: expected JSON: {error}")
                 continue
             if _section(keys) is not None and isinstance(value, dict):
                 self.table(_nested(keys, value), source)
             else:
                 self._put(keys, name, value, source)
+
+    def _is_wanted(self, keys: Keys) -> bool:
+        """Whether it is, or is part of, or holds, what is needed."""
+        return not self._only or any(
+            keys[: len(each)] == each or each[: len(keys)] == keys for each in self._only
+        )
 
     def _put(self, keys: Keys, name: str, value: object, source: Source) -> None:
         key = ".".join(keys)
@@ -201,8 +242,35 @@ class _Reading:
             self.notices.append(f"{name} is read as {key}")
         self.given[keys] = _Given(value, source)
 
-    def settings(self) -> Settings:
-        """All of it, checked. Raises Malformed."""
+    def settings(self, leniently: bool = False) -> Settings:
+        """All of it, checked. Raises Malformed; `leniently` leaves out what is wrong, and makes notices of it."""
+        settings = self._checked()
+        while settings is None and leniently:
+            settings = self._checked()
+        if leniently:
+            self.notices += self.problems
+        if settings is None or (self.problems and not leniently):
+            raise Malformed(_listed(self.problems))
+        return settings
+
+    def _checked(self) -> Settings | None:
+        """The settings; None when something is wrong, which is noted and forgotten."""
+        try:
+            return Settings.model_validate(self._values())
+        except ValidationError as error:
+            wrong = error.errors()
+            self.problems += [self._wrong(found) for found in wrong]
+            for found in wrong:
+                self._forget(tuple(str(part) for part in found["loc"]))
+            return None
+
+    def _forget(self, place: Keys) -> None:
+        """What was given for it, within it, or for all of what it is in."""
+        for keys in [*self.given]:
+            if keys == place[: len(keys)] or keys[: len(place)] == place:
+                del self.given[keys]
+
+    def _values(self) -> dict[str, object]:
         values: dict[str, object] = {}
         # Short ones first: what is given for a whole section must not hide in its keys.
         for keys in sorted(self.given, key=len):
@@ -211,13 +279,7 @@ class _Reading:
                 inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
             if isinstance(inner, dict):
                 inner[keys[-1]] = self.given[keys].value
-        try:
-            settings = Settings.model_validate(values)
-        except ValidationError as error:
-            self.problems += [self._wrong(found) for found in error.errors()]
-        if self.problems:
-            raise Malformed(_listed(self.problems))
-        return settings
+        return values
 
     def _wrong(self, found: ErrorDetails) -> str:
         place = tuple(str(part) for part in found["loc"])
@@ -233,15 +295,40 @@ def _listed(problems: list[str]) -> str:
     return "\n  ".join([f"{len(problems)} settings are wrong:", *problems])
 
 
-def _read_file(path: Path) -> dict[str, object]:
+def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object]:
+    """The file's tables. With `notices`, lines that are no TOML are told there and left out."""
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig", errors="strict" if notices is None else "replace")
+        return tomllib.loads(text)
     except OSError as error:
         raise Malformed(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise Malformed(f"{path}: not TOML: expected UTF-8, byte {error.start} is none") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise Malformed(f"{path}: not TOML: {error}") from None
+        if notices is None:
+            raise Malformed(f"{path}: not TOML: {error}") from None
+        notices.append(f"{path}: not TOML: {error}")
+        return _what_is_toml(text.split("\n"))
+
+
+def _what_is_toml(lines: list[str]) -> dict[str, object]:
+    """The tables of a file without its broken lines. Below a broken head of a table all up to the next one is left out:
+    its keys would be taken for those of the table before."""
+    for _ in range(_BROKEN_LINES_MAX):
+        try:
+            return tomllib.loads("\n".join(lines))
+        except RecursionError:
+            break
+        except tomllib.TOMLDecodeError as error:
+            found = _AT_LINE.search(str(error))
+            last = max((place for place, line in enumerate(lines) if line), default=0)
+            place = min(int(found[1]) - 1, last) if found else last
+            is_head = lines[place].lstrip().startswith("[")
+            lines[place] = ""
+            while is_head and place + 1 < len(lines) and not lines[place + 1].lstrip().startswith("["):
+                place += 1
+                lines[place] = ""
+    return {}
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -493,9 +580,10 @@ def unusable(settings: Settings) -> list[str]:
     return found
 
 
-def refusals(settings: Settings) -> list[str]:
-    """What can't be used, and what is switched on but is not there. `llm-im up` starts nothing then."""
-    found = unusable(settings)
+def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:
+    """What can't be used, what is switched on but is not there, and a door that is open to everybody. `llm-im up` starts
+    nothing then. `has_tokens` None: nobody knows, and the door is not judged by it; `first_token` makes one."""
+    found = unusable(settings) + _open_door(settings, has_tokens, first_token)
     if settings.deployment.mode != "standalone":
         found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
     for name, why in (
@@ -522,9 +610,26 @@ def refusals(settings: Settings) -> list[str]:
     return found
 
 
-def refuse_what_is_not_built(loaded: Loaded) -> None:
-    """Raises Refused that names each, with where it was said."""
-    found = refusals(loaded.settings)
+def _open_door(settings: Settings, has_tokens: bool | None, first_token: str) -> list[str]:
+    """An address that others reach, where nothing asks them who they are."""
+    required, host = settings.auth.required, settings.server.http_host
+    if settings.server.is_loopback or required:
+        return []
+    if required is False:
+        return [
+            f"server.http_host {host} is reached from elsewhere, and auth.required = false lets everybody in: "
+            "listen on 127.0.0.1, or leave auth.required out"
+        ]
+    if has_tokens is False:
+        return [
+            f"server.http_host {host} is reached from elsewhere, and there is no API token yet. Make the first: {first_token}"
+        ]
+    return []
+
+
+def refuse(loaded: Loaded, has_tokens: bool | None = None, first_token: str = "") -> None:
+    """Raises Refused that names each of refusals(), with where it was said."""
+    found = refusals(loaded.settings, has_tokens, first_token)
     if found:
         said = [f"{loaded.sources.get(each.split(' ')[0].rstrip(':'), DEFAULT)}: {each}" for each in found]
         raise Refused("\n  ".join(["this can't be used, or is not built yet, so nothing is started:", *said]))

@@ -74,8 +74,9 @@ class TokenDesk:
         await self._tell(RotateToken(token_id, digest_of(secret), overlap_s, actor))
         return await self._with_secret(token_id, secret)
 
-    async def revoke(self, token_id: str, actor: str) -> None:
-        await self._tell(RevokeToken(token_id, actor))
+    async def revoke(self, token_id: str, actor: str, *, force: bool = False) -> None:
+        """The last admin token is revoked with `force` only, else Conflict. Safe to repeat."""
+        await self._tell(RevokeToken(token_id, actor, force))
         await self._tail.follow()
 
     async def _with_secret(self, token_id: str, secret: str) -> NewTokenBody:

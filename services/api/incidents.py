@@ -21,7 +21,7 @@ from services.api.bodies import (
     json_response,
     timeline_body,
 )
-from services.api.list_params import AlertList, List, Nothing, Page, matchers_of
+from services.api.list_params import AlertList, IncidentAlertList, List, Nothing, matchers_of
 from services.api.problems import AWAY, NOT_FOUND, REFUSED, problems
 from services.api.reads import Alerts, Reads
 
@@ -60,9 +60,11 @@ def add_incident_routes(app: FastAPI, reads: Reads) -> None:
         response.headers["ETag"] = etag(found.view.incident.version)
         return response
 
-    async def incident_alerts(incident_id: IncidentId, params: Page) -> Response:
+    async def incident_alerts(incident_id: IncidentId, params: IncidentAlertList) -> Response:
         """An incident's alerts, firing and ended, each with the decisions that put it there; then those of its parts."""
-        page = await reads.incident_alerts(incident_id.bytes, limit=params.limit, cursor=params.cursor)
+        page = await reads.incident_alerts(
+            incident_id.bytes, firing=params.firing, limit=params.limit, cursor=params.cursor
+        )
         if page is None:
             raise NoSuchIncident(incident_id)
         return _alerts(page)

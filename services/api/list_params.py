@@ -46,6 +46,10 @@ Cursor = Annotated[
     Field(max_length=CURSOR_CHARS_MAX, description='The "next" of an earlier page of the same list.'),
 ]
 
+Firing = Annotated[
+    bool | None, Field(description="true: those that fire; false: those that ended; else both.")
+]
+
 
 class FilterParams(BaseModel):
     """What a list is narrowed to. Several values of one filter mean any of them; different filters must all hold."""
@@ -138,10 +142,18 @@ class ListParams(FilterParams):
     cursor: Cursor = None
 
 
-class AlertParams(BaseModel):
-    """A page of all alerts."""
+class IncidentAlertParams(BaseModel):
+    """A page of an incident's alerts."""
 
     model_config = ConfigDict(extra="forbid")
+
+    firing: Firing = None
+    limit: Limit = PAGE_DEFAULT
+    cursor: Cursor = None
+
+
+class AlertParams(IncidentAlertParams):
+    """A page of all alerts."""
 
     match: Annotated[
         list[Annotated[str, Field(max_length=MATCHER_CHARS_MAX)]],
@@ -150,20 +162,6 @@ class AlertParams(BaseModel):
             description='Label matchers, all of which must hold: `job=~"llm-.*"`.',
         ),
     ] = []
-    firing: Annotated[
-        bool | None, Field(description="true: those that fire; false: those that ended; else both.")
-    ] = None
-    limit: Limit = PAGE_DEFAULT
-    cursor: Cursor = None
-
-
-class PageParams(BaseModel):
-    """A page of a list without filters."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Limit = PAGE_DEFAULT
-    cursor: Cursor = None
 
 
 class NoParams(BaseModel):
@@ -175,7 +173,7 @@ class NoParams(BaseModel):
 Filters = Annotated[FilterParams, Query()]
 List = Annotated[ListParams, Query()]
 AlertList = Annotated[AlertParams, Query()]
-Page = Annotated[PageParams, Query()]
+IncidentAlertList = Annotated[IncidentAlertParams, Query()]
 Nothing = Annotated[NoParams, Query()]
 
 

@@ -113,10 +113,15 @@ class Reads:
         return counted
 
     async def incident_alerts(
-        self, incident_id: bytes, *, limit: int = PAGE_MAX, cursor: str | None = None
+        self,
+        incident_id: bytes,
+        *,
+        firing: bool | None = None,
+        limit: int = PAGE_MAX,
+        cursor: str | None = None,
     ) -> Alerts | None:
         """A page of an incident's alerts in the order they joined, then those of each of its parts; None when there
-        is no such incident."""
+        is no such incident. `firing` None: ended ones too."""
         if not 1 <= limit <= PAGE_MAX:
             raise Malformed(f"limit: expected 1 to {PAGE_MAX}, not {limit}")
         whose, after = (incident_id, -1) if cursor is None else decode_stop(cursor)
@@ -131,7 +136,7 @@ class Reads:
             known = found if each == incident_id else await self.incident(each)
             if known is None:
                 continue
-            page = await self._own_alerts(known, after if each == whose else -1, limit - len(items))
+            page = await self._own_alerts(known, firing, after if each == whose else -1, limit - len(items))
             items += page.items
             if page.next_after is not None:
                 return Alerts(items, encode_stop(each, page.next_after))
@@ -140,10 +145,10 @@ class Reads:
                 return Alerts(items, encode_stop(following, -1))
         return Alerts(items, None)
 
-    async def _own_alerts(self, found: Found, after: int, limit: int) -> AlertPage:
+    async def _own_alerts(self, found: Found, firing: bool | None, after: int, limit: int) -> AlertPage:
         """A page of the alerts of one incident without its parts, as its place in them, or in the archive's list."""
         if found.archived is None:
-            page = await self._alerts_of(found.view.incident.id, after, limit)
+            page = await self._alerts_of(found.view.incident.id, firing, after, limit)
             if page.items or found.view.alerts == 0 or after >= 0:
                 return page
             # It has alerts, and the shard shows none: it went to the archive between the two questions.
@@ -151,8 +156,14 @@ class Reads:
         if found.archived is None:
             return AlertPage([], None)
         alerts = _alerts_decoder.decode(found.archived.alerts)
-        items = alerts[after + 1 : after + 1 + limit]
-        return AlertPage(items, after + limit if after + 1 + limit < len(alerts) else None)
+        wanted = [
+            place
+            for place, each in enumerate(alerts)
+            if place > after and (firing is None or each.firing is firing)
+        ]
+        return AlertPage(
+            [alerts[place] for place in wanted[:limit]], wanted[limit - 1] if len(wanted) > limit else None
+        )
 
     async def timeline(self, incident_id: bytes) -> tuple[list[TimelineEntry], int] | None:
         """An incident's history, oldest first, and how many entries were dropped before it; None when there
@@ -271,12 +282,12 @@ class Reads:
                 return Found(view_of(archived), archived)
         return None
 
-    async def _alerts_of(self, incident_id: bytes, after: int, limit: int) -> AlertPage:
+    async def _alerts_of(self, incident_id: bytes, firing: bool | None, after: int, limit: int) -> AlertPage:
         """A page that is empty and has a next one is followed up, so that people do not meet one."""
         shard = self._asking.shard_of(incident_id)
         while True:
             page = await self._asking.one(
-                shard, IncidentAlerts(self._asking.tenant, incident_id, after, limit), AlertPage
+                shard, IncidentAlerts(self._asking.tenant, incident_id, after, limit, firing), AlertPage
             )
             if page.items or page.next_after is None:
                 return page

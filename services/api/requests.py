@@ -4,6 +4,7 @@ the verbs."""
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
@@ -113,7 +114,7 @@ class BodyKind(Generic[_T]):
     def read(self, body: bytes) -> _T:
         """No body is an empty object. Raises BadFields."""
         try:
-            return self._adapter.validate_json(body or b"{}")
+            return self._adapter.validate_json(body.removeprefix(BOM_UTF8) or b"{}")
         except ValidationError as error:
             raise BadFields(field_problems(error.errors(include_url=False, include_input=False))) from None
 

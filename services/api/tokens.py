@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from fastapi import Depends, FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -68,8 +68,19 @@ class RotateRequest(BaseModel):
     )
 
 
+class RevokeParams(BaseModel):
+    """How a token is revoked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    force: bool = Field(
+        False, description="Also the last token with the scope admin: then nobody can make tokens by HTTP."
+    )
+
+
 _Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$", description="The token's id, as the list shows it.")]
 _Admin = Annotated[Caller, Depends(requires(ADMIN))]
+_Revoke = Annotated[RevokeParams, Query()]
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _FAILURES = {
     "4XX": "The request is refused; the problem names the field, or the scope that the token has not.",
@@ -77,6 +88,7 @@ _FAILURES = {
 }
 _MISSING = {"404": "No token has this id."}
 _CONFLICT = {"409": "The name is taken, or the first token has not the scope admin."}
+_LAST = {"409": "It is the last token with the scope admin, and `force` was not given."}
 
 
 def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
@@ -102,9 +114,10 @@ def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
         wanted = await bodies.read(request, rotate_kind) if has_body(request) else RotateRequest()
         return _answer(await desk.rotate(token_id, wanted.overlap, caller.name))
 
-    async def revoke(token_id: _Id, caller: _Admin) -> Response:
-        """Revoke a token, both its secrets: within about a second no gateway takes them. Safe to repeat."""
-        await desk.revoke(token_id, caller.name)
+    async def revoke(token_id: _Id, caller: _Admin, params: _Revoke) -> Response:
+        """Revoke a token, both its secrets: within about a second no gateway takes them. Safe to repeat. The last one
+        with the scope admin is revoked with `force` only."""
+        await desk.revoke(token_id, caller.name, force=params.force)
         return Response(status_code=204)
 
     one = f"{PATH}/{{token_id}}"
@@ -113,7 +126,7 @@ def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
     for path, endpoint, method, status, body, failures, asks in (
         (PATH, create, "POST", 201, NewTokenBody, _CONFLICT, asks_create),
         (PATH, tokens, "GET", 200, TokensBody, {}, None),
-        (one, revoke, "DELETE", 204, None, _MISSING, None),
+        (one, revoke, "DELETE", 204, None, {**_MISSING, **_LAST}, None),
         (f"{one}/rotate", rotate, "POST", 200, NewTokenBody, {**_MISSING, **_CONFLICT}, asks_rotate),
     ):
         app.add_api_route(

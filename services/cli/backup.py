@@ -16,7 +16,7 @@ import typer
 
 from services.cli import look, moments, which_store
 from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
-from services.cli.where import AsJson, Config, Data, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, options, settings_of
 
 if TYPE_CHECKING:
     from models.backup import Backup, Until
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from services.backup.signing import Signature, Signing
     from services.backup.target import Target
     from services.backup.verify import Check, Checked
+
+#: All that these commands look at in the settings.
+_NEEDED = (*STORES, "disaster_recovery")
 
 Where = Annotated[
     str | None,
@@ -75,7 +78,7 @@ def create(
 
     llm-im backup create --target /mnt/backup/llm-im
     """
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
     which_store.say(settings)
     older_s = settings.disaster_recovery.backup_retention if retention is None else float(moments.span_s(retention, "--retention"))  # fmt: skip
 
@@ -133,7 +136,7 @@ def list_backups(
     """
     from models.backup import shown, time_of
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
 
     async def work() -> list[Entry]:
         from services.backup.retention import Pool
@@ -191,7 +194,7 @@ def verify(
 
     Exit code 1 when anything is broken; says which file or where in the log.
     """
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
 
     async def work() -> tuple[str, Signature, Checked]:
         from services.backup.verify import verify as check
@@ -256,7 +259,7 @@ def restore(
 
     if until and until_time:
         raise Failure("--until and --until-time both say up to where: give one", ExitCode.USAGE)
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=_NEEDED)
     moment = (
         datetime.fromisoformat(moments.past(until_time, "--until-time")).timestamp() if until_time else None
     )
@@ -288,7 +291,9 @@ def restore(
         typer.echo(json.dumps(told))
     else:
         open_now = sum(each["open"] for each in told["partitions"].values())
-        typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
+        typer.echo(
+            f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up{options(config, data)}"
+        )
 
 
 def _checking(settings: Settings, key_file: Path | None, *, takes_any: bool) -> Signing:
@@ -364,7 +369,8 @@ def _refuse_running(settings: Settings) -> None:
     from services.launch_instance import refuse_other_user
 
     if launch.running(Path(settings.state.path)) is not None:
-        raise Failure(f"a system runs on {settings.state.path}; end it first: llm-im down", ExitCode.CONFLICT)
+        down = f"llm-im down{options(data=settings.state.path)}"
+        raise Failure(f"a system runs on {settings.state.path}; end it first: {down}", ExitCode.CONFLICT)
     refuse_other_user(Path(settings.state.path), "backup restore ...")
 
 

@@ -13,6 +13,7 @@ import json
 import socket
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ TIMEOUT_S = 30.0
 RETRY_MAX_S = 10.0
 #: Of an answer that is not ours, this much is shown.
 _SHOWN_CHARS = 200
+
+#: Who answered this process, for who can make nothing of it (main.py).
+_answered: deque[str] = deque(maxlen=1)
 
 Query = Sequence[tuple[str, str]]
 Headers = Mapping[str, str]
@@ -43,7 +47,7 @@ class Reply:
         """The body as JSON, None when it is not."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @property
@@ -72,28 +76,19 @@ class Client:
     """Calls one server. Each call is a connection of its own, so an answer never waits behind a dead one."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S, token: str = "") -> None:
-        parts = urlsplit(url)
-        if "@" in parts.netloc:
+        if "@" in url.partition("://")[2].partition("/")[0]:
             # Before anything repeats it: errors and lists of contexts show the URL.
             raise Failure(
                 "a URL with a name or a password in it is not taken; a token goes by --token-file or LLM_IM_TOKEN",
                 ExitCode.USAGE,
             )
         try:
-            port = parts.port
+            self._scheme, self._host, self._port, self._prefix = _parts_of(url)
         except ValueError:
-            port = None
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or (port is None and ":" in parts.netloc[-6:])
-        ):
             raise Failure(
                 f"{url!r} is no URL to call; expected something like http://127.0.0.1:8080", ExitCode.USAGE
-            )
+            ) from None
         self.url = url.rstrip("/")
-        self._scheme, self._host, self._port = parts.scheme, parts.hostname, port
-        self._prefix = parts.path.rstrip("/")
         self._timeout_s = timeout_s
         self._token = token
 
@@ -134,6 +129,7 @@ class Client:
             with self._told(silence_s):
                 connection.request("GET", self._prefix + _target(path, query), None, self._headers(headers))
                 response = connection.getresponse()
+            _answered.append(self.url)
             yield response
         finally:
             connection.close()
@@ -182,6 +178,7 @@ class Client:
             with self._told(self._timeout_s):
                 connection.request(method, self._prefix + target, body, self._headers(headers or {}))
                 answer = connection.getresponse()
+                _answered.append(self.url)
                 return Reply(
                     answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
                 )
@@ -200,7 +197,8 @@ class Client:
             ) from error
         except ConnectionRefusedError as error:
             raise Failure(
-                f"cannot reach {self.url}: connection refused; is it running? try: llm-im up",
+                f"cannot reach {self.url}: connection refused, nothing listens there. Is it the right place (--url, "
+                "--context)? On its machine: llm-im status",
                 ExitCode.NOT_RUNNING,
             ) from error
         except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:
@@ -222,6 +220,34 @@ class Client:
 
 class Lost(Failure):
     """The connection ended before the answer: the request may have been heard or not."""
+
+
+def last_answered() -> str:
+    """The URL whose answer came last; "" before one came."""
+    return _answered[-1] if _answered else ""
+
+
+def _parts_of(url: str) -> tuple[str, str, int | None, str]:
+    """Scheme, host, port and path of what can be called. Raises ValueError."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    host.encode("idna")  # a UnicodeError is a ValueError
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or not _printable(host)
+        # An IPv6 address is in brackets: only behind them is a colon a port's.
+        or (port is None and parts.netloc.rpartition("]")[2].endswith(":"))
+        or not (parts.path.isascii() and _printable(parts.path))
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError
+    return parts.scheme, host, port, parts.path.rstrip("/")
+
+
+def _printable(text: str) -> bool:
+    return text.isprintable() and " " not in text
 
 
 def _target(path: str, query: Query) -> str:

@@ -3,6 +3,7 @@ it runs."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from itertools import groupby
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from models.errors import IncidentManagerError
 from services.cli import look
 from services.cli.exits import EPILOG, ExitCode
 from services.cli.where import (
@@ -22,11 +24,13 @@ from services.cli.where import (
     Url,
     absolute,
     client_of,
+    first_token,
     loaded_of,
     started_url,
 )
 
 if TYPE_CHECKING:
+    from models.config import Settings
     from services.settings import Loaded
 
 RELOAD = "/v1/config/reload"
@@ -46,13 +50,15 @@ app = typer.Typer(help="Check, show and change the settings.", no_args_is_help=T
 def check(file: File = None, config: Config = None, as_json: AsJson = False) -> None:
     """Say whether file and environment can be used, and what of them nothing answers yet.
 
-    Exit code 1 when something is wrong; says each mistake with its place, what was expected, and the nearest name.
+    Exit code 1 when `llm-im up` would refuse them; says each mistake with its place, what was expected, and the nearest name.
     """
-    from services.settings import refusals, unusable
+    from services.settings import refusals
 
     loaded = loaded_of(file or config)
-    stops = refusals(loaded.settings)
-    code = ExitCode.FAILED if unusable(loaded.settings) else ExitCode.OK
+    settings = absolute(loaded.settings)
+    has_tokens, not_checked = _has_tokens(settings)
+    stops = refusals(settings, has_tokens, first_token(file or config, settings))
+    code = ExitCode.FAILED if stops else ExitCode.OK
     not_active = [key.name for key in loaded.not_active()]
     if as_json:
         body = {
@@ -61,6 +67,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
             "notices": loaded.notices,
             "not_active": not_active,
             "up_refuses": stops,
+            "not_checked": not_checked,
         }
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
@@ -69,6 +76,8 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
     for section, names in groupby(not_active, lambda name: name.rpartition(".")[0]):
         words = ", ".join(name.rpartition(".")[2] for name in names)
         typer.echo(f"not active yet  {section}: {words}")
+    for what in not_checked:
+        typer.echo(f"not checked     {look.plain(what)}")
     for stop in stops:
         typer.echo(f"up refuses      {look.plain(stop)}")
     count = len(loaded.sources)
@@ -78,6 +87,19 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
         f"{verdict:<15} {look.plain(where)}: {count} setting{'' if count == 1 else 's'} not left as default"
     )
     raise typer.Exit(code)
+
+
+def _has_tokens(settings: Settings) -> tuple[bool | None, list[str]]:
+    """Whether there are API tokens, where an address that others reach makes it matter; what could not be read."""
+    from services.settings import unusable
+    from services.slots import control_state
+
+    if settings.server.is_loopback or settings.auth.required is not None or unusable(settings):
+        return None, []
+    try:
+        return asyncio.run(control_state(settings)).guarded, []
+    except IncidentManagerError as error:
+        return None, [f"whether there is an API token, without which up refuses this address: {error}"]
 
 
 @app.command(epilog=EPILOG)

@@ -68,7 +68,7 @@ def add(
         raise Failure(f"there is a context {name!r} already; replace it with --force", ExitCode.CONFLICT)
     made = Context(
         url,
-        token_file=str(token_file.expanduser().absolute()) if token_file else "",
+        token_file=os.path.abspath(os.path.expanduser(token_file)) if token_file else "",
         token_env=token_env or "",
         token=_from_stdin() if store_token else "",
     )
@@ -100,7 +100,7 @@ def use(
     """
     known = contexts.read()
     if name != "-":
-        known.get(name)
+        known.get(name, ExitCode.NOT_FOUND)
     known.current = "" if name == "-" else name
     contexts.write(known)
     typer.echo(f"context {name} is used from now on" if known.current else "no context is used from now on")
@@ -149,7 +149,7 @@ def show(
     name = name or os.environ.get(CONTEXT_VARIABLE) or known.current
     if not name:
         raise Failure("no context is in use; choose one: llm-im context use NAME", ExitCode.NOT_FOUND)
-    known.get(name)
+    known.get(name, ExitCode.NOT_FOUND)
     for key, value in _row(known, name).items():
         typer.echo(f"{key:<9}{look.plain(value)}")
 
@@ -161,7 +161,7 @@ def remove(name: Name) -> None:
     llm-im context remove laptop
     """
     known = contexts.read()
-    known.get(name)
+    known.get(name, ExitCode.NOT_FOUND)
     del known.named[name]
     known.current = "" if known.current == name else known.current
     contexts.write(known)

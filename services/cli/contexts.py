@@ -72,28 +72,29 @@ class Contexts:
     current: str = ""
     named: dict[str, Context] = field(default_factory=dict)
 
-    def get(self, name: str) -> Context:
+    def get(self, name: str, code: ExitCode = ExitCode.USAGE) -> Context:
         """The context of that name. Raises Failure naming those there are."""
         if name not in self.named:
             there = ", ".join(sorted(self.named)) or "none yet; make one: llm-im context add NAME --url URL"
-            raise Failure(f"there is no context {name!r}; there are: {there}", ExitCode.USAGE)
+            raise Failure(f"there is no context {name!r}; there are: {there}", code)
         return self.named[name]
 
 
 def path() -> Path:
-    """Where the file is."""
-    folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(folder).expanduser() / "llm-im" / "contexts.toml"
+    """Where the file is; below "~" for a user without a home."""
+    folder = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    return Path(folder) / "llm-im" / "contexts.toml"
 
 
 def read() -> Contexts:
     """The file's contexts; none when there is no file. Raises Failure when it can't be read."""
     file = path()
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
+        found = tomllib.loads(file.read_text("utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
         return Contexts()
-    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+    # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:
         raise Failure(f"can't read {file}: {error}", ExitCode.USAGE) from error
     made = Contexts()
     known = {each.name for each in fields(Context)}
@@ -122,6 +123,8 @@ def write(contexts: Contexts) -> None:
             if (value := getattr(context, each.name))
         ]
     file = path()
+    if str(file).startswith("~"):
+        raise Failure("you have no home folder to keep contexts in: set HOME or XDG_CONFIG_HOME")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp makes it mode 600 from the first byte on.
@@ -143,11 +146,11 @@ def token_in(file: str) -> str:
         if file == "-":
             found = sys.stdin.read(_READ_MAX)
         else:
-            with Path(file).expanduser().open(encoding="ascii") as opened:
+            with open(os.path.expanduser(file), encoding="utf-8-sig") as opened:
                 found = opened.read(_READ_MAX)
     except OSError as error:
         raise Failure(f"can't read the token in {file}: {error.strerror}", ExitCode.USAGE) from error
-    except UnicodeDecodeError:
+    except ValueError:  # no text, or no name of a file
         found = ""
     return token_of(found, "stdin" if file == "-" else file)
 

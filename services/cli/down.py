@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import typer
 
 from models.errors import IncidentManagerError
-from services.cli import in_ray
-from services.cli.where import Config, Data, settings_of
+from services.cli import in_ray, look
+from services.cli.where import Config, Data, place_here, ray_address
 
 
 def down(config: Config = None, data: Data = None) -> None:
@@ -20,16 +19,15 @@ def down(config: Config = None, data: Data = None) -> None:
     from services import launch
     from services.launch_instance import refuse_other_user
 
-    settings = settings_of(config, data)
-    folder = Path(settings.state.path)
+    folder = Path(place_here(config).state.path) if data is None else data.absolute()
     request = in_ray.Request(
-        "withdraw", str(config) if config else None, str(folder), None, owned="RAY_ADDRESS" not in os.environ
+        "withdraw", str(config) if config else None, str(folder), None, owned=not ray_address()
     )
     refuse_other_user(folder, "down")
     log = folder / "log" / "withdraw.log"
     if not request.owned:
         in_ray.run(request, log, in_ray.WITHDRAW_TIMEOUT_S, _say)
-        typer.echo(f"ended in the Ray at {os.environ['RAY_ADDRESS']}, which goes on")
+        typer.echo(f"ended in the Ray at {look.plain(ray_address())}, which goes on")
         return
     if launch.running(folder) is not None:
         try:

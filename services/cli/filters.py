@@ -62,6 +62,11 @@ def is_matcher(word: str) -> bool:
     return _OPERATOR.search(word) is not None
 
 
+def names_state(words: Iterable[str]) -> bool:
+    """Whether one of these matchers says which states are meant."""
+    return any(re.match(r"\s*state\s*[=!]", word) for word in words)
+
+
 def read(words: Iterable[str], any_of: dict[str, Sequence[str]] | None = None) -> Filters:
     """The query of matchers, and of fields of which any of some values is wanted. Raises Failure (usage)."""
     made = Filters()

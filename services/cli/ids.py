@@ -100,7 +100,10 @@ def find_one(client: Client, word: str) -> str:
 
 def with_stdin(words: Sequence[str]) -> list[str]:
     """The words, with what stdin holds in place of `-`."""
-    return [each for word in words for each in (sys.stdin.read().split() if word == "-" else [word])]
+    try:
+        return [each for word in words for each in (sys.stdin.read().split() if word == "-" else [word])]
+    except UnicodeDecodeError as error:
+        raise Failure("what came on stdin is not UTF-8 text", ExitCode.USAGE) from error
 
 
 def whole(word: str) -> str | None:

@@ -138,12 +138,14 @@ def _do(request: Request, progress: Progress) -> None:
             raise Unavailable("its Ray ended meanwhile")
         launch.adopt(instance)
         port = instance.http_port
-    settings = as_assigned(
-        settings_of(Path(request.config) if request.config else None, Path(request.data), port)
-    )
     # Ray puts its driver's working folder first on the import path of all workers.
     os.chdir(empty_folder(Path(request.data)))
     address = os.environ["RAY_ADDRESS"]
+    settings = None
+    if request.verb == "deploy":
+        # Not to end it: a broken file must not keep anything running.
+        config = Path(request.config) if request.config else None
+        settings = as_assigned(settings_of(config, Path(request.data), port))
     progress(f"joining Ray at {address}")
 
     # Ray reads its settings when it is imported: not before adopt().
@@ -151,7 +153,7 @@ def _do(request: Request, progress: Progress) -> None:
     from services import serve_app
 
     cluster.connect(address)
-    if request.verb == "deploy":
+    if settings is not None:
         serve_app.deploy(settings, settings.server.http_port, progress=progress)
     else:
         serve_app.withdraw(progress=progress)

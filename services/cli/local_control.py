@@ -23,6 +23,7 @@ from models.errors import Unavailable
 from services import launch
 from services.bootstrap import CONTROL, CONTROL_ACTOR, open_log
 from services.cli.exits import ExitCode, Failure
+from services.cli.where import options
 from services.launch_instance import Instance, refuse_other_user
 from services.slots import moved_away, refuse_lost_control
 from services.tokens import TokenDesk
@@ -70,7 +71,8 @@ async def desk(settings: Settings) -> AsyncIterator[TokenDesk]:
             if asyncio.get_running_loop().time() >= deadline:
                 raise Failure(
                     f"the control log in {settings.state.path} can't be written: what runs on it does not answer, or "
-                    "another process holds it; look: llm-im status, llm-im log verify control",
+                    "another process holds it; look: "
+                    f"llm-im status{options(data=settings.state.path)}",
                     ExitCode.DEGRADED,
                 )
             await asyncio.sleep(_RETRY_S)

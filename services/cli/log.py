@@ -18,7 +18,7 @@ import typer
 from models.sharding import partition_name
 from services.cli import look, which_store
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, settings_of
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -105,10 +105,7 @@ def tail(
     import asyncio
 
     settings, names = _partitions(partition, config, data)
-    try:
-        asyncio.run(_tail(settings, names, count, follow, as_json))
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitCode.OK) from None  # how following ends
+    asyncio.run(_tail(settings, names, count, follow, as_json))
 
 
 def _show_stats(checks: list[Check]) -> None:
@@ -197,15 +194,18 @@ def _partitions(partition: str | None, config: Path | None, data: Path | None) -
     from services.bootstrap import CONTROL
     from services.slots import partitions_of
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     if settings.state.backend == "sqlite" and not Path(settings.state.path).is_dir():
         raise Failure(
-            f"there is no log: {settings.state.path} does not exist. Another folder: --data; a first start: llm-im up"
+            f"there is no log: {settings.state.path} does not exist. Another folder: --data",
+            ExitCode.NOT_FOUND,
         )
     which_store.say(settings)
     names = [CONTROL, *map(partition_name, range(partitions_of(settings)))]
     if partition is None:
         return settings, names
     if partition not in names:
-        raise Failure(f"there is no partition {partition!r}; there are {', '.join(names)}", ExitCode.USAGE)
+        raise Failure(
+            f"there is no partition {partition!r}; there are {', '.join(names)}", ExitCode.NOT_FOUND
+        )
     return settings, [partition]

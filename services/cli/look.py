@@ -85,6 +85,15 @@ def since(timestamp: str | None, now: float | None = None) -> str:
     return duration((time.time() if now is None else now) - at)
 
 
+def age(timestamp: str) -> str:
+    """ "93m", "26h": since() in one unit, of which there are at least two; as narrow as a column should be."""
+    try:
+        seconds = max(0, int(time.time() - datetime.fromisoformat(timestamp).timestamp()))
+    except ValueError:
+        return plain(timestamp)
+    return next((f"{seconds // size}{unit}" for unit, size in _UNITS if seconds >= 2 * size), f"{seconds}s")
+
+
 def when(timestamp: str | None) -> str:
     """ "5m ago", "in 2h": an RFC 3339 time as seen from now."""
     try:
@@ -92,6 +101,15 @@ def when(timestamp: str | None) -> str:
     except ValueError:
         return plain(timestamp or "-")
     return f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago"
+
+
+def until(timestamp: str) -> str:
+    """ "in 5m", "overdue by 32s": what is left of the time until something must have been done."""
+    try:
+        left_s = datetime.fromisoformat(timestamp).timestamp() - time.time()
+    except ValueError:
+        return plain(timestamp)
+    return f"in {duration(left_s)}" if left_s > 0 else f"overdue by {duration(-left_s)}"
 
 
 def duration(seconds: float) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -27,31 +31,128 @@ from services.cli import (
     tokens,
     up,
 )
-from services.cli.exits import EPILOG, Failure, code_of_error
+from services.cli.client import last_answered
+from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
 from services.cli.incidents import group as incidents
+from services.cli.where import TRACEBACK_VARIABLE
+
+_OUTPUT = "the output"
 
 
 def main() -> None:
     """Run `llm-im` with this process's arguments, and exit."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was started with this one closed
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _Output.of(sys.stdout)
+    try:
+        completion.answer_shells()
+        app(prog_name="llm-im")
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        _say(
+            f"a bug of this program: {type(error).__name__}: {error} ({where.name}, line {where.lineno} of "
+            f"{where.filename}). For a report: {TRACEBACK_VARIABLE}=1 shows the traceback"
+        )
+        sys.exit(ExitCode.FAILED)
+    finally:
+        _write_out()
+
+
+class _Output(io.TextIOWrapper):
+    """Stdout, whose errors say that they are its own."""
+
+    @classmethod
+    def of(cls, stream: io.TextIOWrapper) -> _Output:
+        """Takes the place of the stream."""
+        encoding, buffered, through = stream.encoding, stream.line_buffering, stream.write_through
         # A title in letters that the locale has not is no reason to show nothing.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    completion.answer_shells()
-    app(prog_name="llm-im")
+        return cls(
+            stream.detach(), encoding, "backslashreplace", line_buffering=buffered, write_through=through
+        )
+
+    def write(self, text: str, /) -> int:
+        with _told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _told():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, _OUTPUT) from error
 
 
 class Commands(TyperGroup):
-    """Says our own errors in one line; a traceback is for bugs."""
+    """Says in one line what went wrong, whatever a person typed and however the machine is; a traceback is for bugs."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            _say(_words_of(error))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if not (url := last_answered()):
+                raise
+            _say(
+                f"{url} answers, but not as this version of llm-im understands "
+                f"({type(error).__name__}: {error}): is the URL right, and the version the same?"
+            )
+        sys.exit(ExitCode.FAILED)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place, word in enumerate(args, 1):
+            if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+                _say(f"argument {place} is not UTF-8: {word!r}")
+                raise typer.Exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            typer.echo(f"llm-im: {look.plain(failure)}", err=True)
+            _say(str(failure))
             raise typer.Exit(failure.code) from failure
         except IncidentManagerError as error:
-            typer.echo(f"llm-im: {look.plain(error)}", err=True)
+            # Several mistakes are told one a line.
+            _say(*str(error).split("\n"))
             raise typer.Exit(code_of_error(error)) from error
+
+
+def _say(*lines: str) -> None:
+    """On stderr, in a way that steers no terminal. Where that can't be written either, the exit code has to do."""
+    first, *more = map(look.plain, lines)
+    with contextlib.suppress(OSError):
+        typer.echo("\n".join([f"llm-im: {first}", *(f"  {each.strip()}" for each in more)]), err=True)
+
+
+def _words_of(error: OSError) -> str:
+    why = error.strerror or str(error)
+    if error.filename is not None:
+        return f"can't write {_OUTPUT}: {why}" if error.filename == _OUTPUT else f"{error.filename}: {why}"
+    return why if os.path.isdir(os.curdir) else f"the working folder is gone: {why}"
+
+
+def _write_out() -> None:
+    """What is still to be written, while somebody can be told that it can't be."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # who closed a pipe wants no more
+            _say(_words_of(error))
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.FAILED)
 
 
 def _show_version(wanted: bool) -> None:

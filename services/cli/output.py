@@ -9,7 +9,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ _GAP = "  "
 #: A column that gives way keeps this much: enough to know a service or a title again.
 _NARROWEST = 8
 #: What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 class Output(StrEnum):
@@ -47,7 +47,8 @@ Form = Annotated[
 class Column:
     """One column. `cell` is for people, `value` for programs; None: not in that form. `wide`: in wide tables only.
 
-    What `gives_way` is cut where a terminal has no room for it.
+    What `gives_way` is cut where a terminal has no room for it, down to `least`. Where even that is too much, columns
+    are left out: those that `leaves` has a number for, the highest first. With `roomy`, a wide table keeps it that wide.
     """
 
     name: str
@@ -56,6 +57,9 @@ class Column:
     wide: bool = False
     right: bool = False
     gives_way: bool = False
+    least: int = _NARROWEST
+    leaves: int = 0
+    roomy: int = 0
 
 
 def form_of(output: Output, as_json: bool) -> Output:
@@ -80,7 +84,14 @@ def table(columns: Sequence[Column], rows: Sequence[Row], wide: bool, room: int 
     for row in rows:
         lines.append([found if isinstance(found := cell(row), Text) else Text(found) for _, cell in shown])
     widths = [max(cell_len(line[place].plain) for line in lines) for place in range(len(shown))]
-    _make_room(widths, [each.gives_way for each, _ in shown], room)
+    if room is not None:
+        asked = [
+            replace(each, least=each.roomy, leaves=0) if wide and each.roomy else each for each, _ in shown
+        ]
+        kept = _that_fit(asked, widths, room)
+        shown, widths = [shown[place] for place in kept], [widths[place] for place in kept]
+        lines = [[line[place] for place in kept] for line in lines]
+        _make_room(widths, [asked[place] for place in kept], room)
     made = Text(no_wrap=True)
     for number, line in enumerate(lines):
         if number:
@@ -96,16 +107,27 @@ def table(columns: Sequence[Column], rows: Sequence[Row], wide: bool, room: int 
     return made
 
 
-def _make_room(widths: list[int], give_way: list[bool], room: int | None) -> None:
+def _that_fit(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
+    """The places of the columns that a terminal has room for, when those that give way are as narrow as they may be."""
+    kept = list(range(len(columns)))
+    narrowest = [min(width, each.least) if each.gives_way else width for each, width in zip(columns, widths)]
+    while sum(narrowest[place] for place in kept) + len(_GAP) * (len(kept) - 1) > room:
+        last = max(kept, key=lambda place: columns[place].leaves)
+        if not columns[last].leaves:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _make_room(widths: list[int], columns: Sequence[Column], room: int) -> None:
     """Narrow the widest of those that give way, until all fit or none can give more."""
-    if room is None:
-        return
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - room
     while over > 0:
-        width, place = max(
-            (width if gives else 0, place) for place, (width, gives) in enumerate(zip(widths, give_way))
+        spare, place = max(
+            (width if each.gives_way and width > each.least else 0, place)
+            for place, (width, each) in enumerate(zip(widths, columns))
         )
-        if width <= _NARROWEST:
+        if not spare:
             return
         widths[place] -= 1
         over -= 1
@@ -125,7 +147,8 @@ def write_ids(rows: Sequence[Row], key: str = "id") -> None:
 def write_csv(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """RFC 4180, one record a line, whole texts. A text that a spreadsheet would run as a formula gets an apostrophe."""
     kept = [each for each in columns if each.value is not None]
-    out = csv.writer(sys.stdout, lineterminator="\n")
+    # All quoted: a spreadsheet of another country splits at ; and would see a formula behind one.
+    out = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
     out.writerow([each.name for each in kept])
     for row in rows:
         out.writerow([_csv(each.value(row)) for each in kept if each.value is not None])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import sys
 import time
 import uuid
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +68,7 @@ def send(
     """
     words = what or []
     client = client_of(url, context, token_file)
-    if len(words) == 1 and "=" not in words[0]:
+    if len(words) == 1 and _is_file(words[0]):
         if annotation or resolved:
             raise Failure(
                 "--annotation and --resolved are for one alert given as LABEL=VALUE", ExitCode.USAGE
@@ -88,7 +91,8 @@ def send(
         if not as_json:
             for item in answered:
                 _show(item)
-    refused = sum(1 for item in items if "error" in item)
+    failed = [item for item in items if "error" in item]
+    refused = len(failed)
     if as_json:
         typer.echo(json.dumps({"sent": len(items), "refused": refused, "items": items}))
     elif len(items) > 1:
@@ -96,14 +100,17 @@ def send(
             f"{len(items) - refused:,} of {len(items):,} alerts are stored"
             + (f", {refused:,} are not" if refused else "")
         )
-    raise typer.Exit(ExitCode.FAILED if refused else ExitCode.OK)
+    # What was not stored may be sent again; what was refused stays refused.
+    codes = {code_of(int(item.get("status", http.client.BAD_REQUEST))) for item in failed}
+    raise typer.Exit(ExitCode.DEGRADED if ExitCode.DEGRADED in codes else max(codes, default=ExitCode.OK))
 
 
 def split(text: bytes) -> Iterator[Batch]:
     """The requests that a file of JSON or NDJSON makes. What is no JSON goes as it is: the server says best why not."""
+    text = _as_utf8(text)
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         lines = [line for line in text.split(b"\n") if line.strip()]
         if not lines:
             raise Failure("the input is empty", ExitCode.USAGE) from None
@@ -116,6 +123,19 @@ def split(text: bytes) -> Iterator[Batch]:
         )
     else:
         yield Batch(0, text, "application/json")
+
+
+def _is_file(word: str) -> bool:
+    """Whether a single word names a file. A file may have a = in its name; no label's name has a / in it."""
+    return "=" not in word or "/" in word.partition("=")[0] or os.path.exists(word)
+
+
+def _as_utf8(text: bytes) -> bytes:
+    """Without the byte order mark of Windows' editors and shells, which may write UTF-16 as well."""
+    if text.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        with contextlib.suppress(UnicodeDecodeError):
+            return text.decode("utf-16").encode("utf-8", "surrogatepass")
+    return text.removeprefix(BOM_UTF8)
 
 
 def _batches(

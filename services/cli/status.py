@@ -14,6 +14,7 @@ import typer
 from services.cli import look, readiness, which_store
 from services.cli.client import Client
 from services.cli.exits import ExitCode, Failure
+from services.cli.readiness import Readiness
 from services.cli.where import (
     URL_VARIABLE,
     AsJson,
@@ -21,8 +22,11 @@ from services.cli.where import (
     Data,
     TokenFile,
     Url,
+    command_name,
     http_url,
-    settings_of,
+    options,
+    place_here,
+    ray_address,
     started_url,
     token_of,
 )
@@ -50,15 +54,18 @@ def status(
     from services.launch_processes import described
 
     url = url or os.environ.get(URL_VARIABLE)
-    is_asked_by_url = url is not None or "RAY_ADDRESS" in os.environ
-    settings = settings_of(config, data)
+    is_asked_by_url = url is not None or bool(ray_address())
+    settings = place_here(config, data)
+    folder = Path(settings.state.path)
     # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
-    instance = None if url else launch.running(Path(settings.state.path))
+    instance = None if url else launch.running(folder)
     place = instance or settings.server
-    left = None if instance or is_asked_by_url else started_url(Path(settings.state.path))
+    left = None if instance or is_asked_by_url else started_url(folder)
     url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
     ours = described(instance) if instance else []
+    if instance is None and not is_asked_by_url:
+        found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
     counts, clocks = _counts(metrics), _clocks(metrics)
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
@@ -84,9 +91,6 @@ def status(
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
-    if code is ExitCode.NOT_RUNNING and left:
-        why = "it ended without `llm-im down`, or is just starting"
-        raise Failure(f"nothing answers at {url}: {why}. Nothing acknowledged is lost; try: llm-im up", code)
     if code is ExitCode.NOT_RUNNING and instance is None:
         raise Failure(found.why, code)
     lines = [("state", found.state + (f": {found.why}" if found.why else "")), ("url", url)]
@@ -102,8 +106,6 @@ def status(
             ("store", _store(settings)),
             ("log", str(Path(settings.state.path) / "log" / "llm-im.log")),
         ]
-    elif code is ExitCode.OK and not is_asked_by_url:
-        lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
     for source, skew_s in clocks.items():
@@ -125,6 +127,26 @@ def _store(settings: Settings) -> str:
     if found.is_another:
         return f"{found.running}; the settings say another one: {found.store}"
     return found.running or f"{found.store}, say the settings"
+
+
+def _why_nothing(folder: Path, left: str | None, found: Readiness, url: str, config: Path | None) -> str:
+    """Why nothing runs on a folder, and what to type: `up` only where something was started before, since elsewhere it
+    would begin a second, empty system."""
+    up = f"{command_name()} up{options(config, folder)}"
+    if left and found.state == "silent":
+        why = "it ended without `llm-im down`, or is just starting"
+        return f"nothing answers at {url}: {why}. Nothing acknowledged is lost; try: {up}"
+    if found.state != "silent":
+        return (
+            f"nothing runs on {folder}; what answers at {url} was not started from it: "
+            f"{command_name()} status --url {url}"
+        )
+    if (folder / "store").is_dir() or (folder / "log").is_dir():
+        return f"nothing runs on {folder}; start it: {up}"
+    return (
+        f"nothing was ever started on {folder}, and nothing answers at {url}. Name the data folder (--data), the "
+        "settings (--config), or where it runs (--url)"
+    )
 
 
 def _metrics(url: str, token_file: Path | None) -> list[str]:

@@ -18,7 +18,7 @@ import typer
 
 from services.cli import look, which_store
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, options, settings_of
 
 if TYPE_CHECKING:
     from models.config import Settings
@@ -45,7 +45,7 @@ def verify(config: Config = None, data: Data = None, as_json: AsJson = False) ->
     from services.slots import partitions_of
     from services.verifying import verify as verify_all
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     which_store.say(settings)
     found = asyncio.run(verify_all(settings, partitions_of(settings)))
     if as_json:
@@ -111,7 +111,7 @@ def migrate(
         f"copied in {time.monotonic() - began:.1f} s: {done.frames:,} frames, {done.records:,} snapshot records, "
         f"{done.archived:,} archived incidents, {done.dead_letters:,} dead letters; all the same in both"
     )
-    typer.echo(f"moved to {described(there)}; start it there: llm-im up --config {to}")
+    typer.echo(f"moved to {described(there)}; start it there: llm-im up{options(to)}")
 
 
 @app.command("take-up", epilog=EPILOG)
@@ -122,11 +122,13 @@ def take_up(config: Config = None, data: Data = None) -> None:
     """
     from services.copying import take_up as taking_up
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     which_store.say(settings)
     _refuse_running(settings)
     moved = asyncio.run(_by_clock(settings, taking_up))
-    typer.echo(f"taken up again; what came in at {moved} since then is not here. Start it: llm-im up")
+    typer.echo(
+        f"taken up again; what came in at {moved} since then is not here. Start it: llm-im up{options(config, data)}"
+    )
 
 
 @app.command("accept-loss", epilog=EPILOG)
@@ -145,7 +147,7 @@ def accept_loss(
     from services.bootstrap import CONTROL, shard_settings
     from services.lost import accept_loss as accepting
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     which_store.say(settings)
     _refuse_running(settings)
     at_least = settings.state.partitions
@@ -156,7 +158,9 @@ def accept_loss(
         )
     )
     if partition != CONTROL:
-        typer.echo(f"{partition} begins anew, empty; what it held is lost. Start it: llm-im up")
+        typer.echo(
+            f"{partition} begins anew, empty; what it held is lost. Start it: llm-im up{options(config, data)}"
+        )
         return
     typer.echo(
         f"a new control log: {done.partitions} partitions, the slots of {done.incidents:,} incidents where these are. There are"
@@ -178,7 +182,7 @@ def reshard(
     The system must be down; meanwhile its port answers 503 with Retry-After. Killed or failed, the same command goes on
     where it was, and nothing can be started before it is done.
     """
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     which_store.say(settings)
     _refuse_running(settings)
     began = time.monotonic()
@@ -238,7 +242,9 @@ def _refuse_running(settings: Settings) -> None:
 
     folder = Path(settings.state.path)
     if launch.running(folder) is not None:
-        raise Failure(f"a system runs on {folder}; first: llm-im down", ExitCode.CONFLICT)
+        raise Failure(
+            f"a system runs on {folder}; first: llm-im down{options(data=folder)}", ExitCode.CONFLICT
+        )
     refuse_other_user(folder, "store ...")
 
 

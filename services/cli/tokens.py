@@ -20,7 +20,7 @@ import typer
 from services.cli import look
 from services.cli.client import Client, Reply
 from services.cli.exits import EPILOG, ExitCode, Failure
-from services.cli.where import AsJson, Config, Data, InContext, TokenFile, Url, client_of, settings_of
+from services.cli.where import STORES, AsJson, Config, Data, InContext, TokenFile, Url, client_of, settings_of
 
 if TYPE_CHECKING:
     from services.tokens import TokenDesk
@@ -177,6 +177,7 @@ def rotate(
 @app.command(epilog=EPILOG)
 def revoke(
     token: Which,
+    force: Annotated[bool, typer.Option("--force", help="Also the last token with the scope admin.")] = False,
     local: Local = False,
     config: Config = None,
     data: Data = None,
@@ -184,17 +185,18 @@ def revoke(
     context: InContext = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Revoke a token: within about a second nothing takes it any more."""
+    """Revoke a token: within about a second nothing takes it any more. The last one with the scope admin is revoked with
+    --force only."""
     token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
     if local:
 
         async def at(desk: TokenDesk) -> None:
-            await desk.revoke(token_id, _actor())
+            await desk.revoke(token_id, _actor(), force=force)
 
         _locally(config, data, at)
     else:
         client = client_of(url, context, token_file)
-        reply = client.delete(f"{PATH}/{quote(token_id, safe='')}")
+        reply = client.delete(f"{PATH}/{quote(token_id, safe='')}{'?force=true' if force else ''}")
         if reply.status != 204:
             raise client.failure(reply)
     typer.echo(f"token {token_id} is revoked")
@@ -223,7 +225,7 @@ def _id_of(wanted: str, tokens: list[dict[str, Any]]) -> str:
     """The id of a token that was named by id or by name; of several with one name (expired ones), the newest."""
     found = [each for each in tokens if wanted in (each["id"], each["name"])]
     if not found:
-        raise Failure(f"there is no token {wanted!r}; all there are: llm-im tokens list")
+        raise Failure(f"there is no token {wanted!r}; all there are: llm-im tokens list", ExitCode.NOT_FOUND)
     return str(max(found, key=lambda each: str(each["created_at"]))["id"])
 
 
@@ -231,7 +233,7 @@ def _locally(config: Path | None, data: Path | None, do: Callable[[TokenDesk], A
     """What `do` gives, as JSON would have it."""
     from services.cli import local_control, which_store
 
-    settings = settings_of(config, data)
+    settings = settings_of(config, data, only=STORES)
     which_store.say(settings)
 
     async def run() -> Any:

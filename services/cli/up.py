@@ -6,7 +6,6 @@ Safe to type twice, and after a crash. What it began and could not finish, it en
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import typer
 
 from models import VERSION
 from models.errors import IncidentManagerError, Refused
-from services.cli import in_ray, readiness, which_store
+from services.cli import in_ray, look, readiness, which_store
 from services.cli.exits import ExitCode, Failure, code_of_error
 from services.cli.readiness import Readiness
 from services.cli.where import (
@@ -26,8 +25,11 @@ from services.cli.where import (
     Data,
     absolute,
     command_name,
+    first_token,
     http_url,
     loaded_of,
+    options,
+    ray_address,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def up(
     With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
     """
     from services.launch_instance import refuse_other_user
-    from services.settings import refuse_what_is_not_built
+    from services.settings import refuse
     from services.slots import as_assigned, control_state
 
     began = time.monotonic()
@@ -74,20 +76,22 @@ def up(
         typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
     loaded = loaded_of(config, data, port)
-    refuse_what_is_not_built(loaded)
+    refuse(loaded)
     settings = absolute(loaded.settings)
     refuse_other_user(Path(settings.state.path), "up")
     for notice in [*loaded.notices, *(f"not active yet: {key.name}" for key in loaded.not_active())]:
-        typer.echo(f"notice    {notice}", err=True)
+        typer.echo(f"notice    {look.plain(notice)}", err=True)
     control = asyncio.run(control_state(settings))
+    first = first_token(config, settings)
+    refuse(loaded, control.guarded, first)
     _say_partitions(loaded, as_assigned(settings, control))
-    guarded = _who_gets_in(settings, control, progress)
+    guarded = _who_gets_in(settings, control, first, progress)
     request = in_ray.Request(
         "deploy",
         str(config) if config else None,
         settings.state.path,
         port,
-        owned="RAY_ADDRESS" not in os.environ,
+        owned=not ray_address(),
     )
     if request.owned:
         url, is_new = _on_this_machine(settings, request, timeout, progress)
@@ -112,21 +116,9 @@ def _say_partitions(loaded: Loaded, assigned: Settings) -> None:
         )
 
 
-def _who_gets_in(settings: Settings, control: ControlState, progress: Progress) -> bool:
-    """Say who does, and whether tokens are asked for. Raises Failure for an open door on a public address."""
-    has_tokens = control.guarded
-    required, host = settings.auth.required, settings.server.http_host
-    data = "" if Path(settings.state.path) == Path("var").absolute() else f" --data {settings.state.path}"
-    first = f"{command_name()} tokens create admin --scope admin --local{data}"
-    if not settings.server.is_loopback and required is False:
-        raise Failure(
-            f"server.http_host {host} is reached from elsewhere, and auth.required = false lets everybody in: "
-            "listen on 127.0.0.1, or leave auth.required out"
-        )
-    if not settings.server.is_loopback and not has_tokens and not required:
-        raise Failure(
-            f"server.http_host {host} is reached from elsewhere, and there is no API token yet. Make the first: {first}"
-        )
+def _who_gets_in(settings: Settings, control: ControlState, first: str, progress: Progress) -> bool:
+    """Say who does, and whether tokens are asked for."""
+    has_tokens, required = control.guarded, settings.auth.required
     if has_tokens and required is False:
         progress(
             "tokens are not asked for (auth.required = false): who reaches this machine may do everything"
@@ -162,7 +154,7 @@ def _on_this_machine(
                 progress=progress,
             )
         except Refused as error:
-            raise Failure(f"{error}{_port_hint(error)}", code_of_error(error)) from error
+            raise Failure(f"{error}{_port_hint(error, request)}", code_of_error(error)) from error
     else:
         _refuse_other(known, request, folder, settings)
         instance = known
@@ -191,7 +183,7 @@ def _in_a_cluster(
     url = http_url(settings.server.http_host, settings.server.http_port)
     if readiness.ask(url).state == "ready":
         return url, False
-    progress(f"attaching to the Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)")
+    progress(f"attaching to the Ray at {look.plain(ray_address())} (RAY_ADDRESS)")
     in_ray.run(request, Path(settings.state.path) / "log" / "deploy.log", in_ray.DEPLOY_TIMEOUT_S, progress)
     _wait(url, timeout_s, progress)
     return url, True
@@ -219,7 +211,8 @@ def _not_ready(url: str, found: Readiness, timeout_s: float) -> Failure:
         return Failure(found.why)
     if found.state == "degraded":
         return Failure(
-            f"{url} takes alerts, but after {timeout_s:g} s some shards are still {found.why}; look: llm-im status",
+            f"{url} takes alerts, but after {timeout_s:g} s some shards are still {found.why}; look: "
+            f"{command_name()} status --url {url}",
             ExitCode.DEGRADED,
         )
     return Failure(f"not ready after {timeout_s:g} s (--timeout): {found.why}")
@@ -227,22 +220,27 @@ def _not_ready(url: str, found: Readiness, timeout_s: float) -> Failure:
 
 def _refuse_other(known: Instance, request: in_ray.Request, folder: Path, settings: Settings) -> None:
     """What runs must be what was asked for."""
+    again = f"first: {command_name()} down{options(data=folder)}"
     store = which_store.which(settings)
     if store.is_another:
         raise Failure(
             f"a system runs on {folder} with its state in {store.running}, the settings say {store.store}; are they those it was"
-            " started with (--config)? To start another one: llm-im down, or another --data",
+            f" started with (--config)? To start another one: {again}, or another --data",
             ExitCode.CONFLICT,
         )
-    again = "first: llm-im down"
     if known.version != VERSION:
         raise Failure(f"version {known.version} runs on {folder}, this program is {VERSION}; {again}")
     if request.port is not None and known.http_port != request.port:
         raise Failure(f"it runs on {folder} already, at port {known.http_port}, not {request.port}; {again}")
 
 
-def _port_hint(error: IncidentManagerError) -> str:
-    return " or with: llm-im up --port PORT" if "http_port" in str(error) else ""
+def _port_hint(error: IncidentManagerError, request: in_ray.Request) -> str:
+    again = f"{command_name()} up --port PORT{options(_config_of(request), request.data)}"
+    return f" or with: {again}" if "http_port" in str(error) else ""
+
+
+def _config_of(request: in_ray.Request) -> Path | None:
+    return Path(request.config) if request.config else None
 
 
 def _what_now(url: str, settings: Settings, request: in_ray.Request, guarded: bool) -> str:
@@ -252,7 +250,6 @@ def _what_now(url: str, settings: Settings, request: in_ray.Request, guarded: bo
         request.owned and Path(request.data) == Path("var").absolute()
     )
     at = "" if is_found else f" --url {url}"
-    data = f" --data {request.data}" if Path(request.data) != Path("var").absolute() else ""
     token = ' -H "Authorization: Bearer $LLM_IM_TOKEN"' if guarded else ""
     alert = '{"labels": {"alertname": "HighLatency", "service": "llm-api", "severity": "critical"}}'
     return "\n".join(
@@ -262,6 +259,18 @@ def _what_now(url: str, settings: Settings, request: in_ray.Request, guarded: bo
             f"  or                {name} send{at} alertname=HighLatency service=llm-api severity=critical",
             f"  see what it made  {name} incidents list{at}",
             f"  from Prometheus   alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{url.partition('//')[2]}']}}]}}]}}",
-            f"  end it            {name} down{data}   (data stays in {settings.state.path})",
+            f"  end it            {name} down{options(data=request.data)}   (data stays in {_where_data_stays(settings)})",
         )
     )
+
+
+def _where_data_stays(settings: Settings) -> str:
+    """In words: a URL of a store may hold a password."""
+    state = settings.state
+    match state.backend:
+        case "sqlite":
+            return state.path
+        case "redis":
+            return f"Redis, under {state.redis.prefix}"
+        case backend:
+            return f"{backend}, schema {state.postgres.schema_name}"

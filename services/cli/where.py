@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli import contexts
+from services.cli import contexts, look
 from services.cli.client import TIMEOUT_S, Client
 from services.cli.contexts import CONTEXT_VARIABLE
 from services.cli.exits import ExitCode, Failure
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "LLM_IM_URL"
 TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
+#: Set, a bug shows its traceback.
+TRACEBACK_VARIABLE = "LLM_IM_TRACEBACK"
 #: Variables of the command line, which are no settings of the system.
-OURS = frozenset({URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
+OURS = frozenset({TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
 #: What models/config.py says too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 #: Addresses that mean "every interface": one listens there, but calls loopback.
@@ -87,21 +91,47 @@ TokenFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 
 
-def loaded_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Loaded:
-    """The settings with where each came from, what the command line says on top. Raises Malformed."""
+#: What says where the system of this machine runs.
+_PLACE = ("state.path", "server.http_host", "server.http_port")
+#: What commands need that read or write the stores: nothing else of the settings is looked at.
+STORES = ("state",)
+
+
+def loaded_of(
+    config: Path | None, data: Path | None = None, port: int | None = None, only: Collection[str] = ()
+) -> Loaded:
+    """The settings with where each came from, what the command line says on top. Of `only` some sections, when a command
+    needs no others. Raises Malformed."""
     from services.settings import load
 
+    return load(config, _flags(data, port), only=only)
+
+
+def settings_of(
+    config: Path | None, data: Path | None = None, port: int | None = None, only: Collection[str] = ()
+) -> Settings:
+    """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
+    return absolute(loaded_of(config, data, port, only).settings)
+
+
+def place_here(config: Path | None = None, data: Path | None = None) -> Settings:
+    """Where the system of this machine runs: its data folder, host and port, and nothing else. A file or a variable that
+    can't be used is told on stderr, and is no reason to find nothing."""
+    from services.settings import load
+
+    loaded = load(config, _flags(data, None), only=_PLACE, leniently=True)
+    for notice in loaded.notices:
+        typer.echo(f"llm-im: passed over: {look.plain(notice)}; see: llm-im config check", err=True)
+    return absolute(loaded.settings)
+
+
+def _flags(data: Path | None, port: int | None) -> dict[str, object]:
     flags: dict[str, object] = {}
     if data is not None:
         flags["state.path"] = str(data)
     if port is not None:
         flags["server.http_port"] = port
-    return load(config, flags)
-
-
-def settings_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Settings:
-    """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
-    return absolute(loaded_of(config, data, port).settings)
+    return flags
 
 
 def absolute(settings: Settings) -> Settings:
@@ -112,6 +142,11 @@ def absolute(settings: Settings) -> Settings:
         absolute_target = str(Path(target).expanduser().absolute())
         recovery = recovery.model_copy(update={"backup_target": absolute_target})
     return settings.model_copy(update={"state": state, "disaster_recovery": recovery})
+
+
+def ray_address() -> str:
+    """The Ray cluster of somebody else that we are to live in; "" for one of our own."""
+    return os.environ.get("RAY_ADDRESS", "")
 
 
 def client_of(
@@ -155,10 +190,10 @@ def context_of(given: str | None) -> contexts.Context | None:
 def url_here() -> str:
     """Where the system of this machine runs: what runs on ./var (or the settings' folder), else the settings."""
     host, port, data = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA)
-    if Path("llm-im.toml").exists() or any(
-        name.startswith("LLM_IM_") and name not in OURS for name in os.environ
+    if os.path.isfile("llm-im.toml") or any(
+        value and name.startswith("LLM_IM_") and name not in OURS for name, value in os.environ.items()
     ):
-        settings = settings_of(None)
+        settings = place_here()
         host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)
     return started_url(data) or http_url(host, port)
 
@@ -179,12 +214,27 @@ def http_url(host: str, port: int) -> str:
 
 
 def command_name() -> str:
-    """How a person types this program from where they are."""
+    """How a person types this program from where they are, for their shell."""
     beside = Path(sys.executable).parent / "llm-im"
     on_path = shutil.which("llm-im")
     if on_path and (not beside.exists() or Path(on_path).resolve() == beside.resolve()):
         return "llm-im"
     if beside.exists():
         here = Path.cwd()
-        return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
+        return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
     return f"{Path(sys.executable).name} -m services.cli"
+
+
+def first_token(config: Path | None, settings: Settings) -> str:
+    """The command that makes the first token of these settings' system."""
+    where = options(config, settings.state.path)
+    return f"{command_name()} tokens create admin --scope admin --local{where}"
+
+
+def options(config: Path | None = None, data: str | Path | None = None) -> str:
+    """The options that name the same system again, for a command that is printed: quoted for a shell, with a space in
+    front. Nothing for what is found without them."""
+    said = f" --config {shlex.quote(str(config))}" if config else ""
+    if data and Path(data).absolute() != Path(DEFAULT_DATA).absolute():
+        said += f" --data {shlex.quote(str(data))}"
+    return said

@@ -46,7 +46,7 @@ def text_of(message: str | None, file: str | None) -> str | None:
     if len(data) > _READ_MAX_BYTES:
         raise Failure(f"{file} is too long for a text: over 1 MiB", ExitCode.USAGE)
     try:
-        return _checked(data.decode("utf-8").strip("\n"))
+        return _checked(data.decode("utf-8-sig").strip("\n"))
     except UnicodeDecodeError as error:
         raise Failure(f"{file} is not UTF-8 text", ExitCode.USAGE) from error
 

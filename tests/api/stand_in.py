@@ -175,7 +175,12 @@ class StandIn:
             case Probe():
                 return IncidentPage([])
             case IncidentAlerts():
-                alerts = [each for each in alerts if each.incident_id == query.incident_id]
+                alerts = [
+                    each
+                    for each in alerts
+                    if each.incident_id == query.incident_id
+                    and (query.firing is None or each.firing is query.firing)
+                ]
                 return self._alert_page(alerts, query.after, query.limit)
             case ListAlerts():
                 holds = compile_matchers(query.matchers)

@@ -134,7 +134,11 @@ async def test_tokens_stay_on_when_the_last_one_is_revoked(guarded: tuple[System
     ours, admin = guarded
     identity = admin.split("_")[1]
 
-    assert (await call(ours, "DELETE", f"/v1/tokens/{identity}", admin)).status == 204
+    refused = await call(ours, "DELETE", f"/v1/tokens/{identity}", admin)
+    assert refused.status == 409
+    assert "?force=true" in refused.json["detail"]
+    assert (await call(ours, "GET", "/v1/incidents", admin)).status == 200
+    assert (await call(ours, "DELETE", f"/v1/tokens/{identity}?force=true", admin)).status == 204
 
     assert (await call(ours, "GET", "/v1/incidents", admin)).status == 401
     assert (await ours.get("/v1/incidents")).status == 401

@@ -314,7 +314,6 @@ FORM = {
     "a control character": b'[{"labels":{"a":"x\x01y"}}]',
     "NaN": b'[{"labels":{"a":NaN}}]',
     "100,000 brackets": b"[" * 100_000,
-    "a byte order mark": b"\xef\xbb\xbf[]",
 }
 
 
@@ -406,3 +405,10 @@ async def test_where_we_differ_it_is_known_and_never_a_5xx(both: Both, case: str
     theirs, mine = await both.post(body)
 
     assert (theirs.status, mine.status) == (their_status, our_status)
+
+
+@SHARED
+async def test_a_byte_order_mark_is_passed_over(shared: System) -> None:
+    raw = b"\xef\xbb\xbf" + json.dumps([{"labels": {"alertname": "Marked", "service": "api"}}]).encode()
+
+    assert (await shared.post(PATH, raw)).status == 200

@@ -230,6 +230,29 @@ def test_an_incidents_alerts_come_in_pages_with_the_reason_of_each() -> None:
     ]
 
 
+@pytest.mark.parametrize("is_archived", [False, True])
+def test_an_incidents_alerts_are_narrowed_to_those_that_fire_or_ended(is_archived: bool) -> None:
+    one = incident()
+    alerts = [alert(incident=one.id, x=str(n), firing=n % 3 == 0) for n in range(12)]
+    stand_in = StandIn() if is_archived else StandIn(incidents=[one], alerts=alerts)
+    if is_archived:
+        asyncio.run(stand_in.archive.put([archived(one, alerts)]))
+    asked, path = client(stand_in), f"/v1/incidents/{UUID(bytes=one.id)}/alerts"
+
+    def found(firing: str) -> list[int]:
+        items, cursor = [], None
+        while True:
+            page = asked.get(
+                path, params={"firing": firing, "limit": 3, **({"cursor": cursor} if cursor else {})}
+            ).json()
+            items += [int(each["labels"]["x"]) for each in page["items"]]
+            if (cursor := page["next"]) is None:
+                return items
+
+    assert found("true") == [0, 3, 6, 9]
+    assert found("false") == [1, 2, 4, 5, 7, 8, 10, 11]
+
+
 def test_a_decision_of_a_newer_version_is_shown_by_its_number() -> None:
     one = incident()
     newer = msgspec.structs.replace(alert(incident=one.id), decisions=[(99, 1, NOW, NOW)])

@@ -160,7 +160,15 @@ class IncidentServer:
             case "GET", ["incidents", of]:
                 return self._shown(of)
             case "GET", ["incidents", of, "alerts"]:
-                return self._page([each for each in self.alerts if each["incident_id"] == of], asked.query)
+                firing = dict(asked.query).get("firing")
+                return self._page(
+                    [
+                        each
+                        for each in self.alerts
+                        if each["incident_id"] == of and firing in (None, str(each["firing"]).lower())
+                    ],
+                    asked.query,
+                )
             case "GET", ["incidents", of, "timeline"]:
                 return Answer(200, {"items": self.timelines[of], "dropped": 0})
             case "POST", ["incidents", of, verb]:

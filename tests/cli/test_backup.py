@@ -87,6 +87,7 @@ def test_one_is_made_listed_verified_and_restored(store: Path) -> None:
     restored = run("restore", "--target", "kept", "--data", "new")
     assert restored.exit_code == 0, restored.output
     assert f"backup {identity} is restored, 3 incidents are open in it; now: llm-im up" in restored.stdout
+    assert "--data" in restored.stdout.splitlines()[-1]
     assert incidents_of(Path("new")) == 3
 
 

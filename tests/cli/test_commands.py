@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -20,7 +21,8 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from models import VERSION
-from services.cli import look, send
+from services.cli import look, send, where
+from services.cli.client import Client
 from services.cli.main import app
 from tests.cli import incident_server
 
@@ -150,16 +152,48 @@ def test_a_port_where_nobody_listens_is_told_with_what_to_do(words: list[str]) -
     result = run(*words, "--url", url)
 
     assert result.exit_code == 3
-    assert result.stderr == f"llm-im: cannot reach {url}: connection refused; is it running? try: llm-im up\n"
+    assert result.stderr == (
+        f"llm-im: cannot reach {url}: connection refused, nothing listens there. Is it the right place (--url, "
+        "--context)? On its machine: llm-im status\n"
+    )
 
 
-def test_status_of_nothing_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_nothing_is_3_and_advises_nothing_that_would_start_a_second_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", silent_url().rpartition(":")[2])
 
     result = run("status")
 
     assert result.exit_code == 3
-    assert "is it running? try: llm-im up" in result.stderr
+    assert f"nothing was ever started on {tmp_path / 'var'}" in result.stderr
+    assert "llm-im up" not in result.stderr and "--data" in result.stderr
+
+
+def test_status_of_a_folder_that_was_used_says_how_to_start_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", silent_url().rpartition(":")[2])
+    folder = tmp_path / "data dir #1 ü"
+    (folder / "store").mkdir(parents=True)
+
+    result = run("status", "--data", str(folder))
+
+    assert result.exit_code == 3
+    assert f"up --data '{folder}'" in result.stderr
+
+
+def test_status_of_a_folder_on_which_nothing_runs_is_3_though_another_system_answers(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", server.url.rpartition(":")[2])
+    server.answers["/health/ready"] = [(200, {"status": "ready", "degraded": []})]
+
+    result, for_programs = run("status"), run("status", "--json")
+
+    assert (result.exit_code, for_programs.exit_code) == (3, 3)
+    assert f"status --url {server.url}" in result.stderr
+    assert json.loads(for_programs.stdout)["state"] == "silent"
 
 
 def test_status_after_a_crash_says_that_it_was_one(tmp_path: Path) -> None:
@@ -185,12 +219,27 @@ def test_down_where_nothing_runs_is_no_failure(tmp_path: Path) -> None:
     assert result.output == f"nothing runs on {tmp_path / 'data'}\n"
 
 
-@pytest.mark.parametrize("url", ["http://", "ftp://127.0.0.1", "http://127.0.0.1:http"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "ftp://127.0.0.1", "http://127.0.0.1:http", "http://127.0.0.1:", "http://[::1", "http://[::1]:", "http://[::1]:x",
+     "http://a b", "http://x/a b", "http://x/ü", "http://" + "a" * 70, "http://.x", "http://x:65536", "http://x/?a=b"],
+)  # fmt: skip
 def test_an_address_that_is_none_is_a_usage_error(url: str) -> None:
     result = run("incidents", "list", "--url", url)
 
     assert result.exit_code == 2
     assert "expected something like http://127.0.0.1:8080" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [("http://[::1]", "::1", None), ("[::1]:8080", "::1", 8080), ("https://[::1]/x", "::1", None), ("http://bücher.example", "bücher.example", None),
+     ("127.0.0.1", "127.0.0.1", None), ("http://x:80/prefix/", "x", 80)],
+)  # fmt: skip
+def test_an_address_may_leave_the_port_out(url: str, host: str, port: int | None) -> None:
+    client = Client(url if "://" in url else f"http://{url}")
+
+    assert (client._host, client._port) == (host, port)
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
@@ -204,10 +253,42 @@ def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
 def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", "eighty")
 
-    result = run("status")
+    read, started = run("status"), run("up")
 
-    assert result.exit_code == 1
-    assert "LLM_IM_SERVER__HTTP_PORT" in result.stderr
+    assert (read.exit_code, started.exit_code) == (3, 1)
+    assert "passed over: LLM_IM_SERVER__HTTP_PORT" in read.stderr
+    assert "LLM_IM_SERVER__HTTP_PORT" in started.stderr
+
+
+@pytest.mark.parametrize(
+    "broken", ["x = ", "[server]\nhtp_port = 1\n", "[lifecycle]\nretention = 7\n", "\x00\xff"]
+)
+@pytest.mark.parametrize("name", ["DEPLOYMENT_MODE", "WORKER_TYPE", "KAFKA_BROKERS", "REDIS_CLUSTER_NODES", "RUST_LOG",
+                                  "LLM_IM_NONSENSE", "LLM_IM_SERVICE_HOST"])  # fmt: skip
+def test_neither_a_broken_file_nor_a_foreign_variable_keeps_anybody_from_reading_and_ending(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, name: str
+) -> None:
+    monkeypatch.setenv(name, "production")
+    (tmp_path / "llm-im.toml").write_text(f'[state]\npath = "here"\n[other]\n{broken}')
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    port = int(server.url.rpartition(":")[2])
+    (tmp_path / "here" / "run" / "instance.json").write_text(
+        json.dumps({"http_host": "127.0.0.1", "http_port": port})
+    )
+    server.answers["/v1/incidents"] = [(200, {"items": [], "next": None})]
+
+    listed = run("incidents", "list")
+    (tmp_path / "here" / "run" / "instance.json").unlink()
+    down = run("down")
+
+    assert (listed.exit_code, listed.stdout) == (0, "no open incidents\n")
+    assert down.exit_code == 0 and f"nothing runs on {tmp_path / 'here'}\n" in down.stdout
+
+
+def test_down_needs_no_settings_when_it_is_told_the_folder(tmp_path: Path) -> None:
+    result = run("down", "--config", "nowhere.toml", "--data", "x")
+
+    assert (result.exit_code, result.output) == (0, f"nothing runs on {tmp_path / 'x'}\n")
 
 
 def test_the_address_is_that_of_what_was_started_here(server: StandIn, tmp_path: Path) -> None:
@@ -220,7 +301,7 @@ def test_the_address_is_that_of_what_was_started_here(server: StandIn, tmp_path:
 
     result = run("incidents", "list")
 
-    assert (result.exit_code, result.output) == (0, "no incidents\n")
+    assert (result.exit_code, result.output) == (0, "no open incidents\n")
 
 
 # Up
@@ -358,6 +439,46 @@ def test_send_gives_up_on_a_server_that_stays_busy(server: StandIn) -> None:
     assert len(server.asked) == send.TRIES
 
 
+@pytest.mark.parametrize(
+    ("items", "code"),
+    [
+        ([{"index": 0, "status": 503, "error": "shard/0001 is away"}], 4),
+        (
+            [{"index": 0, "status": 202, "decision": "opened"}, {"index": 1, "status": 503, "error": "away"}],
+            4,
+        ),
+        (
+            [
+                {"index": 0, "status": 400, "error": "labels: required"},
+                {"index": 1, "status": 503, "error": "away"},
+            ],
+            4,
+        ),
+        ([{"index": 0, "status": 400, "error": "labels: required"}], 1),
+    ],
+)
+def test_send_says_by_its_exit_code_whether_to_send_again(
+    server: StandIn, items: list[dict[str, object]], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "TRIES", 1)
+    server.answers["/v1/alerts"] = [(503 if items[0]["status"] == 503 else 207, {"items": items})]
+
+    assert run("send", "alertname=x", "--url", server.url).exit_code == code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"labels": {"a": "b"}}',
+        b'{"labels": {"a": "b"}}\n{"labels": {"a": "c"}}\n',
+        b'[{"labels": {"a": "b"}}]',
+    ],
+)
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_file(text: bytes, mark: str) -> None:
+    assert list(send.split(text.decode().encode(mark))) == list(send.split(text))
+
+
 @pytest.mark.parametrize("words", [[], ["alertname"], ["a=1", "b"], ["=1", "a=2"], ["a=1", "-a", "x"]])
 def test_send_refuses_what_is_no_alert(words: list[str]) -> None:
     result = run("send", *words, "--url", silent_url())
@@ -391,7 +512,18 @@ def test_incidents_are_listed_whole_for_a_pipe(server: StandIn) -> None:
 
     assert result.exit_code == 0
     head, line = result.output.splitlines()
-    assert head.split() == ["ID", "SEV", "STATE", "AGE", "FIRING", "SERVICE", "TITLE"]
+    assert head.split() == [
+        "ID",
+        "SEV",
+        "STATE",
+        "AGE",
+        "FIRING",
+        "DUE",
+        "OWNER",
+        "SERVICE",
+        "ALERTNAME",
+        "TITLE",
+    ]
     assert line.startswith(f"{IDS[0]}  P1   Triaged")
     assert "x" * 300 in line
     assert server.asked[0][0] == "/v1/incidents?state=Triaged&severity=P1&limit=51"
@@ -424,7 +556,7 @@ def test_labels_cannot_steer_the_terminal(server: StandIn) -> None:
 def test_show_tells_alerts_reasons_and_history(server: StandIn) -> None:
     path = f"/v1/incidents/{IDS[0]}"
     alert = {
-        "firing": True, "labels": {"service": "llm-api", "alertname": "HighLatency", "a": "1"}, "source": "prometheus",
+        "fingerprint": "00000000000000aa", "generator_url": "http://prometheus.example/graph?g0.expr=up", "firing": True, "labels": {"service": "llm-api", "alertname": "HighLatency", "a": "1"}, "source": "prometheus",
         "annotations": {"summary": "p99 is 4 s"}, "starts_at": "2026-01-31T12:00:00.000Z",
         "last_seen_at": "2026-01-31T12:00:00.000Z",
         "why": [{"decision": "opened", "reason": "first alert of its group", "count": 1},
@@ -436,8 +568,12 @@ def test_show_tells_alerts_reasons_and_history(server: StandIn) -> None:
         "actor": "shard",
         "description": "opened",
     }
-    server.answers[path] = [(200, incident(IDS[0]))]
-    server.answers[f"{path}/alerts"] = [(200, {"items": [alert], "next": "1"})]
+    server.answers[path] = [(200, incident(IDS[0], alerts=51))]
+    ended = {**alert, "fingerprint": "00000000000000bb", "firing": False, "generator_url": ""}
+    server.answers[f"{path}/alerts"] = [
+        (200, {"items": [alert], "next": None}),
+        (200, {"items": [{**ended, "fingerprint": f"{n:016x}"} for n in range(51)], "next": "1"}),
+    ]
     server.answers[f"{path}/timeline"] = [(200, {"items": [entry], "dropped": 3})]
 
     result = run("incidents", "show", IDS[0], "--url", server.url)
@@ -509,3 +645,37 @@ def test_a_shard_that_is_away_makes_a_list_fail_with_its_name(server: StandIn) -
 )
 def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> None:
     assert look.duration(seconds) == words
+
+
+# What is printed to be typed
+
+
+def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> None:
+    from models.config import Settings
+    from services.cli.in_ray import Request
+    from services.cli.up import _what_now
+
+    folder, config = str(tmp_path / "data dir #1 ü"), str(tmp_path / "it's.toml")
+    settings = Settings.model_validate({"state": {"path": folder}})
+
+    told = _what_now(
+        "http://127.0.0.1:1", settings, Request("deploy", config, folder, None, owned=True), False
+    )
+
+    (down,) = [line for line in told.splitlines() if line.startswith("  end it")]
+    words = shlex.split(down.partition("   (")[0])
+    assert words[-3:] == ["down", "--data", folder]
+    first = shlex.split(where.first_token(Path(config), settings))
+    assert first[-4:] == ["--config", config, "--data", folder]
+
+
+def test_up_says_where_data_stays() -> None:
+    from models.config import Settings
+    from services.cli.up import _where_data_stays
+
+    redis = {"state": {"backend": "redis", "redis": {"url": "redis://:geheim@h", "prefix": "im"}}}
+    postgres = {"state": {"backend": "postgres", "postgres": {"url": "postgresql://u:geheim@h/d"}}}
+
+    assert _where_data_stays(Settings.model_validate(redis)).startswith("Redis")
+    assert _where_data_stays(Settings.model_validate(postgres)).startswith("postgres")
+    assert _where_data_stays(Settings.model_validate({"state": {"path": "/x"}})) == "/x"

@@ -46,14 +46,14 @@ def test_check_lists_what_is_told_what_is_not_active_and_what_up_refuses() -> No
 
     result = run("config", "check")
 
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert result.stdout.splitlines() == [
         "notice          llm-im.toml: state.backend: redb is no engine of this program; SQLite takes its place",
         "not active yet  deployment: mode, worker_type",
         "not active yet  failover: enabled",
         'up refuses      deployment.mode = "worker": only standalone is built',
         "up refuses      failover.enabled = true: this is not built",
-        "good            llm-im.toml: 4 settings not left as default",
+        "WRONG           llm-im.toml: 4 settings not left as default",
     ]
 
 
@@ -83,6 +83,56 @@ def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_s
     assert says in json.loads(for_programs.stdout)["up_refuses"][0]
     assert ("llm-im.toml: " if "pass-word" in state else "default: ") + says in started.stderr
     assert "pass-word" not in checked.output + for_programs.output + started.output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[deployment]\nmode = "ha"', 'deployment.mode = "ha": only standalone is built'),
+        ('[server]\nhttp_host = "0.0.0.0"', "server.http_host 0.0.0.0 is reached from elsewhere, and there is no API token yet"),
+        ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everybody in"),
+        ("[server]\ngrpc = true", "the gRPC door is not built"),
+        ('[state]\nbackend = "redis"', "state.redis.url: expected where the Redis is"),
+    ],
+)  # fmt: skip
+def test_check_and_up_judge_alike(text: str, says: str) -> None:
+    put(f"{text}\n")
+
+    checked, started = run("config", "check"), run("up")
+
+    assert (checked.exit_code, started.exit_code) == (1, 1)
+    assert says in checked.stdout and says in started.stderr
+
+
+def test_check_knows_whether_there_is_a_token() -> None:
+    put('[server]\nhttp_host = "0.0.0.0"\n')
+    before = run("config", "check")
+    run("tokens", "create", "admin", "--scope", "admin", "--local")
+
+    after = run("config", "check")
+
+    assert (before.exit_code, after.exit_code) == (1, 0), after.output
+    assert "tokens create admin --scope admin --local" in before.stdout
+
+
+def test_check_says_what_it_could_not_look_at() -> None:
+    put('[server]\nhttp_host = "0.0.0.0"\n[state]\nbackend = "redis"\nredis.url = "redis://127.0.0.1:1"\n')
+
+    result = run("config", "check")
+
+    assert result.exit_code == 0
+    assert "not checked     whether there is an API token" in result.stdout
+
+
+def test_several_mistakes_are_told_one_a_line() -> None:
+    put('[server]\nhtp_port = 1\nhttp_host = 5\n[lifecycle]\nretention = "soon"\n')
+
+    result = run("config", "check")
+
+    assert result.exit_code == 1
+    assert [line.split(": ")[0] + ": " + line.split(": ")[1] for line in result.stderr.splitlines()[1:]] == [
+        "  llm-im.toml: server.htp_port", "  llm-im.toml: server.http_host", "  llm-im.toml: lifecycle.retention"]  # fmt: skip
+    assert result.stderr.splitlines()[0] == "llm-im: 3 settings are wrong:"
 
 
 def test_check_for_programs() -> None:

@@ -134,9 +134,9 @@ def test_what_can_be_no_token_is_refused_and_not_shown(incidents: IncidentServer
 def test_use_list_show_and_remove(prod: IncidentServer) -> None:
     run("context", "add", "dev", "--url", "http://127.0.0.1:8081")
     assert run("context", "list", "-o", "csv").output.splitlines() == [
-        "used,name,url,token",
-        "false,dev,http://127.0.0.1:8081,none",
-        f"true,prod,{prod.url},file {Path('token').absolute()}",
+        '"used","name","url","token"',
+        '"false","dev","http://127.0.0.1:8081","none"',
+        f'"true","prod","{prod.url}","file {Path("token").absolute()}"',
     ]
     assert run("context", "use", "dev").output == "context dev is used from now on\n"
     assert "url      http://127.0.0.1:8081" in run("context", "show").output
@@ -156,9 +156,9 @@ def test_a_variable_that_wins_over_use_is_told(prod: IncidentServer) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["use", "nowhere"], 2, "there are: prod"),
-        (["show", "nowhere"], 2, "there are: prod"),
-        (["remove", "nowhere"], 2, "there are: prod"),
+        (["use", "nowhere"], 5, "there are: prod"),
+        (["show", "nowhere"], 5, "there are: prod"),
+        (["remove", "nowhere"], 5, "there are: prod"),
         (["add", "prod", "--url", "http://127.0.0.1"], 6, "replace it with --force"),
         (["add", "a b", "--url", "http://127.0.0.1"], 2, "no name for a context"),
         (["add", "x", "--url", "ftp://127.0.0.1"], 2, "is no URL to call"),

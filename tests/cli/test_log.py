@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -232,14 +235,14 @@ def test_tail_has_json_for_programs() -> None:
 def test_a_partition_that_is_none_is_named_with_those_there_are(command: str) -> None:
     result = run(command, "shard/9")
 
-    assert result.exit_code == 2
+    assert result.exit_code == 5
     assert "there are control, shard/0000, shard/0001" in result.stderr
 
 
 def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     result = run("verify", "--data", str(tmp_path / "elsewhere"))
 
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert f"{tmp_path / 'elsewhere'} does not exist" in result.stderr
 
 
@@ -251,3 +254,16 @@ def test_a_store_that_is_no_folder_needs_none() -> None:
         result = run(*words, "--data", "never-there")
         assert result.exit_code == 1
         assert "Redis is away" in result.stderr and "does not exist" not in result.stderr
+
+
+def test_ctrl_c_ends_following_with_130(folder: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "log", "tail", "-f", "-n", "1", "--data", str(folder)],
+        cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None and child.stdout.readline()
+
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+
+    assert (child.returncode, said) == (130, "")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from services.cli import look, output
+from services.cli.incidents import listing
 from services.cli.incidents.listing import COLUMNS
 from tests.cli.conftest import Run
-from tests.cli.incident_server import IncidentServer, identity, incident
+from tests.cli.incident_server import IncidentServer, alert, identity, incident
 
 #: Titles as they come from outside: what steers a terminal, what is wide, what runs from right to left.
 NAUGHTY = [
@@ -31,20 +34,35 @@ NAUGHTY = [
 
 
 def test_csv_has_names_whole_ids_and_raw_values(run: Run, incidents: IncidentServer) -> None:
-    incidents.hold(incident(1, title='a, "b"', assignees=["alice", "bob"], acknowledged={"by": "carol"}))
+    incidents.hold(
+        incident(
+            1,
+            title='a, "b"',
+            assignees=["alice", "bob"],
+            acknowledged={"by": "carol", "at": "2026-01-31T12:00:30.000Z", "until": None},
+            resolution={"root_cause": "x;=cmd|' /C calc'!A0"},
+            resolved_at="2026-01-31T12:05:00.000Z",
+        )
+    )
 
-    found = list(csv.DictReader(io.StringIO(run("incidents", "list", "-o", "csv").output)))
+    raw = run("incidents", "list", "-o", "csv").output
+    found = list(csv.DictReader(io.StringIO(raw)))
 
+    assert raw.startswith('"id","severity",') and '"x;=cmd|' in raw, (
+        "a spreadsheet that splits at ; sees one cell"
+    )
     assert found == [
         {
             "id": identity(1), "severity": "P1", "state": "Triaged", "created_at": "2026-01-31T12:00:00.000Z",
             "updated_at": "2026-01-31T12:01:00.000Z", "alerts_firing": "1", "alerts": "2", "type": "Performance",
             "impact": "major", "assignees": "alice, bob", "acknowledged": "carol", "service": "llm-api", "title": 'a, "b"',
+            "acknowledged_at": "2026-01-31T12:00:30.000Z", "resolved_at": "2026-01-31T12:05:00.000Z", "owner": "alice, bob",
+            "alertname": "HighLatency", "root_cause": "x;=cmd|' /C calc'!A0",
         }
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("title", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)"])
+@pytest.mark.parametrize("title", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "＝1", "＋1", "－1", "＠1"])
 def test_a_spreadsheet_runs_no_title_as_a_formula(run: Run, incidents: IncidentServer, title: str) -> None:
     incidents.hold(incident(1, title=title))
 
@@ -94,7 +112,7 @@ def test_none_one_and_a_thousand(run: Run, incidents: IncidentServer, count: int
     if form == "json":
         assert len(json.loads(result.output)["items"]) == count
     elif count == 0 and form in ("table", "wide"):
-        assert lines == ["no incidents"]
+        assert lines == ["no open incidents"]
     else:
         assert len(lines) == count + heads
 
@@ -123,7 +141,95 @@ def test_a_table_fits_and_never_cuts_ids_states_or_numbers(columns: int) -> None
     for row, line in zip(rows, lines[1:]):
         assert line.startswith(row["id"])
         assert row["state"] in line
-        assert "1/2" in line
+        assert "1/2" in line or columns < 160, "it is left out where there is no room, never cut"
+
+
+@pytest.mark.parametrize(
+    ("wide", "room", "left_out"),
+    [
+        (False, None, {"CHANGED", "TYPE", "IMPACT"}),
+        (False, 200, {"CHANGED", "TYPE", "IMPACT"}),
+        (False, 80, {"CHANGED", "TYPE", "IMPACT", "FIRING", "DUE", "TITLE"}),
+        (True, None, set()),
+        (True, 80, {"CHANGED", "TYPE", "IMPACT", "FIRING", "DUE"}),
+    ],
+)
+def test_what_a_terminal_has_no_room_for_is_left_out_and_wide_gives_the_title_room(
+    wide: bool, room: int | None, left_out: set[str]
+) -> None:
+    row = incident(
+        1, title="Pod checkout/worker-7f9 is in waiting state CrashLoopBackOff " * 2, assignees=["alice"]
+    )
+
+    head, line = output.table(COLUMNS, [row], wide, room).plain.splitlines()
+
+    names = {each.name.upper() for each in COLUMNS if each.cell is not None}
+    assert names - set(head.split()) == left_out
+    assert ("Pod checkout/worker-7f9 is in waiting state CrashLoopBackOff"[:57] in line) is (
+        wide or room != 80
+    )
+
+
+def test_what_is_late_is_overdue(run: Run, incidents: IncidentServer) -> None:
+    now = datetime.now(UTC)
+    due = {
+        "acknowledge_due_at": (now - timedelta(seconds=32)).isoformat(),
+        "resolve_due_at": (now + timedelta(seconds=3630)).isoformat(),
+    }
+    incidents.hold(incident(1, due=due, update_due_at=(now - timedelta(minutes=5)).isoformat()))
+
+    listed, shown = run("incidents", "list").output, run("incidents", "show", identity(1)).output
+
+    assert re.search(r"overdue by 3\ds", listed)
+    assert re.search(r"ack by .*\(overdue by 3\ds\)", shown) and re.search(r"resolve by .*\(in 1h\)", shown)
+    assert re.search(r"next update .*\(overdue by 5m", shown)
+
+
+def test_the_list_shows_what_is_open_worst_first_unless_it_is_asked_for_more(
+    run: Run, incidents: IncidentServer
+) -> None:
+    incidents.hold(*(incident(number, state="Closed") for number in range(1, 1200)))
+    incidents.hold(incident(0, severity="P0"))
+
+    def ids_of(*words: str) -> list[str]:
+        return run("incidents", "list", "-o", "id", *words).stdout.split()
+
+    assert ids_of() == ids_of("--open") == [identity(0)]
+    assert dict(incidents.asked[-1].query)["sort"] == "severity"
+    assert len(ids_of("--all")) == len(ids_of("state=Closed")) == len(ids_of("--state", "closed")) == 50
+    assert "sort" not in dict(incidents.asked[-1].query)
+    assert run("incidents", "list", "--all", "--open").exit_code == 2
+    closed = run("incidents", "list", "service=nothing-like-it")
+    assert (closed.stdout, closed.stderr) == (
+        "no open incidents like that\n",
+        "resolved and closed ones: --all\n",
+    )
+
+
+def test_a_sort_that_is_none_is_a_usage_error_and_the_orders_are_the_servers(
+    run: Run, incidents: IncidentServer
+) -> None:
+    from models.filters import Sort
+
+    assert run("incidents", "list", "--sort", "severty").exit_code == 2
+    assert not incidents.asked
+    assert run("incidents", "list", "--sort", "-Created_At").exit_code == 0
+    assert {each.value for each in listing.Sort} == {each.value for each in Sort}
+
+
+def test_show_puts_alerts_that_fire_first_with_the_senders_link(run: Run, incidents: IncidentServer) -> None:
+    link = "http://prometheus.example:9090/graph?g0.expr=" + "x" * 300
+    incidents.hold(incident(1))
+    ended = [{**alert(number), "firing": False} for number in range(1, 80)]
+    incidents.alerts = [*ended, {**alert(99), "generator_url": link}]
+
+    shown = run("incidents", "show", identity(1)).output
+    listed = run("incidents", "alerts", identity(1), "-n", "2", "-o", "id").stdout.split()
+
+    alerts = shown[shown.index("Alerts") :]
+    assert alerts.index("host=h99") < alerts.index("host=h1")
+    assert f"link: {link}\n" in alerts
+    assert listed == [f"{99:016x}", f"{1:016x}"]
 
 
 def test_columns_stand_below_each_other_whatever_the_script() -> None:

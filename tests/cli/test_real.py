@@ -115,7 +115,9 @@ async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
                 "--resolved",
             )
         await run("incidents", "close", one, "-r", "reviewed")
-        states = {each["id"]: each["state"] for each in (await run.json("incidents", "list"))["items"]}
+        states = {
+            each["id"]: each["state"] for each in (await run.json("incidents", "list", "--all"))["items"]
+        }
         assert (states[one], states[two] in ("Triaged", "Investigating")) == ("Closed", True)
 
 

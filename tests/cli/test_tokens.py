@@ -112,6 +112,20 @@ def test_a_token_is_bound_to_labels(admin: Callable[..., Result]) -> None:
         assert "can end anything" in each.output
 
 
+def test_the_last_admin_is_not_revoked_without_force(admin: Callable[..., Result]) -> None:
+    refused = admin("tokens", "revoke", "admin")
+    still = admin("tokens", "list")
+    gone = admin("tokens", "revoke", "admin", "--force")
+
+    assert (refused.exit_code, still.exit_code, gone.exit_code) == (6, 0, 0)
+    assert "Make another first" in refused.stderr and "--force" in refused.stderr
+    assert admin("tokens", "list").exit_code == 7
+
+
+def test_a_token_that_there_is_not_is_5(admin: Callable[..., Result]) -> None:
+    assert [admin("tokens", verb, "nope").exit_code for verb in ("rotate", "revoke")] == [5, 5]
+
+
 def test_json_has_the_whole_answer(admin: Callable[..., Result]) -> None:
     made = json.loads(admin("tokens", "create", "p", "--scope", "read", "--json").stdout)
 
@@ -166,8 +180,9 @@ def test_without_the_scope_one_hears_which(admin: Callable[..., Result], server:
 
 
 def test_status_needs_no_token_for_how_it_is(admin: Callable[..., Result], server: str) -> None:
-    without = json.loads(run("status", "--json", "--url", server).stdout)
-    with_one = json.loads(admin("status", "--json").stdout)
+    # The server is in this process, and logs that it refused a caller.
+    without = json.loads(run("status", "--json", "--url", server).stdout.splitlines()[-1])
+    with_one = json.loads(admin("status", "--json").stdout.splitlines()[-1])
 
     assert without["state"] == "ready" and "open_incidents" not in without
     assert with_one["open_incidents"] == 0
@@ -224,10 +239,12 @@ def test_the_first_token_can_be_made_before_the_first_start() -> None:
 def test_local_tokens_are_rotated_and_revoked() -> None:
     old = run("tokens", "create", "admin", "--scope", "admin", "--local").stdout
     new = run("tokens", "rotate", "admin", "--overlap", "0s", "--local").stdout
-    gone = run("tokens", "revoke", "admin", "--local")
+    refused = run("tokens", "revoke", "admin", "--local")
+    gone = run("tokens", "revoke", "admin", "--local", "--force")
 
     assert new.startswith("llmim_") and old != new
-    assert gone.exit_code == 0
+    assert (refused.exit_code, gone.exit_code) == (6, 0)
+    assert "last token with the scope 'admin'" in refused.stderr
     assert json.loads(run("tokens", "list", "--local", "--json").stdout)["items"] == []
 
 
@@ -257,8 +274,8 @@ def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pyte
         (["create", "x", "--scope", "root"], 1, "expected one or more of"),
         (["create", "", "--scope", "admin"], 1, "name: expected"),
         (["create", "x", "--scope", "admin", "--expires-in", "soon"], 2, 'expires_in: expected a duration such as "30s"'),
-        (["rotate", "x"], 1, "there is no token 'x'"),
-        (["revoke", "x"], 1, "there is no token 'x'"),
+        (["rotate", "x"], 5, "there is no token 'x'"),
+        (["revoke", "x"], 5, "there is no token 'x'"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_done_locally_is_refused_in_words(words: list[str], code: int, says: str) -> None:
@@ -311,6 +328,6 @@ def test_up_says_who_gets_in(
     said: list[str] = []
 
     settings = settings_of(None)
-    assert _who_gets_in(settings, asyncio.run(control_state(settings)), said.append) is guarded
+    assert _who_gets_in(settings, asyncio.run(control_state(settings)), "make it", said.append) is guarded
     assert bool(said) is bool(says)
     assert says in "".join(said)

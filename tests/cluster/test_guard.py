@@ -143,7 +143,7 @@ def test_killed_gateways_and_a_killed_writer_forget_no_token(guarded: Guarded) -
 
 
 def test_a_lost_admin_is_replaced_while_it_runs(guarded: Guarded, tmp_path: Path) -> None:
-    guarded.cli("tokens", "revoke", "admin")
+    guarded.cli("tokens", "revoke", "admin", "--force")
     until("it is refused", lambda: guarded.call("GET", "/v1/tokens", guarded.admin.read_text().strip()).status == 401,
           REVOKED_WITHIN_S)  # fmt: skip
 

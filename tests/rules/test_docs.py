@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -402,3 +403,22 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_files_that_hold_secrets_are_git_ignored() -> None:
+    ignored = (ROOT / ".gitignore").read_text().split("\n")
+    written = {
+        found
+        for page in [
+            ROOT / "README.md",
+            *(ROOT / "docs").rglob("*.md"),
+            *(ROOT / "services/cli").glob("*.py"),
+        ]
+        for found in re.findall(
+            r"(?:--out|--token-file|tokens create [^`\n]*>) (\w[\w./-]*\.\w+)", page.read_text()
+        )
+    }
+
+    assert written, "the pages show where a token goes"
+    for name in [*written, "llm-im.toml"]:
+        assert any(fnmatch(Path(name).name, line) for line in ignored), f"{name} is not in .gitignore"

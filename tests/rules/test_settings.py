@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.config import KEYS, Settings
+from models.config import KEYS, Key, Settings
 from models.config_values import DURATION_MAX_S, duration_s, duration_text
 from models.errors import Malformed, Refused
 from services.bootstrap import PUBLISHER_ACTOR, plan
@@ -25,7 +25,8 @@ from services.settings import (
     load_settings,
     masked_json,
     refusals,
-    refuse_what_is_not_built,
+    refuse,
+    variable_of,
     written,
 )
 from services.stores.choice import place_of
@@ -181,7 +182,6 @@ def test_a_mistake_in_the_file_is_told_with_its_place_and_what_was_expected(text
         ("LLM_IM_SERVER_HTTP_PORT", "1", "there is no such setting; did you mean LLM_IM_SERVER__HTTP_PORT?"),
         ("LLM_IM_XYZ_XYZ_XYZ", "1", "there is no such setting; names are LLM_IM_SECTION__KEY, as in LLM_IM_SERVER__HTTP_PORT"),
         ("LLM_IM_SERVER__HTTP_PORT", "eighty", 'server.http_port: expected a whole number, not "eighty"'),
-        ("LLM_IM_SERVER__HTTP_PORT", "", 'server.http_port: expected a whole number, not ""'),
         ("LLM_IM_SERVER__HOLD", "5", "server.hold: expected a duration such as \"30s\", \"5m\", \"1h\" or \"90d\", not '5'"),
         ("LLM_IM_GROUPING__GROUP_BY", "[alertname", "grouping.group_by: expected JSON: JSON is malformed: invalid character (byte 1)"),
         ("LLM_IM_NOTIFY__WAIT", "5s", 'notify.wait: expected a table, not "5s"'),
@@ -372,7 +372,7 @@ def test_redb_means_sqlite_too(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_not_built_is_refused_by_name_with_its_file(sample: Path) -> None:
     with pytest.raises(Refused) as raised:
-        refuse_what_is_not_built(load(sample))
+        refuse(load(sample))
 
     said = str(raised.value).splitlines()
     assert said[0] == "this can't be used, or is not built yet, so nothing is started:"
@@ -394,7 +394,7 @@ def test_the_kubernetes_examples_variables_are_taken(monkeypatch: pytest.MonkeyP
     assert found.coordination.cluster_nodes == ["redis-cluster:6379"]
     assert len(found.messaging.brokers) == 3
     with pytest.raises(Refused, match=r"KAFKA_BROKERS: messaging\.brokers = .*: no queue is built as a door"):
-        refuse_what_is_not_built(loaded)
+        refuse(loaded)
 
 
 @pytest.mark.parametrize(
@@ -658,10 +658,109 @@ def test_a_url_that_can_be_called_is_taken_as_it_is_written(
 
 
 @pytest.mark.parametrize("nobody", ["", "none", "NONE", " "])
-def test_an_empty_url_and_none_say_that_nobody_is_told_whatever_the_file_says(
+def test_an_empty_url_and_none_say_that_nobody_is_told(nobody: str) -> None:
+    Path("llm-im.toml").write_text(f'[notify.webhook]\nurl = "{nobody}"\n')
+
+    assert load().settings.notify.webhook.url is None
+
+
+@pytest.mark.parametrize("nobody", ["none", "NONE"])
+def test_a_variable_says_that_nobody_is_told_whatever_the_file_says(
     nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("llm-im.toml").write_text('[notify.webhook]\nurl = "https://example.org/hook"\n')
     monkeypatch.setenv(WEBHOOK, nobody)
 
     assert load().settings.notify.webhook.url is None
+
+
+# What a command does not need
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
+def test_an_empty_variable_counts_as_unset(key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable_of(key), "")
+
+    assert load().sources == {}
+
+
+def test_an_empty_variable_of_an_unknown_name_or_another_spelling_counts_as_unset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LLM_IM_NONSENSE", "LLM_IM_NOTIFY", "LLM_IM_CONFIG", *VARIABLES):
+        monkeypatch.setenv(name, "")
+
+    assert load().sources == {}
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "LLM_IM_SERVICE_HOST": "10.0.0.7",
+        "LLM_IM_SERVICE_PORT": "8080",
+        "LLM_IM_SERVICE_PORT_HTTP": "8080",
+        "LLM_IM_PORT": "tcp://10.0.0.7:8080",
+        "LLM_IM_PORT_8080_TCP": "tcp://10.0.0.7:8080",
+        "LLM_IM_PORT_8080_TCP_PROTO": "tcp",
+        "LLM_IM_PORT_8080_TCP_PORT": "8080",
+        "LLM_IM_PORT_8080_TCP_ADDR": "10.0.0.7",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    assert load().sources == {}
+
+
+def test_only_the_sections_that_are_needed_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("llm-im.toml").write_text('nonsense = 1\n[server]\nhttp_port = 0\n[state]\npath = "here"\n', "utf-8")
+    monkeypatch.setenv("DEPLOYMENT_MODE", "production")
+    monkeypatch.setenv("LLM_IM_NONSENSE", "1")
+
+    loaded = load(only=("state",))
+
+    assert loaded.settings.state.path == "here"
+    assert list(loaded.sources) == ["state.path"]
+    with pytest.raises(Malformed, match=r"state\.pth"):
+        Path("llm-im.toml").write_text("[state]\npth = 1\n", "utf-8")
+        load(only=("state",))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["[server", "[server]]\nhttp_port = 1", "notify.webhook.url = http://x", "x = 'a", "= 5", "\x00", 'y = """', "[state]", "a.b = 1\na = 2",
+     "\ufffd\ufffd", "x = [1,"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_leniently_a_broken_line_costs_only_itself(broken: str, place: str) -> None:
+    good = '[state]\npath = "here"\n'
+    Path("llm-im.toml").write_text(
+        f"{broken}\n{good}" if place == "before" else f"{good}[other]\n{broken}\n", "utf-8"
+    )
+
+    loaded = load(only=("state.path",), leniently=True)
+
+    assert loaded.notices and "llm-im.toml: not TOML" in loaded.notices[0]
+    takes_in_what_follows = ('y = """', "x = [1,", "x = 'a", "[state]")
+    if place == "behind" or broken not in takes_in_what_follows:
+        assert loaded.settings.state.path == "here"
+
+
+def test_leniently_a_wrong_value_is_told_and_the_default_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", "eighty")
+    monkeypatch.setenv("LLM_IM_SERVER__HTTP_HOST", "::1")
+
+    loaded = load(only=("server.http_host", "server.http_port"), leniently=True)
+
+    assert (loaded.settings.server.http_host, loaded.settings.server.http_port) == ("::1", 8080)
+    assert loaded.notices == [
+        'LLM_IM_SERVER__HTTP_PORT: server.http_port: expected a whole number, not "eighty"'
+    ]
+
+
+def test_leniently_a_file_that_was_named_and_can_t_be_opened_is_refused_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(Malformed, match="can't be read"):
+        load(Path("nowhere.toml"), leniently=True)
+    monkeypatch.setenv("LLM_IM_CONFIG", "nowhere.toml")
+    assert "can't be read" in load(leniently=True).notices[0]

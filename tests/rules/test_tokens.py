@@ -199,10 +199,35 @@ def test_the_first_token_must_be_an_admins() -> None:
 def test_tokens_stay_on_when_the_last_one_is_revoked() -> None:
     control = Control()
 
-    control.tell(RevokeToken(ADMINS[0], "tester"))
+    control.tell(RevokeToken(ADMINS[0], "tester", force=True))
 
     assert control.state.tokens == {}
     assert control.state.guarded
+
+
+def test_the_last_admin_is_revoked_by_force_only() -> None:
+    control = Control()
+    control.create("reader", READ)
+    control.create("leaving", "admin", lifetime_s=60)
+    control.now += 60
+
+    with pytest.raises(Conflict, match="last token with the scope 'admin'"):
+        control.tell(RevokeToken(ADMINS[0], "tester"))
+    assert ADMINS[0] in control.state.tokens
+
+    control.create("another", "admin")
+    control.tell(RevokeToken(ADMINS[0], "tester"))
+    assert ADMINS[0] not in control.state.tokens
+
+
+def test_an_expired_admin_is_revoked_without_force() -> None:
+    control = Control()
+    leaving, _ = control.create("leaving", "admin", lifetime_s=60)
+    control.now += 60
+
+    control.tell(RevokeToken(leaving, "tester"))
+
+    assert leaving not in control.state.tokens
 
 
 def test_a_name_is_taken_as_long_as_its_token_lives() -> None:

@@ -183,6 +183,13 @@ class Watcher:
                     self.fail("a clock set back without grace")
                 for call, (at, reply) in self.answered.items():
                     self.answered[call] = (min(at, event.after), reply)
+                for identity, at in self.heard_at.items():
+                    if at > event.after:
+                        self.heard_at[identity] = at - (event.before - event.after)
+                # What waited when the time was false comes sooner rather than never.
+                self.hurried.update(
+                    (each.id, each.notice.number) for each in mirror.incidents.values() if each.notice.reason
+                )
             case SeriesOpened() | SeriesChanged() | SeriesRefired():
                 self.known.add(event.key)
             case AlertsSetAside():

@@ -42,7 +42,7 @@ def resolve(
 
     llm-im incidents resolve 4e5f60718293 --cause "bad rollout" -m "rolled back to 1.4"
 
-    llm-im incidents list -o id severity=P4 --open | llm-im incidents resolve - --yes
+    llm-im incidents list -o id severity=P4 | llm-im incidents resolve - --yes
     """
     given = body(method=method.value, root_cause=cause, notes=text_of(message, file))
     deed = Deed("resolve", "resolved", given, asks=True)

@@ -110,7 +110,7 @@ def assign(
 
     llm-im incidents assign 4e5f60718293 --me --remove bob
     """
-    people = [*(to or ()), *([getpass.getuser()] if me else ())]
+    people = [*(to or ()), *([_my_name()] if me else ())]
     roles = {}
     for word in role or ():
         name, is_pair, person = word.partition("=")
@@ -185,3 +185,10 @@ def update(
         given["next_due_at"] = moments.future(upcoming, "--next")
     deed = Deed("update", "updated", given)
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+
+
+def _my_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container's user without a name
+        raise Failure("you are logged in without a name: give --to PERSON", ExitCode.USAGE) from error

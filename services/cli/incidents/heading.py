@@ -62,11 +62,11 @@ def _who(incident: Row) -> Iterator[Line]:
     yield "roles", ", ".join(f"{role} {person}" for role, person in sorted(incident["roles"].items()))
     for name, key in (("ack", "acknowledge_due_at"), ("resolve", "resolve_due_at")):
         if due := incident["due"][key]:
-            yield f"{name} by", f"{due}  ({look.when(due)})"
+            yield f"{name} by", f"{due}  ({look.until(due)})"
     for word in incident["updates"][-1:]:
         yield "update", f"to {word['audience']}, {look.when(word['at'])} by {word['by']}: {word['text']}"
     if due := incident["update_due_at"]:
-        yield "next update", f"{due}  ({look.when(due)})"
+        yield "next update", f"{due}  ({look.until(due)})"
 
 
 def _joined(incident: Row) -> Iterator[Line]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,10 +18,52 @@ from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Seconds between two looks with --watch.
 INTERVAL_S = 2.0
+#: Room for the word over it.
+_ALERTNAME_LEAST = len("alertname")
+#: A title that is cut shorter tells nothing that the alert's name does not.
+_TITLE_LEAST = 24
+#: A line for people says what it has to say within this.
+_TITLE_WIDE = 60
 
 
-def _acknowledged_by(row: Row) -> str:
-    return str(row["acknowledged"]["by"]) if row["acknowledged"] else ""
+class Sort(StrEnum):
+    """Orders that the server knows (models/filters.py, which takes as long to import as a command). A test compares."""
+
+    NEWEST = "-created_at"
+    OLDEST = "created_at"
+    LAST_CHANGED = "-updated_at"
+    FIRST_CHANGED = "updated_at"
+    WORST = "severity"
+    MILDEST = "-severity"
+
+
+def _acknowledged(row: Row, field: str) -> str:
+    return str(row["acknowledged"].get(field, "")) if row["acknowledged"] else ""
+
+
+def _alertname(row: Row) -> str:
+    """What its alerts are called; nothing when they differ, or when it was made by hand."""
+    return str(row["group_labels"].get("alertname") or row["labels"].get("alertname") or "")
+
+
+def _owner(row: Row) -> str:
+    """Who works on it: who is assigned, else who acknowledged it."""
+    return ", ".join(row["assignees"]) or _acknowledged(row, "by")
+
+
+def _due(row: Row) -> str:
+    """What was promised and not done in time, else what is to be done next."""
+    due = sorted(at for at in row["due"].values() if at)
+    return look.until(due[0]) if due else ""
+
+
+def _resolution(row: Row, field: str) -> str:
+    return str(row["resolution"].get(field) or "") if row["resolution"] else ""
+
+
+def _text(read: Callable[[Row], str]) -> Callable[[Row], str]:
+    """A cell of a text that may be missing."""
+    return lambda row: look.plain(read(row)) or "-"
 
 
 COLUMNS = (
@@ -27,34 +71,26 @@ COLUMNS = (
     Column("sev", lambda row: look.severity(row["severity"]), None),
     Column("severity", None, lambda row: row["severity"]),
     Column("state", lambda row: look.plain(row["state"]), lambda row: row["state"]),
-    Column("age", lambda row: look.since(row["created_at"]), None, right=True),
-    Column("changed", lambda row: look.since(row["updated_at"]), None, wide=True, right=True),
+    Column("age", lambda row: look.age(row["created_at"]), None, right=True),
+    Column("changed", lambda row: look.age(row["updated_at"]), None, wide=True, right=True, leaves=4),
     Column("created_at", None, lambda row: row["created_at"]),
     Column("updated_at", None, lambda row: row["updated_at"]),
-    Column("firing", lambda row: f"{row['alerts_firing']}/{row['alerts']}", None, right=True),
+    Column("acknowledged_at", None, lambda row: _acknowledged(row, "at")),
+    Column("resolved_at", None, lambda row: row["resolved_at"]),
+    Column("firing", lambda row: f"{row['alerts_firing']}/{row['alerts']}", None, right=True, leaves=3),
     Column("alerts_firing", None, lambda row: row["alerts_firing"]),
     Column("alerts", None, lambda row: row["alerts"]),
-    Column("type", lambda row: look.plain(row["incident_type"]), lambda row: row["incident_type"], wide=True),
-    Column(
-        "impact", lambda row: look.plain(row["impact"]), lambda row: row["impact"], wide=True, gives_way=True
-    ),
-    Column(
-        "assignees",
-        lambda row: look.plain(", ".join(row["assignees"])) or "-",
-        lambda row: ", ".join(row["assignees"]),
-        wide=True,
-        gives_way=True,
-    ),
-    Column(
-        "acknowledged",
-        lambda row: look.plain(_acknowledged_by(row)) or "-",
-        _acknowledged_by,
-        wide=True,
-        gives_way=True,
-    ),
-    Column("service", lambda row: look.plain(row["service"]), lambda row: row["service"], gives_way=True),
-    Column("title", lambda row: look.plain(row["title"]), lambda row: row["title"], gives_way=True),
-)
+    Column("due", _text(_due), None, leaves=2),
+    Column("type", _text(lambda row: row["incident_type"]), lambda row: row["incident_type"], wide=True, leaves=5),
+    Column("impact", _text(lambda row: row["impact"]), lambda row: row["impact"], wide=True, gives_way=True, leaves=6),
+    Column("assignees", None, lambda row: ", ".join(row["assignees"])),
+    Column("acknowledged", None, lambda row: _acknowledged(row, "by")),
+    Column("owner", _text(_owner), _owner, gives_way=True),
+    Column("service", _text(lambda row: row["service"]), lambda row: row["service"], gives_way=True),
+    Column("alertname", _text(_alertname), _alertname, gives_way=True, least=_ALERTNAME_LEAST),
+    Column("root_cause", None, lambda row: _resolution(row, "root_cause")),
+    Column("title", _text(lambda row: row["title"]), lambda row: row["title"], gives_way=True, least=_TITLE_LEAST, leaves=1, roomy=_TITLE_WIDE),
+)  # fmt: skip
 
 
 def list_incidents(
@@ -66,7 +102,10 @@ def list_incidents(
             show_default=False,
         ),
     ] = None,
-    is_open: Annotated[bool, typer.Option("--open", help="Only those neither resolved nor closed.")] = False,
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Only those neither resolved nor closed, as without any state.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Resolved and closed ones too.")] = False,
     state: Annotated[
         list[str] | None,
         typer.Option(help=f"{', '.join(filters.VALUES['state'])}; any of those given.", show_default=False),
@@ -95,9 +134,11 @@ def list_incidents(
         bool, typer.Option("--merged", help="Parts of merged incidents too; else the whole stands for them.")
     ] = False,
     sort: Annotated[
-        str | None,
+        Sort | None,
         typer.Option(
-            help="-created_at (newest first), created_at, -updated_at, updated_at, severity (worst first), -severity.",
+            case_sensitive=False,
+            help="-created_at is newest first, severity worst first and newest among equals. Else open ones are listed "
+            "worst first, others newest first.",
             show_default=False,
         ),
     ] = None,
@@ -113,20 +154,23 @@ def list_incidents(
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List incidents, newest first.
+    """List what is open, worst first and newest among equals. --all, --state or a matcher of state lists others too.
 
-    llm-im incidents list --open
+    llm-im incidents list
+
+    llm-im incidents list --all --since 1d
 
     llm-im incidents list severity=P0 service=~"llm-.*" state!=Closed
 
     llm-im incidents list team=inference --since 2h -o wide
     """
-    if is_open and state:
-        raise Failure("--open and --state both say which states: give one", ExitCode.USAGE)
+    if sum((is_open, every, bool(state))) > 1:
+        raise Failure("--open, --all and --state all say which states: give one", ExitCode.USAGE)
+    only_open = is_open or not (every or state or filters.names_state(matchers or ()))
     wanted = filters.read(
         matchers or (),
         {
-            "state": list(filters.OPEN_STATES) if is_open else state or (),
+            "state": list(filters.OPEN_STATES) if only_open else state or (),
             "severity": severity or (),
             "service": service or (),
         },
@@ -142,13 +186,19 @@ def list_incidents(
     ]
     wanted.query += [] if text is None else [("text", text)]
     wanted.query += [("merged", "true")] if merged else []
-    wanted.query += [] if sort is None else [("sort", sort)]
+    order = sort or (Sort.WORST if only_open else None)
+    asked = len(wanted.query) - (len(filters.OPEN_STATES) if only_open else 0)
+    wanted.query += [] if order is None else [("sort", order.value)]
     form = output.form_of(form, as_json)
     client = client_of(url, context, token_file)
     if watch:
         _watch(client, wanted, limit, form)
     found, more = _page(client, wanted, limit)
-    _show(found, more, limit, form, wanted)
+    _show(found, more, limit, form)
+    if not found and form in (Output.TABLE, Output.WIDE):
+        typer.echo(f"no {'open ' if only_open else ''}incidents" + (" like that" if asked else ""))
+        if hint := wanted.hint() or ("resolved and closed ones: --all" if only_open and asked else ""):
+            typer.echo(hint, err=True)
 
 
 def _page(client: Client, wanted: filters.Filters, limit: int) -> tuple[list[Row], bool]:
@@ -157,7 +207,7 @@ def _page(client: Client, wanted: filters.Filters, limit: int) -> tuple[list[Row
     return found[:limit], len(found) > limit
 
 
-def _show(found: list[Row], more: bool, limit: int, form: Output, wanted: filters.Filters) -> None:
+def _show(found: list[Row], more: bool, limit: int, form: Output) -> None:
     match form:
         case Output.JSON:
             output.write_json({"items": found, "more": more})
@@ -168,10 +218,6 @@ def _show(found: list[Row], more: bool, limit: int, form: Output, wanted: filter
             output.write_ids(found)
         case _ if found:
             output.write_table(COLUMNS, found, form is Output.WIDE)
-        case _:
-            typer.echo("no incidents" + (" like that" if wanted.query else ""))
-            if hint := wanted.hint():
-                typer.echo(hint, err=True)
     if more:
         typer.echo(f"there are more than these {limit:,}: --limit", err=True)
 

@@ -11,7 +11,7 @@ from services.cli import alerts, ids, look, output
 from services.cli.client import Client
 from services.cli.ids import OneId
 from services.cli.incidents import heading
-from services.cli.output import Column, Form, Output
+from services.cli.output import Column, Form, Output, Row
 from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Alerts that `show` fetches; an incident may hold thousands, and a person reads the first few.
@@ -52,19 +52,19 @@ def show(
     client = client_of(url, context, token_file)
     identity = ids.find_one(client, incident)
     body = _get(client, identity)
-    found = client.get_json(f"{ids.PATH}/{identity}/alerts", [("limit", str(ALERTS_SHOWN))])
+    found, more = _alerts(client, identity, ALERTS_SHOWN)
     timeline = client.get_json(f"{ids.PATH}/{identity}/timeline")
     if as_json:
         whole = {
             "incident": body,
-            "alerts": found["items"],
-            "more_alerts": found["next"] is not None,
+            "alerts": found,
+            "more_alerts": more,
             "timeline": timeline["items"],
         }
         output.write_json(whole)
         return
     heading.write(body)
-    _show_alerts(body, found)
+    _show_alerts(body, found, more)
     _show_timeline(timeline)
 
 
@@ -79,14 +79,14 @@ def show_alerts(
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List the alerts of an incident, firing and ended. `-o id` gives their fingerprints, for split.
+    """List the alerts of an incident, those that fire first. `-o id` gives their fingerprints, for split.
 
     llm-im incidents alerts 4e5f60718293 -o wide
     """
     client = client_of(url, context, token_file)
     identity = ids.find_one(client, incident)
-    found = list(ids.walk(client, [], limit + 1, f"{ids.PATH}/{identity}/alerts"))
-    alerts.write(found[:limit], len(found) > limit, output.form_of(form, as_json))
+    found, more = _alerts(client, identity, limit)
+    alerts.write(found, more, output.form_of(form, as_json))
 
 
 def show_timeline(
@@ -127,23 +127,42 @@ def _get(client: Client, identity: str) -> dict[str, Any]:
     return found
 
 
-def _show_alerts(incident: dict[str, Any], alerts: dict[str, Any]) -> None:
+def _alerts(client: Client, identity: str, limit: int) -> tuple[list[Row], bool]:
+    """Up to `limit` alerts of an incident, those that fire before those that ended, and whether there are more."""
+    found: dict[str, Row] = {}
+    for firing in ("true", "false"):
+        query = [("firing", firing)]
+        for alert in ids.walk(client, query, limit + 1 - len(found), f"{ids.PATH}/{identity}/alerts"):
+            # One that ended in between is in both.
+            found.setdefault(alert["fingerprint"], alert)
+    return list(found.values())[:limit], len(found) > limit
+
+
+def _show_alerts(incident: dict[str, Any], alerts: list[Row], more: bool) -> None:
     out = look.console()
     out.print("\nAlerts", style="bold")
-    for alert in alerts["items"]:
-        ended = "firing" if alert["firing"] else "ended "
+    for alert in alerts:
+        style = None if alert["firing"] else "dim"
         out.print(
-            f"  {ended}  {look.pairs(alert['labels'])}  (since {look.since(alert['starts_at'])}, "
-            f"last seen {look.since(alert['last_seen_at'])} ago, from {look.plain(alert['source'])})",
-            style=None if alert["firing"] else "dim",
+            f"  {'firing' if alert['firing'] else 'ended '}  {look.pairs(alert['labels'])}", style=style
         )
+        out.print(
+            f"          since {look.since(alert['starts_at'])}, last seen {look.since(alert['last_seen_at'])} ago, "
+            f"from {look.plain(alert['source'])}",
+            style=style,
+        )
+        if alert["generator_url"]:
+            # Whole, for who copies it.
+            out.print(f"          link: {look.plain(alert['generator_url'])}", soft_wrap=True)
         for name, text in sorted(alert["annotations"].items()):
             out.print(f"          {look.plain(name)}: {look.plain(text)}")
         for why in alert["why"]:
             times = f" x{why['count']:,}" if why["count"] > 1 else ""
             out.print(f"          why: {why['decision']}{times}: {look.plain(why['reason'])}")
-    if alerts["next"] is not None:
-        out.print(f"  and {incident['alerts'] - len(alerts['items']):,} more")
+    if more:
+        out.print(
+            f"  and {incident['alerts'] - len(alerts):,} more: llm-im incidents alerts {incident['id']} -n 1000"
+        )
 
 
 def _show_timeline(timeline: dict[str, Any]) -> None:

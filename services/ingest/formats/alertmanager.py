@@ -62,7 +62,7 @@ class AlertmanagerReader:
         defaults = now + self.resolve_timeout_s
         place = -1
         try:
-            for elements in common.array_slices(body, _elements):
+            for elements in common.array_slices(common.without_mark(body), _elements):
                 if place + len(elements) >= ALERTS_MAX:
                     raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
                 young = self._remembered.young

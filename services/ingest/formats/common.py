@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -234,6 +235,11 @@ def at_once(steps: Generator[None, None, T]) -> T:
             next(steps)
         except StopIteration as over:
             return over.value  # type: ignore[no-any-return]
+
+
+def without_mark(body: bytes) -> bytes:
+    """A body or a line without the byte order mark that editors and shells of Windows put in front of UTF-8."""
+    return body.removeprefix(BOM_UTF8)
 
 
 def array_slices(body: bytes, decode: Callable[[bytes], list[T]]) -> Iterator[list[T]]:

@@ -77,7 +77,7 @@ class V1Reader:
         faults: list[Fault] = []
         place = -1
         try:
-            for raws in _split(body):
+            for raws in _split(common.without_mark(body)):
                 if place + len(raws) >= ALERTS_MAX:
                     raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
                 for raw in raws:
@@ -179,7 +179,8 @@ def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
         return
     if body.count(b"\n") > LINES_MAX:
         raise TooLarge(f"over {LINES_MAX} lines in one request")
-    lines = [line for line in body.split(b"\n") if line.strip(_WHITE)]
+    # Files that were put together have a mark within.
+    lines = [line for line in map(common.without_mark, body.split(b"\n")) if line.strip(_WHITE)]
     objects = sum(line.lstrip(_WHITE)[:1] == b"{" for line in lines) if len(lines) > 1 else 0
     if start == b"{" and (objects < 2 or _is_json(body)):
         # One object, be it over several lines.
