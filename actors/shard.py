@@ -394,7 +394,7 @@ class IncidentShard:
         self._last_at = self.clock.now()
         step = shard.started(self.host.name, self._last_at)
         # Times that are put right here are not in the log yet: nobody may read them.
-        self._readable = not self._is_set_back(step)
+        self._readable = not self._tell_set_back(step)
         await self._append([self._frame(step, "default", None)])
         self._count()
         gc.collect()
@@ -536,7 +536,7 @@ class IncidentShard:
             self.shard.trace_id = trace_id = self.traces.id_of(message)
             step = self.shard.handle(message, self.clock.now())
             self.shard.seq -= 1
-            self._is_set_back(step)
+            self._tell_set_back(step)
             if step.events:
                 frames.append(self._frame(step, tenant, trace_id))
                 if (
@@ -588,8 +588,8 @@ class IncidentShard:
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return Heard(before, "a store hung, the process stood still, or the clock was put forward")
 
-    def _is_set_back(self, step: Step) -> bool:
-        """Whether a step put right what a clock that was ahead had done; then it is told."""
+    def _tell_set_back(self, step: Step) -> bool:
+        """Tell it when a step put right what a clock that was ahead had done. Whether it did."""
         event = step.events[0] if step.events else None
         if isinstance(event, ClockSetBack):
             self.meter.count("llm_im_clock_set_back_total")

@@ -758,9 +758,9 @@ class Shard(ShardState):
     def _expire_archive(self, now: float) -> None:
         keep_s = self.settings.retention_s
         before = now - keep_s
-        if now >= self._forget_not_before and before >= self.forgotten_before + min(
-            FORGET_EVERY_S, keep_s / FORGET_EVERY_PART
-        ):
+        if now < self._forget_not_before:
+            return
+        if before >= self.forgotten_before + min(FORGET_EVERY_S, keep_s / FORGET_EVERY_PART):
             self.do(ArchiveExpired(before), now)
             self._forget_owed = True
 
