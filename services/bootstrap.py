@@ -69,7 +69,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     classifiers = [f"classifier-{index}" for index in range(settings.classification.pool)]
     notify = settings.notify
     url = notify.webhook.url
-    responders = [f"responder-{index}" for index in range(notify.responders)] if url is not None else []
+    responders = [] if notify.why_off else [f"responder-{index}" for index in range(notify.responders)]
     common: dict[str, object] = {
         "place": place_of(settings),
         "level": settings.logging.level,
@@ -146,7 +146,7 @@ def shard_settings(settings: Settings) -> ShardSettings:
         close_after_s=lifecycle.close_after,
         expiry_grace_s=lifecycle.expiry_grace,
         max_open=max(1, lifecycle.max_concurrent_incidents // settings.state.partitions),
-        notify=notify.webhook.url is not None,
+        notify=not notify.why_off,
         wait_s=(wait.P0, wait.P1, wait.P2, wait.P3, wait.P4),
         interval_s=notify.interval,
         retry_first_s=notify.retry_first,

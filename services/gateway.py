@@ -143,7 +143,7 @@ class Gateway:
             self.meter,
             tenant=TENANT,
         )
-        health = HealthGather(self._gather, lambda: self._started)
+        health = HealthGather(self._gather, lambda: self._started, settings.notify.why_off)
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(

@@ -43,7 +43,7 @@ NOT_SETTINGS = frozenset(
     }
 )
 #: Flags of the command line, by what they set.
-FLAGS = {"state.path": "--data", "server.http_port": "--port"}
+FLAGS = {"state.path": "--data", "server.http_port": "--port", "notify.enabled": "--no-notify"}
 #: Keys under another name.
 ALIASES = {
     "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",

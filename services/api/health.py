@@ -32,10 +32,12 @@ class HealthGather:
 
     gather   every actor's reading; leaves out those that do not answer, raises Unavailable when none does
     started  true once the system's first start is complete, and for ever after, also in a gateway that is new
+    why_off  why nobody is told of incidents; "" when somebody is
     """
 
     gather: Callable[[], Awaitable[list[ActorMetrics]]]
     started: Callable[[], bool]
+    why_off: str = ""
 
 
 def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: Clock) -> None:
@@ -48,13 +50,14 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
     async def ready() -> Response:
         if not health.started():
             return JSONResponse({"status": "starting", "degraded": []}, 503, headers={"Retry-After": "1"})
+        told = {"notifications": f"off: {health.why_off}" if health.why_off else "on"}
         silent = await reads.silent_shards()
         if len(silent) == reads.shards:
             body = {"status": "unavailable", "degraded": sorted(silent), "reasons": silent}
             return JSONResponse(body, 503, headers={"Retry-After": "1"})
         if silent:
-            return JSONResponse({"status": "degraded", "degraded": sorted(silent), "reasons": silent})
-        return JSONResponse({"status": "ready", "degraded": []})
+            return JSONResponse({"status": "degraded", "degraded": sorted(silent), "reasons": silent, **told})
+        return JSONResponse({"status": "ready", "degraded": [], **told})
 
     async def metrics() -> Response:
         try:

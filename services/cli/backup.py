@@ -249,6 +249,7 @@ def restore(
     else:
         open_now = sum(each["open"] for each in told["partitions"].values())
         typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up")
+        typer.echo("to look at it without telling anybody, as in a drill: llm-im up --no-notify")
 
 
 async def _target(settings: Settings, given: str | None) -> tuple[Any, Target]:

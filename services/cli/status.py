@@ -61,6 +61,7 @@ def status(
             "why": found.why,
             "degraded": found.degraded,
             "reasons": found.reasons,
+            "notifications": found.notifications,
             "instance": instance and {
                 "id": instance.instance_id,
                 "version": instance.version,
@@ -90,6 +91,8 @@ def status(
         ]
     elif code is ExitCode.OK and not is_asked_by_url:
         lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
+    if found.notifications:
+        lines.append(("notifications", look.plain(found.notifications)))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
     width = max(len(name) for name, _ in lines) + 2

@@ -82,7 +82,9 @@ TokenFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 
 
-def loaded_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Loaded:
+def loaded_of(
+    config: Path | None, data: Path | None = None, port: int | None = None, no_notify: bool = False
+) -> Loaded:
     """The settings with where each came from, what the command line says on top. Raises Malformed."""
     from services.settings import load
 
@@ -91,12 +93,16 @@ def loaded_of(config: Path | None, data: Path | None = None, port: int | None = 
         flags["state.path"] = str(data)
     if port is not None:
         flags["server.http_port"] = port
+    if no_notify:
+        flags["notify.enabled"] = False
     return load(config, flags)
 
 
-def settings_of(config: Path | None, data: Path | None = None, port: int | None = None) -> Settings:
+def settings_of(
+    config: Path | None, data: Path | None = None, port: int | None = None, no_notify: bool = False
+) -> Settings:
     """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
-    return absolute(loaded_of(config, data, port).settings)
+    return absolute(loaded_of(config, data, port, no_notify).settings)
 
 
 def absolute(settings: Settings) -> Settings:
