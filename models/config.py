@@ -435,6 +435,11 @@ class Wait(Section):
 class Notify(Section):
     """How notices are sent, and tried again."""
 
+    enabled: bool = Field(
+        True,
+        description="`false`: nobody is told, whatever webhook is set; `llm-im up --no-notify` says so for one start, as for a "
+        "[restore drill](operate.md#test-a-restore).",
+    )
     webhook: Webhook = Webhook()
     wait: Wait = Wait()
     interval: Duration = Field(
@@ -456,6 +461,13 @@ class Notify(Section):
     concurrency: int = Field(
         32, ge=1, le=1000, description="Webhook calls under way at once for each responder."
     )
+
+    @property
+    def why_off(self) -> str:
+        """Why nobody is told of incidents, "" when somebody is."""
+        if not self.enabled:
+            return "notify.enabled is false (up --no-notify)"
+        return "" if self.webhook.url is not None else "no notify.webhook.url is set"
 
 
 class PublishRedis(Section):

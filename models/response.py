@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from models.alert_view import alert_view
 from models.effects import Act
 from models.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
-from models.incident import AUTOMATED, Incident
+from models.incident import AUTOMATED, Incident, IncidentState, Severity
 from models.messages import ActionOutcome
 from models.notice import FIRING, RESOLVED, common_of, idempotency_key, retry_at, webhook_body
 from models.series import FIRING as FIRES
@@ -41,6 +41,7 @@ FLAPS = 3
 FLAP_WINDOW = 15
 UNHEARD = "resolved before anyone was told"
 GOES_ON = "goes on before anyone was told of its end"
+OFF = "notifications are off"
 ENDED_AGAIN = "ended again before anyone was told that it goes on"
 
 
@@ -100,6 +101,26 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
         _put(shard, incident, RESOLVED, now, due_at)
     elif notice.reason is not None:
         shard.do(NoticeDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now)
+
+
+def started(shard: Shard, incident: Incident, now: float) -> None:
+    """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
+    switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
+    was told of and nobody looks after: they opened meanwhile, or were given up."""
+    notice, handling = incident.notice, incident.handling
+    if not shard.settings.notify:
+        if notice.reason is not None:
+            shard.do(NoticeDropped(incident.id, notice.number, OFF), now)
+    elif notice.reason is not None:
+        return
+    elif not incident.is_open:
+        # Told by a version before `heard_at` was kept: nobody knows whether the end was told as well.
+        if notice.heard_at:
+            owe_resolved(shard, incident, now)
+    elif incident.state is not IncidentState.DETECTED and incident.severity <= Severity.P1:
+        is_attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
+        if not is_attended and (not notice.told or notice.sure == RESOLVED):
+            owe(shard, incident, REOPENED, now, now + shard.settings.wait_s[incident.severity])
 
 
 def act(shard: ShardState, incident: Incident) -> Act:

@@ -223,6 +223,7 @@ class Shard(ShardState):
                 self._archive[incident.id] = None
             if incident.handling is not None and incident.handling.owed:
                 self._notes[incident.id] = None
+            response.started(self, incident, now)
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), Done())
 

@@ -69,7 +69,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     classifiers = [f"classifier-{index}" for index in range(settings.classification.pool)]
     notify = settings.notify
     url = notify.webhook.url
-    responders = [f"responder-{index}" for index in range(notify.responders)] if url is not None else []
+    responders = [] if notify.why_off else [f"responder-{index}" for index in range(notify.responders)]
     common: dict[str, object] = {
         "place": place_of(settings),
         "level": settings.logging.level,
@@ -151,7 +151,7 @@ def shard_settings(settings: Settings) -> ShardSettings:
         max_open=max(1, lifecycle.max_concurrent_incidents // settings.state.partitions),
         max_bytes=lifecycle.max_shard_bytes,
         sender_bytes=int(lifecycle.max_shard_bytes * lifecycle.max_sender_share),
-        notify=notify.webhook.url is not None,
+        notify=not notify.why_off,
         wait_s=(wait.P0, wait.P1, wait.P2, wait.P3, wait.P4),
         interval_s=notify.interval,
         retry_first_s=notify.retry_first,

@@ -157,7 +157,13 @@ class Gateway:
             tenant=TENANT,
         )
         self._helpers = Helpers(peers, other_actors)
-        health = HealthGather(self._gather, lambda: self._started, self._waiting_for, self._away)
+        health = HealthGather(
+            self._gather,
+            lambda: self._started,
+            self._waiting_for,
+            self._away,
+            settings.notify.why_off,
+        )
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
         self.rest = build_app(

@@ -50,7 +50,7 @@ _KUBERNETES = re.compile(
     r"LLM_IM_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 #: Flags of the command line, by what they set.
-FLAGS = {"state.path": "--data", "server.http_port": "--port"}
+FLAGS = {"state.path": "--data", "server.http_port": "--port", "notify.enabled": "--no-notify"}
 #: Keys under another name.
 ALIASES = {
     "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",

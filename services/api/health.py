@@ -34,12 +34,14 @@ class HealthGather:
     started  true once the system's first start is complete, and for ever after, also in a gateway that is new
     waiting  what keeps it from being complete, in words
     away     actors behind the shards that do not answer now, with what is missing meanwhile
+    why_off  why nobody is told of incidents; "" when somebody is
     """
 
     gather: Callable[[], Awaitable[list[ActorMetrics]]]
     started: Callable[[], bool]
     waiting: Callable[[], str] = str
     away: Callable[[], dict[str, str]] = dict
+    why_off: str = ""
 
 
 def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: Clock) -> None:
@@ -55,14 +57,15 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
             if why := health.waiting():
                 body["reasons"] = {"start": why}
             return JSONResponse(body, 503, headers={"Retry-After": "1"})
+        told = {"notifications": f"off: {health.why_off}" if health.why_off else "on"}
         silent = await reads.silent_shards()
         if len(silent) == reads.shards:
             body = {"status": "unavailable", "degraded": sorted(silent), "reasons": silent}
             return JSONResponse(body, 503, headers={"Retry-After": "1"})
         silent |= health.away()
         if silent:
-            return JSONResponse({"status": "degraded", "degraded": sorted(silent), "reasons": silent})
-        return JSONResponse({"status": "ready", "degraded": []})
+            return JSONResponse({"status": "degraded", "degraded": sorted(silent), "reasons": silent, **told})
+        return JSONResponse({"status": "ready", "degraded": [], **told})
 
     async def metrics() -> Response:
         try:

@@ -291,9 +291,9 @@ def restore(
         typer.echo(json.dumps(told))
     else:
         open_now = sum(each["open"] for each in told["partitions"].values())
-        typer.echo(
-            f"backup {told['id']} is restored, {open_now} incidents are open in it; now: llm-im up{options(config, data)}"
-        )
+        up = f"llm-im up{options(config, data)}"
+        typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: {up}")
+        typer.echo(f"to look at it without telling anybody, as in a drill: {up} --no-notify")
 
 
 def _checking(settings: Settings, key_file: Path | None, *, takes_any: bool) -> Signing:

@@ -3,7 +3,7 @@
 A process of its own, because a driver whose Ray is stopped under it hangs or dies, because Ray's own words belong
 in a log file, and because a call that hangs can be ended. `run` starts it and relays what it says:
 
-    parent   {"verb", "config", "data", "port", "owned"}         one JSON argument
+    parent   {"verb", "config", "data", "port", "owned", ...}    one JSON argument
     child    {"progress": "..."} ... {"error": "..."}            JSON lines on stdout; Ray's words go to stderr
 """
 
@@ -41,6 +41,7 @@ class Request:
     data: str
     port: int | None
     owned: bool
+    no_notify: bool = False
 
 
 def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> None:
@@ -145,7 +146,7 @@ def _do(request: Request, progress: Progress) -> None:
     if request.verb == "deploy":
         # Not to end it: a broken file must not keep anything running.
         config = Path(request.config) if request.config else None
-        settings = as_assigned(settings_of(config, Path(request.data), port))
+        settings = as_assigned(settings_of(config, Path(request.data), port, no_notify=request.no_notify))
     progress(f"joining Ray at {address}")
 
     # Ray reads its settings when it is imported: not before adopt().

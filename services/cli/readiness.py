@@ -16,12 +16,14 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How the system says it is. `silent`: nothing answers; `foreign`: what answers is not ours. `why`: in words."""
+    """How the system says it is. `silent`: nothing answers; `foreign`: what answers is not ours. `why`: in words.
+    `notifications`: "on", or "off" and why; "" when it does not say."""
 
     state: State
     why: str = ""
     degraded: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    notifications: str = ""
 
 
 def ask(url: str) -> Readiness:
@@ -39,11 +41,12 @@ def ask(url: str) -> Readiness:
         return Readiness("foreign", f"something answers at {url}, but it is not LLM-Incident-Manager")
     degraded = [str(name) for name in body["degraded"]]
     reasons = {str(name): str(why) for name, why in (body.get("reasons") or {}).items()}
+    notifications = str(body.get("notifications") or "")
     match body["status"]:
         case "ready":
-            return Readiness("ready")
+            return Readiness("ready", notifications=notifications)
         case "degraded":
-            return Readiness("degraded", f"away: {', '.join(degraded)}", degraded, reasons)
+            return Readiness("degraded", f"away: {', '.join(degraded)}", degraded, reasons, notifications)
         case "unavailable":
             return Readiness("unavailable", "no shard answers", degraded, reasons)
         case _:

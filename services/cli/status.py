@@ -78,6 +78,7 @@ def status(
             "why": found.why,
             "degraded": found.degraded,
             "reasons": found.reasons,
+            "notifications": found.notifications,
             "instance": instance and {
                 "id": instance.instance_id,
                 "version": instance.version,
@@ -106,6 +107,8 @@ def status(
             ("store", _store(settings)),
             ("log", str(Path(settings.state.path) / "log" / "llm-im.log")),
         ]
+    if found.notifications:
+        lines.append(("notifications", look.plain(found.notifications)))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
     for source, skew_s in clocks.items():

@@ -61,6 +61,12 @@ def up(
     timeout: Annotated[
         float, typer.Option(help="How long to wait until it is ready, in seconds.")
     ] = READY_TIMEOUT_S,
+    no_notify: Annotated[
+        bool,
+        typer.Option(
+            "--no-notify", help="Tell nobody of incidents, whatever webhook is set: for a restore drill."
+        ),
+    ] = False,
 ) -> None:
     """Start it, and return when it is ready. Safe to run twice.
 
@@ -75,7 +81,7 @@ def up(
     def progress(text: str) -> None:
         typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
-    loaded = loaded_of(config, data, port)
+    loaded = loaded_of(config, data, port, no_notify=no_notify)
     refuse(loaded)
     settings = absolute(loaded.settings)
     refuse_other_user(Path(settings.state.path), "up")
@@ -92,6 +98,7 @@ def up(
         settings.state.path,
         port,
         owned=not ray_address(),
+        no_notify=no_notify,
     )
     if request.owned:
         url, is_new = _on_this_machine(settings, request, timeout, progress)
@@ -103,7 +110,17 @@ def up(
         )
     else:
         typer.echo(f"LLM-Incident-Manager {VERSION} is running already, at {url}\n")
+    _say_who_is_told(url, no_notify)
     typer.echo(_what_now(url, settings, request, guarded))
+
+
+def _say_who_is_told(url: str, no_notify: bool) -> None:
+    """What runs says it, not the settings: it may have been started by others. Raises Failure when nobody was to be told."""
+    told = readiness.ask(url).notifications
+    if told == "on" and no_notify:
+        raise Failure("it runs already and tells people of incidents; first: llm-im down")
+    if told not in ("", "on"):
+        typer.echo(f"  nobody is told of incidents ({told})\n")
 
 
 def _say_partitions(loaded: Loaded, assigned: Settings) -> None:

@@ -98,20 +98,33 @@ STORES = ("state",)
 
 
 def loaded_of(
-    config: Path | None, data: Path | None = None, port: int | None = None, only: Collection[str] = ()
+    config: Path | None,
+    data: Path | None = None,
+    port: int | None = None,
+    only: Collection[str] = (),
+    *,
+    no_notify: bool = False,
 ) -> Loaded:
     """The settings with where each came from, what the command line says on top. Of `only` some sections, when a command
     needs no others. Raises Malformed."""
     from services.settings import load
 
-    return load(config, _flags(data, port), only=only)
+    flags = _flags(data, port)
+    if no_notify:
+        flags["notify.enabled"] = False
+    return load(config, flags, only=only)
 
 
 def settings_of(
-    config: Path | None, data: Path | None = None, port: int | None = None, only: Collection[str] = ()
+    config: Path | None,
+    data: Path | None = None,
+    port: int | None = None,
+    only: Collection[str] = (),
+    *,
+    no_notify: bool = False,
 ) -> Settings:
     """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
-    return absolute(loaded_of(config, data, port, only).settings)
+    return absolute(loaded_of(config, data, port, only, no_notify=no_notify).settings)
 
 
 def place_here(config: Path | None = None, data: Path | None = None) -> Settings:

@@ -38,7 +38,10 @@ def test_it_is_not_ready_before_the_first_start_is_complete() -> None:
 def test_it_is_ready_when_every_shard_answers() -> None:
     answer = client(StandIn()).get("/health/ready")
 
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "degraded": []})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "degraded": [], "notifications": "on"},
+    )
 
 
 def test_it_is_ready_and_names_the_shards_that_do_not_answer() -> None:
@@ -49,6 +52,7 @@ def test_it_is_ready_and_names_the_shards_that_do_not_answer() -> None:
         "status": "degraded",
         "degraded": ["shard/0001"],
         "reasons": {"shard/0001": "it is restarting"},
+        "notifications": "on",
     }
 
 

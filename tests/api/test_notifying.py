@@ -115,3 +115,14 @@ async def test_two_senders_that_disagree_page_once_and_the_end_is_told() -> None
 
 def _rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+async def test_with_notifications_off_nobody_is_told_and_health_says_so() -> None:
+    async with a_receiver() as receiver, system(notify=notify(receiver, enabled=False)) as ours:
+        await ours.post("/v1/alerts", [alert("Down", severity="critical")])
+        await ours.post("/v1/alerts", [{**alert("Down", severity="critical"), "status": "resolved"}])
+        await asyncio.sleep(1.0)
+        health = (await ours.get("/health/ready")).json
+
+    assert receiver.got == []
+    assert health["notifications"] == "off: notify.enabled is false (up --no-notify)"

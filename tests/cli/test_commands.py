@@ -343,7 +343,15 @@ def test_status_has_an_exit_code_for_each_state(
 
 def test_status_names_the_shards_that_are_away_and_sums_what_is_open(server: StandIn) -> None:
     server.answers["/health/ready"] = [
-        (200, {"status": "degraded", "degraded": ["shard/0001"], "reasons": {"shard/0001": "recovering"}})
+        (
+            200,
+            {
+                "status": "degraded",
+                "degraded": ["shard/0001"],
+                "reasons": {"shard/0001": "recovering"},
+                "notifications": "off: notify.enabled is false (up --no-notify)",
+            },
+        )
     ]
     server.answers["/metrics"] = [
         (200, '# HELP x\nllm_im_open_incidents{actor="a"} 3\nllm_im_open_incidents{actor="b"} 4\n'
@@ -354,10 +362,11 @@ def test_status_names_the_shards_that_are_away_and_sums_what_is_open(server: Sta
 
     assert result.exit_code == 4
     assert result.output.splitlines() == [
-        "state       degraded: away: shard/0001",
-        f"url         {server.url}",
-        "shard/0001  recovering",
-        "open        7 incidents, 1,200 alerts",
+        "state          degraded: away: shard/0001",
+        f"url            {server.url}",
+        "shard/0001     recovering",
+        "notifications  off: notify.enabled is false (up --no-notify)",
+        "open           7 incidents, 1,200 alerts",
     ]
 
 

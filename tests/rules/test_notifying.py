@@ -14,7 +14,7 @@ from models.events import ActionFailed, NoticeDropped
 from models.incident import Severity
 from models.people import STILL_FIRING_S
 from models.shard_settings import ShardSettings
-from models.verbs import Create, Merge, Resolve
+from models.verbs import Acknowledge, Create, Merge, Resolve
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
 HOUR_S = 3600.0
@@ -490,3 +490,89 @@ def test_an_incident_by_hand_is_told_as_firing_until_it_is_resolved() -> None:
     story.do(at(10), Resolve(), made)
 
     assert shown(story)["status"] == "resolved"
+
+
+# -- starts with notifications and without --------------------------------------------------------------------
+
+OFF = changed(notify=False)
+
+
+def starts(story: Story, when: float, settings: ShardSettings) -> None:
+    """Another process starts on what is there, with these settings."""
+    story.asked = []
+    story.settings = story.replayed.settings = settings
+    story.restart(at(when))
+
+
+def test_a_start_without_notifications_tells_nobody_whatever_was_owed_and_whatever_happens() -> None:
+    story = opened()
+
+    starts(story, 10, OFF)
+    story.push(at(11), alert("llm-api", "Down").ended(11))
+    story.push(at(12), alert("billing", "Down"))
+    story.classify(at(12), Severity.P0)
+    story.ticks(at(13), at(40))
+
+    assert story.sent() == []
+    assert [event.why for event in story.named(NoticeDropped)] == ["notifications are off"]
+
+
+def test_an_incident_ends_and_closes_though_nobody_is_told() -> None:
+    story = opened()
+    starts(story, 10, OFF)
+    story.push(at(11), alert("llm-api", "Down").ended(11))
+
+    story.ticks(at(12), at(140))
+
+    assert not story.incident.is_open and story.incident.closed_at
+
+
+def test_the_next_start_with_notifications_tells_the_end_of_what_was_heard_of() -> None:
+    story, _heard = paged()
+    starts(story, 10, OFF)
+    story.push(at(11), alert("llm-api", "Down").ended(11))
+
+    starts(story, 100, SETTINGS)
+
+    assert story.sent() == [(100.0, "resolved", 0)]
+
+
+def test_the_next_start_with_notifications_tells_of_what_is_urgent_and_nobody_looks_after_and_of_nothing_old() -> (
+    None
+):
+    story = Story(changed(notify=False, max_open=100))
+    severities = [Severity.P0, Severity.P1, Severity.P2, Severity.P4, Severity.P0, Severity.P1]
+    for number, severity in enumerate(severities):
+        story.push(at(number), alert(f"service-{number}", "Down"))
+        story.classify(at(number), severity)
+    story.push(at(10), alert("service-4", "Down").ended(10))
+    owned = next(each for each in story.shard.incidents.values() if each.service == "service-5")
+    story.do(at(11), Acknowledge(), owned)
+
+    starts(story, 100, changed(max_open=100))
+    story.ticks(at(101), at(200))
+
+    told = [json.loads(effect.body)["incident"] for _when, effect in story.asked if isinstance(effect, Act)]
+    assert sorted((each["service"], each["reason"]) for each in told) == [
+        ("service-0", "opened"), ("service-1", "opened")
+    ]  # fmt: skip
+
+
+def test_a_restart_tells_nothing_again_that_was_told() -> None:
+    story, _heard = paged()
+    starts(story, 10, SETTINGS)
+    story.push(at(20), alert("llm-api", "Down").ended(20))
+    story.receive(at(20))
+
+    starts(story, 30, SETTINGS)
+
+    assert story.sent() == []
+
+
+def test_a_p0_that_was_given_up_is_tried_again_by_the_next_start() -> None:
+    story = opened()
+    story.receive(at(0), ok=False, final=True, reached=False)
+
+    starts(story, 100, SETTINGS)
+
+    assert story.sent() == [(100.0, "opened", 0)]

@@ -35,6 +35,7 @@ OTHERS: dict[str, object] = {
     "lifecycle.max_shard_bytes": 1024**3,
     "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
+    "notify.enabled": False,
     "notify.webhook.external_url": "https://im.example",
     "classification.builtin_rules": False,
     "notify.webhook.url": "https://example.org/hook",
@@ -237,3 +238,21 @@ def test_what_is_started_into_what_runs_must_go_by_the_same_settings(key: str) -
     refuse_other(masked_json(running), other(KEYS["server.gateways"]))
     with pytest.raises(Conflict, match=f"^{re.escape(key)}: changed"):
         refuse_other(masked_json(running), other(KEYS[key]))
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_tells_nobody_and_what_does_are_never_started_into_each_other(runs: bool) -> None:
+    running = Settings.model_validate({"notify": {"enabled": runs}})
+    asked = Settings() if not runs else Settings.model_validate({"notify": {"enabled": False}})
+
+    refuse_other(masked_json(running), running)
+    with pytest.raises(Conflict, match=r"with(out)? notifications.*llm-im down"):
+        refuse_other(masked_json(running), asked)
+
+
+def test_a_reload_does_not_switch_on_what_a_flag_switched_off() -> None:
+    running = Settings.model_validate({"notify": {"enabled": False, "webhook": {"url": "https://a"}}})
+    wanted = wanted_over(running, Settings.model_validate({"notify": {"webhook": {"url": "https://a"}}}))
+
+    assert not wanted.notify.enabled
+    assert compare(running, wanted) == []
