@@ -154,7 +154,8 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    return methods | {"HEAD"} if "GET" in methods else methods
+    # HEAD goes without saying where GET is, as in Alertmanager's answers.
+    return methods - {"HEAD"}
 
 
 def _describe_tokens(app: FastAPI) -> None:

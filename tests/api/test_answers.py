@@ -88,13 +88,6 @@ async def test_head_of_what_can_not_be_read_is_refused(filled: System, path: str
     assert head.body == b""
 
 
-@on_filled
-async def test_head_is_named_where_another_method_is_refused(filled: System) -> None:
-    answer = await ask(filled, "PUT", "/v1/incidents")
-
-    assert answer.headers["allow"] == "GET,HEAD,POST"
-
-
 def test_head_does_not_read_a_long_answer_to_its_end() -> None:
     made = []
 
