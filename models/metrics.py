@@ -30,6 +30,9 @@ _SIZES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
 #: Every metric there is, for /metrics and the docs. tests/api/test_health.py finds names in the code that are
 #: missing here; a Meter takes them all the same, because a typing error in a rare path must not stop a shard.
 METRICS: dict[str, Metric] = {
+    "llm_im_build_info": Metric(
+        "gauge", "1 of each gateway, by the version of LLM-Incident-Manager and of Python."
+    ),
     "llm_im_alerts_received_total": Metric(
         "counter", "Alerts told to a shard, by door; one asked for again with its body counts twice."
     ),

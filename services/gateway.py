@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ import structlog
 from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.ending import end
 from actors.untraced import NoTracer
+from models import VERSION
 from models.config import Settings
 from models.control import ControlMessage, TokensSeen, encode_message
 from models.errors import IncidentManagerError, Unavailable
@@ -105,6 +107,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self.meter = Meter(name)
+        self.meter.set("llm_im_build_info", 1, version=VERSION, python=platform.python_version())
         server = settings.server
         self._lines = [
             ShardLine(

@@ -184,7 +184,8 @@ def add_alertmanager_routes(
         return _answer([])
 
     async def add_silence() -> Response:
-        return _answer("silences are not built yet: nothing was stored, and nothing is muted", 501)
+        # Clients are made of Alertmanager's description, which knows no 501: they would not show the words.
+        return _answer("silences are not built yet: nothing was stored, and nothing is muted", 400)
 
     async def silence(silence_id: str) -> Response:
         if _UUID.match(silence_id) is None:
@@ -203,8 +204,8 @@ def add_alertmanager_routes(
         (f"{PREFIX}/silences", add_silence, ["POST"], RESPOND),
         (f"{PREFIX}/silence/{{silence_id}}", silence, ["GET"], READ),
         (f"{PREFIX}/silence/{{silence_id}}", silence, ["DELETE"], RESPOND),
-        ("/-/healthy", fine, ["GET", "HEAD"], None),
-        ("/-/ready", fine, ["GET", "HEAD"], None),
+        ("/-/healthy", fine, ["GET"], None),
+        ("/-/ready", fine, ["GET"], None),
     ):
         # Their description is Alertmanager's own openapi.yaml; ours holds what is ours.
         needed = [Depends(requires(scope))] if scope else []

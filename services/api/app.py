@@ -17,6 +17,7 @@ from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from services.api import alertmanager
 from services.api.alertmanager import add_alertmanager_routes
+from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.commands import Commands
 from services.api.config import Reload, add_config_routes
@@ -61,6 +62,7 @@ def build_app(
         openapi_url="/openapi.json",
         redirect_slashes=False,
     )
+    app.add_middleware(Answers)
     add_alertmanager_routes(app, reads, settings, clock.now())
     bodies = BodyReader(settings().server.body_timeout)
     add_rest_routes(app, reads, commands, bodies, clock)
@@ -152,7 +154,8 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    return methods
+    # HEAD goes without saying where GET is, as in Alertmanager's answers.
+    return methods - {"HEAD"}
 
 
 def _describe_tokens(app: FastAPI) -> None:

@@ -80,9 +80,7 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
         ("/health/ready", ready, []),
         (METRICS_PATH, metrics, [Depends(requires(READ))]),
     ):
-        app.add_api_route(
-            path, endpoint, methods=["GET", "HEAD"], dependencies=needed, include_in_schema=False
-        )
+        app.add_api_route(path, endpoint, methods=["GET"], dependencies=needed, include_in_schema=False)
 
 
 def render(readings: Iterable[ActorMetrics]) -> str:

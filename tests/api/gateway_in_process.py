@@ -17,7 +17,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -199,16 +198,17 @@ class System:
     ) -> Reply:
         """One request to the gateway's ASGI application. `leaves`: the sender disconnects after its last part. `host` None: no
         Host but what `headers` say."""
-        split = urlsplit(path)
+        # Not urlsplit: what begins with two slashes is a path too.
+        path, _, query = path.partition("?")
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": split.path,
-            "raw_path": split.path.encode(),
-            "query_string": split.query.encode(),
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
             "root_path": "",
             "headers": [*([] if host is None else [(b"host", host.encode())]), *headers],
             "client": ("127.0.0.1", 1),

@@ -180,6 +180,31 @@ async def test_who_was_refused_is_told_by_the_address_that_asked(
     assert "sender=127.0.0.9" in capsys.readouterr().out
 
 
+@pytest.mark.asyncio
+async def test_a_slash_too_many_and_packing_go_through_the_door(ours: System, door: FrontDoor) -> None:
+    door.start([await ours.listen()])
+
+    def asked() -> list[int]:
+        answers = []
+        for path in ("//api/v2/alerts", "/api/v2/alerts/", "//v1/alerts//"):
+            connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=SOON_S)
+            connection.request(
+                "POST", path, json.dumps([alert("Down")]), {"Content-Type": "application/json"}
+            )
+            answers.append(connection.getresponse().status)
+            connection.close()
+        return [
+            *answers,
+            ask(door.port, "//v1/incidents/")[0],
+            ask(door.port, "//v1/incidents/", method="HEAD")[0],
+        ]
+
+    assert await asyncio.to_thread(asked) == [200, 200, 202, 200, 200]
+    assert (await in_thread(door.port, "/openapi.json", **{"Accept-Encoding": "gzip"}))[1].startswith(
+        b"\x1f\x8b"
+    )
+
+
 @pytest.mark.parametrize("files", [1024, 4096, 20_000, 1_048_576])
 def test_connections_fit_the_open_files_there_are(files: int) -> None:
     found = haproxy.connections_of(files)
