@@ -225,8 +225,8 @@ def connect(address: str) -> None:
 
 async def replace(name: str) -> None:
     """End an actor's process at once, whatever it is doing; Ray starts it again. One that is being started is left alone."""
-    if (path := direct.socket_path(name)) is not None:
-        await asyncio.to_thread(direct.kill_listener, path)
+    path = direct.socket_path(name)
+    if path is not None and direct.kill_listener(path):
         return
     with contextlib.suppress(Unavailable):
         handle = await asyncio.to_thread(_find, name)

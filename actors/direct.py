@@ -37,9 +37,6 @@ FRAME_MAX_BYTES = 256 * 1024 * 1024
 #: is the actor looked for elsewhere: a Ray call to one that restarts comes back 1.2 s after it could have.
 RESTART_S = 3.0
 
-#: The kernel takes a connection at once, or its queue is full.
-CONNECT_TIMEOUT_S = 1.0
-
 _HEAD = struct.Struct("<IQ")
 
 
@@ -49,14 +46,21 @@ def socket_path(actor: str) -> Path | None:
     return None if folder is None else Path(folder) / f"{actor}.sock"
 
 
-def kill_listener(path: Path) -> None:
-    """SIGKILL to the process that listens there: it takes connections also while it answers nothing. Nobody is hurt where
-    nobody listens."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(CONNECT_TIMEOUT_S)
-        caller.connect(str(path))
+def kill_listener(path: Path) -> bool:
+    """SIGKILL to the process that listens there: the kernel takes connections for it also while it answers nothing. Nobody
+    is hurt where nobody listens. False when its queue is full, so that one can't tell who it is."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
         pid, _uid, _gid = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return True
 
 
 class _Frames(asyncio.Protocol):

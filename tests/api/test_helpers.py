@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from actors import direct
 from actors.classifier import ClassifierActor
 from models.effects import Classify
 from models.messages import Verdict
@@ -119,3 +127,27 @@ async def test_a_batch_that_takes_long_is_answered_in_part_and_others_get_turns(
 
     assert 1 <= len(said) < 100 and [each.incident_id for each in said] == ids[: len(said)]
     assert turns >= len(said) - 1
+
+
+async def test_who_listens_is_ended_although_it_takes_no_connection(tmp_path: Path) -> None:
+    path = tmp_path / "actor.sock"
+    code = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({str(path)!r}); s.listen(1); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        os.kill(process.pid, signal.SIGSTOP)
+
+        assert direct.kill_listener(path)
+        assert process.wait(10) == -signal.SIGKILL
+
+        assert direct.kill_listener(path), "nobody listens: nobody is hurt"
+
+
+async def test_who_listens_is_not_known_where_its_queue_is_full(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(tmp_path / "actor.sock"))
+        listener.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(tmp_path / "actor.sock"))
+
+        assert not direct.kill_listener(tmp_path / "actor.sock"), "and this process is not ended"
