@@ -99,7 +99,8 @@ async def _snapshot(log: EventLog, epoch: int, filler: Filler) -> None:
     shard.checkpoint.begin()
     while records := shard.checkpoint.slice(256 * 1024):
         await log.put_records(epoch, 1, records)
-    await log.close_snapshot(epoch, Mark(1, shard.seq, filler._digest, SNAPSHOT_VERSION, b""))
+    checksum = shard.checkpoint.census().checksum()
+    await log.close_snapshot(epoch, Mark(1, shard.seq, filler._digest, SNAPSHOT_VERSION, checksum))
 
 
 def main() -> None:

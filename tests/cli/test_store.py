@@ -329,6 +329,51 @@ def test_without_its_control_log_nothing_is_started_and_no_token_made_until_the_
     assert made.exit_code == 0, made.output
 
 
+def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(used: Path) -> None:
+    folder = used / "var" / "store"
+
+    async def snapshots() -> None:
+        async with system(SqliteStores(folder), state={"snapshot_every_frames": 10}) as ours:
+            for number in range(60):
+                assert (await ours.post("/v1/alerts", [alert(f"More{number}", SERVICES[0])])).status == 202
+            async with asyncio.timeout(20):
+                while await _first_seq(folder) < 2:  # truncated: there is nothing else to replay from
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(snapshots())
+    assert run("verify").exit_code == 0
+    lost = next(each for each in ("shard/0000", "shard/0001") if asyncio.run(_first_seq(folder, each)) > 1)
+    with sqlite3.connect(file_path(folder, lost)) as database:
+        (key,) = database.execute("SELECT min(key) FROM records WHERE key LIKE 'i/%'").fetchone()
+        database.execute("DELETE FROM records WHERE key = ?", (key,))
+
+    log = CliRunner().invoke(app, ["log", "verify"])
+    store = run("verify")
+    backup = CliRunner().invoke(app, ["backup", "create", "--target", "kept"])
+    (used / "new.toml").write_text('[state]\npath = "new"\n')
+    migrated = run("migrate", "--to", "new.toml")
+
+    async def start() -> list[str]:
+        async with system(SqliteStores(folder)) as ours:
+            return [str(await ours.cluster.get(name).status(b"")) for name in ours.shards]  # type: ignore[attr-defined]
+
+    assert (log.exit_code, store.exit_code, backup.exit_code) == (1, 1, 1)
+    for said in (log.stdout, store.stdout, backup.stderr):
+        assert "the snapshot is not whole" in said and "were written" in said
+    assert migrated.exit_code == 1
+    assert "no snapshot of what was before can be read" in asyncio.run(start())[int(lost[-1])]
+
+
+async def _first_seq(folder: Path, partition: str = "") -> int:
+    """Of the log that begins last, or of this one."""
+    found = []
+    for name in [partition] if partition else ["shard/0000", "shard/0001"]:
+        log = SqliteStores(folder).log(name)
+        found.append((await log.stats())["first_seq"])
+        await log.close()
+    return max(found)
+
+
 def letters_in(*config: str) -> list[bytes]:
     async def read() -> list[bytes]:
         letters = open_dead_letters(settings_of(Path(*config) if config else None))

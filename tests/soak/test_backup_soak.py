@@ -99,7 +99,10 @@ def test_kills_in_the_middle_leave_whole_backups_and_a_restore_that_ends(store: 
         with command(word, "--target", target, "--data", str(store)) as child:
             out, _ = child.communicate(timeout=120)
             assert child.returncode == 0 and b"BROKEN" not in out, out
-    restored = killed_and_then_let_be(chance, "restore", "--target", target, "--data", str(new))
+    key = str(store / "backup.key")
+    restored = killed_and_then_let_be(
+        chance, "restore", "--target", target, "--data", str(new), "--key-file", key
+    )
 
     print(f"{made} kills met a backup at work, {restored} a restore")
     assert made and restored
