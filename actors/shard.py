@@ -39,7 +39,7 @@ from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, Full, IncidentManagerError, NotOwner, Refused, Unavailable
-from models.events import ActionFailed, ClockSetBack
+from models.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
 from models.frames import Frame, encode_frame
 from models.messages import (
     ActionOutcome,
@@ -393,8 +393,9 @@ class IncidentShard:
         self.errands.forget()
         self._last_at = self.clock.now()
         step = shard.started(self.host.name, self._last_at)
-        # Times that are put right here are not in the log yet: nobody may read them.
-        self._readable = not self._tell_set_back(step)
+        self._tell_set_back(step)
+        # What is decided here, be it times put right or notices dropped, is not in the log yet: nobody may read it.
+        self._readable = all(isinstance(event, ShardStarted | ArchiveExpired) for event in step.events)
         await self._append([self._frame(step, "default", None)])
         self._count()
         gc.collect()
