@@ -187,7 +187,9 @@ class Grouping(Section):
     """What makes one incident. The service is always part of the group."""
 
     group_by: list[str] = Field(
-        ["alertname"], max_length=16, description="Labels that make a group beside the service, at most 16."
+        ["alertname", "cluster", "namespace"],
+        max_length=16,
+        description="Labels that make a group beside the service, at most 16; those that an alert has. Which to take: [grouping.md](grouping.md).",
     )
     service_labels: list[str] = Field(
         ["service", "service_name", "app", "job"],

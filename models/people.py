@@ -105,6 +105,7 @@ def decide(shard: Shard, command: Command, now: float) -> Incident:
         case Unacknowledge():
             if incident.handling is not None and incident.handling.acknowledged is not None:
                 shard.do(AcknowledgementEnded(incident.id, actor, reason), now)
+                shard.left_alone(incident, actor, f"acknowledgement taken back by {actor}", now)
         case Assign():
             _assign(shard, incident, verb, actor, reason, now)
         case Comment():
@@ -180,6 +181,8 @@ def _assign(shard: Shard, incident: Incident, verb: Assign, actor: str, reason: 
         shard.do(AssignmentChanged(incident.id, actor, assignees, roles, reason, ", ".join(said)), now)
     if assignees or roles:
         _attended(shard, incident, actor, f"assigned by {actor}", now)
+    elif said:
+        shard.left_alone(incident, actor, f"nobody is assigned any more, by {actor}", now)
 
 
 def _attended(shard: Shard, incident: Incident, actor: str, reason: str, now: float) -> None:
@@ -410,6 +413,7 @@ def apply(shard: ShardState, event: PeopleEvent, now: float) -> None:
         case LabelsChanged():
             kept = {name: value for name, value in incident.labels.items() if name not in event.removed}
             incident.labels = {**kept, **event.set}
+            handling.labels = {**(handling.labels or {}), **event.set, **dict.fromkeys(event.removed)}
             text = ", ".join(
                 [*(f"{name}={value}" for name, value in event.set.items()), *_gone(event.removed)]
             )

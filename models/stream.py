@@ -14,11 +14,13 @@ from models.events import (
     AcknowledgementEnded,
     ActionFailed,
     ActionSucceeded,
+    AlertsJoined,
     AssignmentChanged,
     CommentAdded,
     Event,
     IncidentAcknowledged,
     IncidentClassified,
+    IncidentDescribed,
     IncidentFreed,
     IncidentLinked,
     IncidentMerged,
@@ -41,12 +43,15 @@ from models.parts import written
 from models.query import Head
 
 SYSTEM = "system"
-#: What is told of a change that is no line of a timeline, to those who ask to hear of every change. No kind of line.
+#: What is told of a change that is no line of a timeline: to all when the labels are others, since an incident may come
+#: into a filter by that or leave it; of any other change to those who ask to hear of every one. No kind of line.
 CHANGED = "Changed"
 
-#: The events that may be a line of a timeline. What they say is in `line`.
+#: The events that may be a line of a timeline, or told as CHANGED. What they say is in `line`.
 TOLD = (
     IncidentOpened,
+    IncidentDescribed,
+    AlertsJoined,
     IncidentClassified,
     IncidentStateChanged,
     NoticeDropped,
@@ -77,6 +82,7 @@ KINDS = (
     "Created",
     "StateChanged",
     "Resolved",
+    "AlertsJoined",
     "Classified",
     "SeverityChanged",
     "NotificationSent",
@@ -146,6 +152,10 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
     match event:
         case IncidentOpened():
             return Line("Created", event.created_by, event.title)
+        case IncidentDescribed():
+            return None if event.labels is None else _relabelled(event.labels, before)
+        case AlertsJoined():
+            return _told("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
         case IncidentClassified():
             text = f"{after.counts.severity.name} {after.counts.type}, by {event.by}"
             if before is None or not before.is_classified:
@@ -168,6 +178,13 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
         case UpdateMissed():
             return Line("UpdateMissed", SYSTEM, "the promised update did not come")
     return _of_notices(event) or _of_people(event, before, after) or _of_parts(event, nth, before, after)
+
+
+def _relabelled(labels: dict[str, str], before: Head | None) -> Line:
+    known = {} if before is None else before.labels
+    changes = [f"{name}={value}" for name, value in labels.items() if known.get(name) != value]
+    changes += [f"without {name}" for name in known if name not in labels]
+    return Line(CHANGED, SYSTEM, ", ".join(changes))
 
 
 def _of_notices(event: Event) -> Line | None:
