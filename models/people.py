@@ -26,6 +26,7 @@ from models.events import (
 )
 from models.incident import Acknowledgement, Incident, IncidentState, Said, StakeholderUpdate, incident_id
 from models.messages import Command
+from models.notice import rfc3339
 from models.sharding import slot_of
 from models.verbs import (
     ASSIGNEES_MAX,
@@ -397,7 +398,9 @@ def apply(shard: ShardState, event: PeopleEvent, now: float) -> None:
         case IncidentAcknowledged():
             handling.acknowledged = Acknowledgement(event.actor, now, event.until)
             handling.answered_at = handling.answered_at or now
-            shard.line(incident, now, "Acknowledged", event.actor, event.reason or f"by {event.actor}")
+            until = rfc3339(event.until) if event.until else ""
+            text = event.reason or f"by {event.actor}"
+            shard.line(incident, now, "Acknowledged", event.actor, text, until=until)
         case AcknowledgementEnded():
             handling.acknowledged = None
             text = "its time has passed" if event.expired else event.reason or f"taken back by {event.actor}"

@@ -271,7 +271,7 @@ class Shard(ShardState):
             about = people.decide(self, command, now)
         except Refused as refused:
             return Failed(type(refused).__name__, str(refused))
-        reply = CommandDone(about.id, about.version, content)
+        reply = CommandDone(about.id, about.version, content, bool(self._events))
         self.do(CallAnswered(command.call_id, encode(reply), command.delivery_id), now)
         return reply
 

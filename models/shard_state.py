@@ -334,7 +334,10 @@ class ShardState:
             incident.resolution = Resolution(now, event.actor, event.method, event.reason, event.root_cause)
             heapq.heappush(self._closes, (self._close_at(incident), incident.id))
             self.watch(incident)
-            self.line(incident, now, "Resolved", event.actor, event.reason, method=event.method)
+            cause = event.root_cause or ""
+            self.line(
+                incident, now, "Resolved", event.actor, event.reason, method=event.method, root_cause=cause
+            )
             return
         if event.after is IncidentState.CLOSED:
             incident.closed_at = now

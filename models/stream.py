@@ -39,6 +39,7 @@ from models.events import (
     UpdateMissed,
 )
 from models.incident import IncidentState
+from models.notice import rfc3339
 from models.parts import written
 from models.query import Head
 
@@ -202,7 +203,9 @@ def _of_notices(event: Event) -> Line | None:
 def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
     match event:
         case IncidentAcknowledged():
-            return _told("Acknowledged", event.actor, event.reason or f"by {event.actor}", event.reason)
+            until = rfc3339(event.until) if event.until else ""
+            text = event.reason or f"by {event.actor}"
+            return _told("Acknowledged", event.actor, text, event.reason, until=until)
         case AcknowledgementEnded():
             text = "its time has passed" if event.expired else event.reason or f"taken back by {event.actor}"
             return _told("AcknowledgementEnded", event.actor, text, event.reason)

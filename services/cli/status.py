@@ -51,6 +51,8 @@ def status(
     url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
     counts = _counts(url, token_file) if found.state in ("ready", "degraded") else {}
+    if counts and found.degraded:
+        counts["counts_complete"] = False
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
         code = ExitCode.NOT_RUNNING
@@ -91,7 +93,10 @@ def status(
     elif code is ExitCode.OK and not is_asked_by_url:
         lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
     if counts:
-        lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
+        said = f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"
+        if found.degraded:
+            said = f"at least {said}: not counted is what {', '.join(map(look.plain, found.degraded))} holds"
+        lines.append(("open", said))
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
         typer.echo(f"{name:<{width}}{text}")
@@ -111,4 +116,8 @@ def _counts(url: str, token_file: Path | None) -> dict[str, int]:
         name = line.partition("{")[0].partition(" ")[0]
         if name in sums:
             sums[name] += float(line.rpartition(" ")[2])
-    return {"open_incidents": int(sums[OPEN_INCIDENTS]), "open_alerts": int(sums[OPEN_SERIES])}
+    return {
+        "open_incidents": int(sums[OPEN_INCIDENTS]),
+        "open_alerts": int(sums[OPEN_SERIES]),
+        "counts_complete": True,
+    }
