@@ -12,8 +12,6 @@ import xxhash
 
 #: Prometheus' names before its version 3. Such a name needs no quotes wherever labels are written.
 PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
-#: What must stand in quotes where matchers are written, as Alertmanager has it; white space too.
-RESERVED = "{}!=~,\\\"'`"
 #: Bytes of a series id.
 SERIES_ID_BYTES = 16
 #: Bytes of an alert key: the series id, then 16 bytes that change with anything else an alert says except its end.
@@ -69,15 +67,6 @@ def service_of(labels: Mapping[str, str], names: Sequence[str]) -> str:
         if value:
             return value
     return labels.get("alertname") or "unknown"
-
-
-def is_setting_name(name: str) -> bool:
-    """Whether a label name may stand in settings: any but those that matchers must quote.
-
-    A sender's label may have any name in UTF-8, as since Prometheus 3 and as OpenTelemetry has them (`service.name`). In
-    settings one with a space, a quote or an operator in it is a matcher or two names written together.
-    """
-    return bool(name) and name.isprintable() and not any(char.isspace() or char in RESERVED for char in name)
 
 
 def series_id(tenant: str, labels: Mapping[str, str]) -> bytes:

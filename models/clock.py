@@ -99,6 +99,7 @@ def _incident(incident: Incident, event: ClockSetBack) -> None:
     incident.opened_at = _then(incident.opened_at, event)
     incident.resolved_at = _then(incident.resolved_at, event)
     incident.closed_at = _then(incident.closed_at, event)
+    incident.joined_told_at = _then(incident.joined_told_at, event)
     if incident.resolution is not None and incident.resolution.at > after:
         incident.resolution = msgspec.structs.replace(incident.resolution, at=after)
     for place, line in enumerate(incident.timeline):

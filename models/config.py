@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from models import config_later as later
@@ -41,6 +41,9 @@ NAMES_MAX = 100
 BACKUP_INTERVAL_MIN_S = 60.0
 
 
+#: Label names as senders write them, those of OpenTelemetry among them. UTF-8 allows any text in a name; blanks, quotes and
+#: the like are a slip of the pen here, and would make one incident of a whole service.
+_LABEL_NAME = re.compile(r"[^\W\d][\w.:/-]*")
 #: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
 _LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
 
@@ -244,12 +247,27 @@ class Grouping(Section):
     """What makes one incident. The service is always part of the group."""
 
     group_by: list[str] = Field(
-        ["alertname"], max_length=16, description="Labels that make a group beside the service, at most 16."
+        ["alertname", "cluster", "namespace"],
+        max_length=16,
+        description="Labels that make a group beside the service, at most 16; those that an alert has. Which to take: [grouping.md](grouping.md).",
     )
     service_labels: list[str] = Field(
         ["service", "service_name", "app", "job"],
         description="Labels that may name the service; the first one present does.",
     )
+
+    @field_validator("group_by", "service_labels")
+    @classmethod
+    def _label_names(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        for name in names:
+            if name == "..." and info.field_name == "group_by":
+                raise ValueError(
+                    '"..." (by all labels) would make an incident of every single alert: '
+                    "name the labels that tell one outage from another"
+                )
+            if _LABEL_NAME.fullmatch(name) is None:
+                raise ValueError(f"expected names of labels, such as cluster or k8s.pod.name, not {name!r}")
+        return names
 
 
 class Lifecycle(Section):

@@ -1,5 +1,5 @@
 """What of an incident is due at a time: its response targets, an acknowledgement's end, a promised update, alerts that
-fire on after a person resolved it. Called by models/shard.py with every Tick.
+fire on after a person resolved it, alerts that joined and were not told of. Called by models/shard.py with every Tick.
 
 The next time of each is derived from its state, so nothing here is kept beside it.
 """
@@ -14,6 +14,7 @@ from models import response
 from models.errors import Broken
 from models.events import AcknowledgementEnded, TargetPassed, UpdateMissed
 from models.incident import Incident, IncidentState, TimelineEntry
+from models.sharing import joined_due, tell_joined
 
 if TYPE_CHECKING:
     from models.shard import Shard
@@ -49,10 +50,13 @@ def resolve_due(incident: Incident, settings: ShardSettings) -> float:
 def next_at(incident: Incident, settings: ShardSettings) -> float:
     """When answer() has something to do next, 0 when never."""
     handling = incident.handling
-    if handling is None:
+    if handling is None and not incident.joined:
         # Asked twice of every new incident: nine of ten have nothing but their targets.
         return _next_target(incident, settings, answered=False) if incident.is_open else 0.0
-    times = []
+    times = [joined_due(incident)] if incident.state is not IncidentState.CLOSED else []
+    if handling is None:
+        times.append(_next_target(incident, settings, answered=False) if incident.is_open else 0.0)
+        return min((at for at in times if at), default=0.0)
     if incident.counts_as_open:
         times.append(_next_target(incident, settings, answered=bool(handling.answered_at)))
     if incident.is_open:
@@ -75,6 +79,8 @@ def answer(shard: Shard, incident: Incident, now: float) -> None:
     for at, target, percent, due_at in [*_targets(incident, shard.settings)]:
         if at <= now:
             shard.do(TargetPassed(incident.id, target, percent, due_at), now)
+    if 0 < joined_due(incident) <= now:
+        tell_joined(shard, incident, now)
     handling = incident.handling
     if handling is None:
         return
@@ -82,6 +88,7 @@ def answer(shard: Shard, incident: Incident, now: float) -> None:
         acknowledged = handling.acknowledged
         if acknowledged is not None and acknowledged.until and acknowledged.until <= now:
             shard.do(AcknowledgementEnded(incident.id, SYSTEM, "", expired=True), now)
+            shard.left_alone(incident, SYSTEM, "the time of its acknowledgement has passed", now)
             # Whoever said so does not look after it any more, as far as anyone knows: it is told of again.
             response.owe(shard, incident, "acknowledgement expired", now, now)
         if handling.update_due_at and handling.update_due_at <= now:

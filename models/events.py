@@ -52,7 +52,8 @@ class AlertsObserved(Wire, frozen=True):
 
 
 class SeriesOpened(Wire, frozen=True):
-    """A series begins a life in an incident. `body` is MessagePack of alert.Content."""
+    """A series begins a life in an incident. `body` is MessagePack of alert.Content. `is_news`: somebody knew of the
+    incident as it was, so that its timeline is to tell of this one (AlertsJoined)."""
 
     number: int
     key: bytes
@@ -63,6 +64,7 @@ class SeriesOpened(Wire, frozen=True):
     signal: str = ""
     #: The name of the token it came with, "anonymous" without one, "" in logs of before that was known; likewise below.
     sender: str = ""
+    is_news: bool = False
 
 
 class SeriesChanged(Wire, frozen=True):
@@ -132,6 +134,26 @@ class IncidentOpened(Wire, frozen=True):
     annotations: dict[str, str]
     is_overflow: bool = False
     created_by: str = "system"
+
+
+class IncidentDescribed(Wire, frozen=True):
+    """What its alerts share changed, because some joined, changed or ended. What is None stays as it was."""
+
+    incident_id: bytes
+    title: str | None
+    description: str | None
+    labels: dict[str, str] | None
+    annotations: dict[str, str] | None
+
+
+class AlertsJoined(Wire, frozen=True):
+    """`count` new alerts joined an open incident since its timeline last said so; `firing` fire now in all. `text` says
+    what tells them from the others."""
+
+    incident_id: bytes
+    count: int
+    firing: int
+    text: str
 
 
 class OverflowMemberAdded(Wire, frozen=True):
@@ -530,6 +552,8 @@ Event = (
     | AlertsSetAside
     | CallAnswered
     | IncidentOpened
+    | IncidentDescribed
+    | AlertsJoined
     | OverflowMemberAdded
     | IncidentClassified
     | IncidentStateChanged

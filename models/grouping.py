@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.alert import PLAIN_NAME, Content
+from models.alert import PLAIN_NAME
 
 #: A title is one line in a pager and a table.
 TITLE_MAX_CHARS = 200
+#: A longer label name is no noun for a title: "3 alerts" says as much.
+NOUN_MAX_CHARS = 40
 #: Labels that may carry a severity word, in the order they are asked.
 SIGNAL_LABELS = ("severity", "priority", "level")
 #: Longer severity words say nothing a rule knows.
@@ -36,14 +38,33 @@ def group_key(group_labels: Mapping[str, str]) -> str:
     return "{" + ", ".join(pairs) + "}"
 
 
-def title_of(content: Content, service: str) -> str:
-    """A line for a person: what is wrong, and with which service."""
-    labels, annotations = content.labels, content.annotations
+def title_of(
+    labels: Mapping[str, str], annotations: Mapping[str, str], service: str, count: int = 1, varying: str = ""
+) -> str:
+    """A line for a person: what is wrong, with which service, and with how many. `labels` and `annotations` are what all
+    `count` alerts share, `varying` the only label in which they differ ("": it is not just one)."""
     text = annotations.get("summary") or annotations.get("title") or labels.get("alertname") or "alert"
     if service not in text:
         text = f"{text} ({service})"
     text = " ".join(text.split())
-    return text if len(text) <= TITLE_MAX_CHARS else text[: TITLE_MAX_CHARS - 3] + "..."
+    many = f" ({count} {_plural(varying or 'alert')})" if count > 1 else ""
+    room = TITLE_MAX_CHARS - len(many)
+    return (text if len(text) <= room else text[: room - 3] + "...") + many
+
+
+def overflow_title(service: str) -> str:
+    """The title of an overflow incident."""
+    return f"Too many incidents: overflow of {service}"
+
+
+def _plural(name: str) -> str:
+    if len(name) > NOUN_MAX_CHARS:
+        return "alerts"
+    if name.endswith(("s", "x", "ch", "sh")):
+        return f"{name}es"
+    if name.endswith("y") and name[-2:-1] not in ("", *"aeiou"):
+        return f"{name[:-1]}ies"
+    return f"{name}s"
 
 
 def signal_of(labels: Mapping[str, str]) -> str:

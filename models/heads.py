@@ -15,12 +15,14 @@ from models.events import (
     AcknowledgementEnded,
     ActionFailed,
     ActionSucceeded,
+    AlertsJoined,
     AssignmentChanged,
     ClockSetBack,
     CommentAdded,
     Event,
     IncidentAcknowledged,
     IncidentClassified,
+    IncidentDescribed,
     IncidentFreed,
     IncidentLinked,
     IncidentMerged,
@@ -167,6 +169,16 @@ def fold(head: Head, event: Event, now: float) -> Head:
             return _settled(_changed(head, now, parts=left))
         case CommentAdded() | StakeholdersUpdated() | IncidentLinked() | IncidentUnlinked() | IncidentSplit():
             return _changed(head, now)
+        case IncidentDescribed():
+            return msgspec.structs.replace(
+                head,
+                title=head.title if event.title is None else event.title,
+                description=head.description if event.description is None else event.description,
+                labels=head.labels if event.labels is None else event.labels,
+                updated_at=now,
+            )
+        case AlertsJoined():
+            return msgspec.structs.replace(head, updated_at=now)
         case ActionSucceeded() | ActionFailed() if not (isinstance(event, ActionFailed) and event.retry_at):
             return msgspec.structs.replace(head, updated_at=now)
     return head

@@ -43,11 +43,12 @@ class IncidentState(StrEnum):
 
 _S = IncidentState
 
-#: Every legal move. Forward with skips up to Resolved; Resolved closes or reopens; Closed is reopened by a person only.
+#: Every legal move. Forward with skips up to Resolved, and from Investigating back to Triaged when nobody looks after it
+#: any more; Resolved closes or reopens; Closed is reopened by a person only.
 LEGAL_MOVES: dict[IncidentState, frozenset[IncidentState]] = {
     _S.DETECTED: frozenset({_S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
     _S.TRIAGED: frozenset({_S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
-    _S.INVESTIGATING: frozenset({_S.REMEDIATING, _S.RESOLVED}),
+    _S.INVESTIGATING: frozenset({_S.TRIAGED, _S.REMEDIATING, _S.RESOLVED}),
     _S.REMEDIATING: frozenset({_S.RESOLVED}),
     _S.RESOLVED: frozenset({_S.CLOSED, _S.INVESTIGATING, _S.TRIAGED}),
     _S.CLOSED: frozenset({_S.INVESTIGATING, _S.TRIAGED}),
@@ -146,7 +147,8 @@ class Handling(msgspec.Struct, array_like=True):
     `judged` is what the classifiers say, kept beside what people `said`. `answered_at` is when somebody first
     acknowledged it or was assigned. `owed` are its notes to other incidents, oldest first; `heard` the number of the
     last note of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
-    again at that time if some of its alerts still fire then.
+    again at that time if some of its alerts still fire then. `labels` are those that people set, and as None those that
+    they removed; None: a snapshot of 0.2.0 or earlier does not say (models/sharing.py works it out). `title` is one that a person gave.
     """
 
     judged: Judgement
@@ -166,6 +168,8 @@ class Handling(msgspec.Struct, array_like=True):
     written_lines: int = 0
     written_bytes: int = 0
     still_firing_at: float = 0.0
+    labels: dict[str, str | None] | None = None
+    title: str = ""
 
 
 class Notice(msgspec.Struct, array_like=True):
@@ -197,7 +201,8 @@ class Notice(msgspec.Struct, array_like=True):
 class Incident(msgspec.Struct, array_like=True):
     """An incident as its shard keeps it: changed only by Shard.apply, encoded as it is into snapshots.
 
-    Times are seconds since the epoch, 0 when not (yet) reached. `group_labels` always has "service".
+    Times are seconds since the epoch, 0 when not (yet) reached. `group_labels` always has "service",
+    and every label of the group_by that it was opened under, "" when its alerts lack it.
     `firing` counts its firing series. `signals` are the severity words its series brought; the last verdict
     knew the first `signals_asked` of them.
 
@@ -205,6 +210,10 @@ class Incident(msgspec.Struct, array_like=True):
     what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
     targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
     (models/deadlines.py).
+
+    `title`, `description`, `labels` and `annotations` are what its firing alerts share, with what people set
+    (models/sharing.py). `joined` counts the new series that its timeline does not tell of yet; it last did at
+    `joined_told_at`.
     """
 
     id: bytes
@@ -248,6 +257,8 @@ class Incident(msgspec.Struct, array_like=True):
     handling: Handling | None = None
     #: What it counts for in models/room.py; 0 until a shard has counted it.
     held_bytes: int = 0
+    joined: int = 0
+    joined_told_at: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -255,9 +266,27 @@ class Incident(msgspec.Struct, array_like=True):
         return self.state in OPEN_STATES
 
     @property
+    def present_group_labels(self) -> dict[str, str]:
+        """The labels of its group that its alerts have: one that they lack makes the group and is not shown."""
+        return {name: value for name, value in self.group_labels.items() if value}
+
+    @property
     def counts_as_open(self) -> bool:
         """Open in the sense of people: neither resolved nor closed, and not a part of another."""
         return self.state in OPEN_STATES and not self.merged_into
+
+    @property
+    def is_attended(self) -> bool:
+        """Somebody looks after it: it is acknowledged, or people are assigned or have a role."""
+        handling = self.handling
+        return bool(self.assignees) or (
+            handling is not None and (handling.acknowledged is not None or any(handling.roles.values()))
+        )
+
+    @property
+    def is_known_of(self) -> bool:
+        """Somebody may have seen it as it was: what joins it now is news to them."""
+        return self.notice.told or self.is_attended or bool(self.merged_into)
 
     @property
     def owes_nothing(self) -> bool:
@@ -278,7 +307,7 @@ class Incident(msgspec.Struct, array_like=True):
     def handled(self) -> Handling:
         """Its handling, made when a person first touches it."""
         if self.handling is None:
-            self.handling = Handling(Judgement(self.severity, self.type, self.impact))
+            self.handling = Handling(Judgement(self.severity, self.type, self.impact), labels={})
         return self.handling
 
     def heard_of(self, sender: bytes) -> tuple[int, str]:

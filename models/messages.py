@@ -236,12 +236,13 @@ class CommandDone(Wire, frozen=True):
     """The receipt of a Command, sent once it is durable: the incident it was about and its version after it.
 
     For Create and Split `incident_id` is the new one. `content` is a digest of the command, so that its delivery id is
-    not taken for another.
+    not taken for another. `changed` is False when all was so already.
     """
 
     incident_id: bytes
     version: int
     content: bytes = b""
+    changed: bool = True
 
 
 Reply = AlertsReply | Done | Failed | CommandDone

@@ -105,6 +105,7 @@ def apply_arrived(shard: ShardState, event: SlotArrived) -> None:
             shard.touch_series(number)
             shard.series.take_in(number, each, incident)
             members.append(number)
+        shard.upgrade(incident)
 
 
 def problems(shard: ShardState) -> Iterator[str]:

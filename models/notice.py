@@ -108,12 +108,12 @@ def webhook_body(
             # By the reason and not by the state: asked for again after a crash, it still says what is counted as told.
             status=RESOLVED if is_over else FIRING,
             alerts=[_alert(alert, is_over, incident.resolved_at) for alert in shown],
-            groupLabels=incident.group_labels,
+            groupLabels=incident.present_group_labels,
             commonLabels=labels,
             commonAnnotations=annotations,
             externalURL=external_url,
             version="4",
-            groupKey=group_key(incident.group_labels),
+            groupKey=group_key(incident.present_group_labels),
             truncatedAlerts=count - len(shown),
             incident=_Incident(
                 id=identity,

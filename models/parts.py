@@ -520,7 +520,12 @@ def _apply_split(shard: ShardState, incident: Incident, event: IncidentSplit, no
         opened_at=now,
         notice=Notice(),
     )
-    made.handled().split_from = incident.id
+    handling = made.handled()
+    handling.split_from = incident.id
+    if event.title != incident.title:
+        handling.title = event.title
+    if incident.handling is not None:
+        handling.labels = dict(incident.handling.labels or {})
     shard.enter(made)
     for number in numbers:
         shard.touch_series(number)

@@ -34,6 +34,7 @@ from models.incident import (
     incident_id,
 )
 from models.messages import Command
+from models.notice import rfc3339
 from models.sharding import slot_of
 from models.verbs import (
     ASSIGNEES_MAX,
@@ -113,6 +114,7 @@ def decide(shard: Shard, command: Command, now: float) -> Incident:
         case Unacknowledge():
             if incident.handling is not None and incident.handling.acknowledged is not None:
                 shard.do(AcknowledgementEnded(incident.id, actor, reason), now)
+                shard.left_alone(incident, actor, f"acknowledgement taken back by {actor}", now)
         case Assign():
             _assign(shard, incident, verb, actor, reason, now)
         case Comment():
@@ -188,6 +190,8 @@ def _assign(shard: Shard, incident: Incident, verb: Assign, actor: str, reason: 
         shard.do(AssignmentChanged(incident.id, actor, assignees, roles, reason, ", ".join(said)), now)
     if assignees or roles:
         _attended(shard, incident, actor, f"assigned by {actor}", now)
+    elif said:
+        shard.left_alone(incident, actor, f"nobody is assigned any more, by {actor}", now)
 
 
 def _attended(shard: Shard, incident: Incident, actor: str, reason: str, now: float) -> None:
@@ -402,7 +406,9 @@ def apply(shard: ShardState, event: PeopleEvent, now: float) -> None:
         case IncidentAcknowledged():
             handling.acknowledged = Acknowledgement(event.actor, now, event.until)
             handling.answered_at = handling.answered_at or now
-            shard.line(incident, now, "Acknowledged", event.actor, event.reason or f"by {event.actor}")
+            until = rfc3339(event.until) if event.until else ""
+            text = event.reason or f"by {event.actor}"
+            shard.line(incident, now, "Acknowledged", event.actor, text, until=until)
         case AcknowledgementEnded():
             handling.acknowledged = None
             text = "its time has passed" if event.expired else event.reason or f"taken back by {event.actor}"
@@ -418,6 +424,7 @@ def apply(shard: ShardState, event: PeopleEvent, now: float) -> None:
         case LabelsChanged():
             kept = {name: value for name, value in incident.labels.items() if name not in event.removed}
             incident.labels = {**kept, **event.set}
+            handling.labels = {**(handling.labels or {}), **event.set, **dict.fromkeys(event.removed)}
             text = ", ".join(
                 [*(f"{name}={value}" for name, value in event.set.items()), *_gone(event.removed)]
             )

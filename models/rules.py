@@ -7,7 +7,8 @@ The built-in rules, in order:
     label   a severity word (Classify.signals, else the labels of SEVERITY_LABELS) gives a range, words place it
             within the range: Prometheus' "critical" is P0 or P1. Of several the most severe counts.
             A label of TYPE_LABELS may name the type, the label `impact` the impact.
-    words   weighted terms of title, alert name, description and source (the vocabulary below), title double.
+    words   weighted terms of title, alert name, description and source (the vocabulary below), title double. The
+            service's own name is no evidence.
     default P2, Unknown.
 Impact is a word for how much of the service its users have lost: "critical" (all of it or all of them), "major"
 (a part is gone), "minor" (it works, worse than it should), "none" (nobody notices; planned or over).
@@ -326,6 +327,10 @@ def _read(effect: Classify) -> _Reading:
             if topic in labels:
                 body = f"{body} . {labels[topic][:TITLE_CHARS]}"
 
+    if effect.service not in ("", name):
+        # "after-migration is down" says nothing of a migration. A service that has its name from the alert speaks for it.
+        own = re.compile(rf"(?<![\w-]){re.escape(effect.service)}(?![\w-])", re.IGNORECASE)
+        head, body = own.sub(" . ", head), own.sub(" . ", body)
     if "{{" in body or "{{" in head:
         head, body = _TEMPLATE.sub(" ", head), _TEMPLATE.sub(" ", body)
     in_head = _terms(head)

@@ -47,7 +47,7 @@ from models.events import (
     SeriesResolved,
     ShardStarted,
 )
-from models.grouping import group_of, overflow_group_of, signal_of, title_of
+from models.grouping import group_of, overflow_group_of, overflow_title, signal_of, title_of
 from models.incident import (
     AUTOMATED,
     LEGAL_MOVES,
@@ -84,6 +84,7 @@ from models.series import FIRING
 from models.shard_settings import ShardSettings
 from models.shard_state import SYSTEM, ShardState
 from models.sharding import slot_of
+from models.sharing import Sharing, first_alert, labelled
 from models.verbs import encode as encode_verb
 
 #: Series ended by their time in one step: about 5 ms, so that an outage's end does not hold up a batch.
@@ -144,6 +145,7 @@ class Shard(ShardState):
         self._forget_not_before = 0.0
         self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
         self._events: list[Event] = []
+        self._sharing = Sharing()
         self._repeat_numbers: list[int] = []
         self._repeat_ends: list[float] = []
         #: Whose alerts are being decided about; "" while it is nobody's.
@@ -197,6 +199,7 @@ class Shard(ShardState):
                 reply = Done()
             case _:
                 raise Broken(f"a shard can't be told {type(message).__name__}")
+        self._sharing.settle(self, now)
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), reply)
 
@@ -334,7 +337,7 @@ class Shard(ShardState):
             about = people.decide(self, command, now)
         except Refused as refused:
             return Failed(type(refused).__name__, str(refused))
-        reply = CommandDone(about.id, about.version, content)
+        reply = CommandDone(about.id, about.version, content, bool(self._events))
         self.do(CallAnswered(command.call_id, encode(reply), command.delivery_id), now)
         return reply
 
@@ -490,6 +493,8 @@ class Shard(ShardState):
         service = service_of(content.labels, self.settings.service_labels)
         group, group_labels = self._group_of(content.labels, service)
         incident = self.by_group.get((tenant, group))
+        if self.other_groupings and (incident is None or not incident.is_open):
+            incident = self._open_in_other_grouping(tenant, content.labels, service) or incident
         number = self.series.free_number()
         if incident is not None and incident.is_open:
             decision = Decision.JOINED
@@ -505,7 +510,9 @@ class Shard(ShardState):
         signal = signal_of(content.labels)
         if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
             signal = ""
-        self.do(SeriesOpened(number, key, incident.id, ends, body, decision, signal, self._sender), now)
+        is_news = decision is Decision.JOINED and incident.is_known_of
+        event = SeriesOpened(number, key, incident.id, ends, body, decision, signal, self._sender, is_news)
+        self.do(event, now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
@@ -521,6 +528,16 @@ class Shard(ShardState):
             self._groups[values] = found
         return found
 
+    def _open_in_other_grouping(self, tenant: str, labels: dict[str, str], service: str) -> Incident | None:
+        """The open incident of an alert by the group_by that was in force when it opened: an outage that goes on is not
+        told a second time because somebody changed that setting, or an upgrade did."""
+        for names in self.other_groupings:
+            key, _labels = group_of(labels, service, names)
+            found = self.by_group.get((tenant, key))
+            if found is not None and found.is_open:
+                return found
+        return None
+
     def _open_incident(
         self,
         tenant: str,
@@ -535,7 +552,9 @@ class Shard(ShardState):
         slot = slot_of(tenant, service)
         # The series number tells apart two incidents of one group that are opened by the same frame.
         identity = incident_id(slot, now, self.epoch, self.seq, f"{group}#{number}")
-        title = f"Too many incidents: overflow of {service}" if is_overflow else title_of(content, service)
+        title = (
+            overflow_title(service) if is_overflow else title_of(content.labels, content.annotations, service)
+        )
         self.do(
             IncidentOpened(
                 identity,
@@ -577,7 +596,8 @@ class Shard(ShardState):
                 SIGNALS_MAX,
             )
             self._classified(verdict, now)
-        self.do(OverflowMemberAdded(incident.id, group, title_of(content, service)), now)
+        title = title_of(content.labels, content.annotations, service)
+        self.do(OverflowMemberAdded(incident.id, group, title), now)
         return incident
 
     def _resolve_series(
@@ -619,6 +639,11 @@ class Shard(ShardState):
         after = IncidentState.INVESTIGATING if attended else IncidentState.TRIAGED
         self.move(incident, after, actor, reason, now, method)
         response.owe(self, incident, "reopened", now, now + self.settings.wait_s[incident.severity])
+
+    def left_alone(self, incident: Incident, actor: str, reason: str, now: float) -> None:
+        """An acknowledgement or an assignment ended: when nobody looks after it any more, it is Triaged again."""
+        if incident.state is IncidentState.INVESTIGATING and not incident.is_attended:
+            self.move(incident, IncidentState.TRIAGED, actor, reason, now)
 
     def move(
         self,
@@ -804,19 +829,34 @@ class Shard(ShardState):
         return effects
 
     def _question(self, incident: Incident) -> Classify:
+        # Of its first alert, so that a rule about a label that its alerts do not share (pod) goes on being asked, and the
+        # answer does not hang on how many had joined when the question was put. What people set counts as well.
+        first = first_alert(self, incident)
+        if first is None:
+            title, description = incident.title, incident.description
+            labels, annotations = incident.labels, incident.annotations
+        else:
+            labels, annotations = labelled(incident, first.labels), first.annotations
+            title = title_of(first.labels, annotations, incident.service)
+            description = annotations.get("description", "")
         return Classify(
             incident.id,
             incident.tenant,
             incident.service,
             incident.source,
-            incident.title,
-            incident.description,
-            incident.labels,
-            incident.annotations,
+            title,
+            description,
+            labels,
+            annotations,
             list(incident.signals),
             len(incident.signals),
         )
 
     def do(self, event: Event, now: float) -> None:
-        self.apply(event, now)
+        if type(event) is AlertsObserved:
+            self.apply(event, now)
+        else:
+            self._sharing.before(self, event)
+            self.apply(event, now)
+            self._sharing.after(self, event)
         self._events.append(event)

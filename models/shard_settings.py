@@ -8,7 +8,7 @@ import msgspec
 class ShardSettings(msgspec.Struct, frozen=True):
     """The settings a shard decides by; times in seconds. bootstrap.py makes it from models/config.py."""
 
-    group_by: tuple[str, ...] = ("alertname",)
+    group_by: tuple[str, ...] = ("alertname", "cluster", "namespace")
     service_labels: tuple[str, ...] = ("service",)
     reopen_window_s: float = 1800.0
     close_after_s: float = 3600.0

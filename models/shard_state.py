@@ -12,10 +12,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from models import clock, deadlines, moving, parts, people, response
+from models import clock, deadlines, moving, parts, people, response, sharing
 from models.checkpoint import Checkpoint, Part, parse_key
 from models.errors import Broken
 from models.events import (
+    AlertsJoined,
     AlertsObserved,
     AlertsSetAside,
     ArchiveExpired,
@@ -25,6 +26,7 @@ from models.events import (
     HeardAgain,
     IncidentArchived,
     IncidentClassified,
+    IncidentDescribed,
     IncidentOpened,
     IncidentStateChanged,
     OverflowMemberAdded,
@@ -96,7 +98,10 @@ class ShardState:
         self.members: dict[bytes, array[int]] = {}
         self.by_group: dict[tuple[str, str], Incident] = {}
         self.by_label: dict[tuple[str, str], dict[bytes, None]] = {}
-        self.overflows: dict[bytes, None] = {}
+        #: Incidents that hold series of any group labels, not only of their own: overflow, or another group_by than now.
+        self.loose: dict[bytes, None] = {}
+        #: The label names, in their order, by which loose incidents were grouped -> how many there are.
+        self.other_groupings: dict[tuple[str, ...], int] = {}
         #: Incidents whose last notice nobody took.
         self.given_up: dict[bytes, None] = {}
         self.order: list[tuple[float, bytes]] = []
@@ -105,6 +110,7 @@ class ShardState:
         #: How often each decision was made by this process, for metrics: in no log.
         self.decided = array("Q", bytes(8 * (max(Decision) + 1)))
         self.checkpoint = Checkpoint(self._capture)
+        self._grouped_by = {"service", *settings.group_by}
         self._call_buckets: dict[int, list[bytes]] = {}
         # What waits for its time, and what is owed and not asked for yet: follows from the rest.
         self._closes: list[tuple[float, bytes]] = []
@@ -159,6 +165,10 @@ class ShardState:
                 incident.firing += 1
             case IncidentOpened():
                 self._apply_incident_opened(event, now)
+            case IncidentDescribed():
+                self._apply_described(event, now)
+            case AlertsJoined():
+                self._apply_joined(event, now)
             case OverflowMemberAdded():
                 incident = self.changing(event.incident_id)
                 incident.overflow_count += 1
@@ -249,6 +259,9 @@ class ShardState:
         self.members[incident.id].append(event.number)
         incident.firing += 1
         incident.series_seen += 1
+        if event.is_news:
+            incident.joined += 1
+            self.watch(incident)
         if event.signal:
             incident.signals.append(event.signal)
             if incident.signals_asked < len(incident.signals):
@@ -287,6 +300,31 @@ class ShardState:
         self._unjudged.append((now, incident.id))
         self.line(incident, now, "Created", event.created_by, event.title)
 
+    def _apply_described(self, event: IncidentDescribed, now: float) -> None:
+        # No new version: nothing of it is what people change.
+        incident = self.changing(event.incident_id)
+        incident.updated_at = now
+        if event.title is not None:
+            incident.title = event.title
+        if event.description is not None:
+            incident.description = event.description
+        if event.labels is not None:
+            incident.labels = event.labels
+        if event.annotations is not None:
+            incident.annotations = event.annotations
+
+    def _apply_joined(self, event: AlertsJoined, now: float) -> None:
+        incident = self.changing(event.incident_id)
+        incident.joined, incident.joined_told_at = 0, now
+        incident.updated_at = now
+        told = [place for place, line in enumerate(incident.timeline) if line.kind == "AlertsJoined"]
+        if len(told) >= sharing.JOINED_LINES_MAX:
+            del incident.timeline[told[0]]
+            incident.timeline_dropped += 1
+        counts = {"count": str(event.count), "firing": str(event.firing)}
+        self.line(incident, now, "AlertsJoined", SYSTEM, event.text, **counts)
+        self.watch(incident)
+
     def _apply_classified(self, event: IncidentClassified, now: float) -> None:
         incident = self.changing(event.incident_id)
         before, first = incident.severity, not incident.classified_by
@@ -324,7 +362,10 @@ class ShardState:
             incident.resolution = Resolution(now, event.actor, event.method, event.reason, event.root_cause)
             heapq.heappush(self._closes, (self._close_at(incident), incident.id))
             self.watch(incident)
-            self.line(incident, now, "Resolved", event.actor, event.reason, method=event.method)
+            cause = event.root_cause or ""
+            self.line(
+                incident, now, "Resolved", event.actor, event.reason, method=event.method, root_cause=cause
+            )
             return
         if event.after is IncidentState.CLOSED:
             incident.closed_at = now
@@ -365,8 +406,14 @@ class ShardState:
         del self.members[incident.id]
         self._watched.pop(incident.id, None)
         self._notes_asked.pop(incident.id, None)
-        self.overflows.pop(incident.id, None)
         self.given_up.pop(incident.id, None)
+        if incident.id in self.loose:
+            del self.loose[incident.id]
+            names = tuple(incident.group_labels)
+            if incident.overflow is None:
+                self.other_groupings[names] -= 1
+                if not self.other_groupings[names]:
+                    del self.other_groupings[names]
         self._asked.pop(incident.id, None)
         place = bisect_left(self.order, (incident.created_at, incident.id))
         del self.order[place]
@@ -462,7 +509,11 @@ class ShardState:
         for label in incident.group_labels.items():
             self.by_label.setdefault(label, {})[incident.id] = None
         if incident.overflow is not None:
-            self.overflows[incident.id] = None
+            self.loose[incident.id] = None
+        elif not incident.is_by_hand and incident.group_labels.keys() != self._grouped_by:
+            self.loose[incident.id] = None
+            names = tuple(incident.group_labels)
+            self.other_groupings[names] = self.other_groupings.get(names, 0) + 1
         if incident.notice.given_up:
             self.given_up[incident.id] = None
         self.open_count += incident.is_open
@@ -555,7 +606,15 @@ class ShardState:
             if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
                 self.by_group[incident.tenant, incident.group_key] = incident
         for _created_at, identity in self.order:
+            self.upgrade(self.incidents[identity])
             self._resume(self.incidents[identity])
+
+    def upgrade(self, incident: Incident) -> None:
+        """An incident with its series is here, from a record that an earlier version may have written."""
+        handling = incident.handling
+        if handling is not None and handling.labels is None:
+            handling.labels = sharing.said_labels(self, incident)
+            handling.title = incident.title if handling.split_from else ""
 
 
 def _began(incident: Incident) -> float:

@@ -14,11 +14,13 @@ from models.events import (
     AcknowledgementEnded,
     ActionFailed,
     ActionSucceeded,
+    AlertsJoined,
     AssignmentChanged,
     CommentAdded,
     Event,
     IncidentAcknowledged,
     IncidentClassified,
+    IncidentDescribed,
     IncidentFreed,
     IncidentLinked,
     IncidentMerged,
@@ -37,17 +39,21 @@ from models.events import (
     UpdateMissed,
 )
 from models.incident import IncidentState
+from models.notice import rfc3339
 from models.parts import written
 from models.query import Head
 from models.response import end_of
 
 SYSTEM = "system"
-#: What is told of a change that is no line of a timeline, to those who ask to hear of every change. No kind of line.
+#: What is told of a change that is no line of a timeline: to all when the labels are others, since an incident may come
+#: into a filter by that or leave it; of any other change to those who ask to hear of every one. No kind of line.
 CHANGED = "Changed"
 
-#: The events that may be a line of a timeline. What they say is in `line`.
+#: The events that may be a line of a timeline, or told as CHANGED. What they say is in `line`.
 TOLD = (
     IncidentOpened,
+    IncidentDescribed,
+    AlertsJoined,
     IncidentClassified,
     IncidentStateChanged,
     NoticeDropped,
@@ -78,6 +84,7 @@ KINDS = (
     "Created",
     "StateChanged",
     "Resolved",
+    "AlertsJoined",
     "Classified",
     "SeverityChanged",
     "NotificationSent",
@@ -147,6 +154,10 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
     match event:
         case IncidentOpened():
             return Line("Created", event.created_by, event.title)
+        case IncidentDescribed():
+            return None if event.labels is None else _relabelled(event.labels, before)
+        case AlertsJoined():
+            return _told("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
         case IncidentClassified():
             text = f"{after.counts.severity.name} {after.counts.type}, by {event.by}"
             if before is None or not before.is_classified:
@@ -171,6 +182,13 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
     return _of_notices(event) or _of_people(event, before, after) or _of_parts(event, nth, before, after)
 
 
+def _relabelled(labels: dict[str, str], before: Head | None) -> Line:
+    known = {} if before is None else before.labels
+    changes = [f"{name}={value}" for name, value in labels.items() if known.get(name) != value]
+    changes += [f"without {name}" for name in known if name not in labels]
+    return Line(CHANGED, SYSTEM, ", ".join(changes))
+
+
 def _of_notices(event: Event) -> Line | None:
     match event:
         case NoticeDropped():
@@ -186,7 +204,9 @@ def _of_notices(event: Event) -> Line | None:
 def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
     match event:
         case IncidentAcknowledged():
-            return _told("Acknowledged", event.actor, event.reason or f"by {event.actor}", event.reason)
+            until = rfc3339(event.until) if event.until else ""
+            text = event.reason or f"by {event.actor}"
+            return _told("Acknowledged", event.actor, text, event.reason, until=until)
         case AcknowledgementEnded():
             text = "its time has passed" if event.expired else event.reason or f"taken back by {event.actor}"
             return _told("AcknowledgementEnded", event.actor, text, event.reason)

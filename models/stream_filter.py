@@ -8,13 +8,15 @@ import msgspec
 from models.incident import IncidentState, IncidentType, Severity
 from models.matchers import MatcherTuple, compile_matchers
 from models.query import Head
-from models.stream import Happening
+from models.stream import CHANGED, Happening
 
 #: Incidents looked at with one compiled set of matchers. A pattern may spend so much work and then no more
 #: (models/matchers.py), and keeps what it learned: a new one begins afresh.
 LOOKS_MAX = 4096
 #: Kinds that can make an incident leave or enter a filter. What it was before may not be known to the follower.
-CHANGING = frozenset({"Classified", "SeverityChanged", "LabelsChanged", "Reclassified", "Merged", "Unmerged"})
+CHANGING = frozenset(
+    {"Classified", "SeverityChanged", "LabelsChanged", "Reclassified", "Merged", "Unmerged", CHANGED}
+)
 
 
 class StreamFilter(msgspec.Struct, frozen=True):

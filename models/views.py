@@ -135,9 +135,8 @@ def _candidates(shard: ShardState, query: ListAlerts) -> range | array[int]:
             best = found
     if best is None:
         return range(shard.series.used)
-    # An overflow incident holds series of any group.
     numbers = array("I")
-    for identity in {*best, *shard.overflows}:
+    for identity in {*best, *shard.loose}:
         numbers.extend(shard.members[identity])
     return array("I", sorted(numbers))
 

@@ -271,14 +271,16 @@ class _Copying:
         here, there = self._source.archive(name), self._target.archive(name)
         try:
             after = b""
+            looked_at = 0
             while page := await here.read(after):
                 self._check()
                 after = page[-1].incident_id
+                looked_at += len(page)
                 there_already = await there.tally(page[0].incident_id, after + b"\x00")
                 if there_already != (len(page), max(each.updated_at for each in page)):
                     await there.put(page)
                     self.done.archived += len(page)
-                    self._progress(f"{name}: {self.done.archived:,} archived incidents")
+                    self._progress(f"{name}: {looked_at:,} archived incidents")
             await self._same_archive(name, here, there)
         finally:
             await here.close()

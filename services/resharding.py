@@ -181,6 +181,7 @@ class _Move:
                 delivered[owner] = self._stores.delivery_ids(partition_name(owner))
                 opened.push_async_callback(delivered[owner].close)
             after = b""
+            moved = 0
             while page := await archives[index].read(after):
                 self._offline.check()
                 after = page[-1].incident_id
@@ -192,7 +193,8 @@ class _Move:
                         await archives[target].put(going)
                         await archives[index].remove([each.incident_id for each in going])
                         self._done.archived += len(going)
-                self._progress(f"{partition_name(index)}: {self._done.archived:,} archived incidents moved")
+                        moved += len(going)
+                self._progress(f"{partition_name(index)}: {moved:,} archived incidents moved")
             async for entries in delivered[index].entries():
                 for target in others:
                     await delivered[target].add([each for each in entries if self._home(each[2]) == target])

@@ -260,7 +260,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         assignees=incident.assignees,
         service=incident.service,
         group_key=incident.group_key,
-        group_labels=incident.group_labels,
+        group_labels=incident.present_group_labels,
         annotations=incident.annotations,
         impact=incident.impact,
         classified_by=incident.classified_by,

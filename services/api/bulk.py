@@ -82,6 +82,7 @@ class BulkItem:
     ]
     detail: Annotated[str, Field(description="Why it was not done; empty when it was.")]
     version: Annotated[int | None, Field(description="Its version after it; null when it was not done.")]
+    changed: Annotated[bool, Field(description="False when it was refused, or all was so already.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,8 @@ async def _do(
         )
     except IncidentManagerError as error:
         status, _kind, _title = told_as(error)
-        return BulkItem(name, status, str(error) if status != 500 else type(error).__name__, None)
-    return BulkItem(name, 200, "", done.version)
+        return BulkItem(name, status, str(error) if status != 500 else type(error).__name__, None, False)
+    return BulkItem(name, 200, "", done.version, done.changed)
 
 
 async def _ids(reads: Reads, asked: BulkBody) -> Sequence[bytes]:

@@ -36,6 +36,12 @@ _CREATE_EXAMPLE: dict[str, object] = {
     "severity": "P2",
 }
 _ETAG = {"ETag": {"description": "The version after it, for If-Match.", "schema": {"type": "string"}}}
+_CHANGED = {
+    "Incident-Changed": {
+        "description": "`no`: all was so already, and nothing was done. Else it is not there.",
+        "schema": {"type": "string"},
+    }
+}
 _LOCATION = {"Location": {"description": "The new incident's path.", "schema": {"type": "string"}}}
 #: By reference: making FastAPI read the dataclass for each verb anew would double the gateway's start.
 _INCIDENT = {"application/json": {"schema": {"$ref": "#/components/schemas/IncidentBody"}}}
@@ -134,8 +140,8 @@ def _route_of(
         if verb.asks_part:
             assert isinstance(body, MergeBody | UnmergeBody)
             view, settled = await commands.settled(done, body.incident.bytes)
-            return await answer.changed(view, 200 if settled else 202)
-        return await answer.changed(await commands.after(done))
+            return await answer.changed(view, 200 if settled else 202, is_changed=done.changed)
+        return await answer.changed(await commands.after(done), is_changed=done.changed)
 
     return route
 
@@ -146,10 +152,12 @@ class _Answer:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
 
-    async def changed(self, view: IncidentView, status: int = 200) -> Response:
+    async def changed(self, view: IncidentView, status: int = 200, *, is_changed: bool = True) -> Response:
         [counted] = await self._reads.counted([view])
         response = json_response(incident_body(view, counted), status)
         response.headers["ETag"] = etag(view.incident.version)
+        if not is_changed:
+            response.headers["Incident-Changed"] = "no"
         return response
 
     async def created(self, view: IncidentView) -> Response:
@@ -165,7 +173,13 @@ def _answers(verb: VerbRoute) -> dict[int | str, dict[str, object]]:
     done: dict[int | str, dict[str, object]] = (
         {201: {"description": "The new incident.", "headers": {**_ETAG, **_LOCATION}, "content": _INCIDENT}}
         if verb.makes_another
-        else {200: {"description": "The incident after it.", "headers": _ETAG, "content": _INCIDENT}}
+        else {
+            200: {
+                "description": "The incident after it.",
+                "headers": {**_ETAG, **_CHANGED},
+                "content": _INCIDENT,
+            }
+        }
     )
     if verb.asks_part:
         words = "It is under way: the other incident's shard has not answered yet, and will be asked till it does."

@@ -25,6 +25,9 @@ BULK_MAX = 100
 #: Incidents that one --where may mean; past it a narrower one is asked for.
 WHERE_MAX = 10_000
 
+#: What is said of an incident to which nothing had to be done: "reopened" of one that was open would be false.
+UNCHANGED = "needed no change"
+
 Where = Annotated[
     list[str] | None,
     typer.Option(
@@ -208,11 +211,12 @@ def _ask_first(
 
 
 def _do_one(client: Client, deed: Deed, identity: str, its: dict[str, Any], manner: Manner) -> None:
-    incident = call(client, deed, identity, its, manner.if_version).json()
+    reply = call(client, deed, identity, its, manner.if_version)
+    incident = reply.json()
     if manner.as_json:
         output.write_json(incident)
     else:
-        say(incident, deed.done_with(its))
+        say(incident, UNCHANGED if _is_unchanged(reply) else deed.done_with(its))
 
 
 def _do_many(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]], manner: Manner) -> None:
@@ -227,11 +231,13 @@ def _do_many(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any
     except Failure as failure:
         stopped = failure
     failed = sum(1 for item in items if item["status"] >= http.client.BAD_REQUEST)
+    same_as_before = sum(1 for item in items if _is_same(item))
     if manner.as_json:
         output.write_json({"items": items})
     else:
         typer.echo(
-            f"{len(items) - failed:,} of {len(acts):,} incidents {deed.done}"
+            f"{len(items) - failed - same_as_before:,} of {len(acts):,} incidents {deed.done}"
+            + (f", {same_as_before:,} {UNCHANGED}" if same_as_before else "")
             + (f", {failed:,} refused" if failed else ""),
             err=True,
         )
@@ -270,13 +276,24 @@ def _one_by_one(
             "other": its["incident"],
             "status": reply.status,
             "detail": reply.problem if refused else "",
+            "changed": not (refused or _is_unchanged(reply)),
         }
+
+
+def _is_unchanged(reply: Reply) -> bool:
+    return bool(reply.headers.get("incident-changed") == "no")
+
+
+def _is_same(item: dict[str, Any]) -> bool:
+    """It was not refused, and all was so already."""
+    return item["status"] < http.client.BAD_REQUEST and item.get("changed") is False
 
 
 def _say_item(deed: Deed, item: dict[str, Any]) -> None:
     identity = look.plain(item["incident"])
     if item["status"] < http.client.BAD_REQUEST:
-        typer.echo(f"{look.short_id(identity)}  {deed.done_with({'incident': item.get('other')})}")
+        done = UNCHANGED if _is_same(item) else deed.done_with({"incident": item.get("other")})
+        typer.echo(f"{look.short_id(identity)}  {done}")
         return
     instead = ""
     if item["status"] == http.client.CONFLICT:

@@ -68,6 +68,8 @@ def status(
         found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
     counts, clocks = _counts(metrics), _clocks(metrics)
+    if counts and found.degraded:
+        counts["counts_complete"] = False
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
         code = ExitCode.NOT_RUNNING
@@ -110,7 +112,10 @@ def status(
     if found.notifications:
         lines.append(("notifications", look.plain(found.notifications)))
     if counts:
-        lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
+        said = f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"
+        if found.degraded:
+            said = f"at least {said}: not counted is what {', '.join(map(look.plain, found.degraded))} holds"
+        lines.append(("open", said))
     for source, skew_s in clocks.items():
         way = "ahead" if skew_s > 0 else "behind, or it sends late: what it sends may count as ended"
         lines.append(("clock", f"{look.plain(source)}: {look.duration(abs(skew_s))} {way}"))
@@ -170,7 +175,11 @@ def _counts(metrics: list[str]) -> dict[str, int]:
         name = line.partition("{")[0].partition(" ")[0]
         if name in sums:
             sums[name] += float(line.rpartition(" ")[2])
-    return {"open_incidents": int(sums[OPEN_INCIDENTS]), "open_alerts": int(sums[OPEN_SERIES])}
+    return {
+        "open_incidents": int(sums[OPEN_INCIDENTS]),
+        "open_alerts": int(sums[OPEN_SERIES]),
+        "counts_complete": True,
+    }
 
 
 def _clocks(metrics: list[str]) -> dict[str, float]:

@@ -212,6 +212,9 @@ class IncidentServer:
                 409,
                 {"title": "Conflict", "status": 409, "detail": f"it is {held['state']}: resolve it first"},
             )
+        if verb == "reopen" and held["state"] not in ("Resolved", "Closed"):
+            answer = self._shown(of)
+            return Answer(answer.status, answer.body, {**answer.headers, "Incident-Changed": "no"})
         if verb == "split":
             made = incident(800 + len(self.incidents), title=asked.body.get("title", held["title"]))
             self.hold(made)
@@ -229,7 +232,15 @@ class IncidentServer:
                 "POST", f"/v1/incidents/{of}/{asked.body['verb']}", [], asked.headers, asked.body["body"]
             )
             found = self._verb(of, asked.body["verb"], one)
-            items.append({"incident": of, "status": found.status, "detail": found.body.get("detail", "")})
+            changed = found.status < 400 and "Incident-Changed" not in found.headers
+            items.append(
+                {
+                    "incident": of,
+                    "status": found.status,
+                    "detail": found.body.get("detail", ""),
+                    "changed": changed,
+                }
+            )
         return Answer(207 if any(each["status"] >= 400 for each in items) else 200, {"items": items})
 
     def _touch(self, of: str) -> None:

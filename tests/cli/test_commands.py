@@ -366,8 +366,22 @@ def test_status_names_the_shards_that_are_away_and_sums_what_is_open(server: Sta
         f"url            {server.url}",
         "shard/0001     recovering",
         "notifications  off: notify.enabled is false (up --no-notify)",
-        "open           7 incidents, 1,200 alerts",
+        "open           at least 7 incidents, 1,200 alerts: not counted is what shard/0001 holds",
     ]
+
+
+def test_status_says_in_json_whether_all_was_counted(server: StandIn) -> None:
+    metrics = (200, 'llm_im_open_incidents{actor="a"} 3\n')
+    server.answers["/metrics"] = [metrics, metrics]
+    server.answers["/health/ready"] = [
+        (200, {"status": "degraded", "degraded": ["shard/0001"], "reasons": {}}),
+        (200, {"status": "ready", "degraded": []}),
+    ]
+
+    part, whole = (json.loads(run("status", "--url", server.url, "--json").stdout) for _ in range(2))
+
+    assert (part["open_incidents"], part["counts_complete"]) == (3, False)
+    assert (whole["open_incidents"], whole["counts_complete"]) == (3, True)
 
 
 # Send

@@ -70,6 +70,15 @@ def test_what_became_of_it_is_told_in_a_line(run: Run) -> None:
     assert run("incidents", "ack", ONE).output == f"{ONE}  acknowledged  P1 Investigating  HighLatency\n"
 
 
+def test_one_that_was_open_is_not_called_reopened(run: Run) -> None:
+    assert run("incidents", "reopen", ONE).output == f"{ONE}  needed no change  P1 Triaged  HighLatency\n"
+
+    several = run("incidents", "reopen", ONE, TWO, "--yes")
+
+    assert several.stdout == f"{ONE}  needed no change\n{TWO}  needed no change\n"
+    assert several.stderr == "0 of 2 incidents reopened, 2 needed no change\n"
+
+
 def test_json_is_the_incident_after_it(run: Run) -> None:
     assert json.loads(run("incidents", "ack", ONE, "--json").output)["state"] == "Investigating"
 

@@ -285,3 +285,27 @@ def test_stats_are_told_in_lines(run: Run, incidents: IncidentServer) -> None:
     assert "  time to acknowledge  p50 1m  p90 2m  p99 2m  (of 2)\n" in result.output
     assert "  time to resolve      -\n" in result.output
     assert "(99.0% repeats)" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "details", "told"),
+    [
+        ("P2 Data -> P1 Data", {"reason": "customers see it"}, "P2 Data -> P1 Data (customers see it)"),
+        ("We are on it", {"audience": "customers"}, "We are on it (to customers)"),
+        ("built anew", {"method": "Manual", "root_cause": "old index"}, "built anew (root cause: old index)"),
+        ("by ann", {"until": "2026-01-31T12:00:00Z"}, "by ann (until 2026-01-31T12:00:00Z)"),
+        ("Detected -> Triaged: seen", {"reason": "seen"}, "Detected -> Triaged: seen"),
+        ("\x1b[2J", {"reason": "\x1b[2J\n"}, "\ufffd[2J (\ufffd[2J )"),
+    ],
+)
+def test_a_timeline_says_why_to_whom_and_until_when(
+    run: Run, incidents: IncidentServer, text: str, details: dict[str, str], told: str
+) -> None:
+    entry = {"timestamp": "2026-01-31T12:00:00.000Z", "event_type": "Kind", "actor": "ann",
+             "description": text, "metadata": details}  # fmt: skip
+    held = incident(1)
+    incidents.hold(held)
+    incidents.timelines[held["id"]] = [entry]
+
+    assert told in run("incidents", "timeline", held["id"]).stdout
+    assert told in run("incidents", "show", held["id"]).stdout

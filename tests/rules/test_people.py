@@ -436,3 +436,67 @@ def _targets(acknowledge: tuple[float, ...], resolve: tuple[float, ...]) -> Shar
         acknowledge_within_s=acknowledge,
         resolve_within_s=resolve,
     )
+
+
+# -- nobody looks after it any more --------------------------------------------------------------------------------
+
+
+def test_an_acknowledgement_that_is_taken_back_leaves_it_triaged(story: Story) -> None:
+    story.do(at(5), Acknowledge(), story.incident)
+
+    incident = story.do(at(6), Unacknowledge(), story.incident, by="bob")
+
+    assert incident.state is IncidentState.TRIAGED
+    assert incident.timeline[-1].text == "Investigating -> Triaged: acknowledgement taken back by bob"
+
+
+def test_an_acknowledgement_that_runs_out_leaves_it_triaged(story: Story) -> None:
+    story.do(at(5), Acknowledge(until=at(10)), story.incident)
+
+    story.ticks(at(6), at(11))
+
+    assert story.incident.state is IncidentState.TRIAGED
+
+
+def test_an_incident_that_nobody_is_assigned_to_any_more_is_triaged(story: Story) -> None:
+    story.do(at(5), Assign(["ann"], [], {"commander": "bob"}), story.incident)
+
+    story.do(at(6), Assign([], ["ann"]), story.incident)
+    assert story.incident.state is IncidentState.INVESTIGATING
+    story.do(at(7), Assign([], [], {"commander": ""}), story.incident)
+
+    assert story.incident.state is IncidentState.TRIAGED
+
+
+def test_somebody_who_is_assigned_goes_on_investigating(story: Story) -> None:
+    story.do(at(5), Assign(["ann"]), story.incident)
+    story.do(at(6), Acknowledge(), story.incident)
+
+    story.do(at(7), Unacknowledge(), story.incident)
+
+    assert story.incident.state is IncidentState.INVESTIGATING
+
+
+# -- what is told of it ----------------------------------------------------------------------------------------------
+
+
+def test_a_verb_that_finds_all_done_says_so(story: Story) -> None:
+    story.do(at(5), Reopen(), story.incident)
+    assert not story.done.changed
+
+    story.do(at(6), Acknowledge(), story.incident)
+    assert story.done.changed
+    story.do(at(7), Acknowledge(), story.incident)
+
+    assert not story.done.changed
+
+
+def test_the_timeline_has_root_cause_reason_and_until_when(story: Story) -> None:
+    story.do(at(5), Acknowledge(until=at(3600)), story.incident, reason="mine")
+    story.do(at(6), Reclassify(Severity.P1), story.incident, reason="customers see it")
+    story.do(at(7), Resolve(notes="built anew", root_cause="an old index"), story.incident)
+
+    details = {line.kind: line.details for line in story.incident.timeline}
+    assert details["Acknowledged"]["until"] == "2026-01-01T01:00:00Z"
+    assert details["Reclassified"]["reason"] == "customers see it"
+    assert details["Resolved"]["root_cause"] == "an old index"

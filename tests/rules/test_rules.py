@@ -6,6 +6,7 @@ import random
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -361,3 +362,38 @@ def test_any_text_is_a_severity_word_or_none(word: str) -> None:
     meaning = range_of(word)
 
     assert meaning is None or meaning.worst <= meaning.usual <= meaning.best
+
+
+@pytest.mark.parametrize(
+    ("service", "title"),
+    [
+        ("after-migration", "after-migration is down"),
+        ("after-migration", "HighErrors (after-migration)"),
+        ("After_Migration", "HighErrors (after_migration)"),
+        ("index", "HighErrors: index"),
+    ],
+)
+def test_the_services_own_name_is_no_evidence(service: str, title: str) -> None:
+    asked = msgspec.structs.replace(ask(title, f"Errors of {service}.", source=service), service=service)
+    plain = msgspec.structs.replace(
+        ask(title.lower().replace(service.lower(), "it"), "Errors of it."), service="it"
+    )
+
+    found, wanted = Classifier().classify(asked), Classifier().classify(plain)
+
+    assert found.type is not IncidentType.DATA
+    assert (found.type, found.severity, found.impact) == (wanted.type, wanted.severity, wanted.impact)
+
+
+def test_a_service_that_has_its_name_from_the_alert_does_not_silence_it() -> None:
+    asked = ask("IndexCorruption", labels={"alertname": "IndexCorruption"})
+
+    found = Classifier().classify(msgspec.structs.replace(asked, service="IndexCorruption"))
+
+    assert found.type is IncidentType.DATA
+
+
+def test_a_word_that_only_begins_like_the_service_counts() -> None:
+    asked = msgspec.structs.replace(ask("data-migration failed"), service="data")
+
+    assert Classifier().classify(asked).type is IncidentType.DATA

@@ -17,7 +17,7 @@ from models.heads import fold, head_of, opened, set_back, split_off
 from models.incident import Incident, IncidentState, IncidentType, Judgement, Severity, TimelineEntry
 from models.query import GetHeads, Head, HeadPage, decode_query, encode
 from models.shard import Step
-from models.stream import KINDS, TOLD_NAMES, Happening, Line
+from models.stream import CHANGED, KINDS, TOLD_NAMES, Happening, Line
 from models.stream_cursor import Cursor, decode_cursor, encode_cursor
 from models.stream_filter import Sieve, StreamFilter
 from services.follow import Follower
@@ -125,6 +125,9 @@ class StreamMachine(ShardMachine):
         told = recorded.follow()
         by_incident: dict[bytes, list[Happening]] = {identity: [] for identity in recorded.lines}
         for each in told:
+            if each.line.kind == CHANGED:
+                assert each.before is None or each.before.labels != each.after.labels
+                continue
             assert each.line.kind in KINDS
             by_incident[each.after.id].append(each)
         for identity, lines in recorded.lines.items():

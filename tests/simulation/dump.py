@@ -7,6 +7,7 @@ ordered, and a group's incident that is neither open nor can be reopened: nothin
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -16,6 +17,9 @@ from models.incident import Incident, IncidentState
 from models.series import FIRING, FREE
 from models.shard import Shard
 from models.shard_state import CALL_BUCKET_S, CALL_WINDOW_S
+
+#: How a title of several alerts ends: "(3 pods)".
+_COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
 
 
 def dump(shard: Shard, now: float) -> dict[str, Any]:
@@ -57,7 +61,8 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
             if incident.is_open or shard.may_reopen(incident, now)
         },
         "by_label": {key: set(found) for key, found in shard.by_label.items()},
-        "overflows": set(shard.overflows),
+        "loose": set(shard.loose),
+        "other groupings": dict(shard.other_groupings),
         "given up": set(shard.given_up),
         "order": list(shard.order),
         "open": shard.open_count,
@@ -86,8 +91,9 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     return ""
 
 
-def unsound(shard: Shard) -> str:
-    """What in a shard's derived state contradicts the rest, in words; empty when nothing does."""
+def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
+    """What in a shard's derived state contradicts the rest, in words; empty when nothing does. `is_of_now` False: its
+    incidents come from a log of 0.2.0 or older, which gave them the labels of their first alert."""
     table = shard.series
     waiting: dict[int, set[int]] = {second: set(numbers) for second, numbers in table._wheel.items()}
     for number in range(table.used):
@@ -114,6 +120,12 @@ def unsound(shard: Shard) -> str:
         firing = sum(1 for number in shard.members[identity] if table.status[number] == FIRING)
         if firing != incident.firing:
             return f"incident {identity.hex()} counts {incident.firing} firing series and has {firing}"
+        if (
+            is_of_now
+            and incident.state is not IncidentState.CLOSED
+            and (why := _misdescribed(shard, incident))
+        ):
+            return f"incident {identity.hex()}: {why}"
         # A person may reopen what does not fire, and a part may keep its whole open.
         touched = incident.handling is not None or any(line.actor != "system" for line in incident.timeline)
         if incident.is_open and not firing and not touched:
@@ -135,6 +147,27 @@ def unsound(shard: Shard) -> str:
                 return f"group {group} does not lead to its open incident"
     if shard.open_count != len(groups) + by_hand:
         return f"{shard.open_count} incidents are counted as open, {len(groups) + by_hand} are"
+    return ""
+
+
+def _misdescribed(shard: Shard, incident: Incident) -> str:
+    """What an incident says of its alerts and is not true of all that fire, in words; looked up without models/sharing.py."""
+    table, members = shard.series, shard.members[incident.id]
+    firing = [table.content(number) for number in members if table.status[number] == FIRING]
+    if not firing:
+        return ""
+    said = (incident.handling.labels if incident.handling is not None else None) or {}
+    shared = set.intersection(*(set(each.labels.items()) for each in firing))
+    wanted = {name: value for name, value in shared if name not in said}
+    wanted |= {name: value for name, value in said.items() if value is not None}
+    if incident.labels != wanted:
+        return f"has labels {incident.labels}, its alerts share {wanted}"
+    notes = dict(set.intersection(*(set(each.annotations.items()) for each in firing)))
+    if incident.annotations != notes:
+        return f"has annotations {incident.annotations}, its alerts share {notes}"
+    given = incident.overflow is not None or (incident.handling is not None and incident.handling.title)
+    if not given and (len(firing) > 1) != bool(_COUNTED.search(incident.title)):
+        return f"{len(firing)} alerts fire, and its title is {incident.title!r}"
     return ""
 
 

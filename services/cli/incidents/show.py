@@ -17,6 +17,23 @@ from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 #: Alerts that `show` fetches; an incident may hold thousands, and a person reads the first few.
 ALERTS_SHOWN = 50
 
+#: What of an entry's details people must see, and how it is said.
+_SAID = (
+    ("reason", "{}"),
+    ("audience", "to {}"),
+    ("until", "until {}"),
+    ("root_cause", "root cause: {}"),
+)
+
+
+def in_words(text: str, details: dict[str, str]) -> str:
+    """An entry of a timeline in a line: its text, and why, to whom, until when where that does not say so."""
+    said = [
+        how.format(details[name]) for name, how in _SAID if details.get(name) and details[name] not in text
+    ]
+    return look.plain(f"{text} ({'; '.join(said)})" if said else text)
+
+
 TIMELINE = (
     Column("timestamp", lambda row: look.plain(row["timestamp"]), lambda row: row["timestamp"]),
     Column("event", lambda row: look.plain(row["event_type"]), None),
@@ -31,7 +48,7 @@ TIMELINE = (
     ),
     Column(
         "description",
-        lambda row: look.plain(row["description"]),
+        lambda row: in_words(row["description"], row["metadata"]),
         lambda row: row["description"],
         gives_way=True,
     ),
@@ -173,5 +190,5 @@ def _show_timeline(timeline: dict[str, Any]) -> None:
     for entry in timeline["items"]:
         out.print(
             f"  {look.plain(entry['timestamp'])}  {look.plain(entry['event_type']):<16}  "
-            f"{look.plain(entry['description'])}  ({look.plain(entry['actor'])})"
+            f"{in_words(entry['description'], entry.get('metadata') or {})}  ({look.plain(entry['actor'])})"
         )

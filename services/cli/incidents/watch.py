@@ -9,6 +9,7 @@ import typer
 
 from services.cli import filters, ids, look, output, sse
 from services.cli.exits import ExitCode, Failure
+from services.cli.incidents.show import in_words
 from services.cli.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/stream/incidents"
@@ -97,11 +98,16 @@ def _show(body: dict[str, Any]) -> None:
         f"{look.plain(incident['state']):<13}",
         look.short_id(look.plain(incident["id"])),
         f"{look.plain(body['kind'])}:",
-        look.plain(body.get("text") or incident["title"]),
+        in_words(body.get("text") or incident["title"], _details(body)),
         f"({look.plain(actor)})" if actor else "",
         f"[{look.plain(incident['service'])}: {look.plain(incident['title'])}]",
         soft_wrap=True,
     )
+
+
+def _details(body: dict[str, Any]) -> dict[str, str]:
+    found = body.get("details")
+    return {"reason": str(body.get("reason") or ""), **(found if isinstance(found, dict) else {})}
 
 
 def _word(name: str, body: dict[str, Any]) -> None:
