@@ -7,19 +7,11 @@ from collections.abc import Iterable, Mapping
 from models.errors import Malformed
 
 #: Of two of these some part of a system reads the first and some the last, and a proxy in front perhaps looked at the other
-#: one: such a request means nothing. No HTTP client sends them.
+#: one: such a request means nothing. No HTTP client sends them. Others, which let nobody in and change no body, are no reason
+#: to lose an alert.
 _ONCE = {
     name.lower().encode(): name
-    for name in (
-        "Authorization",
-        "Content-Encoding",
-        "Content-Type",
-        "Host",
-        "Idempotency-Key",
-        "Last-Event-ID",
-        "Origin",
-        "X-Actor",
-    )
+    for name in ("Authorization", "Content-Encoding", "Content-Type", "Host", "Origin")
 }
 
 
