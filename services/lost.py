@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from actors.begun import Kept, has_begun, held
+from actors.begun import LOOKED_PAST, Kept, has_begun, held
 from actors.folding import fold, fold_control
 from models.backup import EPOCHS_AHEAD
 from models.control import ControlState
@@ -69,7 +69,7 @@ async def _control(
     holding = await held(Kept(stores.log, stores.archive), at_least)
     if not holding:
         raise Conflict("no shard holds anything: the first start begins the control log, llm-im up")
-    names = [partition_name(index) for index in range(index_of(holding[-1]) + 1)]
+    names = await _names(stores, index_of(holding[-1]))
     slots = _Slots(len(names))
     for index, name in enumerate(names):
         folded = await fold((await offline.take(name)).log, settings, slots.look)
@@ -83,6 +83,17 @@ async def _control(
     offline.check()
     await control.append(ControlState.begin_after_loss(slots.as_map()), clock.now())
     return Accepted(CONTROL, len(names), slots.incidents)
+
+
+async def _names(stores: Stores, last: int) -> list[str]:
+    """All partitions up to the last that holds something, or had begun at least."""
+    for index in range(last + 1, last + 1 + LOOKED_PAST):
+        log = stores.log(partition_name(index))
+        try:
+            last = index if await has_begun(log) else last
+        finally:
+            await log.close()
+    return [partition_name(index) for index in range(last + 1)]
 
 
 async def _archived(archive: Archive, index: int, slots: _Slots) -> None:

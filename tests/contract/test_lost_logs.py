@@ -130,6 +130,17 @@ async def test_a_lost_control_log_is_made_anew_only_when_asked_and_asks_for_toke
         await accept_loss(place.stores, ShardSettings(), "control", CLOCK, 1)
 
 
+@pytest.mark.asyncio
+async def test_a_control_log_made_anew_keeps_the_shards_that_hold_nothing_yet(place: Place) -> None:
+    async with running(place) as ours:
+        assert (await ours.post("/v1/alerts", [alert("A", FIRST_SHARD_SERVICE)])).status == 202
+    place.lose("control")
+
+    done = await accept_loss(place.stores, ShardSettings(), "control", CLOCK, 1)
+
+    assert (done.partitions, done.incidents) == (2, 1)
+
+
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 @pytest.mark.asyncio
 async def test_an_archive_counts_as_something(place: Place) -> None:
