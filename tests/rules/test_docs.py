@@ -52,6 +52,7 @@ CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 AWAITED = "{{"
 #: As set, for the settings whose default is none.
 SOMETHING = {
+    "notify.webhook.external_url": "https://incidents.example.org",
     "auth.required": "true",
     "state.redis.url": "redis://127.0.0.1",
     "state.postgres.url": "postgresql://127.0.0.1/llm_im",
