@@ -115,7 +115,7 @@ def test_what_is_not_utf_8_is_named(run: Run, words: list[str]) -> None:
 
 @pytest.mark.parametrize("body", [[], {}, "x", 7, None, {"items": [{}]}, {"items": {}}, {"items": [7]}, {"items": [{"id": 7}], "next": 3},
                                   b"", b"<html>", b"\xff\xfe", b"[" * 100_000], ids=lambda body: repr(body)[:24])  # fmt: skip
-@pytest.mark.parametrize("status", [200, 201, 204, 207, 302, 400, 500, 503])
+@pytest.mark.parametrize("status", [200, 201, 302, 503])
 def test_a_stranger_at_the_url_is_no_traceback(
     run: Run, incidents: IncidentServer, status: int, body: object
 ) -> None:

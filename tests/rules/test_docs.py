@@ -53,6 +53,7 @@ AWAITED = "{{"
 #: As set, for the settings whose default is none.
 SOMETHING = {
     "server.origins": "https://wall.example",
+    "notify.webhook.external_url": "https://incidents.example.org",
     "auth.required": "true",
     "state.redis.url": "redis://127.0.0.1",
     "state.postgres.url": "postgresql://127.0.0.1/llm_im",
