@@ -27,6 +27,8 @@ FILTER_CAPACITY = 1_000_000
 FALSE_POSITIVE_RATE = 0.001
 _Entry = tuple[str, float, bytes]
 _M = TypeVar("_M", AlertsArrived, Command)
+#: The most that one id moves a filter's age on: a clock that leaps by an hour makes none older.
+STEP_MAX_S = 60.0
 #: Ids put into a filter before others get a turn: 1 ms.
 LOAD_SLICE = 200
 #: Deliveries that recovery writes at once: a tail may hold tens of thousands, too many for the timeout of a slow server.
@@ -60,6 +62,8 @@ class DeliveryWindow:
         self.lookups = 0
         self.false_positives = 0
         self._filters: list[tuple[float, Filter]] = []
+        #: What filters are as old by: the time of the last id, and as far as it is believed.
+        self._last_at = self._age_s = 0.0
         self._complete = True
         self._loading: asyncio.Task[None] | None = None
         self._known: dict[str, bytes] = {}
@@ -131,7 +135,8 @@ class DeliveryWindow:
 
     async def _load(self, now: float) -> None:
         try:
-            async for page in self.store.recent(now - self.window_s):
+            # All that sweep() left: by a clock that is ahead it would be past the window.
+            async for page in self.store.recent(0.0):
                 for start in range(0, len(page), LOAD_SLICE):
                     young = self._filter(now)
                     for identity in page[start : start + LOAD_SLICE]:
@@ -154,6 +159,8 @@ class DeliveryWindow:
     def _filter(self, now: float) -> Filter:
         """The filter that takes new ids. Rotated by age and when full; one is dropped when the filter after it is
         older than a window, so that no id of the window is ever forgotten."""
+        self._age_s += min(max(0.0, now - self._last_at), STEP_MAX_S)
+        self._last_at, now = now, self._age_s
         while len(self._filters) > 1 and now - self._filters[1][0] > self.window_s:
             del self._filters[0]
         if (

@@ -37,6 +37,7 @@ from actors.traces import Traces
 from actors.untraced import NoTracer
 from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, IncidentManagerError, NotOwner, Refused, Unavailable
+from models.events import ClockSetBack
 from models.frames import Frame, encode_frame
 from models.messages import (
     AlertsArrived,
@@ -55,6 +56,7 @@ from models.messages import (
 )
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
+from models.notice import rfc3339
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
 from models.query import Probe, decode_query
@@ -78,6 +80,8 @@ READS_BETWEEN = 2
 TICK_S = 0.1
 #: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
 DEAF_AFTER_S = 5.0
+#: A shard whose time is so far ahead of its clock has not put it right by its next tick: it says so to health.
+FAR_AHEAD_S = 30.0
 LEASE_S = 10.0
 #: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
 RETRY_FIRST_S = 0.2
@@ -181,7 +185,7 @@ class IncidentShard:
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._heard_at = 0.0
-        self._ticked_at = 0.0
+        self._last_at = 0.0
         self._tick_waits = False
         self._decided_told: dict[Decision, int] = {}
 
@@ -365,9 +369,10 @@ class IncidentShard:
         self._digest = folded.digest
         self.snapshots.begin_anew()
         self.errands.forget()
-        self._readable = True
-        self._ticked_at = self.clock.now()
-        step = shard.started(self.host.name, self._ticked_at)
+        self._last_at = self.clock.now()
+        step = shard.started(self.host.name, self._last_at)
+        # Times that are put right here are not in the log yet: nobody may read them.
+        self._readable = not self._tell_set_back(step)
         await self._append([self._frame(step, "default", None)])
         gc.collect()
         gc.freeze()
@@ -465,6 +470,11 @@ class IncidentShard:
             told = self._inbox.popleft()
             self._inbox_alerts -= told.alerts
             message = told.message
+            if (silence := self._unheard()) is not None:
+                # The message right behind it: none may be taken for the end of what nobody could speak of.
+                self._inbox.appendleft(told)
+                self._inbox_alerts += told.alerts
+                told, message, messages = _Told(silence, 1), silence, messages + 1
             tenant = "default"
             if isinstance(message, AlertsArrived):
                 alerts += told.alerts
@@ -472,13 +482,7 @@ class IncidentShard:
                 tenant = message.tenant
                 self.meter.count("llm_im_alerts_received_total", told.alerts, door=message.door)
             elif isinstance(message, Tick):
-                if (silence := self._unheard()) is None:
-                    self._tick_waits = False
-                else:
-                    # The tick right behind it, or where all of them are late nothing would ever be due.
-                    self._inbox.appendleft(told)
-                    self._inbox_alerts += told.alerts
-                    told, message, messages = _Told(silence, 1), silence, messages + 1
+                self._tick_waits = False
             elif isinstance(message, Command):
                 message = self.deliveries.mark(message)
                 tenant = message.tenant
@@ -488,6 +492,7 @@ class IncidentShard:
             self.shard.trace_id = trace_id = self.traces.id_of(message)
             step = self.shard.handle(message, self.clock.now())
             self.shard.seq -= 1
+            self._tell_set_back(step)
             if step.events:
                 frames.append(self._frame(step, tenant, trace_id))
                 if (
@@ -514,15 +519,32 @@ class IncidentShard:
                 gc.collect(0)
 
     def _unheard(self) -> Heard | None:
-        """What to say before a tick, if time went by in which nobody was heard: a store hung, this process stood still, or
-        the clock was put forward. What the senders said meanwhile waits behind the tick that would end their series."""
-        before, self._ticked_at = self._ticked_at, self.clock.now()
-        unheard_s = self._ticked_at - before
+        """What to say before a message, if time went by in which nobody was heard: a store hung, this process stood still,
+        or the clock was put forward. What the senders said meanwhile waits behind the message that would end their series."""
+        before, self._last_at = self._last_at, self.clock.now()
+        unheard_s = self._last_at - before
         if unheard_s <= DEAF_AFTER_S:
             return None
         self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return Heard(before, "a store hung, the process stood still, or the clock was put forward")
+
+    def _tell_set_back(self, step: Step) -> bool:
+        """Tell it when a step put right what a clock that was ahead had done. Whether it did."""
+        event = step.events[0] if step.events else None
+        if isinstance(event, ClockSetBack):
+            self.meter.count("llm_im_clock_set_back_total")
+            self.log.error(
+                "the clock was ahead and is set back: what hung on the false time was put right; is its time server right?",
+                seconds=round(event.before - event.after, 1),
+                false=rfc3339(event.before),
+            )
+        return isinstance(event, ClockSetBack)
+
+    @property
+    def _ahead_s(self) -> float:
+        """How far the shard's time is ahead of its clock."""
+        return max(0.0, self.shard.now - self.clock.now())
 
     def _frame(self, step: Step, tenant: str, trace_id: str | None) -> bytes:
         self.shard.seq += 1
@@ -560,7 +582,12 @@ class IncidentShard:
             future.set_exception(Unavailable(f"query failed: {error}"))
 
     def _answered(self, payload: bytes) -> bytes:
-        return encode_answer(answer(self.shard, decode_query(payload)))
+        query = decode_query(payload)
+        if isinstance(query, Probe) and self._ahead_s > FAR_AHEAD_S:
+            raise Unavailable(
+                f"{self.options.partition} is {self._ahead_s:.0f} s ahead of its clock: what is due waits for that long"
+            )
+        return encode_answer(answer(self.shard, query))
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -642,8 +669,11 @@ class IncidentShard:
     async def _sweeper(self) -> None:
         while True:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
+            now, shard = self.clock.now(), self.shard
+            # None while the clock may be ahead: they would all be past the window.
+            is_calm = shard.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
             try:
-                await self.deliveries.sweep(self.clock.now())
+                await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
                 self.log.warning("sweep failed, will be tried again", why=str(error))
             await asyncio.sleep(SWEEP_S)
@@ -671,6 +701,7 @@ class IncidentShard:
         meter.set("llm_im_open_incidents", shard.open_count)
         meter.set("llm_im_open_series", len(shard.series.firing))
         meter.set("llm_im_shard_ready", float(self._ready))
+        meter.set("llm_im_clock_ahead_seconds", self._ahead_s)
         if self.control is not None:
             meter.set("llm_im_control_version", self.control.state.slot_version)
 

@@ -33,7 +33,8 @@ _identity_encoder = msgspec.msgpack.Encoder()
 class Content(msgspec.Struct, frozen=True, array_like=True):
     """All that an alert says except when it ends. Times are seconds since the epoch, UTC.
 
-    `starts_at` is never 0: a sender that gives none gets the time of arrival.
+    `starts_at` is by its sender's clock, and 0 when its sender gave none: then it starts when its shard hears of it. (In
+    older bodies it is the time of arrival then.)
     """
 
     labels: dict[str, str]

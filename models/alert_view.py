@@ -28,7 +28,8 @@ def alert_view(series: SeriesTable, number: int, content: Content | None = None)
         content.annotations,
         content.generator_url,
         content.source,
-        series.starts[number],
+        # By one clock it never begins after it ends; by its sender's and ours it may.
+        min(series.starts[number], ends),
         0.0 if math.isinf(ends) else ends,
         seen,
         series.status[number] == FIRING,

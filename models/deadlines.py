@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from models import response
 from models.errors import Broken
 from models.events import AcknowledgementEnded, TargetPassed, UpdateMissed
-from models.incident import Incident, IncidentState
+from models.incident import Incident, IncidentState, TimelineEntry
 
 if TYPE_CHECKING:
     from models.shard import Shard
@@ -24,6 +24,7 @@ DeadlineEvent = UpdateMissed | TargetPassed
 ACKNOWLEDGE, RESOLVE = "acknowledge", "resolve"
 #: Which bit of `targets_told` says that a share (percent) of a target passed.
 _BITS = {(ACKNOWLEDGE, 50): 1, (ACKNOWLEDGE, 100): 2, (RESOLVE, 50): 4, (RESOLVE, 100): 8}
+_HALF = "50 %"
 SYSTEM = "system"
 
 
@@ -60,6 +61,13 @@ def next_at(incident: Incident, settings: ShardSettings) -> float:
     elif incident.state is IncidentState.RESOLVED and incident.firing:
         times.append(handling.still_firing_at)
     return min((at for at in times if at), default=0.0)
+
+
+def told_by(line: TimelineEntry) -> int:
+    """The bits of `targets_told` that a line of a timeline stands for."""
+    if line.kind != "TargetPassed":
+        return 0
+    return _BITS[line.details["target"], 50 if line.text.startswith(_HALF) else 100]
 
 
 def answer(shard: Shard, incident: Incident, now: float) -> None:
@@ -125,7 +133,7 @@ def apply(shard: ShardState, event: DeadlineEvent, now: float) -> None:
             text = (
                 f"time to {event.target} has passed"
                 if event.percent == 100
-                else f"{event.percent} % of the time to {event.target} has passed, {math.ceil(left_s)} s are left"
+                else f"{_HALF} of the time to {event.target} has passed, {math.ceil(left_s)} s are left"
             )
             shard.line(incident, now, "TargetPassed", SYSTEM, text, target=event.target)
         case UpdateMissed():

@@ -29,6 +29,21 @@ class HeardAgain(Wire, frozen=True):
     why: str
 
 
+class ClockSetBack(Wire, frozen=True):
+    """The shard's clock had been ahead: it last said `before`, and says `after` now. What was set by the false time is put
+    right (models/clock.py): the one event with which a frame's time falls behind the frame before.
+
+    Nothing expires before `no_expiry_before`, the archive was to forget what closed before `forgotten_before`, and an alert
+    without an end was given one that many seconds ahead (`given_s`).
+    """
+
+    before: float
+    after: float
+    no_expiry_before: float
+    forgotten_before: float
+    given_s: list[float] = []
+
+
 class AlertsObserved(Wire, frozen=True):
     """Firing series were seen again, unchanged. `numbers` is little-endian u32s; `ends` one f64 for all, or one each."""
 
@@ -477,6 +492,7 @@ class SettingsChanged(Wire, frozen=True):
 Event = (
     ShardStarted
     | HeardAgain
+    | ClockSetBack
     | AlertsObserved
     | SeriesOpened
     | SeriesChanged

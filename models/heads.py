@@ -10,11 +10,13 @@ from collections import OrderedDict
 
 import msgspec
 
+from models import clock
 from models.events import (
     AcknowledgementEnded,
     ActionFailed,
     ActionSucceeded,
     AssignmentChanged,
+    ClockSetBack,
     CommentAdded,
     Event,
     IncidentAcknowledged,
@@ -169,6 +171,19 @@ def fold(head: Head, event: Event, now: float) -> Head:
     return head
 
 
+def set_back(head: Head, event: ClockSetBack) -> Head:
+    """The head after the shard's clock was set back: none of its times is later than now (models/clock.py)."""
+    after, mark = event.after, head.acknowledged
+    return msgspec.structs.replace(
+        head,
+        created_at=min(head.created_at, after),
+        updated_at=min(head.updated_at, after),
+        resolved_at=min(head.resolved_at, after),
+        closed_at=min(head.closed_at, after),
+        acknowledged=None if mark is None else clock.acknowledged(mark, event),
+    )
+
+
 def _changed(head: Head, now: float, **fields: object) -> Head:
     return msgspec.structs.replace(head, version=head.version + 1, updated_at=now, **fields)
 
@@ -196,6 +211,11 @@ class Known:
         if found is not None:
             self._heads.move_to_end(identity)
         return found
+
+    def set_back(self, event: ClockSetBack) -> None:
+        """The clock of all of them was set back. Safe for those that are true after that event already."""
+        for identity, (place, head) in self._heads.items():
+            self._heads[identity] = place, set_back(head, event)
 
     def put(self, place: Place, head: Head) -> None:
         """Remember a head."""

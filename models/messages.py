@@ -27,6 +27,9 @@ class AlertsArrived(Wire, frozen=True):
     event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
     `delivered_before` is set, the log has that delivery already and this is the answer it got. `trace_id` goes into
     the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here.
+    `received_at` is the gateway's clock when it read the request (0: as the shard's): what is to come by that one has not
+    ended. `said` has one byte an alert (Said), or none when no sender said anything of it; what is said to be
+    resolved ends at `received_at` at the latest.
     """
 
     call_id: bytes
@@ -40,6 +43,16 @@ class AlertsArrived(Wire, frozen=True):
     trace_id: str | None = None
     delivered_before: bytes | None = None
     trace: str | None = None
+    received_at: float = 0.0
+    said: bytes = b""
+
+
+class Said(IntEnum):
+    """What a sender says of an alert in words, beside its times."""
+
+    NOTHING = 0
+    RESOLVED = 1  # and when: its end is by the sender's clock
+    RESOLVED_NOW = 2  # and not when: its end is by the gateway's clock
 
 
 class Classified(Wire, frozen=True):
@@ -154,7 +167,7 @@ class Decision(IntEnum):
     DUPLICATE = 8  # the sender delivered this before (delivery id)
     UNKNOWN_RESOLVE = 9  # an end for a series that is not firing here: kept in the log, changes nothing
     OVERFLOWED = 10  # max_concurrent_incidents is reached: joined the service's overflow incident
-    LATE = 11  # speaks of a time before the series' present life: kept in the log, changes nothing
+    LATE = 11  # the end of an earlier life than the series' present one: kept in the log, changes nothing
     BODY_WANTED = 12  # not decided: sent without its body, and the shard does not know its key (any more)
     UNREADABLE = 13  # not stored: its body is no alert; a fault of ours, not of its sender
     SPLIT_OFF = 14  # a person moved its series into an incident of its own
@@ -172,7 +185,7 @@ REASONS: dict[Decision, str] = {
     Decision.DUPLICATE: "this delivery id was already accepted",
     Decision.UNKNOWN_RESOLVE: "says that a series ended which is not firing here",
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
-    Decision.LATE: "speaks of a time before the present life of its series",
+    Decision.LATE: "says that an earlier life of its series ended, by start and end that its sender gave",
     Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",

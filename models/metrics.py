@@ -65,6 +65,17 @@ METRICS: dict[str, Metric] = {
     "llm_im_snapshot_seconds": Metric("gauge", "How long the last snapshot took."),
     "llm_im_recovery_seconds": Metric("gauge", "How long the last start took, from open to ready."),
     "llm_im_deaf_seconds_total": Metric("counter", "Time in which a shard could not hear its senders."),
+    "llm_im_clock_set_back_total": Metric(
+        "counter", "Times that a shard's clock had been ahead and what hung on it was put right."
+    ),
+    "llm_im_clock_ahead_seconds": Metric("gauge", "How far a shard's time is ahead of its clock."),
+    "llm_im_sender_clock_skew_seconds": Metric(
+        "gauge",
+        "How far a sender's clock is ahead of ours, behind if below 0, by the times it gives; by source.",
+    ),
+    "llm_im_sender_clock_skewed_total": Metric(
+        "counter", "Requests whose times say that their sender's clock is not ours, by source."
+    ),
     "llm_im_dead_letters_total": Metric("counter", "Dead letters kept, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),

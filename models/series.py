@@ -214,6 +214,16 @@ class SeriesTable:
         self.notes.pop(number, None)
         self._release(number)
 
+    def move_times(self, number: int, latest: float, ends: float) -> None:
+        """Nothing of a series happened later than `latest`, and this is its end."""
+        for column in (self.starts, self.opened, self.seen):
+            column[number] = min(column[number], latest)
+        self.ends[number] = ends
+        if self.status[number] == FIRING:
+            self._arm(number, ends)
+        for note in self.notes.get(number, ()):
+            note.first_at, note.last_at = min(note.first_at, latest), min(note.last_at, latest)
+
     def moved(self, number: int) -> MovedSeries:
         """All that take_in() needs elsewhere."""
         return MovedSeries(

@@ -15,7 +15,7 @@ from typing import cast
 
 import msgspec
 
-from models import deadlines, parts, people, response
+from models import clock, deadlines, parts, people, response
 from models.alert import Content, content_digest, service_of
 from models.effects import Act, Archive, Classify, Effect, Forget, Tell
 from models.errors import Broken, Refused
@@ -61,6 +61,7 @@ from models.messages import (
     Message,
     NoteAnswered,
     Reply,
+    Said,
     Tick,
     Told,
     Verdict,
@@ -92,6 +93,9 @@ ARCHIVE_BATCH = 100
 #: short retention a part of it.
 FORGET_EVERY_S = 3600.0
 FORGET_EVERY_PART = 24
+#: After the clock went forward by so much at once the archive forgets nothing for `expiry_grace`: what a clock deletes that
+#: is a year ahead does not come back with the right one.
+LEAP_S = 86400.0
 #: Severity words remembered an incident: more say nothing new.
 SIGNALS_MAX = 8
 
@@ -116,6 +120,11 @@ class Shard(ShardState):
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         super().__init__(partition, settings)
         self._forget_owed = False
+        #: The clock itself, where `now` may stand still (clock.SLACK_S).
+        self._clock = 0.0
+        #: The clock of the gateway that read what is being decided.
+        self._received_at = 0.0
+        self._forget_not_before = 0.0
         self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
         self._events: list[Event] = []
         self._repeat_numbers: list[int] = []
@@ -134,11 +143,12 @@ class Shard(ShardState):
     def handle(self, message: Message, now: float) -> Step:
         """Decide about a message, apply what was decided, and say what is now owed.
 
-        `now` is in seconds and never goes back: an earlier one counts as the latest seen. Deterministic. A
-        message that was handled before (same call_id) makes no event and gets the same reply.
+        `now` is what the clock says, in seconds: one that fell by more than clock.SLACK_S is an event, which puts right
+        what hung on it. Deterministic. A message that was handled before (same call_id) makes no event and gets the same
+        reply.
         """
-        self.now = now = max(now, self.now)
         self._events = []
+        now = self._at(now)
         match message:
             case AlertsArrived():
                 reply: Reply = self._alerts_arrived(message, now)
@@ -172,10 +182,12 @@ class Shard(ShardState):
 
     def started(self, owner: str, now: float) -> Step:
         """The first step of a writer after recovery: notes the epoch, and asks again for all that is owed."""
-        self.now = now = max(now, self.now)
         self._events = []
-        # An empty shard has no series whose sender could have gone unheard.
-        grace_s = self.settings.expiry_grace_s if self.incidents else 0.0
+        # Incidents that moved here from a shard whose clock was ahead count as its time.
+        self.now = max(self.now, self.order[-1][0] if self.order else 0.0)
+        # A new shard has no series whose sender could have gone unheard.
+        grace_s = self.settings.expiry_grace_s if self.now else 0.0
+        now = self._at(now)
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
         self._expire_archive(now)
         self._forget_owed = True
@@ -192,6 +204,17 @@ class Shard(ShardState):
                 self._notes[incident.id] = None
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), Done())
+
+    def _at(self, now: float) -> float:
+        """The time that a message is decided at, by what the clock says: never before the one it was decided at last, but
+        for an event that says so."""
+        if self.now - now > clock.SLACK_S:
+            self.do(clock.set_back(self, now), now)
+        elif now - self.now > LEAP_S and self.now:
+            self._forget_not_before = now + self.settings.expiry_grace_s
+        self._clock = now
+        self.now = max(now, self.now)
+        return self.now
 
     def ask_again(self, effect: Effect) -> None:
         """An effect could not be delivered: it is owed still, and the next step asks for it again."""
@@ -226,18 +249,21 @@ class Shard(ShardState):
             self.decided[Decision.DUPLICATE] += len(message.keys)
             return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
         keys, ends = message.keys, message.ends
-        if not len(keys) == len(ends) == len(message.bodies):
-            return Failed("Malformed", "AlertsArrived: keys, ends and bodies must be of one length")
+        if not len(keys) == len(ends) == len(message.bodies) or len(message.said) not in (0, len(keys)):
+            return Failed("Malformed", "AlertsArrived: keys, ends, bodies and said must be of one length")
+        # By the earlier of two clocks nothing is over that one of them calls to come.
+        self._received_at = min(message.received_at or self._clock, self._clock)
         known = [*map(self.series.firing.get, keys)]
-        if keys and None not in known and min(ends) > now:
+        if keys and None not in known and min(ends) > self._received_at and not message.said:
             # Every alert repeats what is firing already: nine of ten requests in an outage end here.
             self._observe(cast(list[int], known), ends, now)
             self.decided[Decision.REPEATED] += len(keys)
             reply = _ALL_REPEATED
         else:
             decisions = bytearray()
-            for key, end, body in zip(keys, ends, message.bodies, strict=True):
-                decision = self._alert(message.tenant, key, end, body, now)
+            said = message.said or bytes(len(keys))
+            for key, end, body, word in zip(keys, ends, message.bodies, said, strict=True):
+                decision = self._alert(message.tenant, key, end, body, word, now)
                 decisions.append(decision)
                 self.decided[decision] += 1
             self._flush_repeats(now)
@@ -272,10 +298,10 @@ class Shard(ShardState):
         self.do(CallAnswered(command.call_id, encode(reply), command.delivery_id), now)
         return reply
 
-    def _alert(self, tenant: str, key: bytes, ends: float, body: bytes, now: float) -> Decision:
+    def _alert(self, tenant: str, key: bytes, ends: float, body: bytes, said: int, now: float) -> Decision:
         """Decide about one alert, in the order of what is most common."""
         series = self.series
-        fires = ends > now
+        fires = not said and (ends > self._received_at or self._goes_on(key, ends, now))
         number = series.firing.get(key)
         if number is not None and fires:
             self._repeat_numbers.append(number)
@@ -300,15 +326,16 @@ class Shard(ShardState):
             if fires:
                 self.do(SeriesChanged(number, key, ends, body), now)
                 return Decision.CHANGED
-            if ends < series.starts[number]:
+            if content is not None and self._is_of_before(number, content.starts_at, ends, said):
                 return self._set_aside(Decision.LATE, key, ends, body, now)
             same = key == series.keys[number]
-            self._resolve_series(number, ends, False, b"" if same else key, b"" if same else body, now)
+            ended_at = min(ends, self._received_at)
+            self._resolve_series(number, ended_at, False, b"" if same else key, b"" if same else body, now)
             return Decision.RESOLVED
         if not fires:
             if key == series.keys[number] and ends == series.ends[number]:
                 return Decision.REPEATED
-            return self._set_aside(Decision.LATE, key, ends, body, now)
+            return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
         incident = series.incidents[number]
         if incident is None or self.by_group.get((incident.tenant, incident.group_key)) is not incident:
             return self._open_series(tenant, key, ends, body, content, now)
@@ -320,6 +347,28 @@ class Shard(ShardState):
             self.do(SeriesRefired(number, key, ends, body, Decision.REOPENED), now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    def _goes_on(self, key: bytes, ends: float, now: float) -> bool:
+        """Whether an end that has passed by our clock is no word of an end. While nothing may expire our clock may be the
+        one that is ahead: whoever moves an end on, as a sender does that repeats itself, says that it fires. Who ends an
+        alert takes its end back by minutes."""
+        if now >= self.no_expiry_before:
+            return False
+        number = self.series.by_series.get(key[:16])
+        if number is None or self.series.status[number] != FIRING:
+            return False
+        return ends > self.series.ends[number] - clock.ON_ITS_WAY_S
+
+    def _is_of_before(self, number: int, starts: float, ends: float, said: int) -> bool:
+        """Whether an end is that of an earlier life than the series' present one. Only times that its senders gave are
+        compared: an end is the present life's unless it says itself that all of it was before."""
+        began = self.series.starts[number]
+        return (
+            said != Said.RESOLVED_NOW
+            and 0.0 < starts < began
+            and ends < began
+            and self._starts_of(self.series.bodies[number]) > 0.0
+        )
 
     def _open_series(
         self, tenant: str, key: bytes, ends: float, body: bytes, content: Content | None, now: float
@@ -552,7 +601,7 @@ class Shard(ShardState):
 
     def _tick(self, tick: Tick, now: float) -> Reply:
         if not tick.deaf and now >= self.no_expiry_before:
-            for number in self.series.due(now, EXPIRE_MAX):
+            for number in self.series.due(self._clock, EXPIRE_MAX):
                 self._resolve_series(number, self.series.ends[number], True, b"", b"", now)
         for _ in range(DEADLINES_MAX):
             if not self._closes or self._closes[0][0] > now:
@@ -589,12 +638,13 @@ class Shard(ShardState):
         # Begun by started(): until then nobody knows what the log says.
         if self.forgotten_before:
             self._expire_archive(now)
-        self._forget_calls(now)
         return Done()
 
     def _expire_archive(self, now: float) -> None:
         keep_s = self.settings.retention_s
         before = now - keep_s
+        if now < self._forget_not_before:
+            return
         if before >= self.forgotten_before + min(FORGET_EVERY_S, keep_s / FORGET_EVERY_PART):
             self.do(ArchiveExpired(before), now)
             self._forget_owed = True

@@ -26,6 +26,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     #: How long the archive keeps what is closed.
     retention_s: float = 90 * 86400.0
+    #: How far ahead the end lies that a gateway gives to an alert without one: resolve_timeout, expires_after.
+    given_ends_s: tuple[float, ...] = ()
 
 
 def encode_shard_settings(settings: ShardSettings) -> bytes:

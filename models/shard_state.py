@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from models import deadlines, moving, parts, people, response
+from models import clock, deadlines, moving, parts, people, response
 from models.checkpoint import Checkpoint, Part, parse_key
 from models.errors import Broken
 from models.events import (
@@ -20,6 +20,7 @@ from models.events import (
     AlertsSetAside,
     ArchiveExpired,
     CallAnswered,
+    ClockSetBack,
     Event,
     HeardAgain,
     IncidentArchived,
@@ -132,7 +133,8 @@ class ShardState:
             case SeriesChanged():
                 self.touch_series(event.number)
                 # As in Alertmanager, a life that goes on began when it first said so.
-                starts = min(self.series.starts[event.number], self._starts_of(event.body))
+                began = self.series.starts[event.number]
+                starts = min(began, self._starts_of(event.body) or began)
                 self.series.change(event.number, event.key, starts, event.ends_at, event.body, now)
                 self.series.note(event.number, Decision.CHANGED, now)
             case SeriesResolved():
@@ -140,7 +142,7 @@ class ShardState:
             case SeriesRefired():
                 self.touch_series(event.number)
                 incident = self._incident_at(event.number)
-                starts = self._starts_of(event.body)
+                starts = self._starts_of(event.body) or now
                 self.series.refire(event.number, event.key, starts, event.ends_at, event.body, now)
                 self.series.note(event.number, event.decision, now)
                 incident.firing += 1
@@ -165,6 +167,9 @@ class ShardState:
             case ShardStarted() | HeardAgain():
                 self.checkpoint.touch(Part.META, 0)
                 self.no_expiry_before = event.no_expiry_before
+                self._renew_calls(now)
+            case ClockSetBack():
+                clock.apply(self, event)
             case AlertsSetAside():
                 pass
             case SlotLeft():
@@ -200,12 +205,13 @@ class ShardState:
         self.checkpoint.touch(Part.MOVING, number >> BLOCK_SHIFT)
 
     def _starts_of(self, body: bytes) -> float:
+        """The start that a sender gave, 0 when it gave none."""
         return _start_decoder.decode(body).starts_at
 
     def _apply_call(self, event: CallAnswered, now: float) -> None:
         bucket = int(now / CALL_BUCKET_S)
         if bucket not in self._call_buckets:
-            # Here, not only with each Tick: replay meets none, and would keep the calls of the whole log.
+            # Here, where replay does it too: what is remembered is the same then.
             self._forget_calls(now)
         self.checkpoint.touch(Part.CALLS, bucket)
         self.calls[event.call_id] = event.reply
@@ -214,7 +220,7 @@ class ShardState:
     def _apply_series_opened(self, event: SeriesOpened, now: float) -> None:
         self.touch_series(event.number)
         incident = self.changing(event.incident_id)
-        starts = self._starts_of(event.body)
+        starts = self._starts_of(event.body) or now
         self.series.open(
             event.number, event.key, incident, starts, event.ends_at, event.body, event.decision, now
         )
@@ -405,6 +411,16 @@ class ShardState:
         if incident.notice.reason is not None:
             heapq.heappush(self._notices, (incident.notice.due_at, incident.id))
 
+    def times_moved(self, now: float) -> None:
+        """Times of incidents are others than before, none that has come is later than `now`: what is in their order, and
+        what waits for them."""
+        self.order = sorted((incident.created_at, incident.id) for incident in self.incidents.values())
+        for waiting in (self._closes, self._notices, self._unjudged, self._deadlines, self._watched):
+            waiting.clear()
+        for _created_at, identity in self.order:
+            self._resume(self.incidents[identity])
+        self._renew_calls(now)
+
     def _index(self, incident: Incident) -> None:
         self.incidents[incident.id] = incident
         self.members[incident.id] = array("I")
@@ -435,12 +451,20 @@ class ShardState:
         return incident.resolved_at + max(self.settings.close_after_s, self.settings.reopen_window_s)
 
     def _forget_calls(self, now: float) -> None:
-        # Not an event: every reader forgets by the time in its frames, and a call id kept longer does no harm.
+        # Not an event of its own: every reader forgets by the time in its frames.
         oldest = int((now - CALL_WINDOW_S) / CALL_BUCKET_S)
         while self._call_buckets and (bucket := next(iter(self._call_buckets))) < oldest:
             self.checkpoint.touch(Part.CALLS, bucket)
             for call_id in self._call_buckets.pop(bucket):
                 self.calls.pop(call_id, None)
+
+    def _renew_calls(self, now: float) -> None:
+        """What was called by now is remembered as if it had been just now: a clock that leapt makes no call old."""
+        last = int(now / CALL_BUCKET_S)
+        for bucket in [each for each in self._call_buckets if each != last]:
+            for touched in (bucket, last):
+                self.checkpoint.touch(Part.CALLS, touched)
+            self._call_buckets.setdefault(last, []).extend(self._call_buckets.pop(bucket))
 
     # -- snapshots -----------------------------------------------------------------------------------------
 

@@ -156,6 +156,7 @@ def shard_settings(settings: Settings) -> ShardSettings:
         acknowledge_within_s=tuple(getattr(acknowledge, each.name) or 0.0 for each in Severity),
         resolve_within_s=tuple(getattr(resolve, each.name) or 0.0 for each in Severity),
         retention_s=lifecycle.retention,
+        given_ends_s=tuple(each for each in (lifecycle.resolve_timeout, lifecycle.expires_after) if each),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from models.errors import Unavailable
-from models.events import Event, IncidentOpened, IncidentSplit, IncidentStateChanged
+from models.events import ClockSetBack, Event, IncidentOpened, IncidentSplit, IncidentStateChanged
 from models.frames import Skimmed, skim_frame
 from models.heads import FRAME_END, Known, Place, fold, head_of, opened, split_off
 from models.incident import Incident
@@ -27,6 +27,9 @@ BREATHE_EVENTS = 250
 #: A head from the archive: no event comes after it.
 NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
 
+#: What a follower must not pass over.
+_WANTED = TOLD_NAMES | {ClockSetBack.__name__.encode()}
+
 #: Asks one shard; raises Unavailable.
 Ask = Callable[[bytes], Awaitable[bytes]]
 #: An incident that left its shard, None when the archive has none.
@@ -38,11 +41,13 @@ class Gap(Exception):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What was read, up to and with the frame `seq`, which is `stored`."""
+    """What was read, up to and with the frame `seq`, which is `stored`. `set_back`: the shard's clock was set back within, and
+    with it times of incidents of which nothing is told."""
 
     happenings: list[Happening]
     seq: int
     stored: bytes = b""
+    set_back: bool = False
 
 
 class Follower:
@@ -79,7 +84,7 @@ class Follower:
         frames: list[tuple[int, Skimmed]] = []
         events = 0
         for seq, stored in page:
-            frame = skim_frame(partition, stored, seq, TOLD_NAMES)
+            frame = skim_frame(partition, stored, seq, _WANTED)
             if frame is not None and frame.tenant == self._tenant:
                 frames.append((seq, frame))
                 events = await self._breathe(events + len(frame.events))
@@ -87,9 +92,13 @@ class Follower:
         asked = await self._ask_for(self._unknown(frames), last) if frames else {}
         happenings: list[Happening] = []
         events = 0
+        set_back = False
         for seq, frame in frames:
             place = 0
             for number, event in frame.events:
+                if isinstance(event, ClockSetBack):
+                    self._known.set_back(event)
+                    set_back = True
                 for nth, identity in enumerate(about(event)):
                     found = self._happening((seq, number), place, nth, frame, event, identity, asked)
                     if found is not None:
@@ -98,7 +107,7 @@ class Follower:
             events = await self._breathe(events + len(frame.events))
         self._known.trim()
         self.seq = last
-        return Page(happenings, last, page[-1][1])
+        return Page(happenings, last, page[-1][1], set_back)
 
     def know(self, seq: int, head: Head) -> None:
         """Take a head as the frame `seq` left it, so that it need not be asked for."""

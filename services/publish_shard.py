@@ -237,6 +237,10 @@ class ShardFeed:
             except Gap:
                 await self._make_anew(self._noted, "truncated")
                 return
+            if page.set_back:
+                # Any incident may have other times now, and nothing is told of it.
+                await self._make_anew(self._noted, "clock")
+                return
             if page.seq != before:
                 await self._publish(page)
         if self._clock.monotonic() - self._noted_at >= CHECK_S:

@@ -66,7 +66,7 @@ def at(second: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What a sender says. `ends` in seconds of the story; inf fires until told otherwise."""
+    """What a sender says. `ends` in seconds of the story; inf fires until told otherwise. No start is NaN."""
 
     labels: dict[str, str]
     annotations: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,8 @@ class Alert:
 
     @property
     def body(self) -> bytes:
-        return msgspec.msgpack.encode(Content(self.labels, self.annotations, ZERO + self.starts, "", "test"))
+        starts = 0.0 if math.isnan(self.starts) else ZERO + self.starts
+        return msgspec.msgpack.encode(Content(self.labels, self.annotations, starts, "", "test"))
 
     @property
     def key(self) -> bytes:
@@ -145,6 +146,7 @@ class Story:
         call: bytes = b"",
         delivery: str | None = None,
         before: bytes | None = None,
+        said: bytes = b"",
     ) -> Step:
         self._calls += 1
         step = self.tell(
@@ -159,6 +161,7 @@ class Story:
                 True,
                 delivery,
                 delivered_before=before,
+                said=said,
             ),
         )
         assert isinstance(step.reply, AlertsReply)

@@ -6,6 +6,7 @@ reads the text on a terminal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, TypeVar
@@ -18,7 +19,7 @@ from models.config_values import duration_s
 from models.errors import Malformed
 from models.incident import IncidentState, IncidentType, Severity
 from models.verbs import LABEL_VALUE_MAX, NAME_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX
-from services.ingest.formats.common import TIME_MAX, read_time
+from services.ingest.formats.common import TIME_EXPECTED, TIME_MAX, echo, read_time
 
 #: No control characters: one line.
 LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -122,6 +123,14 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 def time_of(text: str, field: str) -> float:
     """Seconds since the epoch from RFC 3339. Raises Malformed naming the field."""
+    at = _time_or_never(text, field)
+    if at == math.inf:
+        raise Malformed(f"{field}: {TIME_EXPECTED}, got {echo(text.encode())}")
+    return at
+
+
+def _time_or_never(text: str, field: str) -> float:
+    """The same, and inf for a time so late that never is meant."""
     at = read_time(msgspec.json.encode(text), field)
     if not at:
         raise Malformed(f'{field}: expected a time such as "2026-01-31T12:00:00Z", not an empty one')
@@ -139,13 +148,16 @@ def duration_of(text: str, field: str) -> float:
 
 
 def time_to_come(until: str | None, within: str | None, fields: tuple[str, str], now: float) -> float:
-    """The moment that is given by itself or as a time from now; 0 when neither is. Raises Malformed."""
+    """The moment that is given by itself or as a time from now; 0 when neither is, or when it is after 2100, by which people
+    mean never. Raises Malformed."""
     if until is not None and within is not None:
         raise Malformed(f"{fields[1]}: give {fields[0]} or {fields[1]}, not both")
     if within is not None:
         at, field = now + duration_of(within, fields[1]), fields[1]
     elif until is not None:
-        at, field = time_of(until, fields[0]), fields[0]
+        at, field = _time_or_never(until, fields[0]), fields[0]
+        if at == math.inf:
+            return 0.0
     else:
         return 0.0
     if not now < at <= TIME_MAX:

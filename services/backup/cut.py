@@ -1,7 +1,8 @@
 """One cut through the logs of all partitions, read beside their writers. Used by create.py.
 
-A moment T is chosen. Of each partition that is the newest snapshot from before T and all frames behind it with
-`now` <= T: frame times never go back within a partition. With one clock this is one cut through all partitions. What was
+A moment T is chosen. Of each partition that is the newest snapshot from before T, all frames behind it that were there
+before T was chosen, and those after them with `now` <= T: frame times go back within a partition only where a clock that
+was ahead was set back. With one clock this is one cut through all partitions. What was
 heard in one of them because of a frame in another was heard after that frame was durable, so whoever has the effect
 has its cause:
 
@@ -110,9 +111,7 @@ async def _log(
             if found != seq + 1:
                 raise Gone(f"{name}: frames {seq + 1} to {found - 1} were truncated meanwhile")
             at = time_of(stored)
-            if at > cut_at:
-                if found <= last_before:
-                    raise Ahead(f"{name}: frame {found} bears a time {at - cut_at:.3f} s in the future")
+            if at > cut_at and found > last_before:
                 break
             digest = check_frame(name, stored, found, digest)
             seq, now = found, at
@@ -122,11 +121,13 @@ async def _log(
             break
     if seq < last_before:
         raise Gone(f"{name}: frames after {seq} could not be read")
+    if now > cut_at:
+        raise Ahead(f"{name}: frame {seq} bears a time {now - cut_at:.3f} s in the future")
     frames = await packer.flush()
     snapshot, records = None, list[File]()
     if mark is not None:
         snapshot, records = await _snapshot(event_log, target, known, mark)
-        now = max(now, snapshot.now)
+        now = now or snapshot.now
     epoch = (await event_log.stats())["epoch"]
     return Part(name, epoch, snapshot, seq, digest, now, frames, records)
 

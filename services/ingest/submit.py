@@ -156,6 +156,8 @@ class Submitter:
                 trace_id_of(trace),
                 None,
                 trace,
+                received_at=reading.received_at,
+                said=bytes([reading.said[column] for column in columns]) if reading.said else b"",
             )
             try:
                 reply = await line.tell(encode(message), len(columns))

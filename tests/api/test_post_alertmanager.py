@@ -154,6 +154,46 @@ async def test_a_resend_moves_the_end_and_a_resolve_takes_it_off_the_list(both: 
     assert theirs == mine == []
 
 
+ENDS = {
+    "an end alone": ({}, {"endsAt": at(-0.5)}),
+    "an end of an hour ago": ({}, {"endsAt": at(-60)}),
+    "both times": ({}, {"startsAt": at(-20), "endsAt": at(-10)}),
+    "the start of the alert": ({"startsAt": at(-5)}, {"startsAt": at(-5), "endsAt": at(-1)}),
+    "the start of the alert, given no longer": ({"startsAt": at(-5)}, {"endsAt": at(-1)}),
+    "an end before the start": ({"startsAt": at(-5)}, {"endsAt": at(-10)}),
+    "a start to come": ({"startsAt": at(2)}, {"endsAt": at(-1)}),
+}
+
+
+@SHARED
+@pytest.mark.parametrize("case", ENDS)
+async def test_an_end_that_has_passed_resolves_whatever_the_start_is(both: Both, case: str) -> None:
+    tag = f"ends{list(ENDS).index(case)}"
+    labels = {"alertname": "Ends", "case": tag}
+    before, after = ENDS[case]
+    assert {reply.status for reply in await both.post([{"labels": labels, **before}])} == {200}
+    assert [len(shown) for shown in await both.shown(tag)] == [1, 1]
+
+    assert {reply.status for reply in await both.post([{"labels": labels, **after}])} == {200}
+
+    assert await both.shown(tag) == ([], [])
+
+
+@SHARED
+@pytest.mark.parametrize(
+    "end", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999-12:00", "2200-01-01T00:00:00Z"]
+)
+async def test_an_end_after_2100_is_none(both: Both, end: str) -> None:
+    tag = f"never{hash(end)}"
+
+    replies = await both.post([{"labels": {"alertname": "Never", "case": tag}, "endsAt": end}])
+
+    assert [reply.status for reply in replies] == [200, 200]
+    assert [len(shown) for shown in await both.shown(tag)] == [1, 1]
+    (ours,) = (await both.shown(tag))[1]
+    assert ours["endsAt"] == "0001-01-01T00:00:00.000Z"
+
+
 @SHARED
 async def test_an_alert_sent_again_without_a_start_keeps_its_first(both: Both) -> None:
     labels = {"alertname": "Startless", "case": "startless"}
@@ -188,7 +228,6 @@ BUSINESS = {
     "an empty label name": [{"labels": {"": "x"}}],
     "a bad annotation name": [{"labels": {"a": "b"}, "annotations": {"bad-name": "x"}}],
     "a start after the end": [{"labels": {"a": "b"}, "startsAt": at(10), "endsAt": at(5)}],
-    "a start after the default end": [{"labels": {"a": "b"}, "startsAt": at(60)}],
 }
 
 
@@ -299,7 +338,12 @@ DIFFERENT: dict[str, tuple[bytes, int, int, str]] = {
         400,
         "a mistake of unit or clock",
     ),
-    "an end of 2200": (b'[{"labels":{"case":"d"},"endsAt":"2200-01-01T00:00:00Z"}]', 200, 400, "likewise"),
+    "a start after the end that we give": (
+        json.dumps([{"labels": {"case": "d"}, "startsAt": at(60)}]).encode(),
+        400,
+        200,
+        "the start is by its sender's clock, the end by ours",
+    ),
     "bad UTF-8": (b'[{"labels":{"case":"\xff"}}]', 200, 400, "two alerts would become one"),
     "half a surrogate pair": (b'[{"labels":{"case":"\\ud800"}}]', 200, 400, "likewise"),
     "null as a value": (b'[{"labels":{"case":"d","a":null}}]', 200, 400, "a wrong type"),

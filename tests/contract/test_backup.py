@@ -22,7 +22,7 @@ import pytest
 from actors.clock import SystemClock
 from models.backup import Backup, File
 from models.errors import Broken, Conflict, Damaged, Malformed, NotFound, Unavailable
-from models.events import ShardStarted
+from models.events import ClockSetBack, ShardStarted
 from models.frames import decode_frame
 from models.ports import Archive, ArchivedIncident, EventLog
 from models.shard import ShardSettings
@@ -218,6 +218,21 @@ async def test_a_backup_that_is_never_fast_enough_is_given_up_with_the_reason(
         await back_up(gap, target)
 
     assert await target.ids() == []
+
+
+@pytest.mark.asyncio
+async def test_a_log_whose_clock_was_ahead_and_is_set_back_is_in_it_to_its_end(
+    stores: peers.MemoryStores, target: Target
+) -> None:
+    shard = await peers.small(stores, frames=3, at=1000.0)
+    await shard.write(5000.0, ShardStarted(1, "by a fast clock", 0.0))
+    await shard.write(1003.0, ClockSetBack(5000.0, 1003.0, 0.0, 0.0))
+
+    made = await back_up(stores, target, HandClock(1010.0))
+
+    assert {part.last_seq for part in made.parts if part.name == SHARD} == {5}
+    assert {part.last_now for part in made.parts if part.name == SHARD} == {1003.0}
+    assert (await verify(target, made)).is_whole
 
 
 @pytest.mark.asyncio

@@ -393,6 +393,25 @@ async def test_what_was_truncated_before_it_was_told_is_made_up_for_by_a_reset(
         assert reset["partition"] == "shard/0000"
 
 
+async def test_times_by_a_clock_that_was_ahead_are_put_right_in_the_feed_too(
+    ours: System, redis_server: Server
+) -> None:
+    ours.clock.heard_s += 3600
+    await opened(ours)
+    await publish(ours, redis_server.url, prefix := a_prefix())
+    async with Reader(redis_server.port, prefix).reading() as reader:
+        await same(reader, ours)
+
+        ours.clock.heard_s -= 3600
+
+        await until(lambda: reset_by_clock(reader), "a reset")
+        await same(reader, ours)
+
+
+async def reset_by_clock(reader: Reader) -> bool:
+    return any(each.get("reason") == "clock" for each in reader.told)
+
+
 def truncate(ours: System, partition: str) -> None:
     """Drop all appends but the last, as a shard does behind its snapshots."""
     assert isinstance(ours.stores, MemoryStores)

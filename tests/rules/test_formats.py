@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from models import alert
 from models.alert import TOGETHER_LEAST, Content, _fingerprints, fingerprint, fingerprints, series_id
 from models.errors import Malformed, TooLarge
+from models.messages import Said
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Reading, Remembered
@@ -333,3 +335,73 @@ def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch
 
     assert len(remembered._young) + len(remembered._old) <= 200
     assert len(remembered._times) <= 100
+
+
+@pytest.mark.parametrize(
+    ("written", "at"),
+    [
+        ("2016-12-31T23:59:60Z", 1483228800.0),
+        ("2016-12-31T23:59:60.5Z", 1483228800.5),
+        ("2017-01-01T00:59:60+01:00", 1483228800.0),
+        ("2016-12-31t23:59:60z", 1483228800.0),
+        ("2016-12-31T23:59:60", 1483228800.0),
+        ("9999-12-31T23:59:59Z", math.inf),
+        ("9999-12-31T00:00:00+00:00", math.inf),
+        ("9999-12-31T23:59:59-23:59", math.inf),
+        ("9999-12-31T23:59:59.999999999Z", math.inf),
+        ("2100-01-01T00:00:01Z", math.inf),
+        ("2100-01-01T00:00:00Z", 4102444800.0),
+    ],
+)
+def test_a_leap_second_is_the_one_after_and_an_end_after_2100_is_none(written: str, at: float) -> None:
+    for reader in readers():
+        body = json.dumps([{"labels": {"a": "b"}, "endsAt": written}])
+
+        assert only(reader.read(body.encode(), NOW))[2] == at
+
+
+@pytest.mark.parametrize(
+    "written", ["2016-12-31T23:60:00Z", "2016-12-31T23:59:61Z", "2016-12-31T23:59:59+01:60", "9999-12-31"]
+)
+def test_what_is_no_time_is_none(written: str) -> None:
+    for reader in readers():
+        body = json.dumps([{"labels": {"a": "b"}, "endsAt": written}])
+
+        (fault,) = reader.read(body.encode(), NOW).faults
+        assert written in fault.message
+
+
+def test_a_start_after_2100_is_a_mistake_also_where_an_end_said_the_same() -> None:
+    for reader in readers():
+        never = "9999-12-31T00:00:00Z"
+        reader.read(json.dumps([{"labels": {"a": "b"}, "endsAt": never}]).encode(), NOW)
+
+        (fault,) = reader.read(json.dumps([{"labels": {"a": "b"}, "startsAt": never}]).encode(), NOW).faults
+
+        assert "between 1970 and 2100" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("times", "word", "end"),
+    [
+        ({}, Said.RESOLVED_NOW, NOW),
+        ({"starts_at": "2026-01-02T03:06:05Z"}, Said.RESOLVED_NOW, NOW),
+        ({"ends_at": "2026-01-02T03:04:15Z"}, Said.RESOLVED_NOW, NOW + 0.0),
+        ({"ends_at": "9999-12-31T00:00:00Z"}, Said.RESOLVED_NOW, NOW),
+        ({"ends_at": "2026-01-02T03:00:00Z"}, Said.RESOLVED, 1767322800.0),
+        (
+            {"starts_at": "2026-01-02T03:06:05Z", "ends_at": "2026-01-02T03:00:00Z"},
+            Said.RESOLVED,
+            1767322800.0,
+        ),
+    ],
+)
+def test_what_is_said_to_be_resolved_ends_now_at_the_latest(
+    times: dict[str, str], word: Said, end: float
+) -> None:
+    _alertmanager, v1 = readers()
+
+    reading = v1.read(json.dumps({"labels": {"a": "b"}, "status": "resolved", **times}).encode(), NOW)
+
+    assert not reading.faults
+    assert (reading.said, reading.ends, reading.received_at) == (bytes([word]), [min(end, NOW)], NOW)

@@ -116,7 +116,7 @@ def test_a_part_that_goes_on_long_after_its_whole_was_over_is_its_own_again() ->
     two.carry(7)
 
     two.there.do(at(100), Comment("still a part"), two.source)
-    two.there.push(at(66), alert("vector-db", "Down", "b"))
+    two.there.push(at(100), alert("vector-db", "Down", "b"))
     two.here.tick(at(100))
     two.carry(100)
 

@@ -48,8 +48,6 @@ OTHERS: dict[str, object] = {
     "disaster_recovery.backup_interval": "1h",
     "disaster_recovery.backup_retention": "30d",
 }
-#: What only gateways go by: they read it from the settings themselves.
-GATEWAYS_ONLY = {"lifecycle.resolve_timeout", "lifecycle.expires_after"}
 
 
 def other(key: Key) -> Settings:
@@ -86,10 +84,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     reached = [
         name for name in ("shard", "classifier", "level") if getattr(before, name) != getattr(after, name)
     ]
-    if key.name in GATEWAYS_ONLY:
-        assert reached == []
-    else:
-        assert len(reached) == 1
+    assert len(reached) == 1
 
 
 def test_one_that_needs_a_restart_among_others_refuses_all_and_only_it_is_named() -> None:

@@ -83,6 +83,7 @@ SETTINGS = ShardSettings(
     give_up_after_s=60.0,
     acknowledge_within_s=(10.0, 20.0, 30.0, 0.0, 0.0),
     resolve_within_s=(20.0, 40.0, 60.0, 0.0, 0.0),
+    given_ends_s=(30.0,),
 )
 
 _alerts = st.builds(
@@ -197,7 +198,10 @@ class ShardMachine(RuleBasedStateMachine):
             )
         )
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 1.0, 6.0, 25.0, 45.0, 130.0, -5.0]), deaf=st.booleans())
+    @rule(
+        seconds=st.sampled_from([0.1, 1.0, 1.0, 6.0, 25.0, 45.0, 130.0, 3600.0, -1.0, -5.0, -50.0, -3600.0]),
+        deaf=st.booleans(),
+    )
     def time_passes(self, seconds: float, deaf: bool) -> None:
         self.now += seconds
         self.tell(Tick(deaf))

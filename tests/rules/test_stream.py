@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis.stateful import invariant
 
 from models.errors import Malformed, TooLarge
-from models.events import IncidentOpened, IncidentSplit
+from models.events import ClockSetBack, IncidentOpened, IncidentSplit
 from models.frames import NO_DIGEST, decode_frame, encode_frame, skim_frame
-from models.heads import fold, head_of, opened, split_off
+from models.heads import fold, head_of, opened, set_back, split_off
 from models.incident import Incident, IncidentState, IncidentType, Judgement, Severity, TimelineEntry
 from models.query import GetHeads, Head, HeadPage, decode_query, encode
 from models.shard import Step
@@ -55,9 +55,12 @@ class Recorded:
         heads: dict[bytes, Head] = {}
         found = []
         for seq, frame in enumerate(self.frames, 1):
-            skimmed = skim_frame("", frame, seq, TOLD_NAMES)
+            skimmed = skim_frame("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
             for _number, event in [] if skimmed is None else skimmed.events:
                 now = skimmed.now
+                if isinstance(event, ClockSetBack):
+                    heads = {identity: set_back(head, event) for identity, head in heads.items()}
+                    continue
                 if isinstance(event, IncidentOpened):
                     heads[event.incident_id] = opened(event, now)
                     continue
@@ -103,10 +106,14 @@ class StreamMachine(ShardMachine):
     def __init__(self) -> None:
         super().__init__()
         self.recorded = Recorded()
+        #: After which frame the clock was set back, and to when.
+        self.set_back: list[tuple[int, float]] = []
 
     def took(self, step: Step) -> Step:
         super().took(step)
         self.recorded.took(step, self.live.now, self.live.incidents)
+        seq = len(self.recorded.frames)
+        self.set_back += [(seq, event.after) for event in step.events if isinstance(event, ClockSetBack)]
         return step
 
     @invariant()
@@ -121,10 +128,17 @@ class StreamMachine(ShardMachine):
             assert each.line.kind in KINDS
             by_incident[each.after.id].append(each)
         for identity, lines in recorded.lines.items():
-            assert [shown(each.at, each.line) for each in by_incident[identity]] == [
-                (line.at, line.kind, line.actor, line.text) for line in lines
+            assert [shown(each.line) for each in by_incident[identity]] == [
+                (line.kind, line.actor, line.text) for line in lines
             ]
             for each, line in zip(by_incident[identity], lines, strict=True):
+                # What was told by a clock that was ahead has its right time in the timeline alone.
+                assert line.at == min(
+                    [
+                        each.at,
+                        *(after for seq, after in self.set_back if seq > each.seq and line.at < each.at),
+                    ]
+                )
                 assert line.details.items() <= {**each.line.details, "reason": each.line.reason}.items()
         assert recorded.folded() == recorded.heads
         times = [decode_frame("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)]
@@ -138,8 +152,8 @@ class StreamMachine(ShardMachine):
                         assert found.after.version >= each.after.version
 
 
-def shown(when: float, line: Line) -> tuple[float, str, str, str]:
-    return (when, line.kind, line.actor, line.text)
+def shown(line: Line) -> tuple[str, str, str]:
+    return (line.kind, line.actor, line.text)
 
 
 TestStreamEqualsTimeline = StreamMachine.TestCase

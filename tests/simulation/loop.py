@@ -29,7 +29,7 @@ _ENDLESS_STEPS = 400_000
 
 
 class ManualClock:
-    """Port Clock. Monotonic time is the loop's; wall time may be set back by `jump`."""
+    """Port Clock. Monotonic time is the loop's; wall time may be set forward and back by `jump`."""
 
     def __init__(self) -> None:
         self.elapsed = 0.0

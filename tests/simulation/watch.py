@@ -16,6 +16,7 @@ from models.events import (
     ActionSucceeded,
     AlertsSetAside,
     CallAnswered,
+    ClockSetBack,
     Event,
     IncidentArchived,
     IncidentOpened,
@@ -65,7 +66,8 @@ class Watcher:
         clock: Clock,
         fail: Callable[[str], None],
         *,
-        may_expire: Callable[[bytes, float, float], str],
+        may_expire: Callable[[bytes, float], str],
+        was_ended: Callable[[bytes, float], bool],
         was_received: Callable[[str], bool],
     ) -> None:
         self.partition = partition
@@ -86,6 +88,7 @@ class Watcher:
         self.decided = [0] * (max(Decision) + 1)
         self._fail = fail
         self._may_expire = may_expire
+        self._was_ended = was_ended
         self._was_received = was_received
 
     def fail(self, how: str) -> None:
@@ -117,7 +120,9 @@ class Watcher:
         except Damaged as error:
             self.fail(str(error))
             return
-        if self.frames and frame.now < self.frames[-1].now:
+        first = frame.events[0] if frame.events else None
+        is_set_back = isinstance(first, ClockSetBack) and first.after == frame.now
+        if self.frames and frame.now < self.frames[-1].now and not is_set_back:
             self.fail(f"now went back from {self.frames[-1].now} to {frame.now}")
         if not frame.events:
             self.fail("a frame without events")
@@ -158,10 +163,19 @@ class Watcher:
                         )
                     if mirror.series.ends[event.number] > now:
                         self.fail(f"series {event.number} expired before its end")
-                    if why := self._may_expire(key[:16], mirror.series.starts[event.number], now):
+                    if why := self._may_expire(key[:16], mirror.series.starts[event.number]):
                         self.fail(why)
+                elif not self._was_ended(mirror.series.keys[event.number][:16], event.ended_at):
+                    self.fail(
+                        f"series {event.number} ended at {event.ended_at}, and its sender never said so"
+                    )
                 self.ended.add(mirror.series.keys[event.number][:16])
                 self.known.add(event.key)
+            case ClockSetBack():
+                if event.no_expiry_before < now + self.settings.expiry_grace_s:
+                    self.fail("a clock set back without grace")
+                for call, (at, reply) in self.answered.items():
+                    self.answered[call] = (min(at, event.after), reply)
             case SeriesOpened() | SeriesChanged() | SeriesRefired():
                 self.known.add(event.key)
             case AlertsSetAside():
@@ -240,7 +254,7 @@ class Watcher:
     def compare(self, shard: Shard, which: str) -> None:
         """`shard` must be in the state that the durable log gives."""
         # A shard forgets calls as time passes, event or not; nobody may ask for those.
-        now = max(self.mirror.now, shard.now, self.clock.now()) + 10.0
+        now = max(self.mirror.now, shard.now) + 10.0
         if why := difference(dump(self.mirror, now), dump(shard, now)):
             self.fail(f"{which} is not what replay gives: {why}")
         elif why := unsound(shard):

@@ -86,6 +86,12 @@ EVERY_S = 4.0
 TROUBLE_S = 40.0
 SETTLE_S = 35.0
 OUTAGE_S = 600.0
+#: How far the clock is wrong for a moment, and for how long at most: less than the grace in which nothing expires. Not
+#: further behind than RETENTION_S: what closes then would be forgotten when it is right again.
+LEAPS_S = (-40.0, -8.0, 8.0, 60.0, 600.0, 3600.0, 90_000.0)
+LEAP_LASTS_S = 8.0
+#: What becomes of an alert that has ended.
+ENDS = {Decision.RESOLVED, Decision.LATE, Decision.UNKNOWN_RESOLVE}
 SERVICES = ("llm-api", "vector-db", "billing", "gpu-pool")
 ALERTS = ("Down", "Slow")
 SEVERITIES = ("critical", "warning", "info", "page")
@@ -328,14 +334,17 @@ class Gateway:
     async def _post(self, door: str, body: bytes, delivery_id: str | None) -> list[tuple[bytes, Decision]]:
         if not self.is_open:
             raise Unavailable(f"{self.name} starts")
-        reading = self.readers[door].read(body, self.world.clock.now())
+        received_at = self.world.clock.now()
+        reading = self.readers[door].read(body, received_at)
         receipt = await self.submitter.submit(
             reading, tenant="default", door=door, delivery_id=delivery_id, want_ids=door == "v1"
         )
         taken = []
-        for memory, decision in zip(reading.memories, receipt.decisions, strict=True):
+        for memory, decision, end in zip(reading.memories, receipt.decisions, reading.ends, strict=True):
             if decision is None:
                 continue
+            if end > received_at and decision in ENDS:
+                self.world.fail(f"an alert that ends in {end - received_at:.0f} s was called {decision.name}")
             taken.append((memory.key, decision))
             name = shard_name(self.submitter.slots.owners[memory.slot])
             self.world.watchers[name].decided[decision] += 1
@@ -370,6 +379,8 @@ class Series:
     firing_since: float | None = None
     ended_at: float | None = None
     end_sends: int = 0
+    #: The ends that its sender gave, and None when it said once that it has ended and not when.
+    ends: set[float | None] = field(default_factory=set)
     id: bytes = field(default=b"")
 
     def __post_init__(self) -> None:
@@ -399,6 +410,7 @@ class World:
         self.is_cut_off = False
         self.full_until = 0.0
         self.jumped_s = 0.0
+        self.is_leaping = False
         self.violations: list[str] = []
         self.lines: list[str] | None = [] if tell else None
         self.watchers: dict[str, Watcher] = {}
@@ -423,6 +435,7 @@ class World:
                 self.clock,
                 self.fail,
                 may_expire=self.may_expire,
+                was_ended=self.was_ended,
                 was_received=lambda key: key in self.receiver.taken,
             )
 
@@ -578,7 +591,7 @@ class World:
         rng = self.rng
         while True:
             await asyncio.sleep(rng.uniform(0.5, 6.0) * (10.0 if self.is_cut_off else 1.0))
-            match rng.choice(("shard", "shard", "gateway", "helper", "full", "clock", "control")):
+            match rng.choice(("shard", "shard", "gateway", "helper", "full", "clock", "leap", "control")):
                 case "shard":
                     self.kill(shard_name(rng.randrange(self.shards)), "by chance")
                 case "gateway":
@@ -595,6 +608,20 @@ class World:
                     self.jumped_s += by_s
                     self.story("the clock is set back", by_s=by_s)
                     self.clock.jump(-by_s)
+                case "leap" if not self.is_leaping:
+                    self.spawn(self._leap(rng.choice(LEAPS_S), rng.uniform(0.1, LEAP_LASTS_S)))
+
+    async def _leap(self, by_s: float, for_s: float) -> None:
+        """The clock is wrong for a moment."""
+        self.is_leaping = True
+        self.story("the clock is wrong", by_s=by_s, for_s=for_s)
+        self.clock.jump(by_s)
+        await asyncio.sleep(for_s)
+        self.story("the clock is right again")
+        self.clock.jump(-by_s)
+        # Two in one grace would be one that is wrong for longer than it.
+        await asyncio.sleep(SETTINGS.expiry_grace_s)
+        self.is_leaping = False
 
     async def _outage(self) -> None:
         self.story("nobody can reach us for ten minutes")
@@ -667,6 +694,7 @@ class World:
                         series.ended_at = None
                 elif chance < 0.12:
                     series.firing_since, series.ended_at, series.end_sends = None, now, 4
+                    series.ends.add(now)
                 elif chance < 0.2:
                     series.version += 1
                 if series.firing_since is not None:
@@ -710,7 +738,14 @@ class World:
                 series.firing_since = now
                 told["starts_at"] = rfc3339(now)
             else:
-                told["starts_at"], told["ends_at"] = rfc3339(series.firing_since), rfc3339(now)
+                # Of four ways to say it each is enough.
+                if rng.random() < 0.5:
+                    told["starts_at"] = rfc3339(series.firing_since)
+                if rng.random() < 0.5:
+                    told["ends_at"] = rfc3339(now)
+                if "ends_at" not in told or rng.random() < 0.5:
+                    told["status"] = "resolved"
+                series.ends.add(now if "status" not in told else None)
                 series.firing_since = None
             body, key = msgspec.json.encode(told), f"{number}-{count}"
             while not await self.send("v1", body, key):
@@ -737,9 +772,14 @@ class World:
             with contextlib.suppress(IncidentManagerError):
                 await line.ask(encode_query(self.rng.choice(queries)), 5.0)
 
-    def may_expire(self, series: bytes, starts: float, now: float) -> str:
+    def was_ended(self, series: bytes, at: float) -> bool:
+        """Whether its sender ever said that a series ended at this time, to the millisecond."""
+        ends = self.series[series].ends
+        return None in ends or any(end is not None and abs(end - at) < 0.002 for end in ends)
+
+    def may_expire(self, series: bytes, starts: float) -> str:
         """Why a series whose present life began at `starts` may not expire now, "" when it may."""
-        found = self.series[series]
+        found, now = self.series[series], self.time()
         since = found.firing_since
         if since is None or now - since < RESOLVE_TIMEOUT_S or starts < since - 0.01:
             # It ended, began again just now, or its shard has not heard of this life yet.

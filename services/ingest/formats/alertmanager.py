@@ -73,14 +73,16 @@ class AlertmanagerReader:
                         memory = find(seen)
                         content = None
                         if memory is None:
-                            memory, content = self._learn(seen, alert, now)
-                        end = time(bytes(alert.endsAt), "endsAt") or defaults
-                        if memory.starts > end:
+                            memory, content = self._learn(seen, alert)
+                        end = time(bytes(alert.endsAt), "endsAt")
+                        if not end:
+                            end = defaults
+                        elif memory.starts > end:
                             raise Malformed("start time must be before end time")
                     except Malformed as error:
                         faults.append(Fault(place, str(error), _bytes_of(element)))
                         continue
-                    if content is not None and memory.starts:
+                    if content is not None:
                         # What was just read for checking need not be read again when its shard asks for it.
                         learned[len(places)] = content
                     places.append(place)
@@ -94,17 +96,15 @@ class AlertmanagerReader:
         def body_of(column: int) -> bytes:
             if column in learned:
                 return common.encode_body(learned[column])
-            # An alert without a start began when it ended, else now, as in Alertmanager.
-            starts = memories[column].starts or min(now, ends[column])
-            return common.encode_body(_content(alerts[column], starts))
+            return common.encode_body(_content(alerts[column], memories[column].starts))
 
-        return Reading(place + 1, places, memories, ends, body_of, faults)
+        return Reading(place + 1, places, memories, ends, body_of, faults, now)
 
-    def _learn(self, seen: bytes, alert: Posted, now: float) -> tuple[Memory, Content]:
+    def _learn(self, seen: bytes, alert: Posted) -> tuple[Memory, Content]:
         # One evaluation of a rule begins all its alerts at one time.
-        starts = self._remembered.time(bytes(alert.startsAt), "startsAt")
-        content = _content(alert, starts or now)
-        return self._remembered.learn(seen, content, has_start=bool(starts)), content
+        starts = self._remembered.start(bytes(alert.startsAt), "startsAt")
+        content = _content(alert, starts)
+        return self._remembered.learn(seen, content), content
 
 
 def _content(alert: Posted, starts: float) -> Content:

@@ -7,7 +7,9 @@ met are decoded and checked (6 us). Remembered bytes were valid, so a hit needs 
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +32,10 @@ LABEL_VALUE_MAX_BYTES = 16 * 1024
 ANNOTATION_VALUE_MAX_BYTES = 64 * 1024
 #: Labels and annotations of one alert together.
 ALERT_MAX_BYTES = 256 * 1024
-#: Times outside 1970-01-01 .. 2100-01-01 are mistakes of unit or clock.
+#: Times before 1970-01-01 are mistakes of unit or clock; so are later ones than 2100-01-01, but for an end that is never
+#: meant to come.
 TIME_MAX = 4102444800.0
+TIME_EXPECTED = "expected a time between 1970 and 2100"
 #: What Go writes for "no time".
 UNSET_TIME = "0001-01-01T00:00:00Z"
 #: Alerts a gateway remembers, in each of two generations: about 300 bytes each.
@@ -56,6 +60,8 @@ PIECE_BYTES = 128 * 1024
 #: Escapes of surrogates looked at to find halves: about a microsecond each.
 ESCAPES_MAX = 50_000
 
+#: Characters of a sender's name.
+SOURCE_NAME_MAX = 120
 #: Names that were found good before: all senders together use a few hundred.
 GOOD_NAMES_MAX = 4096
 
@@ -65,8 +71,8 @@ _EMPTY = b""
 
 
 class Memory(msgspec.Struct, gc=False):
-    """What a gateway learned of some bytes: their key and slot, their start (0.0: none given), and whether their
-    shard has confirmed to know the key, so that the rest need not be sent again.
+    """What a gateway learned of some bytes: their key and slot, their start (0.0: none given), whether their
+    shard has confirmed to know the key, so that the rest need not be sent again, and where they say they come from.
 
     Out of the garbage collector's sight: half a million of these made its full collections a fifth of the
     gateway's time.
@@ -76,6 +82,7 @@ class Memory(msgspec.Struct, gc=False):
     slot: int
     starts: float
     is_known: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,7 @@ class Reading:
     memories  where each goes
     ends      when each ends; inf when it does not say
     body(i)   the MessagePack of column i's alert.Content, made only when its shard asks
+    received_at and said are as in messages.AlertsArrived
     """
 
     count: int
@@ -103,6 +111,8 @@ class Reading:
     ends: list[float]
     body: Callable[[int], bytes]
     faults: list[Fault]
+    received_at: float = 0.0
+    said: bytes = b""
 
 
 class Remembered:
@@ -115,6 +125,7 @@ class Remembered:
         self._old: dict[bytes, Memory] = {}
         self._times: dict[bytes, float] = {}
         self._slots: dict[str, int] = {}
+        self._newest: Memory | None = None
 
     def find(self, seen: bytes) -> Memory | None:
         memory = self._young.get(seen)
@@ -124,14 +135,22 @@ class Remembered:
                 self._put(seen, memory)
         return memory
 
-    def learn(self, seen: bytes, content: Content, has_start: bool) -> Memory:
+    def learn(self, seen: bytes, content: Content) -> Memory:
         """Remember a checked alert. One without a start of its own keeps its key from one request to the next."""
-        starts = content.starts_at if has_start else 0.0
+        starts = content.starts_at
         said = (sorted(content.annotations.items()), content.generator_url, content.source, starts)
         key = series_id(self.tenant, content.labels) + content_digest(_body_encoder.encode(said))
-        memory = Memory(key, self._slot(service_of(content.labels, self.service_labels)), starts)
+        slot = self._slot(service_of(content.labels, self.service_labels))
+        memory = Memory(key, slot, starts, source=source_of(content))
         self._put(seen, memory)
+        if self._newest is None or starts > self._newest.starts:
+            self._newest = memory
         return memory
+
+    def take_newest(self) -> Memory | None:
+        """What began last of all that was learned since this was asked the last time."""
+        newest, self._newest = self._newest, None
+        return newest
 
     def _slot(self, service: str) -> int:
         slot = self._slots.get(service)
@@ -150,6 +169,13 @@ class Remembered:
                 self._times.clear()
             self._times[raw] = found
         return found
+
+    def start(self, raw: bytes, field: str) -> float:
+        """The same of what can't be never. Raises Malformed."""
+        at = self.time(raw, field)
+        if at == math.inf:
+            raise Malformed(f"{field}: {TIME_EXPECTED}, got {echo(raw)}")
+        return at
 
     def _put(self, seen: bytes, memory: Memory) -> None:
         if len(self._young) >= REMEMBERED_MAX:
@@ -173,6 +199,10 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+#: A time that may be after year 9999 in UTC, which no datetime is.
+_LAST_DAY = re.compile(rb'"9999-12-31[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?"')
+#: The second of a time of day.
+_SECOND_60 = re.compile(rb"(?<=:\d\d):60(?=[^:]*\Z|[.Zz+-])")
 #: The end of an object, a comma, and the beginning of another: seldom anything but two elements of the array.
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,(?=[ \t\r\n]*\{)")
 #: The end of a piece, where a place to cut is looked for.
@@ -245,20 +275,23 @@ def _cuts(body: bytes, start: int, end: int) -> Iterator[int]:
 
 
 def read_time(raw: bytes, field: str) -> float:
-    """Seconds since the epoch from a JSON string of RFC 3339; 0.0 when empty, null or Go's zero time. Raises Malformed."""
+    """Seconds since the epoch from a JSON string of RFC 3339; 0.0 when empty, null or Go's zero time, inf for one after
+    2100, by which senders mean never. Raises Malformed."""
     if raw in (b"", b"null", b'""'):
         return 0.0
     try:
         if len(raw) > TIME_MAX_BYTES:
             raise ValueError
-        at = _read_datetime(raw).timestamp()
+        at = _read_datetime(raw).timestamp() if b":60" not in raw else _read_leap_second(raw)
     except (msgspec.MsgspecError, RecursionError, OverflowError, ValueError):
+        if _LAST_DAY.fullmatch(raw):
+            return math.inf
         raise Malformed(f'{field}: expected a time such as "2026-01-31T12:00:00Z", got {echo(raw)}') from None
     if at == _UNSET:
         return 0.0
-    if not 0.0 <= at <= TIME_MAX:
-        raise Malformed(f"{field}: expected a time between 1970 and 2100, got {echo(raw)}")
-    return at
+    if at < 0.0:
+        raise Malformed(f"{field}: {TIME_EXPECTED}, got {echo(raw)}")
+    return at if at <= TIME_MAX else math.inf
 
 
 def raw_elements(array: bytes) -> list[msgspec.Raw]:
@@ -292,6 +325,12 @@ def _read_datetime(raw: bytes) -> datetime:
     except msgspec.ValidationError:
         # Without a zone it is UTC, as for Alertmanager.
         return _zoneless_decoder.decode(raw).replace(tzinfo=UTC)
+
+
+def _read_leap_second(raw: bytes) -> float:
+    """A second 60 is the one after second 59: no other clock has it. (An offset may be +01:60 to nobody.)"""
+    second_59, found = _SECOND_60.subn(b":59", raw, 1)
+    return _read_datetime(second_59).timestamp() + found
 
 
 def read_string(raw: bytes, field: str, max_bytes: int) -> str:
@@ -350,6 +389,12 @@ def _why_no_pairs(raw: bytes, field: str, error: Exception) -> str:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         pass  # it is no object, or a name is at fault
     return f"{field}: expected an object of strings: {json_error(error)}"
+
+
+def source_of(content: Content) -> str:
+    """What the sender of an alert is called: the host in the link that it gives, else the source that it names."""
+    host = content.generator_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return sys.intern((host or content.source)[:SOURCE_NAME_MAX])
 
 
 def encode_body(content: Content) -> bytes:

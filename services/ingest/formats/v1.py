@@ -3,7 +3,7 @@
 {"labels": {"alertname": "...", "service": "..."},   required, at least one
  "annotations": {...},
  "starts_at": "2026-01-31T12:00:00Z", "ends_at": ...,  also startsAt, endsAt
- "status": "firing" | "resolved",                      resolved without ends_at ends now
+ "status": "firing" | "resolved",                      resolved ends at ends_at, now at the latest
  "source": "llm-sentinel", "generator_url": "..."}     also generatorURL
 """
 
@@ -19,6 +19,7 @@ import msgspec
 
 from models.alert import Content
 from models.errors import Malformed, TooLarge
+from models.messages import Said
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import ALERTS_MAX, URL_MAX_BYTES
 from services.ingest.formats.common import Fault, Memory, Reading, Remembered
@@ -72,6 +73,7 @@ class V1Reader:
         memories: list[Memory] = []
         ends: list[float] = []
         alerts: list[Posted] = []
+        said = bytearray()
         faults: list[Fault] = []
         place = -1
         try:
@@ -82,11 +84,16 @@ class V1Reader:
                     place += 1
                     try:
                         alert = _decode(raw)
-                        memory = self._memory(alert, now)
+                        memory = self._memory(alert)
                         end = self._remembered.time(bytes(alert.ends_at) or bytes(alert.endsAt), "ends_at")
-                        if not end:
-                            end = now if alert.status == "resolved" else self._default_end(now)
-                        if memory.starts > end:
+                        word = Said.NOTHING
+                        if alert.status == "resolved":
+                            # Whatever its times: they may be by a clock that is ahead of ours, or was just put right.
+                            word = Said.RESOLVED if 0.0 < end <= now else Said.RESOLVED_NOW
+                            end = min(end or now, now)
+                        elif not end:
+                            end = self._default_end(now)
+                        elif memory.starts > end:
                             raise Malformed("ends_at: expected a time after starts_at")
                     except Malformed as error:
                         faults.append(Fault(place, str(error), bytes(raw)))
@@ -95,20 +102,21 @@ class V1Reader:
                     memories.append(memory)
                     ends.append(end)
                     alerts.append(alert)
+                    said.append(word)
                 yield
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise Malformed(common.json_error(error)) from None
 
         def body_of(column: int) -> bytes:
-            starts = memories[column].starts or min(now, ends[column])
-            return common.encode_body(_content(alerts[column], starts))
+            return common.encode_body(_content(alerts[column], memories[column].starts))
 
-        return Reading(place + 1, places, memories, ends, body_of, faults)
+        words = bytes(said) if any(said) else b""
+        return Reading(place + 1, places, memories, ends, body_of, faults, now, words)
 
     def _default_end(self, now: float) -> float:
         return math.inf if self.expires_after_s is None else now + self.expires_after_s
 
-    def _memory(self, alert: Posted, now: float) -> Memory:
+    def _memory(self, alert: Posted) -> Memory:
         raw_starts = bytes(alert.starts_at) or bytes(alert.startsAt)
         seen = common.seen_digest(
             NAME.encode(),
@@ -120,8 +128,8 @@ class V1Reader:
         )
         memory = self._remembered.find(seen)
         if memory is None:
-            starts = common.read_time(raw_starts, "starts_at")
-            memory = self._remembered.learn(seen, _content(alert, starts or now), has_start=bool(starts))
+            starts = self._remembered.start(raw_starts, "starts_at")
+            memory = self._remembered.learn(seen, _content(alert, starts))
         return memory
 
 

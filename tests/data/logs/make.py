@@ -88,6 +88,10 @@ def story() -> list[tuple[float, list[Event]]]:
     each(told.push(at(202), alert("gpu-pool", "Hot", runbook="read this first; " * 500)))
     frame()
     _people(told, frame)
+    # The clock was an hour ahead for a moment.
+    each(told.push(at(4003 + 3600), alert("gpu-pool", "Hot", "b")))
+    each(told.tick(at(4004)))
+    frame()
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
