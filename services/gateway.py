@@ -40,6 +40,7 @@ from services.ingest.formats.common import Remembered
 from services.ingest.formats.v1 import V1Reader
 from services.ingest.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors
 from services.ingest.line import ShardLine
+from services.ingest.skew import Skews
 from services.ingest.submit import Submitter
 from services.logs import set_level
 from services.reload import Change, compare, event_of, wanted_over
@@ -115,6 +116,8 @@ class Gateway:
         )
         self._alertmanager = AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout)
         self._v1 = V1Reader(remembered, settings.lifecycle.expires_after)
+        self._skews = Skews(self.meter)
+        self._clock = clock
         self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
         self.doors = HttpDoors(
             self.submitter,
@@ -126,6 +129,7 @@ class Gateway:
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout,
             tracer=self._tracer,
+            looked_at=lambda reading: self._skews.look(reading, remembered),
         )
         self.reads = Reads(
             self._ask,
@@ -235,6 +239,7 @@ class Gateway:
     def _measure(self) -> None:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
         self.tails.measure()
+        self._skews.measure(self._clock.now())
 
     async def _gather(self) -> list[ActorMetrics]:
         self._measure()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from services.cli.where import (
 )
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
+SKEW = "llm_im_sender_clock_skew_seconds"
+_SOURCE = re.compile(r'source="((?:[^"\\]|\\.)*)"')
 
 
 def status(
@@ -50,7 +53,8 @@ def status(
     left = None if instance or is_asked_by_url else started_url(Path(settings.state.path))
     url = url or left or http_url(place.http_host, place.http_port)
     found = readiness.ask(url)
-    counts = _counts(url, token_file) if found.state in ("ready", "degraded") else {}
+    metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
+    counts, clocks = _counts(metrics), _clocks(metrics)
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
         code = ExitCode.NOT_RUNNING
@@ -69,6 +73,7 @@ def status(
                 "data": settings.state.path,
             },
             **counts,
+            "sender_clocks": clocks,
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
@@ -92,23 +97,42 @@ def status(
         lines.append(("instance", f"not started from {settings.state.path}: what answers is another's"))
     if counts:
         lines.append(("open", f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"))
+    for source, skew_s in clocks.items():
+        way = "ahead" if skew_s > 0 else "behind, or it sends late: what it sends may count as ended"
+        lines.append(("clock", f"{look.plain(source)}: {look.duration(abs(skew_s))} {way}"))
     width = max(len(name) for name, _ in lines) + 2
     for name, text in lines:
         typer.echo(f"{name:<{width}}{text}")
     raise typer.Exit(code)
 
 
-def _counts(url: str, token_file: Path | None) -> dict[str, int]:
-    """What the shards count as open, summed; nothing when they do not say, or not to this caller."""
+def _metrics(url: str, token_file: Path | None) -> list[str]:
+    """The lines of /metrics; none when they are not told, or not to this caller."""
     try:
         reply = Client(url, readiness.TIMEOUT_S, token_of(token_file)).get("/metrics")
     except Failure:
-        return {}
-    if reply.status != 200:
+        return []
+    return reply.body.decode("utf-8", "replace").splitlines() if reply.status == 200 else []
+
+
+def _counts(metrics: list[str]) -> dict[str, int]:
+    """What the shards count as open, summed; nothing when they do not say."""
+    if not metrics:
         return {}
     sums = {OPEN_INCIDENTS: 0.0, OPEN_SERIES: 0.0}
-    for line in reply.body.decode("utf-8", "replace").splitlines():
+    for line in metrics:
         name = line.partition("{")[0].partition(" ")[0]
         if name in sums:
             sums[name] += float(line.rpartition(" ")[2])
     return {"open_incidents": int(sums[OPEN_INCIDENTS]), "open_alerts": int(sums[OPEN_SERIES])}
+
+
+def _clocks(metrics: list[str]) -> dict[str, float]:
+    """How far the clocks of senders are off, in seconds, by sender; of several gateways' words the worst."""
+    found: dict[str, float] = {}
+    for line in metrics:
+        if line.startswith(SKEW + "{") and (named := _SOURCE.search(line)) is not None:
+            skew_s = float(line.rpartition(" ")[2])
+            if abs(skew_s) > abs(found.get(named[1], 0.0)):
+                found[named[1]] = skew_s
+    return found

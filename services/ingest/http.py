@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -99,7 +99,7 @@ class Refusal(msgspec.Struct):
 
 
 class HttpDoors:
-    """Both doors of one gateway. `readers` by path."""
+    """Both doors of one gateway. `readers` by path. `looked_at` is told of each request that could be read."""
 
     def __init__(
         self,
@@ -113,6 +113,7 @@ class HttpDoors:
         max_body_bytes: int,
         body_timeout_s: float,
         tracer: Tracer | None = None,
+        looked_at: Callable[[Reading], None] = lambda _reading: None,
     ) -> None:
         self._submitter = submitter
         self._readers = readers
@@ -120,6 +121,7 @@ class HttpDoors:
         self._clock = clock
         self._meter = meter
         self._doorman = doorman
+        self._looked_at = looked_at
         self._tracer = tracer or NoTracer()
         self._spans = {path: (f"POST {path}", _attributes_of(path)) for path in readers}
         self._max_body_bytes = max_body_bytes
@@ -206,6 +208,7 @@ class HttpDoors:
             self._dead_letters.put(TENANT, reader.name, [Fault(-1, str(error), body)], content_type)
             return self._refuse(shape, reader, Refusal(400, "Malformed", str(error)), span)
         span.note("llm_im.alerts", reading.count)
+        self._looked_at(reading)
         if reading.faults:
             span.note("llm_im.refused", len(reading.faults))
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=reader.name)
