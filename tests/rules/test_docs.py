@@ -423,3 +423,31 @@ def test_the_files_that_hold_secrets_are_git_ignored() -> None:
     assert written, "the pages show where a token goes"
     for name in [*written, "llm-im.toml"]:
         assert any(fnmatch(Path(name).name, line) for line in ignored), f"{name} is not in .gitignore"
+
+
+def events_of_the_log() -> set[str]:
+    """What is logged as a warning or an error: the first argument of `log.warning(...)`, `.error` and `.exception`."""
+    found: set[str] = set()
+    for folder in ("actors", "services"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if (
+                    not isinstance(node, ast.Call)
+                    or not isinstance(node.func, ast.Attribute)
+                    or not node.args
+                ):
+                    continue
+                if node.func.attr in ("warning", "error", "exception") and isinstance(
+                    node.args[0], ast.Constant
+                ):
+                    found.add(str(node.args[0].value))
+    return found
+
+
+def test_the_troubleshooting_page_has_every_warning_and_error_of_the_log() -> None:
+    page = text("docs/operate/troubleshooting.md")
+
+    events = events_of_the_log()
+
+    assert len(events) > 40
+    assert [event for event in sorted(events) if f"`{event}`" not in page] == []
