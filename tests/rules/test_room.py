@@ -183,7 +183,9 @@ def test_long_group_keys_are_not_remembered() -> None:
     story = Story(SMALL)
     told(story, 1, "p", alert("s" * 2000, "Down"), alert("db", "Down"))
 
-    assert [key for key, _labels in story.shard._groups.values()] == ['{service="db", alertname="Down"}']
+    assert [key for key, _labels in story.shard._groups.values()] == [
+        '{service="db", alertname="Down", cluster="", namespace=""}'
+    ]
 
 
 def test_few_heads_with_long_texts_are_remembered() -> None:
