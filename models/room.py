@@ -7,7 +7,7 @@ every machine and close to what the process really holds (benchmarks/memory.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from models.incident import Incident
 
@@ -41,12 +41,16 @@ class Room:
 
 def bytes_of(incident: Incident) -> int:
     """What an incident that is just begun holds."""
-    pairs = (incident.labels, incident.annotations, incident.group_labels)
-    texts = [incident.title, incident.description, incident.group_key, incident.service]
-    for each in pairs:
-        texts.extend(each)
-        texts.extend(each.values())
-    return INCIDENT_BYTES + text_bytes(texts)
+    own = [incident.group_key, incident.service, *incident.group_labels, *incident.group_labels.values()]
+    said = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+    return INCIDENT_BYTES + text_bytes(own) + said
+
+
+def said_bytes(
+    title: str, description: str, labels: Mapping[str, str], annotations: Mapping[str, str]
+) -> int:
+    """What an incident holds of what its alerts share."""
+    return text_bytes([title, description, *labels, *labels.values(), *annotations, *annotations.values()])
 
 
 def text_bytes(texts: Iterable[str]) -> int:

@@ -428,6 +428,12 @@ class Shard(ShardState):
                 return Decision.SENDER_FULL
         return Decision.SHARD_FULL if room.held + size > settings.max_bytes else None
 
+    def has_room_to_say(self, incident: Incident, size: int) -> bool:
+        """Whether an incident may hold `size` bytes more of what its alerts say: whoever opened it is charged."""
+        room, settings = self.series.room, self.settings
+        held = room.by_sender.get(incident.created_by, 0)
+        return room.held + size <= settings.max_bytes and held + size <= settings.sender_bytes
+
     @property
     def _actor(self) -> str:
         """Who does what the alert at hand brings about, as histories name it."""

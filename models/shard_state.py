@@ -40,7 +40,7 @@ from models.events import (
 )
 from models.incident import AUTOMATED, Incident, IncidentState, Judgement, Resolution, TimelineEntry
 from models.messages import Decision
-from models.room import bytes_of, text_bytes
+from models.room import bytes_of, said_bytes, text_bytes
 from models.series import BLOCK_SHIFT, SeriesTable
 from models.shard_settings import ShardSettings
 
@@ -304,6 +304,7 @@ class ShardState:
         # No new version: nothing of it is what people change.
         incident = self.changing(event.incident_id)
         incident.updated_at = now
+        before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
         if event.title is not None:
             incident.title = event.title
         if event.description is not None:
@@ -312,6 +313,9 @@ class ShardState:
             incident.labels = event.labels
         if event.annotations is not None:
             incident.annotations = event.annotations
+        after = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+        incident.held_bytes += after - before
+        self.series.room.take(incident.created_by, after - before)
 
     def _apply_joined(self, event: AlertsJoined, now: float) -> None:
         incident = self.changing(event.incident_id)

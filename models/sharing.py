@@ -32,6 +32,7 @@ from models.events import (
 from models.grouping import overflow_title, title_of
 from models.incident import Incident, IncidentState
 from models.messages import Decision
+from models.room import said_bytes
 from models.series import FIRING
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class Sharing:
                 self._known[incident.id] = shared
         labels = labelled(incident, shared.shared_labels)
         annotations = shared.shared_annotations
+        if labels != incident.labels or annotations != incident.annotations:
+            labels, annotations = _fitting(shard, incident, labels, annotations)
         description = annotations.get("description", "")
         handling = incident.handling
         if incident.overflow is not None:
@@ -179,6 +182,23 @@ class Sharing:
         )
         if (event.title, event.description, event.labels, event.annotations) != (None,) * 4:
             shard.do(event, now)
+
+
+def _fitting(
+    shard: Shard, incident: Incident, labels: dict[str, str], annotations: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What there is room for of the labels and annotations that an incident is to have: an alert with long ones is charged
+    for itself alone, and when those that it shared less with have ended the incident would hold them once more. Where there
+    is no room it says of what it said until now what is still true."""
+    description = annotations.get("description", "")
+    before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+    grows = said_bytes(incident.title, description, labels, annotations) - before
+    if grows <= 0 or shard.has_room_to_say(incident, grows):
+        return labels, annotations
+    return (
+        {name: value for name, value in labels.items() if incident.labels.get(name) == value},
+        {name: value for name, value in annotations.items() if incident.annotations.get(name) == value},
+    )
 
 
 def joined_due(incident: Incident) -> float:

@@ -10,6 +10,7 @@ from models.alert import WHOLE_MAX_BYTES, _fingerprints, fingerprint, fingerprin
 from models.heads import HEAD_BYTES, Known, bytes_of, head_of
 from models.messages import AlertsArrived, AlertsReply, Decision
 from models.room import INCIDENT_BYTES, SERIES_BYTES
+from models.room import bytes_of as room_of
 from models.shard import Shard
 from models.shard_settings import ShardSettings
 from models.stream import Happening, Line
@@ -101,6 +102,32 @@ def test_who_makes_anothers_alert_larger_pays_for_it() -> None:
 
     assert told(story, 2, "greedy", alert("db", "Down", note="x" * 100_000)) == [Decision.SENDER_FULL]
     assert story.shard.series.senders[0] == "prometheus"
+
+
+def test_an_incident_is_charged_for_what_it_says_now() -> None:
+    story = Story(SMALL)
+    told(story, 1, "one", alert("pay", "Down", "a"))
+    told(story, 2, "one", alert("pay", "Down", "b", note="x" * 10_000))
+
+    told(story, 3, "one", alert("pay", "Down", "a"), ends=at(3))
+
+    assert story.incident.annotations == {"note": "x" * 10_000}
+    assert story.incident.held_bytes == room_of(story.incident)
+
+
+def test_alerts_that_end_do_not_fill_a_shard_with_what_the_others_say() -> None:
+    story = Story(SMALL)
+    names = [f"Down{number}" for number in range(20)]
+    told(story, 1, "one", *[alert("pay", name, "a", note="short") for name in names])
+    told(story, 2, "one", *[alert("pay", name, "b", note="x" * 10_000) for name in names])
+
+    told(story, 3, "one", *[alert("pay", name, "a", note="short") for name in names], ends=at(3))
+
+    room, incidents = story.shard.series.room, story.shard.incidents.values()
+    assert room.by_sender == {"one": room.held} and room.held <= SMALL.sender_bytes
+    held = [incident for incident in incidents if incident.annotations]
+    assert held and len(held) < len(incidents)
+    assert sum(each.held_bytes for each in incidents) == sum(map(room_of, incidents))
 
 
 def test_room_comes_back_when_an_incident_is_archived() -> None:

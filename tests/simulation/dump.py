@@ -14,6 +14,7 @@ import msgspec
 
 from models import deadlines
 from models.incident import Incident, IncidentState
+from models.room import said_bytes
 from models.series import FIRING, FREE
 from models.shard import Shard
 from models.shard_state import CALL_BUCKET_S, CALL_WINDOW_S
@@ -160,9 +161,16 @@ def _misdescribed(shard: Shard, incident: Incident) -> str:
     shared = set.intersection(*(set(each.labels.items()) for each in firing))
     wanted = {name: value for name, value in shared if name not in said}
     wanted |= {name: value for name, value in said.items() if value is not None}
+    notes = dict(set.intersection(*(set(each.annotations.items()) for each in firing)))
+    left_out = said_bytes("", notes.get("description", ""), wanted, notes) - said_bytes(
+        "", incident.description, incident.labels, incident.annotations
+    )
+    if left_out > 0 and not shard.has_room_to_say(incident, left_out):
+        # Of what there is no room for it says less, and nothing else.
+        wanted = {name: value for name, value in wanted.items() if name in incident.labels}
+        notes = {name: value for name, value in notes.items() if name in incident.annotations}
     if incident.labels != wanted:
         return f"has labels {incident.labels}, its alerts share {wanted}"
-    notes = dict(set.intersection(*(set(each.annotations.items()) for each in firing)))
     if incident.annotations != notes:
         return f"has annotations {incident.annotations}, its alerts share {notes}"
     given = incident.overflow is not None or (incident.handling is not None and incident.handling.title)
