@@ -107,9 +107,6 @@ ARCHIVE_BATCH = 100
 #: short retention a part of it.
 FORGET_EVERY_S = 3600.0
 FORGET_EVERY_PART = 24
-#: After the clock went forward by so much at once the archive forgets nothing for `expiry_grace`: what a clock deletes that
-#: is a year ahead does not come back with the right one.
-LEAP_S = 86400.0
 #: Severity words remembered an incident: more say nothing new.
 SIGNALS_MAX = 8
 
@@ -142,7 +139,6 @@ class Shard(ShardState):
         self._clock = 0.0
         #: The clock of the gateway that read what is being decided.
         self._received_at = 0.0
-        self._forget_not_before = 0.0
         self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
         self._events: list[Event] = []
         self._sharing = Sharing()
@@ -235,8 +231,6 @@ class Shard(ShardState):
         for an event that says so."""
         if self.now - now > clock.SLACK_S:
             self.do(clock.set_back(self, now), now)
-        elif now - self.now > LEAP_S and self.now:
-            self._forget_not_before = now + self.settings.expiry_grace_s
         self._clock = now
         self.now = max(now, self.now)
         return self.now
@@ -782,15 +776,16 @@ class Shard(ShardState):
                 incident = self.incidents[identity]
                 deadlines.answer(self, incident, now)
                 self.watch(incident)
-        # Begun by started(): until then nobody knows what the log says.
-        if self.forgotten_before:
+        # Not before started(): until then nobody knows what the log says.
+        if self.no_expiry_before:
             self._expire_archive(now)
         return Done()
 
     def _expire_archive(self, now: float) -> None:
         keep_s = self.settings.retention_s
         before = now - keep_s
-        if now < self._forget_not_before:
+        if now < self.no_expiry_before:
+            # Nor by a clock that may be ahead: what is deleted does not come back with the right one.
             return
         if before >= self.forgotten_before + min(FORGET_EVERY_S, keep_s / FORGET_EVERY_PART):
             self.do(ArchiveExpired(before), now)

@@ -67,13 +67,27 @@ def test_what_is_said_to_be_resolved_is_whatever_the_clock_says() -> None:
 
 def test_the_archive_forgets_nothing_for_a_clock_that_has_just_gone_a_year_forward() -> None:
     story = story_at_a_false_hour()
-    story.restart(at(HOUR_S + 20))
+    year_s = 366 * 86400.0
 
-    story.tick(at(366 * 86400.0))
+    story.hear(at(year_s), at(HOUR_S + 10))
+    story.tick(at(year_s + 1))
 
-    assert [event.closed_before for event in story.named(ArchiveExpired)] == [
-        at(HOUR_S + 20) - SETTINGS.retention_s
-    ]
+    assert not story.named(ArchiveExpired)
+    story.tick(at(year_s + SETTINGS.expiry_grace_s))
+    assert len(story.named(ArchiveExpired)) == 1
+
+
+def test_the_archive_forgets_nothing_for_it_either_when_the_shard_starts_anew_meanwhile() -> None:
+    story = story_at_a_false_hour()
+    year_s = 366 * 86400.0
+    story.hear(at(year_s), at(HOUR_S + 10))
+
+    story.restart(at(year_s + 1))
+    story.tick(at(year_s + 2))
+
+    assert not story.named(ArchiveExpired)
+    story.tick(at(year_s + 1 + SETTINGS.expiry_grace_s))
+    assert len(story.named(ArchiveExpired)) == 1
 
 
 # -- when it is right again ----------------------------------------------------------------------------------
