@@ -13,7 +13,9 @@ are not told any more, until it has been quiet for as long as those took. Then t
 
 from __future__ import annotations
 
+from array import array
 from heapq import nsmallest
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from models.alert_view import alert_view
@@ -21,7 +23,7 @@ from models.effects import Act
 from models.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
 from models.incident import AUTOMATED, Incident, IncidentState, Severity
 from models.messages import ActionOutcome
-from models.notice import FIRING, RESOLVED, common_of, idempotency_key, retry_at, webhook_body
+from models.notice import FIRING, RESOLVED, Common, common_of, idempotency_key, retry_at, webhook_body
 from models.series import FIRING as FIRES
 from models.series import SeriesTable
 
@@ -123,13 +125,12 @@ def started(shard: Shard, incident: Incident, now: float) -> None:
             owe(shard, incident, REOPENED, now, now + shard.settings.wait_s[incident.severity])
 
 
-def act(shard: ShardState, incident: Incident) -> Act:
+def act(shard: Shard, incident: Incident) -> Act:
     """The effect that sends the notice an incident owes."""
     notice, numbers, most = incident.notice, shard.members[incident.id], shard.settings.webhook_max_alerts
     series = shard.series
     # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
     shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
-    contents = map(series.content, numbers)
     body = webhook_body(
         incident,
         [alert_view(series, number) for number in shown],
@@ -137,10 +138,20 @@ def act(shard: ShardState, incident: Incident) -> Act:
         max_alerts=most,
         external_url=shard.settings.external_url,
         total=len(numbers),
-        common=common_of((content.labels, content.annotations) for content in contents),
+        common=_common(shard, incident),
     )
     key = idempotency_key(incident.id, notice.number, notice.attempt)
     return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
+
+
+def _common(shard: Shard, incident: Incident) -> Common:
+    """What all alerts of an incident share, also those that ended. Looked up only for those of which it is not known."""
+    series, numbers = shard.series, shard.members[incident.id]
+    known = shard.sharing.known(incident)
+    if known is not None:
+        numbers = array("I", [number for number in numbers if series.status[number] != FIRES])
+    rest = ((content.labels, content.annotations) for content in map(series.content, numbers))
+    return common_of(rest if known is None else chain([known], rest))
 
 
 def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:

@@ -141,7 +141,7 @@ class Shard(ShardState):
         self._received_at = 0.0
         self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
         self._events: list[Event] = []
-        self._sharing = Sharing()
+        self.sharing = Sharing()
         self._repeat_numbers: list[int] = []
         self._repeat_ends: list[float] = []
         #: Whose alerts are being decided about; "" while it is nobody's.
@@ -195,7 +195,7 @@ class Shard(ShardState):
                 reply = Done()
             case _:
                 raise Broken(f"a shard can't be told {type(message).__name__}")
-        self._sharing.settle(self, now)
+        self.sharing.settle(self, now)
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), reply)
 
@@ -857,7 +857,7 @@ class Shard(ShardState):
         if type(event) is AlertsObserved:
             self.apply(event, now)
         else:
-            self._sharing.before(self, event)
+            self.sharing.before(self, event)
             self.apply(event, now)
-            self._sharing.after(self, event)
+            self.sharing.after(self, event)
         self._events.append(event)

@@ -101,6 +101,11 @@ class Sharing:
         self._known: dict[bytes, Shared] = {}
         self._touched: dict[bytes, None] = {}
 
+    def known(self, incident: Incident) -> tuple[dict[str, str], dict[str, str]] | None:
+        """The labels and annotations that all firing alerts of an incident share, if they need not be looked up."""
+        shared = self._known.get(incident.id)
+        return None if shared is None else (shared.shared_labels, shared.shared_annotations)
+
     def before(self, shard: Shard, event: Event) -> None:
         """An event is about to be applied: what a series said until now is still there."""
         match event:

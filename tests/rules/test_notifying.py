@@ -443,6 +443,18 @@ def test_a_notice_of_a_large_incident_shows_what_fires_though_it_came_last() -> 
     assert body["commonAnnotations"] == {}
 
 
+def test_what_is_common_to_those_that_fire_is_not_common_to_all_when_others_have_ended() -> None:
+    story = Story(changed())
+    story.push(at(0), alert("llm-api", "Down", "a", zone="1"))
+    story.push(at(1), *[alert("llm-api", "Down", each, zone="2") for each in "bc"])
+    story.push(at(2), alert("llm-api", "Down", "a", zone="1").ended(2))
+
+    story.classify(at(2), Severity.P0)
+
+    assert story.incident.annotations == {"zone": "2"}
+    assert shown(story)["commonAnnotations"] == {}
+
+
 def test_an_incident_that_outlived_more_alerts_than_are_shown_tells_of_those_that_fire() -> None:
     story = Story(changed(webhook_max_alerts=3))
     pods = [alert("llm-api", "Down", f"pod-{number}") for number in range(50)]

@@ -162,6 +162,9 @@ def _misdescribed(shard: Shard, incident: Incident) -> str:
     wanted = {name: value for name, value in shared if name not in said}
     wanted |= {name: value for name, value in said.items() if value is not None}
     notes = dict(set.intersection(*(set(each.annotations.items()) for each in firing)))
+    known = shard.sharing.known(incident)
+    if known is not None and known != (dict(shared), notes):
+        return f"its firing alerts are taken to share {known}, they do {shared} and {notes}"
     left_out = said_bytes("", notes.get("description", ""), wanted, notes) - said_bytes(
         "", incident.description, incident.labels, incident.annotations
     )
