@@ -100,6 +100,8 @@ class Sharing:
     def __init__(self) -> None:
         self._known: dict[bytes, Shared] = {}
         self._touched: dict[bytes, None] = {}
+        # So that an alert that changes all the time is not the sample again and again: nothing that is told hangs on it.
+        self._picked = 0
 
     def known(self, incident: Incident) -> tuple[dict[str, str], dict[str, str]] | None:
         """The labels and annotations that all firing alerts of an incident share, if they need not be looked up."""
@@ -161,7 +163,8 @@ class Sharing:
     def _describe(self, shard: Shard, incident: Incident, now: float) -> None:
         shared = self._known.get(incident.id)
         if shared is None:
-            shared = shared_of(shard, incident)
+            self._picked += 1
+            shared = shared_of(shard, incident, self._picked)
             if incident.firing > 1:
                 self._known[incident.id] = shared
         labels = labelled(incident, shared.shared_labels)
@@ -230,15 +233,15 @@ def labelled(incident: Incident, shared: dict[str, str]) -> dict[str, str]:
     return {**kept, **{name: value for name, value in said.items() if value is not None}}
 
 
-def shared_of(shard: ShardState, incident: Incident) -> Shared:
-    """What the firing alerts of an incident share; when none fires, those of its last life."""
+def shared_of(shard: ShardState, incident: Incident, nth: int) -> Shared:
+    """What the firing alerts of an incident share; when none fires, those of its last life. `nth` picks the sample."""
     series, members = shard.series, shard.members[incident.id]
     if incident.firing:
         numbers: Sequence[int] = [number for number in members if series.status[number] == FIRING]
     else:
         begun = incident.opened_at or incident.created_at
         numbers = [number for number in members if series.seen[number] >= begun] or members
-    place = len(numbers) * _SPREAD % 2**32 * len(numbers) >> 32
+    place = nth * _SPREAD % 2**32 * len(numbers) >> 32
     shared = Shared(numbers[place], series.content(numbers[place]))
     for number in numbers:
         if number != shared.sample:

@@ -358,6 +358,27 @@ def test_ends_of_a_large_incident_seldom_look_at_all_its_alerts(
     assert compared < 20 * many
 
 
+def test_an_alert_that_changes_all_the_time_does_not_cost_a_look_at_all_the_others_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = story(*[pod(str(number)) for number in range(500)])
+    compared = 0
+    add = Shared.add
+
+    def counted(self: Shared, content: Content, by: int = 1) -> None:
+        nonlocal compared
+        compared += 1
+        add(self, content, by)
+
+    monkeypatch.setattr(Shared, "add", counted)
+    (sample,) = [shared.content.labels["pod"] for shared in told.shard.sharing._known.values()]
+
+    for turn in range(40):
+        told.push(at(1 + turn), pod(sample, summary=f"crashed {turn} times"))
+
+    assert compared < 3 * 500
+
+
 # -- those that join ---------------------------------------------------------------------------------------------
 
 
