@@ -286,6 +286,7 @@ class SeriesTable:
         self.seen[number], self.repeats[number] = series.seen, series.repeats
         if series.notes:
             self.notes[number] = series.notes
+            _share_names(series.notes)
         if series.status != FIRING:
             self.end(number, series.ends, series.seen)
         if other is not None and self.opened[other] > series.opened:
@@ -295,6 +296,7 @@ class SeriesTable:
 
     def note(self, number: int, decision: int, now: float, sender: str = "") -> None:
         """Remember why: counts beside the last 20 different decisions."""
+        sender = sys.intern(sender)
         notes = self.notes.setdefault(number, [])
         for note in notes:
             if note.decision == decision:
@@ -375,6 +377,8 @@ class SeriesTable:
         self.seen[low:high] = array("d", data.seen)
         self.repeats[low:high] = array("Q", data.repeats)
         self.notes.update(data.notes)
+        for notes in data.notes.values():
+            _share_names(notes)
 
     def load_static(self, block: int, record: bytes, incidents: dict[bytes, Incident]) -> None:
         data = _static_decoder.decode(record)
@@ -469,3 +473,9 @@ class SeriesTable:
             heapq.heappush(self._seconds, second)
         else:
             waiting.append(number)
+
+
+def _share_names(notes: list[Note]) -> None:
+    """A name that was read from a record is one string for all notes, not one each."""
+    for note in notes:
+        note.sender = sys.intern(note.sender)

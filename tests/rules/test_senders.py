@@ -81,21 +81,39 @@ def test_what_people_do_after_an_alert_is_not_its_senders() -> None:
     assert {line.actor for line in story.incident.timeline} == {"prometheus", "system"}
 
 
-def test_senders_survive_a_snapshot() -> None:
-    story = Story()
-    sends(story, 1, "prometheus", DOWN)
-    sends(story, 2, "other", alert("pay", "DBDown", summary="worse"))
+def loaded_of(story: Story) -> Shard:
+    """A shard that reads a snapshot of another."""
     story.shard.checkpoint.begin()
     records: dict[str, bytes] = {}
     while found := story.shard.checkpoint.slice(1_000_000):
         records |= {key: record for key, record in found if record is not None}
-
     loaded = Shard("shard/0000", SETTINGS)
     loaded.load(sorted(records.items()))
     loaded.loaded()
+    return loaded
+
+
+def test_senders_survive_a_snapshot() -> None:
+    story = Story()
+    sends(story, 1, "prometheus", DOWN)
+    sends(story, 2, "other", alert("pay", "DBDown", summary="worse"))
+
+    loaded = loaded_of(story)
 
     assert not difference(dump(story.shard, story.now), dump(loaded, story.now))
     assert (loaded.series.openers[0], loaded.series.senders[0]) == ("prometheus", "other")
+
+
+def test_a_name_is_one_string_however_often_it_was_read() -> None:
+    story = Story()
+    for second in range(6):
+        name = "".join(["prome", "theus"])  # as each message brings one of its own
+        sends(story, second, name, alert("pay", "DBDown", f"pod-{second % 2}", summary=str(second)))
+
+    for table in (story.shard.series, loaded_of(story).series):
+        notes = [note for series in table.notes.values() for note in series]
+        assert len(notes) == 2
+        assert len({id(name) for name in (*table.senders[:2], *(note.sender for note in notes))}) == 1
 
 
 # Delivery ids
