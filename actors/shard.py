@@ -396,7 +396,11 @@ class IncidentShard:
         self._tell_set_back(step)
         # What is decided here, be it times put right or notices dropped, is not in the log yet: nobody may read it.
         self._readable = all(isinstance(event, ShardStarted | ArchiveExpired) for event in step.events)
-        await self._append([self._frame(step, "default", None)])
+        try:
+            await self._append([self._frame(step, "default", None)])
+        except Full:
+            await self._read_only()
+            raise
         self._count()
         gc.collect()
         gc.freeze()

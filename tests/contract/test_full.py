@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from models.errors import Full
 from models.shard_settings import ShardSettings
 from services.stores.choice import Stores
 from services.stores.sqlite_log import SqliteEventLog
-from tests.api.gateway_in_process import System, alert, system
+from tests.api.gateway_in_process import SettableClock, System, alert, system
+from tests.api.test_pressure import until
 from tests.contract import backup_peers as peers
 from tests.contract.conftest import Chain
 
@@ -82,6 +84,23 @@ async def test_numbers_and_reads_show_what_is_in_the_log_alone(stores: Stores, w
 
         assert read.status == 200 and len(read.items) == STORED
         assert "the disk is full" in str(await shard.status(b""))
+
+
+@pytest.mark.asyncio
+async def test_what_was_stored_is_read_though_a_start_has_more_to_say_than_there_is_room_for() -> None:
+    clock = SettableClock()
+    async with system(clock=clock, server={"hold": 0.3}, state={"partitions": 1}) as ours:
+        shard = shard_of(ours)
+        assert (await ours.post("/v1/alerts", [alert("Down")])).status == 202
+        fill(shard, wholly=False)
+
+        # What hung on the false time is put right by every start, and that is not stored either.
+        clock.heard_s -= 60.0
+        await until(lambda: "the disk is full" in shard._why_not)
+        async with asyncio.timeout(20):
+            while (read := await ours.get("/v1/incidents")).status != 200:
+                pass
+        assert len(read.items) == 1
 
 
 def _sum(metrics: str, name: str) -> float:
