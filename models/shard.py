@@ -117,6 +117,8 @@ _content_decoder = msgspec.msgpack.Decoder(Content)
 _REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FULL, Decision.SHARD_FULL})
 #: Decisions of which the log holds nothing.
 _NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
+#: Events of every repeat: what the alerts of an incident share is as before.
+_SAYS_NOTHING_NEW = frozenset({AlertsObserved, CallAnswered})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
 
@@ -195,7 +197,8 @@ class Shard(ShardState):
                 reply = Done()
             case _:
                 raise Broken(f"a shard can't be told {type(message).__name__}")
-        self.sharing.settle(self, now)
+        if self.sharing.touched:
+            self.sharing.settle(self, now)
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), reply)
 
@@ -854,7 +857,7 @@ class Shard(ShardState):
         )
 
     def do(self, event: Event, now: float) -> None:
-        if type(event) is AlertsObserved:
+        if type(event) in _SAYS_NOTHING_NEW:
             self.apply(event, now)
         else:
             self.sharing.before(self, event)

@@ -99,7 +99,7 @@ class Sharing:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Shared] = {}
-        self._touched: dict[bytes, None] = {}
+        self.touched: dict[bytes, None] = {}
         # So that an alert that changes all the time is not the sample again and again: nothing that is told hangs on it.
         self._picked = 0
 
@@ -116,11 +116,11 @@ class Sharing:
                 if incident is None:
                     return
                 if len(shard.members[incident.id]) > 1 or event.body:
-                    self._touched[incident.id] = None
+                    self.touched[incident.id] = None
                 self._less(shard, incident.id, event.number)
             case IncidentSplit():
                 self._known.pop(event.incident_id, None)
-                self._touched[event.incident_id] = self._touched[event.made] = None
+                self.touched[event.incident_id] = self.touched[event.made] = None
             case IncidentArchived():
                 self._known.pop(event.incident_id, None)
             case SlotLeft():
@@ -134,15 +134,15 @@ class Sharing:
             case SeriesOpened() | SeriesRefired() | SeriesChanged():
                 incident = shard.series.incidents[event.number]
                 assert incident is not None
-                self._touched[incident.id] = None
+                self.touched[incident.id] = None
                 shared = self._known.get(incident.id)
                 if shared is not None:
                     shared.add(shard.series.content(event.number))
 
     def settle(self, shard: Shard, now: float) -> None:
         """At the end of a step: the incidents it touched are described as they are now, and what joined is told."""
-        while self._touched:
-            touched, self._touched = self._touched, {}
+        while self.touched:
+            touched, self.touched = self.touched, {}
             for identity in touched:
                 incident = shard.incidents.get(identity)
                 if incident is None or incident.state is IncidentState.CLOSED or not shard.members[identity]:
