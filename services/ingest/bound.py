@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -84,12 +84,12 @@ def _words(sender: Sender) -> str:
 
 
 def _only(reading: Reading, kept: list[int]) -> Reading:
-    return Reading(
-        reading.count,
-        [reading.places[column] for column in kept],
-        [reading.memories[column] for column in kept],
-        [reading.ends[column] for column in kept],
-        lambda column: reading.body(kept[column]),
-        reading.faults,
-        lambda column: reading.said_end(kept[column]),
+    return replace(
+        reading,
+        places=[reading.places[column] for column in kept],
+        memories=[reading.memories[column] for column in kept],
+        ends=[reading.ends[column] for column in kept],
+        body=lambda column: reading.body(kept[column]),
+        said_end=lambda column: reading.said_end(kept[column]),
+        said=bytes([reading.said[column] for column in kept]) if reading.said else b"",
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 import pytest_asyncio
 
+from services.times import timestamp
 from tests.api.gateway_in_process import Reply, System, system
 from tests.api.test_guard import call, create
 
@@ -95,6 +97,20 @@ async def test_a_bound_token_sends_and_ends_what_its_matchers_allow(
     ended = await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS, "status": "resolved"})
 
     assert [each.json["items"][0]["decision"] for each in (fired, ended)] == ["opened", "resolved"]  # type: ignore[index]
+
+
+@pytest.mark.asyncio
+async def test_of_a_mixed_request_too_resolved_ends_whatever_clock_it_is_by(
+    senders: tuple[System, dict[str, str]],
+) -> None:
+    ours, secrets = senders
+    foreign = {"labels": {**LABELS, "team": "web"}}
+    ahead, less_ahead = time.time() + 120, time.time() + 60
+    await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS, "starts_at": timestamp(ahead)})
+    ending = {"labels": LABELS, "starts_at": timestamp(less_ahead), "status": "resolved"}
+    answer = await post(ours, "/v1/alerts", secrets["bound"], [foreign, ending])
+
+    assert [item.get("decision") for item in answer.items] == [None, "resolved"]
 
 
 @pytest.mark.parametrize(
