@@ -146,6 +146,11 @@ async def test_a_web_page_can_not_make_a_browser_change_settings(
 
 
 @pytest.mark.asyncio
+async def test_a_byte_order_mark_before_the_settings_is_passed_over(shared: System) -> None:
+    assert (await shared.post(PATH, b"\xef\xbb\xbf{}")).status == 200
+
+
+@pytest.mark.asyncio
 async def test_a_body_past_its_bound_is_a_413(shared: System) -> None:
     assert (await shared.post(PATH, b" " * (1024 * 1024 + 1))).status == 413
 

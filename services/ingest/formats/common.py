@@ -73,6 +73,8 @@ _good_names: set[str] = set()
 #: block of its own with each alert. Copied, not made anew, which saves a third of the time.
 _seen = blake2b(os.urandom(32), digest_size=16)
 _UNSET = -62135596800.0
+#: What JSON calls white space.
+WHITE = b" \t\r\n"
 _EMPTY = b""
 
 
@@ -239,8 +241,10 @@ def at_once(steps: Generator[None, None, T]) -> T:
 
 
 def without_mark(body: bytes) -> bytes:
-    """A body or a line without the byte order mark that editors and shells of Windows put in front of UTF-8."""
-    return body.removeprefix(BOM_UTF8)
+    """A body or a line without the byte order mark that editors and shells of Windows put in front of UTF-8. Files that were
+    put together may have a blank line before it."""
+    text = body.lstrip(WHITE)
+    return text.removeprefix(BOM_UTF8) if text.startswith(BOM_UTF8) else body
 
 
 def array_slices(body: bytes, decode: Callable[[bytes], list[T]]) -> Iterator[list[T]]:
