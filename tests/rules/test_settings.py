@@ -633,7 +633,10 @@ WEBHOOK = "LLM_IM_NOTIFY__WEBHOOK__URL"
         ("http://ho<st/s3cr3t", "can be one"), ("http://host/s3cr3t\n", "control characters"),
         ("http://host/\x00s3cr3t", "control characters"), ("http://host/\x7fs3cr3t", "control characters"),
         (" http://host/s3cr3t", "control characters"), ("http://host/a s3cr3t", "control characters"),
-        ("http://host/hook?sig=a#s3cr3t", "without #"),
+        ("http://host/hook?sig=a#s3cr3t", "without #"), ("http://$HOST/s3cr3t", "can be one"), ("http://{{host}}/s3cr3t", "can be one"),
+        ("http://*/s3cr3t", "can be one"), ("http://a,b/s3cr3t", "can be one"), ("http://./s3cr3t", "can be one"),
+        ("http://a..b/s3cr3t", "can be one"), ("http://-a/s3cr3t", "can be one"), ("http://%41/s3cr3t", "can be one"),
+        (f"http://{'a' * 64}/s3cr3t", "can be one"), (f"http://{'a.' * 127}a/s3cr3t", "can be one"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("setting", ["url", "external_url"])
