@@ -220,7 +220,9 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 #: A time that may be after year 9999 in UTC, which no datetime is.
-_LAST_DAY = re.compile(rb'"9999-12-31[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?"')
+_LAST_DAY = re.compile(
+    rb'"9999-12-31[Tt ]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?"'
+)
 #: The second of a time of day.
 _SECOND_60 = re.compile(rb"(?<=:\d\d):60(?=[^:]*\Z|[.Zz+-])")
 #: The end of an object, a comma, and the beginning of another: seldom anything but two elements of the array.
