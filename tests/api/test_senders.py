@@ -11,7 +11,14 @@ import pytest
 import pytest_asyncio
 
 from services.times import timestamp
-from tests.api.gateway_in_process import Reply, System, system
+from tests.api.gateway_in_process import (
+    FIRST_SHARD_SERVICE,
+    SECOND_SHARD_SERVICE,
+    Reply,
+    System,
+    alert,
+    system,
+)
 from tests.api.test_guard import call, create
 
 LABELS = {"alertname": "DBDown", "service": "db", "severity": "critical", "team": "data"}
@@ -245,3 +252,18 @@ async def test_a_request_sent_again_is_a_duplicate_though_its_default_end_moved(
         ours.clock.heard_s += 7.0
         again = await post(ours, path, None, [{"labels": {**LABELS, "path": path}}], **key)
         assert [first.status, again.status] in ([202, 202], [200, 200])
+
+
+@pytest.mark.parametrize("path", ["/v1/alerts", "/api/v2/alerts"])
+@pytest.mark.asyncio
+async def test_what_sending_again_mends_is_told_before_a_key_that_was_used_for_something_else(
+    path: str,
+) -> None:
+    async with system(server={"hold": 0.2}) as ours:
+        await post(ours, path, None, [alert("A", FIRST_SHARD_SERVICE)], idempotency_key="build-1")
+        ours.cluster.kill(ours.shards[1])
+        both = [alert("B", FIRST_SHARD_SERVICE), alert("C", SECOND_SHARD_SERVICE)]
+        answer = await post(ours, path, None, both, idempotency_key="build-1")
+
+    # By 422 a sender would give up, and C be lost.
+    assert (answer.status, "retry-after" in answer.headers) == (503, True)
