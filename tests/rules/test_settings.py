@@ -617,6 +617,13 @@ def test_an_address_has_one_way_to_be_written(written: str, address: str, is_loo
     assert (server.http_host, server.is_loopback) == (address, is_loopback)
 
 
+@pytest.mark.parametrize("ports", ["probe_port = 8080", "http_port = 9090\nprobe_port = 9090"])
+def test_the_port_for_probes_is_another_one(ports: str) -> None:
+    assert problem(f"[server]\n{ports}") == (
+        "llm-im.toml: server.probe_port: expected another port than server.http_port has"
+    )
+
+
 # -- the webhook's URL ------------------------------------------------------------------------------------------
 
 WEBHOOK = "LLM_IM_NOTIFY__WEBHOOK__URL"
