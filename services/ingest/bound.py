@@ -47,8 +47,7 @@ class Bounds:
         """What of `reading` its sender may send, and the rest as faults with status 403."""
         if not sender.match:
             return reading, []
-        # A new one each time: its work is bounded as a whole (models/matchers.py).
-        holds = compile_matchers(sender.match)
+        holds: Callable[[Labels], bool] | None = None
         kept: list[int] = []
         faults: list[Fault] = []
         for column, memory in enumerate(reading.memories):
@@ -57,6 +56,8 @@ class Bounds:
             if may is None:
                 if column % SLICE_ALERTS == 0:
                     await asyncio.sleep(0)
+                # A new one each time: its work is bounded as a whole (models/matchers.py). Most requests need none.
+                holds = holds or compile_matchers(sender.match)
                 try:
                     may = self._find(key, holds, reading, column)
                 except TooLarge as error:
