@@ -117,6 +117,13 @@ class Server(Section):
                 raise ValueError(f'expected origins such as "https://wall.example", not {each[:80]!r}')
         return value
 
+    @field_validator("probe_port")
+    @classmethod
+    def _is_another_port(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value == info.data.get("http_port"):
+            raise ValueError("expected another port than server.http_port has")
+        return value
+
     @field_validator("http_host")
     @classmethod
     def _is_an_address(cls, value: str) -> str:

@@ -27,6 +27,11 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604
 DURATION_MAX_S = 100 * 365 * 86400.0
 #: Stricter than AnyHttpUrl, which mends what browsers mend: http:///path, or a backslash for a slash.
 _URL = re.compile(r"https?://(?P<place>[^/?#\\]+)([/?#].*)?", re.IGNORECASE)
+#: A host's name, or its address. What a template left there (`$HOST`, `{{ host }}`) is neither.
+_HOST = re.compile(
+    r"(?=.{1,254}\Z)([A-Za-z0-9_]([\w-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([\w-]{0,61}[A-Za-z0-9_])?\.?|\[[\da-fA-F:.]+\]",
+    re.ASCII,
+)
 #: The word for "no such duration", where a setting can do without one.
 NONE = "none"
 
@@ -106,10 +111,15 @@ def wrong_url(url: str) -> str:
     if found is None:
         return "expected an http:// or https:// URL with a host, as in https://example.org/hook"
     try:
-        port = AnyHttpUrl(url).port
+        parsed = AnyHttpUrl(url)
     except ValidationError:
-        port = 0
-    if not port or found["place"].endswith(":"):
+        parsed = None
+    place = found["place"].rpartition("@")[2]
+    # As it is written, and a name in another script as it is asked for.
+    host = place.partition("]")[0] + "]" if place.startswith("[") else place.partition(":")[0]
+    if parsed is not None and not host.isascii():
+        host = parsed.host or ""
+    if parsed is None or not parsed.port or place.endswith(":") or not _HOST.fullmatch(host):
         return "expected a host that can be one, and behind it a port of 1 to 65535 or none"
     if "#" in url:
         return "expected a URL without #, behind which nothing is sent: write it as %23"

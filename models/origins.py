@@ -12,6 +12,8 @@ import msgspec
 #: Ports that are left out where they are written.
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PORT_MAX = 65535
+#: A name, its last dot and a port. What is longer is no host, and not worth remembering.
+_HOST_CHARS_MAX = 264
 _AUTHORITY = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -72,10 +74,14 @@ def is_same_place(origin: Origin, host: str) -> bool:
     return origin.host == name and origin.port == (_DEFAULT_PORTS[origin.scheme] if port is None else port)
 
 
-@lru_cache(maxsize=1024)  # a sender names the same host each time
 def own_name(host: str) -> str | None:
     """The name in a Host header that somebody else could own, so that it might lead here unasked; "" for an address and for
     names of the machine itself, None for what is no host."""
+    return _own_name(host) if len(host) <= _HOST_CHARS_MAX else None
+
+
+@lru_cache(maxsize=1024)  # a sender names the same host each time
+def _own_name(host: str) -> str | None:
     place = host_and_port(host)
     if place is None:
         return None

@@ -1,12 +1,15 @@
-"""uvicorn's HTTP/1 with what it leaves open: trailers are no headers, and headers must come in time. Put into every replica by
-serve_app.py; also what the tests listen with."""
+"""uvicorn's HTTP/1 with what it leaves open: trailers are no headers, headers must come in time, and a host in a request's target
+counts. Put into every replica by serve_app.py; also what the tests listen with."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from models.origins import parse_origin
 
 #: From the connection, or a request's first byte, to the end of its headers. They fit a packet or two.
 HEADERS_S = 10.0
@@ -50,9 +53,26 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._be_patient()
+        self._tell_target()
         super().on_headers_complete()
+
+    def _tell_target(self) -> None:
+        """`GET http://name/path` names a host too, which counts (RFC 9112, 3.2.2). Beside a Host that says another one it is a
+        second Host, and those who decide by it refuse the request."""
+        scheme, _, rest = self.url.partition(b"://")
+        if scheme.startswith(b"/") or not rest:
+            return
+        host = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+        said = [_place(value) for name, value in self.headers if name == b"host"]
+        if _place(host) not in said:
+            self.headers.append((b"host", host))
 
     def _be_patient(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _place(host: bytes) -> object:
+    """A host and port in one spelling, or as they are when they are none."""
+    return parse_origin(f"http://{host.decode('latin-1')}") or host

@@ -13,9 +13,10 @@ cleaned of the URL's parts.
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import parsedate_to_datetime
-from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -38,6 +39,9 @@ REQUEST_TIMEOUT = 408
 _SECRET_CHARS = 4
 #: Path parts are secret only when they are long: "alerts" is a place, a chat webhook's 24 letters are a password.
 _SECRET_PATH_CHARS = 12
+#: Of a URL, what comes before the path.
+_AUTHORITY = re.compile(r"[A-Za-z]+://[^/?#]*")
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class WebhookAction:
@@ -58,8 +62,7 @@ class WebhookAction:
         if trace is not None:
             headers |= headers_of(trace)
         try:
-            # As it is written: decoded and encoded anew, a signed URL is another one. Only what is no ASCII must be encoded.
-            url = URL(self._url, encoded=self._url.isascii())
+            url = _as_written(self._url)
             async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
                 said = await _read(response)
                 return self._result(response.status, response.headers.get("Retry-After"), said)
@@ -163,12 +166,22 @@ def _seconds(retry_after: str | None) -> float:
     return min(max(round(wait_s, 1), 0.0), MAX_RETRY_AFTER_S)
 
 
+def _as_written(url: str) -> URL:
+    """Decoded and encoded anew, a signed URL is another one. Only what is no ASCII is encoded. Raises ValueError."""
+    if not url.isascii():
+        end = _AUTHORITY.match(url)
+        split = end.end() if end else 0
+        url = str(URL(url[:split])) + quote(url[split:], safe=_ASCII)
+    return URL(url, encoded=True)
+
+
 def _place_of(url: str) -> str:
     """Scheme, host and port: all of a URL that may be told."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname or '?'}{port}"
+        host = parts.hostname or "?"
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
     except ValueError:
         return "the webhook"
 

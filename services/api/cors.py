@@ -26,9 +26,17 @@ REQUEST_HEADERS = (
     "traceparent",
     "tracestate",
 )
-RESPONSE_HEADERS = ("ETag", "Location", "Retry-After")
+RESPONSE_HEADERS = ("ETag", "Incident-Changed", "Location", "Retry-After")
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class _Pages(CORSMiddleware):
+    """Origins compared as WebSockets' are, not as text."""
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        found = parse_origin(origin)
+        return found is not None and found.text in self.allow_origins
 
 
 def opened_to(origins: Sequence[str], app: App) -> App:
@@ -40,12 +48,14 @@ def opened_to(origins: Sequence[str], app: App) -> App:
         return app
     return cast(
         App,
-        CORSMiddleware(
+        _Pages(
             cast(ASGIApp, app),
             allow_origins=allowed,
             allow_methods=METHODS,
             allow_headers=REQUEST_HEADERS,
             expose_headers=RESPONSE_HEADERS,
+            # A page of the internet asks for this too before it calls an address at home.
+            allow_private_network=True,
             max_age=PREFLIGHT_S,
         ),
     )

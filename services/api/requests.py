@@ -4,7 +4,6 @@ the verbs."""
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
@@ -20,6 +19,7 @@ from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
 from services.api.traced import current
 from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked
+from services.ingest.formats.common import without_mark
 from services.ingest.http import IDEMPOTENCY_KEY_MAX_BYTES, TENANT, idempotency_key
 
 #: Bytes of a body, also unpacked: the longest text with every character escaped is 100 kB, 5,000 fingerprints as much.
@@ -87,7 +87,7 @@ class BodyReader:
         hold = Hold(self._room)
         try:
             sent = await read_body(request.receive, headers, kind.max_bytes, self._timeout_s, hold)
-            return kind.read(await unpacked(sent, headers, kind.max_bytes, hold))
+            return kind.read(without_mark(await unpacked(sent, headers, kind.max_bytes, hold)))
         except TooSlow:
             raise HTTPException(
                 408, f"the body took over {self._timeout_s:g} s", {"Connection": "close"}
@@ -114,7 +114,7 @@ class BodyKind(Generic[_T]):
     def read(self, body: bytes) -> _T:
         """No body is an empty object. Raises BadFields."""
         try:
-            return self._adapter.validate_json(body.removeprefix(BOM_UTF8) or b"{}")
+            return self._adapter.validate_json(body or b"{}")
         except ValidationError as error:
             raise BadFields(field_problems(error.errors(include_url=False, include_input=False))) from None
 

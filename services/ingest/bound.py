@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -47,8 +47,7 @@ class Bounds:
         """What of `reading` its sender may send, and the rest as faults with status 403."""
         if not sender.match:
             return reading, []
-        # A new one each time: its work is bounded as a whole (models/matchers.py).
-        holds = compile_matchers(sender.match)
+        holds: Callable[[Labels], bool] | None = None
         kept: list[int] = []
         faults: list[Fault] = []
         for column, memory in enumerate(reading.memories):
@@ -57,6 +56,8 @@ class Bounds:
             if may is None:
                 if column % SLICE_ALERTS == 0:
                     await asyncio.sleep(0)
+                # A new one each time: its work is bounded as a whole (models/matchers.py). Most requests need none.
+                holds = holds or compile_matchers(sender.match)
                 try:
                     may = self._find(key, holds, reading, column)
                 except TooLarge as error:
@@ -84,12 +85,12 @@ def _words(sender: Sender) -> str:
 
 
 def _only(reading: Reading, kept: list[int]) -> Reading:
-    return Reading(
-        reading.count,
-        [reading.places[column] for column in kept],
-        [reading.memories[column] for column in kept],
-        [reading.ends[column] for column in kept],
-        lambda column: reading.body(kept[column]),
-        reading.faults,
-        lambda column: reading.said_end(kept[column]),
+    return replace(
+        reading,
+        places=[reading.places[column] for column in kept],
+        memories=[reading.memories[column] for column in kept],
+        ends=[reading.ends[column] for column in kept],
+        body=lambda column: reading.body(kept[column]),
+        said_end=lambda column: reading.said_end(kept[column]),
+        said=bytes([reading.said[column] for column in kept]) if reading.said else b"",
     )

@@ -343,7 +343,7 @@ class _AlertmanagerAnswer:
         return Answer(refusal.status, b"application/json", body, _headers_of(refusal))
 
     async def done(self, reading: Reading, receipt: Receipt) -> Answer:
-        if (error := receipt.error) is not None:
+        if (error := _error_of(receipt)) is not None:
             # Prometheus drops what is refused with 4xx and does not retry; 503 is the truth: sending again is safe.
             return Answer(
                 _status_of(error), b"application/json", _json.encode(str(error)), _retry_after(error)
@@ -402,19 +402,20 @@ class _V1Answer:
                     }
                 )
             encoded.append(_json.encode(items)[1:-1])
+        error = _error_of(receipt)
         if stored == reading.count:
             status = 202
         elif stored:
             status = 207
         else:
-            status = max(map(_status_of, receipt.errors.values()), default=_status_of_faults(reading))
+            status = _status_of_faults(reading) if error is None else _status_of(error)
         body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
             stored,
             len(reading.faults),
             len(receipt.errors),
             b",".join(encoded),
         )
-        return Answer(status, b"application/json", body, _retry_after(receipt.error))
+        return Answer(status, b"application/json", body, _retry_after(error))
 
 
 _alertmanager_answer: AnswerShape = _AlertmanagerAnswer()
@@ -450,6 +451,12 @@ def _headers_of(refusal: Refusal) -> Sequence[tuple[bytes, bytes]]:
     closing = [(b"connection", b"close")] if refusal.closes else []
     challenge = [(b"www-authenticate", refusal.challenge)] if refusal.challenge else []
     return [*_patience(refusal.retry_after_s), *closing, *challenge]
+
+
+def _error_of(receipt: Receipt) -> IncidentManagerError | None:
+    """What went wrong, None when nothing did. Of several the one that sending again mends: a sender who gives up by another
+    one loses what that would have stored."""
+    return max(receipt.errors.values(), key=_status_of, default=None)
 
 
 def _status_of(error: IncidentManagerError) -> int:

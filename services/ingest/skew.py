@@ -106,7 +106,16 @@ class Skews:
     def _source(self, name: str) -> tuple[str, _Source]:
         source = self._sources.get(name)
         if source is None:
-            if len(self._sources) >= SOURCES_MAX:
+            if len(self._sources) >= SOURCES_MAX and not self._drop_one():
                 name = OTHERS
             source = self._sources.setdefault(name, _Source())
         return name, source
+
+    def _drop_one(self) -> bool:
+        """Forget the sender that is known longest of those whose clocks were never found to be off: there may be any number
+        of them, and they must not take the place of one that is to be named."""
+        never = (name for name, source in self._sources.items() if source.found_at == -math.inf)
+        name = next(never, None)
+        if name is not None:
+            del self._sources[name]
+        return name is not None

@@ -241,3 +241,20 @@ async def test_senders_past_the_bound_share_a_name(monkeypatch: pytest.MonkeyPat
         lines = await metric(ours, "llm_im_sender_clock_skew_seconds")
 
     assert len(lines) == 4 and any('source="others"' in line for line in lines)
+
+
+@pytest.mark.asyncio
+async def test_senders_whose_clocks_are_right_do_not_take_the_place_of_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(skew, "SOURCES_MAX", 3)
+    async with system() as ours:
+        for number in range(10):
+            ended = alert(f"A{number}") | {"ends_at": at(-1), "source": f"right-{number}"}
+            assert (await ours.post(V1, ended)).status == 202
+        ahead = {"labels": {"alertname": "B"}, "starts_at": at(300), "source": "ahead"}
+        assert (await ours.post(V1, ahead)).status == 202
+
+        (line,) = await metric(ours, "llm_im_sender_clock_skew_seconds")
+
+    assert 'source="ahead"' in line

@@ -64,6 +64,7 @@ def lines(name: str, count: int) -> list[str]:
         ("a last line end", "\n".join(lines("lines", 3)) + "\n", 3),
         ("a byte order mark before lines", "\ufeff" + "\n".join(lines("lines", 3)), 3),
         ("files with a mark each, put together", "\n\ufeff".join(["", *lines("lines", 3)]), 3),
+        ("a byte order mark after a blank line", "\r\n\ufeff" + lines("lines", 1)[0], 1),
         ("a byte order mark before an object", "\ufeff" + lines("lines", 1)[0], 1),
         ("a byte order mark before an array", "\ufeff" + json.dumps([alert("pretty"), alert("pretty2")]), 2),
         ("blank lines", "\n\n" + "\n \n".join(lines("lines", 3)) + "\n\n", 3),

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 import pytest_asyncio
 
-from tests.api.gateway_in_process import Reply, System, system
+from services.times import timestamp
+from tests.api.gateway_in_process import (
+    FIRST_SHARD_SERVICE,
+    SECOND_SHARD_SERVICE,
+    Reply,
+    System,
+    alert,
+    system,
+)
 from tests.api.test_guard import call, create
 
 LABELS = {"alertname": "DBDown", "service": "db", "severity": "critical", "team": "data"}
@@ -95,6 +104,20 @@ async def test_a_bound_token_sends_and_ends_what_its_matchers_allow(
     ended = await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS, "status": "resolved"})
 
     assert [each.json["items"][0]["decision"] for each in (fired, ended)] == ["opened", "resolved"]  # type: ignore[index]
+
+
+@pytest.mark.asyncio
+async def test_of_a_mixed_request_too_resolved_ends_whatever_clock_it_is_by(
+    senders: tuple[System, dict[str, str]],
+) -> None:
+    ours, secrets = senders
+    foreign = {"labels": {**LABELS, "team": "web"}}
+    ahead, less_ahead = time.time() + 120, time.time() + 60
+    await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS, "starts_at": timestamp(ahead)})
+    ending = {"labels": LABELS, "starts_at": timestamp(less_ahead), "status": "resolved"}
+    answer = await post(ours, "/v1/alerts", secrets["bound"], [foreign, ending])
+
+    assert [item.get("decision") for item in answer.items] == [None, "resolved"]
 
 
 @pytest.mark.parametrize(
@@ -229,3 +252,18 @@ async def test_a_request_sent_again_is_a_duplicate_though_its_default_end_moved(
         ours.clock.heard_s += 7.0
         again = await post(ours, path, None, [{"labels": {**LABELS, "path": path}}], **key)
         assert [first.status, again.status] in ([202, 202], [200, 200])
+
+
+@pytest.mark.parametrize("path", ["/v1/alerts", "/api/v2/alerts"])
+@pytest.mark.asyncio
+async def test_what_sending_again_mends_is_told_before_a_key_that_was_used_for_something_else(
+    path: str,
+) -> None:
+    async with system(server={"hold": 0.2}) as ours:
+        await post(ours, path, None, [alert("A", FIRST_SHARD_SERVICE)], idempotency_key="build-1")
+        ours.cluster.kill(ours.shards[1])
+        both = [alert("B", FIRST_SHARD_SERVICE), alert("C", SECOND_SHARD_SERVICE)]
+        answer = await post(ours, path, None, both, idempotency_key="build-1")
+
+    # By 422 a sender would give up, and C be lost.
+    assert (answer.status, "retry-after" in answer.headers) == (503, True)

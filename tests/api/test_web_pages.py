@@ -207,3 +207,22 @@ async def test_a_page_that_is_named_can_send_alerts_and_reads_why_it_was_refused
         == refused.headers["access-control-allow-origin"]
         == WALL
     )
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_let"),
+    [("HTTPS://Wall.example:443", True), ("https://wall.example:444", False), ("null", False)],
+)
+@pytest.mark.asyncio
+async def test_a_page_that_is_named_is_known_however_its_origin_is_written(origin: str, is_let: bool) -> None:
+    async with system(server={"origins": [WALL]}) as ours:
+        read = await by_name(ours, "127.0.0.1", "GET", "/v1/incidents", origin=origin)
+        asked = await by_name(
+            ours, "127.0.0.1", "OPTIONS", "/v1/incidents", origin=origin,
+            access_control_request_method="POST", access_control_request_private_network="true",
+        )  # fmt: skip
+
+    told = [each.headers.get("access-control-allow-origin") for each in (read, asked)]
+    assert (told, asked.status) == (([origin] * 2, 200) if is_let else ([None] * 2, 400))
+    # What a verb says of itself is for pages as well.
+    assert "Incident-Changed" in read.headers["access-control-expose-headers"]

@@ -263,3 +263,29 @@ async def test_a_flood_of_refused_requests_fills_no_log(
 
     lines = [line for line in capsys.readouterr().out.splitlines() if "request refused" in line]
     assert 1 <= len(lines) < 100
+
+
+# Targets that name a host
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://evil.example", "127.0.0.1", 400),
+        ("http://127.0.0.1", "evil.example", 400),
+        ("http://evil.example", "evil.example", 403),
+        ("http://evil.example", None, 403),
+        ("http://someone@evil.example:8080", "127.0.0.1", 400),
+        ("http://LOCALHOST.:80", "localhost", 200),
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", 200),
+        ("http://[::1]", None, 200),
+        ("", "127.0.0.1", 200),
+    ],
+)
+async def test_a_host_in_the_target_counts(ours: System, target: str, host: str | None, status: int) -> None:
+    port = await ours.listen()
+    named = "" if host is None else f"Host: {host}\r\n"
+
+    line = await first_line(port, f"GET {target}/v1/incidents HTTP/1.1\r\n{named}\r\n".encode())
+
+    assert int(line.split()[1]) == status

@@ -100,7 +100,8 @@ async def test_a_notice_arrives_as_json_with_its_key_and_our_name() -> None:
         for as_written in (
             "/hook?sig=a%2Fb", "/a%2Fb/%7Euser/../x;p=1?e=%C3%BC&empty=&q=a+b%20c!*()'", "/%zz?%", "/hook?a=%25&b=%26", "/?x=%2f",
         )
-    ] + [("?x=1", "/?x=1"), ("/\u00fc?q=\u00fc", "/%C3%BC?q=%C3%BC")],
+    ] + [("?x=1", "/?x=1"), ("/\u00fc?q=\u00fc", "/%C3%BC?q=%C3%BC")]
+    + [("/\u00fc/../a%2Fb?sig=a%2Fb&q=%7E", "/%C3%BC/../a%2Fb?sig=a%2Fb&q=%7E")],
 )  # fmt: skip
 async def test_the_url_is_sent_as_it_is_written(path: str, sent: str) -> None:
     got: list[str] = []
@@ -300,6 +301,15 @@ async def test_a_url_that_cannot_be_used_is_not_repeated_and_reaches_nobody(url:
     assert not result.ok
     assert "tok3n" not in result.detail
     assert (result.final, result.reached) == (False, False)
+
+
+async def test_an_ipv6_receiver_is_told_as_urls_write_it() -> None:
+    action = WebhookAction("http://[::1]:1/hook")
+
+    result = await action.act("k", b"{}")
+    await action.close()
+
+    assert result.detail.startswith("http://[::1]:1: ")
 
 
 async def test_a_receiver_that_echoes_our_secrets_does_not_bring_them_into_the_detail() -> None:

@@ -405,3 +405,12 @@ def test_what_is_said_to_be_resolved_ends_now_at_the_latest(
 
     assert not reading.faults
     assert (reading.said, reading.ends, reading.received_at) == (bytes([word]), [min(end, NOW)], NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9999-12-31T99:00:00Z", "9999-12-31T24:00:00Z", "9999-12-31T23:60:00Z", "9999-12-31T23:59:61Z", "9999-12-31T23:59:59+24:00"],
+)  # fmt: skip
+def test_the_last_day_is_never_only_at_a_time_that_it_has(text: str) -> None:
+    with pytest.raises(Malformed, match="endsAt: expected a time"):
+        common.read_time(f'"{text}"'.encode(), "endsAt")

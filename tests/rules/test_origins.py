@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.config import Server
-from models.origins import Origin, host_and_port, is_same_place, own_name, parse_origin
+from models.origins import Origin, _own_name, host_and_port, is_same_place, own_name, parse_origin
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,10 @@ def test_a_setting_that_is_no_host_or_origin_is_refused_with_what_was_expected(
 ) -> None:
     with pytest.raises(ValidationError, match=r"expected (names of hosts|origins) such as"):
         Server.model_validate({field: [value]})
+
+
+def test_what_is_too_long_for_a_host_is_not_remembered() -> None:
+    before = _own_name.cache_info().currsize
+
+    assert own_name("a" * 60_000) is None
+    assert _own_name.cache_info().currsize == before

@@ -617,6 +617,13 @@ def test_an_address_has_one_way_to_be_written(written: str, address: str, is_loo
     assert (server.http_host, server.is_loopback) == (address, is_loopback)
 
 
+@pytest.mark.parametrize("ports", ["probe_port = 8080", "http_port = 9090\nprobe_port = 9090"])
+def test_the_port_for_probes_is_another_one(ports: str) -> None:
+    assert problem(f"[server]\n{ports}") == (
+        "llm-im.toml: server.probe_port: expected another port than server.http_port has"
+    )
+
+
 # -- the webhook's URL ------------------------------------------------------------------------------------------
 
 WEBHOOK = "LLM_IM_NOTIFY__WEBHOOK__URL"
@@ -633,7 +640,10 @@ WEBHOOK = "LLM_IM_NOTIFY__WEBHOOK__URL"
         ("http://ho<st/s3cr3t", "can be one"), ("http://host/s3cr3t\n", "control characters"),
         ("http://host/\x00s3cr3t", "control characters"), ("http://host/\x7fs3cr3t", "control characters"),
         (" http://host/s3cr3t", "control characters"), ("http://host/a s3cr3t", "control characters"),
-        ("http://host/hook?sig=a#s3cr3t", "without #"),
+        ("http://host/hook?sig=a#s3cr3t", "without #"), ("http://$HOST/s3cr3t", "can be one"), ("http://{{host}}/s3cr3t", "can be one"),
+        ("http://*/s3cr3t", "can be one"), ("http://a,b/s3cr3t", "can be one"), ("http://./s3cr3t", "can be one"),
+        ("http://a..b/s3cr3t", "can be one"), ("http://-a/s3cr3t", "can be one"), ("http://%41/s3cr3t", "can be one"),
+        (f"http://{'a' * 64}/s3cr3t", "can be one"), (f"http://{'a.' * 127}a/s3cr3t", "can be one"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("setting", ["url", "external_url"])

@@ -73,6 +73,8 @@ _good_names: set[str] = set()
 #: block of its own with each alert. Copied, not made anew, which saves a third of the time.
 _seen = blake2b(os.urandom(32), digest_size=16)
 _UNSET = -62135596800.0
+#: What JSON calls white space.
+WHITE = b" \t\r\n"
 _EMPTY = b""
 
 
@@ -218,7 +220,9 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 #: A time that may be after year 9999 in UTC, which no datetime is.
-_LAST_DAY = re.compile(rb'"9999-12-31[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?"')
+_LAST_DAY = re.compile(
+    rb'"9999-12-31[Tt ]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?"'
+)
 #: The second of a time of day.
 _SECOND_60 = re.compile(rb"(?<=:\d\d):60(?=[^:]*\Z|[.Zz+-])")
 #: The end of an object, a comma, and the beginning of another: seldom anything but two elements of the array.
@@ -239,8 +243,10 @@ def at_once(steps: Generator[None, None, T]) -> T:
 
 
 def without_mark(body: bytes) -> bytes:
-    """A body or a line without the byte order mark that editors and shells of Windows put in front of UTF-8."""
-    return body.removeprefix(BOM_UTF8)
+    """A body or a line without the byte order mark that editors and shells of Windows put in front of UTF-8. Files that were
+    put together may have a blank line before it."""
+    text = body.lstrip(WHITE)
+    return text.removeprefix(BOM_UTF8) if text.startswith(BOM_UTF8) else body
 
 
 def array_slices(body: bytes, decode: Callable[[bytes], list[T]]) -> Iterator[list[T]]:

@@ -31,7 +31,6 @@ SOURCE_MAX_BYTES = 256
 LINES_MAX = 4 * ALERTS_MAX
 
 _NONE = msgspec.Raw()
-_WHITE = b" \t\r\n"
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 
@@ -173,15 +172,15 @@ def _content(alert: Posted, starts: float) -> Content:
 def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
     """The alerts of a body, apart and not looked into, some at a time. Raises Malformed, and what msgspec does for an
     array that is no JSON."""
-    start = body.lstrip(_WHITE)[:1]
+    start = body.lstrip(common.WHITE)[:1]
     if start == b"[":
         yield from common.array_slices(body, common.raw_elements)
         return
     if body.count(b"\n") > LINES_MAX:
         raise TooLarge(f"over {LINES_MAX} lines in one request")
     # Files that were put together have a mark within.
-    lines = [line for line in map(common.without_mark, body.split(b"\n")) if line.strip(_WHITE)]
-    objects = sum(line.lstrip(_WHITE)[:1] == b"{" for line in lines) if len(lines) > 1 else 0
+    lines = [line for line in map(common.without_mark, body.split(b"\n")) if line.strip(common.WHITE)]
+    objects = sum(line.lstrip(common.WHITE)[:1] == b"{" for line in lines) if len(lines) > 1 else 0
     if start == b"{" and (objects < 2 or _is_json(body)):
         # One object, be it over several lines.
         yield [body]
