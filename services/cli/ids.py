@@ -64,7 +64,9 @@ def walk(
             path, [*query, ("limit", str(min(left, PAGE_MAX))), *([("cursor", cursor)] if cursor else [])]
         )
         is_page = isinstance(page, dict) and isinstance(page.get("items"), list)
-        if not is_page or (cursor is not None and page.get("next") == cursor):  # a page after itself has no end
+        if not is_page or (
+            cursor is not None and page.get("next") == cursor
+        ):  # a page after itself has no end
             raise Failure(
                 f"{client.url}{path} answers, but not as LLM-Incident-Manager does: is the URL right?"
             )
