@@ -14,13 +14,14 @@ from actors.begun import LOOKED_PAST, Kept, has_begun, held
 from actors.folding import fold, fold_control
 from models.backup import EPOCHS_AHEAD
 from models.control import ControlState
-from models.errors import Conflict
+from models.errors import Conflict, NotFound
 from models.events import SlotArrived, SlotLeft
 from models.frames import NO_DIGEST, Frame
 from models.ports import Archive, Clock
 from models.shard_settings import ShardSettings
 from models.sharding import SlotMap, index_of, partition_name, slot_of_id
 from services.offline import Offline
+from services.slots import moved_away
 from services.stores.choice import Stores
 
 OWNER = "llm-im-accept-loss"
@@ -40,10 +41,11 @@ async def accept_loss(
     stores: Stores, settings: ShardSettings, partition: str, clock: Clock, at_least: int
 ) -> Accepted:
     """Begin a log anew. Raises Conflict when it is there, when a system runs, and when the shards' incidents fit no slot map;
-    Damaged, Unavailable."""
+    NotFound for a partition that there is not; Damaged, Unavailable."""
     async with Offline(stores, OWNER, clock) as offline:
         if partition == CONTROL:
             return await _control(stores, offline, settings, clock, at_least)
+        await _refuse_unknown(stores, partition)
         log = stores.log(partition)
         try:
             if await has_begun(log):
@@ -55,6 +57,28 @@ async def accept_loss(
         held_log = await offline.take(partition)
         await held_log.seed(0, NO_DIGEST, EPOCHS_AHEAD)
         return Accepted(partition)
+
+
+async def _refuse_unknown(stores: Stores, partition: str) -> None:
+    """Raises NotFound for what is no partition here: it would be made; Conflict for stores that were moved, or whose slot map
+    is gone too."""
+    control = stores.log(CONTROL)
+    try:
+        state = await fold_control(control)
+    finally:
+        await control.close()
+    if state.moved is not None:
+        raise Conflict(moved_away(state.moved))
+    maps = [each for each in (state.slots, state.moving_to) if each is not None]
+    if not maps:
+        raise Conflict(
+            "the control log has no slot map, so nobody knows what there was: llm-im store accept-loss control"
+        )
+    there = max(each.partitions for each in maps)
+    if partition not in map(partition_name, range(there)):
+        raise NotFound(
+            f"there is no partition {partition}; there are control and {partition_name(0)} to {partition_name(there - 1)}"
+        )
 
 
 async def _control(

@@ -600,7 +600,10 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
             f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": say where to in'
             " disaster_recovery.backup_target"
         )
-    if settings.server.grpc:
+    server = settings.server
+    if server.probe_port == server.http_port:
+        found.append(f"server.probe_port = {server.probe_port}: expected another port than server.http_port")
+    if server.grpc:
         found.append("server.grpc = true: the gRPC door is not built")
     found += [
         f"{key.name} = true: this is not built"

@@ -88,10 +88,12 @@ def create(
         from services.backup.create import create as make
         from services.backup.retention import retain
         from services.backup.signing import Signing, found_key, key_of
+        from services.launch_instance import refuse_other_user
 
-        place, found = await _target(
-            settings, target, Signing(found_key(settings), make=lambda: key_of(settings))
-        )
+        key = found_key(settings)
+        if key is None:  # another user's key could not be read by the system itself
+            refuse_other_user(Path(settings.state.path), "backup create ...")
+        place, found = await _target(settings, target, Signing(key, make=lambda: key_of(settings)))
         made = await make(
             _stores(settings),
             found,

@@ -56,8 +56,8 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
 
     loaded = loaded_of(file or config)
     settings = absolute(loaded.settings)
-    has_tokens, not_checked = _has_tokens(settings)
-    stops = refusals(settings, has_tokens, first_token(file or config, settings))
+    guarded, not_checked = has_tokens(settings)
+    stops = refusals(settings, guarded, first_token(file or config, settings))
     code = ExitCode.FAILED if stops else ExitCode.OK
     not_active = [key.name for key in loaded.not_active()]
     if as_json:
@@ -89,7 +89,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
     raise typer.Exit(code)
 
 
-def _has_tokens(settings: Settings) -> tuple[bool | None, list[str]]:
+def has_tokens(settings: Settings) -> tuple[bool | None, list[str]]:
     """Whether there are API tokens, where an address that others reach makes it matter; what could not be read."""
     from services.settings import unusable
     from services.slots import control_state

@@ -63,7 +63,10 @@ def walk(
         page = client.get_json(
             path, [*query, ("limit", str(min(left, PAGE_MAX))), *([("cursor", cursor)] if cursor else [])]
         )
-        if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+        is_page = isinstance(page, dict) and isinstance(page.get("items"), list)
+        if not is_page or (
+            cursor is not None and page.get("next") == cursor
+        ):  # a page after itself has no end
             raise Failure(
                 f"{client.url}{path} answers, but not as LLM-Incident-Manager does: is the URL right?"
             )

@@ -53,7 +53,7 @@ def status(
     from services import launch
     from services.launch_processes import described
 
-    url = url or os.environ.get(URL_VARIABLE)
+    url = url or os.environ.get(URL_VARIABLE) or None
     is_asked_by_url = url is not None or bool(ray_address())
     settings = place_here(config, data)
     folder = Path(settings.state.path)

@@ -16,6 +16,7 @@ import typer
 from models import VERSION
 from models.errors import IncidentManagerError, Refused
 from services.cli import in_ray, look, readiness, which_store
+from services.cli.config import has_tokens
 from services.cli.exits import ExitCode, Failure, code_of_error
 from services.cli.readiness import Readiness
 from services.cli.where import (
@@ -82,13 +83,13 @@ def up(
         typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
     loaded = loaded_of(config, data, port, no_notify=no_notify)
-    refuse(loaded)
     settings = absolute(loaded.settings)
     refuse_other_user(Path(settings.state.path), "up")
+    first = first_token(config, settings)
+    refuse(loaded, has_tokens(settings)[0], first)
     for notice in [*loaded.notices, *(f"not active yet: {key.name}" for key in loaded.not_active())]:
         typer.echo(f"notice    {look.plain(notice)}", err=True)
     control = asyncio.run(control_state(settings))
-    first = first_token(config, settings)
     refuse(loaded, control.guarded, first)
     _say_partitions(loaded, as_assigned(settings, control))
     guarded = _who_gets_in(settings, control, first, progress)

@@ -34,7 +34,6 @@ TRACEBACK_VARIABLE = "LLM_IM_TRACEBACK"
 OURS = frozenset({TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
 #: What models/config.py says too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
-#: Addresses that mean "every interface": one listens there, but calls loopback.
 
 #: Where help lists these options: apart from those that say what a command does.
 WHERE_PANEL = "Which system"

@@ -23,7 +23,7 @@ from typing import TypeVar, cast
 
 import apsw
 
-from models.errors import Broken, Damaged, Fenced, NotOwner, OutcomeUnknown
+from models.errors import Damaged, Fenced, NotOwner, OutcomeUnknown
 from models.frames import NO_DIGEST
 from models.ports import Mark, Opened
 from services.stores import sqlite_snapshots as snapshots
@@ -105,9 +105,7 @@ class SqliteEventLog:
         self._path = file_path(directory, partition)
         self._max_bytes = max_bytes
         self._writer = Lane(partition, self._connect_writer, self._path.parent)
-        self._reader = Lane(
-            partition, lambda: open_reader(self._path, SCHEMA, oldest=READ_FROM), self._path.parent
-        )
+        self._reader = Lane(partition, self._connect_reader, self._path.parent)
         self._checkpoints = Checkpoints(partition, self._path, self._writer)
         self._seams = Seams()
         self._opened = False
@@ -262,15 +260,34 @@ class SqliteEventLog:
     def _connect_writer(self) -> apsw.Connection:
         connection = open_writer(self._path, SCHEMA, max_bytes=self._max_bytes)
         with writing(connection):
+            self._check_record(connection)
             connection.execute(
                 "INSERT OR IGNORE INTO log VALUES (1, ?, 0, '', 0, 0, ?, 0, 0)",
                 (self.partition, NO_DIGEST),
             )
-            name: str = connection.execute("SELECT partition FROM log").get
-            if name != self.partition:
-                raise Broken(f"{self._path} is the log of {name}, not of {self.partition}")
         self._checkpoints.watch(connection)
         return connection
+
+    def _connect_reader(self) -> apsw.Connection | None:
+        connection = open_reader(self._path, SCHEMA, oldest=READ_FROM)
+        if connection is None:
+            return None
+        try:
+            with reading(connection):
+                self._check_record(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_record(self, connection: apsw.Connection) -> None:
+        """Raises Damaged for the log of another partition, and for one without its record: begun anew it would seem empty."""
+        name: str | None = connection.execute("SELECT partition FROM log").get
+        if name is not None and name != self.partition:
+            raise Damaged(self.partition, 0, f"{self._path} is the log of {name}")
+        held = "SELECT EXISTS (SELECT 1 FROM appends) OR EXISTS (SELECT 1 FROM marks)"
+        if name is None and connection.execute(held).get:
+            raise Damaged(self.partition, 0, f"{self._path}: the record of where its log ends is gone")
 
     def _open(self, connection: apsw.Connection, owner: str, now: float, lease_s: float) -> Opened:
         if self._outcome_unknown:

@@ -162,6 +162,7 @@ def test_status_of_nothing_is_3_and_advises_nothing_that_would_start_a_second_sy
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LLM_IM_SERVER__HTTP_PORT", silent_url().rpartition(":")[2])
+    monkeypatch.setenv("LLM_IM_URL", "")  # as good as none
 
     result = run("status")
 

@@ -93,6 +93,7 @@ def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_s
         ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everybody in"),
         ("[server]\ngrpc = true", "the gRPC door is not built"),
         ('[state]\nbackend = "redis"', "state.redis.url: expected where the Redis is"),
+        ("[server]\nhttp_port = 9000\nprobe_port = 9000", "server.probe_port = 9000: expected another port than server.http_port"),
     ],
 )  # fmt: skip
 def test_check_and_up_judge_alike(text: str, says: str) -> None:
@@ -102,6 +103,17 @@ def test_check_and_up_judge_alike(text: str, says: str) -> None:
 
     assert (checked.exit_code, started.exit_code) == (1, 1)
     assert says in checked.stdout and says in started.stderr
+
+
+def test_up_tells_all_that_it_refuses_at_once() -> None:
+    put('[server]\nhttp_host = "0.0.0.0"\n[deployment]\nmode = "ha"\n')
+
+    said = run("up").stderr.splitlines()
+
+    assert len(said) == 3
+    assert any("no API token yet" in line for line in said) and any(
+        "only standalone" in line for line in said
+    )
 
 
 def test_check_knows_whether_there_is_a_token() -> None:

@@ -147,7 +147,14 @@ def test_root_sees_another_user_s_system_run(run: Run, running: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["run", "store"])
 @pytest.mark.parametrize(
-    "words", [("up",), ("down",), ("store", "reshard", "--partitions", "3")], ids=lambda words: words[0]
+    "words",
+    [
+        ("up",),
+        ("down",),
+        ("store", "reshard", "--partitions", "3"),
+        ("backup", "create", "--target", "backups"),
+    ],
+    ids=lambda words: words[0],
 )
 def test_root_writes_nothing_into_another_user_s_folder(
     run: Run, open_folder: Path, words: tuple[str, ...], folder: str

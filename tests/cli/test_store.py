@@ -38,6 +38,7 @@ from services.slots import as_assigned, control_state
 from services.stores.choice import described, open_stores, place_of
 from services.stores.sqlite import file_path
 from services.verifying import verify
+from tests.api import gateway_in_process
 from tests.api.gateway_in_process import SqliteStores, alert, system
 from tests.contract.redis_peers import Server
 
@@ -329,7 +330,10 @@ def test_without_its_control_log_nothing_is_started_and_no_token_made_until_the_
     assert made.exit_code == 0, made.output
 
 
-def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(used: Path) -> None:
+def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(
+    used: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_in_process, "READY_S", 2.0)  # one of its shards never is
     folder = used / "var" / "store"
 
     async def snapshots() -> None:

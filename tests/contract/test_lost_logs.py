@@ -12,7 +12,7 @@ from actors.begun import Kept, held
 from actors.clock import SystemClock
 from actors.folding import fold_control
 from actors.shard import IncidentShard
-from models.errors import Conflict, Damaged, Unavailable
+from models.errors import Conflict, Damaged, NotFound, Unavailable
 from models.events import HeardAgain, ShardStarted
 from models.shard_settings import ShardSettings
 from services import gateway
@@ -192,6 +192,28 @@ async def test_a_lost_shard_begins_anew_only_when_asked_in_epochs_above_all_befo
         assert len(shard_of(ours, 1).shard.incidents) == 0
         assert shard_of(ours, 1).shard.epoch > 1_000_000
     with pytest.raises(Conflict, match="nothing of it is gone"):
+        await accept_loss(place.stores, ShardSettings(), "shard/0001", CLOCK, 1)
+
+
+@pytest.mark.parametrize("name", ["shard/0002", "shard/1", "SHARD/0001", "nonsense", "", "../control"])
+@pytest.mark.asyncio
+async def test_what_is_no_partition_is_not_begun(place: Place, tmp_path: Path, name: str) -> None:
+    await use(place)
+    before = sorted(each.name for each in tmp_path.glob("**/*.db"))
+
+    with pytest.raises(NotFound, match="there are control and shard/0000 to shard/0001"):
+        await accept_loss(place.stores, ShardSettings(), name, CLOCK, 1)
+
+    assert sorted(each.name for each in tmp_path.glob("**/*.db")) == before
+
+
+@pytest.mark.asyncio
+async def test_with_the_slot_map_gone_too_that_comes_first(place: Place) -> None:
+    await use(place)
+    place.lose("shard/0001")
+    place.lose("control")
+
+    with pytest.raises(Conflict, match="accept-loss control"):
         await accept_loss(place.stores, ShardSettings(), "shard/0001", CLOCK, 1)
 
 

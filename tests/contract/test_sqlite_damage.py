@@ -279,8 +279,29 @@ async def test_a_file_that_is_no_database_or_of_another_partition_is_broken(
     await stranger.open("a", 0.0, 10.0)
     await stranger.close()
     (other / "shard-0008.db").rename(other / FILE)
-    with pytest.raises(Broken, match="shard/0008"):
+    with pytest.raises(Damaged, match="is the log of shard/0008"):
         await logs(other).open("a", 0.0, 10.0)
+    for read in (logs(other).read(0), logs(other).marks(), logs(other).stats()):
+        with pytest.raises(Damaged, match="is the log of shard/0008"):
+            await read
+
+
+@pytest.mark.asyncio
+async def test_a_log_without_the_record_of_its_end_is_damaged_and_not_begun_anew(
+    logs: Logs, chain: Chain
+) -> None:
+    log = logs()
+    epoch = (await log.open("a", 0.0, 10.0)).epoch
+    await log.append(epoch, 1, chain.next(3))
+    await log.close()
+    connection = apsw.Connection(str(logs.folder / FILE))
+    connection.execute("DELETE FROM log")
+    connection.close()
+
+    for _twice in range(2):
+        for act in (logs().stats(), logs().read(0), logs().last_seq(), logs().open("a", 1.0, 10.0)):
+            with pytest.raises(Damaged, match="the record of where its log ends is gone"):
+                await act
 
 
 @pytest.mark.asyncio
