@@ -601,8 +601,6 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
             " disaster_recovery.backup_target"
         )
     server = settings.server
-    if server.probe_port == server.http_port:
-        found.append(f"server.probe_port = {server.probe_port}: expected another port than server.http_port")
     if server.grpc:
         found.append("server.grpc = true: the gRPC door is not built")
     found += [

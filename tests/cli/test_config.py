@@ -93,7 +93,6 @@ def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_s
         ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everybody in"),
         ("[server]\ngrpc = true", "the gRPC door is not built"),
         ('[state]\nbackend = "redis"', "state.redis.url: expected where the Redis is"),
-        ("[server]\nhttp_port = 9000\nprobe_port = 9000", "server.probe_port = 9000: expected another port than server.http_port"),
     ],
 )  # fmt: skip
 def test_check_and_up_judge_alike(text: str, says: str) -> None:
