@@ -137,6 +137,8 @@ class Shard(ShardState):
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         super().__init__(partition, settings)
         self._forget_owed = False
+        #: Tries of notices that may have been asked for before, and nobody knows what came of it.
+        self.asked_before: dict[bytes, tuple[int, int]] = {}
         #: The clock itself, where `now` may stand still (clock.SLACK_S).
         self._clock = 0.0
         #: The clock of the gateway that read what is being decided.
@@ -252,7 +254,8 @@ class Shard(ShardState):
                 self._forget_owed = True
             case Act():
                 incident = self.incidents.get(effect.incident_id)
-                if incident is not None and self._asked.pop(effect.incident_id, None) is not None:
+                if incident is not None and (asked := self._asked.pop(effect.incident_id, None)) is not None:
+                    self.asked_before[effect.incident_id] = asked
                     heapq.heappush(self._notices, (self.now, effect.incident_id))
             case Tell():
                 self._notes_asked.pop(effect.sender, None)
