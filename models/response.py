@@ -105,7 +105,7 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
         shard.do(NoticeDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now)
 
 
-def started(shard: Shard, incident: Incident, now: float) -> None:
+def started(shard: Shard, incident: Incident, now: float, is_set_back: bool) -> None:
     """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
     switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
     was told of and nobody looks after: they opened meanwhile, or were given up."""
@@ -114,6 +114,8 @@ def started(shard: Shard, incident: Incident, now: float) -> None:
         if notice.reason is not None:
             shard.do(NoticeDropped(incident.id, notice.number, OFF), now)
     elif notice.reason is not None:
+        if is_set_back and notice.due_at > now:
+            shard.do(NoticeOwed(incident.id, notice.number, notice.reason, now), now)
         if notice.due_at <= now:
             shard.asked_before[incident.id] = notice.number, notice.attempt
     elif not incident.is_open:

@@ -213,6 +213,8 @@ class Shard(ShardState):
         # A new shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if self.now else 0.0
         now = self._at(now)
+        # By the false time a notice may have been sent that by the right one waits still.
+        is_set_back = bool(self._events)
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
         self._expire_archive(now)
         self._forget_owed = True
@@ -227,7 +229,7 @@ class Shard(ShardState):
                 self._archive[incident.id] = None
             if incident.handling is not None and incident.handling.owed:
                 self._notes[incident.id] = None
-            response.started(self, incident, now)
+            response.started(self, incident, now, is_set_back)
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), Done())
 
