@@ -105,7 +105,7 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
         shard.do(NoticeDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now)
 
 
-def started(shard: Shard, incident: Incident, now: float) -> None:
+def started(shard: Shard, incident: Incident, now: float, is_set_back: bool) -> None:
     """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
     switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
     was told of and nobody looks after: they opened meanwhile, or were given up."""
@@ -114,7 +114,10 @@ def started(shard: Shard, incident: Incident, now: float) -> None:
         if notice.reason is not None:
             shard.do(NoticeDropped(incident.id, notice.number, OFF), now)
     elif notice.reason is not None:
-        return
+        if is_set_back and notice.due_at > now:
+            shard.do(NoticeOwed(incident.id, notice.number, notice.reason, now), now)
+        if notice.due_at <= now:
+            shard.asked_before[incident.id] = notice.number, notice.attempt
     elif not incident.is_open:
         # Told by a version before `heard_at` was kept: nobody knows whether the end was told as well.
         if notice.heard_at:
@@ -171,6 +174,8 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
         return
     queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
     again_at = 0.0
+    # What was asked for before may have arrived then, whatever comes of it now.
+    is_again = shard.asked_before.pop(incident.id, None) == (number, attempt)
     if said.ok:
         shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
     else:
@@ -182,7 +187,7 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
             again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
         overtaken = queued is not None
         failed = ActionFailed(
-            incident.id, number, attempt, reason, said.detail, again_at, said.reached, overtaken
+            incident.id, number, attempt, reason, said.detail, again_at, said.reached or is_again, overtaken
         )
         shard.do(failed, now)
     if not again_at:

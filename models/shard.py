@@ -137,6 +137,8 @@ class Shard(ShardState):
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         super().__init__(partition, settings)
         self._forget_owed = False
+        #: Tries of notices that may have been asked for before, and nobody knows what came of it.
+        self.asked_before: dict[bytes, tuple[int, int]] = {}
         #: The clock itself, where `now` may stand still (clock.SLACK_S).
         self._clock = 0.0
         #: The clock of the gateway that read what is being decided.
@@ -211,6 +213,8 @@ class Shard(ShardState):
         # A new shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if self.now else 0.0
         now = self._at(now)
+        # By the false time a notice may have been sent that by the right one waits still.
+        is_set_back = bool(self._events)
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
         self._expire_archive(now)
         self._forget_owed = True
@@ -225,7 +229,7 @@ class Shard(ShardState):
                 self._archive[incident.id] = None
             if incident.handling is not None and incident.handling.owed:
                 self._notes[incident.id] = None
-            response.started(self, incident, now)
+            response.started(self, incident, now, is_set_back)
         events, self._events = self._events, []
         return Step(events, self._take_effects(now), Done())
 
@@ -252,7 +256,8 @@ class Shard(ShardState):
                 self._forget_owed = True
             case Act():
                 incident = self.incidents.get(effect.incident_id)
-                if incident is not None and self._asked.pop(effect.incident_id, None) is not None:
+                if incident is not None and (asked := self._asked.pop(effect.incident_id, None)) is not None:
+                    self.asked_before[effect.incident_id] = asked
                     heapq.heappush(self._notices, (self.now, effect.incident_id))
             case Tell():
                 self._notes_asked.pop(effect.sender, None)

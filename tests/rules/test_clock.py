@@ -90,6 +90,24 @@ def test_the_archive_forgets_nothing_for_it_either_when_the_shard_starts_anew_me
     assert len(story.named(ArchiveExpired)) == 1
 
 
+def test_a_notice_that_was_sent_by_the_false_time_before_a_crash_is_not_taken_for_one_that_waits() -> None:
+    story = Story(msgspec.structs.replace(GIVEN, interval_s=60.0))
+    story.push(at(0), alert("llm-api", "Down"))
+    story.classify(at(0), Severity.P0)
+    story.receive(at(0))
+    story.push(at(10), alert("llm-api", "Down").ended(10))
+    story.tick(at(70))  # asks for the notice of the end, and writes nothing
+    assert [reason for _when, reason, _attempt in story.sent()] == ["resolved"]
+
+    story.restart(at(5))
+    story.push(at(6), alert("llm-api", "Down", starts=6))
+    story.receive(at(6))
+    story.receive(at(6))
+    story.ticks(at(7), at(200))
+
+    assert [reason for _when, reason, _attempt in story.sent()] == ["reopened"]
+
+
 # -- when it is right again ----------------------------------------------------------------------------------
 
 

@@ -366,6 +366,7 @@ def test_whatever_happens_the_last_word_is_true_and_no_opening_is_told_twice(see
         if rng.random() < 0.05:
             story.asked = []
             story.restart(at(now))
+            receiver.again = {(act.number, act.attempt) for _at, act in story.asked if isinstance(act, Act)}
         receiver.answer(story, now)
     receiver.is_well = True
     for _ in range(150):
@@ -390,6 +391,8 @@ class Doubting:
         self.status = ""
         self._said, self._is_known, self._heard_at = "", False, -1000.0
         self._numbers: set[tuple[bytes, int]] = set()
+        #: Tries that were asked for again after a restart: they may have been taken before.
+        self.again: set[tuple[int, int]] = set()
 
     def answer(self, story: Story, now: float) -> None:
         if not self.is_well and self.rng.random() < 0.3:
@@ -401,6 +404,8 @@ class Doubting:
                 self._take(effect, when - ZERO)
                 self._heard_at = now
                 self._is_known = fate == "taken"
+            elif (effect.number, effect.attempt) in self.again:
+                self._is_known = False
             story.receive(at(now), ok=fate == "taken", reached=fate == "unanswered")
 
     def _take(self, effect: Act, when: float) -> None:
@@ -441,6 +446,18 @@ def test_a_notice_of_a_large_incident_shows_what_fires_though_it_came_last() -> 
     assert body["truncatedAlerts"] == 2
     assert body["commonLabels"] == {"service": "llm-api", "alertname": "Down"}
     assert body["commonAnnotations"] == {}
+
+
+def test_a_try_that_is_asked_for_again_after_a_crash_may_have_arrived_the_first_time() -> None:
+    story = Story(changed())
+    story.push(at(0), alert("llm-api", "Down"))
+    story.classify(at(0), Severity.P0)
+    story.restart(at(1))
+    del story.asked[0]  # the process that asked first is no more
+
+    story.receive(at(1), ok=False, final=True, reached=False)
+
+    assert story.incident.notice.told and story.incident.notice.sure == ""
 
 
 def test_what_is_common_to_those_that_fire_is_not_common_to_all_when_others_have_ended() -> None:
