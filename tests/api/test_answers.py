@@ -139,7 +139,9 @@ async def test_a_read_is_packed_for_who_takes_it(filled: System, path: str, pack
     packed = await ask(filled, "GET", path, accept_encoding=packing)
 
     assert packed.headers["content-encoding"] == packing
-    assert int(packed.headers["content-length"]) == len(packed.body) < len(plain.body) / 3
+    assert len(packed.body) < len(plain.body) / 3
+    # What is sent as it is read has its own end.
+    assert packed.headers.get("content-length") in (None, str(len(packed.body)))
     assert json.loads(unpacked(packed)) == plain.json
     assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
     assert "content-encoding" not in plain.headers
