@@ -89,8 +89,8 @@ def test_no_argument_ends_in_a_traceback(words: list[str], run: Run, incidents: 
     known = parameters(words)
     flags = {"--follow", "--watch"}
     tried: list[list[str]] = []
-    # Every second value, and with the next command the others: no value is a matter of one command.
-    for hostile in HOSTILE[COMMANDS.index(words) % 2 :: 2]:
+    # Every third value, and with the next commands the others: no value is a matter of one command.
+    for hostile in HOSTILE[COMMANDS.index(words) % 3 :: 3]:
         given = [*words]
         for each in known:
             if each.param_type_name == "argument":
