@@ -21,6 +21,9 @@ ACTIVE = [key for key in KEYS.values() if not key.is_later]
 OTHERS: dict[str, object] = {
     "server.http_host": "0.0.0.0",
     "server.gateways": 3,
+    "server.hosts": ["alerts.example"],
+    "server.origins": ["https://wall.example"],
+    "server.probe_port": 8081,
     "state.backend": "redis",
     "state.redis.url": "redis://127.0.0.1",
     "state.redis.allow_volatile": True,
