@@ -476,7 +476,10 @@ class Shard(ShardState):
         number = self.series.by_series.get(key[:16])
         if number is None or self.series.status[number] != FIRING:
             return False
-        return ends > self.series.ends[number] - clock.ON_ITS_WAY_S
+        # A sender that repeats itself each second ends its alerts in a few: half of that, then, and not minutes, is far.
+        ahead_s = self.series.ends[number] - self.series.seen[number]
+        near_s = min(clock.ON_ITS_WAY_S, ahead_s / 2) if ahead_s > 0 else clock.ON_ITS_WAY_S
+        return ends > self.series.ends[number] - near_s
 
     def _is_of_before(self, number: int, starts: float, ends: float, said: int) -> bool:
         """Whether an end is that of an earlier life than the series' present one. Only times that its senders gave are

@@ -56,6 +56,18 @@ def test_an_end_is_an_end_all_the_same() -> None:
     assert story.decisions == [D.RESOLVED]
 
 
+def test_an_end_is_an_end_also_of_a_sender_that_ends_its_alerts_in_seconds() -> None:
+    """A Prometheus with a resend delay of a second says 'until in four seconds', and at the end 'until now'."""
+    story = Story(GIVEN)
+    for second in range(3):
+        story.push(at(second), alert("llm-api", "Down", ends=second + 4))
+    story.hear(at(3), at(2))
+
+    story.push(at(3.2), alert("llm-api", "Down", ends=3))
+
+    assert story.decisions == [D.RESOLVED]
+
+
 def test_what_is_said_to_be_resolved_is_whatever_the_clock_says() -> None:
     story = story_at_a_false_hour()
 
