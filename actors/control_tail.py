@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 #: How often the control partition's log is looked at: a poll of its tail costs 0.15 ms.
 FOLLOW_S = 1.0
+#: Until it holds anything, at a first start: a merge of two shards' incidents waits for the slot map in it.
+FIRST_LOOK_S = 0.05
 
 
 class SettingsWatch:
@@ -82,7 +84,7 @@ class ControlTail:
         """Follow until cancelled. Whatever the control partition has to say is no reason to stop anything."""
         while True:
             await self.catch_up()
-            await asyncio.sleep(FOLLOW_S)
+            await asyncio.sleep(FOLLOW_S if self._seq else FIRST_LOOK_S)
 
     def start(self) -> None:
         """Follow in the background, until close()."""

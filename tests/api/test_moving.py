@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.clock import SystemClock
 from actors.folding import fold, fold_control
 from models.errors import Conflict, Damaged, Unavailable
 from models.events import SlotArrived, SlotLeft
@@ -37,7 +36,10 @@ from tests.contract import postgres_peers, redis_peers
 
 V1 = "/v1/alerts"
 SERVICES = [f"service-{number}" for number in range(24)]
-CLOCK = SystemClock()
+#: What lived_in() makes takes so long by its clock; who goes on with it has a clock that agrees.
+LIVED_S = 3 * 3600.0
+CLOCK = SettableClock()
+CLOCK.ahead_s = LIVED_S
 WRITES = {"append", "seed", "put", "put_records", "close_snapshot", "remove", "add"}
 
 
@@ -128,7 +130,7 @@ async def lived_in(kept: Kept) -> dict[str, object]:
         body = [alert("Old", service) for service in SERVICES]
         assert (await ours.post(V1, body)).status == 202
         assert (await ours.post(V1, [{**each, "status": "resolved"} for each in body])).status == 202
-        clock.ahead_s = 3 * 3600.0
+        clock.ahead_s = LIVED_S
         await archived(ours, kept, len(SERVICES))
         await send(ours)
         ids = [each["id"] for each in (await ours.get("/v1/incidents?limit=100&state=Triaged")).items]
@@ -163,7 +165,7 @@ async def archived(ours: System, kept: Kept, count: int) -> None:
 
 async def as_it_was(kept: Kept, partitions: int, before: dict[str, object]) -> None:
     """Started on so many partitions it shows the same, and knows what is sent again."""
-    async with system(kept, state={"partitions": partitions}) as ours:  # type: ignore[arg-type]
+    async with system(kept, clock=CLOCK, state={"partitions": partitions}) as ours:  # type: ignore[arg-type]
         assert await settled(ours) == before
         again = await send(ours)
         assert {each["decision"] for each in again["items"]} == {"repeated"}  # type: ignore[attr-defined]
@@ -263,7 +265,7 @@ async def test_what_left_is_in_the_old_log_and_what_arrived_in_the_new() -> None
 async def test_nothing_is_moved_under_a_system_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.offline.PATIENCE_S", 0.3)
     kept, other = Kept(), Kept()
-    async with system(kept) as ours:  # type: ignore[arg-type]
+    async with system(kept, clock=CLOCK) as ours:  # type: ignore[arg-type]
         await send(ours)
 
         with pytest.raises(Conflict, match="control is held by control-a: a system runs on it"):
@@ -358,7 +360,7 @@ async def test_a_copy_is_the_same_and_lives_on(tmp_path: Path) -> None:
 
 
 async def shows(folder: Path) -> dict[str, object]:
-    async with system(SqliteStores(folder)) as ours:
+    async with system(SqliteStores(folder), clock=CLOCK) as ours:
         return await settled(ours)
 
 
@@ -389,7 +391,7 @@ async def test_copying_that_was_killed_anywhere_goes_on_where_it_was() -> None:
 async def test_a_copy_goes_into_empty_stores_only() -> None:
     kept, other = Kept(), Kept()
     await lived_in(kept)
-    async with system(other) as ours:  # type: ignore[arg-type]
+    async with system(other, clock=CLOCK) as ours:  # type: ignore[arg-type]
         await send(ours)
 
     with pytest.raises(Conflict, match="control: the target holds another log"):

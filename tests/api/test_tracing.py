@@ -146,7 +146,9 @@ async def test_a_notice_of_the_end_belongs_to_the_request_that_brought_it(receiv
     ended = alert("Down", severity="emergency") | {"status": "resolved"}
     async with (
         a_webhook() as (url, got),
-        system(telemetry={"endpoint": receiver.endpoint}, notify={"webhook": {"url": url}}) as ours,
+        system(
+            telemetry={"endpoint": receiver.endpoint}, notify={"webhook": {"url": url}, "interval": "0s"}
+        ) as ours,
     ):
         await ours.post("/v1/alerts", [alert("Down", severity="emergency")], headers=SAMPLED)
         await heard(got)

@@ -20,7 +20,9 @@ from tests.rules.test_released_logs import VERSIONS, frames
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 from tests.simulation.dump import difference, dump, unsound
 
-released = pytest.mark.parametrize("folder", VERSIONS, ids=lambda folder: folder.name)
+#: Their keys are as 0.2.0 and older made them.
+OLD = [folder for folder in VERSIONS if folder.name in ("v0.1.0", "v0.2.0")]
+released = pytest.mark.parametrize("folder", OLD, ids=lambda folder: folder.name)
 
 
 class Upgraded:
