@@ -75,7 +75,7 @@ def test_a_token_made_before_the_first_start_is_good_and_nothing_goes_without_on
     ]
 
     assert without == [401, 401, 401, 401, 200]
-    assert guarded.cli("incidents", "list") == "no incidents\n"
+    assert guarded.cli("incidents", "list") == "no open incidents\n"
 
 
 def test_prometheus_and_amtool_give_their_tokens_by_file(guarded: Guarded, tmp_path: Path) -> None:
