@@ -260,11 +260,16 @@ def test_ctrl_c_ends_following_with_130(folder: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "services.cli", "log", "tail", "-f", "-n", "1", "--data", str(folder)],
         cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A test run that a shell put into the background ignores SIGINT, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    assert child.stdout is not None and child.stdout.readline()
+    try:
+        assert child.stdout is not None and child.stdout.readline()
 
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=30)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=30)
+    finally:
+        child.kill()
 
     assert child.returncode == 130
     assert said.startswith("store ") and said.count("\n") == 1, said
