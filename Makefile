@@ -70,9 +70,9 @@ lint: install-dev
 	$(RUN)/lint-imports || status=1; \
 	exit $$status
 
-# The reference of the settings, from models/config.py; a test says when it is stale.
+# The reference of the settings, from models/settings/config.py; a test says when it is stale.
 docs: install
-	@$(RUN)/python -m services.settings_docs docs/configuration.md
+	@$(RUN)/python -m services.settings.reference docs/configuration.md
 
 lock: install-dev
 	$(LOCK) $(ARGS) -o requirements/runtime.txt

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from models.control import ControlState
+from models.control.control import ControlState
 from models.errors import Damaged
-from models.events import IncidentOpened, IncidentSplit, SlotArrived
-from models.frames import decode_frame
+from models.partition.frames import decode_frame
+from models.partition.sharding import partition_name
 from models.ports import Archive, EventLog
-from models.sharding import partition_name
+from models.shard.events import IncidentOpened, IncidentSplit, SlotArrived
 
 #: How many partitions without anything are looked past, for some behind them: of a lost control log nobody knows how many
 #: there were.

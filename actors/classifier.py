@@ -1,7 +1,7 @@
 """Answers effect Classify with message Classified, many incidents a call. A pool of these runs (`classifier-0` ...).
 
 Stateless but for its counters: asking twice, or asking another of the pool, gives the same verdicts. The shard
-calls it through Peers; services/bootstrap.py builds it.
+calls it through Peers; services/wiring/bootstrap.py builds it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from uuid import UUID
 import msgspec
 
 from actors.control_tail import ControlTail
-from actors.host import Host
-from actors.untraced import NoTracer
-from models.effects import Classify
+from actors.runtime.host import Host
+from actors.runtime.untraced import NoTracer
+from models.classification.rules import failed_verdict
 from models.errors import Malformed
-from models.messages import Classified, Verdict
-from models.messages import encode as encode_message
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Tracer
-from models.rules import failed_verdict
+from models.shard.effects import Classify
+from models.shard.messages import Classified, Verdict
+from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
 #: A call works so long before others get a turn: 300 incidents at 30 us each.
@@ -40,7 +40,7 @@ _item_decoder = msgspec.msgpack.Decoder(Classify)
 
 
 class Judge(Protocol):
-    """What gives verdicts: models.rules.Classifier, later a learned one."""
+    """What gives verdicts: models.classification.rules.Classifier, later a learned one."""
 
     def classify(self, effect: Classify) -> Verdict: ...
 

@@ -14,18 +14,18 @@ import structlog
 
 from actors.begun import Kept, has_begun, held, lost_control
 from actors.control_tail import SettingsWatch
-from actors.ending import end
 from actors.folding import fold_control
-from actors.host import Host
-from models.control import ControlState, decode_message
+from actors.runtime.ending import end
+from actors.runtime.host import Host
+from models.control.control import ControlState, decode_message
 from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
-from models.events import Event, PartitionsBegan
-from models.frames import NO_DIGEST, encode_frame
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.partition.sharding import partition_name
 from models.ports import Clock, EventLog
-from models.sharding import partition_name
+from models.shard.events import Event, PartitionsBegan
 
 log = structlog.get_logger()
 
@@ -98,7 +98,7 @@ class ControlActor:
         )
 
     async def change(self, payload: bytes) -> bytes:
-        """Decide about one message (models/control.py) and make what comes of it durable before answering b"".
+        """Decide about one message (models/control/control.py) and make what comes of it durable before answering b"".
 
         A repeat of the same message makes no second event. Raises what ControlState.decide raises, and Unavailable
         when nothing is known to be stored: ask again.

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import structlog
 
-from actors.ending import end
-from models.control import ControlState
+from actors.runtime.ending import end
+from models.control.control import ControlState
 from models.errors import IncidentManagerError
-from models.events import SettingsChanged
-from models.frames import NO_DIGEST, decode_frame
+from models.partition.frames import NO_DIGEST, decode_frame
 from models.ports import EventLog
+from models.shard.events import SettingsChanged
 
 log = structlog.get_logger()
 

@@ -17,9 +17,9 @@ import msgspec
 import structlog
 
 from models.errors import Unavailable
-from models.events import CallAnswered, Event
-from models.messages import AlertsArrived, Command, Message
 from models.ports import DeliveryIds
+from models.shard.events import CallAnswered, Event
+from models.shard.messages import AlertsArrived, Command, Message
 
 #: Ids a filter is made for; past it the filter is rotated early. 1.8 MB each.
 FILTER_CAPACITY = 1_000_000

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from models.control import ControlState
+from models.control.control import ControlState
 from models.errors import Damaged
-from models.frames import NO_DIGEST, Frame, decode_frame
+from models.partition.frames import NO_DIGEST, Frame, decode_frame
 from models.ports import EventLog
-from models.shard import Shard
-from models.shard_settings import ShardSettings
-from models.shard_state import SNAPSHOT_VERSION
+from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
+from models.shard.state import SNAPSHOT_VERSION
 
 #: Bytes of log read at once.
 READ_BYTES = 8 * 1024 * 1024

@@ -13,16 +13,16 @@ from uuid import UUID
 import msgspec
 
 from actors.control_tail import ControlTail
-from actors.ending import end
-from actors.host import Host
-from actors.untraced import NoTracer
-from models.effects import Act
+from actors.runtime.ending import end
+from actors.runtime.host import Host
+from actors.runtime.untraced import NoTracer
 from models.errors import Busy, Malformed
-from models.messages import ActionOutcome
-from models.messages import encode as encode_message
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Action, ActionResult, Tracer
+from models.shard.effects import Act
+from models.shard.messages import ActionOutcome
+from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
 #: Calls under way at once, unless settings say otherwise (Notify.concurrency).

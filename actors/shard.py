@@ -30,18 +30,27 @@ import structlog
 from actors.begun import refuse_lost
 from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
-from actors.ending import end
-from actors.errands import Errands
 from actors.folding import fold
-from actors.host import Host
+from actors.lanes import Errands
+from actors.runtime.ending import end
+from actors.runtime.host import Host
+from actors.runtime.untraced import NoTracer
 from actors.snapshots import Snapshots
 from actors.traces import Traces
-from actors.untraced import NoTracer
-from models.effects import Effect
 from models.errors import Busy, Damaged, Fenced, Full, IncidentManagerError, NotOwner, Refused, Unavailable
-from models.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
-from models.frames import Frame, encode_frame
-from models.messages import (
+from models.incidents.notification import rfc3339
+from models.incidents.query import Probe, decode_query
+from models.incidents.query import encode as encode_answer
+from models.incidents.views import answer
+from models.metrics import Meter
+from models.metrics import encode as encode_metrics
+from models.partition.frames import Frame, encode_frame
+from models.partition.sharding import slot_of_id
+from models.ports import Archive as ArchivePort
+from models.ports import Clock, EventLog, Tracer
+from models.shard.effects import Effect
+from models.shard.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
+from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
     AlertsReply,
@@ -57,17 +66,8 @@ from models.messages import (
     decode_message,
     encode,
 )
-from models.metrics import Meter
-from models.metrics import encode as encode_metrics
-from models.notice import rfc3339
-from models.ports import Archive as ArchivePort
-from models.ports import Clock, EventLog, Tracer
-from models.query import Probe, decode_query
-from models.query import encode as encode_answer
-from models.shard import Shard, Step
-from models.shard_settings import ShardSettings
-from models.sharding import slot_of_id
-from models.views import answer
+from models.shard.settings import ShardSettings
+from models.shard.shard import Shard, Step
 
 log = structlog.get_logger()
 

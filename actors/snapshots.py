@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import structlog
 
-from actors.ending import end
-from models.checkpoint import Part
+from actors.runtime.ending import end
 from models.errors import Fenced, Unavailable
 from models.metrics import Meter
+from models.partition.checkpoint import Part
 from models.ports import Clock, EventLog, Mark
-from models.shard_state import SNAPSHOT_VERSION, ShardState
+from models.shard.state import SNAPSHOT_VERSION, ShardState
 
 #: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
 SLICE_BYTES = 256 * 1024

@@ -13,9 +13,10 @@ from uuid import UUID
 
 import msgspec
 
-from models.effects import Act, Classify, Effect, Tell
-from models.events import AlertsObserved, CallAnswered, Event, IncidentStateChanged
-from models.messages import (
+from models.ports import Tracer
+from models.shard.effects import Act, Classify, Effect, Tell
+from models.shard.events import AlertsObserved, CallAnswered, Event, IncidentStateChanged
+from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
     Classified,
@@ -25,8 +26,7 @@ from models.messages import (
     Tick,
     Told,
 )
-from models.ports import Tracer
-from models.shard import Step
+from models.shard.shard import Step
 from models.trace import Attribute, trace_id_of
 
 #: Incidents whose trace is remembered, 300 bytes each; the oldest go first. A notice leaves within minutes of what

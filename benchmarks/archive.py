@@ -31,15 +31,15 @@ from benchmarks.fill import Filler, alerts
 from benchmarks.harness import RESULTS, commit
 from benchmarks.own import say, write
 from benchmarks.peers import postgres, redis
-from models.alert_view import alert_view
-from models.effects import Classify
-from models.filters import IncidentFilter, Place, Sort, compile_filter
-from models.incident import Incident, IncidentState, IncidentType, Severity, incident_id
-from models.matchers import parse_matcher
-from models.messages import Classified, Tick, Verdict
+from models.alerts.matchers import parse_matcher
+from models.alerts.view import alert_view
+from models.incidents.filters import IncidentFilter, Place, Sort, compile_filter
+from models.incidents.incident import Incident, IncidentState, IncidentType, Severity, incident_id
+from models.partition.sharding import slot_of
 from models.ports import Archive, ArchivedIncident, ArchivePage, ArchiveQuery
-from models.shard_settings import ShardSettings
-from models.sharding import slot_of
+from models.shard.effects import Classify
+from models.shard.messages import Classified, Tick, Verdict
+from models.shard.settings import ShardSettings
 from services.api.asking import decode_incident
 from services.stores.choice import open_stores
 

@@ -24,22 +24,22 @@ from statistics import median
 
 import msgspec
 
-from actors.clock import SystemClock
+from actors.runtime.clock import SystemClock
 from benchmarks.bodies import Bodies
 from benchmarks.harness import RESULTS, ROOT, Target, generate
 from benchmarks.load import Spec
 from benchmarks.own import own, say, write
 from benchmarks.recovery import ALERTS, SERIES, fill
-from models.events import SlotsAssigned
-from models.frames import NO_DIGEST, encode_frame
-from models.incident import Incident, IncidentState, incident_id
+from models.incidents.incident import Incident, IncidentState, incident_id
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.partition.sharding import SlotMap
 from models.ports import ArchivedIncident
-from models.sharding import SlotMap
-from services.backup import target as targets
-from services.backup.create import Made, create
-from services.backup.restore import restore
-from services.backup.verify import verify
+from models.shard.events import SlotsAssigned
 from services.stores.choice import Stores, open_stores
+from services.upkeep.backup import target as targets
+from services.upkeep.backup.create import Made, create
+from services.upkeep.backup.restore import restore
+from services.upkeep.backup.verify import verify
 
 ARCHIVED, DAYS = 200_000, 30
 RATE_PER_S, BATCH, TURNS, TURN_S = 5000.0, 64, 3, 20.0

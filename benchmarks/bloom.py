@@ -14,8 +14,8 @@ from actors import delivery
 from actors.delivery import DeliveryWindow
 from benchmarks.harness import RESULTS
 from benchmarks.own import say, write
-from models.messages import AlertsArrived
-from services.stores.memory import MemoryDeliveryIds, MemoryStore
+from models.shard.messages import AlertsArrived
+from services.stores.memory.stores import MemoryDeliveryIds, MemoryStore
 
 PROBES = 200_000
 WINDOW_S = 600.0

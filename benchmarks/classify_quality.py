@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.effects import Classify
-from models.incident import Severity
-from models.messages import Verdict
-from models.rules import Classifier
+from models.classification.rules import Classifier
+from models.incidents.incident import Severity
+from models.shard.effects import Classify
+from models.shard.messages import Verdict
 
 #: One line of a file.
 Row = dict[str, Any]

@@ -23,7 +23,7 @@ from benchmarks.bodies import Bodies
 from benchmarks.harness import RESULTS, Target, generate
 from benchmarks.load import Spec
 from benchmarks.own import Own, own, say, write
-from services import launch
+from services.machine import launch
 
 RATE_ALERTS_S = 3000
 BATCH = 16

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from models.alert import Content, key_digest, series_id
-from models.frames import NO_DIGEST, encode_frame
-from models.messages import AlertsArrived
-from models.shard import Shard
-from models.shard_settings import ShardSettings
+from models.alerts.alert import Content, key_digest, series_id
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.messages import AlertsArrived
+from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
 
 FAR = 4_000_000_000.0
 _encoder = msgspec.msgpack.Encoder()

@@ -23,10 +23,10 @@ from statistics import median
 from benchmarks.fill import Filler, alerts
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.own import say, write
-from models.checkpoint import Part
+from models.partition.checkpoint import Part
 from models.ports import EventLog, Mark
-from models.shard_settings import ShardSettings
-from models.shard_state import SNAPSHOT_VERSION
+from models.shard.settings import ShardSettings
+from models.shard.state import SNAPSHOT_VERSION
 from services.stores.choice import Place, open_stores
 
 BATCH = 64

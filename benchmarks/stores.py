@@ -23,7 +23,7 @@ from benchmarks.harness import RESULTS
 from benchmarks.own import say, write
 from benchmarks.peers import postgres, redis
 from models.ports import EventLog
-from models.shard_settings import ShardSettings
+from models.shard.settings import ShardSettings
 from services.stores.choice import open_stores
 
 BATCH = 64

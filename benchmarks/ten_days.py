@@ -18,18 +18,18 @@ import msgspec
 
 from actors.classifier import ClassifierActor
 from actors.delivery import DeliveryWindow
-from actors.host import Host
-from actors.local import LocalCluster
+from actors.runtime.host import Host
+from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from benchmarks.fill import Filled, alerts
 from benchmarks.harness import RESULTS
 from benchmarks.own import say, write
-from models.messages import AlertsArrived, encode
-from models.rules import Classifier
-from models.shard_settings import ShardSettings
-from services.stores.sqlite_archive import SqliteArchive
-from services.stores.sqlite_delivery import SqliteDeliveryIds
-from services.stores.sqlite_log import SqliteEventLog
+from models.classification.rules import Classifier
+from models.shard.messages import AlertsArrived, encode
+from models.shard.settings import ShardSettings
+from services.stores.sqlite.archive import SqliteArchive
+from services.stores.sqlite.delivery import SqliteDeliveryIds
+from services.stores.sqlite.log import SqliteEventLog
 
 DAY_S = 86400
 PER_DAY = 100_000

@@ -1,4 +1,4 @@
-"""What a backup is: its manifest, up to where it goes, what of many is kept. Read and written by services/backup."""
+"""What a backup is: its manifest, up to where it goes, what of many is kept. Read and written by services/upkeep/backup."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 
 from models.errors import Broken, Conflict, Malformed, NotFound
-from models.incident import Incident
+from models.incidents.incident import Incident
+from models.partition.sharding import SlotMap, partition_name
 from models.ports import Mark
-from models.sharding import SlotMap, partition_name
 
 #: The layout that this program writes. It reads every one up to it.
 FORMAT = 1
@@ -230,7 +230,7 @@ def _first_id(day: int) -> bytes:
 
 
 class Notes:
-    """Which notes were sent and which were heard (models/parts.py), over all shards of a copy: nobody may have heard one
+    """Which notes were sent and which were heard (models/shard/children.py), over all shards of a copy: nobody may have heard one
     that its sender has not written, or that sender's next note would count as heard already. And whether every incident is
     where the slot map says, or one that moved would be there twice, or not at all."""
 

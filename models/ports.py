@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from models.filters import Place, Sort
+from models.incidents.filters import Place, Sort
 from models.trace import Attribute, Kind
 
 
@@ -48,7 +48,7 @@ class Mark:
     """A complete snapshot: the state at `seq`, made of the newest record of each key with generation <= `generation`.
 
     `digest` is the frame digest at `seq`: replay goes on from it along the chain. `checksum` is
-    that of all its records (models/checkpoint.py, Census); b"" in one of an older version.
+    that of all its records (models/partition/checkpoint.py, Census); b"" in one of an older version.
     """
 
     generation: int
@@ -327,7 +327,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Where spans go (actors/untraced.py: nowhere). Contexts are strings, models/trace.py says which. Never raises,
+    """Where spans go (actors/runtime/untraced.py: nowhere). Contexts are strings, models/trace.py says which. Never raises,
     never waits: what can't be kept or sent is lost, and its loss is told in the log."""
 
     def wants(self, trace: str | None) -> bool:

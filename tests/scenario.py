@@ -1,4 +1,4 @@
-"""Stories about one shard: push what arrives and when, look at what came of it. Used by tests/rules and tests/data.
+"""Stories about one shard: push what arrives and when, look at what came of it. Used by tests/pure and tests/data.
 
     story = Story()
     story.push(at(1), alert("llm-api", "Down"))
@@ -21,11 +21,12 @@ from typing import Any
 
 import msgspec
 
-from models.alert import Content, key_digest, series_id
-from models.effects import Act, Archive, Classify, Effect, Tell
-from models.events import Event
-from models.incident import Incident, IncidentState, IncidentType, Severity
-from models.messages import (
+from models.alerts.alert import Content, key_digest, series_id
+from models.incidents.incident import Incident, IncidentState, IncidentType, Severity
+from models.incidents.verbs import AnyVerb
+from models.shard.effects import Act, Archive, Classify, Effect, Tell
+from models.shard.events import Event
+from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
     AlertsReply,
@@ -42,9 +43,8 @@ from models.messages import (
     Told,
     Verdict,
 )
-from models.shard import Shard, Step
-from models.shard_settings import ShardSettings
-from models.verbs import AnyVerb
+from models.shard.settings import ShardSettings
+from models.shard.shard import Shard, Step
 from tests.simulation.dump import difference, dump, unsound
 
 #: The beginning of every story, in seconds since the epoch.

@@ -1,4 +1,4 @@
-"""Port Action by HTTP: POSTs a notice to one URL. Built by services/bootstrap.py, used by actors/responder.py.
+"""Port Action by HTTP: POSTs a notice to one URL. Built by services/wiring/bootstrap.py, used by actors/responder.py.
 
 What an answer means:
     2xx              taken

@@ -12,28 +12,28 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from models import VERSION
-from models.config import Settings
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
-from services.api import alertmanager
-from services.api.alertmanager import add_alertmanager_routes
+from models.settings.config import Settings
+from services.api.alertmanager import reads as alertmanager
+from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
-from services.api.commands import Commands
-from services.api.config import Reload, add_config_routes
 from services.api.health import HealthGather, add_health_routes
-from services.api.incidents import NoSuchIncident
 from services.api.ingest_docs import add_doors_to_openapi
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
-from services.api.requests import BadFields, BodyReader
-from services.api.rest import add_rest_routes
-from services.api.stream import add_stream_routes
-from services.api.tokens import add_token_routes
-from services.tail import Tails
-from services.tokens import TokenDesk
+from services.api.stream.stream import add_stream_routes
+from services.api.v1.commands import Commands
+from services.api.v1.config import Reload, add_config_routes
+from services.api.v1.incidents import NoSuchIncident
+from services.api.v1.requests import BadFields, BodyReader
+from services.api.v1.rest import add_rest_routes
+from services.api.v1.tokens import add_token_routes
+from services.feed.tail import Tails
+from services.identity.tokens import TokenDesk
 
-#: Methods that the doors for alerts take before the application is asked (services/ingest/http.py); 405 names them too.
+#: Methods that the doors for alerts take before the application is asked (services/ingest/doors/http.py); 405 names them too.
 DOORS: dict[str, frozenset[str]] = {
     "/api/v2/alerts": frozenset({"POST"}),
     "/v1/alerts": frozenset({"POST"}),

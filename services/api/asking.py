@@ -10,9 +10,8 @@ from typing import TypeVar
 import msgspec
 
 from models.errors import Broken, Busy, Unavailable
-from models.incident import Incident
-from models.ports import Archive, ArchivedIncident
-from models.query import (
+from models.incidents.incident import Incident
+from models.incidents.query import (
     AlertPage,
     IncidentCounts,
     IncidentPage,
@@ -22,7 +21,8 @@ from models.query import (
     decode_answer,
     encode,
 )
-from models.sharding import partition_name, slot_of, slot_of_id
+from models.partition.sharding import partition_name, slot_of, slot_of_id
+from models.ports import Archive, ArchivedIncident
 
 #: How long one page of a shard may take. A shard answers between two batches, within milliseconds; the rest
 #: is room for one that is restarting, which the gateway's hold bridges in up to 5 s.
@@ -39,7 +39,7 @@ _incident_decoder = msgspec.msgpack.Decoder(Incident)
 class Asking:
     """What a gateway can ask.
 
-    ask            sends a query (models/query.py) to a shard by index; raises Unavailable
+    ask            sends a query (models/incidents/query.py) to a shard by index; raises Unavailable
     shards         how many shard partitions there are
     shard_of_slot  the partition that holds a slot now
     archives       all of them; an incident's is not known by its id, and a miss is cheap

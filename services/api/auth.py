@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
-from models import tokens
+from models.control import tokens
 from models.errors import Broken, Forbidden, Malformed
-from models.verbs import NAME_MAX
+from models.incidents.verbs import NAME_MAX
 from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
 from services.ingest.bound import Sender
 

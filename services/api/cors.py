@@ -8,7 +8,7 @@ from typing import cast
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from models.origins import parse_origin
+from models.settings.origins import parse_origin
 from services.ingest.body import Receive, Scope, Send
 
 #: How long a browser may go by the answer to a question it asked before a request.

@@ -1,4 +1,4 @@
-"""Stands in front of everything: checks the token of each request, for the doors (services/ingest/http.py) and the rest, and
+"""Stands in front of everything: checks the token of each request, for the doors (services/ingest/doors/http.py) and the rest, and
 what a web page could make a browser do.
 
 The tokens come from the control partition's log, which the gateway follows: checking asks nobody, and goes on while the
@@ -16,22 +16,22 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from actors.control_tail import ControlTail
-from models.config import Settings
+from models.alerts.matchers import parse_filters
+from models.control.tokens import INGEST, READ, check, granted, id_in, presented
 from models.errors import Forbidden, Malformed, Refused, Unauthorized
-from models.matchers import parse_filters
 from models.metrics import Meter
-from models.origins import host_and_port, is_same_place, own_name, parse_origin
 from models.ports import Clock
-from models.tokens import INGEST, READ, check, granted, id_in, presented
-from services.api import alertmanager
+from models.settings.config import Settings
+from models.settings.origins import host_and_port, is_same_place, own_name, parse_origin
+from services.api.alertmanager import reads
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
 from services.api.refusals import Refusals
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
 from services.ingest.bound import Sender
+from services.ingest.doors.http import CHALLENGE
 from services.ingest.headers import refuse_repeated, sender_of
-from services.ingest.http import CHALLENGE
 
 #: Headers that were found good, remembered by digest. More than all tokens with both secrets, in both schemes; past it
 #: all are checked anew.
@@ -230,8 +230,8 @@ def refusal(error: Refused, path: str) -> Response:
         status, kind, title = 403, "forbidden", "This is not for whoever asks"
     else:
         status, kind, title = 400, "malformed", "The request cannot be read"
-    if path.startswith(f"{alertmanager.PREFIX}/"):
-        response = alertmanager.validation_error(status, status, str(error))
+    if path.startswith(f"{reads.PREFIX}/"):
+        response = reads.validation_error(status, status, str(error))
     else:
         response = problem(status, kind, title, str(error), path)
     if status == 401:

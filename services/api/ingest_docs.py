@@ -1,17 +1,17 @@
 """What /openapi.json says of the two routes that FastAPI does not serve: POST /v1/alerts and POST /api/v2/alerts
-(services/ingest/http.py). Called by app.py."""
+(services/ingest/doors/http.py). Called by app.py."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.ingest.doors.http import ALERTMANAGER_PATH, FAULTS_TOLD_MAX, IDEMPOTENCY_KEY_MAX_BYTES, V1_PATH
 from services.ingest.formats.common import (
     ANNOTATION_VALUE_MAX_BYTES,
     LABEL_VALUE_MAX_BYTES,
     LABELS_MAX,
     UNSET_TIME,
 )
-from services.ingest.http import ALERTMANAGER_PATH, FAULTS_TOLD_MAX, IDEMPOTENCY_KEY_MAX_BYTES, V1_PATH
 
 Json = dict[str, object]
 

@@ -22,8 +22,8 @@ from models.errors import (
     TooLarge,
     Unavailable,
 )
-from services.api.fields import PATTERN_WORDS
 from services.api.traced import current_id
+from services.api.v1.fields import PATTERN_WORDS
 
 #: Fields named in one problem; a thousand alike help nobody.
 FIELDS_TOLD_MAX = 100

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from actors.ending import end
+from actors.runtime.ending import end
+from models.alerts.matchers import MatcherTuple
 from models.errors import Broken, Busy, Malformed, TooLarge
-from models.incident import TimelineEntry
-from models.matchers import MatcherTuple
-from models.ports import Archive, ArchivedIncident
-from models.query import (
+from models.incidents.incident import TimelineEntry
+from models.incidents.query import (
     PAGE_MAX,
     AlertPage,
     AlertView,
@@ -29,10 +28,11 @@ from models.query import (
     Probe,
     encode,
 )
-from models.sharding import partition_name
+from models.partition.sharding import partition_name
+from models.ports import Archive, ArchivedIncident
 from services.api.asking import Ask, Asking, view_of
-from services.api.cursors import decode_numbers, decode_stop, encode_numbers, encode_stop
-from services.api.listing import Listing
+from services.api.v1.cursors import decode_numbers, decode_stop, encode_numbers, encode_stop
+from services.api.v1.listing import Listing
 
 #: How long a shard may take to say that it is there: a probe's own deadline is seldom longer than this.
 PROBE_TIMEOUT_S = 2.0

@@ -46,7 +46,7 @@ class Request:
 
 def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> None:
     """Do it in a child process. Raises Unavailable with the child's reason; its log is at `log`."""
-    from services.launch_instance import fresh_log
+    from services.machine.instance import fresh_log
 
     root = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
@@ -127,10 +127,10 @@ def main() -> int:
 
 
 def _do(request: Request, progress: Progress) -> None:
-    from services import launch
-    from services.cli.where import settings_of
-    from services.launch_instance import empty_folder
-    from services.slots import as_assigned
+    from services.cli.shared.where import settings_of
+    from services.machine import launch
+    from services.machine.instance import empty_folder
+    from services.wiring.slots import as_assigned
 
     port = request.port
     if request.owned:
@@ -150,8 +150,8 @@ def _do(request: Request, progress: Progress) -> None:
     progress(f"joining Ray at {address}")
 
     # Ray reads its settings when it is imported: not before adopt().
-    from actors import cluster
-    from services import serve_app
+    from actors.runtime import cluster
+    from services.wiring import serve_app
 
     cluster.connect(address)
     if settings is not None:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from models import VERSION
 from models.errors import IncidentManagerError
-from services.cli import (
+from services.cli.commands import (
     alerts,
     backup,
     completion,
@@ -23,7 +23,6 @@ from services.cli import (
     context,
     down,
     log,
-    look,
     send,
     stats,
     status,
@@ -31,10 +30,11 @@ from services.cli import (
     tokens,
     up,
 )
-from services.cli.client import last_answered
-from services.cli.exits import EPILOG, ExitCode, Failure, code_of_error
-from services.cli.incidents import group as incidents
-from services.cli.where import TRACEBACK_VARIABLE
+from services.cli.commands.incidents import group as incidents
+from services.cli.shared import terminal
+from services.cli.shared.client import last_answered
+from services.cli.shared.exits import EPILOG, ExitCode, Failure, code_of_error
+from services.cli.shared.where import TRACEBACK_VARIABLE
 
 _OUTPUT = "the output"
 
@@ -131,7 +131,7 @@ class Commands(TyperGroup):
 
 def _say(*lines: str) -> None:
     """On stderr, in a way that steers no terminal. Where that can't be written either, the exit code has to do."""
-    first, *more = map(look.plain, lines)
+    first, *more = map(terminal.plain, lines)
     with contextlib.suppress(OSError):
         typer.echo("\n".join([f"llm-im: {first}", *(f"  {each.strip()}" for each in more)]), err=True)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from models.alert import SERIES_ID_BYTES, Content
+from models.alerts.alert import SERIES_ID_BYTES, Content
+from models.alerts.matchers import Labels, MatcherTuple, compile_matchers
 from models.errors import TooLarge
-from models.matchers import Labels, MatcherTuple, compile_matchers
 from services.ingest.formats.common import SLICE_ALERTS, Fault, Reading
 
 #: Series of which a gateway remembers whether a token may send them: about 150 bytes each.
@@ -56,7 +56,7 @@ class Bounds:
             if may is None:
                 if column % SLICE_ALERTS == 0:
                     await asyncio.sleep(0)
-                # A new one each time: its work is bounded as a whole (models/matchers.py). Most requests need none.
+                # A new one each time: its work is bounded as a whole (models/alerts/matchers.py). Most requests need none.
                 holds = holds or compile_matchers(sender.match)
                 try:
                     may = self._find(key, holds, reading, column)

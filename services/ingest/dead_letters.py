@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from actors.ending import end
+from actors.runtime.ending import end
 from models.errors import IncidentManagerError
 from models.metrics import Meter
 from models.ports import Clock, DeadLetter, DeadLetters

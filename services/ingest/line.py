@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from actors.host import rebuild
+from actors.runtime.host import rebuild
 from models.errors import Busy, IncidentManagerError, NotOwner, Refused, Unavailable
-from models.messages import Failed, Reply, decode_reply
 from models.ports import Clock, Peers
+from models.shard.messages import Failed, Reply, decode_reply
 
 #: Calls to one shard at once: one is being made durable while the next is being decoded.
 CALLS_IN_FLIGHT = 2

@@ -1,4 +1,4 @@
-"""Whose clock is not ours: told by the times that senders give. Asked by services/ingest/http.py about each request.
+"""Whose clock is not ours: told by the times that senders give. Asked by services/ingest/doors/http.py about each request.
 
 A sender is named by where it says that its alerts come from. Its clock is ahead when something of it begins later than now.
 It is behind when its times move on and the latest of them lies in the past all the same; an end that was said before says
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from models.messages import Said
 from models.metrics import Meter
+from models.shard.messages import Said
 from services.ingest.formats.common import Reading, Remembered
 
 log = structlog.get_logger()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from models.alert import key_digest
+from models.alerts.alert import key_digest
 from models.errors import Broken, Conflict, Full, IncidentManagerError, ShareUsedUp
-from models.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
-from models.sharding import SlotMap
+from models.partition.sharding import SlotMap
+from models.shard.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.trace import trace_id_of
 from services.ingest.bound import ANONYMOUS, Sender
 from services.ingest.formats.common import Reading

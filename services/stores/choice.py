@@ -1,4 +1,4 @@
-"""Which adapters hold the state: one table, asked by services/bootstrap.py and inside the actors' processes.
+"""Which adapters hold the state: one table, asked by services/wiring/bootstrap.py and inside the actors' processes.
 
 A *place* is what travels to an actor: plain values that say where its state is. Each adapter's library is imported
 only where it was chosen.
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from models.errors import Malformed, Unavailable
-from services.stores.postgres_options import PostgresOptions
-from services.stores.redis_options import RedisOptions
+from services.stores.postgres.options import PostgresOptions
+from services.stores.redis.options import RedisOptions
 
 if TYPE_CHECKING:
-    from models.config import Settings
     from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
+    from models.settings.config import Settings
 
 Place = Mapping[str, object]
 
@@ -55,24 +55,24 @@ class SqliteStores:
         return f"SQLite in {place['folder']}"
 
     def log(self, partition: str) -> EventLog:
-        from services.stores.sqlite_log import SqliteEventLog
+        from services.stores.sqlite.log import SqliteEventLog
 
         return SqliteEventLog(self._folder, partition)
 
     def archive(self, partition: str) -> Archive:
-        from services.stores.sqlite_archive import SqliteArchive
+        from services.stores.sqlite.archive import SqliteArchive
 
         return SqliteArchive(self._folder, partition)
 
     def delivery_ids(self, partition: str) -> DeliveryIds:
-        from services.stores.sqlite_delivery import SqliteDeliveryIds
+        from services.stores.sqlite.delivery import SqliteDeliveryIds
 
         return SqliteDeliveryIds(self._folder, partition)
 
     def dead_letters(
         self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
     ) -> DeadLetters:
-        from services.stores.sqlite_dead_letters import SqliteDeadLetters
+        from services.stores.sqlite.dead_letters import SqliteDeadLetters
 
         return SqliteDeadLetters(
             self._folder, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
@@ -121,31 +121,31 @@ class RedisStores:
         return f"Redis at {hosts}{service}, database {address.db}, prefix {options.prefix}"
 
     def log(self, partition: str) -> EventLog:
-        from services.stores.redis_log import RedisEventLog
+        from services.stores.redis.log import RedisEventLog
 
         return RedisEventLog(self._options, partition)
 
     def archive(self, partition: str) -> Archive:
-        from services.stores.redis_archive import RedisArchive
+        from services.stores.redis.archive import RedisArchive
 
         return RedisArchive(self._options, partition)
 
     def delivery_ids(self, partition: str) -> DeliveryIds:
-        from services.stores.redis_delivery import RedisDeliveryIds
+        from services.stores.redis.delivery import RedisDeliveryIds
 
         return RedisDeliveryIds(self._options, partition)
 
     def dead_letters(
         self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
     ) -> DeadLetters:
-        from services.stores.redis_dead_letters import RedisDeadLetters
+        from services.stores.redis.dead_letters import RedisDeadLetters
 
         return RedisDeadLetters(
             self._options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes
         )  # fmt: skip
 
     async def check(self) -> None:
-        from services.stores.redis_lane import Lane
+        from services.stores.redis.lane import Lane
 
         lane = Lane(self._options, "control", "control", durable=True)
         try:
@@ -184,24 +184,24 @@ class PostgresStores:
         return f"{name} at {options.where}, schema {options.schema}"
 
     def log(self, partition: str) -> EventLog:
-        from services.stores.postgres_log import PostgresEventLog
+        from services.stores.postgres.log import PostgresEventLog
 
         return PostgresEventLog(self._options, partition)
 
     def archive(self, partition: str) -> Archive:
-        from services.stores.postgres_archive import PostgresArchive
+        from services.stores.postgres.archive import PostgresArchive
 
         return PostgresArchive(self._options, partition)
 
     def delivery_ids(self, partition: str) -> DeliveryIds:
-        from services.stores.postgres_delivery import PostgresDeliveryIds
+        from services.stores.postgres.delivery import PostgresDeliveryIds
 
         return PostgresDeliveryIds(self._options, partition)
 
     def dead_letters(
         self, *, max_bytes: int, max_age_s: float, clock: Clock, max_payload_bytes: int
     ) -> DeadLetters:
-        from services.stores.postgres_dead_letters import PostgresDeadLetters
+        from services.stores.postgres.dead_letters import PostgresDeadLetters
 
         return PostgresDeadLetters(
             self._options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock, max_payload_bytes=max_payload_bytes

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from services import haproxy
+from services.machine import haproxy
 from tests.cluster.instance import free_port, until
 
 
@@ -65,7 +65,7 @@ class FrontDoor:
         assert self.process.poll() is None, (self.folder / "stderr").read_text()[-2000:]
 
 
-#: In a process of its own: one that has imported ray can no longer join a Ray of ours (services/launch.py, adopt).
+#: In a process of its own: one that has imported ray can no longer join a Ray of ours (services/machine/launch.py, adopt).
 _RENDER = """
 import json, sys
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig

@@ -25,31 +25,31 @@ from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.delivery import DeliveryWindow
-from actors.host import Actor, Host
-from actors.local import LocalCluster
 from actors.responder import ResponderActor
+from actors.runtime.host import Actor, Host
+from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
-from models.config import Settings
 from models.errors import Unavailable
-from models.events import SettingsChanged
+from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.shard_settings import decode_shard_settings
-from models.sharding import partition_name
-from services import bootstrap
+from models.settings.config import Settings
+from models.shard.events import SettingsChanged
+from models.shard.settings import decode_shard_settings
 from services.actions.webhook import WebhookAction
-from services.gateway import Gateway
-from services.http_protocol import Protocol
-from services.stores.memory import (
+from services.machine.http_protocol import Protocol
+from services.stores.memory.stores import (
     MemoryArchive,
     MemoryDeadLetters,
     MemoryDeliveryIds,
     MemoryEventLog,
     MemoryStore,
 )
-from services.stores.sqlite_archive import SqliteArchive
-from services.stores.sqlite_dead_letters import SqliteDeadLetters
-from services.stores.sqlite_delivery import SqliteDeliveryIds
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.sqlite.archive import SqliteArchive
+from services.stores.sqlite.dead_letters import SqliteDeadLetters
+from services.stores.sqlite.delivery import SqliteDeliveryIds
+from services.stores.sqlite.log import SqliteEventLog
+from services.wiring import bootstrap
+from services.wiring.gateway import Gateway
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -64,7 +64,7 @@ class SettableClock:
     `heard_s` all are, as if they had gone on."""
 
     def __init__(self) -> None:
-        from actors.clock import SystemClock
+        from actors.runtime.clock import SystemClock
 
         self._system = SystemClock()
         self.ahead_s = 0.0

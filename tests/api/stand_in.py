@@ -9,16 +9,12 @@ import msgspec
 from fastapi import FastAPI
 
 from actors.control_tail import ControlTail
-from models.config import Settings
-from models.control import ControlMessage
+from models.alerts.matchers import compile_matchers
+from models.control.control import ControlMessage
 from models.errors import Unavailable
-from models.filters import IncidentFilter, Place, Sort, compile_filter, place_of
-from models.incident import Handling, Incident, IncidentState, Judgement, incident_id
-from models.matchers import compile_matchers
-from models.messages import Command, CommandDone, Reply, decode_message
-from models.metrics import ActorMetrics, Meter
-from models.ports import ArchivedIncident
-from models.query import (
+from models.incidents.filters import IncidentFilter, Place, Sort, compile_filter, place_of
+from models.incidents.incident import Handling, Incident, IncidentState, Judgement, incident_id
+from models.incidents.query import (
     AlertPage,
     AlertView,
     Answer,
@@ -37,15 +33,19 @@ from models.query import (
     decode_query,
     encode,
 )
-from models.sharding import partition_name, slot_of
+from models.metrics import ActorMetrics, Meter
+from models.partition.sharding import partition_name, slot_of
+from models.ports import ArchivedIncident
+from models.settings.config import Settings
+from models.shard.messages import Command, CommandDone, Reply, decode_message
 from services.api.app import build_app
-from services.api.commands import Commands
 from services.api.health import HealthGather
 from services.api.reads import Reads
-from services.reload import Change, compare, wanted_over
-from services.stores.memory import MemoryArchive, MemoryEventLog, MemoryStore
-from services.tail import Tails
-from services.tokens import TokenDesk
+from services.api.v1.commands import Commands
+from services.feed.tail import Tails
+from services.identity.tokens import TokenDesk
+from services.stores.memory.stores import MemoryArchive, MemoryEventLog, MemoryStore
+from services.wiring.reload import Change, compare, wanted_over
 
 #: 2026-01-02 03:04:05.678 UTC
 NOW = 1767323045.678

@@ -14,10 +14,10 @@ import yaml
 from starlette.testclient import TestClient
 
 import services.api.reads as reads
-from models.config import Settings
 from models.errors import Busy
-from models.query import AlertView
-from services.api.alertmanager import config_yaml
+from models.incidents.query import AlertView
+from models.settings.config import Settings
+from services.api.alertmanager.reads import config_yaml
 from tests.api.stand_in import AWAY, NOW, StandIn, alert
 
 UUID = "11111111-1111-1111-1111-111111111111"

@@ -12,9 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.errors import Unavailable
-from models.verbs import Comment
-from services.api import bulk
-from services.api.verb_table import BULK_VERBS
+from models.incidents.verbs import Comment
+from services.api.v1 import bulk
+from services.api.v1.verb_table import BULK_VERBS
 from tests.api.gateway_in_process import Reply, System, alert
 from tests.api.stand_in import NOW, StandIn, archived, incident
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from services.api.verb_table import VERBS
+from services.api.v1.verb_table import VERBS
 from tests.api.for_verbs import ready_for
 from tests.api.gateway_in_process import Reply, System
 
@@ -88,6 +88,6 @@ def test_the_example_of_an_incident_has_every_field_that_is_shown() -> None:
 
     from dataclasses import fields
 
-    from services.api.bodies import IncidentBody
+    from services.api.v1.bodies import IncidentBody
 
     assert list(example) == [field.name for field in fields(IncidentBody)]

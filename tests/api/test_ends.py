@@ -13,15 +13,15 @@ import structlog.testing
 
 from actors.control import ControlActor
 from actors.delivery import DeliveryWindow
-from actors.host import Host
-from actors.local import LocalCluster
+from actors.runtime.host import Host
+from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.errors import Damaged, Unavailable
-from models.events import CallAnswered, ShardStarted
-from models.frames import encode_frame
+from models.partition.frames import encode_frame
 from models.ports import Mark
-from models.shard import ShardSettings
-from services.stores.memory import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from models.shard.events import CallAnswered, ShardStarted
+from models.shard.shard import ShardSettings
+from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from services import gateway
-from services.front import authority, called_at
+from services.machine.front import authority, called_at
+from services.wiring import gateway
 from tests.api.gateway_in_process import system
 
 pytestmark = pytest.mark.asyncio

@@ -1,4 +1,4 @@
-"""The front door: HAProxy with what services/haproxy.py makes of Ray's configuration, gateways behind it."""
+"""The front door: HAProxy with what services/machine/haproxy.py makes of Ray's configuration, gateways behind it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from services import haproxy
-from services.closed_door import closed_door
+from services.machine import haproxy
+from services.machine.closed_door import closed_door
 from tests.api.event_source import CLOSED, EventSource
 from tests.api.front_door import FrontDoor, template
 from tests.api.gateway_in_process import System, alert, system

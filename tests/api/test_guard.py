@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.control import ControlActor
-from models.control import TokensSeen
+from models.control.control import TokensSeen
+from models.control.tokens import SCOPES
 from models.errors import Broken, OutcomeUnknown
 from models.ports import EventLog
-from models.tokens import SCOPES
-from services import bootstrap, gateway
 from services.api.auth import OPEN_PATHS, Caller, refuse_unnamed, scopes_of_routes
 from services.api.guard import LOOK_AGAIN_S
-from services.api.requests import BODY_MAX_BYTES
-from services.stores.memory import MemoryEventLog
+from services.api.v1.requests import BODY_MAX_BYTES
+from services.stores.memory.stores import MemoryEventLog
+from services.wiring import bootstrap, gateway
 from tests.api.gateway_in_process import (
     MemoryStores,
     Reply,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from models.config import Settings
 from models.errors import Unavailable
 from models.metrics import METRICS, ActorMetrics, Meter, decode, encode
+from models.settings.config import Settings
 from services.api.app import build_app
-from services.api.commands import Commands
 from services.api.health import HealthGather, render
+from services.api.v1.commands import Commands
 from tests.api.stand_in import AWAY, StandIn
 
 ROOT = Path(__file__).parents[2]

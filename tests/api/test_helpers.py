@@ -16,13 +16,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors import direct
 from actors.classifier import ClassifierActor
-from models.effects import Classify
-from models.messages import Verdict
-from models.rules import Classifier
-from services import helpers
-from services.helpers import Helpers
+from actors.runtime import direct
+from models.classification.rules import Classifier
+from models.shard.effects import Classify
+from models.shard.messages import Verdict
+from services.wiring import helpers
+from services.wiring.helpers import Helpers
 from tests.api.gateway_in_process import System, system
 from tests.api.test_responder import HOST, question, verdicts
 
@@ -44,8 +44,8 @@ async def health(ours: System) -> dict[str, object]:
 async def test_a_classifier_that_hangs_is_told_by_health_and_started_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actors.errands.CLASSIFY_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("actors.errands.AGAIN_S", 0.0)
+    monkeypatch.setattr("actors.lanes.CLASSIFY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("actors.lanes.AGAIN_S", 0.0)
     monkeypatch.setattr(helpers, "ASK_EVERY_S", 0.02)
     monkeypatch.setattr(helpers, "ANSWER_TIMEOUT_S", 0.1)
     monkeypatch.setattr(helpers, "SILENT_AFTER_S", 0.2)

@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Unavailable
-from models.query import AlertPage, ListAlerts, decode_answer, encode
-from models.views import PAGE_BYTES_MAX
-from services.api import alertmanager, spool
+from models.incidents.query import AlertPage, ListAlerts, decode_answer, encode
+from models.incidents.views import PAGE_BYTES_MAX
+from services.api import spool
+from services.api.alertmanager import reads as alertmanager
 from services.api.spool import MEMORY_BYTES, Spool
 from tests.api.gateway_in_process import System, system
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from models.filters import IncidentFilter, Sort, compile_filter, place_of
-from models.incident import Incident, IncidentState, IncidentType, PartOf, Severity
-from services.api import listing
-from services.api.cursors import (
+from models.incidents.filters import IncidentFilter, Sort, compile_filter, place_of
+from models.incidents.incident import Incident, IncidentState, IncidentType, PartOf, Severity
+from services.api.v1 import listing
+from services.api.v1.cursors import (
     decode_numbers,
     decode_place,
     decode_stop,

@@ -16,21 +16,21 @@ import pytest
 
 from actors.folding import fold, fold_control
 from models.errors import Conflict, Damaged, Unavailable
-from models.events import SlotArrived, SlotLeft
-from models.frames import Frame, encode_frame
+from models.partition.frames import Frame, encode_frame
+from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
-from models.shard_settings import ShardSettings
-from models.sharding import SLOTS, SlotMap, partition_name, slot_of_id
-from services.copying import copy, sizes
-from services.resharding import reshard
+from models.shard.events import SlotArrived, SlotLeft
+from models.shard.settings import ShardSettings
 from services.stores.choice import Stores, open_stores
-from services.stores.memory import (
+from services.stores.memory.stores import (
     MemoryArchive,
     MemoryDeadLetters,
     MemoryDeliveryIds,
     MemoryEventLog,
     MemoryStore,
 )
+from services.upkeep.copying import copy, sizes
+from services.upkeep.resharding import reshard
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
 from tests.contract import postgres_peers, redis_peers
 
@@ -263,7 +263,7 @@ async def test_what_left_is_in_the_old_log_and_what_arrived_in_the_new() -> None
 
 @pytest.mark.asyncio
 async def test_nothing_is_moved_under_a_system_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.offline.PATIENCE_S", 0.3)
+    monkeypatch.setattr("services.upkeep.offline.PATIENCE_S", 0.3)
     kept, other = Kept(), Kept()
     async with system(kept, clock=CLOCK) as ours:  # type: ignore[arg-type]
         await send(ours)
@@ -300,7 +300,7 @@ async def test_a_move_to_another_number_is_refused_while_one_is_under_way() -> N
 async def test_a_move_that_can_not_be_done_is_not_begun_and_the_system_can_be_started(
     trouble: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.offline.PATIENCE_S", 0.3)
+    monkeypatch.setattr("services.upkeep.offline.PATIENCE_S", 0.3)
     kept = Kept()
     await lived_in(kept)
     log = kept.log("shard/0001")

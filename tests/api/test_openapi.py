@@ -24,8 +24,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from models.config import Settings
-from services.api.verb_table import VERBS
+from models.settings.config import Settings
+from services.api.v1.verb_table import VERBS
 from tests.api.gateway_in_process import System, alert, system
 
 CONFORMS = [

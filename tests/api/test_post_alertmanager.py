@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from models.matchers import write_matcher
+from models.alerts.matchers import write_matcher
 from tests.api.gateway_in_process import JSON, Reply, System, send
 
 PATH = "/api/v2/alerts"

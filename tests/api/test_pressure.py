@@ -11,9 +11,9 @@ import apsw
 import pytest
 
 import actors.shard
-import services.ingest.http
-from actors.host import Actor
-from services.stores.memory import MemoryEventLog
+import services.ingest.doors.http
+from actors.runtime.host import Actor
+from services.stores.memory.stores import MemoryEventLog
 from tests.api.gateway_in_process import (
     MemoryStores,
     Reply,
@@ -100,7 +100,7 @@ async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
         # Another gateway's alerts fill the inbox.
         import msgspec
 
-        from models.messages import AlertsArrived, encode
+        from models.shard.messages import AlertsArrived, encode
 
         filler = encode(
             AlertsArrived(b"x" * 16, "default", "v1", [b"k" * 24] * 100, [1.0] * 100, [b""] * 100)
@@ -125,7 +125,7 @@ async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
 async def test_past_the_requests_at_once_senders_are_told_to_come_again(
     door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services.ingest.http, "REQUESTS_MAX", 20)
+    monkeypatch.setattr(services.ingest.doors.http, "REQUESTS_MAX", 20)
     async with system() as ours:
         gate = Gate(ours.cluster.get(ours.shards[0]))
 

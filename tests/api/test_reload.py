@@ -12,14 +12,14 @@ import pytest
 from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.folding import fold_control
-from actors.host import Host
-from actors.local import LocalCluster
-from models.control import encode_message
+from actors.runtime.host import Host
+from actors.runtime.local import LocalCluster
+from models.control.control import encode_message
 from models.errors import Malformed, OutcomeUnknown, Unavailable
-from models.events import SettingsChanged
 from models.ports import EventLog
-from services import bootstrap
-from services.stores.memory import MemoryEventLog, MemoryStore
+from models.shard.events import SettingsChanged
+from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.wiring import bootstrap
 from tests.api.gateway_in_process import Reply, SettableClock, System, alert, system
 
 PATH = "/v1/config/reload"

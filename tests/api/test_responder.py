@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from actors.classifier import ClassifierActor
-from actors.host import Host
-from actors.local import LocalCluster
 from actors.responder import ResponderActor
-from models.effects import Act, Classify
+from actors.runtime.host import Host
+from actors.runtime.local import LocalCluster
+from models.classification.rules import Classifier
 from models.errors import Busy, Malformed
-from models.incident import Severity
-from models.messages import ActionOutcome, Classified, Verdict, decode_message
+from models.incidents.incident import Severity
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
-from models.rules import Classifier
+from models.shard.effects import Act, Classify
+from models.shard.messages import ActionOutcome, Classified, Verdict, decode_message
 
 pytestmark = pytest.mark.asyncio
 

@@ -14,16 +14,10 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from models.errors import Malformed
-from models.filters import Sort
-from models.incident import IncidentState, IncidentType, Resolution, Severity, TimelineEntry
-from services.api.cursors import (
-    decode_numbers,
-    decode_place,
-    decode_stop,
-    encode_numbers,
-    encode_place,
-)
-from services.api.verb_table import VERBS
+from models.incidents.filters import Sort
+from models.incidents.incident import IncidentState, IncidentType, Resolution, Severity, TimelineEntry
+from services.api.v1.cursors import decode_numbers, decode_place, decode_stop, encode_numbers, encode_place
+from services.api.v1.verb_table import VERBS
 from tests.api.stand_in import AWAY, NOW, StandIn, alert, archived, incident
 
 NOBODY = "019b8000-0000-7000-8000-000000000000"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.api import statistics
+from services.api.v1 import statistics
 from tests.api.gateway_in_process import System, alert
 from tests.api.stand_in import NOW, StandIn, archived, handled, incident
 

@@ -13,11 +13,11 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from models.frames import digest_of
-from models.stream_cursor import Cursor, encode_cursor
-from services import follow, tail
-from services.api import stream
-from services.stores.memory import MemoryEventLog
+from models.partition.frames import digest_of
+from models.stream.cursor import Cursor, encode_cursor
+from services.api.stream import stream
+from services.feed import follow, tail
+from services.stores.memory.stores import MemoryEventLog
 from tests.api.gateway_in_process import (
     FIRST_SHARD_SERVICE,
     SECOND_SHARD_SERVICE,

@@ -16,11 +16,11 @@ import structlog
 from aiohttp import web
 
 from actors.shard import IncidentShard
-from models.frames import decode_frame
-from models.messages import Command, encode
-from models.verbs import Acknowledge
-from services import tracing
-from services.tracing import BATCH_MAX, QUEUE_MAX, OtlpTracer, traces_url
+from models.incidents.verbs import Acknowledge
+from models.partition.frames import decode_frame
+from models.shard.messages import Command, encode
+from services.machine import tracing
+from services.machine.tracing import BATCH_MAX, QUEUE_MAX, OtlpTracer, traces_url
 from tests.api.gateway_in_process import SqliteStores, System, alert, system
 from tests.api.otlp_receiver import OtlpReceiver, Received
 

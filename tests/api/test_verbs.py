@@ -10,9 +10,8 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
+from actors.runtime.untraced import NoTracer
 from actors.shard import IncidentShard
-from actors.untraced import NoTracer
-from models import verbs
 from models.errors import (
     Busy,
     Conflict,
@@ -26,10 +25,11 @@ from models.errors import (
     TooLarge,
     Unavailable,
 )
-from models.incident import PartOf, TimelineEntry
-from models.messages import CommandDone
+from models.incidents import verbs
+from models.incidents.incident import PartOf, TimelineEntry
+from models.shard.messages import CommandDone
 from services.api.traced import Traced
-from services.api.verb_table import VERBS, VerbRoute
+from services.api.v1.verb_table import VERBS, VerbRoute
 from tests.api.for_verbs import opened, ready_for
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, Reply, System
 from tests.api.stand_in import StandIn, archived, handled, incident

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from services import http_protocol
+from services.machine import http_protocol
 from tests.api.gateway_in_process import System, alert
 from tests.api.test_guard import WORDS, bearer, create, guarded
 

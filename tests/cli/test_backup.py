@@ -16,11 +16,12 @@ from typer.testing import CliRunner, Result
 
 from models.backup import Backup
 from models.errors import Conflict, Unavailable
-from services import copying, launch
-from services.backup.retention import newest_whole
-from services.backup.signing import Signing
-from services.backup.target import Target
 from services.cli.main import app
+from services.machine import launch
+from services.upkeep import copying
+from services.upkeep.backup.retention import newest_whole
+from services.upkeep.backup.signing import Signing
+from services.upkeep.backup.target import Target
 from tests.api.gateway_in_process import SqliteStores, alert, system
 
 KEY_FILE = "LLM_IM_DISASTER_RECOVERY__BACKUP_KEY_FILE"
@@ -171,7 +172,7 @@ def test_one_that_is_made_is_told_also_when_the_older_ones_stay(
     async def busy(*_given: object, **_more: object) -> None:
         raise Conflict("a backup is under way in kept, by process 7 on elsewhere")
 
-    monkeypatch.setattr("services.backup.retention.retain", busy)
+    monkeypatch.setattr("services.upkeep.backup.retention.retain", busy)
 
     result = run("create", "--target", "kept", "--data", str(store), "--retention", "1h")
     as_json = run("create", "--target", "kept", "--data", str(store), "--retention", "1h", "--json")

@@ -21,9 +21,10 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from models import VERSION
-from services.cli import look, send, where
-from services.cli.client import Client
+from services.cli.commands import send
 from services.cli.main import app
+from services.cli.shared import terminal, where
+from services.cli.shared.client import Client
 from tests.cli import incident_server
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -198,7 +199,7 @@ def test_status_of_a_folder_on_which_nothing_runs_is_3_though_another_system_ans
 
 
 def test_status_after_a_crash_says_that_it_was_one(tmp_path: Path) -> None:
-    from services.launch import Instance
+    from services.machine.launch import Instance
 
     url = silent_url()
     left = Instance(
@@ -668,16 +669,16 @@ def test_a_shard_that_is_away_makes_a_list_fail_with_its_name(server: StandIn) -
     [(0, "0s"), (59.9, "59s"), (61, "1m 1s"), (3600, "1h"), (3661, "1h 1m"), (90061, "1d 1h"), (-5, "0s")],
 )
 def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> None:
-    assert look.duration(seconds) == words
+    assert terminal.duration(seconds) == words
 
 
 # What is printed to be typed
 
 
 def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> None:
-    from models.config import Settings
+    from models.settings.config import Settings
+    from services.cli.commands.up import _what_now
     from services.cli.in_ray import Request
-    from services.cli.up import _what_now
 
     folder, config = str(tmp_path / "data dir #1 ü"), str(tmp_path / "it's.toml")
     settings = Settings.model_validate({"state": {"path": folder}})
@@ -694,8 +695,8 @@ def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> Non
 
 
 def test_up_says_where_data_stays() -> None:
-    from models.config import Settings
-    from services.cli.up import _where_data_stays
+    from models.settings.config import Settings
+    from services.cli.commands.up import _where_data_stays
 
     redis = {"state": {"backend": "redis", "redis": {"url": "redis://:geheim@h", "prefix": "im"}}}
     postgres = {"state": {"backend": "postgres", "postgres": {"url": "postgresql://u:geheim@h/d"}}}

@@ -10,9 +10,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from models.config import KEYS
-from services import launch
-from services.cli.exits import ExitCode
+from models.settings.config import KEYS
+from services.cli.shared.exits import ExitCode
+from services.machine import launch
 from tests.cli.test_commands import StandIn, run, server, silent_url
 
 __all__ = ["server"]
@@ -340,10 +340,10 @@ def test_up_with_the_grpc_door_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
 def test_the_reference_is_written_between_its_marks(tmp_path: Path) -> None:
     document = tmp_path / "doc.md"
     document.write_text(
-        "before\n<!-- from models/config.py by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
+        "before\n<!-- from models/settings/config.py by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
     )
 
-    subprocess.run([sys.executable, "-m", "services.settings_docs", str(document)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "services.settings.reference", str(document)], cwd=ROOT, check=True)
 
     text = document.read_text()
     assert text.startswith("before\n<!-- from") and text.endswith("<!-- to here -->\nafter\n")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from services.cli import contexts
 from services.cli.main import app
+from services.cli.shared import contexts
 from tests.cli.incident_server import IncidentServer, incident, serving
 
 SECRET = "llm-im-token-0123456789"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.cli import doing
+from services.cli.shared import run_verb
 from tests.cli.conftest import Run
 from tests.cli.incident_server import Answer, IncidentServer, alert, identity, incident
 
@@ -297,9 +297,9 @@ def test_many_go_in_batches_and_a_stop_says_what_is_not_known(run: Run, incident
     asked = [identity(number) for number in range(1, 200)]
 
     assert run("incidents", "ack", "-", stdin="\n".join(asked)).exit_code == 0
-    assert [len(each.body["incidents"]) for each in incidents.posted] == [doing.BULK_MAX, 99]
+    assert [len(each.body["incidents"]) for each in incidents.posted] == [run_verb.BULK_MAX, 99]
 
-    half = len(asked) - doing.BULK_MAX
+    half = len(asked) - run_verb.BULK_MAX
     incidents.asked.clear()
     incidents.next_answers = [
         Answer(200, {"items": [{"incident": each, "status": 200, "detail": ""} for each in asked[:100]]}),
@@ -380,7 +380,7 @@ def test_where_that_means_nothing_is_a_failure(run: Run, incidents: IncidentServ
 def test_where_that_means_too_many_is_refused(
     run: Run, incidents: IncidentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doing, "WHERE_MAX", 1)
+    monkeypatch.setattr(run_verb, "WHERE_MAX", 1)
 
     result = run("incidents", "ack", "--where", "severity!=P1", "--yes")
 

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from models.incident import IncidentState, IncidentType, Severity
-from models.matchers import parse_matcher
-from services.cli import filters
-from services.cli.exits import ExitCode, Failure
+from models.alerts.matchers import parse_matcher
+from models.incidents.incident import IncidentState, IncidentType, Severity
+from services.cli.shared import filters
+from services.cli.shared.exits import ExitCode, Failure
 from tests.cli.conftest import Run
 from tests.cli.incident_server import IncidentServer
 

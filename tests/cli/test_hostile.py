@@ -21,11 +21,11 @@ import typer.main
 from typer.testing import Result
 
 from models.errors import Unavailable
-from services import launch
 from services.cli import in_ray
-from services.cli.exits import ExitCode
 from services.cli.main import app
-from services.settings import load
+from services.cli.shared.exits import ExitCode
+from services.machine import launch
+from services.settings.load import load
 from tests.cli.incident_server import Answer, IncidentServer, incident
 from tests.cli.test_commands import commands
 
@@ -53,9 +53,9 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.cli.send.TRIES", 1)
+    monkeypatch.setattr("services.cli.commands.send.TRIES", 1)
     monkeypatch.setattr("time.sleep", lambda _s: None)
-    monkeypatch.setattr("services.cli.local_control.PATIENCE_S", 0.2)
+    monkeypatch.setattr("services.cli.shared.local_control.PATIENCE_S", 0.2)
 
 
 Run = Callable[..., Result]

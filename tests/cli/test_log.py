@@ -16,14 +16,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from models.alert import Content
-from models.control import ControlState
-from models.events import AlertsObserved, IncidentOpened, PartitionsBegan, SeriesOpened
-from models.frames import NO_DIGEST, encode_frame
-from models.messages import Decision
-from services.bootstrap import open_log
+from models.alerts.alert import Content
+from models.control.control import ControlState
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.events import AlertsObserved, IncidentOpened, PartitionsBegan, SeriesOpened
+from models.shard.messages import Decision
 from services.cli.main import app
-from services.settings import load_settings
+from services.settings.load import load_settings
+from services.wiring.bootstrap import open_log
 
 INCIDENT = UUID("019ab000-0000-7001-8000-00000000aaaa")
 PARTITION, FILE = "shard/0000", "shard-0000.db"

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.cli.exits import ExitCode
-from services.launch_instance import Instance, fresh_log
-from services.launch_processes import MARK
+from services.cli.shared.exits import ExitCode
+from services.machine.instance import Instance, fresh_log
+from services.machine.processes import MARK
 from tests.cli.conftest import Run
 
 NOBODY = 65534
@@ -29,7 +29,7 @@ AS_OTHER = """
 import importlib, json, os, pkgutil, sys, tempfile, traceback
 import services, services.cli.main
 for module in pkgutil.walk_packages(services.__path__, "services."):
-    if module.name not in ("services.serve_app", "services.cli.__main__"):
+    if module.name not in ("services.wiring.serve_app", "services.cli.__main__"):
         importlib.import_module(module.name)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 

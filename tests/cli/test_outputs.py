@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.cli import look, output
-from services.cli.incidents import listing
-from services.cli.incidents.listing import COLUMNS
+from services.cli.commands.incidents import listing
+from services.cli.commands.incidents.listing import COLUMNS
+from services.cli.shared import output, terminal
 from tests.cli.conftest import Run
 from tests.cli.incident_server import IncidentServer, alert, identity, incident
 
@@ -209,7 +209,7 @@ def test_the_list_shows_what_is_open_worst_first_unless_it_is_asked_for_more(
 def test_a_sort_that_is_none_is_a_usage_error_and_the_orders_are_the_servers(
     run: Run, incidents: IncidentServer
 ) -> None:
-    from models.filters import Sort
+    from models.incidents.filters import Sort
 
     assert run("incidents", "list", "--sort", "severty").exit_code == 2
     assert not incidents.asked
@@ -243,8 +243,8 @@ def test_columns_stand_below_each_other_whatever_the_script() -> None:
 
 
 def test_formatting_that_scripts_need_stays() -> None:
-    assert look.plain("می‌خواهم 👩‍💻") == "می‌خواهم 👩‍💻"
-    assert look.plain("a\u200bb\u2066c") == "a\ufffdb\ufffdc"
+    assert terminal.plain("می‌خواهم 👩‍💻") == "می‌خواهم 👩‍💻"
+    assert terminal.plain("a\u200bb\u2066c") == "a\ufffdb\ufffdc"
 
 
 def test_show_says_who_works_on_it_what_is_due_and_what_belongs_together(

@@ -18,26 +18,27 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.clock import SystemClock
+from actors.runtime.clock import SystemClock
 from models import VERSION
 from models.errors import Conflict
-from models.events import CopyEnded, Event, SlotArrived, SlotsAssigned
+from models.partition.sharding import SlotMap
 from models.ports import DeadLetter
-from models.sharding import SlotMap
-from services import launch
-from services.bootstrap import open_dead_letters
-from services.cli import in_ray, which_store
-from services.cli.exits import Failure
+from models.shard.events import CopyEnded, Event, SlotArrived, SlotsAssigned
+from services.cli import in_ray
+from services.cli.commands.up import _refuse_other
 from services.cli.main import app
-from services.cli.up import _refuse_other
-from services.cli.where import settings_of
-from services.closed_door import closed_door
-from services.launch import Instance
-from services.offline import HeldLog, Offline
-from services.slots import as_assigned, control_state
+from services.cli.shared import which_store
+from services.cli.shared.exits import Failure
+from services.cli.shared.where import settings_of
+from services.machine import launch
+from services.machine.closed_door import closed_door
+from services.machine.launch import Instance
 from services.stores.choice import described, open_stores, place_of
-from services.stores.sqlite import file_path
-from services.verifying import verify
+from services.stores.sqlite.files import file_path
+from services.upkeep.offline import HeldLog, Offline
+from services.upkeep.verifying import verify
+from services.wiring.bootstrap import open_dead_letters
+from services.wiring.slots import as_assigned, control_state
 from tests.api import gateway_in_process
 from tests.api.gateway_in_process import SqliteStores, alert, system
 from tests.contract.redis_peers import Server

@@ -14,10 +14,10 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from services.cli import local_control
 from services.cli.main import app
-from services.cli.where import settings_of
-from services.slots import control_state
+from services.cli.shared import local_control
+from services.cli.shared.where import settings_of
+from services.wiring.slots import control_state
 from tests.api.gateway_in_process import system
 
 
@@ -249,8 +249,8 @@ def test_local_tokens_are_rotated_and_revoked() -> None:
 
 
 def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    from actors.clock import SystemClock
-    from services.bootstrap import CONTROL, open_log
+    from actors.runtime.clock import SystemClock
+    from services.wiring.bootstrap import CONTROL, open_log
 
     async def take() -> None:
         held = open_log(settings_of(None), CONTROL)
@@ -319,7 +319,7 @@ def test_up_refuses_a_public_address_that_lets_everybody_in() -> None:
 def test_up_says_who_gets_in(
     environment: dict[str, str], token: bool, says: str, guarded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.cli.up import _who_gets_in
+    from services.cli.commands.up import _who_gets_in
 
     if token:
         run("tokens", "create", "admin", "--scope", "admin", "--local")

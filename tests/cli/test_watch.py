@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from services.cli import sse
+from services.cli.shared import sse
 from tests.cli.conftest import Run
 from tests.cli.incident_server import HANG_UP, Answer, IncidentServer, identity, incident
 

@@ -9,13 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.alert_view import alert_view
-from models.frames import decode_frame
-from models.shard import Shard
-from models.shard_state import SNAPSHOT_VERSION
-from models.sharding import partition_name
-from services import bootstrap
-from services.settings import load_settings
+from models.alerts.view import alert_view
+from models.partition.frames import decode_frame
+from models.partition.sharding import partition_name
+from models.shard.shard import Shard
+from models.shard.state import SNAPSHOT_VERSION
+from services.settings.load import load_settings
+from services.wiring import bootstrap
 from tests.cluster.instance import Cluster
 from tests.cluster.senders import ALERTMANAGER, V1, Told
 
@@ -62,7 +62,7 @@ def firing(cluster: Cluster, seed: int) -> Seen:
 
 
 def offline(data: Path, partitions: int, seed: int, **state: object) -> Seen:
-    """From the store alone: newest snapshot, then every frame after it through models.shard, digests checked. `state`:
+    """From the store alone: newest snapshot, then every frame after it through models.shard.shard, digests checked. `state`:
     settings that say where it is, when it is not in the files of `data`."""
     seen = Seen()
     for index in range(partitions):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services import launch
+from services.machine import launch
 from tests.api.otlp_receiver import OtlpReceiver
 from tests.cluster.instance import Cluster, free_port
 from tests.cluster.receiver import Receiver

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.sharding import SlotMap, slot_of
-from services import launch
+from models.partition.sharding import SlotMap, slot_of
+from services.machine import launch
 
-ROOT = Path(launch.__file__).resolve().parents[1]
+ROOT = Path(launch.__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 GATEWAY_TITLE = "ray::ServeReplica:llm-im:Gateways"
 #: What HAProxy calls one.

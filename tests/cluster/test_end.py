@@ -11,10 +11,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from services import bootstrap, launch
-from services.cli.exits import ExitCode
-from services.settings import load_settings
+from services.cli.shared.exits import ExitCode
+from services.machine import launch
+from services.settings.load import load_settings
 from services.stores.choice import data_dir
+from services.wiring import bootstrap
 from tests.cluster.conftest import up_and_well
 from tests.cluster.instance import Cluster, processes_of
 

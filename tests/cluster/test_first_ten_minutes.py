@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services import launch
+from services.machine import launch
 from tests.cli.terminal import Terminal
 from tests.cluster.instance import ROOT, Cluster, free_port
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.front import authority, called_at
+from services.machine.front import authority, called_at
 from tests.cluster.instance import Cluster, free_port, running
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import Refused
-from services import haproxy, launch
-from services.ingest.http import ALERTMANAGER_PATH, V1_PATH
+from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH
+from services.machine import haproxy, launch
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -92,7 +92,7 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 def test_an_instance_listens_on_loopback_only_and_leaves_nothing(data_dir: Path) -> None:
     instance = launch.start_local(data_dir, free_port(), num_cpus=1, progress=quiet)
-    root = Path(launch.__file__).parents[1]
+    root = Path(launch.__file__).parents[2]
     subprocess.run(
         [sys.executable, "-c", START_SERVE, str(data_dir)], check=True, timeout=90,
         env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True,

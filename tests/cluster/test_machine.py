@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from services.launch_environment import RAY_FOLDER, RAY_LOG_BYTES
-from services.launch_processes import described
+from services.machine.environment import RAY_FOLDER, RAY_LOG_BYTES
+from services.machine.processes import described
 from tests.cluster.instance import Cluster, until
 from tests.cluster.test_listeners import listeners
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.exits import ExitCode
+from services.cli.shared.exits import ExitCode
 from tests.cluster.instance import Cluster, until
 
 pytestmark = pytest.mark.cluster

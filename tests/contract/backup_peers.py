@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 
 from models.backup import Until
-from models.config import Settings
-from models.events import Event, ShardStarted, SlotsAssigned
-from models.frames import NO_DIGEST, decode_frame, encode_frame
+from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
+from models.partition.sharding import SlotMap
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
-from models.shard import Shard
-from models.shard_settings import ShardSettings
-from models.sharding import SlotMap
+from models.settings.config import Settings
+from models.shard.events import Event, ShardStarted, SlotsAssigned
+from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
 from services.stores.choice import Stores, open_stores
-from services.stores.memory import (
+from services.stores.memory.stores import (
     MemoryArchive,
     MemoryDeadLetters,
     MemoryDeliveryIds,
@@ -58,13 +58,13 @@ def sqlite(folder: Path) -> Stores:
 
 
 def redis(url: str, prefix: str) -> Stores:
-    from services.stores.redis_options import RedisOptions
+    from services.stores.redis.options import RedisOptions
 
     return open_stores({"backend": "redis", **asdict(RedisOptions(url, prefix=prefix))})
 
 
 def postgres(url: str, schema: str) -> Stores:
-    from services.stores.postgres_options import PostgresOptions
+    from services.stores.postgres.options import PostgresOptions
 
     return open_stores({"backend": "postgres", **asdict(PostgresOptions(url, schema=schema))})
 

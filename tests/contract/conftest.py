@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from models.frames import NO_DIGEST, encode_frame
+from models.partition.frames import NO_DIGEST, encode_frame
 from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
 
 if TYPE_CHECKING:
@@ -45,28 +45,28 @@ class Closable(Protocol):
 
 class MemoryPlace:
     def __init__(self, opened: list[Closable]) -> None:
-        from services.stores.memory import MemoryStore
+        from services.stores.memory.stores import MemoryStore
 
         self.opened = opened
         self.store = MemoryStore()
 
     def log(self, partition: str = PARTITION) -> EventLog:
-        from services.stores.memory import MemoryEventLog
+        from services.stores.memory.stores import MemoryEventLog
 
         return _kept(self.opened, MemoryEventLog(self.store, partition))
 
     def archive(self) -> Archive:
-        from services.stores.memory import MemoryArchive
+        from services.stores.memory.stores import MemoryArchive
 
         return _kept(self.opened, MemoryArchive(self.store, PARTITION))
 
     def delivery_ids(self) -> DeliveryIds:
-        from services.stores.memory import MemoryDeliveryIds
+        from services.stores.memory.stores import MemoryDeliveryIds
 
         return _kept(self.opened, MemoryDeliveryIds(self.store, PARTITION))
 
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
-        from services.stores.memory import MemoryDeadLetters
+        from services.stores.memory.stores import MemoryDeadLetters
 
         return _kept(
             self.opened, MemoryDeadLetters(self.store, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
@@ -92,22 +92,22 @@ class SqlitePlace:
         self.folder = folder
 
     def log(self, partition: str = PARTITION) -> EventLog:
-        from services.stores.sqlite_log import SqliteEventLog
+        from services.stores.sqlite.log import SqliteEventLog
 
         return _kept(self.opened, SqliteEventLog(self.folder, partition))
 
     def archive(self) -> Archive:
-        from services.stores.sqlite_archive import SqliteArchive
+        from services.stores.sqlite.archive import SqliteArchive
 
         return _kept(self.opened, SqliteArchive(self.folder, PARTITION))
 
     def delivery_ids(self) -> DeliveryIds:
-        from services.stores.sqlite_delivery import SqliteDeliveryIds
+        from services.stores.sqlite.delivery import SqliteDeliveryIds
 
         return _kept(self.opened, SqliteDeliveryIds(self.folder, PARTITION))
 
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
-        from services.stores.sqlite_dead_letters import SqliteDeadLetters
+        from services.stores.sqlite.dead_letters import SqliteDeadLetters
 
         return _kept(
             self.opened, SqliteDeadLetters(self.folder, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
@@ -159,7 +159,7 @@ class RedisPlace:
     def __init__(self, opened: list[Closable], url: str) -> None:
         from redis import Redis
 
-        from services.stores.redis_options import RedisOptions
+        from services.stores.redis.options import RedisOptions
 
         RedisPlace.made += 1
         self.opened = opened
@@ -167,22 +167,22 @@ class RedisPlace:
         self.client = Redis.from_url(url, protocol=2) if url.startswith("redis://") else None
 
     def log(self, partition: str = PARTITION) -> EventLog:
-        from services.stores.redis_log import RedisEventLog
+        from services.stores.redis.log import RedisEventLog
 
         return _kept(self.opened, RedisEventLog(self.options, partition))
 
     def archive(self) -> Archive:
-        from services.stores.redis_archive import RedisArchive
+        from services.stores.redis.archive import RedisArchive
 
         return _kept(self.opened, RedisArchive(self.options, PARTITION))
 
     def delivery_ids(self) -> DeliveryIds:
-        from services.stores.redis_delivery import RedisDeliveryIds
+        from services.stores.redis.delivery import RedisDeliveryIds
 
         return _kept(self.opened, RedisDeliveryIds(self.options, PARTITION))
 
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
-        from services.stores.redis_dead_letters import RedisDeadLetters
+        from services.stores.redis.dead_letters import RedisDeadLetters
 
         return _kept(
             self.opened, RedisDeadLetters(self.options, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
@@ -226,28 +226,28 @@ class PostgresPlace:
     """A schema of its own on a server that many tests share."""
 
     def __init__(self, opened: list[Closable], url: str, schema: str) -> None:
-        from services.stores.postgres_options import PostgresOptions
+        from services.stores.postgres.options import PostgresOptions
 
         self.opened = opened
         self.options = PostgresOptions(url, schema=schema)
 
     def log(self, partition: str = PARTITION) -> EventLog:
-        from services.stores.postgres_log import PostgresEventLog
+        from services.stores.postgres.log import PostgresEventLog
 
         return _kept(self.opened, PostgresEventLog(self.options, partition))
 
     def archive(self) -> Archive:
-        from services.stores.postgres_archive import PostgresArchive
+        from services.stores.postgres.archive import PostgresArchive
 
         return _kept(self.opened, PostgresArchive(self.options, PARTITION))
 
     def delivery_ids(self) -> DeliveryIds:
-        from services.stores.postgres_delivery import PostgresDeliveryIds
+        from services.stores.postgres.delivery import PostgresDeliveryIds
 
         return _kept(self.opened, PostgresDeliveryIds(self.options, PARTITION))
 
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
-        from services.stores.postgres_dead_letters import PostgresDeadLetters
+        from services.stores.postgres.dead_letters import PostgresDeadLetters
 
         return _kept(
             self.opened,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.errors import Fenced, Full, NotOwner, OutcomeUnknown, Unavailable
-from models.frames import encode_frame
+from models.partition.frames import encode_frame
 from models.ports import EventLog
 from tests.contract.linearizability import (
     NEVER,

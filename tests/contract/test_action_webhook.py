@@ -20,10 +20,10 @@ import pytest
 from aiohttp import web
 
 from models import VERSION
-from models.incident import Incident
-from models.notice import webhook_body
+from models.incidents.incident import Incident
+from models.incidents.notification import webhook_body
+from models.incidents.query import AlertView
 from models.ports import ActionResult
-from models.query import AlertView
 from services.actions.webhook import MAX_ANSWER_BYTES, WebhookAction
 
 pytestmark = pytest.mark.asyncio

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from models.filters import Sort
-from models.incident import incident_id
+from models.incidents.filters import Sort
+from models.incidents.incident import incident_id
 from models.ports import ARCHIVE_SCAN_MAX, Archive, ArchivedIncident, ArchivePage, ArchiveQuery
-from services.stores.memory import MemoryArchive, MemoryStore
+from services.stores.memory.stores import MemoryArchive, MemoryStore
 from tests.contract.conftest import Place
 
 
@@ -289,9 +289,9 @@ async def test_a_filter_that_seldom_holds_ends_a_page_at_a_bound_and_the_pages_s
     for bounds in ("sqlite_archive_pages", "postgres_archive_pages"):
         monkeypatch.setattr(f"services.stores.{bounds}.ENTRIES_MAX", 60)
         monkeypatch.setattr(f"services.stores.{bounds}.ENTRIES_MIN", 20)
-    monkeypatch.setattr("services.stores.redis_archive_index.STRETCH", 20)
-    monkeypatch.setattr("services.stores.redis_archive.STRETCH", 20)
-    monkeypatch.setattr("services.stores.redis_archive.ENTRIES_MAX", 60)
+    monkeypatch.setattr("services.stores.redis.archive_index.STRETCH", 20)
+    monkeypatch.setattr("services.stores.redis.archive.STRETCH", 20)
+    monkeypatch.setattr("services.stores.redis.archive.ENTRIES_MAX", 60)
     archive = place.archive()
     all_of_them = [
         replace(each, service="rare" if number % 90 == 7 else "often")

@@ -19,20 +19,20 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from actors.clock import SystemClock
+from actors.runtime.clock import SystemClock
 from models.backup import Backup, File
 from models.errors import Broken, Conflict, Damaged, Malformed, NotFound, Unavailable
-from models.events import ClockSetBack, ShardStarted
-from models.frames import decode_frame
+from models.partition.frames import decode_frame
 from models.ports import Archive, ArchivedIncident, EventLog
-from models.shard import ShardSettings
-from services.backup import packing
-from services.backup.create import create
-from services.backup.restore import restore
-from services.backup.retention import Pool, retain
-from services.backup.target import Target
-from services.backup.verify import verify
-from services.resharding import reshard
+from models.shard.events import ClockSetBack, ShardStarted
+from models.shard.shard import ShardSettings
+from services.upkeep.backup import packing
+from services.upkeep.backup.create import create
+from services.upkeep.backup.restore import restore
+from services.upkeep.backup.retention import Pool, retain
+from services.upkeep.backup.target import Target
+from services.upkeep.backup.verify import verify
+from services.upkeep.resharding import reshard
 from tests.contract import backup_peers as peers
 from tests.contract.conftest import HandClock
 
@@ -239,7 +239,7 @@ async def test_a_log_whose_clock_was_ahead_and_is_set_back_is_in_it_to_its_end(
 async def test_a_writer_whose_clock_goes_ahead_is_told_by_name(
     stores: peers.MemoryStores, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.backup.create.CLOCKS_DIFFER_S", 0.01)
+    monkeypatch.setattr("services.upkeep.backup.create.CLOCKS_DIFFER_S", 0.01)
     await peers.small(stores, frames=3, at=1000.0)
 
     with pytest.raises(Conflict, match=r"shard/0000: frame 3 bears a time 1.000 s in the future: the clocks"):

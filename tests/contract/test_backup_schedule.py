@@ -11,15 +11,16 @@ import msgspec
 import pytest
 import structlog.testing
 
-from actors.host import Actor, Host
-from actors.local import LocalCluster
+from actors.runtime.host import Actor, Host
+from actors.runtime.local import LocalCluster
 from models.backup import backup_id
-from models.config import Settings
-from models.events import ShardStarted
 from models.metrics import decode as decode_metrics
-from services import bootstrap, logs
-from services.backup.schedule import BackupRunner
-from services.backup.target import Target
+from models.settings.config import Settings
+from models.shard.events import ShardStarted
+from services.machine import logs
+from services.upkeep.backup.schedule import BackupRunner
+from services.upkeep.backup.target import Target
+from services.wiring import bootstrap
 from tests.contract import backup_peers as peers
 from tests.contract.conftest import HandClock
 

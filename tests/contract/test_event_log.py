@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from models.errors import Damaged, Fenced, NotOwner, OutcomeUnknown, Unavailable
-from models.frames import NO_DIGEST, decode_frame
+from models.partition.frames import NO_DIGEST, decode_frame
 from models.ports import EventLog, Mark
-from services.stores.memory import MemoryEventLog, MemoryStore
+from services.stores.memory.stores import MemoryEventLog, MemoryStore
 from tests.contract.conftest import PARTITION, Chain, Place
 
 

@@ -14,9 +14,9 @@ import pytest
 from actors.folding import fold
 from actors.shard import IncidentShard
 from models.errors import Full
-from models.shard_settings import ShardSettings
+from models.shard.settings import ShardSettings
 from services.stores.choice import Stores
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.sqlite.log import SqliteEventLog
 from tests.api.gateway_in_process import SettableClock, System, alert, system
 from tests.api.test_pressure import until
 from tests.contract import backup_peers as peers

@@ -15,12 +15,12 @@ import pytest
 
 from models.errors import OutcomeUnknown, Unavailable
 from models.ports import EventLog
-from services.stores.memory import MemoryEventLog, MemoryStore
-from services.stores.postgres_log import PostgresEventLog
-from services.stores.postgres_options import PostgresOptions
-from services.stores.redis_log import APPEND, TAKE, RedisEventLog
-from services.stores.redis_options import RedisOptions
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.postgres.log import PostgresEventLog
+from services.stores.postgres.options import PostgresOptions
+from services.stores.redis.log import APPEND, TAKE, RedisEventLog
+from services.stores.redis.options import RedisOptions
+from services.stores.sqlite.log import SqliteEventLog
 from tests.contract import postgres_peers, redis_peers
 from tests.contract.conftest import NUMBERS, PARTITION
 from tests.contract.histories import History, record

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from models.checkpoint import Census
+from models.partition.checkpoint import Census
 from models.ports import EventLog, Mark
-from services.verifying import check_log
+from services.upkeep.verifying import check_log
 from tests.contract.conftest import Chain, Place
 
 RECORDS = [("i/aa", b"one"), ("k/00000000", b"two"), ("m/00000000", b"three")]

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from actors.begun import Kept, held
-from actors.clock import SystemClock
 from actors.folding import fold_control
+from actors.runtime.clock import SystemClock
 from actors.shard import IncidentShard
 from models.errors import Conflict, Damaged, NotFound, Unavailable
-from models.events import HeardAgain, ShardStarted
-from models.shard_settings import ShardSettings
-from services import gateway
-from services.backup.create import create
-from services.backup.target import Target
-from services.lost import accept_loss
+from models.shard.events import HeardAgain, ShardStarted
+from models.shard.settings import ShardSettings
 from services.stores.choice import Stores
+from services.upkeep.backup.create import create
+from services.upkeep.backup.target import Target
+from services.upkeep.lost import accept_loss
+from services.wiring import gateway
 from tests.api import gateway_in_process
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, System, alert, system
 from tests.contract import backup_peers as peers

@@ -15,14 +15,17 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Unavailable
-from models.filters import Sort
+from models.incidents.filters import Sort
 from models.ports import ArchivedIncident, ArchiveQuery
-from services.stores import postgres_archive, postgres_archive_months, postgres_lane, postgres_schema
-from services.stores.archive_months import ids_of, month_of
-from services.stores.memory import MemoryArchive, MemoryStore
-from services.stores.postgres_archive import PostgresArchive
-from services.stores.postgres_options import PostgresOptions
-from services.stores.postgres_server import server_of
+from services.stores.memory.stores import MemoryArchive, MemoryStore
+from services.stores.postgres import archive as postgres_archive
+from services.stores.postgres import archive_months as postgres_archive_months
+from services.stores.postgres import lane
+from services.stores.postgres import schema as postgres_schema
+from services.stores.postgres.archive import PostgresArchive
+from services.stores.postgres.options import PostgresOptions
+from services.stores.postgres.server import server_of
+from services.stores.shared.archive_months import ids_of, month_of
 from tests.contract.conftest import NUMBERS, PARTITION
 from tests.contract.postgres_peers import Server, url
 from tests.contract.proxy import Proxy
@@ -79,7 +82,7 @@ async def tables(postgres_server: Server) -> AsyncIterator[Tables]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits for locks are short, and given up after three of them."""
     monkeypatch.setattr(postgres_archive_months, "LOCK_WAIT_MS", 20)
-    monkeypatch.setattr(postgres_lane, "ATTEMPTS", 3)
+    monkeypatch.setattr(lane, "ATTEMPTS", 3)
 
 
 def some(month: int, count: int = 5, **changes: object) -> list[ArchivedIncident]:
@@ -502,7 +505,7 @@ async def test_a_server_that_is_no_postgresql_keeps_one_table_with_the_same_answ
     tables: Tables, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     monkeypatch.setattr(
-        "services.stores.postgres_pool.look_at", lambda _connection, _options: server_of(says)
+        "services.stores.postgres.pool.look_at", lambda _connection, _options: server_of(says)
     )
     chance = random.Random(7)
     archive, model = tables.archive(), MemoryArchive(MemoryStore(), "model")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import Fenced, IncidentManagerError, Unavailable
-from services.stores.postgres_log import PostgresEventLog
-from services.stores.postgres_options import SYNCHRONOUS, PostgresOptions
+from services.stores.postgres.log import PostgresEventLog
+from services.stores.postgres.options import SYNCHRONOUS, PostgresOptions
 from tests.contract.conftest import PARTITION, Chain
 from tests.contract.postgres_peers import NOBODY, USER, Server, as_nobody, programs
 from tests.contract.redis_peers import wait_until

@@ -14,15 +14,16 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Broken, Fenced, Malformed, OutcomeUnknown, Unavailable
-from models.frames import decode_frame, encode_frame
+from models.partition.frames import decode_frame, encode_frame
 from models.ports import ArchiveQuery, Mark
-from services.stores import postgres_pool, postgres_schema, postgres_snapshots
-from services.stores.postgres_archive import PostgresArchive
-from services.stores.postgres_dead_letters import PostgresDeadLetters
-from services.stores.postgres_delivery import PostgresDeliveryIds
-from services.stores.postgres_log import PostgresEventLog
-from services.stores.postgres_options import PostgresOptions
-from services.stores.postgres_server import refusals, server_of
+from services.stores.postgres import pool, snapshots
+from services.stores.postgres import schema as postgres_schema
+from services.stores.postgres.archive import PostgresArchive
+from services.stores.postgres.dead_letters import PostgresDeadLetters
+from services.stores.postgres.delivery import PostgresDeliveryIds
+from services.stores.postgres.log import PostgresEventLog
+from services.stores.postgres.options import PostgresOptions
+from services.stores.postgres.server import refusals, server_of
 from tests.contract.conftest import NUMBERS, PARTITION, Chain, HandClock
 from tests.contract.postgres_peers import Server, url
 from tests.contract.proxy import Proxy
@@ -134,7 +135,7 @@ async def test_a_connection_cut_before_the_commit_was_sent_kept_nothing_and_the_
 async def test_an_append_that_arrives_after_the_log_was_opened_again_is_refused(
     logs: Logs, proxy: Proxy, postgres_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
     log = logs(proxy, timeout_s=0.3)
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     proxy.hurt("late", APPEND)
@@ -267,7 +268,7 @@ async def test_a_log_that_lost_what_was_acknowledged_fences_its_writer(
 async def test_a_large_snapshot_that_was_never_closed_is_dropped_by_a_slow_server_too(
     logs: Logs, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_snapshots, "DROP_SLICE", 200)
+    monkeypatch.setattr(snapshots, "DROP_SLICE", 200)
     before = logs(postgres_server)
     epoch = (await before.open("a", 0.0, 10.0)).epoch
     await before.put_records(epoch, 1, [(f"key-{number}", b"x") for number in range(1200)])
@@ -319,7 +320,7 @@ async def test_what_was_acknowledged_survives_a_kill_of_the_server_in_the_middle
 async def test_a_writer_that_was_idle_while_its_server_restarted_goes_on(
     logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_pool, "IDLE_BEFORE_CHECK_S", 0.0)
+    monkeypatch.setattr(pool, "IDLE_BEFORE_CHECK_S", 0.0)
     log = logs(own_server)
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     await log.append(epoch, 1, chain.next())
@@ -393,8 +394,8 @@ async def test_half_a_second_of_latency_only_makes_it_slow_and_an_append_is_one_
 async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
     logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
-    monkeypatch.setattr(postgres_pool, "GRACE_S", 0.1)
+    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
+    monkeypatch.setattr(pool, "GRACE_S", 0.1)
     log = logs(proxy, timeout_s=0.3, connect_timeout_s=1.0)
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     await log.read(0)
@@ -402,7 +403,7 @@ async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
     begun = time.monotonic()
 
     under_way = [await refused(log.append(epoch, 1, chain.next())), await refused(log.read(0))]
-    monkeypatch.setattr(postgres_pool, "IDLE_BEFORE_CHECK_S", 0.0)
+    monkeypatch.setattr(pool, "IDLE_BEFORE_CHECK_S", 0.0)
     idle = [await refused(log.open("a", 1.0, 10.0)), await refused(log.renew(epoch, 5.0))]
     took_s = time.monotonic() - begun
     proxy.silent = False
@@ -424,7 +425,7 @@ async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
 async def test_once_a_half_open_connection_was_found_the_others_are_not_waited_for(
     logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
     timeout_s = 2.0
     log = logs(proxy, timeout_s=timeout_s)
     epoch = (await log.open("a", 0.0, 10.0)).epoch
@@ -479,7 +480,7 @@ async def test_one_packet_in_a_hundred_dropped_only_makes_it_slow(
 async def test_a_server_that_hangs_while_it_lives_is_found_in_bounded_time(
     logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.stores.postgres_lane.GRACE_S", 0.1)
+    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
     log = logs(own_server, timeout_s=0.3)
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     # A lock that somebody holds: the server itself gives the statement up.
@@ -501,7 +502,7 @@ async def test_a_writer_that_stopped_within_a_transaction_does_not_keep_the_next
     log = logs(postgres_server, timeout_s=0.5)
     await log.open("a", 0.0, 10.0)
 
-    def stop_within(connection: postgres_pool.Connection) -> None:
+    def stop_within(connection: pool.Connection) -> None:
         log._own(connection, 1)
         time.sleep(1.0)
 
@@ -523,7 +524,7 @@ async def test_what_stood_still_within_a_transaction_is_read_again_and_a_write_i
     await log.open("a", 0.0, 10.0)
     stops = iter([0.6, 0.0, 0.6])
 
-    def stop_once(connection: postgres_pool.Connection) -> object:
+    def stop_once(connection: pool.Connection) -> object:
         time.sleep(next(stops))
         return connection.execute("SELECT 1").fetchone()
 
@@ -545,7 +546,7 @@ async def test_a_transaction_that_meets_another_one_is_done_again(
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     met = 0
 
-    def conflicts(connection: postgres_pool.Connection) -> int:
+    def conflicts(connection: pool.Connection) -> int:
         nonlocal met
         met += 1
         if met < 3:

@@ -18,11 +18,11 @@ from redis.crc import key_slot
 
 from models.errors import Fenced, Unavailable
 from models.ports import ArchiveQuery, DeadLetter, Mark
-from services.stores.redis_archive import RedisArchive
-from services.stores.redis_dead_letters import RedisDeadLetters
-from services.stores.redis_delivery import RedisDeliveryIds
-from services.stores.redis_log import RedisEventLog
-from services.stores.redis_options import RedisOptions
+from services.stores.redis.archive import RedisArchive
+from services.stores.redis.dead_letters import RedisDeadLetters
+from services.stores.redis.delivery import RedisDeliveryIds
+from services.stores.redis.log import RedisEventLog
+from services.stores.redis.options import RedisOptions
 from tests.api.for_verbs import opened
 from tests.api.gateway_in_process import system
 from tests.contract.conftest import PARTITION, Chain, HandClock

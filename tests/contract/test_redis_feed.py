@@ -20,11 +20,11 @@ import structlog
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from models.frames import digest_of
-from services import publish_shard
-from services.api.verb_table import VERBS
-from services.publish_bodies import FIELDS
-from services.stores import redis_feed
+from models.partition.frames import digest_of
+from services.api.v1.verb_table import VERBS
+from services.feed import publish_shard
+from services.feed.publish_bodies import FIELDS
+from services.stores.redis import feed
 from tests.api.for_verbs import opened, ready_for
 from tests.api.gateway_in_process import (
     FIRST_SHARD_SERVICE,
@@ -213,7 +213,7 @@ async def _is_gone(reader: Reader, identity: str) -> bool:
 async def test_of_too_many_closed_incidents_the_newest_are_kept(
     ours: System, redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_feed, "CLOSED_MAX", 2)
+    monkeypatch.setattr(feed, "CLOSED_MAX", 2)
     prefix = a_prefix()
     await publish(ours, redis_server.url, prefix)
     async with Reader(redis_server.port, prefix).reading() as reader:

@@ -17,16 +17,16 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Fenced, Full, Malformed, OutcomeUnknown, Unavailable
-from models.frames import decode_frame, encode_frame
+from models.partition.frames import decode_frame, encode_frame
 from models.ports import ArchiveQuery, DeadLetter, EventLog, Mark, Opened
-from services.stores import redis_lane
-from services.stores.redis_archive import RedisArchive
-from services.stores.redis_dead_letters import RedisDeadLetters
-from services.stores.redis_delivery import RedisDeliveryIds
-from services.stores.redis_log import APPEND, RedisEventLog
-from services.stores.redis_options import RedisOptions, parse_url
-from services.stores.redis_server import Server as RedisServer
-from services.stores.redis_server import refusals
+from services.stores.redis import lane
+from services.stores.redis.archive import RedisArchive
+from services.stores.redis.dead_letters import RedisDeadLetters
+from services.stores.redis.delivery import RedisDeliveryIds
+from services.stores.redis.log import APPEND, RedisEventLog
+from services.stores.redis.options import RedisOptions, parse_url
+from services.stores.redis.server import Server as RedisServer
+from services.stores.redis.server import refusals
 from tests.contract.conftest import PARTITION, Chain, HandClock
 from tests.contract.proxy import Proxy
 from tests.contract.redis_peers import DURABLE, Server, free_port, wait_until
@@ -261,7 +261,7 @@ async def test_what_was_acknowledged_survives_a_kill_of_the_server_in_the_middle
 async def test_a_writer_that_was_idle_while_its_server_restarted_goes_on(
     logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_lane, "IDLE_BEFORE_PING_S", 0.0)
+    monkeypatch.setattr(lane, "IDLE_BEFORE_PING_S", 0.0)
     log = logs(own_server)
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     await log.append(epoch, 1, chain.next())
@@ -361,7 +361,7 @@ async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
     begun = time.monotonic()
 
     under_way = [await refused(log.append(epoch, 1, chain.next())), await refused(log.read(0))]
-    monkeypatch.setattr(redis_lane, "IDLE_BEFORE_PING_S", 0.0)
+    monkeypatch.setattr(lane, "IDLE_BEFORE_PING_S", 0.0)
     idle = [await refused(log.open("a", 1.0, 10.0)), await refused(log.renew(epoch, 5.0))]
     took_s = time.monotonic() - begun
     proxy.silent = False
@@ -645,7 +645,7 @@ async def test_a_redis_that_can_tell_what_replicas_have_synced_is_asked_that(
     async def newer(*_arguments: object, **_more: object) -> RedisServer:
         return RedisServer((7, 2), waitaof=True)
 
-    monkeypatch.setattr(redis_lane, "look_at", newer)
+    monkeypatch.setattr(lane, "look_at", newer)
 
     refusal = await refused(logs(own_server, replicas=1, replica_timeout_s=0.1).open("a", 0.0, 10.0))
 

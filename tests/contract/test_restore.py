@@ -13,22 +13,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.clock import SystemClock
 from actors.folding import fold_control
+from actors.runtime.clock import SystemClock
 from actors.shard import IncidentShard
 from models.backup import Backup, Until
-from models.config import Settings
 from models.errors import Broken, Conflict, NotFound, Unavailable
 from models.ports import EventLog
-from models.shard import ShardSettings
-from services import offline
-from services.backup.create import create
-from services.backup.restore import restore
-from services.backup.target import Target
-from services.backup.verify import verify
-from services.resharding import reshard
-from services.slots import as_assigned
+from models.settings.config import Settings
+from models.shard.shard import ShardSettings
 from services.stores.choice import Stores
+from services.upkeep import offline
+from services.upkeep.backup.create import create
+from services.upkeep.backup.restore import restore
+from services.upkeep.backup.target import Target
+from services.upkeep.backup.verify import verify
+from services.upkeep.resharding import reshard
+from services.wiring.slots import as_assigned
 from tests.api.gateway_in_process import (
     FIRST_SHARD_SERVICE,
     SECOND_SHARD_SERVICE,

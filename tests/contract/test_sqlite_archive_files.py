@@ -12,14 +12,14 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Damaged, Unavailable
-from models.filters import Sort
-from models.incident import incident_id
+from models.incidents.filters import Sort
+from models.incidents.incident import incident_id
 from models.ports import ArchivedIncident, ArchiveQuery
-from services.stores import sqlite_archive_pages
-from services.stores.archive_months import month_of
-from services.stores.sqlite import file_path, open_writer
-from services.stores.sqlite_archive import SqliteArchive
-from services.stores.sqlite_archive_files import OLD_SCHEMA
+from services.stores.shared.archive_months import month_of
+from services.stores.sqlite import archive_pages
+from services.stores.sqlite.archive import SqliteArchive
+from services.stores.sqlite.archive_files import OLD_SCHEMA
+from services.stores.sqlite.files import file_path, open_writer
 from tests.contract.test_archive import incident, pages
 
 PARTITION = "shard/0007"
@@ -120,7 +120,7 @@ async def test_a_month_that_was_removed_begins_anew_for_who_had_it_open(
 async def test_a_month_is_not_removed_while_a_page_of_it_is_read(
     archive: SqliteArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.stores.sqlite.BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("services.stores.sqlite.files.BUSY_TIMEOUT_MS", 10)
     kept = made_in(2026, 10, 1)
     await archive.put([kept])
     beside = apsw.Connection(str(tmp_path / "archive-0007/2026-10.db"))
@@ -197,8 +197,8 @@ async def test_an_archive_file_of_the_first_version_is_brought_up_to_date_by_its
 async def test_a_page_whose_filter_seldom_holds_ends_at_a_bound_and_leads_on(
     archive: SqliteArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_archive_pages, "ENTRIES_MAX", 100)
-    monkeypatch.setattr(sqlite_archive_pages, "ENTRIES_MIN", 20)
+    monkeypatch.setattr(archive_pages, "ENTRIES_MAX", 100)
+    monkeypatch.setattr(archive_pages, "ENTRIES_MIN", 20)
     all_of_them = [
         made_in(2026, 1 + number % 12, number, service="rare" if number % 120 == 7 else "often")
         for number in range(600)

@@ -19,8 +19,9 @@ import pytest_asyncio
 
 from models.errors import Broken, Damaged, Fenced, Full, IncidentManagerError, OutcomeUnknown, Unavailable
 from models.ports import Mark
-from services.stores import sqlite, sqlite_log, sqlite_snapshots
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.sqlite import files, snapshots
+from services.stores.sqlite import log as sqlite_log
+from services.stores.sqlite.log import SqliteEventLog
 from tests.contract.conftest import Chain
 
 PARTITION = "shard/0007"
@@ -354,7 +355,7 @@ async def test_the_snapshot_of_a_file_of_schema_1_is_read_on(
 async def test_a_file_locked_by_a_stranger_is_unavailable(
     logs: Logs, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(files, "BUSY_TIMEOUT_MS", 50)
     log = logs()
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     connection = apsw.Connection(str(logs.folder / FILE))
@@ -375,7 +376,7 @@ async def test_an_open_in_another_process_fences_this_one(logs: Logs, chain: Cha
     log = logs()
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     script = (
-        "import asyncio, sys; from services.stores.sqlite_log import SqliteEventLog;"
+        "import asyncio, sys; from services.stores.sqlite.log import SqliteEventLog;"
         'print(asyncio.run(SqliteEventLog(sys.argv[1], "shard/0007").open("b", 11.0, 10.0)).epoch)'
     )
     process = await asyncio.create_subprocess_exec(
@@ -392,7 +393,7 @@ async def test_an_open_in_another_process_fences_this_one(logs: Logs, chain: Cha
 async def test_the_write_ahead_log_stays_short_under_a_steady_writer_with_a_reader(
     logs: Logs, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "WAL_LIMIT_BYTES", 100_000)
+    monkeypatch.setattr(files, "WAL_LIMIT_BYTES", 100_000)
     log, reader = logs(), logs()
     epoch = (await log.open("a", 0.0, 10.0)).epoch
 
@@ -409,7 +410,7 @@ async def test_the_write_ahead_log_stays_short_under_a_steady_writer_with_a_read
 async def test_tidying_of_superseded_records_is_spread_and_resumes_after_a_crash(
     logs: Logs, chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_snapshots, "PRUNE_LEAST", 10)
+    monkeypatch.setattr(snapshots, "PRUNE_LEAST", 10)
     log = logs()
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     await log.append(epoch, 1, chain.next())

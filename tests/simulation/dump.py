@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from models import deadlines
-from models.incident import Incident, IncidentState
-from models.room import said_bytes
-from models.series import FIRING, FREE
-from models.shard import Shard
-from models.shard_state import CALL_BUCKET_S, CALL_WINDOW_S
+from models.alerts.room import said_bytes
+from models.alerts.series import FIRING, FREE
+from models.incidents.incident import Incident, IncidentState
+from models.shard import deadlines
+from models.shard.shard import Shard
+from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
 
 #: How a title of several alerts ends: "(3 pods)".
 _COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
@@ -152,7 +152,7 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
 
 
 def _misdescribed(shard: Shard, incident: Incident) -> str:
-    """What an incident says of its alerts and is not true of all that fire, in words; looked up without models/sharing.py."""
+    """What an incident says of its alerts and is not true of all that fire, in words; looked up without models/shard/sharing.py."""
     table, members = shard.series, shard.members[incident.id]
     firing = [table.content(number) for number in members if table.status[number] == FIRING]
     if not firing:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from actors.delivery import DeliveryWindow
 from actors.shard import IncidentShard
-from models.events import Event
-from services.stores.memory import MemoryEventLog, MemoryStore
+from models.shard.events import Event
+from services.stores.memory.stores import MemoryEventLog, MemoryStore
 
 #: What is broken -> what the watcher says of it.
 MUTATIONS = {

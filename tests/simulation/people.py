@@ -6,12 +6,10 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
+from models.alerts.series import FREE
 from models.errors import IncidentManagerError, Refused
-from models.incident import Incident, IncidentType, Severity
-from models.messages import Command, encode
-from models.series import FREE
-from models.sharding import slot_of
-from models.verbs import (
+from models.incidents.incident import Incident, IncidentType, Severity
+from models.incidents.verbs import (
     Acknowledge,
     AnyVerb,
     Assign,
@@ -30,6 +28,8 @@ from models.verbs import (
     Unmerge,
     Update,
 )
+from models.partition.sharding import slot_of
+from models.shard.messages import Command, encode
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from models.events import Event
-from models.messages import Decision
+from models.shard.events import Event
+from models.shard.messages import Decision
 from tests.simulation.many import COMMAND, run_many
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import World

@@ -13,7 +13,13 @@ from uuid import UUID
 import msgspec
 
 from models.errors import Damaged
-from models.events import (
+from models.incidents.incident import LEGAL_MOVES, Incident
+from models.incidents.notification import idempotency_key
+from models.incidents.query import decode_answer, decode_query
+from models.incidents.views import answer
+from models.partition.frames import NO_DIGEST, Frame, decode_frame
+from models.ports import Clock
+from models.shard.events import (
     ActionFailed,
     ActionSucceeded,
     AlertsSetAside,
@@ -30,9 +36,7 @@ from models.events import (
     SeriesResolved,
     ShardStarted,
 )
-from models.frames import NO_DIGEST, Frame, decode_frame
-from models.incident import LEGAL_MOVES, Incident
-from models.messages import (
+from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
     Command,
@@ -44,14 +48,10 @@ from models.messages import (
     decode_message,
     decode_reply,
 )
-from models.notice import idempotency_key
-from models.ports import Clock
-from models.query import decode_answer, decode_query
-from models.shard import Shard
-from models.shard_settings import ShardSettings
-from models.shard_state import CALL_WINDOW_S
-from models.views import answer
-from services.stores.memory import MemoryEventLog, MemoryStore
+from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
+from models.shard.state import CALL_WINDOW_S
+from services.stores.memory.stores import MemoryEventLog, MemoryStore
 from tests.simulation.dump import difference, dump, unsound
 
 _list_decoder = msgspec.msgpack.Decoder(list[bytes])

@@ -31,35 +31,35 @@ import structlog
 import actors.control_tail
 import actors.delivery
 import actors.shard
-import models.people
-import models.shard
+import models.shard.people
+import models.shard.shard
 import services.ingest.line
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail
-from actors.host import Actor, Host, answer, unwrap
-from actors.local import Factory, LocalCluster
 from actors.responder import ResponderActor
+from actors.runtime.host import Actor, Host, answer, unwrap
+from actors.runtime.local import Factory, LocalCluster
 from actors.shard import IncidentShard, ShardOptions
-from models.alert import series_id
+from models.alerts.alert import series_id
+from models.classification.rules import Classifier
 from models.errors import Full, IncidentManagerError, OutcomeUnknown, Unavailable
-from models.filters import IncidentFilter
-from models.incident import Incident, IncidentState
-from models.messages import Decision
-from models.notice import rfc3339
+from models.incidents.filters import IncidentFilter
+from models.incidents.incident import Incident, IncidentState
+from models.incidents.notification import rfc3339
+from models.incidents.query import ListAlerts, ListIncidents, Query
+from models.incidents.query import encode as encode_query
+from models.partition.sharding import SlotMap, partition_name
 from models.ports import ActionResult
-from models.query import ListAlerts, ListIncidents, Query
-from models.query import encode as encode_query
-from models.response import FLAP_WINDOW
-from models.rules import Classifier
-from models.shard_settings import ShardSettings
-from models.sharding import SlotMap, partition_name
+from models.shard.messages import Decision
+from models.shard.notifications import FLAP_WINDOW
+from models.shard.settings import ShardSettings
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Remembered
 from services.ingest.formats.v1 import V1Reader
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
-from services.stores.memory import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
 from tests.simulation import mutations
 from tests.simulation.loop import BEGINNING, ManualClock, Process, VirtualLoop
 from tests.simulation.people import Person
@@ -183,7 +183,7 @@ def _dead(name: str) -> Unavailable:
 
 
 class ShardFaults:
-    """What happens to the stores of one shard. Port services.stores.memory.Faults."""
+    """What happens to the stores of one shard. Port services.stores.memory.stores.Faults."""
 
     #: Chance of a crash before and after an operation: high where two halves of one thing meet.
     CRASH = {
@@ -308,7 +308,7 @@ class Receiver:
 
 
 class Gateway:
-    """What services/gateway.py wires, without HTTP: readers, submitter, lines, a beat each second."""
+    """What services/wiring/gateway.py wires, without HTTP: readers, submitter, lines, a beat each second."""
 
     def __init__(self, world: World, name: str, number: int) -> None:
         self.world = world
@@ -934,9 +934,9 @@ def _small_world(world: World) -> Iterator[None]:
         (actors.shard, "SWEEP_S", 20.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
         (actors.control_tail, "FOLLOW_S", 5.0),
-        (models.shard, "CLOSE_RECHECK_S", 5.0),
-        (models.shard, "FORGET_EVERY_PART", 4),
-        (models.people, "STILL_FIRING_S", 10.0),
+        (models.shard.shard, "CLOSE_RECHECK_S", 5.0),
+        (models.shard.shard, "FORGET_EVERY_PART", 4),
+        (models.shard.people, "STILL_FIRING_S", 10.0),
         (services.ingest.line, "RETRY_S", 0.5),
     ]
     before = [getattr(module, name) for module, name, _value in patched]

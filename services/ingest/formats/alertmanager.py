@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import msgspec
 
-from models.alert import Content
+from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
 from services.ingest.formats import common
 from services.ingest.formats.common import Fault, Memory, Reading, Remembered

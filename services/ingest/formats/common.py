@@ -20,9 +20,9 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from models.alert import Content, alert_key, service_of
+from models.alerts.alert import Content, alert_key, service_of
 from models.errors import Malformed
-from models.sharding import slot_of
+from models.partition.sharding import slot_of
 
 #: Prometheus alerts have about ten labels; more than this is no alert but an attack or a bug.
 LABELS_MAX = 256

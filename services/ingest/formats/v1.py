@@ -17,9 +17,9 @@ from typing import Literal
 
 import msgspec
 
-from models.alert import Content
+from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
-from models.messages import Said
+from models.shard.messages import Said
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import ALERTS_MAX, URL_MAX_BYTES
 from services.ingest.formats.common import Fault, Memory, Reading, Remembered

@@ -1,6 +1,6 @@
 """Writes a small log with every event type, as this version writes it: `python -m tests.data.logs.make`.
 
-One folder a released version, kept for ever: tests/rules/test_released_logs.py replays them all. Make a new one when
+One folder a released version, kept for ever: tests/pure/test_released_logs.py replays them all. Make a new one when
 a version is released; never make an old one anew.
 """
 
@@ -14,14 +14,10 @@ from pathlib import Path
 import msgspec
 
 from models import VERSION
-from models.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
-from models.events import CopyBegan, CopyEnded, Event, PartitionsBegan, SettingsChanged, StoreMoved
-from models.frames import NO_DIGEST, encode_frame
-from models.incident import Handling, Incident, IncidentType, Severity
-from models.moving import arrived, by_slot, leaving
-from models.series import FREE
-from models.shard import Shard
-from models.verbs import (
+from models.alerts.series import FREE
+from models.control.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.incidents.incident import Handling, Incident, IncidentType, Severity
+from models.incidents.verbs import (
     Acknowledge,
     AnyVerb,
     Assign,
@@ -37,6 +33,10 @@ from models.verbs import (
     Unmerge,
     Update,
 )
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.events import CopyBegan, CopyEnded, Event, PartitionsBegan, SettingsChanged, StoreMoved
+from models.shard.shard import Shard
+from models.shard.slot_transfer import arrived, by_slot, leaving
 from tests.scenario import SETTINGS, Story, alert, at
 
 HERE = Path(__file__).parent

@@ -1,0 +1,68 @@
+"""The wiring of cluster.py with no Ray, all actors in one process: tests and the simulation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from actors.runtime.host import Actor, Host, answer, unwrap
+from models.errors import Unavailable
+
+#: Makes an actor when it is started, and again each time it is started anew after its process "died".
+Factory = Callable[[Host], Actor]
+
+
+class LocalCluster:
+    """Actors by name, in this process. Port Peers. An actor that calls `fatal` is gone until restart()."""
+
+    def __init__(self) -> None:
+        self._factories: dict[str, Factory] = {}
+        self._actors: dict[str, Actor] = {}
+        self.deaths: list[tuple[str, str]] = []
+
+    async def start(self, name: str, factory: Factory) -> None:
+        """Make and start an actor. Starting a name that lives changes nothing."""
+        if name in self._actors:
+            return
+        self._factories[name] = factory
+        # An actor that was killed may still find out that it is fenced: its successor has the name by then.
+        actor = factory(Host(name, self, lambda why: self._died(name, actor, why), self.restart))
+        self._actors[name] = actor
+        await actor.start()
+
+    def kill(self, name: str) -> Actor | None:
+        """Forget an actor at once, as SIGKILL would; nothing of it is told. Returns what it was."""
+        return self._actors.pop(name, None)
+
+    async def restart(self, name: str) -> None:
+        """Start a name anew from its factory."""
+        self._actors.pop(name, None)
+        await self.start(name, self._factories[name])
+
+    def get(self, name: str) -> Actor | None:
+        return self._actors.get(name)
+
+    async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+        actor = self._actors.get(name)
+        if actor is None:
+            raise Unavailable(f"{name} is away")
+        # A task of its own, as it would be in another process.
+        asked = asyncio.get_running_loop().create_task(answer(getattr(actor, method), payload))
+        try:
+            async with asyncio.timeout(timeout_s):
+                wrapped = await asked
+        except TimeoutError:
+            raise Unavailable(f"{name}.{method} did not answer within {timeout_s:g} s") from None
+        return unwrap(wrapped)
+
+    async def stop(self) -> None:
+        """Stop all actors, the last started first."""
+        for name in reversed([*self._actors]):
+            actor = self._actors.pop(name, None)
+            if actor is not None:
+                await actor.stop()
+
+    def _died(self, name: str, actor: Actor, why: str) -> None:
+        if self._actors.get(name) is actor:
+            del self._actors[name]
+        self.deaths.append((name, why))

@@ -1,0 +1,1 @@
+"""Rules that give an incident its severity, type and impact."""

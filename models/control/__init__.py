@@ -1,0 +1,1 @@
+"""What the control partition decides: slots, tokens, settings changed while it runs."""

@@ -1,0 +1,1 @@
+"""What an incident is, what may be done to it, and how it is listed, filtered and shown."""

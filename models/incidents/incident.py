@@ -1,0 +1,352 @@
+"""What an incident is, and the only moves its state may make (names: Appendix A of the plan)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from models.partition.sharding import SLOTS
+
+
+class Severity(IntEnum):
+    """P0 is the worst; smaller is more severe. Written as "P0".."P4" wherever people read."""
+
+    P0 = 0
+    P1 = 1
+    P2 = 2
+    P3 = 3
+    P4 = 4
+
+
+class IncidentType(StrEnum):
+    INFRASTRUCTURE = "Infrastructure"
+    APPLICATION = "Application"
+    SECURITY = "Security"
+    DATA = "Data"
+    PERFORMANCE = "Performance"
+    AVAILABILITY = "Availability"
+    COMPLIANCE = "Compliance"
+    UNKNOWN = "Unknown"
+
+
+class IncidentState(StrEnum):
+    DETECTED = "Detected"
+    TRIAGED = "Triaged"
+    INVESTIGATING = "Investigating"
+    REMEDIATING = "Remediating"
+    RESOLVED = "Resolved"
+    CLOSED = "Closed"
+
+
+_S = IncidentState
+
+#: Every legal move. Forward with skips up to Resolved, and from Investigating back to Triaged when nobody looks after it
+#: any more; Resolved closes or reopens; Closed is reopened by a person only.
+LEGAL_MOVES: dict[IncidentState, frozenset[IncidentState]] = {
+    _S.DETECTED: frozenset({_S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
+    _S.TRIAGED: frozenset({_S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
+    _S.INVESTIGATING: frozenset({_S.TRIAGED, _S.REMEDIATING, _S.RESOLVED}),
+    _S.REMEDIATING: frozenset({_S.RESOLVED}),
+    _S.RESOLVED: frozenset({_S.CLOSED, _S.INVESTIGATING, _S.TRIAGED}),
+    _S.CLOSED: frozenset({_S.INVESTIGATING, _S.TRIAGED}),
+}
+
+OPEN_STATES = frozenset({_S.DETECTED, _S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATING})
+
+
+class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One line of an incident's history. `kind` is an EventType of Appendix A or one of ours (docs/concepts.md).
+
+    `details` holds what programs want: "reason", "trace_id" and what else the kind brings.
+    """
+
+    at: float
+    kind: str
+    actor: str
+    text: str
+    details: dict[str, str] = {}
+
+
+#: How an incident was resolved, or opened again, that no person did it to; and that one did.
+AUTOMATED, MANUAL = "Automated", "Manual"
+
+
+class Resolution(msgspec.Struct, frozen=True, array_like=True):
+    """How an incident ended. `method`: Automated, Manual or AutoAssistedManual."""
+
+    at: float
+    by: str
+    method: str
+    notes: str
+    root_cause: str | None = None
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, array_like=True):
+    """Who looks after an incident, since when, and until when (0: until it ends)."""
+
+    by: str
+    at: float
+    until: float = 0.0
+
+
+class Judgement(msgspec.Struct, frozen=True, array_like=True):
+    """What a classifier made of an incident: what counts where no person said otherwise."""
+
+    severity: Severity
+    type: IncidentType
+    impact: str
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What people said that an incident is; None where they said nothing."""
+
+    severity: Severity | None = None
+    type: IncidentType | None = None
+    impact: str | None = None
+
+
+class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
+    """Word to those who wait. `next_due_at` 0: no next one was promised."""
+
+    at: float
+    by: str
+    audience: str
+    text: str
+    next_due_at: float = 0.0
+
+
+class PartOf(msgspec.Struct, frozen=True, array_like=True):
+    """An incident that was merged into this one, as it last said it is.
+
+    `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
+    it, it counts as open. `ended_by` is the number of the
+    note that asked it to end, 0 when none did: what it said before it heard that counts no more.
+    """
+
+    is_open: bool = True
+    severity: Severity = Severity.P4
+    pending: str = ""
+    ended_by: int = 0
+
+
+class OwedNote(msgspec.Struct, frozen=True, array_like=True):
+    """A note (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
+
+    number: int
+    to: bytes
+    note: bytes
+
+
+class Handling(msgspec.Struct, array_like=True):
+    """What people did about an incident, and how it hangs together with others. Most incidents have none: they come
+    and go by themselves.
+
+    `judged` is what the classifiers say, kept beside what people `said`. `answered_at` is when somebody first
+    acknowledged it or was assigned. `owed` are its notes to other incidents, oldest first; `heard` the number of the
+    last note of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
+    again at that time if some of its alerts still fire then. `labels` are those that people set, and as None those that
+    they removed; None: a snapshot of 0.2.0 or earlier does not say (models/shard/sharing.py works it out). `title` is one that a person gave.
+    """
+
+    judged: Judgement
+    acknowledged: Acknowledgement | None = None
+    answered_at: float = 0.0
+    roles: dict[str, str] = {}
+    said: Said = Said()
+    related: list[bytes] = []
+    merged_into: bytes = b""
+    parts: dict[bytes, PartOf] = {}
+    split_from: bytes = b""
+    owed: list[OwedNote] = []
+    owed_number: int = 0
+    heard: dict[bytes, tuple[int, str]] = {}
+    updates: list[StakeholderUpdate] = []
+    update_due_at: float = 0.0
+    written_lines: int = 0
+    written_bytes: int = 0
+    still_firing_at: float = 0.0
+    labels: dict[str, str | None] | None = None
+    title: str = ""
+
+
+class Notice(msgspec.Struct, array_like=True):
+    """What the first response still owes the world about one incident.
+
+    `reason` is None when nothing is owed. `number` grows with each new notice, `attempt` with each try of
+    it; both are in the idempotency key. `told` says whether a receiver may have heard of the incident, so
+    that a resolve is sent to those who heard, and to no one else. `queued` is the reason of a notice that
+    waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
+    `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
+    last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
+    receiver knows that it flaps.
+    """
+
+    number: int = 0
+    reason: str | None = None
+    due_at: float = 0.0
+    attempt: int = 0
+    told: bool = False
+    queued: str | None = None
+    owed_since: float = 0.0
+    given_up: bool = False
+    sure: str = ""
+    heard_at: float = 0.0
+    reopenings: list[float] = []
+    flapping: bool = False
+
+
+class Incident(msgspec.Struct, array_like=True):
+    """An incident as its shard keeps it: changed only by Shard.apply, encoded as it is into snapshots.
+
+    Times are seconds since the epoch, 0 when not (yet) reached. `group_labels` always has "service",
+    and every label of the group_by that it was opened under, "" when its alerts lack it.
+    `firing` counts its firing series. `signals` are the severity words its series brought; the last verdict
+    knew the first `signals_asked` of them.
+
+    `version` grows with all that people may change, and not with what only counts. `severity`, `type` and `impact` are
+    what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
+    targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
+    (models/shard/deadlines.py).
+
+    `title`, `description`, `labels` and `annotations` are what its firing alerts share, with what people set
+    (models/shard/sharing.py). `joined` counts the new series that its timeline does not tell of yet; it last did at
+    `joined_told_at`.
+    """
+
+    id: bytes
+    slot: int
+    tenant: str
+    service: str
+    group_key: str
+    group_labels: dict[str, str]
+    title: str
+    description: str
+    source: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    created_at: float
+    updated_at: float
+    state: IncidentState = IncidentState.DETECTED
+    severity: Severity = Severity.P2
+    type: IncidentType = IncidentType.UNKNOWN
+    impact: str = ""
+    classified_by: str = ""
+    confidence: float = 0.0
+    firing: int = 0
+    series_seen: int = 0
+    signals: list[str] = []
+    classify_owed: bool = True
+    reopened: int = 0
+    resolved_at: float = 0.0
+    closed_at: float = 0.0
+    resolution: Resolution | None = None
+    assignees: list[str] = []
+    overflow: list[str] | None = None
+    overflow_count: int = 0
+    notice: Notice = msgspec.field(default_factory=Notice)
+    timeline: list[TimelineEntry] = []
+    timeline_dropped: int = 0
+    signals_asked: int = 0
+    version: int = 0
+    created_by: str = "system"
+    opened_at: float = 0.0
+    targets_told: int = 0
+    handling: Handling | None = None
+    #: What it counts for in models/alerts/room.py; 0 until a shard has counted it.
+    held_bytes: int = 0
+    joined: int = 0
+    joined_told_at: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Its life goes on: alerts of its group join it. A merged one lives on too, but nobody is told of it."""
+        return self.state in OPEN_STATES
+
+    @property
+    def present_group_labels(self) -> dict[str, str]:
+        """The labels of its group that its alerts have: one that they lack makes the group and is not shown."""
+        return {name: value for name, value in self.group_labels.items() if value}
+
+    @property
+    def counts_as_open(self) -> bool:
+        """Open in the sense of people: neither resolved nor closed, and not a part of another."""
+        return self.state in OPEN_STATES and not self.merged_into
+
+    @property
+    def is_attended(self) -> bool:
+        """Somebody looks after it: it is acknowledged, or people are assigned or have a role."""
+        handling = self.handling
+        return bool(self.assignees) or (
+            handling is not None and (handling.acknowledged is not None or any(handling.roles.values()))
+        )
+
+    @property
+    def is_known_of(self) -> bool:
+        """Somebody may have seen it as it was: what joins it now is news to them."""
+        return self.notice.told or self.is_attended or bool(self.merged_into)
+
+    @property
+    def owes_nothing(self) -> bool:
+        """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
+        owes = self.notice.reason is not None or (self.handling is not None and bool(self.handling.owed))
+        return self.state is IncidentState.CLOSED and not owes
+
+    @property
+    def merged_into(self) -> bytes:
+        """The incident it is a part of, b"" when it is none."""
+        return b"" if self.handling is None else self.handling.merged_into
+
+    @property
+    def parts(self) -> dict[bytes, PartOf]:
+        """The incidents that are parts of it."""
+        return {} if self.handling is None else self.handling.parts
+
+    def handled(self) -> Handling:
+        """Its handling, made when a person first touches it."""
+        if self.handling is None:
+            self.handling = Handling(Judgement(self.severity, self.type, self.impact), labels={})
+        return self.handling
+
+    def heard_of(self, sender: bytes) -> tuple[int, str]:
+        """The number of the last note heard of `sender` (0: none), and why it was refused."""
+        return (0, "") if self.handling is None else self.handling.heard.get(sender, (0, ""))
+
+    def settle(self) -> None:
+        """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
+        if self.handling is None:
+            return
+        counts = settled(self.handling.judged, self.handling.said, self.handling.parts)
+        self.severity, self.type, self.impact = counts.severity, counts.type, counts.impact
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Made by a person: it has no group, and no alert joins it."""
+        return not self.group_key
+
+
+def settled(judged: Judgement, said: Said, parts: Mapping[bytes, PartOf]) -> Judgement:
+    """What counts of what was judged, what people said, and what its parts are."""
+    worst = min([judged.severity, *(part.severity for part in parts.values() if part.is_open)])
+    return Judgement(
+        worst if said.severity is None else said.severity,
+        judged.type if said.type is None else said.type,
+        judged.impact if said.impact is None else said.impact,
+    )
+
+
+def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:
+    """A UUIDv7 (16 bytes) that carries its slot in rand_a; the rest derives from what opened it.
+
+    Pure: the same arguments give the same id, so replay needs no chance. epoch and seq make it unique
+    within a partition, group_key within one message.
+    """
+    if not 0 <= slot < SLOTS:
+        raise ValueError(f"slot must be 0..{SLOTS - 1}, not {slot}")
+    milliseconds = int(at * 1000) & 0xFFFFFFFFFFFF
+    seed = f"{slot}:{epoch}:{seq}:{group_key}".encode("utf-8", "surrogatepass")
+    tail = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big") & 0x3FFFFFFFFFFFFFFF
+    value = (milliseconds << 80) | (0x7 << 76) | (slot << 64) | (0b10 << 62) | tail
+    return value.to_bytes(16, "big")

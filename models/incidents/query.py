@@ -1,0 +1,249 @@
+"""What a shard may be asked, and what it shows: reads never make events. Pages are bounded, cursors are explicit."""
+
+from __future__ import annotations
+
+import msgspec
+
+from models.alerts.matchers import MatcherTuple
+from models.incidents.filters import IncidentFilter, Place, Sort
+from models.incidents.incident import Acknowledgement, Incident, IncidentState, Judgement, PartOf, Said
+from models.wire import Wire
+
+#: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
+PAGE_MAX = 1000
+#: Incidents looked at for one answer: with every filter given 2.5 us each, so that a rare match holds up a batch for 8 ms.
+INCIDENT_SCAN_MAX = 3000
+
+#: How far an answer looked, in the order in which a shard keeps its incidents: (created_at, id).
+Looked = tuple[float, bytes]
+
+
+class ListIncidents(Wire, frozen=True):
+    """Incidents in the order of `sort`, which is one that a shard keeps (Sort.is_indexed), strictly after `after`."""
+
+    tenant: str
+    limit: int = PAGE_MAX
+    after: Place | None = None
+    wanted: IncidentFilter = IncidentFilter()
+    sort: Sort = Sort.NEWEST
+
+
+class FindIncidents(Wire, frozen=True):
+    """Where incidents stand in an order that no shard keeps: the first `limit` places strictly after `after` among the
+    INCIDENT_SCAN_MAX incidents older than `looked`. Whoever asks goes on until all were looked at, and merges."""
+
+    tenant: str
+    sort: Sort
+    limit: int = PAGE_MAX
+    after: Place | None = None
+    wanted: IncidentFilter = IncidentFilter()
+    looked: Looked | None = None
+
+
+class CountIncidents(Wire, frozen=True):
+    """Counts for GET /v1/stats over the INCIDENT_SCAN_MAX incidents older than `looked`. `now` is when "overdue" is
+    asked for, `since` when the window of times begins."""
+
+    tenant: str
+    now: float
+    since: float
+    wanted: IncidentFilter = IncidentFilter()
+    looked: Looked | None = None
+
+
+class GetIncident(Wire, frozen=True):
+    tenant: str
+    incident_id: bytes
+
+
+class GetIncidents(Wire, frozen=True):
+    """Those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+
+    tenant: str
+    incident_ids: list[bytes]
+
+
+class GetHeads(Wire, frozen=True):
+    """The heads of those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+
+    tenant: str
+    incident_ids: list[bytes]
+
+
+class ListHeads(Wire, frozen=True):
+    """The heads of all incidents that are here, in the order in which a shard keeps them, after `after`."""
+
+    tenant: str
+    after: Looked | None = None
+    limit: int = PAGE_MAX
+
+
+class Probe(Wire, frozen=True):
+    """Asks whether alerts are taken: answered with an empty page by a shard that is ready, refused by one that is not,
+    even if it can still be read."""
+
+
+class IncidentAlerts(Wire, frozen=True):
+    """The alerts (series) of one incident, by series number after `after`. `firing` None: those that ended too."""
+
+    tenant: str
+    incident_id: bytes
+    after: int = -1
+    limit: int = PAGE_MAX
+    firing: bool | None = None
+
+
+class ListAlerts(Wire, frozen=True):
+    """Alerts (series) by number after `after`. `firing_only` leaves ended ones out, `ended_only` firing ones."""
+
+    tenant: str
+    after: int = -1
+    limit: int = PAGE_MAX
+    matchers: list[MatcherTuple] = []
+    firing_only: bool = True
+    ended_only: bool = False
+
+
+class AlertView(msgspec.Struct, frozen=True, array_like=True):
+    """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
+
+    `decisions` says why it is where it is: (decision number, count, first at, last at), oldest first; `senders` by whose
+    alert each was made last, "" where nobody's or it is not known. `sender` is whose alert says what it says now.
+    """
+
+    incident_id: bytes
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    generator_url: str
+    source: str
+    starts_at: float
+    ends_at: float
+    last_seen_at: float
+    firing: bool
+    decisions: list[tuple[int, int, float, float]] = []
+    sender: str = ""
+    senders: list[str] = []
+
+
+class IncidentView(msgspec.Struct, frozen=True, array_like=True):
+    """An incident as its shard keeps it, with what is worked out when read.
+
+    `alerts` are its own, not those of its parts. It is to be acknowledged and resolved by the due times, 0 when no target
+    applies any more (models/shard/deadlines.py).
+    """
+
+    incident: Incident
+    alerts: int
+    acknowledge_due_at: float = 0.0
+    resolve_due_at: float = 0.0
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What is shown of an incident beside each thing that happens to it (models/incidents/summaries.py), and what that follows from:
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
+
+    id: bytes
+    service: str
+    title: str
+    state: IncidentState
+    labels: dict[str, str]
+    assignees: list[str]
+    version: int
+    updated_at: float
+    is_classified: bool
+    counts: Judgement
+    judged: Judgement
+    said: Said = Said()
+    parts: dict[bytes, PartOf] = {}
+    created_at: float = 0.0
+    created_by: str = "system"
+    source: str = ""
+    description: str = ""
+    resolved_at: float = 0.0
+    closed_at: float = 0.0
+    reopened: int = 0
+    acknowledged: Acknowledgement | None = None
+    merged_into: bytes = b""
+
+
+class HeadPage(Wire, frozen=True):
+    """Heads as the frame `seq` left them. `next_after` is where the next page of ListHeads begins, None at the end."""
+
+    seq: int
+    items: list[Head]
+    next_after: Looked | None = None
+
+
+class IncidentPage(Wire, frozen=True):
+    """`next_after` is where the next page begins, None at the end. A page may be empty and still have a next one."""
+
+    items: list[IncidentView]
+    next_after: Place | None = None
+
+
+class IncidentPlaces(Wire, frozen=True):
+    """Places in the order asked for, the first first. `looked` is what to ask on with, None when all were looked at."""
+
+    places: list[Place]
+    looked: Looked | None = None
+
+
+class IncidentCounts(Wire, frozen=True):
+    """What CountIncidents counted; parts of merged incidents are left out. Of the dictionaries, `states` counts all,
+    the others open incidents. `acknowledged_s` and `resolved_s` are little-endian f64s: how long each incident took that
+    was answered, or resolved, since `since`. `decided` are alerts by decision since the shard's last start, with the first
+    answer only."""
+
+    states: dict[str, int] = {}
+    severities: dict[int, int] = {}
+    types: dict[str, int] = {}
+    services: dict[str, int] = {}
+    acknowledged: int = 0
+    unassigned: int = 0
+    overdue: int = 0
+    opened: int = 0
+    acknowledged_s: bytes = b""
+    resolved_s: bytes = b""
+    decided: dict[int, int] = {}
+    looked: Looked | None = None
+
+
+class AlertPage(Wire, frozen=True):
+    """`next_after` is the cursor of the next page, None at the end. A page may be empty and still have a next one."""
+
+    items: list[AlertView]
+    next_after: int | None
+
+
+Query = (
+    ListIncidents
+    | FindIncidents
+    | CountIncidents
+    | GetIncident
+    | GetIncidents
+    | Probe
+    | IncidentAlerts
+    | ListAlerts
+    | GetHeads
+    | ListHeads
+)
+Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | HeadPage
+
+_encoder = msgspec.msgpack.Encoder()
+_query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)
+_answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(value: Query | Answer) -> bytes:
+    """MessagePack of a query or an answer."""
+    return _encoder.encode(value)
+
+
+def decode_query(data: bytes) -> Query:
+    """The query in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    return _query_decoder.decode(data)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """The answer in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    return _answer_decoder.decode(data)

@@ -1,0 +1,168 @@
+"""What a person may do to an incident: the verbs of a Command (models/shard/messages.py). models/shard/people.py and models/shard/children.py
+decide about them; services/api names them in its paths, `llm-im incidents` as its commands.
+
+Laid out as arrays with their name as tag, like everything that crosses a process. A field is only added at the end,
+with a default.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from models.incidents.incident import IncidentType, Severity
+
+
+class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="verb"):
+    """One thing that a person does. Who and why are in the Command."""
+
+
+class Acknowledge(Verb, frozen=True):
+    """Somebody looks after it, until `until` (seconds since the epoch; 0: until it ends). A mark, not a state."""
+
+    until: float = 0.0
+
+
+class Unacknowledge(Verb, frozen=True):
+    """Nobody looks after it any more."""
+
+
+class Assign(Verb, frozen=True):
+    """Who works on it. `roles` names a person per role; "" takes the role away."""
+
+    add: list[str] = []
+    remove: list[str] = []
+    roles: dict[str, str] = {}
+
+
+class Comment(Verb, frozen=True):
+    text: str
+
+
+class Label(Verb, frozen=True):
+    """Sets and removes labels of the incident; its alerts keep theirs."""
+
+    set: dict[str, str] = {}
+    remove: list[str] = []
+
+
+class Reclassify(Verb, frozen=True):
+    """A person's word, which wins over every classifier's until cleared. `clear` names "severity", "type", "impact"."""
+
+    severity: Severity | None = None
+    type: IncidentType | None = None
+    impact: str | None = None
+    clear: list[str] = []
+
+
+class Link(Verb, frozen=True):
+    """Two incidents have to do with each other."""
+
+    other: bytes
+
+
+class Unlink(Verb, frozen=True):
+    other: bytes
+
+
+class Merge(Verb, frozen=True):
+    """`source` becomes a part of this incident."""
+
+    source: bytes
+
+
+class Unmerge(Verb, frozen=True):
+    """`source` is an incident of its own again."""
+
+    source: bytes
+
+
+class Split(Verb, frozen=True):
+    """These series (16-byte series ids) leave for an incident of their own. `title` "": the same title."""
+
+    series: list[bytes]
+    title: str = ""
+
+
+class Resolve(Verb, frozen=True):
+    """It is over. `method`: Manual, AutoAssistedManual or Automated."""
+
+    method: str = "Manual"
+    root_cause: str | None = None
+    notes: str = ""
+
+
+class Close(Verb, frozen=True):
+    """Nothing more is to be done about a resolved incident."""
+
+
+class Reopen(Verb, frozen=True):
+    """It is not over after all."""
+
+
+class Update(Verb, frozen=True):
+    """Word to those who wait. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
+
+    audience: str
+    text: str
+    next_due_at: float = 0.0
+
+
+class Create(Verb, frozen=True):
+    """An incident by hand: it has no alerts and no group, and only a person resolves it."""
+
+    service: str
+    title: str
+    description: str = ""
+    severity: Severity | None = None
+    type: IncidentType | None = None
+    impact: str = ""
+    labels: dict[str, str] = {}
+    assignees: list[str] = []
+
+
+AnyVerb = (
+    Acknowledge
+    | Unacknowledge
+    | Assign
+    | Comment
+    | Label
+    | Reclassify
+    | Link
+    | Unlink
+    | Merge
+    | Unmerge
+    | Split
+    | Resolve
+    | Close
+    | Reopen
+    | Update
+    | Create
+)
+
+#: Bounds of what people write. An incident is read whole and kept in memory, so that all of it must stay small.
+TEXT_MAX = 8_192  # a comment, notes, a stakeholder update: two screens
+REASON_MAX = 1_024
+TITLE_MAX = 256
+NAME_MAX = 128  # a person, a role, a label's name, an audience
+LABEL_VALUE_MAX = 1_024
+LABELS_MAX = 64
+ASSIGNEES_MAX = 50
+ROLES_MAX = 20
+RELATED_MAX = 100
+#: Parts of one merged incident: all are asked when it is read.
+PARTS_MAX = 100
+#: Series that one Split moves: 10 ms of the shard's time.
+SPLIT_MAX = 5_000
+#: Comments and updates of one incident, and bytes of them together. Past it a person is asked to link another one.
+WRITTEN_LINES_MAX = 1_000
+WRITTEN_BYTES_MAX = 262_144
+METHODS = ("Manual", "AutoAssistedManual", "Automated")
+#: What a Reclassify may clear.
+CLEARABLE = ("severity", "type", "impact")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(verb: AnyVerb) -> bytes:
+    """MessagePack of a verb."""
+    return _encoder.encode(verb)

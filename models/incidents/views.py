@@ -1,0 +1,153 @@
+"""What a shard shows: answers to models/incidents/query.py from its state. Reads make no events and change nothing."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING
+
+from models.alerts.matchers import compile_matchers
+from models.alerts.series import FIRING, FREE
+from models.alerts.view import alert_view
+from models.incidents.listing import count_incidents, find_incidents, incident_view, list_incidents
+from models.incidents.query import (
+    PAGE_MAX,
+    AlertPage,
+    AlertView,
+    Answer,
+    CountIncidents,
+    FindIncidents,
+    GetHeads,
+    GetIncident,
+    GetIncidents,
+    HeadPage,
+    IncidentAlerts,
+    IncidentPage,
+    ListAlerts,
+    ListHeads,
+    ListIncidents,
+    Probe,
+    Query,
+)
+from models.incidents.summaries import head_of
+
+if TYPE_CHECKING:
+    from models.shard.state import ShardState
+
+#: Bytes of the bodies of one page, so that neither a shard nor who asks it holds a thousand of the largest alerts. A
+#: page of a thousand common ones has half a megabyte.
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+#: Series looked at for one page of alerts: at 2 us a series a page with a rare match holds up a batch for 8 ms.
+SCAN_MAX = 4000
+
+
+def answer(shard: ShardState, query: Query) -> Answer:
+    """The answer to a query about `shard` as it is now."""
+    match query:
+        case ListIncidents():
+            return list_incidents(shard, query)
+        case FindIncidents():
+            return find_incidents(shard, query)
+        case CountIncidents():
+            return count_incidents(shard, query)
+        case GetIncident():
+            incident = shard.incidents.get(query.incident_id)
+            found = incident is not None and incident.tenant == query.tenant
+            return IncidentPage([incident_view(shard, incident)] if incident is not None and found else [])
+        case GetIncidents():
+            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            here = [each for each in asked if each is not None and each.tenant == query.tenant]
+            return IncidentPage([incident_view(shard, each) for each in here])
+        case GetHeads():
+            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            here = [each for each in asked if each is not None and each.tenant == query.tenant]
+            return HeadPage(shard.seq, [head_of(each) for each in here])
+        case ListHeads():
+            return _list_heads(shard, query)
+        case Probe():
+            return IncidentPage([])
+        case IncidentAlerts():
+            incident = shard.incidents.get(query.incident_id)
+            if incident is None or incident.tenant != query.tenant:
+                return AlertPage([], None)
+            numbers = shard.members[query.incident_id]
+            if query.firing is not None:
+                status = shard.series.status
+                numbers = array("I", [each for each in numbers if (status[each] == FIRING) is query.firing])
+            return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
+        case ListAlerts():
+            return _list_alerts(shard, query)
+
+
+def _list_heads(shard: ShardState, query: ListHeads) -> HeadPage:
+    start = 0 if query.after is None else bisect_right(shard.order, query.after)
+    page = shard.order[start : start + max(1, min(query.limit, PAGE_MAX))]
+    here = [shard.incidents[identity] for _at, identity in page]
+    more = start + len(page) < len(shard.order)
+    items = [head_of(each) for each in here if each.tenant == query.tenant]
+    return HeadPage(shard.seq, items, page[-1] if more else None)
+
+
+def _list_alerts(shard: ShardState, query: ListAlerts) -> AlertPage:
+    series = shard.series
+    matches = compile_matchers(query.matchers)
+    limit = max(1, min(query.limit, PAGE_MAX))
+    numbers = _candidates(shard, query)
+    items: list[AlertView] = []
+    looked_at = size = 0
+    place = bisect_left(numbers, query.after + 1)
+    while place < len(numbers):
+        number = numbers[place]
+        place += 1
+        status = series.status[number]
+        if (
+            status == FREE
+            or (query.firing_only and status != FIRING)
+            or (query.ended_only and status == FIRING)
+        ):
+            continue
+        looked_at += 1
+        incident = series.incidents[number]
+        if incident is not None and incident.tenant == query.tenant:
+            content = series.content(number)
+            if matches(content.labels):
+                items.append(alert_view(series, number, content))
+                size += len(series.bodies[number])
+        if len(items) == limit or looked_at == SCAN_MAX or size >= PAGE_BYTES_MAX:
+            return AlertPage(items, number if place < len(numbers) else None)
+    return AlertPage(items, None)
+
+
+def _candidates(shard: ShardState, query: ListAlerts) -> range | array[int]:
+    """The series that can match: those of the incidents whose group labels do, when a matcher asks for equality."""
+    best: dict[bytes, None] | None = None
+    for name, operator, value in query.matchers:
+        if operator != "=" or not value:
+            continue
+        if name == "service":
+            # The group's service is this label only when no other label is asked before it.
+            if shard.settings.service_labels[:1] != ("service",):
+                continue
+        elif name not in shard.settings.group_by:
+            continue
+        found = shard.by_label.get((name, value), {})
+        if best is None or len(found) < len(best):
+            best = found
+    if best is None:
+        return range(shard.series.used)
+    numbers = array("I")
+    for identity in {*best, *shard.loose}:
+        numbers.extend(shard.members[identity])
+    return array("I", sorted(numbers))
+
+
+def _alert_page(shard: ShardState, numbers: array[int], after: int, limit: int) -> AlertPage:
+    ordered = sorted(numbers)
+    place = bisect_left(ordered, after + 1)
+    items: list[AlertView] = []
+    size = 0
+    while place < len(ordered) and len(items) < limit and size < PAGE_BYTES_MAX:
+        items.append(alert_view(shard.series, ordered[place]))
+        size += len(shard.series.bodies[ordered[place]])
+        place += 1
+    return AlertPage(items, ordered[place - 1] if items and place < len(ordered) else None)

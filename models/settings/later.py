@@ -1,0 +1,175 @@
+"""Settings of features that are not built yet, so that a file that has them is read and checked all the same.
+
+`llm-im config check` lists what of this is set as "not active yet". What switches something on that is not there
+(`refusals`) stops `llm-im up`: it never runs as something else than it was told to be.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from models.settings.values import LATER, Duration, Section
+
+Severity = Literal["P0", "P1", "P2", "P3", "P4"]
+Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A number a time: 5000/s.")]
+
+
+class LaterSection(Section):
+    model_config = ConfigDict(json_schema_extra=LATER)
+
+
+class Deployment(LaterSection):
+    """Which part of the system this is."""
+
+    mode: Literal["standalone", "worker", "sidecar", "ha"] = "standalone"
+    worker_type: Literal["all", "ingestion", "processing", "orchestration"] | None = None
+    region: str | None = None
+    availability_zones: list[str] = []
+
+
+class ResourceLimits(LaterSection):
+    max_concurrent_incidents: int | None = Field(
+        None, ge=1, description="Another name of lifecycle.max_concurrent_incidents."
+    )
+    max_ingestion_rate: Rate | None = None
+
+
+class Coordination(LaterSection):
+    backend: Literal["redis"] | None = None
+    cluster_nodes: list[str] = []
+
+
+class Messaging(LaterSection):
+    """Queues as doors for alerts."""
+
+    backend: Literal["kafka", "nats", "rabbitmq"] | None = None
+    brokers: list[str] = []
+    topics: list[str] = []
+    consumer_group: str | None = None
+
+
+class Worker(LaterSection):
+    concurrency: int | None = Field(None, ge=1)
+    prefetch: int | None = Field(None, ge=1)
+    heartbeat_interval: Duration | None = None
+
+
+class Sidecar(LaterSection):
+    parent_service: str | None = None
+    local_only: bool | None = None
+    sync_to_central: bool | None = None
+    central_endpoint: str | None = None
+
+
+class LocalActions(LaterSection):
+    auto_restart: bool | None = None
+    max_restarts: int | None = Field(None, ge=0)
+    restart_backoff: Literal["exponential", "linear", "constant"] | None = None
+    health_check_url: str | None = None
+
+
+class Forwarding(LaterSection):
+    forward_to_central: list[Severity] = []
+    batch_size: int | None = Field(None, ge=1)
+    batch_interval: Duration | None = None
+
+
+class HighAvailability(LaterSection):
+    min_replicas: int | None = Field(None, ge=1)
+    max_replicas: int | None = Field(None, ge=1)
+    replication_factor: int | None = Field(None, ge=1)
+    quorum_size: int | None = Field(None, ge=1)
+
+
+class Failover(LaterSection):
+    enabled: bool = False
+    detection_interval: Duration | None = None
+    failover_timeout: Duration | None = None
+    health_check_endpoints: list[str] = []
+
+
+class SentinelFilters(LaterSection):
+    min_severity: Severity | None = None
+    ignored_labels: list[str] = []
+
+
+class Sentinel(LaterSection):
+    """Alerts streamed from LLM-Sentinel."""
+
+    enabled: bool = False
+    endpoint: str | None = None
+    protocol: Literal["grpc", "http", "https"] | None = None
+    auth_token_env: str | None = None
+    reconnect_interval: Duration | None = None
+    buffer_size: int | None = Field(None, ge=1)
+    filters: SentinelFilters = SentinelFilters()
+
+
+class ShieldActions(LaterSection):
+    auto_isolate: bool | None = None
+    require_approval_for: list[str] = []
+    notification_channels: list[str] = []
+
+
+class Shield(LaterSection):
+    """Security incidents from LLM-Shield."""
+
+    enabled: bool = False
+    endpoint: str | None = None
+    protocol: Literal["grpc", "http", "https"] | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_ca: str | None = None
+    actions: ShieldActions = ShieldActions()
+
+
+class EdgeRemediation(LaterSection):
+    allowed_actions: list[str] = []
+    require_approval: list[str] = []
+    timeout: Duration | None = None
+    retry_limit: int | None = Field(None, ge=0)
+
+
+class EdgeAgent(LaterSection):
+    """Agents beside the models, which report and act."""
+
+    enabled: bool = False
+    discovery_mode: Literal["kubernetes", "static", "consul"] | None = None
+    namespace: str | None = None
+    label_selector: str | None = None
+    connection_pool_size: int | None = Field(None, ge=1)
+    remediation: EdgeRemediation = EdgeRemediation()
+
+
+class GovernancePolicies(LaterSection):
+    evaluate_before_action: bool | None = None
+    cache_decisions: bool | None = None
+    cache_ttl: Duration | None = None
+    fail_open: bool | None = None
+
+
+class GovernanceAudit(LaterSection):
+    log_all_incidents: bool | None = None
+    log_all_actions: bool | None = None
+    retention_days: int | None = Field(None, ge=1)
+    export_format: Literal["json", "parquet", "csv"] | None = None
+
+
+class Governance(LaterSection):
+    """Policies asked before an action, and the audit trail."""
+
+    enabled: bool = False
+    endpoint: str | None = None
+    protocol: Literal["grpc", "http", "https"] | None = None
+    auth_token_env: str | None = None
+    policies: GovernancePolicies = GovernancePolicies()
+    audit: GovernanceAudit = GovernanceAudit()
+
+
+class Integrations(LaterSection):
+    llm_sentinel: Sentinel = Sentinel()
+    llm_shield: Shield = Shield()
+    llm_edge_agent: EdgeAgent = EdgeAgent()
+    llm_governance_core: Governance = Governance()

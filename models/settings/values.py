@@ -1,0 +1,126 @@
+"""How settings are written: durations, the base of every section, and the marks that a setting may bear.
+
+The sections themselves are in models/settings/config.py (what works) and models/settings/later.py (what does not yet).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, get_args
+
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.config import JsonDict
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+#: A hundred years: longer is a slip of the pen, and far below what a clock in seconds can hold.
+DURATION_MAX_S = 100 * 365 * 86400.0
+#: Stricter than AnyHttpUrl, which mends what browsers mend: http:///path, or a backslash for a slash.
+_URL = re.compile(r"https?://(?P<place>[^/?#\\]+)([/?#].*)?", re.IGNORECASE)
+#: A host's name, or its address. What a template left there (`$HOST`, `{{ host }}`) is neither.
+_HOST = re.compile(
+    r"(?=.{1,254}\Z)([A-Za-z0-9_]([\w-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([\w-]{0,61}[A-Za-z0-9_])?\.?|\[[\da-fA-F:.]+\]",
+    re.ASCII,
+)
+#: The word for "no such duration", where a setting can do without one.
+NONE = "none"
+
+#: Marks in a setting's json_schema_extra, so that the schema shows them too.
+LIVE_MARK, LATER_MARK = "x-reload", "x-not-active-yet"
+#: Taken over by `llm-im config reload`, without a restart.
+LIVE: JsonDict = {LIVE_MARK: True}
+#: Understood, but nothing answers it yet.
+LATER: JsonDict = {LATER_MARK: True}
+
+
+def duration_s(value: object) -> object:
+    """Seconds from "30s", "5m", "90d". "1h30m" is not supported: one number, one unit. Numbers are seconds already."""
+    if isinstance(value, str):
+        match = _DURATION.match(value)
+        if match is None:
+            raise ValueError(f'expected a duration such as "30s", "5m", "1h" or "90d", not {value!r}')
+        return float(match[1]) * _UNIT_S[match[2]]
+    if isinstance(value, bool):
+        raise ValueError(f'expected a duration such as "30s", not {str(value).lower()}')
+    return value
+
+
+def duration_text(seconds: float) -> str:
+    """The shortest way to write a duration exactly: 300.0 is "5m"."""
+    for unit in ("d", "h", "m", "s", "ms"):
+        count = seconds / _UNIT_S[unit]
+        if count >= 1 and abs(count - round(count)) < 1e-9 * count:
+            return f"{round(count)}{unit}"
+    return f"{seconds:g}s"
+
+
+def _none_or(value: object) -> object:
+    return None if value == NONE else value
+
+
+_SCHEMA = {"anyOf": [{"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$"}, {"type": "number", "minimum": 0}]}  # fmt: skip
+Duration = Annotated[
+    float,
+    BeforeValidator(duration_s),
+    Field(ge=0, le=DURATION_MAX_S, allow_inf_nan=False),
+    WithJsonSchema(_SCHEMA),
+]
+MaybeDuration = Annotated[
+    Duration | None,
+    BeforeValidator(_none_or),
+    WithJsonSchema({"anyOf": [*_SCHEMA["anyOf"], {"const": NONE}, {"type": "null"}]}),
+]
+
+
+class Section(BaseModel):
+    """A table of settings. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # pydantic takes true for 1.
+        if isinstance(value, bool) and info.field_name is not None:
+            field = cls.model_fields[info.field_name]
+            kinds = (field.annotation, *get_args(field.annotation))
+            # A duration's own validator says more.
+            is_bare = not any(isinstance(each, BeforeValidator) for each in field.metadata)
+            if bool not in kinds and is_bare and (int in kinds or float in kinds):
+                what = "a whole number" if int in kinds else "a number"
+                raise ValueError(f"expected {what}, not {str(value).lower()}")
+        return value
+
+
+def wrong_url(url: str) -> str:
+    """What is wrong with an http or https URL that is to be called as it is written, "" when nothing is. Never repeats it:
+    it may be a secret."""
+    if any(character <= " " or character == "\x7f" for character in url):
+        return "expected a URL without spaces and control characters: write them percent-encoded, as %20"
+    found = _URL.fullmatch(url)
+    if found is None:
+        return "expected an http:// or https:// URL with a host, as in https://example.org/hook"
+    try:
+        parsed = AnyHttpUrl(url)
+    except ValidationError:
+        parsed = None
+    place = found["place"].rpartition("@")[2]
+    # As it is written, and a name in another script as it is asked for.
+    host = place.partition("]")[0] + "]" if place.startswith("[") else place.partition(":")[0]
+    if parsed is not None and not host.isascii():
+        host = parsed.host or ""
+    if parsed is None or not parsed.port or place.endswith(":") or not _HOST.fullmatch(host):
+        return "expected a host that can be one, and behind it a port of 1 to 65535 or none"
+    if "#" in url:
+        return "expected a URL without #, behind which nothing is sent: write it as %23"
+    return ""

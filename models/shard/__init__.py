@@ -1,0 +1,1 @@
+"""What a shard decides: alerts in, events out."""

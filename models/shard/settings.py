@@ -1,0 +1,43 @@
+"""The settings a shard decides by, as they travel from models/settings/config.py to its process."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ShardSettings(msgspec.Struct, frozen=True):
+    """The settings a shard decides by; times in seconds. bootstrap.py makes it from models/settings/config.py."""
+
+    group_by: tuple[str, ...] = ("alertname", "cluster", "namespace")
+    service_labels: tuple[str, ...] = ("service",)
+    reopen_window_s: float = 1800.0
+    close_after_s: float = 3600.0
+    expiry_grace_s: float = 300.0
+    max_open: int = 100_000
+    notify: bool = False
+    wait_s: tuple[float, ...] = (0.0, 0.0, 30.0, 120.0, 300.0)
+    #: Least time between two notices of an incident.
+    interval_s: float = 60.0
+    retry_first_s: float = 1.0
+    retry_max_s: float = 300.0
+    give_up_after_s: float = 86400.0
+    webhook_max_alerts: int = 100
+    external_url: str = ""
+    #: Response targets by severity; 0: none.
+    acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    #: How long the archive keeps what is closed.
+    retention_s: float = 90 * 86400.0
+    #: Bytes (models/alerts/room.py) of all alerts and incidents, and of those of one sender.
+    max_bytes: int = 2 * 1024**3
+    sender_bytes: int = 3 * 1024**3 // 2
+    #: How far ahead the end lies that a gateway gives to an alert without one: resolve_timeout, expires_after.
+    given_ends_s: tuple[float, ...] = ()
+
+
+def encode_shard_settings(settings: ShardSettings) -> bytes:
+    return msgspec.msgpack.encode(settings)
+
+
+def decode_shard_settings(encoded: bytes) -> ShardSettings:
+    return msgspec.msgpack.decode(encoded, type=ShardSettings)

@@ -1,0 +1,291 @@
+"""What the alerts of an incident share: its labels, annotations, description and title follow from it, and are kept true as
+alerts join, change and end. Called by models/shard/shard.py.
+
+It speaks of the alerts that fire; of those of its last life when none does. What people set or removed stays as they said.
+
+An incident may have 10,000 alerts, and each that joins or ends must not cost a look at all of them. So one that fires is
+the sample: every other one is compared with it once, and for each name the differing ones are counted. When the sample
+itself changes or ends, another is picked evenly among those that fire and all are compared anew; of n alerts that end in
+whatever order, that happens about ln n times. All of this is derived, and made anew when it is first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import TYPE_CHECKING
+
+from models.alerts.alert import Content
+from models.alerts.grouping import overflow_title, title_of
+from models.alerts.room import said_bytes
+from models.alerts.series import FIRING
+from models.incidents.incident import Incident, IncidentState
+from models.shard.events import (
+    AlertsJoined,
+    Event,
+    IncidentArchived,
+    IncidentDescribed,
+    IncidentSplit,
+    SeriesChanged,
+    SeriesOpened,
+    SeriesRefired,
+    SeriesResolved,
+    SlotLeft,
+)
+from models.shard.messages import Decision
+
+if TYPE_CHECKING:
+    from models.shard.shard import Shard
+    from models.shard.state import ShardState
+
+#: Between two lines of an incident's timeline about alerts that joined: a storm is told in a few lines, and somebody who
+#: watches hears of it while it matters.
+JOINED_EVERY_S = 10.0
+#: Lines about joined alerts kept in one timeline: pods that come and go for weeks must not push out the rest.
+JOINED_LINES_MAX = 50
+#: Of more alerts that joined at once the newest are looked at, for what tells them from the others: 2 ms.
+JOINED_LOOKED_AT = 1000
+#: Labels, or values of one label, named in such a line, and characters shown of each value: a line of 500 at most.
+JOINED_NAMED = 5
+JOINED_VALUE_CHARS = 80
+#: Spreads the picked samples over an incident's alerts; Knuth's multiplier.
+_SPREAD = 2654435761
+
+
+@dataclass(slots=True)
+class Shared:
+    """What some alerts share, found by comparing each with `sample`. `odd` counts those with other label names."""
+
+    sample: int
+    content: Content
+    count: int = 1
+    odd: int = 0
+    labels: dict[str, int] = field(default_factory=dict)
+    annotations: dict[str, int] = field(default_factory=dict)
+
+    def add(self, content: Content, by: int = 1) -> None:
+        """One more, or with `by` -1 one fewer."""
+        mine = self.content
+        self.count += by
+        if content.labels.keys() != mine.labels.keys():
+            self.odd += by
+        for differing, its, ours in (
+            (self.labels, content.labels, mine.labels),
+            (self.annotations, content.annotations, mine.annotations),
+        ):
+            for name, value in ours.items():
+                if its.get(name) != value:
+                    differing[name] = differing.get(name, 0) + by
+
+    @property
+    def shared_labels(self) -> dict[str, str]:
+        return {name: value for name, value in self.content.labels.items() if not self.labels.get(name)}
+
+    @property
+    def shared_annotations(self) -> dict[str, str]:
+        found = self.content.annotations
+        return {name: value for name, value in found.items() if not self.annotations.get(name)}
+
+    @property
+    def varying(self) -> str:
+        """The only label in which they differ, "" when there is not just one."""
+        names = [name for name, count in self.labels.items() if count]
+        return names[0] if len(names) == 1 and not self.odd else ""
+
+
+class Sharing:
+    """What the alerts of a shard's incidents share, as far as it was needed, and which incidents this step touched."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Shared] = {}
+        self.touched: dict[bytes, None] = {}
+        # So that an alert that changes all the time is not the sample again and again: nothing that is told hangs on it.
+        self._picked = 0
+
+    def known(self, incident: Incident) -> tuple[dict[str, str], dict[str, str]] | None:
+        """The labels and annotations that all firing alerts of an incident share, if they need not be looked up."""
+        shared = self._known.get(incident.id)
+        return None if shared is None else (shared.shared_labels, shared.shared_annotations)
+
+    def before(self, shard: Shard, event: Event) -> None:
+        """An event is about to be applied: what a series said until now is still there."""
+        match event:
+            case SeriesResolved() | SeriesChanged():
+                incident = shard.series.incidents[event.number]
+                if incident is None:
+                    return
+                if len(shard.members[incident.id]) > 1 or event.body:
+                    self.touched[incident.id] = None
+                self._less(shard, incident.id, event.number)
+            case IncidentSplit():
+                self._known.pop(event.incident_id, None)
+                self.touched[event.incident_id] = self.touched[event.made] = None
+            case IncidentArchived():
+                self._known.pop(event.incident_id, None)
+            case SlotLeft():
+                self._known.clear()
+
+    def after(self, shard: Shard, event: Event) -> None:
+        """An event was applied."""
+        match event:
+            case SeriesOpened(decision=Decision.OPENED):
+                pass  # its incident was opened with its labels
+            case SeriesOpened() | SeriesRefired() | SeriesChanged():
+                incident = shard.series.incidents[event.number]
+                assert incident is not None
+                self.touched[incident.id] = None
+                shared = self._known.get(incident.id)
+                if shared is not None:
+                    shared.add(shard.series.content(event.number))
+
+    def settle(self, shard: Shard, now: float) -> None:
+        """At the end of a step: the incidents it touched are described as they are now, and what joined is told."""
+        while self.touched:
+            touched, self.touched = self.touched, {}
+            for identity in touched:
+                incident = shard.incidents.get(identity)
+                if incident is None or incident.state is IncidentState.CLOSED or not shard.members[identity]:
+                    continue
+                self._describe(shard, incident, now)
+                if incident.joined and (not incident.is_open or now >= joined_due(incident)):
+                    tell_joined(shard, incident, now)
+
+    def _less(self, shard: Shard, identity: bytes, number: int) -> None:
+        shared = self._known.get(identity)
+        if shared is None:
+            return
+        if shared.sample == number or shared.count <= 2:
+            del self._known[identity]
+        else:
+            shared.add(shard.series.content(number), -1)
+
+    def _describe(self, shard: Shard, incident: Incident, now: float) -> None:
+        shared = self._known.get(incident.id)
+        if shared is None:
+            self._picked += 1
+            shared = shared_of(shard, incident, self._picked)
+            if incident.firing > 1:
+                self._known[incident.id] = shared
+        labels = labelled(incident, shared.shared_labels)
+        annotations = shared.shared_annotations
+        if labels != incident.labels or annotations != incident.annotations:
+            labels, annotations = _fitting(shard, incident, labels, annotations)
+        description = annotations.get("description", "")
+        handling = incident.handling
+        if incident.overflow is not None:
+            title = overflow_title(incident.service)
+        elif handling is not None and handling.title:
+            title = handling.title
+        else:
+            title = title_of(
+                shared.shared_labels, annotations, incident.service, shared.count, shared.varying
+            )
+        event = IncidentDescribed(
+            incident.id,
+            None if title == incident.title else title,
+            None if description == incident.description else description,
+            None if labels == incident.labels else labels,
+            None if annotations == incident.annotations else annotations,
+        )
+        if (event.title, event.description, event.labels, event.annotations) != (None,) * 4:
+            shard.do(event, now)
+
+
+def _fitting(
+    shard: Shard, incident: Incident, labels: dict[str, str], annotations: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What there is room for of the labels and annotations that an incident is to have: an alert with long ones is charged
+    for itself alone, and when those that it shared less with have ended the incident would hold them once more. Where there
+    is no room it says of what it said until now what is still true."""
+    description = annotations.get("description", "")
+    before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+    grows = said_bytes(incident.title, description, labels, annotations) - before
+    if grows <= 0 or shard.has_room_to_say(incident, grows):
+        return labels, annotations
+    return (
+        {name: value for name, value in labels.items() if incident.labels.get(name) == value},
+        {name: value for name, value in annotations.items() if incident.annotations.get(name) == value},
+    )
+
+
+def joined_due(incident: Incident) -> float:
+    """When the timeline is to tell of what joined, 0 when nothing did."""
+    return incident.joined_told_at + JOINED_EVERY_S if incident.joined else 0.0
+
+
+def tell_joined(shard: Shard, incident: Incident, now: float) -> None:
+    """The timeline tells of the alerts that joined since it last did."""
+    series, members = shard.series, shard.members[incident.id]
+    newest = nlargest(min(incident.joined, JOINED_LOOKED_AT), members, key=series.opened.__getitem__)
+    contents = [series.content(number) for number in newest]
+    many = f"{incident.joined} new alert{'s' if incident.joined > 1 else ''} joined"
+    text = f"{many}, {incident.firing} fire now: {_told_apart(contents, incident)}"
+    shard.do(AlertsJoined(incident.id, incident.joined, incident.firing, text), now)
+
+
+def labelled(incident: Incident, shared: dict[str, str]) -> dict[str, str]:
+    """The labels of an incident whose alerts share these: what people set and removed counts."""
+    said = None if incident.handling is None else incident.handling.labels
+    if not said:
+        return shared
+    kept = {name: value for name, value in shared.items() if name not in said}
+    return {**kept, **{name: value for name, value in said.items() if value is not None}}
+
+
+def shared_of(shard: ShardState, incident: Incident, nth: int) -> Shared:
+    """What the firing alerts of an incident share; when none fires, those of its last life. `nth` picks the sample."""
+    series, members = shard.series, shard.members[incident.id]
+    if incident.firing:
+        numbers: Sequence[int] = [number for number in members if series.status[number] == FIRING]
+    else:
+        begun = incident.opened_at or incident.created_at
+        numbers = [number for number in members if series.seen[number] >= begun] or members
+    place = nth * _SPREAD % 2**32 * len(numbers) >> 32
+    shared = Shared(numbers[place], series.content(numbers[place]))
+    for number in numbers:
+        if number != shared.sample:
+            shared.add(series.content(number))
+    return shared
+
+
+def first_alert(shard: ShardState, incident: Incident) -> Content | None:
+    """What the first alert of an incident says; None when it has none."""
+    members = shard.members[incident.id]
+    return shard.series.content(min(members, key=shard.series.opened.__getitem__)) if members else None
+
+
+def said_labels(shard: ShardState, incident: Incident) -> dict[str, str | None]:
+    """What people said of an incident's labels, from a record that does not tell: then its labels were those of its first
+    alert, and where they are others people made them so."""
+    first = first_alert(shard, incident)
+    if first is None:
+        return {}
+    said: dict[str, str | None] = {
+        name: value for name, value in incident.labels.items() if first.labels.get(name) != value
+    }
+    said.update((name, None) for name in first.labels if name not in incident.labels)
+    return said
+
+
+def _told_apart(contents: Sequence[Content], incident: Incident) -> str:
+    """What tells these alerts from the others of an incident: the labels that they share and the incident has not, else
+    the values of the labels that it has not."""
+    own = [
+        {name: value for name, value in each.labels.items() if incident.labels.get(name) != value}
+        for each in contents
+    ]
+    common = {
+        name: value for name, value in own[0].items() if all(each.get(name) == value for each in own[1:])
+    }
+    named = common or dict.fromkeys(_written(own))
+    shown = list(_written([common]) if common else named)[:JOINED_NAMED]
+    more = len(named) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _written(labels: Iterable[dict[str, str]]) -> Iterator[str]:
+    for each in labels:
+        for name, value in each.items():
+            cut = value if len(value) <= JOINED_VALUE_CHARS else value[: JOINED_VALUE_CHARS - 3] + "..."
+            yield f"{name}={cut}"

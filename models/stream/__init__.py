@@ -1,0 +1,1 @@
+"""What the live stream tells, to whom, and where a follower stands."""

@@ -1,0 +1,1 @@
+"""The live stream of incidents: server-sent events and WebSocket."""

@@ -1,0 +1,1 @@
+"""Our own API under /v1."""

@@ -1,0 +1,373 @@
+"""What /v1 shows: incidents, their alerts and their history. The first fields of an incident are the plan's (Appendix A).
+
+The bodies are dataclasses: msgspec writes them, FastAPI reads the same ones for OpenAPI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from fastapi.responses import Response
+
+from models.alerts.alert import fingerprint
+from models.incidents.incident import (
+    Handling,
+    Incident,
+    IncidentState,
+    IncidentType,
+    Judgement,
+    Severity,
+    TimelineEntry,
+)
+from models.incidents.query import AlertView, IncidentView
+from models.shard.messages import REASONS, Decision
+from services.api.reads import Counted
+from services.api.v1.fields import SeverityName, Time, says
+from services.times import timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineBody:
+    """One line of an incident's history."""
+
+    timestamp: Annotated[Time, says("When, RFC 3339 in UTC.")]
+    event_type: Annotated[str, says("What kind of thing happened: docs/concepts.md, timeline kinds.")]
+    actor: Annotated[
+        str, says("Who did it: the name of a person or of a sender's token, `anonymous` or `system`.")
+    ]
+    description: Annotated[str, says("What happened, in words.")]
+    metadata: Annotated[dict[str, str], says("What programs want of it: `reason`, `trace_id` ...")]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolutionBody:
+    """How an incident ended."""
+
+    resolved_at: Annotated[Time, says("When, RFC 3339 in UTC.")]
+    resolved_by: Annotated[str, says("Who resolved it, or `system`.")]
+    resolution_method: Annotated[str, says("Automated, Manual or AutoAssistedManual.")]
+    root_cause: Annotated[str | None, says("What it was, when somebody said.")]
+    notes: Annotated[str, says("What was said about it.")]
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowBody:
+    """What an overflow incident stands for: groups that met max_concurrent_incidents."""
+
+    members: Annotated[list[str], says("Group keys; the list may be cut.")]
+    count: Annotated[int, says("How many groups; never cut.")]
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgedBody:
+    """Who looks after an incident."""
+
+    by: Annotated[str, says("Who acknowledged it.")]
+    at: Annotated[Time, says("Since when, RFC 3339 in UTC.")]
+    until: Annotated[Time | None, says("Until when; null: until it ends.")]
+
+
+@dataclass(frozen=True, slots=True)
+class DueBody:
+    """When something must have been done about it, by the response targets of its severity."""
+
+    acknowledge_due_at: Annotated[
+        Time | None, says("Acknowledged or assigned by then; null: it is already, or has no target.")
+    ]
+    resolve_due_at: Annotated[Time | None, says("Resolved by then; null: it is already, or has no target.")]
+
+
+@dataclass(frozen=True, slots=True)
+class SaidBody:
+    """What people said that it is; null where they said nothing and a classifier's word counts."""
+
+    severity: Annotated[SeverityName | None, says("P0 to P4.")]
+    incident_type: Annotated[IncidentType | None, says("What kind.")]
+    impact: Annotated[str | None, says("What it does to others.")]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedBody:
+    """What classifiers made of it, whatever people say."""
+
+    severity: Annotated[SeverityName, says("P0 to P4.")]
+    incident_type: Annotated[IncidentType, says("What kind.")]
+    impact: Annotated[str, says("What it does to others.")]
+
+
+@dataclass(frozen=True, slots=True)
+class PartBody:
+    """An incident that was merged into this one, as it last said it is."""
+
+    incident: Annotated[UUID, says("Its id.")]
+    is_open: Annotated[bool, says("Whether it goes on; what is pending counts as open.")]
+    severity: Annotated[SeverityName, says("Its own severity, P0 to P4.")]
+    pending: Annotated[str, says("`merge` or `unmerge` while its shard has not agreed yet, else empty.")]
+
+
+@dataclass(frozen=True, slots=True)
+class StakeholderUpdateBody:
+    """Word to those who wait."""
+
+    at: Annotated[Time, says("When, RFC 3339 in UTC.")]
+    by: Annotated[str, says("Who said it.")]
+    audience: Annotated[str, says("Who was told.")]
+    text: Annotated[str, says("What they were told.")]
+    next_due_at: Annotated[Time | None, says("When the next was promised; null: none was.")]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentBody:
+    """An incident. The first sixteen fields are the plan's (Appendix A), the rest says how it came about and what people
+    did about it."""
+
+    id: Annotated[UUID, says("UUIDv7.")]
+    created_at: Annotated[Time, says("When it opened, RFC 3339 in UTC.")]
+    updated_at: Annotated[Time, says("When anything of it last changed but counts, RFC 3339 in UTC.")]
+    state: Annotated[IncidentState, says("Where it is in its life.")]
+    severity: Annotated[
+        SeverityName,
+        says("What counts: what people said, else the worst of what was judged and of its open parts."),
+    ]
+    incident_type: Annotated[IncidentType, says("What kind: what people said, else what was judged.")]
+    source: Annotated[str, says("Who reported it first.")]
+    title: Annotated[str, says("What is wrong, in a line.")]
+    description: Annotated[str, says("What is known.")]
+    affected_resources: Annotated[list[str], says("Its service.")]
+    labels: Annotated[dict[str, str], says("Those of the alert that opened it, as people changed them.")]
+    related_incidents: Annotated[list[UUID], says("Incidents that people linked with it.")]
+    active_playbook: Annotated[UUID | None, says("Always null: playbooks are not built yet.")]
+    resolution: Annotated[ResolutionBody | None, says("How it ended; null while it is open.")]
+    timeline: Annotated[list[TimelineBody], says("Its history, oldest first.")]
+    assignees: Annotated[list[str], says("Who works on it.")]
+    service: Annotated[str, says("What it is about.")]
+    group_key: Annotated[str, says("What its alerts have in common; empty when made by hand.")]
+    group_labels: Annotated[dict[str, str], says("The same as labels.")]
+    annotations: Annotated[dict[str, str], says("Those of the alert that opened it.")]
+    impact: Annotated[str, says("What it does to others: what people said, else what was judged.")]
+    classified_by: Annotated[str, says("Which rules or model judged it; empty: nobody yet.")]
+    confidence: Annotated[float, says("How sure the classifier was, 0 to 1.")]
+    alerts: Annotated[int, says("How many alerts it has together with its parts, firing or ended.")]
+    alerts_firing: Annotated[int, says("How many of those fire.")]
+    reopened: Annotated[int, says("How often it was opened again.")]
+    resolved_at: Annotated[Time | None, says("When it was resolved; null while it is open.")]
+    closed_at: Annotated[Time | None, says("When it was closed; null before.")]
+    overflow: Annotated[OverflowBody | None, says("For an overflow incident, what it stands for.")]
+    timeline_dropped: Annotated[int, says("How many lines of its history are kept no more.")]
+    version: Annotated[
+        int, says("Grows with all that people may change. Quoted, it is the ETag, for If-Match.")
+    ]
+    created_by: Annotated[
+        str, says("Who made it by hand, or whose alert: the name on a token, `anonymous` or `system`.")
+    ]
+    acknowledged: Annotated[AcknowledgedBody | None, says("Who looks after it; null: nobody said so.")]
+    roles: Annotated[dict[str, str], says("A person for each role that is taken.")]
+    due: Annotated[DueBody, says("Response targets.")]
+    said: Annotated[SaidBody, says("What people said that it is.")]
+    judged: Annotated[JudgedBody, says("What classifiers made of it.")]
+    merged_into: Annotated[UUID | None, says("The incident that it is a part of.")]
+    parts: Annotated[list[PartBody], says("The incidents that are parts of it.")]
+    split_from: Annotated[UUID | None, says("The incident that it was split from.")]
+    updates: Annotated[list[StakeholderUpdateBody], says("Word to those who wait, oldest first.")]
+    update_due_at: Annotated[Time | None, says("When the next update is promised; null: none is.")]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentsBody:
+    """A page of incidents. It may be short, even empty, and still have a next one."""
+
+    items: Annotated[list[IncidentBody], says("In the order asked for.")]
+    next: Annotated[str | None, says("The cursor of the page after it; null at the end.")]
+
+
+@dataclass(frozen=True, slots=True)
+class WhyBody:
+    """One decision about an alert."""
+
+    decision: Annotated[str, says("docs/concepts.md, decisions; in lower case.")]
+    reason: Annotated[str, says("The same in words.")]
+    count: Annotated[int, says("How often it was taken.")]
+    sender: Annotated[
+        str | None,
+        says("Whose alert it was last: the name on a token, or `anonymous`; null: nobody's, or not noted."),
+    ]
+    first_at: Annotated[Time, says("When first, RFC 3339 in UTC.")]
+    last_at: Annotated[Time, says("When last, RFC 3339 in UTC.")]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertBody:
+    """One alert, and why it is where it is."""
+
+    fingerprint: Annotated[str, says("Alertmanager's, 16 hexadecimal digits.")]
+    incident_id: Annotated[UUID | None, says("The incident that it belongs to.")]
+    firing: Annotated[bool, says("Whether it fires.")]
+    labels: Annotated[dict[str, str], says("What it is.")]
+    annotations: Annotated[dict[str, str], says("What is said about it.")]
+    generator_url: Annotated[str, says("Where it comes from.")]
+    source: Annotated[str, says("Who sent it, as it says itself.")]
+    sender: Annotated[
+        str | None,
+        says("Who sent what it says now: the name on a token, or `anonymous`; null: before that was kept."),
+    ]
+    starts_at: Annotated[Time, says("When it began, RFC 3339 in UTC.")]
+    ends_at: Annotated[Time | None, says("When it ended or will end; null: not known.")]
+    last_seen_at: Annotated[Time, says("When it was last sent, RFC 3339 in UTC.")]
+    why: Annotated[list[WhyBody], says("Every kind of decision about it, oldest first.")]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsBody:
+    """A page of alerts. It may be short, even empty, and still have a next one."""
+
+    items: Annotated[list[AlertBody], says("In the order they joined.")]
+    next: Annotated[str | None, says("The cursor of the page after it; null at the end.")]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelinesBody:
+    """An incident's history."""
+
+    items: Annotated[list[TimelineBody], says("Oldest first.")]
+    dropped: Annotated[int, says("How many entries stood before it and are kept no more.")]
+
+
+def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
+    """An incident as /v1 shows it."""
+    incident = view.incident
+    handling = incident.handling or Handling(_judged(incident))
+    said, judged = handling.said, handling.judged
+    return IncidentBody(
+        id=UUID(bytes=incident.id),
+        created_at=timestamp(incident.created_at),
+        updated_at=timestamp(incident.updated_at),
+        state=incident.state,
+        severity=_severity(incident.severity),
+        incident_type=incident.type,
+        source=incident.source,
+        title=incident.title,
+        description=incident.description,
+        affected_resources=[incident.service],
+        labels=incident.labels,
+        related_incidents=[UUID(bytes=each) for each in handling.related],
+        active_playbook=None,
+        resolution=_resolution_body(incident),
+        timeline=[timeline_body(entry) for entry in incident.timeline],
+        assignees=incident.assignees,
+        service=incident.service,
+        group_key=incident.group_key,
+        group_labels=incident.present_group_labels,
+        annotations=incident.annotations,
+        impact=incident.impact,
+        classified_by=incident.classified_by,
+        confidence=incident.confidence,
+        alerts=counted.alerts,
+        alerts_firing=counted.firing,
+        reopened=incident.reopened,
+        resolved_at=_time_or_none(incident.resolved_at),
+        closed_at=_time_or_none(incident.closed_at),
+        overflow=None
+        if incident.overflow is None
+        else OverflowBody(incident.overflow, max(incident.overflow_count, len(incident.overflow))),
+        timeline_dropped=incident.timeline_dropped,
+        version=incident.version,
+        created_by=incident.created_by,
+        acknowledged=None
+        if handling.acknowledged is None
+        else AcknowledgedBody(
+            handling.acknowledged.by,
+            timestamp(handling.acknowledged.at),
+            _time_or_none(handling.acknowledged.until),
+        ),
+        roles=handling.roles,
+        due=DueBody(_time_or_none(view.acknowledge_due_at), _time_or_none(view.resolve_due_at)),
+        said=SaidBody(None if said.severity is None else _severity(said.severity), said.type, said.impact),
+        judged=JudgedBody(_severity(judged.severity), judged.type, judged.impact),
+        merged_into=UUID(bytes=handling.merged_into) if handling.merged_into else None,
+        parts=[
+            PartBody(UUID(bytes=each), part.is_open, _severity(part.severity), part.pending)
+            for each, part in handling.parts.items()
+        ],
+        split_from=UUID(bytes=handling.split_from) if handling.split_from else None,
+        updates=[
+            StakeholderUpdateBody(
+                timestamp(each.at), each.by, each.audience, each.text, _time_or_none(each.next_due_at)
+            )
+            for each in handling.updates
+        ],
+        update_due_at=_time_or_none(handling.update_due_at),
+    )
+
+
+def alert_body(view: AlertView) -> AlertBody:
+    """An alert as /v1 shows it."""
+    return AlertBody(
+        fingerprint=fingerprint(view.labels),
+        incident_id=UUID(bytes=view.incident_id) if view.incident_id else None,
+        firing=view.firing,
+        labels=view.labels,
+        annotations=view.annotations,
+        generator_url=view.generator_url,
+        source=view.source,
+        sender=view.sender or None,
+        starts_at=timestamp(view.starts_at),
+        ends_at=_time_or_none(view.ends_at),
+        last_seen_at=timestamp(view.last_seen_at),
+        # Archived before senders were kept, it has none.
+        why=[
+            _why_body(made, sender)
+            for made, sender in zip(view.decisions, view.senders or repeat(""), strict=False)
+        ],
+    )
+
+
+def timeline_body(entry: TimelineEntry) -> TimelineBody:
+    """A line of an incident's history as /v1 shows it."""
+    return TimelineBody(timestamp(entry.at), entry.kind, entry.actor, entry.text, entry.details)
+
+
+def json_response(body: object, status: int = 200) -> Response:
+    """An answer of /v1."""
+    return Response(_encoder.encode(body), status, media_type="application/json")
+
+
+def etag(version: int) -> str:
+    """The ETag of an incident of this version."""
+    return f'"{version}"'
+
+
+def _judged(incident: Incident) -> Judgement:
+    # Nobody touched it: what counts is what was judged.
+    return Judgement(incident.severity, incident.type, incident.impact)
+
+
+def _severity(severity: Severity) -> SeverityName:
+    return SeverityName(severity.name)
+
+
+def _resolution_body(incident: Incident) -> ResolutionBody | None:
+    found = incident.resolution
+    if found is None:
+        return None
+    return ResolutionBody(timestamp(found.at), found.by, found.method, found.root_cause, found.notes)
+
+
+def _why_body(made: tuple[int, int, float, float], sender: str) -> WhyBody:
+    number, count, first_at, last_at = made
+    try:
+        name, reason = Decision(number).name.lower(), REASONS[Decision(number)]
+    except ValueError:
+        # Written by a newer version than this gateway's, during an upgrade.
+        name, reason = f"decision {number}", "not known to this version"
+    return WhyBody(name, reason, count, sender or None, timestamp(first_at), timestamp(last_at))
+
+
+def _time_or_none(at: float) -> str | None:
+    return timestamp(at) if at else None
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")

@@ -1,0 +1,184 @@
+"""Requests of /v1 that change something: their bodies within bounds, their conditions, their names. Used by the routes of
+the verbs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+from fastapi import FastAPI, Header, Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+
+from models.alerts.alert import content_digest
+from models.errors import Malformed, TooLarge
+from services.api.auth import caller_of
+from services.api.problems import FieldProblem, field_problems
+from services.api.traced import current
+from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked
+from services.ingest.doors.http import IDEMPOTENCY_KEY_MAX_BYTES, TENANT, idempotency_key
+from services.ingest.formats.common import without_mark
+
+#: Bytes of a body, also unpacked: the longest text with every character escaped is 100 kB, 5,000 fingerprints as much.
+BODY_MAX_BYTES = 256 * 1024
+#: What the bodies of all requests under way in a gateway hold together.
+BODIES_MAX = 64
+#: Versions that one If-Match may name.
+TAGS_MAX = 20
+SCHEMA_REF = "#/components/schemas/{model}"
+
+_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"\Z')
+_T = TypeVar("_T")
+
+IfMatch = Annotated[
+    str | None,
+    Header(
+        max_length=1024,
+        description='The version this is meant for, as its ETag says: `"7"`. Another one is answered 412 and nothing is '
+        "changed. Weak ones count as strong ones, several mean any, `*` any version at all.",
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=IDEMPOTENCY_KEY_MAX_BYTES,
+        pattern="^[!-~]+$",
+        description="Names this request. Sent again by the same caller to the same path within dedup_window it changes "
+        "nothing more and is answered alike; with another body it is 422.",
+    ),
+]
+
+
+class BadFields(Exception):
+    """A body whose fields are wrong."""
+
+    def __init__(self, fields: list[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{each.field}: {each.detail}" for each in fields))
+        self.fields = fields
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a change comes from, and the trace context (models/trace.py) of its request. `delivery_id` is its Idempotency-Key, which means nothing outside caller and path."""
+
+    actor: str
+    delivery_id: str | None
+    trace: str | None
+
+
+class BodyReader:
+    """Reads the bodies of one gateway."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._room = Room(BODIES_MAX * BODY_MAX_BYTES)
+
+    async def read(self, request: Request, kind: BodyKind[_T]) -> _T:
+        """The body as `kind`. Raises HTTPException, Malformed, Busy, BadFields."""
+        headers: Mapping[bytes, bytes] = dict(request.scope["headers"])
+        content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        # No type at all is refused too: a web page can make a browser send that anywhere.
+        if content_type != b"application/json":
+            raise HTTPException(415, "Content-Type: expected application/json")
+        hold = Hold(self._room)
+        try:
+            sent = await read_body(request.receive, headers, kind.max_bytes, self._timeout_s, hold)
+            return kind.read(without_mark(await unpacked(sent, headers, kind.max_bytes, hold)))
+        except TooSlow:
+            raise HTTPException(
+                408, f"the body took over {self._timeout_s:g} s", {"Connection": "close"}
+            ) from None
+        except TooLarge as error:
+            raise HTTPException(413, str(error)) from None
+        except Unsupported as error:
+            raise HTTPException(415, str(error)) from None
+        except Disconnected:
+            raise HTTPException(400, "the body ended early") from None
+        finally:
+            hold.release()
+
+
+class BodyKind(Generic[_T]):
+    """A dataclass or model that bodies are read as."""
+
+    max_bytes = BODY_MAX_BYTES
+
+    def __init__(self, kind: type[_T]) -> None:
+        self.kind = kind
+        self._adapter: TypeAdapter[_T] = TypeAdapter(kind)
+
+    def read(self, body: bytes) -> _T:
+        """No body is an empty object. Raises BadFields."""
+        try:
+            return self._adapter.validate_json(body or b"{}")
+        except ValidationError as error:
+            raise BadFields(field_problems(error.errors(include_url=False, include_input=False))) from None
+
+
+def has_body(request: Request) -> bool:
+    """Whether the headers speak of one."""
+    said = request.headers
+    return "content-type" in said or "transfer-encoding" in said or said.get("content-length", "0") != "0"
+
+
+def asks_for(body: type, example: dict[str, object], *, required: bool = True) -> dict[str, object]:
+    """What OpenAPI says of a route that reads its body itself; describe_bodies() must know `body` too."""
+    content = {"schema": {"$ref": SCHEMA_REF.format(model=body.__name__)}, "example": example}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def describe_bodies(app: FastAPI, *kinds: type) -> None:
+    """Put among OpenAPI's schemas what routes name by reference."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            schemas = generate()["components"]["schemas"]
+            for kind in kinds:
+                schema = TypeAdapter(kind).json_schema(ref_template=SCHEMA_REF)
+                parts = schema.pop("$defs", {})
+                schemas.update({kind.__name__: schema, **parts})
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def origin_of(request: Request) -> Origin:
+    """Who sends a request, and by which name. Raises Malformed."""
+    headers: dict[bytes, bytes] = dict(request.scope["headers"])
+    actor, key = caller_of(request).name, idempotency_key(headers)
+    # Neither a name nor a path holds a line end.
+    scoped = None if key is None else f"{TENANT}/command\n{actor}\n{request.url.path}\n{key}"
+    return Origin(actor, scoped, current())
+
+
+def versions_of(if_match: str | None) -> list[int] | None:
+    """The versions that If-Match names, which may be none of ours; None when any will do. Raises Malformed."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    versions: list[int] = []
+    tags = if_match.split(",")
+    if len(tags) > TAGS_MAX:
+        raise Malformed(f"If-Match: expected at most {TAGS_MAX} ETags")
+    for tag in tags:
+        found = _TAG.match(tag.strip())
+        if found is None:
+            raise Malformed('If-Match: expected an ETag such as "7", with its quotes, or *')
+        if found[1].isascii() and found[1].isdigit() and len(found[1]) < 19:
+            versions.append(int(found[1]))
+    return versions
+
+
+def refuse_condition(if_match: str | None) -> None:
+    """For requests that are about no single incident. Raises Malformed."""
+    if if_match is not None:
+        raise Malformed("If-Match: there is no one incident here that it could speak of")
+
+
+def digest_of(name: str, incident_id: bytes, body: object) -> bytes:
+    """What tells two requests apart that have one Idempotency-Key: what was written, not the moment it was."""
+    return content_digest(name.encode(), incident_id, msgspec.msgpack.encode(body))

@@ -1,0 +1,176 @@
+"""GET /v1/stats: how many incidents there are, of which kind, and how fast people answer and end them."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Query
+from fastapi.responses import Response
+from pydantic import Field
+
+from models.errors import Malformed
+from models.incidents.incident import IncidentState, IncidentType, Severity
+from models.ports import Clock
+from models.shard.messages import Decision
+from services.api.auth import READ, requires
+from services.api.problems import AWAY, REFUSED, problems
+from services.api.reads import Reads
+from services.api.v1.bodies import json_response
+from services.api.v1.fields import Time, WrittenDuration, duration_of
+from services.api.v1.incidents import PREFIX
+from services.api.v1.list_params import FilterParams
+from services.api.v1.statistics import Figures, gather
+from services.times import timestamp
+
+#: Services that are named; the others are counted together.
+SERVICES_TOLD = 20
+#: The longest window: a quarter of a year, what the archive keeps by default.
+WINDOW_MAX_S = 92 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class TimesBody:
+    """How long something took, over the incidents of the window. Null when there were none."""
+
+    count: Annotated[int, Field(description="How many incidents it was measured over.")]
+    mean_s: Annotated[float | None, Field(description="The mean, seconds.")]
+    p50_s: Annotated[float | None, Field(description="Half took no longer, seconds.")]
+    p90_s: Annotated[float | None, Field(description="Nine of ten took no longer, seconds.")]
+    p99_s: Annotated[float | None, Field(description="99 of 100 took no longer, seconds.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceBody:
+    """A service and its open incidents."""
+
+    service: Annotated[str, Field(description="Its name.")]
+    open: Annotated[int, Field(description="How many open incidents it has.")]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertStatsBody:
+    """What became of alerts since each shard last started; filters do not apply."""
+
+    by_decision: Annotated[dict[str, int], Field(description="Alerts by decision, in lower case.")]
+    dedup_ratio: Annotated[
+        float | None,
+        Field(description="Which part of them were repeats or duplicates, 0 to 1; null: none came."),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class StatsBody:
+    """Figures over incidents. Parts of merged incidents are not counted: the whole stands for them."""
+
+    at: Annotated[Time, Field(description="When they were gathered, RFC 3339 in UTC.")]
+    window_s: Annotated[float, Field(description="How far back the times and `opened` reach, seconds.")]
+    open: Annotated[int, Field(description="Open incidents: neither resolved nor closed.")]
+    acknowledged: Annotated[int, Field(description="Open ones that somebody acknowledged.")]
+    unassigned: Annotated[int, Field(description="Open ones that nobody is assigned to or has a role in.")]
+    overdue: Annotated[int, Field(description="Open ones past one of their response targets.")]
+    by_state: Annotated[
+        dict[str, int],
+        Field(
+            description="By state. `Closed` counts those in a shard still and those archived in the window."
+        ),
+    ]
+    by_severity: Annotated[dict[str, int], Field(description="Open ones by severity.")]
+    by_type: Annotated[dict[str, int], Field(description="Open ones by type.")]
+    by_service: Annotated[
+        list[ServiceBody], Field(description=f"The {SERVICES_TOLD} services with the most open incidents.")
+    ]
+    other_services: Annotated[int, Field(description="Open incidents of all other services.")]
+    opened: Annotated[int, Field(description="Incidents created in the window.")]
+    resolved: Annotated[int, Field(description="Incidents resolved in the window, and not open again.")]
+    time_to_acknowledge: Annotated[
+        TimesBody,
+        Field(
+            description="From opening to the first acknowledgement or assignment, for incidents answered in the window."
+        ),
+    ]
+    time_to_resolve: Annotated[
+        TimesBody, Field(description="From opening to resolution, for incidents resolved in the window.")
+    ]
+    alerts: Annotated[AlertStatsBody, Field(description="What became of alerts.")]
+    complete: Annotated[
+        bool, Field(description="False when the window holds more archived incidents than are counted.")
+    ]
+
+
+class StatsParams(FilterParams):
+    """A window, and which incidents."""
+
+    window: Annotated[WrittenDuration, Field(description='How far back: "1h", "7d"; at most 92d.')] = "24h"
+
+
+def add_stats_route(app: FastAPI, reads: Reads, clock: Clock) -> None:
+    """GET /v1/stats."""
+
+    async def stats(params: Annotated[StatsParams, Query()]) -> Response:
+        """Figures over the incidents that the filters hold for: now, and over a window. Counted when asked."""
+        window_s = duration_of(params.window, "window")
+        if not 0 < window_s <= WINDOW_MAX_S:
+            raise Malformed(f"window: expected more than 0 and at most {WINDOW_MAX_S / 86400:g}d")
+        now = clock.now()
+        figures = await gather(reads.asking, params.wanted(), now=now, since=now - window_s)
+        return json_response(_body(figures, now, window_s))
+
+    app.add_api_route(
+        f"{PREFIX}/stats",
+        stats,
+        methods=["GET"],
+        response_model=StatsBody,
+        responses=problems(REFUSED, AWAY),
+        dependencies=[Depends(requires(READ))],
+        tags=["incidents"],
+    )
+
+
+def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
+    services = sorted(figures.services.items(), key=lambda each: (-each[1], each[0]))
+    told = services[:SERVICES_TOLD]
+    alerts = sum(figures.decided.values())
+    repeats = figures.decided[Decision.REPEATED] + figures.decided[Decision.DUPLICATE]
+    return StatsBody(
+        at=timestamp(now),
+        window_s=window_s,
+        open=sum(figures.severities.values()),
+        acknowledged=figures.acknowledged,
+        unassigned=figures.unassigned,
+        overdue=figures.overdue,
+        by_state={str(state): figures.states[state] for state in IncidentState},
+        by_severity={severity.name: figures.severities[severity] for severity in Severity},
+        by_type={str(kind): figures.types[kind] for kind in IncidentType},
+        by_service=[ServiceBody(service, count) for service, count in told],
+        other_services=sum(count for _service, count in services[SERVICES_TOLD:]),
+        opened=figures.opened,
+        resolved=len(figures.resolved_s),
+        time_to_acknowledge=_times(figures.acknowledged_s),
+        time_to_resolve=_times(figures.resolved_s),
+        alerts=AlertStatsBody(
+            {
+                decision.name.lower(): figures.decided[decision]
+                for decision in Decision
+                if decision in figures.decided
+            },
+            round(repeats / alerts, 6) if alerts else None,
+        ),
+        complete=figures.is_complete,
+    )
+
+
+def _times(found: array[float]) -> TimesBody:
+    ordered = sorted(found)
+    if not ordered:
+        return TimesBody(0, None, None, None, None)
+
+    def share(percent: int) -> float:
+        """The smallest time that so many percent did not exceed."""
+        return round(ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)], 3)
+
+    return TimesBody(
+        len(ordered), round(math.fsum(ordered) / len(ordered), 3), share(50), share(90), share(99)
+    )

@@ -1,0 +1,303 @@
+"""What the verbs of /v1 take: one dataclass a verb, all of one shape. `verb()` makes of it what models/shard/people.py decides
+about; the table of verb_table.py names it.
+
+Strict: an unknown field is refused by name, and nothing is converted. Bounds are those of models/incidents/verbs.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Protocol
+
+from pydantic import ConfigDict, Field
+
+from models.incidents import verbs
+from services.api.v1.fields import (
+    FINGERPRINT,
+    ClearableName,
+    ClearableWord,
+    Id,
+    LabelName,
+    LabelValue,
+    MethodName,
+    MethodWord,
+    Name,
+    NameOrNone,
+    SeverityWord,
+    Text,
+    TextOrNone,
+    Title,
+    TypeWord,
+    Why,
+    WrittenDuration,
+    WrittenTime,
+    time_to_come,
+)
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Body(Protocol):
+    """A verb as people ask for it."""
+
+    @property
+    def reason(self) -> str: ...
+    def verb(self, now: float) -> verbs.AnyVerb:
+        """What a shard is told. Raises Malformed for what no schema can say."""
+
+
+def _described(text: str) -> object:
+    return Field(description=text)
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeBody:
+    """Somebody looks after it: whoever calls. Without `until` and `for`, until it ends."""
+
+    __pydantic_config__ = STRICT
+    until: Annotated[WrittenTime | None, _described("Until when, RFC 3339, still to come.")] = None
+    for_: Annotated[
+        WrittenDuration | None, Field(alias="for", description='For how long from now: "30m", "4h".')
+    ] = None
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Acknowledge:
+        return verbs.Acknowledge(time_to_come(self.until, self.for_, ("until", "for"), now))
+
+
+@dataclass(frozen=True, slots=True)
+class UnacknowledgeBody:
+    """Nobody looks after it any more."""
+
+    __pydantic_config__ = STRICT
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Unacknowledge:
+        return verbs.Unacknowledge()
+
+
+@dataclass(frozen=True, slots=True)
+class AssignBody:
+    """Who works on it, and in which role."""
+
+    __pydantic_config__ = STRICT
+    add: Annotated[list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People to assign.")] = (
+        field(default_factory=list)
+    )
+    remove: Annotated[
+        list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People who work on it no more.")
+    ] = field(default_factory=list)
+    roles: Annotated[
+        dict[Name, NameOrNone],
+        Field(
+            max_length=verbs.ROLES_MAX,
+            description="A person for a role: commander, communications, scribe, or one of your own. An empty one "
+            "takes the role away.",
+        ),
+    ] = field(default_factory=dict)
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Assign:
+        return verbs.Assign(self.add, self.remove, self.roles)
+
+
+@dataclass(frozen=True, slots=True)
+class CommentBody:
+    """A remark, for the timeline."""
+
+    __pydantic_config__ = STRICT
+    text: Annotated[Text, _described("What to say.")]
+    reason: ClassVar[str] = ""
+
+    def verb(self, now: float) -> verbs.Comment:
+        return verbs.Comment(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBody:
+    """Sets and removes labels of the incident; its alerts keep theirs."""
+
+    __pydantic_config__ = STRICT
+    set: Annotated[
+        dict[LabelName, LabelValue], Field(max_length=verbs.LABELS_MAX, description="Labels to set.")
+    ] = field(default_factory=dict)
+    remove: Annotated[
+        list[LabelName], Field(max_length=verbs.LABELS_MAX, description="Names of labels to remove.")
+    ] = field(default_factory=list)
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Label:
+        return verbs.Label(self.set, self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class ReclassifyBody:
+    """A person's word, which wins over every classifier's until it is cleared."""
+
+    __pydantic_config__ = STRICT
+    severity: Annotated[SeverityWord | None, _described("How bad it is.")] = None
+    incident_type: Annotated[TypeWord | None, _described("What kind it is.")] = None
+    impact: Annotated[Name | None, _described("What it does to others, in your words.")] = None
+    clear: Annotated[
+        list[ClearableWord], Field(max_length=3, description="What is the classifiers' again.")
+    ] = field(default_factory=list)
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Reclassify:
+        return verbs.Reclassify(
+            None if self.severity is None else self.severity.severity,
+            self.incident_type,
+            self.impact,
+            ["type" if each is ClearableName.INCIDENT_TYPE else str(each) for each in self.clear],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBody:
+    """Two incidents have to do with each other."""
+
+    __pydantic_config__ = STRICT
+    incident: Annotated[Id, _described("The other one's id.")]
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Link:
+        return verbs.Link(self.incident.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class UnlinkBody:
+    """They have nothing to do with each other after all."""
+
+    __pydantic_config__ = STRICT
+    incident: Annotated[Id, _described("The other one's id.")]
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Unlink:
+        return verbs.Unlink(self.incident.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeBody:
+    """The named incident becomes a part of the one in the path."""
+
+    __pydantic_config__ = STRICT
+    incident: Annotated[Id, _described("The id of the one that becomes a part.")]
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Merge:
+        return verbs.Merge(self.incident.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class UnmergeBody:
+    """The named incident is its own again."""
+
+    __pydantic_config__ = STRICT
+    incident: Annotated[Id, _described("The id of the part.")]
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Unmerge:
+        return verbs.Unmerge(self.incident.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitBody:
+    """Some of its alerts leave for an incident of their own."""
+
+    __pydantic_config__ = STRICT
+    alerts: Annotated[
+        list[Annotated[str, Field(pattern=FINGERPRINT)]],
+        Field(min_length=1, max_length=verbs.SPLIT_MAX, description="Fingerprints of its alerts."),
+    ]
+    title: Annotated[Title | None, _described("The new one's title; else the same.")] = None
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Split:
+        # Which series these are is looked up: verb_table.py.
+        return verbs.Split([], self.title or "")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveBody:
+    """It is over."""
+
+    __pydantic_config__ = STRICT
+    method: Annotated[MethodWord, _described("How it ended.")] = MethodName.MANUAL
+    root_cause: Annotated[TextOrNone | None, _described("What it was.")] = None
+    notes: Annotated[TextOrNone, _described("What was done, and what to remember.")] = ""
+    reason: ClassVar[str] = ""
+
+    def verb(self, now: float) -> verbs.Resolve:
+        return verbs.Resolve(str(self.method), self.root_cause, self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBody:
+    """Nothing more is to be done about a resolved incident."""
+
+    __pydantic_config__ = STRICT
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Close:
+        return verbs.Close()
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenBody:
+    """It is not over after all."""
+
+    __pydantic_config__ = STRICT
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Reopen:
+        return verbs.Reopen()
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateBody:
+    """Word to those who wait, and when the next is promised."""
+
+    __pydantic_config__ = STRICT
+    audience: Annotated[Name, _described("Who is told: customers, support, management ...")]
+    text: Annotated[Text, _described("What they are told.")]
+    next_due_at: Annotated[WrittenTime | None, _described("When the next is promised, RFC 3339.")] = None
+    next_due_in: Annotated[
+        WrittenDuration | None, _described('How long from now the next is promised: "30m".')
+    ] = None
+    reason: ClassVar[str] = ""
+
+    def verb(self, now: float) -> verbs.Update:
+        due_at = time_to_come(self.next_due_at, self.next_due_in, ("next_due_at", "next_due_in"), now)
+        return verbs.Update(self.audience, self.text, due_at)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBody:
+    """An incident by hand: it has no alerts, and only a person resolves it."""
+
+    __pydantic_config__ = STRICT
+    service: Annotated[Name, _described("What it is about; decides where it lives.")]
+    title: Annotated[Title, _described("What is wrong, in a line.")]
+    description: Annotated[TextOrNone, _described("What is known.")] = ""
+    severity: Annotated[SeverityWord | None, _described("How bad it is; else a classifier says.")] = None
+    incident_type: Annotated[TypeWord | None, _described("What kind it is; else a classifier says.")] = None
+    impact: Annotated[Name | None, _described("What it does to others; else a classifier says.")] = None
+    labels: Annotated[
+        dict[LabelName, LabelValue], Field(max_length=verbs.LABELS_MAX, description="Its labels.")
+    ] = field(default_factory=dict)
+    assignees: Annotated[
+        list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="Who works on it.")
+    ] = field(default_factory=list)
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Create:
+        return verbs.Create(
+            self.service,
+            self.title,
+            self.description,
+            None if self.severity is None else self.severity.severity,
+            self.incident_type,
+            self.impact or "",
+            self.labels,
+            self.assignees,
+        )

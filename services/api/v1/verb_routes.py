@@ -1,0 +1,197 @@
+"""POST /v1/incidents and POST /v1/incidents/{id}/VERB: what people do. One route a line of verb_table.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import Response
+
+from models.incidents.query import IncidentView
+from models.ports import Clock
+from services.api.auth import RESPOND, requires
+from services.api.problems import AWAY, NOT_FOUND, REFUSED, problems
+from services.api.reads import Reads
+from services.api.v1.bodies import etag, incident_body, json_response
+from services.api.v1.commands import Commands
+from services.api.v1.incidents import PREFIX, IncidentId
+from services.api.v1.requests import (
+    BodyKind,
+    BodyReader,
+    IdempotencyKey,
+    IfMatch,
+    asks_for,
+    digest_of,
+    origin_of,
+    refuse_condition,
+    versions_of,
+)
+from services.api.v1.verb_bodies import CreateBody, MergeBody, UnmergeBody
+from services.api.v1.verb_table import VERBS, Asked, VerbRoute
+
+_CREATE_EXAMPLE: dict[str, object] = {
+    "service": "llm-api",
+    "title": "Answers repeat themselves",
+    "severity": "P2",
+}
+_ETAG = {"ETag": {"description": "The version after it, for If-Match.", "schema": {"type": "string"}}}
+_CHANGED = {
+    "Incident-Changed": {
+        "description": "`no`: all was so already, and nothing was done. Else it is not there.",
+        "schema": {"type": "string"},
+    }
+}
+_LOCATION = {"Location": {"description": "The new incident's path.", "schema": {"type": "string"}}}
+#: By reference: making FastAPI read the dataclass for each verb anew would double the gateway's start.
+_INCIDENT = {"application/json": {"schema": {"$ref": "#/components/schemas/IncidentBody"}}}
+_BAD_BODY = {
+    "400": "A field is wrong, named in `errors`.",
+    "408": "The body took too long.",
+    "413": "The body is over 256 KiB.",
+    "415": "The content type is not application/json, or the packing is none we read.",
+    "422": "This Idempotency-Key was used for something else.",
+}
+
+_Route = Callable[..., Awaitable[Response]]
+
+
+def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: BodyReader, clock: Clock) -> None:
+    """Creating an incident, and every verb."""
+    answer = _Answer(reads)
+
+    async def create(
+        request: Request, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
+    ) -> Response:
+        refuse_condition(if_match)
+        body = await bodies.read(request, _create_kind)
+        done = await commands.do(
+            origin_of(request),
+            b"",
+            body.verb(clock.now()),
+            reason=body.reason,
+            content=digest_of("create", b"", body),
+        )
+        return await answer.created(await commands.after(done))
+
+    app.add_api_route(
+        f"{PREFIX}/incidents",
+        create,
+        methods=["POST"],
+        status_code=201,
+        response_model=None,
+        responses={
+            201: {
+                "description": "It is there, durably.",
+                "headers": {**_ETAG, **_LOCATION},
+                "content": _INCIDENT,
+            },
+            **problems(REFUSED, _BAD_BODY, {"409": "max_concurrent_incidents is reached."}, AWAY),
+        },
+        dependencies=[Depends(requires(RESPOND))],
+        description=CreateBody.__doc__,
+        openapi_extra=asks_for(CreateBody, _CREATE_EXAMPLE),
+        tags=["verbs"],
+    )
+    for verb in VERBS:
+        app.add_api_route(
+            f"{PREFIX}/incidents/{{incident_id}}/{verb.name}",
+            _route_of(verb, reads, commands, bodies, clock, answer),
+            methods=["POST"],
+            name=verb.name,
+            status_code=201 if verb.makes_another else 200,
+            response_model=None,
+            responses=_answers(verb),
+            dependencies=[Depends(requires(RESPOND))],
+            summary=verb.name.capitalize(),
+            description=verb.summary,
+            openapi_extra=asks_for(verb.body, verb.example),
+            tags=["verbs"],
+        )
+
+
+def _route_of(
+    verb: VerbRoute,
+    reads: Reads,
+    commands: Commands,
+    bodies: BodyReader,
+    clock: Clock,
+    answer: _Answer,
+) -> _Route:
+    kind = BodyKind(verb.body)
+
+    async def route(
+        incident_id: IncidentId,
+        request: Request,
+        if_match: IfMatch = None,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response:
+        identity, versions = incident_id.bytes, versions_of(if_match)
+        body = await bodies.read(request, kind)
+        wanted = body.verb(clock.now())
+        origin, content = origin_of(request), digest_of(verb.name, identity, body)
+        if verb.prepare is not None:
+            wanted = await verb.prepare(Asked(reads, commands, origin, identity, body), wanted)
+        done = await commands.do(
+            origin, identity, wanted, reason=body.reason, versions=versions, content=content
+        )
+        if verb.makes_another:
+            return await answer.created(await commands.after(done))
+        if verb.asks_part:
+            assert isinstance(body, MergeBody | UnmergeBody)
+            view, settled = await commands.settled(done, body.incident.bytes)
+            return await answer.changed(view, 200 if settled else 202, is_changed=done.changed)
+        return await answer.changed(await commands.after(done), is_changed=done.changed)
+
+    return route
+
+
+class _Answer:
+    """The incident after a verb."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def changed(self, view: IncidentView, status: int = 200, *, is_changed: bool = True) -> Response:
+        [counted] = await self._reads.counted([view])
+        response = json_response(incident_body(view, counted), status)
+        response.headers["ETag"] = etag(view.incident.version)
+        if not is_changed:
+            response.headers["Incident-Changed"] = "no"
+        return response
+
+    async def created(self, view: IncidentView) -> Response:
+        response = await self.changed(view, 201)
+        response.headers["Location"] = f"{PREFIX}/incidents/{UUID(bytes=view.incident.id)}"
+        return response
+
+
+_create_kind = BodyKind(CreateBody)
+
+
+def _answers(verb: VerbRoute) -> dict[int | str, dict[str, object]]:
+    done: dict[int | str, dict[str, object]] = (
+        {201: {"description": "The new incident.", "headers": {**_ETAG, **_LOCATION}, "content": _INCIDENT}}
+        if verb.makes_another
+        else {
+            200: {
+                "description": "The incident after it.",
+                "headers": {**_ETAG, **_CHANGED},
+                "content": _INCIDENT,
+            }
+        }
+    )
+    if verb.asks_part:
+        words = "It is under way: the other incident's shard has not answered yet, and will be asked till it does."
+        done[202] = {"description": words, "headers": _ETAG, "content": _INCIDENT}
+    return {
+        **done,
+        **problems(
+            REFUSED,
+            _BAD_BODY,
+            NOT_FOUND,
+            {"409": verb.conflicts, "412": "It has another version than If-Match says: read it again."},
+            verb.more,
+            AWAY,
+        ),
+    }

@@ -1,0 +1,196 @@
+"""`llm-im context add|use|list|show|remove`: names for the systems that one works with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from services.cli.shared import contexts, output, terminal
+from services.cli.shared.client import Client
+from services.cli.shared.contexts import CONTEXT_VARIABLE, Context
+from services.cli.shared.exits import EPILOG, ExitCode, Failure
+from services.cli.shared.output import Column, Form, Output, Row
+
+app = typer.Typer(help="Names for the systems you work with.", no_args_is_help=True, epilog=EPILOG)
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", autocompletion=lambda: sorted(contexts.read().named), show_default=False),
+]
+
+COLUMNS = (
+    Column(
+        "used", lambda row: "*" if row["current"] else "", lambda row: "true" if row["current"] else "false"
+    ),
+    Column("name", lambda row: row["name"], lambda row: row["name"]),
+    Column("url", lambda row: terminal.plain(row["url"]), lambda row: row["url"], gives_way=True),
+    Column("token", lambda row: terminal.plain(row["token"]), lambda row: row["token"]),
+)
+
+
+@app.command(epilog=EPILOG)
+def add(
+    name: Name,
+    url: Annotated[str, typer.Option("--url", help="Where it runs.", show_default=False)],
+    token_file: Annotated[
+        Path | None, typer.Option(help="The file that holds the token.", show_default=False)
+    ] = None,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="The variable that holds it.", show_default=False)
+    ] = None,
+    store_token: Annotated[
+        bool,
+        typer.Option(
+            "--store-token", help="Read the token from stdin, and keep it in the contexts file itself."
+        ),
+    ] = False,
+    use_it: Annotated[bool, typer.Option("--use", help="And use it from now on.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the one of that name.")] = False,
+) -> None:
+    """Name a system. The first one is used from then on.
+
+    llm-im context add prod --url https://incidents.example.org --token-file ~/.secrets/llm-im
+
+    llm-im context add laptop --url http://127.0.0.1:8080
+    """
+    contexts.check_name(name)
+    if sum((token_file is not None, token_env is not None, store_token)) > 1:
+        raise Failure("--token-file, --token-env and --store-token: give one", ExitCode.USAGE)
+    url = url if "://" in url else f"http://{url}"
+    Client(url)  # says when it is no URL
+    known = contexts.read()
+    if name in known.named and not force:
+        raise Failure(f"there is a context {name!r} already; replace it with --force", ExitCode.CONFLICT)
+    made = Context(
+        url,
+        token_file=os.path.abspath(os.path.expanduser(token_file)) if token_file else "",
+        token_env=token_env or "",
+        token=_from_stdin() if store_token else "",
+    )
+    known.named[name] = made
+    known.current = name if use_it or len(known.named) == 1 else known.current
+    contexts.write(known)
+    typer.echo(
+        f"context {name}: {terminal.plain(url)}, token: {terminal.plain(made.token_from)}"
+        + _is_used(known, name)
+    )
+    if made.has_token and _is_open(url):
+        typer.echo("llm-im: http sends the token readable over the network: https would not", err=True)
+
+
+@app.command(epilog=EPILOG)
+def use(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|-",
+            help="- for none.",
+            autocompletion=lambda: sorted(contexts.read().named),
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Use a context from now on, where neither --url, --context nor a variable says otherwise; - for none.
+
+    llm-im context use prod
+    """
+    known = contexts.read()
+    if name != "-":
+        known.get(name, ExitCode.NOT_FOUND)
+    known.current = "" if name == "-" else name
+    contexts.write(known)
+    typer.echo(f"context {name} is used from now on" if known.current else "no context is used from now on")
+    if other := os.environ.get(CONTEXT_VARIABLE):
+        typer.echo(f"llm-im: but here {CONTEXT_VARIABLE} says {terminal.plain(other)}", err=True)
+
+
+@app.command("list", epilog=EPILOG)
+def list_contexts(form: Form = Output.TABLE) -> None:
+    """List the contexts. The one in use has a star.
+
+    llm-im context list
+    """
+    known = contexts.read()
+    rows = [_row(known, name) for name in sorted(known.named)]
+    match form:
+        case Output.JSON:
+            output.write_json({"items": rows})
+        case Output.CSV:
+            output.write_csv(COLUMNS, rows)
+        case Output.ID:
+            output.write_ids(rows, "name")
+        case _ if rows:
+            output.write_table(COLUMNS, rows)
+        case _:
+            typer.echo("no contexts; make one: llm-im context add NAME --url URL")
+
+
+@app.command(epilog=EPILOG)
+def show(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Else the one in use.",
+            autocompletion=lambda: sorted(contexts.read().named),
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show one context, or the one in use. Never its token.
+
+    llm-im context show
+    """
+    known = contexts.read()
+    name = name or os.environ.get(CONTEXT_VARIABLE) or known.current
+    if not name:
+        raise Failure("no context is in use; choose one: llm-im context use NAME", ExitCode.NOT_FOUND)
+    known.get(name, ExitCode.NOT_FOUND)
+    for key, value in _row(known, name).items():
+        typer.echo(f"{key:<9}{terminal.plain(value)}")
+
+
+@app.command(epilog=EPILOG)
+def remove(name: Name) -> None:
+    """Forget a context. Files and variables it names stay.
+
+    llm-im context remove laptop
+    """
+    known = contexts.read()
+    known.get(name, ExitCode.NOT_FOUND)
+    del known.named[name]
+    known.current = "" if known.current == name else known.current
+    contexts.write(known)
+    typer.echo(f"context {name} is forgotten" + ("" if known.current else "; none is in use"))
+
+
+def _row(known: contexts.Contexts, name: str) -> Row:
+    made = known.named[name]
+    return {"name": name, "url": made.url, "token": made.token_from, "current": name == known.current}
+
+
+def _is_used(known: contexts.Contexts, name: str) -> str:
+    return "; it is used from now on" if known.current == name else f"; use it: llm-im context use {name}"
+
+
+def _from_stdin() -> str:
+    """A token that is in no argument: those can be read by everybody on the machine."""
+    if sys.stdin.isatty():
+        import getpass
+
+        found = getpass.getpass("Token: ")
+    else:
+        found = sys.stdin.readline()
+    return contexts.token_of(found, "stdin")
+
+
+def _is_open(url: str) -> bool:
+    """Whether others on the way can read what is sent."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and not (host in ("localhost", "::1") or host.startswith("127."))

@@ -1,0 +1,194 @@
+"""`llm-im incidents ack|unack|assign|comment|update`: who looks after an incident, and what they say about it."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from services.cli.shared import moments
+from services.cli.shared.exits import ExitCode, Failure
+from services.cli.shared.ids import ManyIds
+from services.cli.shared.run_verb import Deed, DryRun, IfVersion, Manner, Reason, Where, Yes, body, do
+from services.cli.shared.where import AsJson, InContext, TokenFile, Url
+from services.cli.shared.words import Message, MessageFile, text_wanted
+
+
+def ack(
+    ids: ManyIds = None,
+    span: Annotated[
+        str | None,
+        typer.Option("--for", metavar="SPAN", help="30m, 2h: then nobody does again.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The same as a time, RFC 3339.", show_default=False)
+    ] = None,
+    reason: Reason = None,
+    where: Where = None,
+    if_version: IfVersion = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Acknowledge: you look after it. Without --for or --until, until it ends.
+
+    llm-im incidents ack 4e5f60718293 --for 2h
+
+    llm-im incidents ack --where service=llm-api --where state=Triaged
+    """
+    if span is not None and until is not None:
+        raise Failure("--for and --until both say how long: give one", ExitCode.USAGE)
+    given = body(
+        **{
+            "for": None if span is None else moments.span(span, "--for"),
+            "until": None if until is None else moments.future(until, "--until"),
+            "reason": reason,
+        }
+    )
+    deed = Deed("acknowledge", "acknowledged", given)
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+
+
+def unack(
+    ids: ManyIds = None,
+    reason: Reason = None,
+    where: Where = None,
+    if_version: IfVersion = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take an acknowledgement back: nobody looks after it.
+
+    llm-im incidents unack 4e5f60718293 --reason "handed over to the day shift"
+    """
+    deed = Deed("unacknowledge", "unacknowledged", body(reason=reason))
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+
+
+def assign(
+    ids: ManyIds = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="PERSON", help="May be repeated.", show_default=False)
+    ] = None,
+    me: Annotated[
+        bool, typer.Option("--me", help="To yourself, by the name you are logged in with.")
+    ] = False,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option("--remove", metavar="PERSON", help="May be repeated.", show_default=False),
+    ] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role",
+            metavar="ROLE=PERSON",
+            help="commander, communications, scribe or your own; ROLE= takes it away. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    reason: Reason = None,
+    where: Where = None,
+    if_version: IfVersion = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who works on it, and in which role.
+
+    llm-im incidents assign 4e5f60718293 --to alice --role commander=alice
+
+    llm-im incidents assign 4e5f60718293 --me --remove bob
+    """
+    people = [*(to or ()), *([_my_name()] if me else ())]
+    roles = {}
+    for word in role or ():
+        name, is_pair, person = word.partition("=")
+        if not is_pair or not name:
+            raise Failure(
+                f"--role: {word!r} is none; expected ROLE=PERSON, or ROLE= for nobody", ExitCode.USAGE
+            )
+        roles[name] = person
+    given = body(add=people, remove=remove, roles=roles)
+    if not given:
+        raise Failure("whom? give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE)
+    deed = Deed("assign", "assigned", {**given, **body(reason=reason)})
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+
+
+def comment(
+    ids: ManyIds = None,
+    message: Message = None,
+    file: MessageFile = None,
+    where: Where = None,
+    if_version: IfVersion = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write something into its timeline. Without -m or -F, your editor opens (VISUAL, EDITOR).
+
+    llm-im incidents comment 4e5f60718293 -m "rolled back to 1.4"
+
+    kubectl get pods | llm-im incidents comment 4e5f60718293 -F -
+    """
+    deed = Deed("comment", "commented", {"text": text_wanted(message, file, "The comment")})
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+
+
+def update(
+    ids: ManyIds = None,
+    audience: Annotated[
+        str, typer.Option("--audience", "-a", metavar="NAME", help="Who is told: customers, support, ...")
+    ] = "stakeholders",
+    message: Message = None,
+    file: MessageFile = None,
+    upcoming: Annotated[
+        str | None,
+        typer.Option(
+            "--next",
+            metavar="SPAN|TIME",
+            help="When the next one is promised: 30m, RFC 3339.",
+            show_default=False,
+        ),
+    ] = None,
+    where: Where = None,
+    if_version: IfVersion = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Word to those who wait, and when they hear again.
+
+    llm-im incidents update 4e5f60718293 --audience customers -m "A fix is on its way." --next 30m
+    """
+    given = {"audience": audience, "text": text_wanted(message, file, "The update")}
+    if upcoming is not None and moments.is_span(upcoming):
+        given["next_due_in"] = moments.span(upcoming, "--next")
+    elif upcoming is not None:
+        given["next_due_at"] = moments.future(upcoming, "--next")
+    deed = Deed("update", "updated", given)
+    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+
+
+def _my_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container's user without a name
+        raise Failure("you are logged in without a name: give --to PERSON", ExitCode.USAGE) from error

@@ -1,0 +1,87 @@
+"""What an incident is and who works on it, in lines: the head of `llm-im incidents show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.cli.shared import terminal
+from services.cli.shared.output import Row
+
+Line = tuple[str, object]
+
+
+def write(incident: Row) -> None:
+    """The title, and a line for everything that there is to say."""
+    from rich.text import Text
+
+    out = terminal.console()
+    out.print(
+        Text.assemble(
+            terminal.severity(incident["severity"]), " ", (terminal.plain(incident["title"]), "bold")
+        )
+    )
+    for name, text in (*_what(incident), *_who(incident), *_joined(incident), *_end(incident)):
+        if text not in ("", None):
+            out.print(f"  {name:<14}{terminal.plain(text)}")
+
+
+def _what(incident: Row) -> Iterator[Line]:
+    yield "id", incident["id"]
+    yield "version", incident["version"]
+    yield "state", incident["state"]
+    yield "severity", incident["severity"] + _by(incident, "severity")
+    yield "type", incident["incident_type"] + _by(incident, "incident_type")
+    yield "impact", incident["impact"]
+    yield "service", incident["service"]
+    yield "group", terminal.pairs(incident["group_labels"])
+    yield "labels", terminal.pairs(incident["labels"])
+    yield "description", incident["description"]
+    yield "opened", f"{incident['created_at']}  ({terminal.when(incident['created_at'])})"
+    yield "changed", f"{incident['updated_at']}  ({terminal.when(incident['updated_at'])})"
+    yield "alerts", f"{incident['alerts_firing']} firing of {incident['alerts']}"
+    yield "reopened", f"{incident['reopened']} times" if incident["reopened"] else ""
+    if overflow := incident["overflow"]:
+        yield "overflow", f"stands for {overflow['count']} groups: {', '.join(overflow['members'])}"
+
+
+def _by(incident: Row, field: str) -> str:
+    """Whose word it is."""
+    if incident["said"][field] is not None:
+        judged = incident["judged"][field]
+        return f"  (a person's word; judged {judged})" if judged != incident[field] else "  (a person's word)"
+    if field != "severity":
+        return ""
+    if not incident["classified_by"]:
+        return "  (not classified yet)"
+    return f"  (by {incident['classified_by']}, confidence {incident['confidence']:.2f})"
+
+
+def _who(incident: Row) -> Iterator[Line]:
+    if mark := incident["acknowledged"]:
+        until = f", until {mark['until']} ({terminal.when(mark['until'])})" if mark["until"] else ""
+        yield "acknowledged", f"by {mark['by']} {terminal.when(mark['at'])}{until}"
+    yield "assignees", ", ".join(incident["assignees"])
+    yield "roles", ", ".join(f"{role} {person}" for role, person in sorted(incident["roles"].items()))
+    for name, key in (("ack", "acknowledge_due_at"), ("resolve", "resolve_due_at")):
+        if due := incident["due"][key]:
+            yield f"{name} by", f"{due}  ({terminal.until(due)})"
+    for word in incident["updates"][-1:]:
+        yield "update", f"to {word['audience']}, {terminal.when(word['at'])} by {word['by']}: {word['text']}"
+    if due := incident["update_due_at"]:
+        yield "next update", f"{due}  ({terminal.until(due)})"
+
+
+def _joined(incident: Row) -> Iterator[Line]:
+    yield "part of", incident["merged_into"]
+    for part in incident["parts"]:
+        how = f", {part['pending']} pending" if part["pending"] else ""
+        yield "part", f"{part['incident']}  {part['severity']} {'open' if part['is_open'] else 'over'}{how}"
+    yield "split from", incident["split_from"]
+    yield "linked", ", ".join(incident["related_incidents"])
+
+
+def _end(incident: Row) -> Iterator[Line]:
+    if end := incident["resolution"]:
+        yield "resolved", f"{end['resolved_at']} by {end['resolved_by']} ({end['resolution_method']})"
+        yield "root cause", end["root_cause"]
+        yield "notes", end["notes"]

@@ -1,0 +1,128 @@
+"""`llm-im incidents watch`: what happens to incidents, as it happens."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from services.cli.commands.incidents.show import in_words
+from services.cli.shared import filters, ids, output, sse, terminal
+from services.cli.shared.exits import ExitCode, Failure
+from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+
+PATH = "/v1/stream/incidents"
+
+
+def watch(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID|MATCHER",
+            help="Only these incidents; or matchers as for `incidents list`. All when none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this kind of happening, as in the timeline: Resolved, CommentAdded; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    after: Annotated[
+        str,
+        typer.Option(
+            "--after",
+            metavar="CURSOR",
+            help="Go on behind this event (`cursor` in JSON).",
+            show_default=False,
+        ),
+    ] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="End after so many events; 0: never.")
+    ] = 0,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what happens to incidents as it happens, until Ctrl-C. A lost connection is made again, without a gap.
+
+    llm-im incidents watch severity=P0 service=~"llm-.*"
+
+    llm-im incidents watch 4e5f60718293 --json
+    """
+    client = client_of(url, context, token_file)
+    query = filters.read([word for word in words or () if filters.is_matcher(word)]).query
+    if any(name == "assignee" for name, _ in query):
+        raise Failure("the stream can't be asked for an assignee", ExitCode.USAGE)
+    query += [("kind", each) for each in kind or ()]
+    only = set(ids.find(client, [word for word in words or () if not filters.is_matcher(word)]))
+    told = 0
+    for event in sse.follow(client, PATH, query, after, _note):
+        body = _body(event)
+        if event.name != "incident":
+            _word(event.name, body)
+            continue
+        if only and body["incident"]["id"] not in only:
+            continue
+        if as_json:
+            output.write_json(body)
+        else:
+            _show(body)
+        told += 1
+        if told == limit:
+            return
+
+
+def _body(event: sse.ServerEvent) -> dict[str, Any]:
+    try:
+        body = json.loads(event.data)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or (
+        event.name == "incident" and not isinstance(body.get("incident"), dict)
+    ):
+        raise Failure(f"the stream sent what is no event: {terminal.plain(event.data[:80])}", ExitCode.FAILED)
+    return body
+
+
+def _show(body: dict[str, Any]) -> None:
+    incident = body["incident"]
+    actor = body.get("actor") or ""
+    terminal.console().print(
+        terminal.plain(body["at"]),
+        terminal.severity(incident["severity"]),
+        f"{terminal.plain(incident['state']):<13}",
+        terminal.short_id(terminal.plain(incident["id"])),
+        f"{terminal.plain(body['kind'])}:",
+        in_words(body.get("text") or incident["title"], _details(body)),
+        f"({terminal.plain(actor)})" if actor else "",
+        f"[{terminal.plain(incident['service'])}: {terminal.plain(incident['title'])}]",
+        soft_wrap=True,
+    )
+
+
+def _details(body: dict[str, Any]) -> dict[str, str]:
+    found = body.get("details")
+    return {"reason": str(body.get("reason") or ""), **(found if isinstance(found, dict) else {})}
+
+
+def _word(name: str, body: dict[str, Any]) -> None:
+    """What the server says about the stream itself. That it is there, or still there, is no news."""
+    why = ": ".join(str(body[key]) for key in ("reason", "detail") if body.get(key))
+    match name:
+        case "reset":
+            _note(f"something was missed ({why}); see how it is: llm-im incidents list")
+        case "dropped":
+            _note(f"the server let go ({why})")
+        case "heartbeat" if body.get("stalled"):
+            _note(
+                "not followed now: " + ", ".join(f"{each} ({said})" for each, said in body["stalled"].items())
+            )
+
+
+def _note(text: str) -> None:
+    typer.echo(f"llm-im: {terminal.plain(text)}", err=True)

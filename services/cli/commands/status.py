@@ -1,0 +1,195 @@
+"""`llm-im status`: who runs here, whether every shard answers, how much is open."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from services.cli.shared import readiness, terminal, which_store
+from services.cli.shared.client import Client
+from services.cli.shared.exits import ExitCode, Failure
+from services.cli.shared.readiness import Readiness
+from services.cli.shared.where import (
+    URL_VARIABLE,
+    AsJson,
+    Config,
+    Data,
+    TokenFile,
+    Url,
+    command_name,
+    http_url,
+    options,
+    place_here,
+    ray_address,
+    started_url,
+    token_of,
+)
+
+if TYPE_CHECKING:
+    from models.settings.config import Settings
+
+OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
+SKEW = "llm_im_sender_clock_skew_seconds"
+_SOURCE = re.compile(r'source="((?:[^"\\]|\\.)*)"')
+
+
+def status(
+    config: Config = None,
+    data: Data = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who runs, whether it is ready, and how much is open.
+
+    Exit code 0: ready; 3: nothing runs; 4: it runs, but is not ready or some shards are away.
+    """
+    from services.machine import launch
+    from services.machine.processes import described
+
+    url = url or os.environ.get(URL_VARIABLE) or None
+    is_asked_by_url = url is not None or bool(ray_address())
+    settings = place_here(config, data)
+    folder = Path(settings.state.path)
+    # Asked by its URL it may be anywhere; what runs on this machine's folder is then beside the point.
+    instance = None if url else launch.running(folder)
+    place = instance or settings.server
+    left = None if instance or is_asked_by_url else started_url(folder)
+    url = url or left or http_url(place.http_host, place.http_port)
+    found = readiness.ask(url)
+    ours = described(instance) if instance else []
+    if instance is None and not is_asked_by_url:
+        found = Readiness("silent", _why_nothing(folder, left, found, url, config))
+    metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
+    counts, clocks = _counts(metrics), _clocks(metrics)
+    if counts and found.degraded:
+        counts["counts_complete"] = False
+    code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
+    if found.state == "silent" and instance is None:
+        code = ExitCode.NOT_RUNNING
+    if as_json:
+        body = {
+            "url": url,
+            "state": found.state,
+            "why": found.why,
+            "degraded": found.degraded,
+            "reasons": found.reasons,
+            "notifications": found.notifications,
+            "instance": instance and {
+                "id": instance.instance_id,
+                "version": instance.version,
+                "pid": instance.pid,
+                "started_at": instance.started_at,
+                "data": settings.state.path,
+                "processes": [{"what": each.what, "pid": each.pid, "memory_bytes": each.memory_bytes} for each in ours],
+            },
+            **counts,
+            "sender_clocks": clocks,
+        }  # fmt: skip
+        typer.echo(json.dumps(body))
+        raise typer.Exit(code)
+    if code is ExitCode.NOT_RUNNING and instance is None:
+        raise Failure(found.why, code)
+    lines = [("state", found.state + (f": {found.why}" if found.why else "")), ("url", url)]
+    lines += [(shard, terminal.plain(why)) for shard, why in found.reasons.items()]
+    if instance:
+        age = terminal.duration(time.time() - instance.started_at)
+        lines += [
+            (
+                "instance",
+                f"{instance.instance_id}, version {instance.version}, up {age}, Ray's head is pid {instance.pid}",
+            ),
+            ("data", settings.state.path),
+            ("store", _store(settings)),
+            ("log", str(Path(settings.state.path) / "log" / "llm-im.log")),
+        ]
+    if found.notifications:
+        lines.append(("notifications", terminal.plain(found.notifications)))
+    if counts:
+        said = f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"
+        if found.degraded:
+            said = (
+                f"at least {said}: not counted is what {', '.join(map(terminal.plain, found.degraded))} holds"
+            )
+        lines.append(("open", said))
+    for source, skew_s in clocks.items():
+        way = "ahead" if skew_s > 0 else "behind, or it sends late: what it sends may count as ended"
+        lines.append(("clock", f"{terminal.plain(source)}: {terminal.duration(abs(skew_s))} {way}"))
+    if ours:
+        memory = sum(each.memory_bytes for each in ours)
+        lines.append(("processes", f"{len(ours)}, {memory / 1e6:,.0f} MB"))
+        lines += [("", f"{each.pid:>7}  {each.memory_bytes / 1e6:>5,.0f} MB  {each.what}") for each in ours]
+    width = max(len(name) for name, _ in lines) + 2
+    for name, text in lines:
+        typer.echo(f"{name:<{width}}{text}")
+    raise typer.Exit(code)
+
+
+def _store(settings: Settings) -> str:
+    """Where what runs here keeps its state, and whether the settings say so."""
+    found = which_store.which(settings)
+    if found.is_another:
+        return f"{found.running}; the settings say another one: {found.store}"
+    return found.running or f"{found.store}, say the settings"
+
+
+def _why_nothing(folder: Path, left: str | None, found: Readiness, url: str, config: Path | None) -> str:
+    """Why nothing runs on a folder, and what to type: `up` only where something was started before, since elsewhere it
+    would begin a second, empty system."""
+    up = f"{command_name()} up{options(config, folder)}"
+    if left and found.state == "silent":
+        why = "it ended without `llm-im down`, or is just starting"
+        return f"nothing answers at {url}: {why}. Nothing acknowledged is lost; try: {up}"
+    if found.state != "silent":
+        return (
+            f"nothing runs on {folder}; what answers at {url} was not started from it: "
+            f"{command_name()} status --url {url}"
+        )
+    if (folder / "store").is_dir() or (folder / "log").is_dir():
+        return f"nothing runs on {folder}; start it: {up}"
+    return (
+        f"nothing was ever started on {folder}, and nothing answers at {url}. Name the data folder (--data), the "
+        "settings (--config), or where it runs (--url)"
+    )
+
+
+def _metrics(url: str, token_file: Path | None) -> list[str]:
+    """The lines of /metrics; none when they are not told, or not to this caller."""
+    try:
+        reply = Client(url, readiness.TIMEOUT_S, token_of(token_file)).get("/metrics")
+    except Failure:
+        return []
+    return reply.body.decode("utf-8", "replace").splitlines() if reply.status == 200 else []
+
+
+def _counts(metrics: list[str]) -> dict[str, int]:
+    """What the shards count as open, summed; nothing when they do not say."""
+    if not metrics:
+        return {}
+    sums = {OPEN_INCIDENTS: 0.0, OPEN_SERIES: 0.0}
+    for line in metrics:
+        name = line.partition("{")[0].partition(" ")[0]
+        if name in sums:
+            sums[name] += float(line.rpartition(" ")[2])
+    return {
+        "open_incidents": int(sums[OPEN_INCIDENTS]),
+        "open_alerts": int(sums[OPEN_SERIES]),
+        "counts_complete": True,
+    }
+
+
+def _clocks(metrics: list[str]) -> dict[str, float]:
+    """How far the clocks of senders are off, in seconds, by sender; of several gateways' words the worst."""
+    found: dict[str, float] = {}
+    for line in metrics:
+        if line.startswith(SKEW + "{") and (named := _SOURCE.search(line)) is not None:
+            skew_s = float(line.rpartition(" ")[2])
+            if abs(skew_s) > abs(found.get(named[1], 0.0)):
+                found[named[1]] = skew_s
+    return found

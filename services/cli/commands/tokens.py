@@ -1,0 +1,312 @@
+"""`llm-im tokens create|list|rotate|revoke`: who may do what, by HTTP as an admin, or --local as who owns the files.
+
+A secret goes to stdout, or into a file that only its owner reads, and nothing else does: what is for people goes to
+stderr. So `llm-im tokens create ... > FILE` holds the token and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from services.cli.shared import terminal
+from services.cli.shared.client import Client, Reply
+from services.cli.shared.exits import EPILOG, ExitCode, Failure
+from services.cli.shared.where import (
+    STORES,
+    AsJson,
+    Config,
+    Data,
+    InContext,
+    TokenFile,
+    Url,
+    client_of,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from services.identity.tokens import TokenDesk
+
+PATH = "/v1/tokens"
+
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local",
+        help="Without HTTP and without a token: in the data folder of this machine, whether it runs or not.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Write the secret into this file (mode 0600), not to stdout.", show_default=False
+    ),
+]
+Which = Annotated[str, typer.Argument(metavar="NAME|ID", help="As the list shows it.", show_default=False)]
+
+app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True, epilog=EPILOG)
+
+
+@app.command(epilog=EPILOG)
+def create(
+    name: Annotated[
+        str, typer.Argument(help="Who will have it: the actor of what it does.", show_default=False)
+    ],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            "--scope",
+            help="ingest:alertmanager, ingest:v1, ingest:*, read, respond (and read), admin (everything); may be "
+            "repeated.",
+            show_default=False,
+        ),
+    ],
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match",
+            metavar="MATCHER",
+            help='What it may send and end: only alerts with labels like team="payments"; may be repeated, and all '
+            "must hold.",
+            show_default=False,
+        ),
+    ] = None,
+    expires_in: Annotated[
+        str | None,
+        typer.Option(help="How long it is good for, like 90d; else until it is revoked.", show_default=False),
+    ] = None,
+    out: Out = None,
+    local: Local = False,
+    config: Config = None,
+    data: Data = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token, and show its secret this once. The first one needs the scope admin, and switches tokens on.
+
+    llm-im tokens create --local admin --scope admin --out ~/.llm-im-token
+
+    llm-im tokens create prometheus --scope ingest:alertmanager --scope read > prometheus.token
+
+    llm-im tokens create payments-ci --scope ingest:v1 --match 'team="payments"' > payments-ci.token
+    """
+    _refuse_taken(out)
+    if local:
+        made = _locally(
+            config,
+            data,
+            lambda desk: desk.create(name, scope, _span("expires_in", expires_in), _actor(), match or []),
+        )
+    else:
+        client = client_of(url, context, token_file)
+        body = {"name": name, "scopes": scope, "expires_in": expires_in, "match": match or []}
+        made = _json(client, client.post(PATH, json.dumps(body).encode(), "application/json"), 201)
+    words = f"token {made['id']} ({terminal.plain(made['name'])}) may {', '.join(made['scopes'])}"
+    if made.get("match"):
+        words += f", only alerts with {terminal.plain(', '.join(made['match']))}"
+    _show_secret(made, out, as_json, words)
+
+
+@app.command("list", epilog=EPILOG)
+def list_tokens(
+    local: Local = False,
+    config: Config = None,
+    data: Data = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all tokens that are not revoked, by name. Secrets are nowhere to be shown."""
+    found = _listed(local, config, data, url, context, token_file)
+    if as_json:
+        typer.echo(json.dumps({"items": found}))
+        return
+    if not found:
+        typer.echo("no tokens", err=True)
+        return
+    table = terminal.table("ID", "NAME", "SCOPES", "AGE", "BY", "EXPIRES", "LAST USED", "MATCH")
+    for each in found:
+        table.add_row(
+            each["id"],
+            terminal.plain(each["name"]),
+            ",".join(each["scopes"]),
+            terminal.since(each["created_at"]),
+            terminal.plain(each["created_by"]),
+            each["expires_at"] or "never",
+            each["last_used_at"] or "never",
+            terminal.plain(", ".join(each.get("match", []))) or "-",
+        )
+    terminal.console().print(table)
+
+
+@app.command(epilog=EPILOG)
+def rotate(
+    token: Which,
+    overlap: Annotated[
+        str, typer.Option(help="How long the old secret stays good, like 1h; 0s: not at all.")
+    ] = "24h",
+    out: Out = None,
+    local: Local = False,
+    config: Config = None,
+    data: Data = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a token a new secret, shown this once. Both are good during the overlap."""
+    _refuse_taken(out)
+    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
+    if local:
+        made = _locally(config, data, lambda desk: desk.rotate(token_id, _span("overlap", overlap), _actor()))
+    else:
+        client = client_of(url, context, token_file)
+        path = f"{PATH}/{quote(token_id, safe='')}/rotate"
+        made = _json(
+            client, client.post(path, json.dumps({"overlap": overlap}).encode(), "application/json"), 200
+        )
+    _show_secret(
+        made,
+        out,
+        as_json,
+        f"the old secret of {terminal.plain(made['name'])} is good until {made['previous_until']}",
+    )
+
+
+@app.command(epilog=EPILOG)
+def revoke(
+    token: Which,
+    force: Annotated[bool, typer.Option("--force", help="Also the last token with the scope admin.")] = False,
+    local: Local = False,
+    config: Config = None,
+    data: Data = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Revoke a token: within about a second nothing takes it any more. The last one with the scope admin is revoked with
+    --force only."""
+    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
+    if local:
+
+        async def at(desk: TokenDesk) -> None:
+            await desk.revoke(token_id, _actor(), force=force)
+
+        _locally(config, data, at)
+    else:
+        client = client_of(url, context, token_file)
+        reply = client.delete(f"{PATH}/{quote(token_id, safe='')}{'?force=true' if force else ''}")
+        if reply.status != 204:
+            raise client.failure(reply)
+    typer.echo(f"token {token_id} is revoked")
+
+
+def _listed(
+    local: bool,
+    config: Path | None,
+    data: Path | None,
+    url: str | None,
+    context: str | None,
+    token_file: Path | None,
+) -> list[dict[str, Any]]:
+    if not local:
+        found: list[dict[str, Any]] = client_of(url, context, token_file).get_json(PATH)["items"]
+        return found
+
+    async def all_of(desk: TokenDesk) -> list[Any]:
+        return desk.all()
+
+    listed: list[dict[str, Any]] = _locally(config, data, all_of)
+    return listed
+
+
+def _id_of(wanted: str, tokens: list[dict[str, Any]]) -> str:
+    """The id of a token that was named by id or by name; of several with one name (expired ones), the newest."""
+    found = [each for each in tokens if wanted in (each["id"], each["name"])]
+    if not found:
+        raise Failure(f"there is no token {wanted!r}; all there are: llm-im tokens list", ExitCode.NOT_FOUND)
+    return str(max(found, key=lambda each: str(each["created_at"]))["id"])
+
+
+def _locally(config: Path | None, data: Path | None, do: Callable[[TokenDesk], Awaitable[Any]]) -> Any:
+    """What `do` gives, as JSON would have it."""
+    from services.cli.shared import local_control, which_store
+
+    settings = settings_of(config, data, only=STORES)
+    which_store.say(settings)
+
+    async def run() -> Any:
+        async with local_control.desk(settings) as desk:
+            return await do(desk)
+
+    _quiet()
+    found = asyncio.run(run())
+    if isinstance(found, list):
+        return [asdict(each) for each in found]
+    return None if found is None else asdict(found)
+
+
+def _quiet() -> None:
+    """The writer's log lines are for a service's log."""
+    from services.machine.logs import configure
+
+    configure("ERROR", "console")
+
+
+def _actor() -> str:
+    from services.cli.shared.local_control import actor
+
+    return actor()
+
+
+def _span(field: str, given: str | None) -> float:
+    from models.settings.values import duration_s
+
+    try:
+        return 0.0 if given is None else float(str(duration_s(given)))
+    except ValueError as error:
+        raise Failure(f"{field}: {error}", ExitCode.USAGE) from error
+
+
+def _json(client: Client, reply: Reply, status: int) -> Any:
+    if reply.status != status:
+        raise client.failure(reply)
+    return reply.json()
+
+
+def _refuse_taken(out: Path | None) -> None:
+    if out is not None and out.exists():
+        raise Failure(f"{out} is there already; name a new file, or remove it", ExitCode.USAGE)
+
+
+def _show_secret(made: dict[str, Any], out: Path | None, as_json: bool, words: str) -> None:
+    secret = str(made["token"])
+    if out is not None:
+        try:
+            with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"{secret}\n")
+        except OSError as error:
+            # Better shown than lost: it is good already, and nothing can show it again.
+            typer.echo(secret)
+            raise Failure(f"can't write {out}: {error.strerror}; the secret is on stdout") from error
+        made = {name: value for name, value in made.items() if name != "token"}
+    if as_json:
+        typer.echo(json.dumps(made))
+        return
+    typer.echo(words, err=True)
+    if out is not None:
+        typer.echo(f"its secret is in {out}", err=True)
+    else:
+        typer.echo("its secret, shown this once:", err=True)
+        typer.echo(secret)

@@ -1,0 +1,252 @@
+"""Where things are: the settings of a command line, the data folder, the address of the running system, our own name.
+
+Every command asks here, so that `llm-im up --data X` and `llm-im log verify --data X` mean the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.shared import contexts, terminal
+from services.cli.shared.client import TIMEOUT_S, Client
+from services.cli.shared.contexts import CONTEXT_VARIABLE
+from services.cli.shared.exits import ExitCode, Failure
+from services.machine.front import authority, called_at
+
+if TYPE_CHECKING:
+    from models.settings.config import Settings
+    from services.settings.load import Loaded
+
+URL_VARIABLE = "LLM_IM_URL"
+TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
+#: Set, a bug shows its traceback.
+TRACEBACK_VARIABLE = "LLM_IM_TRACEBACK"
+#: Variables of the command line, which are no settings of the system.
+OURS = frozenset({TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
+#: What models/settings/config.py says too; written here again because importing it takes longer than a command.
+DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
+
+#: Where help lists these options: apart from those that say what a command does.
+WHERE_PANEL = "Which system"
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Settings file; else what LLM_IM_CONFIG names, else ./llm-im.toml when there is one.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Data folder; else the settings' state.path, ./var.",
+        show_default=False,
+        readable=False,  # who may read it is said by name (services/machine/instance.py)
+    ),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help=f"Where it runs; also {URL_VARIABLE}. Else the context, else what ./var says, "
+        f"else http://{DEFAULT_HOST}:{DEFAULT_PORT}.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
+InContext = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help=f"A name of `llm-im context list`; also {CONTEXT_VARIABLE}. Else the one in use.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+        autocompletion=lambda: sorted(contexts.read().named),
+    ),
+]
+#: A token on the command line would be seen by everybody who types `ps`.
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        help=f"File that holds the API token, - for stdin. Else the context's, else {TOKEN_FILE_VARIABLE}, "
+        f"else the token in {TOKEN_VARIABLE}.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+
+
+#: What says where the system of this machine runs.
+_PLACE = ("state.path", "server.http_host", "server.http_port")
+#: What commands need that read or write the stores: nothing else of the settings is looked at.
+STORES = ("state",)
+
+
+def loaded_of(
+    config: Path | None,
+    data: Path | None = None,
+    port: int | None = None,
+    only: Collection[str] = (),
+    *,
+    no_notify: bool = False,
+) -> Loaded:
+    """The settings with where each came from, what the command line says on top. Of `only` some sections, when a command
+    needs no others. Raises Malformed."""
+    from services.settings.load import load
+
+    flags = _flags(data, port)
+    if no_notify:
+        flags["notify.enabled"] = False
+    return load(config, flags, only=only)
+
+
+def settings_of(
+    config: Path | None,
+    data: Path | None = None,
+    port: int | None = None,
+    only: Collection[str] = (),
+    *,
+    no_notify: bool = False,
+) -> Settings:
+    """The settings, with what the command line says on top and an absolute data folder. Raises Malformed."""
+    return absolute(loaded_of(config, data, port, only, no_notify=no_notify).settings)
+
+
+def place_here(config: Path | None = None, data: Path | None = None) -> Settings:
+    """Where the system of this machine runs: its data folder, host and port, and nothing else. A file or a variable that
+    can't be used is told on stderr, and is no reason to find nothing."""
+    from services.settings.load import load
+
+    loaded = load(config, _flags(data, None), only=_PLACE, leniently=True)
+    for notice in loaded.notices:
+        typer.echo(f"llm-im: passed over: {terminal.plain(notice)}; see: llm-im config check", err=True)
+    return absolute(loaded.settings)
+
+
+def _flags(data: Path | None, port: int | None) -> dict[str, object]:
+    flags: dict[str, object] = {}
+    if data is not None:
+        flags["state.path"] = str(data)
+    if port is not None:
+        flags["server.http_port"] = port
+    return flags
+
+
+def absolute(settings: Settings) -> Settings:
+    """The same with absolute folders: our processes run in another one."""
+    state = settings.state.model_copy(update={"path": str(Path(settings.state.path).absolute())})
+    recovery = settings.disaster_recovery
+    if (target := recovery.backup_target) and "://" not in target:
+        absolute_target = str(Path(target).expanduser().absolute())
+        recovery = recovery.model_copy(update={"backup_target": absolute_target})
+    return settings.model_copy(update={"state": state, "disaster_recovery": recovery})
+
+
+def ray_address() -> str:
+    """The Ray cluster of somebody else that we are to live in; "" for one of our own."""
+    return os.environ.get("RAY_ADDRESS", "")
+
+
+def client_of(
+    url: str | None, context: str | None, token_file: Path | None = None, timeout_s: float = TIMEOUT_S
+) -> Client:
+    """Who to call, with the token that belongs there.
+
+    What stands nearer wins: --url or --context, then LLM_IM_URL, then LLM_IM_CONTEXT, then the context in use, then what
+    runs here. A context's token goes to its own URL only; the variables' is for where no context names one.
+    """
+    if url and context:
+        raise Failure("--url and --context both say where: give one", ExitCode.USAGE)
+    given = url or ("" if context else os.environ.get(URL_VARIABLE, ""))
+    if given:
+        return Client(given if "://" in given else f"http://{given}", timeout_s, token_of(token_file))
+    if (found := context_of(context)) is None:
+        return Client(url_here(), timeout_s, token_of(token_file))
+    token = found.secret() if token_file is None and found.has_token else token_of(token_file)
+    return Client(found.url, timeout_s, token)
+
+
+def token_of(given: Path | None) -> str:
+    """The API token to present: from the file that was named, else LLM_IM_TOKEN_FILE, else LLM_IM_TOKEN; "" for none.
+    Raises Failure, which never repeats what it read."""
+    named = str(given) if given else os.environ.get(TOKEN_FILE_VARIABLE)
+    if named:
+        return contexts.token_in(named)
+    found = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return contexts.token_of(found, TOKEN_VARIABLE) if found else ""
+
+
+def context_of(given: str | None) -> contexts.Context | None:
+    """The context that was named, else the one in use, else None."""
+    named = given or os.environ.get(CONTEXT_VARIABLE)
+    known = contexts.read()
+    if named or known.current:
+        return known.get(named or known.current)
+    return None
+
+
+def url_here() -> str:
+    """Where the system of this machine runs: what runs on ./var (or the settings' folder), else the settings."""
+    host, port, data = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA)
+    if os.path.isfile("llm-im.toml") or any(
+        value and name.startswith("LLM_IM_") and name not in OURS for name, value in os.environ.items()
+    ):
+        settings = place_here()
+        host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)
+    return started_url(data) or http_url(host, port)
+
+
+def started_url(data: Path) -> str | None:
+    """Where the last start on a data folder put it; None when it was ended in order, or never started."""
+    try:
+        # Not by services.machine.launch, whose imports take longer than a command.
+        instance = json.loads((data / "run" / "instance.json").read_bytes())
+        return http_url(str(instance["http_host"]), int(instance["http_port"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def http_url(host: str, port: int) -> str:
+    """The URL under which a server that listens on `host` is called from this machine."""
+    return f"http://{authority(called_at(host), port)}"
+
+
+def command_name() -> str:
+    """How a person types this program from where they are, for their shell."""
+    beside = Path(sys.executable).parent / "llm-im"
+    on_path = shutil.which("llm-im")
+    if on_path and (not beside.exists() or Path(on_path).resolve() == beside.resolve()):
+        return "llm-im"
+    if beside.exists():
+        here = Path.cwd()
+        return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
+    return f"{Path(sys.executable).name} -m services.cli"
+
+
+def first_token(config: Path | None, settings: Settings) -> str:
+    """The command that makes the first token of these settings' system."""
+    where = options(config, settings.state.path)
+    return f"{command_name()} tokens create admin --scope admin --local{where}"
+
+
+def options(config: Path | None = None, data: str | Path | None = None) -> str:
+    """The options that name the same system again, for a command that is printed: quoted for a shell, with a space in
+    front. Nothing for what is found without them."""
+    said = f" --config {shlex.quote(str(config))}" if config else ""
+    if data and Path(data).absolute() != Path(DEFAULT_DATA).absolute():
+        said += f" --data {shlex.quote(str(data))}"
+    return said

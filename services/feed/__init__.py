@@ -1,0 +1,1 @@
+"""Readers of the log: the live stream, and the feed in Redis."""

@@ -1,0 +1,203 @@
+"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py.
+
+What an event does not say of its incident is asked of the shard, a page of the log at a time, and of the archive when
+the shard has let it go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from models.errors import Unavailable
+from models.incidents.incident import Incident
+from models.incidents.query import PAGE_MAX, GetHeads, Head, HeadPage, decode_answer, encode
+from models.incidents.summaries import FRAME_END, Known, Place, fold, head_of, opened, split_off
+from models.partition.frames import Skimmed, skim_frame
+from models.ports import EventLog
+from models.shard.events import ClockSetBack, Event, IncidentOpened, IncidentSplit, IncidentStateChanged
+from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
+
+#: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
+READ_BYTES = 64 * 1024
+#: Events looked at in one go, some 3 ms. A tick that ends a thousand incidents packs into little.
+BREATHE_EVENTS = 250
+#: A head from the archive: no event comes after it.
+NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
+
+#: What a follower must not pass over.
+_WANTED = TOLD_NAMES | {ClockSetBack.__name__.encode()}
+
+#: Asks one shard; raises Unavailable.
+Ask = Callable[[bytes], Awaitable[bytes]]
+#: An incident that left its shard, None when the archive has none.
+Archived = Callable[[bytes], Awaitable[Incident | None]]
+
+
+class Gap(Exception):
+    """The frames that come next were truncated."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What was read, up to and with the frame `seq`, which is `stored`. `set_back`: the shard's clock was set back within, and
+    with it times of incidents of which nothing is told."""
+
+    happenings: list[Happening]
+    seq: int
+    stored: bytes = b""
+    set_back: bool = False
+
+
+class Follower:
+    """One reader of one log. `seq` is the frame it read last. With `all_changes` it also tells of an incident that was
+    changed by what is no line of its timeline, as CHANGED."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        ask: Ask,
+        archived: Archived,
+        tenant: str,
+        seq: int,
+        most: int,
+        *,
+        all_changes: bool = False,
+    ) -> None:
+        self.seq = seq
+        self._all_changes = all_changes
+        self._event_log = event_log
+        self._ask = ask
+        self._archived = archived
+        self._tenant = tenant
+        self._known = Known(most)
+
+    async def read(self) -> Page:
+        """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and is then where it was."""
+        page = await self._event_log.read(self.seq, READ_BYTES)
+        if not page:
+            return Page([], self.seq)
+        if page[0][0] != self.seq + 1:
+            raise Gap
+        partition = self._event_log.partition
+        frames: list[tuple[int, Skimmed]] = []
+        events = 0
+        for seq, stored in page:
+            frame = skim_frame(partition, stored, seq, _WANTED)
+            if frame is not None and frame.tenant == self._tenant:
+                frames.append((seq, frame))
+                events = await self._breathe(events + len(frame.events))
+        last = page[-1][0]
+        asked = await self._ask_for(self._unknown(frames), last) if frames else {}
+        happenings: list[Happening] = []
+        events = 0
+        set_back = False
+        for seq, frame in frames:
+            place = 0
+            for number, event in frame.events:
+                if isinstance(event, ClockSetBack):
+                    self._known.set_back(event)
+                    set_back = True
+                for nth, identity in enumerate(about(event)):
+                    found = self._happening((seq, number), place, nth, frame, event, identity, asked)
+                    if found is not None:
+                        happenings.append(found)
+                    place += 1
+            events = await self._breathe(events + len(frame.events))
+        self._known.trim()
+        self.seq = last
+        return Page(happenings, last, page[-1][1], set_back)
+
+    def know(self, seq: int, head: Head) -> None:
+        """Take a head as the frame `seq` left it, so that it need not be asked for."""
+        self._known.put((seq, FRAME_END), head)
+        self._known.trim()
+
+    async def _breathe(self, events: int) -> int:
+        """Let others run when this many were looked at; how many that are then."""
+        if events < BREATHE_EVENTS:
+            return events
+        await asyncio.sleep(0)
+        return 0
+
+    def _unknown(self, frames: list[tuple[int, Skimmed]]) -> list[bytes]:
+        """The incidents that were there before and were not met yet: their heads must be asked for."""
+        wanted: dict[bytes, None] = {}
+        made: set[bytes] = set()
+        for seq, frame in frames:
+            for number, event in frame.events:
+                for identity in about(event):
+                    if identity in wanted or identity in made or self._known.get(identity) is not None:
+                        continue
+                    if isinstance(event, IncidentOpened):
+                        made.add(identity)
+                    elif (
+                        isinstance(event, IncidentSplit)
+                        and identity == event.made
+                        and event.incident_id not in wanted
+                    ):
+                        source = self._known.get(event.incident_id)
+                        if source is not None and source[0] >= (seq, number):
+                            # Its head is later than the split, and so no likeness of what was made.
+                            wanted[identity] = None
+                        else:
+                            made.add(identity)
+                    else:
+                        wanted[identity] = None
+        return list(wanted)
+
+    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[Place, Head]]:
+        found: dict[bytes, tuple[Place, Head]] = {}
+        for start in range(0, len(identities), PAGE_MAX):
+            some = identities[start : start + PAGE_MAX]
+            answer = decode_answer(await self._ask(encode(GetHeads(self._tenant, some))))
+            if not isinstance(answer, HeadPage) or answer.seq < last:
+                # Its log was read further than it is itself: it is being started again.
+                raise Unavailable(f"{self._event_log.partition} is behind its own log")
+            found.update((head.id, ((answer.seq, FRAME_END), head)) for head in answer.items)
+        for identity in identities:
+            if identity not in found:
+                incident = await self._archived(identity)
+                if incident is not None:
+                    found[identity] = (NEVER_AGAIN, head_of(incident))
+        return found
+
+    def _happening(
+        self,
+        at: Place,
+        place: int,
+        nth: int,
+        frame: Skimmed,
+        event: Event,
+        identity: bytes,
+        asked: dict[bytes, tuple[Place, Head]],
+    ) -> Happening | None:
+        """None when there is nothing to tell, or when nobody has the incident any more (its retention is over)."""
+        known = self._known.get(identity)
+        if known is None and identity in asked:
+            known = asked[identity]
+            self._known.put(*known)
+        before, after = None, None
+        if known is not None and known[0] >= at:
+            after = known[1]
+        elif known is not None:
+            before = known[1]
+            after = fold(before, event, frame.now)
+        elif isinstance(event, IncidentOpened):
+            after = opened(event, frame.now)
+        elif isinstance(event, IncidentSplit) and (source := self._known.get(event.incident_id)) is not None:
+            after = split_off(event, source[1], frame.now)
+        if after is None:
+            return None
+        if known is None or known[0] < at:
+            self._known.put(at, after)
+        if before is None and isinstance(event, IncidentStateChanged):
+            before = msgspec.structs.replace(after, state=event.before)
+        told = line(event, nth, frame.now, before, after)
+        if told is None and self._all_changes and after != before:
+            told = Line(CHANGED, SYSTEM, "")
+        if told is None:
+            return None
+        sure = after.updated_at <= frame.now
+        return Happening(at[0], place, frame.now, frame.trace_id, told, before, after, sure)

@@ -1,0 +1,155 @@
+"""What the feed in Redis shows of an incident, and tells of a change: in the names that GET /v1/incidents/{id} and the
+live stream have for it. Made by services/feed/publish_shard.py; docs/redis-feed.md is for who reads it."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from models.incidents.incident import IncidentState
+from models.incidents.query import Head
+from models.stream.happenings import Happening
+from services.times import timestamp
+
+#: Where an incident is listed; parts of merged incidents are in no list.
+Listed = Literal["open", "resolved", "closed", "part"]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An incident on its way into the feed: its record, what it is listed by, and the message that tells of it (none
+    when it is only put there)."""
+
+    id: str
+    listed: Listed
+    #: What its list is sorted by, in seconds since the epoch: when it was created, resolved or closed.
+    at: float
+    service: str
+    severity: str
+    record: bytes
+    message: bytes = b""
+
+
+class _Acknowledged(msgspec.Struct, frozen=True):
+    by: str
+    at: str
+    until: str | None
+
+
+class _Record(msgspec.Struct, frozen=True):
+    id: str
+    created_at: str
+    updated_at: str
+    state: str
+    severity: str
+    incident_type: str
+    source: str
+    title: str
+    description: str
+    labels: dict[str, str]
+    assignees: list[str]
+    service: str
+    impact: str
+    reopened: int
+    resolved_at: str | None
+    closed_at: str | None
+    version: int
+    created_by: str
+    acknowledged: _Acknowledged | None
+    merged_into: str | None
+
+
+#: What a record holds: fields of GET /v1/incidents/{id}.
+FIELDS = _Record.__struct_fields__
+
+
+class _Change(msgspec.Struct, frozen=True):
+    event: str
+    at: str
+    kind: str
+    incident: msgspec.Raw
+    actor: str
+    text: str
+    reason: str
+    details: dict[str, str]
+    trace_id: str | None
+
+
+class _Reset(msgspec.Struct, frozen=True):
+    event: str
+    at: str
+    partition: str
+    reason: str
+    detail: str
+
+
+def entry_of(head: Head) -> Entry:
+    """An incident as it is put into the feed, with nobody told."""
+    identity = str(UUID(bytes=head.id))
+    severity = head.counts.severity.name
+    mark = head.acknowledged
+    record = _Record(
+        identity,
+        timestamp(head.created_at),
+        timestamp(head.updated_at),
+        head.state,
+        severity,
+        head.counts.type,
+        head.source,
+        head.title,
+        head.description,
+        head.labels,
+        head.assignees,
+        head.service,
+        head.counts.impact,
+        head.reopened,
+        _time_or_none(head.resolved_at),
+        _time_or_none(head.closed_at),
+        head.version,
+        head.created_by,
+        None if mark is None else _Acknowledged(mark.by, timestamp(mark.at), _time_or_none(mark.until)),
+        str(UUID(bytes=head.merged_into)) if head.merged_into else None,
+    )
+    listed, at = _listed(head)
+    return Entry(identity, listed, at, head.service, severity, _encoder.encode(record))
+
+
+def entry_of_change(happening: Happening) -> Entry:
+    """An incident as it is put into the feed, with the message that tells of the change."""
+    entry, line = entry_of(happening.after), happening.line
+    change = _Change(
+        "incident",
+        timestamp(happening.at),
+        line.kind,
+        msgspec.Raw(entry.record),
+        line.actor,
+        line.text,
+        line.reason,
+        line.details,
+        happening.trace_id,
+    )
+    return msgspec.structs.replace(entry, message=_encoder.encode(change))
+
+
+def reset_message(at: float, partition: str, reason: str) -> bytes:
+    """Word that the incidents of a partition were put into the feed anew, and what was told before may have a gap."""
+    detail = "changes may have been missed: read the incidents again"
+    return _encoder.encode(_Reset("reset", timestamp(at), partition, reason, detail))
+
+
+def _listed(head: Head) -> tuple[Listed, float]:
+    if head.state is IncidentState.CLOSED:
+        return "closed", head.closed_at
+    if head.merged_into:
+        return "part", head.created_at
+    if head.state is IncidentState.RESOLVED:
+        return "resolved", head.resolved_at
+    return "open", head.created_at
+
+
+def _time_or_none(at: float) -> str | None:
+    return timestamp(at) if at else None
+
+
+_encoder = msgspec.json.Encoder()

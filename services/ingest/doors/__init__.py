@@ -1,0 +1,1 @@
+"""Ways in for alerts: one file a protocol."""

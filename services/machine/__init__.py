@@ -1,0 +1,1 @@
+"""What surrounds the system on a machine: start and stop, the front door, logs, traces."""

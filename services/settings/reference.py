@@ -1,0 +1,116 @@
+"""The reference of the settings as Markdown, from the model. `llm-im config schema --markdown` prints it; `make docs`
+puts it between the marks of docs/configuration.md, and tests/pure/test_docs.py tells when that is stale.
+
+    python -m services.settings.reference docs/configuration.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from models.settings.config import KEYS, Key
+from services.settings.load import ALIASES, VARIABLES, variable_of, written
+
+BEGIN = "<!-- from models/settings/config.py by `make docs`; change it there -->"
+END = "<!-- to here -->"
+
+
+def markdown() -> str:
+    """A table a section of what works, one of what is not active yet, and the other names."""
+    active = [key for key in KEYS.values() if not key.is_later]
+    parts = [_section(name, list(keys)) for name, keys in groupby(active, _section_name)]
+    return "\n\n".join([*parts, _not_active(), _other_names()]) + "\n"
+
+
+def put_into(document: str) -> str:
+    """The document with its part between the marks made anew. Raises ValueError when it has none."""
+    before, begin, rest = document.partition(BEGIN)
+    _old, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"expected the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{markdown()}\n{END}{after}"
+
+
+def _section_name(key: Key) -> str:
+    return key.name.rpartition(".")[0]
+
+
+def _section(name: str, keys: list[Key]) -> str:
+    about = " ".join((keys[0].section.__doc__ or "").split())
+    rows = [
+        f"| `{key.path[-1]}` | {_default(key)} | `{variable_of(key)}` | {'reload' if key.is_live else 'restart'} "
+        f"| {key.field.description} |"
+        for key in keys
+    ]
+    head = ["| Key | Default | Environment | Changes by | Means |", "|---|---|---|---|---|"]
+    return "\n".join([f"## {name}", "", *([about, ""] if about else []), *head, *rows])
+
+
+def _default(key: Key) -> str:
+    value = written(key, key.field.default)
+    return "none" if value in (None, "none") else f"`{json.dumps(value)}`"
+
+
+def _not_active() -> str:
+    rows = [f"| `{key.name}` | {_takes(key)} |" for key in KEYS.values() if key.is_later]
+    return "\n".join(
+        [
+            "## Not active yet",
+            "",
+            "Settings of features that are not built yet. They are read and checked, `llm-im config check` lists those that",
+            "are set, and nothing answers them. What switches one on stops `llm-im up` by name: a `deployment.mode` but",
+            "`standalone`, a `backend`, `cluster_nodes` or `brokers` of `coordination` or `messaging`, `server.grpc`, and every",
+            "`enabled = true`.",
+            "",
+            "| Key | Takes |",
+            "|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _takes(key: Key) -> str:
+    schema = key.section.model_json_schema()["properties"][key.path[-1]]
+    kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+    words = [_kind(each) for each in kinds]
+    if "text" in words and "number" in words:
+        words = ["duration"]
+    return f"{' or '.join(words)}{'. ' + key.field.description if key.field.description else ''}"
+
+
+def _kind(schema: dict[str, object]) -> str:
+    if isinstance(choices := schema.get("enum"), list):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    words = {"string": "text", "integer": "whole number", "boolean": "`true` or `false`", "array": "list"}
+    kind = str(schema.get("type"))
+    return words.get(kind, kind)
+
+
+def _other_names() -> str:
+    def rows(names: dict[str, str]) -> Iterator[str]:
+        yield from (f"| `{name}` | `{key}` |" for name, key in names.items())
+
+    return "\n".join(
+        [
+            "## Other names",
+            "",
+            "Taken as another spelling, and told as a notice. Our own name wins: where such a variable is meant for another",
+            "program, set ours beside it.",
+            "",
+            "| Key or variable | Is read as |",
+            "|---|---|",
+            *rows(ALIASES),
+            *rows(VARIABLES),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(put_into(path.read_text("utf-8")), "utf-8")

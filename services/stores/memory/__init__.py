@@ -1,0 +1,1 @@
+"""Every store in memory, for tests, the simulation and diskless runs."""

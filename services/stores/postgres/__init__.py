@@ -1,0 +1,1 @@
+"""State in PostgreSQL and what speaks its protocol."""

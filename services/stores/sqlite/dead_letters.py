@@ -1,0 +1,160 @@
+"""Dead letters in one SQLite file that all gateways write. Called by services/ingest/submit.py and the API.
+
+Several processes write it, each waits for the others' short transactions. Not synced: a letter survives the
+death of its process, and a power cut may take the last ones; in return a flood of them costs the logs on the
+same disk no syncs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import apsw
+
+from models.ports import Clock, DeadLetter
+from services.stores.shared.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
+from services.stores.sqlite.files import Lane, open_reader, open_writer, writing
+
+#: Letters read at once while looking for the oldest to drop.
+DROP_SLICE = 500
+
+SCHEMA = (
+    """
+    CREATE TABLE letters (
+        id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: readers page by it
+        at           REAL    NOT NULL,
+        tenant       TEXT    NOT NULL,
+        door         TEXT    NOT NULL,
+        reason       TEXT    NOT NULL,
+        payload      BLOB    NOT NULL,
+        content_type TEXT    NOT NULL,
+        truncated    INTEGER NOT NULL,
+        size         INTEGER NOT NULL                    -- what it counts against max_bytes
+    );
+    CREATE INDEX letters_by_age ON letters (at, size);
+    CREATE TABLE totals (
+        id      INTEGER PRIMARY KEY CHECK (id = 1),
+        kept    INTEGER NOT NULL,
+        bytes   INTEGER NOT NULL,
+        dropped INTEGER NOT NULL
+    );
+    INSERT INTO totals VALUES (1, 0, 0, 0);
+    """,
+)
+
+
+class SqliteDeadLetters:
+    """models.ports.DeadLetters. Letters past `max_age_s` are not shown; the next add() drops them."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_bytes: int,
+        max_age_s: float,
+        clock: Clock,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> None:
+        path = Path(directory) / "dead_letters.db"
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._max_payload_bytes = max_payload_bytes
+        self._writer = Lane("dead letters", lambda: open_writer(path, SCHEMA), path.parent)
+        self._reader = Lane("dead letters", lambda: open_reader(path, SCHEMA), path.parent)
+
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        kept = [cut(letter, self._max_payload_bytes) for letter in letters]
+        sizes = [size_of(letter) for letter in kept]
+        oldest = self._clock.now() - self._max_age_s
+
+        def work(connection: apsw.Connection) -> None:
+            with writing(connection, synced=False):
+                connection.executemany(
+                    "INSERT INTO letters (at, tenant, door, reason, payload, content_type, truncated, size)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        (each.at, each.tenant, each.door, each.reason, each.payload, each.content_type,
+                         each.truncated, size)
+                        for each, size in zip(kept, sizes, strict=True)
+                    ),
+                )  # fmt: skip
+                connection.execute(
+                    "UPDATE totals SET kept = kept + ?, bytes = bytes + ?", (len(kept), sum(sizes))
+                )
+                _drop_aged(connection, oldest)
+                _drop_over(connection, self._max_bytes)
+
+        await self._writer.run(work)
+
+    async def page(self, after_id: int, limit: int) -> list[DeadLetter]:
+        oldest = self._clock.now() - self._max_age_s
+
+        def work(connection: apsw.Connection) -> list[DeadLetter]:
+            rows = connection.execute(
+                "SELECT at, tenant, door, reason, payload, content_type, id, truncated FROM letters"
+                " WHERE id > ? AND at >= ? ORDER BY id LIMIT ?",
+                (after_id, oldest, limit),
+            )
+            return [
+                DeadLetter(at, tenant, door, reason, payload, content_type, id, bool(truncated))
+                for at, tenant, door, reason, payload, content_type, id, truncated in cast(
+                    "Iterator[tuple[float, str, str, str, bytes, str, int, int]]", rows
+                )
+            ]
+
+        return await self._reader.run(work, list)
+
+    async def stats(self) -> dict[str, int]:
+        def work(connection: apsw.Connection) -> dict[str, int]:
+            kept, size, dropped = cast(
+                "tuple[int, int, int]", connection.execute("SELECT kept, bytes, dropped FROM totals").get
+            )
+            return {"kept": kept, "bytes": size, "dropped": dropped}
+
+        return await self._reader.run(work, lambda: {"kept": 0, "bytes": 0, "dropped": 0})
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+
+def _drop_aged(connection: apsw.Connection, oldest: float) -> None:
+    count, size = cast(
+        "tuple[int, int]",
+        connection.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM letters WHERE at < ?", (oldest,)
+        ).get,
+    )
+    if count:
+        connection.execute("DELETE FROM letters WHERE at < ?", (oldest,))
+        _count_dropped(connection, count, size)
+
+
+def _drop_over(connection: apsw.Connection, max_bytes: int) -> None:
+    total: int = connection.execute("SELECT bytes FROM totals").get
+    while total > max_bytes:
+        rows = connection.execute(
+            "SELECT id, size FROM letters ORDER BY id LIMIT ?", (DROP_SLICE,)
+        ).fetchall()
+        count = freed = last = 0
+        for letter, size in cast("list[tuple[int, int]]", rows):
+            count += 1
+            freed += size
+            last = letter
+            if total - freed <= max_bytes:
+                break
+        if not count:
+            return
+        connection.execute("DELETE FROM letters WHERE id <= ?", (last,))
+        _count_dropped(connection, count, freed)
+        total -= freed
+
+
+def _count_dropped(connection: apsw.Connection, count: int, size: int) -> None:
+    connection.execute(
+        "UPDATE totals SET kept = kept - ?, bytes = bytes - ?, dropped = dropped + ?", (count, size, count)
+    )

@@ -1,0 +1,1 @@
+"""Work on what is kept: copying, resharding, verifying, backups."""

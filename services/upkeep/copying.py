@@ -1,0 +1,333 @@
+"""`llm-im store migrate`: all of one system's stores into others, while nothing runs.
+
+    control     every frame and CopyBegan at once ........................................................ CopyEnded
+    shards                             every frame, the newest snapshot, archive, delivery ids
+    the source's control log                                                                    StoreMoved
+
+Frames go as they are stored, so sequence, digests and ids stay, and the digest chain proves the copy. Killed at any point, it
+goes on where it was. Until it is done nobody starts the copy (services/wiring/slots.py). The source is only read, but for its last
+frame: from then on nobody starts it, because what comes in goes to the copy. A restored backup is a copy of what stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.begun import refuse_lost_among
+from actors.folding import fold_control
+from models.control.control import ControlState
+from models.errors import Conflict
+from models.partition.checkpoint import Census
+from models.partition.frames import check_frame, digest_of
+from models.partition.sharding import SlotMap, partition_name
+from models.ports import Archive, Clock, DeadLetters, EventLog, Mark
+from models.shard.events import CopyBegan, CopyEnded, StoreMoved
+from services.stores.choice import Stores
+from services.upkeep.offline import HeldLog, Offline
+from services.wiring.slots import moved_away
+
+OWNER = "llm-im-migrate"
+CONTROL = "control"
+#: Dead letters, and ids, in one go.
+PAGE = 1000
+_FIRST, _END = b"\x00" * 16, b"\xff" * 17
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Copied:
+    """What was copied this time, by kind."""
+
+    frames: int = 0
+    records: int = 0
+    archived: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """The copy takes the source's place: `to` says in words where it is, `actor` who moves it."""
+
+    to: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One partition, and what of it is in the target already."""
+
+    partition: str
+    frames: int
+    there: int
+    archived: int
+    archived_there: int
+
+
+async def sizes(source: Stores, target: Stores, to: str = "") -> list[Size]:
+    """What copy() has before it. Reads only, beside whatever runs. Raises what copy() to there would raise at once, but for
+    who runs: Conflict, Damaged, Unavailable."""
+    found = []
+    state = await _state_of(source)
+    there = await _state_of(target)
+    slots = refuse_source(state, to, is_begun=bool(there.copied_from))
+    await refuse_lost_among(source.log, map(partition_name, range(slots.partitions)), state)
+    await target.check()
+    for name in [CONTROL, *map(partition_name, range(slots.partitions))]:
+        logs, archives = (source.log(name), target.log(name)), (source.archive(name), target.archive(name))
+        try:
+            frames = [(await each.stats())["frames"] for each in logs]
+            archived = [0, 0] if name == CONTROL else [await each.count() for each in archives]
+        finally:
+            for port in (*logs, *archives):
+                await port.close()
+        if not there.copied_from and (frames[1] or archived[1]):
+            raise _not_empty(name)
+        found.append(Size(name, frames[0], frames[1], archived[0], archived[1]))
+    return found
+
+
+async def _state_of(stores: Stores) -> ControlState:
+    control = stores.log(CONTROL)
+    try:
+        return await fold_control(control)
+    finally:
+        await control.close()
+
+
+def refuse_source(state: ControlState, to: str, *, is_begun: bool) -> SlotMap:
+    """The slot map of what may be copied to there. Raises Conflict for what may not; `is_begun`: part of it is there."""
+    if state.slots is None:
+        raise Conflict("there is nothing to copy: no system was ever started there")
+    if state.moving_to is not None or state.copied_from:
+        raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
+    if state.moved is not None and not (is_begun and state.moved.to == to):
+        raise Conflict(moved_away(state.moved))
+    return state.slots
+
+
+async def copy(
+    source: Stores,
+    target: Stores,
+    said: str,
+    clock: Clock,
+    progress: Progress,
+    letters: tuple[DeadLetters, DeadLetters] | None = None,
+    moves: Moves | None = None,
+) -> Copied:
+    """Copy everything, and prove it by the digest chain. `said` is the source in words; `letters` are the dead letters of
+    both, where they go along; with `moves` the source is marked as moved before the copy can be started, so that no two
+    are. Safe to repeat after any failure.
+    Raises Conflict when a system runs on either, or when the target holds something else; Damaged, Unavailable."""
+    async with Offline(source, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
+        copying = _Copying(source, target, ours, theirs, progress)
+        here, there = await ours.take(CONTROL), await theirs.take(CONTROL)
+        state = await fold_control(here.log)
+        slots = refuse_source(state, "" if moves is None else moves.to, is_begun=there.seq > 0)
+        names = [*map(partition_name, range(slots.partitions))]
+        await refuse_lost_among(source.log, names, state)
+        if not there.seq:  # nothing of this copy is there yet
+            for name in names:
+                await copying.refuse_what_is_left(name)
+        # What says that it was moved, if this was begun before, is the last frame and of the source alone.
+        await copying.control(CopyBegan(said), clock.now(), here.seq - (state.moved is not None))
+        if letters is not None:  # not before: nothing is written into a store that is refused
+            copying.done.dead_letters = await copy_dead_letters(*letters)
+        for name in names:
+            await copying.log(name)
+            await copying.snapshot(name)
+            await copying.archive(name)
+            await copying.delivery_ids(name)
+        ours.check()
+        theirs.check()
+        if moves is not None and state.moved is None:
+            await here.append([StoreMoved(moves.to, clock.now(), moves.actor)], clock.now())
+        await there.append([CopyEnded()], clock.now())
+        return copying.done
+
+
+async def take_up(stores: Stores, clock: Clock) -> str:
+    """Use stores again that were moved; returns to where. Raises Conflict when they were not, or when a system runs on them;
+    Damaged, Unavailable."""
+    async with Offline(stores, OWNER, clock) as offline:
+        control = await offline.take(CONTROL)
+        moved = (await fold_control(control.log)).moved
+        if moved is None:
+            raise Conflict("this store was not moved: it can be used as it is")
+        await control.append([StoreMoved("", clock.now(), OWNER)], clock.now())
+        return moved.to
+
+
+async def copy_dead_letters(source: DeadLetters, target: DeadLetters) -> int:
+    """The letters that are not there yet, in the order they came; how many. The target's bounds hold."""
+    before = await target.stats()
+    skip, copied, after = before["kept"] + before["dropped"], 0, 0
+    while page := await source.page(after, PAGE):
+        after = page[-1].id
+        fresh = page[min(skip, len(page)) :]
+        skip -= len(page) - len(fresh)
+        await target.add(fresh)
+        copied += len(fresh)
+    return copied
+
+
+class _Copying:
+    """One system on its way. Each step looks what is there already."""
+
+    def __init__(
+        self, source: Stores, target: Stores, ours: Offline, theirs: Offline, progress: Progress
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._ours = ours
+        self._theirs = theirs
+        self._progress = progress
+        self.done = Copied()
+
+    async def refuse_what_is_left(self, name: str) -> None:
+        """Raises Conflict for a partition of the target that holds anything: sooner than in the middle of the copy."""
+        log, archive = self._target.log(name), self._target.archive(name)
+        try:
+            if await log.last_seq() or await log.marks() or await archive.count():
+                raise _not_empty(name)
+        finally:
+            await log.close()
+            await archive.close()
+
+    async def control(self, began: CopyBegan, now: float, end: int) -> None:
+        """The control partition up to the frame `end`, and the word that the rest is on its way, in one append: without it this
+        could be started."""
+        here, there = await self._ours.take(CONTROL), await self._theirs.take(CONTROL)
+        if there.seq:
+            await self._check_same(CONTROL, here, there, end)
+            if not (await fold_control(there.log)).copied_from:
+                raise _more(CONTROL, there.seq - end)
+            return
+        await there.seed(0, here.opened.anchor, here.epoch)
+        frames: list[bytes] = []
+        digest = there.digest
+        while page := await here.log.read(len(frames)):
+            for seq, stored in page:
+                digest = check_frame(CONTROL, stored, seq, digest)
+                frames.append(stored)
+        await there.append_frames(frames, digest, [began], now)
+        self.done.frames += len(frames)
+
+    async def log(self, name: str) -> None:
+        """All frames of a shard's partition."""
+        here, there = await self._ours.take(name), await self._theirs.take(name)
+        anchor = here.opened.first_seq - 1 if here.opened.first_seq else here.seq
+        if not there.seq and not await there.log.marks():
+            await there.seed(anchor, here.opened.anchor, here.epoch)
+        else:
+            await self._check_same(name, here, there, here.seq)
+            if there.seq > here.seq:
+                raise _more(name, there.seq - here.seq)
+        while there.seq < here.seq:
+            self._check()
+            page = await here.log.read(there.seq)
+            digest = there.digest
+            for seq, stored in page:
+                digest = check_frame(name, stored, seq, digest)
+            await there.append_frames([stored for _seq, stored in page], digest)
+            self.done.frames += len(page)
+            self._progress(f"{name}: {there.seq - anchor:,} of {here.seq - anchor:,} frames")
+        if there.digest != here.digest:
+            raise _other(name, there.seq)
+
+    async def _check_same(self, name: str, here: HeldLog, there: HeldLog, end: int) -> None:
+        """Raises Conflict when the target's log is not the source's up to `end`, as far as the shorter goes."""
+        if there.seq == here.opened.first_seq - 1 or (not here.opened.first_seq and there.seq == here.seq):
+            expected, found = here.opened.anchor, there.digest
+        else:
+            last = min(there.seq, end)
+            expected, found = await _digest_at(here.log, last), await _digest_at(there.log, last)
+        if expected != found:
+            raise _other(name, min(there.seq, end))
+
+    async def snapshot(self, name: str) -> None:
+        """The newest snapshot; replay needs no other."""
+        here, there = await self._ours.take(name), await self._theirs.take(name)
+        marks = await here.log.marks()
+        if not marks:
+            return
+        mark = marks[0]
+        if mark not in await there.log.marks():
+            census = Census()
+            async for page in here.log.records(mark.generation):
+                self._check()
+                census.add(page)
+                await there.log.put_records(there.epoch, mark.generation, page)
+                self.done.records += len(page)
+            census.check(name, mark)
+            await there.log.close_snapshot(there.epoch, mark)
+        if await _sum(here.log, mark) != await _sum(there.log, mark):
+            raise Conflict(f"{name}: the snapshot at seq {mark.seq} is not the same in both")
+        self._progress(f"{name}: the snapshot at seq {mark.seq:,} is the same in both")
+
+    async def archive(self, name: str) -> None:
+        here, there = self._source.archive(name), self._target.archive(name)
+        try:
+            after = b""
+            looked_at = 0
+            while page := await here.read(after):
+                self._check()
+                after = page[-1].incident_id
+                looked_at += len(page)
+                there_already = await there.tally(page[0].incident_id, after + b"\x00")
+                if there_already != (len(page), max(each.updated_at for each in page)):
+                    await there.put(page)
+                    self.done.archived += len(page)
+                    self._progress(f"{name}: {looked_at:,} archived incidents")
+            await self._same_archive(name, here, there)
+        finally:
+            await here.close()
+            await there.close()
+
+    async def _same_archive(self, name: str, here: Archive, there: Archive) -> None:
+        ours, theirs = await here.tally(_FIRST, _END), await there.tally(_FIRST, _END)
+        if ours != theirs:
+            raise Conflict(f"{name}: {ours[0]:,} archived incidents, the target has {theirs[0]:,}")
+
+    async def delivery_ids(self, name: str) -> None:
+        here, there = self._source.delivery_ids(name), self._target.delivery_ids(name)
+        try:
+            async for page in here.entries():
+                await there.add(page)
+        finally:
+            await here.close()
+            await there.close()
+
+    def _check(self) -> None:
+        self._ours.check()
+        self._theirs.check()
+
+
+def _not_empty(name: str) -> Conflict:
+    return Conflict(f"{name}: the target is not empty; copy into empty stores")
+
+
+def _more(name: str, frames: int) -> Conflict:
+    return Conflict(f"{name}: the target holds {frames:,} frames more: it was started, or is whole already")
+
+
+def _other(name: str, seq: int) -> Conflict:
+    return Conflict(f"{name}: the target holds another log (seq {seq}); copy into empty stores")
+
+
+async def _digest_at(log: EventLog, seq: int) -> bytes:
+    """The digest of the frame at `seq`, which must be there; b"" when it is not."""
+    page = await log.read(seq - 1, 1)
+    return digest_of(page[0][1]) if page and page[0][0] == seq else b""
+
+
+async def _sum(log: EventLog, mark: Mark) -> bytes:
+    """A digest over all records of a snapshot, in the order of their keys."""
+    found = hashlib.blake2b()
+    async for page in log.records(mark.generation):
+        for key, record in page:
+            found.update(f"{len(key)} {len(record)} {key} ".encode())
+            found.update(record)
+    return found.digest()

@@ -1,0 +1,200 @@
+"""Who may import whom (CONTRIBUTING.md, "The floors"), checked file by file, so that a failure names the file and the line.
+
+import-linter checks the same floors with `make lint`; this one runs with the tests and knows more: what models/ may
+use at all, and which file owns which client library.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("models", "actors", "services", "benchmarks", "tests")
+#: What a file of each floor may import of ours.
+FLOORS = {
+    "models": {"models"},
+    "actors": {"models", "actors"},
+    "services": {"models", "actors", "services"},
+}
+#: All that models/ may import from elsewhere: nothing here does I/O, knows the time or makes chance.
+PURE = {
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "numbers", "operator",
+    "re", "statistics", "string", "struct", "sys", "types", "typing", "unicodedata", "uuid",
+    "msgspec", "numpy", "pydantic", "xxhash", "zstandard",
+}  # fmt: skip
+#: Calls that reach outside although their module is pure.
+IMPURE_CALLS = {
+    "open",
+    "print",
+    "input",
+    "now",
+    "utcnow",
+    "today",
+    "uuid1",
+    "uuid4",
+    "getrandom",
+    "eval",
+    "exec",
+}
+#: The one page of models/ that may say `async def`: Protocols that wait on the world.
+MAY_BE_ASYNC = {"models/ports.py"}
+#: Which files may import a library that is somebody's technology. Another file asks the port instead.
+OWNERS: dict[str, tuple[str, ...]] = {
+    "ray": ("actors/runtime/cluster.py", "services/wiring/serve_app.py"),
+    "aiohttp": ("services/actions/*.py",),
+    "apsw": ("services/stores/sqlite/*.py",),
+    "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
+    "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),
+    "starlette": ("services/api/*.py", "services/wiring/serve_app.py"),
+    "uvicorn": ("services/machine/http_protocol.py",), "websockets": (),
+    "typer": ("services/cli/*.py",),
+    "rich": ("services/cli/*.py",),
+    "pybloom_live": ("actors/delivery.py",),
+    "yaml": ("services/api/alertmanager/reads.py", "services/wiring/bootstrap.py"),
+    "requests": (), "httpx": (), "httpx2": (),
+    "fsspec": ("services/upkeep/backup/place.py",),
+    "opentelemetry": ("services/machine/tracing.py",),  # imported only when telemetry is on
+    "redis": ("services/stores/redis/*.py",),
+    "asyncpg": ("services/stores/postgres/*.py",), "psycopg": ("services/stores/postgres/*.py",),
+    "grpc": ("services/wiring/serve_app.py", "services/ingest/doors/grpc.py", "services/proto/*.py"),
+    "aiokafka": ("services/ingest/doors/kafka.py",),
+    "nats": ("services/ingest/doors/nats.py",),
+    "aio_pika": ("services/ingest/doors/rabbitmq.py",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One imported name: `actors.runtime.host`, or `services.cli.commands.up` for `from services.cli import up`."""
+
+    name: str
+    line: int
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def files(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
+
+
+def parsed(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text("utf-8"), file)
+
+
+def imports(tree: ast.Module) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import; say the whole name"
+            for alias in node.names:
+                yield Import(f"{node.module}.{alias.name}", node.lineno)
+
+
+PRODUCT = [file for floor in FLOORS for file in files(floor)]
+
+
+@pytest.mark.parametrize("file", PRODUCT)
+def test_a_file_imports_only_from_its_own_floor_and_below(file: str) -> None:
+    allowed = FLOORS[file.partition("/")[0]]
+
+    wrong = [f"{file}:{found.line}: imports {found.name}" for found in imports(parsed(file))
+             if found.top in OURS and found.top not in allowed]  # fmt: skip
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", PRODUCT)
+def test_a_library_is_imported_only_by_the_file_that_owns_it(file: str) -> None:
+    wrong = [
+        f"{file}:{found.line}: imports {found.name}, which belongs to {', '.join(OWNERS[found.top]) or 'nobody'}"
+        for found in imports(parsed(file))
+        if found.top in OWNERS and not any(fnmatch(file, owner) for owner in OWNERS[found.top])
+    ]
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", files("models"))
+def test_models_are_pure(file: str) -> None:
+    tree = parsed(file)
+
+    wrong = [f"{file}:{found.line}: imports {found.name}, which is not among the pure ones" for found in imports(tree)
+             if found.top not in PURE | {"models"}]  # fmt: skip
+    wrong += [
+        f"{file}:{node.lineno}: calls {called}()"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and (called := called_name(node)) in IMPURE_CALLS
+    ]
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", sorted(set(files("models")) - MAY_BE_ASYNC))
+def test_nothing_in_models_waits(file: str) -> None:
+    waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+
+    wrong = [
+        f"{file}:{node.lineno}: {type(node).__name__}"
+        for node in ast.walk(parsed(file))
+        if isinstance(node, waits)
+    ]
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", PRODUCT)
+def test_nothing_waits_by_wait_for(file: str) -> None:
+    """asyncio.wait_for of Python 3.11 can lose a cancellation; `async with asyncio.timeout()` does not."""
+    wrong = [
+        f"{file}:{node.lineno}"
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncio.wait_for"
+    ]
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", OURS[:4])
+def test_every_folder_with_code_is_a_package(folder: str) -> None:
+    wrong = {
+        str(Path(file).parent)
+        for file in files(folder)
+        if not (ROOT / file).with_name("__init__.py").exists()
+    }
+
+    assert not wrong
+
+
+def test_every_folder_with_tests_is_among_testpaths() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    paths = settings["tool"]["pytest"]["ini_options"]["testpaths"]
+
+    found = {
+        file.split("/")[1]
+        for file in files("tests")
+        if Path(file).name.startswith("test_") and file.count("/") > 1
+    }
+
+    assert {f"tests/{folder}" for folder in found} <= set(paths)
+
+
+def called_name(call: ast.Call) -> str:
+    """`datetime.now(UTC)` is "now", `open(path)` is "open"; a method of our own is told apart by what it is called on."""
+    match call.func:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=ast.Name(id="datetime" | "date" | "uuid" | "io"), attr=name):
+            return name
+    return ""

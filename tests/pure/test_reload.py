@@ -1,0 +1,261 @@
+"""What changes without a restart, what is refused by name, and who is told what."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from models.errors import Conflict
+from models.incidents.incident import IncidentState, Severity
+from models.settings.config import KEYS, Key, Settings
+from models.shard.events import SettingsChanged, TargetPassed
+from models.shard.settings import decode_shard_settings
+from services.settings.load import masked_json
+from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
+from tests.scenario import SETTINGS, Story, alert, at
+
+ACTIVE = [key for key in KEYS.values() if not key.is_later]
+#: Another value than the default, where adding one does not make one.
+OTHERS: dict[str, object] = {
+    "server.http_host": "0.0.0.0",
+    "server.gateways": 3,
+    "server.hosts": ["alerts.example"],
+    "server.origins": ["https://wall.example"],
+    "server.probe_port": 8081,
+    "state.backend": "redis",
+    "state.redis.url": "redis://127.0.0.1",
+    "state.redis.allow_volatile": True,
+    "state.postgres.url": "postgresql://127.0.0.1/llm_im",
+    "state.postgres.allow_volatile": True,
+    "state.consistency": "strong",
+    "state.replication": "synchronous",
+    "grouping.group_by": ["team"],
+    "grouping.service_labels": ["team"],
+    "lifecycle.expires_after": "1d",
+    "lifecycle.max_concurrent_incidents": 300_000,
+    "lifecycle.max_shard_bytes": 1024**3,
+    "lifecycle.max_sender_share": 0.5,
+    "classification.rules": [{"name": "ours", "severity": "P0"}],
+    "notify.enabled": False,
+    "notify.webhook.external_url": "https://im.example",
+    "classification.builtin_rules": False,
+    "notify.webhook.url": "https://example.org/hook",
+    "publish.redis.url": "redis://127.0.0.1",
+    "auth.required": True,
+    "auth.open_metrics": True,
+    "telemetry.endpoint": "http://127.0.0.1:4318",
+    "telemetry.headers": {"authorization": "Bearer x"},
+    "telemetry.sample_ratio": 0.5,
+    "logging.level": "ERROR",
+    "logging.format": "console",
+    "targets.acknowledge.P4": "1d",
+    "targets.resolve.P4": "1d",
+    "disaster_recovery.backup_interval": "1h",
+    "disaster_recovery.backup_retention": "30d",
+}
+
+
+def other(key: Key) -> Settings:
+    """The defaults but for this one."""
+    default = key.field.default
+    value = OTHERS.get(key.name)
+    if value is None:
+        value = default + 1 if isinstance(default, int | float) else f"{default}x"
+    for name in reversed(key.path):
+        value = {name: value}
+    return Settings.model_validate(value)
+
+
+def told(settings: Settings) -> SettingsChanged:
+    return event_of("start", "ops", [], settings)
+
+
+@pytest.mark.parametrize("key", ACTIVE, ids=lambda key: key.name)
+def test_a_changed_setting_is_taken_over_or_refused_by_name(key: Key) -> None:
+    wanted = other(key)
+
+    if key.is_live:
+        assert [change.key for change in compare(Settings(), wanted)] == [key.name]
+    else:
+        with pytest.raises(Conflict, match=rf"^{re.escape(key.name)}: changed, and that needs a restart"):
+            compare(Settings(), wanted)
+
+
+@pytest.mark.parametrize("key", [key for key in ACTIVE if key.is_live], ids=lambda key: key.name)
+def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
+    before, after = told(Settings()), told(other(key))
+
+    assert Settings.model_validate_json(after.settings) == other(key)
+    reached = [
+        name for name in ("shard", "classifier", "level") if getattr(before, name) != getattr(after, name)
+    ]
+    assert len(reached) == 1
+
+
+def test_one_that_needs_a_restart_among_others_refuses_all_and_only_it_is_named() -> None:
+    wanted = Settings.model_validate({"server": {"gateways": 5}, "logging": {"level": "ERROR"}})
+
+    with pytest.raises(Conflict) as raised:
+        compare(Settings(), wanted)
+
+    assert str(raised.value) == (
+        "server.gateways: changed, and that needs a restart (llm-im down, then llm-im up); nothing was changed"
+    )
+
+
+def test_a_change_is_told_as_one_would_write_it() -> None:
+    wanted = Settings.model_validate(
+        {"notify": {"wait": {"P2": "1m"}}, "targets": {"resolve": {"P0": "none"}}}
+    )
+
+    assert compare(Settings(), wanted) == [
+        Change("notify.wait.P2", "30s", "1m"),
+        Change("targets.resolve.P0", "1h", "none"),
+    ]
+
+
+def test_what_the_file_leaves_out_of_flags_and_secrets_stays_as_it_runs() -> None:
+    running = Settings.model_validate(
+        {
+            "state": {"path": "/srv"},
+            "server": {"http_port": 81},
+            "notify": {"webhook": {"url": "https://a.b/c"}},
+        }
+    )
+    wanted = Settings.model_validate({"state": {"partitions": 2}, "notify": {"webhook": {"max_alerts": 5}}})
+
+    found = wanted_over(running, wanted)
+
+    assert (found.state.path, found.server.http_port) == ("/srv", 81)
+    assert found.notify.webhook.url == running.notify.webhook.url
+    assert [change.key for change in compare(running, found)] == ["notify.webhook.max_alerts"]
+
+
+def test_what_the_file_says_of_flags_and_secrets_counts() -> None:
+    running = Settings.model_validate(
+        {"state": {"path": "/srv"}, "notify": {"webhook": {"url": "https://a.b/c"}}}
+    )
+    wanted = Settings.model_validate({"state": {"path": "/other"}, "notify": {"webhook": {"url": None}}})
+
+    with pytest.raises(Conflict, match=r"^state\.path, notify\.webhook\.url: changed"):
+        compare(running, wanted_over(running, wanted))
+
+
+def test_the_event_holds_no_secret() -> None:
+    settings = Settings.model_validate({"notify": {"webhook": {"url": "https://example.org/s3cr3t"}}})
+
+    event = told(settings)
+
+    assert b"s3cr3t" not in msgspec.msgpack.encode(event)
+    assert decode_shard_settings(event.shard).notify
+
+
+def test_response_targets_reach_the_shard_in_seconds_and_none_is_zero() -> None:
+    found = decode_shard_settings(told(Settings()).shard)
+
+    assert found.acknowledge_within_s == (300.0, 900.0, 14400.0, 86400.0, 0.0)
+    assert found.resolve_within_s == (3600.0, 3600.0, 86400.0, 604800.0, 0.0)
+
+
+# A shard under new settings
+
+
+def resolved() -> Story:
+    """An incident resolved at 10 under close_after 120 s."""
+    story = Story()
+    story.push(at(0), alert("api", "Down"))
+    story.classify(at(0), Severity.P4)
+    story.push(at(10), alert("api", "Down").ended(10))
+    assert story.states() == [IncidentState.RESOLVED]
+    return story
+
+
+def change(story: Story, **settings: float) -> None:
+    changed = msgspec.structs.replace(SETTINGS, **settings)
+    story.shard.take_settings(changed)
+    story.settings = changed
+
+
+def test_a_resolved_incident_closes_by_a_shorter_close_after() -> None:
+    story = resolved()
+
+    change(story, close_after_s=70.0)
+    story.ticks(at(75), at(79))
+    assert story.states() == [IncidentState.RESOLVED]
+    story.tick(at(80))
+
+    assert story.states() == [IncidentState.CLOSED]
+
+
+def test_a_resolved_incident_waits_for_a_longer_close_after_and_then_closes() -> None:
+    story = resolved()
+
+    change(story, close_after_s=200.0)
+    story.ticks(at(125), at(209))
+    assert story.states() == [IncidentState.RESOLVED]
+    story.tick(at(210))
+
+    assert story.states() == [IncidentState.CLOSED]
+
+
+def test_a_notice_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:
+    story = Story()
+    story.push(at(0), alert("api", "Down"))
+    story.classify(at(0), Severity.P2)
+
+    change(story, wait_s=(0.0, 0.0, 2.0, 20.0, 30.0))  # type: ignore[arg-type]
+    story.push(at(1), alert("db", "Down"))
+    story.classify(at(1), Severity.P2)
+    story.ticks(at(2), at(12))
+
+    assert [when for when, _reason, _attempt in story.sent()] == [3, 10]
+
+
+def test_an_open_incidents_targets_pass_by_the_new_ones() -> None:
+    story = Story()
+    story.push(at(0), alert("api", "Down"))
+    story.classify(at(0), Severity.P2)
+
+    change(story, acknowledge_within_s=(0.0, 0.0, 20.0, 0.0, 0.0))  # type: ignore[arg-type]
+    story.ticks(at(1), at(30))
+
+    passed = [(when - at(0), event) for when, event in story.events if isinstance(event, TargetPassed)]
+    assert [(when, event.percent, event.due_at - at(0)) for when, event in passed] == [
+        (10, 50, 20),
+        (20, 100, 20),
+    ]
+
+
+@pytest.mark.parametrize("key", ["lifecycle.reopen_window", "grouping.group_by", "auth.required"])
+def test_what_is_started_into_what_runs_must_go_by_the_same_settings(key: str) -> None:
+    running = Settings.model_validate(
+        {"server": {"http_port": 8081}, "notify": {"webhook": {"url": "https://a"}}}
+    )
+
+    refuse_other(masked_json(running), running)
+    # Flags that are not said again, and secrets, are no difference.
+    refuse_other(masked_json(running), Settings())
+    # More gateways are what one starts again for.
+    refuse_other(masked_json(running), other(KEYS["server.gateways"]))
+    with pytest.raises(Conflict, match=f"^{re.escape(key)}: changed"):
+        refuse_other(masked_json(running), other(KEYS[key]))
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_tells_nobody_and_what_does_are_never_started_into_each_other(runs: bool) -> None:
+    running = Settings.model_validate({"notify": {"enabled": runs}})
+    asked = Settings() if not runs else Settings.model_validate({"notify": {"enabled": False}})
+
+    refuse_other(masked_json(running), running)
+    with pytest.raises(Conflict, match=r"with(out)? notifications.*llm-im down"):
+        refuse_other(masked_json(running), asked)
+
+
+def test_a_reload_does_not_switch_on_what_a_flag_switched_off() -> None:
+    running = Settings.model_validate({"notify": {"enabled": False, "webhook": {"url": "https://a"}}})
+    wanted = wanted_over(running, Settings.model_validate({"notify": {"webhook": {"url": "https://a"}}}))
+
+    assert not wanted.notify.enabled
+    assert compare(running, wanted) == []
