@@ -21,7 +21,7 @@ from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Tracer
 from models.shard.effects import Classify
-from models.shard.messages import Classified, Verdict
+from models.shard.messages import Classification, Classified
 from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
@@ -42,7 +42,7 @@ _item_decoder = msgspec.msgpack.Decoder(Classify)
 class Judge(Protocol):
     """What gives verdicts: models.classification.rules.Classifier, later a learned one."""
 
-    def classify(self, effect: Classify) -> Verdict: ...
+    def classify(self, effect: Classify) -> Classification: ...
 
 
 class ClassifierActor:
@@ -67,7 +67,7 @@ class ClassifierActor:
         A question that can't be read or fails gets the default verdict, whose `by` names the error; one without
         even an incident id gets none, and is counted. Raises Malformed when `payload` is no list at all.
         """
-        verdicts: list[Verdict] = []
+        verdicts: list[Classification] = []
         clock = asyncio.get_running_loop().time
         began = turn = clock()
         for question in self._read(payload):
@@ -76,7 +76,7 @@ class ClassifierActor:
                     break
                 await asyncio.sleep(0)
                 turn = clock()
-            verdicts.append(question if isinstance(question, Verdict) else self._traced(question))
+            verdicts.append(question if isinstance(question, Classification) else self._traced(question))
         self.meter.count("llm_im_classified_total", len(verdicts))
         return encode_message(Classified(verdicts))
 
@@ -94,7 +94,7 @@ class ClassifierActor:
         """This actor's reading, encoded."""
         return encode_metrics(self.meter.read())
 
-    def _traced(self, question: Classify) -> Verdict:
+    def _traced(self, question: Classify) -> Classification:
         if not self._tracer.wants(question.trace):
             return self._judged(question)
         about: dict[str, Attribute] = {"llm_im.incident_id": str(UUID(bytes=question.incident_id))}
@@ -105,7 +105,7 @@ class ClassifierActor:
             span.note("llm_im.classified_by", verdict.by)
             return verdict
 
-    def _judged(self, question: Classify) -> Verdict:
+    def _judged(self, question: Classify) -> Classification:
         try:
             return self.judge.classify(question)
         # A verdict is owed for every incident, whatever a rule or model does
@@ -113,7 +113,7 @@ class ClassifierActor:
             self.meter.count("llm_im_classify_failed_total")
             return failed_verdict(question.incident_id, question.asked, type(error).__name__)
 
-    def _read(self, payload: bytes) -> list[Classify | Verdict]:
+    def _read(self, payload: bytes) -> list[Classify | Classification]:
         """The questions; in place of one that can't be read, its verdict."""
         try:
             return list(_batch_decoder.decode(payload))
@@ -123,7 +123,7 @@ class ClassifierActor:
             items = _items_decoder.decode(payload)
         except msgspec.MsgspecError as error:
             raise Malformed(f"expected MessagePack of a list of Classify: {error}") from error
-        questions: list[Classify | Verdict] = []
+        questions: list[Classify | Classification] = []
         for item in items:
             try:
                 questions.append(_item_decoder.decode(item))
@@ -135,7 +135,7 @@ class ClassifierActor:
         return questions
 
 
-def _verdict_of_unreadable(item: msgspec.Raw, error: msgspec.MsgspecError) -> Verdict | None:
+def _verdict_of_unreadable(item: msgspec.Raw, error: msgspec.MsgspecError) -> Classification | None:
     try:
         fields = msgspec.msgpack.decode(item)
     except msgspec.MsgspecError:

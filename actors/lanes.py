@@ -32,15 +32,15 @@ from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
-from models.shard.effects import Act, Archive, Classify, Effect, Forget, Tell
+from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
 from models.shard.messages import (
     ActionOutcome,
     Archived,
     Classified,
     Failed,
     Message,
-    NoteAnswered,
-    Told,
+    PeerMessageAnswered,
+    PeerMessageArrived,
     decode_message,
     decode_reply,
     encode,
@@ -115,7 +115,7 @@ class Errands:
         self._acts: list[tuple[int, int, Act]] = []
         self._archives: deque[tuple[Archive, Shard]] = deque()
         self._forgetting: Forget | None = None
-        self._notes: deque[Tell] = deque()
+        self._notes: deque[SendPeerMessage] = deque()
         self._lanes: dict[str, set[asyncio.Task[None]]] = {
             "questions": set(),
             "acts": set(),
@@ -144,7 +144,7 @@ class Errands:
                     self._archives.append((effect, shard))
                 case Forget():
                     self._forgetting = effect
-                case Tell():
+                case SendPeerMessage():
                     self._notes.append(effect)
                 case _:
                     self._log.error("nobody answers this effect", effect=type(effect).__name__)
@@ -276,8 +276,8 @@ class Errands:
             name, await self._peers.call(name, "act", _encoder.encode(act), ACT_TIMEOUT_S), ActionOutcome
         )
 
-    async def _tell(self, tell: Tell) -> Message:
-        told = Told(tell.tenant, tell.sender, tell.number, tell.to, tell.note, tell.trace)
+    async def _tell(self, tell: SendPeerMessage) -> Message:
+        told = PeerMessageArrived(tell.tenant, tell.sender, tell.number, tell.to, tell.note, tell.trace)
         payload = _encoder.encode([encode(told)])
         name = self._shard_of(tell.to)
         try:
@@ -288,7 +288,9 @@ class Errands:
             (reply,) = map(decode_reply, _list_decoder.decode(said))
         except (msgspec.MsgspecError, ValueError) as error:
             raise Unavailable(f"{name} answered a note with something that is no reply: {error}") from None
-        return NoteAnswered(tell.sender, tell.number, reply.detail if isinstance(reply, Failed) else "")
+        return PeerMessageAnswered(
+            tell.sender, tell.number, reply.detail if isinstance(reply, Failed) else ""
+        )
 
     async def _put_away(self, effect: Archive, shard: Shard) -> Message:
         entries, versions = [], []

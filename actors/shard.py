@@ -59,7 +59,7 @@ from models.shard.messages import (
     Decision,
     Done,
     Failed,
-    Heard,
+    GapEnded,
     Message,
     Reply,
     Tick,
@@ -582,7 +582,7 @@ class IncidentShard:
                     why=event.detail,
                 )
 
-    def _unheard(self) -> Heard | None:
+    def _unheard(self) -> GapEnded | None:
         """What to say before a message, if time went by in which nobody was heard: a store hung, this process stood still,
         or the clock was put forward. What the senders said meanwhile waits behind the message that would end their series."""
         before, self._last_at = self._last_at, self.clock.now()
@@ -591,7 +591,7 @@ class IncidentShard:
             return None
         self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
-        return Heard(before, "a store hung, the process stood still, or the clock was put forward")
+        return GapEnded(before, "a store hung, the process stood still, or the clock was put forward")
 
     def _tell_set_back(self, step: Step) -> bool:
         """Tell it when a step put right what a clock that was ahead had done. Whether it did."""
@@ -712,7 +712,7 @@ class IncidentShard:
                 )
             elif deaf_since and not deaf:
                 self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - deaf_since))
-                self._tell_self(Heard(deaf_since, "no gateway called"))
+                self._tell_self(GapEnded(deaf_since, "no gateway called"))
                 deaf_since = 0.0
             if not self._tick_waits:
                 self._tick_waits = True

@@ -10,7 +10,7 @@ import structlog
 from actors.runtime.ending import end
 from models.errors import Fenced, Unavailable
 from models.metrics import Meter
-from models.partition.checkpoint import Part
+from models.partition.checkpoint import RecordKind
 from models.ports import Clock, EventLog, Mark
 from models.shard.state import SNAPSHOT_VERSION, ShardState
 
@@ -78,7 +78,7 @@ class Snapshots:
         if not checkpoint.is_running:
             if not self._is_due(shard):
                 return
-            checkpoint.touch(Part.META, 0)
+            checkpoint.touch(RecordKind.META, 0)
             checkpoint.begin()
             self._seq, self._digest = shard.seq, digest
             self.begin_anew()

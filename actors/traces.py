@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from models.ports import Tracer
-from models.shard.effects import Act, Classify, Effect, Tell
+from models.shard.effects import Act, Classify, Effect, SendPeerMessage
 from models.shard.events import AlertsObserved, CallAnswered, Event, IncidentStateChanged
 from models.shard.messages import (
     ActionOutcome,
@@ -22,9 +22,9 @@ from models.shard.messages import (
     Classified,
     Command,
     Message,
-    NoteAnswered,
+    PeerMessageAnswered,
+    PeerMessageArrived,
     Tick,
-    Told,
 )
 from models.shard.shard import Step
 from models.trace import Attribute, trace_id_of
@@ -48,14 +48,14 @@ class Traces:
         """The trace id for the frame of what this message leads to."""
         if isinstance(message, AlertsArrived | Command):
             return message.trace_id
-        if isinstance(message, Told):
+        if isinstance(message, PeerMessageArrived):
             return trace_id_of(message.trace)
         if not self._of:
             return None
         match message:
             case ActionOutcome():
                 return trace_id_of(self._of.get(message.incident_id))
-            case NoteAnswered():
+            case PeerMessageAnswered():
                 return trace_id_of(self._of.get(message.sender))
             case Classified():
                 # A frame has one trace: verdicts on several have none.
@@ -66,11 +66,11 @@ class Traces:
     def durable(self, message: Message, step: Step, since: float) -> None:
         """A message's step is in the log: make its span, and remember which incidents it was about. `since` is when
         its group began, seconds since the epoch."""
-        if isinstance(message, AlertsArrived | Command | Told) and message.trace is not None:
+        if isinstance(message, AlertsArrived | Command | PeerMessageArrived) and message.trace is not None:
             news = [event for event in step.events if not isinstance(event, AlertsObserved | CallAnswered)]
             if news:
                 self._follow(message.trace, message, news, since)
-        elif self._of and isinstance(message, AlertsArrived | Command | Told | Tick):
+        elif self._of and isinstance(message, AlertsArrived | Command | PeerMessageArrived | Tick):
             # It ended or went on by somebody else's doing, or by time alone: what is owed now is not that trace's.
             for event in step.events:
                 if isinstance(event, IncidentStateChanged):
@@ -83,7 +83,11 @@ class Traces:
         return [self._traced(effect) for effect in effects]
 
     def _follow(
-        self, trace: str, message: AlertsArrived | Command | Told, news: Sequence[Event], since: float
+        self,
+        trace: str,
+        message: AlertsArrived | Command | PeerMessageArrived,
+        news: Sequence[Event],
+        since: float,
     ) -> None:
         about = dict.fromkeys(
             cast(bytes, identity) for event in news if (identity := getattr(event, "incident_id", None))
@@ -108,6 +112,6 @@ class Traces:
         match effect:
             case Classify() | Act() if (trace := self._of.get(effect.incident_id)) is not None:
                 return msgspec.structs.replace(effect, trace=trace)
-            case Tell() if (trace := self._of.get(effect.sender)) is not None:
+            case SendPeerMessage() if (trace := self._of.get(effect.sender)) is not None:
                 return msgspec.structs.replace(effect, trace=trace)
         return effect

@@ -38,7 +38,7 @@ from models.incidents.incident import Incident, IncidentState, IncidentType, Sev
 from models.partition.sharding import slot_of
 from models.ports import Archive, ArchivedIncident, ArchivePage, ArchiveQuery
 from models.shard.effects import Classify
-from models.shard.messages import Classified, Tick, Verdict
+from models.shard.messages import Classification, Classified, Tick
 from models.shard.settings import ShardSettings
 from services.api.asking import decode_incident
 from services.stores.choice import open_stores
@@ -71,7 +71,7 @@ def templates() -> list[tuple[Incident, bytes]]:
         effect for effect in shard.started("benchmark", BEGUN).effects if isinstance(effect, Classify)
     ]
     verdicts = [
-        Verdict(each.incident_id, Severity.P2, IncidentType.APPLICATION, "users wait", "rule latency", 0.9, each.asked)
+        Classification(each.incident_id, Severity.P2, IncidentType.APPLICATION, "users wait", "rule latency", 0.9, each.asked)
         for each in questions
     ]  # fmt: skip
     shard.handle(Classified(verdicts), BEGUN + 1.0)

@@ -21,7 +21,7 @@ from typing import Any
 from models.classification.rules import Classifier
 from models.incidents.incident import Severity
 from models.shard.effects import Classify
-from models.shard.messages import Verdict
+from models.shard.messages import Classification
 
 #: One line of a file.
 Row = dict[str, Any]
@@ -85,7 +85,7 @@ def incident_question(row: Row) -> Classify:
     )
 
 
-def figures(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, float]:
+def figures(rows: Sequence[Row], verdicts: Sequence[Classification]) -> dict[str, float]:
     three, five, types, accepted = [], [], [], []
     for row, verdict in zip(rows, verdicts, strict=True):
         gold = row["gold"]

@@ -24,24 +24,24 @@ import msgspec
 from models.alerts.alert import Content, key_digest, series_id
 from models.incidents.incident import Incident, IncidentState, IncidentType, Severity
 from models.incidents.verbs import AnyVerb
-from models.shard.effects import Act, Archive, Classify, Effect, Tell
+from models.shard.effects import Act, Archive, Classify, Effect, SendPeerMessage
 from models.shard.events import Event
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
     AlertsReply,
     Archived,
+    Classification,
     Classified,
     Command,
     CommandDone,
     Decision,
     Failed,
-    Heard,
+    GapEnded,
     Message,
-    NoteAnswered,
+    PeerMessageAnswered,
+    PeerMessageArrived,
     Tick,
-    Told,
-    Verdict,
 )
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
@@ -179,14 +179,14 @@ class Story:
             first += 1.0
 
     def hear(self, when: float, since: float) -> Step:
-        return self.tell(when, Heard(since, "no gateway called"))
+        return self.tell(when, GapEnded(since, "no gateway called"))
 
     def classify(
         self, when: float, severity: Severity = Severity.P2, *, incident: Incident | None = None
     ) -> Step:
         """The classifier answers everything it was asked."""
         verdicts = [
-            Verdict(
+            Classification(
                 effect.incident_id, severity, IncidentType.APPLICATION, "minor", "test", 1.0, effect.asked
             )
             for effect in self._take(Classify)
@@ -257,14 +257,14 @@ class Story:
     def carry_one(self, when: float, stories: Sequence[Story], *, lose_answer: bool = False) -> bool:
         """Bring the oldest note; False when there is none."""
         for place, (_when, effect) in enumerate(self.asked):
-            if isinstance(effect, Tell):
+            if isinstance(effect, SendPeerMessage):
                 del self.asked[place]
-                told = Told(effect.tenant, effect.sender, effect.number, effect.to, effect.note)
+                told = PeerMessageArrived(effect.tenant, effect.sender, effect.number, effect.to, effect.note)
                 home = next((story for story in stories if effect.to in story.shard.incidents), stories[0])
                 reply = home.tell(when, told).reply
                 if not lose_answer:
                     refused = reply.detail if isinstance(reply, Failed) else ""
-                    self.tell(when, NoteAnswered(effect.sender, effect.number, refused))
+                    self.tell(when, PeerMessageAnswered(effect.sender, effect.number, refused))
                 return True
         return False
 

@@ -28,7 +28,7 @@ from models.alerts.patterns import Budget, Pattern, rule_pattern
 from models.errors import TooLarge
 from models.incidents.incident import IncidentType, Severity
 from models.shard.effects import Classify
-from models.shard.messages import Verdict
+from models.shard.messages import Classification
 
 #: How sure a verdict's severity is, by what gave it. Rough figures, not fitted: a label is the author's own word
 #: (the same alert name has the same severity in 3 of 4 repositories), words are right a little over half the time.
@@ -127,7 +127,7 @@ class Classifier:
         self._rules = tuple(rules)
         self._builtin = builtin
 
-    def classify(self, effect: Classify) -> Verdict:
+    def classify(self, effect: Classify) -> Classification:
         """One incident's verdict. `by` reads "severity: <rule>; type: <rule>; impact: <rule>"."""
         severity: Severity | None = None
         type_: IncidentType | None = None
@@ -167,7 +167,7 @@ class Classifier:
             severity = DEFAULT_SEVERITY
         if impact is None:
             impact, impact_by = impact_of(severity), "severity"
-        return Verdict(
+        return Classification(
             incident_id=effect.incident_id,
             severity=severity,
             type=type_ if type_ is not None else IncidentType.UNKNOWN,
@@ -182,9 +182,9 @@ def _named(given_up: list[str]) -> str:
     return f"; gave up: {', '.join(given_up[:TERMS_NAMED])}" if given_up else ""
 
 
-def failed_verdict(incident_id: bytes, asked: int, reason: str) -> Verdict:
+def failed_verdict(incident_id: bytes, asked: int, reason: str) -> Classification:
     """The verdict of an incident that could not be read or classified: the defaults, sure of nothing."""
-    return Verdict(
+    return Classification(
         incident_id=incident_id,
         severity=DEFAULT_SEVERITY,
         type=IncidentType.UNKNOWN,

@@ -92,7 +92,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, array_like=True):
     until: float = 0.0
 
 
-class Judgement(msgspec.Struct, frozen=True, array_like=True):
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
     """What a classifier made of an incident: what counts where no person said otherwise."""
 
     severity: Severity
@@ -100,7 +100,7 @@ class Judgement(msgspec.Struct, frozen=True, array_like=True):
     impact: str
 
 
-class Said(msgspec.Struct, frozen=True, array_like=True):
+class Override(msgspec.Struct, frozen=True, array_like=True):
     """What people said that an incident is; None where they said nothing."""
 
     severity: Severity | None = None
@@ -118,7 +118,7 @@ class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
     next_due_at: float = 0.0
 
 
-class PartOf(msgspec.Struct, frozen=True, array_like=True):
+class Child(msgspec.Struct, frozen=True, array_like=True):
     """An incident that was merged into this one, as it last said it is.
 
     `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
@@ -132,7 +132,7 @@ class PartOf(msgspec.Struct, frozen=True, array_like=True):
     ended_by: int = 0
 
 
-class OwedNote(msgspec.Struct, frozen=True, array_like=True):
+class OwedPeerMessage(msgspec.Struct, frozen=True, array_like=True):
     """A note (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
 
     number: int
@@ -151,16 +151,16 @@ class Handling(msgspec.Struct, array_like=True):
     they removed; None: a snapshot of 0.2.0 or earlier does not say (models/shard/sharing.py works it out). `title` is one that a person gave.
     """
 
-    judged: Judgement
+    verdict: Verdict
     acknowledged: Acknowledgement | None = None
     answered_at: float = 0.0
     roles: dict[str, str] = {}
-    said: Said = Said()
+    override: Override = Override()
     related: list[bytes] = []
     merged_into: bytes = b""
-    parts: dict[bytes, PartOf] = {}
+    children: dict[bytes, Child] = {}
     split_from: bytes = b""
-    owed: list[OwedNote] = []
+    owed: list[OwedPeerMessage] = []
     owed_number: int = 0
     heard: dict[bytes, tuple[int, str]] = {}
     updates: list[StakeholderUpdate] = []
@@ -172,7 +172,7 @@ class Handling(msgspec.Struct, array_like=True):
     title: str = ""
 
 
-class Notice(msgspec.Struct, array_like=True):
+class Notification(msgspec.Struct, array_like=True):
     """What the first response still owes the world about one incident.
 
     `reason` is None when nothing is owed. `number` grows with each new notice, `attempt` with each try of
@@ -246,7 +246,7 @@ class Incident(msgspec.Struct, array_like=True):
     assignees: list[str] = []
     overflow: list[str] | None = None
     overflow_count: int = 0
-    notice: Notice = msgspec.field(default_factory=Notice)
+    notification: Notification = msgspec.field(default_factory=Notification)
     timeline: list[TimelineEntry] = []
     timeline_dropped: int = 0
     signals_asked: int = 0
@@ -286,12 +286,14 @@ class Incident(msgspec.Struct, array_like=True):
     @property
     def is_known_of(self) -> bool:
         """Somebody may have seen it as it was: what joins it now is news to them."""
-        return self.notice.told or self.is_attended or bool(self.merged_into)
+        return self.notification.told or self.is_attended or bool(self.merged_into)
 
     @property
     def owes_nothing(self) -> bool:
         """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
-        owes = self.notice.reason is not None or (self.handling is not None and bool(self.handling.owed))
+        owes = self.notification.reason is not None or (
+            self.handling is not None and bool(self.handling.owed)
+        )
         return self.state is IncidentState.CLOSED and not owes
 
     @property
@@ -300,14 +302,14 @@ class Incident(msgspec.Struct, array_like=True):
         return b"" if self.handling is None else self.handling.merged_into
 
     @property
-    def parts(self) -> dict[bytes, PartOf]:
+    def children(self) -> dict[bytes, Child]:
         """The incidents that are parts of it."""
-        return {} if self.handling is None else self.handling.parts
+        return {} if self.handling is None else self.handling.children
 
     def handled(self) -> Handling:
         """Its handling, made when a person first touches it."""
         if self.handling is None:
-            self.handling = Handling(Judgement(self.severity, self.type, self.impact), labels={})
+            self.handling = Handling(Verdict(self.severity, self.type, self.impact), labels={})
         return self.handling
 
     def heard_of(self, sender: bytes) -> tuple[int, str]:
@@ -318,7 +320,7 @@ class Incident(msgspec.Struct, array_like=True):
         """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
         if self.handling is None:
             return
-        counts = settled(self.handling.judged, self.handling.said, self.handling.parts)
+        counts = settled(self.handling.verdict, self.handling.override, self.handling.children)
         self.severity, self.type, self.impact = counts.severity, counts.type, counts.impact
 
     @property
@@ -327,10 +329,10 @@ class Incident(msgspec.Struct, array_like=True):
         return not self.group_key
 
 
-def settled(judged: Judgement, said: Said, parts: Mapping[bytes, PartOf]) -> Judgement:
+def settled(judged: Verdict, said: Override, parts: Mapping[bytes, Child]) -> Verdict:
     """What counts of what was judged, what people said, and what its parts are."""
     worst = min([judged.severity, *(part.severity for part in parts.values() if part.is_open)])
-    return Judgement(
+    return Verdict(
         worst if said.severity is None else said.severity,
         judged.type if said.type is None else said.type,
         judged.impact if said.impact is None else said.impact,

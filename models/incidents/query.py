@@ -6,7 +6,7 @@ import msgspec
 
 from models.alerts.matchers import MatcherTuple
 from models.incidents.filters import IncidentFilter, Place, Sort
-from models.incidents.incident import Acknowledgement, Incident, IncidentState, Judgement, PartOf, Said
+from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.wire import Wire
 
 #: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
@@ -63,15 +63,15 @@ class GetIncidents(Wire, frozen=True):
     incident_ids: list[bytes]
 
 
-class GetHeads(Wire, frozen=True):
-    """The heads of those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+class GetSummaries(Wire, frozen=True):
+    """The summaries of those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
 
     tenant: str
     incident_ids: list[bytes]
 
 
-class ListHeads(Wire, frozen=True):
-    """The heads of all incidents that are here, in the order in which a shard keeps them, after `after`."""
+class ListSummaries(Wire, frozen=True):
+    """The summaries of all incidents that are here, in the order in which a shard keeps them, after `after`."""
 
     tenant: str
     after: Looked | None = None
@@ -138,7 +138,7 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     resolve_due_at: float = 0.0
 
 
-class Head(msgspec.Struct, frozen=True, array_like=True):
+class Summary(msgspec.Struct, frozen=True, array_like=True):
     """What is shown of an incident beside each thing that happens to it (models/incidents/summaries.py), and what that follows from:
     `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
 
@@ -151,10 +151,10 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     version: int
     updated_at: float
     is_classified: bool
-    counts: Judgement
-    judged: Judgement
-    said: Said = Said()
-    parts: dict[bytes, PartOf] = {}
+    counts: Verdict
+    verdict: Verdict
+    override: Override = Override()
+    children: dict[bytes, Child] = {}
     created_at: float = 0.0
     created_by: str = "system"
     source: str = ""
@@ -166,11 +166,11 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     merged_into: bytes = b""
 
 
-class HeadPage(Wire, frozen=True):
-    """Heads as the frame `seq` left them. `next_after` is where the next page of ListHeads begins, None at the end."""
+class SummaryPage(Wire, frozen=True):
+    """Heads as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
 
     seq: int
-    items: list[Head]
+    items: list[Summary]
     next_after: Looked | None = None
 
 
@@ -224,10 +224,10 @@ Query = (
     | Probe
     | IncidentAlerts
     | ListAlerts
-    | GetHeads
-    | ListHeads
+    | GetSummaries
+    | ListSummaries
 )
-Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | HeadPage
+Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | SummaryPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

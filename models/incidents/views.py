@@ -17,19 +17,19 @@ from models.incidents.query import (
     Answer,
     CountIncidents,
     FindIncidents,
-    GetHeads,
     GetIncident,
     GetIncidents,
-    HeadPage,
+    GetSummaries,
     IncidentAlerts,
     IncidentPage,
     ListAlerts,
-    ListHeads,
     ListIncidents,
+    ListSummaries,
     Probe,
     Query,
+    SummaryPage,
 )
-from models.incidents.summaries import head_of
+from models.incidents.summaries import summary_of
 
 if TYPE_CHECKING:
     from models.shard.state import ShardState
@@ -58,12 +58,12 @@ def answer(shard: ShardState, query: Query) -> Answer:
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return IncidentPage([incident_view(shard, each) for each in here])
-        case GetHeads():
+        case GetSummaries():
             asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
-            return HeadPage(shard.seq, [head_of(each) for each in here])
-        case ListHeads():
-            return _list_heads(shard, query)
+            return SummaryPage(shard.seq, [summary_of(each) for each in here])
+        case ListSummaries():
+            return _list_summaries(shard, query)
         case Probe():
             return IncidentPage([])
         case IncidentAlerts():
@@ -79,13 +79,13 @@ def answer(shard: ShardState, query: Query) -> Answer:
             return _list_alerts(shard, query)
 
 
-def _list_heads(shard: ShardState, query: ListHeads) -> HeadPage:
+def _list_summaries(shard: ShardState, query: ListSummaries) -> SummaryPage:
     start = 0 if query.after is None else bisect_right(shard.order, query.after)
     page = shard.order[start : start + max(1, min(query.limit, PAGE_MAX))]
     here = [shard.incidents[identity] for _at, identity in page]
     more = start + len(page) < len(shard.order)
-    items = [head_of(each) for each in here if each.tenant == query.tenant]
-    return HeadPage(shard.seq, items, page[-1] if more else None)
+    items = [summary_of(each) for each in here if each.tenant == query.tenant]
+    return SummaryPage(shard.seq, items, page[-1] if more else None)
 
 
 def _list_alerts(shard: ShardState, query: ListAlerts) -> AlertPage:

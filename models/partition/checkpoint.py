@@ -28,7 +28,7 @@ from models.ports import Mark
 ROW_BYTES = 512
 
 
-class Part(StrEnum):
+class RecordKind(StrEnum):
     """Kinds of record; the value is the first letter of its key, and their order is the order of loading."""
 
     CALLS = "c"
@@ -38,15 +38,15 @@ class Part(StrEnum):
     STATIC = "s"
 
 
-def record_key(part: Part, number: int | bytes) -> str:
+def record_key(part: RecordKind, number: int | bytes) -> str:
     """`m/000012` or `i/<hex id>`."""
     return f"{part.value}/{number.hex()}" if isinstance(number, bytes) else f"{part.value}/{number:08d}"
 
 
-def parse_key(key: str) -> tuple[Part, int | bytes]:
+def parse_key(key: str) -> tuple[RecordKind, int | bytes]:
     kind, _, rest = key.partition("/")
-    part = Part(kind)
-    return part, bytes.fromhex(rest) if part is Part.INCIDENT else int(rest)
+    part = RecordKind(kind)
+    return part, bytes.fromhex(rest) if part is RecordKind.INCIDENT else int(rest)
 
 
 class Census:
@@ -101,17 +101,17 @@ class Checkpoint:
     called before a part changes.
     """
 
-    def __init__(self, capture: Callable[[Part, int | bytes], bytes | None]) -> None:
+    def __init__(self, capture: Callable[[RecordKind, int | bytes], bytes | None]) -> None:
         self._capture = capture
-        self._dirty: dict[Part, set[int | bytes]] = {part: set() for part in Part}
-        self._pending: dict[Part, set[int | bytes]] = {part: set() for part in Part}
+        self._dirty: dict[RecordKind, set[int | bytes]] = {part: set() for part in RecordKind}
+        self._pending: dict[RecordKind, set[int | bytes]] = {part: set() for part in RecordKind}
         self._captured: list[tuple[str, bytes | None]] = []
-        self._taken: list[tuple[Part, int | bytes]] = []
+        self._taken: list[tuple[RecordKind, int | bytes]] = []
         self._running = False
         self._census = Census()
         #: Of every record there is in the store, its digest: what is written again is taken out of the census by it. Some 150
         #: bytes an incident, beside the several thousand that it takes itself.
-        self._digests: dict[Part, dict[int | bytes, int]] = {part: {} for part in Part}
+        self._digests: dict[RecordKind, dict[int | bytes, int]] = {part: {} for part in RecordKind}
 
     @property
     def is_running(self) -> bool:
@@ -121,13 +121,13 @@ class Checkpoint:
     def has_changes(self) -> bool:
         return any(self._dirty.values())
 
-    def touch(self, part: Part, number: int | bytes) -> None:
+    def touch(self, part: RecordKind, number: int | bytes) -> None:
         """`number` of `part` is about to change. Safe to call often."""
         if self._running and number in self._pending[part]:
             self._take(part, number)
         self._dirty[part].add(number)
 
-    def touch_all(self, part: Part, numbers: Iterable[int]) -> None:
+    def touch_all(self, part: RecordKind, numbers: Iterable[int]) -> None:
         """touch() for many at once: the hot path's way."""
         wanted = set(numbers)
         if self._running:
@@ -139,12 +139,12 @@ class Checkpoint:
         """Start a checkpoint of the state as it is now. All that is dirty becomes pending."""
         if self._running:
             raise RuntimeError("a checkpoint is running already")
-        self._pending, self._dirty = self._dirty, {part: set() for part in Part}
+        self._pending, self._dirty = self._dirty, {part: set() for part in RecordKind}
         self._taken = []
         self._running = True
         # Holds the time, which moves with every message without a touch().
-        for number in [*self._pending[Part.META]]:
-            self._take(Part.META, number)
+        for number in [*self._pending[RecordKind.META]]:
+            self._take(RecordKind.META, number)
 
     def slice(self, size_bytes: int) -> list[tuple[str, bytes | None]]:
         """The next records, up to about `size_bytes`; an empty list means the checkpoint is complete and over."""
@@ -164,7 +164,7 @@ class Checkpoint:
         """Of all records there are once the slices so far are stored."""
         return self._census
 
-    def loaded(self, part: Part, number: int | bytes, record: bytes) -> None:
+    def loaded(self, part: RecordKind, number: int | bytes, record: bytes) -> None:
         """The store has this record."""
         self._count(part, number, digest_of(record_key(part, number), record))
 
@@ -179,19 +179,19 @@ class Checkpoint:
             self._dirty[part] |= numbers
         for part, number in self._taken:
             self._dirty[part].add(number)
-        self._pending = {part: set() for part in Part}
+        self._pending = {part: set() for part in RecordKind}
         self._captured = []
         self._taken = []
         self._running = False
 
-    def _take(self, part: Part, number: int | bytes) -> None:
+    def _take(self, part: RecordKind, number: int | bytes) -> None:
         self._pending[part].discard(number)
         self._taken.append((part, number))
         key, record = record_key(part, number), self._capture(part, number)
         self._captured.append((key, record))
         self._count(part, number, None if record is None else digest_of(key, record))
 
-    def _count(self, part: Part, number: int | bytes, after: int | None) -> None:
+    def _count(self, part: RecordKind, number: int | bytes, after: int | None) -> None:
         digests = self._digests[part]
         self._census.replace(digests.pop(number, None), after)
         if after is not None:

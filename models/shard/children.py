@@ -6,13 +6,13 @@ Tell, one at a time for each sender, until an answer to it is logged: a crash be
 recovered shard asks again. Who is told twice answers twice alike (`heard`).
 
     target                                          source
-      merge():  IncidentMerged, NoteOwed              |
-      |---------------- MergeAsked ----------------->|  hear(): IncidentPartOf, NoteHeard, NoteOwed
-      |  note_answered(): NoteDelivered, PartChanged  |
-      |<--------------- PartSaid --------------------|  now, and whenever it ends, goes on, or gets worse
-      |  hear(): PartChanged, NoteHeard               |
+      merge():  IncidentMerged, PeerMessageOwed              |
+      |---------------- MergeAsked ----------------->|  hear(): IncidentMergedInto, PeerMessageReceived, PeerMessageOwed
+      |  note_answered(): PeerMessageDelivered, ChildChanged  |
+      |<--------------- ChildState --------------------|  now, and whenever it ends, goes on, or gets worse
+      |  hear(): ChildChanged, PeerMessageReceived               |
       |---------------- EndAsked ------------------->|  a person resolved the target
-      |---------------- UnmergeAsked --------------->|  hear(): IncidentFreed; note_answered(): PartLeft
+      |---------------- UnmergeAsked --------------->|  hear(): IncidentUnmerged; note_answered(): ChildLeft
 
 A part keeps its series, its group and its shard, and its alerts go on joining it; only nobody is told of it. It has no
 parts of its own, so there are no circles: of two incidents that are merged into each other at the same time, the one
@@ -32,50 +32,57 @@ from models.alerts.series import FIRING
 from models.errors import Busy, Conflict, Malformed, NotFound, TooLarge
 from models.incidents.incident import (
     AUTOMATED,
+    Child,
     Incident,
     IncidentState,
-    Notice,
-    OwedNote,
-    PartOf,
-    Said,
+    Notification,
+    Override,
+    OwedPeerMessage,
     incident_id,
 )
 from models.incidents.notification import RESOLVED
 from models.incidents.verbs import PARTS_MAX, RELATED_MAX, SPLIT_MAX, Split
 from models.shard import notifications, peer_messages, people
 from models.shard.events import (
-    IncidentFreed,
+    ChildChanged,
+    ChildLeft,
     IncidentLinked,
     IncidentMerged,
-    IncidentPartOf,
+    IncidentMergedInto,
     IncidentSplit,
     IncidentUnlinked,
-    NoteDelivered,
-    NoteHeard,
-    NoteOwed,
-    NoticeDropped,
-    PartChanged,
-    PartLeft,
+    IncidentUnmerged,
+    NotificationDropped,
+    PeerMessageDelivered,
+    PeerMessageOwed,
+    PeerMessageReceived,
 )
-from models.shard.messages import Decision, Done, Failed, NoteAnswered, Reply, Told
-from models.shard.peer_messages import AnyNote, EndAsked, LinkAsked, MergeAsked, PartSaid, UnmergeAsked
+from models.shard.messages import Decision, Done, Failed, PeerMessageAnswered, PeerMessageArrived, Reply
+from models.shard.peer_messages import (
+    AnyPeerMessage,
+    ChildState,
+    EndAsked,
+    LinkAsked,
+    MergeAsked,
+    UnmergeAsked,
+)
 
 if TYPE_CHECKING:
     from models.shard.shard import Shard
     from models.shard.state import ShardState
 
-PartsEvent = (
+ChildrenEvent = (
     IncidentLinked
     | IncidentUnlinked
     | IncidentMerged
-    | PartChanged
-    | PartLeft
-    | IncidentPartOf
-    | IncidentFreed
+    | ChildChanged
+    | ChildLeft
+    | IncidentMergedInto
+    | IncidentUnmerged
     | IncidentSplit
-    | NoteOwed
-    | NoteDelivered
-    | NoteHeard
+    | PeerMessageOwed
+    | PeerMessageDelivered
+    | PeerMessageReceived
 )
 SYSTEM = "system"
 #: Incidents that one incident ever hears notes of, 60 bytes each, kept while it lives: who links and unlinks others by
@@ -121,13 +128,13 @@ def unlink(shard: Shard, incident: Incident, other: bytes, actor: str, reason: s
 def merge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
     """`source` becomes a part of this incident, if it agrees. Raises Refused."""
     _check_other(incident, source)
-    if source in incident.parts:
-        if incident.parts[source].pending == UNMERGE:
+    if source in incident.children:
+        if incident.children[source].pending == UNMERGE:
             raise Conflict(f"incident {written(source)} is just being unmerged: try again in a moment")
         return
     if not incident.is_open:
         raise Conflict(f"it is {incident.state}: reopen it first")
-    if len(incident.parts) >= PARTS_MAX:
+    if len(incident.children) >= PARTS_MAX:
         raise TooLarge(f"incident: at most {PARTS_MAX} incidents are parts of one")
     _check_owed(incident)
     shard.do(IncidentMerged(incident.id, source, actor, reason), now)
@@ -136,7 +143,7 @@ def merge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: s
 
 def unmerge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
     """`source` is an incident of its own again. Raises Refused."""
-    part = incident.parts.get(source)
+    part = incident.children.get(source)
     if part is None:
         raise NotFound(f"incident {_shown(source)} is no part of it")
     if part.pending == MERGE:
@@ -197,7 +204,7 @@ _SPLIT = "\nsplit "
 
 def end_all(shard: Shard, incident: Incident, actor: str, method: str, reason: str, now: float) -> None:
     """A person resolved an incident: its open parts are asked to end."""
-    for source, part in [*incident.parts.items()]:
+    for source, part in [*incident.children.items()]:
         if part.is_open:
             number = _owe(shard, incident, source, EndAsked(actor, method, reason), now)
             _part(shard, incident, source, msgspec.structs.replace(part, ended_by=number), now)
@@ -210,16 +217,16 @@ def say(shard: Shard, incident: Incident, now: float) -> None:
     """A part tells its whole how it is."""
     whole = incident.merged_into
     heard, _refused = incident.heard_of(whole)
-    _owe(shard, incident, whole, PartSaid(incident.is_open, incident.severity, heard), now)
+    _owe(shard, incident, whole, ChildState(incident.is_open, incident.severity, heard), now)
 
 
-def hear(shard: Shard, told: Told, now: float) -> Reply:
+def hear(shard: Shard, told: PeerMessageArrived, now: float) -> Reply:
     """A note for one of our incidents: Done when it agrees, Failed when it does not; asked again, the same."""
     incident = shard.incidents.get(told.to)
     if incident is None or incident.tenant != told.tenant:
         return Failed("NotFound", f"there is no incident {_shown(told.to)}, or it is archived")
     number, refused = incident.heard_of(told.sender)
-    if not number and incident.handling is not None and told.sender not in incident.parts:
+    if not number and incident.handling is not None and told.sender not in incident.children:
         if len(incident.handling.heard) >= HEARD_MAX:
             return Failed("Conflict", f"it had to do with {HEARD_MAX} incidents already")
     if told.number > number:
@@ -228,11 +235,11 @@ def hear(shard: Shard, told: Told, now: float) -> Reply:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return Failed("Malformed", f"note can't be read: {error}")
         refused = _heard(shard, incident, told.sender, note, now)
-        shard.do(NoteHeard(incident.id, told.sender, told.number, refused), now)
+        shard.do(PeerMessageReceived(incident.id, told.sender, told.number, refused), now)
     return Failed("Conflict", refused) if refused else Done()
 
 
-def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
+def note_answered(shard: Shard, answer: PeerMessageAnswered, now: float) -> None:
     """The other incident answered: the debt is paid, and the second half of what was begun can be done here."""
     incident = shard.incidents.get(answer.sender)
     if incident is None or incident.handling is None:
@@ -241,8 +248,8 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
     if not owed or owed[0].number != answer.number:
         return
     sent, refused = owed[0], answer.refused
-    shard.do(NoteDelivered(incident.id, sent.number, refused), now)
-    part = incident.parts.get(sent.to)
+    shard.do(PeerMessageDelivered(incident.id, sent.number, refused), now)
+    part = incident.children.get(sent.to)
     match peer_messages.decode(sent.note):
         case MergeAsked(actor=actor):
             if part is not None and refused:
@@ -255,9 +262,9 @@ def note_answered(shard: Shard, answer: NoteAnswered, now: float) -> None:
         case LinkAsked(gone=False):
             if refused and sent.to in incident.handling.related and not _is_asked_again(incident, sent.to):
                 shard.do(IncidentUnlinked(incident.id, sent.to, SYSTEM, refused), now)
-        case PartSaid():
+        case ChildState():
             if refused and incident.merged_into == sent.to:
-                shard.do(IncidentFreed(incident.id, sent.to, SYSTEM, refused), now)
+                shard.do(IncidentUnmerged(incident.id, sent.to, SYSTEM, refused), now)
                 _on_its_own(shard, incident, now)
         case EndAsked():
             # A part that ends says so itself, and may by now say more. One that is gone says nothing.
@@ -274,7 +281,7 @@ def _is_asked_again(incident: Incident, to: bytes) -> bool:
     return any(note.to == to and isinstance(peer_messages.decode(note.note), LinkAsked) for note in owed)
 
 
-def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyNote, now: float) -> str:
+def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyPeerMessage, now: float) -> str:
     """Do what a note asks; why not, when it can't be."""
     match note:
         case LinkAsked():
@@ -290,9 +297,9 @@ def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyNote, now: 
             return _become_part(shard, incident, sender, note, now)
         case UnmergeAsked():
             if incident.merged_into == sender:
-                shard.do(IncidentFreed(incident.id, sender, note.actor, note.reason), now)
+                shard.do(IncidentUnmerged(incident.id, sender, note.actor, note.reason), now)
                 _on_its_own(shard, incident, now)
-        case PartSaid():
+        case ChildState():
             return _part_said(shard, incident, sender, note, now)
         case EndAsked():
             if incident.merged_into != sender:
@@ -307,21 +314,21 @@ def _become_part(shard: Shard, incident: Incident, whole: bytes, note: MergeAske
         if incident.merged_into == whole:
             return ""
         return f"it is a part of incident {written(incident.merged_into)} already"
-    if incident.parts:
+    if incident.children:
         return "it has parts of its own: unmerge them first, or merge the other way round"
     if incident.state is IncidentState.CLOSED:
         return "it is closed"
-    notice = incident.notice
+    notice = incident.notification
     # Its end is told all the same: who heard of it must not wait for it for ever.
     if notice.reason not in (None, RESOLVED) and notice.due_at > now:
-        shard.do(NoticeDropped(incident.id, notice.number, "merged into another incident"), now)
-    shard.do(IncidentPartOf(incident.id, whole, note.actor, note.reason), now)
+        shard.do(NotificationDropped(incident.id, notice.number, "merged into another incident"), now)
+    shard.do(IncidentMergedInto(incident.id, whole, note.actor, note.reason), now)
     say(shard, incident, now)
     return ""
 
 
-def _part_said(shard: Shard, incident: Incident, source: bytes, said: PartSaid, now: float) -> str:
-    part = incident.parts.get(source)
+def _part_said(shard: Shard, incident: Incident, source: bytes, said: ChildState, now: float) -> str:
+    part = incident.children.get(source)
     if part is None:
         return "it is no part of this incident"
     # What it said before it heard that it shall end is about a time before that.
@@ -341,7 +348,7 @@ def _part_said(shard: Shard, incident: Incident, source: bytes, said: PartSaid, 
     return ""
 
 
-def _was_ended_early(shard: Shard, incident: Incident, part: PartOf) -> bool:
+def _was_ended_early(shard: Shard, incident: Incident, part: Child) -> bool:
     """Whether a person resolved it together with this part, which went on all the same: then it never ended, as one whose
     own alerts fire on. Not when an alert has opened another incident of its group."""
     found = incident.resolution
@@ -354,7 +361,7 @@ def _was_ended_early(shard: Shard, incident: Incident, part: PartOf) -> bool:
 def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:
     """Its whole spoke for it, and does not any more."""
     if incident.is_open:
-        reason = "unmerged" if incident.notice.told else "opened"
+        reason = "unmerged" if incident.notification.told else "opened"
         notifications.owe(shard, incident, reason, now, now + shard.settings.wait_s[incident.severity])
 
 
@@ -367,19 +374,19 @@ def _leave(
     now: float,
     refused: bool = False,
 ) -> None:
-    shard.do(PartLeft(incident.id, source, actor, reason, refused), now)
+    shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
     shard.ended(incident, "all its parts ended or left", now)
 
 
-def _part(shard: Shard, incident: Incident, source: bytes, part: PartOf, now: float) -> None:
-    if incident.parts[source] != part:
-        event = PartChanged(incident.id, source, part.is_open, part.severity, part.pending, part.ended_by)
+def _part(shard: Shard, incident: Incident, source: bytes, part: Child, now: float) -> None:
+    if incident.children[source] != part:
+        event = ChildChanged(incident.id, source, part.is_open, part.severity, part.pending, part.ended_by)
         shard.do(event, now)
 
 
-def _owe(shard: Shard, incident: Incident, to: bytes, note: AnyNote, now: float) -> int:
+def _owe(shard: Shard, incident: Incident, to: bytes, note: AnyPeerMessage, now: float) -> int:
     number = 1 if incident.handling is None else incident.handling.owed_number + 1
-    shard.do(NoteOwed(incident.id, number, to, peer_messages.encode(note)), now)
+    shard.do(PeerMessageOwed(incident.id, number, to, peer_messages.encode(note)), now)
     return number
 
 
@@ -403,28 +410,28 @@ def _shown(identity: bytes) -> str:
 # -- live and in replay ------------------------------------------------------------------------------------------
 
 
-def apply(shard: ShardState, event: PartsEvent, now: float) -> None:
+def apply(shard: ShardState, event: ChildrenEvent, now: float) -> None:
     """Fold one event into the incident it is about."""
     incident = shard.changing(event.incident_id)
     handling = incident.handled()
     match event:
-        case NoteOwed():
+        case PeerMessageOwed():
             if _is_newer_word(handling.owed, event):
                 handling.owed.pop()
-            handling.owed.append(OwedNote(event.number, event.to, event.note))
+            handling.owed.append(OwedPeerMessage(event.number, event.to, event.note))
             handling.owed_number = event.number
             shard.note_waits(incident)
             return
-        case NoteDelivered():
+        case PeerMessageDelivered():
             handling.owed = [note for note in handling.owed if note.number > event.number]
             shard.note_waits(incident)
             return
-        case NoteHeard():
+        case PeerMessageReceived():
             handling.heard[event.sender] = event.number, event.refused
             return
-        case PartChanged():
+        case ChildChanged():
             before = incident.severity
-            handling.parts[event.source] = PartOf(
+            handling.children[event.source] = Child(
                 event.is_open, event.severity, event.pending, event.ended_by
             )
             incident.settle()
@@ -438,10 +445,10 @@ def apply(shard: ShardState, event: PartsEvent, now: float) -> None:
             handling.related.remove(event.other)
             _line(shard, incident, now, "Unlinked", event.actor, event.other, event.reason)
         case IncidentMerged():
-            handling.parts[event.source] = PartOf(pending=MERGE)
+            handling.children[event.source] = Child(pending=MERGE)
             _line(shard, incident, now, "Merged", event.actor, event.source, event.reason, "in")
-        case PartLeft():
-            del handling.parts[event.source]
+        case ChildLeft():
+            del handling.children[event.source]
             incident.settle()
             _line(
                 shard,
@@ -452,16 +459,16 @@ def apply(shard: ShardState, event: PartsEvent, now: float) -> None:
                 event.source,
                 event.reason,
             )
-        case IncidentPartOf():
+        case IncidentMergedInto():
             handling.merged_into = event.target
             _line(shard, incident, now, "Merged", event.actor, event.target, event.reason, "into")
-        case IncidentFreed():
+        case IncidentUnmerged():
             handling.merged_into = b""
             # What it still wanted to say as a part is nobody's business now.
             handling.owed = [
                 note
                 for note in handling.owed
-                if note.to != event.target or not isinstance(peer_messages.decode(note.note), PartSaid)
+                if note.to != event.target or not isinstance(peer_messages.decode(note.note), ChildState)
             ]
             shard.note_waits(incident)
             _line(shard, incident, now, "Unmerged", event.actor, event.target, event.reason)
@@ -472,12 +479,12 @@ def apply(shard: ShardState, event: PartsEvent, now: float) -> None:
     shard.watch(incident)
 
 
-def _is_newer_word(owed: list[OwedNote], event: NoteOwed) -> bool:
+def _is_newer_word(owed: list[OwedPeerMessage], event: PeerMessageOwed) -> bool:
     """Of what a part says of itself while its whole's shard is away only the newest counts. The first may be on its way."""
     return (
         len(owed) > 1
         and owed[-1].to == event.to
-        and all(isinstance(peer_messages.decode(note), PartSaid) for note in (owed[-1].note, event.note))
+        and all(isinstance(peer_messages.decode(note), ChildState) for note in (owed[-1].note, event.note))
     )
 
 
@@ -500,7 +507,7 @@ def _apply_split(shard: ShardState, incident: Incident, event: IncidentSplit, no
     numbers = array("I", event.numbers)
     leaving = set(numbers)
     # What a person said of the old one is what the new one is; no classifier is asked for another word.
-    is_said = incident.handling is not None and incident.handling.said != Said()
+    is_said = incident.handling is not None and incident.handling.override != Override()
     made = Incident(
         id=event.made,
         slot=incident.slot,
@@ -527,7 +534,7 @@ def _apply_split(shard: ShardState, incident: Incident, event: IncidentSplit, no
         assignees=list(incident.assignees),
         created_by=event.actor,
         opened_at=now,
-        notice=Notice(),
+        notification=Notification(),
     )
     handling = made.handled()
     handling.split_from = incident.id

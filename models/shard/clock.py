@@ -19,7 +19,7 @@ import msgspec
 
 from models.alerts.series import BLOCK_SHIFT, FIRING, FREE
 from models.incidents.incident import Acknowledgement, Handling, Incident
-from models.partition.checkpoint import Part
+from models.partition.checkpoint import RecordKind
 from models.shard import deadlines
 from models.shard.events import ClockSetBack
 
@@ -48,12 +48,12 @@ def set_back(shard: Shard, after: float) -> ClockSetBack:
 
 def apply(shard: ShardState, event: ClockSetBack) -> None:
     """Put right what was set by the false time, live and in replay."""
-    shard.checkpoint.touch(Part.META, 0)
+    shard.checkpoint.touch(RecordKind.META, 0)
     shard.no_expiry_before = event.no_expiry_before
     shard.forgotten_before = event.forgotten_before
     _series(shard, event)
     for incident in shard.incidents.values():
-        shard.checkpoint.touch(Part.INCIDENT, incident.id)
+        shard.checkpoint.touch(RecordKind.INCIDENT, incident.id)
         _incident(incident, event)
     shard.times_moved(event.after)
 
@@ -80,8 +80,8 @@ def _series(shard: ShardState, event: ClockSetBack) -> None:
     for number in range(table.used):
         if table.seen[number] <= after or table.status[number] == FREE:
             continue
-        shard.checkpoint.touch(Part.STATIC, number >> BLOCK_SHIFT)
-        shard.checkpoint.touch(Part.MOVING, number >> BLOCK_SHIFT)
+        shard.checkpoint.touch(RecordKind.STATIC, number >> BLOCK_SHIFT)
+        shard.checkpoint.touch(RecordKind.MOVING, number >> BLOCK_SHIFT)
         ends, ahead_s = table.ends[number], table.ends[number] - table.seen[number]
         if table.status[number] != FIRING:
             ends = _then(ends, event)
@@ -107,7 +107,7 @@ def _incident(incident: Incident, event: ClockSetBack) -> None:
             # A target that passed by the false time alone is told of when it passes.
             incident.targets_told &= ~deadlines.told_by(line)
             incident.timeline[place] = msgspec.structs.replace(line, at=after)
-    notice = incident.notice
+    notice = incident.notification
     if notice.due_at <= event.before or notice.attempt or notice.owed_since > after:
         notice.due_at = _due(notice.due_at, event)
     notice.owed_since = _then(notice.owed_since, event)

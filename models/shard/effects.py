@@ -62,8 +62,8 @@ class Forget(Wire, frozen=True):
     closed_before: float
 
 
-class Tell(Wire, frozen=True):
-    """Asks for a note to be brought to another incident, wherever it is. Answered by message NoteAnswered; safe to ask
+class SendPeerMessage(Wire, frozen=True, tag="Tell"):
+    """Asks for a note to be brought to another incident, wherever it is. Answered by message PeerMessageAnswered; safe to ask
     twice. One at a time for each sender, so that notes arrive in their order."""
 
     tenant: str
@@ -74,4 +74,4 @@ class Tell(Wire, frozen=True):
     trace: str | None = None
 
 
-Effect = Classify | Relate | Act | Archive | Forget | Tell
+Effect = Classify | Relate | Act | Archive | Forget | SendPeerMessage

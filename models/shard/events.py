@@ -9,7 +9,7 @@ The Incident* events carry in full what an outside reader needs.
 
 from __future__ import annotations
 
-from models.incidents.incident import IncidentState, IncidentType, Said, Severity
+from models.incidents.incident import IncidentState, IncidentType, Override, Severity
 from models.wire import Wire
 
 
@@ -21,7 +21,7 @@ class ShardStarted(Wire, frozen=True):
     no_expiry_before: float
 
 
-class HeardAgain(Wire, frozen=True):
+class ReceptionGap(Wire, frozen=True, tag="HeardAgain"):
     """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
 
     deaf_since: float
@@ -188,7 +188,7 @@ class IncidentStateChanged(Wire, frozen=True):
     still_firing_at: float = 0.0
 
 
-class NoticeOwed(Wire, frozen=True):
+class NotificationOwed(Wire, frozen=True, tag="NoticeOwed"):
     """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened,
     flapping, flapping ended, unmerged, acknowledgement expired. The same number again: in the place of what was owed
     under it and never tried.
@@ -204,7 +204,7 @@ class NoticeOwed(Wire, frozen=True):
     queued: bool = False
 
 
-class NoticeDropped(Wire, frozen=True):
+class NotificationDropped(Wire, frozen=True, tag="NoticeDropped"):
     """A notice is no longer owed: it ended before anyone was told, or what was to be told is not true any more."""
 
     incident_id: bytes
@@ -295,7 +295,7 @@ class IncidentReclassified(Wire, frozen=True):
 
     incident_id: bytes
     actor: str
-    said: Said
+    override: Override
     reason: str
 
 
@@ -346,7 +346,7 @@ class IncidentMerged(Wire, frozen=True):
     reason: str
 
 
-class PartChanged(Wire, frozen=True):
+class ChildChanged(Wire, frozen=True, tag="PartChanged"):
     """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
 
     incident_id: bytes
@@ -357,7 +357,7 @@ class PartChanged(Wire, frozen=True):
     ended_by: int = 0
 
 
-class PartLeft(Wire, frozen=True):
+class ChildLeft(Wire, frozen=True, tag="PartLeft"):
     """`source` is no part of this incident any more, or never became one (`refused`)."""
 
     incident_id: bytes
@@ -367,7 +367,7 @@ class PartLeft(Wire, frozen=True):
     refused: bool = False
 
 
-class IncidentPartOf(Wire, frozen=True):
+class IncidentMergedInto(Wire, frozen=True, tag="IncidentPartOf"):
     """This incident became a part of `target`: it is told of there."""
 
     incident_id: bytes
@@ -376,7 +376,7 @@ class IncidentPartOf(Wire, frozen=True):
     reason: str
 
 
-class IncidentFreed(Wire, frozen=True):
+class IncidentUnmerged(Wire, frozen=True, tag="IncidentFreed"):
     """This incident is no part of `target` any more."""
 
     incident_id: bytes
@@ -397,7 +397,7 @@ class IncidentSplit(Wire, frozen=True):
     reason: str
 
 
-class NoteOwed(Wire, frozen=True):
+class PeerMessageOwed(Wire, frozen=True, tag="NoteOwed"):
     """This incident owes another one a note (models/shard/peer_messages.py, encoded)."""
 
     incident_id: bytes
@@ -406,7 +406,7 @@ class NoteOwed(Wire, frozen=True):
     note: bytes
 
 
-class NoteDelivered(Wire, frozen=True):
+class PeerMessageDelivered(Wire, frozen=True, tag="NoteDelivered"):
     """The other one answered: `refused` is why not, "" when it agreed."""
 
     incident_id: bytes
@@ -414,7 +414,7 @@ class NoteDelivered(Wire, frozen=True):
     refused: str = ""
 
 
-class NoteHeard(Wire, frozen=True):
+class PeerMessageReceived(Wire, frozen=True, tag="NoteHeard"):
     """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
 
     incident_id: bytes
@@ -542,7 +542,7 @@ class SettingsChanged(Wire, frozen=True):
 
 Event = (
     ShardStarted
-    | HeardAgain
+    | ReceptionGap
     | ClockSetBack
     | AlertsObserved
     | SeriesOpened
@@ -557,8 +557,8 @@ Event = (
     | OverflowMemberAdded
     | IncidentClassified
     | IncidentStateChanged
-    | NoticeOwed
-    | NoticeDropped
+    | NotificationOwed
+    | NotificationDropped
     | ActionSucceeded
     | ActionFailed
     | IncidentArchived
@@ -584,14 +584,14 @@ Event = (
     | IncidentLinked
     | IncidentUnlinked
     | IncidentMerged
-    | PartChanged
-    | PartLeft
-    | IncidentPartOf
-    | IncidentFreed
+    | ChildChanged
+    | ChildLeft
+    | IncidentMergedInto
+    | IncidentUnmerged
     | IncidentSplit
-    | NoteOwed
-    | NoteDelivered
-    | NoteHeard
+    | PeerMessageOwed
+    | PeerMessageDelivered
+    | PeerMessageReceived
     | TokenCreated
     | TokenRotated
     | TokenRevoked

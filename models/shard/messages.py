@@ -51,7 +51,7 @@ class AlertsArrived(Wire, frozen=True):
     said: bytes = b""
 
 
-class Said(IntEnum):
+class Claim(IntEnum):
     """What a sender says of an alert in words, beside its times."""
 
     NOTHING = 0
@@ -62,10 +62,10 @@ class Said(IntEnum):
 class Classified(Wire, frozen=True):
     """What a classifier makes of some incidents: the answer to effect Classify."""
 
-    verdicts: list[Verdict]
+    verdicts: list[Classification]
 
 
-class Verdict(msgspec.Struct, frozen=True, array_like=True):
+class Classification(msgspec.Struct, frozen=True, array_like=True):
     """One incident's classification. `by` names the rule or model that gave it; `asked` echoes Classify.asked."""
 
     incident_id: bytes
@@ -107,7 +107,7 @@ class Tick(Wire, frozen=True):
     deaf: bool = False
 
 
-class Heard(Wire, frozen=True):
+class GapEnded(Wire, frozen=True, tag="Heard"):
     """The shard hears the world again after it was deaf (recovery, no beat for 5 s, a full store)."""
 
     deaf_since: float
@@ -137,7 +137,7 @@ class Command(Wire, frozen=True):
     content: bytes = b""
 
 
-class Told(Wire, frozen=True):
+class PeerMessageArrived(Wire, frozen=True, tag="Told"):
     """One incident tells another something (models/shard/peer_messages.py). Answered by Done, or Failed when it can't be; a repeat
     gets the same answer: `number` says which of its sender's notes this is."""
 
@@ -149,7 +149,7 @@ class Told(Wire, frozen=True):
     trace: str | None = None
 
 
-class NoteAnswered(Wire, frozen=True):
+class PeerMessageAnswered(Wire, frozen=True, tag="NoteAnswered"):
     """What the other incident said to a note: the answer to effect Tell. `refused` is why not, "" when it agreed."""
 
     sender: bytes
@@ -157,7 +157,17 @@ class NoteAnswered(Wire, frozen=True):
     refused: str = ""
 
 
-Message = AlertsArrived | Classified | ActionOutcome | Archived | Tick | Heard | Command | Told | NoteAnswered
+Message = (
+    AlertsArrived
+    | Classified
+    | ActionOutcome
+    | Archived
+    | Tick
+    | GapEnded
+    | Command
+    | PeerMessageArrived
+    | PeerMessageAnswered
+)
 
 
 class Decision(IntEnum):

@@ -32,7 +32,7 @@ from models.incidents.notification import (
     webhook_body,
 )
 from models.shard.effects import Act
-from models.shard.events import ActionFailed, ActionSucceeded, NoticeDropped, NoticeOwed
+from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
 from models.shard.messages import ActionOutcome
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from models.shard.shard import Shard
     from models.shard.state import ShardState
 
-ResponseEvent = NoticeOwed | NoticeDropped | ActionSucceeded | ActionFailed
+NotificationEvent = NotificationOwed | NotificationDropped | ActionSucceeded | ActionFailed
 SYSTEM = "system"
 OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
@@ -60,13 +60,13 @@ def owe(shard: Shard, incident: Incident, reason: str, now: float, due_at: float
     waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
     if not shard.settings.notify:
         return
-    notice = incident.notice
+    notice = incident.notification
     if incident.merged_into:
         if notice.reason == RESOLVED and not _has_begun(shard, incident, now):
-            shard.do(NoticeDropped(incident.id, notice.number, GOES_ON), now)
+            shard.do(NotificationDropped(incident.id, notice.number, GOES_ON), now)
         return
     if _has_begun(shard, incident, now):
-        shard.do(NoticeOwed(incident.id, notice.number, reason, due_at, queued=True), now)
+        shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
         return
     earliest = _earliest(incident, shard.settings, now)
     if reason == REOPENED:
@@ -84,7 +84,7 @@ def owe(shard: Shard, incident: Incident, reason: str, now: float, due_at: float
             return
         if notice.sure == FIRING:
             if notice.reason == RESOLVED:
-                shard.do(NoticeDropped(incident.id, notice.number, GOES_ON), now)
+                shard.do(NotificationDropped(incident.id, notice.number, GOES_ON), now)
             return
     is_rise = reason == SEVERITY_CHANGED
     if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
@@ -100,9 +100,9 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
     """Who may have heard of the incident hears of its end, also of a part's; who has not is not disturbed."""
     if not shard.settings.notify:
         return
-    notice = incident.notice
+    notice = incident.notification
     if _has_begun(shard, incident, now):
-        shard.do(NoticeOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
+        shard.do(NotificationOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
     elif notice.told and notice.sure != RESOLVED:
         due_at = max(now, _earliest(incident, shard.settings, now))
         is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
@@ -110,20 +110,22 @@ def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
             due_at = max(due_at, now + _quiet_s(incident, shard.settings))
         _put(shard, incident, RESOLVED, now, due_at)
     elif notice.reason is not None:
-        shard.do(NoticeDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now)
+        shard.do(
+            NotificationDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now
+        )
 
 
 def started(shard: Shard, incident: Incident, now: float, is_set_back: bool) -> None:
     """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
     switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
     was told of and nobody looks after: they opened meanwhile, or were given up."""
-    notice, handling = incident.notice, incident.handling
+    notice, handling = incident.notification, incident.handling
     if not shard.settings.notify:
         if notice.reason is not None:
-            shard.do(NoticeDropped(incident.id, notice.number, OFF), now)
+            shard.do(NotificationDropped(incident.id, notice.number, OFF), now)
     elif notice.reason is not None:
         if is_set_back and notice.due_at > now:
-            shard.do(NoticeOwed(incident.id, notice.number, notice.reason, now), now)
+            shard.do(NotificationOwed(incident.id, notice.number, notice.reason, now), now)
         if notice.due_at <= now:
             shard.asked_before[incident.id] = notice.number, notice.attempt
     elif not incident.is_open:
@@ -138,7 +140,11 @@ def started(shard: Shard, incident: Incident, now: float, is_set_back: bool) -> 
 
 def act(shard: Shard, incident: Incident) -> Act:
     """The effect that sends the notice an incident owes."""
-    notice, numbers, most = incident.notice, shard.members[incident.id], shard.settings.webhook_max_alerts
+    notice, numbers, most = (
+        incident.notification,
+        shard.members[incident.id],
+        shard.settings.webhook_max_alerts,
+    )
     series = shard.series
     # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
     shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
@@ -177,7 +183,7 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
     incident = shard.incidents.get(said.incident_id)
     if incident is None:
         return
-    notice, settings = incident.notice, shard.settings
+    notice, settings = incident.notification, shard.settings
     if notice.reason is None or (said.number, said.attempt) != (notice.number, notice.attempt):
         return
     queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
@@ -204,10 +210,10 @@ def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
 
 def _follow_up(shard: Shard, incident: Incident, queued: str | None, now: float) -> None:
     """A notice is over: what was queued behind it is owed, if it is still to be told; and the end of a flapping."""
-    notice = incident.notice
+    notice = incident.notification
     if not incident.is_open:
         if queued and not notice.told:
-            shard.do(NoticeDropped(incident.id, notice.number, UNHEARD), now)
+            shard.do(NotificationDropped(incident.id, notice.number, UNHEARD), now)
         elif queued:
             owe_resolved(shard, incident, now)
         return
@@ -220,14 +226,14 @@ def _follow_up(shard: Shard, incident: Incident, queued: str | None, now: float)
 
 def _put(shard: Shard, incident: Incident, reason: str, now: float, due_at: float) -> None:
     """Owe a notice, in the place of one that has not begun. What was tried once keeps its number for itself."""
-    notice = incident.notice
+    notice = incident.notification
     is_new = notice.reason is None or notice.attempt > 0
-    shard.do(NoticeOwed(incident.id, notice.number + is_new, reason, due_at), now)
+    shard.do(NotificationOwed(incident.id, notice.number + is_new, reason, due_at), now)
 
 
 def _has_begun(shard: ShardState, incident: Incident, now: float) -> bool:
     """Whether a try of the notice may be under way. One that is due in this very step has not been asked for yet."""
-    notice = incident.notice
+    notice = incident.notification
     if notice.reason is None or notice.due_at > now:
         return False
     return notice.due_at < now or shard.is_asked(incident)
@@ -235,11 +241,11 @@ def _has_begun(shard: ShardState, incident: Incident, now: float) -> bool:
 
 def _earliest(incident: Incident, settings: ShardSettings, now: float) -> float:
     """When the next notice may be sent that is not urgent: never later than an interval from now."""
-    return min(now, incident.notice.heard_at) + settings.interval_s
+    return min(now, incident.notification.heard_at) + settings.interval_s
 
 
 def _flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
-    notice = incident.notice
+    notice = incident.notification
     if notice.flapping:
         return True
     begun = notice.reopenings
@@ -248,7 +254,7 @@ def _flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
 
 def _quiet_s(incident: Incident, settings: ShardSettings) -> float:
     """How long a flapping incident must be quiet until it is believed."""
-    begun = incident.notice.reopenings
+    begun = incident.notification.reopenings
     took_s = begun[-1] - begun[0] if begun else 0.0
     return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))
 
@@ -256,14 +262,14 @@ def _quiet_s(incident: Incident, settings: ShardSettings) -> float:
 # -- live and in replay ------------------------------------------------------------------------------------------
 
 
-def apply(shard: ShardState, event: ResponseEvent, now: float) -> None:
+def apply(shard: ShardState, event: NotificationEvent, now: float) -> None:
     """Fold one event into the incident it is about."""
     incident = shard.changing(event.incident_id)
-    notice = incident.notice
+    notice = incident.notification
     match event:
-        case NoticeOwed():
+        case NotificationOwed():
             _owed(shard, incident, event)
-        case NoticeDropped():
+        case NotificationDropped():
             notice.reason = notice.queued = None
             shard.notice_tried(incident)
             shard.line(incident, now, "NotificationDropped", SYSTEM, event.why)
@@ -293,7 +299,7 @@ def apply(shard: ShardState, event: ResponseEvent, now: float) -> None:
 
 def begun_again(incident: Incident, now: float) -> None:
     """An incident was opened again by its alerts: the last FLAPS times are kept."""
-    notice = incident.notice
+    notice = incident.notification
     notice.reopenings = [*notice.reopenings, now][-FLAPS:]
 
 
@@ -306,8 +312,8 @@ def end_of(failed: ActionFailed) -> str:
     return f"given up after {failed.attempt + 1} {'try' if failed.attempt == 0 else 'tries'}"
 
 
-def _owed(shard: ShardState, incident: Incident, event: NoticeOwed) -> None:
-    notice = incident.notice
+def _owed(shard: ShardState, incident: Incident, event: NotificationOwed) -> None:
+    notice = incident.notification
     if event.queued:
         notice.queued = event.reason
         return
@@ -324,7 +330,7 @@ def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float
     """What the receiver believes after a try."""
     if isinstance(event, ActionFailed) and not event.reached:
         return
-    notice = incident.notice
+    notice = incident.notification
     says = RESOLVED if event.reason == RESOLVED else FIRING
     notice.told = True
     notice.heard_at = now
@@ -340,7 +346,7 @@ def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float
 
 
 def _given_up(shard: ShardState, incident: Incident, is_given_up: bool) -> None:
-    incident.notice.given_up = is_given_up
+    incident.notification.given_up = is_given_up
     if is_given_up:
         shard.given_up[incident.id] = None
     else:

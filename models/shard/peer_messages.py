@@ -3,8 +3,8 @@ has answered; models/shard/children.py says what each leads to.
 
     target                                   source
       | IncidentMerged (pending)               |
-      |---------------- MergeAsked ----------->|  IncidentPartOf: it is a part now
-      |<--------------- PartSaid --------------|  and says how it is, now and whenever that changes
+      |---------------- MergeAsked ----------->|  IncidentMergedInto: it is a part now
+      |<--------------- ChildState --------------|  and says how it is, now and whenever that changes
       |  ...                                   |
       |---------------- EndAsked ------------->|  a person resolved the target
       |---------------- UnmergeAsked --------->|  it is its own again
@@ -17,11 +17,11 @@ import msgspec
 from models.incidents.incident import Severity
 
 
-class Note(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="note"):
+class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="note"):
     """A field is only added at the end, with a default."""
 
 
-class LinkAsked(Note, frozen=True):
+class LinkAsked(PeerMessage, frozen=True):
     """The sender has to do with you, or, with `gone`, no longer."""
 
     actor: str
@@ -29,21 +29,21 @@ class LinkAsked(Note, frozen=True):
     gone: bool = False
 
 
-class MergeAsked(Note, frozen=True):
+class MergeAsked(PeerMessage, frozen=True):
     """You become a part of the sender."""
 
     actor: str
     reason: str
 
 
-class UnmergeAsked(Note, frozen=True):
+class UnmergeAsked(PeerMessage, frozen=True):
     """You are no part of the sender any more."""
 
     actor: str
     reason: str
 
 
-class PartSaid(Note, frozen=True):
+class ChildState(PeerMessage, frozen=True, tag="PartSaid"):
     """How the sender, a part of you, is now. `heard` is the number of your last note that it knew of."""
 
     is_open: bool
@@ -51,7 +51,7 @@ class PartSaid(Note, frozen=True):
     heard: int = 0
 
 
-class EndAsked(Note, frozen=True):
+class EndAsked(PeerMessage, frozen=True):
     """A person resolved the sender, and so you."""
 
     actor: str
@@ -59,17 +59,17 @@ class EndAsked(Note, frozen=True):
     reason: str
 
 
-AnyNote = LinkAsked | MergeAsked | UnmergeAsked | PartSaid | EndAsked
+AnyPeerMessage = LinkAsked | MergeAsked | UnmergeAsked | ChildState | EndAsked
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[AnyNote] = msgspec.msgpack.Decoder(AnyNote)
+_decoder: msgspec.msgpack.Decoder[AnyPeerMessage] = msgspec.msgpack.Decoder(AnyPeerMessage)
 
 
-def encode(note: AnyNote) -> bytes:
+def encode(note: AnyPeerMessage) -> bytes:
     """MessagePack of a note."""
     return _encoder.encode(note)
 
 
-def decode(data: bytes) -> AnyNote:
+def decode(data: bytes) -> AnyPeerMessage:
     """The note in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
     return _decoder.decode(data)

@@ -18,7 +18,7 @@ from models.incidents.incident import (
     Acknowledgement,
     Incident,
     IncidentState,
-    Said,
+    Override,
     StakeholderUpdate,
     incident_id,
 )
@@ -220,7 +220,7 @@ def _reclassify(
 ) -> None:
     if incident.state is _S.CLOSED:
         raise Conflict("it is closed: reopen it first")
-    said = Said() if incident.handling is None else incident.handling.said
+    said = Override() if incident.handling is None else incident.handling.override
     values = {"severity": verb.severity, "type": verb.type, "impact": verb.impact}
     for name in verb.clear:
         if name not in CLEARABLE:
@@ -235,7 +235,7 @@ def _reclassify(
         _say(shard, incident, wanted, actor, reason, now)
 
 
-def _say(shard: Shard, incident: Incident, said: Said, actor: str, reason: str, now: float) -> None:
+def _say(shard: Shard, incident: Incident, said: Override, actor: str, reason: str, now: float) -> None:
     before = incident.severity
     shard.do(IncidentReclassified(incident.id, actor, said, reason), now)
     if said.severity is not None or incident.severity != before:
@@ -279,7 +279,7 @@ def _close(shard: Shard, incident: Incident, actor: str, reason: str, now: float
         raise Conflict(f"it is {incident.state}: resolve it first")
     if incident.firing:
         raise Conflict(f"{incident.firing} of its alerts still fire: it can be closed when they have ended")
-    if any(part.is_open for part in incident.parts.values()):
+    if any(part.is_open for part in incident.children.values()):
         raise Conflict("some of its parts are still open: it can be closed when they have ended")
     shard.move(incident, _S.CLOSED, actor, reason or "closed by hand", now)
 
@@ -351,8 +351,8 @@ def _create(shard: Shard, tenant: str, verb: Create, actor: str, reason: str, no
         now,
     )
     incident = shard.incidents[identity]
-    said = Said(verb.severity, verb.type, verb.impact or None)
-    if said != Said():
+    said = Override(verb.severity, verb.type, verb.impact or None)
+    if said != Override():
         _say(shard, incident, said, actor, reason, now)
     if verb.assignees:
         _assign(shard, incident, Assign(verb.assignees), actor, reason, now)
@@ -435,7 +435,7 @@ def apply(shard: ShardState, event: PeopleEvent, now: float) -> None:
             shard.line(incident, now, "LabelsChanged", event.actor, text, reason=event.reason)
         case IncidentReclassified():
             before = incident.severity, incident.type, incident.impact
-            handling.said = event.said
+            handling.override = event.override
             incident.settle()
             after = incident.severity, incident.type, incident.impact
             text = f"{_judgement(*before)} -> {_judgement(*after)}"

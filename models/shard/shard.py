@@ -42,19 +42,19 @@ from models.incidents.incident import (
 from models.incidents.verbs import encode as encode_verb
 from models.partition.sharding import slot_of
 from models.shard import children, clock, deadlines, notifications, people
-from models.shard.effects import Act, Archive, Classify, Effect, Forget, Tell
+from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
 from models.shard.events import (
     AlertsObserved,
     AlertsSetAside,
     ArchiveExpired,
     CallAnswered,
     Event,
-    HeardAgain,
     IncidentArchived,
     IncidentClassified,
     IncidentOpened,
     IncidentStateChanged,
     OverflowMemberAdded,
+    ReceptionGap,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
@@ -66,20 +66,20 @@ from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
     Archived,
+    Claim,
+    Classification,
     Classified,
     Command,
     CommandDone,
     Decision,
     Done,
     Failed,
-    Heard,
+    GapEnded,
     Message,
-    NoteAnswered,
+    PeerMessageAnswered,
+    PeerMessageArrived,
     Reply,
-    Said,
     Tick,
-    Told,
-    Verdict,
     decode_reply,
     encode,
 )
@@ -189,13 +189,15 @@ class Shard(ShardState):
                 reply = Done()
             case Command():
                 reply = self._command(message, now)
-            case Told():
+            case PeerMessageArrived():
                 reply = children.hear(self, message, now)
-            case NoteAnswered():
+            case PeerMessageAnswered():
                 children.note_answered(self, message, now)
                 reply = Done()
-            case Heard():
-                self.do(HeardAgain(message.deaf_since, now + self.settings.expiry_grace_s, message.why), now)
+            case GapEnded():
+                self.do(
+                    ReceptionGap(message.deaf_since, now + self.settings.expiry_grace_s, message.why), now
+                )
                 reply = Done()
             case _:
                 raise Broken(f"a shard can't be told {type(message).__name__}")
@@ -259,7 +261,7 @@ class Shard(ShardState):
                 if incident is not None and (asked := self._asked.pop(effect.incident_id, None)) is not None:
                     self.asked_before[effect.incident_id] = asked
                     heapq.heappush(self._notices, (self.now, effect.incident_id))
-            case Tell():
+            case SendPeerMessage():
                 self._notes_asked.pop(effect.sender, None)
                 if effect.sender in self.incidents:
                     self._notes[effect.sender] = None
@@ -486,7 +488,7 @@ class Shard(ShardState):
         compared: an end is the present life's unless it says itself that all of it was before."""
         began = self.series.starts[number]
         return (
-            said != Said.RESOLVED_NOW
+            said != Claim.RESOLVED_NOW
             and 0.0 < starts < began
             and ends < began
             and self._starts_of(self.series.bodies[number]) > 0.0
@@ -597,7 +599,7 @@ class Shard(ShardState):
             incident = self._open_incident(
                 tenant, service, key, labels, content, number, now, is_overflow=True
             )
-            verdict = Verdict(
+            verdict = Classification(
                 incident.id,
                 Severity.P1,
                 IncidentType.UNKNOWN,
@@ -624,7 +626,7 @@ class Shard(ShardState):
         """Something of an incident ended: when nothing of it goes on, neither alerts nor parts, it is resolved."""
         if incident.firing or not incident.is_open or incident.is_by_hand:
             return
-        if any(part.is_open for part in incident.parts.values()):
+        if any(part.is_open for part in incident.children.values()):
             return
         self.move(incident, IncidentState.RESOLVED, self._actor, reason, now, method=AUTOMATED)
         notifications.owe_resolved(self, incident, now)
@@ -709,7 +711,7 @@ class Shard(ShardState):
             ends, self._repeat_ends = self._repeat_ends, []
             self._observe(numbers, ends, now)
 
-    def _classified(self, verdict: Verdict, now: float) -> None:
+    def _classified(self, verdict: Classification, now: float) -> None:
         incident = self.incidents.get(verdict.incident_id)
         if incident is None or verdict.asked < incident.signals_asked or not incident.classify_owed:
             return
@@ -736,7 +738,7 @@ class Shard(ShardState):
             return
         if incident.state is IncidentState.DETECTED:
             self.move(incident, IncidentState.TRIAGED, actor, reason, now)
-        if incident.notice.number == 0:
+        if incident.notification.number == 0:
             notifications.owe(self, incident, "opened", now, now + self.settings.wait_s[incident.severity])
         elif incident.severity < before:
             notifications.owe(self, incident, "severity changed", now, now)
@@ -762,7 +764,7 @@ class Shard(ShardState):
             incident = self.incidents.get(identity)
             if incident is None or incident.state is not IncidentState.RESOLVED:
                 continue
-            if incident.notice.reason is not None or incident.firing:
+            if incident.notification.reason is not None or incident.firing:
                 # Not closed while a receiver is still owed word of it, nor while an alert that a person did not
                 # believe in still fires.
                 heapq.heappush(self._closes, (now + CLOSE_RECHECK_S, identity))
@@ -774,7 +776,7 @@ class Shard(ShardState):
             if (
                 incident is not None
                 and incident.state is IncidentState.DETECTED
-                and not incident.notice.number
+                and not incident.notification.number
             ):
                 # A classifier that is away must not keep anyone from being told.
                 notifications.owe(self, incident, "opened", now, now + self.settings.wait_s[UNJUDGED_AS])
@@ -808,9 +810,9 @@ class Shard(ShardState):
         while self._notices and self._notices[0][0] <= now:
             _at, identity = heapq.heappop(self._notices)
             incident = self.incidents.get(identity)
-            if incident is None or incident.notice.reason is None or incident.notice.due_at > now:
+            if incident is None or incident.notification.reason is None or incident.notification.due_at > now:
                 continue
-            wanted = (incident.notice.number, incident.notice.attempt)
+            wanted = (incident.notification.number, incident.notification.attempt)
             if self._asked.get(identity) != wanted:
                 self._asked[identity] = wanted
                 effects.append(notifications.act(self, incident))
@@ -825,7 +827,9 @@ class Shard(ShardState):
                 note = incident.handling.owed[0]
                 if self._notes_asked.get(identity) != note.number:
                     self._notes_asked[identity] = note.number
-                    effects.append(Tell(incident.tenant, identity, note.number, note.to, note.note))
+                    effects.append(
+                        SendPeerMessage(incident.tenant, identity, note.number, note.to, note.note)
+                    )
         self._notes.clear()
         closed = [
             identity

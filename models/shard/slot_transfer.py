@@ -19,7 +19,7 @@ import msgspec
 
 from models.alerts.series import FIRING, MovedSeries
 from models.incidents.incident import Incident
-from models.partition.checkpoint import Part
+from models.partition.checkpoint import RecordKind
 from models.shard.events import SlotArrived, SlotLeft
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def apply_arrived(shard: ShardState, event: SlotArrived) -> None:
     """Take what arrived, as if it had always been here."""
     for record, encoded in zip(event.incidents, event.series, strict=True):
         incident = _incident_decoder.decode(record)
-        shard.checkpoint.touch(Part.INCIDENT, incident.id)
+        shard.checkpoint.touch(RecordKind.INCIDENT, incident.id)
         shard.take_in(incident)
         members = shard.members[incident.id]
         for each in _series_decoder.decode(encoded):

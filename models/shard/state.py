@@ -15,8 +15,8 @@ import msgspec
 from models.alerts.room import bytes_of, said_bytes, text_bytes
 from models.alerts.series import BLOCK_SHIFT, SeriesTable
 from models.errors import Broken
-from models.incidents.incident import AUTOMATED, Incident, IncidentState, Judgement, Resolution, TimelineEntry
-from models.partition.checkpoint import Checkpoint, Part, parse_key
+from models.incidents.incident import AUTOMATED, Incident, IncidentState, Resolution, TimelineEntry, Verdict
+from models.partition.checkpoint import Checkpoint, RecordKind, parse_key
 from models.shard import children, clock, deadlines, notifications, people, sharing, slot_transfer
 from models.shard.events import (
     AlertsJoined,
@@ -26,13 +26,13 @@ from models.shard.events import (
     CallAnswered,
     ClockSetBack,
     Event,
-    HeardAgain,
     IncidentArchived,
     IncidentClassified,
     IncidentDescribed,
     IncidentOpened,
     IncidentStateChanged,
     OverflowMemberAdded,
+    ReceptionGap,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
@@ -133,7 +133,7 @@ class ShardState:
                 ends = array("d", event.ends)
                 if len(ends) == 1:
                     ends = ends * len(numbers)
-                self.checkpoint.touch_all(Part.MOVING, [number >> BLOCK_SHIFT for number in numbers])
+                self.checkpoint.touch_all(RecordKind.MOVING, [number >> BLOCK_SHIFT for number in numbers])
                 self.series.repeat(numbers, ends, now)
             case CallAnswered():
                 self._apply_call(event, now)
@@ -186,10 +186,10 @@ class ShardState:
             case IncidentArchived():
                 self._apply_archived(event)
             case ArchiveExpired():
-                self.checkpoint.touch(Part.META, 0)
+                self.checkpoint.touch(RecordKind.META, 0)
                 self.forgotten_before = event.closed_before
-            case ShardStarted() | HeardAgain():
-                self.checkpoint.touch(Part.META, 0)
+            case ShardStarted() | ReceptionGap():
+                self.checkpoint.touch(RecordKind.META, 0)
                 self.no_expiry_before = event.no_expiry_before
                 self._renew_calls(now)
             case ClockSetBack():
@@ -200,11 +200,11 @@ class ShardState:
                 slot_transfer.apply_left(self, event)
             case SlotArrived():
                 slot_transfer.apply_arrived(self, event)
-            case _ if isinstance(event, notifications.ResponseEvent):
+            case _ if isinstance(event, notifications.NotificationEvent):
                 notifications.apply(self, event, now)
             case _ if isinstance(event, people.PeopleEvent):
                 people.apply(self, event, now)
-            case _ if isinstance(event, children.PartsEvent):
+            case _ if isinstance(event, children.ChildrenEvent):
                 children.apply(self, event, now)
             case _ if isinstance(event, deadlines.DeadlineEvent):
                 deadlines.apply(self, event, now)
@@ -215,7 +215,7 @@ class ShardState:
         incident = self.incidents.get(identity)
         if incident is None:
             raise Broken(f"event names incident {identity.hex()}, which is not in {self.partition}")
-        self.checkpoint.touch(Part.INCIDENT, identity)
+        self.checkpoint.touch(RecordKind.INCIDENT, identity)
         return incident
 
     def _incident_at(self, number: int) -> Incident:
@@ -225,8 +225,8 @@ class ShardState:
         return self.changing(incident.id)
 
     def touch_series(self, number: int) -> None:
-        self.checkpoint.touch(Part.STATIC, number >> BLOCK_SHIFT)
-        self.checkpoint.touch(Part.MOVING, number >> BLOCK_SHIFT)
+        self.checkpoint.touch(RecordKind.STATIC, number >> BLOCK_SHIFT)
+        self.checkpoint.touch(RecordKind.MOVING, number >> BLOCK_SHIFT)
 
     def _starts_of(self, body: bytes) -> float:
         """The start that a sender gave, 0 when it gave none."""
@@ -237,7 +237,7 @@ class ShardState:
         if bucket not in self._call_buckets:
             # Here, where replay does it too: what is remembered is the same then.
             self._forget_calls(now)
-        self.checkpoint.touch(Part.CALLS, bucket)
+        self.checkpoint.touch(RecordKind.CALLS, bucket)
         self.calls[event.call_id] = event.reply
         self._call_buckets.setdefault(bucket, []).append(event.call_id)
 
@@ -269,9 +269,9 @@ class ShardState:
                 self._classify[incident.id] = None
 
     def _apply_series_resolved(self, event: SeriesResolved, now: float) -> None:
-        self.checkpoint.touch(Part.MOVING, event.number >> BLOCK_SHIFT)
+        self.checkpoint.touch(RecordKind.MOVING, event.number >> BLOCK_SHIFT)
         if event.key:
-            self.checkpoint.touch(Part.STATIC, event.number >> BLOCK_SHIFT)
+            self.checkpoint.touch(RecordKind.STATIC, event.number >> BLOCK_SHIFT)
         incident = self._incident_at(event.number)
         self.series.end(event.number, event.ended_at, now, event.key, event.body, event.sender)
         self.series.note(event.number, Decision.RESOLVED, now, event.sender)
@@ -332,11 +332,11 @@ class ShardState:
     def _apply_classified(self, event: IncidentClassified, now: float) -> None:
         incident = self.changing(event.incident_id)
         before, first = incident.severity, not incident.classified_by
-        judgement = Judgement(event.severity, event.type, event.impact)
+        judgement = Verdict(event.severity, event.type, event.impact)
         if incident.handling is None:
             incident.severity, incident.type, incident.impact = event.severity, event.type, event.impact
         else:
-            incident.handling.judged = judgement
+            incident.handling.verdict = judgement
             incident.settle()
         incident.classified_by = event.by
         incident.confidence = event.confidence
@@ -466,7 +466,7 @@ class ShardState:
 
     def enter(self, incident: Incident) -> None:
         """A new incident, the newest of all."""
-        self.checkpoint.touch(Part.INCIDENT, incident.id)
+        self.checkpoint.touch(RecordKind.INCIDENT, incident.id)
         self._index(incident)
         if incident.classify_owed:
             self._classify[incident.id] = None
@@ -490,8 +490,8 @@ class ShardState:
             heapq.heappush(self._closes, (self._close_at(incident), incident.id))
         if incident.state is IncidentState.DETECTED:
             self._unjudged.append((incident.created_at, incident.id))
-        if incident.notice.reason is not None:
-            heapq.heappush(self._notices, (incident.notice.due_at, incident.id))
+        if incident.notification.reason is not None:
+            heapq.heappush(self._notices, (incident.notification.due_at, incident.id))
 
     def times_moved(self, now: float) -> None:
         """Times of incidents are others than before, none that has come is later than `now`: what is in their order, and
@@ -518,7 +518,7 @@ class ShardState:
             self.loose[incident.id] = None
             names = tuple(incident.group_labels)
             self.other_groupings[names] = self.other_groupings.get(names, 0) + 1
-        if incident.notice.given_up:
+        if incident.notification.given_up:
             self.given_up[incident.id] = None
         self.open_count += incident.is_open
 
@@ -544,7 +544,7 @@ class ShardState:
         # Not an event of its own: every reader forgets by the time in its frames.
         oldest = int((now - CALL_WINDOW_S) / CALL_BUCKET_S)
         while self._call_buckets and (bucket := next(iter(self._call_buckets))) < oldest:
-            self.checkpoint.touch(Part.CALLS, bucket)
+            self.checkpoint.touch(RecordKind.CALLS, bucket)
             for call_id in self._call_buckets.pop(bucket):
                 self.calls.pop(call_id, None)
 
@@ -553,24 +553,24 @@ class ShardState:
         last = int(now / CALL_BUCKET_S)
         for bucket in [each for each in self._call_buckets if each != last]:
             for touched in (bucket, last):
-                self.checkpoint.touch(Part.CALLS, touched)
+                self.checkpoint.touch(RecordKind.CALLS, touched)
             self._call_buckets.setdefault(last, []).extend(self._call_buckets.pop(bucket))
 
     # -- snapshots -----------------------------------------------------------------------------------------
 
-    def _capture(self, part: Part, number: int | bytes) -> bytes | None:
+    def _capture(self, part: RecordKind, number: int | bytes) -> bytes | None:
         match part:
-            case Part.CALLS:
+            case RecordKind.CALLS:
                 ids = self._call_buckets.get(int(number))
                 return None if ids is None else _encoder.encode([(each, self.calls[each]) for each in ids])
-            case Part.INCIDENT:
+            case RecordKind.INCIDENT:
                 incident = self.incidents.get(bytes(number)) if isinstance(number, bytes) else None
                 return None if incident is None else _encoder.encode(incident)
-            case Part.META:
+            case RecordKind.META:
                 return _encoder.encode((self.now, self.no_expiry_before, self.forgotten_before))
-            case Part.MOVING:
+            case RecordKind.MOVING:
                 return self.series.moving_record(int(number))
-            case Part.STATIC:
+            case RecordKind.STATIC:
                 return self.series.static_record(int(number))
 
     def load(self, records: Iterable[tuple[str, bytes]]) -> None:
@@ -579,22 +579,22 @@ class ShardState:
             part, number = parse_key(key)
             self.checkpoint.loaded(part, number, record)
             match part:
-                case Part.CALLS:
+                case RecordKind.CALLS:
                     ids = []
                     for call_id, reply in _calls_decoder.decode(record):
                         self.calls[call_id] = reply
                         ids.append(call_id)
                     self._call_buckets[int(number)] = ids
-                case Part.INCIDENT:
+                case RecordKind.INCIDENT:
                     incident = _incident_decoder.decode(record)
                     self._index(incident)
                     self.order.append((incident.created_at, incident.id))
-                case Part.META:
+                case RecordKind.META:
                     self.now, self.no_expiry_before, *rest = _meta_decoder.decode(record)
                     self.forgotten_before = rest[0] if rest else 0.0
-                case Part.MOVING:
+                case RecordKind.MOVING:
                     self.series.load_moving(int(number), record)
-                case Part.STATIC:
+                case RecordKind.STATIC:
                     self.series.load_static(int(number), record, self.incidents)
 
     def loaded(self) -> None:

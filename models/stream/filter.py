@@ -7,7 +7,7 @@ import msgspec
 
 from models.alerts.matchers import MatcherTuple, compile_matchers
 from models.incidents.incident import IncidentState, IncidentType, Severity
-from models.incidents.query import Head
+from models.incidents.query import Summary
 from models.stream.happenings import CHANGED, Happening
 
 #: Incidents looked at with one compiled set of matchers. A pattern may spend so much work and then no more
@@ -54,13 +54,13 @@ class Sieve:
             return self._fits(before)
         return kind in CHANGING
 
-    def _fits(self, head: Head) -> bool:
+    def _fits(self, summary: Summary) -> bool:
         wanted = self._wanted
         return (
-            (not wanted.states or head.state in wanted.states)
-            and (not wanted.severities or head.counts.severity in wanted.severities)
-            and (not wanted.types or head.counts.type in wanted.types)
-            and (not wanted.matchers or self._matches(head.labels))
+            (not wanted.states or summary.state in wanted.states)
+            and (not wanted.severities or summary.counts.severity in wanted.severities)
+            and (not wanted.types or summary.counts.type in wanted.types)
+            and (not wanted.matchers or self._matches(summary.labels))
         )
 
     def _matches(self, labels: dict[str, str]) -> bool:

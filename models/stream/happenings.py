@@ -12,7 +12,7 @@ import msgspec
 
 from models.incidents.incident import IncidentState
 from models.incidents.notification import rfc3339
-from models.incidents.query import Head
+from models.incidents.query import Summary
 from models.shard.children import written
 from models.shard.events import (
     AcknowledgementEnded,
@@ -20,29 +20,30 @@ from models.shard.events import (
     ActionSucceeded,
     AlertsJoined,
     AssignmentChanged,
+    ChildChanged,
+    ChildLeft,
     CommentAdded,
     Event,
     IncidentAcknowledged,
     IncidentClassified,
     IncidentDescribed,
-    IncidentFreed,
     IncidentLinked,
     IncidentMerged,
+    IncidentMergedInto,
     IncidentOpened,
-    IncidentPartOf,
     IncidentReclassified,
     IncidentSplit,
     IncidentStateChanged,
     IncidentUnlinked,
+    IncidentUnmerged,
     LabelsChanged,
-    NoticeDropped,
-    PartChanged,
-    PartLeft,
+    NotificationDropped,
     StakeholdersUpdated,
     TargetPassed,
     UpdateMissed,
 )
 from models.shard.notifications import end_of
+from models.wire import tag_of
 
 SYSTEM = "system"
 #: What is told of a change that is no line of a timeline: to all when the labels are others, since an incident may come
@@ -56,7 +57,7 @@ TOLD = (
     AlertsJoined,
     IncidentClassified,
     IncidentStateChanged,
-    NoticeDropped,
+    NotificationDropped,
     ActionSucceeded,
     ActionFailed,
     IncidentAcknowledged,
@@ -71,14 +72,14 @@ TOLD = (
     IncidentLinked,
     IncidentUnlinked,
     IncidentMerged,
-    PartChanged,
-    PartLeft,
-    IncidentPartOf,
-    IncidentFreed,
+    ChildChanged,
+    ChildLeft,
+    IncidentMergedInto,
+    IncidentUnmerged,
     IncidentSplit,
 )
 #: Their names as a log has them.
-TOLD_NAMES = frozenset(kind.__name__.encode() for kind in TOLD)
+TOLD_NAMES = frozenset(tag_of(kind) for kind in TOLD)
 #: Every kind of line.
 KINDS = (
     "Created",
@@ -130,8 +131,8 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
     at: float
     trace_id: str | None
     line: Line
-    before: Head | None
-    after: Head
+    before: Summary | None
+    after: Summary
     sure: bool
 
 
@@ -148,9 +149,9 @@ def about(event: Event) -> tuple[bytes, ...]:
     return ()
 
 
-def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -> Line | None:
+def line(event: Event, nth: int, now: float, before: Summary | None, after: Summary) -> Line | None:
     """The `nth` line that an event of a frame made at `now` may be, None when it is none. `before` and `after` are the
-    heads of the incident; without `before` what would need it is left out."""
+    summaries of the incident; without `before` what would need it is left out."""
     match event:
         case IncidentOpened():
             return Line("Created", event.created_by, event.title)
@@ -182,7 +183,7 @@ def line(event: Event, nth: int, now: float, before: Head | None, after: Head) -
     return _of_notices(event) or _of_people(event, before, after) or _of_parts(event, nth, before, after)
 
 
-def _relabelled(labels: dict[str, str], before: Head | None) -> Line:
+def _relabelled(labels: dict[str, str], before: Summary | None) -> Line:
     known = {} if before is None else before.labels
     changes = [f"{name}={value}" for name, value in labels.items() if known.get(name) != value]
     changes += [f"without {name}" for name in known if name not in labels]
@@ -191,7 +192,7 @@ def _relabelled(labels: dict[str, str], before: Head | None) -> Line:
 
 def _of_notices(event: Event) -> Line | None:
     match event:
-        case NoticeDropped():
+        case NotificationDropped():
             return _told("NotificationDropped", SYSTEM, event.why, event.why)
         case ActionSucceeded():
             return _told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
@@ -201,7 +202,7 @@ def _of_notices(event: Event) -> Line | None:
     return None
 
 
-def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
+def _of_people(event: Event, before: Summary | None, after: Summary) -> Line | None:
     match event:
         case IncidentAcknowledged():
             until = rfc3339(event.until) if event.until else ""
@@ -228,7 +229,7 @@ def _of_people(event: Event, before: Head | None, after: Head) -> Line | None:
     return None
 
 
-def _of_parts(event: Event, nth: int, before: Head | None, after: Head) -> Line | None:
+def _of_parts(event: Event, nth: int, before: Summary | None, after: Summary) -> Line | None:
     match event:
         case IncidentLinked():
             return _with("Linked", event.actor, event.other, event.reason)
@@ -236,14 +237,14 @@ def _of_parts(event: Event, nth: int, before: Head | None, after: Head) -> Line 
             return _with("Unlinked", event.actor, event.other, event.reason)
         case IncidentMerged():
             return _with("Merged", event.actor, event.source, event.reason, "in")
-        case IncidentPartOf():
+        case IncidentMergedInto():
             return _with("Merged", event.actor, event.target, event.reason, "into")
-        case PartLeft():
+        case ChildLeft():
             kind = "MergeRefused" if event.refused else "Unmerged"
             return _with(kind, event.actor, event.source, event.reason)
-        case IncidentFreed():
+        case IncidentUnmerged():
             return _with("Unmerged", event.actor, event.target, event.reason)
-        case PartChanged() if before is None or before.counts.severity != after.counts.severity:
+        case ChildChanged() if before is None or before.counts.severity != after.counts.severity:
             text = f"{after.counts.severity.name}, by its parts"
             if before is not None:
                 text = f"{before.counts.severity.name} -> {text}"
@@ -268,6 +269,6 @@ def _told(kind: str, actor: str, text: str, reason: str = "", **details: str) ->
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
 
 
-def _judgement(head: Head) -> str:
-    counts = head.counts
+def _judgement(summary: Summary) -> str:
+    counts = summary.counts
     return f"{counts.severity.name} {counts.type}" + (f" {counts.impact}" if counts.impact else "")

@@ -98,7 +98,7 @@ class Reads:
 
     async def counted(self, views: Sequence[IncidentView]) -> list[Counted]:
         """The alerts of each incident with those of its parts, which are fetched for it."""
-        wanted = {part for view in views for part in view.incident.parts}
+        wanted = {part for view in views for part in view.incident.children}
         parts = {view.incident.id: view for view in await self.listing.get(list(wanted))} if wanted else {}
         for identity in wanted - set(parts):
             found = await self._archived(identity)
@@ -106,7 +106,7 @@ class Reads:
                 parts[identity] = found.view
         counted = []
         for view in views:
-            whole = [view, *(parts[part] for part in view.incident.parts if part in parts)]
+            whole = [view, *(parts[part] for part in view.incident.children if part in parts)]
             counted.append(
                 Counted(sum(each.alerts for each in whole), sum(each.incident.firing for each in whole))
             )
@@ -128,7 +128,7 @@ class Reads:
         found = await self.incident(incident_id)
         if found is None:
             return None
-        parts = sorted(found.view.incident.parts)
+        parts = sorted(found.view.incident.children)
         # A part that left meanwhile is passed over.
         todo = parts if whose == incident_id else [part for part in parts if part >= whose]
         items: list[AlertView] = []

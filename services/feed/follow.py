@@ -13,22 +13,23 @@ import msgspec
 
 from models.errors import Unavailable
 from models.incidents.incident import Incident
-from models.incidents.query import PAGE_MAX, GetHeads, Head, HeadPage, decode_answer, encode
-from models.incidents.summaries import FRAME_END, Known, Place, fold, head_of, opened, split_off
+from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
+from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
 from models.partition.frames import Skimmed, skim_frame
 from models.ports import EventLog
 from models.shard.events import ClockSetBack, Event, IncidentOpened, IncidentSplit, IncidentStateChanged
 from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
+from models.wire import tag_of
 
 #: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
 READ_BYTES = 64 * 1024
 #: Events looked at in one go, some 3 ms. A tick that ends a thousand incidents packs into little.
 BREATHE_EVENTS = 250
-#: A head from the archive: no event comes after it.
+#: A summary from the archive: no event comes after it.
 NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
 
 #: What a follower must not pass over.
-_WANTED = TOLD_NAMES | {ClockSetBack.__name__.encode()}
+_WANTED = TOLD_NAMES | {tag_of(ClockSetBack)}
 
 #: Asks one shard; raises Unavailable.
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -71,7 +72,7 @@ class Follower:
         self._ask = ask
         self._archived = archived
         self._tenant = tenant
-        self._known = Known(most)
+        self._known = Summaries(most)
 
     async def read(self) -> Page:
         """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and is then where it was."""
@@ -109,9 +110,9 @@ class Follower:
         self.seq = last
         return Page(happenings, last, page[-1][1], set_back)
 
-    def know(self, seq: int, head: Head) -> None:
-        """Take a head as the frame `seq` left it, so that it need not be asked for."""
-        self._known.put((seq, FRAME_END), head)
+    def know(self, seq: int, summary: Summary) -> None:
+        """Take a summary as the frame `seq` left it, so that it need not be asked for."""
+        self._known.put((seq, FRAME_END), summary)
         self._known.trim()
 
     async def _breathe(self, events: int) -> int:
@@ -122,7 +123,7 @@ class Follower:
         return 0
 
     def _unknown(self, frames: list[tuple[int, Skimmed]]) -> list[bytes]:
-        """The incidents that were there before and were not met yet: their heads must be asked for."""
+        """The incidents that were there before and were not met yet: their summaries must be asked for."""
         wanted: dict[bytes, None] = {}
         made: set[bytes] = set()
         for seq, frame in frames:
@@ -139,7 +140,7 @@ class Follower:
                     ):
                         source = self._known.get(event.incident_id)
                         if source is not None and source[0] >= (seq, number):
-                            # Its head is later than the split, and so no likeness of what was made.
+                            # Its summary is later than the split, and so no likeness of what was made.
                             wanted[identity] = None
                         else:
                             made.add(identity)
@@ -147,20 +148,20 @@ class Follower:
                         wanted[identity] = None
         return list(wanted)
 
-    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[Place, Head]]:
-        found: dict[bytes, tuple[Place, Head]] = {}
+    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[Place, Summary]]:
+        found: dict[bytes, tuple[Place, Summary]] = {}
         for start in range(0, len(identities), PAGE_MAX):
             some = identities[start : start + PAGE_MAX]
-            answer = decode_answer(await self._ask(encode(GetHeads(self._tenant, some))))
-            if not isinstance(answer, HeadPage) or answer.seq < last:
+            answer = decode_answer(await self._ask(encode(GetSummaries(self._tenant, some))))
+            if not isinstance(answer, SummaryPage) or answer.seq < last:
                 # Its log was read further than it is itself: it is being started again.
                 raise Unavailable(f"{self._event_log.partition} is behind its own log")
-            found.update((head.id, ((answer.seq, FRAME_END), head)) for head in answer.items)
+            found.update((summary.id, ((answer.seq, FRAME_END), summary)) for summary in answer.items)
         for identity in identities:
             if identity not in found:
                 incident = await self._archived(identity)
                 if incident is not None:
-                    found[identity] = (NEVER_AGAIN, head_of(incident))
+                    found[identity] = (NEVER_AGAIN, summary_of(incident))
         return found
 
     def _happening(
@@ -171,7 +172,7 @@ class Follower:
         frame: Skimmed,
         event: Event,
         identity: bytes,
-        asked: dict[bytes, tuple[Place, Head]],
+        asked: dict[bytes, tuple[Place, Summary]],
     ) -> Happening | None:
         """None when there is nothing to tell, or when nobody has the incident any more (its retention is over)."""
         known = self._known.get(identity)

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from models.incidents.incident import IncidentState
-from models.incidents.query import Head
+from models.incidents.query import Summary
 from models.stream.happenings import Happening
 from services.times import timestamp
 
@@ -84,35 +84,35 @@ class _Reset(msgspec.Struct, frozen=True):
     detail: str
 
 
-def entry_of(head: Head) -> Entry:
+def entry_of(summary: Summary) -> Entry:
     """An incident as it is put into the feed, with nobody told."""
-    identity = str(UUID(bytes=head.id))
-    severity = head.counts.severity.name
-    mark = head.acknowledged
+    identity = str(UUID(bytes=summary.id))
+    severity = summary.counts.severity.name
+    mark = summary.acknowledged
     record = _Record(
         identity,
-        timestamp(head.created_at),
-        timestamp(head.updated_at),
-        head.state,
+        timestamp(summary.created_at),
+        timestamp(summary.updated_at),
+        summary.state,
         severity,
-        head.counts.type,
-        head.source,
-        head.title,
-        head.description,
-        head.labels,
-        head.assignees,
-        head.service,
-        head.counts.impact,
-        head.reopened,
-        _time_or_none(head.resolved_at),
-        _time_or_none(head.closed_at),
-        head.version,
-        head.created_by,
+        summary.counts.type,
+        summary.source,
+        summary.title,
+        summary.description,
+        summary.labels,
+        summary.assignees,
+        summary.service,
+        summary.counts.impact,
+        summary.reopened,
+        _time_or_none(summary.resolved_at),
+        _time_or_none(summary.closed_at),
+        summary.version,
+        summary.created_by,
         None if mark is None else _Acknowledged(mark.by, timestamp(mark.at), _time_or_none(mark.until)),
-        str(UUID(bytes=head.merged_into)) if head.merged_into else None,
+        str(UUID(bytes=summary.merged_into)) if summary.merged_into else None,
     )
-    listed, at = _listed(head)
-    return Entry(identity, listed, at, head.service, severity, _encoder.encode(record))
+    listed, at = _listed(summary)
+    return Entry(identity, listed, at, summary.service, severity, _encoder.encode(record))
 
 
 def entry_of_change(happening: Happening) -> Entry:
@@ -138,14 +138,14 @@ def reset_message(at: float, partition: str, reason: str) -> bytes:
     return _encoder.encode(_Reset("reset", timestamp(at), partition, reason, detail))
 
 
-def _listed(head: Head) -> tuple[Listed, float]:
-    if head.state is IncidentState.CLOSED:
-        return "closed", head.closed_at
-    if head.merged_into:
-        return "part", head.created_at
-    if head.state is IncidentState.RESOLVED:
-        return "resolved", head.resolved_at
-    return "open", head.created_at
+def _listed(summary: Summary) -> tuple[Listed, float]:
+    if summary.state is IncidentState.CLOSED:
+        return "closed", summary.closed_at
+    if summary.merged_into:
+        return "part", summary.created_at
+    if summary.state is IncidentState.RESOLVED:
+        return "resolved", summary.resolved_at
+    return "open", summary.created_at
 
 
 def _time_or_none(at: float) -> str | None:

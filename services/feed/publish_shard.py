@@ -12,7 +12,7 @@ import structlog
 
 from models.errors import Broken, IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
-from models.incidents.query import HeadPage, ListHeads, Looked, decode_answer, encode
+from models.incidents.query import ListSummaries, Looked, SummaryPage, decode_answer, encode
 from models.metrics import Meter
 from models.partition.frames import NO_DIGEST, digest_of, previous_of
 from models.ports import Archive, Clock, EventLog
@@ -194,13 +194,13 @@ class ShardFeed:
         seen: set[str] = set()
         after: Looked | None = None
         while True:
-            answer = decode_answer(await self._ask(encode(ListHeads(TENANT, after, HEADS_PAGE))))
-            if not isinstance(answer, HeadPage) or answer.seq < seq:
+            answer = decode_answer(await self._ask(encode(ListSummaries(TENANT, after, HEADS_PAGE))))
+            if not isinstance(answer, SummaryPage) or answer.seq < seq:
                 raise Unavailable(f"{self.partition} is behind its own log")
-            for head in answer.items:
-                follower.know(answer.seq, head)
-                seen.add(str(UUID(bytes=head.id)))
-            for batch in _batches(entry_of(head) for head in answer.items):
+            for summary in answer.items:
+                follower.know(answer.seq, summary)
+                seen.add(str(UUID(bytes=summary.id)))
+            for batch in _batches(entry_of(summary) for summary in answer.items):
                 await self._put("", "", batch)
             after = answer.next_after
             if after is None:

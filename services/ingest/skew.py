@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from models.metrics import Meter
-from models.shard.messages import Said
+from models.shard.messages import Claim
 from services.ingest.formats.common import Reading, Remembered
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Skews:
             return
         latest: dict[str, float] = {}
         for column, (memory, end) in enumerate(zip(reading.memories, reading.ends, strict=True)):
-            by_ours = bool(reading.said) and reading.said[column] == Said.RESOLVED_NOW
+            by_ours = bool(reading.said) and reading.said[column] == Claim.RESOLVED_NOW
             if not by_ours and end > latest.get(memory.source, 0.0):
                 latest[memory.source] = end
         for name, at in latest.items():

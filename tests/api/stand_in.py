@@ -13,7 +13,7 @@ from models.alerts.matchers import compile_matchers
 from models.control.control import ControlMessage
 from models.errors import Unavailable
 from models.incidents.filters import IncidentFilter, Place, Sort, compile_filter, place_of
-from models.incidents.incident import Handling, Incident, IncidentState, Judgement, incident_id
+from models.incidents.incident import Handling, Incident, IncidentState, Verdict, incident_id
 from models.incidents.query import (
     AlertPage,
     AlertView,
@@ -255,7 +255,7 @@ def incident(service: str = "api", *, number: int = 0, at: float = NOW, **more: 
 
 def handled(one: Incident, **more: object) -> Incident:
     """An incident that people touched; `more` sets fields of its handling."""
-    handling = Handling(Judgement(one.severity, one.type, one.impact))
+    handling = Handling(Verdict(one.severity, one.type, one.impact))
     return msgspec.structs.replace(one, handling=msgspec.structs.replace(handling, **more))
 
 

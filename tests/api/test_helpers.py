@@ -20,7 +20,7 @@ from actors.classifier import ClassifierActor
 from actors.runtime import direct
 from models.classification.rules import Classifier
 from models.shard.effects import Classify
-from models.shard.messages import Verdict
+from models.shard.messages import Classification
 from services.wiring import helpers
 from services.wiring.helpers import Helpers
 from tests.api.gateway_in_process import System, system
@@ -105,7 +105,7 @@ async def test_a_batch_that_takes_long_is_answered_in_part_and_others_get_turns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Slow:
-        def classify(self, effect: Classify) -> Verdict:
+        def classify(self, effect: Classify) -> Classification:
             # As a rule that explodes does: it holds the loop.
             time.sleep(0.02)
             return Classifier().classify(effect)

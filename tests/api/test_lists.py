@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from models.incidents.filters import IncidentFilter, Sort, compile_filter, place_of
-from models.incidents.incident import Incident, IncidentState, IncidentType, PartOf, Severity
+from models.incidents.incident import Child, Incident, IncidentState, IncidentType, Severity
 from services.api.v1 import listing
 from services.api.v1.cursors import (
     decode_numbers,
@@ -310,7 +310,7 @@ async def test_alerts_are_shown_with_their_incident_from_every_shard(ours: Syste
 
 def test_the_alerts_of_archived_parts_count_too() -> None:
     part = incident("db", firing=0)
-    whole = handled(incident("api", firing=1), parts={part.id: PartOf(is_open=False)})
+    whole = handled(incident("api", firing=1), children={part.id: Child(is_open=False)})
     stand_in = StandIn(incidents=[whole], alerts=[shown_alert("api", incident=whole.id)])
     asyncio.run(
         stand_in.archive.put([archived(part, [shown_alert("db", incident=part.id, n=n) for n in "12"])])
@@ -328,7 +328,7 @@ def test_the_alerts_of_archived_parts_count_too() -> None:
 
 def test_a_part_that_left_between_two_pages_is_passed_over() -> None:
     parts = sorted([incident("db", number=n) for n in range(3)], key=lambda each: each.id)
-    whole = handled(incident("api"), parts={part.id: PartOf() for part in parts})
+    whole = handled(incident("api"), children={part.id: Child() for part in parts})
     stand_in = StandIn(
         shards=1,
         incidents=[whole, *parts],
@@ -338,7 +338,7 @@ def test_a_part_that_left_between_two_pages_is_passed_over() -> None:
 
     first = asked.get(f"{path}?limit=3").json()
     assert whole.handling is not None
-    del whole.handling.parts[parts[1].id]
+    del whole.handling.children[parts[1].id]
     rest = asked.get(path, params={"cursor": first["next"]}).json()
 
     ids = [str(UUID(bytes=part.id)) for part in parts]

@@ -17,7 +17,7 @@ from models.incidents.incident import Severity
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
 from models.shard.effects import Act, Classify
-from models.shard.messages import ActionOutcome, Classified, Verdict, decode_message
+from models.shard.messages import ActionOutcome, Classification, Classified, decode_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -198,7 +198,7 @@ def question(incident_id: bytes, title: str = "llm-api is down", asked: int = 1)
     )
 
 
-def verdicts(data: bytes) -> list[Verdict]:
+def verdicts(data: bytes) -> list[Classification]:
     message = decode_message(data)
     assert isinstance(message, Classified)
     return message.verdicts
@@ -235,7 +235,7 @@ async def test_one_unreadable_question_fails_only_itself() -> None:
 
 async def test_one_question_that_breaks_the_judge_fails_only_itself() -> None:
     class Moody:
-        def classify(self, effect: Classify) -> Verdict:
+        def classify(self, effect: Classify) -> Classification:
             if effect.title == "break":
                 raise RecursionError
             return Classifier().classify(effect)

@@ -26,7 +26,7 @@ from models.errors import (
     Unavailable,
 )
 from models.incidents import verbs
-from models.incidents.incident import PartOf, TimelineEntry
+from models.incidents.incident import Child, TimelineEntry
 from models.shard.messages import CommandDone
 from services.api.traced import Traced
 from services.api.v1.verb_table import VERBS, VerbRoute
@@ -185,7 +185,7 @@ async def test_a_merge_that_the_other_refuses_is_409_with_its_reason(shared: Sys
 @pytest.mark.asyncio
 async def test_a_merge_whose_other_half_is_still_owed_is_202() -> None:
     one, other = incident("api"), incident("db")
-    pending = handled(one, parts={other.id: PartOf(pending="merge")})
+    pending = handled(one, children={other.id: Child(pending="merge")})
     stand_in = StandIn(incidents=[pending, other], answers=CommandDone(one.id, 0))
 
     answer = TestClient(stand_in.app()).post(

@@ -13,7 +13,7 @@ from actors.folding import fold_control
 from actors.runtime.clock import SystemClock
 from actors.shard import IncidentShard
 from models.errors import Conflict, Damaged, NotFound, Unavailable
-from models.shard.events import HeardAgain, ShardStarted
+from models.shard.events import ReceptionGap, ShardStarted
 from models.shard.settings import ShardSettings
 from services.stores.choice import Stores
 from services.upkeep.backup.create import create
@@ -155,7 +155,7 @@ async def test_an_archive_counts_as_something(place: Place) -> None:
 @pytest.mark.asyncio
 async def test_a_first_start_that_was_ended_early_is_begun_again(place: Place) -> None:
     shard = peers.Writer(place.stores, "shard/0000")
-    await shard.write(1000.0, ShardStarted(1, "test", 0.0), HeardAgain(990.0, 1300.0, "nobody called"))
+    await shard.write(1000.0, ShardStarted(1, "test", 0.0), ReceptionGap(990.0, 1300.0, "nobody called"))
     await shard.log.release(shard.epoch)
     await shard.log.close()
 

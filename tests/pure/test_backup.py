@@ -18,7 +18,7 @@ from models.backup import (
     time_of,
 )
 from models.errors import Conflict, Malformed, NotFound
-from models.incidents.incident import Handling, Incident, IncidentType, Judgement, Severity, incident_id
+from models.incidents.incident import Handling, Incident, IncidentType, Severity, Verdict, incident_id
 
 DAY_S = 86_400.0
 
@@ -110,7 +110,7 @@ def test_ids_at_both_ends_of_time_have_a_day() -> None:
 
 
 def incident(name: bytes, sent: int = 0, heard: dict[bytes, tuple[int, str]] | None = None) -> Incident:
-    judged = Judgement(Severity.P2, IncidentType.UNKNOWN, "")
+    judged = Verdict(Severity.P2, IncidentType.UNKNOWN, "")
     handling = Handling(judged, owed_number=sent, heard=heard or {})
     return Incident(
         name * 16, 0, "default", "api", "key", {}, "title", "", "test", {}, {}, 1.0, 1.0, handling=handling

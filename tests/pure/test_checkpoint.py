@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from models.partition.checkpoint import ROW_BYTES, Census, Checkpoint, Part, parse_key, record_key
+from models.partition.checkpoint import ROW_BYTES, Census, Checkpoint, RecordKind, parse_key, record_key
 
 
 class Store:
@@ -20,19 +20,19 @@ class Store:
         return b"%d" % self.values[number] if number in self.values else None
 
     def put(self, number: int, value: int | None) -> None:
-        self.checkpoint.touch(Part.MOVING, number)
+        self.checkpoint.touch(RecordKind.MOVING, number)
         if value is None:
             self.values.pop(number, None)
         else:
             self.values[number] = value
 
     def put_all(self, numbers: list[int], value: int) -> None:
-        self.checkpoint.touch_all(Part.MOVING, numbers)
+        self.checkpoint.touch_all(RecordKind.MOVING, numbers)
         for number in numbers:
             self.values[number] = value
 
     def records(self) -> dict[str, bytes]:
-        return {record_key(Part.MOVING, number): b"%d" % value for number, value in self.values.items()}
+        return {record_key(RecordKind.MOVING, number): b"%d" % value for number, value in self.values.items()}
 
 
 _changes = st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 99)), max_size=6)
@@ -138,7 +138,7 @@ def test_what_did_not_change_is_not_written_again() -> None:
 def test_the_time_of_a_snapshot_is_that_of_its_beginning() -> None:
     now = [1]
     checkpoint = Checkpoint(lambda _part, _number: b"%d" % now[0])
-    checkpoint.touch(Part.META, 0)
+    checkpoint.touch(RecordKind.META, 0)
     checkpoint.begin()
 
     now[0] = 2
@@ -156,17 +156,19 @@ def test_two_snapshots_at_once_are_refused() -> None:
 
 @given(number=st.integers(0, 10**7))
 def test_a_record_key_reads_back(number: int) -> None:
-    assert parse_key(record_key(Part.STATIC, number)) == (Part.STATIC, number)
-    assert parse_key(record_key(Part.INCIDENT, number.to_bytes(16, "big"))) == (
-        Part.INCIDENT,
+    assert parse_key(record_key(RecordKind.STATIC, number)) == (RecordKind.STATIC, number)
+    assert parse_key(record_key(RecordKind.INCIDENT, number.to_bytes(16, "big"))) == (
+        RecordKind.INCIDENT,
         number.to_bytes(16, "big"),
     )
 
 
 def test_moving_parts_and_incidents_are_loaded_before_statics() -> None:
-    keys = sorted(record_key(part, b"\xff" * 16 if part is Part.INCIDENT else 99999999) for part in Part)
+    keys = sorted(
+        record_key(part, b"\xff" * 16 if part is RecordKind.INCIDENT else 99999999) for part in RecordKind
+    )
 
-    assert parse_key(keys[-1])[0] is Part.STATIC
+    assert parse_key(keys[-1])[0] is RecordKind.STATIC
 
 
 def test_a_slice_holds_a_bounded_number_of_rows_however_small_they_are() -> None:

@@ -10,7 +10,7 @@ import pytest
 from models.incidents.incident import IncidentState, Severity
 from models.incidents.verbs import Acknowledge, Update
 from models.shard.events import ArchiveExpired, ClockSetBack
-from models.shard.messages import Decision, Said
+from models.shard.messages import Claim, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
@@ -72,7 +72,7 @@ def test_what_is_said_to_be_resolved_is_whatever_the_clock_says() -> None:
     story = story_at_a_false_hour()
 
     down = alert("llm-api", "Down", ends=HOUR_S + 11)
-    story.push(at(HOUR_S + 11), down, said=bytes([Said.RESOLVED_NOW]))
+    story.push(at(HOUR_S + 11), down, said=bytes([Claim.RESOLVED_NOW]))
 
     assert story.decisions == [D.RESOLVED]
 
@@ -374,7 +374,7 @@ def test_resolved_without_a_time_always_ends(began: float, start: float) -> None
     story = fires(began)
 
     down = alert("llm-api", "Down", starts=start, ends=1)
-    story.push(at(1), down, said=bytes([Said.RESOLVED_NOW]))
+    story.push(at(1), down, said=bytes([Claim.RESOLVED_NOW]))
 
     assert story.decisions == [D.RESOLVED]
     assert story.incident.state is S.RESOLVED
@@ -384,14 +384,14 @@ def test_resolved_ends_by_a_gateways_clock_that_is_ahead_of_the_shards_too() -> 
     story = fires()
 
     down = alert("llm-api", "Down", starts=NO_START, ends=600)
-    story.push(at(1), down, said=bytes([Said.RESOLVED_NOW]))
+    story.push(at(1), down, said=bytes([Claim.RESOLVED_NOW]))
 
     assert story.decisions == [D.RESOLVED]
     assert story.shard.series.ends[0] == at(1)
 
 
-@pytest.mark.parametrize("word", [Said.RESOLVED, Said.RESOLVED_NOW])
-def test_resolved_never_opens(word: Said) -> None:
+@pytest.mark.parametrize("word", [Claim.RESOLVED, Claim.RESOLVED_NOW])
+def test_resolved_never_opens(word: Claim) -> None:
     story = Story(GIVEN)
 
     # The shard's clock is behind the gateway's.

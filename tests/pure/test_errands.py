@@ -14,7 +14,7 @@ from models.incidents.verbs import Close, Reopen
 from models.metrics import Meter
 from models.ports import ArchivedIncident
 from models.shard.effects import Archive, Classify, Forget
-from models.shard.messages import Archived, Classified, Message, Verdict, encode
+from models.shard.messages import Archived, Classification, Classified, Message, encode
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from services.stores.memory.stores import MemoryArchive, MemoryStore
@@ -37,7 +37,7 @@ class Peers:
         return encode(
             Classified(
                 [
-                    Verdict(
+                    Classification(
                         each.incident_id, Severity.P2, IncidentType.UNKNOWN, "minor", "test", 1.0, each.asked
                     )
                     for each in questions

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.alerts import alert
 from models.alerts.alert import TOGETHER_LEAST, Content, _fingerprints, fingerprint, fingerprints, series_id
 from models.errors import Malformed, TooLarge
-from models.shard.messages import Said
+from models.shard.messages import Claim
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Reading, Remembered
@@ -384,20 +384,20 @@ def test_a_start_after_2100_is_a_mistake_also_where_an_end_said_the_same() -> No
 @pytest.mark.parametrize(
     ("times", "word", "end"),
     [
-        ({}, Said.RESOLVED_NOW, NOW),
-        ({"starts_at": "2026-01-02T03:06:05Z"}, Said.RESOLVED_NOW, NOW),
-        ({"ends_at": "2026-01-02T03:04:15Z"}, Said.RESOLVED_NOW, NOW + 0.0),
-        ({"ends_at": "9999-12-31T00:00:00Z"}, Said.RESOLVED_NOW, NOW),
-        ({"ends_at": "2026-01-02T03:00:00Z"}, Said.RESOLVED, 1767322800.0),
+        ({}, Claim.RESOLVED_NOW, NOW),
+        ({"starts_at": "2026-01-02T03:06:05Z"}, Claim.RESOLVED_NOW, NOW),
+        ({"ends_at": "2026-01-02T03:04:15Z"}, Claim.RESOLVED_NOW, NOW + 0.0),
+        ({"ends_at": "9999-12-31T00:00:00Z"}, Claim.RESOLVED_NOW, NOW),
+        ({"ends_at": "2026-01-02T03:00:00Z"}, Claim.RESOLVED, 1767322800.0),
         (
             {"starts_at": "2026-01-02T03:06:05Z", "ends_at": "2026-01-02T03:00:00Z"},
-            Said.RESOLVED,
+            Claim.RESOLVED,
             1767322800.0,
         ),
     ],
 )
 def test_what_is_said_to_be_resolved_ends_now_at_the_latest(
-    times: dict[str, str], word: Said, end: float
+    times: dict[str, str], word: Claim, end: float
 ) -> None:
     _alertmanager, v1 = readers()
 

@@ -12,7 +12,7 @@ import pytest
 from models.incidents.incident import Severity
 from models.incidents.verbs import Acknowledge, Create, Merge, Resolve
 from models.shard.effects import Act
-from models.shard.events import ActionFailed, NoticeDropped
+from models.shard.events import ActionFailed, NotificationDropped
 from models.shard.people import STILL_FIRING_S
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
@@ -48,7 +48,7 @@ def test_a_receiver_that_refuses_for_a_while_is_told_all_the_same() -> None:
     story.receive(at(1))
 
     assert story.incident.timeline[-1].text == "opened: test"
-    assert not story.incident.notice.given_up
+    assert not story.incident.notification.given_up
 
 
 def test_the_first_failure_is_in_the_timeline_at_once() -> None:
@@ -67,7 +67,7 @@ def test_who_refused_the_opening_is_not_told_of_the_end() -> None:
     story.ticks(at(1), at(60))
 
     assert story.sent() == []
-    assert [event.why for event in story.named(NoticeDropped)] == ["resolved before anyone was told"]
+    assert [event.why for event in story.named(NotificationDropped)] == ["resolved before anyone was told"]
 
 
 def test_an_end_that_waits_for_an_opening_nobody_took_is_not_told() -> None:
@@ -78,7 +78,7 @@ def test_an_end_that_waits_for_an_opening_nobody_took_is_not_told() -> None:
     story.ticks(at(1), at(60))
 
     assert story.sent() == []
-    assert not story.incident.notice.given_up
+    assert not story.incident.notification.given_up
     assert [line.kind for line in story.incident.timeline[-2:]] == [
         "NotificationFailed", "NotificationDropped"
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def test_an_opening_that_was_given_up_is_counted_until_a_notice_is_taken() -> No
     story.receive(at(0), ok=False, reached=False)
     story.tick(at(1))
     story.receive(at(HOUR_S + 1), ok=False, reached=False)
-    assert story.incident.notice.given_up and list(story.shard.given_up) == [story.incident.id]
+    assert story.incident.notification.given_up and list(story.shard.given_up) == [story.incident.id]
     assert story.named(ActionFailed)[-1].retry_at == 0.0
 
     story.push(at(HOUR_S + 2), alert("llm-api", "Down", "b", severity="page"))
@@ -118,7 +118,7 @@ def test_a_body_that_is_refused_for_what_it_says_is_given_up_and_its_end_not_tol
     story.receive(at(0), ok=False, final=True, reached=False)
     story.push(at(1), alert("llm-api", "Down").ended(1))
 
-    assert story.incident.notice.given_up
+    assert story.incident.notification.given_up
     assert story.sent() == []
 
 
@@ -136,11 +136,11 @@ def test_what_was_given_up_is_no_more_counted_when_its_incident_left() -> None:
 def test_retries_go_on_slower_and_slower_until_the_notice_is_given_up() -> None:
     story = opened(changed(retry_max_s=300.0, give_up_after_s=2 * HOUR_S))
     tries, now = 0, 0.0
-    while story.incident.notice.reason is not None:
+    while story.incident.notification.reason is not None:
         story.receive(at(now), ok=False, reached=False)
         tries += 1
-        if story.incident.notice.reason is not None:
-            now = story.incident.notice.due_at - ZERO
+        if story.incident.notification.reason is not None:
+            now = story.incident.notification.due_at - ZERO
             story.tick(at(now))
 
     assert 2 * HOUR_S < now < 2 * HOUR_S + 300
@@ -375,7 +375,7 @@ def test_whatever_happens_the_last_word_is_true_and_no_opening_is_told_twice(see
         receiver.answer(story, now)
 
     incident = max(story.shard.incidents.values(), key=lambda each: each.created_at)
-    assert incident.notice.reason is None
+    assert incident.notification.reason is None
     assert incident.is_open == fires
     assert receiver.status == "firing" if fires else receiver.status in ("resolved", "")
 
@@ -457,7 +457,7 @@ def test_a_try_that_is_asked_for_again_after_a_crash_may_have_arrived_the_first_
 
     story.receive(at(1), ok=False, final=True, reached=False)
 
-    assert story.incident.notice.told and story.incident.notice.sure == ""
+    assert story.incident.notification.told and story.incident.notification.sure == ""
 
 
 def test_what_is_common_to_those_that_fire_is_not_common_to_all_when_others_have_ended() -> None:
@@ -543,7 +543,7 @@ def test_a_start_without_notifications_tells_nobody_whatever_was_owed_and_whatev
     story.ticks(at(13), at(40))
 
     assert story.sent() == []
-    assert [event.why for event in story.named(NoticeDropped)] == ["notifications are off"]
+    assert [event.why for event in story.named(NotificationDropped)] == ["notifications are off"]
 
 
 def test_an_incident_ends_and_closes_though_nobody_is_told() -> None:

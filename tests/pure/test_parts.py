@@ -26,7 +26,7 @@ from models.incidents.verbs import (
 )
 from models.shard import children
 from models.shard.children import OWED_MAX
-from models.shard.messages import Decision, NoteAnswered
+from models.shard.messages import Decision, PeerMessageAnswered
 from models.shard.people import STILL_FIRING_S
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, Alert, Refusal, Story, alert, at
@@ -70,7 +70,7 @@ def test_a_merged_incident_is_a_part_of_the_other() -> None:
     two.merge(5)
 
     assert two.part.merged_into == two.target
-    assert [(part.is_open, part.pending) for part in two.whole.parts.values()] == [(True, "")]
+    assert [(part.is_open, part.pending) for part in two.whole.children.values()] == [(True, "")]
     assert two.here.kinds(two.whole)[-1] == two.there.kinds(two.part)[-1] == "Merged"
 
 
@@ -156,7 +156,7 @@ def test_resolving_the_whole_resolves_its_parts() -> None:
 
     assert two.part.state is IncidentState.RESOLVED
     assert two.part.resolution is not None and two.part.resolution.by == "ann"
-    assert not any(part.is_open for part in two.whole.parts.values())
+    assert not any(part.is_open for part in two.whole.children.values())
 
 
 def test_a_part_that_fires_on_half_an_hour_after_its_whole_was_resolved_by_hand_opens_that_again() -> None:
@@ -196,7 +196,7 @@ def test_an_unmerged_incident_is_its_own_again_and_told_of() -> None:
     two.carry(6)
     two.there.ticks(at(7), at(17))
 
-    assert (two.part.merged_into, two.whole.parts) == (b"", {})
+    assert (two.part.merged_into, two.whole.children) == (b"", {})
     assert two.there.sent() == [(16, "opened", 0)]
 
 
@@ -208,8 +208,8 @@ def test_of_two_incidents_that_are_merged_into_each_other_one_refuses() -> None:
     two.carry(5)
 
     assert "MergeRefused" in two.here.kinds(two.whole)
-    assert (two.whole.merged_into, list(two.whole.parts)) == (two.source, [])
-    assert (two.part.merged_into, list(two.part.parts)) == (b"", [two.target])
+    assert (two.whole.merged_into, list(two.whole.children)) == (two.source, [])
+    assert (two.part.merged_into, list(two.part.children)) == (b"", [two.target])
 
 
 def test_a_part_is_not_merged_anywhere_else() -> None:
@@ -221,7 +221,7 @@ def test_a_part_is_not_merged_anywhere_else() -> None:
     two.here.do(at(7), Merge(two.source), other)
     two.carry(7)
 
-    assert other.parts == {}
+    assert other.children == {}
     assert "is a part of incident" in other.timeline[-1].text
 
 
@@ -231,7 +231,7 @@ def test_merging_with_what_does_not_exist_is_refused() -> None:
     two.here.do(at(5), Merge(b"\1" * 16), two.target)
     two.carry(5)
 
-    assert two.whole.parts == {}
+    assert two.whole.children == {}
     assert two.here.kinds(two.whole)[-1] == "MergeRefused"
 
 
@@ -264,7 +264,7 @@ def test_a_merge_that_a_crash_cuts_in_two_is_finished(crash: str, lose: bool) ->
     two.carry(8)
 
     assert two.part.merged_into == two.target
-    assert [part.pending for part in two.whole.parts.values()] == [""]
+    assert [part.pending for part in two.whole.children.values()] == [""]
 
 
 def test_links_are_seen_from_both_sides_and_unlinked_from_either() -> None:
@@ -400,7 +400,7 @@ def test_an_incident_by_hand_may_have_parts_and_is_still_ended_by_a_person() -> 
     two.there.push(at(6), DB.ended(6))
     two.carry(6)
 
-    assert made.is_open and not any(part.is_open for part in made.parts.values())
+    assert made.is_open and not any(part.is_open for part in made.children.values())
 
 
 def test_an_incident_has_nothing_to_do_with_itself() -> None:
@@ -424,12 +424,12 @@ def _id(found: Alert) -> bytes:
 
 
 def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
-    from models.shard.effects import Tell
+    from models.shard.effects import SendPeerMessage
 
     handling = story.shard.incidents[sender].handling
     assert handling is not None
     note = handling.owed[0]
-    return Tell("default", sender, note.number, note.to, note.note)
+    return SendPeerMessage("default", sender, note.number, note.to, note.note)
 
 
 def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_one() -> None:
@@ -456,9 +456,9 @@ def test_a_part_that_is_gone_when_it_is_asked_to_end_holds_nothing_open() -> Non
     two.here.do(at(7), Resolve(), two.target)
 
     (asked,) = two.whole.handled().owed
-    two.here.tell(at(8), NoteAnswered(two.target, asked.number, "there is no such incident"))
+    two.here.tell(at(8), PeerMessageAnswered(two.target, asked.number, "there is no such incident"))
 
-    assert not two.whole.parts[two.source].is_open
+    assert not two.whole.children[two.source].is_open
     assert two.here.do(at(9), Close(), two.target)
 
 
@@ -486,7 +486,7 @@ def test_a_part_that_comes_and_goes_while_its_whole_is_away_owes_its_newest_word
 
     assert len(two.part.handled().owed) <= 2
     two.carry(50)
-    assert two.whole.parts[two.source].is_open
+    assert two.whole.children[two.source].is_open
     two.there.push(at(51), DB.ended(51))
     two.carry(52)
-    assert not two.whole.parts[two.source].is_open
+    assert not two.whole.children[two.source].is_open

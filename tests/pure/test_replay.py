@@ -28,22 +28,22 @@ from models.incidents.verbs import (
     Unmerge,
     Update,
 )
-from models.partition.checkpoint import Part
-from models.shard.effects import Act, Archive, Classify, Effect, Tell
+from models.partition.checkpoint import RecordKind
+from models.shard.effects import Act, Archive, Classify, Effect, SendPeerMessage
 from models.shard.events import Event, SlotLeft
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
     Archived,
+    Classification,
     Classified,
     Command,
     Failed,
-    Heard,
+    GapEnded,
     Message,
-    NoteAnswered,
+    PeerMessageAnswered,
+    PeerMessageArrived,
     Tick,
-    Told,
-    Verdict,
 )
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
@@ -228,25 +228,27 @@ class ShardMachine(RuleBasedStateMachine):
 
     @rule(lost=st.booleans())
     def a_note_is_brought(self, lost: bool) -> None:
-        notes = [effect for effect in self.asked if isinstance(effect, Tell)]
+        notes = [effect for effect in self.asked if isinstance(effect, SendPeerMessage)]
         if not notes:
             return
         note = notes[0]
-        reply = self.tell(Told(note.tenant, note.sender, note.number, note.to, note.note)).reply
+        reply = self.tell(PeerMessageArrived(note.tenant, note.sender, note.number, note.to, note.note)).reply
         if not lost:
             self.asked.remove(note)
             refused = reply.detail if isinstance(reply, Failed) else ""
-            self.tell(NoteAnswered(note.sender, note.number, refused))
+            self.tell(PeerMessageAnswered(note.sender, note.number, refused))
 
     @rule()
     def it_hears_again(self) -> None:
-        self.tell(Heard(self.now - 10.0, "no gateway called"))
+        self.tell(GapEnded(self.now - 10.0, "no gateway called"))
 
     @rule(severity=st.sampled_from(Severity), stale=st.booleans())
     def the_classifier_answers(self, severity: Severity, stale: bool) -> None:
         questions = [effect for effect in self.asked if isinstance(effect, Classify)]
         verdicts = [
-            Verdict(q.incident_id, severity, IncidentType.DATA, "minor", "test", 0.5, max(0, q.asked - stale))
+            Classification(
+                q.incident_id, severity, IncidentType.DATA, "minor", "test", 0.5, max(0, q.asked - stale)
+            )
             for q in questions
         ]
         if not stale:
@@ -284,7 +286,7 @@ class ShardMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.live.checkpoint.is_running)
     @rule()
     def a_snapshot_begins(self) -> None:
-        self.live.checkpoint.touch(Part.META, 0)
+        self.live.checkpoint.touch(RecordKind.META, 0)
         self.live.checkpoint.begin()
         self.writing = {}
         self.begun_at = len(self.events)

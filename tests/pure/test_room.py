@@ -9,7 +9,7 @@ from models.alerts.alert import WHOLE_MAX_BYTES, _fingerprints, fingerprint, fin
 from models.alerts.room import INCIDENT_BYTES, SERIES_BYTES
 from models.alerts.room import bytes_of as room_of
 from models.classification import rules
-from models.incidents.summaries import HEAD_BYTES, Known, bytes_of, head_of
+from models.incidents.summaries import HEAD_BYTES, Summaries, bytes_of, summary_of
 from models.shard.messages import AlertsArrived, AlertsReply, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
@@ -216,11 +216,11 @@ def test_long_group_keys_are_not_remembered() -> None:
 
 
 def test_few_heads_with_long_texts_are_remembered() -> None:
-    known = Known(100)
+    known = Summaries(100)
     for number in range(100):
         story = Story(SMALL)
         told(story, 1, "p", alert("db", f"A{number}", note="x", summary="y"))
-        head = head_of(story.incident)
+        head = summary_of(story.incident)
         known.put((1, 0), msgspec.structs.replace(head, id=b"%016d" % number, labels={"l": "x" * 10_000}))
         known.trim()
 
@@ -238,7 +238,7 @@ def test_words_that_are_too_long_to_mean_anything_are_not_remembered() -> None:
 def test_a_tail_holds_few_happenings_of_large_incidents() -> None:
     story = Story(SMALL)
     told(story, 1, "p", alert("db", "Down"))
-    head = msgspec.structs.replace(head_of(story.incident), labels={"l": "x" * 1_000_000})
+    head = msgspec.structs.replace(summary_of(story.incident), labels={"l": "x" * 1_000_000})
     tail = LogTail(MemoryEventLog(MemoryStore(), "shard/0000"), lambda _seq, _most: None)  # type: ignore[arg-type,return-value]
 
     for seq in range(1, 101):

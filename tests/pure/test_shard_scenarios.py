@@ -7,7 +7,13 @@ import pytest
 
 from models.incidents.incident import IncidentState, Severity
 from models.shard.effects import Act, Forget
-from models.shard.events import ActionFailed, ArchiveExpired, NoticeDropped, NoticeOwed, SeriesResolved
+from models.shard.events import (
+    ActionFailed,
+    ArchiveExpired,
+    NotificationDropped,
+    NotificationOwed,
+    SeriesResolved,
+)
 from models.shard.messages import Decision, encode
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
@@ -311,7 +317,7 @@ def test_who_was_not_told_yet_is_not_disturbed_by_a_resolve() -> None:
     story.ticks(at(6), at(60))
 
     assert story.sent() == []
-    assert len(story.named(NoticeDropped)) == 1
+    assert len(story.named(NotificationDropped)) == 1
 
 
 def test_a_rise_in_severity_shortens_the_wait() -> None:
@@ -342,7 +348,7 @@ def test_a_failed_notice_is_tried_again_after_a_growing_while() -> None:
     waits, then = [], 0.0
     for attempt in range(1, 6):
         story.receive(at(then), ok=False)
-        before, then = then, story.incident.notice.due_at - ZERO
+        before, then = then, story.incident.notification.due_at - ZERO
         waits.append(then - before)
         story.tick(at(then))
         assert story.sent() == [(then, "opened", attempt)]
@@ -355,7 +361,7 @@ def test_a_notice_that_the_receiver_will_never_take_is_given_up() -> None:
 
     story.receive(at(0), ok=False, final=True)
 
-    assert story.incident.notice.reason is None
+    assert story.incident.notification.reason is None
     assert story.named(ActionFailed)[0].retry_at == 0.0
 
 
@@ -366,7 +372,7 @@ def test_a_notice_is_given_up_after_the_longest_time() -> None:
 
     story.receive(at(51), ok=False)
 
-    assert story.incident.notice.reason is None
+    assert story.incident.notification.reason is None
 
 
 def test_a_resolve_waits_for_the_outcome_of_the_notice_before_it() -> None:
@@ -407,7 +413,7 @@ def test_a_reopening_takes_the_place_of_a_resolve_that_could_not_be_told() -> No
     story.ticks(at(2), at(30))
 
     assert [reason for _when, reason, _attempt in story.sent()] == ["reopened"]
-    assert [event.reason for event in story.named(NoticeOwed)] == ["opened", "resolved", "reopened"]
+    assert [event.reason for event in story.named(NotificationOwed)] == ["opened", "resolved", "reopened"]
 
 
 def test_what_was_sent_before_a_crash_is_sent_again_under_the_same_key() -> None:

@@ -12,10 +12,10 @@ from models.alerts.grouping import TITLE_MAX_CHARS, title_of
 from models.incidents.filters import IncidentFilter
 from models.incidents.incident import Incident, IncidentState, Severity
 from models.incidents.query import ListAlerts, ListIncidents
-from models.incidents.summaries import head_of
+from models.incidents.summaries import summary_of
 from models.incidents.verbs import Acknowledge, Assign, Label, Merge, Resolve, Split
 from models.incidents.views import answer
-from models.partition.checkpoint import Part, record_key
+from models.partition.checkpoint import RecordKind, record_key
 from models.shard.effects import Act, Classify
 from models.shard.events import AlertsJoined, IncidentDescribed
 from models.shard.messages import Decision
@@ -280,7 +280,7 @@ def _loaded(told: Story, incident: Incident) -> ShardState:
     records: dict[str, bytes] = {}
     while written := told.shard.checkpoint.slice(1_000_000):
         records.update((key, record) for key, record in written if record is not None)
-    records[record_key(Part.INCIDENT, incident.id)] = msgspec.msgpack.encode(incident)
+    records[record_key(RecordKind.INCIDENT, incident.id)] = msgspec.msgpack.encode(incident)
     state = ShardState("shard/0000", told.settings)
     state.load(sorted(records.items()))
     state.loaded()
@@ -299,7 +299,7 @@ def test_lists_heads_and_notices_say_the_same() -> None:
         return len(answer(told.shard, ListIncidents("default", wanted=wanted)).items)  # type: ignore[union-attr]
 
     assert (found("pod", "2"), found("pod", "1"), found("cluster", "eu1")) == (1, 0, 1)
-    assert head_of(told.incident).labels == told.incident.labels
+    assert summary_of(told.incident).labels == told.incident.labels
     told.push(at(2), pod("2").ended(2))
     sent = [effect for _at, effect in told.asked if isinstance(effect, Act)]
     assert b'"title":"PodCrash (api) (2 pods)"' in sent[-1].body

@@ -15,12 +15,12 @@ from models.incidents.incident import (
     Incident,
     IncidentState,
     IncidentType,
-    Judgement,
     Severity,
     TimelineEntry,
+    Verdict,
 )
-from models.incidents.query import GetHeads, Head, HeadPage, decode_query, encode
-from models.incidents.summaries import fold, head_of, opened, set_back, split_off
+from models.incidents.query import GetSummaries, Summary, SummaryPage, decode_query, encode
+from models.incidents.summaries import fold, opened, set_back, split_off, summary_of
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame, skim_frame
 from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit
 from models.shard.shard import Step
@@ -42,7 +42,7 @@ class Recorded:
 
     frames: list[bytes] = field(default_factory=list)
     digest: bytes = NO_DIGEST
-    heads: list[dict[bytes, Head]] = field(default_factory=list)
+    summaries: list[dict[bytes, Summary]] = field(default_factory=list)
     lines: dict[bytes, list[TimelineEntry]] = field(default_factory=dict)
     gone: dict[bytes, Incident] = field(default_factory=dict)
 
@@ -53,28 +53,30 @@ class Recorded:
             len(self.frames) + 1, now, "default", None, step.events, self.digest
         )
         self.frames.append(frame)
-        self.heads.append({identity: head_of(incident) for identity, incident in incidents.items()})
+        self.summaries.append({identity: summary_of(incident) for identity, incident in incidents.items()})
         self.gone |= incidents
         self.lines |= {identity: list(incident.timeline) for identity, incident in incidents.items()}
 
-    def folded(self) -> list[dict[bytes, Head]]:
-        """The heads after each frame, made from its events alone; of those incidents that the shard still had."""
-        heads: dict[bytes, Head] = {}
+    def folded(self) -> list[dict[bytes, Summary]]:
+        """The summaries after each frame, made from its events alone; of those incidents that the shard still had."""
+        summaries: dict[bytes, Summary] = {}
         found = []
         for seq, frame in enumerate(self.frames, 1):
             skimmed = skim_frame("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
             for _number, event in [] if skimmed is None else skimmed.events:
                 now = skimmed.now
                 if isinstance(event, ClockSetBack):
-                    heads = {identity: set_back(head, event) for identity, head in heads.items()}
+                    summaries = {
+                        identity: set_back(summary, event) for identity, summary in summaries.items()
+                    }
                     continue
                 if isinstance(event, IncidentOpened):
-                    heads[event.incident_id] = opened(event, now)
+                    summaries[event.incident_id] = opened(event, now)
                     continue
                 if isinstance(event, IncidentSplit):
-                    heads[event.made] = split_off(event, heads[event.incident_id], now)
-                heads[event.incident_id] = fold(heads[event.incident_id], event, now)
-            found.append({identity: heads[identity] for identity in self.heads[seq - 1]})
+                    summaries[event.made] = split_off(event, summaries[event.incident_id], now)
+                summaries[event.incident_id] = fold(summaries[event.incident_id], event, now)
+            found.append({identity: summaries[identity] for identity in self.summaries[seq - 1]})
         return found
 
     def follow(self, after: int = 0) -> list[Happening]:
@@ -86,14 +88,14 @@ class Recorded:
         opened = await event_log.open("test", 0.0, 10.0)
         if self.frames:
             await event_log.append(opened.epoch, 1, self.frames)
-        now = self.heads[-1] if self.heads else {}
+        now = self.summaries[-1] if self.summaries else {}
 
         async def ask(query: bytes) -> bytes:
             asked = decode_query(query)
             assert after, "who follows from the beginning need not ask"
-            assert isinstance(asked, GetHeads)
+            assert isinstance(asked, GetSummaries)
             return encode(
-                HeadPage(len(self.frames), [now[each] for each in asked.incident_ids if each in now])
+                SummaryPage(len(self.frames), [now[each] for each in asked.incident_ids if each in now])
             )
 
         async def archived(identity: bytes) -> Incident | None:
@@ -150,7 +152,7 @@ class StreamMachine(ShardMachine):
                     ]
                 )
                 assert line.details.items() <= {**each.line.details, "reason": each.line.reason}.items()
-        assert recorded.folded() == recorded.heads
+        assert recorded.folded() == recorded.summaries
         times = [decode_frame("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)]
         for after in range(1, len(recorded.frames), 1 + len(recorded.frames) // 3):
             later = {(each.seq, each.place): each for each in recorded.follow(after)}
@@ -171,16 +173,20 @@ TestStreamEqualsTimeline.settings = settings(max_examples=60, stateful_step_coun
 
 
 def happening(
-    kind: str = "StateChanged", before: Head | None = None, after: Head | None = None, *, sure: bool = True
+    kind: str = "StateChanged",
+    before: Summary | None = None,
+    after: Summary | None = None,
+    *,
+    sure: bool = True,
 ) -> Happening:
-    return Happening(1, 0, 0.0, None, Line(kind, "ann", ""), before, after or head(), sure)
+    return Happening(1, 0, 0.0, None, Line(kind, "ann", ""), before, after or summary(), sure)
 
 
-def head(
+def summary(
     state: IncidentState = IncidentState.TRIAGED, severity: Severity = Severity.P2, **labels: str
-) -> Head:
-    judged = Judgement(severity, IncidentType.DATA, "")
-    return Head(b"i", "api", "Down", state, labels, [], 1, 0.0, True, judged, judged)
+) -> Summary:
+    judged = Verdict(severity, IncidentType.DATA, "")
+    return Summary(b"i", "api", "Down", state, labels, [], 1, 0.0, True, judged, judged)
 
 
 P0 = StreamFilter(severities=frozenset({Severity.P0}))
@@ -204,11 +210,11 @@ P0 = StreamFilter(severities=frozenset({Severity.P0}))
     ],
 )
 def test_each_part_of_a_filter_must_hold(wanted: StreamFilter, told: bool) -> None:
-    assert Sieve(wanted).takes(happening(after=head(team="ml"))) is told
+    assert Sieve(wanted).takes(happening(after=summary(team="ml"))) is told
 
 
 def test_an_incident_is_seen_entering_and_leaving_a_filter() -> None:
-    worst, better = head(severity=Severity.P0), head(severity=Severity.P3)
+    worst, better = summary(severity=Severity.P0), summary(severity=Severity.P3)
     sieve = Sieve(P0)
 
     assert sieve.takes(happening("Reclassified", better, worst))
@@ -231,7 +237,7 @@ def test_matchers_that_are_too_much_work_are_refused_by_name() -> None:
 
     with pytest.raises(TooLarge):
         for each in labels:
-            sieve.takes(happening(after=head(**each)))
+            sieve.takes(happening(after=summary(**each)))
 
 
 @given(

@@ -24,17 +24,17 @@ from models.shard.events import (
     CallAnswered,
     Event,
     IncidentStateChanged,
-    NoticeOwed,
+    NotificationOwed,
     OverflowMemberAdded,
 )
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
+    Classification,
     Classified,
     Done,
+    PeerMessageArrived,
     Tick,
-    Told,
-    Verdict,
     decode_message,
     encode,
 )
@@ -237,7 +237,7 @@ def test_a_trace_that_is_not_recorded_is_passed_on_without_a_span() -> None:
 
 def test_what_a_note_from_another_incident_brings_is_part_of_its_trace() -> None:
     found = Traces(Recorder(), "shard/0000")
-    told = Told("default", OTHER, 1, ONE, b"", TRACE)
+    told = PeerMessageArrived("default", OTHER, 1, ONE, b"", TRACE)
 
     found.durable(told, step(joined(ONE)), 1.0)
 
@@ -252,7 +252,7 @@ def test_an_incident_that_another_cause_ends_has_left_its_trace(other: Tick | Al
         ONE, IncidentState.TRIAGED, IncidentState.RESOLVED, "system", "ended", "Automated"
     )
 
-    found.durable(other, step(ended, NoticeOwed(ONE, 2, "resolved", 1.0)), 2.0)
+    found.durable(other, step(ended, NotificationOwed(ONE, 2, "resolved", 1.0)), 2.0)
 
     assert traces_of(found.on([act(ONE)])) == [None]
 
@@ -269,7 +269,9 @@ def test_a_series_that_another_request_brings_leaves_an_incident_its_trace() -> 
 def test_answers_bear_the_trace_of_what_was_asked() -> None:
     found = Traces(Recorder(), "shard/0000")
     found.durable(arrived(TRACE), step(joined(ONE)), 1.0)
-    one, other = (Verdict(each, Severity.P1, IncidentType.UNKNOWN, "", "", 1.0, 1) for each in (ONE, OTHER))
+    one, other = (
+        Classification(each, Severity.P1, IncidentType.UNKNOWN, "", "", 1.0, 1) for each in (ONE, OTHER)
+    )
 
     assert found.id_of(ActionOutcome(ONE, 1, 0, True, "")) == IDS[:32]
     assert found.id_of(Classified([one])) == IDS[:32]

@@ -133,7 +133,11 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             return f"incident {identity.hex()} is open and nothing of it fires"
         if incident.state is IncidentState.RESOLVED and identity not in closes:
             return f"incident {identity.hex()} is resolved and will never be closed"
-        if incident.notice.reason is not None and identity not in notices and identity not in shard._asked:
+        if (
+            incident.notification.reason is not None
+            and identity not in notices
+            and identity not in shard._asked
+        ):
             return f"incident {identity.hex()} is owed a notice that nobody will ask for"
         if (due_at := deadlines.next_at(incident, shard.settings)) and shard._watched.get(identity) != due_at:
             return f"incident {identity.hex()} is due at {due_at}, and nobody watches"

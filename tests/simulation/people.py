@@ -96,7 +96,7 @@ class Person:
     def _verb(self, incident: Incident, all_of_them: list[Incident], count: int) -> AnyVerb:
         rng, now = self.world.rng, self.world.time()
         other = rng.choice(all_of_them).id
-        parts = [*incident.parts]
+        parts = [*incident.children]
         related = [] if incident.handling is None else incident.handling.related
         return rng.choice(
             [

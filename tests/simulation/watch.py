@@ -29,7 +29,7 @@ from models.shard.events import (
     IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
-    NoticeOwed,
+    NotificationOwed,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
@@ -44,7 +44,7 @@ from models.shard.messages import (
     Decision,
     Done,
     Failed,
-    Told,
+    PeerMessageArrived,
     decode_message,
     decode_reply,
 )
@@ -188,7 +188,9 @@ class Watcher:
                         self.heard_at[identity] = at - (event.before - event.after)
                 # What waited when the time was false comes sooner rather than never.
                 self.hurried.update(
-                    (each.id, each.notice.number) for each in mirror.incidents.values() if each.notice.reason
+                    (each.id, each.notification.number)
+                    for each in mirror.incidents.values()
+                    if each.notification.reason
                 )
             case SeriesOpened() | SeriesChanged() | SeriesRefired():
                 self.known.add(event.key)
@@ -207,8 +209,8 @@ class Watcher:
                 if not self._was_received(idempotency_key(event.incident_id, event.number, event.attempt)):
                     self.fail(f"notice {event.reason} of {UUID(bytes=event.incident_id)} was never received")
                 self._told(event, now)
-            case NoticeOwed():
-                notice = mirror.incidents[event.incident_id].notice
+            case NotificationOwed():
+                notice = mirror.incidents[event.incident_id].notification
                 if event.number == notice.number and event.due_at < notice.due_at:
                     # It got more severe while a notice waited.
                     self.hurried.add((event.incident_id, event.number))
@@ -252,13 +254,13 @@ class Watcher:
                 case Command(), CommandDone():
                     if message.delivery_id not in self.delivered:
                         self.fail(f"{message.verb} of {message.actor} is acknowledged and not in the log")
-                case Told(), Done() | Failed(kind="Conflict"):
+                case PeerMessageArrived(), Done() | Failed(kind="Conflict"):
                     heard = self.mirror.incidents.get(message.to) or self.gone[message.to]
                     if heard.heard_of(message.sender)[0] < message.number:
                         self.fail(
                             f"note {message.number} of {message.sender.hex()} is answered and not in the log"
                         )
-                case Command() | Told(), Failed():
+                case Command() | PeerMessageArrived(), Failed():
                     pass
                 case _:
                     self.fail(f"answered {message!r} with {reply!r}")

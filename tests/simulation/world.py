@@ -826,11 +826,11 @@ class World:
             last = heard[max(heard)] if heard else ""
             if incident.classify_owed and incident.is_open:
                 watcher.fail(f"{name} was never classified")
-            elif incident.notice.reason is not None and self._waits(incident):
+            elif incident.notification.reason is not None and self._waits(incident):
                 continue  # for its interval, or for quiet
-            elif incident.notice.reason is not None:
+            elif incident.notification.reason is not None:
                 watcher.fail(
-                    f"{name} is still owed notice {incident.notice.number} ({incident.notice.reason})"
+                    f"{name} is still owed notice {incident.notification.number} ({incident.notification.reason})"
                 )
             elif incident.merged_into:
                 continue  # its whole says it
@@ -851,7 +851,7 @@ class World:
         """Whether its notice has not begun and its time comes."""
         now = self.clock.now()
         longest_s = FLAP_WINDOW * self.settings.interval_s
-        return incident.notice.attempt == 0 and now < incident.notice.due_at <= now + longest_s
+        return incident.notification.attempt == 0 and now < incident.notification.due_at <= now + longest_s
 
     def _hangs_together(self, watcher: Watcher) -> None:
         """Of two incidents that a person joined, both halves are there, or one is no more."""
@@ -863,9 +863,9 @@ class World:
             if handling.owed:
                 watcher.fail(f"{name} still owes {len(handling.owed)} notes")
             whole = self._found(incident.merged_into)
-            if incident.merged_into and whole is not None and incident.id not in whole.parts:
+            if incident.merged_into and whole is not None and incident.id not in whole.children:
                 watcher.fail(f"{name} is a part of an incident that does not know it")
-            for source, part in handling.parts.items():
+            for source, part in handling.children.items():
                 other = self._found(source)
                 if part.pending:
                     watcher.fail(f"{name}: {part.pending} is pending still")
@@ -873,7 +873,7 @@ class World:
                     watcher.fail(f"{name} has a part that does not know it")
                 elif other is not None and (other.is_open, other.severity) != (part.is_open, part.severity):
                     watcher.fail(f"{name} does not know how its part is")
-            if incident.is_open and incident.merged_into and handling.parts:
+            if incident.is_open and incident.merged_into and handling.children:
                 watcher.fail(f"{name} is a part and has parts")
             for related in handling.related:
                 other = self._found(related)

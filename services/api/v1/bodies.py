@@ -19,9 +19,9 @@ from models.incidents.incident import (
     Incident,
     IncidentState,
     IncidentType,
-    Judgement,
     Severity,
     TimelineEntry,
+    Verdict,
 )
 from models.incidents.query import AlertView, IncidentView
 from models.shard.messages import REASONS, Decision
@@ -240,7 +240,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
     """An incident as /v1 shows it."""
     incident = view.incident
     handling = incident.handling or Handling(_judged(incident))
-    said, judged = handling.said, handling.judged
+    said, judged = handling.override, handling.verdict
     return IncidentBody(
         id=UUID(bytes=incident.id),
         created_at=timestamp(incident.created_at),
@@ -290,7 +290,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         merged_into=UUID(bytes=handling.merged_into) if handling.merged_into else None,
         parts=[
             PartBody(UUID(bytes=each), part.is_open, _severity(part.severity), part.pending)
-            for each, part in handling.parts.items()
+            for each, part in handling.children.items()
         ],
         split_from=UUID(bytes=handling.split_from) if handling.split_from else None,
         updates=[
@@ -340,9 +340,9 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def _judged(incident: Incident) -> Judgement:
+def _judged(incident: Incident) -> Verdict:
     # Nobody touched it: what counts is what was judged.
-    return Judgement(incident.severity, incident.type, incident.impact)
+    return Verdict(incident.severity, incident.type, incident.impact)
 
 
 def _severity(severity: Severity) -> SeverityName:

@@ -105,7 +105,7 @@ class Commands:
         over_at = asyncio.get_running_loop().time() + PART_TIME_S
         while True:
             view = await self.after(done)
-            known = view.incident.parts.get(part)
+            known = view.incident.children.get(part)
             if known is not None and not known.pending:
                 return view, True
             if known is None:

@@ -19,7 +19,7 @@ import msgspec
 
 from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
-from models.shard.messages import Said
+from models.shard.messages import Claim
 from services.ingest.formats import common
 from services.ingest.formats.alertmanager import ALERTS_MAX, URL_MAX_BYTES
 from services.ingest.formats.common import Fault, Memory, Reading, Remembered
@@ -85,10 +85,10 @@ class V1Reader:
                         alert = _decode(raw)
                         memory = self._memory(alert)
                         end = self._remembered.time(bytes(alert.ends_at) or bytes(alert.endsAt), "ends_at")
-                        word = Said.NOTHING
+                        word = Claim.NOTHING
                         if alert.status == "resolved":
                             # Whatever its times: they may be by a clock that is ahead of ours, or was just put right.
-                            word = Said.RESOLVED if 0.0 < end <= now else Said.RESOLVED_NOW
+                            word = Claim.RESOLVED if 0.0 < end <= now else Claim.RESOLVED_NOW
                             end = min(end or now, now)
                         elif not end:
                             end = self._default_end(now)

@@ -22,8 +22,7 @@ import msgspec
 from actors.runtime.ending import end
 from models.backup import File, Part, Snapshot, backup_id
 from models.errors import Unavailable
-from models.partition.checkpoint import Census, record_key
-from models.partition.checkpoint import Part as RecordKind
+from models.partition.checkpoint import Census, RecordKind, record_key
 from models.partition.frames import NO_DIGEST, check_frame, time_of
 from models.ports import Clock, EventLog, Mark
 from services.stores.choice import Stores

@@ -210,10 +210,10 @@ def _incident(incident: Incident) -> dict[str, object]:
         "resolved_at": incident.resolved_at,
         "overflow": incident.overflow,
         "notice": [
-            incident.notice.number,
-            incident.notice.reason,
-            incident.notice.attempt,
-            incident.notice.told,
+            incident.notification.number,
+            incident.notification.reason,
+            incident.notification.attempt,
+            incident.notification.told,
         ],
         "timeline": [[line.kind, line.actor, line.text] for line in incident.timeline],
         # Logs of 0.1.0 have none of it, and their summaries were written before it was there.
@@ -229,10 +229,13 @@ def _handling(incident: Incident, handling: Handling) -> dict[str, object]:
         else [acknowledged.by, acknowledged.at, acknowledged.until],
         "assignees": incident.assignees,
         "roles": handling.roles,
-        "said": [str(each) for each in (handling.said.severity, handling.said.type, handling.said.impact)],
+        "said": [
+            str(each)
+            for each in (handling.override.severity, handling.override.type, handling.override.impact)
+        ],
         "related": [each.hex() for each in handling.related],
         "merged_into": handling.merged_into.hex(),
-        "parts": {each.hex(): [part.is_open, part.severity.name] for each, part in handling.parts.items()},
+        "parts": {each.hex(): [part.is_open, part.severity.name] for each, part in handling.children.items()},
         "split_from": handling.split_from.hex(),
         "owed": len(handling.owed),
         "updates": [[each.audience, each.text] for each in handling.updates],
