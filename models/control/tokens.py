@@ -27,7 +27,8 @@ READ, RESPOND, ADMIN = "read", "respond", "admin"
 INGEST = "ingest:"
 EVERY_FORMAT = f"{INGEST}*"
 #: A name that a format may have. Which ones there are a gateway knows (services/ingest/formats/table.py).
-_ONE_FORMAT = re.compile(rf"{INGEST}[a-z0-9][a-z0-9_.-]{{0,39}}")
+FORMAT_PATTERN = r"[a-z0-9][a-z0-9_.-]{0,39}"
+_ONE_FORMAT = re.compile(INGEST + FORMAT_PATTERN)
 #: The scopes that are not about one format, in the order in which people are told of them.
 _FIXED = (EVERY_FORMAT, READ, RESPOND, ADMIN)
 #: Names of events' actors that are nobody's token.

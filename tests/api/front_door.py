@@ -45,7 +45,7 @@ class FrontDoor:
         binary = str(Path(spec.submodule_search_locations[0]) / "bin" / "haproxy")
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(haproxy.__file__)), binary, "127.0.0.1", str(self.probe_port),
-             str(self.folder / "unavailable.http"), "--", *passed],
+             str(self.folder / "unavailable.http"), "/api/v2/alerts,/v1/alerts", "--", *passed],
             stderr=(self.folder / "stderr").open("wb"),
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files)),
         )  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import Refused
-from services.ingest.formats.alertmanager import AlertmanagerFormat
+from services.ingest.formats.table import all_formats
 from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
 
@@ -167,14 +167,20 @@ def test_a_killed_gateway_s_request_is_sent_again_only_where_twice_is_once() -> 
         "frontend grpc_frontend\n    bind *:9000\nbackend b\n    retry-on conn-failure empty-response\n"
     )
 
-    once = haproxy.harden(config, front_host="127.0.0.1", error_file="/ours.http")
+    paths = [kind.path for kind in all_formats().values()]
+    rule = haproxy.send_once(paths)
 
-    assert once.count(haproxy.SEND_ONCE) == 1
-    assert once.index("bind 127.0.0.1:8000") < once.index(haproxy.SEND_ONCE) < once.index("default_backend")
-    assert haproxy.harden(once, front_host="127.0.0.1", error_file="/ours.http") == once
-    pattern = re.search(r"path_reg (\S+)", haproxy.SEND_ONCE)
+    def harden(config: str) -> str:
+        return haproxy.harden(config, front_host="127.0.0.1", error_file="/ours.http", alert_paths=paths)
+
+    once = harden(config)
+
+    assert once.count(rule) == 1
+    assert once.index("bind 127.0.0.1:8000") < once.index(rule) < once.index("default_backend")
+    assert harden(once) == once
+    pattern = re.search(r"path_reg (\S+)", rule)
     assert pattern is not None
-    for path in (AlertmanagerFormat.path, V1Format.path, f"/{V1Format.path}/"):
+    for path in (*paths, f"/{V1Format.path}/"):
         assert re.search(pattern[1], path)
     assert not re.search(pattern[1], f"{V1Format.path}/x")
 

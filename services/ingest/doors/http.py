@@ -121,7 +121,7 @@ class HttpDoor(Door):
         """Raises one of REFUSING."""
         needs = self._needs
         begun = needs.clock.monotonic()
-        # Before the body: of who may not send it nothing is held. A signature can't be checked without.
+        # Before the body is read: nothing is held of who may not send. A signature can't be checked without it.
         sender = None if form.is_signed else await needs.doorman.admit_to_door(headers, form.name)
         content_type = _content_type(form, method, headers)
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
@@ -137,12 +137,13 @@ class HttpDoor(Door):
             if sender is None:
                 sender = form.verify(request_of(body, ANONYMOUS))
             body = await unpacked(body, headers, self._max_body_bytes, hold)
+            request = request_of(body, sender)
+            greeting = form.handshake(request)
         except Malformed as error:
             if sender is not None:
                 needs.intake.bury(form, [Fault(-1, str(error), body)], content_type)
             raise
-        request = request_of(body, sender)
-        if (greeting := form.handshake(request)) is not None:
+        if greeting is not None:
             return greeting
         arrival = Arrival(TENANT, form.name, sender, request.received_at, form.wants_ids, key, span.trace)
         reading, receipt = await needs.intake.take(form, request, arrival, span)

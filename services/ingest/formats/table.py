@@ -5,8 +5,10 @@ What a package of somebody else brings counts too: an entry point of the group E
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
+from models.control.tokens import FORMAT_PATTERN
 from models.errors import Broken
 from services.ingest.formats.alertmanager import AlertmanagerFormat
 from services.ingest.formats.format import Format, Shared
@@ -18,13 +20,18 @@ FORMATS: tuple[type[Format], ...] = (
     V1Format,
 )
 EXTENSIONS = "llm_incident_manager.formats"
+NAME = re.compile(FORMAT_PATTERN)
+PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 
 
 def all_formats() -> dict[str, type[Format]]:
-    """Every format by its name, ours first. Raises Broken when two have one name or path, or an extension is no Format."""
+    """Every format by its name, ours first. Raises Broken when two have one name or path, one of these can't be written into a
+    scope or a rule of HAProxy, or an extension is no Format."""
     found: dict[str, type[Format]] = {}
     paths: dict[str, str] = {}
     for kind in (*FORMATS, *_third_parties()):
+        if not (NAME.fullmatch(kind.name) and PATH.fullmatch(kind.path)):
+            raise Broken(f"no name or path that a format may have: {kind.name!r}, {kind.path!r}")
         other = kind.name if kind.name in found else paths.get(kind.path)
         if other is not None:
             raise Broken(f"two formats with the name {kind.name!r} or the path {kind.path}: {other!r} is one")
