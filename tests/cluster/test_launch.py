@@ -25,7 +25,7 @@ LOOPBACK_IN_PROC = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000
 START_SERVE = """
 import sys
 from pathlib import Path
-from services import launch
+from services.machine import launch
 instance = launch.running(Path(sys.argv[1]))
 launch.adopt(instance)
 import ray
