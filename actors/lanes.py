@@ -10,6 +10,9 @@ Five lanes, so that a slow webhook never holds up a classification and a P4 neve
 
 An effect stays owed in the shard's state until an event says it was done. So this keeps nothing durable: what
 fails is handed back (`undelivered`), and what a crash loses is asked again by the recovered shard.
+
+Each recovery begins a new generation (begin_anew). An answer to what an older one asked is dropped: the recovered state
+has asked again, and may use the numbers and versions of what was lost a second time, for something else.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import structlog
 from actors.runtime.ending import end
 from models.alerts.view import alert_view
 from models.errors import Busy, IncidentManagerError, NotOwner, Unavailable
-from models.incidents.incident import Incident, IncidentState
+from models.incidents.incident import IncidentState
 from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.ports import Archive as ArchivePort
@@ -78,6 +81,8 @@ FORGET_BATCH = 1000
 FORGET_PAUSE_S = 0.1
 #: Alerts of an archived incident made in one go: 1 ms.
 ARCHIVE_SLICE = 500
+#: The lanes that write to the archive.
+WRITES = frozenset({"archives", "forgetting"})
 
 M = TypeVar("M", Classified, ActionOutcome)
 
@@ -96,6 +101,7 @@ class Errands:
         responders: Sequence[str],
         replace: Callable[[str], Awaitable[None]],
         shard_of: Callable[[bytes], str],
+        settled: Callable[[], Awaitable[Shard]],
         answered: Callable[[Message], None],
         undelivered: Callable[[Effect], None],
     ) -> None:
@@ -107,13 +113,15 @@ class Errands:
         self._replace = replace
         self._replaced_at: dict[str, float] = {}
         self._shard_of = shard_of
+        self._settled = settled
         self._answered = answered
         self._undelivered = undelivered
         self._log = log.bind(actor=actor)
+        self._generation = 0
         self._order = count()
         self._questions: OrderedDict[bytes, Classify] = OrderedDict()
         self._acts: list[tuple[int, int, Act]] = []
-        self._archives: deque[tuple[Archive, Shard]] = deque()
+        self._archives: deque[Archive] = deque()
         self._forgetting: Forget | None = None
         self._notes: deque[SendPeerMessage] = deque()
         self._lanes: dict[str, set[asyncio.Task[None]]] = {
@@ -131,8 +139,8 @@ class Errands:
         waiting = len(self._questions) + len(self._acts) + len(self._archives) + len(self._notes)
         return waiting + (self._forgetting is not None) + under_way
 
-    def owe(self, effects: Sequence[Effect], shard: Shard) -> None:
-        """Take effects on. `shard` is read for what an archived incident was."""
+    def owe(self, effects: Sequence[Effect]) -> None:
+        """Take effects on, of a state that the log holds."""
         for effect in effects:
             match effect:
                 case Classify():
@@ -141,7 +149,7 @@ class Errands:
                 case Act():
                     heapq.heappush(self._acts, (effect.urgency, next(self._order), effect))
                 case Archive():
-                    self._archives.append((effect, shard))
+                    self._archives.append(effect)
                 case Forget():
                     self._forgetting = effect
                 case SendPeerMessage():
@@ -150,8 +158,18 @@ class Errands:
                     self._log.error("nobody answers this effect", effect=type(effect).__name__)
         self._start()
 
-    def forget(self) -> None:
-        """Drop what waits: the state that owed it is being made anew and will ask again. What is under way goes on."""
+    def begin_anew(self) -> None:
+        """The state is made anew from the log, and will ask again for all that it owes. What waits is dropped, what is under
+        way is given up: a responder goes on with it all the same, and who asks again by the same key joins it. Only what the
+        archive was asked for goes on and keeps its place: a put that came late must not overwrite a newer one."""
+        self._generation += 1
+        for name, lane in self._lanes.items():
+            if name not in WRITES:
+                for task in lane:
+                    task.cancel()
+        self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
         self._questions.clear()
         self._acts.clear()
         self._archives.clear()
@@ -160,7 +178,8 @@ class Errands:
 
     async def stop(self) -> None:
         """End all. Safe to call twice."""
-        self.forget()
+        self._generation += 1
+        self._drop_waiting()
         await end([task for lane in self._lanes.values() for task in lane])
 
     def _start(self) -> None:
@@ -177,8 +196,8 @@ class Errands:
             _urgency, _order, act = heapq.heappop(self._acts)
             self._spawn(acts, self._ask_responder(act), [act])
         while self._archives and len(archives) < ARCHIVES_IN_FLIGHT:
-            effect, shard = self._archives.popleft()
-            self._spawn(archives, self._put_away(effect, shard), [effect])
+            effect = self._archives.popleft()
+            self._spawn(archives, self._put_away(effect), [effect])
         if self._forgetting is not None and not self._lanes["forgetting"]:
             forget, self._forgetting = self._forgetting, None
             self._spawn(self._lanes["forgetting"], self._drop(forget), [forget])
@@ -192,16 +211,17 @@ class Errands:
         work: Coroutine[None, None, Message | None],
         effects: Sequence[Effect],
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._deliver(work, effects))
+        task = asyncio.get_running_loop().create_task(self._deliver(work, effects, self._generation))
         lane.add(task)
         task.add_done_callback(lambda done: self._over(lane, done))
 
     def _over(self, lane: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         lane.discard(task)
-        if not task.cancelled():
-            self._start()
+        self._start()
 
-    async def _deliver(self, work: Coroutine[None, None, Message | None], effects: Sequence[Effect]) -> None:
+    async def _deliver(
+        self, work: Coroutine[None, None, Message | None], effects: Sequence[Effect], generation: int
+    ) -> None:
         try:
             message = await work
         except IncidentManagerError as error:
@@ -212,7 +232,9 @@ class Errands:
                 effects=len(effects),
                 **_trace_of(effects),
             )
-            await self._again(effects, error.retry_after_s if isinstance(error, Busy) else AGAIN_S)
+            await self._again(
+                effects, error.retry_after_s if isinstance(error, Busy) else AGAIN_S, generation
+            )
             return
         except Exception:  # noqa: BLE001  # an effect that is owed is asked again, whatever failed
             self._meter.count("llm_im_effects_failed_total", len(effects))
@@ -221,18 +243,20 @@ class Errands:
                 effects=len(effects),
                 **_trace_of(effects),
             )
-            await self._again(effects, AGAIN_AFTER_BUG_S)
+            await self._again(effects, AGAIN_AFTER_BUG_S, generation)
             return
-        if message is None:
+        if message is None or generation != self._generation:
             return
         self._answered(message)
         if isinstance(message, Classified) and len(self._questions) < CLASSIFY_BATCH:
             await asyncio.sleep(CLASSIFY_PAUSE_S)
 
-    async def _again(self, effects: Sequence[Effect], after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        for effect in effects:
-            self._undelivered(effect)
+    async def _again(self, effects: Sequence[Effect], after_s: float, generation: int) -> None:
+        if generation == self._generation:
+            await asyncio.sleep(after_s)
+        if generation == self._generation:
+            for effect in effects:
+                self._undelivered(effect)
 
     async def _ask_classifier(self, questions: list[Classify]) -> Message:
         if not self._classifiers:
@@ -292,32 +316,48 @@ class Errands:
             tell.sender, tell.number, reply.detail if isinstance(reply, Failed) else ""
         )
 
-    async def _put_away(self, effect: Archive, shard: Shard) -> Message:
+    async def _put_away(self, effect: Archive) -> Message:
         entries, versions = [], []
         for identity in effect.incident_ids:
-            incident = shard.incidents.get(identity)
-            alerts = None if incident is None else await _alerts_of(shard, incident)
-            if incident is None or alerts is None:
-                continue
-            versions.append(incident.version)
-            entries.append(
-                ArchivedIncident(
-                    incident.id,
-                    incident.tenant,
-                    incident.service,
-                    incident.state,
-                    incident.severity,
-                    incident.type,
-                    incident.created_at,
-                    incident.closed_at,
-                    incident.updated_at,
-                    _encoder.encode(incident),
-                    _encoder.encode(alerts),
-                )
-            )
+            entry = await self._read_closed(identity)
+            if entry is not None:
+                entries.append(entry[0])
+                versions.append(entry[1])
         await self._archive.put(entries)
         self._meter.count("llm_im_archived_total", len(entries))
         return Archived([entry.incident_id for entry in entries], versions)
+
+    async def _read_closed(self, identity: bytes) -> tuple[ArchivedIncident, int] | None:
+        """A closed incident as the log holds it, and its version; None when it is not closed, or gone, by the time that its
+        alerts are read."""
+        shard = await self._settled()
+        incident = shard.incidents.get(identity)
+        if incident is None or incident.state is not IncidentState.CLOSED:
+            return None
+        alerts: list[AlertView] = []
+        for place, number in enumerate(shard.members[identity]):
+            if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
+                await asyncio.sleep(0)
+                now = await self._settled()
+                # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
+                if now.incidents.get(identity) is not incident or incident.state is not IncidentState.CLOSED:
+                    return None
+            alerts.append(alert_view(shard.series, number))
+        # From the last look on nothing was awaited: what is written here is what the log holds.
+        entry = ArchivedIncident(
+            incident.id,
+            incident.tenant,
+            incident.service,
+            incident.state,
+            incident.severity,
+            incident.type,
+            incident.created_at,
+            incident.closed_at,
+            incident.updated_at,
+            _encoder.encode(incident),
+            _encoder.encode(alerts),
+        )
+        return entry, incident.version
 
     async def _drop(self, effect: Forget) -> None:
         dropped, now = 0, FORGET_BATCH
@@ -327,21 +367,6 @@ class Errands:
             await asyncio.sleep(FORGET_PAUSE_S)
         if dropped:
             self._log.info("archive: forgotten", incidents=dropped, closed_before=effect.closed_before)
-
-
-async def _alerts_of(shard: Shard, incident: Incident) -> list[AlertView] | None:
-    """The alerts of a closed incident; None when it is not closed, or is gone, by the time that they are read."""
-    alerts: list[AlertView] = []
-    if incident.state is not IncidentState.CLOSED:
-        return None
-    for place, number in enumerate(shard.members[incident.id]):
-        if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
-            await asyncio.sleep(0)
-            # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
-            if incident.state is not IncidentState.CLOSED or shard.incidents.get(incident.id) is not incident:
-                return None
-        alerts.append(alert_view(shard.series, number))
-    return alerts
 
 
 def _trace_of(effects: Sequence[Effect]) -> dict[str, str]:

@@ -46,6 +46,10 @@ class Peers:
         )
 
 
+async def settled() -> Shard:
+    return SHARD
+
+
 async def nobody(name: str) -> None:
     raise AssertionError(f"{name} is to be replaced")
 
@@ -67,14 +71,15 @@ async def test_questions_gather_while_one_is_answered_and_an_incidents_newest_is
         responders=[],
         replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
+        settled=settled,
         answered=answered.append,
         undelivered=lambda _effect: None,
     )
 
-    errands.owe([question(1)], SHARD)
+    errands.owe([question(1)])
     await asyncio.sleep(0)
-    errands.owe([question(2), question(3)], SHARD)
-    errands.owe([question(2, asked=2)], SHARD)
+    errands.owe([question(2), question(3)])
+    errands.owe([question(2, asked=2)])
     await asyncio.sleep(0)
     under_way = [*peers.asked]
     peers.may_answer.set()
@@ -98,6 +103,10 @@ async def test_an_incident_that_is_reopened_or_gone_while_its_alerts_are_read_is
     incident = story.do(at(2), Close(), story.incident)
     archive = MemoryArchive(MemoryStore(), "shard/0000")
     answered: list[Message] = []
+
+    async def of_the_story() -> Shard:
+        return story.shard
+
     errands = Errands(
         "shard-0000-a",
         Peers(),
@@ -107,11 +116,12 @@ async def test_an_incident_that_is_reopened_or_gone_while_its_alerts_are_read_is
         responders=[],
         replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
+        settled=of_the_story,
         answered=answered.append,
         undelivered=lambda _effect: None,
     )
 
-    errands.owe([Archive([incident.id])], story.shard)
+    errands.owe([Archive([incident.id])])
     await asyncio.sleep(0)
     if meanwhile == "reopened":
         story.do(at(3), Reopen(), incident)
@@ -142,11 +152,12 @@ async def test_what_could_not_be_delivered_by_a_bug_is_asked_again(monkeypatch: 
         responders=[],
         replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
+        settled=settled,
         answered=lambda _message: None,
         undelivered=again.append,
     )
 
-    errands.owe([question(1)], SHARD)
+    errands.owe([question(1)])
     while errands.waiting:
         await asyncio.sleep(0.001)
 
@@ -182,11 +193,12 @@ async def test_a_classifier_that_does_not_answer_is_replaced_and_asked_again(
         responders=[],
         replace=replace,
         shard_of=lambda _identity: "shard-0000-a",
+        settled=settled,
         answered=answered.append,
-        undelivered=lambda effect: errands.owe([effect], SHARD),
+        undelivered=lambda effect: errands.owe([effect]),
     )
 
-    errands.owe([question(1)], SHARD)
+    errands.owe([question(1)])
     while len(peers.asked) < 3:
         await asyncio.sleep(0.001)
     peers.may_answer.set()
@@ -217,11 +229,12 @@ async def test_what_a_classifier_did_not_come_to_is_asked_again() -> None:
         responders=[],
         replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
+        settled=settled,
         answered=answered.append,
-        undelivered=lambda effect: errands.owe([effect], SHARD),
+        undelivered=lambda effect: errands.owe([effect]),
     )
 
-    errands.owe([question(number) for number in range(1, 6)], SHARD)
+    errands.owe([question(number) for number in range(1, 6)])
     while errands.waiting:
         await asyncio.sleep(0.001)
 
@@ -254,11 +267,12 @@ async def test_what_is_to_be_forgotten_goes_some_at_a_time_until_all_is_gone(
         responders=[],
         replace=nobody,
         shard_of=lambda _identity: "shard-0000-a",
+        settled=settled,
         answered=answered.append,
         undelivered=lambda _effect: None,
     )
 
-    errands.owe([Forget(3.0), Forget(7.0)], SHARD)
+    errands.owe([Forget(3.0), Forget(7.0)])
     while errands.waiting:
         await asyncio.sleep(0.001)
 
