@@ -83,7 +83,7 @@ lint: install-dev
 	$(RUN)/lint-imports || status=1; \
 	exit $$status
 
-# The reference of the settings, from models/settings/config.py; a test says when it is stale.
+# The reference of the settings, from models/settings/; a test says when it is stale.
 docs: install
 	@$(RUN)/python -m services.settings.reference docs/configuration.md
 

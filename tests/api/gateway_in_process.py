@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import uvicorn
 
 from actors.begun import Kept
@@ -32,9 +33,10 @@ from actors.shard import IncidentShard, ShardOptions
 from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.settings.config import Settings
+from models.settings.all import Settings
+from models.settings.processes import CLASSIFIER, SHARD, given_by
 from models.shard.events import SettingsChanged
-from models.shard.settings import decode_shard_settings
+from models.shard.settings import ShardSettings
 from services.actions.webhook import WebhookAction
 from services.machine.http_protocol import Protocol
 from services.stores.memory.stores import (
@@ -344,11 +346,11 @@ async def system(
 
     def classifier(host: Host) -> Actor:
         def take(changed: SettingsChanged) -> None:
-            actor.judge = bootstrap.judge(changed.classifier)
+            actor.judge = bootstrap.judge(given_by(changed, CLASSIFIER))
 
         actor = ClassifierActor(
             host,
-            bootstrap.judge(bootstrap.classifier_rules(configured)),
+            bootstrap.judge(configured.given_to(CLASSIFIER)),
             tracer(host.name),
             control=ControlTail(stores.log("control"), SettingsWatch("", take)),
         )
@@ -367,7 +369,7 @@ async def system(
 
         def shard(host: Host) -> Actor:
             def take(changed: SettingsChanged) -> None:
-                actor.take_settings(decode_shard_settings(changed.shard))
+                actor.take_settings(msgspec.convert(given_by(changed, SHARD), ShardSettings))
 
             actor = IncidentShard(
                 host,

@@ -674,7 +674,7 @@ def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> 
 
 
 def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> None:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.cli.commands.up import _what_now
     from services.cli.in_ray import Request
 
@@ -693,7 +693,7 @@ def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> Non
 
 
 def test_up_says_where_data_stays() -> None:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.cli.commands.up import _where_data_stays
 
     redis = {"state": {"backend": "redis", "redis": {"url": "redis://:geheim@h", "prefix": "im"}}}

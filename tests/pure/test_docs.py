@@ -20,12 +20,13 @@ import pytest
 import typer.main
 import yaml
 from fastapi.routing import APIRoute
-from pydantic import SecretStr
 
 from models.control.tokens import DOORS, INGEST, SCOPES
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.metrics import METRICS
-from models.settings.config import KEYS, Key, Settings
+from models.settings.all import Settings
+from models.settings.keys import KEYS, Key
+from models.settings.secrets import Secret
 from models.shard.messages import REASONS, Decision
 from services.api.auth import scopes_of_routes
 from services.cli import in_ray
@@ -34,7 +35,8 @@ from services.cli.shared.exits import ExitCode
 from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH
 from services.machine import launch
 from services.settings import reference
-from services.settings.load import Source, load, variable_of
+from services.settings.load import Source, load
+from services.settings.names import variable_of
 from tests.api.stand_in import StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +80,7 @@ def something_for(key: Key) -> str:
         return str(default).lower()
     if default is not None:
         return f"{default}s" if key.is_duration else str(default)
-    for kind, value in ((int, "1"), (float, "1h"), (bool, "true"), (SecretStr, "x"), (str, "x")):
+    for kind, value in ((int, "1"), (float, "1h"), (bool, "true"), (Secret, "x"), (str, "x")):
         if kind in key.kinds:
             return value
     [choices] = [kind for kind in key.kinds if get_origin(kind) is Literal]

@@ -27,7 +27,7 @@ PURE = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
     "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "numbers", "operator",
     "re", "statistics", "string", "struct", "sys", "types", "typing", "unicodedata", "uuid",
-    "msgspec", "numpy", "pydantic", "xxhash", "zstandard",
+    "msgspec", "numpy", "pydantic", "pydantic_core", "xxhash", "zstandard",
 }  # fmt: skip
 #: Calls that reach outside although their module is pure.
 IMPURE_CALLS = {
