@@ -1,7 +1,7 @@
 """Every setting, its unit, its default and its bounds: one pydantic model, loaded by services/settings/load.py.
 
-A description here is what docs/configuration.md, the schema and an editor say. LIVE marks what `llm-im config reload`
-changes without a restart (services/wiring/reload.py), LATER what nothing answers yet. Write a duration as `Duration`.
+The descriptions appear in docs/configuration.md, in the JSON schema and in editors. LIVE marks what `llm-im config reload`
+changes without a restart (services/wiring/reload.py), LATER what is not built yet. Write a duration as `Duration`.
 """
 
 from __future__ import annotations
@@ -33,48 +33,51 @@ from models.settings.values import (
     wrong_url,
 )
 
-#: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
+#: Tried one after the other for each incident: a thousand cost a classifier a few milliseconds.
 RULES_MAX = 1000
-#: Compared one by one for each new name; a large installation has a handful.
+#: Compared one by one with each new name; even a large installation has a handful.
 NAMES_MAX = 100
-#: A backup of a large archive takes minutes, and each one is a file for people to look through.
+#: A backup of a large archive takes minutes, and each one adds a file that people have to look through.
 BACKUP_INTERVAL_MIN_S = 60.0
 
 
 #: Label names as senders write them, those of OpenTelemetry among them. UTF-8 allows any text in a name; blanks, quotes and
-#: the like are a slip of the pen here, and would make one incident of a whole service.
+#: the like are typos here, and would put a whole service into one incident.
 _LABEL_NAME = re.compile(r"[^\W\d][\w.:/-]*")
-#: Names of this machine for itself; any address of 127.0.0.0/8 is one as well.
+#: Names of the local machine; so is any address in 127.0.0.0/8.
 _LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
 
 
 class Server(Section):
-    """Where the doors are and what they let in."""
+    """Where the server listens, and what it accepts."""
 
     http_host: str = Field(
         "127.0.0.1",
-        description="Address the front door listens on; everything else stays on loopback whatever this says. Other than loopback needs [a token](security.md#the-first-token).",
+        description="Address of the HTTP endpoint; everything else always stays on loopback. Any address other than loopback requires [a token](security.md#the-first-token).",
     )
-    http_port: int = Field(8080, ge=1, le=65535, description="Port of HTTP.")
+    http_port: int = Field(8080, ge=1, le=65535, description="HTTP port.")
     grpc: bool = Field(
-        False, description="Whether the gRPC door is open. It is not built yet: `up` refuses true.", json_schema_extra=LATER
+        False, description="Whether to listen for gRPC. Not built yet: `up` refuses `true`.", json_schema_extra=LATER
     )  # fmt: skip
-    grpc_port: int = Field(
-        9000, ge=1, le=65535, description="Reserved for the gRPC door; nothing listens there yet."
-    )
+    grpc_port: int = Field(9000, ge=1, le=65535, description="Reserved for gRPC; nothing listens on it yet.")
     gateways: int = Field(
-        2, ge=1, le=40, description="Serve replicas. Two or more: killing one leaves no gap."
+        2,
+        ge=1,
+        le=40,
+        description="HTTP gateway processes. With two or more, requests keep being served while one restarts.",
     )
     max_body_bytes: int = Field(
-        16 * 1024 * 1024, ge=1024, description="A larger request body, also when unpacked, is answered 413."
+        16 * 1024 * 1024,
+        ge=1024,
+        description="Largest request body, also after decompression. Larger ones are answered 413.",
     )
     body_timeout: Duration = Field(
-        30.0, description="A sender that takes longer to send its body is answered 408."
+        30.0, description="Longest time a sender may take to send its body. Slower ones are answered 408."
     )
     max_inflight_alerts: int = Field(
         200_000,
         ge=1,
-        description="Alerts one gateway holds for its shards, an equal share for each; past it senders get 503 and `Retry-After`.",
+        description="Most alerts a gateway holds while its shards work on them, divided equally among the shards. Beyond that, senders get 503 with `Retry-After`.",
     )
     hold: Duration = Field(
         5.0,
@@ -84,18 +87,18 @@ class Server(Section):
     hosts: list[str] = Field(
         [],
         max_length=NAMES_MAX,
-        description="Names by which the front door may be called while there are no tokens, as in `Host`, without a port. Addresses, `localhost` and `*.localhost` always may ([why](security.md#web-pages)).",
+        description="Host names (no port) that requests may use in `Host` while no tokens exist. IP addresses, `localhost` and `*.localhost` are always allowed ([why](security.md#web-pages)).",
     )
     origins: list[str] = Field(
         [],
         max_length=NAMES_MAX,
-        description="Web pages elsewhere that may call the API (CORS) and open a WebSocket, as in `Origin`: `https://wall.example`. None: only pages of this address.",
+        description="Web origins, such as `https://wall.example`, whose pages may call the API (CORS) and open a WebSocket. Empty: only pages served from this address.",
     )
     probe_port: int | None = Field(
         None,
         ge=1,
         le=65535,
-        description="A port of its own for `/health/*`, `/-/healthy` and `/-/ready`, on the same address: it answers when the front door has no connection left. None: no such port.",
+        description="A separate port for `/health/*`, `/-/healthy` and `/-/ready` on the same address. It still answers when the main port has run out of connections. None: no separate port.",
     )
 
     @field_validator("hosts")
@@ -105,7 +108,7 @@ class Server(Section):
             place = host_and_port(each)
             if place is None or place[1] is not None or each.endswith(":"):
                 raise ValueError(
-                    f'expected names of hosts such as "alerts.example", without a port, not {each[:80]!r}'
+                    f'expected host names without a port, such as "alerts.example", not {each[:80]!r}'
                 )
         return value
 
@@ -121,13 +124,13 @@ class Server(Section):
     @classmethod
     def _is_another_port(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value == info.data.get("http_port"):
-            raise ValueError("expected another port than server.http_port has")
+            raise ValueError("expected a different port than server.http_port")
         return value
 
     @field_validator("http_host")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
-        """One way to write each address, so that nobody else has to know the others."""
+        """Normalizes the address, so that the rest of the code sees one spelling."""
         bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
         try:
             return str(ip_address(bare))
@@ -135,99 +138,99 @@ class Server(Section):
             pass
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", value):
             raise ValueError(
-                f"expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not {value[:80]!r}"
+                f"expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not {value[:80]!r}"
             )
         return value.lower()
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the front door is reached from this machine only."""
+        """Whether the server can be reached from this machine only."""
         return _LOOPBACK.fullmatch(self.http_host) is not None
 
 
 class Redis(Section):
-    """A Redis that holds the state, when `state.backend` is `redis`: [how to set it up](operate.md#state-in-redis)."""
+    """The Redis that holds all state when `state.backend` is `redis`: [how to set it up](operate.md#state-in-redis)."""
 
     url: SecretStr | None = Field(
         None,
-        description="`redis://host:port/db`, `redis+sentinel://host:port,host:port/service` or `redis+cluster://host:port,host:port`, with `user:password@` before the host. A secret.",
+        description="`redis://host:port/db`, `redis+sentinel://host:port,host:port/service` or `redis+cluster://host:port,host:port`, with `user:password@` before the host. Secret.",
     )
     prefix: str = Field(
         "llm-im",
         pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
-        description="What all our keys begin with; another for each system that shares a Redis.",
+        description="Prefix of all our keys. Give each system that shares a Redis its own.",
     )
     replicas: int = Field(
         0,
         ge=0,
         le=100,
-        description="Replicas that must have a write before it is answered. Sentinels, and a cluster that has replicas, are refused with 0.",
+        description="How many replicas must have a write before it is acknowledged. With 0, Sentinel setups and clusters with replicas are refused.",
     )
     allow_volatile: bool = Field(
         False,
-        description="Take a Redis that may forget what it acknowledged: without an append-only file, not synced, with keys that are dropped, or failing over to a replica nobody waited for.",
+        description="Accept a Redis that may lose acknowledged writes: no append-only file, no fsync, an eviction policy, or failover to a replica that may be behind.",
     )
-    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="Longest wait for a connection.")
+    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="How long to wait for a connection.")
     timeout: Duration = Field(
-        5.0, gt=0, le=60, description="Longest wait for an answer; then the connection counts as dead."
+        5.0, gt=0, le=60, description="How long to wait for a reply before the connection counts as dead."
     )
     replica_timeout: Duration = Field(
         1.0,
         gt=0,
         le=60,
-        description="Longest wait for the replicas; then the write counts as one of unknown outcome.",
+        description="How long to wait for the replicas. After that the outcome of the write counts as unknown.",
     )
 
 
 class Postgres(Section):
-    """A PostgreSQL that holds the state, when `state.backend` is `postgres` or `cockroachdb`: [how to set it up](operate.md#state-in-postgresql)."""
+    """The PostgreSQL that holds all state when `state.backend` is `postgres` or `cockroachdb`: [how to set it up](operate.md#state-in-postgresql)."""
 
     url: SecretStr | None = Field(
         None,
-        description="`postgresql://user:password@host:port/database`, with libpq's parameters behind a `?`, such as `sslmode=verify-full`. A secret.",
+        description="`postgresql://user:password@host:port/database`, with libpq parameters such as `sslmode=verify-full` after a `?`. Secret.",
     )
     schema_name: str = Field(
         "llm_im",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        description="The schema that all our tables are in, made when it is not there; another for each system that shares a database.",
+        description="Schema for all our tables, created if missing. Give each system that shares a database its own.",
     )
     max_connections: int = Field(
         8,
         ge=2,
         le=100,
-        description="Connections that one process of ours may have. They are opened when needed, and closed after two idle minutes.",
+        description="Most connections per process. They are opened on demand and closed after two idle minutes.",
     )
     allow_volatile: bool = Field(
         False,
-        description="Take a server that may forget what it acknowledged: `fsync`, `full_page_writes` or `synchronous_commit` off, or `state.replication` not met.",
+        description="Accept a server that may lose acknowledged writes: `fsync`, `full_page_writes` or `synchronous_commit` is off, or `state.replication` is not satisfied.",
     )
-    connect_timeout: Duration = Field(5.0, ge=2, le=60, description="Longest wait for a connection.")
+    connect_timeout: Duration = Field(5.0, ge=2, le=60, description="How long to wait for a connection.")
     timeout: Duration = Field(
         5.0,
         ge=0.1,
         le=60,
-        description="Longest statement; the server ends it then. A second later the connection counts as dead.",
+        description="Longest time a statement may run before the server cancels it. One second later the connection counts as dead.",
     )
 
 
 class State(Section):
-    """Where the log lives."""
+    """Where all state is stored."""
 
     backend: Literal["sqlite", "sled", "redb", "redis", "postgres", "cockroachdb"] = Field(
         "sqlite",
-        description="The store: files of SQLite, a Redis ([state.redis](#stateredis)), or a PostgreSQL, and what speaks like it ([state.postgres](#statepostgres)); `cockroachdb` takes nothing but a CockroachDB. `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice.",
+        description="The store: SQLite files, a Redis ([state.redis](#stateredis)), or PostgreSQL and compatible servers ([state.postgres](#statepostgres)). `cockroachdb` accepts only CockroachDB. `sled` and `redb` exist only in other languages: they select `sqlite` and `up` says so.",
     )
     path: str = Field(
-        "./var", min_length=1, description="Data folder, relative to where `llm-im up` is typed. What is in it: [operate.md](operate.md#files)."
+        "./var", min_length=1, description="Data folder, relative to the folder where `llm-im up` runs. [What is in it](operate.md#files)."
     )  # fmt: skip
     partitions: int = Field(
         2,
         ge=1,
         le=4096,
-        description="Shards when the system first starts. A later value moves nothing: [llm-im store reshard](operate.md#more-or-fewer-shards) does.",
+        description="Number of shards, used only at the first start. To change it later, run [llm-im store reshard](operate.md#more-or-fewer-shards).",
     )
     snapshot_every_frames: int = Field(
-        20_000, ge=10, description="A snapshot begins after this many frames ..."
+        20_000, ge=10, description="Take a snapshot after this many log entries ..."
     )
     snapshot_every_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="... or this many bytes of log ..."
@@ -237,30 +240,30 @@ class State(Section):
     )
     consistency: Literal["strong", "eventual"] | None = Field(
         None,
-        description="What must be so. `strong`: all that was acknowledged is read; refused with Sentinels and with a Redis Cluster, which may lose some when they fail over (for standbys of PostgreSQL say `replication` too). `eventual`: refused, nobody is answered before it is durable here.",
+        description="Required guarantee. `strong`: every read sees all acknowledged writes. Refused with Redis Sentinel and Redis Cluster, where a failover can lose writes; for PostgreSQL standbys set `replication` too. `eventual`: always refused, because nothing is acknowledged before it is durable. None: no check.",
     )
     replication: Literal["synchronous", "multi-region"] | None = Field(
         None,
-        description="What must be so of the server's copies, looked at with each connection. `synchronous`: PostgreSQL waits for a standby. `multi-region`: CockroachDB survives the loss of a region.",
+        description="Required replication, checked on every connection. `synchronous`: PostgreSQL waits for a standby before it confirms a write. `multi-region`: CockroachDB survives losing a region. None: no check.",
     )
     connection_string: SecretStr | None = Field(
-        None, description="Another name of state.postgres.url. A secret.", json_schema_extra=LATER
+        None, description="Alias of `state.postgres.url`. Secret.", json_schema_extra=LATER
     )
     redis: Redis = Redis()
     postgres: Postgres = Postgres()
 
 
 class Grouping(Section):
-    """What makes one incident. The service is always part of the group."""
+    """Which alerts form one incident. Alerts of different services are never grouped together."""
 
     group_by: list[str] = Field(
         ["alertname", "cluster", "namespace"],
         max_length=16,
-        description="Labels that make a group beside the service, at most 16; those that an alert has. Which to take: [grouping.md](grouping.md).",
+        description="Labels to group by, in addition to the service; at most 16. Labels an alert lacks are left out of its group. How to choose: [grouping.md](grouping.md).",
     )
     service_labels: list[str] = Field(
         ["service", "service_name", "app", "job"],
-        description="Labels that may name the service; the first one present does.",
+        description="Labels that can name the service. The first one an alert has is used.",
     )
 
     @field_validator("group_by", "service_labels")
@@ -269,93 +272,96 @@ class Grouping(Section):
         for name in names:
             if name == "..." and info.field_name == "group_by":
                 raise ValueError(
-                    '"..." (by all labels) would make an incident of every single alert: '
-                    "name the labels that tell one outage from another"
+                    '"..." (all labels) would open an incident for every single alert: '
+                    "list the labels that distinguish one outage from another"
                 )
             if _LABEL_NAME.fullmatch(name) is None:
-                raise ValueError(f"expected names of labels, such as cluster or k8s.pod.name, not {name!r}")
+                raise ValueError(f"expected label names such as cluster or k8s.pod.name, not {name!r}")
         return names
 
 
 class Lifecycle(Section):
-    """When alerts end, and what becomes of an incident then."""
+    """When alerts end, and when incidents resolve, reopen and close."""
 
     resolve_timeout: Duration = Field(
         300.0,
-        description="Ends an alert of `/api/v2/alerts` without an end that nobody sends again.",
+        description="An alert sent to `/api/v2/alerts` without an end time resolves when it has not been sent again for this long.",
         json_schema_extra=LIVE,
     )
     expires_after: MaybeDuration = Field(
         None,
-        description="Ends an alert of `/v1` without an end; none: it fires until told.",
+        description="The same for alerts sent to `/v1`. None: they fire until a resolve arrives.",
         json_schema_extra=LIVE,
     )
     expiry_grace: Duration = Field(
-        300.0, description="Nothing expires for this long after we could not hear.", json_schema_extra=LIVE
+        300.0,
+        description="No alert expires for this long after the service could not receive alerts.",
+        json_schema_extra=LIVE,
     )
     reopen_window: Duration = Field(
         1800.0,
-        description="A group that fires again so soon after its incident resolved reopens it.",
+        description="A group that fires again within this time after its incident resolved reopens that incident.",
         json_schema_extra=LIVE,
     )
     close_after: Duration = Field(
         3600.0,
-        description="A resolved incident closes after the longer of this and `reopen_window`.",
+        description="A resolved incident closes after this time or `reopen_window`, whichever is longer.",
         json_schema_extra=LIVE,
     )
     retention: Duration = Field(
         90 * 86400.0,
-        description="How long the archive keeps a closed incident; up to an hour later it is forgotten.",
+        description="How long a closed incident stays in the archive. It is deleted within an hour after that.",
         json_schema_extra=LIVE,
     )
     max_concurrent_incidents: int = Field(
         200_000,
         ge=1,
-        description="Open incidents, an equal share for each shard; past it new groups join an overflow incident.",
+        description="Most open incidents, divided equally among the shards. Beyond that, new groups are added to an overflow incident.",
         json_schema_extra=LIVE,
     )
     max_alert_bytes: int = Field(
         256 * 1024,
         ge=1024,
         le=1024 * 1024,
-        description="Bytes of one alert, labels and annotations together; a larger one is refused with 400.",
+        description="Largest alert in bytes, labels and annotations together. Larger ones are refused with 400.",
     )
     max_shard_bytes: int = Field(
         2 * 1024**3,
         ge=1024 * 1024,
-        description="Bytes of alerts and incidents that a shard keeps in memory, at about 900 a common series; past it "
-        "new series are refused with 503. A million fit twice.",
+        description="Most memory, in bytes, for the alerts and incidents of one shard. A typical series takes about 900 bytes, so the default holds two million. Beyond that, new series are refused with 503.",
         json_schema_extra=LIVE,
     )
     max_sender_share: float = Field(
         0.75,
         gt=0,
         le=1,
-        description="How much of `max_shard_bytes` the alerts of one token may hold; past it its new series are refused "
-        "with 429. Without tokens all senders are one.",
+        description="Largest share of `max_shard_bytes` that alerts sent with one token may use. Beyond that, its new series are refused with 429. Without tokens, all senders share one quota.",
         json_schema_extra=LIVE,
     )
 
 
 class Dedup(Section):
-    """What counts as the same delivery."""
+    """Which deliveries count as repeats."""
 
-    dedup_window: Duration = Field(600.0, description="How long a sender's delivery id is remembered.")
+    dedup_window: Duration = Field(
+        600.0,
+        description="How long a delivery id is remembered; a request that repeats it within this time is not counted again.",
+    )
 
 
 class Rule(Section):
-    """One classification rule. It applies when every one of its conditions holds; what it leaves out, others may give."""
+    """One classification rule. It applies if all its conditions match. What it leaves unset, later rules may set."""
 
     name: str = Field(min_length=1, description="Shown in `classified_by`.")
     labels: dict[str, str] = Field(
         {},
-        description="Label name to a regular expression that must match all of its value; an absent label reads as empty.",
+        description="Label names, each with a regular expression that must match the whole value. A missing label counts as empty.",
     )
     words: str | None = Field(
         None,
-        description="A regular expression searched in alert name, title and description, in any case.",
+        description="Regular expression to find anywhere in the alert name, title or description, ignoring case.",
     )
-    source: str | None = Field(None, description="A regular expression that must match all of the source.")
+    source: str | None = Field(None, description="Regular expression that must match the whole source.")
     severity: Literal["P0", "P1", "P2", "P3", "P4"] | None = None
     type: (
         Literal[
@@ -371,7 +377,7 @@ class Rule(Section):
         | None
     ) = Field(None, description="One of the [eight types](concepts.md#severity-type-impact).")
     impact: str | None = Field(
-        None, description="A word; the built-in ones are `critical`, `major`, `minor`, `none`."
+        None, description="Free text. The built-in rules use `critical`, `major`, `minor` and `none`."
     )
 
     @field_validator("words", "source")
@@ -390,44 +396,45 @@ class Rule(Section):
 
 
 class Classification(Section):
-    """How severity, type and impact are given."""
+    """How incidents get their severity, type and impact."""
 
-    pool: int = Field(1, ge=1, le=64, description="Classifier actors, `classifier-0` ...")
+    pool: int = Field(1, ge=1, le=64, description="Number of classifier processes (`classifier-0` ...).")
     rules: list[Rule] = Field(
         [],
         max_length=RULES_MAX,
-        description="Your rules, asked in order before the built-in ones; see [a rule](#a-rule).",
+        description="Your rules, tried in order before the built-in ones; see [a rule](#a-rule).",
         json_schema_extra=LIVE,
     )
     builtin_rules: bool = Field(
-        True, description="Whether the built-in rules are asked after yours.", json_schema_extra=LIVE
+        True, description="Whether to try the built-in rules after yours.", json_schema_extra=LIVE
     )
 
 
 class Webhook(Section):
-    """The first response: Alertmanager's webhook v4 body, sent by POST."""
+    """The webhook that notifications go to: a POST with Alertmanager's webhook v4 body."""
 
     url: SecretStr | None = Field(
         None,
-        description='Where notices are POSTed, `http://` or `https://`, sent as it is written; none, "none" or empty: nobody '
-        "is told. A secret.",
+        description='URL to POST notifications to, `http://` or `https://`, used exactly as written. None, "none" or empty: no notifications are sent. Secret.',
     )
-    timeout: Duration = Field(10.0, le=60, description="One try, from connecting to the end of the answer.")
+    timeout: Duration = Field(
+        10.0, le=60, description="Longest time for one attempt, from connecting to the end of the response."
+    )
     max_alerts: int = Field(
         100,
         ge=1,
         le=10_000,
-        description="Alerts shown in one body; `truncatedAlerts` counts the rest.",
+        description="Most alerts in one body; `truncatedAlerts` counts the rest.",
         json_schema_extra=LIVE,
     )
     external_url: str = Field(
-        "", description="What links in a notice begin with; empty: no links.", json_schema_extra=LIVE
+        "", description="Base URL of links in notifications. Empty: no links.", json_schema_extra=LIVE
     )
 
     @field_validator("url", mode="before")
     @classmethod
     def _may_be_none(cls, value: object) -> object:
-        # A variable that is empty counts as unset; "none" says that nobody is told, whatever the file says.
+        # An empty variable counts as unset; "none" turns notifications off, whatever the file says.
         return None if isinstance(value, str) and value.strip().lower() in ("", NONE) else value
 
     @field_validator("url")
@@ -446,11 +453,13 @@ class Webhook(Section):
 
 
 class Wait(Section):
-    """How long to wait before the first notice, so that a group is told of once."""
+    """How long to wait before the first notification, so that alerts arriving together are sent as one."""
 
-    P0: Duration = Field(0.0, description="Before the first notice of a P0.", json_schema_extra=LIVE)
+    P0: Duration = Field(0.0, description="Before the first notification of a P0.", json_schema_extra=LIVE)
     P1: Duration = Field(
-        0.0, description="The same for P1, and for an incident nobody judged.", json_schema_extra=LIVE
+        0.0,
+        description="The same for P1, and for incidents that have not been classified.",
+        json_schema_extra=LIVE,
     )
     P2: Duration = Field(30.0, description="The same for P2.", json_schema_extra=LIVE)
     P3: Duration = Field(120.0, description="The same for P3.", json_schema_extra=LIVE)
@@ -458,75 +467,71 @@ class Wait(Section):
 
 
 class Notify(Section):
-    """How notices are sent, and tried again."""
+    """How notifications are sent and retried."""
 
     enabled: bool = Field(
         True,
-        description="`false`: nobody is told, whatever webhook is set; `llm-im up --no-notify` says so for one start, as for a "
-        "[restore drill](operate.md#test-a-restore).",
+        description="`false`: no notifications are sent, whatever webhook is set. `llm-im up --no-notify` sets it for one start, for example for a [restore drill](operate.md#test-a-restore).",
     )
     webhook: Webhook = Webhook()
     wait: Wait = Wait()
     interval: Duration = Field(
         60.0,
-        description="Least time between two notices of one incident, but for a rise in severity. An end waits for it; when the "
-        'alerts fire again meanwhile, nobody is told of either. "0s": every end and every reopening is told at once.',
+        description='Shortest time between two notifications of one incident; a rise in severity does not wait. A `resolved` waits too, and if the alerts fire again meanwhile, neither is sent. "0s": every resolve and every reopening is sent at once.',
         json_schema_extra=LIVE,
     )
     retry_first: Duration = Field(
-        1.0, description="Wait before the first retry; doubles each time.", json_schema_extra=LIVE
+        1.0, description="Wait before the first retry. Doubles each time.", json_schema_extra=LIVE
     )
     retry_max: Duration = Field(300.0, description="Longest wait between retries.", json_schema_extra=LIVE)
     give_up_after: Duration = Field(
         86400.0,
-        description="A notice nobody takes for this long is given up, and the timeline says so.",
+        description="A notification that has failed for this long is given up, and the timeline records it.",
         json_schema_extra=LIVE,
     )
-    responders: int = Field(1, ge=1, le=16, description="Responder actors, `responder-0` ...")
-    concurrency: int = Field(
-        32, ge=1, le=1000, description="Webhook calls under way at once for each responder."
-    )
+    responders: int = Field(1, ge=1, le=16, description="Number of responder processes (`responder-0` ...).")
+    concurrency: int = Field(32, ge=1, le=1000, description="Most webhook calls in flight per responder.")
 
     @property
     def why_off(self) -> str:
-        """Why nobody is told of incidents, "" when somebody is."""
+        """Why no notifications are sent, or "" if they are."""
         if not self.enabled:
             return "notify.enabled is false (up --no-notify)"
         return "" if self.webhook.url is not None else "no notify.webhook.url is set"
 
 
 class PublishRedis(Section):
-    """A Redis in which programs outside find the incidents of now and hear of changes: [the feed](redis-feed.md). It is no
-    store, and may be the Redis that holds the state or another."""
+    """A Redis where other programs can read current incidents and subscribe to changes: [the feed](redis-feed.md). It is not
+    the store, but may be the same Redis."""
 
     url: SecretStr | None = Field(
         None,
-        description="As `state.redis.url`; none: nothing is published, and nothing runs for it. A secret.",
+        description="As `state.redis.url`. None: nothing is published. Secret.",
     )
     prefix: str = Field(
         "llm-im",
         pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
-        description="What the feed's keys and channel begin with, before `:{feed}:`; another for each system that shares a Redis.",
+        description="Prefix of the keys and the channel of the feed, before `:{feed}:`. Give each system that shares a Redis its own.",
     )
     keep_closed: Duration = Field(
         3600.0,
         ge=1,
-        description="How long a closed incident can still be read there; of more than 10,000 the newest.",
+        description="How long a closed incident stays readable in the feed; at most the 10,000 newest.",
     )
-    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="Longest wait for a connection.")
+    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="How long to wait for a connection.")
     timeout: Duration = Field(
-        5.0, gt=0, le=60, description="Longest wait for an answer; then the connection counts as dead."
+        5.0, gt=0, le=60, description="How long to wait for a reply before the connection counts as dead."
     )
 
 
 class Publish(Section):
-    """What is told to programs that do not ask our API."""
+    """What is published to programs that do not call the API."""
 
     redis: PublishRedis = PublishRedis()
 
 
 class AcknowledgeTargets(Section):
-    """How soon somebody should have acknowledged an incident, from its opening; "none": no target."""
+    """How soon after it opens an incident should be acknowledged. "none": no target."""
 
     P0: MaybeDuration = Field(300.0, description="For a P0.", json_schema_extra=LIVE)
     P1: MaybeDuration = Field(900.0, description="For a P1.", json_schema_extra=LIVE)
@@ -536,7 +541,7 @@ class AcknowledgeTargets(Section):
 
 
 class ResolveTargets(Section):
-    """How soon an incident should be resolved, from its opening; "none": no target."""
+    """How soon after it opens an incident should be resolved. "none": no target."""
 
     P0: MaybeDuration = Field(3600.0, description="For a P0.", json_schema_extra=LIVE)
     P1: MaybeDuration = Field(3600.0, description="For a P1.", json_schema_extra=LIVE)
@@ -546,79 +551,82 @@ class ResolveTargets(Section):
 
 
 class Targets(Section):
-    """Response targets by severity."""
+    """Response-time targets by severity."""
 
     acknowledge: AcknowledgeTargets = AcknowledgeTargets()
     resolve: ResolveTargets = ResolveTargets()
 
 
 class Auth(Section):
-    """Who gets in: API tokens (`llm-im tokens`). [security.md](security.md) has the whole."""
+    """Who may call the server. API tokens are made with `llm-im tokens`; see [security.md](security.md)."""
 
     required: bool | None = Field(
         None,
-        description="`true`: nobody gets in without an API token, also before there is one. `false`: everybody, and only on "
-        "loopback. None: everybody until the first token is made, then nobody without one.",
+        description="`true`: every request needs an API token, even before the first token exists. `false`: no request needs one; allowed on loopback only. None: open until the first token is created, then every request needs one.",
     )
-    open_metrics: bool = Field(False, description="`GET /metrics` needs no token, also when all else does.")
+    open_metrics: bool = Field(
+        False, description="Whether `GET /metrics` needs no token even when everything else does."
+    )
 
 
 class Logging(Section):
-    """What every process writes to stderr."""
+    """What every process logs to stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least important line that is written.", json_schema_extra=LIVE
+        "INFO", description="Lowest level that is logged.", json_schema_extra=LIVE
     )
     format: Literal["json", "console"] = Field(
-        "json", description="`json`: an object a line; `console`: for people."
+        "json", description="`json`: one object per line. `console`: for people."
     )
 
 
 class DeadLetterSettings(Section):
-    """What is kept of what could not be read."""
+    """How long alerts that could not be parsed are kept."""
 
     max_bytes: int = Field(
-        256 * 1024 * 1024, ge=1024, description="Bytes of dead letters kept; past it the oldest go."
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of dead letters to keep; beyond that, the oldest are deleted.",
     )
     max_age: Duration = Field(7 * 86400.0, description="How long a dead letter is kept.")
     max_payload_bytes: int = Field(
-        64 * 1024, ge=64, description="Bytes; a longer payload is kept cut. The store itself cuts at 65536."
+        64 * 1024,
+        ge=64,
+        description="Longer payloads are truncated to this many bytes. The store itself truncates at 65536.",
     )
 
 
 class Telemetry(Section):
-    """Where [traces](operate.md#tracing) go, by OTLP over HTTP. Without `endpoint` nothing is traced."""
+    """Where [traces](operate.md#tracing) are sent, as OTLP over HTTP. Without `endpoint`, nothing is traced."""
 
     endpoint: str | None = Field(
         None,
-        description="Base URL of an OTLP/HTTP receiver, `http://127.0.0.1:4318`; `/v1/traces` is added unless it is there. "
-        "No user and no query: it is told in logs.",
+        description="Base URL of an OTLP/HTTP receiver, such as `http://127.0.0.1:4318`; `/v1/traces` is appended if missing. It must not contain a user or a query, because it appears in logs.",
     )
     headers: dict[str, SecretStr] = Field(
-        {}, description='Sent along, for example `{ authorization = "Bearer ..." }`. A secret.'
+        {}, description='Extra request headers, such as `{ authorization = "Bearer ..." }`. Secret.'
     )
     sample_ratio: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Share of requests that begin a trace here, 0 to 1. A request with a `traceparent` is recorded when that "
-        "says so, and only then.",
+        description="Share of requests, 0 to 1, that start a trace. A request with a `traceparent` follows the sampling decision in it instead.",
     )
     service_name: str = Field(
         "llm-incident-manager",
         min_length=1,
         max_length=255,
-        description="`service.name` of its spans.",
+        description="The `service.name` of the spans.",
     )
 
     @field_validator("endpoint")
     @classmethod
     def _is_plain_http(cls, value: str | None) -> str | None:
-        # The URL is told in logs, so nothing secret may be part of it.
+        # The URL appears in logs, so it must not contain a secret.
         if value is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", value):
             raise ValueError(
                 'expected an http:// or https:// URL such as "http://127.0.0.1:4318", without user or query: '
-                "what is secret belongs into telemetry.headers"
+                "put secrets into telemetry.headers"
             )
         return value
 
@@ -627,41 +635,39 @@ class Telemetry(Section):
     def _are_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, secret in value.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-                raise ValueError(f"expected names of HTTP headers, not {name!r}")
+                raise ValueError(f"expected HTTP header names, not {name!r}")
             if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", secret.get_secret_value()):
                 raise ValueError(f"the value of {name!r}: expected printable ASCII")
         return value
 
 
 class DisasterRecovery(Section):
-    """[Backups](operate.md#backups), made beside the running system."""
+    """[Backups](operate.md#backups) of the running system."""
 
     backup_target: str | None = Field(
         None,
-        description="Where backups go: a folder, or a URL such as `s3://bucket/prefix`. No user, password or query in it: who "
-        "may come in there says the environment.",
+        description="Where backups go: a folder, or a URL such as `s3://bucket/prefix`, without user, password or query. Credentials come from the environment.",
     )
     backup_interval: MaybeDuration = Field(
-        None, description="One is made this often, 1m or more; needs `backup_target`. None: only by `llm-im backup create`."
+        None, description="How often to make a backup; at least 1m. Needs `backup_target`. None: only `llm-im backup create` makes one."
     )  # fmt: skip
     backup_retention: MaybeDuration = Field(
-        None, description="Older ones are removed behind each new one, never the newest whole one. None: all are kept."
+        None, description="After each new backup, older ones are deleted; the newest complete one never is. None: all are kept."
     )  # fmt: skip
     backup_key_file: str | None = Field(
         None,
-        description="File with the key that backups are signed with, 64 hexadecimal digits. None: `backup.key` in the data "
-        "folder, which is made by itself. Keep a copy elsewhere: where it is not at hand, a restore wants `--accept-unsigned`.",
+        description="File with the key that signs backups, 64 hexadecimal digits. None: `backup.key` in the data folder, created automatically. Keep a copy elsewhere: without it, a restore needs `--accept-unsigned`.",
     )
     cross_region_replication: bool | None = Field(None, json_schema_extra=LATER)
 
     @field_validator("backup_target")
     @classmethod
     def _holds_no_secret(cls, value: str | None) -> str | None:
-        # It is told in logs and kept in the settings that are shown.
+        # It appears in logs and in `llm-im config show`.
         if value is not None and not re.fullmatch(r"[^\s?@]+://[^\s?@]*|(?!.*://)[^\x00]+", value):
             raise ValueError(
                 "expected a folder or a URL such as s3://bucket/prefix, without user, password or query:"
-                " who may come in there says the environment"
+                " credentials come from the environment"
             )
         return value
 
@@ -674,7 +680,7 @@ class DisasterRecovery(Section):
 
 
 class Settings(Section):
-    """All of it. Every default works on one machine with no file at all."""
+    """Every setting. The defaults work on one machine without a file."""
 
     server: Server = Server()
     state: State = State()
@@ -706,7 +712,7 @@ class Settings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: its place (`server.http_port`), the section that has it, and what the model says of it."""
+    """One setting: its full name (`server.http_port`), its section, and its field in the model."""
 
     name: str
     section: type[Section]
@@ -718,17 +724,17 @@ class Key:
 
     @property
     def is_live(self) -> bool:
-        """Whether it changes without a restart."""
+        """Whether `llm-im config reload` can change it without a restart."""
         return _is_marked(self.field, LIVE_MARK)
 
     @property
     def is_later(self) -> bool:
-        """Whether nothing answers it yet."""
+        """Whether its feature is not built yet."""
         return issubclass(self.section, later.LaterSection) or _is_marked(self.field, LATER_MARK)
 
     @property
     def kinds(self) -> set[object]:
-        """The types it may have: {float, NoneType} of a duration that may be none."""
+        """The types it may have: {float, NoneType} for a duration that may be none."""
         return set(_plain(self.field.annotation))
 
     @property
@@ -761,7 +767,7 @@ def _plain(annotation: Any) -> Iterator[object]:
 
 
 def _metadata(annotation: Any) -> Iterator[object]:
-    """What is said of the types within an annotation."""
+    """The metadata inside an annotation."""
     if get_origin(annotation) is Annotated:
         yield from annotation.__metadata__
     elif get_origin(annotation) in (Union, UnionType):
@@ -783,5 +789,5 @@ def _keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
             yield Key(prefix + name, section, field)
 
 
-#: Every setting by its name, in the order of the sections above.
+#: Every setting by its full name, in the order of the sections above.
 KEYS: dict[str, Key] = {key.name: key for key in _keys(Settings)}

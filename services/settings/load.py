@@ -1,8 +1,8 @@
-"""Loads the settings: defaults, then the TOML file, then the environment, then flags of the command line; each value
-knows where it came from. The only loader (docs/decisions/0016-settings-loader.md says why it is our own).
+"""Loads the settings: defaults, then the TOML file, then the environment, then command-line flags; each value remembers
+its source. The only loader (docs/decisions/0016-settings-loader.md says why we wrote our own).
 
-Nothing is guessed: an unknown key or a value out of bounds is refused with its place, what was expected, and the
-nearest name there is. Other spellings of the same thing (`ALIASES`, `VARIABLES`) are taken, and told.
+It never guesses: an unknown key or a value out of range is refused with where it is, what was expected, and the closest
+known name. Alternative names (`ALIASES`, `VARIABLES`) are accepted, with a notice.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ NOT_SETTINGS = frozenset(
         "LLM_IM_TRACEBACK",
     }
 )
-#: What Kubernetes puts into every container beside a Service named llm-im.
+#: Variables that Kubernetes sets in every pod of a namespace that has a Service named llm-im.
 _KUBERNETES = re.compile(
     r"LLM_IM_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-#: Flags of the command line, by what they set.
+#: Command-line flags, by the setting they override.
 FLAGS = {"state.path": "--data", "server.http_port": "--port", "notify.enabled": "--no-notify"}
-#: Keys under another name.
+#: Alternative names of settings.
 ALIASES = {
     "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",
     "state.connection_string": "state.postgres.url",
 }
-#: Environment variables under another name.
+#: Alternative environment variables.
 VARIABLES = {
     "DEPLOYMENT_MODE": "deployment.mode",
     "WORKER_TYPE": "deployment.worker_type",
@@ -64,22 +64,22 @@ VARIABLES = {
     "KAFKA_BROKERS": "messaging.brokers",
     "RUST_LOG": "logging.level",
 }
-#: Engines of other languages: whoever names one wants an embedded store, and SQLite is ours.
+#: Embedded stores of other languages. Whoever asks for one wants an embedded store, and ours is SQLite.
 EMBEDDED = ("sled", "redb")
-#: What RUST_LOG calls its levels, as ours.
+#: RUST_LOG's levels as ours.
 _RUST_LEVELS = {"off": "ERROR", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG", "trace": "DEBUG"}  # fmt: skip
 _RUST_TARGET = "llm_incident_manager"
 
 _DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'
 MASK = "********"
-#: In place of a secret where it must not go: still a URL, and the same for the same secret.
+#: Replaces a secret where it must not appear: still a URL, and the same for the same secret.
 MASKED = "https://secret.invalid/"
-#: Of a wrong value, this much is shown.
+#: How much of a wrong value an error shows.
 _SHOWN_CHARS = 60
 
-#: Where tomllib says that a file is wrong.
+#: How tomllib reports the line of an error.
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
-#: A file with more broken lines is no settings file.
+#: A file with more broken lines is not a settings file.
 _BROKEN_LINES_MAX = 20
 
 Keys = tuple[str, ...]
@@ -101,7 +101,7 @@ DEFAULT = Source("default")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings in force, where each that is no default came from, and what its writer should know."""
+    """The settings in force, the source of each that is not a default, and notices for whoever wrote them."""
 
     settings: Settings
     sources: dict[str, Source]
@@ -112,7 +112,7 @@ class Loaded:
         return self.sources.get(key.name, DEFAULT)
 
     def not_active(self) -> list[Key]:
-        """What is set but nothing answers yet."""
+        """Settings that are set but whose feature is not built yet."""
         return [
             KEYS[name]
             for name in self.sources
@@ -127,7 +127,7 @@ class _Given:
 
 
 def load_settings(path: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """load() for who only needs the values."""
+    """load() for callers that need only the values."""
     return load(path, flags).settings
 
 
@@ -140,10 +140,10 @@ def load(
 ) -> Loaded:
     """The settings in force: defaults, then the file, then the environment, then `flags` (by key).
 
-    Without `path`, what LLM_IM_CONFIG names, else ./llm-im.toml when there is one. Raises Malformed that says of
-    every mistake where it is, what was expected, and the nearest name. Where `only` some sections or keys are needed,
-    the others stay as default and are not looked at. `leniently`, what can't be used is a notice and left out; a file
-    that was named by `path` and can't be opened is refused all the same.
+    Without `path`, the file is the one LLM_IM_CONFIG names, else ./llm-im.toml if it exists. Raises Malformed, which says
+    for every mistake where it is, what was expected, and the closest known name. With `only`, just those sections or keys
+    are read; all others keep their defaults and are not checked. With `leniently`, what can't be used becomes a notice
+    and is skipped; a file given as `path` that can't be opened is refused all the same.
     """
     is_named = path is not None
     if path is None and os.environ.get(CONFIG_VARIABLE):
@@ -169,7 +169,7 @@ def load(
 
 
 class _Reading:
-    """Gathers values by key, a later source over an earlier one, and what is wrong with them."""
+    """Collects values by key, later sources overriding earlier ones, and what is wrong with them."""
 
     def __init__(self, only: Collection[Keys] = ()) -> None:
         self._only = only
@@ -190,13 +190,13 @@ class _Reading:
                 continue
             path = tuple(ours.split("."))
             if path in taken:
-                self.problems.append(f"{source}: {name}: said twice, also as {'.'.join(taken[path])}")
+                self.problems.append(f"{source}: {name}: set twice, also as {'.'.join(taken[path])}")
                 continue
             taken[path] = keys
             self._put(path, name, value, source)
 
     def environment(self, variables: Mapping[str, str]) -> None:
-        """LLM_IM_SECTION__KEY, and under them the names in VARIABLES. An empty variable counts as unset."""
+        """LLM_IM_SECTION__KEY, and with lower priority the names in VARIABLES. An empty variable counts as unset."""
         for name, key in VARIABLES.items():
             if not variables.get(name) or not self._is_wanted(tuple(key.split("."))):
                 continue
@@ -224,7 +224,7 @@ class _Reading:
                 self._put(keys, name, value, source)
 
     def _is_wanted(self, keys: Keys) -> bool:
-        """Whether it is, or is part of, or holds, what is needed."""
+        """Whether it is one of `only`, or inside one, or contains one."""
         return not self._only or any(
             keys[: len(each)] == each or each[: len(keys)] == keys for each in self._only
         )
@@ -232,9 +232,7 @@ class _Reading:
     def _put(self, keys: Keys, name: str, value: object, source: Source) -> None:
         key = ".".join(keys)
         if key == "state.backend" and value in EMBEDDED:
-            self.notices.append(
-                f"{source}: {key}: {value} is no engine of this program; SQLite takes its place"
-            )
+            self.notices.append(f"{source}: {key}: {value} is not available here; SQLite is used instead")
             value = "sqlite"
         elif name != key and source.kind == "file":
             self.notices.append(f"{source}: {name} is read as {key}")
@@ -243,7 +241,7 @@ class _Reading:
         self.given[keys] = _Given(value, source)
 
     def settings(self, leniently: bool = False) -> Settings:
-        """All of it, checked. Raises Malformed; `leniently` leaves out what is wrong, and makes notices of it."""
+        """All settings, checked. Raises Malformed; with `leniently`, what is wrong is skipped and becomes a notice."""
         settings = self._checked()
         while settings is None and leniently:
             settings = self._checked()
@@ -254,7 +252,7 @@ class _Reading:
         return settings
 
     def _checked(self) -> Settings | None:
-        """The settings; None when something is wrong, which is noted and forgotten."""
+        """The settings; None if something is wrong, which is reported and dropped."""
         try:
             return Settings.model_validate(self._values())
         except ValidationError as error:
@@ -265,14 +263,14 @@ class _Reading:
             return None
 
     def _forget(self, place: Keys) -> None:
-        """What was given for it, within it, or for all of what it is in."""
+        """Drops the values given for this key, for keys inside it, and for sections that contain it."""
         for keys in [*self.given]:
             if keys == place[: len(keys)] or keys[: len(place)] == place:
                 del self.given[keys]
 
     def _values(self) -> dict[str, object]:
         values: dict[str, object] = {}
-        # Short ones first: what is given for a whole section must not hide in its keys.
+        # Short keys first: a value for a whole section must not overwrite the section's keys.
         for keys in sorted(self.given, key=len):
             inner: object = values
             for part in keys[:-1]:
@@ -296,14 +294,14 @@ def _listed(problems: list[str]) -> str:
 
 
 def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object]:
-    """The file's tables. With `notices`, lines that are no TOML are told there and left out."""
+    """The file's tables. With `notices`, lines that are not TOML are reported there and skipped."""
     try:
         text = path.read_text("utf-8-sig", errors="strict" if notices is None else "replace")
         return tomllib.loads(text)
     except OSError as error:
         raise Malformed(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Malformed(f"{path}: not TOML: expected UTF-8, byte {error.start} is none") from None
+        raise Malformed(f"{path}: not TOML: expected UTF-8, but byte {error.start} is not") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         if notices is None:
             raise Malformed(f"{path}: not TOML: {error}") from None
@@ -312,8 +310,8 @@ def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object
 
 
 def _what_is_toml(lines: list[str]) -> dict[str, object]:
-    """The tables of a file without its broken lines. Below a broken head of a table all up to the next one is left out:
-    its keys would be taken for those of the table before."""
+    """The tables of a file without its broken lines. After a broken table header, everything up to the next header is
+    skipped: its keys would be read as part of the previous table."""
     for _ in range(_BROKEN_LINES_MAX):
         try:
             return tomllib.loads("\n".join(lines))
@@ -337,7 +335,7 @@ def _what_is_toml(lines: list[str]) -> dict[str, object]:
 def _leaves(
     section: type[Section], values: Mapping[str, object], at: Keys = ()
 ) -> Iterator[tuple[Keys, object]]:
-    """Every value of a table by its key; a section that is no table is a value, for the model to refuse."""
+    """Every value of a table by its key; a section that is not a table counts as a value, which the model then refuses."""
     for name, value in values.items():
         inner = _inner(section, name)
         if inner is not None and isinstance(value, dict):
@@ -353,7 +351,7 @@ def _inner(section: type[Section], name: str) -> type[Section] | None:
 
 
 def _section(keys: Keys) -> type[Section] | None:
-    """The section of that name, None when there is none."""
+    """The section of that name, None if there is none."""
     section: type[Section] | None = Settings
     for name in keys:
         section = None if section is None else _inner(section, name)
@@ -368,7 +366,7 @@ def _nested(keys: Keys, value: object) -> dict[str, object]:
 
 
 def _spelled(variable: str) -> Keys | None:
-    """The key of LLM_IM_NOTIFY__WAIT__P0 as the settings spell it: a variable has no case. None for an unknown one."""
+    """The key of LLM_IM_NOTIFY__WAIT__P0 in the spelling of the settings, since variables are all upper case. None if unknown."""
     section: type[Section] | None = Settings
     found: list[str] = []
     for word in variable.removeprefix(PREFIX).lower().split("__"):
@@ -386,7 +384,7 @@ def variable_of(key: Key) -> str:
 
 
 def _unknown(keys: Keys) -> str:
-    """What to say of a key that does not exist: the nearest one in its section, else anywhere."""
+    """The error for a key that does not exist: suggests the closest one in its section, else anywhere."""
     at, name = keys[:-1], keys[-1]
     section = Rule if at[:2] == ("classification", "rules") else _section(at)
     siblings = list(section.model_fields) if section is not None else []
@@ -420,7 +418,7 @@ def _unknown_variable(name: str) -> str:
 
 
 def _from_text(keys: Keys, text: str) -> object:
-    """A variable's value: lists and tables as JSON, a list of words also with commas, anything else as it stands."""
+    """A variable's value: lists and tables as JSON, lists of words also separated by commas, anything else unchanged."""
     key = KEYS.get(".".join(keys))
     kinds = {dict} if key is None else {get_origin(kind) or kind for kind in key.kinds}
     if text[:1] in ("[", "{") and kinds & {list, dict}:
@@ -436,14 +434,14 @@ def _words(text: str) -> list[str]:
 def _from_alias(name: str, text: str) -> object:
     if name != "RUST_LOG":
         return _from_text(tuple(VARIABLES[name].split(".")), text)
-    # "info,llm_incident_manager=debug": what it says of us, else of everybody; of others only is nothing for us.
+    # "info,llm_incident_manager=debug": our own level, else the global one; levels of other targets are ignored.
     levels = dict(directive.rpartition("=")[::2] for directive in _words(text))
     level = levels.get(_RUST_TARGET, levels.get("", "")).lower()
     return _RUST_LEVELS.get(level)
 
 
 def place_of(place: tuple[int | str, ...]) -> str:
-    """Where a mistake is, as a person would write it: classification.rules[0].severity."""
+    """Where a mistake is, as a person would write it: `classification.rules[0].severity`."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -451,11 +449,11 @@ def place_of(place: tuple[int | str, ...]) -> str:
 
 
 def expected(found: ErrorDetails) -> str:
-    """One mistake in words for a person: what was expected, and what is there instead, unless it is a secret."""
+    """One mistake in words: what was expected, and what was found instead, unless it is a secret."""
     context: dict[str, Any] = found.get("ctx", {})
     place = tuple(str(part) for part in found["loc"])
     key = KEYS.get(".".join(place))
-    # A URL written where its section belongs is as secret as where it should be.
+    # A URL written in place of its section is just as secret.
     has_secret = any(
         each.is_secret and (each.path[: len(place)] == place or place[: len(each.path)] == each.path)
         for each in KEYS.values()
@@ -467,7 +465,7 @@ def expected(found: ErrorDetails) -> str:
         case "extra_forbidden":
             return _unknown(place)
         case "missing":
-            return "this is required"
+            return "required, but missing"
         case "literal_error":
             choices = [word.strip("'") for word in _choices(str(context["expected"]))]
             near = get_close_matches(str(found["input"]), choices, 1) or [
@@ -495,11 +493,11 @@ def expected(found: ErrorDetails) -> str:
         case "less_than_equal":
             return f"expected at most {_bound(key, context['le'])}{there}"
         case "string_too_short":
-            return "expected some text, this is empty"
+            return "must not be empty"
         case "too_long":
             return f"expected at most {context['max_length']} entries, not {context['actual_length']}"
         case "string_pattern_mismatch":
-            return f'expected a number a time, such as "5000/s"{there}'
+            return f'expected a rate such as "5000/s"{there}'
         case _:
             return found["msg"]
 
@@ -514,7 +512,7 @@ def _bound(key: Key | None, limit: float) -> str:
 
 def _shown(value: object, key: Key | None = None) -> str:
     if isinstance(value, float):
-        # A duration is seconds by now; and JSON would call what is no number null.
+        # Durations are seconds by now; and JSON would show NaN as null.
         is_duration = key is not None and key.is_duration and math.isfinite(value)
         return f'"{duration_text(value)}"' if is_duration else str(value)
     try:
@@ -525,7 +523,7 @@ def _shown(value: object, key: Key | None = None) -> str:
 
 
 def written(key: Key, value: object) -> object:
-    """A value as one would write it, secrets masked: what JSON and the table of `config show` have."""
+    """A value as a person would write it, secrets masked, for `config show`."""
     if key.is_secret:
         return MASK if value else value
     if key.is_duration:
@@ -541,8 +539,8 @@ def written(key: Key, value: object) -> object:
 
 
 def masked_json(settings: Settings) -> str:
-    """The settings as JSON without secrets, which keep only whether they are the same: what `config reload` sends and the
-    log keeps. What is masked already stays as it is."""
+    """The settings as JSON, each secret replaced by a hash that only shows whether it changed: what `config reload` sends
+    and the log keeps. Values that are already masked stay as they are."""
     plain = settings.model_dump(mode="json")
     for key in KEYS.values():
         if key.is_secret and (secret := key.of(settings)):
@@ -565,12 +563,12 @@ def _masked(secret: object) -> str:
 
 
 def masked(settings: Settings) -> Settings:
-    """The same settings, comparable to what was masked elsewhere."""
+    """The same settings masked, to compare with settings that were masked elsewhere."""
     return Settings.model_validate_json(masked_json(settings))
 
 
 def unusable(settings: Settings) -> list[str]:
-    """What can't be used as it is written, though each value alone can. `llm-im up` starts nothing then."""
+    """Settings that can't be used together, though each value alone is valid. `llm-im up` then starts nothing."""
     found = []
     for place in (choice.place_of, choice.feed_of):
         try:
@@ -581,30 +579,30 @@ def unusable(settings: Settings) -> list[str]:
 
 
 def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:
-    """What can't be used, what is switched on but is not there, and a door that is open to everybody. `llm-im up` starts
-    nothing then. `has_tokens` None: nobody knows, and the door is not judged by it; `first_token` makes one."""
+    """Settings that can't be used, features that are on but not built, and an address that is open to everyone: `llm-im up`
+    then starts nothing. `has_tokens` None: unknown, so the address is not checked. `first_token`: the command that makes one."""
     found = unusable(settings) + _open_door(settings, has_tokens, first_token)
     if settings.deployment.mode != "standalone":
-        found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
+        found.append(f'deployment.mode = "{settings.deployment.mode}": only "standalone" is built')
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),
-        ("messaging.backend", "no queue is built as a door"),
-        ("messaging.brokers", "no queue is built as a door"),
+        ("messaging.backend", "receiving alerts from a queue is not built"),
+        ("messaging.brokers", "receiving alerts from a queue is not built"),
     ):
         if value := KEYS[name].of(settings):
             found.append(f"{name} = {_shown(value)}: {why}")
     recovery = settings.disaster_recovery
     if recovery.backup_interval is not None and recovery.backup_target is None:
         found.append(
-            f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": say where to in'
+            f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": needs'
             " disaster_recovery.backup_target"
         )
     server = settings.server
     if server.grpc:
-        found.append("server.grpc = true: the gRPC door is not built")
+        found.append("server.grpc = true: gRPC is not built")
     found += [
-        f"{key.name} = true: this is not built"
+        f"{key.name} = true: not built yet"
         for key in KEYS.values()
         if key.is_later and key.path[-1] == "enabled" and key.of(settings)
     ]
@@ -612,25 +610,29 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
 
 
 def _open_door(settings: Settings, has_tokens: bool | None, first_token: str) -> list[str]:
-    """An address that others reach, where nothing asks them who they are."""
+    """An address that other machines can reach while no token is required."""
     required, host = settings.auth.required, settings.server.http_host
     if settings.server.is_loopback or required:
         return []
     if required is False:
         return [
-            f"server.http_host {host} is reached from elsewhere, and auth.required = false lets everybody in: "
-            "listen on 127.0.0.1, or leave auth.required out"
+            f"server.http_host {host} can be reached from other machines, and auth.required = false lets everyone in: "
+            "listen on 127.0.0.1, or remove auth.required"
         ]
     if has_tokens is False:
         return [
-            f"server.http_host {host} is reached from elsewhere, and there is no API token yet. Make the first: {first_token}"
+            f"server.http_host {host} can be reached from other machines, and no API token exists yet. Make the first: {first_token}"
         ]
     return []
 
 
 def refuse(loaded: Loaded, has_tokens: bool | None = None, first_token: str = "") -> None:
-    """Raises Refused that names each of refusals(), with where it was said."""
+    """Raises Refused, listing refusals() with the source of each."""
     found = refusals(loaded.settings, has_tokens, first_token)
     if found:
         said = [f"{loaded.sources.get(each.split(' ')[0].rstrip(':'), DEFAULT)}: {each}" for each in found]
-        raise Refused("\n  ".join(["this can't be used, or is not built yet, so nothing is started:", *said]))
+        raise Refused(
+            "\n  ".join(
+                ["nothing was started, because these settings can't be used or are not built yet:", *said]
+            )
+        )
