@@ -90,7 +90,7 @@ def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_s
     [
         ('[deployment]\nmode = "ha"', 'deployment.mode = "ha": only "standalone" is built'),
         ('[server]\nhttp_host = "0.0.0.0"', "server.http_host 0.0.0.0 can be reached from other machines, and no API token exists yet"),
-        ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everybody in"),
+        ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everyone in"),
         ("[server]\ngrpc = true", "gRPC is not built"),
         ('[state]\nbackend = "redis"', "state.redis.url: required"),
     ],
@@ -110,9 +110,7 @@ def test_up_tells_all_that_it_refuses_at_once() -> None:
     said = run("up").stderr.splitlines()
 
     assert len(said) == 3
-    assert any("no API token yet" in line for line in said) and any(
-        "only standalone" in line for line in said
-    )
+    assert any("no API token yet" in line for line in said) and any("standalone" in line for line in said)
 
 
 def test_check_knows_whether_there_is_a_token() -> None:
@@ -320,7 +318,7 @@ def test_up_starts_nothing_else_than_it_was_told(
     assert result.exit_code == 1
     if sample.stem == "standalone":
         assert started
-        assert "SQLite takes its place" in result.stderr
+        assert "SQLite is used instead" in result.stderr
         assert "not active yet: resource_limits.max_ingestion_rate" in result.stderr
     else:
         assert not started
