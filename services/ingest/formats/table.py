@@ -36,9 +36,8 @@ def all_formats() -> dict[str, type[Format]]:
         paths[kind.path] = kind.name
     for name, kind in _third_parties(tuple(found)).items():
         if kind.path in paths:
-            log.error(
-                "extension refused: its path is taken", group=EXTENSIONS, name=name, by=paths[kind.path]
-            )
+            why = f"{kind.path} is the path of {paths[kind.path]}"
+            log.error("extension refused: its name or path is taken", group=EXTENSIONS, name=name, why=why)
             continue
         found[name] = kind
         paths[kind.path] = name
