@@ -1,6 +1,6 @@
 """Who sends alerts, and what a bound token may send and end: only alerts whose labels its matchers hold for.
 
-A token is bound when it is made (`llm-im tokens create --match`). Called by the doors (http.py), between reading a
+A token is bound when it is made (`llm-im tokens create --match`). Called by the doors, between reading a
 request and storing it: what it may not send is refused by name, and its neighbours are stored.
 """
 

@@ -1,4 +1,4 @@
-"""Headers that decide about a request. Used by the doors (http.py) and the guard (services/api/guard.py)."""
+"""Headers that decide about a request. Used by the doors and the guard (services/api/guard.py)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.partition.sharding import SlotMap
+from models.partition.sharding import TENANT, SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
 from models.shard.events import SettingsChanged
@@ -40,7 +40,7 @@ from services.feed.tail import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.doors.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors, smooth
+from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH, HttpDoors, smooth
 from services.ingest.formats.alertmanager import AlertmanagerReader
 from services.ingest.formats.common import Remembered
 from services.ingest.formats.v1 import V1Reader

@@ -15,11 +15,12 @@ from starlette.exceptions import HTTPException
 
 from models.alerts.alert import content_digest
 from models.errors import Malformed, TooLarge
+from models.partition.sharding import TENANT
 from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
 from services.api.traced import current
 from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked
-from services.ingest.doors.http import IDEMPOTENCY_KEY_MAX_BYTES, TENANT, idempotency_key
+from services.ingest.doors.http import IDEMPOTENCY_KEY_MAX_BYTES, idempotency_key
 from services.ingest.formats.common import without_mark
 
 #: Bytes of a body, also unpacked: the longest text with every character escaped is 100 kB, 5,000 fingerprints as much.

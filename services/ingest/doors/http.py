@@ -30,6 +30,7 @@ from models.errors import (
     Unauthorized,
 )
 from models.metrics import Meter
+from models.partition.sharding import TENANT
 from models.ports import Clock, Span, Tracer
 from models.shard.messages import REASONS
 from models.trace import Attribute, context_of, trace_id_of
@@ -55,7 +56,6 @@ log = structlog.get_logger()
 
 ALERTMANAGER_PATH = "/api/v2/alerts"
 V1_PATH = "/v1/alerts"
-TENANT = "default"
 #: What 401 asks for (RFC 6750).
 CHALLENGE = b'Bearer realm="llm-im"'
 #: Requests a gateway works on at once. Past it senders get 503 and Retry-After.

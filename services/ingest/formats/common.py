@@ -75,7 +75,6 @@ _seen = blake2b(os.urandom(32), digest_size=16)
 _UNSET = -62135596800.0
 #: What JSON calls white space.
 WHITE = b" \t\r\n"
-_EMPTY = b""
 
 
 class Memory(msgspec.Struct, gc=False):
