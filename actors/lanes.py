@@ -154,8 +154,6 @@ class Errands:
                     self._forgetting = effect
                 case SendPeerMessage():
                     self._notes.append(effect)
-                case _:
-                    self._log.error("nobody answers this effect", effect=type(effect).__name__)
         self._start()
 
     def begin_anew(self) -> None:

@@ -28,16 +28,8 @@ class Classify(Wire, frozen=True):
     trace: str | None = None
 
 
-class Relate(Wire, frozen=True):
-    """Asks the correlator what an incident belongs to. Emitted only when a correlator is wired."""
-
-    incident_id: bytes
-    tenant: str
-    service: str
-
-
 class Act(Wire, frozen=True):
-    """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (notice.py makes it).
+    """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (models/shard/notifications.py makes it).
     The smaller `urgency` (the incident's severity), the sooner its turn."""
 
     incident_id: bytes
@@ -74,4 +66,4 @@ class SendPeerMessage(Wire, frozen=True, tag="Tell"):
     trace: str | None = None
 
 
-Effect = Classify | Relate | Act | Archive | Forget | SendPeerMessage
+Effect = Classify | Act | Archive | Forget | SendPeerMessage

@@ -49,13 +49,12 @@ from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import rfc3339
 from models.incidents.query import ListAlerts, ListIncidents, Query
 from models.incidents.query import encode as encode_query
-from models.partition.sharding import SlotMap, partition_name
+from models.partition.sharding import TENANT, SlotMap, partition_name
 from models.ports import ActionResult
 from models.settings.all import Settings
 from models.shard.messages import Decision
 from models.shard.notifications import FLAP_WINDOW
 from models.shard.settings import ShardSettings
-from models.tenant import TENANT
 from services.ingest.arrival import ANONYMOUS, Arrival
 from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.remembered import Remembered

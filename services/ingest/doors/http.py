@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed
+from models.partition.sharding import TENANT
 from models.ports import Span
-from models.tenant import TENANT
 from models.trace import Attribute, context_of, trace_id_of
 from services.ingest.arrival import ANONYMOUS, Arrival, Sender
 from services.ingest.body import (
