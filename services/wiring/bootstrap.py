@@ -64,11 +64,11 @@ BACKUP_NICE = 15
 def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
     """All actors, in the order of their start: who is asked comes before who asks. `start` is the same for all that is
     started together: what a person changes while it runs holds for that start."""
+    from services.actions.table import action_configs
     from services.settings.load import masked_json
 
     classifiers = [f"classifier-{index}" for index in range(settings.classification.pool)]
     notify = settings.notify
-    url = notify.webhook.url
     responders = [] if notify.why_off else [f"responder-{index}" for index in range(notify.responders)]
     common: dict[str, object] = {
         "place": place_of(settings),
@@ -103,12 +103,7 @@ def plan(settings: Settings, start: str = "") -> list[ActorPlan]:
         config = {**common, "rules": classifier_rules(settings)}
         actors.append(ActorPlan(name, "classifier_actor", _encoder.encode(config)))
     for name in responders:
-        config = {
-            **common,
-            "url": "" if url is None else url.get_secret_value(),
-            "timeout_s": notify.webhook.timeout,
-            "concurrency": notify.concurrency,
-        }
+        config = {**common, "actions": action_configs(settings), "concurrency": notify.concurrency}
         actors.append(ActorPlan(name, "responder_actor", _encoder.encode(config)))
     shards = [shard_actor_name(index) for index in range(settings.state.partitions)]
     for index in range(settings.state.partitions):
@@ -158,7 +153,6 @@ def shard_settings(settings: Settings) -> ShardSettings:
         retry_max_s=notify.retry_max,
         give_up_after_s=notify.give_up_after,
         webhook_max_alerts=notify.webhook.max_alerts,
-        external_url=notify.webhook.external_url,
         acknowledge_within_s=tuple(getattr(acknowledge, each.name) or 0.0 for each in Severity),
         resolve_within_s=tuple(getattr(resolve, each.name) or 0.0 for each in Severity),
         retention_s=lifecycle.retention,
@@ -321,18 +315,24 @@ def judge(rules: bytes) -> Judge:
 
 
 def responder_actor(config: bytes, host: Host) -> Actor:
-    """actors.responder.ResponderActor with the webhook."""
+    """actors.responder.ResponderActor with the actions that the settings ask for."""
     from actors.control_tail import ControlTail, SettingsWatch
     from actors.responder import ResponderActor
-    from services.actions.webhook import WebhookAction
+    from models.settings.config import Settings
+    from services.actions.table import Actions
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    action = WebhookAction(given["url"], timeout_s=given["timeout_s"])
-    tail = ControlTail(open_stores(given["place"]).log(CONTROL), SettingsWatch(given["start"], _take_level))
+    actions = Actions(given["actions"])
+
+    def take(changed: SettingsChanged) -> None:
+        _take_level(changed)
+        actions.take(Settings.model_validate_json(changed.settings))
+
+    tail = ControlTail(open_stores(given["place"]).log(CONTROL), SettingsWatch(given["start"], take))
     return ResponderActor(
         host,
-        {"webhook": action},
+        actions.by_name,
         control=tail,
         concurrency=given["concurrency"],
         tracer=_tracer(given["telemetry"], host.name),

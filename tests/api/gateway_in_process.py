@@ -35,7 +35,7 @@ from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.config import Settings
 from models.shard.events import SettingsChanged
 from models.shard.settings import decode_shard_settings
-from services.actions.webhook import WebhookAction
+from services.actions.table import Actions, action_configs
 from services.machine.http_protocol import Protocol
 from services.stores.memory.stores import (
     MemoryArchive,
@@ -358,9 +358,7 @@ async def system(
 
     def responder(host: Host) -> Actor:
         assert url is not None
-        return ResponderActor(
-            host, {"webhook": WebhookAction(url.get_secret_value())}, tracer=tracer(host.name)
-        )
+        return ResponderActor(host, Actions(action_configs(configured)).by_name, tracer=tracer(host.name))
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)

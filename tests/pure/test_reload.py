@@ -12,6 +12,7 @@ from models.incidents.incident import IncidentState, Severity
 from models.settings.config import KEYS, Key, Settings
 from models.shard.events import SettingsChanged, TargetPassed
 from models.shard.settings import decode_shard_settings
+from services.actions.table import ACTIONS
 from services.settings.load import masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
 from tests.scenario import SETTINGS, Story, alert, at
@@ -91,6 +92,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     reached = [
         name for name in ("shard", "classifier", "level") if getattr(before, name) != getattr(after, name)
     ]
+    reached += [name for name, kind in ACTIONS.items() if key.name in kind.live]
     assert len(reached) == 1
 
 
