@@ -484,7 +484,7 @@ class Notify(Section):
     )
     responders: int = Field(1, ge=1, le=16, description="Responder actors, `responder-0` ...")
     concurrency: int = Field(
-        32, ge=1, le=1000, description="Webhook calls under way at once for each responder."
+        32, ge=1, le=1000, description="Calls under way at once from each responder to each receiver."
     )
 
     @property

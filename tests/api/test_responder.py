@@ -132,6 +132,22 @@ async def test_past_the_bound_a_call_is_refused_as_busy() -> None:
     assert [key for key, _ in receiver.told] == ["k0", "k1", "one more"]
 
 
+async def test_the_bound_is_each_targets_own() -> None:
+    receiver = Receiver()
+    receiver.gate.clear()
+    responder = ResponderActor(HOST, {"webhook": receiver}, concurrency=1)
+    dead = asyncio.create_task(responder.act(act("a", target="dead")))
+    await asyncio.sleep(0.01)
+
+    alive = asyncio.create_task(responder.act(act("b", target="alive")))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Busy, match="1 calls to dead are under way"):
+        await responder.act(act("c", target="dead"))
+    receiver.gate.set()
+
+    assert outcome(await dead).ok and outcome(await alive).ok
+
+
 async def test_a_caller_that_goes_away_does_not_stop_what_was_begun() -> None:
     receiver = Receiver()
     receiver.gate.clear()
