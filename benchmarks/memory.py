@@ -19,7 +19,7 @@ from benchmarks.own import say, write
 _SHARD = """
 import sys, gc, json
 from benchmarks.fill import Filler, alerts
-from models.shard_settings import ShardSettings
+from models.shard.settings import ShardSettings
 def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096
 series, groups = int(sys.argv[1]), int(sys.argv[2])
 filler = Filler('shard/0000', ShardSettings(max_open=10_000_000))

@@ -1,11 +1,13 @@
-"""How settings are written: durations, the base of every section, and the marks that a setting may bear.
+"""What sections are made of: durations, the base of every section, and the marks that a setting may bear.
 
-The sections themselves are in models/settings/config.py (what works) and models/settings/later.py (what does not yet).
+The sections are the files beside this one, listed in models/settings/all.py; those in models/settings/later.py are not
+active yet.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, get_args
 
 from pydantic import (
@@ -85,7 +87,14 @@ MaybeDuration = Annotated[
 class Section(BaseModel):
     """A table of settings. Unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A ValidationError shows what it was given, which may be a secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
+        """What processes of this kind (models/settings/processes.py) go by: plain values by name, secrets as Secret. They get
+        it when they start, and again, without what holds a secret, when a LIVE setting was changed. To a gateway, which has
+        all settings without secrets, the secrets that it needs. A bound of the whole system is shared by `partitions`."""
+        return {}
 
     @field_validator("*", mode="before")
     @classmethod

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from models.incidents.notification import Facts
 from models.ports import ActionResult
-from models.settings.config import Settings
 from services.actions.http_post import HttpPost
 from services.actions.kind import ActionKind
 from services.actions.webhook_body import webhook_body
@@ -30,19 +30,18 @@ class WebhookAction:
         await self._post.close()
 
 
-def _config(settings: Settings) -> dict[str, Any] | None:
-    webhook = settings.notify.webhook
-    if webhook.url is None:
+def _open(given: Mapping[str, Any]) -> WebhookAction | None:
+    if not given["webhook_url"]:
         return None
-    return {
-        "url": webhook.url.get_secret_value(),
-        "timeout_s": webhook.timeout,
-        "external_url": webhook.external_url,
-    }
+    return WebhookAction(
+        given["webhook_url"],
+        timeout_s=given["webhook_timeout_s"],
+        external_url=given["webhook_external_url"],
+    )
 
 
-def _take(action: WebhookAction, settings: Settings) -> None:
-    action.external_url = settings.notify.webhook.external_url
+def _take(action: WebhookAction, given: Mapping[str, Any]) -> None:
+    action.external_url = given["webhook_external_url"]
 
 
-ACTION = ActionKind(_config, lambda config: WebhookAction(**config), ("notify.webhook.external_url",), _take)
+ACTION = ActionKind(_open, _take)

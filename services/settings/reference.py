@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from models.settings.config import KEYS, Key
-from services.settings.load import ALIASES, VARIABLES, variable_of, written
+from models.settings.keys import KEYS, Key
+from services.settings.names import ALIASES, VARIABLES, variable_of
+from services.settings.shown import written
 
-BEGIN = "<!-- from models/settings/config.py by `make docs`; change it there -->"
+BEGIN = "<!-- from models/settings/ by `make docs`; change it there -->"
 END = "<!-- to here -->"
 
 

@@ -20,7 +20,7 @@ from services.stores.redis.options import RedisOptions
 
 if TYPE_CHECKING:
     from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 Place = Mapping[str, object]
 

@@ -26,7 +26,7 @@ from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.partition.sharding import SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.events import SettingsChanged
 from models.shard.messages import Reply
 from services.api.app import build_app

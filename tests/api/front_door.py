@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from services.machine import haproxy
-from tests.cluster.instance import free_port, until
+from tests.cluster.instance import until
+from tests.ports import free_port
 
 
 @dataclass

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import uvicorn
 
 from actors.begun import Kept
@@ -32,10 +33,12 @@ from actors.shard import IncidentShard, ShardOptions
 from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.settings.config import Settings
+from models.settings.all import Settings
+from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
+from models.settings.secrets import revealed
 from models.shard.events import SettingsChanged
-from models.shard.settings import decode_shard_settings
-from services.actions.table import Actions, action_configs
+from models.shard.settings import ShardSettings
+from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
 from services.stores.memory.stores import (
     MemoryArchive,
@@ -344,11 +347,11 @@ async def system(
 
     def classifier(host: Host) -> Actor:
         def take(changed: SettingsChanged) -> None:
-            actor.judge = bootstrap.judge(changed.classifier)
+            actor.judge = bootstrap.judge(given_by(changed, CLASSIFIER))
 
         actor = ClassifierActor(
             host,
-            bootstrap.judge(bootstrap.classifier_rules(configured)),
+            bootstrap.judge(configured.given_to(CLASSIFIER)),
             tracer(host.name),
             control=ControlTail(stores.log("control"), SettingsWatch("", take)),
         )
@@ -358,14 +361,16 @@ async def system(
 
     def responder(host: Host) -> Actor:
         assert url is not None
-        return ResponderActor(host, Actions(action_configs(configured)).by_name, tracer=tracer(host.name))
+        return ResponderActor(
+            host, Actions(revealed(configured.given_to(RESPONDER))).by_name, tracer=tracer(host.name)
+        )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)
 
         def shard(host: Host) -> Actor:
             def take(changed: SettingsChanged) -> None:
-                actor.take_settings(decode_shard_settings(changed.shard))
+                actor.take_settings(msgspec.convert(given_by(changed, SHARD), ShardSettings))
 
             actor = IncidentShard(
                 host,

@@ -18,7 +18,7 @@ from services.machine.closed_door import closed_door
 from tests.api.event_source import CLOSED, EventSource
 from tests.api.front_door import FrontDoor, template
 from tests.api.gateway_in_process import System, alert, system
-from tests.cluster.instance import free_port
+from tests.ports import free_port
 
 STREAM = "/v1/stream/incidents"
 #: What a person waits for a probe; on a quiet machine it is some milliseconds.

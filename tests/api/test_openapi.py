@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.api.v1.verb_table import VERBS
 from tests.api.gateway_in_process import System, alert, system
 

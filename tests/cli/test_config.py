@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from models.settings.config import KEYS
+from models.settings.keys import KEYS
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
 from tests.cli.test_commands import StandIn, run, server, silent_url
@@ -340,7 +340,7 @@ def test_up_with_the_grpc_door_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
 def test_the_reference_is_written_between_its_marks(tmp_path: Path) -> None:
     document = tmp_path / "doc.md"
     document.write_text(
-        "before\n<!-- from models/settings/config.py by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
+        "before\n<!-- from models/settings/ by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
     )
 
     subprocess.run([sys.executable, "-m", "services.settings.reference", str(document)], cwd=ROOT, check=True)

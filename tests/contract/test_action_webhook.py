@@ -7,7 +7,6 @@ import asyncio
 import base64
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -27,6 +26,7 @@ from models.incidents.query import AlertView
 from models.ports import ActionResult
 from services.actions.http_post import MAX_ANSWER_BYTES, HttpPost
 from services.actions.webhook_body import webhook_body
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -234,9 +234,7 @@ async def test_a_receiver_that_never_answers_is_given_up_in_time() -> None:
 
 
 async def test_nobody_listening_is_tried_again() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     action = HttpPost(f"http://user:passw0rd@127.0.0.1:{port}/hook?token=s3cr3t")
 
     result = await action.post("k", b"{}")
@@ -391,9 +389,7 @@ async def _from_alertmanager(
         "receivers": [{"name": "hook", "webhook_configs": [{"url": f"http://{place}/"}]}],
     }
     (tmp_path / "am.yml").write_text(json.dumps(config))  # JSON is YAML
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(ALERTMANAGER), f"--config.file={tmp_path}/am.yml", f"--storage.path={tmp_path}/data",
                f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]  # fmt: skip
     with (tmp_path / "am.log").open("wb") as log:

@@ -6,7 +6,6 @@ An action that is new needs a line in STANDS: the settings that point it at a re
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,18 @@ from aiohttp import web
 
 from actors.responder import ResponderActor
 from models.ports import Action
-from models.settings.config import KEYS, Settings
+from models.settings.all import Settings
+from models.settings.processes import RESPONDER
+from models.settings.secrets import holds_secret, revealed
 from models.shard.effects import Act
 from models.shard.messages import ActionOutcome, decode_message
 from services.actions.kind import ActionKind
-from services.actions.table import ACTIONS, GROUP, Actions, action_configs
+from services.actions.table import ACTIONS, GROUP, Actions
 from tests.api.test_responder import HOST
 from tests.contract.test_action_webhook import Handler, a_server, answering
 from tests.extension import install
 from tests.facts import some_facts
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -62,11 +64,7 @@ TOY = """
         async def close(self):
             await self._post.close()
 
-    def config(settings):
-        url = settings.notify.webhook.url
-        return None if url is None else {"url": url.get_secret_value(), "timeout_s": settings.notify.webhook.timeout}
-
-    ACTION = ActionKind(config, lambda config: ToyAction(**config))
+    ACTION = ActionKind(lambda given: ToyAction(given["webhook_url"], given["webhook_timeout_s"]))
 """
 
 
@@ -80,9 +78,14 @@ def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def opened(name: str, place: str) -> Action:
-    """The action, as a responder's process opens it: by what travels there."""
-    configs = msgspec.msgpack.decode(msgspec.msgpack.encode(action_configs(STANDS[name](place))))
-    return Actions(configs).by_name[name]
+    """The action, as a responder's process opens it."""
+    return Actions(given(STANDS[name](place))).by_name[name]
+
+
+def given(settings: Settings) -> dict[str, Any]:
+    """What a responder is given, as it travels to its process."""
+    plain = revealed(settings.given_to(RESPONDER))
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(plain))  # type: ignore[no-any-return]
 
 
 async def outcome(name: str, handler: Handler, key: str = "key-1", **facts: object) -> Any:
@@ -96,7 +99,7 @@ async def outcome(name: str, handler: Handler, key: str = "key-1", **facts: obje
 
 async def test_every_action_has_a_stand_and_none_is_asked_for_by_default() -> None:
     assert set(STANDS) == set(ACTIONS)
-    assert action_configs(Settings()) == {}
+    assert Actions(given(Settings())).by_name == {}
 
 
 async def test_a_success_arrives_with_its_idempotency_key_and_what_the_dry_run_shows(name: str) -> None:
@@ -171,10 +174,7 @@ async def test_a_receiver_that_hangs_is_given_up_in_time_and_may_have_got_it(nam
 
 
 async def test_nobody_listening_is_tried_again_and_has_reached_nobody(name: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    action = opened(name, f"127.0.0.1:{port}")
+    action = opened(name, f"127.0.0.1:{free_port()}")
 
     result = await action.act("k", some_facts())
     await action.close()
@@ -211,36 +211,30 @@ async def test_a_responder_acts_by_the_name_that_the_effect_bears(name: str) -> 
 # -- settings -------------------------------------------------------------------------------------------------
 
 
-async def test_the_live_settings_of_an_action_are_settings_that_may_change_while_it_runs() -> None:
-    for kind in ACTIONS.values():
-        assert all(KEYS[key].is_live for key in kind.live)
-        assert (kind.take is None) == (not kind.live)
-
-
 async def test_a_changed_link_is_in_what_the_webhook_says_next() -> None:
-    actions = Actions(action_configs(webhook("127.0.0.1:1")))
+    actions = Actions(given(webhook("127.0.0.1:1")))
     before = actions.by_name["webhook"].render(some_facts())
 
+    changed = {"notify": {"webhook": {"url": "http://a", "external_url": "https://im.example/"}}}
+    told = Settings.model_validate(changed).given_to(RESPONDER)
     # As a change travels: without secrets.
-    actions.take(Settings.model_validate({"notify": {"webhook": {"external_url": "https://im.example/"}}}))
+    actions.take({name: value for name, value in told.items() if not holds_secret(value)})
 
     after = actions.by_name["webhook"].render(some_facts())
     assert b"https://im.example/v1/incidents/" in after and b"https://im.example" not in before
 
 
-@pytest.mark.parametrize("breaks", ["config", "open"])
 async def test_another_packages_action_that_fails_costs_the_webhook_nothing(
-    breaks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = "1 / 0" if breaks == "config" else "{}"
-    code = f"""
+    code = """
         from services.actions.kind import ActionKind
-        ACTION = ActionKind(lambda settings: {config}, lambda config: 1 / 0)
+        ACTION = ActionKind(lambda given: 1 / 0)
     """
     install(tmp_path, monkeypatch, "broken", GROUP, {"broken": "{module}:ACTION"}, code)
 
     with structlog.testing.capture_logs() as logs:
-        actions = Actions(action_configs(webhook("127.0.0.1:1")))
+        actions = Actions(given(webhook("127.0.0.1:1")))
 
     assert set(actions.by_name) == {"webhook"}
     assert [(each["event"], each["name"]) for each in logs] == [("action can't be set up, skipped", "broken")]

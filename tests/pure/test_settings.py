@@ -14,22 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Malformed, Refused
-from models.settings.config import KEYS, Key, Settings
+from models.settings.all import Settings
+from models.settings.keys import KEYS, Key
 from models.settings.values import DURATION_MAX_S, duration_s, duration_text
-from services.settings.load import (
-    DEFAULT,
-    VARIABLES,
-    Source,
-    load,
-    load_settings,
-    masked_json,
-    refusals,
-    refuse,
-    variable_of,
-    written,
-)
+from services.settings.load import DEFAULT, Source, load, load_settings
+from services.settings.names import VARIABLES, variable_of
+from services.settings.refusals import refusals, refuse
+from services.settings.shown import masked_json, written
 from services.stores.choice import place_of
-from services.wiring.bootstrap import PUBLISHER_ACTOR, plan
+from services.wiring.actors import plan
+from services.wiring.bootstrap import PUBLISHER_ACTOR
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "tests/data/config").glob("*.toml"))
@@ -536,7 +530,7 @@ def test_a_publisher_is_started_only_where_there_is_something_to_publish_to() ->
     assert [each.name for each in plan(without)] == [
         each.name for each in plan(with_feed) if each.name != PUBLISHER_ACTOR
     ]
-    assert plan(with_feed)[-1].factory == "publisher_actor"
+    assert plan(with_feed)[-1].kind == "publisher"
     assert refusals(with_feed) == []
     assert "word" not in masked_json(with_feed)
 

@@ -17,7 +17,7 @@ from actors import traces
 from actors.runtime.untraced import NoTracer, NotRecorded
 from actors.traces import Traces
 from models.incidents.incident import IncidentState, IncidentType, Severity
-from models.settings.config import Telemetry
+from models.settings.telemetry import Telemetry
 from models.shard.effects import Act, Archive, Classify, Effect
 from models.shard.events import (
     AlertsObserved,
@@ -341,7 +341,7 @@ def test_headers_are_masked_wherever_settings_are_shown() -> None:
 )
 def test_without_telemetry_no_process_imports_what_exports_it(program: str, absent: str) -> None:
     program += (
-        "; import sys; from models.settings.config import Settings; from services.wiring import bootstrap;"
+        "; import sys; from models.settings.all import Settings; from services.wiring import bootstrap;"
         "bootstrap.open_tracer(Settings(), 'a');"
         f"assert not [name for name in sys.modules if name.startswith({absent!r})]"
     )
