@@ -97,7 +97,9 @@ class Notify(Section):
         json_schema_extra=LIVE,
     )
     responders: int = Field(1, ge=1, le=16, description="Number of responder processes (`responder-0` ...).")
-    concurrency: int = Field(32, ge=1, le=1000, description="Most webhook calls in flight per responder.")
+    concurrency: int = Field(
+        32, ge=1, le=1000, description="Most calls in flight from each responder to each receiver."
+    )
 
     @property
     def why_off(self) -> str:
@@ -109,7 +111,12 @@ class Notify(Section):
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
         webhook, wait = self.webhook, self.wait
         if kind == RESPONDER:
-            return {"url": webhook.url, "timeout_s": webhook.timeout, "concurrency": self.concurrency}
+            return {
+                "webhook_url": webhook.url,
+                "webhook_timeout_s": webhook.timeout,
+                "webhook_external_url": webhook.external_url,
+                "concurrency": self.concurrency,
+            }
         if kind == SHARD:
             return {
                 "notify": not self.why_off,
@@ -119,6 +126,5 @@ class Notify(Section):
                 "retry_max_s": self.retry_max,
                 "give_up_after_s": self.give_up_after,
                 "webhook_max_alerts": webhook.max_alerts,
-                "external_url": webhook.external_url,
             }
         return {}

@@ -34,10 +34,11 @@ from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
-from models.settings.processes import CLASSIFIER, SHARD, given_by
+from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
+from models.settings.secrets import revealed
 from models.shard.events import SettingsChanged
 from models.shard.settings import ShardSettings
-from services.actions.webhook import WebhookAction
+from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
 from services.stores.memory.stores import (
     MemoryArchive,
@@ -362,7 +363,7 @@ async def system(
     def responder(host: Host) -> Actor:
         assert url is not None
         return ResponderActor(
-            host, {"webhook": WebhookAction(url.get_secret_value())}, tracer=tracer(host.name)
+            host, Actions(revealed(configured.given_to(RESPONDER))).by_name, tracer=tracer(host.name)
         )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
