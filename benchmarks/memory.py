@@ -19,7 +19,7 @@ from benchmarks.own import say, write
 _SHARD = """
 import sys, gc, json
 from benchmarks.fill import Filler, alerts
-from models.shard_settings import ShardSettings
+from models.shard.settings import ShardSettings
 def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096
 series, groups = int(sys.argv[1]), int(sys.argv[2])
 filler = Filler('shard/0000', ShardSettings(max_open=10_000_000))
@@ -37,7 +37,7 @@ print(json.dumps({"bytes": rss() - before, "series": len(filler.shard.series), "
 _GATEWAY = """
 import sys, gc, json, time
 from benchmarks.bodies import Bodies
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.ingest.formats.alertmanager import AlertmanagerFormat
 from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.remembered import Remembered

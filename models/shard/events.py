@@ -526,9 +526,9 @@ class TokensUsed(Wire, frozen=True):
 class SettingsChanged(Wire, frozen=True):
     """Control partition: `actor` changed settings of the running system. It holds for what was started as `start`.
 
-    `changes` by key for people, as one would write the new values. The rest is everything that each kind of process
-    goes by from now on: `settings` (JSON without secrets) for gateways, `shard` (MessagePack of ShardSettings),
-    `classifier` (MessagePack of rules, and whether the built-in ones follow), `level` of the log for all.
+    `changes` by key for people, as one would write the new values. `settings` is all of them, JSON without secrets.
+    `processes` holds what each kind of process goes by from now on (models/settings/processes.py). `shard`, `classifier` and
+    `level` were that, for the kinds there were, before there was a map; `level` is still written, for readers of the log.
     """
 
     start: str
@@ -538,6 +538,7 @@ class SettingsChanged(Wire, frozen=True):
     shard: bytes
     classifier: bytes
     level: str
+    processes: dict[str, bytes] = {}
 
 
 Event = (

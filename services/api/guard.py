@@ -21,7 +21,7 @@ from models.control.tokens import INGEST, READ, check, every_scope, granted, id_
 from models.errors import Forbidden, Malformed, Refused, Unauthorized
 from models.metrics import Meter
 from models.ports import Clock
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.settings.origins import host_and_port, is_same_place, own_name, parse_origin
 from services.api.alertmanager import reads
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow

@@ -1,4 +1,4 @@
-"""Reads and unpacks request bodies within bounds: size, time, and what a compressed body may become. Used by http.py."""
+"""Reads and unpacks request bodies within bounds: size, time, and what a compressed body may become. Used by the doors."""
 
 from __future__ import annotations
 

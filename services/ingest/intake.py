@@ -13,8 +13,8 @@ import structlog
 
 from models.errors import Full, Malformed, ShareUsedUp
 from models.metrics import Meter
+from models.partition.sharding import TENANT
 from models.ports import Span
-from models.tenant import TENANT
 from services.ingest.arrival import Arrival
 from services.ingest.bound import Bounds
 from services.ingest.dead_letters import DeadLetterBox

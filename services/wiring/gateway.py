@@ -24,12 +24,11 @@ from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.partition.sharding import SlotMap
+from models.partition.sharding import TENANT, SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.events import SettingsChanged
 from models.shard.messages import Reply
-from models.tenant import TENANT
 from services.api.app import build_app
 from services.api.cors import opened_to
 from services.api.guard import Guard

@@ -13,7 +13,7 @@ from services.times import timestamp
 
 if TYPE_CHECKING:
     from models.control.control import ControlState
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from models.shard.events import StoreMoved
 
 

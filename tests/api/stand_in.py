@@ -36,7 +36,7 @@ from models.incidents.query import (
 from models.metrics import ActorMetrics, Meter
 from models.partition.sharding import partition_name, slot_of
 from models.ports import ArchivedIncident
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.messages import Command, CommandDone, Reply, decode_message
 from services.api.app import build_app
 from services.api.health import HealthGather

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from models.errors import Broken
-from models.settings.config import Server
-from models.tenant import TENANT
+from models.partition.sharding import TENANT
+from models.settings.server import Server
 from services.ingest.arrival import Arrival, Sender
 from services.ingest.doors import table as doors
 from services.ingest.doors.door import Door, Needs
@@ -23,7 +24,18 @@ from services.ingest.formats.format import Request
 from services.machine import haproxy
 from tests.api.gateway_in_process import Reply, System, system
 from tests.api.pager_format import KEY, PagerFormat
+from tests.extension import install
 
+PACKAGE = """
+from services.ingest.formats.format import Format
+from tests.api.pager_format import KEY, PagerFormat
+
+class Taken(PagerFormat):
+    name, path = "taken", "/v1/alerts"
+
+class Unfinished(Format):
+    name, path = "unfinished", "/hooks/unfinished"
+"""
 EVENTS = b'{"events":[{"what":"Down","hosts":["api","db"]},{"what":7},{"what":"Slow","hosts":["api"]}]}'
 
 
@@ -220,35 +232,46 @@ def test_a_killed_gateways_request_is_sent_again_for_every_format() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("fresh")
-async def test_a_format_of_another_package_comes_by_its_entry_point(
+async def test_a_format_of_another_package_comes_by_its_entry_point_and_a_bad_one_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = tmp_path / "pager-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pager\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        f"[{formats.EXTENSIONS}]\npager = tests.api.pager_format:PagerFormat\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    points = {
+        "pager": "{module}:PagerFormat",
+        "taken": "{module}:Taken",
+        "unfinished": "{module}:Unfinished",
+        "renamed": "{module}:PagerFormat",
+        "nothing": "{module}:KEY",
+    }
+    install(tmp_path, monkeypatch, "pagers", formats.EXTENSIONS, points, PACKAGE)
 
-    async with system() as ours:
-        taken = await post(ours, EVENTS, signature(EVENTS))
+    with capture_logs() as logs:
+        async with system() as ours:
+            taken = await post(ours, EVENTS, signature(EVENTS))
 
     assert taken.status == 202
+    skipped = {each["name"]: each["why"] for each in logs if each["event"].startswith("extension")}
+    assert len([each for each in logs if each["event"].startswith("extension")]) == len(skipped)
+    assert {name: why.split(" is ")[0].split(", got")[0] for name, why in skipped.items()} == {
+        "taken": "/v1/alerts",
+        "unfinished": "it lacks describe, refused, steps, stored",
+        "renamed": "expected a subclass of Format with the name 'renamed'",
+        "nothing": "expected type",
+    }
 
 
-@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("change", "words"),
     [
-        ({"pager": object()}, "the extension 'pager' of llm_incident_manager.formats is no format"),
-        ({"mine": formats.V1Format}, "two formats with the name 'v1'"),
+        ({"name": "v1"}, "there are two of this name"),
+        ({"path": "/v1/alerts"}, "/v1/alerts is the path of 'v1'"),
+        ({"path": "/v1/{any}"}, "its path must match"),
+        ({"name": "A b"}, "its name must match"),
     ],
 )
-def test_an_extension_that_is_no_format_or_takes_anothers_place_is_refused_by_name(
-    found: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+def test_a_format_of_ours_that_cannot_be_used_keeps_everything_from_starting(
+    change: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats.extensions, "load", lambda _group: found)
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, type("Changed", (PagerFormat,), change)))
 
     with pytest.raises(Broken, match=words):
         formats.all_formats()

@@ -18,6 +18,7 @@ from models.errors import Refused
 from services.ingest.formats.table import all_formats
 from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -25,7 +26,7 @@ LOOPBACK_IN_PROC = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000
 START_SERVE = """
 import sys
 from pathlib import Path
-from services import launch
+from services.machine import launch
 instance = launch.running(Path(sys.argv[1]))
 launch.adopt(instance)
 import ray
@@ -33,12 +34,6 @@ from ray import serve
 ray.init(address=instance.ray_address, log_to_driver=False)
 serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": instance.http_port})
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def quiet(message: str) -> None:

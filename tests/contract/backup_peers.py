@@ -13,7 +13,7 @@ from models.backup import Until
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
 from models.partition.sharding import SlotMap
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.events import Event, ShardStarted, SlotsAssigned
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.alerts.alert import ALERT_KEY_BYTES, OLD_KEY_BYTES, Content, alert_key, old_series_id, series_id
+from models.alerts.alert import OLD_KEY_BYTES, Content, alert_key, old_series_id, series_id
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident
 from models.incidents.verbs import Split
@@ -72,7 +72,7 @@ def opened(shard: Shard) -> dict[bytes, Incident]:
 
 
 def test_a_key_is_as_long_as_it_says() -> None:
-    assert len(alert("api", "Down").key) == ALERT_KEY_BYTES
+    assert len(alert("api", "Down").key) == 32
     assert len(old_series_id("default", {"a": "b"})) + 8 == OLD_KEY_BYTES
 
 
@@ -167,7 +167,7 @@ def test_what_fires_over_an_upgrade_is_known_by_its_repeats(folder: Path, has_st
 
     assert set(decided) == {Decision.REPEATED}
     assert opened(system.shard).keys() == before
-    assert [len(system.shard.series.keys[number]) for number in firing] == [ALERT_KEY_BYTES] * len(firing)
+    assert [len(system.shard.series.keys[number]) for number in firing] == [32] * len(firing)
     assert [system.shard.series.notes.get(n) for n in firing] == [
         system.replayed.series.notes.get(n) for n in firing
     ]

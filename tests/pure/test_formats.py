@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.alerts import alert
 from models.alerts.alert import TOGETHER_LEAST, Content, _fingerprints, fingerprint, fingerprints, series_id
 from models.errors import Malformed, TooLarge
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.messages import Claim
 from services.ingest.formats import json_arrays
 from services.ingest.formats import remembered as remembering

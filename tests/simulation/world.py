@@ -46,16 +46,15 @@ from models.classification.rules import Classifier
 from models.errors import Full, IncidentManagerError, OutcomeUnknown, Unavailable
 from models.incidents.filters import IncidentFilter
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.notification import rfc3339
+from models.incidents.notification import FIRING, RESOLVED, Facts, rfc3339
 from models.incidents.query import ListAlerts, ListIncidents, Query
 from models.incidents.query import encode as encode_query
-from models.partition.sharding import SlotMap, partition_name
+from models.partition.sharding import TENANT, SlotMap, partition_name
 from models.ports import ActionResult
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.messages import Decision
 from models.shard.notifications import FLAP_WINDOW
 from models.shard.settings import ShardSettings
-from models.tenant import TENANT
 from services.ingest.arrival import ANONYMOUS, Arrival
 from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.remembered import Remembered
@@ -278,11 +277,10 @@ class Receiver:
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
 
-    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
+    async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
-        said = msgspec.json.decode(body)
-        reason, status = said["incident"]["reason"], said["status"]
+        reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
         fate = world.rng.random() if world.is_troubled else 1.0
         if fate < 0.06:
             return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
@@ -306,6 +304,9 @@ class Receiver:
             world.kill("responder-0", "after it has sent")
             await asyncio.get_running_loop().create_future()
         return ActionResult(True, "200")
+
+    def render(self, facts: Facts) -> bytes:
+        return facts.reason.encode()
 
     async def close(self) -> None:
         """Nothing is open."""

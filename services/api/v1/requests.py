@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from models.alerts.alert import content_digest
 from models.errors import Malformed, TooLarge
-from models.tenant import TENANT
+from models.partition.sharding import TENANT
 from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
 from services.api.traced import current

@@ -13,7 +13,7 @@ from models.alerts.alert import SERIES_ID_BYTES, fingerprint, series_id
 from models.errors import NotFound
 from models.incidents import verbs
 from models.incidents.query import PAGE_MAX
-from models.tenant import TENANT
+from models.partition.sharding import TENANT
 from services.api.reads import Reads
 from services.api.v1 import verb_bodies
 from services.api.v1.commands import Commands

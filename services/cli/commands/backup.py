@@ -20,7 +20,7 @@ from services.cli.shared.where import STORES, AsJson, Config, Data, options, set
 
 if TYPE_CHECKING:
     from models.backup import Backup, Until
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.upkeep.backup.retention import Entry
     from services.upkeep.backup.signing import Signature, Signing
     from services.upkeep.backup.target import Target

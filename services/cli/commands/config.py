@@ -30,7 +30,7 @@ from services.cli.shared.where import (
 )
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.settings.load import Loaded
 
 RELOAD = "/v1/config/reload"
@@ -52,7 +52,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
 
     Exit code 1 when `llm-im up` would refuse them; says each mistake with its place, what was expected, and the nearest name.
     """
-    from services.settings.load import refusals
+    from services.settings.refusals import refusals
 
     loaded = loaded_of(file or config)
     settings = absolute(loaded.settings)
@@ -91,7 +91,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
 
 def has_tokens(settings: Settings) -> tuple[bool | None, list[str]]:
     """Whether there are API tokens, where an address that others reach makes it matter; what could not be read."""
-    from services.settings.load import unusable
+    from services.settings.refusals import unusable
     from services.wiring.slots import control_state
 
     if settings.server.is_loopback or settings.auth.required is not None or unusable(settings):
@@ -111,8 +111,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show every setting, and where its value comes from: default, file, variable or flag. Secrets are masked."""
-    from models.settings.config import KEYS
-    from services.settings.load import DEFAULT, written
+    from models.settings.keys import KEYS
+    from services.settings.load import DEFAULT
+    from services.settings.shown import written
 
     loaded = loaded_of(config, data, port)
     keys = [
@@ -154,7 +155,7 @@ def schema(
 
         typer.echo(reference.markdown(), nl=False)
         return
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
     typer.echo(json.dumps(found, indent=2))
@@ -174,7 +175,7 @@ def reload(
 
     What needs a restart is refused by name, and then nothing changes. Give --data and --port as `llm-im up` was given.
     """
-    from services.settings.load import masked_json
+    from services.settings.shown import masked_json
 
     loaded = loaded_of(config, data, port)
     body = json.loads(masked_json(absolute(loaded.settings)))

@@ -23,7 +23,7 @@ from services.cli.shared.where import STORES, AsJson, Config, Data, settings_of
 if TYPE_CHECKING:
     from models.partition.frames import Frame
     from models.ports import EventLog
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.upkeep.verifying import Check
 
 #: How often `tail --follow` looks for new frames.

@@ -32,7 +32,7 @@ from services.cli.shared.where import (
 )
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 SKEW = "llm_im_sender_clock_skew_seconds"

@@ -22,7 +22,7 @@ from services.cli.shared.where import STORES, AsJson, Config, Data, options, set
 
 if TYPE_CHECKING:
     from models.ports import Clock
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.stores.choice import Stores
     from services.upkeep.copying import Copied
     from services.upkeep.resharding import Resharded

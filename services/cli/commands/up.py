@@ -36,7 +36,7 @@ from services.cli.shared.where import (
 
 if TYPE_CHECKING:
     from models.control.control import ControlState
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.machine.instance import Instance
     from services.settings.load import Loaded
 
@@ -75,7 +75,7 @@ def up(
     With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
     """
     from services.machine.instance import refuse_other_user
-    from services.settings.load import refuse
+    from services.settings.refusals import refuse
     from services.wiring.slots import as_assigned, control_state
 
     began = time.monotonic()

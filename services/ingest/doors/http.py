@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed
+from models.partition.sharding import TENANT
 from models.ports import Span
-from models.tenant import TENANT
 from models.trace import Attribute, context_of, trace_id_of
 from services.ingest.arrival import ANONYMOUS, Arrival, Sender
 from services.ingest.body import (
@@ -32,7 +32,7 @@ from services.ingest.formats.reading import Fault
 from services.ingest.headers import CHALLENGE, idempotency_key, refuse_repeated
 
 if TYPE_CHECKING:
-    from models.settings.config import Server
+    from models.settings.server import Server
 
 #: Requests a gateway works on at once. Past it senders get 503 and Retry-After.
 REQUESTS_MAX = 1024

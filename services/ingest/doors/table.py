@@ -8,7 +8,7 @@ from services.ingest.doors.door import Door, Needs
 from services.ingest.doors.http import HttpDoor
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 DOORS: tuple[type[Door], ...] = (HttpDoor,)
 

@@ -22,7 +22,7 @@ from services.ingest.formats.remembered import Remembered
 from services.ingest.submit import Receipt
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 T = TypeVar("T")
 
