@@ -99,7 +99,7 @@ class Submitter:
     async def _part(
         self, reading: Reading, arrival: Arrival, shard: int, columns: list[int], receipt: Receipt
     ) -> None:
-        delivery_id = _scoped(arrival)
+        delivery_id = None if arrival.delivery_id is None else _scoped(arrival)
         for first in range(0, len(columns), MESSAGE_ALERTS_MAX):
             part = columns[first : first + MESSAGE_ALERTS_MAX]
             scoped = delivery_id
@@ -183,10 +183,8 @@ class Submitter:
         return None
 
 
-def _scoped(arrival: Arrival) -> str | None:
+def _scoped(arrival: Arrival) -> str:
     """A delivery id as stores hold it. A token's are told from everybody's by the line end, which no key holds."""
-    if arrival.delivery_id is None:
-        return None
     if arrival.sender.id:
         return f"{arrival.tenant}/{arrival.format}\n{arrival.sender.id}\n{arrival.delivery_id}"
     return f"{arrival.tenant}/{arrival.format}/{arrival.delivery_id}"

@@ -13,7 +13,7 @@ from models.errors import Malformed
 from models.partition.sharding import TENANT
 from models.ports import Span
 from models.trace import Attribute, context_of, trace_id_of
-from services.ingest.arrival import ANONYMOUS, Arrival, Sender
+from services.ingest.arrival import Arrival
 from services.ingest.body import (
     Disconnected,
     Hold,
@@ -50,9 +50,9 @@ class HttpDoor(Door):
 
     def __init__(self, needs: Needs, section: Server) -> None:
         self._needs = needs
-        self._formats = {form.path: form for form in needs.formats.values()}
-        self._spans = {
-            (method, form.path): (f"{method} {form.path}", _attributes_of(method, form.path))
+        #: By method and path: the format, and the name and attributes of a request's span.
+        self._routes = {
+            (method, form.path): (form, f"{method} {form.path}", _attributes_of(method, form.path))
             for form in needs.formats.values()
             for method in form.methods
         }
@@ -69,12 +69,12 @@ class HttpDoor(Door):
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of the formats."""
-        return scope["type"] == "http" and (scope["method"], smooth(str(scope["path"]))) in self._spans
+        return scope["type"] == "http" and (scope["method"], smooth(str(scope["path"]))) in self._routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that it takes. Always answers, unless the sender went away."""
-        path = smooth(str(scope["path"]))
-        form = self._formats[path]
+        method = str(scope["method"])
+        form, name, attributes = self._routes[method, smooth(str(scope["path"]))]
         if self._requests >= REQUESTS_MAX:
             refusal = Refusal(503, "Busy", f"{REQUESTS_MAX} requests are under way already", 1.0)
             await _send(send, form.refused(refusal))
@@ -88,8 +88,6 @@ class HttpDoor(Door):
                 await _send(send, self._refuse(form, refusal_of(error)))
                 return
         trace = context_of(scope["headers"]) if b"traceparent" in headers else None  # type: ignore[arg-type]
-        method = str(scope["method"])
-        name, attributes = self._spans[method, path]
         self._requests += 1
         hold = Hold(self._room)
         try:
@@ -125,19 +123,17 @@ class HttpDoor(Door):
         sender = None if form.is_signed else await needs.doorman.admit_to_door(headers, form.name)
         content_type = _content_type(form, method, headers)
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
-
-        def request_of(body: bytes, sender: Sender) -> Request:
-            now = needs.clock.now()
-            return Request(form.path, body, now, method, query, headers, content_type, sender)
-
         body = b""
         try:
             key = idempotency_key(headers)
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
             if sender is None:
-                sender = form.verify(request_of(body, ANONYMOUS))
+                now = needs.clock.now()
+                packed = Request(form.path, body, now, method, query, headers, content_type)
+                sender = form.verify(packed)
             body = await unpacked(body, headers, self._max_body_bytes, hold)
-            request = request_of(body, sender)
+            now = needs.clock.now()
+            request = Request(form.path, body, now, method, query, headers, content_type, sender)
             greeting = form.handshake(request)
         except Malformed as error:
             if sender is not None:
@@ -145,7 +141,7 @@ class HttpDoor(Door):
             raise
         if greeting is not None:
             return greeting
-        arrival = Arrival(TENANT, form.name, sender, request.received_at, form.wants_ids, key, span.trace)
+        arrival = Arrival(TENANT, form.name, sender, now, form.wants_ids, key, span.trace)
         reading, receipt = await needs.intake.take(form, request, arrival, span)
         needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
         return await form.stored(reading, receipt)
