@@ -1,4 +1,4 @@
-"""IncidentShard: the single writer of one partition. Hosted by cluster.py or local.py, told by gateways.
+"""IncidentShard: the single writer of one partition. Hosted by what is in actors/runtime/, told by gateways.
 
 One loop commits: while an append is in flight the next messages gather; then each is decided and applied in
 turn, one append holds the frames of all, and only then replies, effects and reads may leave. Alone a message

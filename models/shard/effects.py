@@ -29,14 +29,6 @@ class Classify(Wire, frozen=True):
     trace: str | None = None
 
 
-class Relate(Wire, frozen=True):
-    """Asks the correlator what an incident belongs to. Emitted only when a correlator is wired."""
-
-    incident_id: bytes
-    tenant: str
-    service: str
-
-
 class Act(Wire, frozen=True):
     """Asks the responder to tell `target`, a receiver, by `action`. `key` is its idempotency key; `facts` are what there is to
     say, which the action words for its receiver. The smaller `urgency` (the incident's severity), the sooner its turn."""
@@ -76,4 +68,4 @@ class SendPeerMessage(Wire, frozen=True, tag="Tell"):
     trace: str | None = None
 
 
-Effect = Classify | Relate | Act | Archive | Forget | SendPeerMessage
+Effect = Classify | Act | Archive | Forget | SendPeerMessage

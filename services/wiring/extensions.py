@@ -34,7 +34,7 @@ def extended(group: str, is_row: Callable[[object], bool], ours: Mapping[str, T]
         about = {"group": group, "name": each.name, "value": each.value}
         if each.name in ours or given[each.name] > 1:
             why = "built in" if each.name in ours else "another package's too"
-            log.error("extension refused: its name is taken", **about, why=why)
+            log.error("extension refused: its name or path is taken", **about, why=why)
             continue
         try:
             row = each.load()

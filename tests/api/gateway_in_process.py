@@ -53,6 +53,7 @@ from services.stores.sqlite.delivery import SqliteDeliveryIds
 from services.stores.sqlite.log import SqliteEventLog
 from services.wiring import bootstrap
 from services.wiring.gateway import Gateway
+from tests.api.build_once import adapters_made_once
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -437,21 +438,22 @@ def _gateway(
     letters: DeadLetters,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
-    return Gateway(
-        name,
-        configured,
-        cluster,
-        clock,
-        stores.log("control"),
-        [stores.archive(partition_name(index)) for index in partitions],
-        letters,
-        [bootstrap.shard_actor_name(index) for index in partitions],
-        ["classifier-0", bootstrap.CONTROL_ACTOR],
-        bootstrap.CONTROL_ACTOR,
-        None,
-        [stores.log(partition_name(index)) for index in partitions],
-        bootstrap.open_tracer(configured, name),
-    )
+    with adapters_made_once():
+        return Gateway(
+            name,
+            configured,
+            cluster,
+            clock,
+            stores.log("control"),
+            [stores.archive(partition_name(index)) for index in partitions],
+            letters,
+            [bootstrap.shard_actor_name(index) for index in partitions],
+            ["classifier-0", bootstrap.CONTROL_ACTOR],
+            bootstrap.CONTROL_ACTOR,
+            None,
+            [stores.log(partition_name(index)) for index in partitions],
+            bootstrap.open_tracer(configured, name),
+        )
 
 
 async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -107,7 +107,7 @@ class Cluster:
 
     @property
     def instance(self) -> launch.Instance:
-        """As launch.py wrote it down."""
+        """As the start wrote it down."""
         known = launch.read_instance(self.data)
         assert known is not None, f"nothing was started on {self.data}"
         return known

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import Refused
-from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH
+from services.ingest.formats.alertmanager import AlertmanagerFormat
+from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
 from tests.ports import free_port
 
@@ -168,9 +169,9 @@ def test_a_killed_gateway_s_request_is_sent_again_only_where_twice_is_once() -> 
     assert haproxy.harden(once, front_host="127.0.0.1", error_file="/ours.http") == once
     pattern = re.search(r"path_reg (\S+)", haproxy.SEND_ONCE)
     assert pattern is not None
-    for path in (ALERTMANAGER_PATH, V1_PATH, f"/{V1_PATH}/"):
+    for path in (AlertmanagerFormat.path, V1Format.path, f"/{V1Format.path}/"):
         assert re.search(pattern[1], path)
-    assert not re.search(pattern[1], f"{V1_PATH}/x")
+    assert not re.search(pattern[1], f"{V1Format.path}/x")
 
 
 def test_a_template_we_do_not_know_is_refused() -> None:

@@ -21,7 +21,7 @@ import typer.main
 import yaml
 from fastapi.routing import APIRoute
 
-from models.control.tokens import DOORS, INGEST, SCOPES
+from models.control.tokens import INGEST
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.metrics import METRICS
 from models.settings.all import Settings
@@ -29,10 +29,11 @@ from models.settings.keys import KEYS, Key
 from models.settings.secrets import Secret
 from models.shard.messages import REASONS, Decision
 from services.api.auth import scopes_of_routes
+from services.api.v1.tokens import SCOPES
 from services.cli import in_ray
 from services.cli.commands import up
 from services.cli.shared.exits import ExitCode
-from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH
+from services.ingest.formats.table import all_formats
 from services.machine import launch
 from services.settings import reference
 from services.settings.load import Source, load
@@ -218,7 +219,9 @@ def test_every_http_path_is_documented() -> None:
     document = text("docs/http-api.md")
 
     missing = [
-        path for path in {*described, *served, ALERTMANAGER_PATH, V1_PATH} if f"{path}`" not in document
+        path
+        for path in {*described, *served, *(kind.path for kind in all_formats().values())}
+        if f"{path}`" not in document
     ]
 
     assert not missing
@@ -228,15 +231,16 @@ def test_every_routes_scope_is_documented() -> None:
     routes = [
         (method, path, scope) for method, path, scope in scopes_of_routes(StandIn().app()) if method != "HEAD"
     ]
-    doors = [
-        ("POST", path, f"{INGEST}{name}")
-        for path, name in zip((ALERTMANAGER_PATH, V1_PATH), DOORS, strict=True)
+    formats = [
+        (method, kind.path, f"{INGEST}{name}")
+        for name, kind in all_formats().items()
+        for method in kind.methods
     ]
     lines = text("docs/security.md").splitlines()
 
     missing = [
         f"{method} {path}: {scope or 'none'}"
-        for method, path, scope in [*routes, *doors]
+        for method, path, scope in [*routes, *formats]
         if not any(
             line.startswith("| ")
             and method in line

@@ -15,7 +15,7 @@ SEEDS = 200
 #: A mutation must be found within so many seeds.
 FOUND_WITHIN = 40
 #: The control partition's, where no trouble of a shard reaches.
-#: Slots move while nothing runs: tests/api/test_resharding.py.
+#: Slots move while nothing runs: tests/api/test_moving.py.
 ELSEWHERE = {
     "SlotLeft", "SlotArrived",
     "SlotsAssigned", "SlotsMoving", "CopyBegan", "CopyEnded", "PartitionsBegan", "StoreMoved", "TokenCreated", "TokenRotated", "TokenRevoked", "TokensUsed", "SettingsChanged",

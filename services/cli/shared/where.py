@@ -32,7 +32,7 @@ TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
 TRACEBACK_VARIABLE = "LLM_IM_TRACEBACK"
 #: Variables of the command line, which are no settings of the system.
 OURS = frozenset({TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
-#: What models/settings/server.py and state.py say too; written here again because importing it takes longer than a command.
+#: What the sections server and state of models/settings/ say too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 
 #: Where help lists these options: apart from those that say what a command does.
