@@ -27,7 +27,7 @@ class Actions:
     def __init__(self, given: Mapping[str, Any]) -> None:
         """One of ours that can't be opened is a bug, and is raised; another package's is named in the log and skipped."""
         self.by_name: dict[str, Action] = {}
-        self._kinds = extended(GROUP, lambda row: isinstance(row, ActionKind), ACTIONS)
+        self._kinds = extended(GROUP, ActionKind, ACTIONS)
         for name, kind in self._kinds.items():
             try:
                 action = kind.open(given)

@@ -9,9 +9,9 @@ A package that is installed beside ours declares what it adds in its pyproject.t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import structlog
 
@@ -20,11 +20,11 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-def extended(group: str, is_row: Callable[[object], bool], ours: Mapping[str, T]) -> dict[str, T]:
-    """`ours`, and what entry points of `group` add to it, by the entry point's name: objects for which `is_row` holds.
+def extended(group: str, kind: type[T], ours: Mapping[str, T]) -> dict[str, T]:
+    """`ours`, and what entry points of `group` add to it: objects of `kind`, by the entry point's name.
 
     Never raises for an extension's faults, or one bad package would keep everybody from being notified. One that can't be
-    imported or is no row is logged and skipped. So is a name that we have, or that two packages give: which of them
+    imported or is no `kind` is logged and skipped. So is a name that we have, or that two packages give: which of them
     acts must not depend on what was installed last.
     """
     found = [each for each in entry_points(group=group)]
@@ -41,9 +41,9 @@ def extended(group: str, is_row: Callable[[object], bool], ours: Mapping[str, T]
         except Exception as error:  # noqa: BLE001  # whatever a stranger's module does when it is imported
             log.error("extension can't be loaded, skipped", **about, why=repr(error))
             continue
-        if not is_row(row):
-            why = f"{type(row).__name__} is not what this group takes"
+        if not isinstance(row, kind):
+            why = f"expected {kind.__name__}, got {type(row).__name__}"
             log.error("extension can't be loaded, skipped", **about, why=why)
             continue
-        rows[each.name] = cast(T, row)
+        rows[each.name] = row
     return rows

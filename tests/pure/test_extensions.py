@@ -14,14 +14,10 @@ GROUP = "llm_incident_manager.tests"
 OURS = {"ours": "built in"}
 
 
-def is_text(row: object) -> bool:
-    return isinstance(row, str)
-
-
 def test_an_entry_point_is_a_row_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "one", GROUP, {"theirs": "{module}:ROW"}, "ROW = 'added'")
 
-    assert extended(GROUP, is_text, OURS) == {"ours": "built in", "theirs": "added"}
+    assert extended(GROUP, str, OURS) == {"ours": "built in", "theirs": "added"}
     assert OURS == {"ours": "built in"}
 
 
@@ -31,7 +27,7 @@ def test_an_entry_point_is_a_row_more(tmp_path: Path, monkeypatch: pytest.Monkey
         ("{module}:ROW", "raise RuntimeError('broken')", "RuntimeError('broken')"),
         ("{module}:OTHER", "ROW = 'added'", "AttributeError"),
         ("no_such_module_of_ours:ROW", "", "ModuleNotFoundError"),
-        ("{module}:ROW", "ROW = 7", "int is not what this group takes"),
+        ("{module}:ROW", "ROW = 7", "expected str, got int"),
     ],
 )
 def test_one_that_cannot_be_loaded_is_named_in_the_log_and_costs_no_other(
@@ -41,7 +37,7 @@ def test_one_that_cannot_be_loaded_is_named_in_the_log_and_costs_no_other(
     install(tmp_path, monkeypatch, "good", GROUP, {"good": "{module}:ROW"}, "ROW = 'added'")
 
     with structlog.testing.capture_logs() as logs:
-        rows = extended(GROUP, is_text, OURS)
+        rows = extended(GROUP, str, OURS)
 
     assert rows == {**OURS, "good": "added"}
     [line] = logs
@@ -53,7 +49,7 @@ def test_our_names_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.Monkey
     install(tmp_path, monkeypatch, "rival", GROUP, {"ours": "{module}:ROW"}, "ROW = 'rival'")
 
     with structlog.testing.capture_logs() as logs:
-        assert extended(GROUP, is_text, OURS) == OURS
+        assert extended(GROUP, str, OURS) == OURS
 
     assert [(each["event"], each["name"], each["why"]) for each in logs] == [
         ("extension refused: its name or path is taken", "ours", "built in")
@@ -65,6 +61,6 @@ def test_a_name_that_two_packages_give_is_neithers(tmp_path: Path, monkeypatch: 
         install(tmp_path, monkeypatch, package, GROUP, {"same": "{module}:ROW"}, "ROW = 'added'")
 
     with structlog.testing.capture_logs() as logs:
-        assert extended(GROUP, is_text, OURS) == OURS
+        assert extended(GROUP, str, OURS) == OURS
 
     assert [each["why"] for each in logs] == ["another package's too"] * 2
