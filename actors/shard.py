@@ -433,6 +433,7 @@ class IncidentShard:
         """From now on this is the state: all of it is in the log."""
         self._tell_decided()
         self.shard = shard
+        self._is_settled.set()
         self._decided_told = {}
         self._count()
         self._readable = True
