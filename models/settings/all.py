@@ -29,7 +29,7 @@ from models.settings.values import Section
 
 
 class Settings(Section):
-    """All of it. Every default works on one machine with no file at all."""
+    """Every setting. The defaults work on one machine without a file."""
 
     server: Server = Server()
     state: State = State()

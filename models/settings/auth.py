@@ -8,11 +8,12 @@ from models.settings.values import Section
 
 
 class Auth(Section):
-    """Who gets in: API tokens (`llm-im tokens`). [security.md](security.md) has the whole."""
+    """Who may call the server. API tokens are made with `llm-im tokens`; see [security.md](security.md)."""
 
     required: bool | None = Field(
         None,
-        description="`true`: nobody gets in without an API token, also before there is one. `false`: everybody, and only on "
-        "loopback. None: everybody until the first token is made, then nobody without one.",
+        description="`true`: every request needs an API token, even before the first token exists. `false`: no request needs one; allowed on loopback only. None: open until the first token is created, then every request needs one.",
     )
-    open_metrics: bool = Field(False, description="`GET /metrics` needs no token, also when all else does.")
+    open_metrics: bool = Field(
+        False, description="Whether `GET /metrics` needs no token even when everything else does."
+    )

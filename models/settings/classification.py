@@ -14,23 +14,23 @@ from models.settings.values import (
     Section,
 )
 
-#: Asked for each incident one after the other: a thousand cost a classifier some milliseconds.
+#: Tried one after the other for each incident: a thousand cost a classifier a few milliseconds.
 RULES_MAX = 1000
 
 
 class Rule(Section):
-    """One classification rule. It applies when every one of its conditions holds; what it leaves out, others may give."""
+    """One classification rule. It applies if all its conditions match. What it leaves unset, later rules may set."""
 
     name: str = Field(min_length=1, description="Shown in `classified_by`.")
     labels: dict[str, str] = Field(
         {},
-        description="Label name to a regular expression that must match all of its value; an absent label reads as empty.",
+        description="Label names, each with a regular expression that must match the whole value. A missing label counts as empty.",
     )
     words: str | None = Field(
         None,
-        description="A regular expression searched in alert name, title and description, in any case.",
+        description="Regular expression to find anywhere in the alert name, title or description, ignoring case.",
     )
-    source: str | None = Field(None, description="A regular expression that must match all of the source.")
+    source: str | None = Field(None, description="Regular expression that must match the whole source.")
     severity: Literal["P0", "P1", "P2", "P3", "P4"] | None = None
     type: (
         Literal[
@@ -46,7 +46,7 @@ class Rule(Section):
         | None
     ) = Field(None, description="One of the [eight types](concepts.md#severity-type-impact).")
     impact: str | None = Field(
-        None, description="A word; the built-in ones are `critical`, `major`, `minor`, `none`."
+        None, description="Free text. The built-in rules use `critical`, `major`, `minor` and `none`."
     )
 
     @field_validator("words", "source")
@@ -65,17 +65,17 @@ class Rule(Section):
 
 
 class Classification(Section):
-    """How severity, type and impact are given."""
+    """How incidents get their severity, type and impact."""
 
-    pool: int = Field(1, ge=1, le=64, description="Classifier actors, `classifier-0` ...")
+    pool: int = Field(1, ge=1, le=64, description="Number of classifier processes (`classifier-0` ...).")
     rules: list[Rule] = Field(
         [],
         max_length=RULES_MAX,
-        description="Your rules, asked in order before the built-in ones; see [a rule](#a-rule).",
+        description="Your rules, tried in order before the built-in ones; see [a rule](#a-rule).",
         json_schema_extra=LIVE,
     )
     builtin_rules: bool = Field(
-        True, description="Whether the built-in rules are asked after yours.", json_schema_extra=LIVE
+        True, description="Whether to try the built-in rules after yours.", json_schema_extra=LIVE
     )
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:

@@ -11,12 +11,16 @@ from models.settings.values import (
 
 
 class DeadLetterSettings(Section):
-    """What is kept of what could not be read."""
+    """How long alerts that could not be parsed are kept."""
 
     max_bytes: int = Field(
-        256 * 1024 * 1024, ge=1024, description="Bytes of dead letters kept; past it the oldest go."
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of dead letters to keep; beyond that, the oldest are deleted.",
     )
     max_age: Duration = Field(7 * 86400.0, description="How long a dead letter is kept.")
     max_payload_bytes: int = Field(
-        64 * 1024, ge=64, description="Bytes; a longer payload is kept cut. The store itself cuts at 65536."
+        64 * 1024,
+        ge=64,
+        description="Longer payloads are truncated to this many bytes. The store itself truncates at 65536.",
     )

@@ -14,9 +14,12 @@ from models.settings.values import (
 
 
 class Dedup(Section):
-    """What counts as the same delivery."""
+    """Which deliveries count as repeats."""
 
-    dedup_window: Duration = Field(600.0, description="How long a sender's delivery id is remembered.")
+    dedup_window: Duration = Field(
+        600.0,
+        description="How long a delivery id is remembered; a request that repeats it within this time is not counted again.",
+    )
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
         return {"dedup_window_s": self.dedup_window} if kind == SHARD else {}

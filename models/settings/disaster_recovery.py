@@ -15,39 +15,37 @@ from models.settings.values import (
     duration_text,
 )
 
-#: A backup of a large archive takes minutes, and each one is a file for people to look through.
+#: A backup of a large archive takes minutes, and each one adds a file that people have to look through.
 BACKUP_INTERVAL_MIN_S = 60.0
 
 
 class DisasterRecovery(Section):
-    """[Backups](operate.md#backups), made beside the running system."""
+    """[Backups](operate.md#backups) of the running system."""
 
     backup_target: str | None = Field(
         None,
-        description="Where backups go: a folder, or a URL such as `s3://bucket/prefix`. No user, password or query in it: who "
-        "may come in there says the environment.",
+        description="Where backups go: a folder, or a URL such as `s3://bucket/prefix`, without user, password or query. Credentials come from the environment.",
     )
     backup_interval: MaybeDuration = Field(
-        None, description="One is made this often, 1m or more; needs `backup_target`. None: only by `llm-im backup create`."
+        None, description="How often to make a backup; at least 1m. Needs `backup_target`. None: only `llm-im backup create` makes one."
     )  # fmt: skip
     backup_retention: MaybeDuration = Field(
-        None, description="Older ones are removed behind each new one, never the newest whole one. None: all are kept."
+        None, description="After each new backup, older ones are deleted; the newest complete one never is. None: all are kept."
     )  # fmt: skip
     backup_key_file: str | None = Field(
         None,
-        description="File with the key that backups are signed with, 64 hexadecimal digits. None: `backup.key` in the data "
-        "folder, which is made by itself. Keep a copy elsewhere: where it is not at hand, a restore wants `--accept-unsigned`.",
+        description="File with the key that signs backups, 64 hexadecimal digits. None: `backup.key` in the data folder, created automatically. Keep a copy elsewhere: without it, a restore needs `--accept-unsigned`.",
     )
     cross_region_replication: bool | None = Field(None, json_schema_extra=LATER)
 
     @field_validator("backup_target")
     @classmethod
     def _holds_no_secret(cls, value: str | None) -> str | None:
-        # It is told in logs and kept in the settings that are shown.
+        # It appears in logs and in `llm-im config show`.
         if value is not None and not re.fullmatch(r"[^\s?@]+://[^\s?@]*|(?!.*://)[^\x00]+", value):
             raise ValueError(
                 "expected a folder or a URL such as s3://bucket/prefix, without user, password or query:"
-                " who may come in there says the environment"
+                " credentials come from the environment"
             )
         return value
 

@@ -11,21 +11,21 @@ from models.settings.processes import SHARD
 from models.settings.values import Section
 
 #: Label names as senders write them, those of OpenTelemetry among them. UTF-8 allows any text in a name; blanks, quotes and
-#: the like are a slip of the pen here, and would make one incident of a whole service.
+#: the like are typos here, and would put a whole service into one incident.
 _LABEL_NAME = re.compile(r"[^\W\d][\w.:/-]*")
 
 
 class Grouping(Section):
-    """What makes one incident. The service is always part of the group."""
+    """Which alerts form one incident. Alerts of different services are never grouped together."""
 
     group_by: list[str] = Field(
         ["alertname", "cluster", "namespace"],
         max_length=16,
-        description="Labels that make a group beside the service, at most 16; those that an alert has. Which to take: [grouping.md](grouping.md).",
+        description="Labels to group by, in addition to the service; at most 16. Labels an alert lacks are left out of its group. How to choose: [grouping.md](grouping.md).",
     )
     service_labels: list[str] = Field(
         ["service", "service_name", "app", "job"],
-        description="Labels that may name the service; the first one present does.",
+        description="Labels that can name the service. The first one an alert has is used.",
     )
 
     @field_validator("group_by", "service_labels")
@@ -34,11 +34,11 @@ class Grouping(Section):
         for name in names:
             if name == "..." and info.field_name == "group_by":
                 raise ValueError(
-                    '"..." (by all labels) would make an incident of every single alert: '
-                    "name the labels that tell one outage from another"
+                    '"..." (all labels) would open an incident for every single alert: '
+                    "list the labels that distinguish one outage from another"
                 )
             if _LABEL_NAME.fullmatch(name) is None:
-                raise ValueError(f"expected names of labels, such as cluster or k8s.pod.name, not {name!r}")
+                raise ValueError(f"expected label names such as cluster or k8s.pod.name, not {name!r}")
         return names
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:

@@ -18,7 +18,7 @@ from models.settings.values import LATER_MARK, LIVE_MARK, Section, duration_s
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: its place (`server.http_port`), the section that has it, and what the model says of it."""
+    """One setting: its full name (`server.http_port`), its section, and its field in the model."""
 
     name: str
     section: type[Section]
@@ -30,17 +30,17 @@ class Key:
 
     @property
     def is_live(self) -> bool:
-        """Whether it changes without a restart."""
+        """Whether `llm-im config reload` can change it without a restart."""
         return _is_marked(self.field, LIVE_MARK)
 
     @property
     def is_later(self) -> bool:
-        """Whether nothing answers it yet."""
+        """Whether its feature is not built yet."""
         return issubclass(self.section, later.LaterSection) or _is_marked(self.field, LATER_MARK)
 
     @property
     def kinds(self) -> set[object]:
-        """The types it may have: {float, NoneType} of a duration that may be none."""
+        """The types it may have: {float, NoneType} for a duration that may be none."""
         return set(_plain(self.field.annotation))
 
     @property
@@ -74,7 +74,7 @@ def _plain(annotation: Any) -> Iterator[object]:
 
 
 def _metadata(annotation: Any) -> Iterator[object]:
-    """What is said of the types within an annotation."""
+    """The metadata inside an annotation."""
     if get_origin(annotation) is Annotated:
         yield from annotation.__metadata__
     elif get_origin(annotation) in (Union, UnionType):

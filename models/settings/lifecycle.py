@@ -16,61 +16,61 @@ from models.settings.values import (
 
 
 class Lifecycle(Section):
-    """When alerts end, and what becomes of an incident then."""
+    """When alerts end, and when incidents resolve, reopen and close."""
 
     resolve_timeout: Duration = Field(
         300.0,
-        description="Ends an alert of `/api/v2/alerts` without an end that nobody sends again.",
+        description="An alert sent to `/api/v2/alerts` without an end time resolves when it has not been sent again for this long.",
         json_schema_extra=LIVE,
     )
     expires_after: MaybeDuration = Field(
         None,
-        description="Ends an alert of `/v1` without an end; none: it fires until told.",
+        description="The same for alerts sent to `/v1`. None: they fire until a resolve arrives.",
         json_schema_extra=LIVE,
     )
     expiry_grace: Duration = Field(
-        300.0, description="Nothing expires for this long after we could not hear.", json_schema_extra=LIVE
+        300.0,
+        description="No alert expires for this long after the service could not receive alerts.",
+        json_schema_extra=LIVE,
     )
     reopen_window: Duration = Field(
         1800.0,
-        description="A group that fires again so soon after its incident resolved reopens it.",
+        description="A group that fires again within this time after its incident resolved reopens that incident.",
         json_schema_extra=LIVE,
     )
     close_after: Duration = Field(
         3600.0,
-        description="A resolved incident closes after the longer of this and `reopen_window`.",
+        description="A resolved incident closes after this time or `reopen_window`, whichever is longer.",
         json_schema_extra=LIVE,
     )
     retention: Duration = Field(
         90 * 86400.0,
-        description="How long the archive keeps a closed incident; up to an hour later it is forgotten.",
+        description="How long a closed incident stays in the archive. It is deleted within an hour after that.",
         json_schema_extra=LIVE,
     )
     max_concurrent_incidents: int = Field(
         200_000,
         ge=1,
-        description="Open incidents, an equal share for each shard; past it new groups join an overflow incident.",
+        description="Most open incidents, divided equally among the shards. Beyond that, new groups are added to an overflow incident.",
         json_schema_extra=LIVE,
     )
     max_alert_bytes: int = Field(
         256 * 1024,
         ge=1024,
         le=1024 * 1024,
-        description="Bytes of one alert, labels and annotations together; a larger one is refused with 400.",
+        description="Largest alert in bytes, labels and annotations together. Larger ones are refused with 400.",
     )
     max_shard_bytes: int = Field(
         2 * 1024**3,
         ge=1024 * 1024,
-        description="Bytes of alerts and incidents that a shard keeps in memory, at about 900 a common series; past it "
-        "new series are refused with 503. A million fit twice.",
+        description="Most memory, in bytes, for the alerts and incidents of one shard. A typical series takes about 900 bytes, so the default holds two million. Beyond that, new series are refused with 503.",
         json_schema_extra=LIVE,
     )
     max_sender_share: float = Field(
         0.75,
         gt=0,
         le=1,
-        description="How much of `max_shard_bytes` the alerts of one token may hold; past it its new series are refused "
-        "with 429. Without tokens all senders are one.",
+        description="Largest share of `max_shard_bytes` that alerts sent with one token may use. Beyond that, its new series are refused with 429. Without tokens, all senders share one quota.",
         json_schema_extra=LIVE,
     )
 

@@ -14,13 +14,13 @@ from models.settings.values import (
 
 
 class Logging(Section):
-    """What every process writes to stderr."""
+    """What every process logs to stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least important line that is written.", json_schema_extra=LIVE
+        "INFO", description="Lowest level that is logged.", json_schema_extra=LIVE
     )
     format: Literal["json", "console"] = Field(
-        "json", description="`json`: an object a line; `console`: for people."
+        "json", description="`json`: one object per line. `console`: for people."
     )
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:

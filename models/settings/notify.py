@@ -18,29 +18,30 @@ from models.settings.values import (
 
 
 class Webhook(Section):
-    """The first response: Alertmanager's webhook v4 body, sent by POST."""
+    """The webhook that notifications go to: a POST with Alertmanager's webhook v4 body."""
 
     url: Secret | None = Field(
         None,
-        description='Where notices are POSTed, `http://` or `https://`, sent as it is written; none, "none" or empty: nobody '
-        "is told. A secret.",
+        description='URL to POST notifications to, `http://` or `https://`, used exactly as written. None, "none" or empty: no notifications are sent. Secret.',
     )
-    timeout: Duration = Field(10.0, le=60, description="One try, from connecting to the end of the answer.")
+    timeout: Duration = Field(
+        10.0, le=60, description="Longest time for one attempt, from connecting to the end of the response."
+    )
     max_alerts: int = Field(
         100,
         ge=1,
         le=10_000,
-        description="Alerts shown in one body; `truncatedAlerts` counts the rest.",
+        description="Most alerts in one body; `truncatedAlerts` counts the rest.",
         json_schema_extra=LIVE,
     )
     external_url: str = Field(
-        "", description="What links in a notice begin with; empty: no links.", json_schema_extra=LIVE
+        "", description="Base URL of links in notifications. Empty: no links.", json_schema_extra=LIVE
     )
 
     @field_validator("url", mode="before")
     @classmethod
     def _may_be_none(cls, value: object) -> object:
-        # A variable that is empty counts as unset; "none" says that nobody is told, whatever the file says.
+        # An empty variable counts as unset; "none" turns notifications off, whatever the file says.
         return None if isinstance(value, str) and value.strip().lower() in ("", NONE) else value
 
     @field_validator("url")
@@ -59,11 +60,13 @@ class Webhook(Section):
 
 
 class Wait(Section):
-    """How long to wait before the first notice, so that a group is told of once."""
+    """How long to wait before the first notification, so that alerts arriving together are sent as one."""
 
-    P0: Duration = Field(0.0, description="Before the first notice of a P0.", json_schema_extra=LIVE)
+    P0: Duration = Field(0.0, description="Before the first notification of a P0.", json_schema_extra=LIVE)
     P1: Duration = Field(
-        0.0, description="The same for P1, and for an incident nobody judged.", json_schema_extra=LIVE
+        0.0,
+        description="The same for P1, and for incidents that have not been classified.",
+        json_schema_extra=LIVE,
     )
     P2: Duration = Field(30.0, description="The same for P2.", json_schema_extra=LIVE)
     P3: Duration = Field(120.0, description="The same for P3.", json_schema_extra=LIVE)
@@ -71,38 +74,36 @@ class Wait(Section):
 
 
 class Notify(Section):
-    """How notices are sent, and tried again."""
+    """How notifications are sent and retried."""
 
     enabled: bool = Field(
         True,
-        description="`false`: nobody is told, whatever webhook is set; `llm-im up --no-notify` says so for one start, as for a "
-        "[restore drill](operate.md#test-a-restore).",
+        description="`false`: no notifications are sent, whatever webhook is set. `llm-im up --no-notify` sets it for one start, for example for a [restore drill](operate.md#test-a-restore).",
     )
     webhook: Webhook = Webhook()
     wait: Wait = Wait()
     interval: Duration = Field(
         60.0,
-        description="Least time between two notices of one incident, but for a rise in severity. An end waits for it; when the "
-        'alerts fire again meanwhile, nobody is told of either. "0s": every end and every reopening is told at once.',
+        description='Shortest time between two notifications of one incident; a rise in severity does not wait. A `resolved` waits too, and if the alerts fire again meanwhile, neither is sent. "0s": every resolve and every reopening is sent at once.',
         json_schema_extra=LIVE,
     )
     retry_first: Duration = Field(
-        1.0, description="Wait before the first retry; doubles each time.", json_schema_extra=LIVE
+        1.0, description="Wait before the first retry. Doubles each time.", json_schema_extra=LIVE
     )
     retry_max: Duration = Field(300.0, description="Longest wait between retries.", json_schema_extra=LIVE)
     give_up_after: Duration = Field(
         86400.0,
-        description="A notice nobody takes for this long is given up, and the timeline says so.",
+        description="A notification that has failed for this long is given up, and the timeline records it.",
         json_schema_extra=LIVE,
     )
-    responders: int = Field(1, ge=1, le=16, description="Responder actors, `responder-0` ...")
+    responders: int = Field(1, ge=1, le=16, description="Number of responder processes (`responder-0` ...).")
     concurrency: int = Field(
-        32, ge=1, le=1000, description="Webhook calls under way at once for each responder."
+        32, ge=1, le=1000, description="Most calls in flight from each responder to each receiver."
     )
 
     @property
     def why_off(self) -> str:
-        """Why nobody is told of incidents, "" when somebody is."""
+        """Why no notifications are sent, or "" if they are."""
         if not self.enabled:
             return "notify.enabled is false (up --no-notify)"
         return "" if self.webhook.url is not None else "no notify.webhook.url is set"
@@ -110,7 +111,12 @@ class Notify(Section):
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
         webhook, wait = self.webhook, self.wait
         if kind == RESPONDER:
-            return {"url": webhook.url, "timeout_s": webhook.timeout, "concurrency": self.concurrency}
+            return {
+                "webhook_url": webhook.url,
+                "webhook_timeout_s": webhook.timeout,
+                "webhook_external_url": webhook.external_url,
+                "concurrency": self.concurrency,
+            }
         if kind == SHARD:
             return {
                 "notify": not self.why_off,
@@ -120,6 +126,5 @@ class Notify(Section):
                 "retry_max_s": self.retry_max,
                 "give_up_after_s": self.give_up_after,
                 "webhook_max_alerts": webhook.max_alerts,
-                "external_url": webhook.external_url,
             }
         return {}

@@ -15,31 +15,31 @@ from models.settings.values import (
 
 
 class PublishRedis(Section):
-    """A Redis in which programs outside find the incidents of now and hear of changes: [the feed](redis-feed.md). It is no
-    store, and may be the Redis that holds the state or another."""
+    """A Redis where other programs can read current incidents and subscribe to changes: [the feed](redis-feed.md). It is not
+    the store, but may be the same Redis."""
 
     url: Secret | None = Field(
         None,
-        description="As `state.redis.url`; none: nothing is published, and nothing runs for it. A secret.",
+        description="As `state.redis.url`. None: nothing is published. Secret.",
     )
     prefix: str = Field(
         "llm-im",
         pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
-        description="What the feed's keys and channel begin with, before `:{feed}:`; another for each system that shares a Redis.",
+        description="Prefix of the keys and the channel of the feed, before `:{feed}:`. Give each system that shares a Redis its own.",
     )
     keep_closed: Duration = Field(
         3600.0,
         ge=1,
-        description="How long a closed incident can still be read there; of more than 10,000 the newest.",
+        description="How long a closed incident stays readable in the feed; at most the 10,000 newest.",
     )
-    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="Longest wait for a connection.")
+    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="How long to wait for a connection.")
     timeout: Duration = Field(
-        5.0, gt=0, le=60, description="Longest wait for an answer; then the connection counts as dead."
+        5.0, gt=0, le=60, description="How long to wait for a reply before the connection counts as dead."
     )
 
 
 class Publish(Section):
-    """What is told to programs that do not ask our API."""
+    """What is published to programs that do not call the API."""
 
     redis: PublishRedis = PublishRedis()
 

@@ -17,88 +17,88 @@ from models.settings.values import (
 
 
 class Redis(Section):
-    """A Redis that holds the state, when `state.backend` is `redis`: [how to set it up](operate.md#state-in-redis)."""
+    """The Redis that holds all state when `state.backend` is `redis`: [how to set it up](operate.md#state-in-redis)."""
 
     url: Secret | None = Field(
         None,
-        description="`redis://host:port/db`, `redis+sentinel://host:port,host:port/service` or `redis+cluster://host:port,host:port`, with `user:password@` before the host. A secret.",
+        description="`redis://host:port/db`, `redis+sentinel://host:port,host:port/service` or `redis+cluster://host:port,host:port`, with `user:password@` before the host. Secret.",
     )
     prefix: str = Field(
         "llm-im",
         pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
-        description="What all our keys begin with; another for each system that shares a Redis.",
+        description="Prefix of all our keys. Give each system that shares a Redis its own.",
     )
     replicas: int = Field(
         0,
         ge=0,
         le=100,
-        description="Replicas that must have a write before it is answered. Sentinels, and a cluster that has replicas, are refused with 0.",
+        description="How many replicas must have a write before it is acknowledged. With 0, Sentinel setups and clusters with replicas are refused.",
     )
     allow_volatile: bool = Field(
         False,
-        description="Take a Redis that may forget what it acknowledged: without an append-only file, not synced, with keys that are dropped, or failing over to a replica nobody waited for.",
+        description="Accept a Redis that may lose acknowledged writes: no append-only file, no fsync, an eviction policy, or failover to a replica that may be behind.",
     )
-    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="Longest wait for a connection.")
+    connect_timeout: Duration = Field(2.0, gt=0, le=60, description="How long to wait for a connection.")
     timeout: Duration = Field(
-        5.0, gt=0, le=60, description="Longest wait for an answer; then the connection counts as dead."
+        5.0, gt=0, le=60, description="How long to wait for a reply before the connection counts as dead."
     )
     replica_timeout: Duration = Field(
         1.0,
         gt=0,
         le=60,
-        description="Longest wait for the replicas; then the write counts as one of unknown outcome.",
+        description="How long to wait for the replicas. After that the outcome of the write counts as unknown.",
     )
 
 
 class Postgres(Section):
-    """A PostgreSQL that holds the state, when `state.backend` is `postgres` or `cockroachdb`: [how to set it up](operate.md#state-in-postgresql)."""
+    """The PostgreSQL that holds all state when `state.backend` is `postgres` or `cockroachdb`: [how to set it up](operate.md#state-in-postgresql)."""
 
     url: Secret | None = Field(
         None,
-        description="`postgresql://user:password@host:port/database`, with libpq's parameters behind a `?`, such as `sslmode=verify-full`. A secret.",
+        description="`postgresql://user:password@host:port/database`, with libpq parameters such as `sslmode=verify-full` after a `?`. Secret.",
     )
     schema_name: str = Field(
         "llm_im",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        description="The schema that all our tables are in, made when it is not there; another for each system that shares a database.",
+        description="Schema for all our tables, created if missing. Give each system that shares a database its own.",
     )
     max_connections: int = Field(
         8,
         ge=2,
         le=100,
-        description="Connections that one process of ours may have. They are opened when needed, and closed after two idle minutes.",
+        description="Most connections per process. They are opened on demand and closed after two idle minutes.",
     )
     allow_volatile: bool = Field(
         False,
-        description="Take a server that may forget what it acknowledged: `fsync`, `full_page_writes` or `synchronous_commit` off, or `state.replication` not met.",
+        description="Accept a server that may lose acknowledged writes: `fsync`, `full_page_writes` or `synchronous_commit` is off, or `state.replication` is not satisfied.",
     )
-    connect_timeout: Duration = Field(5.0, ge=2, le=60, description="Longest wait for a connection.")
+    connect_timeout: Duration = Field(5.0, ge=2, le=60, description="How long to wait for a connection.")
     timeout: Duration = Field(
         5.0,
         ge=0.1,
         le=60,
-        description="Longest statement; the server ends it then. A second later the connection counts as dead.",
+        description="Longest time a statement may run before the server cancels it. One second later the connection counts as dead.",
     )
 
 
 class State(Section):
-    """Where the log lives."""
+    """Where all state is stored."""
 
     backend: Literal["sqlite", "sled", "redb", "redis", "postgres", "cockroachdb"] = Field(
         "sqlite",
-        description="The store: files of SQLite, a Redis ([state.redis](#stateredis)), or a PostgreSQL, and what speaks like it ([state.postgres](#statepostgres)); `cockroachdb` takes nothing but a CockroachDB. `sled` and `redb` exist for other languages only and mean `sqlite`, with a notice.",
+        description="The store: SQLite files, a Redis ([state.redis](#stateredis)), or PostgreSQL and compatible servers ([state.postgres](#statepostgres)). `cockroachdb` accepts only CockroachDB. `sled` and `redb` exist only in other languages: they select `sqlite` and `up` says so.",
     )
     path: str = Field(
-        "./var", min_length=1, description="Data folder, relative to where `llm-im up` is typed. What is in it: [operate.md](operate.md#files)."
+        "./var", min_length=1, description="Data folder, relative to the folder where `llm-im up` runs. [What is in it](operate.md#files)."
     )  # fmt: skip
     partitions: int = Field(
         2,
         ge=1,
         le=4096,
-        description="Shards when the system first starts. A later value moves nothing: [llm-im store reshard](operate.md#more-or-fewer-shards) does.",
+        description="Number of shards, used only at the first start. To change it later, run [llm-im store reshard](operate.md#more-or-fewer-shards).",
     )
     snapshot_every_frames: int = Field(
-        20_000, ge=10, description="A snapshot begins after this many frames ..."
+        20_000, ge=10, description="Take a snapshot after this many log entries ..."
     )
     snapshot_every_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="... or this many bytes of log ..."
@@ -108,14 +108,14 @@ class State(Section):
     )
     consistency: Literal["strong", "eventual"] | None = Field(
         None,
-        description="What must be so. `strong`: all that was acknowledged is read; refused with Sentinels and with a Redis Cluster, which may lose some when they fail over (for standbys of PostgreSQL say `replication` too). `eventual`: refused, nobody is answered before it is durable here.",
+        description="Required guarantee. `strong`: every read sees all acknowledged writes. Refused with Redis Sentinel and Redis Cluster, where a failover can lose writes; for PostgreSQL standbys set `replication` too. `eventual`: always refused, because nothing is acknowledged before it is durable. None: no check.",
     )
     replication: Literal["synchronous", "multi-region"] | None = Field(
         None,
-        description="What must be so of the server's copies, looked at with each connection. `synchronous`: PostgreSQL waits for a standby. `multi-region`: CockroachDB survives the loss of a region.",
+        description="Required replication, checked on every connection. `synchronous`: PostgreSQL waits for a standby before it confirms a write. `multi-region`: CockroachDB survives losing a region. None: no check.",
     )
     connection_string: Secret | None = Field(
-        None, description="Another name of state.postgres.url. A secret.", json_schema_extra=LATER
+        None, description="Alias of `state.postgres.url`. Secret.", json_schema_extra=LATER
     )
     redis: Redis = Redis()
     postgres: Postgres = Postgres()

@@ -15,7 +15,7 @@ from models.settings.values import (
 
 
 class AcknowledgeTargets(Section):
-    """How soon somebody should have acknowledged an incident, from its opening; "none": no target."""
+    """How soon after it opens an incident should be acknowledged. "none": no target."""
 
     P0: MaybeDuration = Field(300.0, description="For a P0.", json_schema_extra=LIVE)
     P1: MaybeDuration = Field(900.0, description="For a P1.", json_schema_extra=LIVE)
@@ -25,7 +25,7 @@ class AcknowledgeTargets(Section):
 
 
 class ResolveTargets(Section):
-    """How soon an incident should be resolved, from its opening; "none": no target."""
+    """How soon after it opens an incident should be resolved. "none": no target."""
 
     P0: MaybeDuration = Field(3600.0, description="For a P0.", json_schema_extra=LIVE)
     P1: MaybeDuration = Field(3600.0, description="For a P1.", json_schema_extra=LIVE)
@@ -35,7 +35,7 @@ class ResolveTargets(Section):
 
 
 class Targets(Section):
-    """Response targets by severity."""
+    """Response-time targets by severity."""
 
     acknowledge: AcknowledgeTargets = AcknowledgeTargets()
     resolve: ResolveTargets = ResolveTargets()

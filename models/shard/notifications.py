@@ -1,7 +1,7 @@
 """The first response: what a receiver is owed word of, one notice of an incident at a time. Called by models/shard/shard.py.
 
 A notice is a debt in the incident's state (incident.Notice): owed by an event, sent by effect Act, tried again until an
-event says that it was taken or given up. models/incidents/notification.py has its body, its key and the times between tries.
+event says that it was taken or given up. models/incidents/notification.py has its facts, its key and the times between tries.
 
 Between two notices of an incident lies `notify.interval`, unless it gets more severe. So an end waits, and when the
 incident goes on meanwhile both are dropped: the receiver believes what is true. `notice.sure` is what it believes, and
@@ -27,9 +27,9 @@ from models.incidents.notification import (
     RESOLVED,
     Common,
     common_of,
+    facts_of,
     idempotency_key,
     retry_at,
-    webhook_body,
 )
 from models.shard.effects import Act
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 NotificationEvent = NotificationOwed | NotificationDropped | ActionSucceeded | ActionFailed
 SYSTEM = "system"
+#: The one receiver there is, and the action that it is told by.
+WEBHOOK = "webhook"
 OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
 FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
@@ -148,17 +150,16 @@ def act(shard: Shard, incident: Incident) -> Act:
     series = shard.series
     # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
     shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
-    body = webhook_body(
+    facts = facts_of(
         incident,
         [alert_view(series, number) for number in shown],
         reason=notice.reason or "",
         max_alerts=most,
-        external_url=shard.settings.external_url,
         total=len(numbers),
         common=_common(shard, incident),
     )
     key = idempotency_key(incident.id, notice.number, notice.attempt)
-    return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
+    return Act(incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity)
 
 
 def _common(shard: Shard, incident: Incident) -> Common:

@@ -22,7 +22,6 @@ class ShardSettings(msgspec.Struct, frozen=True):
     retry_max_s: float = 300.0
     give_up_after_s: float = 86400.0
     webhook_max_alerts: int = 100
-    external_url: str = ""
     #: Response targets by severity; 0: none.
     acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)

@@ -1,8 +1,8 @@
 """Loads the settings: defaults, then the TOML file, then the environment, then flags of the command line; each value
 knows where it came from. The only loader (docs/decisions/0016-settings-loader.md says why it is our own).
 
-Nothing is guessed: an unknown key or a value out of bounds is refused with its place, what was expected, and the
-nearest name there is. Other spellings of the same thing (`ALIASES`, `VARIABLES`) are taken, and told.
+It never guesses: an unknown key or a value out of range is refused with where it is, what was expected, and the closest
+known name. Alternative names (`ALIASES`, `VARIABLES`) are accepted, with a notice.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from services.settings.names import (
 CONFIG_FILE = "llm-im.toml"
 
 
-#: Where tomllib says that a file is wrong.
+#: How tomllib reports the line of an error.
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
-#: A file with more broken lines is no settings file.
+#: A file with more broken lines is not a settings file.
 _BROKEN_LINES_MAX = 20
 
 
@@ -68,7 +68,7 @@ DEFAULT = Source("default")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings in force, where each that is no default came from, and what its writer should know."""
+    """The settings in force, the source of each that is not a default, and notices for whoever wrote them."""
 
     settings: Settings
     sources: dict[str, Source]
@@ -79,7 +79,7 @@ class Loaded:
         return self.sources.get(key.name, DEFAULT)
 
     def not_active(self) -> list[Key]:
-        """What is set but nothing answers yet."""
+        """Settings that are set but whose feature is not built yet."""
         return [
             KEYS[name]
             for name in self.sources
@@ -94,7 +94,7 @@ class _Given:
 
 
 def load_settings(path: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """load() for who only needs the values."""
+    """load() for callers that need only the values."""
     return load(path, flags).settings
 
 
@@ -107,10 +107,10 @@ def load(
 ) -> Loaded:
     """The settings in force: defaults, then the file, then the environment, then `flags` (by key).
 
-    Without `path`, what LLM_IM_CONFIG names, else ./llm-im.toml when there is one. Raises Malformed that says of
-    every mistake where it is, what was expected, and the nearest name. Where `only` some sections or keys are needed,
-    the others stay as default and are not looked at. `leniently`, what can't be used is a notice and left out; a file
-    that was named by `path` and can't be opened is refused all the same.
+    Without `path`, the file is the one LLM_IM_CONFIG names, else ./llm-im.toml if it exists. Raises Malformed, which says
+    for every mistake where it is, what was expected, and the closest known name. With `only`, just those sections or keys
+    are read; all others keep their defaults and are not checked. With `leniently`, what can't be used becomes a notice
+    and is skipped; a file given as `path` that can't be opened is refused all the same.
     """
     is_named = path is not None
     if path is None and os.environ.get(CONFIG_VARIABLE):
@@ -136,7 +136,7 @@ def load(
 
 
 class _Reading:
-    """Gathers values by key, a later source over an earlier one, and what is wrong with them."""
+    """Collects values by key, later sources overriding earlier ones, and what is wrong with them."""
 
     def __init__(self, only: Collection[Keys] = ()) -> None:
         self._only = only
@@ -157,13 +157,13 @@ class _Reading:
                 continue
             path = tuple(ours.split("."))
             if path in taken:
-                self.problems.append(f"{source}: {name}: said twice, also as {'.'.join(taken[path])}")
+                self.problems.append(f"{source}: {name}: set twice, also as {'.'.join(taken[path])}")
                 continue
             taken[path] = keys
             self._put(path, name, value, source)
 
     def environment(self, variables: Mapping[str, str]) -> None:
-        """LLM_IM_SECTION__KEY, and under them the names in VARIABLES. An empty variable counts as unset."""
+        """LLM_IM_SECTION__KEY, and with lower priority the names in VARIABLES. An empty variable counts as unset."""
         for name, key in VARIABLES.items():
             if not variables.get(name) or not self._is_wanted(tuple(key.split("."))):
                 continue
@@ -191,7 +191,7 @@ class _Reading:
                 self._put(keys, name, value, source)
 
     def _is_wanted(self, keys: Keys) -> bool:
-        """Whether it is, or is part of, or holds, what is needed."""
+        """Whether it is one of `only`, or inside one, or contains one."""
         return not self._only or any(
             keys[: len(each)] == each or each[: len(keys)] == keys for each in self._only
         )
@@ -199,9 +199,7 @@ class _Reading:
     def _put(self, keys: Keys, name: str, value: object, source: Source) -> None:
         key = ".".join(keys)
         if key == "state.backend" and value in EMBEDDED:
-            self.notices.append(
-                f"{source}: {key}: {value} is no engine of this program; SQLite takes its place"
-            )
+            self.notices.append(f"{source}: {key}: {value} is not available here; SQLite is used instead")
             value = "sqlite"
         elif name != key and source.kind == "file":
             self.notices.append(f"{source}: {name} is read as {key}")
@@ -210,7 +208,7 @@ class _Reading:
         self.given[keys] = _Given(value, source)
 
     def settings(self, leniently: bool = False) -> Settings:
-        """All of it, checked. Raises Malformed; `leniently` leaves out what is wrong, and makes notices of it."""
+        """All settings, checked. Raises Malformed; with `leniently`, what is wrong is skipped and becomes a notice."""
         settings = self._checked()
         while settings is None and leniently:
             settings = self._checked()
@@ -221,7 +219,7 @@ class _Reading:
         return settings
 
     def _checked(self) -> Settings | None:
-        """The settings; None when something is wrong, which is noted and forgotten."""
+        """The settings; None if something is wrong, which is reported and dropped."""
         try:
             return Settings.model_validate(self._values())
         except ValidationError as error:
@@ -232,14 +230,14 @@ class _Reading:
             return None
 
     def _forget(self, place: Keys) -> None:
-        """What was given for it, within it, or for all of what it is in."""
+        """Drops the values given for this key, for keys inside it, and for sections that contain it."""
         for keys in [*self.given]:
             if keys == place[: len(keys)] or keys[: len(place)] == place:
                 del self.given[keys]
 
     def _values(self) -> dict[str, object]:
         values: dict[str, object] = {}
-        # Short ones first: what is given for a whole section must not hide in its keys.
+        # Short keys first: a value for a whole section must not overwrite the section's keys.
         for keys in sorted(self.given, key=len):
             inner: object = values
             for part in keys[:-1]:
@@ -263,14 +261,14 @@ def _listed(problems: list[str]) -> str:
 
 
 def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object]:
-    """The file's tables. With `notices`, lines that are no TOML are told there and left out."""
+    """The file's tables. With `notices`, lines that are not TOML are reported there and skipped."""
     try:
         text = path.read_text("utf-8-sig", errors="strict" if notices is None else "replace")
         return tomllib.loads(text)
     except OSError as error:
         raise Malformed(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Malformed(f"{path}: not TOML: expected UTF-8, byte {error.start} is none") from None
+        raise Malformed(f"{path}: not TOML: expected UTF-8, but byte {error.start} is not") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         if notices is None:
             raise Malformed(f"{path}: not TOML: {error}") from None
@@ -279,8 +277,8 @@ def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object
 
 
 def _what_is_toml(lines: list[str]) -> dict[str, object]:
-    """The tables of a file without its broken lines. Below a broken head of a table all up to the next one is left out:
-    its keys would be taken for those of the table before."""
+    """The tables of a file without its broken lines. After a broken table header, everything up to the next header is
+    skipped: its keys would be read as part of the previous table."""
     for _ in range(_BROKEN_LINES_MAX):
         try:
             return tomllib.loads("\n".join(lines))

@@ -16,12 +16,12 @@ from models.settings.values import Section, duration_text
 from services.settings.names import unknown
 
 _DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'
-#: Of a wrong value, this much is shown.
+#: How much of a wrong value an error shows.
 _SHOWN_CHARS = 60
 
 
 def place_of(place: tuple[int | str, ...]) -> str:
-    """Where a mistake is, as a person would write it: classification.rules[0].severity."""
+    """Where a mistake is, as a person would write it: `classification.rules[0].severity`."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -29,7 +29,7 @@ def place_of(place: tuple[int | str, ...]) -> str:
 
 
 def expected(found: ErrorDetails) -> str:
-    """One mistake in words for a person: what was expected, and what is there instead, unless it is a secret."""
+    """One mistake in words: what was expected, and what was found instead, unless it is a secret."""
     context: dict[str, Any] = found.get("ctx", {})
     place = tuple(str(part) for part in found["loc"])
     key = KEYS.get(".".join(place))
@@ -42,7 +42,7 @@ def expected(found: ErrorDetails) -> str:
         case "extra_forbidden":
             return unknown(place)
         case "missing":
-            return "this is required"
+            return "required, but missing"
         case "literal_error":
             choices = [word.strip("'") for word in _choices(str(context["expected"]))]
             near = get_close_matches(str(found["input"]), choices, 1) or [
@@ -70,11 +70,11 @@ def expected(found: ErrorDetails) -> str:
         case "less_than_equal":
             return f"expected at most {_bound(key, context['le'])}{there}"
         case "string_too_short":
-            return "expected some text, this is empty"
+            return "must not be empty"
         case "too_long":
             return f"expected at most {context['max_length']} entries, not {context['actual_length']}"
         case "string_pattern_mismatch":
-            return f'expected a number a time, such as "5000/s"{there}'
+            return f'expected a rate such as "5000/s"{there}'
         case _:
             return found["msg"]
 
@@ -89,7 +89,7 @@ def _bound(key: Key | None, limit: float) -> str:
 
 def shown(value: object, key: Key | None = None) -> str:
     if isinstance(value, float):
-        # A duration is seconds by now; and JSON would call what is no number null.
+        # Durations are seconds by now; and JSON would show NaN as null.
         is_duration = key is not None and key.is_duration and math.isfinite(value)
         return f'"{duration_text(value)}"' if is_duration else str(value)
     try:

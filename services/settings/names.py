@@ -32,18 +32,18 @@ NOT_SETTINGS = frozenset(
         "LLM_IM_TRACEBACK",
     }
 )
-#: What Kubernetes puts into every container beside a Service named llm-im.
+#: Variables that Kubernetes sets in every pod of a namespace that has a Service named llm-im.
 KUBERNETES = re.compile(
     r"LLM_IM_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-#: Flags of the command line, by what they set.
+#: Command-line flags, by the setting they override.
 FLAGS = {"state.path": "--data", "server.http_port": "--port", "notify.enabled": "--no-notify"}
-#: Keys under another name.
+#: Alternative names of settings.
 ALIASES = {
     "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",
     "state.connection_string": "state.postgres.url",
 }
-#: Environment variables under another name.
+#: Alternative environment variables.
 VARIABLES = {
     "DEPLOYMENT_MODE": "deployment.mode",
     "WORKER_TYPE": "deployment.worker_type",
@@ -51,9 +51,9 @@ VARIABLES = {
     "KAFKA_BROKERS": "messaging.brokers",
     "RUST_LOG": "logging.level",
 }
-#: Engines of other languages: whoever names one wants an embedded store, and SQLite is ours.
+#: Embedded stores of other languages. Whoever asks for one wants an embedded store, and ours is SQLite.
 EMBEDDED = ("sled", "redb")
-#: What RUST_LOG calls its levels, as ours.
+#: RUST_LOG's levels as ours.
 _RUST_LEVELS = {"off": "ERROR", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG", "trace": "DEBUG"}  # fmt: skip
 _RUST_TARGET = "llm_incident_manager"
 
@@ -63,7 +63,7 @@ Keys = tuple[str, ...]
 def leaves(
     section: type[Section], values: Mapping[str, object], at: Keys = ()
 ) -> Iterator[tuple[Keys, object]]:
-    """Every value of a table by its key; a section that is no table is a value, for the model to refuse."""
+    """Every value of a table by its key; a section that is not a table counts as a value, which the model then refuses."""
     for name, value in values.items():
         inner = _inner(section, name)
         if inner is not None and isinstance(value, dict):
@@ -79,7 +79,7 @@ def _inner(section: type[Section], name: str) -> type[Section] | None:
 
 
 def section_of(keys: Keys) -> type[Section] | None:
-    """The section of that name, None when there is none."""
+    """The section of that name, None if there is none."""
     section: type[Section] | None = Settings
     for name in keys:
         section = None if section is None else _inner(section, name)
@@ -94,7 +94,7 @@ def nested(keys: Keys, value: object) -> dict[str, object]:
 
 
 def spelled(variable: str) -> Keys | None:
-    """The key of LLM_IM_NOTIFY__WAIT__P0 as the settings spell it: a variable has no case. None for an unknown one."""
+    """The key of LLM_IM_NOTIFY__WAIT__P0 in the spelling of the settings, since variables are all upper case. None if unknown."""
     section: type[Section] | None = Settings
     found: list[str] = []
     for word in variable.removeprefix(PREFIX).lower().split("__"):
@@ -112,7 +112,7 @@ def variable_of(key: Key) -> str:
 
 
 def unknown(keys: Keys) -> str:
-    """What to say of a key that does not exist: the nearest one in its section, else anywhere."""
+    """The error for a key that does not exist: suggests the closest one in its section, else anywhere."""
     at, name = keys[:-1], keys[-1]
     section = Rule if at[:2] == ("classification", "rules") else section_of(at)
     siblings = list(section.model_fields) if section is not None else []
@@ -143,7 +143,7 @@ def unknown_variable(name: str) -> str:
 
 
 def from_text(keys: Keys, text: str) -> object:
-    """A variable's value: lists and tables as JSON, a list of words also with commas, anything else as it stands."""
+    """A variable's value: lists and tables as JSON, lists of words also separated by commas, anything else unchanged."""
     key = KEYS.get(".".join(keys))
     kinds = {dict} if key is None else {get_origin(kind) or kind for kind in key.kinds}
     if text[:1] in ("[", "{") and kinds & {list, dict}:
@@ -159,7 +159,7 @@ def words_of(text: str) -> list[str]:
 def from_alias(name: str, text: str) -> object:
     if name != "RUST_LOG":
         return from_text(tuple(VARIABLES[name].split(".")), text)
-    # "info,llm_incident_manager=debug": what it says of us, else of everybody; of others only is nothing for us.
+    # "info,llm_incident_manager=debug": our own level, else the global one; levels of other targets are ignored.
     levels = dict(directive.rpartition("=")[::2] for directive in words_of(text))
     level = levels.get(_RUST_TARGET, levels.get("", "")).lower()
     return _RUST_LEVELS.get(level)

@@ -9,7 +9,7 @@ from models.settings.values import NONE, Section, duration_text
 
 
 def written(key: Key, value: object) -> object:
-    """A value as one would write it, secrets masked: what JSON and the table of `config show` have."""
+    """A value as a person would write it, secrets masked, for `config show`."""
     if isinstance(value, list):
         return [_row(each) for each in value]
     if key.is_secret:
@@ -28,11 +28,11 @@ def _row(value: object) -> object:
 
 
 def masked_json(settings: Settings) -> str:
-    """The settings as JSON without secrets, which keep only whether they are the same: what `config reload` sends and the
-    log keeps. What is masked already stays as it is."""
+    """The settings as JSON, each secret replaced by a hash that only shows whether it changed: what `config reload` sends
+    and the log keeps. Values that are already masked stay as they are."""
     return settings.model_dump_json()
 
 
 def masked(settings: Settings) -> Settings:
-    """The same settings, comparable to what was masked elsewhere."""
+    """The same settings masked, to compare with settings that were masked elsewhere."""
     return type(settings).model_validate_json(masked_json(settings))

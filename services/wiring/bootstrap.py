@@ -186,17 +186,17 @@ def judge(given: Mapping[str, Any]) -> Judge:
 
 
 def responder_actor(config: bytes, host: Host) -> Actor:
-    """actors.responder.ResponderActor with the webhook."""
+    """actors.responder.ResponderActor with the actions that the settings ask for."""
     from actors.responder import ResponderActor
-    from services.actions.webhook import WebhookAction
+    from services.actions.table import Actions
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
-    action = WebhookAction(given["url"] or "", timeout_s=given["timeout_s"])
+    actions = Actions(given)
     return ResponderActor(
         host,
-        {"webhook": action},
-        control=_followed(given, processes.RESPONDER),
+        actions.by_name,
+        control=_followed(given, processes.RESPONDER, actions.take),
         concurrency=given["concurrency"],
         tracer=_tracer(given["telemetry"], host.name),
     )

@@ -34,7 +34,7 @@ def extended(group: str, kind: type[T], ours: Mapping[str, T]) -> dict[str, T]:
         about = {"group": group, "name": each.name, "value": each.value}
         if each.name in ours or given[each.name] > 1:
             why = "built in" if each.name in ours else "another package's too"
-            log.error("extension refused: its name is taken", **about, why=why)
+            log.error("extension refused: its name or path is taken", **about, why=why)
             continue
         try:
             row = each.load()

@@ -34,10 +34,11 @@ from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
-from models.settings.processes import CLASSIFIER, SHARD, given_by
+from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
+from models.settings.secrets import revealed
 from models.shard.events import SettingsChanged
 from models.shard.settings import ShardSettings
-from services.actions.webhook import WebhookAction
+from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
 from services.stores.memory.stores import (
     MemoryArchive,
@@ -52,6 +53,7 @@ from services.stores.sqlite.delivery import SqliteDeliveryIds
 from services.stores.sqlite.log import SqliteEventLog
 from services.wiring import bootstrap
 from services.wiring.gateway import Gateway
+from tests.api.build_once import adapters_made_once
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -361,7 +363,7 @@ async def system(
     def responder(host: Host) -> Actor:
         assert url is not None
         return ResponderActor(
-            host, {"webhook": WebhookAction(url.get_secret_value())}, tracer=tracer(host.name)
+            host, Actions(revealed(configured.given_to(RESPONDER))).by_name, tracer=tracer(host.name)
         )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
@@ -436,21 +438,22 @@ def _gateway(
     letters: DeadLetters,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
-    return Gateway(
-        name,
-        configured,
-        cluster,
-        clock,
-        stores.log("control"),
-        [stores.archive(partition_name(index)) for index in partitions],
-        letters,
-        [bootstrap.shard_actor_name(index) for index in partitions],
-        ["classifier-0", bootstrap.CONTROL_ACTOR],
-        bootstrap.CONTROL_ACTOR,
-        None,
-        [stores.log(partition_name(index)) for index in partitions],
-        bootstrap.open_tracer(configured, name),
-    )
+    with adapters_made_once():
+        return Gateway(
+            name,
+            configured,
+            cluster,
+            clock,
+            stores.log("control"),
+            [stores.archive(partition_name(index)) for index in partitions],
+            letters,
+            [bootstrap.shard_actor_name(index) for index in partitions],
+            ["classifier-0", bootstrap.CONTROL_ACTOR],
+            bootstrap.CONTROL_ACTOR,
+            None,
+            [stores.log(partition_name(index)) for index in partitions],
+            bootstrap.open_tracer(configured, name),
+        )
 
 
 async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:

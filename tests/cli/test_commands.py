@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from services.cli.main import app
 from services.cli.shared import terminal, where
 from services.cli.shared.client import Client
 from tests.cli import incident_server
+from tests.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -100,9 +100,7 @@ def server() -> Iterator[StandIn]:
 
 
 def silent_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 # Help

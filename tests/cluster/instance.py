@@ -34,13 +34,6 @@ HTTP_TIMEOUT_S = 15.0
 POLL_S = 0.02
 
 
-def free_port() -> int:
-    """A TCP port nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
 def until(what: str, holds: Callable[[], object], timeout_s: float, *, poll_s: float = POLL_S) -> float:
     """Wait until `holds()` is true; the seconds it took. An OSError or a broken answer counts as not yet."""
     began = time.monotonic()

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from models.errors import Refused
-from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH
+from services.ingest.formats.alertmanager import AlertmanagerFormat
+from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -24,7 +26,7 @@ LOOPBACK_IN_PROC = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000
 START_SERVE = """
 import sys
 from pathlib import Path
-from services import launch
+from services.machine import launch
 instance = launch.running(Path(sys.argv[1]))
 launch.adopt(instance)
 import ray
@@ -32,12 +34,6 @@ from ray import serve
 ray.init(address=instance.ray_address, log_to_driver=False)
 serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": instance.http_port})
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def quiet(message: str) -> None:
@@ -173,9 +169,9 @@ def test_a_killed_gateway_s_request_is_sent_again_only_where_twice_is_once() -> 
     assert haproxy.harden(once, front_host="127.0.0.1", error_file="/ours.http") == once
     pattern = re.search(r"path_reg (\S+)", haproxy.SEND_ONCE)
     assert pattern is not None
-    for path in (ALERTMANAGER_PATH, V1_PATH, f"/{V1_PATH}/"):
+    for path in (AlertmanagerFormat.path, V1Format.path, f"/{V1Format.path}/"):
         assert re.search(pattern[1], path)
-    assert not re.search(pattern[1], f"{V1_PATH}/x")
+    assert not re.search(pattern[1], f"{V1Format.path}/x")
 
 
 def test_a_template_we_do_not_know_is_refused() -> None:

@@ -15,7 +15,7 @@ from models.shard.events import AlertsSetAside
 from models.shard.messages import AlertsArrived, AlertsReply, Command, CommandDone, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
-from services.ingest.formats import common
+from services.ingest.formats import remembered
 from tests.pure.test_released_logs import VERSIONS, frames
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 from tests.simulation.dump import difference, dump, unsound
@@ -82,12 +82,12 @@ def test_a_series_id_is_that_of_no_other_program() -> None:
 
 
 def test_what_a_gateway_remembers_is_keyed_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = common.seen_digest((b"{}", b"x"))
-    assert one == common.seen_digest((b"{}", b"x"))
+    one = remembered.seen_digest((b"{}", b"x"))
+    assert one == remembered.seen_digest((b"{}", b"x"))
     assert len(one) == 16
-    monkeypatch.setattr(common, "_seen", common.blake2b(b"another process", digest_size=16))
+    monkeypatch.setattr(remembered, "_seen", remembered.blake2b(b"another process", digest_size=16))
 
-    assert common.seen_digest((b"{}", b"x")) != one
+    assert remembered.seen_digest((b"{}", b"x")) != one
 
 
 @pytest.mark.parametrize("ends", [float("inf"), ZERO + 1000.0, ZERO - 1.0], ids=["fires", "ends", "ended"])

@@ -52,7 +52,7 @@ def test_our_names_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.Monkey
         assert extended(GROUP, str, OURS) == OURS
 
     assert [(each["event"], each["name"], each["why"]) for each in logs] == [
-        ("extension refused: its name is taken", "ours", "built in")
+        ("extension refused: its name or path is taken", "ours", "built in")
     ]
 
 

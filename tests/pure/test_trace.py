@@ -48,6 +48,7 @@ from models.trace import (
     is_sampled,
     trace_id_of,
 )
+from tests.facts import some_facts
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
@@ -195,7 +196,7 @@ def question(incident: bytes) -> Classify:
 
 
 def act(incident: bytes) -> Act:
-    return Act(incident, 1, 0, "webhook", "k", b"")
+    return Act(incident, 1, 0, "webhook", "webhook", "k", some_facts())
 
 
 def traces_of(effects: Sequence[Effect]) -> list[str | None]:

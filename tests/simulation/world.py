@@ -1,7 +1,7 @@
 """A whole system in one process, seeded trouble, and the people who send to it. Used by test_simulation.py and __main__.
 
     people  --.
-    senders --> gateways (readers, Submitter, ShardLine) --> wire --> IncidentShard x 2..3 --> memory stores
+    senders --> gateways (formats, Submitter, ShardLine) --> wire --> IncidentShard x 2..3 --> memory stores
                                                               |            |  ^
                                                               +--> classifier, responder --> Receiver
 
@@ -46,17 +46,19 @@ from models.classification.rules import Classifier
 from models.errors import Full, IncidentManagerError, OutcomeUnknown, Unavailable
 from models.incidents.filters import IncidentFilter
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.notification import rfc3339
+from models.incidents.notification import FIRING, RESOLVED, Facts, rfc3339
 from models.incidents.query import ListAlerts, ListIncidents, Query
 from models.incidents.query import encode as encode_query
-from models.partition.sharding import SlotMap, partition_name
+from models.partition.sharding import TENANT, SlotMap, partition_name
 from models.ports import ActionResult
+from models.settings.all import Settings
 from models.shard.messages import Decision
 from models.shard.notifications import FLAP_WINDOW
 from models.shard.settings import ShardSettings
-from services.ingest.formats.alertmanager import AlertmanagerReader
-from services.ingest.formats.common import Remembered
-from services.ingest.formats.v1 import V1Reader
+from services.ingest.arrival import ANONYMOUS, Arrival
+from services.ingest.formats.format import Request, Shared
+from services.ingest.formats.remembered import Remembered
+from services.ingest.formats.table import open_formats
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
 from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
@@ -83,6 +85,7 @@ SETTINGS = ShardSettings(
 )
 #: What ends a series nobody resends. Senders resend every EVERY_S.
 RESOLVE_TIMEOUT_S = 24.0
+_SETTINGS = Settings.model_validate({"lifecycle": {"resolve_timeout": RESOLVE_TIMEOUT_S}})
 EVERY_S = 4.0
 #: How long trouble lasts, and how long all may take to come right after it.
 TROUBLE_S = 40.0
@@ -274,11 +277,10 @@ class Receiver:
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
 
-    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
+    async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
-        said = msgspec.json.decode(body)
-        reason, status = said["incident"]["reason"], said["status"]
+        reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
         fate = world.rng.random() if world.is_troubled else 1.0
         if fate < 0.06:
             return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
@@ -303,12 +305,15 @@ class Receiver:
             await asyncio.get_running_loop().create_future()
         return ActionResult(True, "200")
 
+    def render(self, facts: Facts) -> bytes:
+        return facts.reason.encode()
+
     async def close(self) -> None:
         """Nothing is open."""
 
 
 class Gateway:
-    """What services/wiring/gateway.py wires, without HTTP: readers, submitter, lines, a beat each second."""
+    """What services/wiring/gateway.py wires, without HTTP: formats, submitter, lines, a beat each second."""
 
     def __init__(self, world: World, name: str, number: int) -> None:
         self.world = world
@@ -321,11 +326,7 @@ class Gateway:
         self.submitter = Submitter(self.lines, _first_slots(world.shards))
         # The run must be a function of its seed, down to the ids of calls.
         self.submitter._ids = (b"%08d%08d" % (number, count) for count in itertools.count())  # type: ignore[assignment]
-        remembered = Remembered("default", ("service",))
-        self.readers: dict[str, AlertmanagerReader | V1Reader] = {
-            "alertmanager": AlertmanagerReader(remembered, RESOLVE_TIMEOUT_S),
-            "v1": V1Reader(remembered, None),
-        }
+        self.formats = open_formats(Shared(Remembered(TENANT, ("service",)), _SETTINGS))
         self.is_open = False
         world.loop.spawn(self.process, self._live())
 
@@ -341,10 +342,10 @@ class Gateway:
         if not self.is_open:
             raise Unavailable(f"{self.name} starts")
         received_at = self.world.clock.now()
-        reading = self.readers[door].read(body, received_at)
-        receipt = await self.submitter.submit(
-            reading, tenant="default", door=door, delivery_id=delivery_id, want_ids=door == "v1"
-        )
+        form = self.formats[door]
+        reading = form.read(Request(form.path, body, received_at))
+        arrival = Arrival(TENANT, form.name, ANONYMOUS, received_at, form.wants_ids, delivery_id)
+        receipt = await self.submitter.submit(reading, arrival)
         taken = []
         for memory, decision, end in zip(reading.memories, receipt.decisions, reading.ends, strict=True):
             if decision is None:
