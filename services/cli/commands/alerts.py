@@ -8,8 +8,8 @@ import typer
 
 from services.cli.shared import filters, ids, output, terminal
 from services.cli.shared.exits import EPILOG
+from services.cli.shared.options import Asked, with_options
 from services.cli.shared.output import Column, Form, Output, Row
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/alerts"
 
@@ -57,6 +57,7 @@ COLUMNS = (
 
 
 @app.command("list", epilog=EPILOG)
+@with_options
 def list_alerts(
     matchers: Annotated[
         list[str] | None,
@@ -70,19 +71,17 @@ def list_alerts(
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
     ] = 50,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
     form: Form = Output.TABLE,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
     """List alerts that fire.
 
     llm-im alerts list service=~"llm-.*" alertname!=Watchdog
     """
     query = [*filters.labels(matchers or ()), ("firing", "false" if ended else "true")]
-    found = list(ids.walk(client_of(url, context, token_file), query, limit + 1, PATH))
-    write(found[:limit], len(found) > limit, output.form_of(form, as_json))
+    found = list(ids.walk(asked.client(), query, limit + 1, PATH))
+    write(found[:limit], len(found) > limit, output.form_of(form, asked.as_json))
 
 
 def write(found: list[Row], more: bool, form: Output) -> None:

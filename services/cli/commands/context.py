@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from services.cli.shared import contexts, output, terminal
+from services.cli.shared import context_file as contexts
+from services.cli.shared import output, terminal
 from services.cli.shared.client import Client
-from services.cli.shared.contexts import CONTEXT_VARIABLE, Context
+from services.cli.shared.context_file import CONTEXT_VARIABLE, Context
 from services.cli.shared.exits import EPILOG, ExitCode, Failure
 from services.cli.shared.output import Column, Form, Output, Row
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -20,15 +20,12 @@ import typer
 from services.cli.shared import terminal
 from services.cli.shared.client import Client, Reply
 from services.cli.shared.exits import EPILOG, ExitCode, Failure
+from services.cli.shared.options import System, with_options
 from services.cli.shared.where import (
     STORES,
     AsJson,
     Config,
     Data,
-    InContext,
-    TokenFile,
-    Url,
-    client_of,
     settings_of,
 )
 
@@ -55,7 +52,18 @@ Which = Annotated[str, typer.Argument(metavar="NAME|ID", help="As the list shows
 app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True, epilog=EPILOG)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the tokens are: in a system that is asked, or, with --local, in its control log on this machine."""
+
+    local: Local = False
+    config: Config = None
+    data: Data = None
+    system: System = field(default_factory=System)
+
+
 @app.command(epilog=EPILOG)
+@with_options
 def create(
     name: Annotated[
         str, typer.Argument(help="Who will have it: the actor of what it does.", show_default=False)
@@ -84,12 +92,8 @@ def create(
         typer.Option(help="How long it is good for, like 90d; else until it is revoked.", show_default=False),
     ] = None,
     out: Out = None,
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Make a token, and show its secret this once. The first one needs the scope admin, and switches tokens on.
@@ -101,14 +105,14 @@ def create(
     llm-im tokens create payments-ci --scope ingest:v1 --match 'team="payments"' > payments-ci.token
     """
     _refuse_taken(out)
-    if local:
+    if place.local:
         made = _locally(
-            config,
-            data,
+            place.config,
+            place.data,
             lambda desk: desk.create(name, scope, _span("expires_in", expires_in), _actor(), match or []),
         )
     else:
-        client = client_of(url, context, token_file)
+        client = place.system.client()
         body = {"name": name, "scopes": scope, "expires_in": expires_in, "match": match or []}
         made = _json(client, client.post(PATH, json.dumps(body).encode(), "application/json"), 201)
     words = f"token {made['id']} ({terminal.plain(made['name'])}) may {', '.join(made['scopes'])}"
@@ -118,17 +122,14 @@ def create(
 
 
 @app.command("list", epilog=EPILOG)
+@with_options
 def list_tokens(
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """List all tokens that are not revoked, by name. Secrets are nowhere to be shown."""
-    found = _listed(local, config, data, url, context, token_file)
+    found = _listed(place)
     if as_json:
         typer.echo(json.dumps({"items": found}))
         return
@@ -151,27 +152,26 @@ def list_tokens(
 
 
 @app.command(epilog=EPILOG)
+@with_options
 def rotate(
     token: Which,
     overlap: Annotated[
         str, typer.Option(help="How long the old secret stays good, like 1h; 0s: not at all.")
     ] = "24h",
     out: Out = None,
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Give a token a new secret, shown this once. Both are good during the overlap."""
     _refuse_taken(out)
-    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
-    if local:
-        made = _locally(config, data, lambda desk: desk.rotate(token_id, _span("overlap", overlap), _actor()))
+    token_id = _id_of(token, _listed(place))
+    if place.local:
+        made = _locally(
+            place.config, place.data, lambda desk: desk.rotate(token_id, _span("overlap", overlap), _actor())
+        )
     else:
-        client = client_of(url, context, token_file)
+        client = place.system.client()
         path = f"{PATH}/{quote(token_id, safe='')}/rotate"
         made = _json(
             client, client.post(path, json.dumps({"overlap": overlap}).encode(), "application/json"), 200
@@ -185,49 +185,39 @@ def rotate(
 
 
 @app.command(epilog=EPILOG)
+@with_options
 def revoke(
     token: Which,
     force: Annotated[bool, typer.Option("--force", help="Also the last token with the scope admin.")] = False,
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
 ) -> None:
     """Revoke a token: within about a second nothing takes it any more. The last one with the scope admin is revoked with
     --force only."""
-    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
-    if local:
+    token_id = _id_of(token, _listed(place))
+    if place.local:
 
         async def at(desk: TokenDesk) -> None:
             await desk.revoke(token_id, _actor(), force=force)
 
-        _locally(config, data, at)
+        _locally(place.config, place.data, at)
     else:
-        client = client_of(url, context, token_file)
+        client = place.system.client()
         reply = client.delete(f"{PATH}/{quote(token_id, safe='')}{'?force=true' if force else ''}")
         if reply.status != 204:
             raise client.failure(reply)
     typer.echo(f"token {token_id} is revoked")
 
 
-def _listed(
-    local: bool,
-    config: Path | None,
-    data: Path | None,
-    url: str | None,
-    context: str | None,
-    token_file: Path | None,
-) -> list[dict[str, Any]]:
-    if not local:
-        found: list[dict[str, Any]] = client_of(url, context, token_file).get_json(PATH)["items"]
+def _listed(place: Place) -> list[dict[str, Any]]:
+    if not place.local:
+        found: list[dict[str, Any]] = place.system.client().get_json(PATH)["items"]
         return found
 
     async def all_of(desk: TokenDesk) -> list[Any]:
         return desk.all()
 
-    listed: list[dict[str, Any]] = _locally(config, data, all_of)
+    listed: list[dict[str, Any]] = _locally(place.config, place.data, all_of)
     return listed
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.shared import contexts, terminal
+from services.cli.shared import context_file as contexts
+from services.cli.shared import terminal
 from services.cli.shared.client import TIMEOUT_S, Client
-from services.cli.shared.contexts import CONTEXT_VARIABLE
+from services.cli.shared.context_file import CONTEXT_VARIABLE
 from services.cli.shared.exits import ExitCode, Failure
 from services.machine.front import authority, called_at
 

@@ -10,11 +10,12 @@ import typer
 from services.cli.commands.incidents.show import in_words
 from services.cli.shared import filters, ids, output, sse, terminal
 from services.cli.shared.exits import ExitCode, Failure
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.options import Asked, with_options
 
 PATH = "/v1/stream/incidents"
 
 
+@with_options
 def watch(
     words: Annotated[
         list[str] | None,
@@ -43,10 +44,8 @@ def watch(
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=0, help="End after so many events; 0: never.")
     ] = 0,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
     """Tell what happens to incidents as it happens, until Ctrl-C. A lost connection is made again, without a gap.
 
@@ -54,7 +53,7 @@ def watch(
 
     llm-im incidents watch 4e5f60718293 --json
     """
-    client = client_of(url, context, token_file)
+    client = asked.client()
     query = filters.read([word for word in words or () if filters.is_matcher(word)]).query
     if any(name == "assignee" for name, _ in query):
         raise Failure("the stream can't be asked for an assignee", ExitCode.USAGE)
@@ -68,7 +67,7 @@ def watch(
             continue
         if only and body["incident"]["id"] not in only:
             continue
-        if as_json:
+        if asked.as_json:
             output.write_json(body)
         else:
             _show(body)

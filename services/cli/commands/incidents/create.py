@@ -9,11 +9,12 @@ import typer
 
 from services.cli.shared import filters, ids, output
 from services.cli.shared.exits import ExitCode, Failure
-from services.cli.shared.run_verb import Reason, body, say
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.options import Asked, Reason, with_options
+from services.cli.shared.run_verb import body, say
 from services.cli.shared.words import Message, MessageFile, text_of
 
 
+@with_options
 def create(
     service: Annotated[str, typer.Option("--service", "-s", metavar="NAME", help="What it is about.")],
     title: Annotated[str, typer.Option("--title", "-t", metavar="TEXT", help="One line for people.")],
@@ -37,10 +38,8 @@ def create(
         typer.Option("--to", metavar="PERSON", help="Who works on it; may be repeated.", show_default=False),
     ] = None,
     reason: Reason = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
     """Open an incident by hand. It has no alerts, and only a person resolves it. -m or -F describe it.
 
@@ -63,12 +62,12 @@ def create(
         assignees=to,
         reason=reason,
     )
-    client = client_of(url, context, token_file)
+    client = asked.client()
     reply = client.post_json(ids.PATH, given)
     made = reply.json()
     if reply.status != http.client.CREATED or not isinstance(made, dict):
         raise client.failure(reply)
-    if as_json:
+    if asked.as_json:
         output.write_json(made)
     else:
         say(made, "created")

@@ -1,4 +1,4 @@
-"""`llm-im incidents label|severity`: what an incident is, by a person's word."""
+"""`llm-im incidents severity`: what an incident is, by a person's word."""
 
 from __future__ import annotations
 
@@ -9,50 +9,15 @@ import typer
 
 from services.cli.shared import filters
 from services.cli.shared.exits import ExitCode, Failure
-from services.cli.shared.run_verb import Deed, DryRun, IfVersion, Manner, Reason, Where, Yes, body, do
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url
+from services.cli.shared.options import Reason, VerbOptions, with_options
+from services.cli.shared.run_verb import Action, body, do
 
 _SEVERITY = re.compile(r"[pP]\d")
 #: What a person's word can be taken back for, and how the server calls it.
 _CLEARABLE = {"severity": "severity", "type": "incident_type", "impact": "impact"}
 
 
-def label(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ID|NAME=VALUE|NAME-",
-            help="Ids (- reads them from stdin), labels to set, labels to remove.",
-            show_default=False,
-        ),
-    ] = None,
-    reason: Reason = None,
-    where: Where = None,
-    if_version: IfVersion = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Set labels of the incident, NAME=VALUE, and remove others, NAME-. Its alerts keep theirs.
-
-    llm-im incidents label 4e5f60718293 team=inference env-
-    """
-    ids = [word for word in words or () if word == "-" or not ("=" in word or word.endswith("-"))]
-    labels = {
-        name: value for name, is_pair, value in (word.partition("=") for word in words or ()) if is_pair
-    }
-    remove = [word[:-1] for word in words or () if word.endswith("-") and "=" not in word and word != "-"]
-    if not labels and not remove:
-        raise Failure("which labels? give NAME=VALUE, or NAME- to remove one", ExitCode.USAGE)
-    if "" in labels:
-        raise Failure(f"a label has no name: ={labels['']}", ExitCode.USAGE)
-    deed = Deed("label", "labelled", body(set=labels, remove=remove, reason=reason))
-    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
-
-
+@with_options
 def severity(
     words: Annotated[
         list[str] | None,
@@ -75,14 +40,8 @@ def severity(
         ),
     ] = None,
     reason: Reason = None,
-    where: Where = None,
-    if_version: IfVersion = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    options: VerbOptions,
 ) -> None:
     """Say its severity, type or impact. A person's word wins over every classifier's until it is cleared.
 
@@ -107,5 +66,5 @@ def severity(
     )
     if not given:
         raise Failure("what is it? give P0 to P4, --type, --impact or --clear", ExitCode.USAGE)
-    deed = Deed("reclassify", "reclassified", {**given, **body(reason=reason)}, asks=True)
-    do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
+    action = Action("reclassify", "reclassified", {**given, **body(reason=reason)}, asks=True)
+    do(action, ids, options)

@@ -13,8 +13,8 @@ import typer
 from services.cli.shared import filters, ids, moments, output, terminal
 from services.cli.shared.client import Client
 from services.cli.shared.exits import ExitCode, Failure
+from services.cli.shared.options import Asked, with_options
 from services.cli.shared.output import Column, Form, Output, Row
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Seconds between two looks with --watch.
 INTERVAL_S = 2.0
@@ -93,6 +93,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@with_options
 def list_incidents(
     matchers: Annotated[
         list[str] | None,
@@ -148,11 +149,9 @@ def list_incidents(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it anew every 2 s, on a terminal, until Ctrl-C.")
     ] = False,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
     form: Form = Output.TABLE,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
     """List what is open, worst first and newest among equals. --all, --state or a matcher of state lists others too.
 
@@ -187,17 +186,17 @@ def list_incidents(
     wanted.query += [] if text is None else [("text", text)]
     wanted.query += [("merged", "true")] if merged else []
     order = sort or (Sort.WORST if only_open else None)
-    asked = len(wanted.query) - (len(filters.OPEN_STATES) if only_open else 0)
+    narrowed_by = len(wanted.query) - (len(filters.OPEN_STATES) if only_open else 0)
     wanted.query += [] if order is None else [("sort", order.value)]
-    form = output.form_of(form, as_json)
-    client = client_of(url, context, token_file)
+    form = output.form_of(form, asked.as_json)
+    client = asked.client()
     if watch:
         _watch(client, wanted, limit, form)
     found, more = _page(client, wanted, limit)
     _show(found, more, limit, form)
     if not found and form in (Output.TABLE, Output.WIDE):
-        typer.echo(f"no {'open ' if only_open else ''}incidents" + (" like that" if asked else ""))
-        if hint := wanted.hint() or ("resolved and closed ones: --all" if only_open and asked else ""):
+        typer.echo(f"no {'open ' if only_open else ''}incidents" + (" like that" if narrowed_by else ""))
+        if hint := wanted.hint() or ("resolved and closed ones: --all" if only_open and narrowed_by else ""):
             typer.echo(hint, err=True)
 
 
