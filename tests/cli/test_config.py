@@ -110,7 +110,9 @@ def test_up_tells_all_that_it_refuses_at_once() -> None:
     said = run("up").stderr.splitlines()
 
     assert len(said) == 3
-    assert any("no API token exists yet" in line for line in said) and any("standalone" in line for line in said)
+    assert any("no API token exists yet" in line for line in said) and any(
+        "standalone" in line for line in said
+    )
 
 
 def test_check_knows_whether_there_is_a_token() -> None:

@@ -23,7 +23,9 @@ class Method(StrEnum):
 
 def resolve(
     ids: ManyIds = None,
-    method: Annotated[Method, typer.Option(case_sensitive=False, help="How it was ended.")] = Method.MANUAL,
+    method: Annotated[
+        Method, typer.Option(case_sensitive=False, help="How it was resolved.")
+    ] = Method.MANUAL,
     cause: Annotated[
         str | None, typer.Option("--cause", "-c", metavar="TEXT", help="The root cause.", show_default=False)
     ] = None,
@@ -38,7 +40,7 @@ def resolve(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """It is over: how (--method), why it was (--cause), and what is good to know (-m, -F).
+    """Resolve an incident: how (--method), the root cause (--cause), and notes (-m, -F).
 
     llm-im incidents resolve 4e5f60718293 --cause "bad rollout" -m "rolled back to 1.4"
 
@@ -61,7 +63,7 @@ def close(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Nothing more is to be done about a resolved incident.
+    """Close a resolved incident.
 
     llm-im incidents close 7a2b8c3d4e5f
 
@@ -83,7 +85,7 @@ def reopen(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """It is not over after all.
+    """Reopen a resolved or closed incident.
 
     llm-im incidents reopen 7a2b8c3d4e5f --reason "errors are back"
     """

@@ -19,10 +19,15 @@ def ack(
     ids: ManyIds = None,
     span: Annotated[
         str | None,
-        typer.Option("--for", metavar="SPAN", help="30m, 2h: then nobody does again.", show_default=False),
+        typer.Option(
+            "--for", metavar="SPAN", help="How long the acknowledgement lasts: 30m, 2h.", show_default=False
+        ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same as a time, RFC 3339.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TIME", help="When the acknowledgement ends: a time, RFC 3339.", show_default=False
+        ),
     ] = None,
     reason: Reason = None,
     where: Where = None,
@@ -34,7 +39,7 @@ def ack(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Acknowledge: you look after it. Without --for or --until, until it ends.
+    """Acknowledge an incident: you are on it. Without --for or --until, until it is resolved.
 
     llm-im incidents ack 4e5f60718293 --for 2h
 
@@ -65,7 +70,7 @@ def unack(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take an acknowledgement back: nobody looks after it.
+    """Withdraw an acknowledgement.
 
     llm-im incidents unack 4e5f60718293 --reason "handed over to the day shift"
     """
@@ -76,21 +81,19 @@ def unack(
 def assign(
     ids: ManyIds = None,
     to: Annotated[
-        list[str] | None, typer.Option("--to", metavar="PERSON", help="May be repeated.", show_default=False)
+        list[str] | None, typer.Option("--to", metavar="PERSON", help="Repeatable.", show_default=False)
     ] = None,
-    me: Annotated[
-        bool, typer.Option("--me", help="To yourself, by the name you are logged in with.")
-    ] = False,
+    me: Annotated[bool, typer.Option("--me", help="Assign it to yourself, by your login name.")] = False,
     remove: Annotated[
         list[str] | None,
-        typer.Option("--remove", metavar="PERSON", help="May be repeated.", show_default=False),
+        typer.Option("--remove", metavar="PERSON", help="Repeatable.", show_default=False),
     ] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(
             "--role",
             metavar="ROLE=PERSON",
-            help="commander, communications, scribe or your own; ROLE= takes it away. May be repeated.",
+            help="commander, communications, scribe or a role of your own; ROLE= removes it. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -104,7 +107,7 @@ def assign(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say who works on it, and in which role.
+    """Assign people to an incident, and give them roles.
 
     llm-im incidents assign 4e5f60718293 --to alice --role commander=alice
 
@@ -139,7 +142,7 @@ def comment(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write something into its timeline. Without -m or -F, your editor opens (VISUAL, EDITOR).
+    """Add a comment to the timeline. Without -m or -F, your editor opens (VISUAL, EDITOR).
 
     llm-im incidents comment 4e5f60718293 -m "rolled back to 1.4"
 
@@ -152,7 +155,10 @@ def comment(
 def update(
     ids: ManyIds = None,
     audience: Annotated[
-        str, typer.Option("--audience", "-a", metavar="NAME", help="Who is told: customers, support, ...")
+        str,
+        typer.Option(
+            "--audience", "-a", metavar="NAME", help="Who the update is for: customers, support, ..."
+        ),
     ] = "stakeholders",
     message: Message = None,
     file: MessageFile = None,
@@ -161,7 +167,7 @@ def update(
         typer.Option(
             "--next",
             metavar="SPAN|TIME",
-            help="When the next one is promised: 30m, RFC 3339.",
+            help="When you promise the next update: 30m, or a time, RFC 3339.",
             show_default=False,
         ),
     ] = None,
@@ -174,7 +180,7 @@ def update(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Word to those who wait, and when they hear again.
+    """Post a stakeholder update and promise the next one.
 
     llm-im incidents update 4e5f60718293 --audience customers -m "A fix is on its way." --next 30m
     """

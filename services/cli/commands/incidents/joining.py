@@ -36,7 +36,7 @@ def link(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say that incidents have to do with each other; each keeps its own life.
+    """Link related incidents; each stays independent.
 
     llm-im incidents link 4e5f60718293 7a2b8c3d4e5f
     """
@@ -55,7 +55,7 @@ def unlink(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take links back.
+    """Remove links between incidents.
 
     llm-im incidents unlink 4e5f60718293 7a2b8c3d4e5f
     """
@@ -75,7 +75,7 @@ def merge(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the others parts of the first: one incident to handle, which shows the alerts of all.
+    """Merge incidents into the first one: they become its children, and you handle only the first, which shows all alerts.
 
     llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
@@ -95,7 +95,7 @@ def unmerge(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make parts incidents of their own again.
+    """Make child incidents independent again.
 
     llm-im incidents unmerge 4e5f60718293 7a2b8c3d4e5f
     """
@@ -109,12 +109,15 @@ def split(
         list[str] | None,
         typer.Argument(
             metavar="FINGERPRINT",
-            help="Alerts that leave, by their fingerprints (`incidents alerts`); - reads them from stdin.",
+            help="Fingerprints of the alerts to move (see `incidents alerts`); - reads them from stdin.",
             show_default=False,
         ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Of the new one; else the same.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Title of the new incident. Default: the same title.", show_default=False
+        ),
     ] = None,
     reason: Reason = None,
     if_version: IfVersion = None,
@@ -124,7 +127,7 @@ def split(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move some of its alerts to an incident of their own, and say that one's id.
+    """Move some alerts of an incident to a new one, and print its id.
 
     llm-im incidents split 4e5f60718293 2327b1eec6158b0d --title "Only the batch queue"
     """
