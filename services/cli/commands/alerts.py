@@ -13,7 +13,7 @@ from services.cli.shared.output import Column, Form, Output, Row
 
 PATH = "/v1/alerts"
 
-app = typer.Typer(help="See alerts.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="List alerts.", no_args_is_help=True, epilog=EPILOG)
 
 
 def _why(row: Row) -> str:
@@ -62,20 +62,22 @@ def list_alerts(
     matchers: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MATCHER", help='Of labels: service=~"llm-.*"; all must hold.', show_default=False
+            metavar="MATCHER",
+            help='Label matchers, such as service=~"llm-.*"; all must match.',
+            show_default=False,
         ),
     ] = None,
     ended: Annotated[
-        bool, typer.Option("--ended", help="Those that have ended, instead of those that fire.")
+        bool, typer.Option("--ended", help="Alerts that have ended, instead of firing ones.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
     ] = 50,
     form: Form = Output.TABLE,
     *,
     asked: Asked,
 ) -> None:
-    """List alerts that fire.
+    """List firing alerts.
 
     llm-im alerts list service=~"llm-.*" alertname!=Watchdog
     """

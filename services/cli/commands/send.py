@@ -46,20 +46,20 @@ def send(
         list[str] | None,
         typer.Argument(
             metavar="LABEL=VALUE... | FILE | -",
-            help="The labels of one alert; or a file of JSON or NDJSON; or - for stdin.",
+            help="Labels of one alert, or a JSON or NDJSON file, or - for stdin.",
             show_default=False,
         ),
     ] = None,
     annotation: Annotated[
         list[str] | None,
-        typer.Option("--annotation", "-a", metavar="NAME=TEXT", help="May be repeated.", show_default=False),
+        typer.Option("--annotation", "-a", metavar="NAME=TEXT", help="Repeatable.", show_default=False),
     ] = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Say that the alert has ended.")] = False,
-    source: Annotated[str, typer.Option(help="Who says so.")] = "llm-im",
+    resolved: Annotated[bool, typer.Option("--resolved", help="Resolve the alert.")] = False,
+    source: Annotated[str, typer.Option(help="Name of the sender.")] = "llm-im",
     *,
     asked: Asked,
 ) -> None:
-    """Send alerts, and say what became of each. Exit code 1 when any was refused.
+    """Send alerts and show what happened to each. Exit code 1 if any was refused.
 
     llm-im send alertname=HighLatency service=llm-api severity=critical -a summary="p99 over 2 s"
 

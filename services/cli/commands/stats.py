@@ -17,16 +17,22 @@ PATH = "/v1/stats"
 def stats(
     matchers: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MATCHER", help="As for `incidents list`; all must hold.", show_default=False),
+        typer.Argument(
+            metavar="MATCHER", help="Matchers, as for `incidents list`; all must match.", show_default=False
+        ),
     ] = None,
     window: Annotated[
         str,
-        typer.Option("--window", metavar="SPAN", help="How far back `opened`, `resolved` and times reach."),
+        typer.Option(
+            "--window",
+            metavar="SPAN",
+            help="How far back to count opened and resolved incidents and response times.",
+        ),
     ] = "1d",
     *,
     asked: Asked,
 ) -> None:
-    """Show how many incidents there are, of what kind, and how fast they are answered and ended.
+    """Show how many incidents there are, of what kind, and how fast they are acknowledged and resolved.
 
     llm-im stats
 

@@ -38,16 +38,18 @@ Local = Annotated[
     bool,
     typer.Option(
         "--local",
-        help="Without HTTP and without a token: in the data folder of this machine, whether it runs or not.",
+        help="Write directly to the data folder on this machine: needs no token, and works whether the system runs or not.",
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="Write the secret into this file (mode 0600), not to stdout.", show_default=False
+        "--out", help="Write the secret to this file (mode 0600) instead of stdout.", show_default=False
     ),
 ]
-Which = Annotated[str, typer.Argument(metavar="NAME|ID", help="As the list shows it.", show_default=False)]
+Which = Annotated[
+    str, typer.Argument(metavar="NAME|ID", help="Id or name, as shown by `tokens list`.", show_default=False)
+]
 
 app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True, epilog=EPILOG)
 
@@ -66,14 +68,17 @@ class Place:
 @with_options
 def create(
     name: Annotated[
-        str, typer.Argument(help="Who will have it: the actor of what it does.", show_default=False)
+        str,
+        typer.Argument(
+            help="Who will use it; shown as the actor of everything done with it.", show_default=False
+        ),
     ],
     scope: Annotated[
         list[str],
         typer.Option(
             "--scope",
-            help="ingest:alertmanager, ingest:v1, ingest:*, read, respond (and read), admin (everything); may be "
-            "repeated.",
+            help="ingest:alertmanager, ingest:v1, ingest:*, read, respond (includes read), admin (everything). "
+            "Repeatable.",
             show_default=False,
         ),
     ],
@@ -82,21 +87,23 @@ def create(
         typer.Option(
             "--match",
             metavar="MATCHER",
-            help='What it may send and end: only alerts with labels like team="payments"; may be repeated, and all '
-            "must hold.",
+            help='Limits what it may send and resolve to alerts with labels such as team="payments". Repeatable; all '
+            "must match.",
             show_default=False,
         ),
     ] = None,
     expires_in: Annotated[
         str | None,
-        typer.Option(help="How long it is good for, like 90d; else until it is revoked.", show_default=False),
+        typer.Option(
+            help="How long it is valid, such as 90d. Default: until it is revoked.", show_default=False
+        ),
     ] = None,
     out: Out = None,
     *,
     place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token, and show its secret this once. The first one needs the scope admin, and switches tokens on.
+    """Make a token and show its secret, once. The first token needs the scope admin; from then on, every request needs a token.
 
     llm-im tokens create --local admin --scope admin --out ~/.llm-im-token
 
@@ -128,7 +135,7 @@ def list_tokens(
     place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """List all tokens that are not revoked, by name. Secrets are nowhere to be shown."""
+    """List all tokens that are not revoked, by name. Secrets are never shown."""
     found = _listed(place)
     if as_json:
         typer.echo(json.dumps({"items": found}))
@@ -156,14 +163,14 @@ def list_tokens(
 def rotate(
     token: Which,
     overlap: Annotated[
-        str, typer.Option(help="How long the old secret stays good, like 1h; 0s: not at all.")
+        str, typer.Option(help="How long the old secret stays valid, such as 1h. 0s: invalid at once.")
     ] = "24h",
     out: Out = None,
     *,
     place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """Give a token a new secret, shown this once. Both are good during the overlap."""
+    """Give a token a new secret and show it, once. Old and new secret are both valid during the overlap."""
     _refuse_taken(out)
     token_id = _id_of(token, _listed(place))
     if place.local:
@@ -188,12 +195,14 @@ def rotate(
 @with_options
 def revoke(
     token: Which,
-    force: Annotated[bool, typer.Option("--force", help="Also the last token with the scope admin.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Revoke it even if it is the last token with the scope admin.")
+    ] = False,
     *,
     place: Place,
 ) -> None:
-    """Revoke a token: within about a second nothing takes it any more. The last one with the scope admin is revoked with
-    --force only."""
+    """Revoke a token; it stops working within about a second. Revoking the last one with the scope admin requires
+    --force."""
     token_id = _id_of(token, _listed(place))
     if place.local:
 

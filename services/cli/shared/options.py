@@ -24,25 +24,27 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="MATCHER",
-        help="Instead of ids: all that match, as for `incidents list`; may be repeated.",
+        help="Instead of ids: every incident that matches, as for `incidents list`. Repeatable; all must match.",
         show_default=False,
     ),
 ]
 Reason = Annotated[
     str | None,
-    typer.Option("--reason", "-r", metavar="TEXT", help="Why; kept in the timeline.", show_default=False),
+    typer.Option(
+        "--reason", "-r", metavar="TEXT", help="Why you do it; shown in the timeline.", show_default=False
+    ),
 ]
 IfVersion = Annotated[
     int | None,
     typer.Option(
         "--if-version",
         min=0,
-        help="Only if it is still at this version (`incidents show`); else exit code 6.",
+        help="Only if the incident still has this version (see `incidents show`); else exit code 6.",
         show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @dataclass(frozen=True, slots=True)

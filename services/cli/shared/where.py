@@ -43,7 +43,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="Settings file; else what LLM_IM_CONFIG names, else ./llm-im.toml when there is one.",
+        help="Settings file. Default: LLM_IM_CONFIG, else ./llm-im.toml if it exists.",
         show_default=False,
     ),
 ]
@@ -51,7 +51,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Data folder; else the settings' state.path, ./var.",
+        help="Data folder. Default: state.path from the settings (./var).",
         show_default=False,
         readable=False,  # who may read it is said by name (services/machine/instance.py)
     ),
@@ -88,7 +88,7 @@ TokenFile = Annotated[
         rich_help_panel=WHERE_PANEL,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 #: What says where the system of this machine runs.

@@ -18,16 +18,21 @@ def ack(
     ids: ManyIds = None,
     span: Annotated[
         str | None,
-        typer.Option("--for", metavar="SPAN", help="30m, 2h: then nobody does again.", show_default=False),
+        typer.Option(
+            "--for", metavar="SPAN", help="How long the acknowledgement lasts: 30m, 2h.", show_default=False
+        ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same as a time, RFC 3339.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TIME", help="When the acknowledgement ends: a time, RFC 3339.", show_default=False
+        ),
     ] = None,
     reason: Reason = None,
     *,
     options: VerbOptions,
 ) -> None:
-    """Acknowledge: you look after it. Without --for or --until, until it ends.
+    """Acknowledge an incident: you are on it. Without --for or --until, until it is resolved.
 
     llm-im incidents ack 4e5f60718293 --for 2h
 
@@ -53,7 +58,7 @@ def unack(
     *,
     options: VerbOptions,
 ) -> None:
-    """Take an acknowledgement back: nobody looks after it.
+    """Withdraw an acknowledgement.
 
     llm-im incidents unack 4e5f60718293 --reason "handed over to the day shift"
     """

@@ -17,21 +17,19 @@ from services.cli.shared.run_verb import Action, body, do
 def assign(
     ids: ManyIds = None,
     to: Annotated[
-        list[str] | None, typer.Option("--to", metavar="PERSON", help="May be repeated.", show_default=False)
+        list[str] | None, typer.Option("--to", metavar="PERSON", help="Repeatable.", show_default=False)
     ] = None,
-    me: Annotated[
-        bool, typer.Option("--me", help="To yourself, by the name you are logged in with.")
-    ] = False,
+    me: Annotated[bool, typer.Option("--me", help="Assign it to yourself, by your login name.")] = False,
     remove: Annotated[
         list[str] | None,
-        typer.Option("--remove", metavar="PERSON", help="May be repeated.", show_default=False),
+        typer.Option("--remove", metavar="PERSON", help="Repeatable.", show_default=False),
     ] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(
             "--role",
             metavar="ROLE=PERSON",
-            help="commander, communications, scribe or your own; ROLE= takes it away. May be repeated.",
+            help="commander, communications, scribe or a role of your own; ROLE= removes it. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +37,7 @@ def assign(
     *,
     options: VerbOptions,
 ) -> None:
-    """Say who works on it, and in which role.
+    """Assign people to an incident, and give them roles.
 
     llm-im incidents assign 4e5f60718293 --to alice --role commander=alice
 

@@ -14,7 +14,7 @@ def close(
     *,
     options: VerbOptions,
 ) -> None:
-    """Nothing more is to be done about a resolved incident.
+    """Close a resolved incident.
 
     llm-im incidents close 7a2b8c3d4e5f
 

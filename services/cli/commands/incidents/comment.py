@@ -16,7 +16,7 @@ def comment(
     *,
     options: VerbOptions,
 ) -> None:
-    """Write something into its timeline. Without -m or -F, your editor opens (VISUAL, EDITOR).
+    """Add a comment to the timeline. Without -m or -F, your editor opens (VISUAL, EDITOR).
 
     llm-im incidents comment 4e5f60718293 -m "rolled back to 1.4"
 

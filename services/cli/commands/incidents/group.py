@@ -24,7 +24,7 @@ from services.cli.commands.incidents import (
 from services.cli.commands.incidents import list as listed
 from services.cli.shared.exits import EPILOG
 
-app = typer.Typer(help="See incidents, and do something about them.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="List, show and handle incidents.", no_args_is_help=True, epilog=EPILOG)
 
 _SEE, _HANDLE, _DESCRIBE, _JOIN, _END = "See", "Handle", "Say what it is", "Put together", "Open and end"
 _COMMANDS = (

@@ -17,7 +17,7 @@ def label(
         list[str] | None,
         typer.Argument(
             metavar="ID|NAME=VALUE|NAME-",
-            help="Ids (- reads them from stdin), labels to set, labels to remove.",
+            help="Incident ids (- reads them from stdin), labels to set, labels to remove.",
             show_default=False,
         ),
     ] = None,
@@ -25,7 +25,7 @@ def label(
     *,
     options: VerbOptions,
 ) -> None:
-    """Set labels of the incident, NAME=VALUE, and remove others, NAME-. Its alerts keep theirs.
+    """Set labels of an incident (NAME=VALUE) and remove others (NAME-). Its alerts keep theirs.
 
     llm-im incidents label 4e5f60718293 team=inference env-
     """

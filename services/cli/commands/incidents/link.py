@@ -17,7 +17,7 @@ def link(
     *,
     asked: Asked,
 ) -> None:
-    """Say that incidents have to do with each other; each keeps its own life.
+    """Link related incidents; each stays independent.
 
     llm-im incidents link 4e5f60718293 7a2b8c3d4e5f
     """
@@ -35,7 +35,7 @@ def unlink(
     *,
     asked: Asked,
 ) -> None:
-    """Take links back.
+    """Remove links between incidents.
 
     llm-im incidents unlink 4e5f60718293 7a2b8c3d4e5f
     """

@@ -18,7 +18,7 @@ def merge(
     *,
     asked: Asked,
 ) -> None:
-    """Make the others parts of the first: one incident to handle, which shows the alerts of all.
+    """Merge incidents into the first one: they become its children, and you handle only the first, which shows all alerts.
 
     llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
@@ -37,7 +37,7 @@ def unmerge(
     *,
     asked: Asked,
 ) -> None:
-    """Make parts incidents of their own again.
+    """Make child incidents independent again.
 
     llm-im incidents unmerge 4e5f60718293 7a2b8c3d4e5f
     """

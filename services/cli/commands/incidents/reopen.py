@@ -14,7 +14,7 @@ def reopen(
     *,
     options: VerbOptions,
 ) -> None:
-    """It is not over after all.
+    """Reopen a resolved or closed incident.
 
     llm-im incidents reopen 7a2b8c3d4e5f --reason "errors are back"
     """

@@ -24,7 +24,9 @@ class Method(StrEnum):
 @with_options
 def resolve(
     ids: ManyIds = None,
-    method: Annotated[Method, typer.Option(case_sensitive=False, help="How it was ended.")] = Method.MANUAL,
+    method: Annotated[
+        Method, typer.Option(case_sensitive=False, help="How it was resolved.")
+    ] = Method.MANUAL,
     cause: Annotated[
         str | None, typer.Option("--cause", "-c", metavar="TEXT", help="The root cause.", show_default=False)
     ] = None,
@@ -33,7 +35,7 @@ def resolve(
     *,
     options: VerbOptions,
 ) -> None:
-    """It is over: how (--method), why it was (--cause), and what is good to know (-m, -F).
+    """Resolve an incident: how (--method), the root cause (--cause), and notes (-m, -F).
 
     llm-im incidents resolve 4e5f60718293 --cause "bad rollout" -m "rolled back to 1.4"
 

@@ -23,7 +23,7 @@ def severity(
         list[str] | None,
         typer.Argument(
             metavar="ID|P0|P1|P2|P3|P4",
-            help="Ids (- reads them from stdin), and a severity.",
+            help="Incident ids (- reads them from stdin), and a severity.",
             show_default=False,
         ),
     ] = None,
@@ -31,19 +31,21 @@ def severity(
         str | None, typer.Option("--type", help=", ".join(filters.VALUES["type"]) + ".", show_default=False)
     ] = None,
     impact: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it does to whom.", show_default=False)
+        str | None, typer.Option(metavar="TEXT", help="Impact: who is affected, and how.", show_default=False)
     ] = None,
     clear: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="severity|type|impact", help="The classifier's word counts again.", show_default=False
+            metavar="severity|type|impact",
+            help="Drop the value set by hand; the classifier's counts again.",
+            show_default=False,
         ),
     ] = None,
     reason: Reason = None,
     *,
     options: VerbOptions,
 ) -> None:
-    """Say its severity, type or impact. A person's word wins over every classifier's until it is cleared.
+    """Set severity, type or impact by hand. This overrides every classifier until you clear it.
 
     llm-im incidents severity 4e5f60718293 P1 --reason "customers see it"
 

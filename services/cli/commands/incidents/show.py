@@ -62,7 +62,7 @@ def show(
     *,
     asked: Asked,
 ) -> None:
-    """Show one incident: its alerts, why each is there, and what happened.
+    """Show one incident: its alerts, why each of them is in it, and its timeline.
 
     llm-im incidents show 4e5f60718293
     """
@@ -89,13 +89,13 @@ def show(
 def show_alerts(
     incident: OneId,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
     ] = ALERTS_SHOWN,
     form: Form = Output.TABLE,
     *,
     asked: Asked,
 ) -> None:
-    """List the alerts of an incident, those that fire first. `-o id` gives their fingerprints, for split.
+    """List the alerts of an incident, firing ones first. `-o id` prints their fingerprints, for split.
 
     llm-im incidents alerts 4e5f60718293 -o wide
     """
@@ -112,7 +112,7 @@ def show_timeline(
     *,
     asked: Asked,
 ) -> None:
-    """Show what happened to an incident, oldest first.
+    """Show the timeline of an incident, oldest first.
 
     llm-im incidents timeline 4e5f60718293
     """

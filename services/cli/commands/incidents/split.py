@@ -20,12 +20,15 @@ def split(
         list[str] | None,
         typer.Argument(
             metavar="FINGERPRINT",
-            help="Alerts that leave, by their fingerprints (`incidents alerts`); - reads them from stdin.",
+            help="Fingerprints of the alerts to move (see `incidents alerts`); - reads them from stdin.",
             show_default=False,
         ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Of the new one; else the same.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Title of the new incident. Default: the same title.", show_default=False
+        ),
     ] = None,
     reason: Reason = None,
     if_version: IfVersion = None,
@@ -33,7 +36,7 @@ def split(
     *,
     asked: Asked,
 ) -> None:
-    """Move some of its alerts to an incident of their own, and say that one's id.
+    """Move some alerts of an incident to a new one, and print its id.
 
     llm-im incidents split 4e5f60718293 2327b1eec6158b0d --title "Only the batch queue"
     """

@@ -17,7 +17,10 @@ from services.cli.shared.words import Message, MessageFile, text_wanted
 def update(
     ids: ManyIds = None,
     audience: Annotated[
-        str, typer.Option("--audience", "-a", metavar="NAME", help="Who is told: customers, support, ...")
+        str,
+        typer.Option(
+            "--audience", "-a", metavar="NAME", help="Who the update is for: customers, support, ..."
+        ),
     ] = "stakeholders",
     message: Message = None,
     file: MessageFile = None,
@@ -26,14 +29,14 @@ def update(
         typer.Option(
             "--next",
             metavar="SPAN|TIME",
-            help="When the next one is promised: 30m, RFC 3339.",
+            help="When you promise the next update: 30m, or a time, RFC 3339.",
             show_default=False,
         ),
     ] = None,
     *,
     options: VerbOptions,
 ) -> None:
-    """Word to those who wait, and when they hear again.
+    """Post a stakeholder update and promise the next one.
 
     llm-im incidents update 4e5f60718293 --audience customers -m "A fix is on its way." --next 30m
     """

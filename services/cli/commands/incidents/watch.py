@@ -21,14 +21,14 @@ def watch(
         list[str] | None,
         typer.Argument(
             metavar="ID|MATCHER",
-            help="Only these incidents; or matchers as for `incidents list`. All when none is given.",
+            help="Incident ids, or matchers as for `incidents list`. Default: all incidents.",
             show_default=False,
         ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this kind of happening, as in the timeline: Resolved, CommentAdded; may be repeated.",
+            help="Only this kind of event, as in the timeline: Resolved, CommentAdded. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -37,17 +37,17 @@ def watch(
         typer.Option(
             "--after",
             metavar="CURSOR",
-            help="Go on behind this event (`cursor` in JSON).",
+            help="Continue after this event (`cursor` in the JSON output).",
             show_default=False,
         ),
     ] = "",
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="End after so many events; 0: never.")
+        int, typer.Option("--limit", "-n", min=0, help="Stop after this many events; 0: never.")
     ] = 0,
     *,
     asked: Asked,
 ) -> None:
-    """Tell what happens to incidents as it happens, until Ctrl-C. A lost connection is made again, without a gap.
+    """Show what happens to incidents as it happens, until Ctrl-C. Reconnects without a gap if the connection is lost.
 
     llm-im incidents watch severity=P0 service=~"llm-.*"
 
