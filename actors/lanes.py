@@ -32,6 +32,7 @@ from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
+from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
 from models.shard.messages import (
     ActionOutcome,
@@ -41,7 +42,6 @@ from models.shard.messages import (
     Message,
     PeerMessageAnswered,
     PeerMessageArrived,
-    decode_message,
     decode_reply,
     encode,
 )
@@ -295,7 +295,7 @@ class Errands:
     async def _put_away(self, effect: Archive, shard: Shard) -> Message:
         entries, versions = [], []
         for identity in effect.incident_ids:
-            incident = shard.incidents.get(identity)
+            incident = shard.state.incidents.get(identity)
             alerts = None if incident is None else await _alerts_of(shard, incident)
             if incident is None or alerts is None:
                 continue
@@ -334,13 +334,16 @@ async def _alerts_of(shard: Shard, incident: Incident) -> list[AlertView] | None
     alerts: list[AlertView] = []
     if incident.state is not IncidentState.CLOSED:
         return None
-    for place, number in enumerate(shard.members[incident.id]):
+    for place, number in enumerate(shard.state.members[incident.id]):
         if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
             await asyncio.sleep(0)
             # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
-            if incident.state is not IncidentState.CLOSED or shard.incidents.get(incident.id) is not incident:
+            if (
+                incident.state is not IncidentState.CLOSED
+                or shard.state.incidents.get(incident.id) is not incident
+            ):
                 return None
-        alerts.append(alert_view(shard.series, number))
+        alerts.append(alert_view(shard.state.series, number))
     return alerts
 
 

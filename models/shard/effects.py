@@ -8,7 +8,11 @@ from __future__ import annotations
 from models.wire import Wire
 
 
-class Classify(Wire, frozen=True):
+class Effect(Wire, frozen=True):
+    """Something that a shard owes; the component that owes it asks again for it (models/shard/assembly.py)."""
+
+
+class Classify(Effect, frozen=True):
     """Asks a classifier for severity, type and impact. Answered by message Classified; safe to ask twice.
 
     `asked` is how many of the incident's signals this question covers; a verdict that covers fewer than the
@@ -28,15 +32,7 @@ class Classify(Wire, frozen=True):
     trace: str | None = None
 
 
-class Relate(Wire, frozen=True):
-    """Asks the correlator what an incident belongs to. Emitted only when a correlator is wired."""
-
-    incident_id: bytes
-    tenant: str
-    service: str
-
-
-class Act(Wire, frozen=True):
+class Act(Effect, frozen=True):
     """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (notice.py makes it).
     The smaller `urgency` (the incident's severity), the sooner its turn."""
 
@@ -50,19 +46,19 @@ class Act(Wire, frozen=True):
     trace: str | None = None
 
 
-class Archive(Wire, frozen=True):
+class Archive(Effect, frozen=True):
     """Asks for these closed incidents to be moved to the archive. Answered by message Archived; safe to ask twice."""
 
     incident_ids: list[bytes]
 
 
-class Forget(Wire, frozen=True):
+class Forget(Effect, frozen=True):
     """Asks the archive to forget what closed before then. Not answered: asked again at every start, safe to ask twice."""
 
     closed_before: float
 
 
-class SendPeerMessage(Wire, frozen=True, tag="Tell"):
+class SendPeerMessage(Effect, frozen=True, tag="Tell"):
     """Asks for a note to be brought to another incident, wherever it is. Answered by message PeerMessageAnswered; safe to ask
     twice. One at a time for each sender, so that notes arrive in their order."""
 
@@ -72,6 +68,3 @@ class SendPeerMessage(Wire, frozen=True, tag="Tell"):
     to: bytes
     note: bytes
     trace: str | None = None
-
-
-Effect = Classify | Relate | Act | Archive | Forget | SendPeerMessage

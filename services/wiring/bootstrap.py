@@ -23,9 +23,9 @@ from services.stores.choice import feed_of, open_stores, place_of
 
 if TYPE_CHECKING:
     from actors.classifier import Judge
+    from models.control.events import SettingsChanged
     from models.ports import Archive, DeadLetters, EventLog, Tracer
     from models.settings.config import Settings
-    from models.shard.events import SettingsChanged
 
 CONTROL = "control"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from models.control.events import SettingsChanged
 from models.errors import Conflict
 from models.settings.config import KEYS, Settings
 from models.settings.values import Section
-from models.shard.events import SettingsChanged
 from models.shard.settings import encode_shard_settings
 from services.settings.load import FLAGS, masked, masked_json, written
 from services.wiring.bootstrap import classifier_rules, shard_settings

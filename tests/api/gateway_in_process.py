@@ -29,11 +29,11 @@ from actors.responder import ResponderActor
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
+from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.config import Settings
-from models.shard.events import SettingsChanged
 from models.shard.settings import decode_shard_settings
 from services.actions.webhook import WebhookAction
 from services.machine.http_protocol import Protocol

@@ -16,8 +16,13 @@ from models.errors import Busy, Malformed
 from models.incidents.incident import Severity
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
+from models.shard.assembly import decode_message
 from models.shard.effects import Act, Classify
-from models.shard.messages import ActionOutcome, Classification, Classified, decode_message
+from models.shard.messages import (
+    ActionOutcome,
+    Classification,
+    Classified,
+)
 
 pytestmark = pytest.mark.asyncio
 

@@ -7,10 +7,11 @@ import re
 import msgspec
 import pytest
 
+from models.control.events import SettingsChanged
 from models.errors import Conflict
 from models.incidents.incident import IncidentState, Severity
 from models.settings.config import KEYS, Key, Settings
-from models.shard.events import SettingsChanged, TargetPassed
+from models.shard.events import TargetPassed
 from models.shard.settings import decode_shard_settings
 from services.settings.load import masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over

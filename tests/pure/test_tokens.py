@@ -36,7 +36,7 @@ from models.control.tokens import (
     written,
 )
 from models.errors import Conflict, Malformed, NotFound, Refused, Unauthorized
-from models.shard.events import Event
+from models.partition.event import Event
 
 NOW = 1_800_000_000.0
 ADMINS = written(b"\x01" * 6, b"\x01" * KEY_BYTES)

@@ -51,7 +51,7 @@ class Person:
             await asyncio.sleep(world.rng.uniform(0.3, 3.0))
             if not world.is_troubled:
                 continue
-            incidents = [each for w in world.watchers.values() for each in w.mirror.incidents.values()]
+            incidents = [each for w in world.watchers.values() for each in w.mirror.state.incidents.values()]
             if incidents:
                 await self._act(world.rng.choice(incidents), incidents, count)
 
@@ -133,10 +133,10 @@ class Person:
             mirror = watcher.mirror
             numbers = [
                 number
-                for number in mirror.members.get(incident.id, ())
-                if mirror.series.status[number] != FREE
+                for number in mirror.state.members.get(incident.id, ())
+                if mirror.state.series.status[number] != FREE
             ]
             if numbers:
                 some = self.world.rng.sample(numbers, max(1, len(numbers) // 2))
-                return [mirror.series.keys[number][:16] for number in some]
+                return [mirror.state.series.keys[number][:16] for number in some]
         return []

@@ -31,8 +31,8 @@ import structlog
 import actors.control_tail
 import actors.delivery
 import actors.shard
-import models.shard.people
-import models.shard.shard
+import models.shard.archiving
+import models.shard.lifecycle
 import services.ingest.line
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
@@ -803,7 +803,7 @@ class World:
                 self.fail(f"{shard_name(index)} did not come back: {shard and shard._why_not}")
                 return
             self.compare(index, "live state at the end")
-            firing |= {key[:16] for key in watcher.mirror.series.firing}
+            firing |= {key[:16] for key in watcher.mirror.state.series.firing}
             self._all_told(watcher)
             self._hangs_together(watcher)
             for waiting in (len(shard._inbox), len(shard._reads), shard.errands.waiting):
@@ -818,7 +818,7 @@ class World:
 
     def _all_told(self, watcher: Watcher) -> None:
         mirror = watcher.mirror
-        for identity, incident in {**watcher.gone, **mirror.incidents}.items():
+        for identity, incident in {**watcher.gone, **mirror.state.incidents}.items():
             name = str(UUID(bytes=identity))
             heard = self.receiver.heard.get(name, {})
             if name in self.receiver.refused:
@@ -855,7 +855,7 @@ class World:
 
     def _hangs_together(self, watcher: Watcher) -> None:
         """Of two incidents that a person joined, both halves are there, or one is no more."""
-        for incident in watcher.mirror.incidents.values():
+        for incident in watcher.mirror.state.incidents.values():
             handling = incident.handling
             if handling is None:
                 continue
@@ -888,14 +888,14 @@ class World:
 
     def _found(self, identity: bytes) -> Incident | None:
         for watcher in self.watchers.values():
-            if identity in watcher.mirror.incidents:
-                return watcher.mirror.incidents[identity]
+            if identity in watcher.mirror.state.incidents:
+                return watcher.mirror.state.incidents[identity]
         return None
 
     def _written_once(self) -> None:
         found: Counter[str] = Counter()
         for watcher in self.watchers.values():
-            for incident in {**watcher.gone, **watcher.mirror.incidents}.values():
+            for incident in {**watcher.gone, **watcher.mirror.state.incidents}.values():
                 found.update(line.text for line in incident.timeline if line.kind == "CommentAdded")
         for text, is_kept in self.written.items():
             if found[text] > 1 or (is_kept and not found[text]):
@@ -934,9 +934,8 @@ def _small_world(world: World) -> Iterator[None]:
         (actors.shard, "SWEEP_S", 20.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
         (actors.control_tail, "FOLLOW_S", 5.0),
-        (models.shard.shard, "CLOSE_RECHECK_S", 5.0),
-        (models.shard.shard, "FORGET_EVERY_PART", 4),
-        (models.shard.people, "STILL_FIRING_S", 10.0),
+        (models.shard.archiving, "FORGET_EVERY_PART", 4),
+        (models.shard.lifecycle, "STILL_FIRING_S", 10.0),
         (services.ingest.line, "RETRY_S", 0.5),
     ]
     before = [getattr(module, name) for module, name, _value in patched]
