@@ -21,6 +21,7 @@ from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
+from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
 from models.shard.messages import (
     ActionOutcome,
@@ -30,7 +31,6 @@ from models.shard.messages import (
     Message,
     PeerMessageAnswered,
     PeerMessageArrived,
-    decode_message,
     decode_reply,
     encode,
 )
@@ -167,18 +167,18 @@ class Answerers:
         """A closed incident as the log holds it, and its version; None when it is not closed, or gone, by the time that its
         alerts are read."""
         shard = await self.settled()
-        incident = shard.incidents.get(identity)
+        incident = shard.state.incidents.get(identity)
         if incident is None or incident.state is not IncidentState.CLOSED:
             return None
         alerts: list[AlertView] = []
-        for place, number in enumerate(shard.members[identity]):
+        for place, number in enumerate(shard.state.members[identity]):
             if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
                 await asyncio.sleep(0)
                 now = await self.settled()
                 # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
-                if now.incidents.get(identity) is not incident or incident.state is not IncidentState.CLOSED:
+                if now.state.incidents.get(identity) is not incident or incident.state is not IncidentState.CLOSED:
                     return None
-            alerts.append(alert_view(shard.series, number))
+            alerts.append(alert_view(shard.state.series, number))
         # From the last look on nothing was awaited: what is written here is what the log holds.
         entry = ArchivedIncident(
             incident.id,

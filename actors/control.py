@@ -18,14 +18,15 @@ from actors.folding import fold_control
 from actors.runtime.ending import end
 from actors.runtime.host import Host
 from models.control.control import ControlState, decode_message
+from models.control.events import PartitionsBegan
 from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
 from models.metrics import Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
+from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
 from models.partition.sharding import partition_name
 from models.ports import Clock, EventLog
-from models.shard.events import Event, PartitionsBegan
 
 log = structlog.get_logger()
 

@@ -10,10 +10,10 @@ import structlog
 
 from actors.runtime.ending import end
 from models.control.control import ControlState
+from models.control.events import SettingsChanged
 from models.errors import IncidentManagerError
 from models.partition.frames import NO_DIGEST, decode_frame
 from models.ports import EventLog
-from models.shard.events import SettingsChanged
 
 log = structlog.get_logger()
 

@@ -17,8 +17,9 @@ import msgspec
 import structlog
 
 from models.errors import Unavailable
+from models.partition.event import Event
 from models.ports import DeliveryIds
-from models.shard.events import CallAnswered, Event
+from models.shard.events import CallAnswered
 from models.shard.messages import AlertsArrived, Command, Message
 
 #: Ids a filter is made for; past it the filter is rotated early. 1.8 MB each.

@@ -12,11 +12,11 @@ import structlog
 
 from models.control.control import ControlState
 from models.errors import Damaged
+from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.partition.frames import NO_DIGEST, Frame, decode_frame
 from models.ports import EventLog
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
-from models.shard.state import SNAPSHOT_VERSION
 
 #: Bytes of log read at once.
 READ_BYTES = 8 * 1024 * 1024

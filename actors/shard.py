@@ -48,6 +48,7 @@ from models.partition.frames import Frame, encode_frame
 from models.partition.sharding import slot_of_id
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
+from models.shard.assembly import decode_message
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
 from models.shard.messages import (
@@ -63,9 +64,9 @@ from models.shard.messages import (
     Message,
     Reply,
     Tick,
-    decode_message,
     encode,
 )
+from models.shard.notifications import Notifications
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
 
@@ -418,8 +419,8 @@ class IncidentShard:
             epoch=self._epoch,
             seq=shard.seq,
             frames_replayed=folded.frames,
-            incidents=len(shard.incidents),
-            series=len(shard.series),
+            incidents=len(shard.state.incidents),
+            series=len(shard.state.series),
             seconds=round(took_s, 3),
         )
         self.errands.owe(step.effects)
@@ -441,7 +442,11 @@ class IncidentShard:
     def _count(self) -> None:
         shard = self.shard
         self.counted = _Counted(
-            shard.seq, shard.open_count, len(shard.series.firing), len(shard.given_up), shard.decided[:]
+            shard.seq,
+            shard.state.open_count,
+            len(shard.state.series.firing),
+            len(shard.of(Notifications).given_up),
+            shard.state.decided[:],
         )
 
     def _replayed(self, frame: Frame) -> None:
@@ -747,7 +752,7 @@ class IncidentShard:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             now, shard = self.clock.now(), self.shard
             # None while the clock may be ahead: they would all be past the window.
-            is_calm = shard.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
+            is_calm = shard.state.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
@@ -783,7 +788,7 @@ class IncidentShard:
         meter.set("llm_im_open_incidents", counted.incidents)
         meter.set("llm_im_open_series", counted.series)
         meter.set("llm_im_notifications_given_up", counted.given_up)
-        room = self.shard.series.room
+        room = self.shard.state.series.room
         meter.set("llm_im_shard_bytes", room.held)
         meter.set("llm_im_shard_bytes_max", self.shard.settings.max_bytes)
         meter.set("llm_im_sender_bytes", max(room.by_sender.values(), default=0))

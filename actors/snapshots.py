@@ -10,9 +10,9 @@ import structlog
 from actors.runtime.ending import end
 from models.errors import Fenced, Unavailable
 from models.metrics import Meter
-from models.partition.checkpoint import RecordKind
+from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.ports import Clock, EventLog, Mark
-from models.shard.state import SNAPSHOT_VERSION, ShardState
+from models.shard.shard import Shard
 
 #: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
 SLICE_BYTES = 256 * 1024
@@ -58,7 +58,7 @@ class Snapshots:
         self._frames += frames
         self._bytes += size
 
-    async def write_slice(self, shard: ShardState, epoch: int, digest: bytes) -> None:
+    async def write_slice(self, shard: Shard, epoch: int, digest: bytes) -> None:
         """The next slice, if one is due. `digest` is that of the last frame. Raises Fenced; a store that is away gives
         the snapshot up."""
         try:
@@ -73,12 +73,11 @@ class Snapshots:
         if self._truncating is not None:
             await end([self._truncating])
 
-    async def _write(self, shard: ShardState, epoch: int, digest: bytes) -> None:
+    async def _write(self, shard: Shard, epoch: int, digest: bytes) -> None:
         checkpoint = shard.checkpoint
         if not checkpoint.is_running:
             if not self._is_due(shard):
                 return
-            checkpoint.touch(RecordKind.META, 0)
             checkpoint.begin()
             self._seq, self._digest = shard.seq, digest
             self.begin_anew()
@@ -110,7 +109,7 @@ class Snapshots:
             # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
             return
 
-    def _is_due(self, shard: ShardState) -> bool:
+    def _is_due(self, shard: Shard) -> bool:
         return (
             self._frames >= self._every_frames
             or self._bytes >= self._every_bytes

@@ -13,9 +13,10 @@ from uuid import UUID
 
 import msgspec
 
+from models.partition.event import Event
 from models.ports import Tracer
 from models.shard.effects import Act, Classify, Effect, SendPeerMessage
-from models.shard.events import AlertsObserved, CallAnswered, Event, IncidentStateChanged
+from models.shard.events import AlertsObserved, CallAnswered, IncidentStateChanged
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,

@@ -76,15 +76,17 @@ def templates() -> list[tuple[Incident, bytes]]:
     ]  # fmt: skip
     shard.handle(Classified(verdicts), BEGUN + 1.0)
     now = BEGUN + 1000.0
-    while any(each.state is not IncidentState.CLOSED for each in shard.incidents.values()):
+    while any(each.state is not IncidentState.CLOSED for each in shard.state.incidents.values()):
         now += 60.0
         shard.handle(Tick(), now)
     return [
         (
             each,
-            _encoder.encode([alert_view(shard.series, number) for number in shard.members[each.id]]),
+            _encoder.encode(
+                [alert_view(shard.state.series, number) for number in shard.state.members[each.id]]
+            ),
         )
-        for each in shard.incidents.values()
+        for each in shard.state.incidents.values()
     ]
 
 

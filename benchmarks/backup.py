@@ -30,11 +30,11 @@ from benchmarks.harness import RESULTS, ROOT, Target, generate
 from benchmarks.load import Spec
 from benchmarks.own import own, say, write
 from benchmarks.recovery import ALERTS, SERIES, fill
+from models.control.events import SlotsAssigned
 from models.incidents.incident import Incident, IncidentState, incident_id
 from models.partition.frames import NO_DIGEST, encode_frame
 from models.partition.sharding import SlotMap
 from models.ports import ArchivedIncident
-from models.shard.events import SlotsAssigned
 from services.stores.choice import Stores, open_stores
 from services.upkeep.backup import target as targets
 from services.upkeep.backup.create import Made, create

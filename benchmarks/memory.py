@@ -30,9 +30,9 @@ for start in range(0, series, 1000):
         made = alerts(1000, groups, run=f'{start}') if at == 0 else made
         filler.tell(batch, 1000.0)
 del made, batch
-filler.shard.calls.clear()
+filler.shard.state.calls.clear()
 gc.collect()
-print(json.dumps({"bytes": rss() - before, "series": len(filler.shard.series), "incidents": len(filler.shard.incidents)}))
+print(json.dumps({"bytes": rss() - before, "series": len(filler.shard.state.series), "incidents": len(filler.shard.state.incidents)}))
 """
 _GATEWAY = """
 import sys, gc, json, time

@@ -23,10 +23,10 @@ from statistics import median
 from benchmarks.fill import Filler, alerts
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.own import say, write
-from models.partition.checkpoint import RecordKind
+from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.ports import EventLog, Mark
 from models.shard.settings import ShardSettings
-from models.shard.state import SNAPSHOT_VERSION
+from models.shard.state import META
 from services.stores.choice import Place, open_stores
 
 BATCH = 64
@@ -95,7 +95,7 @@ async def fill(place: Place, total: int, series: int, *, snapshot: bool) -> int:
 
 async def _snapshot(log: EventLog, epoch: int, filler: Filler) -> None:
     shard = filler.shard
-    shard.checkpoint.touch(RecordKind.META, 0)
+    shard.checkpoint.touch(META, 0)
     shard.checkpoint.begin()
     while records := shard.checkpoint.slice(256 * 1024):
         await log.put_records(epoch, 1, records)

@@ -100,7 +100,7 @@ async def run(days: int, per_day: int, folder: Path) -> dict[str, object]:
         if step and step % (DAY_S // STEP_S) == 0:
             each_day.append(
                 {
-                    "incidents_in_shard": len(shard.shard.incidents),
+                    "incidents_in_shard": len(shard.shard.state.incidents),
                     "resident_bytes": resident_bytes(),
                     "disk_bytes": disk_bytes(folder),
                     "took_s": round(time.monotonic() - begun, 1),
@@ -120,15 +120,15 @@ async def run(days: int, per_day: int, folder: Path) -> dict[str, object]:
         young = [(at, batch) for at, batch in young if clock.at - at < OPEN_FOR_S]
         # The shard looks at its deadlines ten times a second of real time; give it the chance.
         await asyncio.sleep(0.11 if step % 30 == 0 else 0)
-        peak = max(peak, len(shard.shard.incidents))
+        peak = max(peak, len(shard.shard.state.incidents))
     for _ in range(600):
-        if not shard.shard.incidents:
+        if not shard.shard.state.incidents:
             break
         clock.at += STEP_S
         await shard.beat(b"")
         await asyncio.sleep(0.11)
     resident = resident_bytes()
-    left = len(shard.shard.incidents)
+    left = len(shard.shard.state.incidents)
     found = {
         "days": days,
         "incidents": opened,

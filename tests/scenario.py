@@ -23,8 +23,8 @@ import msgspec
 from models.alerts.alert import Content, key_digest, series_id
 from models.incidents.incident import Incident, IncidentState, IncidentType, Severity
 from models.incidents.verbs import AnyVerb
+from models.partition.event import Event
 from models.shard.effects import Act, Archive, Classify, Effect, SendPeerMessage
-from models.shard.events import Event
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -208,7 +208,7 @@ class Story:
     def archive(self, when: float) -> Step:
         """The archive keeps everything it was asked to."""
         ids = [identity for effect in self._take(Archive) for identity in effect.incident_ids]
-        return self.tell(when, Archived(ids, [self.shard.incidents[each].version for each in ids]))
+        return self.tell(when, Archived(ids, [self.shard.state.incidents[each].version for each in ids]))
 
     def do(
         self,
@@ -245,7 +245,7 @@ class Story:
             raise Refusal(reply.kind, reply.detail)
         assert isinstance(reply, CommandDone)
         self.done = reply
-        return self.shard.incidents[reply.incident_id]
+        return self.shard.state.incidents[reply.incident_id]
 
     def carry(self, when: float, others: Sequence[Story] = ()) -> None:
         """Bring every note to the story that has its addressee, and the answer back, until none is owed."""
@@ -259,7 +259,9 @@ class Story:
             if isinstance(effect, SendPeerMessage):
                 del self.asked[place]
                 told = PeerMessageArrived(effect.tenant, effect.sender, effect.number, effect.to, effect.note)
-                home = next((story for story in stories if effect.to in story.shard.incidents), stories[0])
+                home = next(
+                    (story for story in stories if effect.to in story.shard.state.incidents), stories[0]
+                )
                 reply = home.tell(when, told).reply
                 if not lose_answer:
                     refused = reply.detail if isinstance(reply, Failed) else ""
@@ -277,11 +279,11 @@ class Story:
     @property
     def incident(self) -> Incident:
         """The only incident there is."""
-        (found,) = self.shard.incidents.values()
+        (found,) = self.shard.state.incidents.values()
         return found
 
     def open_incidents(self) -> list[Incident]:
-        return [incident for incident in self.shard.incidents.values() if incident.is_open]
+        return [incident for incident in self.shard.state.incidents.values() if incident.is_open]
 
     def sent(self) -> list[tuple[float, str, int]]:
         """What waits for the receiver's answer: when (story seconds), reason, attempt."""
@@ -292,7 +294,7 @@ class Story:
         ]
 
     def states(self) -> list[IncidentState]:
-        return [incident.state for incident in self.shard.incidents.values()]
+        return [incident.state for incident in self.shard.state.incidents.values()]
 
     def named(self, kind: type[Event]) -> list[Event]:  # type: ignore[valid-type]
         return [event for _when, event in self.events if isinstance(event, kind)]  # type: ignore[arg-type]

@@ -8,6 +8,19 @@ from array import array
 
 import msgspec
 
+from models.control.events import (
+    CopyBegan,
+    CopyEnded,
+    PartitionsBegan,
+    SettingsChanged,
+    SlotsAssigned,
+    SlotsMoving,
+    StoreMoved,
+    TokenCreated,
+    TokenRevoked,
+    TokenRotated,
+    TokensUsed,
+)
 from models.control.tokens import (
     ADMIN,
     EXPIRED_SHOWN_S,
@@ -22,21 +35,8 @@ from models.control.tokens import (
     scopes_of,
 )
 from models.errors import Broken, Conflict, Malformed, NotFound
+from models.partition.event import Event
 from models.partition.sharding import SLOTS, SlotMap, partition_name
-from models.shard.events import (
-    CopyBegan,
-    CopyEnded,
-    Event,
-    PartitionsBegan,
-    SettingsChanged,
-    SlotsAssigned,
-    SlotsMoving,
-    StoreMoved,
-    TokenCreated,
-    TokenRevoked,
-    TokenRotated,
-    TokensUsed,
-)
 from models.wire import Wire
 
 

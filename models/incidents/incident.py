@@ -266,6 +266,16 @@ class Incident(msgspec.Struct, array_like=True):
         return self.state in OPEN_STATES
 
     @property
+    def counts(self) -> Verdict:
+        """What it is, as it counts now."""
+        return Verdict(self.severity, self.type, self.impact)
+
+    @property
+    def is_classified(self) -> bool:
+        """A classifier has said what it is."""
+        return bool(self.classified_by)
+
+    @property
     def present_group_labels(self) -> dict[str, str]:
         """The labels of its group that its alerts have: one that they lack makes the group and is not shown."""
         return {name: value for name, value in self.group_labels.items() if value}

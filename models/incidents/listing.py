@@ -10,7 +10,6 @@ import heapq
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from models.incidents.filters import IncidentFilter, Place, compile_filter, place_of
 from models.incidents.incident import Incident
@@ -26,44 +25,42 @@ from models.incidents.query import (
     ListIncidents,
     Looked,
 )
-from models.shard.deadlines import acknowledge_due, resolve_due
+from models.shard.core import Core
 from models.shard.messages import Decision
-
-if TYPE_CHECKING:
-    from models.shard.state import ShardState
+from models.shard.targets import acknowledge_due, resolve_due
 
 #: Bytes of the incidents on one page (models/alerts/room.py): a thousand common ones have 3.4 MB.
 INCIDENT_PAGE_BYTES_MAX = 8 * 1024 * 1024
 
 
-def incident_view(shard: ShardState, incident: Incident) -> IncidentView:
+def incident_view(shard: Core, incident: Incident) -> IncidentView:
     """One incident as people see it."""
     settings = shard.settings
     return IncidentView(
         incident,
-        len(shard.members[incident.id]),
+        len(shard.state.members[incident.id]),
         acknowledge_due(incident, settings),
         resolve_due(incident, settings),
     )
 
 
-def list_incidents(shard: ShardState, query: ListIncidents) -> IncidentPage:
+def list_incidents(shard: Core, query: ListIncidents) -> IncidentPage:
     """A page in an order that the shard keeps."""
     holds = _holds(query.tenant, query.wanted)
     limit = max(1, min(query.limit, PAGE_MAX))
     low, high = _created_between(shard, query.wanted)
     if query.sort.goes_down:
         if query.after is not None:
-            high = min(high, bisect_left(shard.order, query.after[1:]))
+            high = min(high, bisect_left(shard.state.order, query.after[1:]))
         places = range(high - 1, low - 1, -1)
     else:
         if query.after is not None:
-            low = max(low, bisect_right(shard.order, query.after[1:]))
+            low = max(low, bisect_right(shard.state.order, query.after[1:]))
         places = range(low, high)
     items: list[IncidentView] = []
     size = 0
     for looked_at, place in enumerate(places, 1):
-        incident = shard.incidents[shard.order[place][1]]
+        incident = shard.state.incidents[shard.state.order[place][1]]
         if holds(incident):
             items.append(incident_view(shard, incident))
             size += incident.held_bytes
@@ -72,7 +69,7 @@ def list_incidents(shard: ShardState, query: ListIncidents) -> IncidentPage:
     return IncidentPage(items)
 
 
-def find_incidents(shard: ShardState, query: FindIncidents) -> IncidentPlaces:
+def find_incidents(shard: Core, query: FindIncidents) -> IncidentPlaces:
     """The first places of one stretch, in any order."""
     holds = _holds(query.tenant, query.wanted)
     stretch, looked = _stretch(shard, query.wanted, query.looked)
@@ -87,7 +84,7 @@ def find_incidents(shard: ShardState, query: FindIncidents) -> IncidentPlaces:
     return IncidentPlaces(first(max(1, min(query.limit, PAGE_MAX)), found), looked)
 
 
-def count_incidents(shard: ShardState, query: CountIncidents) -> IncidentCounts:
+def count_incidents(shard: Core, query: CountIncidents) -> IncidentCounts:
     """The counts of one stretch."""
     holds = _holds(query.tenant, query.wanted)
     stretch, looked = _stretch(shard, query.wanted, query.looked)
@@ -119,7 +116,11 @@ def count_incidents(shard: ShardState, query: CountIncidents) -> IncidentCounts:
         elif incident.resolved_at >= query.since:
             resolved_s.append(max(0.0, incident.resolved_at - began_at(incident)))
     decided = (
-        {int(decision): shard.decided[decision] for decision in Decision if shard.decided[decision]}
+        {
+            int(decision): shard.state.decided[decision]
+            for decision in Decision
+            if shard.state.decided[decision]
+        }
         if query.looked is None
         else {}
     )
@@ -139,22 +140,24 @@ def _holds(tenant: str, wanted: IncidentFilter) -> Callable[[Incident], bool]:
     return lambda incident: incident.tenant == tenant and holds(incident)
 
 
-def _created_between(shard: ShardState, wanted: IncidentFilter) -> tuple[int, int]:
+def _created_between(shard: Core, wanted: IncidentFilter) -> tuple[int, int]:
     """The places in `order` of all that were created when the filter says."""
-    low = bisect_left(shard.order, (wanted.created_after, b"")) if wanted.created_after else 0
+    low = bisect_left(shard.state.order, (wanted.created_after, b"")) if wanted.created_after else 0
     high = (
-        bisect_left(shard.order, (wanted.created_before, b"")) if wanted.created_before else len(shard.order)
+        bisect_left(shard.state.order, (wanted.created_before, b""))
+        if wanted.created_before
+        else len(shard.state.order)
     )
     return low, high
 
 
 def _stretch(
-    shard: ShardState, wanted: IncidentFilter, looked: Looked | None
+    shard: Core, wanted: IncidentFilter, looked: Looked | None
 ) -> tuple[list[Incident], Looked | None]:
     """The next incidents to look at, newest first, and where they end; None when there are no more."""
     low, high = _created_between(shard, wanted)
     if looked is not None:
-        high = min(high, bisect_left(shard.order, looked))
+        high = min(high, bisect_left(shard.state.order, looked))
     first = max(low, high - INCIDENT_SCAN_MAX)
-    stretch = [shard.incidents[identity] for _at, identity in reversed(shard.order[first:high])]
-    return stretch, shard.order[first] if first > low and high > first else None
+    stretch = [shard.state.incidents[identity] for _at, identity in reversed(shard.state.order[first:high])]
+    return stretch, shard.state.order[first] if first > low and high > first else None

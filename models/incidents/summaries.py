@@ -24,6 +24,7 @@ from models.incidents.incident import (
     settled,
 )
 from models.incidents.query import Summary
+from models.partition.event import Event
 from models.shard import clock
 from models.shard.events import (
     AcknowledgementEnded,
@@ -35,7 +36,6 @@ from models.shard.events import (
     ChildLeft,
     ClockSetBack,
     CommentAdded,
-    Event,
     IncidentAcknowledged,
     IncidentClassified,
     IncidentDescribed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING
 
 from models.alerts.matchers import compile_matchers
 from models.alerts.series import FIRING, FREE
@@ -30,9 +29,7 @@ from models.incidents.query import (
     SummaryPage,
 )
 from models.incidents.summaries import summary_of
-
-if TYPE_CHECKING:
-    from models.shard.state import ShardState
+from models.shard.core import Core
 
 #: Bytes of the bodies of one page, so that neither a shard nor who asks it holds a thousand of the largest alerts. A
 #: page of a thousand common ones has half a megabyte.
@@ -41,7 +38,7 @@ PAGE_BYTES_MAX = 4 * 1024 * 1024
 SCAN_MAX = 4000
 
 
-def answer(shard: ShardState, query: Query) -> Answer:
+def answer(shard: Core, query: Query) -> Answer:
     """The answer to a query about `shard` as it is now."""
     match query:
         case ListIncidents():
@@ -51,15 +48,15 @@ def answer(shard: ShardState, query: Query) -> Answer:
         case CountIncidents():
             return count_incidents(shard, query)
         case GetIncident():
-            incident = shard.incidents.get(query.incident_id)
+            incident = shard.state.incidents.get(query.incident_id)
             found = incident is not None and incident.tenant == query.tenant
             return IncidentPage([incident_view(shard, incident)] if incident is not None and found else [])
         case GetIncidents():
-            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            asked = [shard.state.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return IncidentPage([incident_view(shard, each) for each in here])
         case GetSummaries():
-            asked = [shard.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
+            asked = [shard.state.incidents.get(identity) for identity in query.incident_ids[:PAGE_MAX]]
             here = [each for each in asked if each is not None and each.tenant == query.tenant]
             return SummaryPage(shard.seq, [summary_of(each) for each in here])
         case ListSummaries():
@@ -67,29 +64,29 @@ def answer(shard: ShardState, query: Query) -> Answer:
         case Probe():
             return IncidentPage([])
         case IncidentAlerts():
-            incident = shard.incidents.get(query.incident_id)
+            incident = shard.state.incidents.get(query.incident_id)
             if incident is None or incident.tenant != query.tenant:
                 return AlertPage([], None)
-            numbers = shard.members[query.incident_id]
+            numbers = shard.state.members[query.incident_id]
             if query.firing is not None:
-                status = shard.series.status
+                status = shard.state.series.status
                 numbers = array("I", [each for each in numbers if (status[each] == FIRING) is query.firing])
             return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
         case ListAlerts():
             return _list_alerts(shard, query)
 
 
-def _list_summaries(shard: ShardState, query: ListSummaries) -> SummaryPage:
-    start = 0 if query.after is None else bisect_right(shard.order, query.after)
-    page = shard.order[start : start + max(1, min(query.limit, PAGE_MAX))]
-    here = [shard.incidents[identity] for _at, identity in page]
-    more = start + len(page) < len(shard.order)
+def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:
+    start = 0 if query.after is None else bisect_right(shard.state.order, query.after)
+    page = shard.state.order[start : start + max(1, min(query.limit, PAGE_MAX))]
+    here = [shard.state.incidents[identity] for _at, identity in page]
+    more = start + len(page) < len(shard.state.order)
     items = [summary_of(each) for each in here if each.tenant == query.tenant]
     return SummaryPage(shard.seq, items, page[-1] if more else None)
 
 
-def _list_alerts(shard: ShardState, query: ListAlerts) -> AlertPage:
-    series = shard.series
+def _list_alerts(shard: Core, query: ListAlerts) -> AlertPage:
+    series = shard.state.series
     matches = compile_matchers(query.matchers)
     limit = max(1, min(query.limit, PAGE_MAX))
     numbers = _candidates(shard, query)
@@ -118,7 +115,7 @@ def _list_alerts(shard: ShardState, query: ListAlerts) -> AlertPage:
     return AlertPage(items, None)
 
 
-def _candidates(shard: ShardState, query: ListAlerts) -> range | array[int]:
+def _candidates(shard: Core, query: ListAlerts) -> range | array[int]:
     """The series that can match: those of the incidents whose group labels do, when a matcher asks for equality."""
     best: dict[bytes, None] | None = None
     for name, operator, value in query.matchers:
@@ -130,24 +127,24 @@ def _candidates(shard: ShardState, query: ListAlerts) -> range | array[int]:
                 continue
         elif name not in shard.settings.group_by:
             continue
-        found = shard.by_label.get((name, value), {})
+        found = shard.state.by_label.get((name, value), {})
         if best is None or len(found) < len(best):
             best = found
     if best is None:
-        return range(shard.series.used)
+        return range(shard.state.series.used)
     numbers = array("I")
-    for identity in {*best, *shard.loose}:
-        numbers.extend(shard.members[identity])
+    for identity in {*best, *shard.state.loose}:
+        numbers.extend(shard.state.members[identity])
     return array("I", sorted(numbers))
 
 
-def _alert_page(shard: ShardState, numbers: array[int], after: int, limit: int) -> AlertPage:
+def _alert_page(shard: Core, numbers: array[int], after: int, limit: int) -> AlertPage:
     ordered = sorted(numbers)
     place = bisect_left(ordered, after + 1)
     items: list[AlertView] = []
     size = 0
     while place < len(ordered) and len(items) < limit and size < PAGE_BYTES_MAX:
-        items.append(alert_view(shard.series, ordered[place]))
-        size += len(shard.series.bodies[ordered[place]])
+        items.append(alert_view(shard.state.series, ordered[place]))
+        size += len(shard.state.series.bodies[ordered[place]])
         place += 1
     return AlertPage(items, ordered[place - 1] if items and place < len(ordered) else None)

@@ -15,8 +15,8 @@ Parts are named by kind and number; keys sort so that a loader meets moving bloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import xxhash
 
@@ -28,25 +28,37 @@ from models.ports import Mark
 ROW_BYTES = 512
 
 
-class RecordKind(StrEnum):
-    """Kinds of record; the value is the first letter of its key, and their order is the order of loading."""
+@dataclass(frozen=True, eq=False, slots=True)
+class RecordKind:
+    """A kind of record. `name` is what its keys begin with and, since they are loaded in the order of their keys, says what
+    is loaded before what. `version` is that of its layout: a new one must also read those before it, because the log behind
+    a snapshot is truncated.
 
-    CALLS = "c"
-    INCIDENT = "i"
-    META = "k"
-    MOVING = "m"
-    STATIC = "s"
+    has_ids  its records have ids (bytes), not numbers
+    is_moving  it changes with every message: one record, taken whenever a checkpoint begins, without a touch()
+    """
+
+    name: str
+    has_ids: bool = False
+    version: int = 1
+    is_moving: bool = False
 
 
-def record_key(part: RecordKind, number: int | bytes) -> str:
-    """`m/000012` or `i/<hex id>`."""
-    return f"{part.value}/{number.hex()}" if isinstance(number, bytes) else f"{part.value}/{number:08d}"
+def record_key(kind: RecordKind, number: int | bytes, version: int | None = None) -> str:
+    """`m/000012` or `i/<hex id>`; of a version after the first `m@2/000012`."""
+    version = version or kind.version
+    name = kind.name if version == 1 else f"{kind.name}@{version}"
+    return f"{name}/{number.hex()}" if isinstance(number, bytes) else f"{name}/{number:08d}"
 
 
-def parse_key(key: str) -> tuple[RecordKind, int | bytes]:
-    kind, _, rest = key.partition("/")
-    part = RecordKind(kind)
-    return part, bytes.fromhex(rest) if part is RecordKind.INCIDENT else int(rest)
+def parse_key(key: str, kinds: Mapping[str, RecordKind]) -> tuple[RecordKind, int | bytes, int]:
+    """The kind of a record, its number or id, and the version of its layout. Raises ValueError for one that is not known."""
+    prefix, _, rest = key.partition("/")
+    name, _, version = prefix.partition("@")
+    kind, number = kinds.get(name), int(version or 1)
+    if kind is None or number > kind.version:
+        raise ValueError(f"record {key} is of a kind or version that this program does not know")
+    return kind, bytes.fromhex(rest) if kind.has_ids else int(rest), number
 
 
 class Census:
@@ -94,6 +106,10 @@ def digest_of(key: str, record: bytes) -> int:
     return xxhash.xxh3_128_intdigest(f"{key}\0".encode() + record)
 
 
+#: The layout of a snapshot as a whole: its keys and marks. What is in a record has its kind's own version.
+SNAPSHOT_VERSION = 1
+
+
 class Checkpoint:
     """What changed since the last snapshot began, and what of the present one is not captured yet.
 
@@ -101,17 +117,25 @@ class Checkpoint:
     called before a part changes.
     """
 
-    def __init__(self, capture: Callable[[RecordKind, int | bytes], bytes | None]) -> None:
+    def __init__(
+        self, kinds: Sequence[RecordKind], capture: Callable[[RecordKind, int | bytes], bytes | None]
+    ) -> None:
         self._capture = capture
-        self._dirty: dict[RecordKind, set[int | bytes]] = {part: set() for part in RecordKind}
-        self._pending: dict[RecordKind, set[int | bytes]] = {part: set() for part in RecordKind}
+        self._dirty: dict[RecordKind, set[int | bytes]] = {kind: set() for kind in kinds}
+        self._pending: dict[RecordKind, set[int | bytes]] = {kind: set() for kind in kinds}
+        #: Records that the store has under the key of an earlier version of their kind.
+        self._old_keys: dict[tuple[RecordKind, int | bytes], str] = {}
         self._captured: list[tuple[str, bytes | None]] = []
         self._taken: list[tuple[RecordKind, int | bytes]] = []
         self._running = False
         self._census = Census()
         #: Of every record there is in the store, its digest: what is written again is taken out of the census by it. Some 150
         #: bytes an incident, beside the several thousand that it takes itself.
-        self._digests: dict[RecordKind, dict[int | bytes, int]] = {part: {} for part in RecordKind}
+        self._digests: dict[RecordKind, dict[int | bytes, int]] = {kind: {} for kind in kinds}
+
+    def add(self, kind: RecordKind) -> None:
+        """There are records of this kind as well. Before anything is touched."""
+        self._dirty[kind], self._pending[kind], self._digests[kind] = set(), set(), {}
 
     @property
     def is_running(self) -> bool:
@@ -139,12 +163,16 @@ class Checkpoint:
         """Start a checkpoint of the state as it is now. All that is dirty becomes pending."""
         if self._running:
             raise RuntimeError("a checkpoint is running already")
-        self._pending, self._dirty = self._dirty, {part: set() for part in RecordKind}
+        for kind in self._dirty:
+            if kind.is_moving:
+                self._dirty[kind].add(0)
+        self._pending, self._dirty = self._dirty, {kind: set() for kind in self._dirty}
         self._taken = []
         self._running = True
-        # Holds the time, which moves with every message without a touch().
-        for number in [*self._pending[RecordKind.META]]:
-            self._take(RecordKind.META, number)
+        for kind, numbers in self._pending.items():
+            if kind.is_moving:
+                for number in [*numbers]:
+                    self._take(kind, number)
 
     def slice(self, size_bytes: int) -> list[tuple[str, bytes | None]]:
         """The next records, up to about `size_bytes`; an empty list means the checkpoint is complete and over."""
@@ -164,12 +192,19 @@ class Checkpoint:
         """Of all records there are once the slices so far are stored."""
         return self._census
 
-    def loaded(self, part: RecordKind, number: int | bytes, record: bytes) -> None:
-        """The store has this record."""
-        self._count(part, number, digest_of(record_key(part, number), record))
+    def loaded(self, part: RecordKind, number: int | bytes, record: bytes, version: int) -> None:
+        """The store has this record; one of an earlier version is written again with the next checkpoint."""
+        key = record_key(part, number, version)
+        self._count(part, number, digest_of(key, record))
+        if version != part.version:
+            self._old_keys[part, number] = key
+            self._dirty[part].add(number)
 
     def closed(self) -> None:
         """The mark is durable: what this checkpoint wrote will not be asked for again."""
+        if self._old_keys:
+            for each in self._taken:
+                self._old_keys.pop(each, None)
         self._taken = []
 
     def abandon(self) -> None:
@@ -179,7 +214,7 @@ class Checkpoint:
             self._dirty[part] |= numbers
         for part, number in self._taken:
             self._dirty[part].add(number)
-        self._pending = {part: set() for part in RecordKind}
+        self._pending = {kind: set() for kind in self._dirty}
         self._captured = []
         self._taken = []
         self._running = False
@@ -188,6 +223,8 @@ class Checkpoint:
         self._pending[part].discard(number)
         self._taken.append((part, number))
         key, record = record_key(part, number), self._capture(part, number)
+        if self._old_keys and (old_key := self._old_keys.get((part, number))) is not None:
+            self._captured.append((old_key, None))
         self._captured.append((key, record))
         self._count(part, number, None if record is None else digest_of(key, record))
 

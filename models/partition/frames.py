@@ -27,8 +27,9 @@ import xxhash
 import zstandard
 
 from models.errors import Damaged
+from models.partition.event import Event, one_of
 from models.partition.packed import unpack
-from models.shard.events import Event
+from models.shard.assembly import EVERY_EVENT
 
 VERSION = 1
 CODEC_MSGPACK = 0
@@ -46,9 +47,10 @@ _CHECK_OFFSET = 40
 _MAGIC = b"LF"
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[str, str | None, list[Event]])
+_any_event = one_of(EVERY_EVENT)
+_decoder = msgspec.msgpack.Decoder(tuple[str, str | None, list[_any_event]])  # type: ignore[valid-type]
 _skimmer = msgspec.msgpack.Decoder(tuple[str, str | None, list[msgspec.Raw]])
-_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(_any_event)
 #: In front of an event's name: an array of up to 15 fields (one byte) or of more (three), then a text of up to 31 bytes
 #: (one byte) or of up to 255 (two). As MessagePack has it.
 _SMALL_ARRAY, _SMALL_TEXT = range(0x90, 0xA0), range(0xA0, 0xC0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from models.shard.events import SettingsChanged
+    from models.control.events import SettingsChanged
 
 CONTROL = "control"
 BACKUP = "backup"

@@ -1,8 +1,8 @@
-"""Verbs over two incidents: link, merge, unmerge, split. Decided here and folded here; called by models/shard/shard.py.
+"""Verbs over two incidents: link, merge, unmerge, split. Decided here and folded here.
 
 Two incidents may live in two shards, and no event is written in both at once. So the first half is logged where the
-verb arrives, together with a note that this incident owes the other (models/shard/peer_messages.py). The note is brought by effect
-Tell, one at a time for each sender, until an answer to it is logged: a crash between the halves leaves the debt, and the
+verb arrives, together with a note that this incident owes the other (models/shard/peer_messages.py). The
+note is brought by effect SendPeerMessage, one at a time for each sender, until an answer to it is logged: a crash between the halves leaves the debt, and the
 recovered shard asks again. Who is told twice answers twice alike (`heard`).
 
     target                                          source
@@ -22,8 +22,7 @@ asked first refuses, because it has a part.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
-from uuid import UUID
+from collections.abc import Iterator
 
 import msgspec
 
@@ -33,6 +32,7 @@ from models.errors import Busy, Conflict, Malformed, NotFound, TooLarge
 from models.incidents.incident import (
     AUTOMATED,
     Child,
+    Handling,
     Incident,
     IncidentState,
     Notification,
@@ -40,9 +40,24 @@ from models.incidents.incident import (
     OwedPeerMessage,
     incident_id,
 )
-from models.incidents.notification import RESOLVED
-from models.incidents.verbs import PARTS_MAX, RELATED_MAX, SPLIT_MAX, Split
-from models.shard import notifications, peer_messages, people
+from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.verbs import (
+    PARTS_MAX,
+    RELATED_MAX,
+    SPLIT_MAX,
+    TITLE_MAX,
+    Link,
+    Merge,
+    Split,
+    Unlink,
+    Unmerge,
+)
+from models.shard import lifecycle, peer_messages
+from models.shard.changes import Merging, Moved, Paid, Rerated, ResolvedByPerson, SplitOff, Unmerged
+from models.shard.commands import check_text
+from models.shard.component import Component, on
+from models.shard.core import Core
+from models.shard.effects import Effect, SendPeerMessage
 from models.shard.events import (
     ChildChanged,
     ChildLeft,
@@ -52,12 +67,19 @@ from models.shard.events import (
     IncidentSplit,
     IncidentUnlinked,
     IncidentUnmerged,
-    NotificationDropped,
     PeerMessageDelivered,
     PeerMessageOwed,
     PeerMessageReceived,
 )
-from models.shard.messages import Decision, Done, Failed, PeerMessageAnswered, PeerMessageArrived, Reply
+from models.shard.messages import (
+    Command,
+    Decision,
+    Done,
+    Failed,
+    PeerMessageAnswered,
+    PeerMessageArrived,
+    Reply,
+)
 from models.shard.peer_messages import (
     AnyPeerMessage,
     ChildState,
@@ -65,26 +87,9 @@ from models.shard.peer_messages import (
     LinkAsked,
     MergeAsked,
     UnmergeAsked,
+    written,
 )
 
-if TYPE_CHECKING:
-    from models.shard.shard import Shard
-    from models.shard.state import ShardState
-
-ChildrenEvent = (
-    IncidentLinked
-    | IncidentUnlinked
-    | IncidentMerged
-    | ChildChanged
-    | ChildLeft
-    | IncidentMergedInto
-    | IncidentUnmerged
-    | IncidentSplit
-    | PeerMessageOwed
-    | PeerMessageDelivered
-    | PeerMessageReceived
-)
-SYSTEM = "system"
 #: Incidents that one incident ever hears notes of, 60 bytes each, kept while it lives: who links and unlinks others by
 #: program would make it grow without end.
 HEARD_MAX = 1000
@@ -95,15 +100,247 @@ MERGE, UNMERGE = "merge", "unmerge"
 _ID_BYTES = 16
 
 
-def written(identity: bytes) -> str:
-    """An incident's id as people write it."""
-    return str(UUID(bytes=identity))
+#: What stands between a group's key and the id of an incident that was split off it.
+_SPLIT = "\nsplit "
+
+
+def _with(kind: str, actor: str, other: bytes, reason: str, direction: str = "") -> Line:
+    identity = written(other)
+    text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
+    return told(kind, actor, text, reason, incident=identity, direction=direction)
+
+
+def _child_line(_event: ChildChanged, around: Around) -> Line | None:
+    before, severity = around.before, around.after.counts.severity
+    if before is not None and before.counts.severity == severity:
+        return None
+    text = f"{severity.name}, by its parts"
+    if before is not None:
+        text = f"{before.counts.severity.name} -> {text}"
+    return Line("SeverityChanged", SYSTEM, text)
+
+
+def _left_line(event: ChildLeft, _around: Around) -> Line:
+    kind = "MergeRefused" if event.refused else "Unmerged"
+    return _with(kind, event.actor, event.source, event.reason)
+
+
+def _split_line(event: IncidentSplit, around: Around) -> Line:
+    if around.nth == 1:
+        return Line("Created", event.actor, event.title, event.reason)
+    number = len(event.numbers) // 4
+    many = f"{number} alert{'s' if number > 1 else ''}"
+    other, way = (event.made, "into") if around.nth == 0 else (event.incident_id, "out of")
+    return _with("Split", event.actor, other, event.reason, f"{many} {way}")
+
+
+class Children(Component):
+    name = "children"
+
+    def __init__(self, shard: Core) -> None:
+        super().__init__(shard)
+        #: Incidents that may owe a message, and the number of the one that each was last asked for.
+        self._owing: dict[bytes, None] = {}
+        self._asked: dict[bytes, int] = {}
+
+    # -- verbs and messages --------------------------------------------------------------------------------
+
+    def _link(self, incident: Incident, verb: Link, command: Command, now: float) -> Incident:
+        link(self.shard, incident, verb.other, command.actor, command.reason, now)
+        return incident
+
+    def _unlink(self, incident: Incident, verb: Unlink, command: Command, now: float) -> Incident:
+        unlink(self.shard, incident, verb.other, command.actor, command.reason, now)
+        return incident
+
+    def _merge(self, incident: Incident, verb: Merge, command: Command, now: float) -> Incident:
+        merge(self.shard, incident, verb.source, command.actor, command.reason, now)
+        return incident
+
+    def _unmerge(self, incident: Incident, verb: Unmerge, command: Command, now: float) -> Incident:
+        unmerge(self.shard, incident, verb.source, command.actor, command.reason, now)
+        return incident
+
+    def _split(self, incident: Incident, verb: Split, command: Command, now: float) -> Incident:
+        check_text("title", verb.title, TITLE_MAX)
+        return split(self.shard, incident, verb, command.actor, command.reason, now)
+
+    def _arrived(self, message: PeerMessageArrived, now: float) -> Reply:
+        return hear(self.shard, message, now)
+
+    def _answered(self, message: PeerMessageAnswered, now: float) -> Reply:
+        note_answered(self.shard, message, now)
+        return Done()
+
+    # -- what becomes of incidents ---------------------------------------------------------------------------
+
+    def _moved(self, change: Moved, now: float) -> None:
+        if change.incident.merged_into and (change.ends or change.reopens):
+            _say(self.shard, change.incident, now)
+
+    def _rerated(self, change: Rerated, now: float) -> None:
+        if change.incident.merged_into:
+            _say(self.shard, change.incident, now)
+
+    def _resolved(self, change: ResolvedByPerson, now: float) -> None:
+        """A person resolved an incident: its open children are asked to end."""
+        shard, incident = self.shard, change.incident
+        for source, part in [*incident.children.items()]:
+            if part.is_open:
+                asked = EndAsked(change.actor, change.method, change.notes)
+                number = _owe(shard, incident, source, asked, now)
+                _part(shard, incident, source, msgspec.structs.replace(part, ended_by=number), now)
+
+    # -- debts ---------------------------------------------------------------------------------------------
+
+    def started(self, now: float, is_set_back: bool) -> None:
+        self._asked.clear()
+        for incident in self.state.incidents.values():
+            if self.owes(incident):
+                self._owing[incident.id] = None
+
+    def owed(self, now: float) -> Iterator[Effect]:
+        for identity in self._owing:
+            incident = self.state.incidents.get(identity)
+            if incident is not None and incident.handling is not None and incident.handling.owed:
+                note = incident.handling.owed[0]
+                if self._asked.get(identity) != note.number:
+                    self._asked[identity] = note.number
+                    yield SendPeerMessage(incident.tenant, identity, note.number, note.to, note.note)
+        self._owing.clear()
+
+    def ask_again(self, effect: SendPeerMessage) -> None:
+        self._asked.pop(effect.sender, None)
+        if effect.sender in self.state.incidents:
+            self._owing[effect.sender] = None
+
+    def owes(self, incident: Incident) -> bool:
+        return incident.handling is not None and bool(incident.handling.owed)
+
+    def left(self, incident: Incident) -> None:
+        self._asked.pop(incident.id, None)
+
+    # -- live and in replay ----------------------------------------------------------------------------------
+
+    def _changing(self, identity: bytes) -> tuple[Incident, Handling]:
+        incident = self.state.changing(identity)
+        return incident, incident.handled()
+
+    def _changed(self, identity: bytes, now: float) -> tuple[Incident, Handling]:
+        incident, handling = self._changing(identity)
+        incident.updated_at = now
+        incident.version += 1
+        return incident, handling
+
+    def _fold_owed(self, event: PeerMessageOwed, now: float) -> None:
+        incident, handling = self._changing(event.incident_id)
+        if _is_newer_word(handling.owed, event):
+            handling.owed.pop()
+        handling.owed.append(OwedPeerMessage(event.number, event.to, event.note))
+        handling.owed_number = event.number
+        self._owing[incident.id] = None
+
+    def _fold_delivered(self, event: PeerMessageDelivered, now: float) -> None:
+        incident, handling = self._changing(event.incident_id)
+        handling.owed = [note for note in handling.owed if note.number > event.number]
+        self._owing[incident.id] = None
+
+    def _fold_received(self, event: PeerMessageReceived, now: float) -> None:
+        _incident, handling = self._changing(event.incident_id)
+        handling.heard[event.sender] = event.number, event.refused
+
+    def _fold_child(self, event: ChildChanged, now: float) -> None:
+        incident, handling = self._changed(event.incident_id, now)
+        handling.children[event.source] = Child(event.is_open, event.severity, event.pending, event.ended_by)
+        incident.settle()
+
+    def _fold_linked(self, event: IncidentLinked, now: float) -> None:
+        _incident, handling = self._changed(event.incident_id, now)
+        handling.related.append(event.other)
+
+    def _fold_unlinked(self, event: IncidentUnlinked, now: float) -> None:
+        _incident, handling = self._changed(event.incident_id, now)
+        handling.related.remove(event.other)
+
+    def _fold_merged(self, event: IncidentMerged, now: float) -> None:
+        _incident, handling = self._changed(event.incident_id, now)
+        handling.children[event.source] = Child(pending=MERGE)
+
+    def _fold_left(self, event: ChildLeft, now: float) -> None:
+        incident, handling = self._changed(event.incident_id, now)
+        del handling.children[event.source]
+        incident.settle()
+
+    def _fold_merged_into(self, event: IncidentMergedInto, now: float) -> None:
+        _incident, handling = self._changed(event.incident_id, now)
+        handling.merged_into = event.target
+
+    def _fold_unmerged(self, event: IncidentUnmerged, now: float) -> None:
+        incident, handling = self._changed(event.incident_id, now)
+        handling.merged_into = b""
+        # What it still wanted to say as a part is nobody's business now.
+        handling.owed = [
+            note
+            for note in handling.owed
+            if note.to != event.target or not isinstance(peer_messages.decode(note.note), ChildState)
+        ]
+        self._owing[incident.id] = None
+
+    def _fold_split(self, event: IncidentSplit, now: float) -> None:
+        incident, _handling = self._changed(event.incident_id, now)
+        _split_off(self.shard, incident, event, now)
+
+    messages = {PeerMessageArrived: _arrived, PeerMessageAnswered: _answered}
+    verbs = {Link: _link, Unlink: _unlink, Merge: _merge, Unmerge: _unmerge, Split: _split}
+    reactions = {Moved: _moved, Rerated: _rerated, ResolvedByPerson: _resolved}
+    effects = (SendPeerMessage,)
+    events = (
+        on(PeerMessageOwed, _fold_owed),
+        on(PeerMessageDelivered, _fold_delivered),
+        on(PeerMessageReceived, _fold_received),
+        on(
+            ChildChanged,
+            _fold_child,
+            Told(("SeverityChanged",), _child_line, compares=True, sifts=True),
+        ),
+        on(
+            IncidentLinked,
+            _fold_linked,
+            Told(("Linked",), lambda e, _: _with("Linked", e.actor, e.other, e.reason)),
+        ),
+        on(
+            IncidentUnlinked,
+            _fold_unlinked,
+            Told(("Unlinked",), lambda e, _: _with("Unlinked", e.actor, e.other, e.reason)),
+        ),
+        on(
+            IncidentMerged,
+            _fold_merged,
+            Told(("Merged",), lambda e, _: _with("Merged", e.actor, e.source, e.reason, "in"), sifts=True),
+        ),
+        on(ChildLeft, _fold_left, Told(("Unmerged", "MergeRefused"), _left_line, sifts=True)),
+        on(
+            IncidentMergedInto,
+            _fold_merged_into,
+            Told(("Merged",), lambda e, _: _with("Merged", e.actor, e.target, e.reason, "into"), sifts=True),
+        ),
+        on(
+            IncidentUnmerged,
+            _fold_unmerged,
+            Told(("Unmerged",), lambda e, _: _with("Unmerged", e.actor, e.target, e.reason), sifts=True),
+        ),
+        on(
+            IncidentSplit,
+            _fold_split,
+            Told(("Split", "Created"), _split_line, lambda e: (e.incident_id, e.made, e.made)),
+        ),
+    )
 
 
 # -- what a person asks ------------------------------------------------------------------------------------------
 
 
-def link(shard: Shard, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
+def link(shard: Core, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
     """Two incidents have to do with each other; the other one hears of it. Raises Refused."""
     _check_other(incident, other)
     related = [] if incident.handling is None else incident.handling.related
@@ -116,7 +353,7 @@ def link(shard: Shard, incident: Incident, other: bytes, actor: str, reason: str
     _owe(shard, incident, other, LinkAsked(actor, reason), now)
 
 
-def unlink(shard: Shard, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
+def unlink(shard: Core, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
     """They have not, after all. Raises Refused."""
     if incident.handling is None or other not in incident.handling.related:
         raise NotFound(f"incident {_shown(other)} is not linked to it")
@@ -125,7 +362,7 @@ def unlink(shard: Shard, incident: Incident, other: bytes, actor: str, reason: s
     _owe(shard, incident, other, LinkAsked(actor, reason, gone=True), now)
 
 
-def merge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
+def merge(shard: Core, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
     """`source` becomes a part of this incident, if it agrees. Raises Refused."""
     _check_other(incident, source)
     if source in incident.children:
@@ -141,7 +378,7 @@ def merge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: s
     _owe(shard, incident, source, MergeAsked(actor, reason), now)
 
 
-def unmerge(shard: Shard, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
+def unmerge(shard: Core, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
     """`source` is an incident of its own again. Raises Refused."""
     part = incident.children.get(source)
     if part is None:
@@ -155,7 +392,7 @@ def unmerge(shard: Shard, incident: Incident, source: bytes, actor: str, reason:
     _owe(shard, incident, source, UnmergeAsked(actor, reason), now)
 
 
-def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str, now: float) -> Incident:
+def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str, now: float) -> Incident:
     """Some of an incident's series leave for a new one, in the same shard; new series of the group join the old one.
     Raises Refused."""
     if not incident.is_open:
@@ -164,65 +401,53 @@ def split(shard: Shard, incident: Incident, verb: Split, actor: str, reason: str
         raise TooLarge(f"alerts: at most {SPLIT_MAX} are split off at once")
     numbers = array("I")
     for identity in dict.fromkeys(verb.series):
-        number = shard.series.by_series.get(identity)
-        if number is None and shard.series.old_keys:
+        number = shard.state.series.by_series.get(identity)
+        if number is None and shard.state.series.old_keys:
             number = _with_old_key(shard, incident, identity)
-        if number is None or shard.series.incidents[number] is not incident:
+        if number is None or shard.state.series.incidents[number] is not incident:
             raise NotFound(f"alerts: series {identity.hex()} is not in this incident")
         numbers.append(number)
     if not numbers:
         raise Malformed("alerts: expected at least one")
-    if len(numbers) == len(shard.members[incident.id]):
+    if len(numbers) == len(shard.state.members[incident.id]):
         raise Conflict("alerts: these are all it has; leave at least one in it")
-    if shard.open_count >= shard.settings.max_open:
+    if shard.state.open_count >= shard.settings.max_open:
         raise Conflict("max_concurrent_incidents is reached: resolve others first")
     made = incident_id(incident.slot, now, shard.epoch, shard.seq, f"{incident.group_key}#split")
     title = verb.title or incident.title
     # No two open incidents share a group, and no alert looks for this one: its series are known to be in it.
     group_key = f"{incident.group_key.partition(_SPLIT)[0]}{_SPLIT}{made.hex()}"
     shard.do(IncidentSplit(incident.id, made, group_key, numbers.tobytes(), title, actor, reason), now)
-    shard.ended(incident, "what still fired was split off", now)
-    found = shard.incidents[made]
-    shard.ended(found, "nothing of it fired when it was split off", now)
+    lifecycle.ended(shard, incident, "what still fired was split off", now)
+    found = shard.state.incidents[made]
+    lifecycle.ended(shard, found, "nothing of it fired when it was split off", now)
     if found.is_open:
-        notifications.owe(shard, found, "opened", now, now + shard.settings.wait_s[found.severity])
+        shard.report(SplitOff(found), now)
     return found
 
 
-def _with_old_key(shard: Shard, incident: Incident, identity: bytes) -> int | None:
+def _with_old_key(shard: Core, incident: Incident, identity: bytes) -> int | None:
     """The series of an incident that would have this id, had it not begun with 0.2.0 or older."""
-    for number in shard.members[incident.id]:
-        if len(shard.series.keys[number]) == OLD_KEY_BYTES:
-            if series_id(incident.tenant, shard.series.content(number).labels) == identity:
+    for number in shard.state.members[incident.id]:
+        if len(shard.state.series.keys[number]) == OLD_KEY_BYTES:
+            if series_id(incident.tenant, shard.state.series.content(number).labels) == identity:
                 return number
     return None
-
-
-#: What stands between a group's key and the id of an incident that was split off it.
-_SPLIT = "\nsplit "
-
-
-def end_all(shard: Shard, incident: Incident, actor: str, method: str, reason: str, now: float) -> None:
-    """A person resolved an incident: its open parts are asked to end."""
-    for source, part in [*incident.children.items()]:
-        if part.is_open:
-            number = _owe(shard, incident, source, EndAsked(actor, method, reason), now)
-            _part(shard, incident, source, msgspec.structs.replace(part, ended_by=number), now)
 
 
 # -- from one incident to the other ------------------------------------------------------------------------------
 
 
-def say(shard: Shard, incident: Incident, now: float) -> None:
+def _say(shard: Core, incident: Incident, now: float) -> None:
     """A part tells its whole how it is."""
     whole = incident.merged_into
     heard, _refused = incident.heard_of(whole)
     _owe(shard, incident, whole, ChildState(incident.is_open, incident.severity, heard), now)
 
 
-def hear(shard: Shard, told: PeerMessageArrived, now: float) -> Reply:
+def hear(shard: Core, told: PeerMessageArrived, now: float) -> Reply:
     """A note for one of our incidents: Done when it agrees, Failed when it does not; asked again, the same."""
-    incident = shard.incidents.get(told.to)
+    incident = shard.state.incidents.get(told.to)
     if incident is None or incident.tenant != told.tenant:
         return Failed("NotFound", f"there is no incident {_shown(told.to)}, or it is archived")
     number, refused = incident.heard_of(told.sender)
@@ -239,9 +464,9 @@ def hear(shard: Shard, told: PeerMessageArrived, now: float) -> Reply:
     return Failed("Conflict", refused) if refused else Done()
 
 
-def note_answered(shard: Shard, answer: PeerMessageAnswered, now: float) -> None:
+def note_answered(shard: Core, answer: PeerMessageAnswered, now: float) -> None:
     """The other incident answered: the debt is paid, and the second half of what was begun can be done here."""
-    incident = shard.incidents.get(answer.sender)
+    incident = shard.state.incidents.get(answer.sender)
     if incident is None or incident.handling is None:
         return
     owed = incident.handling.owed
@@ -249,6 +474,7 @@ def note_answered(shard: Shard, answer: PeerMessageAnswered, now: float) -> None
         return
     sent, refused = owed[0], answer.refused
     shard.do(PeerMessageDelivered(incident.id, sent.number, refused), now)
+    shard.report(Paid(incident), now)
     part = incident.children.get(sent.to)
     match peer_messages.decode(sent.note):
         case MergeAsked(actor=actor):
@@ -265,12 +491,12 @@ def note_answered(shard: Shard, answer: PeerMessageAnswered, now: float) -> None
         case ChildState():
             if refused and incident.merged_into == sent.to:
                 shard.do(IncidentUnmerged(incident.id, sent.to, SYSTEM, refused), now)
-                _on_its_own(shard, incident, now)
+                shard.report(Unmerged(incident), now)
         case EndAsked():
             # A part that ends says so itself, and may by now say more. One that is gone says nothing.
             if part is not None and refused:
                 _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
-                shard.ended(incident, "all its parts ended", now)
+                lifecycle.ended(shard, incident, "all its parts ended", now)
         case LinkAsked():
             return  # an unlinked one that is gone is unlinked
 
@@ -281,7 +507,7 @@ def _is_asked_again(incident: Incident, to: bytes) -> bool:
     return any(note.to == to and isinstance(peer_messages.decode(note.note), LinkAsked) for note in owed)
 
 
-def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyPeerMessage, now: float) -> str:
+def _heard(shard: Core, incident: Incident, sender: bytes, note: AnyPeerMessage, now: float) -> str:
     """Do what a note asks; why not, when it can't be."""
     match note:
         case LinkAsked():
@@ -298,18 +524,18 @@ def _heard(shard: Shard, incident: Incident, sender: bytes, note: AnyPeerMessage
         case UnmergeAsked():
             if incident.merged_into == sender:
                 shard.do(IncidentUnmerged(incident.id, sender, note.actor, note.reason), now)
-                _on_its_own(shard, incident, now)
+                shard.report(Unmerged(incident), now)
         case ChildState():
             return _part_said(shard, incident, sender, note, now)
         case EndAsked():
             if incident.merged_into != sender:
                 return "it is no part of that incident any more"
             if incident.is_open:
-                people.resolve(shard, incident, note.actor, note.method, note.reason, now)
+                lifecycle.resolve(shard, incident, note.actor, note.method, note.reason, now)
     return ""
 
 
-def _become_part(shard: Shard, incident: Incident, whole: bytes, note: MergeAsked, now: float) -> str:
+def _become_part(shard: Core, incident: Incident, whole: bytes, note: MergeAsked, now: float) -> str:
     if incident.merged_into:
         if incident.merged_into == whole:
             return ""
@@ -318,55 +544,45 @@ def _become_part(shard: Shard, incident: Incident, whole: bytes, note: MergeAske
         return "it has parts of its own: unmerge them first, or merge the other way round"
     if incident.state is IncidentState.CLOSED:
         return "it is closed"
-    notice = incident.notification
-    # Its end is told all the same: who heard of it must not wait for it for ever.
-    if notice.reason not in (None, RESOLVED) and notice.due_at > now:
-        shard.do(NotificationDropped(incident.id, notice.number, "merged into another incident"), now)
+    shard.report(Merging(incident), now)
     shard.do(IncidentMergedInto(incident.id, whole, note.actor, note.reason), now)
-    say(shard, incident, now)
+    _say(shard, incident, now)
     return ""
 
 
-def _part_said(shard: Shard, incident: Incident, source: bytes, said: ChildState, now: float) -> str:
+def _part_said(shard: Core, incident: Incident, source: bytes, said: ChildState, now: float) -> str:
     part = incident.children.get(source)
     if part is None:
         return "it is no part of this incident"
     # What it said before it heard that it shall end is about a time before that.
     is_open = said.is_open and said.heard >= part.ended_by
     if is_open and not incident.is_open:
-        if not (shard.may_reopen(incident, now) or _was_ended_early(shard, incident, part)):
+        if not (lifecycle.may_reopen(shard, incident, now) or _was_ended_early(shard, incident, part)):
             _leave(shard, incident, source, SYSTEM, "goes on after this one was over", now)
             return f"that one is {incident.state} for longer than reopen_window"
-        shard.reopen(incident, now, reason="a part of it goes on")
+        lifecycle.reopen(shard, incident, now, reason="a part of it goes on")
     before = incident.severity
     _part(
         shard, incident, source, msgspec.structs.replace(part, is_open=is_open, severity=said.severity), now
     )
     if incident.severity != before:
-        shard.judged(incident, before, f"a part of it is {incident.severity.name}", SYSTEM, now)
-    shard.ended(incident, "all its parts ended", now)
+        lifecycle.judged(shard, incident, before, f"a part of it is {incident.severity.name}", SYSTEM, now)
+    lifecycle.ended(shard, incident, "all its parts ended", now)
     return ""
 
 
-def _was_ended_early(shard: Shard, incident: Incident, part: Child) -> bool:
+def _was_ended_early(shard: Core, incident: Incident, part: Child) -> bool:
     """Whether a person resolved it together with this part, which went on all the same: then it never ended, as one whose
     own alerts fire on. Not when an alert has opened another incident of its group."""
     found = incident.resolution
     if incident.state is not IncidentState.RESOLVED or not part.ended_by or found is None:
         return False
-    is_groups = shard.by_group.get((incident.tenant, incident.group_key)) is incident
+    is_groups = shard.state.by_group.get((incident.tenant, incident.group_key)) is incident
     return found.method != AUTOMATED and (incident.is_by_hand or is_groups)
 
 
-def _on_its_own(shard: Shard, incident: Incident, now: float) -> None:
-    """Its whole spoke for it, and does not any more."""
-    if incident.is_open:
-        reason = "unmerged" if incident.notification.told else "opened"
-        notifications.owe(shard, incident, reason, now, now + shard.settings.wait_s[incident.severity])
-
-
 def _leave(
-    shard: Shard,
+    shard: Core,
     incident: Incident,
     source: bytes,
     actor: str,
@@ -375,16 +591,16 @@ def _leave(
     refused: bool = False,
 ) -> None:
     shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
-    shard.ended(incident, "all its parts ended or left", now)
+    lifecycle.ended(shard, incident, "all its parts ended or left", now)
 
 
-def _part(shard: Shard, incident: Incident, source: bytes, part: Child, now: float) -> None:
+def _part(shard: Core, incident: Incident, source: bytes, part: Child, now: float) -> None:
     if incident.children[source] != part:
         event = ChildChanged(incident.id, source, part.is_open, part.severity, part.pending, part.ended_by)
         shard.do(event, now)
 
 
-def _owe(shard: Shard, incident: Incident, to: bytes, note: AnyPeerMessage, now: float) -> int:
+def _owe(shard: Core, incident: Incident, to: bytes, note: AnyPeerMessage, now: float) -> int:
     number = 1 if incident.handling is None else incident.handling.owed_number + 1
     shard.do(PeerMessageOwed(incident.id, number, to, peer_messages.encode(note)), now)
     return number
@@ -407,78 +623,6 @@ def _shown(identity: bytes) -> str:
     return written(identity) if len(identity) == _ID_BYTES else identity.hex()
 
 
-# -- live and in replay ------------------------------------------------------------------------------------------
-
-
-def apply(shard: ShardState, event: ChildrenEvent, now: float) -> None:
-    """Fold one event into the incident it is about."""
-    incident = shard.changing(event.incident_id)
-    handling = incident.handled()
-    match event:
-        case PeerMessageOwed():
-            if _is_newer_word(handling.owed, event):
-                handling.owed.pop()
-            handling.owed.append(OwedPeerMessage(event.number, event.to, event.note))
-            handling.owed_number = event.number
-            shard.note_waits(incident)
-            return
-        case PeerMessageDelivered():
-            handling.owed = [note for note in handling.owed if note.number > event.number]
-            shard.note_waits(incident)
-            return
-        case PeerMessageReceived():
-            handling.heard[event.sender] = event.number, event.refused
-            return
-        case ChildChanged():
-            before = incident.severity
-            handling.children[event.source] = Child(
-                event.is_open, event.severity, event.pending, event.ended_by
-            )
-            incident.settle()
-            if incident.severity != before:
-                text = f"{before.name} -> {incident.severity.name}, by its parts"
-                shard.line(incident, now, "SeverityChanged", SYSTEM, text)
-        case IncidentLinked():
-            handling.related.append(event.other)
-            _line(shard, incident, now, "Linked", event.actor, event.other, event.reason)
-        case IncidentUnlinked():
-            handling.related.remove(event.other)
-            _line(shard, incident, now, "Unlinked", event.actor, event.other, event.reason)
-        case IncidentMerged():
-            handling.children[event.source] = Child(pending=MERGE)
-            _line(shard, incident, now, "Merged", event.actor, event.source, event.reason, "in")
-        case ChildLeft():
-            del handling.children[event.source]
-            incident.settle()
-            _line(
-                shard,
-                incident,
-                now,
-                "MergeRefused" if event.refused else "Unmerged",
-                event.actor,
-                event.source,
-                event.reason,
-            )
-        case IncidentMergedInto():
-            handling.merged_into = event.target
-            _line(shard, incident, now, "Merged", event.actor, event.target, event.reason, "into")
-        case IncidentUnmerged():
-            handling.merged_into = b""
-            # What it still wanted to say as a part is nobody's business now.
-            handling.owed = [
-                note
-                for note in handling.owed
-                if note.to != event.target or not isinstance(peer_messages.decode(note.note), ChildState)
-            ]
-            shard.note_waits(incident)
-            _line(shard, incident, now, "Unmerged", event.actor, event.target, event.reason)
-        case IncidentSplit():
-            _apply_split(shard, incident, event, now)
-    incident.updated_at = now
-    incident.version += 1
-    shard.watch(incident)
-
-
 def _is_newer_word(owed: list[OwedPeerMessage], event: PeerMessageOwed) -> bool:
     """Of what a part says of itself while its whole's shard is away only the newest counts. The first may be on its way."""
     return (
@@ -488,22 +632,7 @@ def _is_newer_word(owed: list[OwedPeerMessage], event: PeerMessageOwed) -> bool:
     )
 
 
-def _line(
-    shard: ShardState,
-    incident: Incident,
-    now: float,
-    kind: str,
-    actor: str,
-    other: bytes,
-    reason: str,
-    direction: str = "",
-) -> None:
-    identity = written(other)
-    text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
-    shard.line(incident, now, kind, actor, text, incident=identity, direction=direction)
-
-
-def _apply_split(shard: ShardState, incident: Incident, event: IncidentSplit, now: float) -> None:
+def _split_off(shard: Core, incident: Incident, event: IncidentSplit, now: float) -> None:
     numbers = array("I", event.numbers)
     leaving = set(numbers)
     # What a person said of the old one is what the new one is; no classifier is asked for another word.
@@ -544,15 +673,11 @@ def _apply_split(shard: ShardState, incident: Incident, event: IncidentSplit, no
         handling.labels = dict(incident.handling.labels or {})
     shard.enter(made)
     for number in numbers:
-        shard.touch_series(number)
-        shard.series.incidents[number] = made
-        shard.series.note(number, Decision.SPLIT_OFF, now)
-    firing = sum(1 for number in numbers if shard.series.status[number] == FIRING)
-    kept = array("I", [number for number in shard.members[incident.id] if number not in leaving])
-    shard.members[incident.id], shard.members[made.id] = kept, numbers
+        shard.state.touch_series(number)
+        shard.state.series.incidents[number] = made
+        shard.state.series.note(number, Decision.SPLIT_OFF, now)
+    firing = sum(1 for number in numbers if shard.state.series.status[number] == FIRING)
+    kept = array("I", [number for number in shard.state.members[incident.id] if number not in leaving])
+    shard.state.members[incident.id], shard.state.members[made.id] = kept, numbers
     incident.firing -= firing
     made.firing, made.series_seen = firing, len(numbers)
-    many = f"{len(numbers)} alert{'s' if len(numbers) > 1 else ''}"
-    _line(shard, incident, now, "Split", event.actor, made.id, event.reason, f"{many} into")
-    shard.line(made, now, "Created", event.actor, event.title)
-    _line(shard, made, now, "Split", event.actor, incident.id, event.reason, f"{many} out of")

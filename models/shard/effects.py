@@ -9,7 +9,11 @@ from models.incidents.notification import Facts
 from models.wire import Wire
 
 
-class Classify(Wire, frozen=True):
+class Effect(Wire, frozen=True):
+    """Something that a shard owes; the component that owes it asks again for it (models/shard/assembly.py)."""
+
+
+class Classify(Effect, frozen=True):
     """Asks a classifier for severity, type and impact. Answered by message Classified; safe to ask twice.
 
     `asked` is how many of the incident's signals this question covers; a verdict that covers fewer than the
@@ -29,7 +33,7 @@ class Classify(Wire, frozen=True):
     trace: str | None = None
 
 
-class Act(Wire, frozen=True):
+class Act(Effect, frozen=True):
     """Asks the responder to tell `target`, a receiver, by `action`. `key` is its idempotency key; `facts` are what there is to
     say, which the action words for its receiver. The smaller `urgency` (the incident's severity), the sooner its turn."""
 
@@ -44,19 +48,19 @@ class Act(Wire, frozen=True):
     trace: str | None = None
 
 
-class Archive(Wire, frozen=True):
+class Archive(Effect, frozen=True):
     """Asks for these closed incidents to be moved to the archive. Answered by message Archived; safe to ask twice."""
 
     incident_ids: list[bytes]
 
 
-class Forget(Wire, frozen=True):
+class Forget(Effect, frozen=True):
     """Asks the archive to forget what closed before then. Not answered: asked again at every start, safe to ask twice."""
 
     closed_before: float
 
 
-class SendPeerMessage(Wire, frozen=True, tag="Tell"):
+class SendPeerMessage(Effect, frozen=True, tag="Tell"):
     """Asks for a note to be brought to another incident, wherever it is. Answered by message PeerMessageAnswered; safe to ask
     twice. One at a time for each sender, so that notes arrive in their order."""
 
@@ -66,6 +70,3 @@ class SendPeerMessage(Wire, frozen=True, tag="Tell"):
     to: bytes
     note: bytes
     trace: str | None = None
-
-
-Effect = Classify | Act | Archive | Forget | SendPeerMessage

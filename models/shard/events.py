@@ -10,10 +10,10 @@ The Incident* events carry in full what an outside reader needs.
 from __future__ import annotations
 
 from models.incidents.incident import IncidentState, IncidentType, Override, Severity
-from models.wire import Wire
+from models.partition.event import Event
 
 
-class ShardStarted(Wire, frozen=True):
+class ShardStarted(Event, frozen=True):
     """A writer took the partition at a new epoch. Nothing expires before `no_expiry_before`."""
 
     epoch: int
@@ -21,7 +21,7 @@ class ShardStarted(Wire, frozen=True):
     no_expiry_before: float
 
 
-class ReceptionGap(Wire, frozen=True, tag="HeardAgain"):
+class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
     """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
 
     deaf_since: float
@@ -29,7 +29,7 @@ class ReceptionGap(Wire, frozen=True, tag="HeardAgain"):
     why: str
 
 
-class ClockSetBack(Wire, frozen=True):
+class ClockSetBack(Event, frozen=True):
     """The shard's clock had been ahead: it last said `before`, and says `after` now. What was set by the false time is put
     right (models/shard/clock.py): the one event with which a frame's time falls behind the frame before.
 
@@ -44,14 +44,14 @@ class ClockSetBack(Wire, frozen=True):
     given_s: list[float] = []
 
 
-class AlertsObserved(Wire, frozen=True):
+class AlertsObserved(Event, frozen=True):
     """Firing series were seen again, unchanged. `numbers` is little-endian u32s; `ends` one f64 for all, or one each."""
 
     numbers: bytes
     ends: bytes
 
 
-class SeriesOpened(Wire, frozen=True):
+class SeriesOpened(Event, frozen=True):
     """A series begins a life in an incident. `body` is MessagePack of alert.Content. `is_news`: somebody knew of the
     incident as it was, so that its timeline is to tell of this one (AlertsJoined)."""
 
@@ -67,7 +67,7 @@ class SeriesOpened(Wire, frozen=True):
     is_news: bool = False
 
 
-class SeriesChanged(Wire, frozen=True):
+class SeriesChanged(Event, frozen=True):
     """A firing series says something else than before (annotations, start, generator)."""
 
     number: int
@@ -77,7 +77,7 @@ class SeriesChanged(Wire, frozen=True):
     sender: str = ""
 
 
-class SeriesResolved(Wire, frozen=True):
+class SeriesResolved(Event, frozen=True):
     """A firing series ended at `ended_at`. `expired`: nobody said so, its time ran out.
 
     `key` and `body` are set when the resolve itself said something new (annotations may differ at the end).
@@ -91,7 +91,7 @@ class SeriesResolved(Wire, frozen=True):
     sender: str = ""
 
 
-class SeriesRefired(Wire, frozen=True):
+class SeriesRefired(Event, frozen=True):
     """A resolved series fires again in its incident. `decision` is REFIRED or REOPENED."""
 
     number: int
@@ -102,7 +102,7 @@ class SeriesRefired(Wire, frozen=True):
     sender: str = ""
 
 
-class AlertsSetAside(Wire, frozen=True):
+class AlertsSetAside(Event, frozen=True):
     """Alerts that change nothing, kept so that nothing acknowledged is lost. Parallel lists."""
 
     decisions: bytes
@@ -112,7 +112,7 @@ class AlertsSetAside(Wire, frozen=True):
     sender: str = ""
 
 
-class CallAnswered(Wire, frozen=True):
+class CallAnswered(Event, frozen=True):
     """A call got this reply (an encoded AlertsReply); a repeat within CALL_WINDOW_S gets it again."""
 
     call_id: bytes
@@ -120,7 +120,7 @@ class CallAnswered(Wire, frozen=True):
     delivery_id: str | None = None
 
 
-class IncidentOpened(Wire, frozen=True):
+class IncidentOpened(Event, frozen=True):
     incident_id: bytes
     slot: int
     tenant: str
@@ -136,7 +136,7 @@ class IncidentOpened(Wire, frozen=True):
     created_by: str = "system"
 
 
-class IncidentDescribed(Wire, frozen=True):
+class IncidentDescribed(Event, frozen=True):
     """What its alerts share changed, because some joined, changed or ended. What is None stays as it was."""
 
     incident_id: bytes
@@ -146,7 +146,7 @@ class IncidentDescribed(Wire, frozen=True):
     annotations: dict[str, str] | None
 
 
-class AlertsJoined(Wire, frozen=True):
+class AlertsJoined(Event, frozen=True):
     """`count` new alerts joined an open incident since its timeline last said so; `firing` fire now in all. `text` says
     what tells them from the others."""
 
@@ -156,7 +156,7 @@ class AlertsJoined(Wire, frozen=True):
     text: str
 
 
-class OverflowMemberAdded(Wire, frozen=True):
+class OverflowMemberAdded(Event, frozen=True):
     """A group that found no room of its own was joined to an overflow incident."""
 
     incident_id: bytes
@@ -164,7 +164,7 @@ class OverflowMemberAdded(Wire, frozen=True):
     title: str
 
 
-class IncidentClassified(Wire, frozen=True):
+class IncidentClassified(Event, frozen=True):
     incident_id: bytes
     severity: Severity
     type: IncidentType
@@ -174,7 +174,7 @@ class IncidentClassified(Wire, frozen=True):
     asked: int
 
 
-class IncidentStateChanged(Wire, frozen=True):
+class IncidentStateChanged(Event, frozen=True):
     """A legal move, with who made it and why. What follows speaks of a resolution: `reason` is its notes, and when
     some of its alerts still fire at `still_firing_at` it is opened again (0: nobody looks)."""
 
@@ -188,7 +188,7 @@ class IncidentStateChanged(Wire, frozen=True):
     still_firing_at: float = 0.0
 
 
-class NotificationOwed(Wire, frozen=True, tag="NoticeOwed"):
+class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
     """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened,
     flapping, flapping ended, unmerged, acknowledgement expired. The same number again: in the place of what was owed
     under it and never tried.
@@ -204,7 +204,7 @@ class NotificationOwed(Wire, frozen=True, tag="NoticeOwed"):
     queued: bool = False
 
 
-class NotificationDropped(Wire, frozen=True, tag="NoticeDropped"):
+class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):
     """A notice is no longer owed: it ended before anyone was told, or what was to be told is not true any more."""
 
     incident_id: bytes
@@ -212,7 +212,7 @@ class NotificationDropped(Wire, frozen=True, tag="NoticeDropped"):
     why: str
 
 
-class ActionSucceeded(Wire, frozen=True):
+class ActionSucceeded(Event, frozen=True):
     incident_id: bytes
     number: int
     attempt: int
@@ -220,7 +220,7 @@ class ActionSucceeded(Wire, frozen=True):
     detail: str
 
 
-class ActionFailed(Wire, frozen=True):
+class ActionFailed(Event, frozen=True):
     """A try failed. `retry_at` 0 means given up, and why is in `detail`; or, with `overtaken`, that something newer is
     told instead, or nothing any more. `reached`: a receiver may have got it all the same."""
 
@@ -234,20 +234,20 @@ class ActionFailed(Wire, frozen=True):
     overtaken: bool = False
 
 
-class IncidentArchived(Wire, frozen=True):
+class IncidentArchived(Event, frozen=True):
     """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s."""
 
     incident_id: bytes
     numbers: bytes
 
 
-class ArchiveExpired(Wire, frozen=True):
+class ArchiveExpired(Event, frozen=True):
     """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
 
     closed_before: float
 
 
-class IncidentAcknowledged(Wire, frozen=True):
+class IncidentAcknowledged(Event, frozen=True):
     """Somebody looks after it until `until` (0: until it ends)."""
 
     incident_id: bytes
@@ -256,7 +256,7 @@ class IncidentAcknowledged(Wire, frozen=True):
     reason: str
 
 
-class AcknowledgementEnded(Wire, frozen=True):
+class AcknowledgementEnded(Event, frozen=True):
     """Taken back by a person, or `expired`."""
 
     incident_id: bytes
@@ -265,7 +265,7 @@ class AcknowledgementEnded(Wire, frozen=True):
     expired: bool = False
 
 
-class AssignmentChanged(Wire, frozen=True):
+class AssignmentChanged(Event, frozen=True):
     """Who works on it now, all of them. `text` says what changed."""
 
     incident_id: bytes
@@ -276,13 +276,13 @@ class AssignmentChanged(Wire, frozen=True):
     text: str
 
 
-class CommentAdded(Wire, frozen=True):
+class CommentAdded(Event, frozen=True):
     incident_id: bytes
     actor: str
     text: str
 
 
-class LabelsChanged(Wire, frozen=True):
+class LabelsChanged(Event, frozen=True):
     incident_id: bytes
     actor: str
     set: dict[str, str]
@@ -290,7 +290,7 @@ class LabelsChanged(Wire, frozen=True):
     reason: str
 
 
-class IncidentReclassified(Wire, frozen=True):
+class IncidentReclassified(Event, frozen=True):
     """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
 
     incident_id: bytes
@@ -299,7 +299,7 @@ class IncidentReclassified(Wire, frozen=True):
     reason: str
 
 
-class StakeholdersUpdated(Wire, frozen=True):
+class StakeholdersUpdated(Event, frozen=True):
     incident_id: bytes
     actor: str
     audience: str
@@ -307,14 +307,14 @@ class StakeholdersUpdated(Wire, frozen=True):
     next_due_at: float
 
 
-class UpdateMissed(Wire, frozen=True):
+class UpdateMissed(Event, frozen=True):
     """The update that was promised for `due_at` did not come."""
 
     incident_id: bytes
     due_at: float
 
 
-class TargetPassed(Wire, frozen=True):
+class TargetPassed(Event, frozen=True):
     """Half (`percent` 50) or all (100) of the time passed that a response target allows. `target`: acknowledge, resolve."""
 
     incident_id: bytes
@@ -323,21 +323,21 @@ class TargetPassed(Wire, frozen=True):
     due_at: float
 
 
-class IncidentLinked(Wire, frozen=True):
+class IncidentLinked(Event, frozen=True):
     incident_id: bytes
     other: bytes
     actor: str
     reason: str
 
 
-class IncidentUnlinked(Wire, frozen=True):
+class IncidentUnlinked(Event, frozen=True):
     incident_id: bytes
     other: bytes
     actor: str
     reason: str
 
 
-class IncidentMerged(Wire, frozen=True):
+class IncidentMerged(Event, frozen=True):
     """`source` is to become a part of this incident; the other half is owed to its shard."""
 
     incident_id: bytes
@@ -346,7 +346,7 @@ class IncidentMerged(Wire, frozen=True):
     reason: str
 
 
-class ChildChanged(Wire, frozen=True, tag="PartChanged"):
+class ChildChanged(Event, frozen=True, tag="PartChanged"):
     """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
 
     incident_id: bytes
@@ -357,7 +357,7 @@ class ChildChanged(Wire, frozen=True, tag="PartChanged"):
     ended_by: int = 0
 
 
-class ChildLeft(Wire, frozen=True, tag="PartLeft"):
+class ChildLeft(Event, frozen=True, tag="PartLeft"):
     """`source` is no part of this incident any more, or never became one (`refused`)."""
 
     incident_id: bytes
@@ -367,7 +367,7 @@ class ChildLeft(Wire, frozen=True, tag="PartLeft"):
     refused: bool = False
 
 
-class IncidentMergedInto(Wire, frozen=True, tag="IncidentPartOf"):
+class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
     """This incident became a part of `target`: it is told of there."""
 
     incident_id: bytes
@@ -376,7 +376,7 @@ class IncidentMergedInto(Wire, frozen=True, tag="IncidentPartOf"):
     reason: str
 
 
-class IncidentUnmerged(Wire, frozen=True, tag="IncidentFreed"):
+class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
     """This incident is no part of `target` any more."""
 
     incident_id: bytes
@@ -385,7 +385,7 @@ class IncidentUnmerged(Wire, frozen=True, tag="IncidentFreed"):
     reason: str
 
 
-class IncidentSplit(Wire, frozen=True):
+class IncidentSplit(Event, frozen=True):
     """The series `numbers` (little-endian u32s) left this incident for `made`, which is new and otherwise like it."""
 
     incident_id: bytes
@@ -397,7 +397,7 @@ class IncidentSplit(Wire, frozen=True):
     reason: str
 
 
-class PeerMessageOwed(Wire, frozen=True, tag="NoteOwed"):
+class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
     """This incident owes another one a note (models/shard/peer_messages.py, encoded)."""
 
     incident_id: bytes
@@ -406,7 +406,7 @@ class PeerMessageOwed(Wire, frozen=True, tag="NoteOwed"):
     note: bytes
 
 
-class PeerMessageDelivered(Wire, frozen=True, tag="NoteDelivered"):
+class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
     """The other one answered: `refused` is why not, "" when it agreed."""
 
     incident_id: bytes
@@ -414,7 +414,7 @@ class PeerMessageDelivered(Wire, frozen=True, tag="NoteDelivered"):
     refused: str = ""
 
 
-class PeerMessageReceived(Wire, frozen=True, tag="NoteHeard"):
+class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
     """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
 
     incident_id: bytes
@@ -423,49 +423,7 @@ class PeerMessageReceived(Wire, frozen=True, tag="NoteHeard"):
     refused: str = ""
 
 
-class SlotsAssigned(Wire, frozen=True):
-    """Control partition: which shard partition holds each slot, as 4,096 little-endian u16s. `guarded`: the log before this
-    one was lost, and nobody knows whether there were tokens, so nobody comes in without one."""
-
-    version: int
-    owners: bytes
-    guarded: bool = False
-
-
-class SlotsMoving(Wire, frozen=True):
-    """Control partition: resharding to this map has begun. SlotsAssigned of the same version ends it."""
-
-    version: int
-    owners: bytes
-
-
-class CopyBegan(Wire, frozen=True):
-    """Control partition of a copy: what stands before came from another system's log, and the shards' are on their way.
-    `source` says in words from where. CopyEnded says that all is there."""
-
-    source: str
-
-
-class CopyEnded(Wire, frozen=True):
-    """Control partition of a copy: it is whole, and may be started."""
-
-
-class PartitionsBegan(Wire, frozen=True):
-    """Control partition: these partitions have a log from now on; one that has none has lost it."""
-
-    partitions: list[str]
-
-
-class StoreMoved(Wire, frozen=True):
-    """Control partition: all of it was copied, and goes on there: `to` says in words where. "" when this store was taken up
-    again after all."""
-
-    to: str
-    at: float
-    actor: str
-
-
-class SlotLeft(Wire, frozen=True):
+class SlotLeft(Event, frozen=True):
     """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
     (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
 
@@ -475,126 +433,10 @@ class SlotLeft(Wire, frozen=True):
     series: list[bytes]
 
 
-class SlotArrived(Wire, frozen=True):
+class SlotArrived(Event, frozen=True):
     """The same in the partition where they are now."""
 
     slot: int
     version: int
     incidents: list[bytes]
     series: list[bytes]
-
-
-class TokenCreated(Wire, frozen=True):
-    """Control partition: an API token was made. Of its secret there is only the digest. 0 for `expires_at`: never."""
-
-    id: str
-    name: str
-    scopes: list[str]
-    digest: bytes
-    at: float
-    expires_at: float
-    lifetime_s: float
-    actor: str
-    match: list[str] = []
-
-
-class TokenRotated(Wire, frozen=True):
-    """Control partition: a token has a new secret; the one before it is good until `previous_until`."""
-
-    id: str
-    digest: bytes
-    at: float
-    expires_at: float
-    previous_until: float
-    actor: str
-
-
-class TokenRevoked(Wire, frozen=True):
-    """Control partition: a token is good for nothing any more."""
-
-    id: str
-    at: float
-    actor: str
-
-
-class TokensUsed(Wire, frozen=True):
-    """Control partition: when tokens were last met, by id. Coarse: at most once an hour for one that is used all day."""
-
-    uses: dict[str, float]
-
-
-class SettingsChanged(Wire, frozen=True):
-    """Control partition: `actor` changed settings of the running system. It holds for what was started as `start`.
-
-    `changes` by key for people, as one would write the new values. `settings` is all of them, JSON without secrets.
-    `processes` holds what each kind of process goes by from now on (models/settings/processes.py). `shard`, `classifier` and
-    `level` were that, for the kinds there were, before there was a map; `level` is still written, for readers of the log.
-    """
-
-    start: str
-    actor: str
-    changes: dict[str, str]
-    settings: str
-    shard: bytes
-    classifier: bytes
-    level: str
-    processes: dict[str, bytes] = {}
-
-
-Event = (
-    ShardStarted
-    | ReceptionGap
-    | ClockSetBack
-    | AlertsObserved
-    | SeriesOpened
-    | SeriesChanged
-    | SeriesResolved
-    | SeriesRefired
-    | AlertsSetAside
-    | CallAnswered
-    | IncidentOpened
-    | IncidentDescribed
-    | AlertsJoined
-    | OverflowMemberAdded
-    | IncidentClassified
-    | IncidentStateChanged
-    | NotificationOwed
-    | NotificationDropped
-    | ActionSucceeded
-    | ActionFailed
-    | IncidentArchived
-    | ArchiveExpired
-    | SlotLeft
-    | SlotArrived
-    | SlotsAssigned
-    | SlotsMoving
-    | CopyBegan
-    | CopyEnded
-    | PartitionsBegan
-    | StoreMoved
-    | SettingsChanged
-    | IncidentAcknowledged
-    | AcknowledgementEnded
-    | AssignmentChanged
-    | CommentAdded
-    | LabelsChanged
-    | IncidentReclassified
-    | StakeholdersUpdated
-    | UpdateMissed
-    | TargetPassed
-    | IncidentLinked
-    | IncidentUnlinked
-    | IncidentMerged
-    | ChildChanged
-    | ChildLeft
-    | IncidentMergedInto
-    | IncidentUnmerged
-    | IncidentSplit
-    | PeerMessageOwed
-    | PeerMessageDelivered
-    | PeerMessageReceived
-    | TokenCreated
-    | TokenRotated
-    | TokenRevoked
-    | TokensUsed
-)

@@ -16,7 +16,11 @@ from models.incidents.verbs import AnyVerb
 from models.wire import Wire
 
 
-class AlertsArrived(Wire, frozen=True):
+class Message(Wire, frozen=True):
+    """Something that a shard is told; a component of it takes it (models/shard/assembly.py)."""
+
+
+class AlertsArrived(Message, frozen=True):
     """One request's alerts for one shard, as columns of equal length.
 
     keys      32 bytes an alert: series id, then a digest of all else it says except its end (models/alerts/alert.py)
@@ -59,7 +63,7 @@ class Claim(IntEnum):
     RESOLVED_NOW = 2  # and not when: its end is by the gateway's clock
 
 
-class Classified(Wire, frozen=True):
+class Classified(Message, frozen=True):
     """What a classifier makes of some incidents: the answer to effect Classify."""
 
     verdicts: list[Classification]
@@ -77,7 +81,7 @@ class Classification(msgspec.Struct, frozen=True, array_like=True):
     asked: int
 
 
-class ActionOutcome(Wire, frozen=True):
+class ActionOutcome(Message, frozen=True):
     """What came of effect Act. `final` means: do not try again. `retry_after_s`: not before so long from now. `reached`:
     a receiver may have got it, though the try failed."""
 
@@ -91,14 +95,14 @@ class ActionOutcome(Wire, frozen=True):
     reached: bool = True
 
 
-class Archived(Wire, frozen=True):
+class Archived(Message, frozen=True):
     """The archive holds these closed incidents durably, at these versions: the answer to effect Archive."""
 
     incident_ids: list[bytes]
     versions: list[int]
 
 
-class Tick(Wire, frozen=True):
+class Tick(Message, frozen=True):
     """Time passes: deadlines that are due become events. Makes no event when nothing is due.
 
     While `deaf` no series expires: nobody could have said that it still fires.
@@ -107,14 +111,14 @@ class Tick(Wire, frozen=True):
     deaf: bool = False
 
 
-class GapEnded(Wire, frozen=True, tag="Heard"):
+class GapEnded(Message, frozen=True, tag="Heard"):
     """The shard hears the world again after it was deaf (recovery, no beat for 5 s, a full store)."""
 
     deaf_since: float
     why: str
 
 
-class Command(Wire, frozen=True):
+class Command(Message, frozen=True):
     """A person does something to an incident; Create has no `incident_id` yet.
 
     `actor` is the name on their token. `if_version` makes it conditional: Failed as Stale when the incident has another
@@ -137,7 +141,7 @@ class Command(Wire, frozen=True):
     content: bytes = b""
 
 
-class PeerMessageArrived(Wire, frozen=True, tag="Told"):
+class PeerMessageArrived(Message, frozen=True, tag="Told"):
     """One incident tells another something (models/shard/peer_messages.py). Answered by Done, or Failed when it can't be; a repeat
     gets the same answer: `number` says which of its sender's notes this is."""
 
@@ -149,25 +153,12 @@ class PeerMessageArrived(Wire, frozen=True, tag="Told"):
     trace: str | None = None
 
 
-class PeerMessageAnswered(Wire, frozen=True, tag="NoteAnswered"):
+class PeerMessageAnswered(Message, frozen=True, tag="NoteAnswered"):
     """What the other incident said to a note: the answer to effect Tell. `refused` is why not, "" when it agreed."""
 
     sender: bytes
     number: int
     refused: str = ""
-
-
-Message = (
-    AlertsArrived
-    | Classified
-    | ActionOutcome
-    | Archived
-    | Tick
-    | GapEnded
-    | Command
-    | PeerMessageArrived
-    | PeerMessageAnswered
-)
 
 
 class Decision(IntEnum):
@@ -258,18 +249,12 @@ class CommandDone(Wire, frozen=True):
 Reply = AlertsReply | Done | Failed | CommandDone
 
 _encoder = msgspec.msgpack.Encoder()
-_message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(value: Message | Reply) -> bytes:
     """MessagePack of a message or a reply."""
     return _encoder.encode(value)
-
-
-def decode_message(data: bytes) -> Message:
-    """The message in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
-    return _message_decoder.decode(data)
 
 
 def decode_reply(data: bytes) -> Reply:

@@ -1,4 +1,4 @@
-"""The first response: what a receiver is owed word of, one notice of an incident at a time. Called by models/shard/shard.py.
+"""The first response: what a receiver is owed word of, one notice of an incident at a time.
 
 A notice is a debt in the incident's state (incident.Notice): owed by an event, sent by effect Act, tried again until an
 event says that it was taken or given up. models/incidents/notification.py has its facts, its key and the times between tries.
@@ -14,14 +14,15 @@ are not told any more, until it has been quiet for as long as those took. Then t
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from heapq import nsmallest
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from models.alerts.series import FIRING as FIRES
 from models.alerts.series import SeriesTable
 from models.alerts.view import alert_view
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
+from models.incidents.lines import SYSTEM, Around, Line, Told, told
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
@@ -31,17 +32,24 @@ from models.incidents.notification import (
     idempotency_key,
     retry_at,
 )
-from models.shard.effects import Act
-from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
-from models.shard.messages import ActionOutcome
+from models.shard import clock
+from models.shard.changes import Judged, Merging, Moved, Paid, SplitOff, Unattended, Unmerged
+from models.shard.component import Component, on
+from models.shard.core import Core
+from models.shard.effects import Act, Effect
+from models.shard.events import (
+    ActionFailed,
+    ActionSucceeded,
+    ClockSetBack,
+    IncidentStateChanged,
+    NotificationDropped,
+    NotificationOwed,
+)
+from models.shard.messages import ActionOutcome, Done, Reply
+from models.shard.settings import ShardSettings
+from models.shard.sharing import Sharing
+from models.shard.states import is_begun_by_alerts
 
-if TYPE_CHECKING:
-    from models.shard.settings import ShardSettings
-    from models.shard.shard import Shard
-    from models.shard.state import ShardState
-
-NotificationEvent = NotificationOwed | NotificationDropped | ActionSucceeded | ActionFailed
-SYSTEM = "system"
 #: The one receiver there is, and the action that it is told by.
 WEBHOOK = "webhook"
 OPENED, REOPENED = "opened", "reopened"
@@ -55,121 +63,401 @@ UNHEARD = "resolved before anyone was told"
 GOES_ON = "goes on before anyone was told of its end"
 OFF = "notifications are off"
 ENDED_AGAIN = "ended again before anyone was told that it goes on"
+#: An incident that no classifier has judged for so long is told of all the same. Ten times what a flood of 20,000
+#: new incidents takes; a P0 is judged within milliseconds.
+CLASSIFY_PATIENCE_S = 5.0
+#: What an incident counts as meanwhile: better one page too many than a silent outage.
+UNJUDGED_AS = Severity.P1
 
 
-def owe(shard: Shard, incident: Incident, reason: str, now: float, due_at: float) -> None:
-    """A notice of an open incident is owed. One that has not begun says it all when its time comes; one under way is
-    waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
-    if not shard.settings.notify:
-        return
-    notice = incident.notification
-    if incident.merged_into:
-        if notice.reason == RESOLVED and not _has_begun(shard, incident, now):
-            shard.do(NotificationDropped(incident.id, notice.number, GOES_ON), now)
-        return
-    if _has_begun(shard, incident, now):
-        shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
-        return
-    earliest = _earliest(incident, shard.settings, now)
-    if reason == REOPENED:
-        if _flaps(incident, shard.settings, now):
-            if notice.flapping:
-                _put(
-                    shard,
-                    incident,
-                    FLAPPING_ENDED,
-                    now,
-                    max(earliest, now + _quiet_s(incident, shard.settings)),
-                )
-            else:
-                _put(shard, incident, FLAPPING, now, max(earliest, now))
+def _sent(event: ActionSucceeded, _around: Around) -> Line:
+    return told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
+
+
+def _failed(event: ActionFailed, _around: Around) -> Line:
+    text = f"{event.reason}: {event.detail}; {end_of(event)}"
+    return told("NotificationFailed", SYSTEM, text, event.reason)
+
+
+def _failed_of(event: ActionFailed) -> tuple[bytes, ...]:
+    # The first failure and the last one.
+    return () if event.retry_at and event.attempt else (event.incident_id,)
+
+
+def _dropped(event: NotificationDropped, _around: Around) -> Line:
+    return told("NotificationDropped", SYSTEM, event.why, event.why)
+
+
+class Notifications(Component):
+    name = "notifications"
+
+    def __init__(self, shard: Core) -> None:
+        super().__init__(shard)
+        #: Incidents whose last notification nobody took.
+        self.given_up: dict[bytes, None] = {}
+        #: Incidents whose notification is due and was not asked for yet.
+        self._ready: dict[bytes, None] = {}
+        #: The try that the responder was asked for, by this process.
+        self._asked: dict[bytes, tuple[int, int]] = {}
+        #: Tries that may have been asked for before, and nobody knows what came of it.
+        self._asked_before: dict[bytes, tuple[int, int]] = {}
+
+    # -- what becomes of incidents ---------------------------------------------------------------------------
+
+    def _moved(self, change: Moved, now: float) -> None:
+        if change.ends:
+            self.owe_resolved(change.incident, now)
+        elif change.reopens:
+            self._owe_after_wait(change.incident, REOPENED, now)
+
+    def _judged(self, change: Judged, now: float) -> None:
+        incident = change.incident
+        if incident.notification.number == 0:
+            self._owe_after_wait(incident, OPENED, now)
+        elif incident.severity < change.before:
+            self.owe(incident, SEVERITY_CHANGED, now, now)
+
+    def _is_split_off(self, change: SplitOff, now: float) -> None:
+        self._owe_after_wait(change.incident, OPENED, now)
+
+    def _unmerged(self, change: Unmerged, now: float) -> None:
+        incident = change.incident
+        if incident.is_open:
+            reason = "unmerged" if incident.notification.told else OPENED
+            self._owe_after_wait(incident, reason, now)
+
+    def _unattended(self, change: Unattended, now: float) -> None:
+        self.owe(change.incident, "acknowledgement expired", now, now)
+
+    def _merging(self, change: Merging, now: float) -> None:
+        notice = change.incident.notification
+        # Its end is told all the same: who heard of it must not wait for it for ever.
+        if notice.reason not in (None, RESOLVED) and notice.due_at > now:
+            self._drop(change.incident, "merged into another incident", now)
+
+    def _owe_after_wait(self, incident: Incident, reason: str, now: float) -> None:
+        self.owe(incident, reason, now, now + self.shard.settings.wait_s[incident.severity])
+
+    def _drop(self, incident: Incident, why: str, now: float) -> None:
+        self.shard.do(NotificationDropped(incident.id, incident.notification.number, why), now)
+        self.shard.report(Paid(incident), now)
+
+    # -- time and debts --------------------------------------------------------------------------------------
+
+    def next_at(self, incident: Incident) -> float:
+        notice = incident.notification
+        if notice.reason is not None:
+            is_asked = self._asked.get(incident.id) == (notice.number, notice.attempt)
+            return 0.0 if is_asked or incident.id in self._ready else notice.due_at
+        if (
+            incident.state is IncidentState.DETECTED
+            and not notice.number
+            and self.shard.settings.notify
+            and not incident.merged_into
+        ):
+            return incident.created_at + CLASSIFY_PATIENCE_S
+        return 0.0
+
+    def due(self, incident: Incident, now: float) -> None:
+        if incident.notification.reason is not None:
+            self._ready[incident.id] = None
+        else:
+            # A classifier that is away must not keep anyone from being told.
+            self.owe(incident, OPENED, now, now + self.shard.settings.wait_s[UNJUDGED_AS])
+
+    def owed(self, now: float) -> Iterator[Effect]:
+        for identity in self._ready:
+            incident = self.state.incidents.get(identity)
+            if incident is None or incident.notification.reason is None:
+                continue
+            if incident.notification.due_at > now:
+                self.state.stirred[identity] = None
+                continue
+            wanted = (incident.notification.number, incident.notification.attempt)
+            if self._asked.get(identity) != wanted:
+                self._asked[identity] = wanted
+                yield self._act(incident)
+        self._ready.clear()
+
+    def ask_again(self, effect: Act) -> None:
+        identity = effect.incident_id
+        if identity in self.state.incidents and (asked := self._asked.pop(identity, None)) is not None:
+            self._asked_before[identity] = asked
+            self._ready[identity] = None
+
+    def owes(self, incident: Incident) -> bool:
+        return incident.notification.reason is not None
+
+    def started(self, now: float, is_set_back: bool) -> None:
+        self._asked.clear()
+        for incident in self.state.incidents.values():
+            self._start_one(incident, now, is_set_back)
+            notice = incident.notification
+            if notice.reason is not None and notice.due_at <= now:
+                self._ready[incident.id] = None
+
+    def came(self, incident: Incident) -> None:
+        if incident.notification.given_up:
+            self.given_up[incident.id] = None
+
+    def left(self, incident: Incident) -> None:
+        self.given_up.pop(incident.id, None)
+        self._asked.pop(incident.id, None)
+
+    def set_back(self, incident: Incident, event: ClockSetBack) -> None:
+        notice = incident.notification
+        if notice.due_at <= event.before or notice.attempt or notice.owed_since > event.after:
+            notice.due_at = clock.due(notice.due_at, event)
+        notice.owed_since = clock.then(notice.owed_since, event)
+        notice.heard_at = clock.then(notice.heard_at, event)
+        notice.reopenings = [clock.then(at, event) for at in notice.reopenings]
+
+    # -- deciding --------------------------------------------------------------------------------------------
+
+    def owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
+        """A notice of an open incident is owed. One that has not begun says it all when its time comes; one under way is
+        waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
+        if not self.shard.settings.notify:
             return
-        if notice.sure == FIRING:
-            if notice.reason == RESOLVED:
-                shard.do(NotificationDropped(incident.id, notice.number, GOES_ON), now)
+        notice = incident.notification
+        if incident.merged_into:
+            if notice.reason == RESOLVED and not self._has_begun(incident, now):
+                self._drop(incident, GOES_ON, now)
             return
-    is_rise = reason == SEVERITY_CHANGED
-    if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
-        reason = OPENED
-    due_at = now if is_rise else max(due_at, earliest)
-    if notice.reason in (None, RESOLVED, FLAPPING_ENDED) or (is_rise and notice.attempt):
-        _put(shard, incident, reason, now, due_at)
-    elif due_at < notice.due_at and not notice.attempt:
-        _put(shard, incident, notice.reason or reason, now, due_at)
+        if self._has_begun(incident, now):
+            self.shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
+            return
+        earliest = _earliest(incident, self.shard.settings, now)
+        if reason == REOPENED:
+            if _flaps(incident, self.shard.settings, now):
+                if notice.flapping:
+                    quiet_s = _quiet_s(incident, self.shard.settings)
+                    self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
+                else:
+                    self._put(incident, FLAPPING, now, max(earliest, now))
+                return
+            if notice.sure == FIRING:
+                if notice.reason == RESOLVED:
+                    self._drop(incident, GOES_ON, now)
+                return
+        is_rise = reason == SEVERITY_CHANGED
+        if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
+            reason = OPENED
+        due_at = now if is_rise else max(due_at, earliest)
+        if notice.reason in (None, RESOLVED, FLAPPING_ENDED) or (is_rise and notice.attempt):
+            self._put(incident, reason, now, due_at)
+        elif due_at < notice.due_at and not notice.attempt:
+            self._put(incident, notice.reason or reason, now, due_at)
 
+    def owe_resolved(self, incident: Incident, now: float) -> None:
+        """Who may have heard of the incident hears of its end, also of a part's; who has not is not disturbed."""
+        if not self.shard.settings.notify:
+            return
+        notice = incident.notification
+        if self._has_begun(incident, now):
+            self.shard.do(NotificationOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
+        elif notice.told and notice.sure != RESOLVED:
+            due_at = max(now, _earliest(incident, self.shard.settings, now))
+            is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
+            if _flaps(incident, self.shard.settings, now) and not is_said:
+                due_at = max(due_at, now + _quiet_s(incident, self.shard.settings))
+            self._put(incident, RESOLVED, now, due_at)
+        elif notice.reason is not None:
+            self._drop(incident, ENDED_AGAIN if notice.told else UNHEARD, now)
 
-def owe_resolved(shard: Shard, incident: Incident, now: float) -> None:
-    """Who may have heard of the incident hears of its end, also of a part's; who has not is not disturbed."""
-    if not shard.settings.notify:
-        return
-    notice = incident.notification
-    if _has_begun(shard, incident, now):
-        shard.do(NotificationOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
-    elif notice.told and notice.sure != RESOLVED:
-        due_at = max(now, _earliest(incident, shard.settings, now))
-        is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
-        if _flaps(incident, shard.settings, now) and not is_said:
-            due_at = max(due_at, now + _quiet_s(incident, shard.settings))
-        _put(shard, incident, RESOLVED, now, due_at)
-    elif notice.reason is not None:
-        shard.do(
-            NotificationDropped(incident.id, notice.number, ENDED_AGAIN if notice.told else UNHEARD), now
+    def _start_one(self, incident: Incident, now: float, is_set_back: bool) -> None:
+        """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
+        switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
+        was told of and nobody looks after: they opened meanwhile, or were given up."""
+        notice, handling = incident.notification, incident.handling
+        if not self.shard.settings.notify:
+            if notice.reason is not None:
+                self._drop(incident, OFF, now)
+        elif notice.reason is not None:
+            if is_set_back and notice.due_at > now:
+                self.shard.do(NotificationOwed(incident.id, notice.number, notice.reason, now), now)
+            if notice.due_at <= now:
+                self._asked_before[incident.id] = notice.number, notice.attempt
+        elif not incident.is_open:
+            # Told by a version before `heard_at` was kept: nobody knows whether the end was told as well.
+            if notice.heard_at:
+                self.owe_resolved(incident, now)
+        elif incident.state is not IncidentState.DETECTED and incident.severity <= Severity.P1:
+            is_attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
+            if not is_attended and (not notice.told or notice.sure == RESOLVED):
+                self.owe(incident, REOPENED, now, now + self.shard.settings.wait_s[incident.severity])
+
+    def _act(self, incident: Incident) -> Act:
+        """The effect that sends the notice an incident owes."""
+        notice, numbers, most = (
+            incident.notification,
+            self.state.members[incident.id],
+            self.shard.settings.webhook_max_alerts,
+        )
+        series = self.state.series
+        # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
+        shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
+        facts = facts_of(
+            incident,
+            [alert_view(series, number) for number in shown],
+            reason=notice.reason or "",
+            max_alerts=most,
+            total=len(numbers),
+            common=self._common(incident),
+        )
+        key = idempotency_key(incident.id, notice.number, notice.attempt)
+        return Act(
+            incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity
         )
 
+    def _common(self, incident: Incident) -> Common:
+        """What all alerts of an incident share, also those that ended. Looked up only for those of which it is not known."""
+        series, numbers = self.state.series, self.state.members[incident.id]
+        known = self.shard.of(Sharing).known(incident)
+        if known is not None:
+            numbers = array("I", [number for number in numbers if series.status[number] != FIRES])
+        rest = ((content.labels, content.annotations) for content in map(series.content, numbers))
+        return common_of(rest if known is None else chain([known], rest))
 
-def started(shard: Shard, incident: Incident, now: float, is_set_back: bool) -> None:
-    """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
-    switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
-    was told of and nobody looks after: they opened meanwhile, or were given up."""
-    notice, handling = incident.notification, incident.handling
-    if not shard.settings.notify:
-        if notice.reason is not None:
-            shard.do(NotificationDropped(incident.id, notice.number, OFF), now)
-    elif notice.reason is not None:
-        if is_set_back and notice.due_at > now:
-            shard.do(NotificationOwed(incident.id, notice.number, notice.reason, now), now)
-        if notice.due_at <= now:
-            shard.asked_before[incident.id] = notice.number, notice.attempt
-    elif not incident.is_open:
-        # Told by a version before `heard_at` was kept: nobody knows whether the end was told as well.
-        if notice.heard_at:
-            owe_resolved(shard, incident, now)
-    elif incident.state is not IncidentState.DETECTED and incident.severity <= Severity.P1:
-        is_attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
-        if not is_attended and (not notice.told or notice.sure == RESOLVED):
-            owe(shard, incident, REOPENED, now, now + shard.settings.wait_s[incident.severity])
+    def _outcome(self, said: ActionOutcome, now: float) -> Reply:
+        """What came of a try. An outcome of an earlier one says nothing new."""
+        incident = self.state.incidents.get(said.incident_id)
+        if incident is None:
+            return Done()
+        notice, settings = incident.notification, self.shard.settings
+        if notice.reason is None or (said.number, said.attempt) != (notice.number, notice.attempt):
+            return Done()
+        queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
+        again_at = 0.0
+        # What was asked for before may have arrived then, whatever comes of it now.
+        is_again = self._asked_before.pop(incident.id, None) == (number, attempt)
+        if said.ok:
+            self.shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
+        else:
+            # Not by a clock that may be the one that is ahead.
+            too_long = (
+                now - notice.owed_since > settings.give_up_after_s and now >= self.state.no_expiry_before
+            )
+            if not (said.final or too_long or queued):
+                key = idempotency_key(incident.id, number, attempt)
+                first_s, most_s = settings.retry_first_s, settings.retry_max_s
+                again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
+            overtaken = queued is not None
+            failed = ActionFailed(
+                incident.id,
+                number,
+                attempt,
+                reason,
+                said.detail,
+                again_at,
+                said.reached or is_again,
+                overtaken,
+            )
+            self.shard.do(failed, now)
+        if not again_at:
+            self.shard.report(Paid(incident), now)
+            self._follow_up(incident, queued, now)
+        return Done()
 
+    def _follow_up(self, incident: Incident, queued: str | None, now: float) -> None:
+        """A notice is over: what was queued behind it is owed, if it is still to be told; and the end of a flapping."""
+        notice = incident.notification
+        if not incident.is_open:
+            if queued and not notice.told:
+                self._drop(incident, UNHEARD, now)
+            elif queued:
+                self.owe_resolved(incident, now)
+            return
+        if queued:
+            self.owe(incident, queued, now, now)
+        if notice.flapping and notice.reason is None and not notice.given_up:
+            # As if it had just begun again: quiet is waited for from here on.
+            self.owe(incident, REOPENED, now, now)
 
-def act(shard: Shard, incident: Incident) -> Act:
-    """The effect that sends the notice an incident owes."""
-    notice, numbers, most = (
-        incident.notification,
-        shard.members[incident.id],
-        shard.settings.webhook_max_alerts,
+    def _put(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
+        """Owe a notice, in the place of one that has not begun. What was tried once keeps its number for itself."""
+        notice = incident.notification
+        is_new = notice.reason is None or notice.attempt > 0
+        self.shard.do(NotificationOwed(incident.id, notice.number + is_new, reason, due_at), now)
+
+    def _has_begun(self, incident: Incident, now: float) -> bool:
+        """Whether a try of the notice may be under way. One that is due in this very step has not been asked for yet."""
+        notice = incident.notification
+        if notice.reason is None or notice.due_at > now:
+            return False
+        return notice.due_at < now or incident.id in self._asked
+
+    # -- live and in replay ----------------------------------------------------------------------------------
+
+    def _fold_owed(self, event: NotificationOwed, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        notice = incident.notification
+        if event.queued:
+            notice.queued = event.reason
+            return
+        if event.number != notice.number:
+            notice.number = event.number
+            notice.attempt = 0
+            notice.queued = None
+        notice.reason = event.reason
+        notice.due_at = notice.owed_since = event.due_at
+        if event.due_at <= now:
+            self._ready[incident.id] = None
+
+    def _fold_dropped(self, event: NotificationDropped, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        notice = incident.notification
+        notice.reason = notice.queued = None
+        self._asked.pop(incident.id, None)
+
+    def _fold_failed(self, event: ActionFailed, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        notice = incident.notification
+        _heard(incident, event, now)
+        if event.retry_at:
+            notice.attempt = event.attempt + 1
+            notice.due_at = event.retry_at
+        else:
+            notice.reason = notice.queued = None
+            if not event.overtaken:
+                notice.given_up = True
+                self.given_up[incident.id] = None
+            incident.updated_at = now
+        self._asked.pop(incident.id, None)
+
+    def _fold_succeeded(self, event: ActionSucceeded, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        notice = incident.notification
+        _heard(incident, event, now)
+        notice.reason = notice.queued = None
+        notice.given_up = False
+        self.given_up.pop(incident.id, None)
+        self._asked.pop(incident.id, None)
+        incident.updated_at = now
+
+    def _fold_state(self, event: IncidentStateChanged, now: float) -> None:
+        if is_begun_by_alerts(event):
+            # The last FLAPS times are kept.
+            notice = self.state.incidents[event.incident_id].notification
+            notice.reopenings = [*notice.reopenings, now][-FLAPS:]
+
+    messages = {ActionOutcome: _outcome}
+    reactions = {
+        Moved: _moved,
+        Judged: _judged,
+        SplitOff: _is_split_off,
+        Unmerged: _unmerged,
+        Unattended: _unattended,
+        Merging: _merging,
+    }
+    effects = (Act,)
+    follows = {IncidentStateChanged: _fold_state}
+    events = (
+        on(NotificationOwed, _fold_owed),
+        on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), _dropped)),
+        on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent)),
+        on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of)),
     )
-    series = shard.series
-    # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
-    shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
-    facts = facts_of(
-        incident,
-        [alert_view(series, number) for number in shown],
-        reason=notice.reason or "",
-        max_alerts=most,
-        total=len(numbers),
-        common=_common(shard, incident),
-    )
-    key = idempotency_key(incident.id, notice.number, notice.attempt)
-    return Act(incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity)
-
-
-def _common(shard: Shard, incident: Incident) -> Common:
-    """What all alerts of an incident share, also those that ended. Looked up only for those of which it is not known."""
-    series, numbers = shard.series, shard.members[incident.id]
-    known = shard.sharing.known(incident)
-    if known is not None:
-        numbers = array("I", [number for number in numbers if series.status[number] != FIRES])
-    rest = ((content.labels, content.annotations) for content in map(series.content, numbers))
-    return common_of(rest if known is None else chain([known], rest))
 
 
 def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:
@@ -177,67 +465,6 @@ def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:
     if series.status[number] == FIRES:
         return False, series.starts[number], number
     return True, -series.ends[number], number
-
-
-def outcome(shard: Shard, said: ActionOutcome, now: float) -> None:
-    """What came of a try. An outcome of an earlier one says nothing new."""
-    incident = shard.incidents.get(said.incident_id)
-    if incident is None:
-        return
-    notice, settings = incident.notification, shard.settings
-    if notice.reason is None or (said.number, said.attempt) != (notice.number, notice.attempt):
-        return
-    queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
-    again_at = 0.0
-    # What was asked for before may have arrived then, whatever comes of it now.
-    is_again = shard.asked_before.pop(incident.id, None) == (number, attempt)
-    if said.ok:
-        shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
-    else:
-        # Not by a clock that may be the one that is ahead.
-        too_long = now - notice.owed_since > settings.give_up_after_s and now >= shard.no_expiry_before
-        if not (said.final or too_long or queued):
-            key = idempotency_key(incident.id, number, attempt)
-            first_s, most_s = settings.retry_first_s, settings.retry_max_s
-            again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
-        overtaken = queued is not None
-        failed = ActionFailed(
-            incident.id, number, attempt, reason, said.detail, again_at, said.reached or is_again, overtaken
-        )
-        shard.do(failed, now)
-    if not again_at:
-        _follow_up(shard, incident, queued, now)
-
-
-def _follow_up(shard: Shard, incident: Incident, queued: str | None, now: float) -> None:
-    """A notice is over: what was queued behind it is owed, if it is still to be told; and the end of a flapping."""
-    notice = incident.notification
-    if not incident.is_open:
-        if queued and not notice.told:
-            shard.do(NotificationDropped(incident.id, notice.number, UNHEARD), now)
-        elif queued:
-            owe_resolved(shard, incident, now)
-        return
-    if queued:
-        owe(shard, incident, queued, now, now)
-    if notice.flapping and notice.reason is None and not notice.given_up:
-        # As if it had just begun again: quiet is waited for from here on.
-        owe(shard, incident, REOPENED, now, now)
-
-
-def _put(shard: Shard, incident: Incident, reason: str, now: float, due_at: float) -> None:
-    """Owe a notice, in the place of one that has not begun. What was tried once keeps its number for itself."""
-    notice = incident.notification
-    is_new = notice.reason is None or notice.attempt > 0
-    shard.do(NotificationOwed(incident.id, notice.number + is_new, reason, due_at), now)
-
-
-def _has_begun(shard: ShardState, incident: Incident, now: float) -> bool:
-    """Whether a try of the notice may be under way. One that is due in this very step has not been asked for yet."""
-    notice = incident.notification
-    if notice.reason is None or notice.due_at > now:
-        return False
-    return notice.due_at < now or shard.is_asked(incident)
 
 
 def _earliest(incident: Incident, settings: ShardSettings, now: float) -> float:
@@ -260,50 +487,6 @@ def _quiet_s(incident: Incident, settings: ShardSettings) -> float:
     return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))
 
 
-# -- live and in replay ------------------------------------------------------------------------------------------
-
-
-def apply(shard: ShardState, event: NotificationEvent, now: float) -> None:
-    """Fold one event into the incident it is about."""
-    incident = shard.changing(event.incident_id)
-    notice = incident.notification
-    match event:
-        case NotificationOwed():
-            _owed(shard, incident, event)
-        case NotificationDropped():
-            notice.reason = notice.queued = None
-            shard.notice_tried(incident)
-            shard.line(incident, now, "NotificationDropped", SYSTEM, event.why)
-        case ActionFailed() if event.retry_at:
-            _heard(incident, event, now)
-            notice.attempt = event.attempt + 1
-            notice.due_at = event.retry_at
-            shard.notice_tried(incident)
-            shard.notice_waits(incident, event.retry_at)
-            if event.attempt == 0:
-                text = f"{event.reason}: {event.detail}; {end_of(event)}"
-                shard.line(incident, now, "NotificationFailed", SYSTEM, text)
-        case ActionSucceeded() | ActionFailed():
-            _heard(incident, event, now)
-            notice.reason = notice.queued = None
-            if isinstance(event, ActionSucceeded) or not event.overtaken:
-                _given_up(shard, incident, isinstance(event, ActionFailed))
-            shard.notice_tried(incident)
-            incident.updated_at = now
-            text = f"{event.reason}: {event.detail}"
-            if isinstance(event, ActionSucceeded):
-                shard.line(incident, now, "NotificationSent", SYSTEM, text)
-            else:
-                text += f"; {end_of(event)}"
-                shard.line(incident, now, "NotificationFailed", SYSTEM, text)
-
-
-def begun_again(incident: Incident, now: float) -> None:
-    """An incident was opened again by its alerts: the last FLAPS times are kept."""
-    notice = incident.notification
-    notice.reopenings = [*notice.reopenings, now][-FLAPS:]
-
-
 def end_of(failed: ActionFailed) -> str:
     """What becomes of a notice after a failed try, in words."""
     if failed.retry_at:
@@ -311,20 +494,6 @@ def end_of(failed: ActionFailed) -> str:
     if failed.overtaken:
         return "overtaken by what came next"
     return f"given up after {failed.attempt + 1} {'try' if failed.attempt == 0 else 'tries'}"
-
-
-def _owed(shard: ShardState, incident: Incident, event: NotificationOwed) -> None:
-    notice = incident.notification
-    if event.queued:
-        notice.queued = event.reason
-        return
-    if event.number != notice.number:
-        notice.number = event.number
-        notice.attempt = 0
-        notice.queued = None
-    notice.reason = event.reason
-    notice.due_at = notice.owed_since = event.due_at
-    shard.notice_waits(incident, event.due_at)
 
 
 def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float) -> None:
@@ -344,11 +513,3 @@ def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float
     elif notice.flapping and event.reason in (RESOLVED, FLAPPING_ENDED):
         notice.flapping = False
         notice.reopenings = []
-
-
-def _given_up(shard: ShardState, incident: Incident, is_given_up: bool) -> None:
-    incident.notification.given_up = is_given_up
-    if is_given_up:
-        shard.given_up[incident.id] = None
-    else:
-        shard.given_up.pop(incident.id, None)

@@ -12,6 +12,8 @@ has answered; models/shard/children.py says what each leads to.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 
 from models.incidents.incident import Severity
@@ -73,3 +75,8 @@ def encode(note: AnyPeerMessage) -> bytes:
 def decode(data: bytes) -> AnyPeerMessage:
     """The note in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
     return _decoder.decode(data)
+
+
+def written(identity: bytes) -> str:
+    """An incident's id as people write it."""
+    return str(UUID(bytes=identity))

@@ -1,5 +1,6 @@
 """What the alerts of an incident share: its labels, annotations, description and title follow from it, and are kept true as
-alerts join, change and end. Called by models/shard/shard.py.
+alerts join, change and end. The
+timeline tells of alerts that joined.
 
 It speaks of the alerts that fire; of those of its last life when none does. What people set or removed stays as they said.
 
@@ -14,16 +15,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from typing import TYPE_CHECKING
 
 from models.alerts.alert import Content
 from models.alerts.grouping import overflow_title, title_of
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
+from models.incidents.lines import CHANGED, SYSTEM, Around, Line, Told, told
+from models.shard import clock
+from models.shard.component import Component, on
+from models.shard.core import Core
 from models.shard.events import (
     AlertsJoined,
-    Event,
+    ClockSetBack,
     IncidentArchived,
     IncidentDescribed,
     IncidentSplit,
@@ -34,10 +38,7 @@ from models.shard.events import (
     SlotLeft,
 )
 from models.shard.messages import Decision
-
-if TYPE_CHECKING:
-    from models.shard.shard import Shard
-    from models.shard.state import ShardState
+from models.shard.state import ShardState
 
 #: Between two lines of an incident's timeline about alerts that joined: a storm is told in a few lines, and somebody who
 #: watches hears of it while it matters.
@@ -94,10 +95,26 @@ class Shared:
         return names[0] if len(names) == 1 and not self.odd else ""
 
 
-class Sharing:
+def _relabelled(event: IncidentDescribed, around: Around) -> Line | None:
+    if event.labels is None:
+        return None
+    known = {} if around.before is None else around.before.labels
+    changes = [f"{name}={value}" for name, value in event.labels.items() if known.get(name) != value]
+    changes += [f"without {name}" for name in known if name not in event.labels]
+    return Line(CHANGED, SYSTEM, ", ".join(changes))
+
+
+def _joined_line(event: AlertsJoined, _around: Around) -> Line:
+    return told("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
+
+
+class Sharing(Component):
     """What the alerts of a shard's incidents share, as far as it was needed, and which incidents this step touched."""
 
-    def __init__(self) -> None:
+    name = "sharing"
+
+    def __init__(self, shard: Core) -> None:
+        super().__init__(shard)
         self._known: dict[bytes, Shared] = {}
         self.touched: dict[bytes, None] = {}
         # So that an alert that changes all the time is not the sample again and again: nothing that is told hangs on it.
@@ -108,69 +125,91 @@ class Sharing:
         shared = self._known.get(incident.id)
         return None if shared is None else (shared.shared_labels, shared.shared_annotations)
 
-    def before(self, shard: Shard, event: Event) -> None:
-        """An event is about to be applied: what a series said until now is still there."""
-        match event:
-            case SeriesResolved() | SeriesChanged():
-                incident = shard.series.incidents[event.number]
-                if incident is None:
-                    return
-                if len(shard.members[incident.id]) > 1 or event.body:
-                    self.touched[incident.id] = None
-                self._less(shard, incident.id, event.number)
-            case IncidentSplit():
-                self._known.pop(event.incident_id, None)
-                self.touched[event.incident_id] = self.touched[event.made] = None
-            case IncidentArchived():
-                self._known.pop(event.incident_id, None)
-            case SlotLeft():
-                self._known.clear()
+    # What a series said until now is still there when an event is about to be applied.
 
-    def after(self, shard: Shard, event: Event) -> None:
-        """An event was applied."""
-        match event:
-            case SeriesOpened(decision=Decision.OPENED):
-                pass  # its incident was opened with its labels
-            case SeriesOpened() | SeriesRefired() | SeriesChanged():
-                incident = shard.series.incidents[event.number]
-                assert incident is not None
-                self.touched[incident.id] = None
-                shared = self._known.get(incident.id)
-                if shared is not None:
-                    shared.add(shard.series.content(event.number))
+    def _says_else(self, event: SeriesResolved | SeriesChanged) -> None:
+        incident = self.state.series.incidents[event.number]
+        if incident is None:
+            return
+        if len(self.state.members[incident.id]) > 1 or event.body:
+            self.touched[incident.id] = None
+        self._less(incident.id, event.number)
 
-    def settle(self, shard: Shard, now: float) -> None:
-        """At the end of a step: the incidents it touched are described as they are now, and what joined is told."""
+    def _splits(self, event: IncidentSplit) -> None:
+        self._known.pop(event.incident_id, None)
+        self.touched[event.incident_id] = self.touched[event.made] = None
+
+    def _is_archived(self, event: IncidentArchived) -> None:
+        self._known.pop(event.incident_id, None)
+
+    def _slot_leaves(self, _event: SlotLeft) -> None:
+        self._known.clear()
+
+    def _says(self, event: SeriesOpened | SeriesRefired | SeriesChanged) -> None:
+        if isinstance(event, SeriesOpened) and event.decision == Decision.OPENED:
+            return  # its incident was opened with its labels
+        incident = self.state.series.incidents[event.number]
+        assert incident is not None
+        self.touched[incident.id] = None
+        shared = self._known.get(incident.id)
+        if shared is not None:
+            shared.add(self.state.series.content(event.number))
+
+    def settle(self, now: float) -> None:
+        """The incidents that the step touched are described as they are now, and what joined is told."""
         while self.touched:
             touched, self.touched = self.touched, {}
             for identity in touched:
-                incident = shard.incidents.get(identity)
-                if incident is None or incident.state is IncidentState.CLOSED or not shard.members[identity]:
+                incident = self.state.incidents.get(identity)
+                if (
+                    incident is None
+                    or incident.state is IncidentState.CLOSED
+                    or not self.state.members[identity]
+                ):
                     continue
-                self._describe(shard, incident, now)
+                self._describe(incident, now)
                 if incident.joined and (not incident.is_open or now >= joined_due(incident)):
-                    tell_joined(shard, incident, now)
+                    self._tell_joined(incident, now)
 
-    def _less(self, shard: Shard, identity: bytes, number: int) -> None:
+    def next_at(self, incident: Incident) -> float:
+        if not incident.joined or incident.state is IncidentState.CLOSED:
+            return 0.0
+        return joined_due(incident)
+
+    def due(self, incident: Incident, now: float) -> None:
+        if 0 < joined_due(incident) <= now:
+            self._tell_joined(incident, now)
+
+    def came(self, incident: Incident) -> None:
+        """From a record that a version before 0.3.0 may have written."""
+        handling = incident.handling
+        if handling is not None and handling.labels is None:
+            handling.labels = said_labels(self.state, incident)
+            handling.title = incident.title if handling.split_from else ""
+
+    def set_back(self, incident: Incident, event: ClockSetBack) -> None:
+        incident.joined_told_at = clock.then(incident.joined_told_at, event)
+
+    def _less(self, identity: bytes, number: int) -> None:
         shared = self._known.get(identity)
         if shared is None:
             return
         if shared.sample == number or shared.count <= 2:
             del self._known[identity]
         else:
-            shared.add(shard.series.content(number), -1)
+            shared.add(self.state.series.content(number), -1)
 
-    def _describe(self, shard: Shard, incident: Incident, now: float) -> None:
+    def _describe(self, incident: Incident, now: float) -> None:
         shared = self._known.get(incident.id)
         if shared is None:
             self._picked += 1
-            shared = shared_of(shard, incident, self._picked)
+            shared = shared_of(self.state, incident, self._picked)
             if incident.firing > 1:
                 self._known[incident.id] = shared
         labels = labelled(incident, shared.shared_labels)
         annotations = shared.shared_annotations
         if labels != incident.labels or annotations != incident.annotations:
-            labels, annotations = _fitting(shard, incident, labels, annotations)
+            labels, annotations = _fitting(self.shard, incident, labels, annotations)
         description = annotations.get("description", "")
         handling = incident.handling
         if incident.overflow is not None:
@@ -189,11 +228,59 @@ class Sharing:
             None if annotations == incident.annotations else annotations,
         )
         if (event.title, event.description, event.labels, event.annotations) != (None,) * 4:
-            shard.do(event, now)
+            self.shard.do(event, now)
+
+    def _tell_joined(self, incident: Incident, now: float) -> None:
+        """The timeline tells of the alerts that joined since it last did."""
+        series, members = self.state.series, self.state.members[incident.id]
+        newest = nlargest(min(incident.joined, JOINED_LOOKED_AT), members, key=series.opened.__getitem__)
+        contents = [series.content(number) for number in newest]
+        many = f"{incident.joined} new alert{'s' if incident.joined > 1 else ''} joined"
+        text = f"{many}, {incident.firing} fire now: {_told_apart(contents, incident)}"
+        self.shard.do(AlertsJoined(incident.id, incident.joined, incident.firing, text), now)
+
+    def _fold_described(self, event: IncidentDescribed, now: float) -> None:
+        # No new version: nothing of it is what people change.
+        incident = self.state.changing(event.incident_id)
+        incident.updated_at = now
+        before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+        if event.title is not None:
+            incident.title = event.title
+        if event.description is not None:
+            incident.description = event.description
+        if event.labels is not None:
+            incident.labels = event.labels
+        if event.annotations is not None:
+            incident.annotations = event.annotations
+        after = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+        incident.held_bytes += after - before
+        self.state.series.room.take(incident.created_by, after - before)
+
+    def _fold_joined(self, event: AlertsJoined, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        incident.joined, incident.joined_told_at = 0, now
+        incident.updated_at = now
+        told = [place for place, line in enumerate(incident.timeline) if line.kind == "AlertsJoined"]
+        if len(told) >= JOINED_LINES_MAX:
+            del incident.timeline[told[0]]
+            incident.timeline_dropped += 1
+
+    events = (
+        on(IncidentDescribed, _fold_described, Told((), _relabelled, compares=True)),
+        on(AlertsJoined, _fold_joined, Told(("AlertsJoined",), _joined_line)),
+    )
+    before = {
+        SeriesResolved: _says_else,
+        SeriesChanged: _says_else,
+        IncidentSplit: _splits,
+        IncidentArchived: _is_archived,
+        SlotLeft: _slot_leaves,
+    }
+    after = {SeriesOpened: _says, SeriesRefired: _says, SeriesChanged: _says}
 
 
 def _fitting(
-    shard: Shard, incident: Incident, labels: dict[str, str], annotations: dict[str, str]
+    shard: Core, incident: Incident, labels: dict[str, str], annotations: dict[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What there is room for of the labels and annotations that an incident is to have: an alert with long ones is charged
     for itself alone, and when those that it shared less with have ended the incident would hold them once more. Where there
@@ -201,7 +288,7 @@ def _fitting(
     description = annotations.get("description", "")
     before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
     grows = said_bytes(incident.title, description, labels, annotations) - before
-    if grows <= 0 or shard.has_room_to_say(incident, grows):
+    if grows <= 0 or has_room_to_say(shard, incident, grows):
         return labels, annotations
     return (
         {name: value for name, value in labels.items() if incident.labels.get(name) == value},
@@ -209,19 +296,16 @@ def _fitting(
     )
 
 
+def has_room_to_say(shard: Core, incident: Incident, size: int) -> bool:
+    """Whether an incident may hold `size` bytes more of what its alerts say: whoever opened it is charged."""
+    room, settings = shard.state.series.room, shard.settings
+    held = room.by_sender.get(incident.created_by, 0)
+    return room.held + size <= settings.max_bytes and held + size <= settings.sender_bytes
+
+
 def joined_due(incident: Incident) -> float:
     """When the timeline is to tell of what joined, 0 when nothing did."""
     return incident.joined_told_at + JOINED_EVERY_S if incident.joined else 0.0
-
-
-def tell_joined(shard: Shard, incident: Incident, now: float) -> None:
-    """The timeline tells of the alerts that joined since it last did."""
-    series, members = shard.series, shard.members[incident.id]
-    newest = nlargest(min(incident.joined, JOINED_LOOKED_AT), members, key=series.opened.__getitem__)
-    contents = [series.content(number) for number in newest]
-    many = f"{incident.joined} new alert{'s' if incident.joined > 1 else ''} joined"
-    text = f"{many}, {incident.firing} fire now: {_told_apart(contents, incident)}"
-    shard.do(AlertsJoined(incident.id, incident.joined, incident.firing, text), now)
 
 
 def labelled(incident: Incident, shared: dict[str, str]) -> dict[str, str]:
@@ -233,9 +317,9 @@ def labelled(incident: Incident, shared: dict[str, str]) -> dict[str, str]:
     return {**kept, **{name: value for name, value in said.items() if value is not None}}
 
 
-def shared_of(shard: ShardState, incident: Incident, nth: int) -> Shared:
+def shared_of(state: ShardState, incident: Incident, nth: int) -> Shared:
     """What the firing alerts of an incident share; when none fires, those of its last life. `nth` picks the sample."""
-    series, members = shard.series, shard.members[incident.id]
+    series, members = state.series, state.members[incident.id]
     if incident.firing:
         numbers: Sequence[int] = [number for number in members if series.status[number] == FIRING]
     else:
@@ -249,16 +333,16 @@ def shared_of(shard: ShardState, incident: Incident, nth: int) -> Shared:
     return shared
 
 
-def first_alert(shard: ShardState, incident: Incident) -> Content | None:
+def first_alert(state: ShardState, incident: Incident) -> Content | None:
     """What the first alert of an incident says; None when it has none."""
-    members = shard.members[incident.id]
-    return shard.series.content(min(members, key=shard.series.opened.__getitem__)) if members else None
+    members = state.members[incident.id]
+    return state.series.content(min(members, key=state.series.opened.__getitem__)) if members else None
 
 
-def said_labels(shard: ShardState, incident: Incident) -> dict[str, str | None]:
+def said_labels(state: ShardState, incident: Incident) -> dict[str, str | None]:
     """What people said of an incident's labels, from a record that does not tell: then its labels were those of its first
     alert, and where they are others people made them so."""
-    first = first_alert(shard, incident)
+    first = first_alert(state, incident)
     if first is None:
         return {}
     said: dict[str, str | None] = {

@@ -1,5 +1,5 @@
-"""A slot leaves one partition and arrives in another: what of the state goes along, and both folds. Called by
-models/shard/shard.py; services/upkeep/resharding.py makes the events.
+"""A slot leaves one partition and arrives in another: what of the state goes along, and both folds. The events
+are made by services/upkeep/resharding.py.
 
     old log    ... SlotLeft(slot, version, incidents, series)        it holds all that left, so nothing is lost with a kill
     new log        SlotArrived(the same)                              between the two: who goes on reads it from there
@@ -13,17 +13,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from models.alerts.series import FIRING, MovedSeries
 from models.incidents.incident import Incident
-from models.partition.checkpoint import RecordKind
+from models.shard.component import Component, on
+from models.shard.core import Core
 from models.shard.events import SlotArrived, SlotLeft
-
-if TYPE_CHECKING:
-    from models.shard.state import ShardState
 
 #: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
 PORTION_BYTES = 4 * 1024 * 1024
@@ -41,16 +38,16 @@ _id_decoder = msgspec.msgpack.Decoder(_Id)
 _series_decoder = msgspec.msgpack.Decoder(list[MovedSeries])
 
 
-def by_slot(shard: ShardState) -> dict[int, list[bytes]]:
+def by_slot(shard: Core) -> dict[int, list[bytes]]:
     """The ids of all incidents by slot, each in the order of their creation."""
     found: dict[int, list[bytes]] = {}
-    for _at, identity in shard.order:
-        found.setdefault(shard.incidents[identity].slot, []).append(identity)
+    for _at, identity in shard.state.order:
+        found.setdefault(shard.state.incidents[identity].slot, []).append(identity)
     return found
 
 
 def leaving(
-    shard: ShardState, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
+    shard: Core, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
 ) -> Iterator[SlotLeft]:
     """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that of
     the slot map to be."""
@@ -60,10 +57,12 @@ def leaving(
         series: list[bytes] = []
         size = 0
         while waiting and size < limit_bytes:
-            incident = shard.incidents[waiting.popleft()]
+            incident = shard.state.incidents[waiting.popleft()]
             incidents.append(_encoder.encode(incident))
             series.append(
-                _encoder.encode([shard.series.moved(number) for number in shard.members[incident.id]])
+                _encoder.encode(
+                    [shard.state.series.moved(number) for number in shard.state.members[incident.id]]
+                )
             )
             size += len(incidents[-1]) + len(series[-1])
         yield SlotLeft(slot, version, incidents, series)
@@ -79,50 +78,55 @@ def first_incident(event: SlotLeft | SlotArrived) -> bytes:
     return _id_decoder.decode(event.incidents[0]).id
 
 
-def apply_left(shard: ShardState, event: SlotLeft) -> None:
-    """Forget what left."""
-    for record in event.incidents:
-        identity = _id_decoder.decode(record).id
-        incident = shard.changing(identity)
-        for number in shard.members[identity]:
-            shard.touch_series(number)
-            shard.series.forget(number)
-        if shard.by_group.get((incident.tenant, incident.group_key)) is incident:
-            del shard.by_group[incident.tenant, incident.group_key]
-        shard.open_count -= incident.is_open
-        shard.forget(incident)
+class SlotTransfer(Component):
+    name = "slot transfer"
+
+    def _fold_left(self, event: SlotLeft, now: float) -> None:
+        """Forget what left."""
+        state = self.state
+        for record in event.incidents:
+            identity = _id_decoder.decode(record).id
+            incident = state.changing(identity)
+            for number in state.members[identity]:
+                state.touch_series(number)
+                state.series.forget(number)
+            if state.by_group.get((incident.tenant, incident.group_key)) is incident:
+                del state.by_group[incident.tenant, incident.group_key]
+            state.open_count -= incident.is_open
+            self.shard.forget(incident)
+
+    def _fold_arrived(self, event: SlotArrived, now: float) -> None:
+        """Take what arrived, as if it had always been here."""
+        state = self.state
+        for record, encoded in zip(event.incidents, event.series, strict=True):
+            incident = _incident_decoder.decode(record)
+            state.take_in(incident)
+            members = state.members[incident.id]
+            for each in _series_decoder.decode(encoded):
+                number = state.series.free_number()
+                state.touch_series(number)
+                state.series.take_in(number, each, incident)
+                members.append(number)
+            self.shard.came(incident)
+
+    events = (on(SlotLeft, _fold_left), on(SlotArrived, _fold_arrived))
 
 
-def apply_arrived(shard: ShardState, event: SlotArrived) -> None:
-    """Take what arrived, as if it had always been here."""
-    for record, encoded in zip(event.incidents, event.series, strict=True):
-        incident = _incident_decoder.decode(record)
-        shard.checkpoint.touch(RecordKind.INCIDENT, incident.id)
-        shard.take_in(incident)
-        members = shard.members[incident.id]
-        for each in _series_decoder.decode(encoded):
-            number = shard.series.free_number()
-            shard.touch_series(number)
-            shard.series.take_in(number, each, incident)
-            members.append(number)
-        shard.upgrade(incident)
-
-
-def problems(shard: ShardState) -> Iterator[str]:
+def problems(shard: Core) -> Iterator[str]:
     """What does not fit together in a folded state; nothing when all is well. For `llm-im store verify`."""
     groups: dict[tuple[str, str], bytes] = {}
-    for identity, incident in shard.incidents.items():
-        numbers = shard.members[identity]
-        firing = sum(1 for number in numbers if shard.series.status[number] == FIRING)
+    for identity, incident in shard.state.incidents.items():
+        numbers = shard.state.members[identity]
+        firing = sum(1 for number in numbers if shard.state.series.status[number] == FIRING)
         if firing != incident.firing:
             yield f"incident {identity.hex()}: says that {incident.firing} alerts fire, {firing} do"
         if incident.is_open and not incident.is_by_hand:
             other = groups.setdefault((incident.tenant, incident.group_key), identity)
             if other != identity:
                 yield f"incidents {other.hex()} and {identity.hex()} are both open, and are of one group"
-        at = bisect_left(shard.order, (incident.created_at, identity))
-        if at == len(shard.order) or shard.order[at][1] != identity:
+        at = bisect_left(shard.state.order, (incident.created_at, identity))
+        if at == len(shard.state.order) or shard.state.order[at][1] != identity:
             yield f"incident {identity.hex()}: is in no list"
-    open_count = sum(each.is_open for each in shard.incidents.values())
-    if open_count != shard.open_count:
-        yield f"{open_count} incidents are open, counted as {shard.open_count}"
+    open_count = sum(each.is_open for each in shard.state.incidents.values())
+    if open_count != shard.state.open_count:
+        yield f"{open_count} incidents are open, counted as {shard.state.open_count}"

@@ -8,15 +8,14 @@ import msgspec
 from models.alerts.matchers import MatcherTuple, compile_matchers
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.incidents.query import Summary
-from models.stream.happenings import CHANGED, Happening
+from models.shard.assembly import ASSEMBLY
+from models.stream.happenings import Happening
 
 #: Incidents looked at with one compiled set of matchers. A pattern may spend so much work and then no more
 #: (models/alerts/matchers.py), and keeps what it learned: a new one begins afresh.
 LOOKS_MAX = 4096
 #: Kinds that can make an incident leave or enter a filter. What it was before may not be known to the follower.
-CHANGING = frozenset(
-    {"Classified", "SeverityChanged", "LabelsChanged", "Reclassified", "Merged", "Unmerged", CHANGED}
-)
+CHANGING = ASSEMBLY.sifting
 
 
 class StreamFilter(msgspec.Struct, frozen=True):

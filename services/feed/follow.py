@@ -15,9 +15,10 @@ from models.errors import Unavailable
 from models.incidents.incident import Incident
 from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
 from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
+from models.partition.event import Event
 from models.partition.frames import Skimmed, skim_frame
 from models.ports import EventLog
-from models.shard.events import ClockSetBack, Event, IncidentOpened, IncidentSplit, IncidentStateChanged
+from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit, IncidentStateChanged
 from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
 from models.wire import tag_of
 

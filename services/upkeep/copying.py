@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from actors.begun import refuse_lost_among
 from actors.folding import fold_control
 from models.control.control import ControlState
+from models.control.events import CopyBegan, CopyEnded, StoreMoved
 from models.errors import Conflict
 from models.partition.checkpoint import Census
 from models.partition.frames import check_frame, digest_of
 from models.partition.sharding import SlotMap, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Mark
-from models.shard.events import CopyBegan, CopyEnded, StoreMoved
 from services.stores.choice import Stores
 from services.upkeep.offline import HeldLog, Offline
 from services.wiring.slots import moved_away

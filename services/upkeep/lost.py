@@ -97,7 +97,7 @@ async def _control(
     slots = _Slots(len(names))
     for index, name in enumerate(names):
         folded = await fold((await offline.take(name)).log, settings, slots.look)
-        for incident in folded.shard.incidents.values():
+        for incident in folded.shard.state.incidents.values():
             slots.put(incident.slot, index, incident.id)
         archive = stores.archive(name)
         try:

@@ -9,9 +9,9 @@ from types import TracebackType
 
 from actors.runtime.ending import end
 from models.errors import Conflict, Fenced, IncidentManagerError, NotOwner
+from models.partition.event import Event
 from models.partition.frames import decode_frame, encode_frame
 from models.ports import Clock, EventLog, Opened
-from models.shard.events import Event
 from services.stores.choice import Stores
 
 LEASE_S = 30.0

@@ -265,11 +265,11 @@ async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verif
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
         verified.told(f"the state can't be made: what comes behind seq {reached[-1]} does not fit: {error!r}")
         return
-    verified.incidents, verified.series = len(shard.incidents), len(shard.series)
+    verified.incidents, verified.series = len(shard.state.incidents), len(shard.state.series)
     for problem in problems(shard):
         if not verified.told(problem):
             return
-    for identity, incident in shard.incidents.items():
+    for identity, incident in shard.state.incidents.items():
         if slots is not None and partition_name(slots.owners[incident.slot]) != verified.partition:
             if not verified.told(
                 f"incident {identity.hex()}: its slot {incident.slot} is another partition's"

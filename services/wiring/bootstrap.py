@@ -23,9 +23,9 @@ from services.stores.choice import open_stores, place_of
 if TYPE_CHECKING:
     from actors.classifier import Judge
     from actors.control_tail import ControlTail, SettingsWatch
+    from models.control.events import SettingsChanged
     from models.ports import Archive, DeadLetters, EventLog, Tracer
     from models.settings.all import Settings
-    from models.shard.events import SettingsChanged
 
 CONTROL = "control"
 

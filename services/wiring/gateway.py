@@ -19,6 +19,7 @@ from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
 from models.control.control import ControlMessage, TokensSeen, encode_message
+from models.control.events import SettingsChanged
 from models.errors import IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
@@ -27,7 +28,6 @@ from models.metrics import encode as encode_metrics
 from models.partition.sharding import TENANT, SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
-from models.shard.events import SettingsChanged
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from models.control.events import SettingsChanged
 from models.errors import Conflict
 from models.settings.all import Settings
 from models.settings.keys import KEYS
 from models.settings.values import Section
-from models.shard.events import SettingsChanged
 from services.settings.names import FLAGS
 from services.settings.shown import masked, masked_json, written
 from services.wiring.actors import given_while_running

@@ -13,8 +13,8 @@ from services.times import timestamp
 
 if TYPE_CHECKING:
     from models.control.control import ControlState
+    from models.control.events import StoreMoved
     from models.settings.all import Settings
-    from models.shard.events import StoreMoved
 
 
 async def control_state(settings: Settings) -> ControlState:

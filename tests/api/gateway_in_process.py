@@ -30,13 +30,13 @@ from actors.responder import ResponderActor
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
+from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
 from models.settings.secrets import revealed
-from models.shard.events import SettingsChanged
 from models.shard.settings import ShardSettings
 from services.actions.table import Actions
 from services.machine.http_protocol import Protocol

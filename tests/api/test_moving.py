@@ -228,9 +228,10 @@ async def content(kept: Stores, partitions: int) -> dict[bytes, tuple[str, int, 
     found: dict[bytes, tuple[str, int, str]] = {}
     for name in map(partition_name, range(partitions)):
         shard = (await fold(kept.log(name), ShardSettings())).shard
-        for identity, incident in shard.incidents.items():
+        for identity, incident in shard.state.incidents.items():
             series = sorted(
-                msgspec.msgpack.encode(shard.series.moved(each)) for each in shard.members[identity]
+                msgspec.msgpack.encode(shard.state.series.moved(each))
+                for each in shard.state.members[identity]
             )
             assert identity not in found
             found[identity] = name, len(series), repr(incident) + repr(series)

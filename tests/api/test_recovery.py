@@ -121,7 +121,7 @@ async def test_a_comment_made_after_a_failed_append_is_not_lost_to_an_older_answ
 
         assert (await ours.post(f"{second}/comment", {"text": "kept"})).status == 200
         puts.off()
-        await until(lambda: not shard.shard.incidents)
+        await until(lambda: not shard.shard.state.incidents)
 
         assert await comments(ours, second) == ["kept"]
 
@@ -135,7 +135,7 @@ async def test_what_is_put_into_the_archive_is_in_the_log() -> None:
         stored: list[ArchivedIncident] = [each for (entries,) in puts.calls for each in entries]
         await recovers(ours, appends, comment)
         puts.off()
-        await until(lambda: not shard.shard.incidents)
+        await until(lambda: not shard.shard.state.incidents)
 
         assert not [each for each in stored if b"never stored" in each.record]
         assert await comments(ours, second) == []
@@ -160,7 +160,7 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         await recovers(ours, appends, comment)
         await until(lambda: shard.errands.waiting)
         receiver.gate.set()
-        await until(lambda: not shard.shard.incidents[UUID(path[-36:]).bytes].notification.reason)
+        await until(lambda: not shard.shard.state.incidents[UUID(path[-36:]).bytes].notification.reason)
 
         assert len(receiver.told) == 1
         assert [each["event_type"] for each in await timeline(ours, path)].count("NotificationSent") == 1

@@ -15,9 +15,9 @@ from actors.folding import fold_control
 from actors.runtime.host import Host
 from actors.runtime.local import LocalCluster
 from models.control.control import encode_message
+from models.control.events import SettingsChanged
 from models.errors import Malformed, OutcomeUnknown, Unavailable
 from models.ports import EventLog
-from models.shard.events import SettingsChanged
 from services.stores.memory.stores import MemoryEventLog, MemoryStore
 from services.wiring import bootstrap
 from tests.api.gateway_in_process import Reply, SettableClock, System, alert, system

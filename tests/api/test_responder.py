@@ -17,8 +17,9 @@ from models.incidents.incident import Severity
 from models.incidents.notification import Facts
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
+from models.shard.assembly import decode_message
 from models.shard.effects import Act, Classify
-from models.shard.messages import ActionOutcome, Classification, Classified, decode_message
+from models.shard.messages import ActionOutcome, Classification, Classified
 from tests.facts import some_facts
 
 pytestmark = pytest.mark.asyncio

@@ -36,7 +36,7 @@ async def post(ours: System, path: str, secret: str | None, alerts: object) -> R
 
 def held(ours: System) -> int:
     return max(
-        actor.shard.series.room.held
+        actor.shard.state.series.room.held
         for actor in map(ours.cluster.get, ours.shards)
         if isinstance(actor, IncidentShard)
     )

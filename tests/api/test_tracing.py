@@ -261,7 +261,7 @@ async def test_the_log_has_the_trace_id_of_what_opened_and_judged_an_incident() 
         shard = ours.cluster.get("shard-0000-a")
         assert isinstance(shard, IncidentShard)
         async with asyncio.timeout(5):
-            while not any(each.classified_by for each in shard.shard.incidents.values()):
+            while not any(each.classified_by for each in shard.shard.state.incidents.values()):
                 await asyncio.sleep(0.01)
         frames = [
             decode_frame("shard/0000", stored, seq, None)

@@ -374,7 +374,7 @@ async def test_an_incident_of_another_tenant_is_nowhere(ours: System) -> None:
     one, theirs = await opened(ours), await opened(ours)
     actor = ours.cluster.get(ours.shards[ours.gateway.reads.asking.shard_of(UUID(theirs).bytes)])
     assert isinstance(actor, IncidentShard)
-    actor.shard.incidents[UUID(theirs).bytes].tenant = "other"
+    actor.shard.state.incidents[UUID(theirs).bytes].tenant = "other"
 
     answers = [await ours.get(f"/v1/incidents/{theirs}{tail}") for tail in ("", "/alerts", "/timeline")]
     answers += [await do(ours, theirs, verb.name, {**verb.example, **_of(verb, one)}) for verb in VERBS]

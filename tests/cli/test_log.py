@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 
 from models.alerts.alert import Content
 from models.control.control import ControlState
+from models.control.events import PartitionsBegan, SettingsChanged
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
-from models.shard.events import AlertsObserved, IncidentOpened, PartitionsBegan, SeriesOpened, SettingsChanged
+from models.shard.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.shard.messages import Decision
 from services.cli.main import app
 from services.cli.shared.events import lines

@@ -19,10 +19,12 @@ from typer.testing import CliRunner, Result
 
 from actors.runtime.clock import SystemClock
 from models import VERSION
+from models.control.events import CopyEnded, SlotsAssigned
 from models.errors import Conflict
+from models.partition.event import Event
 from models.partition.sharding import SlotMap
 from models.ports import DeadLetter
-from models.shard.events import CopyEnded, Event, SlotArrived, SlotsAssigned
+from models.shard.events import SlotArrived
 from services.cli import in_ray
 from services.cli.commands.up import _refuse_other
 from services.cli.main import app

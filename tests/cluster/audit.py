@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.alerts.view import alert_view
+from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.partition.frames import decode_frame
 from models.partition.sharding import partition_name
 from models.shard.shard import Shard
-from models.shard.state import SNAPSHOT_VERSION
 from services.settings.load import load_settings
 from services.wiring import bootstrap
 from tests.cluster.instance import Cluster
@@ -67,13 +67,13 @@ def offline(data: Path, partitions: int, seed: int, **state: object) -> Seen:
     seen = Seen()
     for index in range(partitions):
         shard = asyncio.run(replay(data, partitions, index, **state))
-        for incident in shard.incidents.values():
+        for incident in shard.state.incidents.values():
             if incident.is_open:
                 seen.open_groups[incident.group_key] += 1
-        for number, incident in enumerate(shard.series.incidents):
+        for number, incident in enumerate(shard.state.series.incidents):
             if incident is None:
                 continue
-            alert = alert_view(shard.series, number)
+            alert = alert_view(shard.state.series, number)
             if alert.labels.get("seed") == str(seed):
                 seen.add(alert.labels, sum(count for _decision, count, _first, _last in alert.decisions))
     return seen

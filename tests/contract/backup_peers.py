@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from models.backup import Until
+from models.control.events import SlotsAssigned
+from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
 from models.partition.sharding import SlotMap
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
 from models.settings.all import Settings
-from models.shard.events import Event, ShardStarted, SlotsAssigned
+from models.shard.events import ShardStarted
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from services.stores.choice import Stores, open_stores

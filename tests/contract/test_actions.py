@@ -20,8 +20,9 @@ from models.ports import Action
 from models.settings.all import Settings
 from models.settings.processes import RESPONDER
 from models.settings.secrets import holds_secret, revealed
+from models.shard.assembly import decode_message
 from models.shard.effects import Act
-from models.shard.messages import ActionOutcome, decode_message
+from models.shard.messages import ActionOutcome
 from services.actions.kind import ActionKind
 from services.actions.table import ACTIONS, GROUP, Actions
 from tests.api.test_responder import HOST

@@ -125,7 +125,9 @@ async def test_a_lost_control_log_is_made_anew_only_when_asked_and_asks_for_toke
     async with running(place) as ours:
         assert (await ours.get("/v1/incidents")).status == 401
         assert (await ours.post("/v1/tokens", {"name": "mine", "scopes": ["admin"]})).status == 401
-        assert len(shard_of(ours, 0).shard.incidents) == len(shard_of(ours, 1).shard.incidents) == 1
+        assert (
+            len(shard_of(ours, 0).shard.state.incidents) == len(shard_of(ours, 1).shard.state.incidents) == 1
+        )
     with pytest.raises(Conflict, match="nothing of it is gone"):
         await accept_loss(place.stores, ShardSettings(), "control", CLOCK, 1)
 
@@ -176,7 +178,7 @@ async def test_a_shard_whose_log_is_gone_stops_and_says_so_and_the_others_go_on(
             assert "its log is gone: it had begun" in str(await shard_of(ours, 1).status(b""))
             with pytest.raises(Unavailable):
                 await shard_of(ours, 1).ask(b"")
-            assert len(shard_of(ours, 0).shard.incidents) == 1
+            assert len(shard_of(ours, 0).shard.state.incidents) == 1
     with pytest.raises(Damaged, match="its log is gone"):
         await create(place.stores, Target(str(tmp_path / "backups")), CLOCK, backend="test")
 
@@ -189,7 +191,7 @@ async def test_a_lost_shard_begins_anew_only_when_asked_in_epochs_above_all_befo
     await accept_loss(place.stores, ShardSettings(), "shard/0001", CLOCK, 1)
 
     async with running(place) as ours:
-        assert len(shard_of(ours, 1).shard.incidents) == 0
+        assert len(shard_of(ours, 1).shard.state.incidents) == 0
         assert shard_of(ours, 1).shard.epoch > 1_000_000
     with pytest.raises(Conflict, match="nothing of it is gone"):
         await accept_loss(place.stores, ShardSettings(), "shard/0001", CLOCK, 1)

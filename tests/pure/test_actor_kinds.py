@@ -16,9 +16,9 @@ from actors.runtime.clock import SystemClock
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
 from models.control.control import encode_message
+from models.control.events import SettingsChanged
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
-from models.shard.events import SettingsChanged
 from models.shard.settings import ShardSettings
 from services.stores.memory.stores import MemoryEventLog, MemoryStore
 from services.wiring import actors

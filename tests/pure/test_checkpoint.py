@@ -6,7 +6,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from models.partition.checkpoint import ROW_BYTES, Census, Checkpoint, RecordKind, parse_key, record_key
+from models.partition.checkpoint import ROW_BYTES, Census, Checkpoint, parse_key, record_key
+from models.shard.state import CALLS, INCIDENT, META, MOVING, STATIC
+
+KINDS = (CALLS, INCIDENT, META, MOVING, STATIC)
+NAMES = {kind.name: kind for kind in KINDS}
 
 
 class Store:
@@ -14,25 +18,25 @@ class Store:
 
     def __init__(self) -> None:
         self.values: dict[int, int] = {}
-        self.checkpoint = Checkpoint(lambda _part, number: self.record(int(number)))  # type: ignore[arg-type]
+        self.checkpoint = Checkpoint([MOVING], lambda _part, number: self.record(int(number)))
 
     def record(self, number: int) -> bytes | None:
         return b"%d" % self.values[number] if number in self.values else None
 
     def put(self, number: int, value: int | None) -> None:
-        self.checkpoint.touch(RecordKind.MOVING, number)
+        self.checkpoint.touch(MOVING, number)
         if value is None:
             self.values.pop(number, None)
         else:
             self.values[number] = value
 
     def put_all(self, numbers: list[int], value: int) -> None:
-        self.checkpoint.touch_all(RecordKind.MOVING, numbers)
+        self.checkpoint.touch_all(MOVING, numbers)
         for number in numbers:
             self.values[number] = value
 
     def records(self) -> dict[str, bytes]:
-        return {record_key(RecordKind.MOVING, number): b"%d" % value for number, value in self.values.items()}
+        return {record_key(MOVING, number): b"%d" % value for number, value in self.values.items()}
 
 
 _changes = st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 99)), max_size=6)
@@ -137,8 +141,7 @@ def test_what_did_not_change_is_not_written_again() -> None:
 
 def test_the_time_of_a_snapshot_is_that_of_its_beginning() -> None:
     now = [1]
-    checkpoint = Checkpoint(lambda _part, _number: b"%d" % now[0])
-    checkpoint.touch(RecordKind.META, 0)
+    checkpoint = Checkpoint(KINDS, lambda _part, _number: b"%d" % now[0])
     checkpoint.begin()
 
     now[0] = 2
@@ -147,7 +150,7 @@ def test_the_time_of_a_snapshot_is_that_of_its_beginning() -> None:
 
 
 def test_two_snapshots_at_once_are_refused() -> None:
-    checkpoint = Checkpoint(lambda _part, _number: b"")
+    checkpoint = Checkpoint([MOVING], lambda _part, _number: b"")
     checkpoint.begin()
 
     with pytest.raises(RuntimeError):
@@ -156,19 +159,18 @@ def test_two_snapshots_at_once_are_refused() -> None:
 
 @given(number=st.integers(0, 10**7))
 def test_a_record_key_reads_back(number: int) -> None:
-    assert parse_key(record_key(RecordKind.STATIC, number)) == (RecordKind.STATIC, number)
-    assert parse_key(record_key(RecordKind.INCIDENT, number.to_bytes(16, "big"))) == (
-        RecordKind.INCIDENT,
+    assert parse_key(record_key(STATIC, number), NAMES) == (STATIC, number, 1)
+    assert parse_key(record_key(INCIDENT, number.to_bytes(16, "big")), NAMES) == (
+        INCIDENT,
         number.to_bytes(16, "big"),
+        1,
     )
 
 
 def test_moving_parts_and_incidents_are_loaded_before_statics() -> None:
-    keys = sorted(
-        record_key(part, b"\xff" * 16 if part is RecordKind.INCIDENT else 99999999) for part in RecordKind
-    )
+    keys = sorted(record_key(part, b"\xff" * 16 if part is INCIDENT else 99999999) for part in KINDS)
 
-    assert parse_key(keys[-1])[0] is RecordKind.STATIC
+    assert parse_key(keys[-1], NAMES)[0] is STATIC
 
 
 def test_a_slice_holds_a_bounded_number_of_rows_however_small_they_are() -> None:

@@ -180,7 +180,7 @@ def test_an_incident_of_the_false_hour_counts_as_of_now_and_its_notice_goes_out_
     story.classify(at(HOUR_S + 12), Severity.P2)
 
     story.tick(at(15))
-    (billing,) = [each for each in story.shard.incidents.values() if each.service == "billing"]
+    (billing,) = [each for each in story.shard.state.incidents.values() if each.service == "billing"]
     assert billing.created_at == billing.opened_at == billing.updated_at == at(15)
     assert max(line.at for line in billing.timeline) == at(15)
 
@@ -242,13 +242,13 @@ def test_an_end_that_was_given_by_the_false_time_is_put_right_and_one_of_a_sende
 
     ends = {
         incident.service: at
-        for incident, at in zip(story.shard.series.incidents, story.shard.series.ends)
+        for incident, at in zip(story.shard.state.series.incidents, story.shard.state.series.ends)
         if incident
     }
     assert ends["billing"] == pytest.approx(at(15 - 0.1 + 300), abs=2)
     assert ends["search"] == at(86400)
     story.ticks(at(310), at(330))
-    assert {i.service: i.is_open for i in story.shard.incidents.values()}["billing"] is False
+    assert {i.service: i.is_open for i in story.shard.state.incidents.values()}["billing"] is False
 
 
 def test_an_incident_that_was_resolved_in_the_false_hour_is_reopened_and_closed_in_its_time() -> None:
@@ -268,7 +268,7 @@ def test_an_incident_that_was_resolved_in_the_false_hour_is_reopened_and_closed_
 def test_an_acknowledgement_of_the_false_hour_ends_in_its_time_and_one_of_before_when_it_was_said() -> None:
     story = story_at_a_false_hour()
     story.push(at(HOUR_S + 10), alert("billing", "Slow"))
-    false = next(each for each in story.shard.incidents.values() if each.service == "billing")
+    false = next(each for each in story.shard.state.incidents.values() if each.service == "billing")
     story.do(at(HOUR_S + 11), Acknowledge(at(HOUR_S + 71)), false)
     story.do(at(HOUR_S + 11), Update("all", "soon", at(HOUR_S + 41)), false)
 
@@ -301,7 +301,7 @@ def test_calls_of_the_false_hour_are_known_for_a_while_and_then_forgotten() -> N
     for second in range(20, 200, 10):
         story.push(at(second), alert("other", "Slow"))
 
-    assert b"once" not in story.shard.calls and len(story.shard.calls) < 20
+    assert b"once" not in story.shard.state.calls and len(story.shard.state.calls) < 20
 
 
 def test_a_log_that_a_fast_clock_wrote_is_put_right_at_the_start() -> None:
@@ -344,7 +344,7 @@ def test_what_the_archive_was_to_forget_by_a_false_year_is_taken_back() -> None:
 
     story.tick(at(10))
 
-    assert story.shard.forgotten_before == at(10) - SETTINGS.retention_s
+    assert story.shard.state.forgotten_before == at(10) - SETTINGS.retention_s
 
 
 # -- clocks of senders ---------------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_resolved_ends_by_a_gateways_clock_that_is_ahead_of_the_shards_too() -> 
     story.push(at(1), down, said=bytes([Claim.RESOLVED_NOW]))
 
     assert story.decisions == [D.RESOLVED]
-    assert story.shard.series.ends[0] == at(1)
+    assert story.shard.state.series.ends[0] == at(1)
 
 
 @pytest.mark.parametrize("word", [Claim.RESOLVED, Claim.RESOLVED_NOW])
@@ -398,7 +398,7 @@ def test_resolved_never_opens(word: Claim) -> None:
     story.push(at(0), alert("llm-api", "Down", ends=3), said=bytes([word]))
 
     assert story.decisions == [D.UNKNOWN_RESOLVE]
-    assert not story.shard.incidents
+    assert not story.shard.state.incidents
 
 
 def test_an_end_that_comes_again_in_other_words_is_of_what_does_not_fire() -> None:
@@ -413,4 +413,4 @@ def test_an_end_that_comes_again_in_other_words_is_of_what_does_not_fire() -> No
 def test_an_alert_without_a_start_began_when_we_heard_of_it() -> None:
     story = fires()
 
-    assert story.shard.series.starts[0] == ZERO
+    assert story.shard.state.series.starts[0] == ZERO

@@ -12,6 +12,7 @@ from models.alerts.series import FIRING
 from models.incidents.incident import Incident
 from models.incidents.verbs import Split
 from models.shard.events import AlertsSetAside
+from models.shard.intake import Intake
 from models.shard.messages import AlertsArrived, AlertsReply, Command, CommandDone, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
@@ -64,11 +65,11 @@ class Upgraded:
         return step
 
     def firing(self) -> list[int]:
-        return [n for n in range(self.shard.series.used) if self.shard.series.status[n] == FIRING]
+        return [n for n in range(self.shard.state.series.used) if self.shard.state.series.status[n] == FIRING]
 
 
 def opened(shard: Shard) -> dict[bytes, Incident]:
-    return {identity: each for identity, each in shard.incidents.items() if each.is_open}
+    return {identity: each for identity, each in shard.state.incidents.items() if each.is_open}
 
 
 def test_a_key_is_as_long_as_it_says() -> None:
@@ -161,15 +162,15 @@ def test_what_fires_over_an_upgrade_is_known_by_its_repeats(folder: Path, has_st
     system = Upgraded(folder)
     before, firing = opened(system.shard).keys(), system.firing()
     assert firing
-    contents = [system.shard.series.content(number) for number in firing]
+    contents = [system.shard.state.series.content(number) for number in firing]
 
     decided = [system.arrives(each, has_start=has_start) for each in [*contents, *contents]]
 
     assert set(decided) == {Decision.REPEATED}
     assert opened(system.shard).keys() == before
-    assert [len(system.shard.series.keys[number]) for number in firing] == [32] * len(firing)
-    assert [system.shard.series.notes.get(n) for n in firing] == [
-        system.replayed.series.notes.get(n) for n in firing
+    assert [len(system.shard.state.series.keys[number]) for number in firing] == [32] * len(firing)
+    assert [system.shard.state.series.notes.get(n) for n in firing] == [
+        system.replayed.state.series.notes.get(n) for n in firing
     ]
 
 
@@ -177,7 +178,7 @@ def test_what_fires_over_an_upgrade_is_known_by_its_repeats(folder: Path, has_st
 def test_what_fires_over_an_upgrade_can_change_and_end(folder: Path) -> None:
     system = Upgraded(folder)
     number = system.firing()[0]
-    content = system.shard.series.content(number)
+    content = system.shard.state.series.content(number)
     worse = msgspec.structs.replace(content, annotations={"summary": "worse than ever"})
 
     assert system.arrives(worse) is Decision.CHANGED
@@ -189,26 +190,28 @@ def test_what_fires_over_an_upgrade_can_change_and_end(folder: Path) -> None:
 @released
 def test_the_first_word_after_an_upgrade_may_be_the_end(folder: Path) -> None:
     system = Upgraded(folder)
-    before = len(system.shard.incidents)
+    before = len(system.shard.state.incidents)
 
-    decided = [system.arrives(system.shard.series.content(number), system.now) for number in system.firing()]
+    decided = [
+        system.arrives(system.shard.state.series.content(number), system.now) for number in system.firing()
+    ]
 
     assert set(decided) == {Decision.RESOLVED}
     assert not system.firing()
-    assert len(system.shard.incidents) == before
+    assert len(system.shard.state.incidents) == before
 
 
 @released
 def test_an_end_said_again_after_an_upgrade_is_a_repeat(folder: Path) -> None:
     system = Upgraded(folder)
-    table = system.shard.series
+    table = system.shard.state.series
     for number in system.firing():
         # As the old program ended it: its key is of the old kind still.
-        system.shard._events = []
-        system.shard._resolve_series(number, system.now, False, b"", b"", system.now)
-        for event in system.shard._events:
+        system.shard.events = []
+        system.shard.of(Intake)._resolve_series(number, system.now, False, b"", b"", system.now)
+        for event in system.shard.events:
             system.replayed.apply(event, system.now)
-        assert system.shard.series.old_keys
+        assert system.shard.state.series.old_keys
 
         assert system.arrives(table.content(number), system.now) is Decision.REPEATED
 
@@ -219,10 +222,10 @@ def test_a_collision_under_an_old_id_opens_a_series_of_its_own(folder: Path) -> 
     system = Upgraded(folder)
     number = system.firing()[0]
     content = msgspec.structs.replace(
-        system.shard.series.content(number), labels={"alertname": "Given", "service": "pay"}
+        system.shard.state.series.content(number), labels={"alertname": "Given", "service": "pay"}
     )
     for shard in (system.shard, system.replayed):
-        shard.series.by_series[old_series_id("default", content.labels)] = number
+        shard.state.series.by_series[old_series_id("default", content.labels)] = number
 
     assert system.arrives(content) in (Decision.OPENED, Decision.OVERFLOWED)
 
@@ -231,25 +234,25 @@ def test_a_series_of_before_an_upgrade_can_be_split_off() -> None:
     system = Upgraded(next(folder for folder in VERSIONS if folder.name == "v0.1.0"))
     incident = next(
         each
-        for each in system.shard.incidents.values()
-        if each.is_open and len(system.shard.members[each.id]) > 1
+        for each in system.shard.state.incidents.values()
+        if each.is_open and len(system.shard.state.members[each.id]) > 1
     )
     system.shard.settings = system.replayed.settings = ShardSettings()
-    number = system.shard.members[incident.id][0]
-    identity = series_id("default", system.shard.series.content(number).labels)
+    number = system.shard.state.members[incident.id][0]
+    identity = series_id("default", system.shard.state.series.content(number).labels)
 
     reply = system.took(
         Command(b"c" * 16, "default", "ann", incident.id, Split([identity], title="Alone"))
     ).reply
 
     assert isinstance(reply, CommandDone)
-    assert [*system.shard.members[reply.incident_id]] == [number]
+    assert [*system.shard.state.members[reply.incident_id]] == [number]
 
 
 @released
 def test_old_keys_are_counted_alike_after_a_snapshot(folder: Path) -> None:
     system = Upgraded(folder)
-    system.arrives(system.shard.series.content(system.firing()[0]))
+    system.arrives(system.shard.state.series.content(system.firing()[0]))
     loaded = Shard("shard/0000", SETTINGS)
     system.shard.checkpoint.begin()
     records: dict[str, bytes] = {}
@@ -258,5 +261,5 @@ def test_old_keys_are_counted_alike_after_a_snapshot(folder: Path) -> None:
     loaded.load(sorted(records.items()))
     loaded.loaded()
 
-    assert loaded.series.old_keys == system.shard.series.old_keys
+    assert loaded.state.series.old_keys == system.shard.state.series.old_keys
     assert not difference(dump(system.shard, system.now), dump(loaded, system.now))

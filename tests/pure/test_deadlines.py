@@ -6,8 +6,10 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from models.incidents.incident import Acknowledgement, Incident, IncidentState, Severity
-from models.shard import deadlines
+from models.shard import targets
 from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
+from models.shard.targets import Targets
 from tests.scenario import ZERO, Story, alert, at
 
 _within = st.tuples(*[st.sampled_from([0.0, 10.0, 60.0])] * 5)
@@ -42,9 +44,9 @@ def test_the_next_time_is_the_first_target_that_was_not_told(
         incident.handled().answered_at = at(1) if answered else 0.0
         incident.handled().merged_into = b"\1" * 16 if merged else b""
 
-    times = [time for time, *_what in deadlines._targets(incident, settings)]
+    times = [time for time, *_what in targets._targets(incident, settings)]
 
-    assert deadlines.next_at(incident, settings) == min(times, default=0.0)
+    assert Shard("", settings).of(Targets).next_at(incident) == min(times, default=0.0)
 
 
 def test_an_acknowledgement_that_ends_is_due_before_a_later_target() -> None:
@@ -52,7 +54,7 @@ def test_an_acknowledgement_that_ends_is_due_before_a_later_target() -> None:
     incident = _incident()
     incident.handled().acknowledged = Acknowledgement("ann", at(1), at(50))
 
-    assert deadlines.next_at(incident, settings) - ZERO == 50
+    assert Shard("", settings).next_at(incident) - ZERO == 50
 
 
 def _incident() -> Incident:

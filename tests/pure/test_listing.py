@@ -37,10 +37,10 @@ def shard_with(count: int) -> Shard:
             severity=chance.choice(list(Severity)),
             state=chance.choice([IncidentState.TRIAGED, IncidentState.RESOLVED]),
         )  # fmt: skip
-        shard.incidents[one.id] = one
-        shard.members[one.id] = array("I")
-        shard.order.append((one.created_at, one.id))
-    shard.order.sort()
+        shard.state.incidents[one.id] = one
+        shard.state.members[one.id] = array("I")
+        shard.state.order.append((one.created_at, one.id))
+    shard.state.order.sort()
     return shard
 
 
@@ -77,7 +77,7 @@ def test_pages_join_without_gaps_or_repeats(
             break
 
     expected = sorted(
-        (each for each in shard.incidents.values() if each.tenant == "default" and holds(each)),
+        (each for each in shard.state.incidents.values() if each.tenant == "default" and holds(each)),
         key=lambda each: place_of(each, sort),
         reverse=sort.goes_down,
     )
@@ -94,7 +94,7 @@ def test_the_first_places_of_all_stretches_are_the_first_of_all(
     everyone = sorted(
         (
             place_of(each, sort)
-            for each in shard.incidents.values()
+            for each in shard.state.incidents.values()
             if each.tenant == "default" and holds(each)
         ),
         reverse=sort.goes_down,
@@ -133,7 +133,7 @@ def test_counts_of_all_stretches_together_are_those_of_all(
     assert (
         total
         == sum(whole.states.values())
-        == sum(each.tenant == "default" for each in shard.incidents.values())
+        == sum(each.tenant == "default" for each in shard.state.incidents.values())
     )
 
 
@@ -143,7 +143,7 @@ def test_an_open_incident_past_one_of_its_targets_is_overdue(shard: Shard) -> No
         assert isinstance(found, IncidentCounts)
         return found.overdue
 
-    mine = [each for each in shard.incidents.values() if each.tenant == "default" and each.is_open]
+    mine = [each for each in shard.state.incidents.values() if each.tenant == "default" and each.is_open]
     assert overdue(1000.0) == 0
     assert overdue(5000.0) == len(mine)
     assert 0 < overdue(1100.0) < len(mine)
@@ -179,7 +179,7 @@ def test_no_answer_looks_at_more_than_a_stretch(
             looked_at += 1
             return super().__getitem__(identity)
 
-    shard.incidents = Counting(shard.incidents)
+    shard.state.incidents = Counting(shard.state.incidents)
     answer(shard, query)
 
     assert looked_at == INCIDENT_SCAN_MAX

@@ -14,7 +14,8 @@ from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.incidents.verbs import Acknowledge, Create, Merge, Resolve
 from models.shard.effects import Act
 from models.shard.events import ActionFailed, NotificationDropped
-from models.shard.people import STILL_FIRING_S
+from models.shard.lifecycle import STILL_FIRING_S
+from models.shard.notifications import Notifications
 from models.shard.settings import ShardSettings
 from services.actions.webhook_body import webhook_body
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
@@ -100,7 +101,9 @@ def test_an_opening_that_was_given_up_is_counted_until_a_notice_is_taken() -> No
     story.receive(at(0), ok=False, reached=False)
     story.tick(at(1))
     story.receive(at(HOUR_S + 1), ok=False, reached=False)
-    assert story.incident.notification.given_up and list(story.shard.given_up) == [story.incident.id]
+    assert story.incident.notification.given_up and list(story.shard.of(Notifications).given_up) == [
+        story.incident.id
+    ]
     assert story.named(ActionFailed)[-1].retry_at == 0.0
 
     story.push(at(HOUR_S + 2), alert("llm-api", "Down", "b", severity="page"))
@@ -111,7 +114,7 @@ def test_an_opening_that_was_given_up_is_counted_until_a_notice_is_taken() -> No
     story.push(at(HOUR_S + 4), alert("llm-api", "Down"))
     story.tick(at(HOUR_S + 4))
     story.receive(at(HOUR_S + 5))
-    assert not story.shard.given_up
+    assert not story.shard.of(Notifications).given_up
 
 
 def test_a_body_that_is_refused_for_what_it_says_is_given_up_and_its_end_not_told() -> None:
@@ -132,7 +135,7 @@ def test_what_was_given_up_is_no_more_counted_when_its_incident_left() -> None:
 
     story.archive(at(126))
 
-    assert not story.shard.given_up
+    assert not story.shard.of(Notifications).given_up
 
 
 def test_retries_go_on_slower_and_slower_until_the_notice_is_given_up() -> None:
@@ -341,7 +344,7 @@ def test_the_end_of_what_is_merged_before_it_was_told_is_told() -> None:
     story, _heard = paged()
     whole = story.do(at(10), Create("other", "other", severity=Severity.P3))
     story.push(at(20), alert("llm-api", "Down").ended(20))
-    part = next(each for each in story.shard.incidents.values() if not each.is_by_hand)
+    part = next(each for each in story.shard.state.incidents.values() if not each.is_by_hand)
 
     story.do(at(30), Merge(source=part.id), whole)
     story.carry(at(30))
@@ -380,7 +383,7 @@ def test_whatever_happens_the_last_word_is_true_and_no_opening_is_told_twice(see
         story.tick(at(now))
         receiver.answer(story, now)
 
-    incident = max(story.shard.incidents.values(), key=lambda each: each.created_at)
+    incident = max(story.shard.state.incidents.values(), key=lambda each: each.created_at)
     assert incident.notification.reason is None
     assert incident.is_open == fires
     assert receiver.status == "firing" if fires else receiver.status in ("resolved", "")
@@ -580,7 +583,7 @@ def test_the_next_start_with_notifications_tells_of_what_is_urgent_and_nobody_lo
         story.push(at(number), alert(f"service-{number}", "Down"))
         story.classify(at(number), severity)
     story.push(at(10), alert("service-4", "Down").ended(10))
-    owned = next(each for each in story.shard.incidents.values() if each.service == "service-5")
+    owned = next(each for each in story.shard.state.incidents.values() if each.service == "service-5")
     story.do(at(11), Acknowledge(), owned)
 
     starts(story, 100, changed(max_open=100))

@@ -26,8 +26,8 @@ from models.incidents.verbs import (
 )
 from models.shard import children
 from models.shard.children import OWED_MAX
+from models.shard.lifecycle import STILL_FIRING_S
 from models.shard.messages import Decision, PeerMessageAnswered
-from models.shard.people import STILL_FIRING_S
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, Alert, Refusal, Story, alert, at
 
@@ -48,11 +48,11 @@ class Two:
 
     @property
     def whole(self) -> Incident:
-        return self.here.shard.incidents[self.target]
+        return self.here.shard.state.incidents[self.target]
 
     @property
     def part(self) -> Incident:
-        return self.there.shard.incidents[self.source]
+        return self.there.shard.state.incidents[self.source]
 
     def carry(self, second: float) -> None:
         stories = [self.here, self.there]
@@ -122,7 +122,7 @@ def test_a_part_that_goes_on_long_after_its_whole_was_over_is_its_own_again() ->
 
     # reopen_window is 60 s, and its own 60 s had passed as well: the alert opened another incident.
     assert two.whole.state is IncidentState.RESOLVED
-    assert len(two.there.shard.incidents) == 2
+    assert len(two.there.shard.state.incidents) == 2
 
 
 def test_a_worse_part_makes_its_whole_worse_and_that_is_told() -> None:
@@ -216,7 +216,7 @@ def test_a_part_is_not_merged_anywhere_else() -> None:
     two = Two()
     two.merge(5)
     two.here.push(at(6), alert("llm-api", "Down"))
-    other = next(each for each in two.here.shard.incidents.values() if each.id != two.target)
+    other = next(each for each in two.here.shard.state.incidents.values() if each.id != two.target)
 
     two.here.do(at(7), Merge(two.source), other)
     two.carry(7)
@@ -311,21 +311,21 @@ def test_an_incident_that_owes_a_note_is_not_archived() -> None:
     two.here.do(at(6), Link(two.source), two.target)
     two.here.do(at(7), Close(), two.target)
     two.here.archive(at(8))
-    assert two.target in two.here.shard.incidents
+    assert two.target in two.here.shard.state.incidents
 
     two.carry(9)
     two.here.tick(at(10))
     two.here.archive(at(10))
 
-    assert two.target not in two.here.shard.incidents
+    assert two.target not in two.here.shard.state.incidents
 
 
 def test_split_off_series_have_an_incident_of_their_own() -> None:
     story, first, second = _two_series()
 
-    made = story.do(at(5), Split([_id(second)], title="Only b"), story.shard.incidents[first])
+    made = story.do(at(5), Split([_id(second)], title="Only b"), story.shard.state.incidents[first])
 
-    old = story.shard.incidents[first]
+    old = story.shard.state.incidents[first]
     assert (old.firing, made.firing, made.title, made.severity) == (1, 1, "Only b", Severity.P2)
     assert made.handling is not None and made.handling.split_from == old.id
 
@@ -337,7 +337,7 @@ def test_what_is_split_off_before_it_was_classified_is_classified_too() -> None:
     story.push(at(1), second)
     made = story.do(at(2), Split([_id(second)]), story.incident)
     story.restart(at(3))
-    made = story.shard.incidents[made.id]
+    made = story.shard.state.incidents[made.id]
 
     story.classify(at(4), Severity.P1)
 
@@ -346,7 +346,7 @@ def test_what_is_split_off_before_it_was_classified_is_classified_too() -> None:
 
 def test_a_split_off_series_stays_where_it_was_put() -> None:
     story, first, second = _two_series()
-    made = story.do(at(5), Split([_id(second)]), story.shard.incidents[first])
+    made = story.do(at(5), Split([_id(second)]), story.shard.state.incidents[first])
 
     story.push(at(6), second.ended(6))
     assert made.state is IncidentState.RESOLVED
@@ -358,7 +358,7 @@ def test_a_split_off_series_stays_where_it_was_put() -> None:
 
 def test_new_series_of_the_group_join_the_old_incident() -> None:
     story, first, second = _two_series()
-    story.do(at(5), Split([_id(second)]), story.shard.incidents[first])
+    story.do(at(5), Split([_id(second)]), story.shard.state.incidents[first])
 
     story.push(at(6), alert("llm-api", "Slow", "c"))
 
@@ -369,9 +369,9 @@ def test_an_incident_from_which_all_that_fires_is_split_off_is_over() -> None:
     story, first, second = _two_series()
     story.push(at(4), API.ended(4))
 
-    story.do(at(5), Split([_id(second)]), story.shard.incidents[first])
+    story.do(at(5), Split([_id(second)]), story.shard.state.incidents[first])
 
-    assert story.shard.incidents[first].state is IncidentState.RESOLVED
+    assert story.shard.state.incidents[first].state is IncidentState.RESOLVED
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_a_split_that_makes_no_sense_is_refused(
     story, first, second = _two_series()
 
     with pytest.raises(Refusal, match=words):
-        story.do(at(5), Split(series(API, second)), story.shard.incidents[first])
+        story.do(at(5), Split(series(API, second)), story.shard.state.incidents[first])
 
 
 def test_an_incident_by_hand_may_have_parts_and_is_still_ended_by_a_person() -> None:
@@ -426,7 +426,7 @@ def _id(found: Alert) -> bytes:
 def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
     from models.shard.effects import SendPeerMessage
 
-    handling = story.shard.incidents[sender].handling
+    handling = story.shard.state.incidents[sender].handling
     assert handling is not None
     note = handling.owed[0]
     return SendPeerMessage("default", sender, note.number, note.to, note.note)

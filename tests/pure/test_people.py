@@ -24,8 +24,8 @@ from models.incidents.verbs import (
     Unacknowledge,
     Update,
 )
+from models.shard.lifecycle import STILL_FIRING_S
 from models.shard.messages import Archived, Decision, encode
-from models.shard.people import STILL_FIRING_S
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, Refusal, Story, alert, at
 
@@ -203,10 +203,10 @@ def test_a_comment_on_its_way_to_the_archive_is_not_lost(story: Story) -> None:
     story.do(at(7), Comment("what we learned"), incident)
 
     story.tell(at(8), Archived([incident.id], [version]))
-    assert incident.id in story.shard.incidents
+    assert incident.id in story.shard.state.incidents
     story.archive(at(9))
 
-    assert incident.id not in story.shard.incidents
+    assert incident.id not in story.shard.state.incidents
 
 
 def test_an_incident_is_not_reopened_beside_another_of_its_group(story: Story) -> None:
@@ -344,13 +344,13 @@ def test_targets_are_told_at_half_and_at_all_of_their_time() -> None:
 
 
 def test_deadlines_that_were_overtaken_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.shard.state.DEADLINES_SLACK", 10)
+    monkeypatch.setattr("models.partition.timers.SLACK", 10)
     story = Story(_targets((0, 0, 0, 0, 0), (500, 600, 700, 800, 900)))
     story.push(at(0), DOWN)
     for second in range(1, 100):
         story.do(at(second), Reclassify(severity=Severity(second % 5)), story.incident)
 
-    assert len(story.shard._deadlines) <= 13
+    assert len(story.shard.timers) <= 13
     story.tick(at(1000))
     assert story.kinds(story.incident).count("TargetPassed") == 2
 

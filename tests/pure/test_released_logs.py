@@ -10,13 +10,13 @@ import pytest
 
 from models.control.control import ControlState
 from models.partition.frames import NO_DIGEST, Frame, decode_frame
-from models.shard.events import Event
+from models.shard.assembly import EVERY_EVENT
 from models.shard.shard import Shard
 from tests.data.logs.make import HERE, summary, write
 from tests.scenario import SETTINGS
 
 VERSIONS = sorted(folder for folder in HERE.iterdir() if (folder / "log.jsonl").is_file())
-EVERY_EVENT = {event.__name__ for event in Event.__args__}  # type: ignore[attr-defined]
+EVERY_EVENT = {event.__name__ for event in EVERY_EVENT}
 
 
 def frames(folder: Path) -> dict[str, list[Frame]]:

@@ -7,12 +7,13 @@ import re
 import msgspec
 import pytest
 
+from models.control.events import SettingsChanged
 from models.errors import Conflict
 from models.incidents.incident import IncidentState, Severity
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.processes import SHARD, given_by
-from models.shard.events import SettingsChanged, TargetPassed
+from models.shard.events import TargetPassed
 from models.shard.settings import ShardSettings
 from services.settings.shown import masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over

@@ -28,9 +28,9 @@ from models.incidents.verbs import (
     Unmerge,
     Update,
 )
-from models.partition.checkpoint import RecordKind
+from models.partition.event import Event
 from models.shard.effects import Act, Archive, Classify, Effect, SendPeerMessage
-from models.shard.events import Event, SlotLeft
+from models.shard.events import SlotLeft
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -54,19 +54,19 @@ from tests.simulation.dump import difference, dump, unsound
 
 def whole(shard: Shard, slot: int) -> dict[bytes, object]:
     """All that a shard knows of a slot, whatever the numbers of its series."""
-    table = shard.series
+    table = shard.state.series
     return {
         identity: (
-            msgspec.msgpack.encode(shard.incidents[identity]),
-            sorted(msgspec.msgpack.encode(table.moved(number)) for number in shard.members[identity]),
+            msgspec.msgpack.encode(shard.state.incidents[identity]),
+            sorted(msgspec.msgpack.encode(table.moved(number)) for number in shard.state.members[identity]),
             {
-                key: shard.incidents[identity] is incident
-                for key, incident in shard.by_group.items()
-                if key[1] == shard.incidents[identity].group_key
+                key: shard.state.incidents[identity] is incident
+                for key, incident in shard.state.by_group.items()
+                if key[1] == shard.state.incidents[identity].group_key
             },
             [
                 table.by_series[table.keys[number][:SERIES_ID_BYTES]] == number
-                for number in sorted(shard.members[identity], key=lambda number: table.keys[number])
+                for number in sorted(shard.state.members[identity], key=lambda number: table.keys[number])
             ],
         )
         for identity in by_slot(shard).get(slot, [])
@@ -191,7 +191,7 @@ class ShardMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_call_is_repeated(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(self.calls[-3:]))
-        known = message.call_id in self.live.calls
+        known = message.call_id in self.live.state.calls
         step = self.tell(message)
         assert not (known and step.events)
 
@@ -213,18 +213,18 @@ class ShardMachine(RuleBasedStateMachine):
         self.now += seconds
         self.tell(Tick(deaf))
 
-    @precondition(lambda self: self.live.incidents)
+    @precondition(lambda self: self.live.state.incidents)
     @rule(data=st.data(), actor=st.sampled_from(["ann", "bob"]))
     def a_person_does_something(self, data: st.DataObject, actor: str) -> None:
-        incident = data.draw(st.sampled_from([*self.live.incidents]))
-        others = st.sampled_from([*self.live.incidents, b"\1" * 16])
+        incident = data.draw(st.sampled_from([*self.live.state.incidents]))
+        others = st.sampled_from([*self.live.state.incidents, b"\1" * 16])
         verb = data.draw(_verbs(others, self._series_of(incident), self.now))
         self.commands += 1
         self.tell(Command(b"%016d" % (10**9 + self.commands), "default", actor, incident, verb, "why not"))
 
     def _series_of(self, incident: bytes) -> list[bytes]:
-        table = self.live.series
-        return [table.keys[number][:16] for number in self.live.members[incident]]
+        table = self.live.state.series
+        return [table.keys[number][:16] for number in self.live.state.members[incident]]
 
     @rule(lost=st.booleans())
     def a_note_is_brought(self, lost: bool) -> None:
@@ -274,7 +274,7 @@ class ShardMachine(RuleBasedStateMachine):
             if isinstance(effect, Archive)
             for identity in effect.incident_ids
         ]
-        found = [self.live.incidents.get(each) for each in ids]
+        found = [self.live.state.incidents.get(each) for each in ids]
         versions = [0 if each is None else each.version - stale for each in found]
         self.tell(Archived([*ids, b"unknown"], [*versions, 0]))
 
@@ -286,7 +286,6 @@ class ShardMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.live.checkpoint.is_running)
     @rule()
     def a_snapshot_begins(self) -> None:
-        self.live.checkpoint.touch(RecordKind.META, 0)
         self.live.checkpoint.begin()
         self.writing = {}
         self.begun_at = len(self.events)
@@ -327,7 +326,7 @@ class ShardMachine(RuleBasedStateMachine):
         self.asked = []
         self.took(self.live.started("shard-0000-a", self.now))
 
-    @precondition(lambda self: self.live.incidents)
+    @precondition(lambda self: self.live.state.incidents)
     @rule(data=st.data(), limit_bytes=st.sampled_from([1, 2000, 1_000_000]))
     def a_slot_goes_elsewhere_and_comes_back(self, data: st.DataObject, limit_bytes: int) -> None:
         slot = data.draw(st.sampled_from([*by_slot(self.live)]))
@@ -340,7 +339,7 @@ class ShardMachine(RuleBasedStateMachine):
         assert not unsound(there) and not unsound(self.live)
 
         came = self.move(there, self.live, slot, limit_bytes)
-        assert not there.incidents and not len(there.series)
+        assert not there.state.incidents and not len(there.state.series)
         assert whole(self.live, slot) == before
         for event in (*left, *map(arrived, came)):
             self.events.append((self.live.now, event))
@@ -382,7 +381,7 @@ def test_replay_keeps_the_calls_of_the_window_only() -> None:
     for second in range(0, 1000, 5):
         story.push(ZERO + second, alert("api", "Down"))
 
-    assert len(story.replayed.calls) < 40
+    assert len(story.replayed.state.calls) < 40
 
 
 def test_a_call_that_comes_again_after_the_window_can_be_captured() -> None:

@@ -10,6 +10,7 @@ from models.alerts.room import INCIDENT_BYTES, SERIES_BYTES
 from models.alerts.room import bytes_of as room_of
 from models.classification import rules
 from models.incidents.summaries import HEAD_BYTES, Summaries, bytes_of, summary_of
+from models.shard.intake import Intake
 from models.shard.messages import AlertsArrived, AlertsReply, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
@@ -61,7 +62,7 @@ def test_a_sender_is_refused_at_its_share_and_others_have_room() -> None:
     story = Story(SMALL)
 
     assert fill(story, "greedy") is Decision.SENDER_FULL
-    assert story.shard.series.room.by_sender["greedy"] <= SMALL.sender_bytes
+    assert story.shard.state.series.room.by_sender["greedy"] <= SMALL.sender_bytes
     assert told(story, 2, "prometheus", alert("db", "Down")) == [Decision.OPENED]
 
 
@@ -70,7 +71,7 @@ def test_a_full_shard_refuses_everybody_and_never_holds_more() -> None:
     fill(story, "one")
 
     assert fill(story, "two", "Other") is Decision.SHARD_FULL
-    assert story.shard.series.room.held <= SMALL.max_bytes
+    assert story.shard.state.series.room.held <= SMALL.max_bytes
 
 
 def test_of_one_request_what_fits_is_stored() -> None:
@@ -85,14 +86,14 @@ def test_of_one_request_what_fits_is_stored() -> None:
 def test_a_full_share_ends_nothing_and_keeps_nothing_from_ending() -> None:
     story = Story(SMALL)
     fill(story, "greedy")
-    firing = len(story.shard.series.firing)
+    firing = len(story.shard.state.series.firing)
 
     assert told(story, 2, "greedy", fat("Fat0")) == [Decision.REPEATED]
     assert told(story, 3, "greedy", fat("Fat0", 250_000), ends=at(50)) == [Decision.SENDER_FULL]
-    assert len(story.shard.series.firing) == firing
-    assert story.shard.series.ends[0] == at(50)
+    assert len(story.shard.state.series.firing) == firing
+    assert story.shard.state.series.ends[0] == at(50)
     assert told(story, 4, "greedy", fat("Fat0", 250_000), ends=at(4)) == [Decision.RESOLVED]
-    assert story.shard.series.content(0).annotations == {"note": "x" * 10_000}
+    assert story.shard.state.series.content(0).annotations == {"note": "x" * 10_000}
 
 
 def test_who_makes_anothers_alert_larger_pays_for_it() -> None:
@@ -101,7 +102,7 @@ def test_who_makes_anothers_alert_larger_pays_for_it() -> None:
     fill(story, "greedy")
 
     assert told(story, 2, "greedy", alert("db", "Down", note="x" * 100_000)) == [Decision.SENDER_FULL]
-    assert story.shard.series.senders[0] == "prometheus"
+    assert story.shard.state.series.senders[0] == "prometheus"
 
 
 def test_an_incident_is_charged_for_what_it_says_now() -> None:
@@ -123,7 +124,7 @@ def test_alerts_that_end_do_not_fill_a_shard_with_what_the_others_say() -> None:
 
     told(story, 3, "one", *[alert("pay", name, "a", note="short") for name in names], ends=at(3))
 
-    room, incidents = story.shard.series.room, story.shard.incidents.values()
+    room, incidents = story.shard.state.series.room, story.shard.state.incidents.values()
     assert room.by_sender == {"one": room.held} and room.held <= SMALL.sender_bytes
     held = [incident for incident in incidents if incident.annotations]
     assert held and len(held) < len(incidents)
@@ -133,7 +134,7 @@ def test_alerts_that_end_do_not_fill_a_shard_with_what_the_others_say() -> None:
 def test_room_comes_back_when_an_incident_is_archived() -> None:
     story = Story(SMALL)
     fill(story, "greedy")
-    for number in range(len(story.shard.series)):
+    for number in range(len(story.shard.state.series)):
         told(story, 2, "greedy", fat(f"Fat{number}"), ends=at(2))
     while story.sent():
         story.receive(at(3))
@@ -143,8 +144,8 @@ def test_room_comes_back_when_an_incident_is_archived() -> None:
         story.receive(at(133))
     story.archive(at(134))
 
-    assert not story.shard.incidents
-    assert (story.shard.series.room.held, story.shard.series.room.by_sender) == (0, {})
+    assert not story.shard.state.incidents
+    assert (story.shard.state.series.room.held, story.shard.state.series.room.by_sender) == (0, {})
     assert told(story, 140, "greedy", fat("Fat0")) == [Decision.OPENED]
 
 
@@ -153,7 +154,7 @@ def test_what_is_held_is_the_price_of_series_and_incident() -> None:
     one = alert("db", "Down")
     told(story, 1, "p", one)
 
-    held = story.shard.series.room.held - SERIES_BYTES - len(one.body) - INCIDENT_BYTES
+    held = story.shard.state.series.room.held - SERIES_BYTES - len(one.body) - INCIDENT_BYTES
 
     assert 0 < held < 500
 
@@ -163,7 +164,7 @@ def test_a_wide_character_counts_as_wide() -> None:
     told(plain, 1, "p", alert("db", "Down", summary="x" * 1000))
     told(wide, 1, "p", alert("db", "Down", summary="x" * 999 + "\U0001f525"))
 
-    assert wide.shard.series.room.held - plain.shard.series.room.held > 2900
+    assert wide.shard.state.series.room.held - plain.shard.state.series.room.held > 2900
 
 
 def test_a_million_series_fit_into_a_shard_as_it_comes() -> None:
@@ -188,7 +189,7 @@ def test_an_old_log_is_counted_too_and_a_snapshot_of_it_alike(folder: object) ->
     loaded.load(sorted(records.items()))
     loaded.loaded()
 
-    assert shard.series.room.held > 0
+    assert shard.state.series.room.held > 0
     assert not difference(dump(shard, shard.now), dump(loaded, shard.now))
 
 
@@ -210,7 +211,7 @@ def test_long_group_keys_are_not_remembered() -> None:
     story = Story(SMALL)
     told(story, 1, "p", alert("s" * 2000, "Down"), alert("db", "Down"))
 
-    assert [key for key, _labels in story.shard._groups.values()] == [
+    assert [key for key, _labels in story.shard.of(Intake)._groups.values()] == [
         '{service="db", alertname="Down", cluster="", namespace=""}'
     ]
 

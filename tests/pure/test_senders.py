@@ -33,7 +33,7 @@ def test_a_series_knows_who_began_it_and_who_says_what_it_says_now() -> None:
     sends(story, 1, "prometheus", DOWN)
     sends(story, 2, "other", alert("pay", "DBDown", summary="nothing to see"))
 
-    view = alert_view(story.shard.series, 0)
+    view = alert_view(story.shard.state.series, 0)
 
     assert view.sender == "other"
     assert [*zip([each[0] for each in view.decisions], view.senders, strict=True)] == [
@@ -71,7 +71,7 @@ def test_what_ends_by_its_time_is_nobodys_doing() -> None:
 
     (resolved,) = [line for line in story.incident.timeline if line.kind == "Resolved"]
     assert resolved.actor == "system"
-    assert alert_view(story.shard.series, 0).senders[-1] == ""
+    assert alert_view(story.shard.state.series, 0).senders[-1] == ""
 
 
 def test_what_people_do_after_an_alert_is_not_its_senders() -> None:
@@ -101,7 +101,7 @@ def test_senders_survive_a_snapshot() -> None:
     loaded = loaded_of(story)
 
     assert not difference(dump(story.shard, story.now), dump(loaded, story.now))
-    assert (loaded.series.openers[0], loaded.series.senders[0]) == ("prometheus", "other")
+    assert (loaded.state.series.openers[0], loaded.state.series.senders[0]) == ("prometheus", "other")
 
 
 def test_a_name_is_one_string_however_often_it_was_read() -> None:
@@ -110,7 +110,7 @@ def test_a_name_is_one_string_however_often_it_was_read() -> None:
         name = "".join(["prome", "theus"])  # as each message brings one of its own
         sends(story, second, name, alert("pay", "DBDown", f"pod-{second % 2}", summary=str(second)))
 
-    for table in (story.shard.series, loaded_of(story).series):
+    for table in (story.shard.state.series, loaded_of(story).state.series):
         notes = [note for series in table.notes.values() for note in series]
         assert len(notes) == 2
         assert len({id(name) for name in (*table.senders[:2], *(note.sender for note in notes))}) == 1

@@ -157,7 +157,7 @@ def test_past_the_window_a_new_incident_opens() -> None:
     story.push(at(62), alert("llm-api", "Down"))
 
     assert story.decisions == [D.OPENED]
-    assert len(story.shard.incidents) == 2
+    assert len(story.shard.state.incidents) == 2
 
 
 def test_a_series_still_repeats_when_its_older_life_is_archived() -> None:
@@ -166,7 +166,7 @@ def test_a_series_still_repeats_when_its_older_life_is_archived() -> None:
     story.push(at(62), alert("llm-api", "Down"))
     story.ticks(at(120), at(122))
     story.archive(at(123))
-    assert len(story.shard.incidents) == 1
+    assert len(story.shard.state.incidents) == 1
 
     story.push(at(124), alert("llm-api", "Down"))
 
@@ -183,8 +183,8 @@ def test_a_resolved_incident_closes_after_a_while_and_is_archived() -> None:
     assert story.states() == [S.CLOSED]
     story.archive(at(122))
 
-    assert not story.shard.incidents
-    assert len(story.shard.series) == 0
+    assert not story.shard.state.incidents
+    assert len(story.shard.state.series) == 0
 
 
 def test_past_the_most_open_incidents_new_groups_join_one_overflow_incident_of_their_service() -> None:
@@ -192,7 +192,7 @@ def test_past_the_most_open_incidents_new_groups_join_one_overflow_incident_of_t
     story.push(at(0), *[alert("llm-api", f"Alert{number}") for number in range(5)])
 
     assert story.decisions == [D.OPENED] * 3 + [D.OVERFLOWED] * 2
-    (overflow,) = [each for each in story.shard.incidents.values() if each.overflow is not None]
+    (overflow,) = [each for each in story.shard.state.incidents.values() if each.overflow is not None]
     assert overflow.severity is Severity.P1
     assert overflow.overflow_count == 2
     assert len(overflow.overflow or []) == 2
@@ -204,7 +204,7 @@ def test_an_end_of_something_unknown_is_set_aside() -> None:
     story.push(at(5), alert("llm-api", "Down", ends=4))
 
     assert story.decisions == [D.UNKNOWN_RESOLVE]
-    assert not story.shard.incidents
+    assert not story.shard.state.incidents
 
 
 def test_the_end_of_an_earlier_life_is_late() -> None:
@@ -472,7 +472,7 @@ def test_a_longer_retention_never_brings_back_what_was_forgotten() -> None:
     for hour in range(48):
         story.tick(at(3600 * hour))
 
-    assert story.shard.forgotten_before == at(-DAY_S)
+    assert story.shard.state.forgotten_before == at(-DAY_S)
 
 
 def test_a_shorter_retention_counts_from_the_next_tick_on() -> None:

@@ -15,12 +15,13 @@ from models.incidents.query import ListAlerts, ListIncidents
 from models.incidents.summaries import summary_of
 from models.incidents.verbs import Acknowledge, Assign, Label, Merge, Resolve, Split
 from models.incidents.views import answer
-from models.partition.checkpoint import RecordKind, record_key
+from models.partition.checkpoint import record_key
 from models.shard.effects import Act, Classify
 from models.shard.events import AlertsJoined, IncidentDescribed
 from models.shard.messages import Decision
-from models.shard.sharing import JOINED_EVERY_S, JOINED_LINES_MAX, Shared
-from models.shard.state import ShardState
+from models.shard.shard import Shard
+from models.shard.sharing import JOINED_EVERY_S, JOINED_LINES_MAX, Shared, Sharing
+from models.shard.state import INCIDENT
 from tests.scenario import SETTINGS, Alert, Story, at
 
 
@@ -217,7 +218,7 @@ def test_a_restart_knows_what_alerts_share() -> None:
 def test_an_overflow_incident_keeps_its_title() -> None:
     told = story(*[Alert({"alertname": f"A{number}", "service": "api"}) for number in range(5)])
 
-    overflow = next(each for each in told.shard.incidents.values() if each.overflow is not None)
+    overflow = next(each for each in told.shard.state.incidents.values() if each.overflow is not None)
 
     assert overflow.title == "Too many incidents: overflow of api"
     assert overflow.labels == {"service": "api"}
@@ -245,7 +246,7 @@ def test_a_title_that_a_person_gave_stays() -> None:
 
     assert made.title == "The two"
     assert made.labels["pod"] == "2"
-    other = next(each for each in told.shard.incidents.values() if each is not made)
+    other = next(each for each in told.shard.state.incidents.values() if each is not made)
     assert other.title == "Pod 3 crashes (api)"
 
 
@@ -269,19 +270,19 @@ def test_an_incident_of_an_earlier_snapshot_keeps_the_labels_that_people_set() -
 
     state = _loaded(told, old)
 
-    found = state.incidents[old.id].handling
+    found = state.state.incidents[old.id].handling
     assert found is not None
     assert found.labels == {"team": "ml", "cluster": None}
 
 
-def _loaded(told: Story, incident: Incident) -> ShardState:
+def _loaded(told: Story, incident: Incident) -> Shard:
     """The story's shard out of a snapshot that has this record."""
     told.shard.checkpoint.begin()
     records: dict[str, bytes] = {}
     while written := told.shard.checkpoint.slice(1_000_000):
         records.update((key, record) for key, record in written if record is not None)
-    records[record_key(RecordKind.INCIDENT, incident.id)] = msgspec.msgpack.encode(incident)
-    state = ShardState("shard/0000", told.settings)
+    records[record_key(INCIDENT, incident.id)] = msgspec.msgpack.encode(incident)
+    state = Shard("shard/0000", told.settings)
     state.load(sorted(records.items()))
     state.loaded()
     return state
@@ -371,7 +372,7 @@ def test_an_alert_that_changes_all_the_time_does_not_cost_a_look_at_all_the_othe
         add(self, content, by)
 
     monkeypatch.setattr(Shared, "add", counted)
-    (sample,) = [shared.content.labels["pod"] for shared in told.shard.sharing._known.values()]
+    (sample,) = [shared.content.labels["pod"] for shared in told.shard.of(Sharing)._known.values()]
 
     for turn in range(40):
         told.push(at(1 + turn), pod(sample, summary=f"crashed {turn} times"))
@@ -504,7 +505,7 @@ def test_alerts_that_fire_again_are_no_news() -> None:
 def test_a_part_tells_of_what_joined_it() -> None:
     told = story()
     told.push(at(0), pod("1"), Alert({"alertname": "Other", "service": "api"}))
-    part, whole = told.shard.incidents.values()
+    part, whole = told.shard.state.incidents.values()
     told.do(at(1), Merge(part.id), whole)
     told.carry(at(1))
 
@@ -624,13 +625,13 @@ def test_reads_find_alerts_of_old_groups() -> None:
 def test_what_is_forgotten_is_no_old_group_any_more() -> None:
     told = story(pod("1"))
     upgraded(told, 1, *NEW)
-    assert told.shard.other_groupings
+    assert told.shard.state.other_groupings
     told.push(at(2), pod("1").ended(2))
     told.receive(at(3))
     told.ticks(at(120), at(130))
 
     told.archive(at(131))
 
-    assert not told.shard.incidents
-    assert not told.shard.other_groupings
-    assert not told.shard.loose
+    assert not told.shard.state.incidents
+    assert not told.shard.state.other_groupings
+    assert not told.shard.state.loose

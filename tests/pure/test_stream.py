@@ -29,7 +29,6 @@ from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line
 from services.feed.follow import Follower
 from services.stores.memory.stores import MemoryEventLog, MemoryStore
-from tests.pure.test_docs import timeline_kinds
 from tests.pure.test_replay import ShardMachine
 from tests.scenario import Story, alert, at
 
@@ -120,7 +119,7 @@ class StreamMachine(ShardMachine):
 
     def took(self, step: Step) -> Step:
         super().took(step)
-        self.recorded.took(step, self.live.now, self.live.incidents)
+        self.recorded.took(step, self.live.now, self.live.state.incidents)
         seq = len(self.recorded.frames)
         self.set_back += [(seq, event.after) for event in step.events if isinstance(event, ClockSetBack)]
         return step
@@ -151,7 +150,7 @@ class StreamMachine(ShardMachine):
                         *(after for seq, after in self.set_back if seq > each.seq and line.at < each.at),
                     ]
                 )
-                assert line.details.items() <= {**each.line.details, "reason": each.line.reason}.items()
+                assert line.details == each.line.all_details
         assert recorded.folded() == recorded.summaries
         times = [decode_frame("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)]
         for after in range(1, len(recorded.frames), 1 + len(recorded.frames) // 3):
@@ -264,10 +263,6 @@ def test_a_text_that_is_no_cursor_is_refused_by_name(text: str) -> None:
 def test_a_cursor_of_no_place_of_ours_is_refused(cursor: Cursor) -> None:
     with pytest.raises(Malformed, match=r"^cursor: "):
         decode_cursor(encode_cursor(cursor), 2)
-
-
-def test_every_kind_of_line_that_a_timeline_has_is_told() -> None:
-    assert timeline_kinds() == set(KINDS)
 
 
 def test_a_frame_is_skimmed_for_what_is_wanted_only() -> None:

@@ -37,7 +37,7 @@ from models.control.tokens import (
     written,
 )
 from models.errors import Conflict, Malformed, NotFound, Refused, Unauthorized
-from models.shard.events import Event
+from models.partition.event import Event
 
 NOW = 1_800_000_000.0
 SCOPES = every_scope(["alertmanager", "v1"])

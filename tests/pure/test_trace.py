@@ -17,12 +17,13 @@ from actors import traces
 from actors.runtime.untraced import NoTracer, NotRecorded
 from actors.traces import Traces
 from models.incidents.incident import IncidentState, IncidentType, Severity
+from models.partition.event import Event
 from models.settings.telemetry import Telemetry
+from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect
 from models.shard.events import (
     AlertsObserved,
     CallAnswered,
-    Event,
     IncidentStateChanged,
     NotificationOwed,
     OverflowMemberAdded,
@@ -35,7 +36,6 @@ from models.shard.messages import (
     Done,
     PeerMessageArrived,
     Tick,
-    decode_message,
     encode,
 )
 from models.shard.shard import Step

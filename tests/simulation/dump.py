@@ -15,8 +15,10 @@ import msgspec
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING, FREE
 from models.incidents.incident import Incident, IncidentState
-from models.shard import deadlines
+from models.shard.lifecycle import may_reopen
+from models.shard.notifications import Notifications
 from models.shard.shard import Shard
+from models.shard.sharing import Sharing, has_room_to_say
 from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
 
 #: How a title of several alerts ends: "(3 pods)".
@@ -25,7 +27,7 @@ _COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
 
 def dump(shard: Shard, now: float) -> dict[str, Any]:
     """Everything that may decide what comes next, as of `now`."""
-    table = shard.series
+    table = shard.state.series
     series = {
         number: (
             table.keys[number],
@@ -54,24 +56,24 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "old keys": table.old_keys,
         "held": (table.room.held, dict(table.room.by_sender)),
         # All its fields, thirty times faster than repr().
-        "incidents": {key: _encode(incident) for key, incident in shard.incidents.items()},
-        "members": {key: sorted(numbers) for key, numbers in shard.members.items()},
+        "incidents": {key: _encode(incident) for key, incident in shard.state.incidents.items()},
+        "members": {key: sorted(numbers) for key, numbers in shard.state.members.items()},
         "by_group": {
             key: incident.id
-            for key, incident in shard.by_group.items()
-            if incident.is_open or shard.may_reopen(incident, now)
+            for key, incident in shard.state.by_group.items()
+            if incident.is_open or may_reopen(shard, incident, now)
         },
-        "by_label": {key: set(found) for key, found in shard.by_label.items()},
-        "loose": set(shard.loose),
-        "other groupings": dict(shard.other_groupings),
-        "given up": set(shard.given_up),
-        "order": list(shard.order),
-        "open": shard.open_count,
-        "no_expiry_before": shard.no_expiry_before,
-        "forgotten_before": shard.forgotten_before,
+        "by_label": {key: set(found) for key, found in shard.state.by_label.items()},
+        "loose": set(shard.state.loose),
+        "other groupings": dict(shard.state.other_groupings),
+        "given up": set(shard.of(Notifications).given_up),
+        "order": list(shard.state.order),
+        "open": shard.state.open_count,
+        "no_expiry_before": shard.state.no_expiry_before,
+        "forgotten_before": shard.state.forgotten_before,
         "calls": {
-            (bucket, call): shard.calls[call]
-            for bucket, calls in shard._call_buckets.items()
+            (bucket, call): shard.state.calls[call]
+            for bucket, calls in shard.state.call_buckets.items()
             if bucket >= oldest
             for call in calls
         },
@@ -95,7 +97,7 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
 def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
     """What in a shard's derived state contradicts the rest, in words; empty when nothing does. `is_of_now` False: its
     incidents come from a log of 0.2.0 or older, which gave them the labels of their first alert."""
-    table = shard.series
+    table = shard.state.series
     waiting: dict[int, set[int]] = {second: set(numbers) for second, numbers in table._wheel.items()}
     for number in range(table.used):
         key, status = table.keys[number], table.status[number]
@@ -111,14 +113,12 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
                 return f"series {number} ends at {table.ends[number]} and is armed for {armed}"
     if len(table.firing) != sum(1 for status in table.status if status == FIRING):
         return "the firing table has entries of no series"
-    closes = {}
-    for at, identity in shard._closes:
-        closes[identity] = min(at, closes.get(identity, math.inf))
-    notices = {identity for _at, identity in shard._notices}
+    shard.watch()
+    notifications = shard.of(Notifications)
     groups: dict[tuple[str, str], bytes] = {}
     by_hand = 0
-    for identity, incident in shard.incidents.items():
-        firing = sum(1 for number in shard.members[identity] if table.status[number] == FIRING)
+    for identity, incident in shard.state.incidents.items():
+        firing = sum(1 for number in shard.state.members[identity] if table.status[number] == FIRING)
         if firing != incident.firing:
             return f"incident {identity.hex()} counts {incident.firing} firing series and has {firing}"
         if (
@@ -131,15 +131,14 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
         touched = incident.handling is not None or any(line.actor != "system" for line in incident.timeline)
         if incident.is_open and not firing and not touched:
             return f"incident {identity.hex()} is open and nothing of it fires"
-        if incident.state is IncidentState.RESOLVED and identity not in closes:
-            return f"incident {identity.hex()} is resolved and will never be closed"
         if (
             incident.notification.reason is not None
-            and identity not in notices
-            and identity not in shard._asked
+            and not shard.timers.at(identity)
+            and identity not in notifications._ready
+            and identity not in notifications._asked
         ):
             return f"incident {identity.hex()} is owed a notice that nobody will ask for"
-        if (due_at := deadlines.next_at(incident, shard.settings)) and shard._watched.get(identity) != due_at:
+        if (due_at := shard.next_at(incident)) and shard.timers.at(identity) != due_at:
             return f"incident {identity.hex()} is due at {due_at}, and nobody watches"
         if incident.is_open and incident.is_by_hand:
             by_hand += 1
@@ -148,16 +147,16 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             if group in groups:
                 return f"group {group} is open twice: {identity.hex()} and {groups[group].hex()}"
             groups[group] = identity
-            if shard.by_group.get(group) is not incident:
+            if shard.state.by_group.get(group) is not incident:
                 return f"group {group} does not lead to its open incident"
-    if shard.open_count != len(groups) + by_hand:
-        return f"{shard.open_count} incidents are counted as open, {len(groups) + by_hand} are"
+    if shard.state.open_count != len(groups) + by_hand:
+        return f"{shard.state.open_count} incidents are counted as open, {len(groups) + by_hand} are"
     return ""
 
 
 def _misdescribed(shard: Shard, incident: Incident) -> str:
     """What an incident says of its alerts and is not true of all that fire, in words; looked up without models/shard/sharing.py."""
-    table, members = shard.series, shard.members[incident.id]
+    table, members = shard.state.series, shard.state.members[incident.id]
     firing = [table.content(number) for number in members if table.status[number] == FIRING]
     if not firing:
         return ""
@@ -166,13 +165,13 @@ def _misdescribed(shard: Shard, incident: Incident) -> str:
     wanted = {name: value for name, value in shared if name not in said}
     wanted |= {name: value for name, value in said.items() if value is not None}
     notes = dict(set.intersection(*(set(each.annotations.items()) for each in firing)))
-    known = shard.sharing.known(incident)
+    known = shard.of(Sharing).known(incident)
     if known is not None and known != (dict(shared), notes):
         return f"its firing alerts are taken to share {known}, they do {shared} and {notes}"
     left_out = said_bytes("", notes.get("description", ""), wanted, notes) - said_bytes(
         "", incident.description, incident.labels, incident.annotations
     )
-    if left_out > 0 and not shard.has_room_to_say(incident, left_out):
+    if left_out > 0 and not has_room_to_say(shard, incident, left_out):
         # Of what there is no room for it says less, and nothing else.
         wanted = {name: value for name, value in wanted.items() if name in incident.labels}
         notes = {name: value for name, value in notes.items() if name in incident.annotations}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from actors.delivery import DeliveryWindow
 from actors.shard import IncidentShard
-from models.shard.events import Event
+from models.partition.event import Event
 from services.stores.memory.stores import MemoryEventLog, MemoryStore
 
 #: What is broken -> what the watcher says of it.

@@ -13,8 +13,8 @@ import structlog
 import actors.control_tail
 import actors.delivery
 import actors.shard
-import models.shard.people
-import models.shard.shard
+import models.shard.archiving
+import models.shard.lifecycle
 import services.ingest.line
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ def small_world(world: World) -> Iterator[None]:
         (actors.shard, "SWEEP_S", 20.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
         (actors.control_tail, "FOLLOW_S", 5.0),
-        (models.shard.shard, "CLOSE_RECHECK_S", 5.0),
-        (models.shard.shard, "FORGET_EVERY_PART", 4),
-        (models.shard.people, "STILL_FIRING_S", 10.0),
+        (models.shard.archiving, "FORGET_EVERY_PART", 4),
+        (models.shard.lifecycle, "STILL_FIRING_S", 10.0),
         (services.ingest.line, "RETRY_S", 0.5),
     ]
     before = [getattr(module, name) for module, name, _value in patched]

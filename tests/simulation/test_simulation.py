@@ -6,14 +6,11 @@ from collections import Counter
 
 import pytest
 
-from models.shard.events import (
+from models.control.events import (
     CopyBegan,
     CopyEnded,
-    Event,
     PartitionsBegan,
     SettingsChanged,
-    SlotArrived,
-    SlotLeft,
     SlotsAssigned,
     SlotsMoving,
     StoreMoved,
@@ -22,6 +19,8 @@ from models.shard.events import (
     TokenRotated,
     TokensUsed,
 )
+from models.shard.assembly import EVERY_EVENT
+from models.shard.events import SlotArrived, SlotLeft
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
 from tests.simulation.many import COMMAND, run_many
@@ -61,7 +60,7 @@ def test_the_seeds_reach_every_event_and_every_decision_of_an_area(
 def test_every_event_belongs_to_one_area() -> None:
     owners = Counter(event for area in AREAS for event in area.events)
 
-    events = set(Event.__args__)  # type: ignore[attr-defined]
+    events = set(EVERY_EVENT)
     assert set(owners) == events - ELSEWHERE
     assert set(owners.values()) == {1}
 

@@ -17,15 +17,16 @@ from models.incidents.incident import LEGAL_MOVES, Incident
 from models.incidents.notification import idempotency_key
 from models.incidents.query import decode_answer, decode_query
 from models.incidents.views import answer
+from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, Frame, decode_frame
 from models.ports import Clock
+from models.shard.assembly import decode_message
 from models.shard.events import (
     ActionFailed,
     ActionSucceeded,
     AlertsSetAside,
     CallAnswered,
     ClockSetBack,
-    Event,
     IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
@@ -45,7 +46,6 @@ from models.shard.messages import (
     Done,
     Failed,
     PeerMessageArrived,
-    decode_message,
     decode_reply,
 )
 from models.shard.settings import ShardSettings
@@ -151,10 +151,10 @@ class Watcher:
         mirror, now = self.mirror, frame.now
         match event:
             case ShardStarted():
-                if mirror.incidents and event.no_expiry_before < now + self.settings.expiry_grace_s:
+                if mirror.state.incidents and event.no_expiry_before < now + self.settings.expiry_grace_s:
                     self.fail("a start without grace")
             case IncidentStateChanged():
-                incident = mirror.incidents[event.incident_id]
+                incident = mirror.state.incidents[event.incident_id]
                 if event.before != incident.state or event.after not in LEGAL_MOVES[incident.state]:
                     self.fail(
                         f"{incident.state} -> {event.after} (said to be from {event.before}) is no legal move"
@@ -163,20 +163,20 @@ class Watcher:
                     self.fail("a move without actor or reason")
             case SeriesResolved():
                 if event.expired:
-                    key = mirror.series.keys[event.number]
-                    if now < mirror.no_expiry_before:
+                    key = mirror.state.series.keys[event.number]
+                    if now < mirror.state.no_expiry_before:
                         self.fail(
-                            f"series {event.number} expired {mirror.no_expiry_before - now:.1f} s too early"
+                            f"series {event.number} expired {mirror.state.no_expiry_before - now:.1f} s too early"
                         )
-                    if mirror.series.ends[event.number] > now:
+                    if mirror.state.series.ends[event.number] > now:
                         self.fail(f"series {event.number} expired before its end")
-                    if why := self._may_expire(key[:16], mirror.series.starts[event.number]):
+                    if why := self._may_expire(key[:16], mirror.state.series.starts[event.number]):
                         self.fail(why)
-                elif not self._was_ended(mirror.series.keys[event.number][:16], event.ended_at):
+                elif not self._was_ended(mirror.state.series.keys[event.number][:16], event.ended_at):
                     self.fail(
                         f"series {event.number} ended at {event.ended_at}, and its sender never said so"
                     )
-                self.ended.add(mirror.series.keys[event.number][:16])
+                self.ended.add(mirror.state.series.keys[event.number][:16])
                 self.known.add(event.key)
             case ClockSetBack():
                 if event.no_expiry_before < now + self.settings.expiry_grace_s:
@@ -189,7 +189,7 @@ class Watcher:
                 # What waited when the time was false comes sooner rather than never.
                 self.hurried.update(
                     (each.id, each.notification.number)
-                    for each in mirror.incidents.values()
+                    for each in mirror.state.incidents.values()
                     if each.notification.reason
                 )
             case SeriesOpened() | SeriesChanged() | SeriesRefired():
@@ -210,7 +210,7 @@ class Watcher:
                     self.fail(f"notice {event.reason} of {UUID(bytes=event.incident_id)} was never received")
                 self._told(event, now)
             case NotificationOwed():
-                notice = mirror.incidents[event.incident_id].notification
+                notice = mirror.state.incidents[event.incident_id].notification
                 if event.number == notice.number and event.due_at < notice.due_at:
                     # It got more severe while a notice waited.
                     self.hurried.add((event.incident_id, event.number))
@@ -219,7 +219,7 @@ class Watcher:
             case IncidentArchived():
                 if event.incident_id not in self.store.partition(self.partition).incidents:
                     self.fail(f"{event.incident_id.hex()} left its shard and is not in the archive")
-                self.gone[event.incident_id] = mirror.incidents[event.incident_id]
+                self.gone[event.incident_id] = mirror.state.incidents[event.incident_id]
             case _:
                 pass
 
@@ -255,7 +255,7 @@ class Watcher:
                     if message.delivery_id not in self.delivered:
                         self.fail(f"{message.verb} of {message.actor} is acknowledged and not in the log")
                 case PeerMessageArrived(), Done() | Failed(kind="Conflict"):
-                    heard = self.mirror.incidents.get(message.to) or self.gone[message.to]
+                    heard = self.mirror.state.incidents.get(message.to) or self.gone[message.to]
                     if heard.heard_of(message.sender)[0] < message.number:
                         self.fail(
                             f"note {message.number} of {message.sender.hex()} is answered and not in the log"

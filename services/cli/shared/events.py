@@ -11,8 +11,8 @@ from uuid import UUID
 import msgspec
 
 from models.alerts.alert import Content
+from models.partition.event import Event
 from models.partition.frames import Frame
-from models.shard.events import Event
 from models.shard.messages import Decision
 from services.cli.shared import terminal
 

@@ -22,9 +22,10 @@ import msgspec
 from actors.runtime.ending import end
 from models.backup import File, Part, Snapshot, backup_id
 from models.errors import Unavailable
-from models.partition.checkpoint import Census, RecordKind, record_key
+from models.partition.checkpoint import Census, record_key
 from models.partition.frames import NO_DIGEST, check_frame, time_of
 from models.ports import Clock, EventLog, Mark
+from models.shard.state import META
 from services.stores.choice import Stores
 from services.upkeep.backup.packing import Packer, Record
 from services.upkeep.backup.target import Target
@@ -147,7 +148,7 @@ async def _snapshot(
         async for page in event_log.records(mark.generation):
             census.add(page)
             for key, record in page:
-                if key == record_key(RecordKind.META, 0):
+                if key == record_key(META, 0):
                     now, *_rest = _meta.decode(record)
             await packer.add(page, sum(len(key) + len(record) for key, record in page))
     except Unavailable as error:

@@ -14,11 +14,11 @@ from actors.folding import fold as fold_log
 from actors.folding import fold_control
 from models.backup import Backup, Notes, Part, Until
 from models.errors import Broken, Conflict, Damaged, IncidentManagerError
+from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.partition.frames import Frame
 from models.ports import EventLog
 from models.shard.settings import ShardSettings
 from models.shard.slot_transfer import problems
-from models.shard.state import SNAPSHOT_VERSION
 from services.upkeep.backup import packing
 from services.upkeep.backup.reader import BackupLog
 from services.upkeep.backup.target import Target
@@ -109,9 +109,9 @@ async def fold(target: Target, part: Part, until: Until, notes: Notes) -> Reache
         raise Broken(f"what comes behind seq {reached.seq} does not fit what was before: {error!r}") from None
     for problem in problems(shard):
         raise Broken(problem)
-    notes.add(part.name, shard.incidents.values())
-    reached.incidents, reached.open = len(shard.incidents), shard.open_count
-    reached.series = len(shard.series)
+    notes.add(part.name, shard.state.incidents.values())
+    reached.incidents, reached.open = len(shard.state.incidents), shard.state.open_count
+    reached.series = len(shard.state.series)
     return reached
 
 

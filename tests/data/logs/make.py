@@ -16,6 +16,7 @@ import msgspec
 from models import VERSION
 from models.alerts.series import FREE
 from models.control.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
 from models.incidents.incident import Handling, Incident, IncidentType, Severity
 from models.incidents.verbs import (
     Acknowledge,
@@ -33,8 +34,8 @@ from models.incidents.verbs import (
     Unmerge,
     Update,
 )
+from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
-from models.shard.events import CopyBegan, CopyEnded, Event, PartitionsBegan, SettingsChanged, StoreMoved
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
 from tests.scenario import SETTINGS, Story, alert, at
@@ -146,7 +147,7 @@ def _people(told: Story, frame: Callable[[], None]) -> None:
         do(299, Resolve(notes="nobody minds"), incident.id)
     told.push(at(300), *[alert("search", "Slow", instance) for instance in "abc"])
     told.classify(at(300), Severity.P2)
-    one = next(each.id for each in told.shard.incidents.values() if each.service == "search")
+    one = next(each.id for each in told.shard.state.incidents.values() if each.service == "search")
     two = do(301, Create("search", "Results are old", assignees=["bob"]))
     do(302, Acknowledge(until=at(310)), one)
     told.tick(at(311))
@@ -171,10 +172,10 @@ def _people(told: Story, frame: Callable[[], None]) -> None:
 
 def summary(shard: Shard) -> dict[str, object]:
     """What must come of replaying a log, in words and numbers that outlive changes of the records."""
-    table = shard.series
+    table = shard.state.series
     return {
         "incidents": {
-            identity.hex(): _incident(found) for identity, found in sorted(shard.incidents.items())
+            identity.hex(): _incident(found) for identity, found in sorted(shard.state.incidents.items())
         },
         "series": {
             str(number): [
@@ -191,9 +192,9 @@ def summary(shard: Shard) -> dict[str, object]:
             for number in range(table.used)
             if table.status[number] != FREE
         },
-        "open": shard.open_count,
-        "no_expiry_before": shard.no_expiry_before,
-        "calls": sorted(call.hex() for call in shard.calls),
+        "open": shard.state.open_count,
+        "no_expiry_before": shard.state.no_expiry_before,
+        "calls": sorted(call.hex() for call in shard.state.calls),
     }
 
 

@@ -210,7 +210,7 @@ class Alerts(Area):
 
     def holds(self) -> None:
         firing = {
-            key[:16] for watcher in self.world.watchers.values() for key in watcher.mirror.series.firing
+            key[:16] for watcher in self.world.watchers.values() for key in watcher.mirror.state.series.firing
         }
         meant = {series.id for series in self.series.values() if series.firing_since is not None}
         for identity in meant - firing:

@@ -80,7 +80,7 @@ class Notifications(Area):
 
     def holds_for(self, watcher: Watcher) -> None:
         mirror = watcher.mirror
-        for identity, incident in {**watcher.gone, **mirror.incidents}.items():
+        for identity, incident in {**watcher.gone, **mirror.state.incidents}.items():
             name = str(UUID(bytes=identity))
             heard = self.receiver.heard.get(name, {})
             if name in self.receiver.refused:

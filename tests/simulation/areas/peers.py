@@ -34,7 +34,7 @@ class Peers(Area):
 
     def holds_for(self, watcher: Watcher) -> None:
         """Of two incidents that a person joined, both halves are there, or one is no more."""
-        for incident in watcher.mirror.incidents.values():
+        for incident in watcher.mirror.state.incidents.values():
             handling = incident.handling
             if handling is None:
                 continue
@@ -63,6 +63,6 @@ class Peers(Area):
 
     def _found(self, identity: bytes) -> Incident | None:
         for watcher in self.world.watchers.values():
-            if identity in watcher.mirror.incidents:
-                return watcher.mirror.incidents[identity]
+            if identity in watcher.mirror.state.incidents:
+                return watcher.mirror.state.incidents[identity]
         return None

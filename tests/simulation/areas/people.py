@@ -64,7 +64,7 @@ class Person:
             await asyncio.sleep(world.rng.uniform(0.3, 3.0))
             if not world.is_troubled:
                 continue
-            incidents = [each for w in world.watchers.values() for each in w.mirror.incidents.values()]
+            incidents = [each for w in world.watchers.values() for each in w.mirror.state.incidents.values()]
             if incidents:
                 await self._act(world.rng.choice(incidents), incidents, count)
 
@@ -146,12 +146,12 @@ class Person:
             mirror = watcher.mirror
             numbers = [
                 number
-                for number in mirror.members.get(incident.id, ())
-                if mirror.series.status[number] != FREE
+                for number in mirror.state.members.get(incident.id, ())
+                if mirror.state.series.status[number] != FREE
             ]
             if numbers:
                 some = self.world.rng.sample(numbers, max(1, len(numbers) // 2))
-                return [mirror.series.keys[number][:16] for number in some]
+                return [mirror.state.series.keys[number][:16] for number in some]
         return []
 
 
@@ -176,7 +176,7 @@ class People(Area):
     def holds(self) -> None:
         found: Counter[str] = Counter()
         for watcher in self.world.watchers.values():
-            for incident in {**watcher.gone, **watcher.mirror.incidents}.values():
+            for incident in {**watcher.gone, **watcher.mirror.state.incidents}.values():
                 found.update(line.text for line in incident.timeline if line.kind == "CommentAdded")
         for text, is_kept in self.written.items():
             if found[text] > 1 or (is_kept and not found[text]):

@@ -1,0 +1,97 @@
+"""The table of contents of a shard: its components, in the order in which they react, are asked and are told. A new one is a
+file and a line here; nothing else lists them.
+
+What the tables below derive from it: who folds an event and how it is told, who takes a message, a verb or a change, who asks
+again for an effect, and what a log and a snapshot may hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from models.control.events import EVENTS as CONTROL_EVENTS
+from models.errors import Broken
+from models.incidents.lines import CHANGED, Told
+from models.partition.event import Event, one_of
+from models.shard.archiving import Archiving
+from models.shard.by_hand import ByHand
+from models.shard.children import Children
+from models.shard.classification import Classifying
+from models.shard.commands import Commands
+from models.shard.component import Component, EventOf
+from models.shard.intake import Intake
+from models.shard.messages import Message, Tick
+from models.shard.notifications import Notifications
+from models.shard.people import People
+from models.shard.reception import Reception
+from models.shard.sharing import Sharing
+from models.shard.slot_transfer import SlotTransfer
+from models.shard.states import States
+from models.shard.targets import Targets
+from models.wire import tag_of
+
+COMPONENTS: tuple[type[Component], ...] = (
+    Intake,
+    Commands,
+    ByHand,
+    Classifying,
+    Archiving,
+    Children,  # tells a parent before anybody else is told
+    Notifications,
+    Targets,
+    Sharing,
+    People,
+    States,
+    SlotTransfer,
+    Reception,  # last, because the others look at times that it puts right
+)
+
+
+class Assembly:
+    """Some components, and what follows from what they own. Raises Broken when two own the same."""
+
+    def __init__(self, components: Sequence[type[Component]]) -> None:
+        self.components = tuple(components)
+        self.events: dict[type[Event], EventOf[Any]] = {}
+        owners: dict[object, str] = {}
+        for each in components:
+            owned: Iterable[object] = (
+                each.name,
+                *(event.kind for event in each.events),
+                *each.messages,
+                *each.verbs,
+                *each.effects,
+                *(record.kind.name for record in each.records),
+            )
+            for thing in owned:
+                if thing in owners:
+                    raise Broken(f"both {owners[thing]} and {each.__name__} own {thing}")
+                owners[thing] = each.__name__
+            self.events.update((event.kind, event) for event in each.events)
+        #: How the events are told that may be lines of a timeline.
+        self.told: dict[type[Event], Told[Any]] = {
+            kind: event.told for kind, event in self.events.items() if event.told is not None
+        }
+        #: Their names as a log has them.
+        self.told_names = frozenset(tag_of(kind) for kind in self.told)
+        #: Every kind of line, in the order in which the components have them.
+        self.kinds = tuple(dict.fromkeys(kind for told in self.told.values() for kind in told.kinds))
+        #: Kinds that can make an incident leave or enter a filter. What it was before may not be known to a follower.
+        self.sifting = frozenset(
+            {CHANGED, *(kind for told in self.told.values() if told.sifts for kind in told.kinds)}
+        )
+        messages: list[type[Message]] = [Tick, *(kind for each in components for kind in each.messages)]
+        self._messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(one_of(messages))
+
+    def decode_message(self, data: bytes) -> Message:
+        """The message in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+        return self._messages.decode(data)
+
+
+ASSEMBLY = Assembly(COMPONENTS)
+decode_message = ASSEMBLY.decode_message
+#: Every event that a log may hold, a shard's or the control partition's.
+EVERY_EVENT: tuple[type[Event], ...] = (*ASSEMBLY.events, *CONTROL_EVENTS)

@@ -1,0 +1,131 @@
+"""What an incident is, as classifiers say: they are asked for each new one, and again when its alerts say something new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from models.alerts.grouping import title_of
+from models.incidents.incident import Incident, Verdict
+from models.incidents.lines import SYSTEM, Around, Line, Told
+from models.shard import lifecycle
+from models.shard.changes import Opened, Signalled, SplitOff
+from models.shard.component import Component, on
+from models.shard.core import Core
+from models.shard.effects import Classify, Effect
+from models.shard.events import IncidentClassified
+from models.shard.messages import Classification, Classified, Done, Reply
+from models.shard.sharing import first_alert, labelled
+
+
+def _line(event: IncidentClassified, around: Around) -> Line | None:
+    counts = around.after.counts
+    text = f"{counts.severity.name} {counts.type}, by {event.by}"
+    if around.before is None or not around.before.is_classified:
+        return Line("Classified", SYSTEM, text)
+    if around.before.counts.severity == counts.severity:
+        return None
+    return Line("SeverityChanged", SYSTEM, text)
+
+
+class Classifying(Component):
+    name = "classification"
+
+    def __init__(self, shard: Core) -> None:
+        super().__init__(shard)
+        self._wanted: dict[bytes, None] = {}
+
+    def _classified(self, message: Classified, now: float) -> Reply:
+        for verdict in message.verdicts:
+            judge(self.shard, verdict, now)
+        return Done()
+
+    def _wants(self, change: Opened | SplitOff | Signalled, _now: float) -> None:
+        if change.incident.classify_owed:
+            self._wanted[change.incident.id] = None
+
+    def started(self, now: float, is_set_back: bool) -> None:
+        self._wanted = {
+            identity: None for identity, each in self.state.incidents.items() if each.classify_owed
+        }
+
+    def owed(self, now: float) -> Iterator[Effect]:
+        for identity in self._wanted:
+            incident = self.state.incidents.get(identity)
+            if incident is not None and incident.classify_owed:
+                yield self._question(incident)
+        self._wanted.clear()
+
+    def ask_again(self, effect: Classify) -> None:
+        if effect.incident_id in self.state.incidents:
+            self._wanted[effect.incident_id] = None
+
+    def _question(self, incident: Incident) -> Classify:
+        # Of its first alert, so that a rule about a label that its alerts do not share (pod) goes on being asked, and the
+        # answer does not hang on how many had joined when the question was put. What people set counts as well.
+        first = first_alert(self.state, incident)
+        if first is None:
+            title, description = incident.title, incident.description
+            labels, annotations = incident.labels, incident.annotations
+        else:
+            labels, annotations = labelled(incident, first.labels), first.annotations
+            title = title_of(first.labels, annotations, incident.service)
+            description = annotations.get("description", "")
+        return Classify(
+            incident.id,
+            incident.tenant,
+            incident.service,
+            incident.source,
+            title,
+            description,
+            labels,
+            annotations,
+            list(incident.signals),
+            len(incident.signals),
+        )
+
+    def _fold(self, event: IncidentClassified, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        verdict = Verdict(event.severity, event.type, event.impact)
+        if incident.handling is None:
+            incident.severity, incident.type, incident.impact = event.severity, event.type, event.impact
+        else:
+            incident.handling.verdict = verdict
+            incident.settle()
+        incident.classified_by = event.by
+        incident.confidence = event.confidence
+        incident.signals_asked = event.asked
+        incident.classify_owed = event.asked < len(incident.signals)
+        incident.updated_at = now
+        incident.version += 1
+
+    messages = {Classified: _classified}
+    reactions = {Opened: _wants, SplitOff: _wants, Signalled: _wants}
+    effects = (Classify,)
+    events = (
+        on(
+            IncidentClassified,
+            _fold,
+            Told(("Classified", "SeverityChanged"), _line, compares=True, sifts=True),
+        ),
+    )
+
+
+def judge(shard: Core, verdict: Classification, now: float) -> None:
+    """Take one verdict. One that covers less than the last says nothing new."""
+    incident = shard.state.incidents.get(verdict.incident_id)
+    if incident is None or verdict.asked < incident.signals_asked or not incident.classify_owed:
+        return
+    before = incident.severity
+    shard.do(
+        IncidentClassified(
+            incident.id,
+            verdict.severity,
+            verdict.type,
+            verdict.impact,
+            verdict.by,
+            verdict.confidence,
+            verdict.asked,
+        ),
+        now,
+    )
+    lifecycle.judged(shard, incident, before, f"classified by {verdict.by}", SYSTEM, now)

@@ -1,0 +1,135 @@
+"""What a component of a shard is: one capability in one file, listed in models/shard/assembly.py. Its tables say what it owns,
+its hooks are asked at their time. Every shard makes its own instance of each.
+
+    class Heartbeats(Component):
+        name = "heartbeats"
+
+        def _fold_missed(self, event: BeatMissed, now: float) -> None: ...
+
+        events = (on(BeatMissed, _fold_missed, Told(("BeatMissed",), _line)),)
+
+What is decided becomes an event by `self.shard.do(event, now)`; events alone change what replay must find again. A component
+may keep other things in memory (what it asked for, an index), which follow from the rest or may be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from models.incidents.incident import Incident
+from models.incidents.lines import Told
+from models.incidents.verbs import Verb
+from models.partition.checkpoint import RecordKind
+from models.partition.event import Event
+from models.shard.changes import Change
+from models.shard.core import Core
+from models.shard.effects import Effect
+from models.shard.events import ClockSetBack
+from models.shard.messages import Command, Message, Reply, Tick
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class EventOf(Generic[E]):
+    """An event that a component owns: its fold is a method of the component."""
+
+    kind: type[E]
+    fold: Callable[[Any, E, float], None]
+    told: Told[E] | None = None
+
+
+def on(kind: type[E], fold: Callable[[Any, E, float], None], told: Told[E] | None = None) -> EventOf[E]:
+    """An event type, what it does to the state, and how it is told, if it is a line of an incident's timeline."""
+    return EventOf(kind, fold, told)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOf:
+    """A kind of snapshot record: `capture(component, number)` gives one as it is now, None when there is none;
+    `load(component, number, record, version)` takes one that a snapshot has, also of an earlier version. Whoever changes
+    what is in a record calls `self.state.checkpoint.touch(kind, number)` first."""
+
+    kind: RecordKind
+    capture: Callable[[Any, int | bytes], bytes | None]
+    load: Callable[[Any, int | bytes, bytes, int], None]
+
+
+class Component:
+    """The base: owns nothing, and does nothing when it is asked."""
+
+    name: ClassVar[str] = ""
+    #: The events that are this component's.
+    events: ClassVar[Sequence[EventOf[Any]]] = ()
+    #: What it folds beside the owner of an event, after it; live and in replay.
+    follows: ClassVar[Mapping[type[Event], Callable[[Any, Any, float], None]]] = {}
+    #: What it wants to see right before and right after an event of others is applied; only live.
+    before: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
+    after: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
+    #: Messages that it takes, (component, message, now) -> reply.
+    messages: ClassVar[Mapping[type[Message], Callable[[Any, Any, float], Reply]]] = {}
+    #: Verbs of people that it decides about, (component, incident, verb, command, now) -> the incident it was about. Only
+    #: Create has no incident yet: None.
+    verbs: ClassVar[Mapping[type[Verb], Callable[[Any, Any, Any, Command, float], Incident]]] = {}
+    #: Changes of incidents that it reacts to, (component, change, now).
+    reactions: ClassVar[Mapping[type[Change], Callable[[Any, Any, float], None]]] = {}
+    #: Effects that it owes.
+    effects: ClassVar[Sequence[type[Effect]]] = ()
+    #: Its kinds of snapshot record.
+    records: ClassVar[Sequence[RecordOf]] = ()
+
+    def __init__(self, shard: Core) -> None:
+        self.shard = shard
+        self.state = shard.state
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def next_at(self, incident: Incident) -> float:
+        """When this component next has something to do about an incident, 0 when never. Follows from the state: it is asked
+        anew whenever an event changed the incident."""
+        return 0.0
+
+    def due(self, incident: Incident, now: float) -> None:
+        """The time that next_at() gave has come. Called by a Tick."""
+
+    def tick(self, tick: Tick, now: float) -> None:
+        """What is due of the shard as a whole. Called by every Tick, before due()."""
+
+    def settle(self, now: float) -> None:
+        """The step is decided: what follows from all of it."""
+
+    # -- debts ---------------------------------------------------------------------------------------------
+
+    def owed(self, now: float) -> Iterable[Effect]:
+        """What is owed and was not asked for yet. Asked at the end of every step."""
+        return ()
+
+    def ask_again(self, effect: Any) -> None:
+        """An effect of this component could not be delivered: owed() gives it again."""
+
+    def owes(self, incident: Incident) -> bool:
+        """Whether a closed incident must stay because something about it is owed."""
+        return False
+
+    # -- beginnings ----------------------------------------------------------------------------------------
+
+    def started(self, now: float, is_set_back: bool) -> None:
+        """A writer starts: what was asked for before may be lost, so owed() gives all of it again. `is_set_back`: with a
+        clock that is behind the log's."""
+
+    def came(self, incident: Incident) -> None:
+        """An incident is here: made, loaded from a snapshot, or from another partition."""
+
+    def left(self, incident: Incident) -> None:
+        """An incident is not here any more."""
+
+    def loaded(self) -> None:
+        """All records of a snapshot are in."""
+
+    def settings_changed(self) -> None:
+        """shard.settings are others than before."""
+
+    def set_back(self, incident: Incident, event: ClockSetBack) -> None:
+        """The clock had been ahead: put right what this component keeps in an incident (models/shard/clock.py)."""

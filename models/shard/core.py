@@ -1,0 +1,180 @@
+"""What the components of a shard stand on: the state, the settings, and the step that is being decided. Made by
+models/shard/shard.py, which fills in who folds, reacts and is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from models.errors import Broken
+from models.incidents.incident import Incident, IncidentState
+from models.incidents.lines import CHANGED, SYSTEM, Around, Glance, Told
+from models.partition.event import Event
+from models.partition.timers import Timers
+from models.shard.changes import Change
+from models.shard.messages import Command
+from models.shard.settings import ShardSettings
+from models.shard.state import ShardState
+
+T = TypeVar("T")
+Fold = Callable[[Any, float], None]
+
+
+@dataclass(slots=True)
+class Row:
+    """What one type of event sets going. `fold` and `follows` run live and in replay; `before` and `after` only live."""
+
+    fold: Fold
+    told: Told[Any] | None = None
+    follows: list[Fold] = field(default_factory=list)
+    before: list[Callable[[Any], None]] = field(default_factory=list)
+    after: list[Callable[[Any], None]] = field(default_factory=list)
+
+
+class Core:
+    """A partition deciding, as its components see it. `epoch`, `seq` and `trace_id` are those of the frame being made or
+    applied."""
+
+    def __init__(self, partition: str, settings: ShardSettings) -> None:
+        self.partition = partition
+        self.settings = settings
+        self.state = ShardState(partition, settings.group_by)
+        self.epoch = 0
+        self.seq = 0
+        self.trace_id: str | None = None
+        #: The clock itself, where `now` may stand still (models/shard/clock.py).
+        self.clock = 0.0
+        #: Whose alerts are being decided about; "" while it is nobody's.
+        self.sender = ""
+        self.events: list[Event] = []
+        self.timers = Timers()
+        self._rows: dict[type[Event], Row] = {}
+        self._reactions: dict[type[Change], Sequence[Callable[[Any, float], None]]] = {}
+        self._verbs: dict[type, Callable[..., Incident]] = {}
+        self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
+        self._came: Sequence[Callable[[Incident], None]] = ()
+        self._left: Sequence[Callable[[Incident], None]] = ()
+        self._next_at: Sequence[Callable[[Incident], float]] = ()
+        self._owes: Sequence[Callable[[Incident], bool]] = ()
+        self._components: dict[type, object] = {}
+
+    @property
+    def actor(self) -> str:
+        """Who does what the alert at hand brings about, as histories name it."""
+        return self.sender or SYSTEM
+
+    def of(self, kind: type[T]) -> T:
+        """The component of a kind: for who shows what it knows. Components tell each other by report()."""
+        return cast(T, self._components[kind])
+
+    def decide(self, incident: Incident | None, command: Command, now: float) -> Incident:
+        """What a person wants done, by the component that the verb belongs to. Raises Refused."""
+        found: Incident = self._verbs[type(command.verb)](incident, command.verb, command, now)
+        return found
+
+    # -- deciding ------------------------------------------------------------------------------------------
+
+    def do(self, event: Event, now: float) -> None:
+        """Something was decided: it is true from here on, and goes to the log with this step."""
+        row = self._row(event)
+        for watch in row.before:
+            watch(event)
+        self._apply(row, event, now)
+        for watch in row.after:
+            watch(event)
+        self.events.append(event)
+
+    def report(self, change: Change, now: float) -> None:
+        """Something became of an incident: the components that it concerns react, in their order."""
+        for react in self._reactions.get(type(change), ()):
+            react(change, now)
+
+    # -- live and in replay --------------------------------------------------------------------------------
+
+    def apply(self, event: Event, now: float) -> None:
+        """Fold one event, of a frame made at `now`, into the state. Raises Broken when it does not fit."""
+        self._apply(self._row(event), event, now)
+
+    def _row(self, event: Event) -> Row:
+        row = self._rows.get(type(event))
+        if row is None:
+            raise Broken(f"a shard does not know the event {type(event).__name__}")
+        return row
+
+    def _apply(self, row: Row, event: Event, now: float) -> None:
+        self.state.now = now
+        told = row.told
+        if told is None:
+            row.fold(event, now)
+            for fold in row.follows:
+                fold(event, now)
+            return
+        incidents = self.state.incidents
+        about = told.of(event)
+        before = glance(incidents.get(about[0])) if told.compares and about else None
+        row.fold(event, now)
+        for fold in row.follows:
+            fold(event, now)
+        for nth, identity in enumerate(about):
+            incident = incidents[identity]
+            line = told.line(event, Around(now, nth, before, incident))
+            if line is not None and line.kind != CHANGED:
+                self.state.write(incident, now, line, self.trace_id)
+
+    # -- incidents come and go -----------------------------------------------------------------------------
+
+    def enter(self, incident: Incident) -> None:
+        """A new incident, the newest of all."""
+        self.state.enter(incident)
+        self.came(incident)
+
+    def came(self, incident: Incident) -> None:
+        """An incident is here that was not, whether new or from elsewhere."""
+        for come in self._came:
+            come(incident)
+
+    def forget(self, incident: Incident) -> None:
+        """An incident whose series are gone is not here any more."""
+        self.state.forget(incident)
+        self.timers.set(incident.id, 0.0)
+        for leave in self._left:
+            leave(incident)
+
+    def set_back(self, incident: Incident, event: Event) -> None:
+        """The clock had been ahead: the components put right what they keep in an incident."""
+        for put_right in self._set_back:
+            put_right(incident, event)
+
+    def owes(self, incident: Incident) -> bool:
+        """Whether a component still owes the world something about it."""
+        return any(owes(incident) for owes in self._owes)
+
+    def may_be_archived(self, incident: Incident) -> bool:
+        """It is closed and nothing is owed about it."""
+        return incident.state is IncidentState.CLOSED and not self.owes(incident)
+
+    def next_at(self, incident: Incident) -> float:
+        """When something of it is due next, 0 when nothing is."""
+        first = 0.0
+        for next_at in self._next_at:
+            at = next_at(incident)
+            if at and (not first or at < first):
+                first = at
+        return first
+
+    def watch(self) -> None:
+        """Look anew when the incidents that changed since the last look are due."""
+        state = self.state
+        stirred, state.stirred = state.stirred, {}
+        for identity in stirred:
+            incident = state.incidents.get(identity)
+            if incident is not None:
+                self.timers.set(identity, self.next_at(incident))
+
+
+def glance(incident: Incident | None) -> Glance | None:
+    """What a line may compare with."""
+    if incident is None:
+        return None
+    return Glance(incident.counts, incident.is_classified, incident.labels)

@@ -1,0 +1,585 @@
+"""Alerts come in: each is decided about in turn, and becomes a series of an incident. What repeats what fires already is
+decided for all of a request at once, and stays as cheap as it is: nothing is asked of other components there.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from models.alerts.alert import (
+    OLD_KEY_BYTES,
+    SERIES_ID_BYTES,
+    Content,
+    alert_key,
+    key_digest,
+    old_series_id,
+    same_labels,
+    service_of,
+)
+from models.alerts.grouping import group_of, overflow_group_of, overflow_title, signal_of, title_of
+from models.alerts.room import INCIDENT_BYTES, INCIDENT_TIMES, SERIES_BYTES, text_bytes
+from models.alerts.series import BLOCK_SHIFT, FIRING
+from models.errors import Broken
+from models.incidents.incident import Incident, IncidentType, Severity, incident_id
+from models.incidents.lines import Around, Line, Told
+from models.partition.sharding import slot_of
+from models.shard import classification, clock, lifecycle
+from models.shard.changes import Opened, SeriesEnded, SeriesFires, Signalled
+from models.shard.component import Component, on
+from models.shard.core import Core
+from models.shard.events import (
+    AlertsObserved,
+    AlertsSetAside,
+    CallAnswered,
+    IncidentOpened,
+    OverflowMemberAdded,
+    SeriesChanged,
+    SeriesOpened,
+    SeriesRefired,
+    SeriesResolved,
+)
+from models.shard.messages import (
+    AlertsArrived,
+    AlertsReply,
+    Claim,
+    Classification,
+    Decision,
+    Failed,
+    Reply,
+    Tick,
+    decode_reply,
+    encode,
+)
+from models.shard.state import MOVING, STATIC, starts_of
+
+#: Series ended by their time in one step: about 5 ms, so that an outage's end does not hold up a batch.
+EXPIRE_MAX = 1000
+#: Group keys remembered; making one costs 2.5 us, finding it 0.3 us. Longer ones are made each time: 40 MB at most.
+GROUPS_REMEMBERED = 16_384
+GROUP_CHARS_REMEMBERED = 512
+#: Severity words remembered an incident: more say nothing new.
+SIGNALS_MAX = 8
+
+
+_content_decoder = msgspec.msgpack.Decoder(Content)
+#: What became of alerts that were not taken; their sender is told so.
+_REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FULL, Decision.SHARD_FULL})
+#: Decisions of which the log holds nothing.
+_NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
+_ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
+_ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
+#: Groups listed in an overflow incident; `overflow_count` counts all that joined.
+OVERFLOW_LISTED = 1000
+
+
+def _created(event: IncidentOpened, _around: Around) -> Line:
+    return Line("Created", event.created_by, event.title)
+
+
+class Intake(Component):
+    name = "intake"
+
+    def __init__(self, shard: Core) -> None:
+        super().__init__(shard)
+        #: The clock of the gateway that read what is being decided.
+        self._received_at = 0.0
+        self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
+        self._repeat_numbers: list[int] = []
+        self._repeat_ends: list[float] = []
+
+    def tick(self, tick: Tick, now: float) -> None:
+        """Series whose time is over end, unless nobody could have said that they still fire."""
+        if not tick.deaf and now >= self.state.no_expiry_before:
+            for number in self.state.series.due(self.shard.clock, EXPIRE_MAX):
+                self._resolve_series(number, self.state.series.ends[number], True, b"", b"", now)
+
+    def _alerts_arrived(self, message: AlertsArrived, now: float) -> Reply:
+        answered = self.state.calls.get(message.call_id)
+        if answered is not None:
+            return decode_reply(answered)
+        content, delivery_id = b"", message.delivery_id
+        if delivery_id is not None:
+            # Who leaves out what the sender wrote means what came of it.
+            content = message.content or key_digest(
+                b"".join(message.keys) + array("d", message.ends).tobytes()
+            )
+        before = None if message.delivered_before is None else decode_reply(message.delivered_before)
+        # What 0.2.0 and older accepted has a shorter digest, which says nothing about alerts of today: they are decided
+        # again, since that loses none, and most will be repeats.
+        if before is not None and not (
+            isinstance(before, AlertsReply) and len(before.content) < len(content)
+        ):
+            if not isinstance(before, AlertsReply) or before.content != content:
+                return Failed("Refused", "this delivery id was accepted before with other alerts or ends")
+            self.state.decided[Decision.DUPLICATE] += len(message.keys)
+            return AlertsReply(_ALL_DUPLICATE.decisions, before.incident_ids)
+        keys, ends = message.keys, message.ends
+        if not len(keys) == len(ends) == len(message.bodies) or len(message.said) not in (0, len(keys)):
+            return Failed("Malformed", "AlertsArrived: keys, ends, bodies and said must be of one length")
+        # By the earlier of two clocks nothing is over that one of them calls to come.
+        self._received_at = min(message.received_at or self.shard.clock, self.shard.clock)
+        known = [*map(self.state.series.firing.get, keys)]
+        if (
+            keys
+            and None not in known
+            and min(ends) > self._received_at
+            and not message.said
+            and (not any(message.bodies) or self._are_of(cast(list[int], known), message.bodies))
+        ):
+            # Every alert repeats what is firing already: nine of ten requests in an outage end here.
+            self._observe(cast(list[int], known), ends, now)
+            self.state.decided[Decision.REPEATED] += len(keys)
+            reply = _ALL_REPEATED
+        else:
+            decisions = bytearray()
+            said = message.said or bytes(len(keys))
+            for key, end, body, word in zip(keys, ends, message.bodies, said, strict=True):
+                decision = self._alert(message.tenant, key, end, body, word, now)
+                decisions.append(decision)
+                self.state.decided[decision] += 1
+            self._flush_repeats(now)
+            if not _REFUSED.isdisjoint(decisions):
+                # Sent again it must be decided again: what was not taken may be taken then.
+                content, delivery_id = b"", None
+            alike = len(set(decisions)) <= 1
+            reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
+            if decisions and not self.shard.events and _NOT_KEPT.issuperset(decisions):
+                return reply
+        if message.want_ids or content:
+            ids = [self._incident_of(key) for key in keys] if message.want_ids else []
+            reply = AlertsReply(reply.decisions, ids, content)
+        self.shard.do(CallAnswered(message.call_id, encode(reply), delivery_id), now)
+        return reply
+
+    def _alert(self, tenant: str, key: bytes, ends: float, body: bytes, said: int, now: float) -> Decision:
+        """Decide about one alert, in the order of what is most common."""
+        series = self.state.series
+        fires = not said and (ends > self._received_at or self._goes_on(key, ends, now))
+        number = series.firing.get(key)
+        if number is not None and fires and (not body or self._are_of((number,), (body,))):
+            self._repeat_numbers.append(number)
+            self._repeat_ends.append(ends)
+            return Decision.REPEATED
+        self._flush_repeats(now)
+        number = series.by_series.get(key[:SERIES_ID_BYTES])
+        if not body and (number is None or fires or series.keys[number] != key):
+            return Decision.BODY_WANTED
+        content: Content | None = None
+        if body:
+            # Read before anything is decided: one bad body must not end the shard, nor cost its neighbours.
+            try:
+                content = _content_decoder.decode(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return Decision.UNREADABLE
+            if number is not None and not same_labels(body, series.bodies[number]):
+                return self._set_aside(Decision.COLLIDED, key, ends, body, now)
+            if number is None and series.old_keys:
+                number = self._with_old_key(tenant, content)
+        if number is None:
+            if not fires:
+                return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
+            return self._open_series(tenant, key, ends, body, content, now)
+        same = key == series.keys[number] or self._is_renamed(tenant, number, key)
+        if series.status[number] == FIRING:
+            if fires and same:
+                # Only its key is another: it began before keys were what they are.
+                self.shard.do(SeriesChanged(number, key, ends, series.bodies[number], self.shard.sender), now)
+                return Decision.REPEATED
+            if fires and (full := self._full_for(number, body)) is not None:
+                # It goes on firing as it was: what it says now is what there is no room for.
+                self._repeat_numbers.append(number)
+                self._repeat_ends.append(ends)
+                return full
+            if fires:
+                self.shard.do(SeriesChanged(number, key, ends, body, self.shard.sender), now)
+                return Decision.CHANGED
+            if content is not None and self._is_of_before(number, content.starts_at, ends, said):
+                return self._set_aside(Decision.LATE, key, ends, body, now)
+            if same or self._full_for(number, body) is not None:
+                # An end is always taken; without its own words where there is no room for them.
+                key, body = b"", b""
+            self._resolve_series(number, min(ends, self._received_at), False, key, body, now)
+            return Decision.RESOLVED
+        if not fires:
+            if same and ends == series.ends[number]:
+                return Decision.REPEATED
+            return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
+        incident = series.incidents[number]
+        if incident is None or self.state.by_group.get((incident.tenant, incident.group_key)) is not incident:
+            return self._open_series(tenant, key, ends, body, content, now)
+        going_on = incident.is_open or lifecycle.may_reopen(self.shard, incident, now)
+        if going_on and (full := self._full_for(number, body)) is not None:
+            return full
+        if incident.is_open:
+            self._refire(number, incident, key, ends, body, Decision.REFIRED, now)
+            return Decision.REFIRED
+        if lifecycle.may_reopen(self.shard, incident, now):
+            lifecycle.reopen(self.shard, incident, now, self.shard.actor)
+            self._refire(number, incident, key, ends, body, Decision.REOPENED, now)
+            return Decision.REOPENED
+        return self._open_series(tenant, key, ends, body, content, now)
+
+    def _refire(
+        self,
+        number: int,
+        incident: Incident,
+        key: bytes,
+        ends: float,
+        body: bytes,
+        decision: Decision,
+        now: float,
+    ) -> None:
+        self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender), now)
+        self.shard.report(SeriesFires(incident, number, again=True), now)
+
+    def _full_for(self, number: int, body: bytes) -> Decision | None:
+        """Why there is no room for another body of a series, None when there is. One that is no longer than the one
+        before always fits."""
+        table = self.state.series
+        grows = len(body) - len(table.bodies[number])
+        if grows <= 0:
+            return None
+        is_own = table.senders[number] == self.shard.sender
+        return self._full(grows, grows if is_own else SERIES_BYTES + len(body))
+
+    def _full(self, size: int, of_sender: int) -> Decision | None:
+        """Why there is no room for `size` bytes more, of which the sender is charged `of_sender`; None when there is."""
+        room, settings = self.state.series.room, self.shard.settings
+        if settings.sender_bytes < settings.max_bytes and self.shard.sender:
+            # Without a name it is what older programs stored: nobody's share.
+            if room.by_sender.get(self.shard.sender, 0) + of_sender > settings.sender_bytes:
+                return Decision.SENDER_FULL
+        return Decision.SHARD_FULL if room.held + size > settings.max_bytes else None
+
+    def _are_of(self, numbers: Sequence[int], bodies: Sequence[bytes]) -> bool:
+        """Whether these bodies, where there are any, have the labels of these series: a key alone does not prove it."""
+        stored = self.state.series.bodies
+        try:
+            return all(
+                not body or same_labels(body, stored[number])
+                for number, body in zip(numbers, bodies, strict=True)
+            )
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+
+    def _with_old_key(self, tenant: str, content: Content) -> int | None:
+        """The series with these labels that still has a key as 0.2.0 and older made it. Those can collide."""
+        number = self.state.series.by_series.get(old_series_id(tenant, content.labels))
+        if number is None or self.state.series.content(number).labels != content.labels:
+            return None
+        return number
+
+    def _is_renamed(self, tenant: str, number: int, key: bytes) -> bool:
+        """Whether a series with an old key says what this key of today stands for."""
+        if len(self.state.series.keys[number]) != OLD_KEY_BYTES:
+            return False
+        content = self.state.series.content(number)
+        # Nobody noted whether its sender gave a start.
+        return key in (alert_key(tenant, content, 0.0), alert_key(tenant, content, content.starts_at))
+
+    def _goes_on(self, key: bytes, ends: float, now: float) -> bool:
+        """Whether an end that has passed by our clock is no word of an end. While nothing may expire our clock may be the
+        one that is ahead: whoever moves an end on, as a sender does that repeats itself, says that it fires. Who ends an
+        alert takes its end back by minutes."""
+        if now >= self.state.no_expiry_before:
+            return False
+        number = self.state.series.by_series.get(key[:16])
+        if number is None or self.state.series.status[number] != FIRING:
+            return False
+        # A sender that repeats itself each second ends its alerts in a few: half of that, then, and not minutes, is far.
+        ahead_s = self.state.series.ends[number] - self.state.series.seen[number]
+        near_s = min(clock.ON_ITS_WAY_S, ahead_s / 2) if ahead_s > 0 else clock.ON_ITS_WAY_S
+        return ends > self.state.series.ends[number] - near_s
+
+    def _is_of_before(self, number: int, starts: float, ends: float, said: int) -> bool:
+        """Whether an end is that of an earlier life than the series' present one. Only times that its senders gave are
+        compared: an end is the present life's unless it says itself that all of it was before."""
+        began = self.state.series.starts[number]
+        return (
+            said != Claim.RESOLVED_NOW
+            and 0.0 < starts < began
+            and ends < began
+            and starts_of(self.state.series.bodies[number]) > 0.0
+        )
+
+    def _open_series(
+        self, tenant: str, key: bytes, ends: float, body: bytes, content: Content | None, now: float
+    ) -> Decision:
+        if content is None:
+            raise Broken("a series can't be opened without its body")
+        # As if it opened an incident of its own: whether it does is seen below.
+        size = SERIES_BYTES + INCIDENT_BYTES + (1 + INCIDENT_TIMES) * len(body)
+        if (full := self._full(size, size)) is not None:
+            return full
+        service = service_of(content.labels, self.shard.settings.service_labels)
+        group, group_labels = self._group_of(content.labels, service)
+        incident = self.state.by_group.get((tenant, group))
+        if self.state.other_groupings and (incident is None or not incident.is_open):
+            incident = self._open_in_other_grouping(tenant, content.labels, service) or incident
+        number = self.state.series.free_number()
+        if incident is not None and incident.is_open:
+            decision = Decision.JOINED
+        elif incident is not None and lifecycle.may_reopen(self.shard, incident, now):
+            lifecycle.reopen(self.shard, incident, now, self.shard.actor)
+            decision = Decision.REOPENED
+        elif self.state.open_count < self.shard.settings.max_open:
+            incident = self._open_incident(tenant, service, group, group_labels, content, number, now)
+            decision = Decision.OPENED
+        else:
+            incident = self._overflow(tenant, service, group, content, number, now)
+            decision = Decision.OVERFLOWED
+        signal = signal_of(content.labels)
+        if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
+            signal = ""
+        is_news = decision is Decision.JOINED and incident.is_known_of
+        event = SeriesOpened(
+            number, key, incident.id, ends, body, decision, signal, self.shard.sender, is_news
+        )
+        self.shard.do(event, now)
+        if signal:
+            self.shard.report(Signalled(incident), now)
+        self.shard.report(SeriesFires(incident, number), now)
+        return decision
+
+    def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
+        """group_of(), remembered: in a flood of new series few groups are new."""
+        values = (service, *[labels.get(name, "") for name in self.shard.settings.group_by])
+        found = self._groups.get(values)
+        if found is None:
+            found = group_of(labels, service, self.shard.settings.group_by)
+            if len(found[0]) > GROUP_CHARS_REMEMBERED:
+                return found
+            if len(self._groups) >= GROUPS_REMEMBERED:
+                self._groups.clear()
+            self._groups[values] = found
+        return found
+
+    def _open_in_other_grouping(self, tenant: str, labels: dict[str, str], service: str) -> Incident | None:
+        """The open incident of an alert by the group_by that was in force when it opened: an outage that goes on is not
+        told a second time because somebody changed that setting, or an upgrade did."""
+        for names in self.state.other_groupings:
+            key, _labels = group_of(labels, service, names)
+            found = self.state.by_group.get((tenant, key))
+            if found is not None and found.is_open:
+                return found
+        return None
+
+    def _open_incident(
+        self,
+        tenant: str,
+        service: str,
+        group: str,
+        group_labels: dict[str, str],
+        content: Content,
+        number: int,
+        now: float,
+        is_overflow: bool = False,
+    ) -> Incident:
+        slot = slot_of(tenant, service)
+        # The series number tells apart two incidents of one group that are opened by the same frame.
+        identity = incident_id(slot, now, self.shard.epoch, self.shard.seq, f"{group}#{number}")
+        title = (
+            overflow_title(service) if is_overflow else title_of(content.labels, content.annotations, service)
+        )
+        self.shard.do(
+            IncidentOpened(
+                identity,
+                slot,
+                tenant,
+                service,
+                group,
+                group_labels,
+                title,
+                content.annotations.get("description", ""),
+                content.source,
+                content.labels,
+                content.annotations,
+                is_overflow,
+                self.shard.actor,
+            ),
+            now,
+        )
+        incident = self.state.incidents[identity]
+        self.shard.report(Opened(incident), now)
+        return incident
+
+    def _overflow(
+        self, tenant: str, service: str, group: str, content: Content, number: int, now: float
+    ) -> Incident:
+        key, labels = overflow_group_of(service)
+        incident = self.state.by_group.get((tenant, key))
+        if incident is not None and not incident.is_open and lifecycle.may_reopen(self.shard, incident, now):
+            lifecycle.reopen(self.shard, incident, now, self.shard.actor)
+        elif incident is None or not incident.is_open:
+            incident = self._open_incident(
+                tenant, service, key, labels, content, number, now, is_overflow=True
+            )
+            verdict = Classification(
+                incident.id,
+                Severity.P1,
+                IncidentType.UNKNOWN,
+                "major",
+                "max_concurrent_incidents",
+                1.0,
+                SIGNALS_MAX,
+            )
+            classification.judge(self.shard, verdict, now)
+        title = title_of(content.labels, content.annotations, service)
+        self.shard.do(OverflowMemberAdded(incident.id, group, title), now)
+        return incident
+
+    def _resolve_series(
+        self, number: int, ended_at: float, expired: bool, key: bytes, body: bytes, now: float
+    ) -> None:
+        incident = self.state.series.incidents[number]
+        if incident is None:
+            raise Broken(f"series {number} fires outside any incident")
+        self.shard.do(SeriesResolved(number, ended_at, expired, key, body, self.shard.sender), now)
+        self.shard.report(SeriesEnded(incident, number), now)
+        lifecycle.ended(
+            self.shard, incident, "all its alerts expired" if expired else "all its alerts ended", now
+        )
+
+    def _set_aside(self, decision: Decision, key: bytes, ends: float, body: bytes, now: float) -> Decision:
+        self.shard.do(AlertsSetAside(bytes([decision]), [key], [ends], [body], self.shard.sender), now)
+        return decision
+
+    def _incident_of(self, key: bytes) -> bytes:
+        number = self.state.series.by_series.get(key[:SERIES_ID_BYTES])
+        incident = None if number is None else self.state.series.incidents[number]
+        return b"" if incident is None else incident.id
+
+    def _observe(self, numbers: Sequence[int], ends: Sequence[float], now: float) -> None:
+        first = ends[0]
+        same = all([end == first for end in ends])
+        packed = array("d", [first] if same else ends).tobytes()
+        self.shard.do(AlertsObserved(array("I", numbers).tobytes(), packed), now)
+
+    def _flush_repeats(self, now: float) -> None:
+        # Before anything else happens in this message, so that the log has the order in which it was decided.
+        if self._repeat_numbers:
+            numbers, self._repeat_numbers = self._repeat_numbers, []
+            ends, self._repeat_ends = self._repeat_ends, []
+            self._observe(numbers, ends, now)
+
+    # -- live and in replay ----------------------------------------------------------------------------------
+
+    def _fold_observed(self, event: AlertsObserved, now: float) -> None:
+        numbers = array("I", event.numbers)
+        ends = array("d", event.ends)
+        if len(ends) == 1:
+            ends = ends * len(numbers)
+        self.state.checkpoint.touch_all(MOVING, [number >> BLOCK_SHIFT for number in numbers])
+        self.state.series.repeat(numbers, ends, now)
+
+    def _fold_call(self, event: CallAnswered, now: float) -> None:
+        self.state.answer_call(event.call_id, event.reply, now)
+
+    def _fold_set_aside(self, event: AlertsSetAside, now: float) -> None:
+        """Kept in the log alone."""
+
+    def _fold_series_opened(self, event: SeriesOpened, now: float) -> None:
+        self.state.touch_series(event.number)
+        incident = self.state.changing(event.incident_id)
+        starts = starts_of(event.body) or now
+        self.state.series.open(
+            event.number,
+            event.key,
+            incident,
+            starts,
+            event.ends_at,
+            event.body,
+            event.decision,
+            now,
+            event.sender,
+        )
+        self.state.members[incident.id].append(event.number)
+        incident.firing += 1
+        incident.series_seen += 1
+        incident.joined += event.is_news
+        if event.signal:
+            incident.signals.append(event.signal)
+            if incident.signals_asked < len(incident.signals):
+                incident.classify_owed = True
+
+    def _fold_series_changed(self, event: SeriesChanged, now: float) -> None:
+        self.state.touch_series(event.number)
+        series = self.state.series
+        # As in Alertmanager, a life that goes on began when it first said so.
+        began = series.starts[event.number]
+        starts = min(began, starts_of(event.body) or began)
+        only_renamed = event.body == series.bodies[event.number]
+        series.change(event.number, event.key, starts, event.ends_at, event.body, now, event.sender)
+        if only_renamed:
+            series.repeats[event.number] += 1
+        else:
+            series.note(event.number, Decision.CHANGED, now, event.sender)
+
+    def _fold_series_resolved(self, event: SeriesResolved, now: float) -> None:
+        self.state.checkpoint.touch(MOVING, event.number >> BLOCK_SHIFT)
+        if event.key:
+            self.state.checkpoint.touch(STATIC, event.number >> BLOCK_SHIFT)
+        incident = self.state.incident_at(event.number)
+        series = self.state.series
+        series.end(event.number, event.ended_at, now, event.key, event.body, event.sender)
+        series.note(event.number, Decision.RESOLVED, now, event.sender)
+        incident.firing -= 1
+
+    def _fold_series_refired(self, event: SeriesRefired, now: float) -> None:
+        self.state.touch_series(event.number)
+        incident = self.state.incident_at(event.number)
+        starts = starts_of(event.body) or now
+        series = self.state.series
+        series.refire(event.number, event.key, starts, event.ends_at, event.body, now, event.sender)
+        series.note(event.number, event.decision, now, event.sender)
+        incident.firing += 1
+
+    def _fold_opened(self, event: IncidentOpened, now: float) -> None:
+        self.shard.enter(
+            Incident(
+                id=event.incident_id,
+                slot=event.slot,
+                tenant=event.tenant,
+                service=event.service,
+                group_key=event.group_key,
+                group_labels=event.group_labels,
+                title=event.title,
+                description=event.description,
+                source=event.source,
+                labels=event.labels,
+                annotations=event.annotations,
+                created_at=now,
+                updated_at=now,
+                overflow=[] if event.is_overflow else None,
+                created_by=event.created_by,
+                opened_at=now,
+            )
+        )
+
+    def _fold_overflow(self, event: OverflowMemberAdded, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        incident.overflow_count += 1
+        if incident.overflow is None:
+            incident.overflow = []
+        if len(incident.overflow) < OVERFLOW_LISTED and event.group_key not in incident.overflow:
+            incident.overflow.append(event.group_key)
+            size = text_bytes([event.group_key])
+            incident.held_bytes += size
+            self.state.series.room.take(incident.created_by, size)
+
+    messages = {AlertsArrived: _alerts_arrived}
+    events = (
+        on(AlertsObserved, _fold_observed),
+        on(CallAnswered, _fold_call),
+        on(AlertsSetAside, _fold_set_aside),
+        on(SeriesOpened, _fold_series_opened),
+        on(SeriesChanged, _fold_series_changed),
+        on(SeriesResolved, _fold_series_resolved),
+        on(SeriesRefired, _fold_series_refired),
+        on(IncidentOpened, _fold_opened, Told(("Created",), _created)),
+        on(OverflowMemberAdded, _fold_overflow),
+    )

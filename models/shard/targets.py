@@ -1,0 +1,111 @@
+"""Response targets: how long it may take until somebody looks after an incident, and until it is resolved. Half of that time and
+all of it are told of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from models.errors import Broken
+from models.incidents.incident import Incident, TimelineEntry
+from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.shard.component import Component, on
+from models.shard.events import ClockSetBack, TargetPassed
+from models.shard.settings import ShardSettings
+
+ACKNOWLEDGE, RESOLVE = "acknowledge", "resolve"
+#: Which bit of `targets_told` says that a share (percent) of a target passed.
+_BITS = {(ACKNOWLEDGE, 50): 1, (ACKNOWLEDGE, 100): 2, (RESOLVE, 50): 4, (RESOLVE, 100): 8}
+_HALF = "50 %"
+
+
+def _line(event: TargetPassed, around: Around) -> Line:
+    text = f"time to {event.target} has passed"
+    if event.percent < 100:
+        left_s = math.ceil(max(0.0, event.due_at - around.now))
+        text = f"{event.percent} % of the {text}, {left_s} s are left"
+    return told("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
+
+
+class Targets(Component):
+    name = "targets"
+
+    def next_at(self, incident: Incident) -> float:
+        if not incident.counts_as_open:
+            return 0.0
+        handling = incident.handling
+        answered = handling is not None and bool(handling.answered_at)
+        return _next_target(incident, self.shard.settings, answered=answered)
+
+    def due(self, incident: Incident, now: float) -> None:
+        for at, target, percent, due_at in [*_targets(incident, self.shard.settings)]:
+            if at <= now:
+                self.shard.do(TargetPassed(incident.id, target, percent, due_at), now)
+
+    def set_back(self, incident: Incident, event: ClockSetBack) -> None:
+        for line in incident.timeline:
+            if line.at > event.after:
+                # A target that passed by the false time alone is told of when it passes.
+                incident.targets_told &= ~_told_by(line)
+
+    def _fold(self, event: TargetPassed, now: float) -> None:
+        # What people edit stays, and so does the incident's version.
+        incident = self.state.changing(event.incident_id)
+        bit = _BITS.get((event.target, event.percent))
+        if bit is None:
+            raise Broken(f"there is no target {event.target} {event.percent} %")
+        incident.targets_told |= bit
+
+    events = (on(TargetPassed, _fold, Told(("TargetPassed",), _line)),)
+
+
+def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:
+    """When somebody must have acknowledged it or been assigned, in seconds since the epoch; 0 when nobody need: it
+    is answered, over, a part of another, or its severity has no target."""
+    handling = incident.handling
+    within_s = settings.acknowledge_within_s[incident.severity]
+    if not within_s or not incident.counts_as_open or (handling is not None and handling.answered_at):
+        return 0.0
+    return (incident.opened_at or incident.created_at) + within_s
+
+
+def resolve_due(incident: Incident, settings: ShardSettings) -> float:
+    """When it must be resolved; 0 when it need not: it is over, a part of another, or its severity has no target."""
+    within_s = settings.resolve_within_s[incident.severity]
+    if not within_s or not incident.counts_as_open:
+        return 0.0
+    return (incident.opened_at or incident.created_at) + within_s
+
+
+def _told_by(line: TimelineEntry) -> int:
+    """The bits of `targets_told` that a line of a timeline stands for."""
+    if line.kind != "TargetPassed":
+        return 0
+    return _BITS[line.details["target"], 50 if line.text.startswith(_HALF) else 100]
+
+
+def _next_target(incident: Incident, settings: ShardSettings, *, answered: bool) -> float:
+    """The first time of _targets(), 0 when there is none."""
+    told, begun = incident.targets_told, incident.opened_at or incident.created_at
+    acknowledge_s = 0.0 if answered or told & 2 else settings.acknowledge_within_s[incident.severity]
+    resolve_s = 0.0 if told & 8 else settings.resolve_within_s[incident.severity]
+    if acknowledge_s and not told & 1:
+        acknowledge_s /= 2
+    if resolve_s and not told & 4:
+        resolve_s /= 2
+    if acknowledge_s and resolve_s:
+        return begun + min(acknowledge_s, resolve_s)
+    return begun + (acknowledge_s or resolve_s) if acknowledge_s or resolve_s else 0.0
+
+
+def _targets(incident: Incident, settings: ShardSettings) -> Iterator[tuple[float, str, int, float]]:
+    """What of the targets was not told yet: when it is to be told, the target, the share, and when all is due."""
+    begun = incident.opened_at or incident.created_at
+    for target, due_at in (
+        (ACKNOWLEDGE, acknowledge_due(incident, settings)),
+        (RESOLVE, resolve_due(incident, settings)),
+    ):
+        if due_at:
+            for percent in (50, 100):
+                if not incident.targets_told & _BITS[target, percent]:
+                    yield begun + (due_at - begun) * percent / 100, target, percent, due_at
