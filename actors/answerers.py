@@ -176,7 +176,10 @@ class Answerers:
                 await asyncio.sleep(0)
                 now = await self.settled()
                 # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
-                if now.state.incidents.get(identity) is not incident or incident.state is not IncidentState.CLOSED:
+                if (
+                    now.state.incidents.get(identity) is not incident
+                    or incident.state is not IncidentState.CLOSED
+                ):
                     return None
             alerts.append(alert_view(shard.state.series, number))
         # From the last look on nothing was awaited: what is written here is what the log holds.
