@@ -286,7 +286,13 @@ class Receiver:
             self.refused.add(incident)
             return ActionResult(False, "422", final=True, reached=False)
         sent = self.sent.setdefault(incident, [])
-        if reason == "resolved" and not any(before < int(number) for before, _reason in sent):
+        # One that was asked for twice, and refused for good the second time, may have been heard the first time, as far as the
+        # shard knows: the responder was away and nobody can tell whether it had begun.
+        if (
+            reason == "resolved"
+            and incident not in self.refused
+            and not any(before < int(number) for before, _reason in sent)
+        ):
             world.fail(f"the receiver hears that {incident} is resolved and never heard of it")
         sent.append((int(number), reason))
         if fate < 0.11:
