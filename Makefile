@@ -2,7 +2,7 @@
 #
 #   PYTHON  interpreter for .venv (default: the newest of python3.13, python3.12, python3.11, python3 that fits)
 #   VENV    where it goes (default .venv)
-#   ARGS    more arguments for what is run: make up ARGS="--port 8081", make test ARGS="-k shard -x"
+#   ARGS    more arguments for what is run: make up ARGS="--port 8081", make test-api ARGS="-k stream -x"
 
 .POSIX:
 .SUFFIXES:
@@ -27,7 +27,12 @@ LOCK = $(RUN)/uv pip compile pyproject.toml --quiet --universal --python-version
 help:
 	@echo "make up      start on this machine and return when it is ready (http://127.0.0.1:8080, data in ./var)"
 	@echo "make down    end it, and leave no process; data stays"
-	@echo "make test    everything but the long tests, under 15 minutes on two cores"
+	@echo "make test    all lanes, one after the other: everything but the long tests, under 10 minutes on two cores"
+	@echo "make check   the lane to run while you work: lint, tests without processes or stores, layers, documents"
+	@echo "make test-stores  the lane of the stores, on real servers"
+	@echo "make test-api     the lane of HTTP and of the command line"
+	@echo "make test-sim     the lane of the simulation"
+	@echo "make test-ray     the lane of real Ray clusters"
 	@echo "make soak    the long tests: kills, and stores that are away"
 	@echo "make bench   quick runs of the benchmarks, beside Alertmanager"
 	@echo "make lint    style, types, import rules"
@@ -42,8 +47,16 @@ up: install
 down:
 	@if [ -x $(RUN)/llm-im ]; then $(RUN)/llm-im down $(ARGS); else echo "nothing runs: there is no $(VENV)"; fi
 
+# tests/lanes.py says what is in a lane and how long it may take. With ARGS, `make test` is one pytest over all folders, without
+# workers: for what a few words select.
 test: install-dev peers
-	@$(RUN)/python -m pytest $(ARGS)
+	@$(RUN)/python -m tests.lanes -- $(ARGS)
+
+check: install-dev
+	@$(RUN)/python -m tests.lanes check -- $(ARGS)
+
+test-stores test-api test-sim test-ray: install-dev peers
+	@lane=$@; $(RUN)/python -m tests.lanes "$${lane#test-}" -- $(ARGS)
 
 soak: install-dev peers
 	@$(RUN)/python -m pytest -m soak $(ARGS)
@@ -70,7 +83,7 @@ lint: install-dev
 	$(RUN)/lint-imports || status=1; \
 	exit $$status
 
-# The reference of the settings, from models/settings/config.py; a test says when it is stale.
+# The reference of the settings, from models/settings/; a test says when it is stale.
 docs: install
 	@$(RUN)/python -m services.settings.reference docs/configuration.md
 
@@ -89,4 +102,4 @@ install-dev:
 peers:
 	@sh scripts/peers.sh
 
-.PHONY: help up down test soak bench lint docs lock install install-dev peers
+.PHONY: help up down test check test-stores test-api test-sim test-ray soak bench lint docs lock install install-dev peers

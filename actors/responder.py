@@ -7,6 +7,7 @@ here is asked again. Each call sends at most once; trying again is the shard's d
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from models.shard.messages import ActionOutcome
 from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
-#: Calls under way at once, unless settings say otherwise (Notify.concurrency).
+#: Calls under way at once to each target, unless settings say otherwise (Notify.concurrency).
 CONCURRENCY = 32
 #: The last resort behind an action's own timeout: no call is held longer than this.
 DEADLINE_S = 120.0
@@ -53,13 +54,15 @@ class ResponderActor:
         self._concurrency = concurrency
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
-        self._under_way: dict[tuple[str, str], asyncio.Task[ActionResult]] = {}
+        self._under_way: dict[tuple[str, str, str], asyncio.Task[ActionResult]] = {}
+        #: Calls under way by target: one that hangs takes its own places and no other's.
+        self._busy: Counter[str] = Counter()
 
     async def act(self, payload: bytes) -> bytes:
         """MessagePack of effects.Act in, of messages.ActionOutcome out.
 
         A call whose key is under way joins it and gets the same result: one request is sent. Raises Busy when
-        `concurrency` others are under way, Malformed when `payload` is no Act. The caller going away does not
+        `concurrency` others to the same target are under way, Malformed when `payload` is no Act. The caller going away does not
         stop what was begun.
         """
         try:
@@ -111,16 +114,26 @@ class ResponderActor:
         await self._tracer.close()
 
     def _send(self, action: Action, effect: Act) -> asyncio.Task[ActionResult]:
-        key = (effect.action, effect.key)
+        key = (effect.action, effect.target, effect.key)
         task = self._under_way.get(key)
         if task is not None:
             return task
-        if len(self._under_way) >= self._concurrency:
-            raise Busy(f"{self._concurrency} actions are under way, the most at once", BUSY_RETRY_AFTER_S)
+        if self._busy[effect.target] >= self._concurrency:
+            raise Busy(
+                f"{self._concurrency} calls to {effect.target} are under way, the most at once",
+                BUSY_RETRY_AFTER_S,
+            )
         task = asyncio.create_task(self._traced(action, effect))
         self._under_way[key] = task
-        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        self._busy[effect.target] += 1
+        task.add_done_callback(lambda _: self._over(key, effect.target))
         return task
+
+    def _over(self, key: tuple[str, str, str], target: str) -> None:
+        self._under_way.pop(key, None)
+        self._busy[target] -= 1
+        if not self._busy[target]:
+            del self._busy[target]
 
     async def _traced(self, action: Action, effect: Act) -> ActionResult:
         about: dict[str, Attribute] = {
@@ -138,7 +151,7 @@ class ResponderActor:
     async def _perform(self, action: Action, effect: Act, trace: str | None) -> ActionResult:
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await action.act(effect.key, effect.body, trace)
+                return await action.act(effect.key, effect.facts, trace)
         except TimeoutError:
             return ActionResult(ok=False, detail=f"{effect.action}: no result within {self._deadline_s:g} s")
         # An adapter broke its promise; the text may hold a secret, so only the kind is told

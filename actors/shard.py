@@ -1,4 +1,4 @@
-"""IncidentShard: the single writer of one partition. Hosted by cluster.py or local.py, told by gateways.
+"""IncidentShard: the single writer of one partition. Hosted by what is in actors/runtime/, told by gateways.
 
 One loop commits: while an append is in flight the next messages gather; then each is decided and applied in
 turn, one append holds the frames of all, and only then replies, effects and reads may leave. Alone a message
@@ -187,6 +187,7 @@ class IncidentShard:
             responders=options.responders,
             replace=host.replace,
             shard_of=self._shard_of,
+            settled=self._settled,
             answered=self._take_answer,
             undelivered=self._ask_again,
         )
@@ -200,6 +201,8 @@ class IncidentShard:
             every_bytes=options.snapshot_every_bytes,
             every_s=options.snapshot_every_s,
         )
+        #: Set while the log holds all of the state: not while an append is under way, nor after one that failed.
+        self._is_settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._heard_at = 0.0
@@ -391,7 +394,7 @@ class IncidentShard:
         self._take_state(shard)
         self._digest = folded.digest
         self.snapshots.begin_anew()
-        self.errands.forget()
+        self.errands.begin_anew()
         self._last_at = self.clock.now()
         step = shard.started(self.host.name, self._last_at)
         self._tell_set_back(step)
@@ -420,7 +423,7 @@ class IncidentShard:
             series=len(shard.state.series),
             seconds=round(took_s, 3),
         )
-        self.errands.owe(step.effects, self.shard)
+        self.errands.owe(step.effects)
 
     async def _read_only(self) -> None:
         """A full disk takes not even the word that we own the log, and what was stored can still be read."""
@@ -431,6 +434,7 @@ class IncidentShard:
         """From now on this is the state: all of it is in the log."""
         self._tell_decided()
         self.shard = shard
+        self._is_settled.set()
         self._decided_told = {}
         self._count()
         self._readable = True
@@ -510,7 +514,7 @@ class IncidentShard:
             if isinstance(told.message, ActionOutcome):
                 self._tell_given_up(step)
             self.traces.durable(told.message, step, since)
-            self.errands.owe(self.traces.on(step.effects), self.shard)
+            self.errands.owe(self.traces.on(step.effects))
 
     async def _commit(
         self,
@@ -624,7 +628,9 @@ class IncidentShard:
 
     async def _append(self, frames: Sequence[bytes]) -> None:
         first_seq = self.shard.seq - len(frames) + 1
+        self._is_settled.clear()
         await self.event_log.append(self._epoch, first_seq, frames)
+        self._is_settled.set()
         size = sum(map(len, frames))
         self.meter.count("llm_im_log_bytes_total", size)
         self.snapshots.appended(len(frames), size)
@@ -687,8 +693,14 @@ class IncidentShard:
         self._inbox_alerts += 1
         self._wake.set()
 
+    async def _settled(self) -> Shard:
+        """The state at a moment when the log holds all of it: until the next await of who asked."""
+        while not self._is_settled.is_set():
+            await self._is_settled.wait()
+        return self.shard
+
     def _take_answer(self, message: Message) -> None:
-        # It fits a state that was recovered meanwhile as well; one that is not ready yet asks again itself.
+        # A state that is not ready yet asks again itself.
         if self._ready:
             self._tell_self(message)
 

@@ -49,9 +49,9 @@ _encoder = msgspec.msgpack.Encoder()
 _ENDLESS = """
 import asyncio, os, sys
 os.nice(15)
-from actors.clock import SystemClock
-from services.backup.create import create
-from services.backup.target import Target
+from actors.runtime.clock import SystemClock
+from services.upkeep.backup.create import create
+from services.upkeep.backup.target import Target
 from services.stores.choice import open_stores
 async def main():
     stores = open_stores({"backend": "sqlite", "folder": sys.argv[1]})

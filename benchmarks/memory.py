@@ -19,7 +19,7 @@ from benchmarks.own import say, write
 _SHARD = """
 import sys, gc, json
 from benchmarks.fill import Filler, alerts
-from models.shard_settings import ShardSettings
+from models.shard.settings import ShardSettings
 def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096
 series, groups = int(sys.argv[1]), int(sys.argv[2])
 filler = Filler('shard/0000', ShardSettings(max_open=10_000_000))
@@ -37,15 +37,17 @@ print(json.dumps({"bytes": rss() - before, "series": len(filler.shard.state.seri
 _GATEWAY = """
 import sys, gc, json, time
 from benchmarks.bodies import Bodies
-from services.ingest.formats.alertmanager import AlertmanagerReader
-from services.ingest.formats.common import Remembered
+from models.settings.all import Settings
+from services.ingest.formats.alertmanager import AlertmanagerFormat
+from services.ingest.formats.format import Request, Shared
+from services.ingest.formats.remembered import Remembered
 def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096
 series = int(sys.argv[1])
 batches = Bodies("repeats", series, 64, passes=1).build()
-reader = AlertmanagerReader(Remembered("default", ("service",)), 300.0)
+form = AlertmanagerFormat(Shared(Remembered("default", ("service",)), Settings()))
 before = rss()
 for batch in batches:
-    reader.read(batch.body, time.time())
+    form.read(Request(form.path, batch.body, time.time()))
 gc.collect()
 print(json.dumps({"bytes": rss() - before, "series": series}))
 """

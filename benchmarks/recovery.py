@@ -41,12 +41,12 @@ SETTINGS = ShardSettings(max_open=10_000_000)
 _CHILD = """
 import time; begun = time.monotonic()
 import asyncio, json, sys
-from actors.clock import SystemClock
+from actors.runtime.clock import SystemClock
 from actors.delivery import DeliveryWindow
-from actors.host import Host
-from actors.local import LocalCluster
+from actors.runtime.host import Host
+from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
-from models.shard_settings import ShardSettings
+from models.shard.settings import ShardSettings
 from services.stores.choice import open_stores
 place = json.loads(sys.argv[1])
 stores = open_stores(place)

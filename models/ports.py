@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from models.incidents.filters import Place, Sort
+from models.incidents.notification import Facts
 from models.trace import Attribute, Kind
 
 
@@ -282,11 +283,16 @@ class DeadLetters(Protocol):
 class Action(Protocol):
     """One kind of act upon the world."""
 
-    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
-        """Do it once. `key` is sent along, so that a receiver can tell a repeat, and so is the trace context `trace`
-        (models/trace.py) where the technology has a place for it. Never raises for the receiver's faults."""
+    def render(self, facts: Facts) -> bytes:
+        """What act() would send for these facts: the same bytes each time. Sends nothing."""
 
-    async def close(self) -> None: ...
+    async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
+        """Do it once. `key` is sent along, so that a receiver can tell a repeat, and so is the trace context `trace`
+        (models/trace.py) where the technology has a place for it. Never raises for the receiver's faults, and tells no secret
+        in a detail."""
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
 
 
 @dataclass(frozen=True, slots=True)

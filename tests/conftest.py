@@ -1,4 +1,5 @@
-"""What all folders share: the garbage collector, which a shard sets up for what it takes for its own process."""
+"""What all folders share: how far property tests search, and the garbage collector, which a shard sets up for what it takes
+for its own process."""
 
 from __future__ import annotations
 
@@ -6,6 +7,24 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+#: By hand: chance, a database of what failed, and the smallest example of a failure, which may take five minutes.
+settings.register_profile("search", deadline=None)
+#: In the lanes of `make test`: the same examples each time, so that who breaks something sees it and nobody else does; a
+#: failure ends at once and is made small by hand, with `--hypothesis-profile=search`. No deadline in either: on a busy machine a
+#: slow example says nothing.
+settings.register_profile(
+    "lane",
+    deadline=None,
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("search")
 
 
 @pytest.fixture(autouse=True)

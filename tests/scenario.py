@@ -13,7 +13,6 @@ After each step the replay of all events must equal the shard.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -289,7 +288,7 @@ class Story:
     def sent(self) -> list[tuple[float, str, int]]:
         """What waits for the receiver's answer: when (story seconds), reason, attempt."""
         return [
-            (when - ZERO, json.loads(effect.body)["incident"]["reason"], effect.attempt)
+            (when - ZERO, effect.facts.reason, effect.attempt)
             for when, effect in self.asked
             if isinstance(effect, Act)
         ]

@@ -14,8 +14,6 @@ import xxhash
 PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 #: Bytes of a series id.
 SERIES_ID_BYTES = 16
-#: Bytes of an alert key: the series id, then 16 bytes that change with anything else an alert says except its end.
-ALERT_KEY_BYTES = 32
 #: Bytes of the keys that 0.2.0 and older made, with xxh3. Logs and snapshots hold them; only their length tells them
 #: from keys of today.
 OLD_KEY_BYTES = 24
@@ -84,7 +82,7 @@ def old_series_id(tenant: str, labels: Mapping[str, str]) -> bytes:
 
 
 def alert_key(tenant: str, content: Content, starts: float) -> bytes:
-    """ALERT_KEY_BYTES that name all an alert says except its end. `starts` is 0 where the sender gave no start: such an
+    """32 bytes that name all an alert says except its end: the series id, then a digest of the rest. `starts` is 0 where the sender gave no start: such an
     alert keeps its key from one request to the next."""
     said = (sorted(content.annotations.items()), content.generator_url, content.source, starts)
     return series_id(tenant, content.labels) + key_digest(_identity_encoder.encode(said))

@@ -329,12 +329,6 @@ class SeriesTable:
                 heapq.heappop(self._seconds)
         return found
 
-    def arm_again(self, numbers: Iterable[int]) -> None:
-        """Put back what due() gave and the caller did not end."""
-        for number in numbers:
-            if self.status[number] == FIRING:
-                self._arm(number, self.ends[number])
-
     def static_record(self, block: int) -> bytes:
         low = block << BLOCK_SHIFT
         high = min(low + BLOCK, self._used)

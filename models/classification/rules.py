@@ -95,7 +95,7 @@ def compile_rule(
     type: str | None = None,
     impact: str | None = None,
 ) -> CompiledRule:
-    """A CompiledRule from the plain values of models.settings.config.Rule (`compile_rule(**rule.model_dump())`).
+    """A CompiledRule from the plain values of models.settings.classification.Rule (`compile_rule(**rule.model_dump())`).
 
     `labels` and `source` must match all of the value, case counts; `words` is searched in alert name, title and
     description, case does not. Raises ValueError naming the rule when a value is none or an expression is wrong.

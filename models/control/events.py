@@ -104,6 +104,7 @@ class SettingsChanged(Event, frozen=True):
     shard: bytes
     classifier: bytes
     level: str
+    processes: dict[str, bytes] = {}
 
 
 #: All that a control log holds.

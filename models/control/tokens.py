@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,12 +23,14 @@ from models.errors import Malformed, TooLarge, Unauthorized
 from models.incidents.verbs import NAME_MAX
 
 READ, RESPOND, ADMIN = "read", "respond", "admin"
+#: What a token may send: alerts of one format, `ingest:<format>`, or of all that there are and will be.
 INGEST = "ingest:"
-#: The doors for alerts, as the scope `ingest:<door>` names them.
-DOORS = ("alertmanager", "v1")
-EVERY_DOOR = f"{INGEST}*"
-#: What a token may be given, in the order in which people are told of them.
-SCOPES = (*(f"{INGEST}{door}" for door in DOORS), EVERY_DOOR, READ, RESPOND, ADMIN)
+EVERY_FORMAT = f"{INGEST}*"
+#: A name that a format may have. Which ones there are a gateway knows (services/ingest/formats/table.py).
+FORMAT_PATTERN = r"[a-z0-9][a-z0-9_.-]{0,39}"
+_ONE_FORMAT = re.compile(INGEST + FORMAT_PATTERN)
+#: The scopes that are not about one format, in the order in which people are told of them.
+_FIXED = (EVERY_FORMAT, READ, RESPOND, ADMIN)
 #: Names of events' actors that are nobody's token.
 RESERVED = frozenset({"system", "anonymous"})
 
@@ -150,15 +152,20 @@ def check(tokens: Mapping[str, Token], secret: str, now: float) -> tuple[Token, 
     return token, until
 
 
-def granted(scopes: Iterable[str]) -> frozenset[str]:
-    """All that these scopes allow: who may respond may read, an admin may everything."""
+def every_scope(formats: Iterable[str]) -> tuple[str, ...]:
+    """What a token may be given where there are these formats, in the order in which people are told of them."""
+    return (*(f"{INGEST}{name}" for name in formats), *_FIXED)
+
+
+def granted(scopes: Iterable[str], every: Sequence[str]) -> frozenset[str]:
+    """All that these scopes allow of every scope there is: who may respond may read, an admin may everything."""
     found = set(scopes)
     if ADMIN in found:
-        return frozenset(SCOPES)
+        return frozenset(every)
     if RESPOND in found:
         found.add(READ)
-    if EVERY_DOOR in found:
-        found |= {f"{INGEST}{door}" for door in DOORS}
+    if EVERY_FORMAT in found:
+        found |= {scope for scope in every if scope.startswith(INGEST)}
     return frozenset(found)
 
 
@@ -172,13 +179,21 @@ def name_of(given: str) -> str:
 
 
 def scopes_of(given: Iterable[str]) -> tuple[str, ...]:
-    """Scopes that a token may have, each once, in their own order. Raises Malformed."""
+    """Scopes as a token holds them, each once, in their own order. Raises Malformed for one that no format can make a scope:
+    which formats there are may differ between two versions, so refuse_unknown is asked where a token is made."""
     wanted = set(given)
-    unknown = sorted(wanted.difference(SCOPES))
+    formats = sorted(scope for scope in wanted if _ONE_FORMAT.fullmatch(scope))
+    refuse_unknown(wanted, (*formats, *_FIXED))
+    return (*formats, *(scope for scope in _FIXED if scope in wanted))
+
+
+def refuse_unknown(given: Iterable[str], every: Sequence[str]) -> None:
+    """Raises Malformed for a scope that is not among `every`, and for none at all."""
+    wanted = set(given)
+    unknown = sorted(wanted.difference(every))
     if unknown or not wanted:
         which = f"there is no {unknown[0][:NAME_MAX]!r}; " if unknown else ""
-        raise Malformed(f"scopes: {which}expected one or more of {', '.join(SCOPES)}")
-    return tuple(scope for scope in SCOPES if scope in wanted)
+        raise Malformed(f"scopes: {which}expected one or more of {', '.join(every)}")
 
 
 def match_of(given: Iterable[str], scopes: Iterable[str]) -> tuple[str, ...]:

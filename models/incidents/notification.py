@@ -1,8 +1,7 @@
-"""What the first response says and when it says it again: the body, key and retry time of effect Act.
+"""What a notification says, as facts, and when it is said again: what effect Act carries, its key, its retry time.
 
-Called by the shard when it emits Act and when an ActionOutcome comes back. The body is Alertmanager's webhook,
-version "4" (notify/webhook and template.Data), so that whatever takes Alertmanager's takes ours, plus one field
-of our own, `incident`.
+Called by the shard when it emits Act and when an ActionOutcome comes back. How the facts are worded for a receiver is
+that action's business (services/actions).
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ from uuid import UUID
 
 import msgspec
 
-from models.alerts.alert import PLAIN_NAME, fingerprint
-from models.incidents.incident import Incident
+from models.incidents.incident import Incident, IncidentState, IncidentType, Severity
 from models.incidents.query import AlertView
 
-#: The two states that a notice speaks of, and the reason that says the second.
+#: The two states that a notification speaks of, and the reason that says the second.
 FIRING, RESOLVED = "firing", "resolved"
 #: Go's zero time: how Alertmanager writes "has no end yet".
 NO_TIME = "0001-01-01T00:00:00Z"
@@ -37,105 +35,92 @@ _EPOCH = datetime(1970, 1, 1)  # UTC, and written without saying so
 _LAST_SECOND = 253402300799.0
 
 
-class _Alert(msgspec.Struct, frozen=True):
-    status: str
+class AlertFacts(msgspec.Struct, frozen=True, array_like=True):
+    """One alert of a notification. Times are seconds since the epoch; `ends_at` 0 means that it has no end."""
+
     labels: dict[str, str]
     annotations: dict[str, str]
-    startsAt: str
-    endsAt: str
-    generatorURL: str
-    fingerprint: str
+    generator_url: str
+    starts_at: float
+    ends_at: float
+    last_seen_at: float
+    firing: bool
 
 
-class _Incident(msgspec.Struct, frozen=True, omit_defaults=True):
-    id: str
-    severity: str
-    incident_type: str
-    state: str
-    title: str
-    service: str
+class Facts(msgspec.Struct, frozen=True, array_like=True):
+    """What a notification tells of an incident, as it was when the notification was due. Plain data: the same facts make the
+    same message.
+
+    `reason` is why it is sent ("opened", "resolved" ...). `alerts` are the ones to show, bounded, in the order to show them:
+    firing ones first, the oldest first, then those that ended, the newest first; `total` counts all. The common labels and
+    annotations are those that all alerts share, also those not shown. `resolved_at` is 0 while it goes on.
+    """
+
     reason: str
-    url: str | None = None
+    incident_id: bytes
+    tenant: str
+    service: str
+    title: str
+    description: str
+    severity: Severity
+    type: IncidentType
+    state: IncidentState
+    created_at: float
+    resolved_at: float
+    group_labels: dict[str, str]
+    common_labels: Mapping[str, str]
+    common_annotations: Mapping[str, str]
+    alerts: list[AlertFacts]
+    total: int
+
+    @property
+    def is_over(self) -> bool:
+        """By the reason and not by the state: asked for again after a crash, it still says what is counted as told."""
+        return self.reason == RESOLVED
 
 
-class _Body(msgspec.Struct, frozen=True):
-    receiver: str
-    status: str
-    alerts: list[_Alert]
-    groupLabels: dict[str, str]
-    commonLabels: Mapping[str, str]
-    commonAnnotations: Mapping[str, str]
-    externalURL: str
-    version: str
-    groupKey: str
-    truncatedAlerts: int
-    incident: _Incident
-
-
-#: Maps are written in key order, as Go writes them: the same notice has the same bytes.
-_encoder = msgspec.json.Encoder(order="deterministic")
-
-
-def webhook_body(
+def facts_of(
     incident: Incident,
     alerts: Sequence[AlertView],
     *,
     reason: str,
     max_alerts: int,
-    external_url: str = "",
-    receiver: str = "webhook",
     total: int | None = None,
     common: Common | None = None,
-) -> bytes:
-    """JSON of one notice. The same arguments give the same bytes.
-
-    Firing alerts come first, the oldest first, then those that ended, the newest first; at most `max_alerts` are shown and
-    `truncatedAlerts` counts the rest of `total` (all alerts of the incident; None: those given). `common` is what all
-    alerts of the incident share (None: what those given do). `status` is "resolved" when the reason is, else "firing".
-
-    With status "resolved" every alert is resolved: receivers go by the alerts, and when a person says that it is over, no
-    other word follows of those that fire on. They end when the incident did.
-    """
-    shown = sorted(alerts, key=_place)[:max_alerts]
-    count = max(len(alerts), total or 0)
+) -> Facts:
+    """The facts of one notification. At most `max_alerts` of `alerts` are kept, of `total` that the incident has (None: those
+    given). `common` is what all alerts of the incident share (None: what those given do)."""
     labels, annotations = common or common_of((alert.labels, alert.annotations) for alert in alerts)
-    is_over = reason == RESOLVED
-    base = external_url.rstrip("/")
-    identity = str(UUID(bytes=incident.id))
-    return _encoder.encode(
-        _Body(
-            receiver=receiver,
-            # By the reason and not by the state: asked for again after a crash, it still says what is counted as told.
-            status=RESOLVED if is_over else FIRING,
-            alerts=[_alert(alert, is_over, incident.resolved_at) for alert in shown],
-            groupLabels=incident.present_group_labels,
-            commonLabels=labels,
-            commonAnnotations=annotations,
-            externalURL=external_url,
-            version="4",
-            groupKey=group_key(incident.present_group_labels),
-            truncatedAlerts=count - len(shown),
-            incident=_Incident(
-                id=identity,
-                severity=incident.severity.name,
-                incident_type=incident.type.value,
-                state=incident.state.value,
-                title=incident.title,
-                service=incident.service,
-                reason=reason,
-                url=f"{base}/v1/incidents/{identity}" if base else None,
-            ),
-        )
+    shown = sorted(alerts, key=_place)[:max_alerts]
+    return Facts(
+        reason=reason,
+        incident_id=incident.id,
+        tenant=incident.tenant,
+        service=incident.service,
+        title=incident.title,
+        description=incident.description,
+        severity=incident.severity,
+        type=incident.type,
+        state=incident.state,
+        created_at=incident.created_at,
+        resolved_at=incident.resolved_at,
+        group_labels=incident.present_group_labels,
+        common_labels=labels,
+        common_annotations=annotations,
+        alerts=[
+            AlertFacts(
+                alert.labels,
+                alert.annotations,
+                alert.generator_url,
+                alert.starts_at,
+                alert.ends_at,
+                alert.last_seen_at,
+                alert.firing,
+            )
+            for alert in shown
+        ],
+        total=max(len(alerts), total or 0),
     )
-
-
-def group_key(group_labels: Mapping[str, str]) -> str:
-    """Alertmanager's groupKey of the root route: `{}:{alertname="X", service="y"}`."""
-    pairs = [
-        f"{name if PLAIN_NAME.match(name) else _quoted(name)}={_quoted(group_labels[name])}"
-        for name in sorted(group_labels)
-    ]
-    return "{}:{" + ", ".join(pairs) + "}"
 
 
 def idempotency_key(incident_id: bytes, number: int, attempt: int) -> str:
@@ -177,24 +162,6 @@ def _place(alert: AlertView) -> tuple[bool, float, list[tuple[str, str]]]:
     return not alert.firing, at, sorted(alert.labels.items())
 
 
-def _alert(alert: AlertView, is_over: bool, over_at: float) -> _Alert:
-    """`is_over`: whether the incident is, since `over_at` (0: it goes on again)."""
-    fires = alert.firing and not is_over
-    ended_at = alert.ends_at or alert.last_seen_at
-    if alert.firing:
-        # Its start is its sender's: a clock ahead of ours must not make it end before it began.
-        ended_at = max(over_at or alert.last_seen_at, alert.starts_at)
-    return _Alert(
-        status=FIRING if fires else RESOLVED,
-        labels=alert.labels,
-        annotations=alert.annotations,
-        startsAt=rfc3339(alert.starts_at),
-        endsAt=NO_TIME if fires else rfc3339(ended_at),
-        generatorURL=alert.generator_url,
-        fingerprint=fingerprint(alert.labels),
-    )
-
-
 def common_of(alerts: Iterable[Common]) -> Common:
     """The labels and annotations that all of these alerts have."""
     labels: Mapping[str, str] | None = None
@@ -209,20 +176,3 @@ def common_of(alerts: Iterable[Common]) -> Common:
         if not annotations.items() <= notes.items():
             annotations = dict(annotations.items() & notes.items())
     return labels or {}, annotations
-
-
-#: Go's strconv.Quote, for what occurs in label values: printable characters stay as they are.
-_ESCAPES = {
-    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
-}  # fmt: skip
-
-
-def _quoted(value: str) -> str:
-    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else _escaped(c)) for c in value) + '"'
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -92,11 +92,11 @@ class Resolve(Verb, frozen=True):
 
 
 class Close(Verb, frozen=True):
-    """Nothing more is to be done about a resolved incident."""
+    """Close a resolved incident."""
 
 
 class Reopen(Verb, frozen=True):
-    """It is not over after all."""
+    """Reopen a resolved or closed incident."""
 
 
 class Update(Verb, frozen=True):

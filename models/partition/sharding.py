@@ -9,6 +9,8 @@ import xxhash
 
 #: Fixed for the life of every log: ids carry the slot in the 12 bits that UUIDv7 leaves free (rand_a).
 SLOTS = 4096
+#: The one tenant there is, until there can be more.
+TENANT = "default"
 
 
 def slot_of(tenant: str, service: str) -> int:

@@ -1,7 +1,7 @@
-"""Settings of features that are not built yet, so that a file that has them is read and checked all the same.
+"""Settings of features that are not built yet, so that files containing them are still read and checked.
 
-`llm-im config check` lists what of this is set as "not active yet". What switches something on that is not there
-(`refusals`) stops `llm-im up`: it never runs as something else than it was told to be.
+`llm-im config check` lists the ones that are set as "not active yet". `llm-im up` refuses to start if one of them turns
+such a feature on (`refusals`): it never silently runs without something it was told to do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from models.settings.values import LATER, Duration, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
-Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A number a time: 5000/s.")]
+Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
 
 
 class LaterSection(Section):
@@ -21,7 +21,7 @@ class LaterSection(Section):
 
 
 class Deployment(LaterSection):
-    """Which part of the system this is."""
+    """Which role this process has."""
 
     mode: Literal["standalone", "worker", "sidecar", "ha"] = "standalone"
     worker_type: Literal["all", "ingestion", "processing", "orchestration"] | None = None
@@ -31,7 +31,7 @@ class Deployment(LaterSection):
 
 class ResourceLimits(LaterSection):
     max_concurrent_incidents: int | None = Field(
-        None, ge=1, description="Another name of lifecycle.max_concurrent_incidents."
+        None, ge=1, description="Alias of `lifecycle.max_concurrent_incidents`."
     )
     max_ingestion_rate: Rate | None = None
 
@@ -42,7 +42,7 @@ class Coordination(LaterSection):
 
 
 class Messaging(LaterSection):
-    """Queues as doors for alerts."""
+    """Message queues that alerts are read from."""
 
     backend: Literal["kafka", "nats", "rabbitmq"] | None = None
     brokers: list[str] = []
@@ -133,7 +133,7 @@ class EdgeRemediation(LaterSection):
 
 
 class EdgeAgent(LaterSection):
-    """Agents beside the models, which report and act."""
+    """Agents that run next to the models, report and act."""
 
     enabled: bool = False
     discovery_mode: Literal["kubernetes", "static", "consul"] | None = None
@@ -158,7 +158,7 @@ class GovernanceAudit(LaterSection):
 
 
 class Governance(LaterSection):
-    """Policies asked before an action, and the audit trail."""
+    """Policies checked before each action, and the audit trail."""
 
     enabled: bool = False
     endpoint: str | None = None

@@ -1,11 +1,13 @@
-"""How settings are written: durations, the base of every section, and the marks that a setting may bear.
+"""What sections are made of: durations, the base of every section, and the marks that a setting may bear.
 
-The sections themselves are in models/settings/config.py (what works) and models/settings/later.py (what does not yet).
+The sections are the files beside this one, listed in models/settings/all.py; those in models/settings/later.py are not
+active yet.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, get_args
 
 from pydantic import (
@@ -23,23 +25,23 @@ from pydantic.config import JsonDict
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-#: A hundred years: longer is a slip of the pen, and far below what a clock in seconds can hold.
+#: A hundred years: anything longer is a typo, and this is far below what a clock in seconds can hold.
 DURATION_MAX_S = 100 * 365 * 86400.0
-#: Stricter than AnyHttpUrl, which mends what browsers mend: http:///path, or a backslash for a slash.
+#: Stricter than AnyHttpUrl, which silently repairs what browsers repair: http:///path, or a backslash for a slash.
 _URL = re.compile(r"https?://(?P<place>[^/?#\\]+)([/?#].*)?", re.IGNORECASE)
-#: A host's name, or its address. What a template left there (`$HOST`, `{{ host }}`) is neither.
+#: A host name or address. A leftover placeholder of a template (`$HOST`, `{{ host }}`) is neither.
 _HOST = re.compile(
     r"(?=.{1,254}\Z)([A-Za-z0-9_]([\w-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([\w-]{0,61}[A-Za-z0-9_])?\.?|\[[\da-fA-F:.]+\]",
     re.ASCII,
 )
-#: The word for "no such duration", where a setting can do without one.
+#: How to write "no duration", in settings that allow it.
 NONE = "none"
 
 #: Marks in a setting's json_schema_extra, so that the schema shows them too.
 LIVE_MARK, LATER_MARK = "x-reload", "x-not-active-yet"
-#: Taken over by `llm-im config reload`, without a restart.
+#: Changed by `llm-im config reload`, without a restart.
 LIVE: JsonDict = {LIVE_MARK: True}
-#: Understood, but nothing answers it yet.
+#: Accepted, but its feature is not built yet.
 LATER: JsonDict = {LATER_MARK: True}
 
 
@@ -85,7 +87,14 @@ MaybeDuration = Annotated[
 class Section(BaseModel):
     """A table of settings. Unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A ValidationError shows what it was given, which may be a secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
+        """What processes of this kind (models/settings/processes.py) go by: plain values by name, secrets as Secret. They get
+        it when they start, and again, without what holds a secret, when a LIVE setting was changed. To a gateway, which has
+        all settings without secrets, the secrets that it needs. A bound of the whole system is shared by `partitions`."""
+        return {}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -103,10 +112,10 @@ class Section(BaseModel):
 
 
 def wrong_url(url: str) -> str:
-    """What is wrong with an http or https URL that is to be called as it is written, "" when nothing is. Never repeats it:
-    it may be a secret."""
+    """What is wrong with an http or https URL that will be called exactly as written, "" if nothing is. Never repeats the
+    URL: it may be a secret."""
     if any(character <= " " or character == "\x7f" for character in url):
-        return "expected a URL without spaces and control characters: write them percent-encoded, as %20"
+        return "expected a URL without spaces or control characters: percent-encode them, as in %20"
     found = _URL.fullmatch(url)
     if found is None:
         return "expected an http:// or https:// URL with a host, as in https://example.org/hook"
@@ -115,12 +124,12 @@ def wrong_url(url: str) -> str:
     except ValidationError:
         parsed = None
     place = found["place"].rpartition("@")[2]
-    # As it is written, and a name in another script as it is asked for.
+    # ASCII names as written; a name in another script in the form that is looked up.
     host = place.partition("]")[0] + "]" if place.startswith("[") else place.partition(":")[0]
     if parsed is not None and not host.isascii():
         host = parsed.host or ""
     if parsed is None or not parsed.port or place.endswith(":") or not _HOST.fullmatch(host):
-        return "expected a host that can be one, and behind it a port of 1 to 65535 or none"
+        return "expected a valid host name, and a port of 1 to 65535 or none"
     if "#" in url:
-        return "expected a URL without #, behind which nothing is sent: write it as %23"
+        return "expected a URL without #, because what follows it is never sent: write it as %23"
     return ""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from models.incidents.notification import Facts
 from models.wire import Wire
 
 
@@ -33,15 +34,16 @@ class Classify(Effect, frozen=True):
 
 
 class Act(Effect, frozen=True):
-    """Asks the responder for one action. `key` is its idempotency key; `body` is what to say (notice.py makes it).
-    The smaller `urgency` (the incident's severity), the sooner its turn."""
+    """Asks the responder to tell `target`, a receiver, by `action`. `key` is its idempotency key; `facts` are what there is to
+    say, which the action words for its receiver. The smaller `urgency` (the incident's severity), the sooner its turn."""
 
     incident_id: bytes
     number: int
     attempt: int
     action: str
+    target: str
     key: str
-    body: bytes
+    facts: Facts
     urgency: int = 2
     trace: str | None = None
 

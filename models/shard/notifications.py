@@ -1,7 +1,7 @@
 """The first response: what a receiver is owed word of, one notice of an incident at a time.
 
 A notice is a debt in the incident's state (incident.Notice): owed by an event, sent by effect Act, tried again until an
-event says that it was taken or given up. models/incidents/notification.py has its body, its key and the times between tries.
+event says that it was taken or given up. models/incidents/notification.py has its facts, its key and the times between tries.
 
 Between two notices of an incident lies `notify.interval`, unless it gets more severe. So an end waits, and when the
 incident goes on meanwhile both are dropped: the receiver believes what is true. `notice.sure` is what it believes, and
@@ -28,9 +28,9 @@ from models.incidents.notification import (
     RESOLVED,
     Common,
     common_of,
+    facts_of,
     idempotency_key,
     retry_at,
-    webhook_body,
 )
 from models.shard import clock
 from models.shard.changes import Judged, Merging, Moved, Paid, SplitOff, Unattended, Unmerged
@@ -50,6 +50,8 @@ from models.shard.settings import ShardSettings
 from models.shard.sharing import Sharing
 from models.shard.states import is_begun_by_alerts
 
+#: The one receiver there is, and the action that it is told by.
+WEBHOOK = "webhook"
 OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
 FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
@@ -295,17 +297,18 @@ class Notifications(Component):
         series = self.state.series
         # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
         shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
-        body = webhook_body(
+        facts = facts_of(
             incident,
             [alert_view(series, number) for number in shown],
             reason=notice.reason or "",
             max_alerts=most,
-            external_url=self.shard.settings.external_url,
             total=len(numbers),
             common=self._common(incident),
         )
         key = idempotency_key(incident.id, notice.number, notice.attempt)
-        return Act(incident.id, notice.number, notice.attempt, "webhook", key, body, incident.severity)
+        return Act(
+            incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity
+        )
 
     def _common(self, incident: Incident) -> Common:
         """What all alerts of an incident share, also those that ended. Looked up only for those of which it is not known."""

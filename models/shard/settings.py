@@ -1,4 +1,4 @@
-"""The settings a shard decides by, as they travel from models/settings/config.py to its process."""
+"""The settings a shard decides by: what the sections in models/settings/ give a process of its kind (for_process)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class ShardSettings(msgspec.Struct, frozen=True):
-    """The settings a shard decides by; times in seconds. bootstrap.py makes it from models/settings/config.py."""
+    """The settings a shard decides by; times in seconds. Each name is given by one section."""
 
     group_by: tuple[str, ...] = ("alertname", "cluster", "namespace")
     service_labels: tuple[str, ...] = ("service",)
@@ -22,7 +22,6 @@ class ShardSettings(msgspec.Struct, frozen=True):
     retry_max_s: float = 300.0
     give_up_after_s: float = 86400.0
     webhook_max_alerts: int = 100
-    external_url: str = ""
     #: Response targets by severity; 0: none.
     acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -33,11 +32,3 @@ class ShardSettings(msgspec.Struct, frozen=True):
     sender_bytes: int = 3 * 1024**3 // 2
     #: How far ahead the end lies that a gateway gives to an alert without one: resolve_timeout, expires_after.
     given_ends_s: tuple[float, ...] = ()
-
-
-def encode_shard_settings(settings: ShardSettings) -> bytes:
-    return msgspec.msgpack.encode(settings)
-
-
-def decode_shard_settings(encoded: bytes) -> ShardSettings:
-    return msgspec.msgpack.decode(encoded, type=ShardSettings)

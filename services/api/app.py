@@ -14,13 +14,13 @@ from starlette.routing import Match
 from models import VERSION
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.api.alertmanager import reads as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
-from services.api.ingest_docs import add_doors_to_openapi
+from services.api.ingest_docs import add_formats_to_openapi
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.stream.stream import add_stream_routes
@@ -32,12 +32,7 @@ from services.api.v1.rest import add_rest_routes
 from services.api.v1.tokens import add_token_routes
 from services.feed.tail import Tails
 from services.identity.tokens import TokenDesk
-
-#: Methods that the doors for alerts take before the application is asked (services/ingest/doors/http.py); 405 names them too.
-DOORS: dict[str, frozenset[str]] = {
-    "/api/v2/alerts": frozenset({"POST"}),
-    "/v1/alerts": frozenset({"POST"}),
-}
+from services.ingest.formats.table import all_formats
 
 
 def build_app(
@@ -71,7 +66,7 @@ def build_app(
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)
-    add_doors_to_openapi(app)
+    add_formats_to_openapi(app)
     _answer_errors(app)
     refuse_unnamed(app)
     return app
@@ -92,12 +87,15 @@ _SECURITY_SCHEMES = {
 
 
 def _answer_errors(app: FastAPI) -> None:
+    # What the HTTP door takes before the application is asked; 405 names these methods too.
+    taken = {kind.path: frozenset(kind.methods) for kind in all_formats().values()}
+
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        # Of a door's path nothing else may be known here.
-        if error.status_code == 405 or (error.status_code == 404 and path in DOORS):
-            allowed = sorted(_allowed(app, request))
+        # Of a format's path nothing else may be known here.
+        if error.status_code == 405 or (error.status_code == 404 and path in taken):
+            allowed = sorted(_allowed(app, request) | taken.get(path, frozenset()))
             if _is_alertmanagers(path):
                 return alertmanager.not_allowed(request.method, allowed)
             detail = f"{path} takes {', '.join(allowed)}, not {request.method}"
@@ -150,7 +148,7 @@ def _is_alertmanagers(path: str) -> bool:
 
 def _allowed(app: FastAPI, request: Request) -> set[str]:
     """Every method that some route takes for this path; Starlette itself names only the first route's."""
-    methods = set(DOORS.get(request.url.path, ()))
+    methods: set[str] = set()
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()

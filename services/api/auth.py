@@ -15,14 +15,14 @@ from starlette.requests import HTTPConnection
 from models.control import tokens
 from models.errors import Broken, Forbidden, Malformed
 from models.incidents.verbs import NAME_MAX
-from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
-from services.ingest.bound import Sender
+from services.ingest.arrival import ANONYMOUS as ANONYMOUS_SENDER
+from services.ingest.arrival import Sender
 
 #: What a caller without a token calls itself; nobody checks it.
 ACTOR_HEADER = "x-actor"
 ANONYMOUS = ANONYMOUS_SENDER.name
 READ, RESPOND, ADMIN = tokens.READ, tokens.RESPOND, tokens.ADMIN
-EVERYTHING = frozenset(tokens.SCOPES)
+EVERYTHING = frozenset({READ, RESPOND, ADMIN})
 METRICS_PATH = "/metrics"
 #: Paths that need no token: probes of load balancers, which have none to give, and the description of the API, which is
 #: the same for everybody.

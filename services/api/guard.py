@@ -17,21 +17,21 @@ from starlette.websockets import WebSocket
 
 from actors.control_tail import ControlTail
 from models.alerts.matchers import parse_filters
-from models.control.tokens import INGEST, READ, check, granted, id_in, presented
+from models.control.tokens import INGEST, READ, check, every_scope, granted, id_in, presented
 from models.errors import Forbidden, Malformed, Refused, Unauthorized
 from models.metrics import Meter
 from models.ports import Clock
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.settings.origins import host_and_port, is_same_place, own_name, parse_origin
 from services.api.alertmanager import reads
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
 from services.api.refusals import Refusals
+from services.ingest.arrival import ANONYMOUS as ANONYMOUS_SENDER
+from services.ingest.arrival import Sender
 from services.ingest.body import Receive, Scope, Send
-from services.ingest.bound import ANONYMOUS as ANONYMOUS_SENDER
-from services.ingest.bound import Sender
-from services.ingest.doors.http import CHALLENGE
-from services.ingest.headers import refuse_repeated, sender_of
+from services.ingest.formats.table import all_formats
+from services.ingest.headers import CHALLENGE, refuse_repeated, sender_of
 
 #: Headers that were found good, remembered by digest. More than all tokens with both secrets, in both schemes; past it
 #: all are checked anew.
@@ -60,6 +60,7 @@ class Guard:
         self._clock = clock
         self._meter = meter
         self._look = look
+        self._scopes = every_scope(all_formats())
         self._refusals = Refusals(clock)
         self._names = {place[0] for each in settings.server.hosts if (place := host_and_port(each))}
         self._origins = {parse_origin(each) for each in settings.server.origins}
@@ -213,7 +214,7 @@ class Guard:
                     self._looked_at = self._clock.monotonic()
             token, until = check(self._tail.state.tokens, secret, now)
         sender = Sender(token.name, token.id, tuple(parse_filters(token.match)))
-        caller = Caller(token.name, granted(token.scopes), sender)
+        caller = Caller(token.name, granted(token.scopes, self._scopes), sender)
         if self._known_version != self._tail.state.token_version or len(self._known) >= KNOWN_MAX:
             self._known.clear()
             self._known_version = self._tail.state.token_version

@@ -1,7 +1,7 @@
 """An answer that is larger than memory should hold: its pieces wait in a file until all are there, then stream in any order.
 
 Nothing is sent before the last piece is there: an answer that fails half-way cannot take its 200 back. Used by
-Alertmanager's reads (alertmanager.py), whose answers have no pages.
+Alertmanager's reads (services/api/alertmanager/), whose answers have no pages.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ app = typer.Typer(
 def about(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version and exit."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """A durable incident manager: alerts in, incidents out, nothing lost."""

@@ -15,6 +15,7 @@ from models.incidents.incident import Incident
 from models.incidents.query import ListSummaries, Looked, SummaryPage, decode_answer, encode
 from models.metrics import Meter
 from models.partition.frames import NO_DIGEST, digest_of, previous_of
+from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask, Follower, Gap, Page
 from services.feed.publish_bodies import Entry, entry_of, entry_of_change, reset_message
@@ -41,7 +42,6 @@ HEADS_PAGE = 250
 #: Heads remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
 KNOWN_MAX = 20_000
 KNOWN_LEAST = 1000
-TENANT = "default"
 
 
 class FeedAway(Unavailable):

@@ -13,9 +13,19 @@ from typing import Annotated
 
 from actors.control_tail import ControlTail
 from models.control.control import ControlMessage, CreateToken, RevokeToken, RotateToken
-from models.control.tokens import ID_BYTES, KEY_BYTES, Token, digest_of, secret_of, written
+from models.control.tokens import (
+    ID_BYTES,
+    KEY_BYTES,
+    Token,
+    digest_of,
+    every_scope,
+    refuse_unknown,
+    secret_of,
+    written,
+)
 from models.errors import Unavailable
 from services.api.v1.fields import Time, says
+from services.ingest.formats.table import all_formats
 
 OVERLAP_DEFAULT_S = 86400.0
 
@@ -65,6 +75,7 @@ class TokenDesk:
     async def create(
         self, name: str, scopes: list[str], lifetime_s: float, actor: str, match: Sequence[str] = ()
     ) -> NewTokenBody:
+        refuse_unknown(scopes, every_scope(all_formats()))
         token_id, secret = written(secrets.token_bytes(ID_BYTES), secrets.token_bytes(KEY_BYTES))
         await self._tell(CreateToken(token_id, name, scopes, digest_of(secret), lifetime_s, actor, [*match]))
         return await self._with_secret(token_id, secret)

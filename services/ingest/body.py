@@ -1,4 +1,4 @@
-"""Reads and unpacks request bodies within bounds: size, time, and what a compressed body may become. Used by http.py."""
+"""Reads and unpacks request bodies within bounds: size, time, and what a compressed body may become. Used by the doors."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def read_body(
         async with asyncio.timeout(timeout_s):
             return await _all(receive, max_bytes, hold)
     except TimeoutError:
-        raise TooSlow from None
+        raise TooSlow(f"the body took over {timeout_s:g} s") from None
 
 
 async def _all(receive: Receive, max_bytes: int, hold: Hold) -> bytes:

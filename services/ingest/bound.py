@@ -1,40 +1,29 @@
-"""Who sends alerts, and what a bound token may send and end: only alerts whose labels its matchers hold for.
+"""What a bound token may send and end: only alerts whose labels its matchers hold for.
 
-A token is bound when it is made (`llm-im tokens create --match`). Called by the doors (http.py), between reading a
-request and storing it: what it may not send is refused by name, and its neighbours are stored.
+A token is bound when it is made (`llm-im tokens create --match`). Called by intake.py, between reading a request
+and storing it: what it may not send is refused by name, and its neighbours are stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
 from models.alerts.alert import SERIES_ID_BYTES, Content
-from models.alerts.matchers import Labels, MatcherTuple, compile_matchers
+from models.alerts.matchers import Labels, compile_matchers
 from models.errors import TooLarge
-from services.ingest.formats.common import SLICE_ALERTS, Fault, Reading
+from services.ingest.arrival import Sender
+from services.ingest.formats.json_arrays import SLICE_ALERTS
+from services.ingest.formats.reading import Fault, Reading
 
 #: Series of which a gateway remembers whether a token may send them: about 150 bytes each.
 REMEMBERED_MAX = 131_072
 FORBIDDEN = 403
 
 _content_decoder = msgspec.msgpack.Decoder(Content)
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sends: the name and the id of a token, and the matchers that must hold for what it sends (none: anything)."""
-
-    name: str
-    id: str = ""
-    match: tuple[MatcherTuple, ...] = ()
-
-
-#: Everybody, while tokens are not asked for.
-ANONYMOUS = Sender("anonymous")
 
 
 class Bounds:

@@ -12,7 +12,7 @@ from actors.runtime.ending import end
 from models.errors import IncidentManagerError
 from models.metrics import Meter
 from models.ports import Clock, DeadLetter, DeadLetters
-from services.ingest.formats.common import Fault
+from services.ingest.formats.reading import Fault
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""Headers that decide about a request. Used by the doors (http.py) and the guard (services/api/guard.py)."""
+"""Headers that decide about a request. Used by the HTTP door, the guard (services/api/guard.py) and the routes of /v1."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ _ONCE = {
 }
 
 
+#: What 401 asks for (RFC 6750).
+CHALLENGE = b'Bearer realm="llm-im"'
+#: An idempotency key is an identity, not a document.
+IDEMPOTENCY_KEY_MAX_BYTES = 255
+
+
 def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises Malformed, naming the header, when one that may be there once is there twice. Names are lower case, as in
     ASGI."""
@@ -23,6 +29,17 @@ def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
         if name in met and name in _ONCE:
             raise Malformed(f"{_ONCE[name]}: expected this header once")
         met.add(name)
+
+
+def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    """What the sender calls this request, None when it gives no name. Raises Malformed."""
+    raw = headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    key = raw.decode("latin-1").strip()
+    if not key or len(raw) > IDEMPOTENCY_KEY_MAX_BYTES or not key.isprintable():
+        raise Malformed(f"Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_MAX_BYTES} printable characters")
+    return key
 
 
 def sender_of(headers: Mapping[bytes, bytes], client: object = None) -> str:

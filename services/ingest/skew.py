@@ -1,4 +1,4 @@
-"""Whose clock is not ours: told by the times that senders give. Asked by services/ingest/doors/http.py about each request.
+"""Whose clock is not ours: told by the times that senders give. Asked by intake.py about each request.
 
 A sender is named by where it says that its alerts come from. Its clock is ahead when something of it begins later than now.
 It is behind when its times move on and the latest of them lies in the past all the same; an end that was said before says
@@ -17,7 +17,8 @@ import structlog
 
 from models.metrics import Meter
 from models.shard.messages import Claim
-from services.ingest.formats.common import Reading, Remembered
+from services.ingest.formats.reading import Reading
+from services.ingest.formats.remembered import Remembered
 
 log = structlog.get_logger()
 
@@ -51,9 +52,8 @@ class Skews:
         #: How many of them are off: while none is, a request of alerts that all fire need not be looked at.
         self._off = 0
 
-    def look(self, reading: Reading, remembered: Remembered) -> None:
-        """See what the times of a request say of its senders' clocks."""
-        now = reading.received_at
+    def look(self, reading: Reading, remembered: Remembered, now: float) -> None:
+        """See what the times of a request that came `now` say of its senders' clocks."""
         newest = remembered.take_newest()
         if newest is not None and newest.starts - now > SKEW_S:
             self._found(newest.source, newest.starts - now, now)

@@ -18,8 +18,8 @@ from models.errors import Broken, Conflict, Full, IncidentManagerError, ShareUse
 from models.partition.sharding import SlotMap
 from models.shard.messages import REASONS, AlertsArrived, AlertsReply, Decision, encode
 from models.trace import trace_id_of
-from services.ingest.bound import ANONYMOUS, Sender
-from services.ingest.formats.common import Reading
+from services.ingest.arrival import Arrival
+from services.ingest.formats.reading import Reading
 from services.ingest.line import ShardLine
 
 #: Alerts in one message to a shard; a larger request goes as several, one after the other. Making a message of so
@@ -70,19 +70,8 @@ class Submitter:
         self.slots = slots
         self._ids = CallIds()
 
-    async def submit(
-        self,
-        reading: Reading,
-        *,
-        tenant: str,
-        door: str,
-        want_ids: bool = False,
-        delivery_id: str | None = None,
-        trace: str | None = None,
-        sender: Sender = ANONYMOUS,
-    ) -> Receipt:
-        """Store every column of `reading`, or say which part could not be. Never raises for a shard's faults.
-        `trace` is the trace context (models/trace.py) that it belongs to. A delivery id is its sender's own."""
+    async def submit(self, reading: Reading, arrival: Arrival) -> Receipt:
+        """Store every column of `reading`, or say which part could not be. Never raises for a shard's faults."""
         count = len(reading.memories)
         owners = self.slots.owners
         parts: dict[int, list[int]] = {}
@@ -93,12 +82,8 @@ class Submitter:
                 parts[shard] = [column]
             else:
                 found.append(column)
-        receipt = Receipt([None] * count, [b""] * count if want_ids else [], {})
-        scoped = None if delivery_id is None else _scoped(tenant, door, sender, delivery_id)
-        work = [
-            self._part(reading, shard, columns, receipt, tenant, door, want_ids, scoped, trace, sender.name)
-            for shard, columns in parts.items()
-        ]
+        receipt = Receipt([None] * count, [b""] * count if arrival.want_ids else [], {})
+        work = [self._part(reading, arrival, shard, columns, receipt) for shard, columns in parts.items()]
         if len(work) == 1:
             await work[0]
         elif count <= MESSAGE_ALERTS_MAX:
@@ -112,27 +97,16 @@ class Submitter:
         return receipt
 
     async def _part(
-        self,
-        reading: Reading,
-        shard: int,
-        columns: list[int],
-        receipt: Receipt,
-        tenant: str,
-        door: str,
-        want_ids: bool,
-        delivery_id: str | None,
-        trace: str | None,
-        sender: str,
+        self, reading: Reading, arrival: Arrival, shard: int, columns: list[int], receipt: Receipt
     ) -> None:
+        delivery_id = None if arrival.delivery_id is None else _scoped(arrival)
         for first in range(0, len(columns), MESSAGE_ALERTS_MAX):
             part = columns[first : first + MESSAGE_ALERTS_MAX]
             scoped = delivery_id
             if scoped is not None and first:
                 # The same request sent again is cut at the same places. No key holds a line end.
                 scoped += f"\n{first}"
-            error = await self._message(
-                reading, shard, part, receipt, tenant, door, want_ids, scoped, trace, sender
-            )
+            error = await self._message(reading, arrival, scoped, shard, part, receipt)
             if error is not None:
                 # What failed once would fail again, after `hold` each time.
                 for column in columns[first:]:
@@ -143,25 +117,23 @@ class Submitter:
     async def _message(
         self,
         reading: Reading,
+        arrival: Arrival,
+        scoped: str | None,
         shard: int,
         columns: list[int],
         receipt: Receipt,
-        tenant: str,
-        door: str,
-        want_ids: bool,
-        scoped: str | None,
-        trace: str | None,
-        sender: str,
     ) -> IncidentManagerError | None:
+        """Store columns of one shard, and note in `receipt` what became of them. `scoped`: their delivery's id."""
         line = self.lines[shard]
+        want_ids = arrival.want_ids
         # A delivery is remembered with its answer, so it must be answered at once: with all bodies.
         whole = scoped is not None
         while columns:
             memories = [reading.memories[column] for column in columns]
             message = AlertsArrived(
                 next(self._ids),
-                tenant,
-                door,
+                arrival.tenant,
+                arrival.format,
                 [memory.key for memory in memories],
                 [reading.ends[column] for column in columns],
                 [
@@ -170,12 +142,11 @@ class Submitter:
                 ],
                 want_ids,
                 scoped,
-                trace_id_of(trace),
-                None,
-                trace,
-                sender,
-                _said(reading, columns) if whole else b"",
-                received_at=reading.received_at,
+                trace_id=trace_id_of(arrival.trace),
+                trace=arrival.trace,
+                sender=arrival.sender.name,
+                content=_said(reading, columns) if whole else b"",
+                received_at=arrival.received_at,
                 said=bytes([reading.said[column] for column in columns]) if reading.said else b"",
             )
             try:
@@ -200,7 +171,9 @@ class Submitter:
                     receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
                     continue
                 if (refused := _REFUSED.get(decision)) is not None:
-                    receipt.errors[column] = refused(f"{line.owner}, sender {sender!r}: {REASONS[decision]}")
+                    receipt.errors[column] = refused(
+                        f"{line.owner}, sender {arrival.sender.name!r}: {REASONS[decision]}"
+                    )
                     continue
                 receipt.decisions[column] = decision
                 # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.
@@ -210,11 +183,11 @@ class Submitter:
         return None
 
 
-def _scoped(tenant: str, door: str, sender: Sender, delivery_id: str) -> str:
+def _scoped(arrival: Arrival) -> str:
     """A delivery id as stores hold it. A token's are told from everybody's by the line end, which no key holds."""
-    if sender.id:
-        return f"{tenant}/{door}\n{sender.id}\n{delivery_id}"
-    return f"{tenant}/{door}/{delivery_id}"
+    if arrival.sender.id:
+        return f"{arrival.tenant}/{arrival.format}\n{arrival.sender.id}\n{arrival.delivery_id}"
+    return f"{arrival.tenant}/{arrival.format}/{arrival.delivery_id}"
 
 
 def _said(reading: Reading, columns: Sequence[int]) -> bytes:

@@ -91,7 +91,7 @@ def serve_environment(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
         # A killed gateway's requests go to another one, unseen by their senders: Prometheus does not send again. Safe,
-        # because the same alert twice is one; what is not is in haproxy.SEND_ONCE. HAProxy sends again what fits its buffer:
+        # because the same alert twice is one; what is not is in haproxy.send_once. HAProxy sends again what fits its buffer:
         # 64 alerts are 30 kB.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RESEND_BYTES),

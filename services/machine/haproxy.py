@@ -15,6 +15,7 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 #: Headers that take longer than this are a sender who holds a connection for nothing: HAProxy answers 408. They fit a
@@ -66,12 +67,6 @@ USE = re.compile(r"^\s*use_backend (\S+) if")
 #: is answered 404 for good, so it hears the 503 of `error_file`.
 TRY_AGAIN = "http-request deny deny_status 503"
 NO_ROUTE = re.compile(rf"^\s*(http-request return status 404\b.*-/routes|{TRY_AGAIN}$)")
-#: Of what a killed gateway leaves unanswered only this is not sent to another one (RAY_SERVE_HAPROXY_RETRY_ON): a comment,
-#: or a new incident, would be there twice. Alerts are told by their content, anything else by its Idempotency-Key.
-SEND_ONCE = (
-    "http-request disable-l7-retry if METH_POST !{ path_reg ^/+(api/+v2|v1)/+alerts/*$ } "
-    "!{ req.hdr(idempotency-key) -m found }"
-)
 #: An EventSource ends for ever by any answer but 200 and its own type (HTML, 9.2.3). One that can't be served now is sent an
 #: empty stream, after which it comes back by itself, and where it stood with it.
 STREAM_RETRY_MS = 2000
@@ -85,17 +80,27 @@ BEGIN, END = "# llm-im:", "# llm-im."
 ERROR_FILE = re.compile(r"^(\s*errorfile\s+50[234]\s+)\S+$")
 
 
+def send_once(alert_paths: Sequence[str]) -> str:
+    """Of what a killed gateway leaves unanswered only this is not sent to another one (RAY_SERVE_HAPROXY_RETRY_ON): a comment,
+    or a new incident, would be there twice. Alerts are told by their content, anything else by its Idempotency-Key."""
+    paths = "|".join(path.strip("/").replace("/", "/+") for path in alert_paths)
+    alerts = f"!{{ path_reg ^/+({paths})/*$ }} " if paths else ""
+    return f"http-request disable-l7-retry if METH_POST {alerts}!{{ req.hdr(idempotency-key) -m found }}"
+
+
 def harden(
     config: str,
     *,
     front_host: str,
     error_file: str,
+    alert_paths: Sequence[str] = (),
     probe_port: int | None = None,
     connections: int = CONNECTIONS_MAX,
 ) -> str:
     """Ray's config with our limits. Safe to apply twice. Raises ValueError when a listener is left that is not ours.
 
     `front_host` is where the front door and the port for probes listen; replicas and everything else stay on loopback.
+    `alert_paths` are those where alerts are posted, whatever their format.
     """
     lines: list[str] = []
     routes: list[str] = []
@@ -128,7 +133,7 @@ def harden(
         elif section == "defaults" and line.strip() == "defaults":
             lines += _ours(*DEFAULTS)
         elif bind and section == HTTP_SECTION:
-            lines += _ours(*_front(connections))
+            lines += _ours(*_front(connections, alert_paths))
     if probe_port is not None:
         lines += _ours(*_probes(front_host, probe_port, routes))
     hardened = "\n".join(lines) + "\n"
@@ -144,7 +149,7 @@ DEFAULTS = (
 )
 
 
-def _front(connections: int) -> list[str]:
+def _front(connections: int, alert_paths: Sequence[str]) -> list[str]:
     """The front door's own bounds and rules."""
     return [
         f"maxconn {connections}",
@@ -156,7 +161,7 @@ def _front(connections: int) -> list[str]:
         # Whole requests, or a buffer of them, go to a gateway: only what HAProxy has whole can it send again to
         # another one when the first was killed (RAY_SERVE_HAPROXY_RETRY_ON, services/machine/environment.py).
         f"http-request wait-for-body time {SLOW_BODY_S}s",
-        SEND_ONCE,
+        send_once(alert_paths),
         f"http-request set-var(txn.stream) bool(true) if {STREAM}",
         # Whoever made them: HAProxy when no gateway answers, Serve when one has no place left.
         f"http-after-response set-header Content-Type text/event-stream if {FAILED_STREAM}",
@@ -206,10 +211,13 @@ def connections_of(files: int) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """`haproxy.py BINARY FRONT_HOST PROBE_PORT ERROR_FILE -- <what Serve passed>`; PROBE_PORT 0 is none. Does not return."""
-    binary, front_host, probe_port, error_file, separator, *passed = arguments
+    """`haproxy.py BINARY FRONT_HOST PROBE_PORT ERROR_FILE ALERT_PATHS -- <what Serve passed>`; PROBE_PORT 0 is none, the paths
+    are joined by commas. Does not return."""
+    binary, front_host, probe_port, error_file, alert_paths, separator, *passed = arguments
     if separator != "--":
-        raise SystemExit("haproxy.py: expected BINARY FRONT_HOST PROBE_PORT ERROR_FILE -- ARGUMENTS")
+        raise SystemExit(
+            "haproxy.py: expected BINARY FRONT_HOST PROBE_PORT ERROR_FILE ALERT_PATHS -- ARGUMENTS"
+        )
     if "-f" in passed:
         path = Path(passed[passed.index("-f") + 1])
         _soft, files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -217,6 +225,7 @@ def main(arguments: list[str]) -> None:
             path.read_text(),
             front_host=front_host,
             error_file=error_file,
+            alert_paths=alert_paths.split(","),
             probe_port=int(probe_port) or None,
             connections=CONNECTIONS_MAX if files == resource.RLIM_INFINITY else connections_of(files),
         )

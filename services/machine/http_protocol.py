@@ -1,5 +1,5 @@
 """uvicorn's HTTP/1 with what it leaves open: trailers are no headers, headers must come in time, and a host in a request's target
-counts. Put into every replica by serve_app.py; also what the tests listen with."""
+counts. Put into every replica by services/wiring/serve_app.py; also what the tests listen with."""
 
 from __future__ import annotations
 

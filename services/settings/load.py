@@ -1,88 +1,55 @@
 """Loads the settings: defaults, then the TOML file, then the environment, then flags of the command line; each value
 knows where it came from. The only loader (docs/decisions/0016-settings-loader.md says why it is our own).
 
-Nothing is guessed: an unknown key or a value out of bounds is refused with its place, what was expected, and the
-nearest name there is. Other spellings of the same thing (`ALIASES`, `VARIABLES`) are taken, and told.
+It never guesses: an unknown key or a value out of range is refused with where it is, what was expected, and the closest
+known name. Alternative names (`ALIASES`, `VARIABLES`) are accepted, with a notice.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Literal
 
 import msgspec
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from models.errors import Malformed, Refused
-from models.settings.config import KEYS, Key, Rule, Settings
-from models.settings.later import LaterSection
-from models.settings.values import NONE, Section, duration_text
-from services.stores import choice
+from models.errors import Malformed
+from models.settings.all import Settings
+from models.settings.keys import KEYS, Key
+from services.settings.mistakes import expected, place_of
+from services.settings.names import (
+    ALIASES,
+    CONFIG_VARIABLE,
+    EMBEDDED,
+    FLAGS,
+    KUBERNETES,
+    NOT_SETTINGS,
+    PREFIX,
+    VARIABLES,
+    Keys,
+    from_alias,
+    from_text,
+    leaves,
+    nested,
+    section_of,
+    spelled,
+    unknown,
+    unknown_variable,
+)
 
 CONFIG_FILE = "llm-im.toml"
-CONFIG_VARIABLE = "LLM_IM_CONFIG"
-PREFIX = "LLM_IM_"
-#: LLM_IM_* names that are not settings: the command line's and the launcher's own.
-NOT_SETTINGS = frozenset(
-    {
-        CONFIG_VARIABLE,
-        "LLM_IM_URL",
-        "LLM_IM_CONTEXT",
-        "LLM_IM_TOKEN",
-        "LLM_IM_TOKEN_FILE",
-        "LLM_IM_INSTANCE",
-        "LLM_IM_INSTANCE_LOG",
-        "LLM_IM_PRIVATE_DIR",
-        "LLM_IM_TRACEBACK",
-    }
-)
-#: What Kubernetes puts into every container beside a Service named llm-im.
-_KUBERNETES = re.compile(
-    r"LLM_IM_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
-#: Flags of the command line, by what they set.
-FLAGS = {"state.path": "--data", "server.http_port": "--port", "notify.enabled": "--no-notify"}
-#: Keys under another name.
-ALIASES = {
-    "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",
-    "state.connection_string": "state.postgres.url",
-}
-#: Environment variables under another name.
-VARIABLES = {
-    "DEPLOYMENT_MODE": "deployment.mode",
-    "WORKER_TYPE": "deployment.worker_type",
-    "REDIS_CLUSTER_NODES": "coordination.cluster_nodes",
-    "KAFKA_BROKERS": "messaging.brokers",
-    "RUST_LOG": "logging.level",
-}
-#: Engines of other languages: whoever names one wants an embedded store, and SQLite is ours.
-EMBEDDED = ("sled", "redb")
-#: What RUST_LOG calls its levels, as ours.
-_RUST_LEVELS = {"off": "ERROR", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG", "trace": "DEBUG"}  # fmt: skip
-_RUST_TARGET = "llm_incident_manager"
 
-_DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'
-MASK = "********"
-#: In place of a secret where it must not go: still a URL, and the same for the same secret.
-MASKED = "https://secret.invalid/"
-#: Of a wrong value, this much is shown.
-_SHOWN_CHARS = 60
 
-#: Where tomllib says that a file is wrong.
+#: How tomllib reports the line of an error.
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
-#: A file with more broken lines is no settings file.
+#: A file with more broken lines is not a settings file.
 _BROKEN_LINES_MAX = 20
-
-Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +68,7 @@ DEFAULT = Source("default")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings in force, where each that is no default came from, and what its writer should know."""
+    """The settings in force, the source of each that is not a default, and notices for whoever wrote them."""
 
     settings: Settings
     sources: dict[str, Source]
@@ -112,7 +79,7 @@ class Loaded:
         return self.sources.get(key.name, DEFAULT)
 
     def not_active(self) -> list[Key]:
-        """What is set but nothing answers yet."""
+        """Settings that are set but whose feature is not built yet."""
         return [
             KEYS[name]
             for name in self.sources
@@ -127,7 +94,7 @@ class _Given:
 
 
 def load_settings(path: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """load() for who only needs the values."""
+    """load() for callers that need only the values."""
     return load(path, flags).settings
 
 
@@ -140,10 +107,10 @@ def load(
 ) -> Loaded:
     """The settings in force: defaults, then the file, then the environment, then `flags` (by key).
 
-    Without `path`, what LLM_IM_CONFIG names, else ./llm-im.toml when there is one. Raises Malformed that says of
-    every mistake where it is, what was expected, and the nearest name. Where `only` some sections or keys are needed,
-    the others stay as default and are not looked at. `leniently`, what can't be used is a notice and left out; a file
-    that was named by `path` and can't be opened is refused all the same.
+    Without `path`, the file is the one LLM_IM_CONFIG names, else ./llm-im.toml if it exists. Raises Malformed, which says
+    for every mistake where it is, what was expected, and the closest known name. With `only`, just those sections or keys
+    are read; all others keep their defaults and are not checked. With `leniently`, what can't be used becomes a notice
+    and is skipped; a file given as `path` that can't be opened is refused all the same.
     """
     is_named = path is not None
     if path is None and os.environ.get(CONFIG_VARIABLE):
@@ -169,7 +136,7 @@ def load(
 
 
 class _Reading:
-    """Gathers values by key, a later source over an earlier one, and what is wrong with them."""
+    """Collects values by key, later sources overriding earlier ones, and what is wrong with them."""
 
     def __init__(self, only: Collection[Keys] = ()) -> None:
         self._only = only
@@ -180,51 +147,51 @@ class _Reading:
     def table(self, values: Mapping[str, object], source: Source) -> None:
         """Everything in a table of settings."""
         taken: dict[Keys, Keys] = {}
-        for keys, value in _leaves(Settings, values):
+        for keys, value in leaves(Settings, values):
             name = ".".join(keys)
             ours = ALIASES.get(name, name)
             if not self._is_wanted(tuple(ours.split("."))):
                 continue
-            if name not in KEYS and _section(keys) is None:
-                self.problems.append(f"{source}: {name}: {_unknown(keys)}")
+            if name not in KEYS and section_of(keys) is None:
+                self.problems.append(f"{source}: {name}: {unknown(keys)}")
                 continue
             path = tuple(ours.split("."))
             if path in taken:
-                self.problems.append(f"{source}: {name}: said twice, also as {'.'.join(taken[path])}")
+                self.problems.append(f"{source}: {name}: set twice, also as {'.'.join(taken[path])}")
                 continue
             taken[path] = keys
             self._put(path, name, value, source)
 
     def environment(self, variables: Mapping[str, str]) -> None:
-        """LLM_IM_SECTION__KEY, and under them the names in VARIABLES. An empty variable counts as unset."""
+        """LLM_IM_SECTION__KEY, and with lower priority the names in VARIABLES. An empty variable counts as unset."""
         for name, key in VARIABLES.items():
             if not variables.get(name) or not self._is_wanted(tuple(key.split("."))):
                 continue
-            if (value := _from_alias(name, variables[name])) is not None:
+            if (value := from_alias(name, variables[name])) is not None:
                 self._put(tuple(key.split(".")), name, value, Source("variable", name))
         for name, text in sorted(variables.items()):
-            if not text or not name.startswith(PREFIX) or name in NOT_SETTINGS or _KUBERNETES.fullmatch(name):
+            if not text or not name.startswith(PREFIX) or name in NOT_SETTINGS or KUBERNETES.fullmatch(name):
                 continue
             source = Source("variable", name)
-            keys = _spelled(name)
+            keys = spelled(name)
             if keys is None:
                 if not self._only:
-                    self.problems.append(f"{name}: {_unknown_variable(name)}")
+                    self.problems.append(f"{name}: {unknown_variable(name)}")
                 continue
             if not self._is_wanted(keys):
                 continue
             try:
-                value = _from_text(keys, text)
+                value = from_text(keys, text)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 self.problems.append(f"{name}: {'.'.join(keys)}: expected JSON: {error}")
                 continue
-            if _section(keys) is not None and isinstance(value, dict):
-                self.table(_nested(keys, value), source)
+            if section_of(keys) is not None and isinstance(value, dict):
+                self.table(nested(keys, value), source)
             else:
                 self._put(keys, name, value, source)
 
     def _is_wanted(self, keys: Keys) -> bool:
-        """Whether it is, or is part of, or holds, what is needed."""
+        """Whether it is one of `only`, or inside one, or contains one."""
         return not self._only or any(
             keys[: len(each)] == each or each[: len(keys)] == keys for each in self._only
         )
@@ -232,9 +199,7 @@ class _Reading:
     def _put(self, keys: Keys, name: str, value: object, source: Source) -> None:
         key = ".".join(keys)
         if key == "state.backend" and value in EMBEDDED:
-            self.notices.append(
-                f"{source}: {key}: {value} is no engine of this program; SQLite takes its place"
-            )
+            self.notices.append(f"{source}: {key}: {value} is not available here; SQLite is used instead")
             value = "sqlite"
         elif name != key and source.kind == "file":
             self.notices.append(f"{source}: {name} is read as {key}")
@@ -243,7 +208,7 @@ class _Reading:
         self.given[keys] = _Given(value, source)
 
     def settings(self, leniently: bool = False) -> Settings:
-        """All of it, checked. Raises Malformed; `leniently` leaves out what is wrong, and makes notices of it."""
+        """All settings, checked. Raises Malformed; with `leniently`, what is wrong is skipped and becomes a notice."""
         settings = self._checked()
         while settings is None and leniently:
             settings = self._checked()
@@ -254,7 +219,7 @@ class _Reading:
         return settings
 
     def _checked(self) -> Settings | None:
-        """The settings; None when something is wrong, which is noted and forgotten."""
+        """The settings; None if something is wrong, which is reported and dropped."""
         try:
             return Settings.model_validate(self._values())
         except ValidationError as error:
@@ -265,14 +230,14 @@ class _Reading:
             return None
 
     def _forget(self, place: Keys) -> None:
-        """What was given for it, within it, or for all of what it is in."""
+        """Drops the values given for this key, for keys inside it, and for sections that contain it."""
         for keys in [*self.given]:
             if keys == place[: len(keys)] or keys[: len(place)] == place:
                 del self.given[keys]
 
     def _values(self) -> dict[str, object]:
         values: dict[str, object] = {}
-        # Short ones first: what is given for a whole section must not hide in its keys.
+        # Short keys first: a value for a whole section must not overwrite the section's keys.
         for keys in sorted(self.given, key=len):
             inner: object = values
             for part in keys[:-1]:
@@ -296,14 +261,14 @@ def _listed(problems: list[str]) -> str:
 
 
 def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object]:
-    """The file's tables. With `notices`, lines that are no TOML are told there and left out."""
+    """The file's tables. With `notices`, lines that are not TOML are reported there and skipped."""
     try:
         text = path.read_text("utf-8-sig", errors="strict" if notices is None else "replace")
         return tomllib.loads(text)
     except OSError as error:
         raise Malformed(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Malformed(f"{path}: not TOML: expected UTF-8, byte {error.start} is none") from None
+        raise Malformed(f"{path}: not TOML: expected UTF-8, but byte {error.start} is not") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         if notices is None:
             raise Malformed(f"{path}: not TOML: {error}") from None
@@ -312,8 +277,8 @@ def _read_file(path: Path, notices: list[str] | None = None) -> dict[str, object
 
 
 def _what_is_toml(lines: list[str]) -> dict[str, object]:
-    """The tables of a file without its broken lines. Below a broken head of a table all up to the next one is left out:
-    its keys would be taken for those of the table before."""
+    """The tables of a file without its broken lines. After a broken table header, everything up to the next header is
+    skipped: its keys would be read as part of the previous table."""
     for _ in range(_BROKEN_LINES_MAX):
         try:
             return tomllib.loads("\n".join(lines))
@@ -329,308 +294,3 @@ def _what_is_toml(lines: list[str]) -> dict[str, object]:
                 place += 1
                 lines[place] = ""
     return {}
-
-
-# -- keys ----------------------------------------------------------------------------------------------------
-
-
-def _leaves(
-    section: type[Section], values: Mapping[str, object], at: Keys = ()
-) -> Iterator[tuple[Keys, object]]:
-    """Every value of a table by its key; a section that is no table is a value, for the model to refuse."""
-    for name, value in values.items():
-        inner = _inner(section, name)
-        if inner is not None and isinstance(value, dict):
-            yield from _leaves(inner, value, (*at, name))
-        else:
-            yield (*at, name), value
-
-
-def _inner(section: type[Section], name: str) -> type[Section] | None:
-    found = section.model_fields.get(name)
-    kind = None if found is None else found.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def _section(keys: Keys) -> type[Section] | None:
-    """The section of that name, None when there is none."""
-    section: type[Section] | None = Settings
-    for name in keys:
-        section = None if section is None else _inner(section, name)
-    return section
-
-
-def _nested(keys: Keys, value: object) -> dict[str, object]:
-    for name in reversed(keys):
-        value = {name: value}
-    assert isinstance(value, dict)
-    return value
-
-
-def _spelled(variable: str) -> Keys | None:
-    """The key of LLM_IM_NOTIFY__WAIT__P0 as the settings spell it: a variable has no case. None for an unknown one."""
-    section: type[Section] | None = Settings
-    found: list[str] = []
-    for word in variable.removeprefix(PREFIX).lower().split("__"):
-        names = {} if section is None else {name.lower(): name for name in section.model_fields}
-        if section is None or word not in names:
-            return None
-        found.append(names[word])
-        section = _inner(section, names[word])
-    return tuple(found)
-
-
-def variable_of(key: Key) -> str:
-    """The environment variable that sets it."""
-    return PREFIX + key.name.replace(".", "__").upper()
-
-
-def _unknown(keys: Keys) -> str:
-    """What to say of a key that does not exist: the nearest one in its section, else anywhere."""
-    at, name = keys[:-1], keys[-1]
-    section = Rule if at[:2] == ("classification", "rules") else _section(at)
-    siblings = list(section.model_fields) if section is not None else []
-    what = "there is no such section" if not at else "there is no such setting"
-    if near := get_close_matches(name, siblings, 1):
-        return f"{what}; did you mean {near[0] if section is Rule else '.'.join((*at, near[0]))}?"
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(KEYS)}
-    if near := get_close_matches(name, elsewhere, 1, cutoff=0.8):
-        return f"{what}; did you mean {elsewhere[near[0]]}?"
-    shown = [each for each in siblings if not _is_later(section, each)]
-    return f"{what}; there are {', '.join(shown or siblings)}"
-
-
-def _is_later(section: type[Section] | None, name: str) -> bool:
-    inner = None if section is None else _inner(section, name)
-    return inner is not None and issubclass(inner, LaterSection)
-
-
-def _unknown_variable(name: str) -> str:
-    known = {variable_of(key) for key in KEYS.values()} | NOT_SETTINGS
-    near = get_close_matches(name, known, 1)
-    hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else "names are LLM_IM_SECTION__KEY, as in LLM_IM_SERVER__HTTP_PORT"
-    )
-    return f"there is no such setting; {hint}"
-
-
-# -- values --------------------------------------------------------------------------------------------------
-
-
-def _from_text(keys: Keys, text: str) -> object:
-    """A variable's value: lists and tables as JSON, a list of words also with commas, anything else as it stands."""
-    key = KEYS.get(".".join(keys))
-    kinds = {dict} if key is None else {get_origin(kind) or kind for kind in key.kinds}
-    if text[:1] in ("[", "{") and kinds & {list, dict}:
-        decoded: object = msgspec.json.decode(text)
-        return decoded
-    return _words(text) if list in kinds else text
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _from_alias(name: str, text: str) -> object:
-    if name != "RUST_LOG":
-        return _from_text(tuple(VARIABLES[name].split(".")), text)
-    # "info,llm_incident_manager=debug": what it says of us, else of everybody; of others only is nothing for us.
-    levels = dict(directive.rpartition("=")[::2] for directive in _words(text))
-    level = levels.get(_RUST_TARGET, levels.get("", "")).lower()
-    return _RUST_LEVELS.get(level)
-
-
-def place_of(place: tuple[int | str, ...]) -> str:
-    """Where a mistake is, as a person would write it: classification.rules[0].severity."""
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def expected(found: ErrorDetails) -> str:
-    """One mistake in words for a person: what was expected, and what is there instead, unless it is a secret."""
-    context: dict[str, Any] = found.get("ctx", {})
-    place = tuple(str(part) for part in found["loc"])
-    key = KEYS.get(".".join(place))
-    # A URL written where its section belongs is as secret as where it should be.
-    has_secret = any(
-        each.is_secret and (each.path[: len(place)] == place or place[: len(each.path)] == each.path)
-        for each in KEYS.values()
-    )
-    there = "" if has_secret else f", not {_shown(found['input'], key)}"
-    match found["type"]:
-        case "value_error":
-            return str(context["error"])
-        case "extra_forbidden":
-            return _unknown(place)
-        case "missing":
-            return "this is required"
-        case "literal_error":
-            choices = [word.strip("'") for word in _choices(str(context["expected"]))]
-            near = get_close_matches(str(found["input"]), choices, 1) or [
-                each for each in choices if each.lower() == str(found["input"]).lower()
-            ]
-            hint = f"; did you mean {near[0]}?" if near else ""
-            return (
-                f"expected {' or '.join(filter(None, (', '.join(choices[:-1]), choices[-1])))}{there}{hint}"
-            )
-        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
-            return f"expected a whole number{there}"
-        case "float_type" | "float_parsing" | "finite_number":
-            what = "a number" if key is not None and not key.is_duration else _DURATIONS
-            return f"expected {what}{there}"
-        case "bool_parsing" | "bool_type":
-            return f"expected true or false{there}"
-        case "string_type":
-            return f"expected text in quotes{there}"
-        case "list_type":
-            return f'expected a list, as in ["a", "b"]{there}'
-        case "dict_type" | "model_type" | "model_attributes_type":
-            return f"expected a table{there}"
-        case "greater_than_equal":
-            return f"expected {_bound(key, context['ge'])} or more{there}"
-        case "less_than_equal":
-            return f"expected at most {_bound(key, context['le'])}{there}"
-        case "string_too_short":
-            return "expected some text, this is empty"
-        case "too_long":
-            return f"expected at most {context['max_length']} entries, not {context['actual_length']}"
-        case "string_pattern_mismatch":
-            return f'expected a number a time, such as "5000/s"{there}'
-        case _:
-            return found["msg"]
-
-
-def _choices(text: str) -> list[str]:
-    return text.replace(" or ", ", ").split(", ")
-
-
-def _bound(key: Key | None, limit: float) -> str:
-    return duration_text(limit) if key is not None and key.is_duration else str(limit)
-
-
-def _shown(value: object, key: Key | None = None) -> str:
-    if isinstance(value, float):
-        # A duration is seconds by now; and JSON would call what is no number null.
-        is_duration = key is not None and key.is_duration and math.isfinite(value)
-        return f'"{duration_text(value)}"' if is_duration else str(value)
-    try:
-        text = msgspec.json.encode(value, enc_hook=str).decode()
-    except (TypeError, ValueError, msgspec.MsgspecError):
-        text = str(value)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
-
-
-def written(key: Key, value: object) -> object:
-    """A value as one would write it, secrets masked: what JSON and the table of `config show` have."""
-    if key.is_secret:
-        return MASK if value else value
-    if key.is_duration:
-        return duration_text(value) if isinstance(value, float) else NONE
-    if isinstance(value, list):
-        return [
-            each.model_dump(exclude_defaults=True) if isinstance(each, Section) else each for each in value
-        ]
-    return value
-
-
-# -- what leaves this process --------------------------------------------------------------------------------
-
-
-def masked_json(settings: Settings) -> str:
-    """The settings as JSON without secrets, which keep only whether they are the same: what `config reload` sends and the
-    log keeps. What is masked already stays as it is."""
-    plain = settings.model_dump(mode="json")
-    for key in KEYS.values():
-        if key.is_secret and (secret := key.of(settings)):
-            inner = plain
-            for part in key.path[:-1]:
-                inner = inner[part]
-            inner[key.path[-1]] = (
-                {name: _masked(each) for name, each in secret.items()}
-                if isinstance(secret, dict)
-                else _masked(secret)
-            )
-    return msgspec.json.encode(plain).decode()
-
-
-def _masked(secret: object) -> str:
-    assert isinstance(secret, SecretStr)
-    text = secret.get_secret_value()
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return text if text.startswith(MASKED) else MASKED + digest
-
-
-def masked(settings: Settings) -> Settings:
-    """The same settings, comparable to what was masked elsewhere."""
-    return Settings.model_validate_json(masked_json(settings))
-
-
-def unusable(settings: Settings) -> list[str]:
-    """What can't be used as it is written, though each value alone can. `llm-im up` starts nothing then."""
-    found = []
-    for place in (choice.place_of, choice.feed_of):
-        try:
-            place(settings)
-        except Malformed as error:
-            found.append(str(error))
-    return found
-
-
-def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:
-    """What can't be used, what is switched on but is not there, and a door that is open to everybody. `llm-im up` starts
-    nothing then. `has_tokens` None: nobody knows, and the door is not judged by it; `first_token` makes one."""
-    found = unusable(settings) + _open_door(settings, has_tokens, first_token)
-    if settings.deployment.mode != "standalone":
-        found.append(f'deployment.mode = "{settings.deployment.mode}": only standalone is built')
-    for name, why in (
-        ("coordination.backend", "no coordination store is built"),
-        ("coordination.cluster_nodes", "no coordination store is built"),
-        ("messaging.backend", "no queue is built as a door"),
-        ("messaging.brokers", "no queue is built as a door"),
-    ):
-        if value := KEYS[name].of(settings):
-            found.append(f"{name} = {_shown(value)}: {why}")
-    recovery = settings.disaster_recovery
-    if recovery.backup_interval is not None and recovery.backup_target is None:
-        found.append(
-            f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": say where to in'
-            " disaster_recovery.backup_target"
-        )
-    server = settings.server
-    if server.grpc:
-        found.append("server.grpc = true: the gRPC door is not built")
-    found += [
-        f"{key.name} = true: this is not built"
-        for key in KEYS.values()
-        if key.is_later and key.path[-1] == "enabled" and key.of(settings)
-    ]
-    return found
-
-
-def _open_door(settings: Settings, has_tokens: bool | None, first_token: str) -> list[str]:
-    """An address that others reach, where nothing asks them who they are."""
-    required, host = settings.auth.required, settings.server.http_host
-    if settings.server.is_loopback or required:
-        return []
-    if required is False:
-        return [
-            f"server.http_host {host} is reached from elsewhere, and auth.required = false lets everybody in: "
-            "listen on 127.0.0.1, or leave auth.required out"
-        ]
-    if has_tokens is False:
-        return [
-            f"server.http_host {host} is reached from elsewhere, and there is no API token yet. Make the first: {first_token}"
-        ]
-    return []
-
-
-def refuse(loaded: Loaded, has_tokens: bool | None = None, first_token: str = "") -> None:
-    """Raises Refused that names each of refusals(), with where it was said."""
-    found = refusals(loaded.settings, has_tokens, first_token)
-    if found:
-        said = [f"{loaded.sources.get(each.split(' ')[0].rstrip(':'), DEFAULT)}: {each}" for each in found]
-        raise Refused("\n  ".join(["this can't be used, or is not built yet, so nothing is started:", *said]))

@@ -1,5 +1,5 @@
-"""The reference of the settings as Markdown, from the model. `llm-im config schema --markdown` prints it; `make docs`
-puts it between the marks of docs/configuration.md, and tests/pure/test_docs.py tells when that is stale.
+"""The settings reference as Markdown, generated from the model. `llm-im config schema --markdown` prints it; `make docs`
+puts it between the marks in docs/configuration.md, and tests/pure/test_docs.py fails when it is stale.
 
     python -m services.settings.reference docs/configuration.md
 """
@@ -12,22 +12,23 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from models.settings.config import KEYS, Key
-from services.settings.load import ALIASES, VARIABLES, variable_of, written
+from models.settings.keys import KEYS, Key
+from services.settings.names import ALIASES, VARIABLES, variable_of
+from services.settings.shown import written
 
-BEGIN = "<!-- from models/settings/config.py by `make docs`; change it there -->"
+BEGIN = "<!-- from models/settings/ by `make docs`; change it there -->"
 END = "<!-- to here -->"
 
 
 def markdown() -> str:
-    """A table a section of what works, one of what is not active yet, and the other names."""
+    """A table per section of what works, one of what is not active yet, and the alternative names."""
     active = [key for key in KEYS.values() if not key.is_later]
     parts = [_section(name, list(keys)) for name, keys in groupby(active, _section_name)]
     return "\n\n".join([*parts, _not_active(), _other_names()]) + "\n"
 
 
 def put_into(document: str) -> str:
-    """The document with its part between the marks made anew. Raises ValueError when it has none."""
+    """The document with the text between its marks regenerated. Raises ValueError if it has no marks."""
     before, begin, rest = document.partition(BEGIN)
     _old, end, after = rest.partition(END)
     if not begin or not end:
@@ -46,7 +47,7 @@ def _section(name: str, keys: list[Key]) -> str:
         f"| {key.field.description} |"
         for key in keys
     ]
-    head = ["| Key | Default | Environment | Changes by | Means |", "|---|---|---|---|---|"]
+    head = ["| Key | Default | Environment | Changed by | Meaning |", "|---|---|---|---|---|"]
     return "\n".join([f"## {name}", "", *([about, ""] if about else []), *head, *rows])
 
 
@@ -61,10 +62,10 @@ def _not_active() -> str:
         [
             "## Not active yet",
             "",
-            "Settings of features that are not built yet. They are read and checked, `llm-im config check` lists those that",
-            "are set, and nothing answers them. What switches one on stops `llm-im up` by name: a `deployment.mode` but",
-            "`standalone`, a `backend`, `cluster_nodes` or `brokers` of `coordination` or `messaging`, `server.grpc`, and every",
-            "`enabled = true`.",
+            "Settings of features that are not built yet. They are checked, `llm-im config check` lists the ones you set, and",
+            "they have no effect. `llm-im up` refuses to start with any setting that would turn such a feature on: a",
+            "`deployment.mode` other than `standalone`, a `backend`, `cluster_nodes` or `brokers` in `coordination` or",
+            "`messaging`, `server.grpc`, and every `enabled = true`.",
             "",
             "| Key | Takes |",
             "|---|---|",
@@ -100,8 +101,8 @@ def _other_names() -> str:
         [
             "## Other names",
             "",
-            "Taken as another spelling, and told as a notice. Our own name wins: where such a variable is meant for another",
-            "program, set ours beside it.",
+            "These names are accepted too, and a notice says so. Our own name wins: if such a variable is meant for another",
+            "program, set ours as well.",
             "",
             "| Key or variable | Is read as |",
             "|---|---|",

@@ -1,1 +1,1 @@
-"""Where state is kept: one file a technology and port, memory and SQLite. Built by services/wiring/bootstrap.py."""
+"""Where state is kept: a folder a technology, a file a port. choice.py says which serves."""

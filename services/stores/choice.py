@@ -20,7 +20,7 @@ from services.stores.redis.options import RedisOptions
 
 if TYPE_CHECKING:
     from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 Place = Mapping[str, object]
 
@@ -47,7 +47,7 @@ class SqliteStores:
     @staticmethod
     def place(settings: Settings) -> Place:
         if settings.state.replication is not None:
-            raise Malformed("state.replication: files of SQLite have no copies; leave it out")
+            raise Malformed("state.replication: SQLite does not replicate; remove this setting")
         return {"folder": data_dir(settings)}
 
     @staticmethod
@@ -93,7 +93,7 @@ class RedisStores:
     def place(settings: Settings) -> Place:
         given = settings.state.redis
         if given.url is None:
-            raise Malformed('state.redis.url: expected where the Redis is, since state.backend = "redis"')
+            raise Malformed('state.redis.url: required, because state.backend = "redis"')
         options = RedisOptions(
             given.url.get_secret_value(),
             given.prefix,
@@ -104,11 +104,13 @@ class RedisStores:
             given.replica_timeout,
         )
         if settings.state.replication is not None:
-            raise Malformed("state.replication: with Redis say how many in state.redis.replicas")
+            raise Malformed(
+                "state.replication: for Redis, set the number of replicas in state.redis.replicas"
+            )
         if settings.state.consistency == "strong" and options.address.kind != "single":
             raise Malformed(
-                'state.consistency = "strong": a Redis that fails over can lose what it acknowledged;'
-                " postgres and cockroachdb offer it"
+                'state.consistency = "strong": a Redis failover can lose acknowledged writes;'
+                " use postgres or cockroachdb"
             )
         return asdict(options.check())
 
@@ -162,9 +164,7 @@ class PostgresStores:
     def place(settings: Settings) -> Place:
         state, given = settings.state, settings.state.postgres
         if given.url is None:
-            raise Malformed(
-                f'state.postgres.url: expected where the server is, since state.backend = "{state.backend}"'
-            )
+            raise Malformed(f'state.postgres.url: required, because state.backend = "{state.backend}"')
         options = PostgresOptions(
             given.url.get_secret_value(),
             given.schema_name,
@@ -234,7 +234,7 @@ def place_of(settings: Settings) -> Place:
     backend = settings.state.backend
     if settings.state.consistency == "eventual":
         raise Malformed(
-            'state.consistency = "eventual": nobody is answered before it is durable here; leave it out'
+            'state.consistency = "eventual": not supported, nothing is acknowledged before it is durable; remove this setting'
         )
     return {"backend": backend, **BACKENDS[backend].place(settings)}
 

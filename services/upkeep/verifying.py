@@ -22,7 +22,7 @@ from services.stores.choice import open_stores, place_of
 from services.wiring.slots import control_state, refuse_lost_control
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 CONTROL = "control"
 #: One page: large enough that its hop to a thread does not count, small enough to hold.

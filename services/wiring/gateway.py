@@ -1,6 +1,6 @@
 """One gateway: the doors, the reads and their background work in one process. Hosted by serve_app.py, or by a test.
 
-Knows nothing of Ray: it is given port Peers. `app` is the whole ASGI application; `doors` alone is what stands in
+Knows nothing of Ray: it is given port Peers. `app` is the whole ASGI application; `http` alone is what stands in
 front of it.
 """
 
@@ -25,9 +25,9 @@ from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.partition.sharding import SlotMap
+from models.partition.sharding import TENANT, SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
@@ -40,12 +40,14 @@ from services.feed.tail import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.doors.http import ALERTMANAGER_PATH, TENANT, V1_PATH, HttpDoors, smooth
-from services.ingest.formats.alertmanager import AlertmanagerReader
-from services.ingest.formats.common import Remembered
-from services.ingest.formats.v1 import V1Reader
+from services.ingest.doors.door import Needs
+from services.ingest.doors.http import HttpDoor, smooth
+from services.ingest.doors.table import open_doors
+from services.ingest.formats.format import Shared
+from services.ingest.formats.remembered import Remembered
+from services.ingest.formats.table import open_formats
+from services.ingest.intake import Intake
 from services.ingest.line import ShardLine
-from services.ingest.skew import Skews
 from services.ingest.submit import Submitter
 from services.machine.front import authority
 from services.machine.logs import set_level
@@ -126,23 +128,16 @@ class Gateway:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
-        self._alertmanager = AlertmanagerReader(remembered, settings.lifecycle.resolve_timeout)
-        self._v1 = V1Reader(remembered, settings.lifecycle.expires_after)
-        self._skews = Skews(self.meter)
+        self._shared = Shared(remembered, settings)
+        self._intake = Intake(self.submitter, remembered, self.dead_letters, self.meter)
         self._clock = clock
         self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
-        self.doors = HttpDoors(
-            self.submitter,
-            {ALERTMANAGER_PATH: self._alertmanager, V1_PATH: self._v1},
-            self.dead_letters,
-            clock,
-            self.meter,
-            self.guard,
-            max_body_bytes=server.max_body_bytes,
-            body_timeout_s=server.body_timeout,
-            tracer=self._tracer,
-            looked_at=lambda reading: self._skews.look(reading, remembered),
-        )
+        needs = Needs(self._intake, open_formats(self._shared), self.guard, clock, self.meter, self._tracer)
+        self.doors = open_doors(needs, settings)
+        http = self.doors[HttpDoor.name]
+        assert isinstance(http, HttpDoor)
+        #: The one door that does not listen by itself: its requests come through `app`.
+        self.http = http
         self.reads = Reads(
             self._ask,
             len(shard_actors),
@@ -197,6 +192,8 @@ class Gateway:
             await asyncio.sleep(0.05)
         self._take_slots(self._tail.state.slots)
         self.dead_letters.start()
+        for door in self.doors.values():
+            await door.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(each)
@@ -207,6 +204,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
+        for door in reversed(self.doors.values()):
+            await door.stop()
         await end(self._tasks)
         self._tasks = []
         await self.tails.stop()
@@ -219,8 +218,8 @@ class Gateway:
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Before anything is asked of the path: what is open, what is traced and what is counted go by it.
         scope["path"] = smooth(str(scope["path"]))
-        if self.doors.takes(scope):
-            await self.doors(scope, receive, send)
+        if self.http.takes(scope):
+            await self.http(scope, receive, send)
         else:
             await self._traced_rest(scope, receive, send)
 
@@ -240,8 +239,7 @@ class Gateway:
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)
         set_level(changed.level)
-        self._alertmanager.resolve_timeout_s = self.settings.lifecycle.resolve_timeout
-        self._v1.expires_after_s = self.settings.lifecycle.expires_after
+        self._shared.settings = self.settings
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self._lines):
@@ -264,7 +262,7 @@ class Gateway:
     def _measure(self) -> None:
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
         self.tails.measure()
-        self._skews.measure(self._clock.now())
+        self._intake.measure(self._clock.now())
 
     async def _gather(self) -> list[ActorMetrics]:
         self._measure()

@@ -9,6 +9,7 @@ import structlog
 
 from models.errors import IncidentManagerError
 from models.ports import Peers
+from services.wiring.actors import missing_without
 
 log = structlog.get_logger()
 
@@ -17,11 +18,6 @@ ASK_EVERY_S = 1.0
 ANSWER_TIMEOUT_S = 2.0
 #: One that was killed is back within this; what hangs is told.
 SILENT_AFTER_S = 5.0
-#: What is missing while one of a kind is silent, by what its name begins with. Of others nobody hears for seconds anyway.
-MISSING = {
-    "classifier-": "does not answer: new incidents wait for severity and type, and people are told of them without after 5 s",
-    "responder-": "does not answer: nobody is notified by it",
-}
 
 
 class Helpers:
@@ -29,7 +25,7 @@ class Helpers:
 
     def __init__(self, peers: Peers, actors: Sequence[str]) -> None:
         self._peers = peers
-        self._actors = [name for name in actors if name.startswith(tuple(MISSING))]
+        self._actors = [name for name in actors if missing_without(name)]
         self._silent_since: dict[str, float] = {}
         self._away: dict[str, str] = {}
 
@@ -50,7 +46,7 @@ class Helpers:
         except IncidentManagerError:
             since = self._silent_since.setdefault(name, asked_at)
             if name not in self._away and asyncio.get_running_loop().time() - since >= SILENT_AFTER_S:
-                self._away[name] = next(why for kind, why in MISSING.items() if name.startswith(kind))
+                self._away[name] = missing_without(name)
                 log.error("an actor does not answer", actor=name)
             return
         self._silent_since.pop(name, None)

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from models.control.events import SettingsChanged
 from models.errors import Conflict
-from models.settings.config import KEYS, Settings
+from models.settings.all import Settings
+from models.settings.keys import KEYS
 from models.settings.values import Section
-from models.shard.settings import encode_shard_settings
-from services.settings.load import FLAGS, masked, masked_json, written
-from services.wiring.bootstrap import classifier_rules, shard_settings
+from services.settings.names import FLAGS
+from services.settings.shown import masked, masked_json, written
+from services.wiring.actors import given_while_running
 
 T = TypeVar("T", bound=Section)
 
@@ -91,7 +92,8 @@ def event_of(start: str, actor: str, changes: list[Change], settings: Settings) 
         actor,
         {change.key: str(change.after) for change in changes},
         masked_json(settings),
-        encode_shard_settings(shard_settings(settings)),
-        classifier_rules(settings),
+        b"",
+        b"",
         settings.logging.level,
+        given_while_running(settings),
     )

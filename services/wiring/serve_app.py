@@ -33,7 +33,7 @@ from services.machine import http_protocol
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
 
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.wiring.gateway import Gateway
 
 APPLICATION = "llm-im"
@@ -65,7 +65,7 @@ class HotRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = _gateway
-        if gateway is not None and gateway.doors.takes(scope):
+        if gateway is not None and gateway.http.takes(scope):
             await gateway.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)  # type: ignore[misc]
@@ -166,7 +166,7 @@ class Gateways:
         self, settings_json: str, start: str, port: int, other_actors: list[str]
     ) -> None:
         from actors.runtime.clock import SystemClock
-        from models.settings.config import Settings
+        from models.settings.all import Settings
         from services.machine import logs
         from services.machine.front import called_at
         from services.wiring import bootstrap
@@ -221,15 +221,16 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
     """Put all actors and gateways on the Ray this process has joined. Returns when they are up; what lives under
     its name already is left as it is. Raises Unavailable naming what did not start, Conflict naming settings that are
     others than it goes by."""
-    from services.wiring import bootstrap
+    from models.settings.processes import SHARD
+    from services.wiring.actors import for_gateways, plan
 
     start = _start(settings)
-    actors = bootstrap.plan(settings, start)
+    actors = plan(settings, start)
     progress(f"starting {len(actors)} actors ({settings.state.partitions} shards)")
     for actor in actors:
-        cluster.start(actor.name, f"services.wiring.bootstrap:{actor.factory}", actor.config)
+        cluster.start(actor.name, actor.factory, actor.config)
     cluster.begin([actor.name for actor in actors])
-    others = [actor.name for actor in actors if actor.factory != "shard_actor"]
+    others = [actor.name for actor in actors if actor.kind != SHARD]
     progress(f"starting {settings.server.gateways} gateways")
     serve.start(
         proxy_location="HeadOnly",
@@ -247,26 +248,23 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )(serve.ingress()(Gateways))
     serve.run(
-        deployment.bind(_without_secrets(settings), start, http_port, others),
+        deployment.bind(for_gateways(settings), start, http_port, others),
         name=APPLICATION,
         route_prefix="/",
     )
 
 
 def withdraw(*, progress: Callable[[str], None]) -> None:
-    """Take requests no more, then stop the actors, shards first, each releasing its lease."""
+    """Take requests no more, then stop every actor of ours, in the reverse order of start, each releasing its lease."""
+    from services.wiring.actors import ending_order
+
     progress("stopping gateways")
     serve.shutdown()  # type: ignore[no-untyped-call]
-    names = sorted(each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if _is_ours(each))
-    order = sorted(names, key=lambda name: (not name.startswith("shard-"), name == "control-a", name))
+    # Whatever is in our namespace was started by deploy(), and by nobody else.
+    named = ray.util.list_named_actors(all_namespaces=True)
+    order = ending_order(each["name"] for each in named if each["namespace"] == cluster.NAMESPACE)
     progress(f"stopping {len(order)} actors")
     cluster.stop(order)
-
-
-def _is_ours(named: dict[str, str]) -> bool:
-    return named["namespace"] == cluster.NAMESPACE and named["name"].startswith(
-        ("shard-", "control-", "classifier-", "responder-", "backup-", "publisher-")
-    )
 
 
 def _start(settings: Settings) -> str:
@@ -281,19 +279,3 @@ def _start(settings: Settings) -> str:
     running = json.loads(status)
     refuse_other(running["settings"], settings)
     return str(running["start"])
-
-
-def _without_secrets(settings: Settings) -> str:
-    from services.settings.load import masked_json
-
-    # A gateway needs no webhook URL, and what Serve keeps in its controller can be read by whoever joins the Ray.
-    plain = json.loads(masked_json(settings))
-    # It does export traces and reads the stores: these it must have.
-    plain["telemetry"]["headers"] = {
-        name: value.get_secret_value() for name, value in settings.telemetry.headers.items()
-    }
-    if settings.state.redis.url is not None:
-        plain["state"]["redis"]["url"] = settings.state.redis.url.get_secret_value()
-    if settings.state.postgres.url is not None:
-        plain["state"]["postgres"]["url"] = settings.state.postgres.url.get_secret_value()
-    return json.dumps(plain)

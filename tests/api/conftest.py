@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.api.gateway_in_process import SqliteStores, System, send, system
+from tests.ports import free_port
 
 ALERTMANAGER = "prometheus-alertmanager"
 
@@ -52,9 +52,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("alertmanager")
     config = folder / "alertmanager.yml"
     config.write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     process = subprocess.Popen(
         [
             program,

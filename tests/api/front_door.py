@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.client
 import json
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from services.machine import haproxy
-from tests.cluster.instance import free_port, until
+from tests.cluster.instance import until
+from tests.ports import free_port
+
+#: In place of services/machine/haproxy.py's.
+SLOW_HEADERS_S = 2
 
 
 @dataclass
@@ -44,14 +52,23 @@ class FrontDoor:
         assert spec is not None and spec.submodule_search_locations
         binary = str(Path(spec.submodule_search_locations[0]) / "bin" / "haproxy")
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(haproxy.__file__)), binary, "127.0.0.1", str(self.probe_port),
-             str(self.folder / "unavailable.http"), "--", *passed],
+            [sys.executable, "-I", "-S", str(self._wrapper()), binary, "127.0.0.1", str(self.probe_port),
+             str(self.folder / "unavailable.http"), "/api/v2/alerts,/v1/alerts", "--", *passed],
             stderr=(self.folder / "stderr").open("wb"),
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files)),
         )  # fmt: skip
         until("HAProxy listens", lambda: _answers(self.port, self._alive()), 15)
         if before is not None:
             before.wait(15)
+
+    def _wrapper(self) -> Path:
+        """The program itself, but for how long it waits for headers: tests wait that long too."""
+        text = Path(haproxy.__file__).read_text("utf-8")
+        said = f"SLOW_HEADERS_S = {haproxy.SLOW_HEADERS_S}\n"
+        assert text.count(said) == 1
+        wrapper = self.folder / "wrapper.py"
+        wrapper.write_text(text.replace(said, f"SLOW_HEADERS_S = {SLOW_HEADERS_S}\n"), "utf-8")
+        return wrapper
 
     def stop(self) -> None:
         """Nobody listens any more."""
@@ -101,11 +118,28 @@ api._generate_config_file_internal()
 """
 
 
+#: Stand for the ports in a template that is rendered once.
+_PORT, _FIRST_GATEWAY = 65_000, 65_001
+
+
 def template(folder: Path, port: int, gateways: Sequence[int]) -> str:
     """What Ray Serve would give its HAProxy."""
-    asked = json.dumps([str(folder), port, list(gateways)])
+    rendered, made = _rendered(len(gateways))
+    shutil.copytree(rendered, folder, dirs_exist_ok=True)
+    made = made.replace(str(rendered), str(folder)).replace(str(_PORT), str(port))
+    for number, gateway in enumerate(gateways):
+        made = made.replace(str(_FIRST_GATEWAY + number), str(gateway))
+    return made
+
+
+@functools.cache
+def _rendered(gateways: int) -> tuple[Path, str]:
+    """By a process that imports ray, which takes seconds: once for each number of gateways."""
+    folder = Path(tempfile.mkdtemp(prefix="llm-im-haproxy-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    asked = json.dumps([str(folder), _PORT, [_FIRST_GATEWAY + number for number in range(gateways)]])
     subprocess.run([sys.executable, "-W", "ignore", "-c", _RENDER, asked], check=True, timeout=60)
-    return (folder / "ray" / "haproxy.cfg").read_text()
+    return folder, (folder / "ray" / "haproxy.cfg").read_text()
 
 
 def _answers(port: int, _alive: None) -> bool:

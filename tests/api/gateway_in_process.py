@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import uvicorn
 
 from actors.begun import Kept
@@ -33,9 +34,11 @@ from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.partition.sharding import partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
-from models.settings.config import Settings
-from models.shard.settings import decode_shard_settings
-from services.actions.webhook import WebhookAction
+from models.settings.all import Settings
+from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
+from models.settings.secrets import revealed
+from models.shard.settings import ShardSettings
+from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
 from services.stores.memory.stores import (
     MemoryArchive,
@@ -50,6 +53,7 @@ from services.stores.sqlite.delivery import SqliteDeliveryIds
 from services.stores.sqlite.log import SqliteEventLog
 from services.wiring import bootstrap
 from services.wiring.gateway import Gateway
+from tests.api.build_once import adapters_made_once
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -344,11 +348,11 @@ async def system(
 
     def classifier(host: Host) -> Actor:
         def take(changed: SettingsChanged) -> None:
-            actor.judge = bootstrap.judge(changed.classifier)
+            actor.judge = bootstrap.judge(given_by(changed, CLASSIFIER))
 
         actor = ClassifierActor(
             host,
-            bootstrap.judge(bootstrap.classifier_rules(configured)),
+            bootstrap.judge(configured.given_to(CLASSIFIER)),
             tracer(host.name),
             control=ControlTail(stores.log("control"), SettingsWatch("", take)),
         )
@@ -359,7 +363,7 @@ async def system(
     def responder(host: Host) -> Actor:
         assert url is not None
         return ResponderActor(
-            host, {"webhook": WebhookAction(url.get_secret_value())}, tracer=tracer(host.name)
+            host, Actions(revealed(configured.given_to(RESPONDER))).by_name, tracer=tracer(host.name)
         )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
@@ -367,7 +371,7 @@ async def system(
 
         def shard(host: Host) -> Actor:
             def take(changed: SettingsChanged) -> None:
-                actor.take_settings(decode_shard_settings(changed.shard))
+                actor.take_settings(msgspec.convert(given_by(changed, SHARD), ShardSettings))
 
             actor = IncidentShard(
                 host,
@@ -434,21 +438,22 @@ def _gateway(
     letters: DeadLetters,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
-    return Gateway(
-        name,
-        configured,
-        cluster,
-        clock,
-        stores.log("control"),
-        [stores.archive(partition_name(index)) for index in partitions],
-        letters,
-        [bootstrap.shard_actor_name(index) for index in partitions],
-        ["classifier-0", bootstrap.CONTROL_ACTOR],
-        bootstrap.CONTROL_ACTOR,
-        None,
-        [stores.log(partition_name(index)) for index in partitions],
-        bootstrap.open_tracer(configured, name),
-    )
+    with adapters_made_once():
+        return Gateway(
+            name,
+            configured,
+            cluster,
+            clock,
+            stores.log("control"),
+            [stores.archive(partition_name(index)) for index in partitions],
+            letters,
+            [bootstrap.shard_actor_name(index) for index in partitions],
+            ["classifier-0", bootstrap.CONTROL_ACTOR],
+            bootstrap.CONTROL_ACTOR,
+            None,
+            [stores.log(partition_name(index)) for index in partitions],
+            bootstrap.open_tracer(configured, name),
+        )
 
 
 async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:

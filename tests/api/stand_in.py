@@ -36,13 +36,9 @@ from models.incidents.query import (
 from models.metrics import ActorMetrics, Meter
 from models.partition.sharding import partition_name, slot_of
 from models.ports import ArchivedIncident
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.assembly import decode_message
-from models.shard.messages import (
-    Command,
-    CommandDone,
-    Reply,
-)
+from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 import services.api.reads as reads
 from models.errors import Busy
 from models.incidents.query import AlertView
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.api.alertmanager.reads import config_yaml
 from tests.api.stand_in import AWAY, NOW, StandIn, alert
 

@@ -468,8 +468,8 @@ async def test_a_sender_that_goes_away_leaves_nothing_behind(ours: System) -> No
 
     await still_serves(ours)
     assert await ours.names() == {"StillHere"}
-    assert ours.gateway.doors._requests == 0
-    assert ours.gateway.doors._room.held == 0
+    assert ours.gateway.http._requests == 0
+    assert ours.gateway.http._room.held == 0
 
 
 @pytest.mark.asyncio
@@ -486,9 +486,9 @@ async def test_a_connection_cut_in_mid_body_leaves_nothing_behind(ours: System) 
         writer.transport.abort()
 
     async with asyncio.timeout(5):
-        while ours.gateway.doors._requests:
+        while ours.gateway.http._requests:
             await asyncio.sleep(0.01)
-    assert ours.gateway.doors._room.held == 0
+    assert ours.gateway.http._room.held == 0
     await still_serves(ours)
 
 

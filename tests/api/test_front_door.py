@@ -16,9 +16,9 @@ import pytest
 from services.machine import haproxy
 from services.machine.closed_door import closed_door
 from tests.api.event_source import CLOSED, EventSource
-from tests.api.front_door import FrontDoor, template
+from tests.api.front_door import SLOW_HEADERS_S, FrontDoor, template
 from tests.api.gateway_in_process import System, alert, system
-from tests.cluster.instance import free_port
+from tests.ports import free_port
 
 STREAM = "/v1/stream/incidents"
 #: What a person waits for a probe; on a quiet machine it is some milliseconds.
@@ -134,11 +134,11 @@ async def test_headers_that_do_not_come_end_a_connection(ours: System, door: Fro
     def waited() -> float:
         began = time.monotonic()
         with idle(door.port, 1, b"GET / HT") as (one,):
-            one.settimeout(3 * haproxy.SLOW_HEADERS_S)
+            one.settimeout(3 * SLOW_HEADERS_S + SOON_S)
             assert b" 408 " in one.recv(4096)
         return time.monotonic() - began
 
-    assert await asyncio.to_thread(waited) < 2 * haproxy.SLOW_HEADERS_S
+    assert await asyncio.to_thread(waited) < SLOW_HEADERS_S + SOON_S
 
 
 @pytest.mark.asyncio
@@ -149,7 +149,7 @@ async def test_a_body_may_take_longer_than_headers(ours: System, door: FrontDoor
     reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
 
     writer.write(head.encode())
-    await asyncio.sleep(haproxy.SLOW_HEADERS_S + 1)
+    await asyncio.sleep(SLOW_HEADERS_S + 1)
     writer.write(body)
 
     assert b" 202 " in await reader.readline()
@@ -223,6 +223,7 @@ def test_what_serve_writes_can_be_hardened_twice(
     once = haproxy.harden(config, front_host="127.0.0.1", error_file="/e", probe_port=probe_port)
 
     assert haproxy.harden(once, front_host="127.0.0.1", error_file="/e", probe_port=probe_port) == once
+    assert f"timeout http-request {haproxy.SLOW_HEADERS_S}s" in once
     assert once.count("frontend probes") == (probe_port is not None)
     assert once.count("use_backend http-llm-im") == bool(gateways) * (2 if probe_port else 1)
 

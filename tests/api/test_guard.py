@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from actors.control import ControlActor
 from models.control.control import TokensSeen
-from models.control.tokens import SCOPES
 from models.errors import Broken, OutcomeUnknown
 from models.ports import EventLog
 from services.api.auth import OPEN_PATHS, Caller, refuse_unnamed, scopes_of_routes
 from services.api.guard import LOOK_AGAIN_S
 from services.api.v1.requests import BODY_MAX_BYTES
+from services.api.v1.tokens import SCOPES
 from services.stores.memory.stores import MemoryEventLog
 from services.wiring import bootstrap, gateway
 from tests.api.gateway_in_process import (

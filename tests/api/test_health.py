@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from models.errors import Unavailable
 from models.metrics import METRICS, ActorMetrics, Meter, decode, encode
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.api.app import build_app
 from services.api.health import HealthGather, render
 from services.api.v1.commands import Commands

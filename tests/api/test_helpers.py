@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from actors import lanes
 from actors.classifier import ClassifierActor
 from actors.runtime import direct
 from models.classification.rules import Classifier
@@ -44,8 +46,8 @@ async def health(ours: System) -> dict[str, object]:
 async def test_a_classifier_that_hangs_is_told_by_health_and_started_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actors.lanes.CLASSIFY_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("actors.lanes.AGAIN_S", 0.0)
+    rows = tuple(replace(lane, timeout_s=1.0, again_s=0.0) for lane in lanes.LANES)
+    monkeypatch.setattr(lanes, "LANES", rows)
     monkeypatch.setattr(helpers, "ASK_EVERY_S", 0.02)
     monkeypatch.setattr(helpers, "ANSWER_TIMEOUT_S", 0.1)
     monkeypatch.setattr(helpers, "SILENT_AFTER_S", 0.2)

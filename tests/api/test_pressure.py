@@ -159,7 +159,7 @@ async def test_bodies_that_many_slow_senders_hold_are_bounded_together() -> None
         assert sorted({answer.status for answer in answers}) == [202, 503]
         assert all(is_busy(answer) for answer in answers if answer.status == 503)
         assert small.status == 202
-        assert ours.gateway.doors._room.held == 0
+        assert ours.gateway.http._room.held == 0
 
 
 # -- a shard that is away --------------------------------------------------------------------------------------

@@ -14,15 +14,13 @@ from actors.runtime.local import LocalCluster
 from models.classification.rules import Classifier
 from models.errors import Busy, Malformed
 from models.incidents.incident import Severity
+from models.incidents.notification import Facts
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Classify
-from models.shard.messages import (
-    ActionOutcome,
-    Classification,
-    Classified,
-)
+from models.shard.messages import ActionOutcome, Classification, Classified
+from tests.facts import some_facts
 
 pytestmark = pytest.mark.asyncio
 
@@ -35,13 +33,16 @@ class Receiver:
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
-        self.told: list[tuple[str, bytes]] = []
+        self.told: list[tuple[str, Facts]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.closed = 0
 
-    async def act(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
-        self.told.append((key, body))
+    def render(self, facts: Facts) -> bytes:
+        return facts.title.encode()
+
+    async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
+        self.told.append((key, facts))
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
@@ -51,8 +52,10 @@ class Receiver:
         self.closed += 1
 
 
-def act(key: str = "k", action: str = "webhook", number: int = 1, attempt: int = 1) -> bytes:
-    effect = Act(incident_id=b"i" * 16, number=number, attempt=attempt, action=action, key=key, body=b"{}")
+def act(
+    key: str = "k", action: str = "webhook", number: int = 1, attempt: int = 1, target: str = "webhook"
+) -> bytes:
+    effect = Act(b"i" * 16, number, attempt, action, target, key, some_facts())
     return msgspec.msgpack.encode(effect)
 
 
@@ -76,7 +79,7 @@ async def test_an_outcome_echoes_incident_number_and_attempt() -> None:
 
     said = outcome(await responder.act(act("k1", number=3, attempt=2)))
 
-    assert receiver.told == [("k1", b"{}")]
+    assert receiver.told == [("k1", some_facts())]
     assert said == ActionOutcome(b"i" * 16, 3, 2, ok=True, detail="done", final=False)
     assert await count(responder, "llm_im_actions_total", outcome="succeeded") == 1
 
@@ -128,6 +131,22 @@ async def test_past_the_bound_a_call_is_refused_as_busy() -> None:
     assert refused.value.retry_after_s > 0
     assert afterwards.ok
     assert [key for key, _ in receiver.told] == ["k0", "k1", "one more"]
+
+
+async def test_the_bound_is_each_targets_own() -> None:
+    receiver = Receiver()
+    receiver.gate.clear()
+    responder = ResponderActor(HOST, {"webhook": receiver}, concurrency=1)
+    dead = asyncio.create_task(responder.act(act("a", target="dead")))
+    await asyncio.sleep(0.01)
+
+    alive = asyncio.create_task(responder.act(act("b", target="alive")))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Busy, match="1 calls to dead are under way"):
+        await responder.act(act("c", target="dead"))
+    receiver.gate.set()
+
+    assert outcome(await dead).ok and outcome(await alive).ok
 
 
 async def test_a_caller_that_goes_away_does_not_stop_what_was_begun() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.stores.choice import open_stores
 from tests.api.gateway_in_process import System, system
 from tests.api.test_pressure import V2, alert, is_busy

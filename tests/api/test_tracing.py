@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from services.machine import tracing
 from services.machine.tracing import BATCH_MAX, QUEUE_MAX, OtlpTracer, traces_url
 from tests.api.gateway_in_process import SqliteStores, System, alert, system
 from tests.api.otlp_receiver import OtlpReceiver, Received
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -471,10 +471,3 @@ async def test_an_error_within_a_span_is_told_by_its_kind_alone(receiver: OtlpRe
 
     (span,) = receiver.spans
     assert span.failed == "ValueError" and "s3cret" not in str(span)
-
-
-def free_port() -> int:
-    """A port of loopback on which nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])

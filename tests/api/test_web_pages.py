@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import websockets
 
-from models.control.tokens import SCOPES
+from services.api.v1.tokens import SCOPES
 from tests.api.gateway_in_process import JSON, Reply, System, alert, system
 from tests.api.test_guard import bearer, create, guarded
 

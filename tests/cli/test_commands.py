@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from services.cli.main import app
 from services.cli.shared import terminal, where
 from services.cli.shared.client import Client
 from tests.cli import incident_server
+from tests.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -100,9 +100,7 @@ def server() -> Iterator[StandIn]:
 
 
 def silent_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 # Help
@@ -676,7 +674,7 @@ def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> 
 
 
 def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> None:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.cli.commands.up import _what_now
     from services.cli.in_ray import Request
 
@@ -695,7 +693,7 @@ def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> Non
 
 
 def test_up_says_where_data_stays() -> None:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.cli.commands.up import _where_data_stays
 
     redis = {"state": {"backend": "redis", "redis": {"url": "redis://:geheim@h", "prefix": "im"}}}

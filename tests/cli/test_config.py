@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from models.settings.config import KEYS
+from models.settings.keys import KEYS
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
 from tests.cli.test_commands import StandIn, run, server, silent_url
@@ -48,11 +48,11 @@ def test_check_lists_what_is_told_what_is_not_active_and_what_up_refuses() -> No
 
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        "notice          llm-im.toml: state.backend: redb is no engine of this program; SQLite takes its place",
+        "notice          llm-im.toml: state.backend: redb is not available here; SQLite is used instead",
         "not active yet  deployment: mode, worker_type",
         "not active yet  failover: enabled",
-        'up refuses      deployment.mode = "worker": only standalone is built',
-        "up refuses      failover.enabled = true: this is not built",
+        'up refuses      deployment.mode = "worker": only "standalone" is built',
+        "up refuses      failover.enabled = true: not built yet",
         "WRONG           llm-im.toml: 4 settings not left as default",
     ]
 
@@ -68,7 +68,7 @@ def test_check_lists_what_is_told_what_is_not_active_and_what_up_refuses() -> No
             'backend = "postgres"\npostgres.url = "postgresql://u:%pass-word@h/d"',
             "state.postgres.url: within user",
         ),
-        ('backend = "postgres"', "state.postgres.url: expected where the server is"),
+        ('backend = "postgres"', "state.postgres.url: required"),
     ],
 )
 def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_said(
@@ -88,11 +88,11 @@ def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_s
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('[deployment]\nmode = "ha"', 'deployment.mode = "ha": only standalone is built'),
-        ('[server]\nhttp_host = "0.0.0.0"', "server.http_host 0.0.0.0 is reached from elsewhere, and there is no API token yet"),
-        ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everybody in"),
-        ("[server]\ngrpc = true", "the gRPC door is not built"),
-        ('[state]\nbackend = "redis"', "state.redis.url: expected where the Redis is"),
+        ('[deployment]\nmode = "ha"', 'deployment.mode = "ha": only "standalone" is built'),
+        ('[server]\nhttp_host = "0.0.0.0"', "server.http_host 0.0.0.0 can be reached from other machines, and no API token exists yet"),
+        ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everyone in"),
+        ("[server]\ngrpc = true", "gRPC is not built"),
+        ('[state]\nbackend = "redis"', "state.redis.url: required"),
     ],
 )  # fmt: skip
 def test_check_and_up_judge_alike(text: str, says: str) -> None:
@@ -110,8 +110,8 @@ def test_up_tells_all_that_it_refuses_at_once() -> None:
     said = run("up").stderr.splitlines()
 
     assert len(said) == 3
-    assert any("no API token yet" in line for line in said) and any(
-        "only standalone" in line for line in said
+    assert any("no API token exists yet" in line for line in said) and any(
+        "standalone" in line for line in said
     )
 
 
@@ -320,11 +320,13 @@ def test_up_starts_nothing_else_than_it_was_told(
     assert result.exit_code == 1
     if sample.stem == "standalone":
         assert started
-        assert "SQLite takes its place" in result.stderr
+        assert "SQLite is used instead" in result.stderr
         assert "not active yet: resource_limits.max_ingestion_rate" in result.stderr
     else:
         assert not started
-        assert "this can't be used, or is not built yet, so nothing is started:" in result.stderr
+        assert (
+            "nothing was started, because these settings can't be used or are not built yet:" in result.stderr
+        )
         assert f"{sample}: " in result.stderr
 
 
@@ -334,13 +336,13 @@ def test_up_with_the_grpc_door_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
     result = run("up")
 
     assert result.exit_code == 1
-    assert "LLM_IM_SERVER__GRPC: server.grpc = true: the gRPC door is not built" in result.stderr
+    assert "LLM_IM_SERVER__GRPC: server.grpc = true: gRPC is not built" in result.stderr
 
 
 def test_the_reference_is_written_between_its_marks(tmp_path: Path) -> None:
     document = tmp_path / "doc.md"
     document.write_text(
-        "before\n<!-- from models/settings/config.py by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
+        "before\n<!-- from models/settings/ by `make docs`; change it there -->\nold\n<!-- to here -->\nafter\n"
     )
 
     subprocess.run([sys.executable, "-m", "services.settings.reference", str(document)], cwd=ROOT, check=True)

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from services.cli.main import app
-from services.cli.shared import contexts
+from services.cli.shared import context_file as contexts
 from tests.cli.incident_server import IncidentServer, incident, serving
 
 SECRET = "llm-im-token-0123456789"

@@ -18,11 +18,12 @@ from typer.testing import CliRunner, Result
 
 from models.alerts.alert import Content
 from models.control.control import ControlState
-from models.control.events import PartitionsBegan
-from models.partition.frames import NO_DIGEST, encode_frame
+from models.control.events import PartitionsBegan, SettingsChanged
+from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
 from models.shard.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.shard.messages import Decision
 from services.cli.main import app
+from services.cli.shared.events import lines
 from services.settings.load import load_settings
 from services.wiring.bootstrap import open_log
 
@@ -274,3 +275,16 @@ def test_ctrl_c_ends_following_with_130(folder: Path) -> None:
 
     assert child.returncode == 130
     assert said.startswith("store ") and said.count("\n") == 1, said
+
+
+def test_a_change_of_settings_is_told_as_json_though_it_holds_bytes_for_each_kind_of_process() -> None:
+    changed = SettingsChanged(
+        "start", "ops", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG", {"shard": b"abc"}
+    )
+    frame, _digest = encode_frame(1, 1000.0, "default", None, [changed], NO_DIGEST)
+
+    [line] = lines("control", decode_frame("control", frame, 1, NO_DIGEST))
+
+    told = json.loads(line.as_json())["event"]
+    assert (told["changes"], told["processes"]) == ({"logging.level": "DEBUG"}, {"shard": "3 bytes"})
+    assert "level=DEBUG" in line.as_text()

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.cli.commands.incidents import listing
-from services.cli.commands.incidents.listing import COLUMNS
+from services.cli.commands.incidents import list as listing
+from services.cli.commands.incidents.list import COLUMNS
 from services.cli.shared import output, terminal
 from tests.cli.conftest import Run
 from tests.cli.incident_server import IncidentServer, alert, identity, incident

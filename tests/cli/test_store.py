@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import urllib.error
 import urllib.request
@@ -44,6 +43,7 @@ from services.wiring.slots import as_assigned, control_state
 from tests.api import gateway_in_process
 from tests.api.gateway_in_process import SqliteStores, alert, system
 from tests.contract.redis_peers import Server
+from tests.ports import free_port
 
 SERVICES = [f"service-{number}" for number in range(12)]
 
@@ -444,9 +444,7 @@ def test_mistakes_are_named(used: Path) -> None:
 
 def test_meanwhile_senders_are_told_to_try_again() -> None:
     async def ask() -> tuple[int, str | None, bytes]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         async with closed_door("127.0.0.1", port) as is_ours, closed_door("127.0.0.1", port) as second:
             assert is_ours and not second
             return await asyncio.to_thread(post, port)

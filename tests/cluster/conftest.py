@@ -13,9 +13,10 @@ import pytest
 
 from services.machine import launch
 from tests.api.otlp_receiver import OtlpReceiver
-from tests.cluster.instance import Cluster, free_port
+from tests.cluster.instance import Cluster
 from tests.cluster.receiver import Receiver
 from tests.contract.redis_peers import Server
+from tests.ports import free_port
 
 #: The first four start a Ray of their own: before ours, so that there are never two.
 ORDER = (

@@ -34,13 +34,6 @@ HTTP_TIMEOUT_S = 15.0
 POLL_S = 0.02
 
 
-def free_port() -> int:
-    """A TCP port nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
 def until(what: str, holds: Callable[[], object], timeout_s: float, *, poll_s: float = POLL_S) -> float:
     """Wait until `holds()` is true; the seconds it took. An OSError or a broken answer counts as not yet."""
     began = time.monotonic()
@@ -114,7 +107,7 @@ class Cluster:
 
     @property
     def instance(self) -> launch.Instance:
-        """As launch.py wrote it down."""
+        """As the start wrote it down."""
         known = launch.read_instance(self.data)
         assert known is not None, f"nothing was started on {self.data}"
         return known

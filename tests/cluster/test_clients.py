@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import program
-from tests.cluster.instance import Cluster, free_port, until
+from tests.cluster.instance import Cluster, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.cluster
 

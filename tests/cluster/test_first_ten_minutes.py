@@ -12,7 +12,8 @@ import pytest
 
 from services.machine import launch
 from tests.cli.terminal import Terminal
-from tests.cluster.instance import ROOT, Cluster, free_port
+from tests.cluster.instance import ROOT, Cluster
+from tests.ports import free_port
 
 PAGE = (ROOT / "docs" / "first-ten-minutes.md").read_text("utf-8")
 #: A block of the page: what is typed (`sh`), or what came (nothing).

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.machine.front import authority, called_at
-from tests.cluster.instance import Cluster, free_port, running
+from tests.cluster.instance import Cluster, running
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import program
-from tests.cluster.instance import Answer, Cluster, free_port, running, until
+from tests.cluster.instance import Answer, Cluster, running, until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 #: A second to follow the log, and what a busy machine adds.

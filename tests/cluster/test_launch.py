@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from models.errors import Refused
-from services.ingest.doors.http import ALERTMANAGER_PATH, V1_PATH
+from services.ingest.formats.table import all_formats
+from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -24,7 +26,7 @@ LOOPBACK_IN_PROC = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000
 START_SERVE = """
 import sys
 from pathlib import Path
-from services import launch
+from services.machine import launch
 instance = launch.running(Path(sys.argv[1]))
 launch.adopt(instance)
 import ray
@@ -32,12 +34,6 @@ from ray import serve
 ray.init(address=instance.ray_address, log_to_driver=False)
 serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": instance.http_port})
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def quiet(message: str) -> None:
@@ -166,16 +162,22 @@ def test_a_killed_gateway_s_request_is_sent_again_only_where_twice_is_once() -> 
         "frontend grpc_frontend\n    bind *:9000\nbackend b\n    retry-on conn-failure empty-response\n"
     )
 
-    once = haproxy.harden(config, front_host="127.0.0.1", error_file="/ours.http")
+    paths = [kind.path for kind in all_formats().values()]
+    rule = haproxy.send_once(paths)
 
-    assert once.count(haproxy.SEND_ONCE) == 1
-    assert once.index("bind 127.0.0.1:8000") < once.index(haproxy.SEND_ONCE) < once.index("default_backend")
-    assert haproxy.harden(once, front_host="127.0.0.1", error_file="/ours.http") == once
-    pattern = re.search(r"path_reg (\S+)", haproxy.SEND_ONCE)
+    def harden(config: str) -> str:
+        return haproxy.harden(config, front_host="127.0.0.1", error_file="/ours.http", alert_paths=paths)
+
+    once = harden(config)
+
+    assert once.count(rule) == 1
+    assert once.index("bind 127.0.0.1:8000") < once.index(rule) < once.index("default_backend")
+    assert harden(once) == once
+    pattern = re.search(r"path_reg (\S+)", rule)
     assert pattern is not None
-    for path in (ALERTMANAGER_PATH, V1_PATH, f"/{V1_PATH}/"):
+    for path in (*paths, f"/{V1Format.path}/"):
         assert re.search(pattern[1], path)
-    assert not re.search(pattern[1], f"{V1_PATH}/x")
+    assert not re.search(pattern[1], f"{V1Format.path}/x")
 
 
 def test_a_template_we_do_not_know_is_refused() -> None:

@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 SCALE = """
 import sys
 from pathlib import Path
-from services import launch
-from services.settings import load_settings
+from services.machine import launch
+from services.settings.load import load_settings
 instance = launch.running(Path(sys.argv[1]))
 launch.adopt(instance)
-from actors import cluster
-from services import serve_app
+from actors.runtime import cluster
+from services.wiring import serve_app
 cluster.connect(instance.ray_address)
 settings = load_settings(None, {"state.path": sys.argv[1], "server.gateways": int(sys.argv[2])})
 serve_app.deploy(settings, instance.http_port, progress=print)

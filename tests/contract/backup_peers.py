@@ -15,7 +15,7 @@ from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
 from models.partition.sharding import SlotMap
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.events import ShardStarted
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard

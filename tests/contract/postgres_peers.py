@@ -20,7 +20,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.contract.redis_peers import free_port, wait_until
+from tests.contract.redis_peers import wait_until
+from tests.ports import free_port
 
 START_TIMEOUT_S = 30
 USER = "llm_im"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+
+from tests.ports import free_port
 
 START_TIMEOUT_S = 20
 #: As an operator would set it who wants to keep what was acknowledged.
@@ -30,22 +31,6 @@ def redis_server() -> str:
             pytest.fail(why)
         pytest.skip(why)
     return found
-
-
-def free_port(span: int = 0) -> int:
-    """A port that nobody has, and `span` above it too (a cluster's bus)."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            try:
-                if port + span > 65535:
-                    continue
-                if span:
-                    other.bind(("127.0.0.1", port + span))
-                return port
-            except OSError:
-                continue
 
 
 def wait_until(true: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -182,7 +167,7 @@ class Cluster:
         self.nodes = [
             Server(
                 folder / f"node{number}", *DURABLE, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-                port=free_port(10_000),
+                port=free_port(10_000),  # a cluster's bus is there
             )
             for number in range(3)
         ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Port Action's promise, kept by WebhookAction against a real local server; and its body beside Alertmanager's own."""
+"""What every action by HTTP sends and understands, against a real local server; and the webhook's body beside Alertmanager's
+own. The promise of all actions: tests/contract/test_actions.py."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import asyncio
 import base64
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -21,10 +21,12 @@ from aiohttp import web
 
 from models import VERSION
 from models.incidents.incident import Incident
-from models.incidents.notification import webhook_body
+from models.incidents.notification import facts_of
 from models.incidents.query import AlertView
 from models.ports import ActionResult
-from services.actions.webhook import MAX_ANSWER_BYTES, WebhookAction
+from services.actions.http_post import MAX_ANSWER_BYTES, HttpPost
+from services.actions.webhook_body import webhook_body
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -62,9 +64,9 @@ async def act_once(
     handler: Handler, *, path: str = "/hook", userinfo: str = "", timeout_s: float = 5.0
 ) -> ActionResult:
     async with a_server(handler) as place:
-        action = WebhookAction(f"http://{userinfo}{place}{path}", timeout_s=timeout_s)
+        action = HttpPost(f"http://{userinfo}{place}{path}", timeout_s=timeout_s)
         try:
-            return await action.act("key-1", b'{"a":1}')
+            return await action.post("key-1", b'{"a":1}')
         finally:
             await action.close()
 
@@ -114,9 +116,9 @@ async def test_the_url_is_sent_as_it_is_written(path: str, sent: str) -> None:
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    action = WebhookAction(f"http://127.0.0.1:{port}{path}")
+    action = HttpPost(f"http://127.0.0.1:{port}{path}")
 
-    result = await action.act("k", b"{}")
+    result = await action.post("k", b"{}")
     await action.close()
     server.close()
 
@@ -182,8 +184,8 @@ async def test_a_certificate_that_is_not_trusted_is_tried_again_and_has_reached_
     tmp_path: Path,
 ) -> None:
     async with a_server(answering(200), tls=a_certificate(tmp_path)) as place:
-        action = WebhookAction(f"https://{place}/hook")
-        result = await action.act("k", b"{}")
+        action = HttpPost(f"https://{place}/hook")
+        result = await action.post("k", b"{}")
         await action.close()
 
     assert (result.ok, result.final, result.reached) == (False, False, False)
@@ -232,12 +234,10 @@ async def test_a_receiver_that_never_answers_is_given_up_in_time() -> None:
 
 
 async def test_nobody_listening_is_tried_again() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    action = WebhookAction(f"http://user:passw0rd@127.0.0.1:{port}/hook?token=s3cr3t")
+    port = free_port()
+    action = HttpPost(f"http://user:passw0rd@127.0.0.1:{port}/hook?token=s3cr3t")
 
-    result = await action.act("k", b"{}")
+    result = await action.post("k", b"{}")
     await action.close()
 
     assert (result.ok, result.final, result.reached) == (False, False, False)
@@ -252,9 +252,9 @@ async def test_a_connection_cut_in_mid_answer_is_tried_again() -> None:
 
     server = await asyncio.start_server(cut, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    action = WebhookAction(f"http://127.0.0.1:{port}/")
+    action = HttpPost(f"http://127.0.0.1:{port}/")
 
-    result = await action.act("k", b"{}")
+    result = await action.post("k", b"{}")
     await action.close()
     server.close()
 
@@ -293,9 +293,9 @@ async def test_a_dripping_answer_after_a_2xx_is_still_a_success() -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "ftp://host/x", "http://host:99999/tok3n"])
 async def test_a_url_that_cannot_be_used_is_not_repeated_and_reaches_nobody(url: str) -> None:
-    action = WebhookAction(url)
+    action = HttpPost(url)
 
-    result = await action.act("k", b"{}")
+    result = await action.post("k", b"{}")
     await action.close()
 
     assert not result.ok
@@ -304,9 +304,9 @@ async def test_a_url_that_cannot_be_used_is_not_repeated_and_reaches_nobody(url:
 
 
 async def test_an_ipv6_receiver_is_told_as_urls_write_it() -> None:
-    action = WebhookAction("http://[::1]:1/hook")
+    action = HttpPost("http://[::1]:1/hook")
 
-    result = await action.act("k", b"{}")
+    result = await action.post("k", b"{}")
     await action.close()
 
     assert result.detail.startswith("http://[::1]:1: ")
@@ -328,8 +328,8 @@ async def test_a_receiver_that_echoes_our_secrets_does_not_bring_them_into_the_d
 
 async def test_closing_twice_is_safe_and_many_acts_share_the_action() -> None:
     async with a_server(answering(200)) as place:
-        action = WebhookAction(f"http://{place}/")
-        results = await asyncio.gather(*(action.act(f"k{n}", b"{}") for n in range(50)))
+        action = HttpPost(f"http://{place}/")
+        results = await asyncio.gather(*(action.post(f"k{n}", b"{}") for n in range(50)))
         await action.close()
         await action.close()
 
@@ -364,10 +364,7 @@ async def test_our_body_is_alertmanagers_own_field_for_field(tmp_path: Path) -> 
     ]
     ours = json.loads(
         webhook_body(
-            incident,
-            alerts,
-            reason="opened",
-            max_alerts=9,
+            facts_of(incident, alerts, reason="opened", max_alerts=9),
             external_url=theirs["externalURL"],
             receiver="hook",
         )
@@ -392,9 +389,7 @@ async def _from_alertmanager(
         "receivers": [{"name": "hook", "webhook_configs": [{"url": f"http://{place}/"}]}],
     }
     (tmp_path / "am.yml").write_text(json.dumps(config))  # JSON is YAML
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(ALERTMANAGER), f"--config.file={tmp_path}/am.yml", f"--storage.path={tmp_path}/data",
                f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]  # fmt: skip
     with (tmp_path / "am.log").open("wb") as log:

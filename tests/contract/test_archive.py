@@ -286,9 +286,9 @@ async def test_a_stretch_is_counted_from_its_first_id_to_before_its_end(place: P
 async def test_a_filter_that_seldom_holds_ends_a_page_at_a_bound_and_the_pages_still_join(
     place: Place, sort: Sort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for bounds in ("sqlite_archive_pages", "postgres_archive_pages"):
-        monkeypatch.setattr(f"services.stores.{bounds}.ENTRIES_MAX", 60)
-        monkeypatch.setattr(f"services.stores.{bounds}.ENTRIES_MIN", 20)
+    for bounds in ("sqlite", "postgres"):
+        monkeypatch.setattr(f"services.stores.{bounds}.archive_pages.ENTRIES_MAX", 60)
+        monkeypatch.setattr(f"services.stores.{bounds}.archive_pages.ENTRIES_MIN", 20)
     monkeypatch.setattr("services.stores.redis.archive_index.STRETCH", 20)
     monkeypatch.setattr("services.stores.redis.archive.STRETCH", 20)
     monkeypatch.setattr("services.stores.redis.archive.ENTRIES_MAX", 60)

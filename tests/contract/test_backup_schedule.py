@@ -15,12 +15,13 @@ from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
 from models.backup import backup_id
 from models.metrics import decode as decode_metrics
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.events import ShardStarted
 from services.machine import logs
 from services.upkeep.backup.schedule import BackupRunner
 from services.upkeep.backup.target import Target
 from services.wiring import bootstrap
+from services.wiring.actors import plan
 from tests.contract import backup_peers as peers
 from tests.contract.conftest import HandClock
 
@@ -168,15 +169,15 @@ async def test_the_settings_start_an_actor_that_makes_them_at_low_priority(
     monkeypatch.setattr(os, "nice", nice.append)
     monkeypatch.setattr(logs, "configure", lambda *_how: None)
     state = {"path": str(tmp_path)}
-    assert "backup-0" not in {each.name for each in bootstrap.plan(Settings.model_validate({"state": state}))}
+    assert "backup-0" not in {each.name for each in plan(Settings.model_validate({"state": state}))}
     wanted = {"backup_target": str(tmp_path / "backups"), "backup_interval": "1h"}
     settings = Settings.model_validate({"state": state, "disaster_recovery": wanted})
     await peers.small(peers.sqlite(tmp_path / "store"))
     cluster = LocalCluster()
     await cluster.start("control-a", Control)
 
-    (found,) = [each for each in bootstrap.plan(settings) if each.name == "backup-0"]
-    await cluster.start(found.name, lambda host: getattr(bootstrap, found.factory)(found.config, host))
+    (found,) = [each for each in plan(settings) if each.name == "backup-0"]
+    await cluster.start(found.name, lambda host: bootstrap.backup_actor(found.config, host))
 
     try:
         async with asyncio.timeout(5):

@@ -46,7 +46,8 @@ from tests.contract.feed_reader import (
     until,
 )
 from tests.contract.proxy import Proxy
-from tests.contract.redis_peers import Server, free_port
+from tests.contract.redis_peers import Server
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 

@@ -29,8 +29,9 @@ from services.stores.redis.server import Server as RedisServer
 from services.stores.redis.server import refusals
 from tests.contract.conftest import PARTITION, Chain, HandClock
 from tests.contract.proxy import Proxy
-from tests.contract.redis_peers import DURABLE, Server, free_port, wait_until
+from tests.contract.redis_peers import DURABLE, Server, wait_until
 from tests.contract.test_archive import incident
+from tests.ports import free_port
 
 Logs = Callable[..., RedisEventLog]
 PREFIXES = iter(range(1, 1_000_000))

@@ -19,7 +19,7 @@ from actors.shard import IncidentShard
 from models.backup import Backup, Until
 from models.errors import Broken, Conflict, NotFound, Unavailable
 from models.ports import EventLog
-from models.settings.config import Settings
+from models.settings.all import Settings
 from models.shard.shard import ShardSettings
 from services.stores.choice import Stores
 from services.upkeep import offline

@@ -102,7 +102,7 @@ async def test_a_failed_commit_stops_the_writer_until_it_opens_again(logs: Logs,
     script = """
 import asyncio, resource, signal, sys
 from models.errors import OutcomeUnknown
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.sqlite.log import SqliteEventLog
 from tests.contract.conftest import Chain
 
 async def main():
@@ -140,7 +140,7 @@ asyncio.run(main())
 async def test_what_was_acknowledged_survives_a_kill_in_the_middle(logs: Logs, run: int) -> None:
     script = """
 import asyncio, sys
-from services.stores.sqlite_log import SqliteEventLog
+from services.stores.sqlite.log import SqliteEventLog
 from tests.contract.conftest import Chain
 
 async def main():

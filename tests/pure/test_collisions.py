@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.alerts.alert import ALERT_KEY_BYTES, OLD_KEY_BYTES, Content, alert_key, old_series_id, series_id
+from models.alerts.alert import OLD_KEY_BYTES, Content, alert_key, old_series_id, series_id
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident
 from models.incidents.verbs import Split
@@ -16,7 +16,7 @@ from models.shard.intake import Intake
 from models.shard.messages import AlertsArrived, AlertsReply, Command, CommandDone, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
-from services.ingest.formats import common
+from services.ingest.formats import remembered
 from tests.pure.test_released_logs import VERSIONS, frames
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 from tests.simulation.dump import difference, dump, unsound
@@ -73,7 +73,7 @@ def opened(shard: Shard) -> dict[bytes, Incident]:
 
 
 def test_a_key_is_as_long_as_it_says() -> None:
-    assert len(alert("api", "Down").key) == ALERT_KEY_BYTES
+    assert len(alert("api", "Down").key) == 32
     assert len(old_series_id("default", {"a": "b"})) + 8 == OLD_KEY_BYTES
 
 
@@ -83,12 +83,12 @@ def test_a_series_id_is_that_of_no_other_program() -> None:
 
 
 def test_what_a_gateway_remembers_is_keyed_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = common.seen_digest((b"{}", b"x"))
-    assert one == common.seen_digest((b"{}", b"x"))
+    one = remembered.seen_digest((b"{}", b"x"))
+    assert one == remembered.seen_digest((b"{}", b"x"))
     assert len(one) == 16
-    monkeypatch.setattr(common, "_seen", common.blake2b(b"another process", digest_size=16))
+    monkeypatch.setattr(remembered, "_seen", remembered.blake2b(b"another process", digest_size=16))
 
-    assert common.seen_digest((b"{}", b"x")) != one
+    assert remembered.seen_digest((b"{}", b"x")) != one
 
 
 @pytest.mark.parametrize("ends", [float("inf"), ZERO + 1000.0, ZERO - 1.0], ids=["fires", "ends", "ended"])
@@ -168,9 +168,7 @@ def test_what_fires_over_an_upgrade_is_known_by_its_repeats(folder: Path, has_st
 
     assert set(decided) == {Decision.REPEATED}
     assert opened(system.shard).keys() == before
-    assert [len(system.shard.state.series.keys[number]) for number in firing] == [ALERT_KEY_BYTES] * len(
-        firing
-    )
+    assert [len(system.shard.state.series.keys[number]) for number in firing] == [32] * len(firing)
     assert [system.shard.state.series.notes.get(n) for n in firing] == [
         system.replayed.state.series.notes.get(n) for n in firing
     ]

@@ -14,15 +14,22 @@ from hypothesis import strategies as st
 from models.alerts import alert
 from models.alerts.alert import TOGETHER_LEAST, Content, _fingerprints, fingerprint, fingerprints, series_id
 from models.errors import Malformed, TooLarge
+from models.settings.all import Settings
 from models.shard.messages import Claim
-from services.ingest.formats import common
-from services.ingest.formats.alertmanager import AlertmanagerReader
-from services.ingest.formats.common import Reading, Remembered
-from services.ingest.formats.v1 import V1Reader
+from services.ingest.formats import json_arrays
+from services.ingest.formats import remembered as remembering
+from services.ingest.formats.alertmanager import AlertmanagerFormat
+from services.ingest.formats.fields import read_time
+from services.ingest.formats.format import Format, Request, Shared
+from services.ingest.formats.json_arrays import SLICE_ALERTS
+from services.ingest.formats.reading import Reading
+from services.ingest.formats.remembered import Remembered
+from services.ingest.formats.v1 import V1Format
 
 NOW = 1767323045.678
+SETTINGS = Settings()
 MANY = settings(max_examples=100, deadline=None, database=None)
-Readers = list[AlertmanagerReader | V1Reader]
+Readers = list[Format]
 
 names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,6}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -39,12 +46,17 @@ alerts = st.fixed_dictionaries(
 )
 
 
+def read(form: Format, body: bytes) -> Reading:
+    """What a format makes of a body that came at NOW."""
+    return form.read(Request(form.path, body, NOW))
+
+
 def readers() -> Readers:
     """One of each format, with nothing remembered."""
     services = ("service", "job")
     return [
-        AlertmanagerReader(Remembered("default", services), 300.0),
-        V1Reader(Remembered("default", services), None),
+        AlertmanagerFormat(Shared(Remembered("default", services), SETTINGS)),
+        V1Format(Shared(Remembered("default", services), SETTINGS)),
     ]
 
 
@@ -86,8 +98,8 @@ def test_the_same_alert_in_any_order_blanks_and_escapes_is_the_same(
 ) -> None:
     chance = random.Random(seed)
     for reader in readers():
-        plain = only(reader.read(f"[{json.dumps(alert)}]".encode(), NOW))
-        other = only(reader.read(f"[{written(alert, chance)}]".encode(), NOW))
+        plain = only(read(reader, f"[{json.dumps(alert)}]".encode()))
+        other = only(read(reader, f"[{written(alert, chance)}]".encode()))
 
         assert other == plain
         assert plain[0][:16] == series_id("default", alert["labels"])  # type: ignore[arg-type]
@@ -98,13 +110,13 @@ def test_the_same_alert_in_any_order_blanks_and_escapes_is_the_same(
 def test_an_alert_that_is_remembered_is_read_as_the_first_time(alert: dict[str, object]) -> None:
     body = f"[{json.dumps(alert)}]".encode()
     for reader in readers():
-        first, second = reader.read(body, NOW), reader.read(body, NOW)
+        first, second = read(reader, body), read(reader, body)
 
         assert second.memories[0] is first.memories[0]
         assert only(second) == only(first)
     for reader in readers():
         # By a gateway that has never met it, too.
-        assert only(reader.read(body, NOW))[0][:16] == only(first)[0][:16]
+        assert only(read(reader, body))[0][:16] == only(first)[0][:16]
 
 
 @MANY
@@ -116,8 +128,7 @@ def test_an_alert_that_is_remembered_is_read_as_the_first_time(alert: dict[str, 
 def test_different_labels_never_share_a_key(one: dict[str, str], other: dict[str, str]) -> None:
     for reader in readers():
         keys = [
-            reader.read(json.dumps([{"labels": labels}]).encode(), NOW).memories[0].key
-            for labels in (one, other)
+            read(reader, json.dumps([{"labels": labels}]).encode()).memories[0].key for labels in (one, other)
         ]
         assert (keys[0][:16] == keys[1][:16]) == (one == other)
 
@@ -133,8 +144,8 @@ def test_another_annotation_url_or_start_is_another_key_of_the_same_series(
         "startsAt": "2026-01-01T00:00:01Z",
     }
     for reader in readers():
-        before = only(reader.read(json.dumps([alert]).encode(), NOW))
-        after = only(reader.read(json.dumps([{**alert, change: values[change]}]).encode(), NOW))
+        before = only(read(reader, json.dumps([alert]).encode()))
+        after = only(read(reader, json.dumps([{**alert, change: values[change]}]).encode()))
 
         assert before[0][:16] == after[0][:16]
         assert (before[0] == after[0]) == (alert.get(change) == values[change])
@@ -183,7 +194,7 @@ def test_another_annotation_url_or_start_is_another_key_of_the_same_series(
 def test_read_raises_nothing_but_malformed(body: bytes) -> None:
     for reader in readers():
         try:
-            reading = reader.read(body, NOW)
+            reading = read(reader, body)
         except Malformed as error:
             assert 0 < len(str(error)) < 600
             continue
@@ -225,9 +236,9 @@ def test_an_array_read_in_pieces_is_read_as_in_one(kinds: list[str], seed: int) 
     )
     whole = [outcome(reader, body) for reader in readers()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "WHOLE_BYTES", 8)
-        patch.setattr(common, "PIECE_BYTES", chance.choice([8, 30, 64, 200]))
-        patch.setattr(common, "SLICE_ALERTS", chance.choice([1, 2, 7]))
+        patch.setattr(json_arrays, "WHOLE_BYTES", 8)
+        patch.setattr(json_arrays, "PIECE_BYTES", chance.choice([8, 30, 64, 200]))
+        patch.setattr(json_arrays, "SLICE_ALERTS", chance.choice([1, 2, 7]))
 
         assert [outcome(reader, body) for reader in readers()] == whole
         for broken in (
@@ -240,11 +251,11 @@ def test_an_array_read_in_pieces_is_read_as_in_one(kinds: list[str], seed: int) 
             for reader in readers():
                 if broken != body:
                     with pytest.raises(Malformed):
-                        reader.read(broken, NOW)
+                        read(reader, broken)
 
 
-def outcome(reader: AlertmanagerReader | V1Reader, body: bytes) -> tuple[object, ...]:
-    reading = reader.read(body, NOW)
+def outcome(reader: Format, body: bytes) -> tuple[object, ...]:
+    reading = read(reader, body)
     return (
         reading.count,
         reading.places,
@@ -262,21 +273,21 @@ def test_the_place_of_an_error_is_told_in_the_whole_body() -> None:
         with pytest.raises(
             Malformed, match=rf"byte {body.index(b'nope') + 1}\b|byte {body.index(b'nope')}\b"
         ):
-            reader.read(body, NOW)
+            read(reader, body)
 
 
 def test_more_alerts_than_are_taken_are_too_large_and_no_memory_goes_to_them() -> None:
     for reader in readers():
         for body in (b"[" + b"{}," * 1_000_000 + b"{}]", b"[" + b"1," * 1_000_000 + b"1]"):
             with pytest.raises(TooLarge, match="over 100000 alerts"):
-                reader.read(body, NOW)
+                read(reader, body)
 
 
 def test_a_step_of_a_large_body_is_short() -> None:
     body = json.dumps([{"labels": {"alertname": "A", "n": str(number)}} for number in range(20_000)]).encode()
 
     for reader in readers():
-        steps = reader.steps(body, NOW)
+        steps = reader.steps(Request(reader.path, body, NOW))
         count = 0
         try:
             while True:
@@ -284,13 +295,13 @@ def test_a_step_of_a_large_body_is_short() -> None:
                 count += 1
         except StopIteration as over:
             assert over.value.count == 20_000
-        assert count >= 20_000 // common.SLICE_ALERTS
+        assert count >= 20_000 // SLICE_ALERTS
 
 
 def test_both_formats_give_one_alert_one_series_and_slot() -> None:
     body = b'[{"labels":{"alertname":"A","service":"s"}}]'
 
-    one, other = (reader.read(body, NOW).memories[0] for reader in readers())
+    one, other = (read(reader, body).memories[0] for reader in readers())
 
     assert one.key[:16] == other.key[:16]
     assert one.slot == other.slot
@@ -324,17 +335,17 @@ def test_fingerprints_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "REMEMBERED_MAX", 100)
-    monkeypatch.setattr(common, "TIMES_MAX", 100)
+    monkeypatch.setattr(remembering, "REMEMBERED_MAX", 100)
+    monkeypatch.setattr(remembering, "TIMES_MAX", 100)
     remembered = Remembered("default", ("service",))
-    reader = AlertmanagerReader(remembered, 300.0)
+    reader = AlertmanagerFormat(Shared(remembered, SETTINGS))
 
     for number in range(1000):
         end = f"2026-02-01T{number // 60 % 24:02}:{number % 60:02}:00Z"
-        reader.read(json.dumps([{"labels": {"n": str(number)}, "endsAt": end}]).encode(), NOW)
+        read(reader, json.dumps([{"labels": {"n": str(number)}, "endsAt": end}]).encode())
 
     assert len(remembered.young) + len(remembered._old) <= 200
-    assert len(remembered._times) <= 100
+    assert len(remembered.times) <= 100
 
 
 @pytest.mark.parametrize(
@@ -357,7 +368,7 @@ def test_a_leap_second_is_the_one_after_and_an_end_after_2100_is_none(written: s
     for reader in readers():
         body = json.dumps([{"labels": {"a": "b"}, "endsAt": written}])
 
-        assert only(reader.read(body.encode(), NOW))[2] == at
+        assert only(read(reader, body.encode()))[2] == at
 
 
 @pytest.mark.parametrize(
@@ -367,16 +378,16 @@ def test_what_is_no_time_is_none(written: str) -> None:
     for reader in readers():
         body = json.dumps([{"labels": {"a": "b"}, "endsAt": written}])
 
-        (fault,) = reader.read(body.encode(), NOW).faults
+        (fault,) = read(reader, body.encode()).faults
         assert written in fault.message
 
 
 def test_a_start_after_2100_is_a_mistake_also_where_an_end_said_the_same() -> None:
     for reader in readers():
         never = "9999-12-31T00:00:00Z"
-        reader.read(json.dumps([{"labels": {"a": "b"}, "endsAt": never}]).encode(), NOW)
+        read(reader, json.dumps([{"labels": {"a": "b"}, "endsAt": never}]).encode())
 
-        (fault,) = reader.read(json.dumps([{"labels": {"a": "b"}, "startsAt": never}]).encode(), NOW).faults
+        (fault,) = read(reader, json.dumps([{"labels": {"a": "b"}, "startsAt": never}]).encode()).faults
 
         assert "between 1970 and 2100" in fault.message
 
@@ -401,10 +412,10 @@ def test_what_is_said_to_be_resolved_ends_now_at_the_latest(
 ) -> None:
     _alertmanager, v1 = readers()
 
-    reading = v1.read(json.dumps({"labels": {"a": "b"}, "status": "resolved", **times}).encode(), NOW)
+    reading = read(v1, json.dumps({"labels": {"a": "b"}, "status": "resolved", **times}).encode())
 
     assert not reading.faults
-    assert (reading.said, reading.ends, reading.received_at) == (bytes([word]), [min(end, NOW)], NOW)
+    assert (reading.said, reading.ends) == (bytes([word]), [min(end, NOW)])
 
 
 @pytest.mark.parametrize(
@@ -413,4 +424,4 @@ def test_what_is_said_to_be_resolved_ends_now_at_the_latest(
 )  # fmt: skip
 def test_the_last_day_is_never_only_at_a_time_that_it_has(text: str) -> None:
     with pytest.raises(Malformed, match="endsAt: expected a time"):
-        common.read_time(f'"{text}"'.encode(), "endsAt")
+        read_time(f'"{text}"'.encode(), "endsAt")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from models.alerts.alert import fingerprint
 from models.incidents.incident import Incident, IncidentState, IncidentType, Severity, incident_id
-from models.incidents.notification import group_key, idempotency_key, retry_at, rfc3339, webhook_body
+from models.incidents.notification import facts_of, idempotency_key, retry_at, rfc3339
 from models.incidents.query import AlertView
+from services.actions.webhook_body import group_key, webhook_body
 
 ID = incident_id(7, 1_700_000_000.0, 1, 1, "key")
 
@@ -59,7 +60,9 @@ def an_alert(
 
 def body(incident: Incident, alerts: list[AlertView], **values: object) -> dict[str, Any]:
     options: dict[str, Any] = {"reason": "opened", "max_alerts": 100, **values}
-    said: dict[str, Any] = json.loads(webhook_body(incident, alerts, **options))
+    external_url = options.pop("external_url", "")
+    facts = facts_of(incident, alerts, **options)
+    said: dict[str, Any] = json.loads(webhook_body(facts, external_url=external_url))
     return said
 
 
@@ -175,8 +178,8 @@ def test_an_incident_without_alerts_still_has_a_body() -> None:
 
 
 def test_the_same_notice_has_the_same_bytes() -> None:
-    one = webhook_body(an_incident(), [an_alert("a"), an_alert("b")], reason="opened", max_alerts=9)
-    two = webhook_body(an_incident(), [an_alert("b"), an_alert("a")], reason="opened", max_alerts=9)
+    one = webhook_body(facts_of(an_incident(), [an_alert("a"), an_alert("b")], reason="opened", max_alerts=9))
+    two = webhook_body(facts_of(an_incident(), [an_alert("b"), an_alert("a")], reason="opened", max_alerts=9))
 
     assert one == two
 

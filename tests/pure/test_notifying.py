@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from models.incidents.incident import Severity
+from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.incidents.verbs import Acknowledge, Create, Merge, Resolve
 from models.shard.effects import Act
 from models.shard.events import ActionFailed, NotificationDropped
 from models.shard.lifecycle import STILL_FIRING_S
 from models.shard.notifications import Notifications
 from models.shard.settings import ShardSettings
+from services.actions.webhook_body import webhook_body
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
 HOUR_S = 3600.0
@@ -156,12 +158,16 @@ MINUTE = changed(interval_s=60.0, reopen_window_s=HOUR_S, close_after_s=HOUR_S)
 Heard = list[tuple[float, str, str]]
 
 
+def status_of(facts: Facts) -> str:
+    """What the receiver is told."""
+    return RESOLVED if facts.is_over else FIRING
+
+
 def taking(story: Story, heard: Heard) -> None:
     """The receiver takes all it was sent."""
     while sent := [(when, effect) for when, effect in story.asked if isinstance(effect, Act)]:
         when, effect = sent[0]
-        body = json.loads(effect.body)
-        heard.append((when - ZERO, body["incident"]["reason"], body["status"]))
+        heard.append((when - ZERO, effect.facts.reason, status_of(effect.facts)))
         story.receive(when)
 
 
@@ -412,8 +418,7 @@ class Doubting:
             story.receive(at(now), ok=fate == "taken", reached=fate == "unanswered")
 
     def _take(self, effect: Act, when: float) -> None:
-        body = json.loads(effect.body)
-        reason, self.status = body["incident"]["reason"], body["status"]
+        reason, self.status = effect.facts.reason, status_of(effect.facts)
         said = "resolved" if reason == "resolved" else "firing"
         key = (effect.incident_id, effect.number)
         if key not in self._numbers and (self._said or said == "firing"):
@@ -430,7 +435,7 @@ class Doubting:
 def shown(story: Story) -> dict[str, Any]:
     """The body of the newest notice."""
     effect = [effect for _when, effect in story.asked if isinstance(effect, Act)][-1]
-    body: dict[str, Any] = json.loads(effect.body)
+    body: dict[str, Any] = json.loads(webhook_body(effect.facts))
     return body
 
 
@@ -584,8 +589,8 @@ def test_the_next_start_with_notifications_tells_of_what_is_urgent_and_nobody_lo
     starts(story, 100, changed(max_open=100))
     story.ticks(at(101), at(200))
 
-    told = [json.loads(effect.body)["incident"] for _when, effect in story.asked if isinstance(effect, Act)]
-    assert sorted((each["service"], each["reason"]) for each in told) == [
+    told = [effect.facts for _when, effect in story.asked if isinstance(effect, Act)]
+    assert sorted((each.service, each.reason) for each in told) == [
         ("service-0", "opened"), ("service-1", "opened")
     ]  # fmt: skip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from models.settings.config import Server
 from models.settings.origins import Origin, _own_name, host_and_port, is_same_place, own_name, parse_origin
+from models.settings.server import Server
 
 
 @pytest.mark.parametrize(

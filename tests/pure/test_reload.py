@@ -10,10 +10,12 @@ import pytest
 from models.control.events import SettingsChanged
 from models.errors import Conflict
 from models.incidents.incident import IncidentState, Severity
-from models.settings.config import KEYS, Key, Settings
+from models.settings.all import Settings
+from models.settings.keys import KEYS, Key
+from models.settings.processes import SHARD, given_by
 from models.shard.events import TargetPassed
-from models.shard.settings import decode_shard_settings
-from services.settings.load import masked_json
+from models.shard.settings import ShardSettings
+from services.settings.shown import masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
 from tests.scenario import SETTINGS, Story, alert, at
 
@@ -89,10 +91,8 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     before, after = told(Settings()), told(other(key))
 
     assert Settings.model_validate_json(after.settings) == other(key)
-    reached = [
-        name for name in ("shard", "classifier", "level") if getattr(before, name) != getattr(after, name)
-    ]
-    assert len(reached) == 1
+    reached = {kind for kind in before.processes if before.processes[kind] != after.processes[kind]}
+    assert len(reached) == (len(before.processes) if key.name == "logging.level" else 1)
 
 
 def test_one_that_needs_a_restart_among_others_refuses_all_and_only_it_is_named() -> None:
@@ -150,11 +150,11 @@ def test_the_event_holds_no_secret() -> None:
     event = told(settings)
 
     assert b"s3cr3t" not in msgspec.msgpack.encode(event)
-    assert decode_shard_settings(event.shard).notify
+    assert given_by(event, SHARD)["notify"]
 
 
 def test_response_targets_reach_the_shard_in_seconds_and_none_is_zero() -> None:
-    found = decode_shard_settings(told(Settings()).shard)
+    found = msgspec.convert(given_by(told(Settings()), SHARD), ShardSettings)
 
     assert found.acknowledge_within_s == (300.0, 900.0, 14400.0, 86400.0, 0.0)
     assert found.resolve_within_s == (3600.0, 3600.0, 86400.0, 604800.0, 0.0)

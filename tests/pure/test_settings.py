@@ -14,22 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Malformed, Refused
-from models.settings.config import KEYS, Key, Settings
+from models.settings.all import Settings
+from models.settings.keys import KEYS, Key
 from models.settings.values import DURATION_MAX_S, duration_s, duration_text
-from services.settings.load import (
-    DEFAULT,
-    VARIABLES,
-    Source,
-    load,
-    load_settings,
-    masked_json,
-    refusals,
-    refuse,
-    variable_of,
-    written,
-)
+from services.settings.load import DEFAULT, Source, load, load_settings
+from services.settings.names import VARIABLES, variable_of
+from services.settings.refusals import refusals, refuse
+from services.settings.shown import masked_json, written
 from services.stores.choice import place_of
-from services.wiring.bootstrap import PUBLISHER_ACTOR, plan
+from services.wiring.actors import plan
+from services.wiring.bootstrap import PUBLISHER_ACTOR
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "tests/data/config").glob("*.toml"))
@@ -138,9 +132,9 @@ def test_none_takes_a_target_away() -> None:
         ("[server]\nhttp_host = 1", "server.http_host: expected text in quotes, not 1"),
         ('[server]\nhold = "2m"', 'server.hold: expected at most 1m, not "2m"'),
         ('[server]\nhold = "5 minutes"', 'server.hold: expected a duration such as "30s", "5m", "1h" or "90d", not \'5 minutes\''),
-        ('[server]\nhttp_host = "*"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not '*'"),
-        ('[server]\nhttp_host = ""', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not ''"),
-        ('[server]\nhttp_host = "127.0.0.1:80"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host's name, not '127.0.0.1:80'"),
+        ('[server]\nhttp_host = "*"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not '*'"),
+        ('[server]\nhttp_host = ""', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not ''"),
+        ('[server]\nhttp_host = "127.0.0.1:80"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not '127.0.0.1:80'"),
         ("[server]\nhold = -1", "server.hold: expected 0s or more, not -1"),
         ("[server]\nhold = true", 'server.hold: expected a duration such as "30s", not true'),
         ("[server]\nhold = nan", "server.hold: expected at most 1m, not nan"),
@@ -152,27 +146,27 @@ def test_none_takes_a_target_away() -> None:
         ("[[server]]\nhttp_port = 1", 'server: expected a table, not [{"http_port":1}]'),
         ('[grouping]\ngroup_by = "alertname"', 'grouping.group_by: expected a list, as in ["a", "b"], not "alertname"'),
         ("[grouping]\ngroup_by = [1]", "grouping.group_by[0]: expected text in quotes, not 1"),
-        ('[grouping]\ngroup_by = ["..."]', 'grouping.group_by: "..." (by all labels) would make an incident of every single alert: name the labels that tell one outage from another'),
-        ('[grouping]\ngroup_by = ["alertname", "alert name"]', "grouping.group_by: expected names of labels, such as cluster or k8s.pod.name, not 'alert name'"),
-        ('[grouping]\ngroup_by = [""]', "grouping.group_by: expected names of labels, such as cluster or k8s.pod.name, not ''"),
-        ('[grouping]\ngroup_by = ["pod{"]', "grouping.group_by: expected names of labels, such as cluster or k8s.pod.name, not 'pod{'"),
-        ('[grouping]\nservice_labels = ["service name"]', "grouping.service_labels: expected names of labels, such as cluster or k8s.pod.name, not 'service name'"),
-        ('[grouping]\nservice_labels = ["..."]', "grouping.service_labels: expected names of labels, such as cluster or k8s.pod.name, not '...'"),
+        ('[grouping]\ngroup_by = ["..."]', 'grouping.group_by: "..." (all labels) would open an incident for every single alert: list the labels that distinguish one outage from another'),
+        ('[grouping]\ngroup_by = ["alertname", "alert name"]', "grouping.group_by: expected label names such as cluster or k8s.pod.name, not 'alert name'"),
+        ('[grouping]\ngroup_by = [""]', "grouping.group_by: expected label names such as cluster or k8s.pod.name, not ''"),
+        ('[grouping]\ngroup_by = ["pod{"]', "grouping.group_by: expected label names such as cluster or k8s.pod.name, not 'pod{'"),
+        ('[grouping]\nservice_labels = ["service name"]', "grouping.service_labels: expected label names such as cluster or k8s.pod.name, not 'service name'"),
+        ('[grouping]\nservice_labels = ["..."]', "grouping.service_labels: expected label names such as cluster or k8s.pod.name, not '...'"),
         (f"[grouping]\ngroup_by = {['a'] * 17}", "grouping.group_by: expected at most 16 entries, not 17"),
-        ('[state]\npath = ""', "state.path: expected some text, this is empty"),
+        ('[state]\npath = ""', "state.path: must not be empty"),
         ('[state]\nbackend = "sqlit"', 'state.backend: expected sqlite, sled, redb, redis, postgres or cockroachdb, not "sqlit"; did you mean sqlite?'),
         ('[logging]\nlevel = "info"', 'logging.level: expected DEBUG, INFO, WARNING or ERROR, not "info"; did you mean INFO?'),
         ('[logging]\nlevel = "LOUD"', 'logging.level: expected DEBUG, INFO, WARNING or ERROR, not "LOUD"'),
         ('[classification]\nbuiltin_rules = "maybe"', 'classification.builtin_rules: expected true or false, not "maybe"'),
-        ('[[classification.rules]]\nseverity = "P1"', "classification.rules[0].name: this is required"),
+        ('[[classification.rules]]\nseverity = "P1"', "classification.rules[0].name: required, but missing"),
         ('[[classification.rules]]\nname = "a"\nseverty = "P1"', "classification.rules[0].severty: there is no such setting; did you mean severity?"),
         ('[[classification.rules]]\nname = "a"\nseverity = "P9"', 'classification.rules[0].severity: expected P0, P1, P2, P3 or P4, not "P9"'),
         ('[[classification.rules]]\nname = "a"\nwords = "("', "classification.rules[0].words: expected a regular expression in RE2's syntax, not '(': error parsing regexp: missing closing ): `^(?:()$`"),
-        ('[resource_limits]\nmax_ingestion_rate = "lots"', 'resource_limits.max_ingestion_rate: expected a number a time, such as "5000/s", not "lots"'),
+        ('[resource_limits]\nmax_ingestion_rate = "lots"', 'resource_limits.max_ingestion_rate: expected a rate such as "5000/s", not "lots"'),
         ("[resource_limits]\nmax_concurrent_incidents = 0", "lifecycle.max_concurrent_incidents: expected 1 or more, not 0"),
         (
             "[lifecycle]\nmax_concurrent_incidents = 1\n[resource_limits]\nmax_concurrent_incidents = 2",
-            "resource_limits.max_concurrent_incidents: said twice, also as lifecycle.max_concurrent_incidents",
+            "resource_limits.max_concurrent_incidents: set twice, also as lifecycle.max_concurrent_incidents",
         ),
         ("[server\n", 'not TOML: Expected \']\' at the end of a table declaration (at line 1, column 8)'),
     ],
@@ -215,7 +209,7 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(Malformed, match="nowhere: can't be read: No such file"):
         load(tmp_path / "nowhere")
-    with pytest.raises(Malformed, match="binary: not TOML: expected UTF-8, byte 5 is none"):
+    with pytest.raises(Malformed, match="binary: not TOML: expected UTF-8, but byte 5 is not"):
         load(tmp_path / "binary")
     with pytest.raises(Malformed, match="can't be read: Is a directory"):
         load(tmp_path)
@@ -357,7 +351,7 @@ def test_sled_means_sqlite_and_is_told_and_the_plans_limit_is_ours() -> None:
     assert loaded.settings.lifecycle.max_concurrent_incidents == 10_000
     told = [notice.partition(": ")[2] for notice in loaded.notices]
     assert told == [
-        "state.backend: sled is no engine of this program; SQLite takes its place",
+        "state.backend: sled is not available here; SQLite is used instead",
         "resource_limits.max_concurrent_incidents is read as lifecycle.max_concurrent_incidents",
     ]
 
@@ -369,7 +363,7 @@ def test_redb_means_sqlite_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert loaded.settings.state.backend == "sqlite"
     assert loaded.notices == [
-        "LLM_IM_STATE__BACKEND: state.backend: redb is no engine of this program; SQLite takes its place"
+        "LLM_IM_STATE__BACKEND: state.backend: redb is not available here; SQLite is used instead"
     ]
 
 
@@ -381,7 +375,7 @@ def test_what_is_not_built_is_refused_by_name_with_its_file(sample: Path) -> Non
         refuse(load(sample))
 
     said = str(raised.value).splitlines()
-    assert said[0] == "this can't be used, or is not built yet, so nothing is started:"
+    assert said[0] == "nothing was started, because these settings can't be used or are not built yet:"
     assert all(line.startswith(f"  {sample}: ") for line in said[1:])
 
 
@@ -399,7 +393,9 @@ def test_the_kubernetes_examples_variables_are_taken(monkeypatch: pytest.MonkeyP
     assert (found.deployment.mode, found.deployment.worker_type) == ("worker", "all")
     assert found.coordination.cluster_nodes == ["redis-cluster:6379"]
     assert len(found.messaging.brokers) == 3
-    with pytest.raises(Refused, match=r"KAFKA_BROKERS: messaging\.brokers = .*: no queue is built as a door"):
+    with pytest.raises(
+        Refused, match=r"KAFKA_BROKERS: messaging\.brokers = .*: receiving alerts from a queue is not built"
+    ):
         refuse(loaded)
 
 
@@ -493,7 +489,7 @@ def test_a_redis_with_its_url_is_no_refusal_and_all_of_it_reaches_the_adapters()
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({}, "state.redis.url: expected where the Redis is"),
+        ({}, "state.redis.url: required"),
         ({"url": "https://:word@host"}, "state.redis.url: expected redis://"),
         (
             {"url": "redis+sentinel://:word@host"},
@@ -536,7 +532,7 @@ def test_a_publisher_is_started_only_where_there_is_something_to_publish_to() ->
     assert [each.name for each in plan(without)] == [
         each.name for each in plan(with_feed) if each.name != PUBLISHER_ACTOR
     ]
-    assert plan(with_feed)[-1].factory == "publisher_actor"
+    assert plan(with_feed)[-1].kind == "publisher"
     assert refusals(with_feed) == []
     assert "word" not in masked_json(with_feed)
 
@@ -545,7 +541,7 @@ def test_a_publisher_is_started_only_where_there_is_something_to_publish_to() ->
 def test_a_postgresql_that_is_nowhere_stops_up_by_name(backend: str) -> None:
     [refusal] = refusals(Settings.model_validate({"state": {"backend": backend}}))
 
-    assert refusal == f'state.postgres.url: expected where the server is, since state.backend = "{backend}"'
+    assert refusal == f'state.postgres.url: required, because state.backend = "{backend}"'
 
 
 def stored(backend: str, **state: object) -> Settings:
@@ -568,10 +564,10 @@ def test_no_store_answers_before_it_is_durable_and_who_asks_for_that_is_refused(
     ("backend", "state", "refused"),
     [
         ("sqlite", {"consistency": "strong"}, None),
-        ("sqlite", {"replication": "synchronous"}, "state.replication: files of SQLite have no copies"),
-        ("redis", {"consistency": "strong"}, 'state.consistency = "strong": a Redis that fails over can lose'),
+        ("sqlite", {"replication": "synchronous"}, "state.replication: SQLite does not replicate"),
+        ("redis", {"consistency": "strong"}, 'state.consistency = "strong": a Redis failover can lose'),
         ("redis", {"consistency": "strong", "redis": {"url": "redis://h"}}, None),
-        ("redis", {"replication": "synchronous"}, "state.replication: with Redis say how many in state.redis.replicas"),
+        ("redis", {"replication": "synchronous"}, "state.replication: for Redis, set the number of replicas in state.redis.replicas"),
         ("postgres", {"consistency": "strong", "replication": "synchronous"}, None),
         ("postgres", {"replication": "multi-region"}, "state.replication: this store offers 'synchronous' or nothing"),
         ("cockroachdb", {"consistency": "strong", "replication": "multi-region"}, None),
@@ -620,7 +616,7 @@ def test_an_address_has_one_way_to_be_written(written: str, address: str, is_loo
 @pytest.mark.parametrize("ports", ["probe_port = 8080", "http_port = 9090\nprobe_port = 9090"])
 def test_the_port_for_probes_is_another_one(ports: str) -> None:
     assert problem(f"[server]\n{ports}") == (
-        "llm-im.toml: server.probe_port: expected another port than server.http_port has"
+        "llm-im.toml: server.probe_port: expected a different port than server.http_port"
     )
 
 
@@ -634,16 +630,16 @@ WEBHOOK = "LLM_IM_NOTIFY__WEBHOOK__URL"
     [
         ("http://", "a host"), ("https:///s3cr3t", "a host"), ("http://?s3cr3t", "a host"), ("http:s3cr3t", "a host"),
         ("//host/s3cr3t", "a host"), ("ftp://host/s3cr3t", "http:// or https://"), ("http:\\\\host\\s3cr3t", "a host"),
-        ("http://user:s3cr3t@", "can be one"), ("http://:80/s3cr3t", "can be one"), ("http://host:/s3cr3t", "a port of 1"),
+        ("http://user:s3cr3t@", "valid host name"), ("http://:80/s3cr3t", "valid host name"), ("http://host:/s3cr3t", "a port of 1"),
         ("http://host:0/s3cr3t", "a port of 1"), ("http://host:65536/s3cr3t", "a port of 1"),
-        ("http://host:s3cr3t/", "a port of 1"), ("http://[::1/s3cr3t", "can be one"), ("http://[::g]/s3cr3t", "can be one"),
-        ("http://ho<st/s3cr3t", "can be one"), ("http://host/s3cr3t\n", "control characters"),
+        ("http://host:s3cr3t/", "a port of 1"), ("http://[::1/s3cr3t", "valid host name"), ("http://[::g]/s3cr3t", "valid host name"),
+        ("http://ho<st/s3cr3t", "valid host name"), ("http://host/s3cr3t\n", "control characters"),
         ("http://host/\x00s3cr3t", "control characters"), ("http://host/\x7fs3cr3t", "control characters"),
         (" http://host/s3cr3t", "control characters"), ("http://host/a s3cr3t", "control characters"),
-        ("http://host/hook?sig=a#s3cr3t", "without #"), ("http://$HOST/s3cr3t", "can be one"), ("http://{{host}}/s3cr3t", "can be one"),
-        ("http://*/s3cr3t", "can be one"), ("http://a,b/s3cr3t", "can be one"), ("http://./s3cr3t", "can be one"),
-        ("http://a..b/s3cr3t", "can be one"), ("http://-a/s3cr3t", "can be one"), ("http://%41/s3cr3t", "can be one"),
-        (f"http://{'a' * 64}/s3cr3t", "can be one"), (f"http://{'a.' * 127}a/s3cr3t", "can be one"),
+        ("http://host/hook?sig=a#s3cr3t", "without #"), ("http://$HOST/s3cr3t", "valid host name"), ("http://{{host}}/s3cr3t", "valid host name"),
+        ("http://*/s3cr3t", "valid host name"), ("http://a,b/s3cr3t", "valid host name"), ("http://./s3cr3t", "valid host name"),
+        ("http://a..b/s3cr3t", "valid host name"), ("http://-a/s3cr3t", "valid host name"), ("http://%41/s3cr3t", "valid host name"),
+        (f"http://{'a' * 64}/s3cr3t", "valid host name"), (f"http://{'a.' * 127}a/s3cr3t", "valid host name"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("setting", ["url", "external_url"])

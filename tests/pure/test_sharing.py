@@ -303,7 +303,7 @@ def test_lists_heads_and_notices_say_the_same() -> None:
     assert summary_of(told.incident).labels == told.incident.labels
     told.push(at(2), pod("2").ended(2))
     sent = [effect for _at, effect in told.asked if isinstance(effect, Act)]
-    assert b'"title":"PodCrash (api) (2 pods)"' in sent[-1].body
+    assert sent[-1].facts.title == "PodCrash (api) (2 pods)"
 
 
 def test_a_rule_is_asked_about_the_first_alerts_own_labels() -> None:

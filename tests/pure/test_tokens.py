@@ -25,13 +25,14 @@ from models.control.tokens import (
     OVERLAP_MAX_S,
     READ,
     RESPOND,
-    SCOPES,
     TOKENS_MAX,
     USE_KEPT_S,
     check,
     digest_of,
+    every_scope,
     granted,
     presented,
+    refuse_unknown,
     secret_of,
     written,
 )
@@ -39,6 +40,7 @@ from models.errors import Conflict, Malformed, NotFound, Refused, Unauthorized
 from models.partition.event import Event
 
 NOW = 1_800_000_000.0
+SCOPES = every_scope(["alertmanager", "v1"])
 ADMINS = written(b"\x01" * 6, b"\x01" * KEY_BYTES)
 
 
@@ -161,7 +163,7 @@ def test_a_secret_that_differs_in_anything_lets_nobody_in(secret: str) -> None:
     ],
 )
 def test_who_may_respond_may_read_and_an_admin_may_everything(given: list[str], allowed: set[str]) -> None:
-    assert granted(given) == allowed
+    assert granted(given, SCOPES) == allowed
 
 
 @pytest.mark.parametrize(
@@ -171,9 +173,18 @@ def test_a_scope_that_there_is_not_is_refused_and_the_others_are_named(scopes: l
     with pytest.raises(
         Malformed, match=r"^scopes: .*ingest:alertmanager, ingest:v1, ingest:.*, read, respond, admin"
     ) as refusal:
-        Control().create("x", *scopes)
+        refuse_unknown(scopes, SCOPES)
 
     assert len(str(refusal.value)) < 400
+
+
+def test_a_token_may_be_for_a_format_that_only_another_version_knows_but_not_for_nonsense() -> None:
+    Control().create("x", "ingest:kafka", "read")
+
+    for scopes in ([], ["write"], ["ingest:"], ["ingest:a b"], ["ingest:" + "x" * 99], ["READ"]):
+        with pytest.raises(Malformed, match=r"^scopes: .*ingest:\*, read, respond, admin") as refusal:
+            Control().create("y", *scopes)
+        assert len(str(refusal.value)) < 400
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from actors.runtime.untraced import NoTracer, NotRecorded
 from actors.traces import Traces
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.partition.event import Event
-from models.settings.config import Telemetry
+from models.settings.telemetry import Telemetry
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect
 from models.shard.events import (
@@ -48,6 +48,7 @@ from models.trace import (
     is_sampled,
     trace_id_of,
 )
+from tests.facts import some_facts
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
@@ -195,7 +196,7 @@ def question(incident: bytes) -> Classify:
 
 
 def act(incident: bytes) -> Act:
-    return Act(incident, 1, 0, "webhook", "k", b"")
+    return Act(incident, 1, 0, "webhook", "webhook", "k", some_facts())
 
 
 def traces_of(effects: Sequence[Effect]) -> list[str | None]:
@@ -340,7 +341,7 @@ def test_headers_are_masked_wherever_settings_are_shown() -> None:
 )
 def test_without_telemetry_no_process_imports_what_exports_it(program: str, absent: str) -> None:
     program += (
-        "; import sys; from models.settings.config import Settings; from services.wiring import bootstrap;"
+        "; import sys; from models.settings.all import Settings; from services.wiring import bootstrap;"
         "bootstrap.open_tracer(Settings(), 'a');"
         f"assert not [name for name in sys.modules if name.startswith({absent!r})]"
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import audit, kills
-from tests.cluster.instance import Cluster, free_port, running
+from tests.cluster.instance import Cluster, running
 from tests.cluster.load import sending
+from tests.ports import free_port
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "120"))
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(SECONDS * 2 + 600)]

@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import audit
-from tests.cluster.instance import Cluster, free_port, running
+from tests.cluster.instance import Cluster, running
 from tests.cluster.load import Load, longest_gap, sending
 from tests.cluster.senders import NO_RETRY_AFTER
 from tests.contract import postgres_peers, redis_peers
 from tests.contract.proxy import Proxy
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 

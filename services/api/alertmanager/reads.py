@@ -28,7 +28,7 @@ from models.alerts.matchers import MatcherTuple, compile_matchers, parse_filters
 from models.alerts.patterns import Pattern
 from models.errors import Busy, Malformed, Refused, TooLarge, Unavailable
 from models.incidents.query import AlertView
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.api.auth import READ, RESPOND, requires
 from services.api.reads import Reads
 from services.api.spool import Part, Place, Spool

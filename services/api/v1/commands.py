@@ -15,11 +15,11 @@ from models.errors import Broken, Conflict, NotFound, Stale, Unavailable
 from models.incidents.incident import TimelineEntry
 from models.incidents.query import IncidentView
 from models.incidents.verbs import AnyVerb, Create
+from models.partition.sharding import TENANT
 from models.shard.messages import Command, CommandDone, Reply, encode
 from models.trace import trace_id_of
 from services.api.reads import Reads
 from services.api.v1.requests import Origin
-from services.ingest.doors.http import TENANT
 from services.ingest.submit import CallIds
 
 #: How long the other half of a merge is waited for: it is two appends away, unless its shard is.

@@ -12,12 +12,12 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from models.errors import Conflict
-from models.settings.config import Settings
+from models.settings.all import Settings
 from services.api.auth import ADMIN, Caller, requires
 from services.api.problems import FieldProblem, problem
 from services.api.v1.fields import says
 from services.api.v1.requests import SCHEMA_REF, BadFields, BodyKind, BodyReader, asks_for, describe_bodies
-from services.settings.load import expected, place_of
+from services.settings.mistakes import expected, place_of
 from services.wiring.reload import Change
 
 PATH = "/v1/config/reload"

@@ -19,7 +19,8 @@ from models.errors import Malformed
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.incidents.verbs import LABEL_VALUE_MAX, NAME_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX
 from models.settings.values import duration_s
-from services.ingest.formats.common import TIME_EXPECTED, TIME_MAX, echo, read_time
+from services.ingest.formats.fields import TIME_EXPECTED, TIME_MAX, read_time
+from services.ingest.formats.json_text import echo
 
 #: No control characters: one line.
 LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"

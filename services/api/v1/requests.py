@@ -15,12 +15,13 @@ from starlette.exceptions import HTTPException
 
 from models.alerts.alert import content_digest
 from models.errors import Malformed, TooLarge
+from models.partition.sharding import TENANT
 from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
 from services.api.traced import current
 from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked
-from services.ingest.doors.http import IDEMPOTENCY_KEY_MAX_BYTES, TENANT, idempotency_key
-from services.ingest.formats.common import without_mark
+from services.ingest.formats.json_text import without_mark
+from services.ingest.headers import IDEMPOTENCY_KEY_MAX_BYTES, idempotency_key
 
 #: Bytes of a body, also unpacked: the longest text with every character escaped is 100 kB, 5,000 fingerprints as much.
 BODY_MAX_BYTES = 256 * 1024

@@ -10,7 +10,14 @@ from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from models.control.tokens import ID_PATTERN, LIFETIME_MAX_S, LIFETIME_MIN_S, MATCH_MAX, OVERLAP_MAX_S, SCOPES
+from models.control.tokens import (
+    ID_PATTERN,
+    LIFETIME_MAX_S,
+    LIFETIME_MIN_S,
+    MATCH_MAX,
+    OVERLAP_MAX_S,
+    every_scope,
+)
 from models.incidents.verbs import NAME_MAX
 from models.settings.values import Duration
 from services.api.auth import ADMIN, Caller, requires
@@ -18,8 +25,10 @@ from services.api.v1.fields import says
 from services.api.v1.incidents import PREFIX
 from services.api.v1.requests import BodyKind, BodyReader, asks_for, describe_bodies, has_body
 from services.identity.tokens import OVERLAP_DEFAULT_S, NewTokenBody, TokenBody, TokenDesk
+from services.ingest.formats.table import all_formats
 
 PATH = f"{PREFIX}/tokens"
+SCOPES = every_scope(all_formats())
 
 _SPAN = WithJsonSchema({"type": "string", "pattern": r"^\d{1,9}(ms|s|m|h|d|w)$", "examples": ["30m", "90d"]})
 

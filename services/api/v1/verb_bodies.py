@@ -233,7 +233,7 @@ class ResolveBody:
 
 @dataclass(frozen=True, slots=True)
 class CloseBody:
-    """Nothing more is to be done about a resolved incident."""
+    """Close a resolved incident."""
 
     __pydantic_config__ = STRICT
     reason: Why = ""
@@ -244,7 +244,7 @@ class CloseBody:
 
 @dataclass(frozen=True, slots=True)
 class ReopenBody:
-    """It is not over after all."""
+    """Reopen a resolved or closed incident."""
 
     __pydantic_config__ = STRICT
     reason: Why = ""

@@ -13,12 +13,12 @@ from models.alerts.alert import SERIES_ID_BYTES, fingerprint, series_id
 from models.errors import NotFound
 from models.incidents import verbs
 from models.incidents.query import PAGE_MAX
+from models.partition.sharding import TENANT
 from services.api.reads import Reads
 from services.api.v1 import verb_bodies
 from services.api.v1.commands import Commands
 from services.api.v1.requests import Origin
 from services.api.v1.verb_bodies import Body
-from services.ingest.doors.http import TENANT
 
 _OTHER = "01a20993-901b-7483-ab53-7cb8d1609881"
 

@@ -8,12 +8,12 @@ import typer
 
 from services.cli.shared import filters, ids, output, terminal
 from services.cli.shared.exits import EPILOG
+from services.cli.shared.options import Asked, with_options
 from services.cli.shared.output import Column, Form, Output, Row
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
 
 PATH = "/v1/alerts"
 
-app = typer.Typer(help="See alerts.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="List alerts.", no_args_is_help=True, epilog=EPILOG)
 
 
 def _why(row: Row) -> str:
@@ -57,32 +57,33 @@ COLUMNS = (
 
 
 @app.command("list", epilog=EPILOG)
+@with_options
 def list_alerts(
     matchers: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MATCHER", help='Of labels: service=~"llm-.*"; all must hold.', show_default=False
+            metavar="MATCHER",
+            help='Label matchers, such as service=~"llm-.*"; all must match.',
+            show_default=False,
         ),
     ] = None,
     ended: Annotated[
-        bool, typer.Option("--ended", help="Those that have ended, instead of those that fire.")
+        bool, typer.Option("--ended", help="Alerts that have ended, instead of firing ones.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
     ] = 50,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
     form: Form = Output.TABLE,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """List alerts that fire.
+    """List firing alerts.
 
     llm-im alerts list service=~"llm-.*" alertname!=Watchdog
     """
     query = [*filters.labels(matchers or ()), ("firing", "false" if ended else "true")]
-    found = list(ids.walk(client_of(url, context, token_file), query, limit + 1, PATH))
-    write(found[:limit], len(found) > limit, output.form_of(form, as_json))
+    found = list(ids.walk(asked.client(), query, limit + 1, PATH))
+    write(found[:limit], len(found) > limit, output.form_of(form, asked.as_json))
 
 
 def write(found: list[Row], more: bool, form: Output) -> None:

@@ -20,7 +20,7 @@ from services.cli.shared.where import STORES, AsJson, Config, Data, options, set
 
 if TYPE_CHECKING:
     from models.backup import Backup, Until
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.upkeep.backup.retention import Entry
     from services.upkeep.backup.signing import Signature, Signing
     from services.upkeep.backup.target import Target
@@ -34,7 +34,7 @@ Where = Annotated[
     typer.Option(
         "--target",
         metavar="URL",
-        help="Folder, or URL such as s3://bucket/prefix; else the settings' disaster_recovery.backup_target.",
+        help="Folder, or URL such as s3://bucket/prefix. Default: disaster_recovery.backup_target.",
         show_default=False,
     ),
 ]
@@ -43,7 +43,7 @@ KeyFile = Annotated[
     Path | None,
     typer.Option(
         "--key-file",
-        help="File with the key of the system that made it; else disaster_recovery.backup_key_file, else backup.key in the "
+        help="File with the signing key of the system that made it. Default: disaster_recovery.backup_key_file, else backup.key in the "
         "data folder.",
         show_default=False,
     ),
@@ -52,7 +52,7 @@ AcceptUnsigned = Annotated[
     bool,
     typer.Option(
         "--accept-unsigned",
-        help="Take one that is not signed, by an older version, or by another key: anybody may have made it.",
+        help="Accept a backup that is unsigned, was made by an older version, or is signed with another key. Anybody could have made it.",
     ),
 ]
 
@@ -65,8 +65,8 @@ def create(
     retention: Annotated[
         str | None,
         typer.Option(
-            help="Remove backups older than this behind it, like 30d; else disaster_recovery.backup_retention, "
-            "else none is removed.",
+            help="Afterwards delete backups older than this, such as 30d. Default: disaster_recovery.backup_retention, "
+            "else none are deleted.",
             show_default=False,
         ),
     ] = None,
@@ -74,7 +74,7 @@ def create(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make one, beside a running system or without one. What is there already from the last one is not written again.
+    """Make a backup, whether the system runs or not. Data that an earlier backup in the target already has is not written again.
 
     llm-im backup create --target /mnt/backup/llm-im
     """
@@ -132,9 +132,9 @@ def list_backups(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """List them, newest last: what each holds, from when to when it can be restored, and whether all its files are there.
+    """List backups, newest last: what each contains, which times it can restore, and whether all its files are present.
 
-    Exit code 1 when one is broken. What is in the files reads `llm-im backup verify`.
+    Exit code 1 if one is broken. To check the contents of the files, use `llm-im backup verify`.
     """
     from models.backup import shown, time_of
 
@@ -183,7 +183,7 @@ def list_backups(
 @app.command(epilog=EPILOG)
 def verify(
     backup: Annotated[
-        str | None, typer.Argument(metavar="ID", help="Which; else the newest.", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="Backup id. Default: the newest.", show_default=False)
     ] = None,
     target: Where = None,
     key_file: KeyFile = None,
@@ -192,9 +192,9 @@ def verify(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read all of one: the checksum of every file, the digest chain of every log, and the state that comes of it.
+    """Check a whole backup: the checksum of every file, the digest chain of every log, and the state rebuilt from it.
 
-    Exit code 1 when anything is broken; says which file or where in the log.
+    Exit code 1 if anything is broken; names the file or the place in the log.
     """
     settings = settings_of(config, data, only=_NEEDED)
 
@@ -226,7 +226,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Which backup; else the newest whole one that holds the time.",
+            help="Backup id. Default: the newest complete one that contains that time.",
             show_default=False,
         ),
     ] = None,
@@ -234,14 +234,16 @@ def restore(
         list[str] | None,
         typer.Option(
             metavar="PARTITION=SEQ",
-            help="This partition no further than this seq. May be repeated.",
+            help="Restore this partition up to this seq. Repeatable.",
             show_default=False,
         ),
     ] = None,
     until_time: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="All partitions no further than this time, or span ago.", show_default=False
+            metavar="TIME",
+            help="Restore all partitions up to this time, or this long ago.",
+            show_default=False,
         ),
     ] = None,
     target: Where = None,
@@ -251,7 +253,7 @@ def restore(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one into the empty store that the settings name. Nothing may run there. Safe to run again after a kill.
+    """Restore a backup into the empty store that the settings name. The system must be stopped. Safe to repeat after a kill.
 
     llm-im backup restore --target /mnt/backup/llm-im --data /srv/llm-im/var
 

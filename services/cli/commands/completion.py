@@ -20,8 +20,8 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Whose script.")]) -> None:
-    """Print the script that lets a shell complete commands, options, contexts and incident ids.
+def completion(shell: Annotated[Shell, typer.Argument(help="The shell to print the script for.")]) -> None:
+    """Print a shell script that completes commands, options, contexts and incident ids.
 
     source <(llm-im completion bash)
 

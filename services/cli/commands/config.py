@@ -30,17 +30,17 @@ from services.cli.shared.where import (
 )
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.settings.load import Loaded
 
 RELOAD = "/v1/config/reload"
 
 File = Annotated[
-    Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.", show_default=False)
+    Path | None, typer.Argument(metavar="FILE", help="Same as --config FILE.", show_default=False)
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=1, max=65535, help="What `llm-im up` was told.", show_default=False),
+    typer.Option("--port", min=1, max=65535, help="The port you gave to `llm-im up`.", show_default=False),
 ]
 
 app = typer.Typer(help="Check, show and change the settings.", no_args_is_help=True, epilog=EPILOG)
@@ -48,11 +48,11 @@ app = typer.Typer(help="Check, show and change the settings.", no_args_is_help=T
 
 @app.command(epilog=EPILOG)
 def check(file: File = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Say whether file and environment can be used, and what of them nothing answers yet.
+    """Check the settings file and environment, and list settings whose features are not built yet.
 
-    Exit code 1 when `llm-im up` would refuse them; says each mistake with its place, what was expected, and the nearest name.
+    Exit code 1 if `llm-im up` would refuse them. Each mistake is shown with its place, what was expected, and the closest name.
     """
-    from services.settings.load import refusals
+    from services.settings.refusals import refusals
 
     loaded = loaded_of(file or config)
     settings = absolute(loaded.settings)
@@ -91,7 +91,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
 
 def has_tokens(settings: Settings) -> tuple[bool | None, list[str]]:
     """Whether there are API tokens, where an address that others reach makes it matter; what could not be read."""
-    from services.settings.load import unusable
+    from services.settings.refusals import unusable
     from services.wiring.slots import control_state
 
     if settings.server.is_loopback or settings.auth.required is not None or unusable(settings):
@@ -107,12 +107,15 @@ def show(
     config: Config = None,
     data: Data = None,
     port: Port = None,
-    changed: Annotated[bool, typer.Option("--changed", help="Only what is not left as default.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only settings that differ from the default.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show every setting, and where its value comes from: default, file, variable or flag. Secrets are masked."""
-    from models.settings.config import KEYS
-    from services.settings.load import DEFAULT, written
+    """Show every setting and where its value comes from: default, file, variable or flag. Secrets are masked."""
+    from models.settings.keys import KEYS
+    from services.settings.load import DEFAULT
+    from services.settings.shown import written
 
     loaded = loaded_of(config, data, port)
     keys = [
@@ -145,16 +148,16 @@ def show(
 @app.command(epilog=EPILOG)
 def schema(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The reference for people instead of JSON schema.")
+        bool, typer.Option("--markdown", help="The Markdown reference instead of the JSON schema.")
     ] = False,
 ) -> None:
-    """Print the JSON schema of the settings file, for editors and checks of your own."""
+    """Print the JSON schema of the settings file, for editors and your own checks."""
     if markdown:
         from services.settings import reference
 
         typer.echo(reference.markdown(), nl=False)
         return
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
     typer.echo(json.dumps(found, indent=2))
@@ -170,11 +173,11 @@ def reload(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have the running system go by file and environment as they are now, without a restart.
+    """Apply the current settings file and environment to the running system, without a restart.
 
-    What needs a restart is refused by name, and then nothing changes. Give --data and --port as `llm-im up` was given.
+    If a changed setting needs a restart, it is named and nothing changes. Give the same --data and --port as to `llm-im up`.
     """
-    from services.settings.load import masked_json
+    from services.settings.shown import masked_json
 
     loaded = loaded_of(config, data, port)
     body = json.loads(masked_json(absolute(loaded.settings)))

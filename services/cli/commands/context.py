@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from services.cli.shared import contexts, output, terminal
+from services.cli.shared import context_file as contexts
+from services.cli.shared import output, terminal
 from services.cli.shared.client import Client
-from services.cli.shared.contexts import CONTEXT_VARIABLE, Context
+from services.cli.shared.context_file import CONTEXT_VARIABLE, Context
 from services.cli.shared.exits import EPILOG, ExitCode, Failure
 from services.cli.shared.output import Column, Form, Output, Row
 
@@ -36,23 +37,24 @@ COLUMNS = (
 @app.command(epilog=EPILOG)
 def add(
     name: Name,
-    url: Annotated[str, typer.Option("--url", help="Where it runs.", show_default=False)],
+    url: Annotated[str, typer.Option("--url", help="URL of the system.", show_default=False)],
     token_file: Annotated[
-        Path | None, typer.Option(help="The file that holds the token.", show_default=False)
+        Path | None, typer.Option(help="File that contains the token.", show_default=False)
     ] = None,
     token_env: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="The variable that holds it.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="VARIABLE", help="Environment variable that contains the token.", show_default=False
+        ),
     ] = None,
     store_token: Annotated[
         bool,
-        typer.Option(
-            "--store-token", help="Read the token from stdin, and keep it in the contexts file itself."
-        ),
+        typer.Option("--store-token", help="Read the token from stdin and store it in the contexts file."),
     ] = False,
-    use_it: Annotated[bool, typer.Option("--use", help="And use it from now on.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the one of that name.")] = False,
+    use_it: Annotated[bool, typer.Option("--use", help="Also switch to this context.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing context of that name.")] = False,
 ) -> None:
-    """Name a system. The first one is used from then on.
+    """Add a system under a name. The first one becomes the current context.
 
     llm-im context add prod --url https://incidents.example.org --token-file ~/.secrets/llm-im
 
@@ -89,13 +91,13 @@ def use(
         str,
         typer.Argument(
             metavar="NAME|-",
-            help="- for none.",
+            help="Name of the context, or - for none.",
             autocompletion=lambda: sorted(contexts.read().named),
             show_default=False,
         ),
     ],
 ) -> None:
-    """Use a context from now on, where neither --url, --context nor a variable says otherwise; - for none.
+    """Switch to a context. --url, --context and environment variables still override it; - for none.
 
     llm-im context use prod
     """
@@ -111,7 +113,7 @@ def use(
 
 @app.command("list", epilog=EPILOG)
 def list_contexts(form: Form = Output.TABLE) -> None:
-    """List the contexts. The one in use has a star.
+    """List the contexts. The current one has a star.
 
     llm-im context list
     """
@@ -136,13 +138,13 @@ def show(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Else the one in use.",
+            help="Default: the current context.",
             autocompletion=lambda: sorted(contexts.read().named),
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Show one context, or the one in use. Never its token.
+    """Show one context, or the current one. Its token is never shown.
 
     llm-im context show
     """
@@ -157,7 +159,7 @@ def show(
 
 @app.command(epilog=EPILOG)
 def remove(name: Name) -> None:
-    """Forget a context. Files and variables it names stay.
+    """Remove a context. The files and variables it refers to stay.
 
     llm-im context remove laptop
     """

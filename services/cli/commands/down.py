@@ -13,9 +13,9 @@ from services.cli.shared.where import Config, Data, place_here, ray_address
 
 
 def down(config: Config = None, data: Data = None) -> None:
-    """End it, and leave no process. Safe to run when nothing runs.
+    """Stop the system and leave no process behind. Safe to run when nothing runs.
 
-    With RAY_ADDRESS set only our own actors end; the Ray cluster there goes on.
+    With RAY_ADDRESS set, only our own actors stop; the Ray cluster keeps running.
     """
     from services.machine import launch
     from services.machine.instance import refuse_other_user

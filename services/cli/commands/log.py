@@ -23,7 +23,7 @@ from services.cli.shared.where import STORES, AsJson, Config, Data, settings_of
 if TYPE_CHECKING:
     from models.partition.frames import Frame
     from models.ports import EventLog
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.upkeep.verifying import Check
 
 #: How often `tail --follow` looks for new frames.
@@ -31,9 +31,7 @@ POLL_S = 0.5
 
 Partition = Annotated[
     str | None,
-    typer.Argument(
-        metavar="PARTITION", help='"control", "shard/0000" ...; all when left out.', show_default=False
-    ),
+    typer.Argument(metavar="PARTITION", help='"control", "shard/0000" ... Default: all.', show_default=False),
 ]
 
 app = typer.Typer(help="Read the event log on disk.", no_args_is_help=True, epilog=EPILOG)
@@ -43,9 +41,9 @@ app = typer.Typer(help="Read the event log on disk.", no_args_is_help=True, epil
 def verify(
     partition: Partition = None, config: Config = None, data: Data = None, as_json: AsJson = False
 ) -> None:
-    """Check every frame: its checksum, its place in the digest chain, its events; and every snapshot record.
+    """Check every log entry (checksum, digest chain, events) and every snapshot record.
 
-    Exit code 1 when anything is damaged; says where.
+    Exit code 1 if anything is damaged; says where.
     """
     import asyncio
 
@@ -76,7 +74,7 @@ def verify(
 def stats(
     partition: Partition = None, config: Config = None, data: Data = None, as_json: AsJson = False
 ) -> None:
-    """Count what the log holds: frames, events by type, bytes, snapshots."""
+    """Show what the log contains: entries, events by type, bytes, snapshots."""
     import asyncio
 
     from services.upkeep.verifying import check_logs
@@ -93,9 +91,9 @@ def stats(
 @app.command(epilog=EPILOG)
 def tail(
     partition: Partition = None,
-    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="Show the last so many events.")] = 10,
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many events to show.")] = 10,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Keep showing new events, until Ctrl-C.")
     ] = False,
     config: Config = None,
     data: Data = None,

@@ -20,7 +20,7 @@ import typer
 from services.cli.shared import terminal
 from services.cli.shared.client import Client
 from services.cli.shared.exits import ExitCode, Failure, code_of
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.options import Asked, with_options
 
 PATH = "/v1/alerts"
 #: Alerts a request: the server takes far more, but answers each and keeps the sender waiting for all.
@@ -40,34 +40,33 @@ class Batch:
     content_type: str
 
 
+@with_options
 def send(
     what: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="LABEL=VALUE... | FILE | -",
-            help="The labels of one alert; or a file of JSON or NDJSON; or - for stdin.",
+            help="Labels of one alert, or a JSON or NDJSON file, or - for stdin.",
             show_default=False,
         ),
     ] = None,
     annotation: Annotated[
         list[str] | None,
-        typer.Option("--annotation", "-a", metavar="NAME=TEXT", help="May be repeated.", show_default=False),
+        typer.Option("--annotation", "-a", metavar="NAME=TEXT", help="Repeatable.", show_default=False),
     ] = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Say that the alert has ended.")] = False,
-    source: Annotated[str, typer.Option(help="Who says so.")] = "llm-im",
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Resolve the alert.")] = False,
+    source: Annotated[str, typer.Option(help="Name of the sender.")] = "llm-im",
+    *,
+    asked: Asked,
 ) -> None:
-    """Send alerts, and say what became of each. Exit code 1 when any was refused.
+    """Send alerts and show what happened to each. Exit code 1 if any was refused.
 
     llm-im send alertname=HighLatency service=llm-api severity=critical -a summary="p99 over 2 s"
 
     llm-im send alerts.ndjson
     """
     words = what or []
-    client = client_of(url, context, token_file)
+    client = asked.client()
     if len(words) == 1 and _is_file(words[0]):
         if annotation or resolved:
             raise Failure(
@@ -88,12 +87,12 @@ def send(
     for batch in batches:
         answered = _send(client, batch)
         items += answered
-        if not as_json:
+        if not asked.as_json:
             for item in answered:
                 _show(item)
     failed = [item for item in items if "error" in item]
     refused = len(failed)
-    if as_json:
+    if asked.as_json:
         typer.echo(json.dumps({"sent": len(items), "refused": refused, "items": items}))
     elif len(items) > 1:
         typer.echo(

@@ -8,34 +8,39 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.shared import filters, moments, output, terminal
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.options import Asked, with_options
 
 PATH = "/v1/stats"
 
 
+@with_options
 def stats(
     matchers: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MATCHER", help="As for `incidents list`; all must hold.", show_default=False),
+        typer.Argument(
+            metavar="MATCHER", help="Matchers, as for `incidents list`; all must match.", show_default=False
+        ),
     ] = None,
     window: Annotated[
         str,
-        typer.Option("--window", metavar="SPAN", help="How far back `opened`, `resolved` and times reach."),
+        typer.Option(
+            "--window",
+            metavar="SPAN",
+            help="How far back to count opened and resolved incidents and response times.",
+        ),
     ] = "1d",
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """Show how many incidents there are, of what kind, and how fast they are answered and ended.
+    """Show how many incidents there are, of what kind, and how fast they are acknowledged and resolved.
 
     llm-im stats
 
     llm-im stats service=~"llm-.*" --window 7d
     """
     query = [*filters.read(matchers or ()).query, ("window", moments.span(window, "--window"))]
-    body = client_of(url, context, token_file).get_json(PATH, query)
-    if as_json:
+    body = asked.client().get_json(PATH, query)
+    if asked.as_json:
         output.write_json(body)
         return
     lines = list(_lines(body))

@@ -32,7 +32,7 @@ from services.cli.shared.where import (
 )
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 SKEW = "llm_im_sender_clock_skew_seconds"
@@ -46,9 +46,9 @@ def status(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say who runs, whether it is ready, and how much is open.
+    """Show what is running, whether it is ready, and how many incidents are open.
 
-    Exit code 0: ready; 3: nothing runs; 4: it runs, but is not ready or some shards are away.
+    Exit code 0: ready; 3: nothing is running; 4: running, but not ready or some shards are down.
     """
     from services.machine import launch
     from services.machine.processes import described

@@ -22,7 +22,7 @@ from services.cli.shared.where import STORES, AsJson, Config, Data, options, set
 
 if TYPE_CHECKING:
     from models.ports import Clock
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.stores.choice import Stores
     from services.upkeep.copying import Copied
     from services.upkeep.resharding import Resharded
@@ -32,15 +32,15 @@ SAY_EVERY_S = 1.0
 
 T = TypeVar("T")
 
-app = typer.Typer(help="What is kept: check it, move it.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Check, copy and reshard the stored data.", no_args_is_help=True, epilog=EPILOG)
 
 
 @app.command(epilog=EPILOG)
 def verify(config: Config = None, data: Data = None, as_json: AsJson = False) -> None:
-    """Check everything: every frame, that the state can be made of them and fits together, that every incident is in
-    the partition that the slot map says, every archived incident.
+    """Check everything: every log entry, that the state can be rebuilt and is consistent, that every incident is in
+    the partition given by the slot map, and every archived incident.
 
-    Reads only, beside a running system or without one. Exit code 1 when something is wrong; says what.
+    Read-only; works whether the system runs or not. Exit code 1 if something is wrong; says what.
     """
     from services.upkeep.verifying import verify as verify_all
     from services.wiring.slots import partitions_of
@@ -62,25 +62,25 @@ def verify(config: Config = None, data: Data = None, as_json: AsJson = False) ->
 def migrate(
     to: Annotated[
         Path,
-        typer.Option("--to", help="Settings file whose [state] says where to.", show_default=False),
+        typer.Option("--to", help="Settings file whose [state] is the destination.", show_default=False),
     ],
     source: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="Settings file whose [state] says where from; else the usual ones.",
+            help="Settings file whose [state] is the source. Default: the current settings.",
             show_default=False,
         ),
     ] = None,
     data: Data = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what there is to copy, and what would be refused.")
+        bool, typer.Option("--dry-run", help="Only show what would be copied, and what would be refused.")
     ] = False,
 ) -> None:
-    """Copy all that is kept into other, empty stores, and prove by the digest chain that it is the same.
+    """Copy everything to another, empty store, and verify the copy by its digest chain.
 
-    Killed or failed, the same command goes on where it was. End the system first, start it with the new settings after. The
-    source is marked as moved and refuses to be started; what it holds stays as it is (`store take-up`).
+    If it is killed or fails, run the same command again to continue. Stop the system first; start it with the new settings afterwards. The
+    source is marked as moved and can't be started any more; its data stays as it is (see `store take-up`).
     """
     from services.stores.choice import described, open_stores, place_of
 
@@ -116,9 +116,9 @@ def migrate(
 
 @app.command("take-up", epilog=EPILOG)
 def take_up(config: Config = None, data: Data = None) -> None:
-    """Take a store up again that was moved to another one. What the other one got since is not in it.
+    """Use a store again after it was moved to another one. It lacks whatever the other one received since.
 
-    The other one must not run, or two systems tell people of the same incidents.
+    The other one must not run, or two systems send notifications for the same incidents.
     """
     from services.upkeep.copying import take_up as taking_up
 
@@ -139,10 +139,10 @@ def accept_loss(
     config: Config = None,
     data: Data = None,
 ) -> None:
-    """Go on without a partition's log that is gone, when no backup has it. The system must be down.
+    """Continue without the lost log of a partition, if no backup has it. The system must be stopped.
 
-    Of a shard, its incidents are lost. Of control, the API tokens and the settings changed while it ran: the slot map is
-    made from where incidents are, and nobody comes in before there is a new token.
+    For a shard, its incidents are lost. For control, the API tokens and the reloaded settings are lost: the slot map is
+    rebuilt from where the incidents are, and nobody gets in until a new token is made.
     """
     from services.upkeep.lost import accept_loss as accepting
     from services.wiring.bootstrap import CONTROL, shard_settings
@@ -172,15 +172,17 @@ def accept_loss(
 def reshard(
     partitions: Annotated[
         int,
-        typer.Option("--partitions", min=1, max=4096, help="How many there are to be.", show_default=False),
+        typer.Option(
+            "--partitions", min=1, max=4096, help="The new number of partitions.", show_default=False
+        ),
     ],
     config: Config = None,
     data: Data = None,
 ) -> None:
-    """Deal the services to another number of partitions. Ids stay.
+    """Distribute the services over a different number of partitions. Ids stay the same.
 
-    The system must be down; meanwhile its port answers 503 with Retry-After. Killed or failed, the same command goes on
-    where it was, and nothing can be started before it is done.
+    The system must be stopped; meanwhile its port answers 503 with Retry-After. If it is killed or fails, run the same command
+    again to continue; nothing can be started until it is done.
     """
     settings = settings_of(config, data, only=STORES)
     which_store.say(settings)

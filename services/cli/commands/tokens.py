@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -20,15 +20,12 @@ import typer
 from services.cli.shared import terminal
 from services.cli.shared.client import Client, Reply
 from services.cli.shared.exits import EPILOG, ExitCode, Failure
+from services.cli.shared.options import System, with_options
 from services.cli.shared.where import (
     STORES,
     AsJson,
     Config,
     Data,
-    InContext,
-    TokenFile,
-    Url,
-    client_of,
     settings_of,
 )
 
@@ -41,31 +38,47 @@ Local = Annotated[
     bool,
     typer.Option(
         "--local",
-        help="Without HTTP and without a token: in the data folder of this machine, whether it runs or not.",
+        help="Write directly to the data folder on this machine: needs no token, and works whether the system runs or not.",
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="Write the secret into this file (mode 0600), not to stdout.", show_default=False
+        "--out", help="Write the secret to this file (mode 0600) instead of stdout.", show_default=False
     ),
 ]
-Which = Annotated[str, typer.Argument(metavar="NAME|ID", help="As the list shows it.", show_default=False)]
+Which = Annotated[
+    str, typer.Argument(metavar="NAME|ID", help="Id or name, as shown by `tokens list`.", show_default=False)
+]
 
 app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True, epilog=EPILOG)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the tokens are: in a system that is asked, or, with --local, in its control log on this machine."""
+
+    local: Local = False
+    config: Config = None
+    data: Data = None
+    system: System = field(default_factory=System)
+
+
 @app.command(epilog=EPILOG)
+@with_options
 def create(
     name: Annotated[
-        str, typer.Argument(help="Who will have it: the actor of what it does.", show_default=False)
+        str,
+        typer.Argument(
+            help="Who will use it; shown as the actor of everything done with it.", show_default=False
+        ),
     ],
     scope: Annotated[
         list[str],
         typer.Option(
             "--scope",
-            help="ingest:alertmanager, ingest:v1, ingest:*, read, respond (and read), admin (everything); may be "
-            "repeated.",
+            help="ingest:alertmanager, ingest:v1, ingest:*, read, respond (includes read), admin (everything). "
+            "Repeatable.",
             show_default=False,
         ),
     ],
@@ -74,25 +87,23 @@ def create(
         typer.Option(
             "--match",
             metavar="MATCHER",
-            help='What it may send and end: only alerts with labels like team="payments"; may be repeated, and all '
-            "must hold.",
+            help='Limits what it may send and resolve to alerts with labels such as team="payments". Repeatable; all '
+            "must match.",
             show_default=False,
         ),
     ] = None,
     expires_in: Annotated[
         str | None,
-        typer.Option(help="How long it is good for, like 90d; else until it is revoked.", show_default=False),
+        typer.Option(
+            help="How long it is valid, such as 90d. Default: until it is revoked.", show_default=False
+        ),
     ] = None,
     out: Out = None,
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token, and show its secret this once. The first one needs the scope admin, and switches tokens on.
+    """Make a token and show its secret, once. The first token needs the scope admin; from then on, every request needs a token.
 
     llm-im tokens create --local admin --scope admin --out ~/.llm-im-token
 
@@ -101,14 +112,14 @@ def create(
     llm-im tokens create payments-ci --scope ingest:v1 --match 'team="payments"' > payments-ci.token
     """
     _refuse_taken(out)
-    if local:
+    if place.local:
         made = _locally(
-            config,
-            data,
+            place.config,
+            place.data,
             lambda desk: desk.create(name, scope, _span("expires_in", expires_in), _actor(), match or []),
         )
     else:
-        client = client_of(url, context, token_file)
+        client = place.system.client()
         body = {"name": name, "scopes": scope, "expires_in": expires_in, "match": match or []}
         made = _json(client, client.post(PATH, json.dumps(body).encode(), "application/json"), 201)
     words = f"token {made['id']} ({terminal.plain(made['name'])}) may {', '.join(made['scopes'])}"
@@ -118,17 +129,14 @@ def create(
 
 
 @app.command("list", epilog=EPILOG)
+@with_options
 def list_tokens(
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """List all tokens that are not revoked, by name. Secrets are nowhere to be shown."""
-    found = _listed(local, config, data, url, context, token_file)
+    """List all tokens that are not revoked, by name. Secrets are never shown."""
+    found = _listed(place)
     if as_json:
         typer.echo(json.dumps({"items": found}))
         return
@@ -151,27 +159,26 @@ def list_tokens(
 
 
 @app.command(epilog=EPILOG)
+@with_options
 def rotate(
     token: Which,
     overlap: Annotated[
-        str, typer.Option(help="How long the old secret stays good, like 1h; 0s: not at all.")
+        str, typer.Option(help="How long the old secret stays valid, such as 1h. 0s: invalid at once.")
     ] = "24h",
     out: Out = None,
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    *,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """Give a token a new secret, shown this once. Both are good during the overlap."""
+    """Give a token a new secret and show it, once. Old and new secret are both valid during the overlap."""
     _refuse_taken(out)
-    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
-    if local:
-        made = _locally(config, data, lambda desk: desk.rotate(token_id, _span("overlap", overlap), _actor()))
+    token_id = _id_of(token, _listed(place))
+    if place.local:
+        made = _locally(
+            place.config, place.data, lambda desk: desk.rotate(token_id, _span("overlap", overlap), _actor())
+        )
     else:
-        client = client_of(url, context, token_file)
+        client = place.system.client()
         path = f"{PATH}/{quote(token_id, safe='')}/rotate"
         made = _json(
             client, client.post(path, json.dumps({"overlap": overlap}).encode(), "application/json"), 200
@@ -185,49 +192,41 @@ def rotate(
 
 
 @app.command(epilog=EPILOG)
+@with_options
 def revoke(
     token: Which,
-    force: Annotated[bool, typer.Option("--force", help="Also the last token with the scope admin.")] = False,
-    local: Local = False,
-    config: Config = None,
-    data: Data = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Revoke it even if it is the last token with the scope admin.")
+    ] = False,
+    *,
+    place: Place,
 ) -> None:
-    """Revoke a token: within about a second nothing takes it any more. The last one with the scope admin is revoked with
-    --force only."""
-    token_id = _id_of(token, _listed(local, config, data, url, context, token_file))
-    if local:
+    """Revoke a token; it stops working within about a second. Revoking the last one with the scope admin requires
+    --force."""
+    token_id = _id_of(token, _listed(place))
+    if place.local:
 
         async def at(desk: TokenDesk) -> None:
             await desk.revoke(token_id, _actor(), force=force)
 
-        _locally(config, data, at)
+        _locally(place.config, place.data, at)
     else:
-        client = client_of(url, context, token_file)
+        client = place.system.client()
         reply = client.delete(f"{PATH}/{quote(token_id, safe='')}{'?force=true' if force else ''}")
         if reply.status != 204:
             raise client.failure(reply)
     typer.echo(f"token {token_id} is revoked")
 
 
-def _listed(
-    local: bool,
-    config: Path | None,
-    data: Path | None,
-    url: str | None,
-    context: str | None,
-    token_file: Path | None,
-) -> list[dict[str, Any]]:
-    if not local:
-        found: list[dict[str, Any]] = client_of(url, context, token_file).get_json(PATH)["items"]
+def _listed(place: Place) -> list[dict[str, Any]]:
+    if not place.local:
+        found: list[dict[str, Any]] = place.system.client().get_json(PATH)["items"]
         return found
 
     async def all_of(desk: TokenDesk) -> list[Any]:
         return desk.all()
 
-    listed: list[dict[str, Any]] = _locally(config, data, all_of)
+    listed: list[dict[str, Any]] = _locally(place.config, place.data, all_of)
     return listed
 
 

@@ -36,7 +36,7 @@ from services.cli.shared.where import (
 
 if TYPE_CHECKING:
     from models.control.control import ControlState
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.machine.instance import Instance
     from services.settings.load import Loaded
 
@@ -57,25 +57,29 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", min=1, max=65535, help="HTTP port; else the settings' 8080.", show_default=False
+            "--port",
+            min=1,
+            max=65535,
+            help="HTTP port. Default: server.http_port (8080).",
+            show_default=False,
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="How long to wait until it is ready, in seconds.")
+        float, typer.Option(help="How long to wait until the system is ready, in seconds.")
     ] = READY_TIMEOUT_S,
     no_notify: Annotated[
         bool,
         typer.Option(
-            "--no-notify", help="Tell nobody of incidents, whatever webhook is set: for a restore drill."
+            "--no-notify", help="Send no notifications, whatever webhook is set; for a restore drill."
         ),
     ] = False,
 ) -> None:
-    """Start it, and return when it is ready. Safe to run twice.
+    """Start the system and return when it is ready. Safe to run twice.
 
-    With RAY_ADDRESS set it is put into the Ray cluster that runs there, which stays yours.
+    With RAY_ADDRESS set, it is deployed to the Ray cluster at that address, which stays under your control.
     """
     from services.machine.instance import refuse_other_user
-    from services.settings.load import refuse
+    from services.settings.refusals import refuse
     from services.wiring.slots import as_assigned, control_state
 
     began = time.monotonic()

@@ -28,7 +28,7 @@ RETRY_MAX_S = 10.0
 #: Of an answer that is not ours, this much is shown.
 _SHOWN_CHARS = 200
 
-#: Who answered this process, for who can make nothing of it (main.py).
+#: Who answered this process, for who can make nothing of it (services/cli/main.py).
 _answered: deque[str] = deque(maxlen=1)
 
 Query = Sequence[tuple[str, str]]

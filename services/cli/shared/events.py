@@ -86,6 +86,8 @@ def _value(name: str, value: object) -> object:
             return f"{len(value)} bytes"
         case list():
             return [_value("body" if name == "bodies" else name.removesuffix("s"), item) for item in value]
+        case dict():
+            return {key: _value("", item) for key, item in value.items()}
         case int() if name == "decision":
             return _decision(value)
         case float() if not math.isfinite(value):

@@ -29,7 +29,7 @@ from services.wiring.bootstrap import CONTROL, CONTROL_ACTOR, open_log
 from services.wiring.slots import moved_away, refuse_lost_control
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 #: Who writes the log while nothing runs. Another name than the actor's: so that both can't write at once.
 WRITER = "llm-im-tokens"

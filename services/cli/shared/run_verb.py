@@ -9,8 +9,7 @@ from __future__ import annotations
 import http.client
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -18,8 +17,8 @@ from services.cli.shared import confirm, filters, ids, output
 from services.cli.shared import terminal as look
 from services.cli.shared.client import Client, Reply
 from services.cli.shared.exits import ExitCode, Failure, code_of
+from services.cli.shared.options import VerbOptions
 from services.cli.shared.refusals import changed_by, instead_of
-from services.cli.shared.where import client_of
 
 #: Incidents in one bulk request: each is a verb of its own, answered well within the time a call may take.
 BULK_MAX = 100
@@ -29,34 +28,9 @@ WHERE_MAX = 10_000
 #: What is said of an incident to which nothing had to be done: "reopened" of one that was open would be false.
 UNCHANGED = "needed no change"
 
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        metavar="MATCHER",
-        help="Instead of ids: all that match, as for `incidents list`; may be repeated.",
-        show_default=False,
-    ),
-]
-Reason = Annotated[
-    str | None,
-    typer.Option("--reason", "-r", metavar="TEXT", help="Why; kept in the timeline.", show_default=False),
-]
-IfVersion = Annotated[
-    int | None,
-    typer.Option(
-        "--if-version",
-        min=0,
-        help="Only if it is still at this version (`incidents show`); else exit code 6.",
-        show_default=False,
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class Action:
     """What is done. `done` is the word for it afterwards, `joint` the one before the other incident where there is one.
 
     With `asks` it is asked about before it is done to several.
@@ -73,59 +47,63 @@ class Deed:
         return f"{self.done} {self.joint} {its['incident']}" if self.joint else self.done
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a command was asked to go about it: the options that all of these take."""
-
-    url: str | None
-    context: str | None
-    token_file: Path | None
-    as_json: bool
-    dry_run: bool = False
-    yes: bool = False
-    if_version: int | None = None
-    where: Sequence[str] | None = None
-
-
 def body(**given: Any) -> dict[str, Any]:
     """A verb's body of what was given."""
     return {name: value for name, value in given.items() if value not in (None, [], {})}
 
 
-def do(deed: Deed, words: Sequence[str] | None, manner: Manner) -> None:
+def do(action: Action, words: Sequence[str] | None, options: VerbOptions) -> None:
     """Do it to every incident that is meant, and exit."""
-    client = client_of(manner.url, manner.context, manner.token_file)
-    meant, rows = _meant(client, words, manner)
-    if manner.if_version is not None and len(meant) != 1:
+    client = options.asked.client()
+    meant, rows = _meant(client, words, options)
+    if options.if_version is not None and len(meant) != 1:
         raise Failure(f"--if-version is for one incident, not {len(meant)}", ExitCode.USAGE)
-    do_each(client, deed, [(identity, deed.body) for identity in meant], manner, rows)
+    do_each(client, action, [(identity, action.body) for identity in meant], options, rows)
 
 
 def do_each(
     client: Client,
-    deed: Deed,
+    action: Action,
     acts: Sequence[tuple[str, dict[str, Any]]],
-    manner: Manner,
+    options: VerbOptions,
     rows: Sequence[output.Row] = (),
 ) -> None:
     """Do it to each incident with a body of its own, and exit."""
-    if manner.dry_run:
-        _say_what_would_be(client, deed, acts, manner, rows)
+    if options.dry_run:
+        _say_what_would_be(client, action, acts, options, rows)
         raise typer.Exit
-    if not manner.yes and (manner.where or (deed.asks and len(acts) > 1)):
-        _ask_first(client, deed, [identity for identity, _ in acts], manner, rows)
+    if not options.yes and (options.where or (action.asks and len(acts) > 1)):
+        _ask_first(client, action, [identity for identity, _ in acts], options, rows)
     if len(acts) == 1:
-        _do_one(client, deed, *acts[0], manner)
+        _do_one(client, action, *acts[0], options)
     else:
-        _do_many(client, deed, acts, manner)
+        _do_many(client, action, acts, options)
+
+
+def do_with(action: Action, incident: str, others: Sequence[str] | None, options: VerbOptions) -> None:
+    """The verb once for each other one; always to the first."""
+    client = options.asked.client()
+    target = ids.find_one(client, incident)
+    named = ids.find(client, others or ())
+    if not named:
+        raise Failure(
+            f"with which? give the ids of the others, or - for stdin: {action.verb} ID OTHER...",
+            ExitCode.USAGE,
+        )
+    if target in named:
+        raise Failure(f"{target} is named twice: an incident can't be joined with itself", ExitCode.USAGE)
+    if options.if_version is not None and len(named) > 1:
+        raise Failure("--if-version is for one other incident: each changes the version", ExitCode.USAGE)
+    acts: list[tuple[str, dict[str, Any]]] = [(target, {"incident": other, **action.body}) for other in named]
+    do_each(client, action, acts, options)
 
 
 def call(
-    client: Client, deed: Deed, identity: str, its: dict[str, Any], if_version: int | None = None
+    client: Client, action: Action, identity: str, its: dict[str, Any], if_version: int | None = None
 ) -> Reply:
     """One verb of one incident. Raises Failure with what to do instead when it is refused."""
     headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
-    reply = client.post_json(f"{ids.PATH}/{identity}/{deed.verb}", its, headers)
+    reply = client.post_json(f"{ids.PATH}/{identity}/{action.verb}", its, headers)
     if reply.status in (http.client.OK, http.client.CREATED) and isinstance(reply.json(), dict):
         return reply
     if reply.status == http.client.CONFLICT:
@@ -149,18 +127,20 @@ def say(incident: output.Row, done: str) -> None:
     )
 
 
-def _meant(client: Client, words: Sequence[str] | None, manner: Manner) -> tuple[list[str], list[output.Row]]:
+def _meant(
+    client: Client, words: Sequence[str] | None, options: VerbOptions
+) -> tuple[list[str], list[output.Row]]:
     """The incidents that are meant, and what is known of them."""
-    if words and manner.where:
+    if words and options.where:
         raise Failure("give ids or --where, not both", ExitCode.USAGE)
     if words:
         found = ids.find(client, words)
         if not found:
             raise Failure("no ids came on stdin; nothing was changed", ExitCode.USAGE)
         return found, []
-    if not manner.where:
+    if not options.where:
         raise Failure("which incidents? give ids, - for stdin, or --where MATCHER", ExitCode.USAGE)
-    wanted = filters.read(manner.where)
+    wanted = filters.read(options.where)
     if not wanted.query:
         raise Failure("--where leaves all incidents: expected a matcher that narrows it", ExitCode.USAGE)
     rows = list(ids.walk(client, wanted.query, WHERE_MAX + 1))
@@ -182,62 +162,64 @@ def _rows(client: Client, acts: Sequence[str], rows: Sequence[output.Row], limit
 
 def _say_what_would_be(
     client: Client,
-    deed: Deed,
+    action: Action,
     acts: Sequence[tuple[str, dict[str, Any]]],
-    manner: Manner,
+    options: VerbOptions,
     rows: Sequence[output.Row],
 ) -> None:
-    if manner.as_json:
-        would = [{"incident": identity, "verb": deed.verb, "body": its} for identity, its in acts]
+    if options.asked.as_json:
+        would = [{"incident": identity, "verb": action.verb, "body": its} for identity, its in acts]
         output.write_json({"dry_run": True, "items": would})
         return
     known = _rows(client, [identity for identity, _ in acts], rows, len(acts))
     for row, (_, its) in zip(known, acts):
-        say(row, f"would be {deed.done_with(its)}:")
-    typer.echo(f"nothing was changed: {len(acts):,} would be {deed.done}", err=True)
+        say(row, f"would be {action.done_with(its)}:")
+    typer.echo(f"nothing was changed: {len(acts):,} would be {action.done}", err=True)
 
 
 def _ask_first(
-    client: Client, deed: Deed, acts: Sequence[str], manner: Manner, rows: Sequence[output.Row]
+    client: Client, action: Action, acts: Sequence[str], options: VerbOptions, rows: Sequence[output.Row]
 ) -> None:
     """Raises Failure when the answer is no, or when nobody can be asked what --where means."""
     place = confirm.terminal()
     if place is not None:
-        if not confirm.agrees(place, deed.verb, len(acts), _rows(client, acts, rows, confirm.SHOWN)):
+        if not confirm.agrees(place, action.verb, len(acts), _rows(client, acts, rows, confirm.SHOWN)):
             raise Failure("nothing was changed")
-    elif manner.where:
+    elif options.where:
         raise Failure(
             f"--where means {len(acts):,} incidents: give --yes where nobody can be asked", ExitCode.USAGE
         )
 
 
-def _do_one(client: Client, deed: Deed, identity: str, its: dict[str, Any], manner: Manner) -> None:
-    reply = call(client, deed, identity, its, manner.if_version)
+def _do_one(client: Client, action: Action, identity: str, its: dict[str, Any], options: VerbOptions) -> None:
+    reply = call(client, action, identity, its, options.if_version)
     incident = reply.json()
-    if manner.as_json:
+    if options.asked.as_json:
         output.write_json(incident)
     else:
-        say(incident, UNCHANGED if _is_unchanged(reply) else deed.done_with(its))
+        say(incident, UNCHANGED if _is_unchanged(reply) else action.done_with(its))
 
 
-def _do_many(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]], manner: Manner) -> None:
+def _do_many(
+    client: Client, action: Action, acts: Sequence[tuple[str, dict[str, Any]]], options: VerbOptions
+) -> None:
     items: list[dict[str, Any]] = []
     stopped: Failure | None = None
     same = all(its == acts[0][1] for _, its in acts)
     try:
-        for item in _bulk(client, deed, acts) if same else _one_by_one(client, deed, acts):
+        for item in _bulk(client, action, acts) if same else _one_by_one(client, action, acts):
             items.append(item)
-            if not manner.as_json:
-                _say_item(deed, item)
+            if not options.asked.as_json:
+                _say_item(action, item)
     except Failure as failure:
         stopped = failure
     failed = sum(1 for item in items if item["status"] >= http.client.BAD_REQUEST)
     same_as_before = sum(1 for item in items if _is_same(item))
-    if manner.as_json:
+    if options.asked.as_json:
         output.write_json({"items": items})
     else:
         typer.echo(
-            f"{len(items) - failed - same_as_before:,} of {len(acts):,} incidents {deed.done}"
+            f"{len(items) - failed - same_as_before:,} of {len(acts):,} incidents {action.done}"
             + (f", {same_as_before:,} {UNCHANGED}" if same_as_before else "")
             + (f", {failed:,} refused" if failed else ""),
             err=True,
@@ -250,11 +232,13 @@ def _do_many(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
 
 
-def _bulk(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _bulk(
+    client: Client, action: Action, acts: Sequence[tuple[str, dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
     for first in range(0, len(acts), BULK_MAX):
         asked = [identity for identity, _ in acts[first : first + BULK_MAX]]
         reply = client.post_json(
-            f"{ids.PATH}/bulk", {"verb": deed.verb, "incidents": asked, "body": acts[0][1]}
+            f"{ids.PATH}/bulk", {"verb": action.verb, "incidents": asked, "body": acts[0][1]}
         )
         found = reply.json()
         if reply.status not in (http.client.OK, http.client.MULTI_STATUS) or not isinstance(found, dict):
@@ -263,12 +247,12 @@ def _bulk(client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]]
 
 
 def _one_by_one(
-    client: Client, deed: Deed, acts: Sequence[tuple[str, dict[str, Any]]]
+    client: Client, action: Action, acts: Sequence[tuple[str, dict[str, Any]]]
 ) -> Iterator[dict[str, Any]]:
     """Each as a request of its own, with the other incident that it is about. A refusal of one is an item; what would
     refuse them all ends it."""
     for identity, its in acts:
-        reply = client.post_json(f"{ids.PATH}/{identity}/{deed.verb}", its)
+        reply = client.post_json(f"{ids.PATH}/{identity}/{action.verb}", its)
         if code_of(reply.status) in (ExitCode.FORBIDDEN, ExitCode.DEGRADED):
             raise client.failure(reply)
         refused = reply.status >= http.client.BAD_REQUEST
@@ -290,10 +274,10 @@ def _is_same(item: dict[str, Any]) -> bool:
     return item["status"] < http.client.BAD_REQUEST and item.get("changed") is False
 
 
-def _say_item(deed: Deed, item: dict[str, Any]) -> None:
+def _say_item(action: Action, item: dict[str, Any]) -> None:
     identity = look.plain(item["incident"])
     if item["status"] < http.client.BAD_REQUEST:
-        done = UNCHANGED if _is_same(item) else deed.done_with({"incident": item.get("other")})
+        done = UNCHANGED if _is_same(item) else action.done_with({"incident": item.get("other")})
         typer.echo(f"{look.short_id(identity)}  {done}")
         return
     instead = ""

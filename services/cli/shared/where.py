@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.shared import contexts, terminal
+from services.cli.shared import context_file as contexts
+from services.cli.shared import terminal
 from services.cli.shared.client import TIMEOUT_S, Client
-from services.cli.shared.contexts import CONTEXT_VARIABLE
+from services.cli.shared.context_file import CONTEXT_VARIABLE
 from services.cli.shared.exits import ExitCode, Failure
 from services.machine.front import authority, called_at
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
     from services.settings.load import Loaded
 
 URL_VARIABLE = "LLM_IM_URL"
@@ -32,7 +33,7 @@ TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
 TRACEBACK_VARIABLE = "LLM_IM_TRACEBACK"
 #: Variables of the command line, which are no settings of the system.
 OURS = frozenset({TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
-#: What models/settings/config.py says too; written here again because importing it takes longer than a command.
+#: What the sections server and state of models/settings/ say too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 
 #: Where help lists these options: apart from those that say what a command does.
@@ -42,7 +43,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="Settings file; else what LLM_IM_CONFIG names, else ./llm-im.toml when there is one.",
+        help="Settings file. Default: LLM_IM_CONFIG, else ./llm-im.toml if it exists.",
         show_default=False,
     ),
 ]
@@ -50,7 +51,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Data folder; else the settings' state.path, ./var.",
+        help="Data folder. Default: state.path from the settings (./var).",
         show_default=False,
         readable=False,  # who may read it is said by name (services/machine/instance.py)
     ),
@@ -87,7 +88,7 @@ TokenFile = Annotated[
         rich_help_panel=WHERE_PANEL,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 #: What says where the system of this machine runs.

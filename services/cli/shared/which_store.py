@@ -13,7 +13,7 @@ import typer
 from models.errors import IncidentManagerError
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 #: In the data folder: what `llm-im up` started on which store.
 NOTE = "run/store.json"

@@ -24,7 +24,11 @@ Message = Annotated[
 MessageFile = Annotated[
     str | None,
     typer.Option(
-        "--file", "-F", metavar="FILE|-", help="Read the text from a file, or stdin.", show_default=False
+        "--file",
+        "-F",
+        metavar="FILE|-",
+        help="Read the text from a file, or from stdin (-).",
+        show_default=False,
     ),
 ]
 

@@ -1,1 +1,1 @@
-"""Ways in for alerts: one file a protocol."""
+"""Ways in for alerts: one file a protocol (door.py). table.py lists them."""

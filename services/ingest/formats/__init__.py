@@ -1,1 +1,1 @@
-"""One file a source: payload in, Reading out (common.py). Siblings share a shape: a Posted struct and read()."""
+"""One file a format: a request in, its alerts and its answer out (format.py). table.py lists them."""

@@ -5,19 +5,51 @@ An unknown field is passed over, as Alertmanager does. One bad alert never costs
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 
 import msgspec
 
 from models.alerts.alert import Content
-from models.errors import Malformed, TooLarge
-from services.ingest.formats import common
-from services.ingest.formats.common import Fault, Memory, Reading, Remembered
+from models.errors import Malformed
+from services.ingest.formats.answers import (
+    Answer,
+    Refusal,
+    encode_json,
+    error_of,
+    retry_after,
+    status_of,
+    status_of_faults,
+)
+from services.ingest.formats.fields import (
+    ANNOTATION_VALUE_MAX_BYTES,
+    LABEL_VALUE_MAX_BYTES,
+    URL_MAX_BYTES,
+    read_pairs,
+    read_string,
+)
+from services.ingest.formats.format import Request
+from services.ingest.formats.items import UNREADABLE, ListFormat, Taken
+from services.ingest.formats.json_arrays import array_slices
+from services.ingest.formats.json_text import json_error, raw_elements, without_mark
+from services.ingest.formats.openapi import (
+    ANNOTATIONS,
+    ENDS,
+    LABELS,
+    PARAMETERS,
+    REFUSALS,
+    RETRY_AFTER,
+    STARTS,
+    USED,
+    Description,
+    Json,
+    answer,
+    ref,
+)
+from services.ingest.formats.reading import Reading
+from services.ingest.submit import Receipt
 
-NAME = "alertmanager"
-#: Alerts in one request; Prometheus sends 64 or 256.
-ALERTS_MAX = 100_000
-URL_MAX_BYTES = 8192
+#: Faults told in one answer; a thousand alike help nobody.
+FAULTS_TOLD_MAX = 100
 
 _NONE = msgspec.Raw()
 
@@ -36,100 +68,83 @@ _all_decoder = msgspec.json.Decoder(list[Posted])
 _one_decoder = msgspec.json.Decoder(Posted)
 
 
-class AlertmanagerReader:
-    """Reads requests of one tenant. Keeps what it learned; not for two threads at once."""
+class AlertmanagerFormat(ListFormat[Posted | msgspec.Raw, Posted]):
+    """Answers with 200 and nothing; a JSON string for what is wrong with alerts, an object for the rest."""
 
-    name = NAME
+    name = "alertmanager"
+    path = "/api/v2/alerts"
+    end_field = "endsAt"
+    end_too_early = "start time must be before end time"
 
-    def __init__(self, remembered: Remembered, resolve_timeout_s: float) -> None:
-        self._remembered = remembered
-        self.resolve_timeout_s = resolve_timeout_s
+    @classmethod
+    def describe(cls) -> Description:
+        return Description({"post": _operation()}, _SCHEMAS)
 
-    def read(self, body: bytes, now: float) -> Reading:
-        """The alerts in a request received at `now`. Raises Malformed when the body is no JSON array at all, TooLarge
-        when it holds too many."""
-        return common.at_once(self.steps(body, now))
+    def split(self, request: Request) -> Iterator[list[Posted | msgspec.Raw]]:
+        return array_slices(without_mark(request.body), _elements)
 
-    def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]:
-        """read() in steps of a few milliseconds, so that a large body does not hold up other requests."""
-        places: list[int] = []
-        memories: list[Memory] = []
-        ends: list[float] = []
-        alerts: list[Posted] = []
-        learned: dict[int, Content] = {}
-        faults: list[Fault] = []
-        find, time, digest = self._remembered.find, self._remembered.time, common.seen_digest
-        defaults = now + self.resolve_timeout_s
-        place = -1
-        try:
-            for elements in common.array_slices(common.without_mark(body), _elements):
-                if place + len(elements) >= ALERTS_MAX:
-                    raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
-                young = self._remembered.young
-                for element in elements:
-                    place += 1
-                    try:
-                        alert = element if isinstance(element, Posted) else _decode(element)
-                        seen = digest((alert.labels, alert.annotations, alert.startsAt, alert.generatorURL))
-                        memory = young.get(seen) or find(seen)
-                        content = None
-                        if memory is None:
-                            memory, content = self._learn(seen, alert)
-                        end = time(bytes(alert.endsAt), "endsAt")
-                        if not end:
-                            end = defaults
-                        elif memory.starts > end:
-                            raise Malformed("start time must be before end time")
-                    except Malformed as error:
-                        faults.append(Fault(place, str(error), _bytes_of(element)))
-                        continue
-                    if content is not None:
-                        # What was just read for checking need not be read again when its shard asks for it.
-                        learned[len(places)] = content
-                    places.append(place)
-                    memories.append(memory)
-                    ends.append(end)
-                    alerts.append(alert)
-                yield
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(common.json_error(error)) from None
+    def take(self, item: Posted | msgspec.Raw) -> Taken[Posted]:
+        alert = item if isinstance(item, Posted) else _decode(item)
+        raws = (alert.labels, alert.annotations, alert.startsAt, alert.generatorURL)
+        return alert, raws, bytes(alert.endsAt), False
 
-        def body_of(column: int) -> bytes:
-            if column in learned:
-                return common.encode_body(learned[column])
-            return common.encode_body(_content(alerts[column], memories[column].starts))
-
-        def said_end(column: int) -> bytes:
-            return bytes(alerts[column].endsAt)
-
-        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, now)
-
-    def _learn(self, seen: bytes, alert: Posted) -> tuple[Memory, Content]:
+    def content(self, alert: Posted) -> Content:
         # One evaluation of a rule begins all its alerts at one time.
-        starts = self._remembered.start(bytes(alert.startsAt), "startsAt")
-        content = _content(alert, starts)
-        return self._remembered.learn(seen, content), content
-
-
-def _content(alert: Posted, starts: float) -> Content:
-    labels = common.read_pairs(
-        bytes(alert.labels), "labels", common.LABEL_VALUE_MAX_BYTES, bad_name="invalid label set"
-    )
-    if not labels:
-        raise Malformed("at least one label pair required")
-    return Content(
-        labels,
-        common.read_pairs(
+        starts = self.shared.remembered.start(bytes(alert.startsAt), "startsAt")
+        labels = read_pairs(
+            bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES, bad_name="invalid label set"
+        )
+        if not labels:
+            raise Malformed("at least one label pair required")
+        annotations = read_pairs(
             bytes(alert.annotations),
             "annotations",
-            common.ANNOTATION_VALUE_MAX_BYTES,
+            ANNOTATION_VALUE_MAX_BYTES,
             bad_name="invalid annotations",
             keep_empty=True,
-        ),
-        starts,
-        common.read_string(bytes(alert.generatorURL), "generatorURL", URL_MAX_BYTES),
-        NAME,
-    )
+        )
+        url = read_string(bytes(alert.generatorURL), "generatorURL", URL_MAX_BYTES)
+        return Content(labels, annotations, starts, url, self.name)
+
+    def default_end(self, now: float) -> float:
+        return now + self.shared.settings.lifecycle.resolve_timeout
+
+    def said_end(self, alert: Posted) -> bytes:
+        return bytes(alert.endsAt)
+
+    def written(self, item: Posted | msgspec.Raw) -> bytes:
+        if isinstance(item, msgspec.Raw):
+            return bytes(item)
+        return b'{"labels":%b,"annotations":%b,"startsAt":%b,"endsAt":%b,"generatorURL":%b}' % (
+            bytes(item.labels) or b"null",
+            bytes(item.annotations) or b"null",
+            bytes(item.startsAt) or b"null",
+            bytes(item.endsAt) or b"null",
+            bytes(item.generatorURL) or b"null",
+        )
+
+    def refused(self, refusal: Refusal) -> Answer:
+        body = encode_json({"code": refusal.status, "message": refusal.detail})
+        return Answer(refusal.status, b"application/json", body, refusal.headers)
+
+    async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
+        if (error := error_of(receipt)) is not None:
+            # Prometheus drops what is refused with 4xx and does not retry; 503 is the truth: sending again is safe.
+            return Answer(status_of(error), b"application/json", encode_json(str(error)), retry_after(error))
+        if reading.faults:
+            # Alertmanager's own words for one alert; it never says which of several it means.
+            alone = reading.count == 1
+            words = "; ".join(
+                fault.message if alone else f"alert {fault.index}: {fault.message}"
+                for fault in reading.faults[:FAULTS_TOLD_MAX]
+            )
+            more = len(reading.faults) - FAULTS_TOLD_MAX
+            words += f"; and {more} more" if more > 0 else ""
+            return Answer(status_of_faults(reading), b"application/json", encode_json(words))
+        return _STORED
+
+
+_STORED = Answer(200)
 
 
 def _elements(array: bytes) -> list[Posted | msgspec.Raw]:
@@ -137,24 +152,85 @@ def _elements(array: bytes) -> list[Posted | msgspec.Raw]:
     JSON."""
     try:
         return [*_all_decoder.decode(array)]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return [*common.raw_elements(array)]
+    except UNREADABLE:
+        return [*raw_elements(array)]
 
 
 def _decode(raw: msgspec.Raw) -> Posted:
     try:
         return _one_decoder.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise Malformed(common.json_error(error)) from None
+    except UNREADABLE as error:
+        raise Malformed(json_error(error)) from None
 
 
-def _bytes_of(alert: Posted | msgspec.Raw) -> bytes:
-    if isinstance(alert, msgspec.Raw):
-        return bytes(alert)
-    return b'{"labels":%b,"annotations":%b,"startsAt":%b,"endsAt":%b,"generatorURL":%b}' % (
-        bytes(alert.labels) or b"null",
-        bytes(alert.annotations) or b"null",
-        bytes(alert.startsAt) or b"null",
-        bytes(alert.endsAt) or b"null",
-        bytes(alert.generatorURL) or b"null",
-    )
+def _operation() -> Json:
+    form = ref("AlertmanagerError")
+    return {
+        "tags": ["alertmanager"],
+        "summary": "Send alerts as Prometheus does",
+        "description": "Alertmanager's API v2. Good alerts of a batch with bad ones are stored, though the answer is 400. "
+        "An alert that nobody sends again ends after resolve_timeout. The rest of /api/v2 is described by "
+        "Alertmanager's own openapi.yaml (0.25).",
+        "operationId": "post_api_v2_alerts",
+        "parameters": PARAMETERS,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"type": "array", "items": ref("AlertmanagerAlert")},
+                    "example": [
+                        {
+                            "labels": {
+                                "alertname": "ModelDown",
+                                "service": "llm-api",
+                                "severity": "critical",
+                            },
+                            "annotations": {"summary": "no answer for a minute"},
+                            "startsAt": "2026-01-31T12:00:00Z",
+                            "generatorURL": "http://prometheus:9090/graph?g0.expr=up",
+                        }
+                    ],
+                }
+            },
+        },
+        "responses": {
+            "200": {"description": "All are stored, durably."},
+            "400": {
+                "description": "A string names the alerts that can't be taken (at most "
+                f"{FAULTS_TOLD_MAX} of them), the others are stored; an object says why nothing can be read.",
+                "content": {"application/json": {"schema": {"anyOf": [{"type": "string"}, form]}}},
+            },
+            **{code: answer(words, form) for code, words in REFUSALS.items()},
+            "422": answer(USED, {"type": "string"}),
+            "503": {
+                "description": "Some or all could not be stored, or too much waits already: sending again is safe.",
+                "headers": RETRY_AFTER,
+                "content": {"application/json": {"schema": {"anyOf": [{"type": "string"}, form]}}},
+            },
+        },
+    }
+
+
+_SCHEMAS: dict[str, Json] = {
+    "AlertmanagerAlert": {
+        "type": "object",
+        "description": "Alertmanager's postableAlert. Other fields are passed over.",
+        "required": ["labels"],
+        "properties": {
+            "labels": LABELS,
+            "annotations": ANNOTATIONS,
+            "startsAt": STARTS,
+            "endsAt": ENDS,
+            "generatorURL": {"type": "string", "description": "Where it comes from."},
+        },
+    },
+    "AlertmanagerError": {
+        "type": "object",
+        "description": "Why a request can't be read.",
+        "required": ["code", "message"],
+        "properties": {
+            "code": {"type": "integer", "description": "The HTTP status."},
+            "message": {"type": "string", "description": "What was expected."},
+        },
+    },
+}

@@ -9,27 +9,73 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Literal
+from uuid import UUID
 
 import msgspec
 
 from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
-from models.shard.messages import Claim
-from services.ingest.formats import common
-from services.ingest.formats.alertmanager import ALERTS_MAX, URL_MAX_BYTES
-from services.ingest.formats.common import Fault, Memory, Reading, Remembered
+from models.shard.messages import REASONS
+from services.ingest.formats.answers import (
+    Answer,
+    Refusal,
+    encode_json,
+    error_of,
+    problem,
+    retry_after,
+    status_of,
+    status_of_faults,
+)
+from services.ingest.formats.fields import (
+    ANNOTATION_VALUE_MAX_BYTES,
+    LABEL_VALUE_MAX_BYTES,
+    URL_MAX_BYTES,
+    read_pairs,
+    read_string,
+)
+from services.ingest.formats.format import Request
+from services.ingest.formats.items import ALERTS_MAX, UNREADABLE, ListFormat, Taken
+from services.ingest.formats.json_arrays import SLICE_ALERTS, array_slices
+from services.ingest.formats.json_text import (
+    ECHO_MAX,
+    WHITE,
+    echo,
+    json_error,
+    raw_elements,
+    without_halves,
+    without_mark,
+)
+from services.ingest.formats.openapi import (
+    ANNOTATIONS,
+    ENDS,
+    LABELS,
+    PARAMETERS,
+    PROBLEM,
+    REFUSALS,
+    RETRY_AFTER,
+    STARTS,
+    USED,
+    Description,
+    Json,
+    answer,
+    ref,
+)
+from services.ingest.formats.reading import Reading
+from services.ingest.submit import Receipt
 
-NAME = "v1"
 SOURCE_MAX_BYTES = 256
-
 #: Lines of a request: each alert may have blank ones around it.
 LINES_MAX = 4 * ALERTS_MAX
+#: Items of an answer made before other requests get a turn: about a millisecond.
+ITEMS_SLICE = 500
 
+_NAME = b"v1"
 _NONE = msgspec.Raw()
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
@@ -52,151 +98,266 @@ class Posted(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 _one_decoder = msgspec.json.Decoder(Posted)
 
 
-class V1Reader:
-    """Reads requests of one tenant. Keeps what it learned; not for two threads at once."""
+class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
+    """Answers alert by alert: 202 all stored, 207 some, 400 none could be read, 403 none was allowed, 503 none could be
+    stored."""
 
-    name = NAME
+    name = _NAME.decode()
+    path = "/v1/alerts"
+    content_types = ("application/json", "application/x-ndjson", "application/jsonl")
+    wants_ids = True
+    end_field = "ends_at"
+    end_too_early = "ends_at: expected a time after starts_at"
 
-    def __init__(self, remembered: Remembered, expires_after_s: float | None) -> None:
-        self._remembered = remembered
-        self.expires_after_s = expires_after_s
+    @classmethod
+    def describe(cls) -> Description:
+        return Description({"post": _operation()}, _SCHEMAS)
 
-    def read(self, body: bytes, now: float) -> Reading:
-        """The alerts in a request received at `now`. Raises Malformed when the body is none of the three shapes,
-        TooLarge when it holds too many."""
-        return common.at_once(self.steps(body, now))
+    def split(self, request: Request) -> Iterator[list[msgspec.Raw] | list[bytes]]:
+        return _split(without_mark(request.body))
 
-    def steps(self, body: bytes, now: float) -> Generator[None, None, Reading]:
-        """read() in steps of a few milliseconds, so that a large body does not hold up other requests."""
-        places: list[int] = []
-        memories: list[Memory] = []
-        ends: list[float] = []
-        alerts: list[Posted] = []
-        said = bytearray()
-        faults: list[Fault] = []
-        place = -1
-        try:
-            for raws in _split(common.without_mark(body)):
-                if place + len(raws) >= ALERTS_MAX:
-                    raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
-                for raw in raws:
-                    place += 1
-                    try:
-                        alert = _decode(raw)
-                        memory = self._memory(alert)
-                        end = self._remembered.time(bytes(alert.ends_at) or bytes(alert.endsAt), "ends_at")
-                        word = Claim.NOTHING
-                        if alert.status == "resolved":
-                            # Whatever its times: they may be by a clock that is ahead of ours, or was just put right.
-                            word = Claim.RESOLVED if 0.0 < end <= now else Claim.RESOLVED_NOW
-                            end = min(end or now, now)
-                        elif not end:
-                            end = self._default_end(now)
-                        elif memory.starts > end:
-                            raise Malformed("ends_at: expected a time after starts_at")
-                    except Malformed as error:
-                        faults.append(Fault(place, str(error), bytes(raw)))
-                        continue
-                    places.append(place)
-                    memories.append(memory)
-                    ends.append(end)
-                    alerts.append(alert)
-                    said.append(word)
-                yield
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(common.json_error(error)) from None
-
-        def body_of(column: int) -> bytes:
-            return common.encode_body(_content(alerts[column], memories[column].starts))
-
-        def said_end(column: int) -> bytes:
-            alert = alerts[column]
-            return alert.status.encode() + (bytes(alert.ends_at) or bytes(alert.endsAt))
-
-        words = bytes(said) if any(said) else b""
-        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, now, words)
-
-    def _default_end(self, now: float) -> float:
-        return math.inf if self.expires_after_s is None else now + self.expires_after_s
-
-    def _memory(self, alert: Posted) -> Memory:
-        raw_starts = bytes(alert.starts_at) or bytes(alert.startsAt)
-        seen = common.seen_digest(
-            (
-                NAME.encode(),
-                alert.labels,
-                alert.annotations,
-                raw_starts,
-                bytes(alert.generator_url) or bytes(alert.generatorURL),
-                alert.source,
-            )
+    def take(self, item: msgspec.Raw | bytes) -> Taken[Posted]:
+        alert = _decode(item)
+        raws = (
+            _NAME,
+            alert.labels,
+            alert.annotations,
+            bytes(alert.starts_at) or bytes(alert.startsAt),
+            bytes(alert.generator_url) or bytes(alert.generatorURL),
+            alert.source,
         )
-        memory = self._remembered.find(seen)
-        if memory is None:
-            starts = self._remembered.start(raw_starts, "starts_at")
-            memory = self._remembered.learn(seen, _content(alert, starts))
-        return memory
+        return alert, raws, bytes(alert.ends_at) or bytes(alert.endsAt), alert.status == "resolved"
+
+    def content(self, alert: Posted) -> Content:
+        starts = self.shared.remembered.start(bytes(alert.starts_at) or bytes(alert.startsAt), "starts_at")
+        labels = read_pairs(bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES)
+        if not labels:
+            raise Malformed("labels: at least one label is required")
+        return Content(
+            labels,
+            read_pairs(bytes(alert.annotations), "annotations", ANNOTATION_VALUE_MAX_BYTES),
+            starts,
+            read_string(
+                bytes(alert.generator_url) or bytes(alert.generatorURL), "generator_url", URL_MAX_BYTES
+            ),
+            read_string(bytes(alert.source), "source", SOURCE_MAX_BYTES) or self.name,
+        )
+
+    def default_end(self, now: float) -> float:
+        expires_after_s = self.shared.settings.lifecycle.expires_after
+        return math.inf if expires_after_s is None else now + expires_after_s
+
+    def said_end(self, alert: Posted) -> bytes:
+        return alert.status.encode() + (bytes(alert.ends_at) or bytes(alert.endsAt))
+
+    def written(self, item: msgspec.Raw | bytes) -> bytes:
+        return bytes(item)
+
+    def refused(self, refusal: Refusal) -> Answer:
+        return problem(refusal, self.path)
+
+    async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
+        columns = {place: column for column, place in enumerate(reading.places)}
+        faults = {fault.index: fault for fault in reading.faults}
+        stored = 0
+        encoded: list[bytes] = []
+        for first in range(0, reading.count, ITEMS_SLICE):
+            if first:
+                await asyncio.sleep(0)
+            items: list[dict[str, object]] = []
+            for place in range(first, min(first + ITEMS_SLICE, reading.count)):
+                column = columns.get(place)
+                if column is None:
+                    fault = faults[place]
+                    items.append({"index": place, "status": fault.status, "error": fault.message})
+                    continue
+                decision = receipt.decisions[column]
+                if decision is None:
+                    failed = receipt.errors[column]
+                    items.append({"index": place, "status": status_of(failed), "error": str(failed)})
+                    continue
+                stored += 1
+                identity = receipt.incident_ids[column]
+                items.append(
+                    {
+                        "index": place,
+                        "status": 202,
+                        "decision": decision.name.lower(),
+                        "reason": REASONS[decision],
+                        "incident_id": str(UUID(bytes=identity)) if identity else None,
+                    }
+                )
+            encoded.append(encode_json(items)[1:-1])
+        error = error_of(receipt)
+        if stored == reading.count:
+            status = 202
+        elif stored:
+            status = 207
+        else:
+            status = status_of_faults(reading) if error is None else status_of(error)
+        body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
+            stored,
+            len(reading.faults),
+            len(receipt.errors),
+            b",".join(encoded),
+        )
+        return Answer(status, b"application/json", body, retry_after(error))
 
 
 def _decode(raw: bytes | msgspec.Raw) -> Posted:
     try:
         return _one_decoder.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        whole = common.without_halves(raw) if isinstance(raw, bytes) else None
+    except UNREADABLE as error:
+        whole = without_halves(raw) if isinstance(raw, bytes) else None
         if whole is not None:
             return _decode(whole)
-        words = common.json_error(error)
+        words = json_error(error)
         unknown = _UNKNOWN_FIELD.search(str(error))
         if unknown is not None:
-            words = f"{common.echo(unknown[1].encode())}: not a field of an alert"
-            near = get_close_matches(unknown[1][: common.ECHO_MAX], Posted.__struct_fields__, 1)
+            words = f"{echo(unknown[1].encode())}: not a field of an alert"
+            near = get_close_matches(unknown[1][:ECHO_MAX], Posted.__struct_fields__, 1)
             words += f"; did you mean {near[0]}?" if near else ""
         raise Malformed(words) from None
-
-
-def _content(alert: Posted, starts: float) -> Content:
-    labels = common.read_pairs(bytes(alert.labels), "labels", common.LABEL_VALUE_MAX_BYTES)
-    if not labels:
-        raise Malformed("labels: at least one label is required")
-    return Content(
-        labels,
-        common.read_pairs(bytes(alert.annotations), "annotations", common.ANNOTATION_VALUE_MAX_BYTES),
-        starts,
-        common.read_string(
-            bytes(alert.generator_url) or bytes(alert.generatorURL), "generator_url", URL_MAX_BYTES
-        ),
-        common.read_string(bytes(alert.source), "source", SOURCE_MAX_BYTES) or NAME,
-    )
 
 
 def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
     """The alerts of a body, apart and not looked into, some at a time. Raises Malformed, and what msgspec does for an
     array that is no JSON."""
-    start = body.lstrip(common.WHITE)[:1]
+    start = body.lstrip(WHITE)[:1]
     if start == b"[":
-        yield from common.array_slices(body, common.raw_elements)
+        yield from array_slices(body, raw_elements)
         return
     if body.count(b"\n") > LINES_MAX:
         raise TooLarge(f"over {LINES_MAX} lines in one request")
     # Files that were put together have a mark within.
-    lines = [line for line in map(common.without_mark, body.split(b"\n")) if line.strip(common.WHITE)]
-    objects = sum(line.lstrip(common.WHITE)[:1] == b"{" for line in lines) if len(lines) > 1 else 0
+    lines = [line for line in map(without_mark, body.split(b"\n")) if line.strip(WHITE)]
+    objects = sum(line.lstrip(WHITE)[:1] == b"{" for line in lines) if len(lines) > 1 else 0
     if start == b"{" and (objects < 2 or _is_json(body)):
         # One object, be it over several lines.
         yield [body]
         return
     if not objects:
         raise Malformed(
-            f"expected a JSON object, an array of objects, or one object a line; got {common.echo(body)!r}"
+            f"expected a JSON object, an array of objects, or one object a line; got {echo(body)!r}"
         )
     # One object a line, though any line may be no JSON: it costs only itself.
-    for first in range(0, len(lines), common.SLICE_ALERTS):
-        yield lines[first : first + common.SLICE_ALERTS]
+    for first in range(0, len(lines), SLICE_ALERTS):
+        yield lines[first : first + SLICE_ALERTS]
 
 
 def _is_json(body: bytes) -> bool:
     try:
-        msgspec.json.decode(common.without_halves(body) or body, type=msgspec.Raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        msgspec.json.decode(without_halves(body) or body, type=msgspec.Raw)
+    except UNREADABLE:
         return False
     return True
+
+
+def _operation() -> Json:
+    one, received = ref("PostedAlert"), ref("Received")
+    either = {"application/json": {"schema": received}, **PROBLEM}
+    line = '{"labels":{"alertname":"ModelDown","service":"llm-api"}}'
+    return {
+        "tags": ["alerts"],
+        "summary": "Send alerts",
+        "description": "One object, an array, or one object a line. What is answered 202 is durable. One bad alert never "
+        "costs its neighbours: each is answered for itself. What can't be read is kept as a dead letter, with the "
+        "reason. Sending again is always safe.",
+        "operationId": "post_v1_alerts",
+        "parameters": PARAMETERS,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"anyOf": [one, {"type": "array", "items": one}]},
+                    "examples": {"one": {"value": _EXAMPLE}, "several": {"value": [_EXAMPLE]}},
+                },
+                "application/x-ndjson": {"schema": {"type": "string"}, "example": f"{line}\n{line}\n"},
+                "application/jsonl": {"schema": {"type": "string"}, "example": f"{line}\n{line}\n"},
+            },
+        },
+        "responses": {
+            "202": answer("All are stored.", received),
+            "207": answer(
+                "Some are stored; each item says. With Retry-After, those with status 503 may be sent again.",
+                received,
+            ),
+            "400": {
+                "description": "None could be read: each item says why, or one problem when the body is no alerts at all.",
+                "content": either,
+            },
+            **{code: {"description": words, "content": PROBLEM} for code, words in REFUSALS.items()},
+            "422": answer(USED, received),
+            "503": {
+                "description": "None could be stored, or too much waits already. Nothing that was answered 202 is lost.",
+                "headers": RETRY_AFTER,
+                "content": either,
+            },
+        },
+    }
+
+
+_EXAMPLE: Json = {
+    "labels": {"alertname": "ModelDown", "service": "llm-api", "severity": "critical"},
+    "annotations": {"summary": "no answer for a minute"},
+    "starts_at": "2026-01-31T12:00:00Z",
+    "source": "llm-sentinel",
+}
+_SCHEMAS: dict[str, Json] = {
+    "PostedAlert": {
+        "type": "object",
+        "description": "An alert. A field that is not listed is refused by name: it is a typo. startsAt, endsAt and "
+        "generatorURL are taken for starts_at, ends_at and generator_url.",
+        "required": ["labels"],
+        "additionalProperties": False,
+        "properties": {
+            "labels": LABELS,
+            "annotations": ANNOTATIONS,
+            "starts_at": STARTS,
+            "ends_at": ENDS,
+            "startsAt": STARTS,
+            "endsAt": ENDS,
+            "status": {
+                "enum": ["firing", "resolved"],
+                "description": "resolved without an end: it ends now. Default: firing.",
+            },
+            "source": {"type": "string", "maxLength": 256, "description": "Who says so."},
+            "generator_url": {"type": "string", "description": "Where it comes from."},
+            "generatorURL": {"type": "string", "description": "Where it comes from."},
+        },
+    },
+    "Received": {
+        "type": "object",
+        "description": "What became of each alert, in the order they were sent.",
+        "required": ["stored", "refused", "failed", "items"],
+        "properties": {
+            "stored": {"type": "integer", "description": "are durable"},
+            "refused": {"type": "integer", "description": "could not be read"},
+            "failed": {"type": "integer", "description": "could not be stored now"},
+            "items": {
+                "type": "array",
+                "description": "One an alert.",
+                "items": {"$ref": "#/components/schemas/ReceivedItem"},
+            },
+        },
+    },
+    "ReceivedItem": {
+        "type": "object",
+        "required": ["index", "status"],
+        "properties": {
+            "index": {"type": "integer", "minimum": 0, "description": "Its place in the request."},
+            "status": {"enum": [202, 400, 422, 503], "description": "What became of it, as an HTTP status."},
+            "decision": {
+                "type": "string",
+                "description": "opened, joined, repeated, resolved, duplicate ...",
+            },
+            "reason": {"type": "string", "description": "The decision in words."},
+            "incident_id": {
+                "type": ["string", "null"],
+                "format": "uuid",
+                "description": "The incident that it is in; null: it is in none.",
+            },
+            "error": {"type": "string", "description": "Why it was not stored; names the field."},
+        },
+    },
+}

@@ -1,5 +1,5 @@
 """Closed incidents of a partition in PostgreSQL. Written by the partition's archiver, read by the gateways. How a page is
-found: postgres_archive_pages.py; the tables it is in: postgres_archive_months.py.
+found: archive_pages.py; the tables it is in: archive_months.py.
 
 Reads are planned anew each time (prepare=False): a plan for any partition would have to look at the tables of all.
 What pages filter by is text, in which PostgreSQL holds no NUL: that character alone is another there, while the incident

@@ -1,5 +1,5 @@
 """The tables of the archive in PostgreSQL: one a partition and month (UTC) in which incidents were created, made and
-dropped here. Called by postgres_archive.py.
+dropped here. Called by archive.py.
 
     incidents                       a view of all of them: what is read
     incidents_by_month              divided by partition, what is written
@@ -26,7 +26,7 @@ from services.stores.postgres.pool import Connection
 from services.stores.shared.archive_months import ids_of, month_of
 
 #: How long the change of a table waits for who is using it, and who comes meanwhile waits behind it. More than most lists
-#: take, and less than would be noticed in one; whoever waits in vain tries again (postgres_lane.py).
+#: take, and less than would be noticed in one; whoever waits in vain tries again (lane.py).
 LOCK_WAIT_MS = 200
 #: Incidents that one statement counts: half a second where nothing of them is in memory.
 COUNTED_AT_ONCE = 500_000

@@ -1,4 +1,4 @@
-"""How a page of the archive is found in PostgreSQL. Called by postgres_archive.py.
+"""How a page of the archive is found in PostgreSQL. Called by archive.py.
 
 In the indexes alone, one stretch a value of the narrowest filter, all in one statement, and only its own rows are fetched:
 it costs the same at ten thousand and at ten million incidents. A filter that no index begins with is tested entry by

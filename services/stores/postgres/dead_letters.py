@@ -1,4 +1,4 @@
-"""Dead letters in two tables of PostgreSQL that all gateways write. Called by services/ingest/submit.py and the API.
+"""Dead letters in two tables of PostgreSQL that all gateways write. Called by services/ingest/dead_letters.py and the API.
 
 The row of totals gives the ids and is locked while letters are added: ids are seen in their order, which a sequence
 would not promise to readers that page by them, and several writers keep one bound. Not synced: a crash of the server may

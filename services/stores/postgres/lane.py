@@ -34,7 +34,7 @@ ATTEMPTS = 8
 FIRST_PAUSE_S = 0.005
 
 #: Sent to who met another transaction: nothing was kept, and the same may succeed now. A row that no table takes is one of
-#: a month that was dropped since it was looked for (postgres_archive_months.py); the tables have no other checks.
+#: a month that was dropped since it was looked for (archive_months.py); the tables have no other checks.
 _AGAIN = (said.SerializationFailure, said.DeadlockDetected, said.LockNotAvailable, said.CheckViolation)
 #: SQLSTATEs, or their classes, of a server that is there but can't do it now.
 _LATER = ("08", "25006", "25P03", "25P04", "28", "3D000", "3F000", "42501", "53", "55P03", "57", "58", "F0")

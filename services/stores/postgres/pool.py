@@ -1,4 +1,4 @@
-"""The connections of one process to a PostgreSQL. Called by postgres_lane.py.
+"""The connections of one process to a PostgreSQL. Called by lane.py.
 
 One psycopg pool for all adapters of the process. A pool connects in a thread of its own, and who waits for a connection
 hears from it only that time ran out; so what went wrong is kept here and told at once.

@@ -1,5 +1,5 @@
 """Brings the tables up to date: numbered .sql files, one after the other, by one process at a time. Called by
-postgres_pool.py before the first connection is used.
+pool.py before the first connection is used.
 
 A file NUMBER_name.SERVER.sql is for that server alone; elsewhere its number counts as done. Where tables can be made
 within a transaction (PostgreSQL) all files run in one, under an advisory lock. Elsewhere a row of the table of versions

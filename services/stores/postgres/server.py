@@ -1,4 +1,4 @@
-"""Which server a connection leads to, and whether it would keep what it acknowledged. Called by postgres_pool.py.
+"""Which server a connection leads to, and whether it would keep what it acknowledged. Called by pool.py.
 
 PostgreSQL, and what speaks like it: CockroachDB and YugabyteDB replicate by Raft and sync each write, so their settings
 of that name say nothing.

@@ -1,4 +1,4 @@
-"""The snapshot records and marks of a log in PostgreSQL. Called by postgres_log.py within its transactions.
+"""The snapshot records and marks of a log in PostgreSQL. Called by log.py within its transactions.
 
 As in SQLite: a record is one row a (key, generation), the snapshot at a generation is the newest row of each key up to
 it, and what a closed mark makes needless is dropped step by step by the following put_records() calls.

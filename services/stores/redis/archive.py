@@ -2,7 +2,7 @@
 
 archive:incidents  hash   incident id -> MessagePack of the incident, of its alerts only the head
 archive:alerts     hash   incident id -> its alerts: a page of incidents does not fetch them
-archive:index      zset   where each stands in every list: redis_archive_index.py
+archive:index      zset   where each stands in every list: archive_index.py
 archive:closed     zset   incident id by the time it closed
 """
 

@@ -1,5 +1,5 @@
 """The index of archived incidents in Redis, in the order of its bytes: its entries, and how it is walked. Used by
-redis_archive.py.
+archive.py.
 
 An entry is a heading (tenant alone, or tenant and service, type or severity), then creation, id and update; one more
 heading has the update first, and one of no tenant has the id first. A list in any order is then a stretch of the index, at any size. Other filters are tested

@@ -1,4 +1,4 @@
-"""Dead letters in one stream of Redis that all gateways write. Called by services/ingest/submit.py and the API.
+"""Dead letters in one stream of Redis that all gateways write. Called by services/ingest/dead_letters.py and the API.
 
     letters  stream  "id-0": at, size, and MessagePack of the letter
     totals   hash    given, kept, bytes, dropped

@@ -6,7 +6,7 @@ ends, is tested by the script that writes, on the server:
     log      hash    epoch, token, owner, lease_until; last_seq; anchor_seq, anchor_digest; bytes
     appends  stream  "last_seq-0": first, lengths, frames, end (bytes of the log up to here)
     torn     stream  appends that were cut at open, with the reason
-    marks, records, keys, written: see redis_snapshots.py
+    marks, records, keys, written: see snapshots.py
 
 An epoch alone would not fence. A failover may bring a log back in which the newest epoch was never taken, and the next
 writer would take the same number again. So each open() leaves a token beside it, and a write names both.

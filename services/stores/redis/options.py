@@ -1,4 +1,4 @@
-"""Where a Redis is and what is asked of it. Made by services/wiring/bootstrap.py from the settings; imports no Redis client.
+"""Where a Redis is and what is asked of it. Made from the settings by services/stores/choice.py; imports no Redis client.
 
     redis://[user:password@]host[:port][/db]                                  one server
     redis+sentinel://[user:password@]host[:port],host[:port].../service[/db]  the primary that Sentinels name

@@ -1,4 +1,4 @@
-"""Finding the Redis that has a partition's keys, and whether it would keep what it acknowledged. Called by redis_lane.py.
+"""Finding the Redis that has a partition's keys, and whether it would keep what it acknowledged. Called by lane.py.
 
 A partition's keys share a hash tag, so in every topology they are on one server at a time: its primary. It is looked up
 anew for each connection, and a connection that turns out to lead elsewhere is dropped.

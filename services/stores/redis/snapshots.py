@@ -1,4 +1,4 @@
-"""The snapshot records and marks of a log in Redis. Called by redis_log.py, which sends these scripts.
+"""The snapshot records and marks of a log in Redis. Called by log.py, which sends these scripts.
 
     marks     hash   generation -> checksum, MessagePack of the mark; at most two
     records   hash   key NUL generation -> checksum, "B", body; a tombstone is the checksum alone

@@ -1,5 +1,5 @@
 """The month (UTC) that an incident's id says it was made in: what archives are divided by. Used by
-sqlite_archive_files.py and postgres_archive_months.py.
+services/stores/sqlite/archive_files.py and services/stores/postgres/archive_months.py.
 
 A UUIDv7 begins with its millisecond, so whoever has an id knows where it is, and an incident that is put again meets
 itself.

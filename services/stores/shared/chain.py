@@ -1,6 +1,6 @@
 """What every log adapter checks before it hands a frame out: sizes, checksums and the digest chain.
 
-Called by the EventLog adapters (memory, SQLite, later others), so that all find the same damage.
+Called by every EventLog adapter, so that all find the same damage.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Closed incidents of a partition in SQLite files of their own, one a month. Written by the partition's archiver, read by
-the gateways, each in its own process. What the files are: sqlite_archive_files.py; how a page is found in them:
-sqlite_archive_pages.py.
+the gateways, each in its own process. What the files are: archive_files.py; how a page is found in them:
+archive_pages.py.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The files of a partition's archive in SQLite: one a month (UTC) in which incidents were created. Used by
-sqlite_archive.py.
+archive.py.
 
     archive-0007/2026-11.db    incidents created in November 2026; their ids begin with the time, so say it
     archive-0007.db            what a version before 0.2.0 left, of any month: read, searched, never added to

@@ -1,4 +1,4 @@
-"""How a page of archived incidents is found in the files of an archive. Used by sqlite_archive.py.
+"""How a page of archived incidents is found in the files of an archive. Used by archive.py.
 
 A page is found in indexes alone and only its own rows are fetched, so it costs the same at ten thousand and at ten million
 incidents. Every file, and every value of the narrowest filter, is a walk through one index that is already in the order of

@@ -1,4 +1,4 @@
-"""Dead letters in one SQLite file that all gateways write. Called by services/ingest/submit.py and the API.
+"""Dead letters in one SQLite file that all gateways write. Called by services/ingest/dead_letters.py and the API.
 
 Several processes write it, each waits for the others' short transactions. Not synced: a letter survives the
 death of its process, and a power cut may take the last ones; in return a flood of them costs the logs on the

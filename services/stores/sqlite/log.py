@@ -11,7 +11,7 @@ read nor a checkpoint delays an append.
     epoch is mine? seq next?   write-ahead log back for long, and sees only whole appends
     INSERT, COMMIT (fsync)
 
-Snapshot records live beside the frames, see sqlite_snapshots.py.
+Snapshot records live beside the frames, see snapshots.py.
 """
 
 from __future__ import annotations

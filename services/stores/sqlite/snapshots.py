@@ -1,4 +1,4 @@
-"""The snapshot records and marks inside a log's SQLite file. Called by sqlite_log.py within its transactions.
+"""The snapshot records and marks inside a log's SQLite file. Called by log.py within its transactions.
 
 A record is one row a (key, generation); the snapshot at a generation is the newest row of each key up to it.
 When a mark is closed, what only the mark before the older one needed is dropped: for each key written between

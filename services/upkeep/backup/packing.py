@@ -1,4 +1,4 @@
-"""What lies in a backup's files: MessagePack lists, compressed. Called by create.py and reading.py.
+"""What lies in a backup's files: MessagePack lists, compressed. Called by create.py and reader.py.
 
 Each kind of list is cut into files of about FILE_BYTES, made in a thread so that neither compressing nor hashing holds
 up the reading.

@@ -21,7 +21,7 @@ from models.errors import Malformed, Unavailable
 from services.stores.sqlite.files import sync_directory
 
 if TYPE_CHECKING:
-    from models.settings.config import Settings
+    from models.settings.all import Settings
 
 #: As long as the digest, which is as strong as HMAC gets.
 KEY_BYTES = 32

@@ -5,42 +5,50 @@ from __future__ import annotations
 import typer
 
 from services.cli.commands.incidents import (
-    creating,
-    describing,
-    ending,
-    handling,
-    joining,
-    listing,
+    ack,
+    assign,
+    close,
+    comment,
+    create,
+    label,
+    link,
+    merge,
+    reopen,
+    resolve,
+    severity,
     show,
+    split,
+    update,
     watch,
 )
+from services.cli.commands.incidents import list as listed
 from services.cli.shared.exits import EPILOG
 
-app = typer.Typer(help="See incidents, and do something about them.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="List, show and handle incidents.", no_args_is_help=True, epilog=EPILOG)
 
 _SEE, _HANDLE, _DESCRIBE, _JOIN, _END = "See", "Handle", "Say what it is", "Put together", "Open and end"
 _COMMANDS = (
-    ("list", listing.list_incidents, _SEE),
+    ("list", listed.list_incidents, _SEE),
     ("show", show.show, _SEE),
     ("alerts", show.show_alerts, _SEE),
     ("timeline", show.show_timeline, _SEE),
     ("watch", watch.watch, _SEE),
-    ("ack", handling.ack, _HANDLE),
-    ("unack", handling.unack, _HANDLE),
-    ("assign", handling.assign, _HANDLE),
-    ("comment", handling.comment, _HANDLE),
-    ("update", handling.update, _HANDLE),
-    ("label", describing.label, _DESCRIBE),
-    ("severity", describing.severity, _DESCRIBE),
-    ("link", joining.link, _JOIN),
-    ("unlink", joining.unlink, _JOIN),
-    ("merge", joining.merge, _JOIN),
-    ("unmerge", joining.unmerge, _JOIN),
-    ("split", joining.split, _JOIN),
-    ("create", creating.create, _END),
-    ("resolve", ending.resolve, _END),
-    ("close", ending.close, _END),
-    ("reopen", ending.reopen, _END),
+    ("ack", ack.ack, _HANDLE),
+    ("unack", ack.unack, _HANDLE),
+    ("assign", assign.assign, _HANDLE),
+    ("comment", comment.comment, _HANDLE),
+    ("update", update.update, _HANDLE),
+    ("label", label.label, _DESCRIBE),
+    ("severity", severity.severity, _DESCRIBE),
+    ("link", link.link, _JOIN),
+    ("unlink", link.unlink, _JOIN),
+    ("merge", merge.merge, _JOIN),
+    ("unmerge", merge.unmerge, _JOIN),
+    ("split", split.split, _JOIN),
+    ("create", create.create, _END),
+    ("resolve", resolve.resolve, _END),
+    ("close", close.close, _END),
+    ("reopen", reopen.reopen, _END),
 )
 
 for _name, _command, _panel in _COMMANDS:

@@ -12,8 +12,8 @@ from services.cli.commands.incidents import heading
 from services.cli.shared import ids, output, terminal
 from services.cli.shared.client import Client
 from services.cli.shared.ids import OneId
+from services.cli.shared.options import Asked, with_options
 from services.cli.shared.output import Column, Form, Output, Row
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Alerts that `show` fetches; an incident may hold thousands, and a person reads the first few.
 ALERTS_SHOWN = 50
@@ -56,23 +56,22 @@ TIMELINE = (
 )
 
 
+@with_options
 def show(
     incident: OneId,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """Show one incident: its alerts, why each is there, and what happened.
+    """Show one incident: its alerts, why each of them is in it, and its timeline.
 
     llm-im incidents show 4e5f60718293
     """
-    client = client_of(url, context, token_file)
+    client = asked.client()
     identity = ids.find_one(client, incident)
     body = _get(client, identity)
     found, more = _alerts(client, identity, ALERTS_SHOWN)
     timeline = client.get_json(f"{ids.PATH}/{identity}/timeline")
-    if as_json:
+    if asked.as_json:
         whole = {
             "incident": body,
             "alerts": found,
@@ -86,43 +85,41 @@ def show(
     _show_timeline(timeline)
 
 
+@with_options
 def show_alerts(
     incident: OneId,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
     ] = ALERTS_SHOWN,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
     form: Form = Output.TABLE,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """List the alerts of an incident, those that fire first. `-o id` gives their fingerprints, for split.
+    """List the alerts of an incident, firing ones first. `-o id` prints their fingerprints, for split.
 
     llm-im incidents alerts 4e5f60718293 -o wide
     """
-    client = client_of(url, context, token_file)
+    client = asked.client()
     identity = ids.find_one(client, incident)
     found, more = _alerts(client, identity, limit)
-    alerts.write(found, more, output.form_of(form, as_json))
+    alerts.write(found, more, output.form_of(form, asked.as_json))
 
 
+@with_options
 def show_timeline(
     incident: OneId,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
     form: Form = Output.TABLE,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """Show what happened to an incident, oldest first.
+    """Show the timeline of an incident, oldest first.
 
     llm-im incidents timeline 4e5f60718293
     """
-    client = client_of(url, context, token_file)
+    client = asked.client()
     identity = ids.find_one(client, incident)
     found = client.get_json(f"{ids.PATH}/{identity}/timeline")
-    match output.form_of(form, as_json):
+    match output.form_of(form, asked.as_json):
         case Output.JSON:
             output.write_json(found)
             return

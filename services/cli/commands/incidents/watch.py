@@ -10,24 +10,25 @@ import typer
 from services.cli.commands.incidents.show import in_words
 from services.cli.shared import filters, ids, output, sse, terminal
 from services.cli.shared.exits import ExitCode, Failure
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.options import Asked, with_options
 
 PATH = "/v1/stream/incidents"
 
 
+@with_options
 def watch(
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="ID|MATCHER",
-            help="Only these incidents; or matchers as for `incidents list`. All when none is given.",
+            help="Incident ids, or matchers as for `incidents list`. Default: all incidents.",
             show_default=False,
         ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this kind of happening, as in the timeline: Resolved, CommentAdded; may be repeated.",
+            help="Only this kind of event, as in the timeline: Resolved, CommentAdded. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -36,25 +37,23 @@ def watch(
         typer.Option(
             "--after",
             metavar="CURSOR",
-            help="Go on behind this event (`cursor` in JSON).",
+            help="Continue after this event (`cursor` in the JSON output).",
             show_default=False,
         ),
     ] = "",
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="End after so many events; 0: never.")
+        int, typer.Option("--limit", "-n", min=0, help="Stop after this many events; 0: never.")
     ] = 0,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """Tell what happens to incidents as it happens, until Ctrl-C. A lost connection is made again, without a gap.
+    """Show what happens to incidents as it happens, until Ctrl-C. Reconnects without a gap if the connection is lost.
 
     llm-im incidents watch severity=P0 service=~"llm-.*"
 
     llm-im incidents watch 4e5f60718293 --json
     """
-    client = client_of(url, context, token_file)
+    client = asked.client()
     query = filters.read([word for word in words or () if filters.is_matcher(word)]).query
     if any(name == "assignee" for name, _ in query):
         raise Failure("the stream can't be asked for an assignee", ExitCode.USAGE)
@@ -68,7 +67,7 @@ def watch(
             continue
         if only and body["incident"]["id"] not in only:
             continue
-        if as_json:
+        if asked.as_json:
             output.write_json(body)
         else:
             _show(body)

@@ -9,40 +9,40 @@ import typer
 
 from services.cli.shared import filters, ids, output
 from services.cli.shared.exits import ExitCode, Failure
-from services.cli.shared.run_verb import Reason, body, say
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.options import Asked, Reason, with_options
+from services.cli.shared.run_verb import body, say
 from services.cli.shared.words import Message, MessageFile, text_of
 
 
+@with_options
 def create(
-    service: Annotated[str, typer.Option("--service", "-s", metavar="NAME", help="What it is about.")],
+    service: Annotated[str, typer.Option("--service", "-s", metavar="NAME", help="The affected service.")],
     title: Annotated[str, typer.Option("--title", "-t", metavar="TEXT", help="One line for people.")],
     severity: Annotated[
-        str | None, typer.Option(metavar="P0..P4", help="Else the classifier says.", show_default=False)
+        str | None,
+        typer.Option(metavar="P0..P4", help="Default: the classifier decides.", show_default=False),
     ] = None,
     kind: Annotated[
         str | None, typer.Option("--type", help=", ".join(filters.VALUES["type"]) + ".", show_default=False)
     ] = None,
     impact: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it does to whom.", show_default=False)
+        str | None, typer.Option(metavar="TEXT", help="Impact: who is affected, and how.", show_default=False)
     ] = None,
     message: Message = None,
     file: MessageFile = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.", show_default=False),
+        typer.Option("--label", "-l", metavar="NAME=VALUE", help="Repeatable.", show_default=False),
     ] = None,
     to: Annotated[
         list[str] | None,
-        typer.Option("--to", metavar="PERSON", help="Who works on it; may be repeated.", show_default=False),
+        typer.Option("--to", metavar="PERSON", help="Who works on it. Repeatable.", show_default=False),
     ] = None,
     reason: Reason = None,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """Open an incident by hand. It has no alerts, and only a person resolves it. -m or -F describe it.
+    """Open an incident by hand. It has no alerts, and only a person resolves it. Describe it with -m or -F.
 
     llm-im incidents create --service llm-api --title "Answers in the wrong language" --severity P2 --to alice
     """
@@ -63,12 +63,12 @@ def create(
         assignees=to,
         reason=reason,
     )
-    client = client_of(url, context, token_file)
+    client = asked.client()
     reply = client.post_json(ids.PATH, given)
     made = reply.json()
     if reply.status != http.client.CREATED or not isinstance(made, dict):
         raise client.failure(reply)
-    if as_json:
+    if asked.as_json:
         output.write_json(made)
     else:
         say(made, "created")

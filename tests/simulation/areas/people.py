@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from models.alerts.series import FREE
 from models.errors import IncidentManagerError, Refused
@@ -29,7 +31,18 @@ from models.incidents.verbs import (
     Update,
 )
 from models.partition.sharding import slot_of
+from models.shard.events import (
+    AcknowledgementEnded,
+    AssignmentChanged,
+    CommentAdded,
+    IncidentAcknowledged,
+    IncidentReclassified,
+    LabelsChanged,
+    StakeholdersUpdated,
+    UpdateMissed,
+)
 from models.shard.messages import Command, encode
+from tests.simulation.area import Area
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -66,7 +79,7 @@ class Person:
         # What makes the run a function of its seed: no chance but the world's.
         call = f"{self.name}{count:013d}".encode()
         if isinstance(verb, Comment):
-            world.written[verb.text] = False
+            world.area(People).written[verb.text] = False
         for again in range(TRIES):
             if again and rng.random() < 0.5:
                 # Another client, which knows the key and not the call.
@@ -83,7 +96,7 @@ class Person:
                         lambda: IncidentManagerError("the gateway died"),
                     )
                     if isinstance(verb, Comment):
-                        world.written[verb.text] = True
+                        world.area(People).written[verb.text] = True
                     world.story(f"{self.name} did", verb=type(verb).__name__)
                     return
             except Refused as error:
@@ -140,3 +153,31 @@ class Person:
                 some = self.world.rng.sample(numbers, max(1, len(numbers) // 2))
                 return [mirror.state.series.keys[number][:16] for number in some]
         return []
+
+
+class People(Area):
+    """What they were told is kept is there once."""
+
+    events = frozenset(
+        {
+            IncidentAcknowledged, AcknowledgementEnded, AssignmentChanged, CommentAdded, LabelsChanged, IncidentReclassified,
+            StakeholdersUpdated, UpdateMissed,
+        }
+    )  # fmt: skip
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        #: What people wrote -> whether they were told that it is kept.
+        self.written: dict[str, bool] = {}
+
+    def lives(self) -> list[Coroutine[Any, Any, None]]:
+        return [Person(self.world, name).live() for name in ("ann", "bob")]
+
+    def holds(self) -> None:
+        found: Counter[str] = Counter()
+        for watcher in self.world.watchers.values():
+            for incident in {**watcher.gone, **watcher.mirror.state.incidents}.values():
+                found.update(line.text for line in incident.timeline if line.kind == "CommentAdded")
+        for text, is_kept in self.written.items():
+            if found[text] > 1 or (is_kept and not found[text]):
+                self.world.fail(f"the comment {text!r} is there {found[text]} times")

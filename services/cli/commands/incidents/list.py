@@ -13,8 +13,8 @@ import typer
 from services.cli.shared import filters, ids, moments, output, terminal
 from services.cli.shared.client import Client
 from services.cli.shared.exits import ExitCode, Failure
+from services.cli.shared.options import Asked, with_options
 from services.cli.shared.output import Column, Form, Output, Row
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
 
 #: Seconds between two looks with --watch.
 INTERVAL_S = 2.0
@@ -93,33 +93,38 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@with_options
 def list_incidents(
     matchers: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="MATCHER",
-            help='severity=P0, state!=Closed, type=, service=~"llm-.*", assignee=NAME, or any label; all must hold.',
+            help='severity=P0, state!=Closed, type=, service=~"llm-.*", assignee=NAME, or any label; all must match.',
             show_default=False,
         ),
     ] = None,
     is_open: Annotated[
-        bool, typer.Option("--open", help="Only those neither resolved nor closed, as without any state.")
+        bool, typer.Option("--open", help="Only open incidents; the default if no state is given.")
     ] = False,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Resolved and closed ones too.")] = False,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Resolved and closed incidents too.")] = False,
     state: Annotated[
         list[str] | None,
         typer.Option(help=f"{', '.join(filters.VALUES['state'])}; any of those given.", show_default=False),
     ] = None,
     severity: Annotated[
-        list[str] | None, typer.Option(help="P0 to P4; any of those given.", show_default=False)
+        list[str] | None, typer.Option(help="P0 to P4. Repeatable: any of them.", show_default=False)
     ] = None,
-    service: Annotated[list[str] | None, typer.Option(help="Any of those given.", show_default=False)] = None,
+    service: Annotated[
+        list[str] | None, typer.Option(help="Repeatable: any of them.", show_default=False)
+    ] = None,
     text: Annotated[
-        str | None, typer.Option(help="Part of the title, in any case.", show_default=False)
+        str | None, typer.Option(help="Text in the title, ignoring case.", show_default=False)
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="SPAN|TIME", help="Opened since: 2h, or RFC 3339.", show_default=False),
+        typer.Option(
+            metavar="SPAN|TIME", help="Opened since: 2h ago, or a time, RFC 3339.", show_default=False
+        ),
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="SPAN|TIME", help="Opened before.", show_default=False)
@@ -131,30 +136,28 @@ def list_incidents(
         str | None, typer.Option(metavar="SPAN|TIME", help="Last changed before.", show_default=False)
     ] = None,
     merged: Annotated[
-        bool, typer.Option("--merged", help="Parts of merged incidents too; else the whole stands for them.")
+        bool, typer.Option("--merged", help="Child incidents of merged ones too. Default: only the parents.")
     ] = False,
     sort: Annotated[
         Sort | None,
         typer.Option(
             case_sensitive=False,
-            help="-created_at is newest first, severity worst first and newest among equals. Else open ones are listed "
+            help="-created_at: newest first. severity: worst first, then newest. Default: open ones are listed "
             "worst first, others newest first.",
             show_default=False,
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most so many.")
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
     ] = 50,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it anew every 2 s, on a terminal, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Refresh every 2 s in the terminal, until Ctrl-C.")
     ] = False,
-    url: Url = None,
-    context: InContext = None,
-    token_file: TokenFile = None,
     form: Form = Output.TABLE,
-    as_json: AsJson = False,
+    *,
+    asked: Asked,
 ) -> None:
-    """List what is open, worst first and newest among equals. --all, --state or a matcher of state lists others too.
+    """List open incidents, worst first, then newest. --all, --state or a state matcher lists others too.
 
     llm-im incidents list
 
@@ -187,17 +190,17 @@ def list_incidents(
     wanted.query += [] if text is None else [("text", text)]
     wanted.query += [("merged", "true")] if merged else []
     order = sort or (Sort.WORST if only_open else None)
-    asked = len(wanted.query) - (len(filters.OPEN_STATES) if only_open else 0)
+    narrowed_by = len(wanted.query) - (len(filters.OPEN_STATES) if only_open else 0)
     wanted.query += [] if order is None else [("sort", order.value)]
-    form = output.form_of(form, as_json)
-    client = client_of(url, context, token_file)
+    form = output.form_of(form, asked.as_json)
+    client = asked.client()
     if watch:
         _watch(client, wanted, limit, form)
     found, more = _page(client, wanted, limit)
     _show(found, more, limit, form)
     if not found and form in (Output.TABLE, Output.WIDE):
-        typer.echo(f"no {'open ' if only_open else ''}incidents" + (" like that" if asked else ""))
-        if hint := wanted.hint() or ("resolved and closed ones: --all" if only_open and asked else ""):
+        typer.echo(f"no {'open ' if only_open else ''}incidents" + (" like that" if narrowed_by else ""))
+        if hint := wanted.hint() or ("resolved and closed ones: --all" if only_open and narrowed_by else ""):
             typer.echo(hint, err=True)
 
 

@@ -1,0 +1,64 @@
+"""Secrets in settings, found by their type: what shows, sends or stores settings asks for no list of names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, cast, get_args
+
+from pydantic import BaseModel, GetCoreSchemaHandler, SecretStr
+from pydantic_core import CoreSchema, core_schema
+
+#: What a person is shown of one.
+MASK = "********"
+#: What stands for a secret in JSON: still a URL, and the same for the same secret.
+MASKED = "https://secret.invalid/"
+
+
+class Secret(SecretStr):
+    """A value that only its user may see: the one type for passwords, tokens, and URLs that hold one. Whatever shows, sends
+    or stores settings finds it by this type, in lists, tables and sections alike, and masks it without being told."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        shown = core_schema.plain_serializer_function_ser_schema(
+            lambda secret: secret.masked, when_used="json", return_schema=core_schema.str_schema()
+        )
+        return cast(
+            CoreSchema, {**super().__get_pydantic_core_schema__(source, handler), "serialization": shown}
+        )
+
+    @property
+    def masked(self) -> str:
+        """What may be seen of it: whether two are the same. What is masked already stays as it is."""
+        text = self.get_secret_value()
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return text if text.startswith(MASKED) else MASKED + digest
+
+
+def revealed(value: object) -> object:
+    """The same with every Secret as plain text: for who starts the process that needs it, and for nobody else."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return {name: revealed(each) for name, each in value.items()}
+    return [revealed(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def holds_secret(value: object) -> bool:
+    """Whether there is a Secret anywhere in a value."""
+    if isinstance(value, BaseModel):
+        return any(holds_secret(getattr(value, name)) for name in type(value).model_fields)
+    if isinstance(value, Mapping):
+        return any(map(holds_secret, value.values()))
+    return any(map(holds_secret, value)) if isinstance(value, list | tuple) else isinstance(value, SecretStr)
+
+
+def may_hold_secret(annotation: object) -> bool:
+    """Whether a value of this type may have a Secret anywhere in it."""
+    if isinstance(annotation, type):
+        if issubclass(annotation, BaseModel):
+            return any(may_hold_secret(field.annotation) for field in annotation.model_fields.values())
+        if issubclass(annotation, SecretStr):
+            return True
+    return any(map(may_hold_secret, get_args(annotation)))

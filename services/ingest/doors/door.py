@@ -1,0 +1,61 @@
+"""What a door is: one way in for alerts, whatever their format. Used by table.py and services/wiring/gateway.py.
+
+A new one is a file beside this and a line in table.py. It brings requests to Intake.take(), and answers when that
+returns: what the receipt says is stored is durable then.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from models.metrics import Meter
+from models.ports import Clock, Tracer
+from services.ingest.arrival import Sender
+from services.ingest.formats.format import Format
+from services.ingest.intake import Intake
+
+
+class Doorman(Protocol):
+    """Who lets senders in (services/api/guard.py)."""
+
+    async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
+        """Who sends, by HTTP headers, to the format `door`. Raises Unauthorized or Forbidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a gateway gives its doors. `formats` by name."""
+
+    intake: Intake
+    formats: Mapping[str, Format]
+    doorman: Doorman
+    clock: Clock
+    meter: Meter
+    tracer: Tracer
+
+
+class Door(ABC):
+    """One a gateway. start() once the gateway knows where alerts go; stop() before anything that it needs ends."""
+
+    name: ClassVar[str]
+    #: The section of the settings that it is made from.
+    section: ClassVar[str]
+
+    @abstractmethod
+    def __init__(self, needs: Needs, section: Any) -> None: ...
+
+    @classmethod
+    def is_wanted(cls, section: Any) -> bool:
+        """Whether the settings ask for it."""
+        return True
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin to take alerts. Raises Unavailable."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Take nothing more, and finish what was begun. Safe to call twice."""

@@ -1,0 +1,121 @@
+"""What a format is: one sender's shape of alerts, from a request to the answer. Used by the doors, the gateway and services/api.
+
+A new one is a file beside this and a line in table.py. All that depends on it derives from there: its path and methods,
+405 and Allow, its scope `ingest:<name>`, its place in /openapi.json, and what HAProxy may send twice. Most formats are
+a list of alerts: items.py has what these share.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import msgspec
+
+from services.ingest.arrival import ANONYMOUS, Sender
+from services.ingest.formats.answers import Answer, Refusal
+from services.ingest.formats.openapi import Description
+from services.ingest.formats.reading import Reading
+from services.ingest.formats.remembered import Remembered
+from services.ingest.submit import Receipt
+
+if TYPE_CHECKING:
+    from models.settings.all import Settings
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request as its format sees it.
+
+    path          as the format names it
+    query         what stands behind the "?", undecoded
+    headers       names in lower case
+    content_type  without its parameters, in lower case
+    body          unpacked
+    sender        who sends: a token, or whom `Format.verify` found
+    received_at   seconds since the epoch
+    """
+
+    path: str
+    body: bytes
+    received_at: float
+    method: str = "POST"
+    query: bytes = b""
+    headers: Mapping[bytes, bytes] = {}
+    content_type: str = ""
+    sender: Sender = ANONYMOUS
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs."""
+
+    remembered: Remembered
+    settings: Settings
+
+
+class Format(ABC):
+    """Reads requests of one tenant, and words the answers. Keeps what it learned; not for two threads at once.
+
+    For each request, in this order: `verify` where `is_signed`, `handshake`, `steps`, and `stored` once all is durable;
+    or `refused`, for whatever can be taken neither whole nor in part.
+    """
+
+    #: What scopes, metrics, dead letters and the log call it.
+    name: ClassVar[str]
+    path: ClassVar[str]
+    #: What it takes at its path. Another method belongs to a route of services/api, or gets 405.
+    methods: ClassVar[tuple[str, ...]] = ("POST",)
+    #: What a body may be.
+    content_types: ClassVar[tuple[str, ...]] = ("application/json",)
+    #: Whether its answers name the incidents.
+    wants_ids: ClassVar[bool] = False
+    #: Whether `verify` says who sends. No token is asked for then.
+    is_signed: ClassVar[bool] = False
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+
+    @classmethod
+    @abstractmethod
+    def describe(cls) -> Description:
+        """What /openapi.json says of it."""
+
+    def verify(self, request: Request) -> Sender:
+        """Who sends, as a signature of this request proves. Its body is as it was sent, still packed. Raises Unauthorized
+        for one without proof. Compare in constant time (hmac.compare_digest)."""
+        raise NotImplementedError
+
+    def handshake(self, request: Request) -> Answer | None:
+        """The answer to a request that brings no alerts, but asks whether somebody is here. None: it brings alerts."""
+        return None
+
+    @abstractmethod
+    def steps(self, request: Request) -> Generator[None, None, Reading]:
+        """The alerts of a request, in steps of a few milliseconds, so that a large body does not hold up other requests.
+        Raises Malformed when it can't be read at all, TooLarge when it holds too many. One bad alert is a Fault, and
+        never costs its neighbours."""
+
+    def read(self, request: Request) -> Reading:
+        """steps() with no pause."""
+        return at_once(self.steps(request))
+
+    @abstractmethod
+    def refused(self, refusal: Refusal) -> Answer:
+        """The answer to a request that is refused as a whole."""
+
+    @abstractmethod
+    async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
+        """The answer to a request that was read: what is stored, what can't be taken, what could not be stored."""
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """What steps come to, with no pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as over:
+            return over.value  # type: ignore[no-any-return]

@@ -1,0 +1,129 @@
+"""What every door does with a request, once it knows who sends it: read it by its format, keep what can't be read, refuse
+what its sender may not send, and store the rest. Called by doors/*.py; submit.py is the way on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from models.errors import Full, Malformed, ShareUsedUp
+from models.metrics import Meter
+from models.partition.sharding import TENANT
+from models.ports import Span
+from services.ingest.arrival import Arrival
+from services.ingest.bound import Bounds
+from services.ingest.dead_letters import DeadLetterBox
+from services.ingest.formats.format import Format, Request
+from services.ingest.formats.reading import Fault, Reading
+from services.ingest.formats.remembered import Remembered
+from services.ingest.skew import Skews
+from services.ingest.submit import Receipt, Submitter
+
+log = structlog.get_logger()
+
+#: A larger body is read in steps. Below it 64 alerts of Prometheus are read at once in 0.1 ms, and what a sender
+#: makes up for the purpose in 80 ms.
+AT_ONCE_BYTES = 64 * 1024
+#: Bodies larger than this are read one at a time: the steps of many at once would add up.
+ALONE_BYTES = 1024 * 1024
+
+
+class Intake:
+    """One a gateway, for all its doors."""
+
+    def __init__(
+        self, submitter: Submitter, remembered: Remembered, dead_letters: DeadLetterBox, meter: Meter
+    ) -> None:
+        self._submitter = submitter
+        self._remembered = remembered
+        self._dead_letters = dead_letters
+        self._meter = meter
+        self._alone = asyncio.Lock()
+        self._bounds = Bounds()
+        self._skews = Skews(meter)
+
+    async def take(
+        self, form: Format, request: Request, arrival: Arrival, span: Span
+    ) -> tuple[Reading, Receipt]:
+        """What a request held, and what became of it: what the receipt says is stored is durable. Raises Malformed (its
+        body is a dead letter then) and TooLarge when it can't be read at all; never for a shard's faults."""
+        try:
+            if len(request.body) <= AT_ONCE_BYTES:
+                reading = form.read(request)
+            else:
+                reading = await self._in_steps(form, request)
+        except Malformed as error:
+            self.bury(form, [Fault(-1, str(error), request.body)], request.content_type)
+            raise
+        span.note("llm_im.alerts", reading.count)
+        self._skews.look(reading, self._remembered, arrival.received_at)
+        if reading.faults:
+            span.note("llm_im.refused", len(reading.faults))
+            self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=form.name)
+            self.bury(form, reading.faults, request.content_type)
+        if arrival.sender.match:
+            reading = await self._within_bounds(reading, arrival)
+        receipt = await self._submitter.submit(reading, arrival)
+        if receipt.errors:
+            self._tell_full(receipt, arrival)
+        return reading, receipt
+
+    def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
+        """Keep what can't be read."""
+        self._dead_letters.put(TENANT, form.name, faults, content_type)
+
+    def measure(self, now: float) -> None:
+        """Set the gauges."""
+        self._skews.measure(now)
+
+    async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
+        """`reading` without what its sender may not send, which is among its faults then."""
+        sender = arrival.sender
+        reading, outside = await self._bounds.within(sender, reading)
+        if not outside:
+            return reading
+        self._meter.count(
+            "llm_im_alerts_forbidden_total", len(outside), door=arrival.format, token=sender.name
+        )
+        log.warning(
+            "alerts refused: their token is bound to other labels",
+            token=sender.name,
+            door=arrival.format,
+            alerts=len(outside),
+            first=outside[0].message,
+        )
+        return replace(reading, faults=[*reading.faults, *outside])
+
+    def _tell_full(self, receipt: Receipt, arrival: Arrival) -> None:
+        """Count and log what there was no room for."""
+        sender = arrival.sender
+        for bound, kind in (("sender", ShareUsedUp), ("shard", Full)):
+            found = [error for error in receipt.errors.values() if isinstance(error, kind)]
+            if found:
+                self._meter.count(
+                    "llm_im_alerts_no_room_total",
+                    len(found),
+                    door=arrival.format,
+                    bound=bound,
+                    token=sender.name,
+                )
+                log.warning(
+                    "alerts refused: no room", token=sender.name, alerts=len(found), why=str(found[0])
+                )
+
+    async def _in_steps(self, form: Format, request: Request) -> Reading:
+        """form.read() of a large body, with a turn for the others after each step."""
+        async with self._alone if len(request.body) > ALONE_BYTES else contextlib.nullcontext():
+            steps = form.steps(request)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as over:
+                    reading: Reading = over.value
+                    return reading
+                await asyncio.sleep(0)

@@ -1,0 +1,119 @@
+"""What is wrong with a setting, in words for a person: where it is, what was expected, what is there instead."""
+
+from __future__ import annotations
+
+import math
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+import msgspec
+from pydantic_core import ErrorDetails
+
+from models.settings.all import Settings
+from models.settings.keys import KEYS, Key
+from models.settings.secrets import may_hold_secret
+from models.settings.values import Section, duration_text
+from services.settings.names import unknown
+
+_DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'
+#: How much of a wrong value an error shows.
+_SHOWN_CHARS = 60
+
+
+def place_of(place: tuple[int | str, ...]) -> str:
+    """Where a mistake is, as a person would write it: `classification.rules[0].severity`."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def expected(found: ErrorDetails) -> str:
+    """One mistake in words: what was expected, and what was found instead, unless it is a secret."""
+    context: dict[str, Any] = found.get("ctx", {})
+    place = tuple(str(part) for part in found["loc"])
+    key = KEYS.get(".".join(place))
+    # What is written where a section belongs may be the secret that belongs into it.
+    has_secret = may_hold_secret(_kind_at(found["loc"]))
+    there = "" if has_secret else f", not {shown(found['input'], key)}"
+    match found["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "extra_forbidden":
+            return unknown(place)
+        case "missing":
+            return "required, but missing"
+        case "literal_error":
+            choices = [word.strip("'") for word in _choices(str(context["expected"]))]
+            near = get_close_matches(str(found["input"]), choices, 1) or [
+                each for each in choices if each.lower() == str(found["input"]).lower()
+            ]
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return (
+                f"expected {' or '.join(filter(None, (', '.join(choices[:-1]), choices[-1])))}{there}{hint}"
+            )
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return f"expected a whole number{there}"
+        case "float_type" | "float_parsing" | "finite_number":
+            what = "a number" if key is not None and not key.is_duration else _DURATIONS
+            return f"expected {what}{there}"
+        case "bool_parsing" | "bool_type":
+            return f"expected true or false{there}"
+        case "string_type":
+            return f"expected text in quotes{there}"
+        case "list_type":
+            return f'expected a list, as in ["a", "b"]{there}'
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"expected a table{there}"
+        case "greater_than_equal":
+            return f"expected {_bound(key, context['ge'])} or more{there}"
+        case "less_than_equal":
+            return f"expected at most {_bound(key, context['le'])}{there}"
+        case "string_too_short":
+            return "must not be empty"
+        case "too_long":
+            return f"expected at most {context['max_length']} entries, not {context['actual_length']}"
+        case "string_pattern_mismatch":
+            return f'expected a rate such as "5000/s"{there}'
+        case _:
+            return found["msg"]
+
+
+def _choices(text: str) -> list[str]:
+    return text.replace(" or ", ", ").split(", ")
+
+
+def _bound(key: Key | None, limit: float) -> str:
+    return duration_text(limit) if key is not None and key.is_duration else str(limit)
+
+
+def shown(value: object, key: Key | None = None) -> str:
+    if isinstance(value, float):
+        # Durations are seconds by now; and JSON would show NaN as null.
+        is_duration = key is not None and key.is_duration and math.isfinite(value)
+        return f'"{duration_text(value)}"' if is_duration else str(value)
+    try:
+        text = msgspec.json.encode(value, enc_hook=str).decode()
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        text = str(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+
+
+def _kind_at(place: tuple[int | str, ...]) -> object:
+    """The type that belongs there; of the nearest around it, where there is no such place."""
+    kind: object = Settings
+    for part in place:
+        if (inner := _within(kind, part)) is None:
+            break
+        kind = inner
+    return kind
+
+
+def _within(kind: object, part: int | str) -> object:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        field = kind.model_fields.get(str(part))
+        return None if field is None else field.annotation
+    if get_origin(kind) in (list, dict):
+        return get_args(kind)[-1]
+    found = (_within(each, part) for each in get_args(kind))
+    return next((each for each in found if each is not None), None)

@@ -1,0 +1,82 @@
+"""Settings that can each be read, and with which nothing is started all the same."""
+
+from __future__ import annotations
+
+from models.errors import Malformed, Refused
+from models.settings.all import Settings
+from models.settings.keys import KEYS
+from models.settings.values import duration_text
+from services.settings.load import DEFAULT, Loaded
+from services.settings.mistakes import shown
+from services.stores import choice
+
+
+def unusable(settings: Settings) -> list[str]:
+    """Settings that can't be used together, though each value alone is valid. `llm-im up` then starts nothing."""
+    found = []
+    for place in (choice.place_of, choice.feed_of):
+        try:
+            place(settings)
+        except Malformed as error:
+            found.append(str(error))
+    return found
+
+
+def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:
+    """Settings that can't be used, features that are on but not built, and an address that is open to everyone: `llm-im up`
+    then starts nothing. `has_tokens` None: unknown, so the address is not checked. `first_token`: the command that makes one."""
+    found = unusable(settings) + _open_door(settings, has_tokens, first_token)
+    if settings.deployment.mode != "standalone":
+        found.append(f'deployment.mode = "{settings.deployment.mode}": only "standalone" is built')
+    for name, why in (
+        ("coordination.backend", "no coordination store is built"),
+        ("coordination.cluster_nodes", "no coordination store is built"),
+        ("messaging.backend", "receiving alerts from a queue is not built"),
+        ("messaging.brokers", "receiving alerts from a queue is not built"),
+    ):
+        if value := KEYS[name].of(settings):
+            found.append(f"{name} = {shown(value)}: {why}")
+    recovery = settings.disaster_recovery
+    if recovery.backup_interval is not None and recovery.backup_target is None:
+        found.append(
+            f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": needs'
+            " disaster_recovery.backup_target"
+        )
+    server = settings.server
+    if server.grpc:
+        found.append("server.grpc = true: gRPC is not built")
+    found += [
+        f"{key.name} = true: not built yet"
+        for key in KEYS.values()
+        if key.is_later and key.path[-1] == "enabled" and key.of(settings)
+    ]
+    return found
+
+
+def _open_door(settings: Settings, has_tokens: bool | None, first_token: str) -> list[str]:
+    """An address that other machines can reach while no token is required."""
+    required, host = settings.auth.required, settings.server.http_host
+    if settings.server.is_loopback or required:
+        return []
+    if required is False:
+        return [
+            f"server.http_host {host} can be reached from other machines, and auth.required = false lets everyone in: "
+            "listen on 127.0.0.1, or remove auth.required"
+        ]
+    if has_tokens is False:
+        return [
+            f"server.http_host {host} can be reached from other machines, and no API token exists yet. Make the first: {first_token}"
+        ]
+    return []
+
+
+def refuse(loaded: Loaded, has_tokens: bool | None = None, first_token: str = "") -> None:
+    """Raises Refused, listing refusals() with the source of each."""
+    found = refusals(loaded.settings, has_tokens, first_token)
+    if found:
+        said = [f"{loaded.sources.get(each.split(' ')[0].rstrip(':'), DEFAULT)}: {each}" for each in found]
+        raise Refused(
+            "\n  ".join(
+                ["nothing was started, because these settings can't be used or are not built yet:", *said]
+            )
+        )

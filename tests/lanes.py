@@ -1,0 +1,172 @@
+"""The lanes of `make test`: what runs together, on how many workers, and how long it may take. Called by the Makefile.
+
+    python -m tests.lanes                  # all, in this order
+    python -m tests.lanes check stores     # these
+    python -m tests.lanes api -- -x        # what follows goes to pytest
+    python -m tests.lanes -- -k kill       # one pytest over all folders, without workers: for what a few words select
+
+A lane over its budget fails, so that the suite stays fast without anybody watching it. What is judged is the time that the lane
+would take with this machine to itself: the CPU time of its processes and the time in which the machine had nothing to do, over the
+number of cores. Others who compute at the same time make the clock on the wall go further, and this one not: they only take from
+the idle time. A test that sleeps shows as much as one that computes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+#: One JUnit file a lane: for CI, and for the table at the end.
+RESULTS = ROOT / "var" / "test-results"
+#: Two, also where there are more cores: the tests that start servers and look at times were made for two.
+WORKERS = ("-n", "2", "--dist", "loadscope")
+COUNTS = ("tests", "failures", "errors", "skipped")
+#: Exit codes of pytest: all is well, and nothing was selected.
+OK, NONE_SELECTED = 0, 5
+OVER_BUDGET = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    name: str
+    paths: tuple[str, ...]
+    #: Some twice what was measured on a quiet machine of two cores, of which CI's may be the slower one.
+    budget_s: float
+    #: Without workers: one test after the other, each with the machine to itself.
+    workers: tuple[str, ...] = WORKERS
+    #: What runs before pytest.
+    before: tuple[tuple[str, ...], ...] = ()
+
+
+LINT = (
+    ("-m", "ruff", "check", "."),
+    ("-m", "ruff", "format", "--check", "."),
+    ("-m", "mypy"),
+    ("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"),
+)
+LANES = {
+    lane.name: lane
+    for lane in (
+        Lane("check", ("tests/test_*.py", "tests/pure"), 90, before=LINT),
+        Lane("stores", ("tests/contract",), 300),
+        Lane("api", ("tests/api", "tests/cli"), 300),
+        Lane("sim", ("tests/simulation",), 90),
+        # Each of these owns a Ray, which takes the machine for itself: alone, and last.
+        Lane("ray", ("tests/cluster",), 400, workers=()),
+    )
+}
+
+
+@dataclass(slots=True)
+class Ran:
+    lane: Lane
+    code: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    alone_s: float = 0.0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+
+    @property
+    def is_over(self) -> bool:
+        return self.alone_s > self.lane.budget_s
+
+    @property
+    def has_failed(self) -> bool:
+        return self.code != OK or self.is_over
+
+
+def main(words: Sequence[str]) -> int:
+    names, passed = _split(words)
+    if passed and not names:
+        return _python(("-m", "pytest", *passed))
+    unknown = set(names) - set(LANES)
+    if unknown:
+        print(f"no such lane: {', '.join(sorted(unknown))}; there are {', '.join(LANES)}", file=sys.stderr)
+        return 2
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    ran = [run(LANES[name], passed) for name in names or LANES]
+    print(table(ran), flush=True)
+    return max((each.code or (OVER_BUDGET if each.is_over else OK) for each in ran), default=OK)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    at = list(words).index("--") if "--" in words else len(words)
+    return list(words[:at]), list(words[at + 1 :])
+
+
+def run(lane: Lane, passed: Sequence[str]) -> Ran:
+    ran = Ran(lane)
+    began, cpu_before, idle_before = time.monotonic(), _cpu_s(), _idle_s()
+    for words in () if passed else lane.before:
+        ran.code = ran.code or _python(words)
+    results = RESULTS / f"{lane.name}.xml"
+    results.unlink(missing_ok=True)
+    paths = [str(each) for path in lane.paths for each in sorted(ROOT.glob(path))]
+    code = _python(
+        ("-m", "pytest", *lane.workers, "--hypothesis-profile=lane", "--durations=15", "--durations-min=1",
+         f"--junitxml={results}", *passed, *paths)
+    )  # fmt: skip
+    ran.code = ran.code or (OK if code == NONE_SELECTED and passed else code)
+    ran.wall_s, ran.cpu_s = time.monotonic() - began, _cpu_s() - cpu_before
+    ran.alone_s = min(ran.wall_s, (ran.cpu_s + _idle_s() - idle_before) / (os.cpu_count() or 1))
+    if results.exists():
+        suite = ElementTree.parse(results).getroot().find("testsuite")
+        assert suite is not None
+        ran.counts = {name: int(suite.get(name, "0")) for name in COUNTS}
+    return ran
+
+
+def _python(words: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode
+
+
+def _cpu_s() -> float:
+    """Of all that was started here and has ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _idle_s() -> float:
+    """How long the cores of this machine had nothing to do, all of them added up; 0 where that is not told."""
+    try:
+        first = Path("/proc/stat").read_text("ascii").splitlines()[0]
+    except OSError:
+        return 0.0
+    idle, waits_for_disk = re.findall(r"\d+", first)[3:5]
+    return (int(idle) + int(waits_for_disk)) / os.sysconf("SC_CLK_TCK")
+
+
+def table(ran: Sequence[Ran]) -> str:
+    """One line a lane, and a last one in the words of pytest's own, which .ci/run shows."""
+    lines = ["", f"{'lane':8}{'tests':>7}{'CPU s':>8}{'wall s':>8}{'alone s':>9}{'budget s':>10}"]
+    for each in ran:
+        told = f"  failed ({each.code})" if each.code else "  OVER ITS BUDGET" if each.is_over else ""
+        lines.append(
+            f"{each.lane.name:8}{each.counts['tests']:7}{each.cpu_s:8.0f}{each.wall_s:8.0f}{each.alone_s:9.0f}"
+            f"{each.lane.budget_s:10.0f}{told}"
+        )
+    lines.append("alone: with this machine to itself, which the budget is for")
+    total = {name: sum(each.counts[name] for each in ran) for name in COUNTS}
+    bad = total["failures"] + total["errors"]
+    said = (
+        [f"{sum(each.has_failed for each in ran)} lanes failed"]
+        if any(each.has_failed for each in ran)
+        else []
+    )
+    said += [f"{bad} failed"] if bad else []
+    said += [f"{total['tests'] - bad - total['skipped']} passed", f"{total['skipped']} skipped"]
+    lines.append(f"{', '.join(said)} in {sum(each.wall_s for each in ran):.2f}s")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

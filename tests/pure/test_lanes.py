@@ -1,0 +1,90 @@
+"""The lanes of `make test`: every test is in one, and one that takes too long fails."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests import lanes
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = "def test_it() -> None:\n    pass\n"
+SLOW = "import time\n\ndef test_it() -> None:\n    time.sleep(1.5)\n"
+
+
+def lane(folder: Path, test: str, budget_s: float) -> lanes.Lane:
+    file = folder / "test_made.py"
+    file.write_text(test)
+    return lanes.Lane("made", (file.name,), budget_s, workers=())
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(lanes, "ROOT", tmp_path)
+    monkeypatch.setattr(lanes, "RESULTS", tmp_path)
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    return tmp_path
+
+
+def test_every_folder_with_tests_is_in_one_lane() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    paths = settings["tool"]["pytest"]["ini_options"]["testpaths"]
+
+    in_lanes = [path for lane in lanes.LANES.values() for path in lane.paths]
+
+    assert sorted([*in_lanes, "tests/soak"]) == sorted(paths)
+
+
+def test_a_lane_that_the_makefile_does_not_know_is_none() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+
+    for name in lanes.LANES:
+        assert f"test-{name}" in makefile or f"\n{name}: " in makefile
+
+
+def test_a_lane_over_its_budget_fails_though_its_tests_pass(own: Path) -> None:
+    ran = lanes.Ran(lane(own, QUICK, 10.0), cpu_s=30.0, wall_s=20.0, alone_s=15.0)
+    ran.counts |= {"tests": 3, "skipped": 1}
+
+    assert ran.has_failed
+    assert "OVER ITS BUDGET" in lanes.table([ran])
+    assert lanes.table([ran]).splitlines()[-1] == "1 lanes failed, 2 passed, 1 skipped in 20.00s"
+
+
+def test_what_others_compute_meanwhile_is_not_counted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_idle_s", lambda: 0.0)
+
+    ran = lanes.run(lane(own, SLOW, 100.0), ["-p", "no:cacheprovider"])
+
+    assert ran.wall_s > 1.5
+    assert ran.alone_s == pytest.approx(ran.cpu_s / (lanes.os.cpu_count() or 1))
+
+
+def test_sleep_on_an_idle_machine_counts_as_computing_does(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = lanes.os.cpu_count() or 1
+    monkeypatch.setattr(lanes, "_idle_s", iter((100.0, 100.0 + cores * 1.5)).__next__)
+
+    ran = lanes.run(lane(own, SLOW, 1.0), ["-p", "no:cacheprovider"])
+
+    assert ran.counts["tests"] == 1
+    assert ran.is_over
+
+
+def test_a_failure_of_a_lane_is_that_of_the_run(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        lanes, "LANES", {"made": lane(own, "def test_it() -> None:\n    assert not 1\n", 100.0)}
+    )
+
+    assert lanes.main(["made"]) == 1
+    assert lanes.main(["other"]) == 2
+
+
+def test_where_a_lane_selects_none_of_the_words_it_passes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "LANES", {"made": lane(own, QUICK, 100.0)})
+
+    assert lanes.main(["made", "--", "-k", "nothing"]) == 0

@@ -1,0 +1,26 @@
+"""The parts of a simulated run, in the order in which they begin. Another one is a file here and a line below."""
+
+from __future__ import annotations
+
+from tests.simulation.area import Area
+from tests.simulation.areas.alerts import Alerts
+from tests.simulation.areas.clocks import Clocks
+from tests.simulation.areas.control import Control
+from tests.simulation.areas.notifications import Notifications
+from tests.simulation.areas.peers import Peers
+from tests.simulation.areas.people import People
+from tests.simulation.areas.processes import Processes
+from tests.simulation.areas.reads import Reads
+from tests.simulation.areas.stores import Stores
+
+AREAS: tuple[type[Area], ...] = (
+    Alerts,
+    People,
+    Peers,
+    Notifications,
+    Processes,
+    Stores,
+    Clocks,
+    Control,
+    Reads,
+)

@@ -1,0 +1,122 @@
+"""Whoever gets the webhooks, and what they must have heard."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from models.incidents.incident import Incident, IncidentState
+from models.incidents.notification import FIRING, RESOLVED, Facts
+from models.ports import ActionResult
+from models.shard.events import (
+    ActionFailed,
+    ActionSucceeded,
+    NotificationDropped,
+    NotificationOwed,
+    TargetPassed,
+)
+from models.shard.notifications import FLAP_WINDOW
+from tests.simulation.area import Area
+from tests.simulation.watch import Watcher
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Receiver:
+    """Port Action: whoever gets the webhooks. Remembers all; may fail, wait, or take it and say nothing."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.taken: set[str] = set()
+        #: incident id -> [(number, reason)] of what may have been heard, in the order they came, whatever was answered.
+        self.sent: dict[str, list[tuple[int, str]]] = {}
+        #: incident id -> number -> the status that was taken, "firing" or "resolved".
+        self.heard: dict[str, dict[int, str]] = {}
+        self.refused: set[str] = set()
+
+    async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
+        world = self.world
+        incident, number, _attempt = key.rsplit("-", 2)
+        reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
+        fate = world.rng.random() if world.is_troubled else 1.0
+        if fate < 0.06:
+            return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
+        if fate < 0.07:
+            self.refused.add(incident)
+            return ActionResult(False, "422", final=True, reached=False)
+        sent = self.sent.setdefault(incident, [])
+        # One that was asked for twice, and refused for good the second time, may have been heard the first time, as far as the
+        # shard knows: the responder was away and nobody can tell whether it had begun.
+        if (
+            reason == RESOLVED
+            and incident not in self.refused
+            and not any(before < int(number) for before, _reason in sent)
+        ):
+            world.fail(f"the receiver hears that {incident} is resolved and never heard of it")
+        sent.append((int(number), reason))
+        if fate < 0.11:
+            return ActionResult(False, "503")
+        if fate < 0.2:
+            await asyncio.sleep(world.rng.choice((0.1, 2.0, 10.0)))
+        self.taken.add(key)
+        self.heard.setdefault(incident, {})[int(number)] = status
+        world.story("heard", incident=incident[-4:], reason=reason, number=number)
+        if fate < 0.23:
+            return ActionResult(False, "the answer was lost")
+        if fate < 0.25:
+            world.kill("responder-0", "after it has sent")
+            await asyncio.get_running_loop().create_future()
+        return ActionResult(True, "200")
+
+    def render(self, facts: Facts) -> bytes:
+        return facts.reason.encode()
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class Notifications(Area):
+    events = frozenset({NotificationOwed, NotificationDropped, ActionSucceeded, ActionFailed, TargetPassed})
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.receiver = Receiver(world)
+
+    def holds_for(self, watcher: Watcher) -> None:
+        mirror = watcher.mirror
+        for identity, incident in {**watcher.gone, **mirror.state.incidents}.items():
+            name = str(UUID(bytes=identity))
+            heard = self.receiver.heard.get(name, {})
+            if name in self.receiver.refused:
+                continue
+            last = heard[max(heard)] if heard else ""
+            if incident.classify_owed and incident.is_open:
+                watcher.fail(f"{name} was never classified")
+            elif incident.notification.reason is not None and self._waits(incident):
+                continue  # for its interval, or for quiet
+            elif incident.notification.reason is not None:
+                watcher.fail(
+                    f"{name} is still owed notice {incident.notification.number} ({incident.notification.reason})"
+                )
+            elif incident.merged_into:
+                continue  # its whole says it
+            elif incident.is_open and not heard:
+                watcher.fail(f"{name} is open and nobody was told")
+            elif incident.is_open and last == "resolved":
+                watcher.fail(f"{name} is open and the last word was that it is resolved")
+            elif not incident.is_open and name in self.receiver.sent and last != "resolved":
+                watcher.fail(f"{name} is {incident.state} and the last word was {last!r}")
+            elif (
+                incident.state is IncidentState.RESOLVED
+                and not incident.firing
+                and self.world.clock.now() - incident.resolved_at > 32.0
+            ):
+                watcher.fail(f"{name} is resolved and was not closed")
+
+    def _waits(self, incident: Incident) -> bool:
+        """Whether its notice has not begun and its time comes."""
+        now = self.world.clock.now()
+        longest_s = FLAP_WINDOW * self.world.settings.interval_s
+        return incident.notification.attempt == 0 and now < incident.notification.due_at <= now + longest_s

@@ -1,0 +1,34 @@
+"""How a simulated system is set, and how long a run takes: waits that are long beside a run of two minutes are short here."""
+
+from __future__ import annotations
+
+from models.settings.all import Settings
+from models.shard.settings import ShardSettings
+
+RETENTION_S = 60.0
+SETTINGS = ShardSettings(
+    reopen_window_s=12.0,
+    close_after_s=15.0,
+    expiry_grace_s=12.0,
+    retention_s=RETENTION_S,
+    max_open=4,
+    notify=True,
+    wait_s=(0.0, 0.0, 3.0, 6.0, 9.0),
+    interval_s=3.0,
+    retry_first_s=0.5,
+    retry_max_s=4.0,
+    give_up_after_s=7200.0,
+    acknowledge_within_s=(4.0, 8.0, 12.0, 0.0, 0.0),
+    resolve_within_s=(8.0, 16.0, 24.0, 0.0, 0.0),
+)
+#: What ends a series nobody resends. Senders resend every EVERY_S.
+RESOLVE_TIMEOUT_S = 24.0
+GIVEN = Settings.model_validate({"lifecycle": {"resolve_timeout": RESOLVE_TIMEOUT_S}})
+EVERY_S = 4.0
+#: How long trouble lasts, and how long all may take to come right after it.
+TROUBLE_S = 40.0
+SETTLE_S = 35.0
+
+
+def shard_name(index: int) -> str:
+    return f"shard-{index:04d}-a"
