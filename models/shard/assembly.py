@@ -59,12 +59,12 @@ class Assembly:
         owners: dict[object, str] = {}
         for each in components:
             owned: Iterable[object] = (
-                each.name,
+                f"the name {each.name}",
                 *(event.kind for event in each.events),
                 *each.messages,
                 *each.verbs,
                 *each.effects,
-                *(record.kind.name for record in each.records),
+                *(f"records {record.kind.name}" for record in each.records),
             )
             for thing in owned:
                 if thing in owners:

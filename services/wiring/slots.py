@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from models.control.events import StoreMoved
     from models.settings.all import Settings
 
+#: The partition that says how many there are.
+CONTROL = "control"
+
 
 async def control_state(settings: Settings) -> ControlState:
     """What the control log says; an empty state where there is none. Raises Damaged, Unavailable."""
     from actors.folding import fold_control
-    from services.wiring.bootstrap import CONTROL, open_log
+    from services.stores.choice import open_stores, place_of
 
-    log = open_log(settings, CONTROL)
+    log = open_stores(place_of(settings)).log(CONTROL)
     try:
         return await fold_control(log)
     finally:

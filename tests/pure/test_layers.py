@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("models", "actors", "services", "benchmarks", "tests")
 #: What a file of each floor may import of ours.
@@ -202,6 +204,23 @@ def test_every_folder_with_tests_is_among_testpaths() -> None:
     assert {f"tests/{folder}" for folder in found} <= set(paths)
 
 
+@pytest.mark.parametrize("floor", ["models", "actors", "services"])
+def test_no_floor_has_an_import_circle(floor: str) -> None:
+    """Imports for type checking count: who needs a name to say what it takes knows of it."""
+    known = set(files(floor))
+    arrows = {file: {target for found in imports(file) if (target := file_of(found, known))} - {file}
+              for file in known}  # fmt: skip
+
+    # What only imports files that are done is done; what is left at the end leads in a circle.
+    while done := [file for file, targets in arrows.items() if not targets]:
+        for file in done:
+            del arrows[file]
+        for targets in arrows.values():
+            targets.difference_update(done)
+
+    assert not arrows, circle_in(arrows)
+
+
 def called_name(call: ast.Call) -> str:
     """`datetime.now(UTC)` is "now", `open(path)` is "open"; a method of our own is told apart by what it is called on."""
     match call.func:
@@ -210,3 +229,16 @@ def called_name(call: ast.Call) -> str:
         case ast.Attribute(value=ast.Name(id="datetime" | "date" | "uuid" | "io"), attr=name):
             return name
     return ""
+
+
+def file_of(found: Import, known: set[str]) -> str | None:
+    """The file that an imported name is in, None when it is of another floor or a package."""
+    path = found.name.replace(".", "/")
+    return next((each for each in (f"{path}.py", f"{path.rpartition('/')[0]}.py") if each in known), None)
+
+
+def circle_in(arrows: dict[str, set[str]]) -> str:
+    path = [min(arrows)]
+    while (after := min(arrows[path[-1]])) not in path:
+        path.append(after)
+    return " -> ".join([*path[path.index(after) :], after])
