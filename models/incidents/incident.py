@@ -209,7 +209,7 @@ class Incident(msgspec.Struct, array_like=True):
     `version` grows with all that people may change, and not with what only counts. `severity`, `type` and `impact` are
     what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
     targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
-    (models/shard/deadlines.py).
+    (models/shard/targets.py).
 
     `title`, `description`, `labels` and `annotations` are what its firing alerts share, with what people set
     (models/shard/sharing.py). `joined` counts the new series that its timeline does not tell of yet; it last did at

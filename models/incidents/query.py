@@ -129,7 +129,7 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     """An incident as its shard keeps it, with what is worked out when read.
 
     `alerts` are its own, not those of its parts. It is to be acknowledged and resolved by the due times, 0 when no target
-    applies any more (models/shard/deadlines.py).
+    applies any more (models/shard/targets.py).
     """
 
     incident: Incident
