@@ -17,7 +17,9 @@ def _line(event: IncidentStateChanged, _around: Around) -> Line:
             "Resolved", event.actor, event.reason, event.reason, method=event.method, root_cause=cause
         )
     text = f"{event.before} -> {event.after}: {event.reason}"
-    return told("StateChanged", event.actor, text, event.reason, before=event.before, after=event.after)
+    return told(
+        "StateChanged", event.actor, text, event.reason, before=event.before.value, after=event.after.value
+    )
 
 
 def _summary(summary: Summary, event: IncidentStateChanged, now: float) -> Summary:
