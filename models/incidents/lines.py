@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from models.incidents.incident import Verdict
+from models.incidents.incident import Verdict, settled
 from models.incidents.query import Summary
 from models.partition.event import Event
 
@@ -74,7 +74,7 @@ class Told(Generic[E]):
     line      the `nth` line that an event is, None when it is none after all
     about     the incidents that it may tell of, one for each line, known without looking at any state, so that the place
               of a line in its frame never changes; None: of `incident_id`
-    summary   the summary of the incident after it (models/incidents/summaries.py); None: as before
+    summary   the summary of `incident_id` after it (models/incidents/summaries.py); None: as before
     compares  its line looks at what the incident was before
     sifts     it can make an incident leave or enter a filter, and what the incident was before may not be known
     """
@@ -94,6 +94,23 @@ class Told(Generic[E]):
 def told(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
     """A line; details that are empty are left out."""
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
+
+
+def counted_anew(summary: Summary) -> Summary:
+    """A summary after what it counts as may be something else."""
+    return msgspec.structs.replace(
+        summary, counts=settled(summary.verdict, summary.override, summary.children)
+    )
+
+
+def touched(summary: Summary, _event: Event, now: float) -> Summary:
+    """A summary after something that is no new version."""
+    return msgspec.structs.replace(summary, updated_at=now)
+
+
+def noted(summary: Summary, _event: Event, now: float) -> Summary:
+    """A summary after something of which it shows nothing, but a new version."""
+    return changed(summary, now)
 
 
 def changed(summary: Summary, now: float, **fields: object) -> Summary:

@@ -12,44 +12,21 @@ import msgspec
 
 from models.alerts.room import text_bytes
 from models.incidents.incident import (
-    OPEN_STATES,
-    Acknowledgement,
-    Child,
     Incident,
     IncidentState,
     IncidentType,
     Override,
     Severity,
     Verdict,
-    settled,
 )
 from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
+from models.shard.assembly import ASSEMBLY, Assembly
 from models.shard.events import (
-    AcknowledgementEnded,
-    ActionFailed,
-    ActionSucceeded,
-    AlertsJoined,
-    AssignmentChanged,
-    ChildChanged,
-    ChildLeft,
     ClockSetBack,
-    CommentAdded,
-    IncidentAcknowledged,
-    IncidentClassified,
-    IncidentDescribed,
-    IncidentLinked,
-    IncidentMerged,
-    IncidentMergedInto,
     IncidentOpened,
-    IncidentReclassified,
     IncidentSplit,
-    IncidentStateChanged,
-    IncidentUnlinked,
-    IncidentUnmerged,
-    LabelsChanged,
-    StakeholdersUpdated,
 )
 
 #: What an incident counts as before anybody judged it.
@@ -128,62 +105,10 @@ def split_off(event: IncidentSplit, source: Summary, now: float) -> Summary:
     )
 
 
-def fold(summary: Summary, event: Event, now: float) -> Summary:
-    """The summary after an event about it, of a frame made at `now`."""
-    match event:
-        case IncidentClassified():
-            judged = Verdict(event.severity, event.type, event.impact)
-            return _settled(_changed(summary, now, verdict=judged, is_classified=True))
-        case IncidentStateChanged() if event.after is IncidentState.RESOLVED:
-            return _changed(summary, now, state=event.after, resolved_at=now)
-        case IncidentStateChanged() if event.after is IncidentState.CLOSED:
-            return _changed(summary, now, state=event.after, closed_at=now)
-        case IncidentStateChanged() if summary.state not in OPEN_STATES:
-            reopened = summary.reopened + 1
-            return _changed(
-                summary, now, state=event.after, resolved_at=0.0, closed_at=0.0, reopened=reopened
-            )
-        case IncidentStateChanged():
-            return _changed(summary, now, state=event.after)
-        case IncidentAcknowledged():
-            mark = Acknowledgement(event.actor, now, event.until)
-            return _changed(summary, now, acknowledged=mark)
-        case AcknowledgementEnded():
-            return _changed(summary, now, acknowledged=None)
-        case IncidentMergedInto():
-            return _changed(summary, now, merged_into=event.target)
-        case IncidentUnmerged():
-            return _changed(summary, now, merged_into=b"")
-        case AssignmentChanged():
-            return _changed(summary, now, assignees=event.assignees)
-        case LabelsChanged():
-            kept = {name: value for name, value in summary.labels.items() if name not in event.removed}
-            return _changed(summary, now, labels={**kept, **event.set})
-        case IncidentReclassified():
-            return _settled(_changed(summary, now, override=event.override))
-        case IncidentMerged():
-            return _changed(summary, now, children={**summary.children, event.source: Child(pending="merge")})
-        case ChildChanged():
-            part = Child(event.is_open, event.severity, event.pending, event.ended_by)
-            return _settled(_changed(summary, now, children={**summary.children, event.source: part}))
-        case ChildLeft():
-            left = {source: part for source, part in summary.children.items() if source != event.source}
-            return _settled(_changed(summary, now, children=left))
-        case CommentAdded() | StakeholdersUpdated() | IncidentLinked() | IncidentUnlinked() | IncidentSplit():
-            return _changed(summary, now)
-        case IncidentDescribed():
-            return msgspec.structs.replace(
-                summary,
-                title=summary.title if event.title is None else event.title,
-                description=summary.description if event.description is None else event.description,
-                labels=summary.labels if event.labels is None else event.labels,
-                updated_at=now,
-            )
-        case AlertsJoined():
-            return msgspec.structs.replace(summary, updated_at=now)
-        case ActionSucceeded() | ActionFailed() if not (isinstance(event, ActionFailed) and event.retry_at):
-            return msgspec.structs.replace(summary, updated_at=now)
-    return summary
+def fold(summary: Summary, event: Event, now: float, assembly: Assembly = ASSEMBLY) -> Summary:
+    """The summary after an event about it, of a frame made at `now`, as the component that owns the event says."""
+    told = assembly.told.get(type(event))
+    return summary if told is None or told.summary is None else told.summary(summary, event, now)
 
 
 def set_back(summary: Summary, event: ClockSetBack) -> Summary:
@@ -196,16 +121,6 @@ def set_back(summary: Summary, event: ClockSetBack) -> Summary:
         resolved_at=min(summary.resolved_at, after),
         closed_at=min(summary.closed_at, after),
         acknowledged=None if mark is None else clock.acknowledged(mark, event),
-    )
-
-
-def _changed(summary: Summary, now: float, **fields: object) -> Summary:
-    return msgspec.structs.replace(summary, version=summary.version + 1, updated_at=now, **fields)
-
-
-def _settled(summary: Summary) -> Summary:
-    return msgspec.structs.replace(
-        summary, counts=settled(summary.verdict, summary.override, summary.children)
     )
 
 

@@ -40,7 +40,8 @@ from models.incidents.incident import (
     OwedPeerMessage,
     incident_id,
 )
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Line, Told, changed, counted_anew, noted, told
+from models.incidents.query import Summary
 from models.incidents.verbs import (
     PARTS_MAX,
     RELATED_MAX,
@@ -132,6 +133,20 @@ def _split_line(event: IncidentSplit, around: Around) -> Line:
     many = f"{number} alert{'s' if number > 1 else ''}"
     other, way = (event.made, "into") if around.nth == 0 else (event.incident_id, "out of")
     return _with("Split", event.actor, other, event.reason, f"{many} {way}")
+
+
+def _child_summary(summary: Summary, event: ChildChanged, now: float) -> Summary:
+    child = Child(event.is_open, event.severity, event.pending, event.ended_by)
+    return counted_anew(changed(summary, now, children={**summary.children, event.source: child}))
+
+
+def _merging_summary(summary: Summary, event: IncidentMerged, now: float) -> Summary:
+    return changed(summary, now, children={**summary.children, event.source: Child(pending=MERGE)})
+
+
+def _left_summary(summary: Summary, event: ChildLeft, now: float) -> Summary:
+    left = {source: child for source, child in summary.children.items() if source != event.source}
+    return counted_anew(changed(summary, now, children=left))
 
 
 class Children(Component):
@@ -301,38 +316,57 @@ class Children(Component):
         on(
             ChildChanged,
             _fold_child,
-            Told(("SeverityChanged",), _child_line, compares=True, sifts=True),
+            Told(("SeverityChanged",), _child_line, summary=_child_summary, compares=True, sifts=True),
         ),
         on(
             IncidentLinked,
             _fold_linked,
-            Told(("Linked",), lambda e, _: _with("Linked", e.actor, e.other, e.reason)),
+            Told(("Linked",), lambda e, _: _with("Linked", e.actor, e.other, e.reason), summary=noted),
         ),
         on(
             IncidentUnlinked,
             _fold_unlinked,
-            Told(("Unlinked",), lambda e, _: _with("Unlinked", e.actor, e.other, e.reason)),
+            Told(("Unlinked",), lambda e, _: _with("Unlinked", e.actor, e.other, e.reason), summary=noted),
         ),
         on(
             IncidentMerged,
             _fold_merged,
-            Told(("Merged",), lambda e, _: _with("Merged", e.actor, e.source, e.reason, "in"), sifts=True),
+            Told(
+                ("Merged",),
+                lambda e, _: _with("Merged", e.actor, e.source, e.reason, "in"),
+                summary=_merging_summary,
+                sifts=True,
+            ),
         ),
-        on(ChildLeft, _fold_left, Told(("Unmerged", "MergeRefused"), _left_line, sifts=True)),
+        on(
+            ChildLeft,
+            _fold_left,
+            Told(("Unmerged", "MergeRefused"), _left_line, summary=_left_summary, sifts=True),
+        ),
         on(
             IncidentMergedInto,
             _fold_merged_into,
-            Told(("Merged",), lambda e, _: _with("Merged", e.actor, e.target, e.reason, "into"), sifts=True),
+            Told(
+                ("Merged",),
+                lambda e, _: _with("Merged", e.actor, e.target, e.reason, "into"),
+                summary=lambda s, e, now: changed(s, now, merged_into=e.target),
+                sifts=True,
+            ),
         ),
         on(
             IncidentUnmerged,
             _fold_unmerged,
-            Told(("Unmerged",), lambda e, _: _with("Unmerged", e.actor, e.target, e.reason), sifts=True),
+            Told(
+                ("Unmerged",),
+                lambda e, _: _with("Unmerged", e.actor, e.target, e.reason),
+                summary=lambda s, _, now: changed(s, now, merged_into=b""),
+                sifts=True,
+            ),
         ),
         on(
             IncidentSplit,
             _fold_split,
-            Told(("Split", "Created"), _split_line, lambda e: (e.incident_id, e.made, e.made)),
+            Told(("Split", "Created"), _split_line, lambda e: (e.incident_id, e.made, e.made), noted),
         ),
     )
 

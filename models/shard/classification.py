@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from models.alerts.grouping import title_of
 from models.incidents.incident import Incident, Verdict
-from models.incidents.lines import SYSTEM, Around, Line, Told
+from models.incidents.lines import SYSTEM, Around, Line, Told, changed, counted_anew
+from models.incidents.query import Summary
 from models.shard import lifecycle
 from models.shard.changes import Opened, Signalled, SplitOff
 from models.shard.component import Component, on
@@ -25,6 +26,11 @@ def _line(event: IncidentClassified, around: Around) -> Line | None:
     if around.before.counts.severity == counts.severity:
         return None
     return Line("SeverityChanged", SYSTEM, text)
+
+
+def _summary(summary: Summary, event: IncidentClassified, now: float) -> Summary:
+    verdict = Verdict(event.severity, event.type, event.impact)
+    return counted_anew(changed(summary, now, verdict=verdict, is_classified=True))
 
 
 class Classifying(Component):
@@ -105,7 +111,7 @@ class Classifying(Component):
         on(
             IncidentClassified,
             _fold,
-            Told(("Classified", "SeverityChanged"), _line, compares=True, sifts=True),
+            Told(("Classified", "SeverityChanged"), _line, summary=_summary, compares=True, sifts=True),
         ),
     )
 

@@ -22,7 +22,7 @@ from models.alerts.series import FIRING as FIRES
 from models.alerts.series import SeriesTable
 from models.alerts.view import alert_view
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Line, Told, told, touched
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
@@ -32,6 +32,7 @@ from models.incidents.notification import (
     idempotency_key,
     retry_at,
 )
+from models.incidents.query import Summary
 from models.shard import clock
 from models.shard.changes import Judged, Merging, Moved, Paid, SplitOff, Unattended, Unmerged
 from models.shard.component import Component, on
@@ -77,6 +78,10 @@ def _sent(event: ActionSucceeded, _around: Around) -> Line:
 def _failed(event: ActionFailed, _around: Around) -> Line:
     text = f"{event.reason}: {event.detail}; {end_of(event)}"
     return told("NotificationFailed", SYSTEM, text, event.reason)
+
+
+def _failed_summary(summary: Summary, event: ActionFailed, now: float) -> Summary:
+    return summary if event.retry_at else touched(summary, event, now)
 
 
 def _failed_of(event: ActionFailed) -> tuple[bytes, ...]:
@@ -455,8 +460,8 @@ class Notifications(Component):
     events = (
         on(NotificationOwed, _fold_owed),
         on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), _dropped)),
-        on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent)),
-        on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of)),
+        on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent, summary=touched)),
+        on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of, _failed_summary)),
     )
 
 

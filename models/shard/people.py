@@ -15,8 +15,9 @@ from models.incidents.incident import (
     Override,
     StakeholderUpdate,
 )
-from models.incidents.lines import SYSTEM, Around, Line, Seen, Told, told
+from models.incidents.lines import SYSTEM, Around, Line, Seen, Told, changed, counted_anew, noted, told
 from models.incidents.notification import rfc3339
+from models.incidents.query import Summary
 from models.incidents.verbs import (
     ASSIGNEES_MAX,
     CLEARABLE,
@@ -98,6 +99,15 @@ def _missed(_event: UpdateMissed, _around: Around) -> Line:
 def _counted(seen: Seen) -> str:
     counts = seen.counts
     return f"{counts.severity.name} {counts.type}" + (f" {counts.impact}" if counts.impact else "")
+
+
+def _marked(summary: Summary, event: IncidentAcknowledged, now: float) -> Summary:
+    return changed(summary, now, acknowledged=Acknowledgement(event.actor, now, event.until))
+
+
+def _relabelled(summary: Summary, event: LabelsChanged, now: float) -> Summary:
+    kept = {name: value for name, value in summary.labels.items() if name not in event.removed}
+    return changed(summary, now, labels={**kept, **event.set})
 
 
 class People(Component):
@@ -277,17 +287,43 @@ class People(Component):
         Update: _update,
     }
     events = (
-        on(IncidentAcknowledged, _fold_acknowledged, Told(("Acknowledged",), _acknowledged)),
-        on(AcknowledgementEnded, _fold_let_go, Told(("AcknowledgementEnded",), _let_go)),
-        on(AssignmentChanged, _fold_assigned, Told(("AssignmentChanged",), _assigned)),
-        on(CommentAdded, _fold_commented, Told(("CommentAdded",), _commented)),
-        on(LabelsChanged, _fold_labelled, Told(("LabelsChanged",), _labelled, sifts=True)),
+        on(IncidentAcknowledged, _fold_acknowledged, Told(("Acknowledged",), _acknowledged, summary=_marked)),
+        on(
+            AcknowledgementEnded,
+            _fold_let_go,
+            Told(
+                ("AcknowledgementEnded",),
+                _let_go,
+                summary=lambda s, _, now: changed(s, now, acknowledged=None),
+            ),
+        ),
+        on(
+            AssignmentChanged,
+            _fold_assigned,
+            Told(
+                ("AssignmentChanged",),
+                _assigned,
+                summary=lambda s, e, now: changed(s, now, assignees=e.assignees),
+            ),
+        ),
+        on(CommentAdded, _fold_commented, Told(("CommentAdded",), _commented, summary=noted)),
+        on(
+            LabelsChanged,
+            _fold_labelled,
+            Told(("LabelsChanged",), _labelled, summary=_relabelled, sifts=True),
+        ),
         on(
             IncidentReclassified,
             _fold_reclassified,
-            Told(("Reclassified",), _reclassified, compares=True, sifts=True),
+            Told(
+                ("Reclassified",),
+                _reclassified,
+                summary=lambda s, e, now: counted_anew(changed(s, now, override=e.override)),
+                compares=True,
+                sifts=True,
+            ),
         ),
-        on(StakeholdersUpdated, _fold_updated, Told(("StakeholdersUpdated",), _updated)),
+        on(StakeholdersUpdated, _fold_updated, Told(("StakeholdersUpdated",), _updated, summary=noted)),
         on(UpdateMissed, _fold_missed, Told(("UpdateMissed",), _missed)),
     )
 

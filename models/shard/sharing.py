@@ -16,12 +16,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 
+import msgspec
+
 from models.alerts.alert import Content
 from models.alerts.grouping import overflow_title, title_of
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.lines import CHANGED, SYSTEM, Around, Line, Told, told
+from models.incidents.lines import CHANGED, SYSTEM, Around, Line, Told, told, touched
+from models.incidents.query import Summary
 from models.shard import clock
 from models.shard.component import Component, on
 from models.shard.core import Core
@@ -102,6 +105,16 @@ def _relabelled(event: IncidentDescribed, around: Around) -> Line | None:
     changes = [f"{name}={value}" for name, value in event.labels.items() if known.get(name) != value]
     changes += [f"without {name}" for name in known if name not in event.labels]
     return Line(CHANGED, SYSTEM, ", ".join(changes))
+
+
+def _summary(summary: Summary, event: IncidentDescribed, now: float) -> Summary:
+    return msgspec.structs.replace(
+        summary,
+        title=summary.title if event.title is None else event.title,
+        description=summary.description if event.description is None else event.description,
+        labels=summary.labels if event.labels is None else event.labels,
+        updated_at=now,
+    )
 
 
 def _joined_line(event: AlertsJoined, _around: Around) -> Line:
@@ -266,8 +279,8 @@ class Sharing(Component):
             incident.timeline_dropped += 1
 
     events = (
-        on(IncidentDescribed, _fold_described, Told((), _relabelled, compares=True)),
-        on(AlertsJoined, _fold_joined, Told(("AlertsJoined",), _joined_line)),
+        on(IncidentDescribed, _fold_described, Told((), _relabelled, summary=_summary, compares=True)),
+        on(AlertsJoined, _fold_joined, Told(("AlertsJoined",), _joined_line, summary=touched)),
     )
     before = {
         SeriesResolved: _says_else,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from models.incidents.incident import AUTOMATED, Incident, IncidentState, Resolution
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.incident import AUTOMATED, OPEN_STATES, Incident, IncidentState, Resolution
+from models.incidents.lines import SYSTEM, Around, Line, Told, changed, told
+from models.incidents.query import Summary
 from models.shard import clock, lifecycle
 from models.shard.component import Component, on
 from models.shard.events import ClockSetBack, IncidentStateChanged
@@ -16,7 +17,20 @@ def _line(event: IncidentStateChanged, _around: Around) -> Line:
             "Resolved", event.actor, event.reason, event.reason, method=event.method, root_cause=cause
         )
     text = f"{event.before} -> {event.after}: {event.reason}"
-    return told("StateChanged", event.actor, text, event.reason, before=event.before, after=event.after)
+    return told(
+        "StateChanged", event.actor, text, event.reason, before=event.before.value, after=event.after.value
+    )
+
+
+def _summary(summary: Summary, event: IncidentStateChanged, now: float) -> Summary:
+    if event.after is IncidentState.RESOLVED:
+        return changed(summary, now, state=event.after, resolved_at=now)
+    if event.after is IncidentState.CLOSED:
+        return changed(summary, now, state=event.after, closed_at=now)
+    if summary.state not in OPEN_STATES:
+        again = summary.reopened + 1
+        return changed(summary, now, state=event.after, resolved_at=0.0, closed_at=0.0, reopened=again)
+    return changed(summary, now, state=event.after)
 
 
 class States(Component):
@@ -82,13 +96,10 @@ class States(Component):
             if not incident.is_by_hand:
                 state.by_group[incident.tenant, incident.group_key] = incident
 
-    events = (on(IncidentStateChanged, _fold, Told(("StateChanged", "Resolved"), _line)),)
+    events = (on(IncidentStateChanged, _fold, Told(("StateChanged", "Resolved"), _line, summary=_summary)),)
 
 
 def is_begun_by_alerts(event: IncidentStateChanged) -> bool:
     """Whether its alerts opened an incident again. Until 0.2.0 they did so without a method, and as the system."""
-    is_reopening = event.before in (IncidentState.RESOLVED, IncidentState.CLOSED) and event.after not in (
-        IncidentState.RESOLVED,
-        IncidentState.CLOSED,
-    )
+    is_reopening = event.before not in OPEN_STATES and event.after in OPEN_STATES
     return is_reopening and (event.method == AUTOMATED or event.actor == SYSTEM)
