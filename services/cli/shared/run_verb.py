@@ -208,9 +208,7 @@ def _ask_first(
         if not confirm.agrees(place, deed.verb, len(acts), _rows(client, acts, rows, confirm.SHOWN)):
             raise Failure("nothing was changed")
     elif manner.where:
-        raise Failure(
-            f"--where means {len(acts):,} incidents: give --yes where nobody can be asked", ExitCode.USAGE
-        )
+        raise Failure(f"--where means {len(acts):,} incidents: add --yes to confirm", ExitCode.USAGE)
 
 
 def _do_one(client: Client, deed: Deed, identity: str, its: dict[str, Any], manner: Manner) -> None:

@@ -46,7 +46,7 @@ def label(
     }
     remove = [word[:-1] for word in words or () if word.endswith("-") and "=" not in word and word != "-"]
     if not labels and not remove:
-        raise Failure("which labels? give NAME=VALUE, or NAME- to remove one", ExitCode.USAGE)
+        raise Failure("no labels given: NAME=VALUE to set one, NAME- to remove one", ExitCode.USAGE)
     if "" in labels:
         raise Failure(f"a label has no name: ={labels['']}", ExitCode.USAGE)
     deed = Deed("label", "labelled", body(set=labels, remove=remove, reason=reason))
@@ -100,7 +100,7 @@ def severity(
         raise Failure(f"one severity, not {' and '.join(said)}", ExitCode.USAGE)
     for name in clear or ():
         if name not in _CLEARABLE:
-            raise Failure(f"--clear: {name!r} is none of {', '.join(_CLEARABLE)}", ExitCode.USAGE)
+            raise Failure(f"--clear: {name!r} is not one of {', '.join(_CLEARABLE)}", ExitCode.USAGE)
     given = body(
         severity=filters.value_of("severity", said[0]) if said else None,
         incident_type=filters.value_of("type", kind) if kind is not None else None,
@@ -108,6 +108,6 @@ def severity(
         clear=[_CLEARABLE[name] for name in clear or ()],
     )
     if not given:
-        raise Failure("what is it? give P0 to P4, --type, --impact or --clear", ExitCode.USAGE)
+        raise Failure("nothing to set: give P0 to P4, --type, --impact or --clear", ExitCode.USAGE)
     deed = Deed("reclassify", "reclassified", {**given, **body(reason=reason)}, asks=True)
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))

@@ -46,7 +46,7 @@ def ack(
     llm-im incidents ack --where service=llm-api --where state=Triaged
     """
     if span is not None and until is not None:
-        raise Failure("--for and --until both say how long: give one", ExitCode.USAGE)
+        raise Failure("give either --for or --until, not both", ExitCode.USAGE)
     given = body(
         **{
             "for": None if span is None else moments.span(span, "--for"),
@@ -119,12 +119,15 @@ def assign(
         name, is_pair, person = word.partition("=")
         if not is_pair or not name:
             raise Failure(
-                f"--role: {word!r} is none; expected ROLE=PERSON, or ROLE= for nobody", ExitCode.USAGE
+                f"--role: {word!r} is not valid; expected ROLE=PERSON, or ROLE= to remove the role",
+                ExitCode.USAGE,
             )
         roles[name] = person
     given = body(add=people, remove=remove, roles=roles)
     if not given:
-        raise Failure("whom? give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE)
+        raise Failure(
+            "nobody to assign: give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE
+        )
     deed = Deed("assign", "assigned", {**given, **body(reason=reason)})
     do(deed, ids, Manner(url, context, token_file, as_json, dry_run, yes, if_version, where))
 
@@ -197,4 +200,4 @@ def _my_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:  # a container's user without a name
-        raise Failure("you are logged in without a name: give --to PERSON", ExitCode.USAGE) from error
+        raise Failure("your login name is unknown: give --to PERSON", ExitCode.USAGE) from error

@@ -135,7 +135,7 @@ def split(
     target = ids.find_one(client, incident)
     moved = ids.with_stdin(alerts or ())
     if not moved:
-        raise Failure(f"which alerts? see them: llm-im incidents alerts {target}", ExitCode.USAGE)
+        raise Failure(f"no alerts given; to see them: llm-im incidents alerts {target}", ExitCode.USAGE)
     deed = Deed("split", "split", body(alerts=moved, title=title, reason=reason))
     if dry_run:
         do_each(client, deed, [(target, deed.body)], Manner(url, context, token_file, as_json, dry_run))
@@ -154,11 +154,14 @@ def _join(deed: Deed, incident: str, others: Sequence[str] | None, manner: Manne
     named = ids.find(client, others or ())
     if not named:
         raise Failure(
-            f"with which? give the ids of the others, or - for stdin: {deed.verb} ID OTHER...", ExitCode.USAGE
+            f"no other incident given: list their ids, or - for stdin: {deed.verb} ID OTHER...",
+            ExitCode.USAGE,
         )
     if target in named:
-        raise Failure(f"{target} is named twice: an incident can't be joined with itself", ExitCode.USAGE)
+        raise Failure(f"{target} was given twice: an incident can't be joined with itself", ExitCode.USAGE)
     if manner.if_version is not None and len(named) > 1:
-        raise Failure("--if-version is for one other incident: each changes the version", ExitCode.USAGE)
+        raise Failure(
+            "--if-version works with one other incident only: each one changes the version", ExitCode.USAGE
+        )
     acts: list[tuple[str, dict[str, Any]]] = [(target, {"incident": other, **deed.body}) for other in named]
     do_each(client, deed, acts, manner)
