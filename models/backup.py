@@ -127,9 +127,7 @@ def time_of(identity: str) -> float:
     try:
         return datetime.strptime(identity, _ID_FORMAT).replace(tzinfo=UTC).timestamp()
     except ValueError:
-        raise Malformed(
-            f"--at: {identity!r} is no id of a backup; expected one of `llm-im backup list`"
-        ) from None
+        raise Malformed(f"--at: {identity!r} is not a backup id; see `llm-im backup list`") from None
 
 
 # -- up to where it is restored ------------------------------------------------------------------------------------
@@ -259,13 +257,13 @@ class Notes:
     def check(self) -> None:
         """Raises Conflict that names both."""
         if self._elsewhere:
-            raise Conflict(f"{self._elsewhere}: these partitions are not of one time")
+            raise Conflict(f"{self._elsewhere}: these partitions are from different points in time")
         for partition, hearer, sender, number in self._heard:
             home, sent = self._sent.get(sender, ("", number))
             if number > sent:
                 raise Conflict(
-                    f"incident {UUID(bytes=hearer)} in {partition} has heard note {number} of incident"
-                    f" {UUID(bytes=sender)}, and {home} has only {sent} of them: these partitions are not of one time"
+                    f"incident {UUID(bytes=hearer)} in {partition} has received message {number} from incident"
+                    f" {UUID(bytes=sender)}, and {home} has only {sent} of them: these partitions are from different points in time"
                 )
 
 

@@ -144,7 +144,7 @@ class ControlState:
         if self.moving_to is not None:
             if self.moving_to.partitions != partitions:
                 raise Conflict(
-                    f"moving to {self.moving_to.partitions} partitions is under way: end that first"
+                    f"moving to {self.moving_to.partitions} partitions is under way: finish that first"
                 )
             return []
         if self.slots.partitions == partitions:
@@ -239,14 +239,14 @@ class ControlState:
         if (known := self.tokens.get(message.id)) is not None and known.digest == message.digest:
             return []
         if known is not None or message.id in self._revoked:
-            raise Conflict(f"there is a token {message.id} already")
+            raise Conflict(f"token {message.id} already exists")
         lifetime_s = message.lifetime_s
         if lifetime_s and not LIFETIME_MIN_S <= lifetime_s <= LIFETIME_MAX_S:
             raise Malformed(f"expires_in: expected {LIFETIME_MIN_S:g} s to {LIFETIME_MAX_S / 86400:g} days")
         if not self.guarded and ADMIN not in scopes:
             raise Conflict(
-                f"the first token needs the scope {ADMIN!r}: from then on nobody gets in without one, and only an "
-                "admin can make the next"
+                f"the first token needs the scope {ADMIN!r}: from then on every request needs a token, and only an "
+                "admin can make more"
             )
         if any(token.name == name and token.is_live(now) for token in self.tokens.values()):
             raise Conflict(
@@ -291,8 +291,8 @@ class ControlState:
         admins = [each.id for each in self.tokens.values() if ADMIN in each.scopes and each.is_live(now)]
         if admins == [token.id] and not message.force:
             raise Conflict(
-                f"{token.name!r} is the last token with the scope {ADMIN!r}: without one nobody can make, rotate or "
-                "revoke tokens by HTTP. Make another first, or revoke it all the same: tokens revoke --force, "
+                f"{token.name!r} is the last token with the scope {ADMIN!r}: without it, nobody can make, rotate or "
+                "revoke tokens over HTTP. Make another one first, or revoke it anyway: tokens revoke --force, "
                 "or ?force=true"
             )
         return [TokenRevoked(token.id, now, message.actor)]

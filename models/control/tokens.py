@@ -174,7 +174,7 @@ def name_of(given: str) -> str:
     if not given or len(given) > NAME_MAX or not given.isprintable() or given != given.strip():
         raise Malformed(f"name: expected 1 to {NAME_MAX} printable characters, no space at either end")
     if given in RESERVED:
-        raise Malformed(f"name: {given!r} is what events call nobody's token; choose another one")
+        raise Malformed(f"name: {given!r} is reserved for requests without a token; choose another name")
     return given
 
 
@@ -202,17 +202,17 @@ def match_of(given: Iterable[str], scopes: Iterable[str]) -> tuple[str, ...]:
     if not texts:
         return ()
     if len(texts) > MATCH_MAX:
-        raise Malformed(f"match: {len(texts)} matchers, at most {MATCH_MAX} are taken")
+        raise Malformed(f"match: {len(texts)} matchers, at most {MATCH_MAX} are allowed")
     if any(not scope.startswith(INGEST) and scope != READ for scope in scopes):
         raise Malformed(
-            f"match: binds what a token sends; one with the scope {RESPOND} or {ADMIN} can end anything"
+            f"match: limits what a token may send; a token with the scope {RESPOND} or {ADMIN} can resolve anything"
         )
     if not any(scope.startswith(INGEST) for scope in scopes):
-        raise Malformed(f"match: binds what a token sends; expected a scope that begins with {INGEST}")
+        raise Malformed(f"match: limits what a token may send; expected a scope that begins with {INGEST}")
     for text in texts:
         if len(text) > MATCH_CHARS_MAX:
             raise Malformed(
-                f"match: a matcher of {len(text)} characters, at most {MATCH_CHARS_MAX} are taken"
+                f"match: a matcher of {len(text)} characters, at most {MATCH_CHARS_MAX} are allowed"
             )
     try:
         parse_filters(texts)

@@ -98,7 +98,7 @@ class Census:
             if counted != self._count
             else "not the records that were written"
         )
-        raise Damaged(partition, mark.seq, f"the snapshot is not whole: {what}")
+        raise Damaged(partition, mark.seq, f"the snapshot is incomplete: {what}")
 
 
 def digest_of(key: str, record: bytes) -> int:

@@ -118,7 +118,7 @@ def check_frame(partition: str, stored: bytes, seq: int, previous: bytes | None)
         raise Damaged(partition, seq, f"frame begins with {magic!r}, not {_MAGIC!r}")
     if version != VERSION:
         raise Damaged(
-            partition, seq, f"frame version {version} is not known to this program (it reads {VERSION})"
+            partition, seq, f"frame version {version} is not supported by this version (it reads {VERSION})"
         )
     if length != len(stored) - _HEADER.size:
         raise Damaged(
@@ -147,7 +147,7 @@ def decode_frame(partition: str, stored: bytes, seq: int, previous: bytes | None
         if codec == CODEC_MSGPACK_ZSTD:
             body = unpack(body, MAX_BODY_BYTES)
         elif codec != CODEC_MSGPACK:
-            raise Damaged(partition, seq, f"codec {codec} is not known to this program")
+            raise Damaged(partition, seq, f"codec {codec} is not supported by this version")
         tenant, trace_id, events = _decoder.decode(body)
     except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(partition, seq, f"body can't be read: {error}") from error

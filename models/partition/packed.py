@@ -15,5 +15,5 @@ def unpack(packed: bytes | memoryview, max_bytes: int) -> bytes:
     """Raises zstandard.ZstdError for what is no frame, or more than `max_bytes` unpacked; no more room than that is made."""
     stated = zstandard.frame_content_size(packed)
     if stated != _NOT_STATED and stated > max_bytes:
-        raise zstandard.ZstdError(f"it unpacks to {stated:,} bytes, at most {max_bytes:,} are taken")
+        raise zstandard.ZstdError(f"it unpacks to {stated:,} bytes, at most {max_bytes:,} are allowed")
     return _decompressor.decompress(packed, max_output_size=max_bytes)

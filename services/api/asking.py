@@ -113,7 +113,7 @@ class Asking:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 outcomes = await asyncio.gather(*calls, return_exceptions=True)
         except TimeoutError as error:
-            raise Unavailable(f"the archive cannot answer: nothing within {ASK_TIMEOUT_S:g} s") from error
+            raise Unavailable(f"the archive did not answer within {ASK_TIMEOUT_S:g} s") from error
         found: list[_T] = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Unavailable):

@@ -192,7 +192,7 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1")
         if origin is None or not (origin in self._origins or is_same_place(origin, host)):
             raise Forbidden(
-                "Origin: no page of another site may listen here, unless server.origins names its origin"
+                "Origin: pages of other sites may not listen here unless server.origins lists their origin"
             )
 
     def _tell(

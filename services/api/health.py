@@ -124,7 +124,7 @@ class _MetricsPage:
                     async with asyncio.timeout(GATHER_TIMEOUT_S):
                         self._text = render(await self._health.gather())
                 except TimeoutError as error:
-                    raise Unavailable(f"nothing within {GATHER_TIMEOUT_S:g} s") from error
+                    raise Unavailable(f"no answer within {GATHER_TIMEOUT_S:g} s") from error
                 self._made_at = self._clock.monotonic()
             return self._text
 

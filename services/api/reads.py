@@ -241,7 +241,7 @@ class Reads:
                     if held > ALERTS_MAX:
                         raise TooLarge(f"more than {ALERTS_MAX} alerts match: narrow the filter")
                     if self._held > ALERTS_HELD_MAX:
-                        raise Busy(f"reads under way hold more than {ALERTS_HELD_MAX} alerts: ask again")
+                        raise Busy(f"reads under way hold more than {ALERTS_HELD_MAX} alerts: try again")
                     yield page.items
         finally:
             self._held -= held

@@ -56,7 +56,7 @@ class Spool:
         if size > ANSWER_BYTES_MAX:
             raise TooLarge(f"the answer is larger than {ANSWER_BYTES_MAX} bytes: narrow the filter")
         if Spool._waiting + size - self._size > ANSWERS_BYTES_MAX:
-            raise Busy(f"answers under way hold more than {ANSWERS_BYTES_MAX} bytes: ask again")
+            raise Busy(f"answers under way hold more than {ANSWERS_BYTES_MAX} bytes: try again")
         Spool._waiting += size - self._size
         self._size = size
         try:

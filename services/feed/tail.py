@@ -216,10 +216,13 @@ class Tails:
                 raise
             is_known = False
         if self.leaving:
-            raise Unavailable("this gateway is leaving: ask again")
+            raise Unavailable("this gateway is shutting down: try again")
         if len(self._watches) >= CLIENTS_MAX:
             self._meter.count("llm_im_requests_refused_total", door="stream", reason="busy")
-            raise Busy(f"{CLIENTS_MAX} clients watch at this gateway already: ask again", retry_after_s=5.0)
+            raise Busy(
+                f"{CLIENTS_MAX} clients are already watching through this gateway: try again",
+                retry_after_s=5.0,
+            )
         watch = Watch(self, wanted)
         self._watches.add(watch)
         try:
@@ -228,7 +231,7 @@ class Tails:
                     await self._begin()
             await watch.begin(place)
             if not is_known:
-                watch.reset("unknown", "this cursor is none of this system")
+                watch.reset("unknown", "this cursor belongs to another system")
             yield watch
         finally:
             self._watches.discard(watch)

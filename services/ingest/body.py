@@ -77,7 +77,7 @@ async def read_body(
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and (len(declared) > _LENGTH_DIGITS_MAX or int(declared) > max_bytes):
         size = declared[:_LENGTH_DIGITS_MAX].decode()
-        raise TooLarge(f"body of {size} bytes, at most {max_bytes} are taken")
+        raise TooLarge(f"body of {size} bytes, at most {max_bytes} are allowed")
     try:
         # From the first byte on: a sender may stop right behind its headers.
         async with asyncio.timeout(timeout_s):

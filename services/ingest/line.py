@@ -146,10 +146,10 @@ class ShardLine:
             now = self._clock.monotonic()
             late = [each for each in batch if each.deadline <= now or each.answer.done()]
             for each in late:
-                _fail(each, Unavailable(f"{self.owner} is away: {why}"))
+                _fail(each, Unavailable(f"{self.owner} is down: {why}"))
             while self._waiting and self._waiting[0].deadline <= now:
                 # All wait equally long, so the first in the queue is the first to give up.
-                _fail(self._waiting.popleft(), Unavailable(f"{self.owner} is away: {why}"))
+                _fail(self._waiting.popleft(), Unavailable(f"{self.owner} is down: {why}"))
             if late:
                 batch = [each for each in batch if not each.answer.done()]
                 payload = _encoder.encode([each.message for each in batch])

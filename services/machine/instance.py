@@ -54,7 +54,9 @@ def read_instance(data_dir: Path) -> Instance | None:
     except OSError as error:
         raise Unavailable(f"can't read {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
-        raise Refused(f"{path} is not ours or of another version: {error}") from error
+        raise Refused(
+            f"{path} was not written by this program, or by another version of it: {error}"
+        ) from error
 
 
 def write_instance(data_dir: Path, instance: Instance) -> None:
@@ -143,7 +145,7 @@ def _forbidden(data_dir: Path, owner: int | None, verb: str, what: str) -> Forbi
     command = f"{become} -u {name} -- llm-im {verb} --data {shlex.quote(str(data_dir))}"
     return Forbidden(
         f"{data_dir} {what} user {name}, and this is {_name_of(os.geteuid())}. "
-        f"Type it as that user, for example: {command}"
+        f"Run it as that user, for example: {command}"
     )
 
 

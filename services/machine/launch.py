@@ -170,7 +170,7 @@ def refuse_taken_port(host: str, port: int, setting: str = "server.http_port") -
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise Refused(
-                    f"server.http_host {host} is no address of this machine; see: ip address"
+                    f"server.http_host {host} is not an address of this machine; to list them: ip address"
                 ) from error
             holder = holder_of(port)
             raise Refused(
@@ -282,7 +282,7 @@ def _wait_for_head(head: subprocess.Popen[bytes], private_dir: Path, log: Path) 
         how = f"ended with exit code {head.returncode}"
     else:
         how = f"was not ready after {START_TIMEOUT_S:.0f} s"
-    raise Unavailable(f"Ray {how}. Its last words: {' | '.join(said[-3:])}")
+    raise Unavailable(f"Ray {how}. Its last output: {' | '.join(said[-3:])}")
 
 
 def _haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) -> str:
@@ -365,7 +365,7 @@ def _clear(data_dir: Path, instance: Instance, progress: Progress) -> StopReport
         rest = _wait_until_gone(lambda: processes(instance), POLL_S * 5)
     if rest:
         names = ", ".join(f"{process.name} ({process.pid})" for process in rest)
-        raise Unavailable(f"these processes did not end even when killed: {names}")
+        raise Unavailable(f"these processes survived SIGKILL: {names}")
 
     _keep_logs(data_dir, instance)
     shutil.rmtree(instance.private_dir, ignore_errors=True)

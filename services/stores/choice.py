@@ -82,7 +82,7 @@ class SqliteStores:
         folder = Path(self._folder)
         there = next(each for each in (folder, *folder.parents) if each.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise Unavailable(f"{folder}: {there} is no folder that this user may write in")
+            raise Unavailable(f"{folder}: {there} is not a folder that this user may write to")
 
 
 class RedisStores:

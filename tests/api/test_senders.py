@@ -181,7 +181,7 @@ async def test_of_a_mixed_request_the_allowed_alerts_are_stored_and_the_others_n
 @pytest.mark.parametrize(
     ("scopes", "match", "words"),
     [
-        (["respond", "ingest:v1"], ['team="a"'], "can end anything"),
+        (["respond", "ingest:v1"], ['team="a"'], "can resolve anything"),
         (["read"], ['team="a"'], "ingest:"),
         (["ingest:v1"], ["team"], "bad matcher format"),
     ],

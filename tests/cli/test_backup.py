@@ -120,7 +120,7 @@ def test_the_target_of_the_settings_is_taken_when_none_is_named(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("list").exit_code == 2
-    assert "Give --target URL, or set disaster_recovery.backup_target" in run("list").stderr
+    assert "give --target URL, or set disaster_recovery.backup_target" in run("list").stderr
     monkeypatch.setenv("LLM_IM_DISASTER_RECOVERY__BACKUP_TARGET", str(Path("set").absolute()))
 
     assert run("create", "--data", str(store)).exit_code == 0
@@ -145,7 +145,7 @@ def test_what_is_broken_is_told_by_its_exit_code_and_by_its_name(store: Path) ->
     assert listed.exit_code == 1
     assert f"BROKEN file files/{file.name} is missing" in listed.stdout
     restored = run("restore", "--target", "kept", "--data", "new")
-    assert restored.exit_code == 5 and "there is no whole backup in" in restored.stderr
+    assert restored.exit_code == 5 and "there is no complete backup in" in restored.stderr
     restored = run("restore", "--target", "kept", "--data", "new", "--at", identity)
     assert restored.exit_code == 1 and f"file files/{file.name} is missing" in restored.stderr
 
@@ -186,12 +186,12 @@ def test_one_that_is_made_is_told_also_when_the_older_ones_stay(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--at", "latest"], 1, "--at: 'latest' is no id of a backup"),
+        (["--at", "latest"], 1, "--at: 'latest' is not a backup id"),
         (["--at", "20200101T000000.000000Z"], 5, "there is no backup 20200101T000000.000000Z in"),
         (["--until", "shard/0000"], 2, "--until: 'shard/0000'; expected PARTITION=SEQ"),
         (["--until", "shard/0000=x"], 2, "expected PARTITION=SEQ"),
         (["--until", "shard/0000=99999"], 5, "has seq 0 to "),
-        (["--until", "shard/0000=1", "--until-time", "1h"], 2, "give one"),
+        (["--until", "shard/0000=1", "--until-time", "1h"], 2, "not both"),
         (["--until-time", "52w"], 5, "--until-time: no backup holds"),
         (["--until-time", "yesterday"], 2, "--until-time: 'yesterday' is no time"),
         (["--target", "s3://key:secret@bucket"], 1, "without user, password and query"),
@@ -232,7 +232,7 @@ def test_a_store_that_is_not_empty_or_runs_is_refused_as_a_conflict(
     monkeypatch.setattr(launch, "running", lambda _folder: object())
     result = run("restore", "--target", "kept", "--data", "new")
     assert result.exit_code == 6
-    assert "end it first: llm-im down" in result.stderr
+    assert "stop it first: llm-im down" in result.stderr
 
 
 def test_nothing_to_back_up_is_told(tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_where_needs_a_yes_where_nobody_can_be_asked(run: Run, incidents: Incide
     refused = run("incidents", "ack", "--where", "severity!=P1")
 
     assert refused.exit_code == 2
-    assert "--where means 2 incidents: give --yes where nobody can be asked" in refused.stderr
+    assert "--where means 2 incidents: add --yes to confirm" in refused.stderr
     assert not incidents.posted
 
     assert run("incidents", "ack", "--where", "severity!=P1", "--yes").exit_code == 0

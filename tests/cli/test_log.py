@@ -255,7 +255,7 @@ def test_a_store_that_is_no_folder_needs_none() -> None:
     for words in (("verify",), ("stats",), ("tail",)):
         result = run(*words, "--data", "never-there")
         assert result.exit_code == 1
-        assert "Redis is away" in result.stderr and "does not exist" not in result.stderr
+        assert "Redis is down" in result.stderr and "does not exist" not in result.stderr
 
 
 def test_ctrl_c_ends_following_with_130(folder: Path) -> None:

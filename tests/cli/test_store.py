@@ -366,7 +366,7 @@ def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(
 
     assert (log.exit_code, store.exit_code, backup.exit_code) == (1, 1, 1)
     for said in (log.stdout, store.stdout, backup.stderr):
-        assert "the snapshot is not whole" in said and "were written" in said
+        assert "the snapshot is incomplete" in said and "were written" in said
     assert migrated.exit_code == 1
     assert "no snapshot of what was before can be read" in asyncio.run(start())[int(lost[-1])]
 
@@ -436,7 +436,7 @@ def test_mistakes_are_named(used: Path) -> None:
     nowhere = run("migrate", "--to", "nowhere.toml")
     missing = run("migrate", "--to", "not-there.toml")
 
-    assert same.exit_code == 2 and "both are the same store" in same.stderr
+    assert same.exit_code == 2 and "source and destination are the same store" in same.stderr
     assert nowhere.exit_code == 1 and "state.redis.url" in nowhere.stderr
     assert missing.exit_code != 0 and "not-there.toml" in missing.stderr
     assert run("reshard", "--partitions", "0").exit_code == 2

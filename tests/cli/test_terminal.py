@@ -228,7 +228,7 @@ def test_list_watch_into_a_pipe_is_refused() -> None:
     )  # fmt: skip
 
     assert done.returncode == 2
-    assert "for programs: llm-im incidents watch" in done.stderr
+    assert "in scripts, use: llm-im incidents watch" in done.stderr
 
 
 # Completion

@@ -109,7 +109,7 @@ def test_a_token_is_bound_to_labels(admin: Callable[..., Result]) -> None:
     assert 'team="pay", env!=dev' in " ".join(admin("tokens", "list").stdout.split())
     for each in (local, refused):
         assert each.exit_code != 0
-        assert "can end anything" in each.output
+        assert "can resolve anything" in each.output
 
 
 def test_the_last_admin_is_not_revoked_without_force(admin: Callable[..., Result]) -> None:
@@ -118,7 +118,7 @@ def test_the_last_admin_is_not_revoked_without_force(admin: Callable[..., Result
     gone = admin("tokens", "revoke", "admin", "--force")
 
     assert (refused.exit_code, still.exit_code, gone.exit_code) == (6, 0, 0)
-    assert "Make another first" in refused.stderr and "--force" in refused.stderr
+    assert "Make another one first" in refused.stderr and "--force" in refused.stderr
     assert admin("tokens", "list").exit_code == 7
 
 

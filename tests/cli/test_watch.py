@@ -133,7 +133,7 @@ def test_an_event_that_is_none_is_a_failure_and_no_traceback(run: Run, incidents
     result = run("incidents", "watch")
 
     assert result.exit_code == 1
-    assert "the stream sent what is no event: [1]" in result.stderr
+    assert "the stream sent something that is not an event: [1]" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -44,4 +44,4 @@ async def test_a_record_that_is_lost_is_missed(place: Place, chain: Chain, key: 
     place.lose_record(key)
 
     check = await check_log(log)
-    assert "the snapshot is not whole: 2 records, 3 were written" in check.damage
+    assert "the snapshot is incomplete: 2 records, 3 were written" in check.damage

@@ -84,7 +84,7 @@ async def test_a_failover_to_the_standby_that_was_waited_for_loses_nothing_ackno
     opened = await opened_once_it_may(successor)
 
     assert isinstance(writing.exception(), IncidentManagerError)
-    assert type(read_only) is Unavailable and "takes no writes" in str(read_only)
+    assert type(read_only) is Unavailable and "accepts no writes" in str(read_only)
     assert type(alone) is Unavailable and "synchronous_standby_names" in str(alone)
     assert 0 < acknowledged <= opened.last_seq <= acknowledged + 3
     assert await seqs(successor) == list(range(1, opened.last_seq + 1))

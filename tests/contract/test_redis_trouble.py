@@ -519,7 +519,7 @@ async def test_a_wrong_password_is_unavailable_and_no_message_holds_it(own_serve
     ("url", "why"),
     [
         ("http://host", "expected redis://"),
-        ("redis+sentinel://a,b", "service is missing"),
+        ("redis+sentinel://a,b", "service name is missing"),
         ("redis+cluster://a/3", "database 0 only"),
         ("redis://a,b", "several hosts"),
         ("redis://:pass-word@a:99999", "host can't be read"),

@@ -331,7 +331,8 @@ async def test_seqs_that_are_not_of_one_time_are_refused(tmp_path: Path, empty: 
         backup = (await create(source, target, SystemClock(), backend="sqlite")).backup
 
     with pytest.raises(
-        Conflict, match=r"in shard/0001 has heard note 1 .* these partitions are not of one time"
+        Conflict,
+        match=r"in shard/0001 has received message 1 .* these partitions are from different points in time",
     ):
         await restore(empty, target, backup, SystemClock(), until=Until(seqs={SHARDS[0]: before}))
 
@@ -353,7 +354,7 @@ async def test_seqs_from_before_and_after_resharding_are_refused(
     assert (await verify(target, backup)).is_whole
 
     with pytest.raises(
-        Conflict, match=r"by the slot map in shard/000\d: these partitions are not of one time"
+        Conflict, match=r"by the slot map in shard/000\d: these partitions are from different points in time"
     ):
         await restore(empty, target, backup, SystemClock(), until=Until(seqs={early: before}))
 

@@ -36,9 +36,7 @@ def test_an_id_sorts_by_time_and_says_it_to_the_microsecond() -> None:
 
 
 def test_what_is_no_id_is_told_with_what_was_expected() -> None:
-    with pytest.raises(
-        Malformed, match="--at: 'latest' is no id of a backup; expected one of `llm-im backup list`"
-    ):
+    with pytest.raises(Malformed, match="--at: 'latest' is not a backup id; see `llm-im backup list`"):
         time_of("latest")
 
 
@@ -125,5 +123,5 @@ def test_a_note_that_was_heard_but_never_sent_shows_that_partitions_are_not_of_o
 
     notes.add("shard/0002", [incident(b"c", heard={b"a" * 16: (3, "")})])
 
-    with pytest.raises(Conflict, match=r"in shard/0002 has heard note 3 .* shard/0000 has only 2"):
+    with pytest.raises(Conflict, match=r"in shard/0002 has received message 3 .* shard/0000 has only 2"):
         notes.check()

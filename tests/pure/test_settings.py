@@ -493,7 +493,7 @@ def test_a_redis_with_its_url_is_no_refusal_and_all_of_it_reaches_the_adapters()
         ({"url": "https://:word@host"}, "state.redis.url: expected redis://"),
         (
             {"url": "redis+sentinel://:word@host"},
-            "state.redis.url: the Sentinels' name of the service is missing",
+            "state.redis.url: the Sentinel service name is missing",
         ),
     ],
 )
@@ -510,7 +510,7 @@ def test_a_redis_that_is_nowhere_stops_up_by_name_and_without_its_password(
     ("url", "why"),
     [
         ("https://:pass-w@host", "publish.redis.url: expected redis://"),
-        ("redis+sentinel://:pass-w@host", "publish.redis.url: the Sentinels' name of the service is missing"),
+        ("redis+sentinel://:pass-w@host", "publish.redis.url: the Sentinel service name is missing"),
         ("redis://:pass-w@host:0", "publish.redis.url: a host can't be read"),
         ("redis+cluster://:pass-w@host/3", "publish.redis.url: a Redis Cluster has database 0 only"),
         ("redis://:pass-w@host?retry=pass-w", "publish.redis.url: 'retry' is not known"),

@@ -150,7 +150,7 @@ def add_alertmanager_routes(
                             order_bytes += sum(map(len, cut.values()))
                             groups.setdefault(labels, []).append((_alert_place(cut), place))
                         if order_bytes > ORDER_BYTES_MAX:
-                            raise TooLarge("too many alerts to put them in order: narrow the filter")
+                            raise TooLarge("too many alerts to sort: narrow the filter")
                         await asyncio.sleep(0)
             parts: list[Part] = []
             for labels, members in sorted(groups.items(), key=lambda group: _ordered(dict(group[0]))):

@@ -193,7 +193,7 @@ async def _ids(reads: Reads, asked: BulkBody) -> Sequence[bytes]:
     wanted = asked.where.wanted()
     if msgspec.structs.replace(wanted, with_parts=False) == IncidentFilter():
         # Also one that is given and empty, as from a program that found no names to put into it.
-        raise Malformed("where: give at least one filter: this would be every incident there is")
+        raise Malformed("where: give at least one filter, otherwise this would change every incident")
     return await _resolved(reads, wanted)
 
 
@@ -204,7 +204,9 @@ async def _resolved(reads: Reads, wanted: IncidentFilter) -> list[bytes]:
         page = await reads.listing.page(wanted, limit=PAGE_MAX, cursor=cursor, alive_only=True)
         found += [view.incident.id for view in page.items]
         if len(found) > BULK_MAX or (page.next is not None and len(found) == BULK_MAX):
-            raise TooLarge(f"where: more than {BULK_MAX} incidents match: narrow it, or do it in parts")
+            raise TooLarge(
+                f"where: more than {BULK_MAX} incidents match: narrow the filter, or change them in batches"
+            )
         if page.next is None:
             return found
         cursor = page.next

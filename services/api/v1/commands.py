@@ -96,7 +96,7 @@ class Commands:
         """The incident as it is after a command, or later. Raises Unavailable."""
         found = await self._reads.incident(done.incident_id)
         if found is None or found.view.incident.version < done.version:
-            raise Unavailable("it is done, but the incident can't be read yet: ask for it again")
+            raise Unavailable("it was done, but the incident can't be read yet: read it again")
         return found.view
 
     async def settled(self, done: CommandDone, part: bytes) -> tuple[IncidentView, bool]:

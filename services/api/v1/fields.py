@@ -160,5 +160,5 @@ def time_to_come(until: str | None, within: str | None, fields: tuple[str, str],
     else:
         return 0.0
     if not now < at <= TIME_MAX:
-        raise Malformed(f"{field}: expected a time that is still to come, before 2100")
+        raise Malformed(f"{field}: expected a time in the future, before 2100")
     return at

@@ -187,7 +187,7 @@ class Listing:
         more = False
         while looked:
             if loop.time() > over_at:
-                raise Unavailable(f"sort={sort} looked for over {LIST_TIME_S:g} s: narrow the filter")
+                raise Unavailable(f"sort={sort} took over {LIST_TIME_S:g} s: narrow the filter")
             queries = [
                 FindIncidents(asking.tenant, sort, limit, after, wanted, place) for place in looked.values()
             ]

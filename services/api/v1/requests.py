@@ -177,7 +177,7 @@ def versions_of(if_match: str | None) -> list[int] | None:
 def refuse_condition(if_match: str | None) -> None:
     """For requests that are about no single incident. Raises Malformed."""
     if if_match is not None:
-        raise Malformed("If-Match: there is no one incident here that it could speak of")
+        raise Malformed("If-Match: only possible for a request that changes a single incident")
 
 
 def digest_of(name: str, incident_id: bytes, body: object) -> bytes:

@@ -262,7 +262,7 @@ def restore(
     from models.backup import Until
 
     if until and until_time:
-        raise Failure("--until and --until-time both say up to where: give one", ExitCode.USAGE)
+        raise Failure("give either --until or --until-time, not both", ExitCode.USAGE)
     settings = settings_of(config, data, only=_NEEDED)
     moment = (
         datetime.fromisoformat(moments.past(until_time, "--until-time")).timestamp() if until_time else None
@@ -319,7 +319,7 @@ async def _target(settings: Settings, given: str | None, signing: Signing) -> tu
     from services.wiring.bootstrap import backup_target
 
     if given is None and settings.disaster_recovery.backup_target is None:
-        raise Failure("where? Give --target URL, or set disaster_recovery.backup_target", ExitCode.USAGE)
+        raise Failure("no target: give --target URL, or set disaster_recovery.backup_target", ExitCode.USAGE)
     url = backup_target(settings, given)
     return place_of(settings), await asyncio.to_thread(Target, url, signing)
 
@@ -351,7 +351,7 @@ async def _chosen(target: Target, at: str | None, until: Until) -> Backup:
         ids = await target.ids()
         if ids:
             await target.read(ids[-1])  # says what is wrong with it, when it is not ours
-        raise Failure(f"there is no whole backup in {target.url}", ExitCode.NOT_FOUND)
+        raise Failure(f"there is no complete backup in {target.url}", ExitCode.NOT_FOUND)
     return found
 
 
@@ -374,7 +374,7 @@ def _refuse_running(settings: Settings) -> None:
 
     if launch.running(Path(settings.state.path)) is not None:
         down = f"llm-im down{options(data=settings.state.path)}"
-        raise Failure(f"a system runs on {settings.state.path}; end it first: {down}", ExitCode.CONFLICT)
+        raise Failure(f"a system runs on {settings.state.path}; stop it first: {down}", ExitCode.CONFLICT)
     refuse_other_user(Path(settings.state.path), "backup restore ...")
 
 

@@ -86,7 +86,10 @@ def migrate(
 
     here, there = settings_of(source, data), settings_of(to)
     if place_of(here) == place_of(there):
-        raise Failure(f"both are the same store: [state] of {to} says where to", ExitCode.USAGE)
+        raise Failure(
+            f"source and destination are the same store: set the destination in [state] of {to}",
+            ExitCode.USAGE,
+        )
     ours, theirs = open_stores(place_of(here)), open_stores(place_of(there))
     typer.echo(f"from      {described(here)}\nto        {described(there)}", err=True)
     if dry_run:

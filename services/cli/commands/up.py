@@ -124,9 +124,9 @@ def _say_who_is_told(url: str, no_notify: bool) -> None:
     """What runs says it, not the settings: it may have been started by others. Raises Failure when nobody was to be told."""
     told = readiness.ask(url).notifications
     if told == "on" and no_notify:
-        raise Failure("it runs already and tells people of incidents; first: llm-im down")
+        raise Failure("the system is already running and sends notifications; first: llm-im down")
     if told not in ("", "on"):
-        typer.echo(f"  nobody is told of incidents ({told})\n")
+        typer.echo(f"  no notifications are sent ({told})\n")
 
 
 def _say_partitions(loaded: Loaded, assigned: Settings) -> None:
@@ -234,7 +234,7 @@ def _not_ready(url: str, found: Readiness, timeout_s: float) -> Failure:
         return Failure(found.why)
     if found.state == "degraded":
         return Failure(
-            f"{url} takes alerts, but after {timeout_s:g} s some shards are still {found.why}; look: "
+            f"{url} accepts alerts, but after {timeout_s:g} s some shards are still {found.why}; check: "
             f"{command_name()} status --url {url}",
             ExitCode.DEGRADED,
         )

@@ -161,5 +161,5 @@ def value_of(name: str, given: str) -> str:
     near = difflib.get_close_matches(given.capitalize(), VALUES[name], 1)
     meant = f"; is {near[0]} meant?" if near else ""
     raise Failure(
-        f"{name}: {given!r} is none; expected one of {', '.join(VALUES[name])}{meant}", ExitCode.USAGE
+        f"{name}: {given!r} is not valid; expected one of {', '.join(VALUES[name])}{meant}", ExitCode.USAGE
     )

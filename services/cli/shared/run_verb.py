@@ -91,9 +91,11 @@ def do_with(action: Action, incident: str, others: Sequence[str] | None, options
             ExitCode.USAGE,
         )
     if target in named:
-        raise Failure(f"{target} is named twice: an incident can't be joined with itself", ExitCode.USAGE)
+        raise Failure(f"{target} was given twice: an incident can't be joined with itself", ExitCode.USAGE)
     if options.if_version is not None and len(named) > 1:
-        raise Failure("--if-version is for one other incident: each changes the version", ExitCode.USAGE)
+        raise Failure(
+            "--if-version works with one other incident only: each one changes the version", ExitCode.USAGE
+        )
     acts: list[tuple[str, dict[str, Any]]] = [(target, {"incident": other, **action.body}) for other in named]
     do_each(client, action, acts, options)
 
@@ -186,9 +188,7 @@ def _ask_first(
         if not confirm.agrees(place, action.verb, len(acts), _rows(client, acts, rows, confirm.SHOWN)):
             raise Failure("nothing was changed")
     elif options.where:
-        raise Failure(
-            f"--where means {len(acts):,} incidents: give --yes where nobody can be asked", ExitCode.USAGE
-        )
+        raise Failure(f"--where means {len(acts):,} incidents: add --yes to confirm", ExitCode.USAGE)
 
 
 def _do_one(client: Client, action: Action, identity: str, its: dict[str, Any], options: VerbOptions) -> None:

@@ -93,7 +93,7 @@ def read_string(raw: bytes, field: str, max_bytes: int) -> str:
     if raw in (b"", b"null"):
         return ""
     if len(raw) > max_bytes + 2:
-        raise Malformed(f"{field}: {len(raw)} bytes, at most {max_bytes} are taken")
+        raise Malformed(f"{field}: {len(raw)} bytes, at most {max_bytes} are allowed")
     return _decode(_string_decoder, raw, field, "a string")
 
 
@@ -106,13 +106,13 @@ def read_pairs(
     if raw in (b"", b"null"):
         return {}
     if len(raw) > ALERT_MAX_BYTES:
-        raise Malformed(f"{field}: {len(raw)} bytes, at most {ALERT_MAX_BYTES} are taken")
+        raise Malformed(f"{field}: {len(raw)} bytes, at most {ALERT_MAX_BYTES} are allowed")
     try:
         pairs = _pairs_decoder.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Malformed(_why_no_pairs(raw, field, error)) from None
     if len(pairs) > LABELS_MAX:
-        raise Malformed(f"{field}: {len(pairs)} entries, at most {LABELS_MAX} are taken")
+        raise Malformed(f"{field}: {len(pairs)} entries, at most {LABELS_MAX} are allowed")
     for name, value in pairs.items():
         if name not in _good_names:
             _check_name(name, field, bad_name)
@@ -128,7 +128,9 @@ def _check_name(name: str, field: str, bad_name: str) -> None:
     if not name:
         raise Malformed(f'{bad_name or field}: invalid name ""')
     if len(name.encode()) > NAME_MAX_BYTES:
-        raise Malformed(f"{field}: a name of {len(name.encode())} bytes, at most {NAME_MAX_BYTES} are taken")
+        raise Malformed(
+            f"{field}: a name of {len(name.encode())} bytes, at most {NAME_MAX_BYTES} are allowed"
+        )
     if len(_good_names) < GOOD_NAMES_MAX:
         _good_names.add(name)
 

@@ -83,7 +83,7 @@ class Remembered:
         Malformed for one that is too large."""
         if (size := len(_body_encoder.encode(content))) > self.max_alert_bytes:
             raise Malformed(
-                f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are taken "
+                f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are allowed "
                 "(lifecycle.max_alert_bytes)"
             )
         starts = content.starts_at

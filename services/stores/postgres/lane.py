@@ -167,7 +167,7 @@ class Lane:
                 raise
             except psycopg.Error as error:
                 raise OutcomeUnknown(
-                    f"{self._place}: cut in the middle of a commit: {_words(error)}"
+                    f"{self._place}: connection lost during a commit: {_words(error)}"
                 ) from error
             if ended != "COMMIT":
                 raise Unavailable(f"{self._place}: the transaction ended with {ended}: nothing was kept")
@@ -183,7 +183,7 @@ class Lane:
                 # An error that the server told in the middle of a living connection undid the statement.
                 if connection.closed or error.sqlstate is None or error.sqlstate == "40003":
                     raise OutcomeUnknown(
-                        f"{self._place}: cut in the middle of a write: {_words(error)}"
+                        f"{self._place}: connection lost during a write: {_words(error)}"
                     ) from error
                 raise
             self._check_warning(connection)
@@ -264,7 +264,7 @@ def _of_error(place: str, error: psycopg.Error) -> IncidentManagerError:
     if state in _DAMAGED:
         return Damaged(place, 0, f"PostgreSQL says: {_words(error)}")
     if state.startswith(_LATER) or (not state and isinstance(error, psycopg.OperationalError)):
-        return Unavailable(f"{place}: PostgreSQL is away or refuses: {_words(error)}")
+        return Unavailable(f"{place}: PostgreSQL is down or refuses: {_words(error)}")
     return Broken(f"{place}: {_words(error)}")
 
 

@@ -76,7 +76,9 @@ class PostgresEventLog:
                 lambda connection: self._open(connection, owner, now, lease_s, token)
             )
         except OutcomeUnknown as error:
-            raise Unavailable(f"{self.partition}: the log could not be taken: {error}") from error
+            raise Unavailable(
+                f"{self.partition}: the log could not be opened for writing: {error}"
+            ) from error
         self._token = token
         self._outcome_unknown = False
         self._pruning = snapshots.Pruning()

@@ -33,7 +33,7 @@ def look_at(connection: psycopg.Connection[Any], options: PostgresOptions) -> Se
         raise Unavailable(f'state.backend is "cockroachdb", but the server says it is {version}')
     if read_only == "on":
         raise Unavailable(
-            "this server takes no writes: it is a standby, or default_transaction_read_only is on. The URL must lead to"
+            "this server accepts no writes: it is a standby, or default_transaction_read_only is on. The URL must lead to"
             " the primary (several hosts with target_session_attrs=read-write find it)"
         )
     if server == "postgresql":
@@ -56,7 +56,7 @@ def look_at(connection: psycopg.Connection[Any], options: PostgresOptions) -> Se
         faults = []
     if faults and not options.allow_volatile:
         raise Unavailable(
-            f"this server would lose what it acknowledged: {'; '.join(faults)}."
+            f"this server can lose acknowledged writes: {'; '.join(faults)}."
             " Change that, or set state.postgres.allow_volatile = true"
         )
     return server

@@ -142,7 +142,7 @@ class Lane:
                     raise
                 except _CUT as error:
                     raise OutcomeUnknown(
-                        f"{self._place}: cut in the middle of a write: {_said(error)}"
+                        f"{self._place}: connection lost during a write: {_said(error)}"
                     ) from error
             if wait is not None:
                 try:
@@ -241,8 +241,8 @@ class Lane:
             raise OutcomeUnknown(f"{self._place}: written, but {command!s} was refused: {_said(have)}")
         hint = ", and appendonly = yes on the replicas" if command == "WAITAOF" else ""
         raise OutcomeUnknown(
-            f"{self._place}: written, but only {have} of {needed} replicas (state.redis.replicas) have it after"
-            f" {self._options.replica_timeout_s:g} s; look at the replicas{hint}"
+            f"{self._place}: written, but only {have} of {needed} replicas (state.redis.replicas) confirmed it within"
+            f" {self._options.replica_timeout_s:g} s; check the replicas{hint}"
         )
 
 
@@ -273,7 +273,7 @@ def translated(place: str) -> Iterator[None]:
     except (OutOfMemoryError, ResponseError) as error:
         raise _of_reply(place, error) from error
     except (*_CUT, RedisClusterException) as error:
-        raise Unavailable(f"{place}: Redis is away: {_said(error)}") from error
+        raise Unavailable(f"{place}: Redis is down: {_said(error)}") from error
     except RedisError as error:
         raise Broken(f"{place}: {_said(error)}") from error
 

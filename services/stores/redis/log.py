@@ -177,7 +177,9 @@ class RedisEventLog:
         try:
             (reply,) = await self._writer.write(took)
         except OutcomeUnknown as error:
-            raise Unavailable(f"{self.partition}: the log could not be taken: {error}") from error
+            raise Unavailable(
+                f"{self.partition}: the log could not be opened for writing: {error}"
+            ) from error
         epoch = self._taken(reply)
         self._token = token
         self._outcome_unknown = False

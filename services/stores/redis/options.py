@@ -104,7 +104,7 @@ def parse_url(url: str, setting: str = "state.redis.url") -> Address:
     service = ""
     if _KINDS[kind] == "sentinel":
         if not path:
-            raise Malformed(f"{setting}: the Sentinels' name of the service is missing; {_EXPECTED}")
+            raise Malformed(f"{setting}: the Sentinel service name is missing; {_EXPECTED}")
         service = path.pop(0)
     if len(path) > 1 or (path and not path[0].isdecimal()):
         raise Malformed(f"{setting}: the database must be a number; {_EXPECTED}")
@@ -114,7 +114,7 @@ def parse_url(url: str, setting: str = "state.redis.url") -> Address:
     port = SENTINEL_PORT if _KINDS[kind] == "sentinel" else REDIS_PORT
     found = tuple(_host(each, port, setting) for each in hosts.split(","))
     if _KINDS[kind] == "single" and len(found) > 1:
-        raise Malformed(f"{setting}: several hosts are a Sentinel's or a Cluster's; {_EXPECTED}")
+        raise Malformed(f"{setting}: several hosts are possible only with Sentinel or Cluster; {_EXPECTED}")
     return Address(
         _KINDS[kind], found, service, db, scheme == "rediss", unquote(user) or None, unquote(password) or None,
         query,

@@ -151,7 +151,7 @@ async def look_at(connection: Connection, options: RedisOptions, *, durable: boo
         hidden := next((each for each in settings if isinstance(each, RedisError)), None)
     ):
         raise Unavailable(
-            "Redis does not show its settings (CONFIG GET is refused), so nobody knows whether it keeps what it"
+            "Redis does not show its settings (CONFIG GET is refused), so it is unknown whether it keeps what it"
             " acknowledges: allow CONFIG GET to our user, or set state.redis.allow_volatile = true"
         ) from hidden
     config = {
@@ -163,7 +163,7 @@ async def look_at(connection: Connection, options: RedisOptions, *, durable: boo
     faults = refusals(config, options.replicas, fails_over=fails_over)
     if faults and not options.allow_volatile:
         raise Unavailable(
-            f"this Redis would lose what it acknowledged: {'; '.join(faults)}."
+            f"this Redis can lose acknowledged writes: {'; '.join(faults)}."
             " Change that, or set state.redis.allow_volatile = true"
         )
     return Server(version, version >= WAITAOF_SINCE and config.get("appendonly") == "yes")

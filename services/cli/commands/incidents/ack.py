@@ -39,7 +39,7 @@ def ack(
     llm-im incidents ack --where service=llm-api --where state=Triaged
     """
     if span is not None and until is not None:
-        raise Failure("--for and --until both say how long: give one", ExitCode.USAGE)
+        raise Failure("give either --for or --until, not both", ExitCode.USAGE)
     given = body(
         **{
             "for": None if span is None else moments.span(span, "--for"),

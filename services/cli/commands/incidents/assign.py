@@ -49,12 +49,15 @@ def assign(
         name, is_pair, person = word.partition("=")
         if not is_pair or not name:
             raise Failure(
-                f"--role: {word!r} is none; expected ROLE=PERSON, or ROLE= for nobody", ExitCode.USAGE
+                f"--role: {word!r} is not valid; expected ROLE=PERSON, or ROLE= to remove the role",
+                ExitCode.USAGE,
             )
         roles[name] = person
     given = body(add=people, remove=remove, roles=roles)
     if not given:
-        raise Failure("whom? give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE)
+        raise Failure(
+            "nobody to assign: give --to PERSON, --me, --remove PERSON or --role ROLE=PERSON", ExitCode.USAGE
+        )
     action = Action("assign", "assigned", {**given, **body(reason=reason)})
     do(action, ids, options)
 
@@ -63,4 +66,4 @@ def _my_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:  # a container's user without a name
-        raise Failure("you are logged in without a name: give --to PERSON", ExitCode.USAGE) from error
+        raise Failure("your login name is unknown: give --to PERSON", ExitCode.USAGE) from error

@@ -50,7 +50,7 @@ def create(
     for word in label or ():
         name, is_pair, value = word.partition("=")
         if not is_pair or not name:
-            raise Failure(f"--label: {word!r} is none; expected NAME=VALUE", ExitCode.USAGE)
+            raise Failure(f"--label: {word!r} is not valid; expected NAME=VALUE", ExitCode.USAGE)
         labels[name] = value
     given = body(
         service=service,

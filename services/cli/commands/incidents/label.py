@@ -35,7 +35,7 @@ def label(
     }
     remove = [word[:-1] for word in words or () if word.endswith("-") and "=" not in word and word != "-"]
     if not labels and not remove:
-        raise Failure("which labels? give NAME=VALUE, or NAME- to remove one", ExitCode.USAGE)
+        raise Failure("no labels given: NAME=VALUE to set one, NAME- to remove one", ExitCode.USAGE)
     if "" in labels:
         raise Failure(f"a label has no name: ={labels['']}", ExitCode.USAGE)
     action = Action("label", "labelled", body(set=labels, remove=remove, reason=reason))

@@ -168,7 +168,7 @@ def list_incidents(
     llm-im incidents list team=inference --since 2h -o wide
     """
     if sum((is_open, every, bool(state))) > 1:
-        raise Failure("--open, --all and --state all say which states: give one", ExitCode.USAGE)
+        raise Failure("give only one of --open, --all and --state", ExitCode.USAGE)
     only_open = is_open or not (every or state or filters.names_state(matchers or ()))
     wanted = filters.read(
         matchers or (),
@@ -232,7 +232,7 @@ def _watch(client: Client, wanted: filters.Filters, limit: int, form: Output) ->
     from rich.text import Text
 
     if form not in (Output.TABLE, Output.WIDE) or not sys.stdout.isatty():
-        raise Failure("--watch draws on a terminal; for programs: llm-im incidents watch", ExitCode.USAGE)
+        raise Failure("--watch needs a terminal; in scripts, use: llm-im incidents watch", ExitCode.USAGE)
     found, more = _page(client, wanted, limit)
     with Live(console=terminal.console(), screen=True, auto_refresh=False) as live:
         problem = ""

@@ -59,7 +59,7 @@ def severity(
         raise Failure(f"one severity, not {' and '.join(said)}", ExitCode.USAGE)
     for name in clear or ():
         if name not in _CLEARABLE:
-            raise Failure(f"--clear: {name!r} is none of {', '.join(_CLEARABLE)}", ExitCode.USAGE)
+            raise Failure(f"--clear: {name!r} is not one of {', '.join(_CLEARABLE)}", ExitCode.USAGE)
     given = body(
         severity=filters.value_of("severity", said[0]) if said else None,
         incident_type=filters.value_of("type", kind) if kind is not None else None,
@@ -67,6 +67,6 @@ def severity(
         clear=[_CLEARABLE[name] for name in clear or ()],
     )
     if not given:
-        raise Failure("what is it? give P0 to P4, --type, --impact or --clear", ExitCode.USAGE)
+        raise Failure("nothing to set: give P0 to P4, --type, --impact or --clear", ExitCode.USAGE)
     action = Action("reclassify", "reclassified", {**given, **body(reason=reason)}, asks=True)
     do(action, ids, options)

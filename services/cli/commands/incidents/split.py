@@ -44,7 +44,7 @@ def split(
     target = ids.find_one(client, incident)
     moved = ids.with_stdin(alerts or ())
     if not moved:
-        raise Failure(f"which alerts? see them: llm-im incidents alerts {target}", ExitCode.USAGE)
+        raise Failure(f"no alerts given; to see them: llm-im incidents alerts {target}", ExitCode.USAGE)
     action = Action("split", "split", body(alerts=moved, title=title, reason=reason))
     if dry_run:
         do_each(client, action, [(target, action.body)], VerbOptions(dry_run=dry_run, asked=asked))

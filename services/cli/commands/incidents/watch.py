@@ -56,7 +56,7 @@ def watch(
     client = asked.client()
     query = filters.read([word for word in words or () if filters.is_matcher(word)]).query
     if any(name == "assignee" for name, _ in query):
-        raise Failure("the stream can't be asked for an assignee", ExitCode.USAGE)
+        raise Failure("watch can't filter by assignee", ExitCode.USAGE)
     query += [("kind", each) for each in kind or ()]
     only = set(ids.find(client, [word for word in words or () if not filters.is_matcher(word)]))
     told = 0
@@ -84,7 +84,10 @@ def _body(event: sse.ServerEvent) -> dict[str, Any]:
     if not isinstance(body, dict) or (
         event.name == "incident" and not isinstance(body.get("incident"), dict)
     ):
-        raise Failure(f"the stream sent what is no event: {terminal.plain(event.data[:80])}", ExitCode.FAILED)
+        raise Failure(
+            f"the stream sent something that is not an event: {terminal.plain(event.data[:80])}",
+            ExitCode.FAILED,
+        )
     return body
 
 
