@@ -132,7 +132,7 @@ async def test_a_shard_that_is_ahead_of_its_clock_and_does_not_notice_is_degrade
         assert isinstance(shard, IncidentShard)
         shard._tick_waits = True  # no tick comes any more
         await asyncio.sleep(0.2)
-        shard.shard.now += 120
+        shard.shard.state.now += 120
 
         answer = await ours.get("/health/ready")
 

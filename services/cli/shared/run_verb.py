@@ -87,7 +87,7 @@ def do_with(action: Action, incident: str, others: Sequence[str] | None, options
     named = ids.find(client, others or ())
     if not named:
         raise Failure(
-            f"with which? give the ids of the others, or - for stdin: {action.verb} ID OTHER...",
+            f"no other incident given: list their ids, or - for stdin: {action.verb} ID OTHER...",
             ExitCode.USAGE,
         )
     if target in named:
