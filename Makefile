@@ -27,10 +27,11 @@ LOCK = $(RUN)/uv pip compile pyproject.toml --quiet --universal --python-version
 help:
 	@echo "make up      start on this machine and return when it is ready (http://127.0.0.1:8080, data in ./var)"
 	@echo "make down    end it, and leave no process; data stays"
-	@echo "make test    all lanes, one after the other: everything but the long tests, under 10 minutes on two cores"
+	@echo "make test    all lanes, one after the other: everything but the long tests, about 18 minutes on two cores"
 	@echo "make check   the lane to run while you work: lint, tests without processes or stores, layers, documents"
 	@echo "make test-stores  the lane of the stores, on real servers"
-	@echo "make test-api     the lane of HTTP and of the command line"
+	@echo "make test-api     the lane of HTTP"
+	@echo "make test-cli     the lane of the command line"
 	@echo "make test-sim     the lane of the simulation"
 	@echo "make test-ray     the lane of real Ray clusters"
 	@echo "make soak    the long tests: kills, and stores that are away"
@@ -55,7 +56,7 @@ test: install-dev peers
 check: install-dev
 	@$(RUN)/python -m tests.lanes check -- $(ARGS)
 
-test-stores test-api test-sim test-ray: install-dev peers
+test-stores test-api test-cli test-sim test-ray: install-dev peers
 	@lane=$@; $(RUN)/python -m tests.lanes "$${lane#test-}" -- $(ARGS)
 
 soak: install-dev peers
@@ -102,4 +103,4 @@ install-dev:
 peers:
 	@sh scripts/peers.sh
 
-.PHONY: help up down test check test-stores test-api test-sim test-ray soak bench lint docs lock install install-dev peers
+.PHONY: help up down test check test-stores test-api test-cli test-sim test-ray soak bench lint docs lock install install-dev peers

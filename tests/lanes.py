@@ -56,12 +56,14 @@ LINT = (
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("check", ("tests/test_*.py", "tests/pure"), 90, before=LINT),
+        Lane("check", ("tests/test_*.py", "tests/pure"), 120, before=LINT),
         Lane("stores", ("tests/contract",), 300),
-        Lane("api", ("tests/api", "tests/cli"), 300),
-        Lane("sim", ("tests/simulation",), 90),
+        Lane("api", ("tests/api",), 600),
+        # One after the other: terminals have a size, and a command run in the process sets its logging for good.
+        Lane("cli", ("tests/cli",), 600, workers=()),
+        Lane("sim", ("tests/simulation",), 150),
         # Each of these owns a Ray, which takes the machine for itself: alone, and last.
-        Lane("ray", ("tests/cluster",), 400, workers=()),
+        Lane("ray", ("tests/cluster",), 600, workers=()),
     )
 }
 

@@ -18,6 +18,7 @@ from actors.runtime.clock import SystemClock
 from actors.shard import IncidentShard
 from models.backup import Backup, Until
 from models.errors import Broken, Conflict, NotFound, Unavailable
+from models.incidents.incident import Incident
 from models.ports import EventLog
 from models.settings.all import Settings
 from models.shard.shard import ShardSettings
@@ -372,7 +373,8 @@ async def peers_seq(stores: Stores, partition: str) -> int:
 async def heard(stores: Stores) -> bool:
     """Whether the second shard has heard a note."""
     known = await peers.state(stores, SHARDS[1])
-    return "heard={b'" in "".join(known["incidents"].values())
+    incidents = [msgspec.msgpack.decode(each, type=Incident) for each in known["incidents"].values()]
+    return any(each.handling is not None and each.handling.heard for each in incidents)
 
 
 @pytest.mark.asyncio
