@@ -308,7 +308,11 @@ async def test_a_move_that_can_not_be_done_is_not_begun_and_the_system_can_be_st
     if trouble == "held":
         await log.open("shard-0001-a", CLOCK.now(), 60.0)
     else:
-        kept.store.damage_frame("shard/0001", await log.last_seq() - 3)
+        # Behind the newest snapshot, or nobody reads it; and not in the last append, or it is a torn tail.
+        async with system(kept, clock=CLOCK) as ours:  # type: ignore[arg-type]
+            await send(ours)
+            await send(ours)
+        kept.store.damage_frame("shard/0001", max(mark.seq for mark in await log.marks()) + 1)
 
     with pytest.raises((Conflict, Damaged), match=why):
         await reshard(kept, ShardSettings(), 3, CLOCK, say)

@@ -15,6 +15,7 @@ from services.cli.shared.exits import ExitCode
 from services.machine import launch
 from services.settings.load import load_settings
 from services.stores.choice import data_dir
+from services.stores.shared.chain import split_frames
 from services.wiring import bootstrap
 from tests.cluster.conftest import up_and_well
 from tests.cluster.instance import Cluster, processes_of
@@ -26,7 +27,7 @@ APPENDS = 40
 
 
 def damage_a_frame(data: Path, index: int) -> int:
-    """Flip a byte of a frame that the next start has to replay, and that is not the last: the seq of its append."""
+    """Flip a byte of a frame that the next start has to replay, and that is not the last: its seq."""
     settings = load_settings(None, {"state.path": str(data)})
     path = Path(data_dir(settings)) / f"shard-{index:04d}.db"
     connection = apsw.Connection(str(path))
@@ -39,8 +40,12 @@ def damage_a_frame(data: Path, index: int) -> int:
         ).fetchall()
         assert len(after) >= 3, "too little was sent after the last snapshot"
         (seq,) = after[len(after) // 2]
-        frames = bytearray(connection.execute("SELECT frames FROM appends WHERE first_seq = ?", (seq,)).get)
-        frames[len(frames) // 2] ^= 0x40
+        lengths, stored = connection.execute(
+            "SELECT lengths, frames FROM appends WHERE first_seq = ?", (seq,)
+        ).fetchone()
+        # The first of its frames: an append holds those of all messages that came together.
+        frames = bytearray(stored)
+        frames[len(split_frames(lengths, stored)[0]) // 2] ^= 0x40
         connection.execute("UPDATE appends SET frames = ? WHERE first_seq = ?", (bytes(frames), seq))
         return int(seq)
     finally:
