@@ -23,12 +23,13 @@ from models.incidents.notification import Facts
 from models.incidents.verbs import Close, Reopen
 from models.metrics import Meter
 from models.ports import ActionResult, ArchivedIncident
-from models.shard.effects import Act, Archive, Classify, Effect, Forget, Relate
+from models.shard.effects import Act, Archive, Classify, Effect, Forget
 from models.shard.messages import ActionOutcome, Archived, Classification, Classified, Message, encode
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.wire import Wire
-from services.stores.memory.stores import MemoryArchive, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.store import MemoryStore
 from tests.facts import some_facts
 from tests.scenario import Story, alert, at
 
@@ -402,8 +403,7 @@ async def test_an_effect_is_answered_by_its_row_and_one_without_a_row_is_named()
 
 @pytest.mark.asyncio
 async def test_every_effect_has_a_row() -> None:
-    # Relate has none until there is a correlator.
-    assert {lane.effect for lane in LANES} == set(get_args(Effect)) - {Relate}
+    assert {lane.effect for lane in LANES} == set(get_args(Effect))
 
 
 @pytest.mark.asyncio

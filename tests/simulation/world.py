@@ -61,7 +61,10 @@ from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation import mutations
 from tests.simulation.loop import BEGINNING, ManualClock, Process, VirtualLoop
 from tests.simulation.people import Person
@@ -186,7 +189,7 @@ def _dead(name: str) -> Unavailable:
 
 
 class ShardFaults:
-    """What happens to the stores of one shard. Port services.stores.memory.stores.Faults."""
+    """What happens to the stores of one shard. Port services.stores.memory.store.Faults."""
 
     #: Chance of a crash before and after an operation: high where two halves of one thing meet.
     CRASH = {

@@ -43,7 +43,7 @@ BODYLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class HttpDoor(Door):
-    """Takes the requests that `takes` says are for it; what hosts the gateway (serve_app.py) brings them."""
+    """Takes the requests that `takes` says are for it; what hosts the gateway (services/wiring/serve_app.py) brings them."""
 
     name = "http"
     section = "server"

@@ -1,4 +1,4 @@
-"""Answers over HTTP: what a format is told of a request, and what the formats' wordings share. Used by formats/*.py and doors/http.py."""
+"""Answers over HTTP: what a format is told of a request, and what the formats' wordings share. Used by formats/*.py and services/ingest/doors/http.py."""
 
 from __future__ import annotations
 
