@@ -72,8 +72,8 @@ def test_what_holds_a_secret_is_given_at_the_start_only() -> None:
     event = event_of("start", "ops", [], FULL)
 
     [responder] = [each for each in plan(FULL) if each.kind == RESPONDER]
-    assert msgspec.msgpack.decode(responder.config)["url"] == "https://example.org/s3cr3t"
-    assert "url" not in given_by(event, RESPONDER) and "telemetry" not in given_by(event, SHARD)
+    assert msgspec.msgpack.decode(responder.config)["webhook_url"] == "https://example.org/s3cr3t"
+    assert "webhook_url" not in given_by(event, RESPONDER) and "telemetry" not in given_by(event, SHARD)
     assert given_by(event, RESPONDER)["level"] == "INFO"
 
 
