@@ -20,7 +20,8 @@ from models.control.events import SettingsChanged, SlotsAssigned
 from models.control.issuing import CreateToken, IssuedTokens, RevokeToken
 from models.errors import Conflict, Unavailable
 from models.partition.frames import NO_DIGEST, encode_frame
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 #: A snapshot behind every second frame.

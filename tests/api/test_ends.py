@@ -21,7 +21,10 @@ from models.partition.frames import encode_frame
 from models.ports import Mark
 from models.shard.events import CallAnswered, ShardStarted
 from models.shard.shard import ShardSettings
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 

@@ -24,7 +24,7 @@ from services.api.auth import OPEN_PATHS, Caller, refuse_unnamed, scopes_of_rout
 from services.api.guard import LOOK_AGAIN_S
 from services.api.v1.requests import BODY_MAX_BYTES
 from services.api.v1.tokens import SCOPES
-from services.stores.memory.stores import MemoryEventLog
+from services.stores.memory.log import MemoryEventLog
 from services.wiring import bootstrap, gateway
 from tests.api.gateway_in_process import (
     MemoryStores,

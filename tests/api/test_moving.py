@@ -22,13 +22,11 @@ from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
 from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
 from services.stores.choice import Stores, open_stores
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.upkeep.copying import copy, sizes
 from services.upkeep.resharding import reshard
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system

@@ -51,7 +51,8 @@ from models.shard.messages import (
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation.dump import difference, dump, unsound
 
 _list_decoder = msgspec.msgpack.Decoder(list[bytes])

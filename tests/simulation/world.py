@@ -31,7 +31,10 @@ from actors.snapshots import Pace
 from models.classification.rules import Classifier
 from models.partition.sharding import partition_name
 from models.shard.messages import Decision
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation import mutations
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
