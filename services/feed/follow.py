@@ -16,8 +16,9 @@ from models.incidents.incident import Incident
 from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
 from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
 from models.partition.event import Event
-from models.partition.frames import Skimmed, skim_frame
+from models.partition.frames import Skimmed
 from models.ports import EventLog
+from models.shard.assembly import ASSEMBLY
 from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit, IncidentStateChanged
 from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
 from models.wire import tag_of
@@ -86,7 +87,7 @@ class Follower:
         frames: list[tuple[int, Skimmed]] = []
         events = 0
         for seq, stored in page:
-            frame = skim_frame(partition, stored, seq, _WANTED)
+            frame = ASSEMBLY.frames.skim(partition, stored, seq, _WANTED)
             if frame is not None and frame.tenant == self._tenant:
                 frames.append((seq, frame))
                 events = await self._breathe(events + len(frame.events))
