@@ -25,6 +25,8 @@ SETTINGS = ShardSettings(
 RESOLVE_TIMEOUT_S = 24.0
 GIVEN = Settings.model_validate({"lifecycle": {"resolve_timeout": RESOLVE_TIMEOUT_S}})
 EVERY_S = 4.0
+#: How often a shard looks at what is due.
+TICK_S = 1.5
 #: How long trouble lasts, and how long all may take to come right after it.
 TROUBLE_S = 40.0
 SETTLE_S = 35.0

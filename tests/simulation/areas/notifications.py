@@ -18,6 +18,7 @@ from models.shard.events import (
 )
 from models.shard.notifications import FLAP_WINDOW
 from tests.simulation.area import Area
+from tests.simulation.settings import TICK_S
 from tests.simulation.watch import Watcher
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Notifications(Area):
                 watcher.fail(f"{name} is resolved and was not closed")
 
     def _waits(self, incident: Incident) -> bool:
-        """Whether its notice has not begun and its time comes."""
-        now = self.world.clock.now()
+        """Whether its notice has not begun and its time comes, or came just now: the next tick sends it."""
+        due_s = incident.notification.due_at - self.world.clock.now()
         longest_s = FLAP_WINDOW * self.world.settings.interval_s
-        return incident.notification.attempt == 0 and now < incident.notification.due_at <= now + longest_s
+        return incident.notification.attempt == 0 and -TICK_S < due_s <= longest_s
