@@ -6,13 +6,27 @@ from array import array
 from collections.abc import Iterator
 
 from models.incidents.incident import IncidentState
+from models.partition.event import Event
 from models.shard.changes import Moved, Paid
 from models.shard.component import Component, on
 from models.shard.core import Core
 from models.shard.effects import Archive, Effect, Forget
-from models.shard.events import ArchiveExpired, IncidentArchived
 from models.shard.messages import Archived, Done, Reply, Tick
 from models.shard.state import META
+
+
+class IncidentArchived(Event, frozen=True):
+    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s."""
+
+    incident_id: bytes
+    numbers: bytes
+
+
+class ArchiveExpired(Event, frozen=True):
+    """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
+
+    closed_before: float
+
 
 #: Incidents handed to the archive at once.
 ARCHIVE_BATCH = 100

@@ -26,17 +26,60 @@ from models.incidents.incident import AUTOMATED, Child, Incident, IncidentState,
 from models.incidents.lines import SYSTEM, Around, Line, Told, about_another, changed, counted_anew
 from models.incidents.query import Summary
 from models.incidents.verbs import CHILDREN_MAX, Merge, Unmerge
+from models.partition.event import Event
 from models.shard import lifecycle, peer_messages
 from models.shard.changes import Merging, Moved, Rerated, ResolvedByPerson, Unmerged
 from models.shard.component import Component, on
-from models.shard.events import (
-    ChildChanged,
-    ChildLeft,
-    IncidentMerged,
-    IncidentMergedInto,
-    IncidentUnmerged,
-)
 from models.shard.messages import Command, PeerMessage
+
+
+class IncidentMerged(Event, frozen=True):
+    """`source` is to become a part of this incident; the other half is owed to its shard."""
+
+    incident_id: bytes
+    source: bytes
+    actor: str
+    reason: str
+
+
+class ChildChanged(Event, frozen=True, tag="PartChanged"):
+    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
+
+    incident_id: bytes
+    source: bytes
+    is_open: bool
+    severity: Severity
+    pending: str = ""
+    ended_by: int = 0
+
+
+class ChildLeft(Event, frozen=True, tag="PartLeft"):
+    """`source` is no part of this incident any more, or never became one (`refused`)."""
+
+    incident_id: bytes
+    source: bytes
+    actor: str
+    reason: str
+    refused: bool = False
+
+
+class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
+    """This incident became a part of `target`: it is told of there."""
+
+    incident_id: bytes
+    target: bytes
+    actor: str
+    reason: str
+
+
+class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
+    """This incident is no part of `target` any more."""
+
+    incident_id: bytes
+    target: bytes
+    actor: str
+    reason: str
+
 
 #: What is under way between a parent and its child (Child.pending).
 MERGE, UNMERGE = "merge", "unmerge"

@@ -7,10 +7,24 @@ from models.errors import NotFound, TooLarge
 from models.incidents.incident import Incident, id_text
 from models.incidents.lines import SYSTEM, Told, about_another, noted
 from models.incidents.verbs import LINKS_MAX, Link, Unlink
+from models.partition.event import Event
 from models.shard import peer_messages
 from models.shard.component import Component, on
-from models.shard.events import IncidentLinked, IncidentUnlinked
 from models.shard.messages import Command, PeerMessage
+
+
+class IncidentLinked(Event, frozen=True):
+    incident_id: bytes
+    other: bytes
+    actor: str
+    reason: str
+
+
+class IncidentUnlinked(Event, frozen=True):
+    incident_id: bytes
+    other: bytes
+    actor: str
+    reason: str
 
 
 class LinkAsked(PeerMessage, frozen=True):

@@ -22,12 +22,39 @@ import msgspec
 from models.errors import Busy, Conflict, Malformed
 from models.incidents.incident import ID_BYTES, Incident, OwedPeerMessage, id_text
 from models.incidents.verbs import CHILDREN_MAX, LINKS_MAX
+from models.partition.event import Event
 from models.shard.changes import Paid
 from models.shard.component import Component, on
 from models.shard.core import Core
 from models.shard.effects import Effect, SendPeerMessage
-from models.shard.events import PeerMessageDelivered, PeerMessageOwed, PeerMessageReceived
 from models.shard.messages import Done, Failed, PeerMessage, PeerMessageAnswered, PeerMessageArrived, Reply
+
+
+class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
+    """This incident owes another one a note (models/shard/peer_messages.py, encoded)."""
+
+    incident_id: bytes
+    number: int
+    to: bytes
+    note: bytes
+
+
+class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
+    """The other one answered: `refused` is why not, "" when it agreed."""
+
+    incident_id: bytes
+    number: int
+    refused: str = ""
+
+
+class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
+    """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
+
+    incident_id: bytes
+    sender: bytes
+    number: int
+    refused: str = ""
+
 
 #: Incidents that one incident ever hears from, 60 bytes each, kept while it lives: who links and unlinks others by program
 #: would make it grow without end.

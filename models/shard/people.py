@@ -35,22 +35,81 @@ from models.incidents.verbs import (
     Unacknowledge,
     Update,
 )
+from models.partition.event import Event
 from models.shard import clock, lifecycle
 from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import (
-    AcknowledgementEnded,
-    AssignmentChanged,
-    ClockSetBack,
-    CommentAdded,
-    IncidentAcknowledged,
-    IncidentReclassified,
-    LabelsChanged,
-    StakeholdersUpdated,
-    UpdateMissed,
-)
+from models.shard.events import ClockSetBack
 from models.shard.messages import Command
+
+
+class IncidentAcknowledged(Event, frozen=True):
+    """Somebody looks after it until `until` (0: until it ends)."""
+
+    incident_id: bytes
+    actor: str
+    until: float
+    reason: str
+
+
+class AcknowledgementEnded(Event, frozen=True):
+    """Taken back by a person, or `expired`."""
+
+    incident_id: bytes
+    actor: str
+    reason: str
+    expired: bool = False
+
+
+class AssignmentChanged(Event, frozen=True):
+    """Who works on it now, all of them. `text` says what changed."""
+
+    incident_id: bytes
+    actor: str
+    assignees: list[str]
+    roles: dict[str, str]
+    reason: str
+    text: str
+
+
+class CommentAdded(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    text: str
+
+
+class LabelsChanged(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    set: dict[str, str]
+    removed: list[str]
+    reason: str
+
+
+class IncidentReclassified(Event, frozen=True):
+    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+
+    incident_id: bytes
+    actor: str
+    override: Override
+    reason: str
+
+
+class StakeholdersUpdated(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    audience: str
+    text: str
+    next_due_at: float
+
+
+class UpdateMissed(Event, frozen=True):
+    """The update that was promised for `due_at` did not come."""
+
+    incident_id: bytes
+    due_at: float
+
 
 #: Updates to stakeholders that are kept to be shown; the timeline has all.
 UPDATES_KEPT = 20

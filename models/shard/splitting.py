@@ -10,12 +10,25 @@ from models.errors import Conflict, Malformed, NotFound, TooLarge
 from models.incidents.incident import Incident, Notification, Override, incident_id
 from models.incidents.lines import Around, Line, Told, about_another, noted
 from models.incidents.verbs import SPLIT_MAX, TITLE_MAX, Split
+from models.partition.event import Event
 from models.shard import lifecycle
 from models.shard.changes import SplitOff
 from models.shard.commands import check_text
 from models.shard.component import Component, on
-from models.shard.events import IncidentSplit
 from models.shard.messages import Command, Decision
+
+
+class IncidentSplit(Event, frozen=True):
+    """The series `numbers` (little-endian u32s) left this incident for `made`, which is new and otherwise like it."""
+
+    incident_id: bytes
+    made: bytes
+    group_key: str
+    numbers: bytes
+    title: str
+    actor: str
+    reason: str
+
 
 #: What stands between a group's key and the id of an incident that was split off it.
 _SPLIT = "\nsplit "

@@ -20,6 +20,7 @@ from models.incidents.views import answer
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, Frame, decode_frame
 from models.ports import Clock
+from models.shard.archiving import IncidentArchived
 from models.shard.assembly import decode_message
 from models.shard.events import (
     ActionFailed,
@@ -27,7 +28,6 @@ from models.shard.events import (
     AlertsSetAside,
     CallAnswered,
     ClockSetBack,
-    IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
     NotificationOwed,
