@@ -26,6 +26,7 @@ from models.shard.intake import Intake
 from models.shard.links import Links
 from models.shard.messages import Message, PeerMessage, Tick
 from models.shard.notifications import Notifications
+from models.shard.openings import Openings
 from models.shard.peer_messages import PeerMessages
 from models.shard.people import People
 from models.shard.reception import Reception
@@ -38,6 +39,7 @@ from models.wire import tag_of
 
 COMPONENTS: tuple[type[Component], ...] = (
     Intake,
+    Openings,
     Commands,
     ByHand,
     Classifying,

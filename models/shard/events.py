@@ -129,14 +129,6 @@ class IncidentOpened(Event, frozen=True):
     created_by: str = "system"
 
 
-class OverflowMemberAdded(Event, frozen=True):
-    """A group that found no room of its own was joined to an overflow incident."""
-
-    incident_id: bytes
-    group_key: str
-    title: str
-
-
 class IncidentStateChanged(Event, frozen=True):
     """A legal move, with who made it and why. What follows speaks of a resolution: `reason` is its notes, and when
     some of its alerts still fire at `still_firing_at` it is opened again (0: nobody looks)."""

@@ -20,13 +20,13 @@ from models.shard.events import (
     CallAnswered,
     IncidentOpened,
     IncidentStateChanged,
-    OverflowMemberAdded,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
     SeriesResolved,
 )
 from models.shard.messages import Decision
+from models.shard.openings import OverflowMemberAdded
 from models.shard.sharing import AlertsJoined, IncidentDescribed
 from tests.simulation.area import Area
 from tests.simulation.settings import EVERY_S, RESOLVE_TIMEOUT_S
