@@ -106,7 +106,7 @@ class Answerers:
             return
         self._replaced_at[name] = now
         self.meter.count("llm_im_classifiers_replaced_total")
-        self.log.error("classifier did not answer: starting it anew", classifier=name, after_s=timeout_s)
+        self.log.error("classifier did not answer, restarting it", classifier=name, after_s=timeout_s)
         await self.replace(name)
 
     # -- Act -----------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Answerers:
             dropped += now
             await asyncio.sleep(FORGET_PAUSE_S)
         if dropped:
-            self.log.info("archive: forgotten", incidents=dropped, closed_before=effect.closed_before)
+            self.log.info("archived incidents deleted after their retention", incidents=dropped, closed_before=effect.closed_before)
         return Answer()
 
 

@@ -141,18 +141,18 @@ class ControlActor:
             except Damaged as error:
                 # Starting again would find the same damage. Gateways go on with the map they read.
                 log.error(
-                    "control log damaged: its writer stops",
+                    "control log damaged, its writer stops",
                     actor=self.host.name,
                     why=str(error),
                     seq=error.seq,
                 )
                 return
             except (Fenced, Broken) as error:
-                log.error("control partition stops", actor=self.host.name, why=str(error))
+                log.error("control partition stopped", actor=self.host.name, why=str(error))
                 self.host.fatal(str(error))
                 return
             except (Unavailable, NotOwner) as error:
-                log.warning("control partition waits", actor=self.host.name, why=str(error))
+                log.warning("control partition not available, retrying", actor=self.host.name, why=str(error))
             except Exception as error:
                 # A bug. Without a word nobody would renew the lease or take a change, until somebody looks.
                 log.exception("control partition crashed", actor=self.host.name)

@@ -81,7 +81,7 @@ async def _snapshot(event_log: EventLog, settings: ShardSettings) -> Folded:
     for mark in await event_log.marks():
         if mark.version != SNAPSHOT_VERSION:
             log.warning(
-                "snapshot of another version passed over",
+                "snapshot of another version ignored",
                 partition=event_log.partition,
                 version=mark.version,
                 seq=mark.seq,

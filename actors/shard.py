@@ -337,7 +337,7 @@ class IncidentShard:
                 self._why_not = str(error)
                 self._fail_waiting(self._why_not)
                 self.log.error(
-                    "log damaged: this shard stops, the others go on", why=str(error), seq=error.seq
+                    "log damaged: this shard stops, the others keep running", why=str(error), seq=error.seq
                 )
                 return
             except NotOwner as error:
@@ -346,7 +346,7 @@ class IncidentShard:
                 await asyncio.sleep(RETRY_MAX_S if wait_s > RETRY_MAX_S else wait_s)
             except Unavailable as error:
                 self._why_not = f"store: {error}"
-                self.log.warning("append failed: state thrown away, recovering from the log", why=str(error))
+                self.log.warning("append failed, recovering from the log", why=str(error))
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -374,7 +374,7 @@ class IncidentShard:
             raise
         if opened.cut:
             self.meter.count("llm_im_log_cuts_total")
-            self.log.warning("torn tail cut from the log", what=opened.cut)
+            self.log.warning("torn tail cut off the log", what=opened.cut)
         self._epoch = opened.epoch
         gc.disable()
         self.deliveries.recovering()
@@ -487,7 +487,7 @@ class IncidentShard:
     def _background_over(self, task: asyncio.Task[None]) -> None:
         # A shard whose deadlines have silently stopped is worse than one that starts again.
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("background work ended by a bug", why=repr(error))
+            self.log.error("bug: background task ended", why=repr(error))
             self.host.fatal(repr(error))
 
     async def _commit_group(self) -> None:
@@ -598,7 +598,7 @@ class IncidentShard:
         unheard_s = self._last_at - before
         if unheard_s <= DEAF_AFTER_S:
             return None
-        self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
+        self.log.warning("reception gap: process or store stood still, nothing expires for now", seconds=round(unheard_s, 1))
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return GapEnded(before, "a store hung, the process stood still, or the clock was put forward")
 
@@ -608,7 +608,7 @@ class IncidentShard:
         if isinstance(event, ClockSetBack):
             self.meter.count("llm_im_clock_set_back_total")
             self.log.error(
-                "the clock was ahead and is set back: what hung on the false time was put right; is its time server right?",
+                "clock was ahead and has been set back, deadlines corrected: check the time server",
                 seconds=round(event.before - event.after, 1),
                 false=rfc3339(event.before),
             )
@@ -725,7 +725,7 @@ class IncidentShard:
             if deaf and not deaf_since:
                 deaf_since = self.clock.now() - silent_s
                 self.log.warning(
-                    "deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1)
+                    "reception gap: no gateway calls, nothing expires for now", seconds=round(silent_s, 1)
                 )
             elif deaf_since and not deaf:
                 self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - deaf_since))
@@ -756,7 +756,7 @@ class IncidentShard:
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
-                self.log.warning("sweep failed, will be tried again", why=str(error))
+                self.log.warning("sweep failed, will be retried", why=str(error))
             await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:

@@ -66,7 +66,7 @@ class Snapshots:
         except Unavailable as error:
             # The log goes on without it, only recovery takes longer; what it held is dirty again.
             shard.checkpoint.abandon()
-            self._log.warning("snapshot given up, will be tried again", why=str(error))
+            self._log.warning("snapshot failed, will be retried", why=str(error))
 
     async def stop(self) -> None:
         """End what goes on beside the loop. Safe to call twice."""
@@ -104,7 +104,7 @@ class Snapshots:
             if len(marks) > 1:
                 await self._event_log.truncate(epoch, marks[-1].seq)
         except Unavailable as error:
-            self._log.warning("log not truncated, the next snapshot will", why=str(error))
+            self._log.warning("log not truncated, the next snapshot tries again", why=str(error))
         except Fenced:
             # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
             return

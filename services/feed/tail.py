@@ -134,7 +134,7 @@ class LogTail:
 
     def _now(self, why: str) -> None:
         if why and not self.why:
-            log.warning("stream stands still", partition=self.event_log.partition, why=why)
+            log.warning("stream stalled", partition=self.event_log.partition, why=why)
         self.why = why
 
     def _stand(self, seq: int) -> None:
@@ -295,7 +295,7 @@ class Tails:
             except Exception as error:
                 # A bug: the others go on, and who watches is told that this one does not.
                 tail.why = f"a fault of ours: {type(error).__name__}"
-                log.exception("stream stands still by a bug", partition=tail.event_log.partition)
+                log.exception("bug: stream stalled", partition=tail.event_log.partition)
                 await asyncio.sleep(BUG_PAUSE_S)
             await asyncio.sleep(POLL_S)
 

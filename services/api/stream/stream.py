@@ -329,7 +329,7 @@ async def _tell(
                 sent = message.cursor
     finally:
         await end([checking])
-    log.info("stream client let go", caller=caller.name, reason=last.reason, behind=watch.behind)
+    log.info("stream client disconnected", caller=caller.name, reason=last.reason, behind=watch.behind)
     try:
         async with asyncio.timeout(LAST_WORD_S):
             await send(last)

@@ -57,7 +57,7 @@ async def alone(place: Place, what: str) -> AsyncIterator[Callable[[], Awaitable
                     return  # taken over: to say it again would hide that
                 await say()
             except (Unavailable, NotFound) as error:
-                log.warning("backup target not reached", target=place.url, why=str(error))
+                log.warning("can't reach the backup target", target=place.url, why=str(error))
 
     async def still_alone() -> None:
         if mine not in await place.names(FOLDER):

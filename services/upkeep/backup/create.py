@@ -78,7 +78,7 @@ async def create(
             except Gone as gone:
                 why = str(gone)
                 progress(f"{why}; once more")
-                log.info("backup begins anew", why=why, attempt=attempt)
+                log.info("restarting the backup", why=why, attempt=attempt)
             except Ahead as ahead:
                 if wait_s:
                     raise Conflict(
