@@ -46,7 +46,7 @@ async def fold(
         for number, stored in page:
             if number != seq + 1:
                 raise Damaged(
-                    partition, number, "the log begins here and no snapshot of what was before can be read"
+                    partition, number, "the log begins here and no snapshot of what came before can be read"
                 )
             frame = decode_frame(partition, stored, number, digest)
             shard.trace_id = frame.trace_id

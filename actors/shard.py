@@ -258,7 +258,8 @@ class IncidentShard:
         if self._inbox_alerts and self._inbox_alerts + alerts > INBOX_ALERTS_MAX:
             self.meter.count("llm_im_requests_refused_total", door="shard", reason="busy")
             raise Busy(
-                f"{self.options.partition}: {self._inbox_alerts} alerts wait already", retry_after_s=1.0
+                f"{self.options.partition}: {self._inbox_alerts} alerts are waiting already",
+                retry_after_s=1.0,
             )
         call.missing = len(told)
         if told:
@@ -280,7 +281,9 @@ class IncidentShard:
                 return encode_answer(answer(self.shard, query))
         self._check_ready()
         if len(self._reads) >= READS_MAX:
-            raise Busy(f"{self.options.partition}: {len(self._reads)} reads wait already", retry_after_s=1.0)
+            raise Busy(
+                f"{self.options.partition}: {len(self._reads)} reads are waiting already", retry_after_s=1.0
+            )
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._reads.append((payload, future))
         self._wake.set()
@@ -598,7 +601,10 @@ class IncidentShard:
         unheard_s = self._last_at - before
         if unheard_s <= DEAF_AFTER_S:
             return None
-        self.log.warning("reception gap: process or store stood still, nothing expires for now", seconds=round(unheard_s, 1))
+        self.log.warning(
+            "reception gap: process or store stood still, nothing expires for now",
+            seconds=round(unheard_s, 1),
+        )
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return GapEnded(before, "a store hung, the process stood still, or the clock was put forward")
 
@@ -660,7 +666,7 @@ class IncidentShard:
         query = decode_query(payload)
         if isinstance(query, Probe) and self._ahead_s > FAR_AHEAD_S:
             raise Unavailable(
-                f"{self.options.partition} is {self._ahead_s:.0f} s ahead of its clock: what is due waits for that long"
+                f"{self.options.partition} is {self._ahead_s:.0f} s ahead of its clock: nothing becomes due before the clock catches up"
             )
         return encode_answer(answer(self.shard, query))
 

@@ -74,7 +74,7 @@ class Hosted:
         """One method of the hosted actor, wrapped (actors/runtime/host.py). A leading underscore is not for others."""
         actor = self._actor or await self._start()
         if method.startswith("_"):
-            raise Broken(f"{self._name}.{method} is not for others")
+            raise Broken(f"{self._name}.{method} can't be called from outside")
         return await answer(getattr(actor, method), payload)
 
     async def begin(self) -> int:

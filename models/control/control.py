@@ -91,7 +91,7 @@ def decode_message(payload: bytes) -> ControlMessage:
     try:
         message: ControlMessage = _decoder.decode(payload)
     except msgspec.DecodeError as error:
-        raise Malformed(f"no message to the control partition: {error}") from error
+        raise Malformed(f"not a message to the control partition: {error}") from error
     return message
 
 
@@ -144,7 +144,7 @@ class ControlState:
         if self.moving_to is not None:
             if self.moving_to.partitions != partitions:
                 raise Conflict(
-                    f"moving to {self.moving_to.partitions} partitions is under way: finish that first"
+                    f"resharding to {self.moving_to.partitions} partitions is under way: finish that first"
                 )
             return []
         if self.slots.partitions == partitions:

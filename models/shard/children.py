@@ -381,7 +381,7 @@ def link(shard: Core, incident: Incident, other: bytes, actor: str, reason: str,
     if other in related:
         return
     if len(related) >= RELATED_MAX:
-        raise TooLarge(f"incident: at most {RELATED_MAX} incidents are linked to one")
+        raise TooLarge(f"incident: an incident has at most {RELATED_MAX} links")
     _check_owed(incident)
     shard.do(IncidentLinked(incident.id, other, actor, reason), now)
     _owe(shard, incident, other, LinkAsked(actor, reason), now)
@@ -401,12 +401,12 @@ def merge(shard: Core, incident: Incident, source: bytes, actor: str, reason: st
     _check_other(incident, source)
     if source in incident.children:
         if incident.children[source].pending == UNMERGE:
-            raise Conflict(f"incident {written(source)} is just being unmerged: try again in a moment")
+            raise Conflict(f"incident {written(source)} is being unmerged: try again in a moment")
         return
     if not incident.is_open:
         raise Conflict(f"it is {incident.state}: reopen it first")
     if len(incident.children) >= PARTS_MAX:
-        raise TooLarge(f"incident: at most {PARTS_MAX} incidents are parts of one")
+        raise TooLarge(f"incident: an incident has at most {PARTS_MAX} children")
     _check_owed(incident)
     shard.do(IncidentMerged(incident.id, source, actor, reason), now)
     _owe(shard, incident, source, MergeAsked(actor, reason), now)
@@ -416,9 +416,9 @@ def unmerge(shard: Core, incident: Incident, source: bytes, actor: str, reason: 
     """`source` is an incident of its own again. Raises Refused."""
     part = incident.children.get(source)
     if part is None:
-        raise NotFound(f"incident {_shown(source)} is no part of it")
+        raise NotFound(f"incident {_shown(source)} is not one of its children")
     if part.pending == MERGE:
-        raise Conflict(f"incident {written(source)} is just being merged: try again in a moment")
+        raise Conflict(f"incident {written(source)} is being merged: try again in a moment")
     if part.pending == UNMERGE:
         return
     _check_owed(incident)
@@ -432,7 +432,7 @@ def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str,
     if not incident.is_open:
         raise Conflict(f"it is {incident.state}: reopen it first")
     if len(verb.series) > SPLIT_MAX:
-        raise TooLarge(f"alerts: at most {SPLIT_MAX} are split off at once")
+        raise TooLarge(f"alerts: at most {SPLIT_MAX} can be split off at once")
     numbers = array("I")
     for identity in dict.fromkeys(verb.series):
         number = shard.state.series.by_series.get(identity)
@@ -444,7 +444,7 @@ def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str,
     if not numbers:
         raise Malformed("alerts: expected at least one")
     if len(numbers) == len(shard.state.members[incident.id]):
-        raise Conflict("alerts: these are all it has; leave at least one in it")
+        raise Conflict("alerts: these are all its alerts; leave at least one")
     if shard.state.open_count >= shard.settings.max_open:
         raise Conflict("max_concurrent_incidents is reached: resolve others first")
     made = incident_id(incident.slot, now, shard.epoch, shard.seq, f"{incident.group_key}#split")
@@ -573,9 +573,9 @@ def _become_part(shard: Core, incident: Incident, whole: bytes, note: MergeAsked
     if incident.merged_into:
         if incident.merged_into == whole:
             return ""
-        return f"it is a part of incident {written(incident.merged_into)} already"
+        return f"it is already merged into incident {written(incident.merged_into)}"
     if incident.children:
-        return "it has parts of its own: unmerge them first, or merge the other way round"
+        return "it has children of its own: unmerge them first, or merge the other way round"
     if incident.state is IncidentState.CLOSED:
         return "it is closed"
     shard.report(Merging(incident), now)
@@ -644,13 +644,15 @@ def _check_other(incident: Incident, other: bytes) -> None:
     if len(other) != _ID_BYTES:
         raise Malformed("incident: expected an incident's id")
     if other == incident.id:
-        raise Conflict("incident: an incident has nothing to do with itself")
+        raise Conflict("incident: expected another incident, not the same one")
 
 
 def _check_owed(incident: Incident) -> None:
     waiting = 0 if incident.handling is None else len(incident.handling.owed)
     if waiting >= OWED_MAX:
-        raise Busy(f"{waiting} notes to other incidents wait for their shards: try again when these are back")
+        raise Busy(
+            f"{waiting} messages to other incidents are waiting for their shards: try again when those are back"
+        )
 
 
 def _shown(identity: bytes) -> str:

@@ -362,7 +362,7 @@ class Gateway:
             self._front_fault, self._front_faults = "", 0
             return True
         self._front_faults += 1
-        self._front_fault = f"{self.name} can't reach its own front door at {place}: {why}"
+        self._front_fault = f"{self.name} can't reach its own front port at {place}: {why}"
         if self._front_faults == FRONT_FAULTS:
             log.error("can't reach our own front port", gateway=self.name, place=place, why=why)
         return False
@@ -373,5 +373,5 @@ class Gateway:
     def _away(self) -> dict[str, str]:
         away = self._helpers.away()
         if self._front_faults >= FRONT_FAULTS:
-            away["front door"] = f"{self._front_fault}; until it does nothing expires"
+            away["front door"] = f"{self._front_fault}; until then nothing expires"
         return away

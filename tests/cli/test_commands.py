@@ -152,8 +152,7 @@ def test_a_port_where_nobody_listens_is_told_with_what_to_do(words: list[str]) -
 
     assert result.exit_code == 3
     assert result.stderr == (
-        f"llm-im: cannot reach {url}: connection refused, nothing listens there. Is it the right place (--url, "
-        "--context)? On its machine: llm-im status\n"
+        f"llm-im: cannot reach {url}: connection refused, nothing listens there. Is the address right (--url, --context)? On its machine: llm-im status\n"
     )
 
 

@@ -300,10 +300,12 @@ def test_the_store_of_what_runs_is_compared_with_that_of_the_settings(
 
     (used / "that.toml").write_text('[state]\nbackend = "redis"\nredis.url = "redis://127.0.0.1:1"\n')
     other = run("verify", "--config", "that.toml").stderr
-    with pytest.raises(Failure, match="with its state in SQLite"):
+    with pytest.raises(Failure, match="that keeps its state in SQLite"):
         request = in_ray.Request("deploy", None, "var", None, owned=True)
         _refuse_other(running, request, used / "var", settings_of(Path("that.toml")))
-    assert "NOT that of the system which runs on" in other and f"that is SQLite in {used}/var/store" in other
+    assert (
+        "NOT the store of the system that runs on" in other and f"that is SQLite in {used}/var/store" in other
+    )
 
     which_store.note(settings, "of an earlier start")
     assert f"a system runs on {used}/var" in run("verify").stderr
@@ -368,7 +370,7 @@ def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(
     for said in (log.stdout, store.stdout, backup.stderr):
         assert "the snapshot is incomplete" in said and "were written" in said
     assert migrated.exit_code == 1
-    assert "no snapshot of what was before can be read" in asyncio.run(start())[int(lost[-1])]
+    assert "no snapshot of what came before can be read" in asyncio.run(start())[int(lost[-1])]
 
 
 async def _first_seq(folder: Path, partition: str = "") -> int:

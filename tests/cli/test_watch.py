@@ -93,7 +93,7 @@ def test_words_of_the_server_about_the_stream_move_the_cursor(run: Run, incident
     result = run("incidents", "watch", "-n", "1", "--kind", "CommentAdded")
 
     assert result.stderr.splitlines()[:2] == [
-        "llm-im: not followed now: shard/0001 (away)",
+        "llm-im: can't be followed now: shard/0001 (away)",
         "llm-im: the server let go (slow: nothing was read for 15 s)",
     ]
     assert len(result.stderr.splitlines()) == 3

@@ -268,7 +268,10 @@ async def test_a_redis_that_was_away_and_forgot_all_is_caught_up(ours: System, o
 
         assert identity in shown
         told = [each["event"] for each in lines if each["event"].startswith("feed's Redis")]
-        assert told == ["the feed's Redis is unreachable, nothing else is affected", "the feed's Redis is back"]
+        assert told == [
+            "the feed's Redis is unreachable, nothing else is affected",
+            "the feed's Redis is back",
+        ]
 
 
 async def _away(ours: System, is_it: float) -> bool:
