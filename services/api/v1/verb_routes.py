@@ -32,7 +32,7 @@ from services.api.v1.verb_table import VERBS, Asked, VerbRoute
 
 _CREATE_EXAMPLE: dict[str, object] = {
     "service": "llm-api",
-    "title": "Internal error",
+    "title": "Answers repeat themselves",
     "severity": "P2",
 }
 _ETAG = {"ETag": {"description": "The version afterwards, for If-Match.", "schema": {"type": "string"}}}
