@@ -226,7 +226,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Backup id. Default: the newest complete one that contains that time.",
+            help="Backup id. Default: the newest complete one; with --until-time the oldest that contains that time.",
             show_default=False,
         ),
     ] = None,
