@@ -309,7 +309,8 @@ def test_many_go_in_batches_and_a_stop_says_what_is_not_known(run: Run, incident
     assert result.exit_code == 4
     assert "100 of 199 incidents acknowledged" in result.stderr
     assert (
-        f"shard/0001 is away; nothing is known of the last {half}: look before you repeat it" in result.stderr
+        f"shard/0001 is away; it is unknown whether the last {half} were changed: check before you repeat it"
+        in result.stderr
     )
 
 

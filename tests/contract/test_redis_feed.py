@@ -583,7 +583,7 @@ async def test_a_wrong_password_is_told_without_it(ours: System, own_server: Ser
         await publish(ours, f"redis://:wrong-word@127.0.0.1:{own_server.port}/0", "llm-im")
         await until(lambda: _away(ours, 1.0), "counted as away")
 
-    [line] = [each for each in lines if each["event"].startswith("feed's Redis is away")]
+    [line] = [each for each in lines if each["event"].startswith("the feed's Redis is unreachable")]
     assert "Authentication" in line["why"] or "WRONGPASS" in line["why"]
     assert "wrong-word" not in json.dumps(lines, default=str)
 
