@@ -93,6 +93,8 @@ class Watcher:
         #: What a receiver was told last of an incident, "" when it is in doubt, and when.
         self.believed: dict[bytes, str] = {}
         self.heard_at: dict[bytes, float] = {}
+        #: Incidents of which the log says that a failed try may have been heard: it had been asked for before, too.
+        self.doubted: set[bytes] = set()
         self.hurried: set[tuple[bytes, int]] = set()
         self._fail = fail
         self._may_expire = may_expire
@@ -216,6 +218,7 @@ class Watcher:
                     # It got more severe while a notice waited.
                     self.hurried.add((event.incident_id, event.number))
             case ActionFailed() if event.reached:
+                self.doubted.add(event.incident_id)
                 self._told(event, now)
             case IncidentArchived():
                 if event.incident_id not in self.store.partition(self.partition).incidents:
