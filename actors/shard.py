@@ -28,7 +28,7 @@ from actors.snapshots import Pace
 from actors.traces import Traces
 from models.errors import Busy, IncidentManagerError, Refused, Unavailable
 from models.incidents.notification import rfc3339
-from models.incidents.query import Probe, decode_query
+from models.incidents.query import Probe, SummaryPage, decode_query
 from models.incidents.query import encode as encode_answer
 from models.incidents.views import answer
 from models.metrics import encode as encode_metrics
@@ -188,7 +188,11 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 raise Unavailable(f"query failed: {error}") from None
             if not isinstance(query, Probe):
-                return encode_answer(answer(self.shard, query))
+                found = answer(self.shard, query)
+                if isinstance(found, SummaryPage):
+                    # The frame that this writer would begin with is counted already, and may never be stored.
+                    found = msgspec.structs.replace(found, seq=self.counted.seq)
+                return encode_answer(found)
         self._check_ready()
         if len(self._reads) >= READS_MAX:
             raise Busy(f"{self.partition}: {len(self._reads)} reads wait already", retry_after_s=1.0)
