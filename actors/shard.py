@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,6 +32,7 @@ from models.incidents.query import Probe, SummaryPage, decode_query
 from models.incidents.query import encode as encode_answer
 from models.incidents.views import answer
 from models.metrics import encode as encode_metrics
+from models.partition.event import Event
 from models.partition.frames import Frame
 from models.partition.machine import Step as AnyStep
 from models.partition.sharding import slot_of_id
@@ -57,6 +58,7 @@ from models.shard.messages import (
 from models.shard.notifications import Notifications
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
+from models.shard.tenants import by_tenant
 
 #: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
@@ -301,6 +303,11 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _trace_id(self, message: Message) -> str | None:
         return self.traces.id_of(message)
+
+    def _by_tenant(
+        self, message: Message | None, step: AnyStep[Reply]
+    ) -> Iterable[tuple[str, Sequence[Event]]]:
+        return by_tenant(self.shard, message, step.events)
 
     def _decided(self, message: Message | None, step: AnyStep[Reply]) -> None:
         self._tell_set_back(step)

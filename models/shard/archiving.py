@@ -39,7 +39,8 @@ class Archiving(Component):
                 # Somebody commented on it meanwhile: what the archive has is not all of it.
                 self._closed[identity] = None
             else:
-                self.shard.do(IncidentArchived(identity, self.state.members[identity].tobytes()), now)
+                numbers = self.state.members[identity].tobytes()
+                self.shard.do(IncidentArchived(identity, numbers, incident.tenant), now)
         return Done()
 
     def _may_go(self, change: Moved | Paid, _now: float) -> None:

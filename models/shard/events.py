@@ -235,10 +235,12 @@ class ActionFailed(Event, frozen=True):
 
 
 class IncidentArchived(Event, frozen=True):
-    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s."""
+    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s. `tenant`:
+    whose it was, "" in logs of before that was written down."""
 
     incident_id: bytes
     numbers: bytes
+    tenant: str = ""
 
 
 class ArchiveExpired(Event, frozen=True):
