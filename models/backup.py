@@ -234,9 +234,10 @@ def _first_id(day: int) -> bytes:
 
 
 class Across:
-    """What must fit between the partitions of a copy: which notes were sent and which were heard (models/shard/children.py), over all shards of a copy: nobody may have heard one
-    that its sender has not written, or that sender's next note would count as heard already. And whether every incident is
-    where the slot map says, or one that moved would be there twice, or not at all."""
+    """What must fit between the partitions of a copy: which messages were sent and which were heard
+    (models/shard/peer_messages.py): nobody may have heard one that its sender has not written, or that sender's next one would
+    count as heard already. And whether every incident is where the slot map says, or one that moved would be there twice, or
+    not at all."""
 
     def __init__(self) -> None:
         #: The control partition's, once it is read.

@@ -78,10 +78,10 @@ class Slots(Section):
     def problems(self) -> Iterator[str]:
         """What `llm-im store verify` says of it."""
         if self.moving_to is not None:
-            yield f"moving to {self.moving_to.partitions} partitions is not done: llm-im store reshard"
+            yield f"resharding to {self.moving_to.partitions} partitions is not finished: llm-im store reshard"
             return
         if self.map is None:
-            yield "there is nothing: no system was ever started on this store. Another one: --config, --data"
+            yield "the store is empty: no system was ever started on it. Another one: --config, --data"
         if self.copied_from:
             yield f"an unfinished copy of {self.copied_from}"
 
@@ -106,7 +106,7 @@ class Slots(Section):
         if self.moving_to is not None:
             if self.moving_to.partitions != partitions:
                 raise Conflict(
-                    f"moving to {self.moving_to.partitions} partitions is under way: finish that first"
+                    f"resharding to {self.moving_to.partitions} partitions is under way: finish that first"
                 )
             return []
         if self.map.partitions == partitions:

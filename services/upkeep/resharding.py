@@ -27,9 +27,16 @@ from models.partition.sharding import SlotMap, partition_name
 from models.partitions import names
 from models.ports import Clock, EventLog
 from models.shard.assembly import ASSEMBLY
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
-from models.shard.slot_transfer import PORTION_BYTES, arrived, by_slot, first_incident, leaving
+from models.shard.slot_transfer import (
+    PORTION_BYTES,
+    SlotArrived,
+    SlotLeft,
+    arrived,
+    by_slot,
+    first_incident,
+    leaving,
+)
 from services.stores.choice import Stores
 from services.upkeep.kept.table import counts, kept_by
 from services.upkeep.offline import HeldLog, Offline

@@ -110,7 +110,7 @@ async def _gone(log: EventLog, settings: Settings) -> str:
     except Damaged as error:
         return str(error).partition(": ")[2] if log.partition == error.partition else ""
     if state.slots is not None and kind_of(log.partition).by_slot:
-        return "nothing of it is there, and the slot map names it: it is gone, or was never started"
+        return "it has no data, but the slot map names it: it is lost, or was never started"
     return ""
 
 
@@ -168,7 +168,9 @@ async def _check_snapshots(log: EventLog, check: Check, marks: list[Mark], diges
         )
     for mark in marks:
         if digests.get(mark.seq, mark.digest) != mark.digest:
-            raise Damaged(log.partition, mark.seq, "the snapshot here is not of this log: the digests differ")
+            raise Damaged(
+                log.partition, mark.seq, "the snapshot here does not belong to this log: the digests differ"
+            )
     check.snapshots = len(marks)
     check.snapshot_seqs = [mark.seq for mark in marks]
     for mark in marks:
@@ -256,7 +258,7 @@ async def _state(log: EventLog, slots: SlotMap | None, verified: Verified) -> No
     try:
         folded = await fold(log, lambda: kind.machine(log.partition), lambda frame: reached.append(frame.seq))
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
-        verified.told(f"the state can't be made: what comes behind seq {reached[-1]} does not fit: {error!r}")
+        verified.told(f"the state can't be rebuilt: the events after seq {reached[-1]} do not fit: {error!r}")
         return
     verified.counts.update(kind.count(folded.machine))
     for problem in kind.problems(folded.machine, slots):

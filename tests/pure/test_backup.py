@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models.backup import (
-    Backup,
     Across,
+    Backup,
     Part,
     Snapshot,
     Until,

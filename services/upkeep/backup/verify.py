@@ -96,7 +96,9 @@ async def fold(target: Target, part: Part, until: Until, across: Across) -> Reac
     try:
         machine = (await fold_log(log, lambda: kind.machine(part.name), each)).machine
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
-        raise Broken(f"what comes behind seq {reached.seq} does not fit what was before: {error!r}") from None
+        raise Broken(
+            f"the events after seq {reached.seq} do not fit the state before them: {error!r}"
+        ) from None
     for problem in kind.problems(machine, None):
         raise Broken(problem)
     kind.compare(across, part.name, machine)

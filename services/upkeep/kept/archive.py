@@ -143,5 +143,5 @@ def _wrong_about(archived: ArchivedIncident, slots: SlotMap | None, partition: s
     if found != identity:
         return f"its record is of {found.hex()}"
     if slots is not None and partition_name(slots.owners[slot_of_id(identity)]) != partition:
-        return f"its slot {slot_of_id(identity)} is another partition's"
+        return f"its slot {slot_of_id(identity)} belongs to another partition"
     return ""
