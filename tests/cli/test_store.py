@@ -34,7 +34,7 @@ from services.cli.shared.exits import Failure
 from services.cli.shared.where import settings_of
 from services.machine import launch
 from services.machine.closed_door import closed_door
-from services.machine.launch import Instance
+from services.machine.instance import Instance
 from services.stores.choice import described, open_stores, place_of
 from services.stores.sqlite.files import file_path
 from services.upkeep.offline import HeldLog, Offline

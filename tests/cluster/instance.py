@@ -22,6 +22,9 @@ from pathlib import Path
 
 from models.partition.sharding import SlotMap, slot_of
 from services.machine import launch
+from services.machine.head import FOREIGN_SETTINGS
+from services.machine.instance import Instance, read_instance
+from services.machine.processes import MARK
 
 ROOT = Path(launch.__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
@@ -88,7 +91,7 @@ class Cluster:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("LLM_IM_") and name not in launch.FOREIGN_SETTINGS
+            if not name.startswith("LLM_IM_") and name not in FOREIGN_SETTINGS
         }
         environment |= {
             "PYTHONPATH": str(ROOT),
@@ -106,9 +109,9 @@ class Cluster:
     # -- processes -----------------------------------------------------------------------------------------
 
     @property
-    def instance(self) -> launch.Instance:
+    def instance(self) -> Instance:
         """As the start wrote it down."""
-        known = launch.read_instance(self.data)
+        known = read_instance(self.data)
         assert known is not None, f"nothing was started on {self.data}"
         return known
 
@@ -277,7 +280,7 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
 
 def processes_of(instance_id: str) -> dict[int, str]:
     """Pid and command line of every living process that bears the instance's mark."""
-    mark = f"{launch.MARK}={instance_id}".encode()
+    mark = f"{MARK}={instance_id}".encode()
     found = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -13,6 +13,7 @@ import pytest
 
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
+from services.machine.instance import Instance
 from services.settings.load import load_settings
 from services.stores.choice import data_dir
 from services.stores.shared.chain import split_frames
@@ -62,7 +63,7 @@ async def last_seq(data: Path, index: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def stopped(shared: Cluster) -> launch.Instance:
+def stopped(shared: Cluster) -> Instance:
     """The session's instance as it was before it was stopped, with some alerts after its last snapshots."""
     up_and_well(shared)
     for number in range(APPENDS):
@@ -75,7 +76,7 @@ def stopped(shared: Cluster) -> launch.Instance:
     return instance
 
 
-def test_no_process_is_left_after_a_stop(stopped: launch.Instance, shared: Cluster) -> None:
+def test_no_process_is_left_after_a_stop(stopped: Instance, shared: Cluster) -> None:
     assert processes_of(stopped.instance_id) == {}
     assert not Path(stopped.private_dir).exists()
     assert launch.running(shared.data) is None
@@ -84,7 +85,7 @@ def test_no_process_is_left_after_a_stop(stopped: launch.Instance, shared: Clust
 
 
 @pytest.fixture
-def copied(stopped: launch.Instance, shared: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+def copied(stopped: Instance, shared: Cluster, tmp_path: Path) -> Iterator[Cluster]:
     copy = Cluster(tmp_path / "data", shared.port, shared.settings, shared.partitions)
     shutil.copytree(shared.data / "store", copy.data / "store")
     yield copy

@@ -35,7 +35,7 @@ from services.cli import in_ray
 from services.cli.commands import up
 from services.cli.shared.exits import ExitCode
 from services.ingest.formats.table import all_formats
-from services.machine import launch
+from services.machine import head, stopping
 from services.settings import reference
 from services.settings.load import Source, load
 from services.settings.names import variable_of
@@ -399,10 +399,10 @@ def test_the_unit_types_commands_that_are_there_and_waits_long_enough() -> None:
         assert words[-2:] == ["--data", "/srv/llm-im/var"]
     assert service["PIDFile"] == "/srv/llm-im/var/run/head.pid"
     assert service["SuccessExitStatus"] == str(int(ExitCode.DEGRADED))
-    slowest_up_s = launch.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
+    slowest_up_s = head.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
     slowest_down_s = (
-        in_ray.WITHDRAW_TIMEOUT_S + launch.FRONT_DRAIN_S + launch.TERM_TIMEOUT_S
-        + launch.ORPHAN_TIMEOUT_S + launch.KILL_TIMEOUT_S
+        in_ray.WITHDRAW_TIMEOUT_S + stopping.FRONT_DRAIN_S + stopping.TERM_TIMEOUT_S
+        + stopping.ORPHAN_TIMEOUT_S + stopping.KILL_TIMEOUT_S
     )  # fmt: skip
     assert float(service["TimeoutStartSec"]) > slowest_up_s
     assert float(service["TimeoutStopSec"]) > slowest_down_s
