@@ -17,6 +17,7 @@ from models.errors import Broken
 from models.incidents.lines import CHANGED, Told
 from models.partition.event import Event, one_of
 from models.shard.archiving import Archiving
+from models.shard.attention import Attention
 from models.shard.by_hand import ByHand
 from models.shard.children import Children
 from models.shard.classification import Classifying
@@ -51,6 +52,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     Notifications,
     Targets,
     Sharing,
+    Attention,
     People,
     States,
     SlotTransfer,
