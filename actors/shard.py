@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -28,10 +28,11 @@ from actors.snapshots import Pace
 from actors.traces import Traces
 from models.errors import Busy, IncidentManagerError, Refused, Unavailable
 from models.incidents.notification import rfc3339
-from models.incidents.query import Probe, decode_query
+from models.incidents.query import Probe, SummaryPage, decode_query
 from models.incidents.query import encode as encode_answer
 from models.incidents.views import answer
 from models.metrics import encode as encode_metrics
+from models.partition.event import Event
 from models.partition.frames import Frame
 from models.partition.machine import Step as AnyStep
 from models.partition.sharding import slot_of_id
@@ -58,6 +59,7 @@ from models.shard.messages import (
 from models.shard.notifications import Notifications
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
+from models.shard.tenants import by_tenant
 
 #: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
@@ -191,7 +193,11 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 raise Unavailable(f"query failed: {error}") from None
             if not isinstance(query, Probe):
-                return encode_answer(answer(self.shard, query))
+                found = answer(self.shard, query)
+                if isinstance(found, SummaryPage):
+                    # The frame that this writer would begin with is counted already, and may never be stored.
+                    found = msgspec.structs.replace(found, seq=self.counted.seq)
+                return encode_answer(found)
         self._check_ready()
         if len(self._reads) >= READS_MAX:
             raise Busy(f"{self.partition}: {len(self._reads)} reads are waiting already", retry_after_s=1.0)
@@ -303,6 +309,11 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _trace_id(self, message: Message) -> str | None:
         return self.traces.id_of(message)
+
+    def _by_tenant(
+        self, message: Message | None, step: AnyStep[Reply]
+    ) -> Iterable[tuple[str, Sequence[Event]]]:
+        return by_tenant(self.shard, message, step.events)
 
     def _decided(self, message: Message | None, step: AnyStep[Reply]) -> None:
         self._tell_set_back(step)

@@ -16,10 +16,12 @@ from models.shard.state import META
 
 
 class IncidentArchived(Event, frozen=True):
-    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s."""
+    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s. `tenant`:
+    whose it was, "" in logs of before that was written down."""
 
     incident_id: bytes
     numbers: bytes
+    tenant: str = ""
 
 
 class ArchiveExpired(Event, frozen=True):
@@ -53,7 +55,8 @@ class Archiving(Component):
                 # Somebody commented on it meanwhile: what the archive has is not all of it.
                 self._closed[identity] = None
             else:
-                self.shard.do(IncidentArchived(identity, self.state.members[identity].tobytes()), now)
+                numbers = self.state.members[identity].tobytes()
+                self.shard.do(IncidentArchived(identity, numbers, incident.tenant), now)
         return Done()
 
     def _may_go(self, change: Moved | Paid, _now: float) -> None:

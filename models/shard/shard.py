@@ -35,7 +35,7 @@ DUE_MAX = 1000
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What a message led to. `events` go to the log as one frame; then `reply` and `effects` may leave."""
+    """What a message led to. `events` go to the log in one append (a frame for each tenant); then `reply` and `effects` may leave."""
 
     events: list[Event]
     effects: list[Effect]

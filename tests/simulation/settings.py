@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from models.partition.sharding import TENANT
 from models.settings.all import Settings
 from models.shard.settings import ShardSettings
 
+#: Two who share every shard, and have services and alerts of the same names.
+TENANTS = (TENANT, "acme")
 RETENTION_S = 60.0
 SETTINGS = ShardSettings(
     reopen_window_s=12.0,
