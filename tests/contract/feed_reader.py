@@ -83,8 +83,9 @@ class Reader:
 
     async def listed(self, name: str) -> list[Record]:
         """The records of a list, in its order."""
-        ids = await self.client.zrange(self.base + name, 0, -1)
-        found = await self.client.mget([f"{self.base}incident:{each}" for each in ids]) if ids else []
+        ids: Any = await self.client.zrange(self.base + name, 0, -1)
+        keys = [f"{self.base}incident:{each}" for each in ids]
+        found = await self.client.mget(keys) if keys else []
         return [json.loads(each) for each in found if each is not None]
 
     def _take(self, record: Record) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from multiprocessing import get_context
 
+from tests.simulation.areas.alerts import Alerts
 from tests.simulation.many import COMMAND, Outcome, run_chunk
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import World
@@ -59,7 +60,9 @@ def _one(seed: int, mutation: str) -> int:
     world = World(seed, mutation=mutation, tell=True)
     violations = world.run()
     print("\n".join(world.lines or []))
-    print(f"seed {seed}: {world.acknowledged} alerts acknowledged, {len(violations)} laws broken")
+    print(
+        f"seed {seed}: {world.area(Alerts).acknowledged} alerts acknowledged, {len(violations)} laws broken"
+    )
     for how in violations:
         print(f"  {how}")
     return 1 if violations else 0

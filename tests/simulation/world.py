@@ -31,6 +31,7 @@ from models.classification.rules import Classifier
 from models.partition.sharding import partition_name
 from models.shard.messages import Decision
 from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from tests.clock import ManualClock
 from tests.simulation import mutations
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
@@ -39,7 +40,7 @@ from tests.simulation.areas.notifications import Notifications
 from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.stores import ShardFaults
 from tests.simulation.gateway import Gateway, first_slots
-from tests.simulation.loop import BEGINNING, ManualClock, VirtualLoop
+from tests.simulation.loop import BEGINNING, VirtualLoop
 from tests.simulation.settings import SETTINGS, SETTLE_S, TROUBLE_S, shard_name
 from tests.simulation.small_world import small_world
 from tests.simulation.watch import Watcher
@@ -57,8 +58,9 @@ class World:
         self.seed = seed
         self.mutation = mutation
         self.rng = random.Random(seed)
-        self.clock = ManualClock()
-        self.loop = VirtualLoop(self.clock)
+        self.clock = ManualClock(BEGINNING)
+        # asyncio's loop has methods that are abstract by name only, for what does not exist here.
+        self.loop = VirtualLoop(self.clock)  # type: ignore[abstract]
         self.store = MemoryStore()
         self.wire = Wire(self)
         self.shards = self.rng.choice((2, 2, 3))
