@@ -15,21 +15,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.folding import fold, fold_control
+from actors.folding import fold_control, fold_shard
 from models.errors import Conflict, Damaged, Unavailable
 from models.partition.frames import Frame, encode_frame
 from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
+from models.shard.slot_transfer import SlotArrived, SlotLeft
 from services.stores.choice import Stores, open_stores
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.upkeep.copying import copy, sizes
 from services.upkeep.resharding import reshard
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
@@ -231,7 +229,7 @@ async def content(kept: Stores, partitions: int) -> dict[bytes, tuple[str, int, 
     """Where each incident is, and what it is."""
     found: dict[bytes, tuple[str, int, str]] = {}
     for name in map(partition_name, range(partitions)):
-        shard = (await fold(kept.log(name), ShardSettings())).shard
+        shard = (await fold_shard(kept.log(name), ShardSettings())).machine
         for identity, incident in shard.state.incidents.items():
             series = sorted(
                 msgspec.msgpack.encode(shard.state.series.moved(each))
@@ -258,7 +256,7 @@ async def test_what_left_is_in_the_old_log_and_what_arrived_in_the_new() -> None
 
     await reshard(kept, ShardSettings(), 3, CLOCK, say)
     for index in range(3):
-        await fold(kept.log(partition_name(index)), ShardSettings(), look)
+        await fold_shard(kept.log(partition_name(index)), ShardSettings(), look)
 
     assert left
     assert sorted((each.slot, each.incidents, each.series) for each in left) == sorted(
@@ -355,7 +353,7 @@ async def test_a_copy_is_the_same_and_lives_on(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="not empty"):
         await sizes(kept, other)
     assert await content(other, 2) == await content(kept, 2)
-    with pytest.raises(Conflict, match="was started, or is whole already"):
+    with pytest.raises(Conflict, match="was started, or is already complete"):
         await copy(kept, other, "memory", CLOCK, say)
     for index in range(2):
         log = other.log(partition_name(index))

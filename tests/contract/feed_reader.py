@@ -14,13 +14,14 @@ from redis.exceptions import RedisError
 
 from actors.control_tail import ControlTail
 from actors.runtime.host import Actor, Host
+from models.control.control import CONTROL
 from models.metrics import decode as decode_metrics
 from models.partition.sharding import partition_name
 from services.feed.publish import Publisher
 from services.feed.publish_bodies import FIELDS
 from services.stores.redis.feed import RedisFeed
 from services.stores.redis.options import RedisOptions
-from services.wiring.bootstrap import CONTROL, PUBLISHER_ACTOR
+from services.wiring.bootstrap import PUBLISHER_ACTOR
 from tests.api.gateway_in_process import System
 
 #: Long enough for a busy machine; nothing is measured by it.

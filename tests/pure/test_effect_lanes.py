@@ -29,7 +29,8 @@ from models.shard.messages import ActionOutcome, Archived, Classification, Class
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.wire import Wire
-from services.stores.memory.stores import MemoryArchive, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.store import MemoryStore
 from tests.facts import some_facts
 from tests.scenario import Story, alert, at
 
@@ -403,7 +404,7 @@ async def test_an_effect_is_answered_by_its_row_and_one_without_a_row_is_named()
             await asyncio.sleep(0)
 
     assert sorted(greeted) == [["ada"], ["anna", "abel"], ["bob"]]
-    assert [(each["event"], each["effect"]) for each in logs] == [("nobody answers this effect", "Forget")]
+    assert [(each["event"], each["effect"]) for each in logs] == [("no actor handles this effect", "Forget")]
 
 
 @pytest.mark.asyncio

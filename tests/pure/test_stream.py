@@ -24,13 +24,15 @@ from models.incidents.incident import (
 from models.incidents.query import GetSummaries, Summary, SummaryPage, decode_query, encode
 from models.incidents.summaries import fold, opened, set_back, split_off, summary_of
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame, skim_frame
-from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit
+from models.shard.events import ClockSetBack, IncidentOpened
 from models.shard.shard import Step
+from models.shard.splitting import IncidentSplit
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line
 from services.feed.follow import Follower
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.pure.test_replay import ShardMachine
 from tests.scenario import Story, alert, at
 

@@ -8,7 +8,6 @@ import sys
 import time
 from multiprocessing import get_context
 
-from tests.simulation.areas.alerts import Alerts
 from tests.simulation.many import COMMAND, Outcome, run_chunk
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import World
@@ -61,7 +60,7 @@ def _one(seed: int, mutation: str) -> int:
     violations = world.run()
     print("\n".join(world.lines or []))
     print(
-        f"seed {seed}: {world.area(Alerts).acknowledged} alerts acknowledged, {len(violations)} laws broken"
+        f"seed {seed}: {world.reached()['acknowledged']} alerts acknowledged, {len(violations)} laws broken"
     )
     for how in violations:
         print(f"  {how}")

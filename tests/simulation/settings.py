@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from models.partition.sharding import TENANT
 from models.settings.all import Settings
 from models.shard.settings import ShardSettings
 
+#: Two who share every shard, and have services and alerts of the same names.
+TENANTS = (TENANT, "acme")
 RETENTION_S = 60.0
 SETTINGS = ShardSettings(
     reopen_window_s=12.0,
@@ -25,6 +28,8 @@ SETTINGS = ShardSettings(
 RESOLVE_TIMEOUT_S = 24.0
 GIVEN = Settings.model_validate({"lifecycle": {"resolve_timeout": RESOLVE_TIMEOUT_S}})
 EVERY_S = 4.0
+#: How often a shard looks at what is due.
+TICK_S = 1.5
 #: How long trouble lasts, and how long all may take to come right after it.
 TROUBLE_S = 40.0
 SETTLE_S = 35.0

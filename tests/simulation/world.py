@@ -27,10 +27,14 @@ from actors.responder import ResponderActor
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
+from actors.snapshots import Pace
 from models.classification.rules import Classifier
 from models.partition.sharding import partition_name
 from models.shard.messages import Decision
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.clock import ManualClock
 from tests.simulation import mutations
 from tests.simulation.area import Area
@@ -116,7 +120,10 @@ class World:
     async def _story(self) -> None:
         wire, receiver = self.wire, self.area(Notifications).receiver
         await wire.start(
-            "control-a", lambda host: ControlActor(host, self._log("control"), self.clock, self.shards)
+            "control-a",
+            lambda host: ControlActor(
+                host, self._log("control"), self.clock, self.shards, pace=Pace(2, 1 << 20, 30.0)
+            ),
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start("responder-0", lambda host: ResponderActor(host, {"webhook": receiver}))

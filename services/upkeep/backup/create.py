@@ -20,6 +20,7 @@ from actors.begun import Kept, held, lost_control, refuse_lost_among
 from actors.folding import fold_control
 from models import VERSION
 from models.backup import FORMAT, Backup, Day, Part, backup_id, before, day_of
+from models.control.control import CONTROL
 from models.errors import Conflict, Unavailable
 from models.partition.sharding import SlotMap, partition_name
 from models.ports import Archive, ArchivedIncident, Clock
@@ -32,7 +33,6 @@ from services.wiring.slots import moved_away
 
 log = structlog.get_logger()
 
-CONTROL = "control"
 #: A log is read too slowly when two snapshots are made meanwhile, some minutes apart. Once more is bad luck.
 TRIES = 5
 #: Clocks of several machines may differ so much; more would be seen in every list of incidents.
@@ -78,7 +78,7 @@ async def create(
             except Gone as gone:
                 why = str(gone)
                 progress(f"{why}; once more")
-                log.info("backup begins anew", why=why, attempt=attempt)
+                log.info("restarting the backup", why=why, attempt=attempt)
             except Ahead as ahead:
                 if wait_s:
                     raise Conflict(
@@ -97,11 +97,13 @@ async def create(
         )
         # An archived incident that moved may have been read in neither archive.
         if (await _slots(stores)).version != slots.version:
-            raise Conflict("the store was resharded meanwhile, and what moved may be missing: make it again")
+            raise Conflict(
+                "the store was resharded in the meantime, and what moved may be missing: create the backup again"
+            )
         await still_mine()
         there = await target.files()
         if missing := [digest for digest, size in made.files().items() if there.get(digest) != size]:
-            raise Unavailable(f"{target.url}: {len(missing)} files went away meanwhile; try again")
+            raise Unavailable(f"{target.url}: {len(missing)} files were removed in the meantime; try again")
         await target.write(made)
         return Made(made, sum(files.values()) - bytes_before)
 
@@ -120,7 +122,7 @@ async def _slots(stores: Stores) -> SlotMap:
             raise lost_control(CONTROL, holding)
         raise Conflict("there is nothing to back up: no system was ever started on this store")
     if state.moving_to is not None or state.copied_from:
-        raise Conflict("the store is in the middle of resharding, or of being copied: end that first")
+        raise Conflict("the store is in the middle of resharding, or of being copied: finish that first")
     await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
     return state.slots
 

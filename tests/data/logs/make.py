@@ -15,8 +15,10 @@ import msgspec
 
 from models import VERSION
 from models.alerts.series import FREE
-from models.control.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
+from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Severity
 from models.incidents.verbs import (
     Acknowledge,
@@ -110,11 +112,11 @@ def control_story() -> list[list[Event]]:
 
     def each(events: list[Event]) -> None:
         for event in events:
-            state.apply(event)
+            state.apply(event, at(0))
         told.append(events)
 
     admin, sender = "00" * 6, "11" * 6
-    each(state.begin(2))
+    each(state.of(Slots).begin(2))
     each(state.decide(CreateToken(admin, "admin", ["admin"], b"a" * 32, 0.0, "local:root"), at(2)))
     each(
         state.decide(CreateToken(sender, "sender", ["ingest:v1", "read"], b"s" * 32, 3600.0, "admin"), at(3))
@@ -125,8 +127,8 @@ def control_story() -> list[list[Event]]:
     changed = SettingsChanged("start-1", "admin", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG")
     each(state.decide(changed, at(7)))
     for partitions in (3, 2):
-        each(state.reshard(partitions))
-        each(state.resharded())
+        each(state.of(Slots).reshard(partitions))
+        each(state.of(Slots).resharded())
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
