@@ -13,6 +13,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from models.errors import Damaged
 from models.partition.frames import digest_of
 from models.stream.cursor import Cursor, encode_cursor
 from services.api.stream import stream
@@ -525,7 +526,7 @@ async def test_a_damaged_log_stops_its_own_events_only_and_is_named(
         assert isinstance(log, MemoryEventLog)
 
         async def fails(*_arguments: object) -> list[tuple[int, bytes]]:
-            raise tail.Damaged("shard/0000", 5, "checksum does not match")
+            raise Damaged("shard/0000", 5, "checksum does not match")
 
         monkeypatch.setattr(log, "read", fails)
         await fire(ours, "Hidden")
