@@ -43,7 +43,7 @@ from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.log import MemoryEventLog
