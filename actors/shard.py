@@ -45,12 +45,13 @@ from models.incidents.views import answer
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.partition.frames import Frame, encode_frame
-from models.partition.sharding import slot_of_id
+from models.partition.sharding import partition_name, slot_of_id
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
 from models.shard.assembly import decode_message
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
+from models.shard.inhibitors import Inhibitors
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -187,10 +188,12 @@ class IncidentShard:
             responders=options.responders,
             replace=host.replace,
             shard_of=self._shard_of,
+            actor_of=self._actor_of,
             settled=self._settled,
             answered=self._take_answer,
             undelivered=self._ask_again,
         )
+        self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self.snapshots = Snapshots(
             event_log,
             self.meter,
@@ -391,6 +394,7 @@ class IncidentShard:
         shard = folded.shard
         await self.deliveries.recovered(self.clock.now())
         shard.epoch = self._epoch
+        shard.of(Inhibitors).peers = self._partitions
         self._take_state(shard)
         self._digest = folded.digest
         self.snapshots.begin_anew()
@@ -710,6 +714,10 @@ class IncidentShard:
         if slots is None:
             raise Unavailable(f"{self.options.partition} has not read the slot map yet")
         return self.options.shards[slots.owners[slot_of_id(incident_id)]]
+
+    def _actor_of(self, partition: str) -> str:
+        """The actor that has a partition."""
+        return self.options.shards[self._partitions.index(partition)]
 
     def _ask_again(self, effect: Effect) -> None:
         self.shard.ask_again(effect)

@@ -22,8 +22,11 @@ from models.shard.children import Children
 from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
+from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
+from models.shard.known_silences import KnownSilences
 from models.shard.messages import Message, Tick
+from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
 from models.shard.people import People
 from models.shard.reception import Reception
@@ -40,6 +43,9 @@ COMPONENTS: tuple[type[Component], ...] = (
     Classifying,
     Archiving,
     Children,  # tells a parent before anybody else is told
+    KnownSilences,
+    Inhibitors,
+    Mutes,  # after what mutes, before who is told
     Notifications,
     Targets,
     Sharing,
