@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Broken
-from models.partition.checkpoint import Checkpoint, parse_key
+from models.partition.checkpoint import SNAPSHOT_VERSION, Checkpoint, parse_key
 from models.partition.event import Event
 from models.shard.assembly import ASSEMBLY, Assembly
 from models.shard.changes import Change
@@ -44,6 +44,8 @@ class Step(msgspec.Struct, frozen=True):
 
 class Shard(Core):
     """One partition, deciding. `epoch`, `seq` and `trace_id` (of the frame being made) are set by its actor before handle()."""
+
+    snapshot_version = SNAPSHOT_VERSION
 
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)

@@ -1,6 +1,6 @@
 """`llm-im store migrate`: all of one system's stores into others, while nothing runs.
 
-    control     every frame and CopyBegan at once ........................................................ CopyEnded
+    control     every frame and CopyBegan at once, its snapshot ......................................... CopyEnded
     shards                             every frame, the newest snapshot, archive, delivery ids
     the source's control log                                                                    StoreMoved
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from actors.begun import refuse_lost_among
 from actors.folding import fold_control
-from models.control.control import ControlState
+from models.control.control import CONTROL, ControlState
 from models.control.events import CopyBegan, CopyEnded, StoreMoved
 from models.errors import Conflict
 from models.partition.checkpoint import Census
@@ -29,7 +29,6 @@ from services.upkeep.offline import HeldLog, Offline
 from services.wiring.slots import moved_away
 
 OWNER = "llm-im-migrate"
-CONTROL = "control"
 #: Dead letters, and ids, in one go.
 PAGE = 1000
 _FIRST, _END = b"\x00" * 16, b"\xff" * 17
@@ -133,6 +132,7 @@ async def copy(
                 await copying.refuse_what_is_left(name)
         # What says that it was moved, if this was begun before, is the last frame and of the source alone.
         await copying.control(CopyBegan(said), clock.now(), here.seq - (state.moved is not None))
+        await copying.snapshot(CONTROL)
         if letters is not None:  # not before: nothing is written into a store that is refused
             copying.done.dead_letters = await copy_dead_letters(*letters)
         for name in names:
@@ -205,10 +205,11 @@ class _Copying:
             if not (await fold_control(there.log)).copied_from:
                 raise _more(CONTROL, there.seq - end)
             return
-        await there.seed(0, here.opened.anchor, here.epoch)
+        anchor = _anchor(here)
+        await there.seed(anchor, here.opened.anchor, here.epoch)
         frames: list[bytes] = []
         digest = there.digest
-        while page := await here.log.read(len(frames)):
+        while page := await here.log.read(anchor + len(frames)):
             for seq, stored in page:
                 digest = check_frame(CONTROL, stored, seq, digest)
                 frames.append(stored)
@@ -218,7 +219,7 @@ class _Copying:
     async def log(self, name: str) -> None:
         """All frames of a shard's partition."""
         here, there = await self._ours.take(name), await self._theirs.take(name)
-        anchor = here.opened.first_seq - 1 if here.opened.first_seq else here.seq
+        anchor = _anchor(here)
         if not there.seq and not await there.log.marks():
             await there.seed(anchor, here.opened.anchor, here.epoch)
         else:
@@ -303,6 +304,11 @@ class _Copying:
     def _check(self) -> None:
         self._ours.check()
         self._theirs.check()
+
+
+def _anchor(here: HeldLog) -> int:
+    """The seq behind which its frames are kept."""
+    return here.opened.first_seq - 1 if here.opened.first_seq else here.seq
 
 
 def _not_empty(name: str) -> Conflict:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from actors.begun import LOOKED_PAST, Kept, has_begun, held
-from actors.folding import fold, fold_control
+from actors.folding import fold_control, fold_shard
 from models.backup import EPOCHS_AHEAD
-from models.control.control import ControlState
+from models.control.control import CONTROL
+from models.control.slots import Slots
 from models.errors import Conflict, NotFound
 from models.partition.frames import NO_DIGEST, Frame
 from models.partition.sharding import SlotMap, index_of, partition_name, slot_of_id
@@ -25,7 +26,6 @@ from services.upkeep.offline import Offline
 from services.wiring.slots import moved_away
 
 OWNER = "llm-im-accept-loss"
-CONTROL = "control"
 
 
 @dataclass(slots=True)
@@ -96,8 +96,8 @@ async def _control(
     names = await _names(stores, index_of(holding[-1]))
     slots = _Slots(len(names))
     for index, name in enumerate(names):
-        folded = await fold((await offline.take(name)).log, settings, slots.look)
-        for incident in folded.shard.state.incidents.values():
+        folded = await fold_shard((await offline.take(name)).log, settings, slots.look)
+        for incident in folded.machine.state.incidents.values():
             slots.put(incident.slot, index, incident.id)
         archive = stores.archive(name)
         try:
@@ -105,7 +105,7 @@ async def _control(
         finally:
             await archive.close()
     offline.check()
-    await control.append(ControlState.begin_after_loss(slots.as_map()), clock.now())
+    await control.append(Slots.begin_after_loss(slots.as_map()), clock.now())
     return Accepted(CONTROL, len(names), slots.incidents)
 
 

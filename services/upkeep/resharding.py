@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.begun import refuse_lost_among
-from actors.folding import fold, fold_control
+from actors.folding import fold_control, fold_shard
+from models.control.control import CONTROL
+from models.control.slots import Slots
 from models.errors import Conflict
 from models.partition.frames import Frame, decode_frame
 from models.partition.sharding import SlotMap, partition_name, slot_of_id
@@ -31,7 +33,6 @@ from services.upkeep.offline import HeldLog, Offline
 from services.wiring.slots import moved_away
 
 OWNER = "llm-im-reshard"
-CONTROL = "control"
 
 Progress = Callable[[str], None]
 #: A portion in a log: its slot, and its first incident.
@@ -60,9 +61,9 @@ async def reshard(
             raise Conflict(moved_away(state.moved))
         if state.slots is not None:
             await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
-        begins = state.reshard(partitions)
+        begins = state.of(Slots).reshard(partitions)
         for event in begins:
-            state.apply(event)
+            state.apply(event, clock.now())
         before, after = state.slots, state.moving_to
         assert before is not None and after is not None
         move = _Move(stores, offline, settings, clock, progress, before, after)
@@ -73,7 +74,7 @@ async def reshard(
             offline.check()
             await control.append(begins, clock.now())
         done = await move.run()
-        ends = state.resharded()
+        ends = state.of(Slots).resharded()
         offline.check()
         await control.append(ends, clock.now())
         return done
@@ -116,7 +117,7 @@ class _Move:
         """Raises Damaged for a partition whose state can't be made."""
         for index in self._sources:
             self._progress(f"{partition_name(index)}: reading its log")
-            await fold((await self._offline.take(partition_name(index))).log, self._settings)
+            await fold_shard((await self._offline.take(partition_name(index))).log, self._settings)
 
     async def run(self) -> Resharded:
         for index in self._sources:
@@ -138,7 +139,7 @@ class _Move:
                     if (event.slot, first_incident(event)) not in self._arrived[self._target(event)]:
                         unheard.append(event)
 
-        shard = (await fold(held.log, self._settings, look)).shard
+        shard = (await fold_shard(held.log, self._settings, look)).machine
         await self._arrive(unheard)  # killed between the two halves
         slots = [(slot, ids) for slot, ids in by_slot(shard).items() if self._after.owners[slot] != index]
         portions: list[SlotLeft] = []

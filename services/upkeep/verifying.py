@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.begun import has_begun, refuse_lost
-from actors.folding import fold
+from actors.folding import fold_shard
+from models.control.control import CONTROL
 from models.errors import Damaged, IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
 from models.partition.checkpoint import Census
@@ -24,7 +25,6 @@ from services.wiring.slots import control_state, refuse_lost_control
 if TYPE_CHECKING:
     from models.settings.all import Settings
 
-CONTROL = "control"
 #: One page: large enough that its hop to a thread does not count, small enough to hold.
 READ_BYTES = 4 * 1024 * 1024
 #: A log is read again so often when its writer took a snapshot meanwhile, and dropped what was about to be read.
@@ -261,7 +261,9 @@ async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verif
 
     reached = deque([0], maxlen=1)
     try:
-        shard = (await fold(log, shard_settings(settings), lambda frame: reached.append(frame.seq))).shard
+        shard = (
+            await fold_shard(log, shard_settings(settings), lambda frame: reached.append(frame.seq))
+        ).machine
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
         verified.told(f"the state can't be made: what comes behind seq {reached[-1]} does not fit: {error!r}")
         return

@@ -18,8 +18,9 @@ from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
-from models.control.control import ControlMessage, TokensSeen, encode_message
+from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
+from models.control.issuing import TokensSeen
 from models.errors import IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter

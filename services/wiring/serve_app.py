@@ -27,6 +27,7 @@ from ray import serve
 from ray.serve._private.haproxy import HAProxyManager
 
 from actors.runtime import cluster
+from models.control.control import CONTROL
 from services.ingest.body import Receive, Scope, Send
 from services.machine import http_protocol
 
@@ -181,7 +182,7 @@ class Gateways:
             settings,
             cluster.RayPeers(),
             SystemClock(),
-            bootstrap.open_log(settings, bootstrap.CONTROL),
+            bootstrap.open_log(settings, CONTROL),
             bootstrap.open_archives(settings),
             bootstrap.open_dead_letters(settings),
             shards,

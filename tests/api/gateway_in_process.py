@@ -40,13 +40,11 @@ from models.settings.secrets import revealed
 from models.shard.settings import ShardSettings
 from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.stores.sqlite.archive import SqliteArchive
 from services.stores.sqlite.dead_letters import SqliteDeadLetters
 from services.stores.sqlite.delivery import SqliteDeliveryIds

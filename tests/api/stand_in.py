@@ -45,7 +45,9 @@ from services.api.reads import Reads
 from services.api.v1.commands import Commands
 from services.feed.tail import Tails
 from services.identity.tokens import TokenDesk
-from services.stores.memory.stores import MemoryArchive, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.wiring.reload import Change, compare, wanted_over
 
 #: 2026-01-02 03:04:05.678 UTC

@@ -14,6 +14,7 @@ import structlog.testing
 from aiohttp import web
 
 from actors.shard import IncidentShard
+from models.shard.messages import Tick
 from services.ingest import skew
 from tests.api.gateway_in_process import MemoryStores, SettableClock, System, alert, system
 
@@ -130,7 +131,7 @@ async def test_a_shard_that_is_ahead_of_its_clock_and_does_not_notice_is_degrade
     async with system(clock=clock) as ours:
         shard = ours.cluster.get(ours.shards[1])
         assert isinstance(shard, IncidentShard)
-        shard._tick_waits = True  # no tick comes any more
+        shard._tick = Tick(False)  # no tick comes any more
         await asyncio.sleep(0.2)
         shard.shard.state.now += 120
 

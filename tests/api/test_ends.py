@@ -21,7 +21,10 @@ from models.partition.frames import encode_frame
 from models.ports import Mark
 from models.shard.events import CallAnswered, ShardStarted
 from models.shard.shard import ShardSettings
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 
@@ -73,9 +76,9 @@ async def test_a_writer_that_is_stopped_in_the_moment_of_a_failed_append_stops()
         2,
     )
     await control.start()
-    await until(lambda: control._writable)
+    await until(lambda: control._ready)
 
-    control._lost.set()
+    control._wake.set()
     await asyncio.sleep(0)
 
     async with asyncio.timeout(5):
@@ -101,8 +104,7 @@ async def test_a_writer_that_meets_a_bug_ends_its_process_and_one_whose_log_is_d
         2,
     )
     await control.start()
-    assert control._task is not None
-    await until(control._task.done)
+    await until(control._tasks[0].done)
 
     assert deaths == (["KeyError('a bug')"] if ends else [])
     await control.stop()

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.folding import fold, fold_control
+from actors.folding import fold_control, fold_shard
 from models.errors import Conflict, Damaged, Unavailable
 from models.partition.frames import Frame, encode_frame
 from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
@@ -22,13 +22,11 @@ from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
 from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
 from services.stores.choice import Stores, open_stores
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.upkeep.copying import copy, sizes
 from services.upkeep.resharding import reshard
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
@@ -227,7 +225,7 @@ async def content(kept: Stores, partitions: int) -> dict[bytes, tuple[str, int, 
     """Where each incident is, and what it is."""
     found: dict[bytes, tuple[str, int, str]] = {}
     for name in map(partition_name, range(partitions)):
-        shard = (await fold(kept.log(name), ShardSettings())).shard
+        shard = (await fold_shard(kept.log(name), ShardSettings())).machine
         for identity, incident in shard.state.incidents.items():
             series = sorted(
                 msgspec.msgpack.encode(shard.state.series.moved(each))
@@ -254,7 +252,7 @@ async def test_what_left_is_in_the_old_log_and_what_arrived_in_the_new() -> None
 
     await reshard(kept, ShardSettings(), 3, CLOCK, say)
     for index in range(3):
-        await fold(kept.log(partition_name(index)), ShardSettings(), look)
+        await fold_shard(kept.log(partition_name(index)), ShardSettings(), look)
 
     assert left
     assert sorted((each.slot, each.incidents, each.series) for each in left) == sorted(

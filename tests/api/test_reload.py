@@ -18,7 +18,8 @@ from models.control.control import encode_message
 from models.control.events import SettingsChanged
 from models.errors import Malformed, OutcomeUnknown, Unavailable
 from models.ports import EventLog
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.wiring import bootstrap
 from tests.api.gateway_in_process import Reply, SettableClock, System, alert, system
 

@@ -17,7 +17,7 @@ from models.partition.frames import digest_of
 from models.stream.cursor import Cursor, encode_cursor
 from services.api.stream import stream
 from services.feed import follow, tail
-from services.stores.memory.stores import MemoryEventLog
+from services.stores.memory.log import MemoryEventLog
 from tests.api.gateway_in_process import (
     FIRST_SHARD_SERVICE,
     SECOND_SHARD_SERVICE,

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from models.alerts.alert import Content
 from models.control.control import ControlState
 from models.control.events import PartitionsBegan, SettingsChanged
+from models.control.slots import Slots
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
 from models.shard.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.shard.messages import Decision
@@ -71,7 +72,7 @@ async def begin(folder: Path) -> None:
     settings = load_settings(None, {"state.path": str(folder)})
     control, other = open_log(settings, "control"), open_log(settings, "shard/0001")
     epoch = (await control.open("test", 1000.0, 1.0)).epoch
-    events = [*ControlState().begin(2), PartitionsBegan([PARTITION])]
+    events = [*ControlState().of(Slots).begin(2), PartitionsBegan([PARTITION])]
     await control.append(epoch, 1, [encode_frame(1, 1000.0, "default", None, events, NO_DIGEST)[0]])
     await control.release(epoch)
     await control.close()

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from actors.runtime.clock import SystemClock
 from models import VERSION
 from models.control.events import CopyEnded, SlotsAssigned
+from models.control.slots import Slots
 from models.errors import Conflict
 from models.partition.event import Event
 from models.partition.sharding import SlotMap
@@ -142,7 +143,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
         settings = settings_of(None)
         async with Offline(open_stores(place_of(settings)), "llm-im-reshard", SystemClock()) as offline:
             control = await offline.take("control")
-            await control.append((await control_state(settings)).reshard(3), 0.0)
+            await control.append((await control_state(settings)).of(Slots).reshard(3), 0.0)
 
     asyncio.run(begin())
 

@@ -20,13 +20,11 @@ from models.shard.events import ShardStarted
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from services.stores.choice import Stores, open_stores
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation.dump import dump
 
 CONTROL = "control"

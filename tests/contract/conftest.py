@@ -45,28 +45,28 @@ class Closable(Protocol):
 
 class MemoryPlace:
     def __init__(self, opened: list[Closable]) -> None:
-        from services.stores.memory.stores import MemoryStore
+        from services.stores.memory.store import MemoryStore
 
         self.opened = opened
         self.store = MemoryStore()
 
     def log(self, partition: str = PARTITION) -> EventLog:
-        from services.stores.memory.stores import MemoryEventLog
+        from services.stores.memory.log import MemoryEventLog
 
         return _kept(self.opened, MemoryEventLog(self.store, partition))
 
     def archive(self) -> Archive:
-        from services.stores.memory.stores import MemoryArchive
+        from services.stores.memory.archive import MemoryArchive
 
         return _kept(self.opened, MemoryArchive(self.store, PARTITION))
 
     def delivery_ids(self) -> DeliveryIds:
-        from services.stores.memory.stores import MemoryDeliveryIds
+        from services.stores.memory.delivery_ids import MemoryDeliveryIds
 
         return _kept(self.opened, MemoryDeliveryIds(self.store, PARTITION))
 
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
-        from services.stores.memory.stores import MemoryDeadLetters
+        from services.stores.memory.dead_letters import MemoryDeadLetters
 
         return _kept(
             self.opened, MemoryDeadLetters(self.store, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)

@@ -9,7 +9,8 @@ import pytest
 from models.errors import Damaged, Fenced, NotOwner, OutcomeUnknown, Unavailable
 from models.partition.frames import NO_DIGEST, decode_frame
 from models.ports import EventLog, Mark
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.contract.conftest import PARTITION, Chain, Place
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.folding import fold
+from actors.folding import fold_shard
 from actors.shard import IncidentShard
 from models.errors import Full
 from models.shard.settings import ShardSettings
@@ -79,7 +79,7 @@ async def test_numbers_and_reads_show_what_is_in_the_log_alone(stores: Stores, w
             assert (await ours.post("/v1/alerts", more)).status == 503
         read = await ours.get("/v1/incidents?limit=500")
         log = stores.log("shard/0000")
-        assert len((await fold(log, ShardSettings())).shard.state.incidents) == STORED
+        assert len((await fold_shard(log, ShardSettings())).machine.state.incidents) == STORED
         await log.close()
 
         assert read.status == 200 and len(read.items) == STORED

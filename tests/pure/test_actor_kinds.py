@@ -20,7 +20,8 @@ from models.control.events import SettingsChanged
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
 from models.shard.settings import ShardSettings
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.wiring import actors
 from services.wiring.actors import ACTORS, ActorKind, ending_order, for_gateways, missing_without, plan
 from services.wiring.bootstrap import shard_settings

@@ -29,7 +29,8 @@ from models.shard.messages import ActionOutcome, Archived, Classification, Class
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.wire import Wire
-from services.stores.memory.stores import MemoryArchive, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.store import MemoryStore
 from tests.facts import some_facts
 from tests.scenario import Story, alert, at
 

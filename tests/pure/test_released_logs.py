@@ -45,7 +45,7 @@ def test_the_control_log_of_a_released_version_gives_its_slot_map(folder: Path) 
     state = ControlState()
     for frame in frames(folder)["control"]:
         for event in frame.events:
-            state.apply(event)
+            state.apply(event, frame.now)
 
     assert state.slots is not None
     assert state.slots.partitions == 2

@@ -28,7 +28,8 @@ from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line
 from services.feed.follow import Follower
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.pure.test_replay import ShardMachine
 from tests.scenario import Story, alert, at
 

@@ -17,7 +17,7 @@ from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
-from services.stores.memory.stores import MemoryEventLog
+from services.stores.memory.log import MemoryEventLog
 from tests.simulation.loop import Process
 from tests.simulation.settings import GIVEN, shard_name
 from tests.simulation.wire import dead

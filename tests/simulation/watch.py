@@ -37,6 +37,7 @@ from models.shard.events import (
     SeriesResolved,
     ShardStarted,
 )
+from models.shard.inhibitors import Inhibitors, InhibitorsChanged
 from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
@@ -51,7 +52,8 @@ from models.shard.messages import (
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation.dump import difference, dump, unsound
 
 _list_decoder = msgspec.msgpack.Decoder(list[bytes])
@@ -72,6 +74,7 @@ class Watcher:
         may_expire: Callable[[bytes, float], str],
         was_ended: Callable[[bytes, float], bool],
         was_received: Callable[[str], bool],
+        seen: Callable[[Watcher, Event], None],
     ) -> None:
         self.partition = partition
         self.settings = settings
@@ -97,6 +100,7 @@ class Watcher:
         self._may_expire = may_expire
         self._was_ended = was_ended
         self._was_received = was_received
+        self._seen = seen
 
     def fail(self, how: str) -> None:
         self._fail(f"{self.partition} at seq {self.seq}: {how}")
@@ -141,6 +145,7 @@ class Watcher:
             self.counts[name] = self.counts.get(name, 0) + 1
             self._before(event, frame)
             self.mirror.apply(event, frame.now)
+            self._seen(self, event)
             moved = moved or isinstance(event, IncidentOpened | IncidentStateChanged)
         self.mirror.seq = seq
         if moved and (why := unsound(self.mirror)):
@@ -261,6 +266,12 @@ class Watcher:
                             f"note {message.number} of {message.sender.hex()} is answered and not in the log"
                         )
                 case Command() | PeerMessageArrived(), Failed():
+                    pass
+                case InhibitorsChanged(), Done():
+                    heard_to = self.mirror.of(Inhibitors).heard.get(message.sender, (0, 0))
+                    if heard_to < (message.epoch, message.number):
+                        self.fail(f"word of {message.sender} is acknowledged and not in the log")
+                case InhibitorsChanged(), Failed(kind="Stale"):
                     pass
                 case _:
                     self.fail(f"answered {message!r} with {reply!r}")

@@ -27,10 +27,15 @@ from actors.responder import ResponderActor
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
+from actors.snapshots import Pace
 from models.classification.rules import Classifier
+from models.partition.event import Event
 from models.partition.sharding import partition_name
 from models.shard.messages import Decision
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation import mutations
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
@@ -69,6 +74,7 @@ class World:
         self.lines: list[str] | None = [] if tell else None
         self.watchers: dict[str, Watcher] = {}
         self.areas: dict[type[Area], Area] = {kind: kind(self) for kind in AREAS}
+        self._lookers = [area.seen for area in self.areas.values() if type(area).seen is not Area.seen]
         self._over: asyncio.Future[None] | None = None
         settings = SETTINGS
         if mutation == "no grace":
@@ -85,7 +91,12 @@ class World:
                 may_expire=alerts.may_expire,
                 was_ended=alerts.was_ended,
                 was_received=lambda key: key in receiver.taken,
+                seen=self._seen,
             )
+
+    def _seen(self, watcher: Watcher, event: Event) -> None:
+        for look in self._lookers:
+            look(watcher, event)
 
     def area(self, kind: type[AnyArea]) -> AnyArea:
         found = self.areas[kind]
@@ -114,7 +125,10 @@ class World:
     async def _story(self) -> None:
         wire, receiver = self.wire, self.area(Notifications).receiver
         await wire.start(
-            "control-a", lambda host: ControlActor(host, self._log("control"), self.clock, self.shards)
+            "control-a",
+            lambda host: ControlActor(
+                host, self._log("control"), self.clock, self.shards, pace=Pace(2, 1 << 20, 30.0)
+            ),
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start("responder-0", lambda host: ResponderActor(host, {"webhook": receiver}))

@@ -189,7 +189,7 @@ async def _open(settings: Settings, name: str) -> AsyncIterator[EventLog]:
 
 
 def _partitions(partition: str | None, config: Path | None, data: Path | None) -> tuple[Settings, list[str]]:
-    from services.wiring.bootstrap import CONTROL
+    from models.control.control import CONTROL
     from services.wiring.slots import partitions_of
 
     settings = settings_of(config, data, only=STORES)

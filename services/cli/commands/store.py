@@ -147,8 +147,9 @@ def accept_loss(
     For a shard, its incidents are lost. For control, the API tokens and the reloaded settings are lost: the slot map is
     rebuilt from where the incidents are, and nobody gets in until a new token is made.
     """
+    from models.control.control import CONTROL
     from services.upkeep.lost import accept_loss as accepting
-    from services.wiring.bootstrap import CONTROL, shard_settings
+    from services.wiring.bootstrap import shard_settings
 
     settings = settings_of(config, data, only=STORES)
     which_store.say(settings)

@@ -20,6 +20,7 @@ from actors.begun import Kept, held, lost_control, refuse_lost_among
 from actors.folding import fold_control
 from models import VERSION
 from models.backup import FORMAT, Backup, Day, Part, backup_id, before, day_of
+from models.control.control import CONTROL
 from models.errors import Conflict, Unavailable
 from models.partition.sharding import SlotMap, partition_name
 from models.ports import Archive, ArchivedIncident, Clock
@@ -32,7 +33,6 @@ from services.wiring.slots import moved_away
 
 log = structlog.get_logger()
 
-CONTROL = "control"
 #: A log is read too slowly when two snapshots are made meanwhile, some minutes apart. Once more is bad luck.
 TRIES = 5
 #: Clocks of several machines may differ so much; more would be seen in every list of incidents.

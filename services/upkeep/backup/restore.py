@@ -17,12 +17,13 @@ from typing import cast
 
 from actors.folding import fold_control
 from models.backup import Backup, Notes, Until, shown
+from models.control.control import CONTROL
 from models.errors import Conflict
 from models.ports import Clock
 from services.stores.choice import Stores
 from services.upkeep.backup.reader import BackupStores
 from services.upkeep.backup.target import Target
-from services.upkeep.backup.verify import CONTROL, Reached, fold
+from services.upkeep.backup.verify import Reached, fold
 from services.upkeep.copying import copy
 
 WHOLE = Until()

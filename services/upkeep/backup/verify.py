@@ -10,9 +10,9 @@ from typing import cast
 
 import msgspec
 
-from actors.folding import fold as fold_log
-from actors.folding import fold_control
+from actors.folding import fold_control, fold_shard
 from models.backup import Backup, Notes, Part, Until
+from models.control.control import CONTROL
 from models.errors import Broken, Conflict, Damaged, IncidentManagerError
 from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.partition.frames import Frame
@@ -22,8 +22,6 @@ from models.shard.slot_transfer import problems
 from services.upkeep.backup import packing
 from services.upkeep.backup.reader import BackupLog
 from services.upkeep.backup.target import Target
-
-CONTROL = "control"
 
 Progress = Callable[[str], None]
 
@@ -104,7 +102,7 @@ async def fold(target: Target, part: Part, until: Until, notes: Notes) -> Reache
         if part.name == CONTROL:
             notes.slots = (await fold_control(log, each)).slots
             return reached
-        shard = (await fold_log(log, ShardSettings(), each)).shard
+        shard = (await fold_shard(log, ShardSettings(), each)).machine
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
         raise Broken(f"what comes behind seq {reached.seq} does not fit what was before: {error!r}") from None
     for problem in problems(shard):

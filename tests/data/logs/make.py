@@ -16,9 +16,11 @@ import msgspec
 from models import VERSION
 from models.alerts.inhibition import Inhibitor
 from models.alerts.series import FREE
-from models.control.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
-from models.control.silences import Silence
+from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.silences import ExpireSilence, SetSilence, Silence
+from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Severity
 from models.incidents.verbs import (
     Acknowledge,
@@ -114,11 +116,11 @@ def control_story() -> list[list[Event]]:
 
     def each(events: list[Event]) -> None:
         for event in events:
-            state.apply(event)
+            state.apply(event, at(0))
         told.append(events)
 
     admin, sender = "00" * 6, "11" * 6
-    each(state.begin(2))
+    each(state.of(Slots).begin(2))
     each(state.decide(CreateToken(admin, "admin", ["admin"], b"a" * 32, 0.0, "local:root"), at(2)))
     each(
         state.decide(CreateToken(sender, "sender", ["ingest:v1", "read"], b"s" * 32, 3600.0, "admin"), at(3))
@@ -129,8 +131,11 @@ def control_story() -> list[list[Event]]:
     changed = SettingsChanged("start-1", "admin", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG")
     each(state.decide(changed, at(7)))
     for partitions in (3, 2):
-        each(state.reshard(partitions))
-        each(state.resharded())
+        each(state.of(Slots).reshard(partitions))
+        each(state.of(Slots).resharded())
+    silence = SetSilence("s1", [("service", "=", "api")], at(9), at(99), "ada", "deploy")
+    each([*state.decide(silence, at(9))])
+    each([*state.decide(ExpireSilence("s1", "ada"), at(10))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ShardFaults:
-    """What happens to the stores of one shard. Port services.stores.memory.stores.Faults."""
+    """What happens to the stores of one shard. Port services.stores.memory.store.Faults."""
 
     #: Chance of a crash before and after an operation: high where two halves of one thing meet.
     CRASH = {
