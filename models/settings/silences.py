@@ -15,7 +15,7 @@ class Silences(Section):
         gt=0,
         le=1,
         description="A silence that would mute more than this share of the firing alerts is refused without `--force`. "
-        "Does not apply to [Alertmanager's API](silences.md), whose clients cannot force.",
+        "Does not apply to [Alertmanager's API](silences.md#moving-from-alertmanager), whose clients cannot force.",
         json_schema_extra=LIVE,
     )
     force_at_least: int = Field(
