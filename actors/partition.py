@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -33,7 +33,7 @@ from actors.snapshots import Pace, Snapshots
 from models.errors import Damaged, Fenced, Full, NotOwner, Unavailable
 from models.metrics import Meter
 from models.partition.event import Event
-from models.partition.frames import Frame, encode_frame
+from models.partition.frames import EVERYONE, Frame, encode_frame
 from models.partition.machine import Machine, Step
 from models.ports import Clock, EventLog
 
@@ -176,6 +176,11 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _decided(self, message: Message | None, step: Step[Reply]) -> None:
         """A step was made, which is not durable yet; the first one after a recovery has no message."""
 
+    def _by_tenant(self, message: Message | None, step: Step[Reply]) -> Iterable[tuple[str, Sequence[Event]]]:
+        """The events of a step as they go into frames: whose, and which. `message` is None for the first step after a
+        recovery. After each of these frames the state must be one that could have been."""
+        return ((EVERYONE, step.events),)
+
     def _count(self) -> None:
         """The state is what the log holds: take what may be told of it at any time."""
 
@@ -235,7 +240,9 @@ class PartitionActor(Generic[M, Message, Reply]):
                 # Starting again would find the same damage.
                 self._fail_waiting(str(error))
                 self.log.error(
-                    "log damaged: this partition stops, the others go on", why=str(error), seq=error.seq
+                    "log damaged: this partition stops, the others keep running",
+                    why=str(error),
+                    seq=error.seq,
                 )
                 return
             except NotOwner as error:
@@ -244,13 +251,13 @@ class PartitionActor(Generic[M, Message, Reply]):
                 await asyncio.sleep(wait_s)
             except Unavailable as error:
                 self._why_not = f"store: {error}"
-                self.log.warning("append failed: state thrown away, recovering from the log", why=str(error))
+                self.log.warning("append failed, recovering from the log", why=str(error))
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 # A bug. The state may be half made: nothing may be answered from it.
                 self._fail_waiting(f"bug: {error!r}")
-                self.log.exception("partition writer crashed")
+                self.log.exception("bug: partition writer crashed")
                 self.host.fatal(repr(error))
                 return
             self._fail_waiting(self._why_not)
@@ -268,7 +275,7 @@ class PartitionActor(Generic[M, Message, Reply]):
             raise
         if opened.cut:
             self.meter.count("llm_im_log_cuts_total")
-            self.log.warning("torn tail cut from the log", what=opened.cut)
+            self.log.warning("torn tail cut off the log", what=opened.cut)
         self._epoch = opened.epoch
         self._before_replay()
         folded = await fold(self.event_log, self._empty, self._replayed)
@@ -348,7 +355,7 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _background_over(self, task: asyncio.Task[None]) -> None:
         # A partition whose deadlines have silently stopped is worse than one that starts again.
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("background work ended by a bug", why=repr(error))
+            self.log.error("bug: background task ended", why=repr(error))
             self.host.fatal(repr(error))
 
     async def _commit_group(self) -> None:
@@ -408,10 +415,10 @@ class PartitionActor(Generic[M, Message, Reply]):
             self._count()
 
     def _frames(self, message: Message | None, step: Step[Reply], trace_id: str | None) -> list[bytes]:
-        """The frames of a step, in the order of its events. `message` is None for the first one after a recovery."""
-        return [self._frame(step.events, "default", trace_id)]
+        """The frames of a step: one append takes all of them."""
+        return [self._frame(tenant, events, trace_id) for tenant, events in self._by_tenant(message, step)]
 
-    def _frame(self, events: Sequence[Event], tenant: str, trace_id: str | None) -> bytes:
+    def _frame(self, tenant: str, events: Sequence[Event], trace_id: str | None) -> bytes:
         machine = self.machine
         machine.seq += 1
         stored, self._digest = encode_frame(machine.seq, machine.now, tenant, trace_id, events, self._digest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -29,18 +29,20 @@ from actors.snapshots import Pace
 from actors.traces import Traces
 from models.errors import Busy, IncidentManagerError, Refused, Unavailable
 from models.incidents.notification import rfc3339
-from models.incidents.query import Probe, decode_query
+from models.incidents.query import Probe, SummaryPage, decode_query
 from models.incidents.query import encode as encode_answer
 from models.incidents.views import answer
 from models.metrics import encode as encode_metrics
+from models.partition.event import Event
 from models.partition.frames import Frame
 from models.partition.machine import Step as AnyStep
 from models.partition.sharding import partition_name, slot_of_id
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
+from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
 from models.shard.effects import Effect
-from models.shard.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
+from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
 from models.shard.known_silences import KnownSilences
 from models.shard.messages import (
@@ -60,6 +62,7 @@ from models.shard.messages import (
 from models.shard.notifications import Notifications
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
+from models.shard.tenants import by_tenant
 
 #: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
@@ -185,7 +188,9 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         alerts = sum(each.weight for each in told)
         if self._inbox_weight and self._inbox_weight + alerts > INBOX_ALERTS_MAX:
             self.meter.count("llm_im_requests_refused_total", door="shard", reason="busy")
-            raise Busy(f"{self.partition}: {self._inbox_weight} alerts wait already", retry_after_s=1.0)
+            raise Busy(
+                f"{self.partition}: {self._inbox_weight} alerts are waiting already", retry_after_s=1.0
+            )
         await self.submit(call, told)
         return _list_encoder.encode([encode(reply) for reply in call.replies if reply is not None])
 
@@ -198,10 +203,14 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 raise Unavailable(f"query failed: {error}") from None
             if not isinstance(query, Probe):
-                return encode_answer(answer(self.shard, query))
+                found = answer(self.shard, query)
+                if isinstance(found, SummaryPage):
+                    # The frame that this writer would begin with is counted already, and may never be stored.
+                    found = msgspec.structs.replace(found, seq=self.counted.seq)
+                return encode_answer(found)
         self._check_ready()
         if len(self._reads) >= READS_MAX:
-            raise Busy(f"{self.partition}: {len(self._reads)} reads wait already", retry_after_s=1.0)
+            raise Busy(f"{self.partition}: {len(self._reads)} reads are waiting already", retry_after_s=1.0)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._reads.append((payload, future))
         self._wake.set()
@@ -297,7 +306,10 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         unheard_s = self._last_at - before
         if unheard_s <= DEAF_AFTER_S:
             return None
-        self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
+        self.log.warning(
+            "reception gap: process or store stood still, nothing expires for now",
+            seconds=round(unheard_s, 1),
+        )
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return GapEnded(before, "a store hung, the process stood still, or the clock was put forward")
 
@@ -313,6 +325,11 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _trace_id(self, message: Message) -> str | None:
         return self.traces.id_of(message)
+
+    def _by_tenant(
+        self, message: Message | None, step: AnyStep[Reply]
+    ) -> Iterable[tuple[str, Sequence[Event]]]:
+        return by_tenant(self.shard, message, step.events)
 
     def _decided(self, message: Message | None, step: AnyStep[Reply]) -> None:
         self._tell_set_back(step)
@@ -402,7 +419,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             self.silences.begin_anew()
             self.meter.count("llm_im_clock_set_back_total")
             self.log.error(
-                "the clock was ahead and is set back: what hung on the false time was put right; is its time server right?",
+                "clock was ahead and has been set back, deadlines corrected: check the time server",
                 seconds=round(event.before - event.after, 1),
                 false=rfc3339(event.before),
             )
@@ -428,7 +445,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         query = decode_query(payload)
         if isinstance(query, Probe) and self._ahead_s > FAR_AHEAD_S:
             raise Unavailable(
-                f"{self.partition} is {self._ahead_s:.0f} s ahead of its clock: what is due waits for that long"
+                f"{self.partition} is {self._ahead_s:.0f} s ahead of its clock: nothing becomes due before the clock catches up"
             )
         return encode_answer(answer(self.shard, query))
 
@@ -458,7 +475,9 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         deaf = silent_s > DEAF_AFTER_S
         if deaf and not self._deaf_since:
             self._deaf_since = self.clock.now() - silent_s
-            self.log.warning("deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1))
+            self.log.warning(
+                "reception gap: no gateway calls, nothing expires for now", seconds=round(silent_s, 1)
+            )
         elif self._deaf_since and not deaf:
             self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._deaf_since))
             self._tell_self(GapEnded(self._deaf_since, "no gateway called"))
@@ -474,7 +493,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
-                self.log.warning("sweep failed, will be tried again", why=str(error))
+                self.log.warning("sweep failed, will be retried", why=str(error))
             await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:

@@ -41,7 +41,7 @@ class SilencesWatch:
             # Late pages are better than none: what is in its own log holds.
             if not known.is_told and self._clock.monotonic() - self._since > PATIENCE_S:
                 known.is_told = True
-                self._log.warning("control partition not read: silences hold as they were known before")
+                self._log.warning("control partition not read, silences may be out of date")
             return
         silences = state.of(Silences)
         if silences.version == self._version:

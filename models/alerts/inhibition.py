@@ -1,5 +1,5 @@
 """Inhibition: while one alert fires, others are muted. A rule names sources and targets by matchers; a source mutes the targets
-that have the same values of the rule's `equal` labels (a label that is missing counts as empty).
+that have the same values of the rule's `equal` labels (a label that is missing counts as empty), and are of the same tenant.
 
 No alert mutes itself: one that is both source and target of a rule is muted by such alone as are sources only, as in
 Alertmanager. So two of those never mute each other either.
@@ -28,14 +28,15 @@ class InhibitRule(msgspec.Struct, frozen=True, array_like=True):
     equal: tuple[str, ...] = ()
 
 
-#: A rule's name, and the values of its equal labels: what source and target must have in common.
-Key = tuple[str, tuple[str, ...]]
+#: A tenant, a rule's name, and the values of its equal labels: what source and target must have in common.
+Key = tuple[str, str, tuple[str, ...]]
 
 
 class Inhibitor(msgspec.Struct, frozen=True, array_like=True):
     """The source that stands for all of one key: the alert's fingerprint and title. `both`: it is a target of the rule as
     well, as are all others of its key."""
 
+    tenant: str
     rule: str
     values: tuple[str, ...]
     fingerprint: str
@@ -44,7 +45,7 @@ class Inhibitor(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def key(self) -> Key:
-        return self.rule, self.values
+        return self.tenant, self.rule, self.values
 
 
 class Sides(msgspec.Struct, frozen=True):
@@ -71,18 +72,18 @@ class Rules:
     def __len__(self) -> int:
         return len(self._equal)
 
-    def sides(self, labels: Mapping[str, str]) -> Sides:
-        """What an alert with these labels is to them."""
+    def sides(self, labels: Mapping[str, str], tenant: str) -> Sides:
+        """What an alert of a tenant with these labels is to them."""
         sources, targets = self._sources.of(labels), self._targets.of(labels)
         if not sources and not targets:
             return NEITHER
         return Sides(
-            tuple((self._key(name, labels), name in targets) for name in sources),
-            tuple((self._key(name, labels), name in sources) for name in targets),
+            tuple((self._key(name, labels, tenant), name in targets) for name in sources),
+            tuple((self._key(name, labels, tenant), name in sources) for name in targets),
         )
 
-    def _key(self, name: str, labels: Mapping[str, str]) -> Key:
-        return name, tuple([labels.get(each, "") for each in self._equal[name]])
+    def _key(self, name: str, labels: Mapping[str, str], tenant: str) -> Key:
+        return tenant, name, tuple([labels.get(each, "") for each in self._equal[name]])
 
 
 class Inhibition:
@@ -99,11 +100,11 @@ class Inhibition:
         #: By key, then by who said it.
         self.heard: dict[Key, dict[str, Inhibitor]] = {}
 
-    def fires(self, number: int, labels: Mapping[str, str]) -> list[Key]:
-        """Series `number` fires. The keys whose own lead is another now."""
+    def fires(self, number: int, labels: Mapping[str, str], tenant: str) -> list[Key]:
+        """Series `number` of a tenant fires. The keys whose own lead is another now."""
         if not len(self.rules) or number in self._sides:
             return []
-        sides = self.rules.sides(labels)
+        sides = self.rules.sides(labels, tenant)
         if sides is NEITHER:
             return []
         self._sides[number] = sides

@@ -13,6 +13,8 @@
     48     4    length of the body
     52     ...  body: MessagePack [tenant, trace id or nil, [events]]
 
+A frame is one tenant's: a step that concerns several makes several frames, in one append.
+
 All integers little-endian. Digests are over the stored bytes, so a frame can be checked by who can't read it.
 """
 
@@ -37,6 +39,10 @@ CODEC_MSGPACK_ZSTD = 1
 DIGEST_BYTES = 16
 #: What the first frame of a log names as its predecessor.
 NO_DIGEST = bytes(DIGEST_BYTES)
+#: The tenant of a frame that is about the partition itself, and so of interest to every tenant.
+EVERYONE = ""
+#: Until 0.3.0 frames of ticks, verdicts and outcomes bore this tenant, whosever they were.
+UNSURE = "default"
 #: Bodies over this many bytes are compressed: below it the call costs more than the disk it saves.
 COMPRESS_OVER_BYTES = 4096
 #: The largest body a reader will decompress: over any message the doors let in (bounded parser).

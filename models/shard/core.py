@@ -13,7 +13,7 @@ from models.incidents.lines import CHANGED, SYSTEM, Around, Glance, Told
 from models.partition.event import Event
 from models.partition.timers import Timers
 from models.shard.changes import Change
-from models.shard.messages import Command
+from models.shard.messages import Command, PeerMessage
 from models.shard.settings import ShardSettings
 from models.shard.state import ShardState
 
@@ -36,6 +36,9 @@ class Core:
     """A partition deciding, as its components see it. `epoch`, `seq` and `trace_id` are those of the frame being made or
     applied."""
 
+    #: What one incident tells another, from its bytes. Raises msgspec.ValidationError or DecodeError when it is none.
+    decode_peer_message: Callable[[bytes], PeerMessage]
+
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         self.partition = partition
         self.settings = settings
@@ -52,6 +55,8 @@ class Core:
         self._rows: dict[type[Event], Row] = {}
         self._reactions: dict[type[Change], Sequence[Callable[[Any, float], None]]] = {}
         self._verbs: dict[type, Callable[..., Incident]] = {}
+        self._hears: dict[type[PeerMessage], Callable[..., str]] = {}
+        self._answered: dict[type[PeerMessage], Callable[..., None]] = {}
         self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
         self._came: Sequence[Callable[[Incident], None]] = ()
         self._left: Sequence[Callable[[Incident], None]] = ()
@@ -73,6 +78,14 @@ class Core:
         """What a person wants done, by the component that the verb belongs to. Raises Refused."""
         found: Incident = self._verbs[type(command.verb)](incident, command.verb, command, now)
         return found
+
+    def hear(self, incident: Incident, sender: bytes, message: PeerMessage, now: float) -> str:
+        """Another incident tells one of this shard something: why it does not agree, "" when it does."""
+        return self._hears[type(message)](incident, sender, message, now)
+
+    def answered(self, incident: Incident, to: bytes, message: PeerMessage, refused: str, now: float) -> None:
+        """The other incident answered what one of this shard told it."""
+        self._answered[type(message)](incident, to, message, refused, now)
 
     # -- deciding ------------------------------------------------------------------------------------------
 

@@ -21,11 +21,11 @@ from models.alerts.inhibition import Inhibition, Inhibitor, Key, Rules
 from models.alerts.series import FIRING
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
+from models.shard.archiving import IncidentArchived
 from models.shard.changes import MutersChanged, SeriesEnded, SeriesFires
 from models.shard.component import Component, RecordOf, on
 from models.shard.core import Core
 from models.shard.effects import Effect
-from models.shard.events import IncidentArchived
 from models.shard.messages import Done, Failed, Message, Reply, Tick
 
 #: Sources that a shard tells the others of: 3 MB once. Those past it inhibit alerts of their own shard only.
@@ -119,7 +119,7 @@ class Inhibitors(Component):
     def _fires(self, change: SeriesFires, now: float) -> None:
         if len(self._rules):
             labels = change.labels or self.state.series.labels(change.number)
-            self._lead(self._inhibition.fires(change.number, labels), now)
+            self._lead(self._inhibition.fires(change.number, labels, change.incident.tenant), now)
 
     def _ends(self, change: SeriesEnded, now: float) -> None:
         if len(self._rules):
@@ -198,8 +198,10 @@ class Inhibitors(Component):
         more = min(STRETCH, self._left)
         keys: dict[Key, None] = {}
         for number in range(self._at, self._at + more):
-            if series.status[number] == FIRING:
-                keys.update(dict.fromkeys(self._inhibition.fires(number, series.labels(number))))
+            incident = series.incidents[number]
+            if incident is not None and series.status[number] == FIRING:
+                changed = self._inhibition.fires(number, series.labels(number), incident.tenant)
+                keys.update(dict.fromkeys(changed))
         self._at += more
         self._left -= more
         self._lead(keys, now)

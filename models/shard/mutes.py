@@ -22,14 +22,16 @@ from models.incidents.lines import SYSTEM, Around, Line, Told, told
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.changes import Muted, MutersChanged, SeriesFires, SilenceOver, Unmuted
+from models.shard.children import ChildChanged, ChildLeft, IncidentMerged
 from models.shard.component import Component, RecordOf, on
 from models.shard.core import Core
-from models.shard.events import ChildChanged, ChildLeft, IncidentMerged, IncidentSplit, SeriesResolved
+from models.shard.events import SeriesResolved
 from models.shard.inhibitors import Inhibitors
 from models.shard.known_silences import KnownSilences
 from models.shard.messages import Tick
 from models.shard.mute_words import shown, words, words_of
 from models.shard.muted_series import MutedSeries
+from models.shard.splitting import IncidentSplit
 
 #: Series looked at in one step because what mutes changed: 25 ms.
 STRETCH = 5000
@@ -74,13 +76,14 @@ class Mutes(Component):
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
         self.muted = MutedSeries()
-        # To be looked at: series that fire since the last step, with their labels where they are at hand; series of which a
-        # mute may have changed; those that a silence which is over let go; and of all series how many, from where on.
+        # To be looked at in this step: series that fire or may be muted by something else since, with their labels where they
+        # are at hand. In stretches: others of which that is so, those that a silence which is over let go, and of all series
+        # how many, from where on.
         self._fired: dict[int, Mapping[str, str] | None] = {}
         self._todo: dict[int, None] = {}
         self._freed: dict[int, None] = {}
         self._left = self._at = 0
-        #: What is to be looked at changed in this step: the first stretch is looked at in it.
+        #: A stretch is looked at in this step: not in one that is about a tenant's alerts, since it may be of any tenant.
         self._is_fresh = False
         #: Incidents that may be muted, or not any more, since this step.
         self._stirred: dict[bytes, None] = {}
@@ -131,11 +134,15 @@ class Mutes(Component):
         self._fired[change.number] = change.labels
 
     def _muters_changed(self, change: MutersChanged, now: float) -> None:
-        self._is_fresh = True
         if change.numbers is None:
+            self._is_fresh = True
             self._look_at_all()
-        else:
-            self._todo.update(dict.fromkeys(change.numbers))
+            return
+        for number in change.numbers:
+            if len(self._fired) < STRETCH:
+                self._fired.setdefault(number, None)
+            else:
+                self._todo[number] = None
 
     def _silence_over(self, change: SilenceOver, now: float) -> None:
         self._is_fresh = True

@@ -1,5 +1,5 @@
 """What people say of an incident: who looks after it, what it is, what they write. Decided here, one function a verb, and folded
-here. What they do to its state is in models/shard/by_hand.py, verbs over two incidents in models/shard/children.py.
+here. What they do to its state is in models/shard/by_hand.py, verbs over two incidents in models/shard/links.py, children.py.
 """
 
 from __future__ import annotations
@@ -35,22 +35,81 @@ from models.incidents.verbs import (
     Unacknowledge,
     Update,
 )
+from models.partition.event import Event
 from models.shard import clock, lifecycle
 from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import (
-    AcknowledgementEnded,
-    AssignmentChanged,
-    ClockSetBack,
-    CommentAdded,
-    IncidentAcknowledged,
-    IncidentReclassified,
-    LabelsChanged,
-    StakeholdersUpdated,
-    UpdateMissed,
-)
+from models.shard.events import ClockSetBack
 from models.shard.messages import Command
+
+
+class IncidentAcknowledged(Event, frozen=True):
+    """Somebody looks after it until `until` (0: until it ends)."""
+
+    incident_id: bytes
+    actor: str
+    until: float
+    reason: str
+
+
+class AcknowledgementEnded(Event, frozen=True):
+    """Taken back by a person, or `expired`."""
+
+    incident_id: bytes
+    actor: str
+    reason: str
+    expired: bool = False
+
+
+class AssignmentChanged(Event, frozen=True):
+    """Who works on it now, all of them. `text` says what changed."""
+
+    incident_id: bytes
+    actor: str
+    assignees: list[str]
+    roles: dict[str, str]
+    reason: str
+    text: str
+
+
+class CommentAdded(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    text: str
+
+
+class LabelsChanged(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    set: dict[str, str]
+    removed: list[str]
+    reason: str
+
+
+class IncidentReclassified(Event, frozen=True):
+    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+
+    incident_id: bytes
+    actor: str
+    override: Override
+    reason: str
+
+
+class StakeholdersUpdated(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    audience: str
+    text: str
+    next_due_at: float
+
+
+class UpdateMissed(Event, frozen=True):
+    """The update that was promised for `due_at` did not come."""
+
+    incident_id: bytes
+    due_at: float
+
 
 #: Updates to stakeholders that are kept to be shown; the timeline has all.
 UPDATES_KEPT = 20
@@ -119,7 +178,7 @@ class People(Component):
         actor = command.actor
         must_be_open(incident, "acknowledged")
         if verb.until and verb.until <= now:
-            raise Malformed("until: expected a time that is still to come")
+            raise Malformed("until: expected a time in the future")
         before = None if incident.handling is None else incident.handling.acknowledged
         if before is None or (before.by, before.until) != (actor, verb.until):
             self.shard.do(IncidentAcknowledged(incident.id, actor, verb.until, command.reason), now)
@@ -155,7 +214,7 @@ class People(Component):
         changed = {name: value for name, value in verb.set.items() if incident.labels.get(name) != value}
         removed = [name for name in dict.fromkeys(verb.remove) if name in incident.labels]
         if len({*incident.labels, *changed} - {*removed}) > max(LABELS_MAX, len(incident.labels)):
-            raise TooLarge(f"set: at most {LABELS_MAX} labels an incident")
+            raise TooLarge(f"set: an incident has at most {LABELS_MAX} labels")
         if changed or removed:
             self.shard.do(LabelsChanged(incident.id, command.actor, changed, removed, command.reason), now)
         return incident
@@ -167,7 +226,7 @@ class People(Component):
         values = {"severity": verb.severity, "type": verb.type, "impact": verb.impact}
         for name in verb.clear:
             if name not in CLEARABLE:
-                raise Malformed(f"clear: expected some of {', '.join(CLEARABLE)}, not {name!r}")
+                raise Malformed(f"clear: expected one or more of {', '.join(CLEARABLE)}, not {name!r}")
             if values[name] is not None:
                 raise Malformed(f"clear: {name} is given in the same request")
         if verb.impact is not None:
@@ -181,7 +240,7 @@ class People(Component):
     def _update(self, incident: Incident, verb: Update, command: Command, now: float) -> Incident:
         check_name("audience", verb.audience)
         if verb.next_due_at and verb.next_due_at <= now:
-            raise Malformed("next_due_at: expected a time that is still to come")
+            raise Malformed("next_due_at: expected a time in the future")
         _write(incident, verb.text)
         self.shard.do(
             StakeholdersUpdated(incident.id, command.actor, verb.audience, verb.text, verb.next_due_at), now
@@ -229,45 +288,38 @@ class People(Component):
 
     # -- live and in replay --------------------------------------------------------------------------------
 
-    def _said(self, identity: bytes, now: float) -> tuple[Incident, Handling]:
-        incident = self.state.changing(identity)
-        handling = incident.handled()
-        incident.updated_at = now
-        incident.version += 1
-        return incident, handling
-
     def _fold_acknowledged(self, event: IncidentAcknowledged, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         handling.acknowledged = Acknowledgement(event.actor, now, event.until)
         handling.answered_at = handling.answered_at or now
 
     def _fold_let_go(self, event: AcknowledgementEnded, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         handling.acknowledged = None
 
     def _fold_assigned(self, event: AssignmentChanged, now: float) -> None:
-        incident, handling = self._said(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         incident.assignees, handling.roles = list(event.assignees), dict(event.roles)
         if event.assignees or event.roles:
             handling.answered_at = handling.answered_at or now
 
     def _fold_commented(self, event: CommentAdded, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         _wrote(handling, event.text)
 
     def _fold_labelled(self, event: LabelsChanged, now: float) -> None:
-        incident, handling = self._said(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         kept = {name: value for name, value in incident.labels.items() if name not in event.removed}
         incident.labels = {**kept, **event.set}
         handling.labels = {**(handling.labels or {}), **event.set, **dict.fromkeys(event.removed)}
 
     def _fold_reclassified(self, event: IncidentReclassified, now: float) -> None:
-        incident, handling = self._said(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         handling.override = event.override
         incident.settle()
 
     def _fold_updated(self, event: StakeholdersUpdated, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         _wrote(handling, event.text)
         update = StakeholderUpdate(now, event.actor, event.audience, event.text, event.next_due_at)
         handling.updates = [*handling.updates, update][-UPDATES_KEPT:]
@@ -338,7 +390,7 @@ def assign(shard: Core, incident: Incident, verb: Assign, actor: str, reason: st
     removed = set(verb.remove)
     assignees = [each for each in dict.fromkeys([*incident.assignees, *verb.add]) if each not in removed]
     if len(assignees) > ASSIGNEES_MAX:
-        raise TooLarge(f"add: at most {ASSIGNEES_MAX} people are assigned to an incident")
+        raise TooLarge(f"add: an incident has at most {ASSIGNEES_MAX} assignees")
     before = {} if incident.handling is None else incident.handling.roles
     roles = dict(before)
     for role, name in verb.roles.items():
@@ -349,7 +401,7 @@ def assign(shard: Core, incident: Incident, verb: Assign, actor: str, reason: st
         else:
             roles.pop(role, None)
     if len(roles) > ROLES_MAX:
-        raise TooLarge(f"roles: at most {ROLES_MAX} roles an incident")
+        raise TooLarge(f"roles: an incident has at most {ROLES_MAX} roles")
     said = [f"+{each}" for each in assignees if each not in incident.assignees]
     said += [f"-{each}" for each in incident.assignees if each not in assignees]
     said += [f"{role}: {name}" for role, name in roles.items() if before.get(role) != name]
@@ -374,16 +426,16 @@ def _write(incident: Incident, text: str) -> None:
     """Room for what a person writes into an incident."""
     check_text("text", text, TEXT_MAX)
     if not text.strip():
-        raise Malformed("text: expected some words")
+        raise Malformed("text: must not be empty")
     handling = incident.handling
     if handling is None:
         return
     if handling.written_lines >= WRITTEN_LINES_MAX:
         raise Conflict(
-            f"it holds {WRITTEN_LINES_MAX} comments and updates already: write into a linked incident"
+            f"it holds {WRITTEN_LINES_MAX} comments and updates already: continue in a linked incident"
         )
     if handling.written_bytes + len(text.encode("utf-8", "surrogatepass")) > WRITTEN_BYTES_MAX:
-        raise Conflict(f"it holds {WRITTEN_BYTES_MAX} bytes of text already: write into a linked incident")
+        raise Conflict(f"it holds {WRITTEN_BYTES_MAX} bytes of text already: continue in a linked incident")
 
 
 def _wrote(handling: Handling, text: str) -> None:

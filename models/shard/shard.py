@@ -35,7 +35,7 @@ DUE_MAX = 1000
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What a message led to. `events` go to the log as one frame; then `reply` and `effects` may leave."""
+    """What a message led to. `events` go to the log in one append (a frame for each tenant); then `reply` and `effects` may leave."""
 
     events: list[Event]
     effects: list[Effect]
@@ -50,6 +50,7 @@ class Shard(Core):
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
         self.components = [kind(self) for kind in assembly.components]
+        self.decode_peer_message = assembly.decode_peer_message
         self._assemble()
 
     @property
@@ -184,6 +185,8 @@ class Shard(Core):
             **{kind: bound(take, each) for each in parts for kind, take in each.messages.items()},
         }
         self._verbs = {kind: bound(decide, each) for each in parts for kind, decide in each.verbs.items()}
+        self._hears = {kind: bound(hear, each) for each in parts for kind, hear in each.hears.items()}
+        self._answered = {kind: bound(take, each) for each in parts for kind, take in each.answered.items()}
         self._effects = {kind: each for each in parts for kind in each.effects}
         self._timed = having("next_at")
         self._next_at = [each.next_at for each in self._timed]

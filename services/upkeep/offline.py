@@ -10,7 +10,7 @@ from types import TracebackType
 from actors.runtime.ending import end
 from models.errors import Conflict, Fenced, IncidentManagerError, NotOwner
 from models.partition.event import Event
-from models.partition.frames import decode_frame, encode_frame
+from models.partition.frames import EVERYONE, decode_frame, encode_frame
 from models.ports import Clock, EventLog, Opened
 from services.stores.choice import Stores
 
@@ -43,7 +43,7 @@ class HeldLog:
         self.now = now = max(now, self.now)
         added = list(frames)
         for event in events:
-            frame, digest = encode_frame(self.seq + len(added) + 1, now, "default", None, [event], digest)
+            frame, digest = encode_frame(self.seq + len(added) + 1, now, EVERYONE, None, [event], digest)
             added.append(frame)
         await self.log.append(self.epoch, self.seq + 1, added)
         self.seq, self.digest = self.seq + len(added), digest
@@ -80,7 +80,7 @@ class Offline:
                 if self._clock.monotonic() >= deadline:
                     await log.close()
                     raise Conflict(
-                        f"{partition} is held by {error.owner}: a system runs on it; end it first (llm-im down)"
+                        f"{partition} is held by {error.owner}: a system runs on it; first: llm-im down"
                     ) from None
             except BaseException:
                 await log.close()

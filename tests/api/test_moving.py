@@ -19,8 +19,8 @@ from models.errors import Conflict, Damaged, Unavailable
 from models.partition.frames import Frame, encode_frame
 from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
+from models.shard.slot_transfer import SlotArrived, SlotLeft
 from services.stores.choice import Stores, open_stores
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.dead_letters import MemoryDeadLetters
@@ -349,7 +349,7 @@ async def test_a_copy_is_the_same_and_lives_on(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="not empty"):
         await sizes(kept, other)
     assert await content(other, 2) == await content(kept, 2)
-    with pytest.raises(Conflict, match="was started, or is whole already"):
+    with pytest.raises(Conflict, match="was started, or is already complete"):
         await copy(kept, other, "memory", CLOCK, say)
     for index in range(2):
         log = other.log(partition_name(index))

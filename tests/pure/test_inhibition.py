@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from models.alerts.inhibition import Inhibition, Inhibitor, InhibitRule, Key, Rules
 from models.alerts.matchers import compile_matchers
+from models.partition.sharding import TENANT
 
 CRITICAL = InhibitRule(
     "severity", (("severity", "=", "critical"),), (("severity", "=~", "warning|info"),), ("service", "pod")
@@ -17,7 +18,7 @@ ALIKE = InhibitRule("alike", (("team", "=", "a"),), (("team", "=", "a"),), ())
 
 
 def fires(inhibition: Inhibition, number: int, **labels: str) -> None:
-    say(inhibition, inhibition.fires(number, labels))
+    say(inhibition, inhibition.fires(number, labels, TENANT))
 
 
 def ends(inhibition: Inhibition, number: int) -> None:
@@ -53,6 +54,14 @@ def test_a_label_that_both_lack_is_equal() -> None:
     fires(inhibition, 1, severity="critical", service="api")
 
     assert by(inhibition, 2) == "severity #1"
+
+
+def test_an_alert_of_another_tenant_mutes_nothing() -> None:
+    inhibition = Inhibition(Rules([CRITICAL]))
+    fires(inhibition, 2, severity="info", service="api")
+    say(inhibition, inhibition.fires(1, {"severity": "critical", "service": "api"}, "acme"))
+
+    assert by(inhibition, 2) is None
 
 
 def test_it_ends_with_the_last_source() -> None:
@@ -97,7 +106,7 @@ def test_one_that_is_a_source_only_mutes_one_that_is_both() -> None:
 def test_a_source_of_another_shard_mutes_as_well() -> None:
     here, there = Inhibition(Rules([CRITICAL])), Inhibition(Rules([CRITICAL]))
     fires(here, 2, severity="info", service="api")
-    keys = there.fires(1, {"severity": "critical", "service": "api"})
+    keys = there.fires(1, {"severity": "critical", "service": "api"}, TENANT)
 
     here.hear("there", {key: lead(there, key) for key in keys})
     muted = by(here, 2)
@@ -130,7 +139,7 @@ def test_it_is_what_trying_every_pair_finds(steps: list[dict[str, str] | int], t
         shard = shards[mine % len(shards)]
         if isinstance(step, dict):
             firing[number] = step
-            keys = shard.fires(number, step)
+            keys = shard.fires(number, step, TENANT)
             number += 1
         else:
             firing.pop(step, None)

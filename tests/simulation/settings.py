@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from models.alerts.inhibition import InhibitRule
+from models.partition.sharding import TENANT
 from models.settings.all import Settings
 from models.shard.settings import ShardSettings
 
+#: Two who share every shard, and have services and alerts of the same names.
+TENANTS = (TENANT, "acme")
 RETENTION_S = 60.0
 #: While one of these fires, info alerts are muted on every shard.
 INHIBIT = InhibitRule(

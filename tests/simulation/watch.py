@@ -7,6 +7,7 @@ time what a replay from the empty beginning would give, with nothing truncated.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
 from uuid import UUID
 
@@ -18,16 +19,17 @@ from models.incidents.notification import idempotency_key
 from models.incidents.query import decode_answer, decode_query
 from models.incidents.views import answer
 from models.partition.event import Event
-from models.partition.frames import NO_DIGEST, Frame, decode_frame
+from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame
 from models.ports import Clock
+from models.shard.archiving import ArchiveExpired, IncidentArchived
 from models.shard.assembly import decode_message
 from models.shard.events import (
     ActionFailed,
     ActionSucceeded,
+    AlertsObserved,
     AlertsSetAside,
     CallAnswered,
     ClockSetBack,
-    IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
     NotificationOwed,
@@ -49,9 +51,11 @@ from models.shard.messages import (
     PeerMessageArrived,
     decode_reply,
 )
+from models.shard.reception import ReceptionGap
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S
+from models.stream.happenings import about
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 from tests.simulation.dump import difference, dump, unsound
@@ -95,6 +99,8 @@ class Watcher:
         #: What a receiver was told last of an incident, "" when it is in doubt, and when.
         self.believed: dict[bytes, str] = {}
         self.heard_at: dict[bytes, float] = {}
+        #: Incidents of which the log says that a failed try may have been heard: it had been asked for before, too.
+        self.doubted: set[bytes] = set()
         self.hurried: set[tuple[bytes, int]] = set()
         self._fail = fail
         self._may_expire = may_expire
@@ -147,6 +153,8 @@ class Watcher:
             self.mirror.apply(event, frame.now)
             self._seen(self, event)
             moved = moved or isinstance(event, IncidentOpened | IncidentStateChanged)
+            if (owners := self._owners(event)) - {frame.tenant}:
+                self.fail(f"a frame of {frame.tenant!r} has a {name} of {owners}")
         self.mirror.seq = seq
         if moved and (why := unsound(self.mirror)):
             self.fail(why)
@@ -220,6 +228,7 @@ class Watcher:
                     # It got more severe while a notice waited.
                     self.hurried.add((event.incident_id, event.number))
             case ActionFailed() if event.reached:
+                self.doubted.add(event.incident_id)
                 self._told(event, now)
             case IncidentArchived():
                 if event.incident_id not in self.store.partition(self.partition).incidents:
@@ -227,6 +236,23 @@ class Watcher:
                 self.gone[event.incident_id] = mirror.state.incidents[event.incident_id]
             case _:
                 pass
+
+    def _owners(self, event: Event) -> set[str]:
+        """Whose an event is that was just applied: of all that it names; empty when it names nothing."""
+        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired):
+            return {EVERYONE}
+        state = self.mirror.state
+        names = {getattr(event, "incident_id", b""), *about(event)} - {b""}
+        owners = {(state.incidents.get(name) or self.gone[name]).tenant for name in names}
+        match event:
+            case AlertsObserved():
+                numbers = [*array("I", event.numbers)]
+            case SeriesChanged() | SeriesResolved() | SeriesRefired():
+                numbers = [event.number]
+            case _:
+                numbers = []
+        found = [state.series.incidents[number] for number in numbers]
+        return owners | {each.tenant for each in found if each is not None}
 
     def _told(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
         """Nobody is told twice of one opening or one end, nor sooner than an interval after the last word."""

@@ -190,7 +190,7 @@ def _muted(told: Story, frame: Callable[[], None]) -> None:
     frame()
     told.tick(at(4011))
     frame()
-    source = Inhibitor("down", ("a",), "00" * 8, "Down (node)")
+    source = Inhibitor("default", "down", ("a",), "00" * 8, "Down (node)")
     told.tell(at(4012), InhibitorsChanged("shard/0001", 1, 0, 2, [source], [], whole=True))
     frame()
 

@@ -6,6 +6,7 @@ from tests.simulation.area import Area
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.clocks import Clocks
 from tests.simulation.areas.control import Control
+from tests.simulation.areas.followers import Followers
 from tests.simulation.areas.mutes import Mutes
 from tests.simulation.areas.notifications import Notifications
 from tests.simulation.areas.peers import Peers
@@ -25,4 +26,5 @@ AREAS: tuple[type[Area], ...] = (
     Clocks,
     Control,
     Reads,
+    Followers,
 )

@@ -21,13 +21,14 @@ from models.errors import IncidentManagerError
 from models.incidents.notification import RESOLVED
 from models.partition.event import Event
 from models.shard.effects import Act
-from models.shard.events import ActionFailed, NotificationWithheld, ShardStarted
+from models.shard.events import NotificationWithheld, ShardStarted
 from models.shard.inhibitors import InhibitorsKnown
 from models.shard.known_silences import SilencesKnown
 from models.shard.mutes import Mutes as MutesOfShard
 from models.shard.mutes import SeriesMuted, SeriesUnmuted
 from tests.simulation.area import Area
 from tests.simulation.areas.clocks import Clocks
+from tests.simulation.settings import TENANTS
 
 if TYPE_CHECKING:
     from tests.simulation.watch import Watcher
@@ -48,8 +49,6 @@ class Mutes(Area):
         self.sure: dict[str, tuple[float, Silence]] = {}
         #: Those that were ended, which is as good as over.
         self.doubtful: set[str] = set()
-        #: Incidents of which a process that died may have told, and nobody knows.
-        self.in_doubt: set[str] = set()
         self._leapt_at = -LATE_S
         #: Keys of what left a shard.
         self._left: set[str] = set()
@@ -91,15 +90,16 @@ class Mutes(Area):
         ]
         identity = str(UUID(int=number))
         ends = starts + rng.uniform(3.0, LONGEST_S - 3.0)
-        made = SetSilence(identity, matchers, starts, ends, "ann", "sim")
+        tenant = rng.choice(TENANTS)
+        made = SetSilence(identity, matchers, starts, ends, "ann", "sim", tenant=tenant)
         if await self._tell(encode_message(made)) and not self._is_leaping():
-            silence = Silence(identity, tuple(matchers), starts, ends, "ann", "sim", now)
+            silence = Silence(identity, tuple(matchers), starts, ends, "ann", "sim", now, tenant=tenant)
             self.sure[identity] = world.clock.elapsed, silence
             world.story("silenced", by=identity[-4:], matchers=matchers)
 
     async def _expire(self, identity: str) -> None:
         self.doubtful.add(identity)
-        if await self._tell(encode_message(ExpireSilence(identity, "ann"))):
+        if await self._tell(encode_message(ExpireSilence(identity, "ann", self.sure[identity][1].tenant))):
             self.world.story("silence over", which=identity[-4:])
 
     async def _tell(self, payload: bytes) -> bool:
@@ -120,9 +120,6 @@ class Mutes(Area):
             said = event.text if isinstance(event, SeriesMuted) else event.why
             if " by " not in said:
                 watcher.fail(f"{type(event).__name__} does not say by what: {said!r}")
-        elif isinstance(event, ActionFailed) and event.reached and event.detail in ("429", "422"):
-            # This try did not arrive; one that a process before asked for may have.
-            self.in_doubt.add(str(UUID(bytes=event.incident_id)))
         mirror = watcher.mirror
         incident = mirror.state.incidents.get(getattr(event, "incident_id", b""))
         if incident is not None and mirror.of(MutesOfShard).is_muted(incident):
@@ -161,6 +158,7 @@ class Mutes(Area):
         for identity, (made_at, silence) in self.sure.items():
             if (
                 identity not in self.doubtful
+                and silence.tenant == incident.tenant
                 and elapsed - made_at > LATE_S
                 and silence.starts_at + LATE_S < now < silence.ends_at - LATE_S
                 and firing
