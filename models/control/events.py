@@ -5,6 +5,7 @@ An event type is only added, or superseded; a field is only added at the end, wi
 
 from __future__ import annotations
 
+from models.control.silences import SilenceExpired, SilenceSet
 from models.partition.event import Event
 
 
@@ -120,4 +121,6 @@ EVENTS: tuple[type[Event], ...] = (
     TokenRevoked,
     TokensUsed,
     SettingsChanged,
+    SilenceSet,
+    SilenceExpired,
 )

@@ -273,13 +273,6 @@ def test_there_is_one_receiver_and_no_silence() -> None:
     assert asked.get("/api/v2/silences").json() == []
 
 
-def test_a_new_silence_is_refused_by_name_until_there_are_silences() -> None:
-    answer = client(StandIn()).post("/api/v2/silences", json={})
-
-    assert answer.status_code == 400
-    assert "silences are not built yet" in answer.json()
-
-
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_silence_is_unknown_or_its_id_is_none(method: str) -> None:
     asked = client(StandIn())
