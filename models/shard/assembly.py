@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from models.control.events import EVENTS as CONTROL_EVENTS
 from models.errors import Broken
 from models.incidents.lines import CHANGED, Told
 from models.partition.event import Event, one_of
+from models.partition.frames import Frames
 from models.shard.archiving import Archiving
 from models.shard.attention import Attention
 from models.shard.by_hand import ByHand
@@ -92,6 +92,8 @@ class Assembly:
                     f"{each.__name__} must both hear and take the answer of what incidents tell each other"
                 )
             self.events.update((event.kind, event) for event in each.events)
+        #: How their log is read.
+        self.frames = Frames(self.events)
         #: How the events are told that may be lines of a timeline.
         self.told: dict[type[Event], Told[Any]] = {
             kind: event.told for kind, event in self.events.items() if event.told is not None
@@ -121,5 +123,3 @@ class Assembly:
 
 ASSEMBLY = Assembly(COMPONENTS)
 decode_message = ASSEMBLY.decode_message
-#: Every event that a log may hold, a shard's or the control partition's.
-EVERY_EVENT: tuple[type[Event], ...] = (*ASSEMBLY.events, *CONTROL_EVENTS)

@@ -49,6 +49,7 @@ class Shard(Core):
 
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
+        self.frames = assembly.frames
         self.components = [kind(self) for kind in assembly.components]
         self.decode_peer_message = assembly.decode_peer_message
         self._assemble()

@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Broken, Fenced, Malformed, OutcomeUnknown, Unavailable
-from models.partition.frames import decode_frame, encode_frame
+from models.partition.frames import encode_frame
+from models.partitions import decode_frame
 from models.ports import ArchiveQuery, Mark
 from services.stores.postgres import pool, snapshots
 from services.stores.postgres import schema as postgres_schema

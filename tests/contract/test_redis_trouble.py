@@ -17,7 +17,8 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Fenced, Full, Malformed, OutcomeUnknown, Unavailable
-from models.partition.frames import decode_frame, encode_frame
+from models.partition.frames import encode_frame
+from models.partitions import decode_frame
 from models.ports import ArchiveQuery, DeadLetter, EventLog, Mark, Opened
 from services.stores.redis import lane
 from services.stores.redis.archive import RedisArchive
