@@ -17,14 +17,18 @@ from models.incidents.lines import CHANGED, Told
 from models.partition.event import Event, one_of
 from models.partition.frames import Frames
 from models.shard.archiving import Archiving
+from models.shard.attention import Attention
 from models.shard.by_hand import ByHand
 from models.shard.children import Children
 from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
+from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
+from models.shard.known_silences import KnownSilences
 from models.shard.links import Links
 from models.shard.messages import Message, PeerMessage, Tick
+from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
 from models.shard.openings import Openings
 from models.shard.peer_messages import PeerMessages
@@ -48,9 +52,13 @@ COMPONENTS: tuple[type[Component], ...] = (
     Children,
     Links,
     Splitting,
+    KnownSilences,
+    Inhibitors,
+    Mutes,  # after what mutes, before who is told
     Notifications,
     Targets,
     Sharing,
+    Attention,
     People,
     States,
     SlotTransfer,

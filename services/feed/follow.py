@@ -1,4 +1,4 @@
-"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py.
+"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py, watch.py.
 
 What an event does not say of its incident is asked of the shard, a page of the log at a time, and of the archive when
 the shard has let it go.

@@ -35,9 +35,10 @@ from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
@@ -173,6 +174,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
+            silences=SilenceDesk(self._tail, self._tell_control, clock),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

@@ -172,7 +172,7 @@ async def bells(stores: Stores) -> set[str]:
 
 
 @pytest.mark.asyncio
-async def test_they_are_in_a_backup_which_is_verified_and_restored(tmp_path) -> None:
+async def test_they_are_in_a_backup_which_is_verified_and_restored(tmp_path: Path) -> None:
     stores, target, into = await used(), Target(str(tmp_path)), WithRopes()
     made = (await create(stores, target, CLOCK, backend="memory")).backup
 
@@ -189,7 +189,7 @@ async def test_they_are_in_a_backup_which_is_verified_and_restored(tmp_path) -> 
 
 
 @pytest.mark.asyncio
-async def test_what_does_not_fit_in_one_is_told_of_the_backup(tmp_path) -> None:
+async def test_what_does_not_fit_in_one_is_told_of_the_backup(tmp_path: Path) -> None:
     target = Target(str(tmp_path))
     made = (await create(await used("great", "cracked"), target, CLOCK, backend="memory")).backup
 
@@ -202,7 +202,7 @@ async def test_what_does_not_fit_in_one_is_told_of_the_backup(tmp_path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_snapshot_of_another_version_is_told_by_its_own_kind(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Target(str(tmp_path))
     made = (await create(await used(), target, CLOCK, backend="memory")).backup
@@ -219,7 +219,7 @@ async def test_a_snapshot_of_another_version_is_told_by_its_own_kind(
 
 @pytest.mark.asyncio
 async def test_a_backup_from_before_there_were_any_restores(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, into = Target(str(tmp_path)), WithRopes()
     with monkeypatch.context() as before:
@@ -246,7 +246,7 @@ async def test_they_are_copied_to_other_stores() -> None:
 
 @pytest.mark.parametrize("what", ["frames", "ropes"])
 @pytest.mark.asyncio
-async def test_a_store_that_holds_some_is_not_empty(what: str, tmp_path) -> None:
+async def test_a_store_that_holds_some_is_not_empty(what: str, tmp_path: Path) -> None:
     stores, other, target = await used(), WithRopes(), Target(str(tmp_path))
     made = (await create(stores, target, CLOCK, backend="memory")).backup
     if what == "frames":

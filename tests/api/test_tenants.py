@@ -278,7 +278,7 @@ async def test_a_log_whose_frames_of_time_and_verdicts_bear_the_default_tenants_
         stored, digest = encode_frame(frame.seq, frame.now, tag, frame.trace_id, frame.events, digest)
         await older.append(epoch, frame.seq, [stored])
     expected = told(await ours.follow(tenant))
-    ours.log = lambda partition=PARTITION: older  # type: ignore[method-assign,assignment]
+    ours.log = lambda partition=PARTITION: older  # type: ignore[method-assign]
 
     assert told(await ours.follow(tenant)) == expected
 

@@ -176,7 +176,9 @@ async def test_a_shard_whose_log_is_gone_stops_and_says_so_and_the_others_go_on(
 
     for _start in range(2):
         async with running(place) as ours:
-            assert "its log is gone: the control log says that it had begun" in str(await shard_of(ours, 1).status(b""))
+            assert "its log is gone: the control log says that it had begun" in str(
+                await shard_of(ours, 1).status(b"")
+            )
             with pytest.raises(Unavailable):
                 await shard_of(ours, 1).ask(b"")
             assert len(shard_of(ours, 0).shard.state.incidents) == 1

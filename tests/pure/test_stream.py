@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -65,19 +67,9 @@ class Recorded:
         found = []
         for seq, frame in enumerate(self.frames, 1):
             skimmed = ASSEMBLY.frames.skim("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
-            for _number, event in [] if skimmed is None else skimmed.events:
-                now = skimmed.now
-                if isinstance(event, ClockSetBack):
-                    summaries = {
-                        identity: set_back(summary, event) for identity, summary in summaries.items()
-                    }
-                    continue
-                if isinstance(event, IncidentOpened):
-                    summaries[event.incident_id] = opened(event, now)
-                    continue
-                if isinstance(event, IncidentSplit):
-                    summaries[event.made] = split_off(event, summaries[event.incident_id], now)
-                summaries[event.incident_id] = fold(summaries[event.incident_id], event, now)
+            if skimmed is not None:
+                for _number, event in skimmed.events:
+                    summaries = _after(summaries, event, skimmed.now)
             found.append({identity: summaries[identity] for identity in self.summaries[seq - 1]})
         return found
 
@@ -187,10 +179,24 @@ def happening(
 
 
 def summary(
-    state: IncidentState = IncidentState.TRIAGED, severity: Severity = Severity.P2, **labels: str
+    state: IncidentState = IncidentState.TRIAGED,
+    severity: Severity = Severity.P2,
+    labels: Mapping[str, str] | None = None,
 ) -> Summary:
     judged = Verdict(severity, IncidentType.DATA, "")
-    return Summary(b"i", "api", "Down", state, labels, [], 1, 0.0, True, judged, judged)
+    return Summary(b"i", "api", "Down", state, dict(labels or {}), [], 1, 0.0, True, judged, judged)
+
+
+def _after(summaries: dict[bytes, Summary], event: Any, now: float) -> dict[bytes, Summary]:
+    """The summaries once an event is folded in."""
+    if isinstance(event, ClockSetBack):
+        return {identity: set_back(summary, event) for identity, summary in summaries.items()}
+    if isinstance(event, IncidentOpened):
+        return {**summaries, event.incident_id: opened(event, now)}
+    made = {}
+    if isinstance(event, IncidentSplit):
+        made[event.made] = split_off(event, summaries[event.incident_id], now)
+    return {**summaries, **made, event.incident_id: fold(summaries[event.incident_id], event, now)}
 
 
 P0 = StreamFilter(severities=frozenset({Severity.P0}))
@@ -214,7 +220,7 @@ P0 = StreamFilter(severities=frozenset({Severity.P0}))
     ],
 )
 def test_each_part_of_a_filter_must_hold(wanted: StreamFilter, told: bool) -> None:
-    assert Sieve(wanted).takes(happening(after=summary(team="ml"))) is told
+    assert Sieve(wanted).takes(happening(after=summary(labels={"team": "ml"}))) is told
 
 
 def test_an_incident_is_seen_entering_and_leaving_a_filter() -> None:
@@ -241,7 +247,7 @@ def test_matchers_that_are_too_much_work_are_refused_by_name() -> None:
 
     with pytest.raises(TooLarge):
         for each in labels:
-            sieve.takes(happening(after=summary(**each)))
+            sieve.takes(happening(after=summary(labels=each)))
 
 
 @given(
