@@ -11,7 +11,9 @@ from models.errors import Damaged
 from models.partition.frames import decode_frame
 from models.partition.sharding import partition_name
 from models.ports import Archive, EventLog
-from models.shard.events import IncidentOpened, IncidentSplit, SlotArrived
+from models.shard.events import IncidentOpened
+from models.shard.slot_transfer import SlotArrived
+from models.shard.splitting import IncidentSplit
 
 #: How many partitions without anything are looked past, for some behind them: of a lost control log nobody knows how many
 #: there were.

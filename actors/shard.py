@@ -38,9 +38,10 @@ from models.partition.machine import Step as AnyStep
 from models.partition.sharding import slot_of_id
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
+from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
 from models.shard.effects import Effect
-from models.shard.events import ActionFailed, ArchiveExpired, ClockSetBack, ShardStarted
+from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,

@@ -228,9 +228,9 @@ def _first_id(day: int) -> bytes:
 
 
 class Notes:
-    """Which notes were sent and which were heard (models/shard/children.py), over all shards of a copy: nobody may have heard one
-    that its sender has not written, or that sender's next note would count as heard already. And whether every incident is
-    where the slot map says, or one that moved would be there twice, or not at all."""
+    """Which messages were sent and which were heard (models/shard/peer_messages.py), over all shards of a copy:
+    nobody may have heard one that its sender has not written, or that sender's next one would count as heard already. And
+    whether every incident is where the slot map says, or one that moved would be there twice, or not at all."""
 
     def __init__(self) -> None:
         #: The control partition's, once it is read.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from uuid import UUID
 
 import msgspec
 
 from models.partition.sharding import SLOTS
+
+ID_BYTES = 16
 
 
 class Severity(IntEnum):
@@ -312,6 +315,11 @@ class Incident(msgspec.Struct, array_like=True):
         return b"" if self.handling is None else self.handling.merged_into
 
     @property
+    def related(self) -> list[bytes]:
+        """The incidents that people linked it to."""
+        return [] if self.handling is None else self.handling.related
+
+    @property
     def children(self) -> dict[bytes, Child]:
         """The incidents that are parts of it."""
         return {} if self.handling is None else self.handling.children
@@ -347,6 +355,11 @@ def settled(judged: Verdict, said: Override, parts: Mapping[bytes, Child]) -> Ve
         judged.type if said.type is None else said.type,
         judged.impact if said.impact is None else said.impact,
     )
+
+
+def id_text(identity: bytes) -> str:
+    """An incident's id as people write it; bytes that are none in hex."""
+    return str(UUID(bytes=identity)) if len(identity) == ID_BYTES else identity.hex()
 
 
 def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.errors import Conflict, Malformed, TooLarge
-from models.incidents.incident import MANUAL, Incident, IncidentState, Override, incident_id
+from models.incidents.incident import MANUAL, Incident, IncidentState, Override, id_text, incident_id
 from models.incidents.verbs import (
     ASSIGNEES_MAX,
     LABEL_VALUE_MAX,
@@ -24,7 +24,6 @@ from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component
 from models.shard.events import IncidentOpened
 from models.shard.messages import Command
-from models.shard.peer_messages import written
 
 
 class ByHand(Component):
@@ -116,10 +115,10 @@ class ByHand(Component):
         )
         if other is not None and other is not incident:
             if other.is_open:
-                raise Conflict(f"incident {written(other.id)} of the same group is open: work on that one")
+                raise Conflict(f"incident {id_text(other.id)} of the same group is open: work on that one")
             if lifecycle.may_reopen(self.shard, other, now):
                 # It would be open beside this one as soon as a part of it goes on, or what still fires is believed again.
-                raise Conflict(f"incident {written(other.id)} of the same group may go on: reopen that one")
+                raise Conflict(f"incident {id_text(other.id)} of the same group may go on: reopen that one")
         if self.shard.state.open_count >= self.shard.settings.max_open:
             raise Conflict("max_concurrent_incidents is reached: resolve others first")
         lifecycle.reopen(

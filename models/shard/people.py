@@ -1,5 +1,5 @@
 """What people say of an incident: who looks after it, what it is, what they write. Decided here, one function a verb, and folded
-here. What they do to its state is in models/shard/by_hand.py, verbs over two incidents in models/shard/children.py.
+here. What they do to its state is in models/shard/by_hand.py, verbs over two incidents in models/shard/links.py, children.py.
 """
 
 from __future__ import annotations
@@ -35,22 +35,81 @@ from models.incidents.verbs import (
     Unacknowledge,
     Update,
 )
+from models.partition.event import Event
 from models.shard import clock, lifecycle
 from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import (
-    AcknowledgementEnded,
-    AssignmentChanged,
-    ClockSetBack,
-    CommentAdded,
-    IncidentAcknowledged,
-    IncidentReclassified,
-    LabelsChanged,
-    StakeholdersUpdated,
-    UpdateMissed,
-)
+from models.shard.events import ClockSetBack
 from models.shard.messages import Command
+
+
+class IncidentAcknowledged(Event, frozen=True):
+    """Somebody looks after it until `until` (0: until it ends)."""
+
+    incident_id: bytes
+    actor: str
+    until: float
+    reason: str
+
+
+class AcknowledgementEnded(Event, frozen=True):
+    """Taken back by a person, or `expired`."""
+
+    incident_id: bytes
+    actor: str
+    reason: str
+    expired: bool = False
+
+
+class AssignmentChanged(Event, frozen=True):
+    """Who works on it now, all of them. `text` says what changed."""
+
+    incident_id: bytes
+    actor: str
+    assignees: list[str]
+    roles: dict[str, str]
+    reason: str
+    text: str
+
+
+class CommentAdded(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    text: str
+
+
+class LabelsChanged(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    set: dict[str, str]
+    removed: list[str]
+    reason: str
+
+
+class IncidentReclassified(Event, frozen=True):
+    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+
+    incident_id: bytes
+    actor: str
+    override: Override
+    reason: str
+
+
+class StakeholdersUpdated(Event, frozen=True):
+    incident_id: bytes
+    actor: str
+    audience: str
+    text: str
+    next_due_at: float
+
+
+class UpdateMissed(Event, frozen=True):
+    """The update that was promised for `due_at` did not come."""
+
+    incident_id: bytes
+    due_at: float
+
 
 #: Updates to stakeholders that are kept to be shown; the timeline has all.
 UPDATES_KEPT = 20
@@ -229,45 +288,38 @@ class People(Component):
 
     # -- live and in replay --------------------------------------------------------------------------------
 
-    def _said(self, identity: bytes, now: float) -> tuple[Incident, Handling]:
-        incident = self.state.changing(identity)
-        handling = incident.handled()
-        incident.updated_at = now
-        incident.version += 1
-        return incident, handling
-
     def _fold_acknowledged(self, event: IncidentAcknowledged, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         handling.acknowledged = Acknowledgement(event.actor, now, event.until)
         handling.answered_at = handling.answered_at or now
 
     def _fold_let_go(self, event: AcknowledgementEnded, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         handling.acknowledged = None
 
     def _fold_assigned(self, event: AssignmentChanged, now: float) -> None:
-        incident, handling = self._said(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         incident.assignees, handling.roles = list(event.assignees), dict(event.roles)
         if event.assignees or event.roles:
             handling.answered_at = handling.answered_at or now
 
     def _fold_commented(self, event: CommentAdded, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         _wrote(handling, event.text)
 
     def _fold_labelled(self, event: LabelsChanged, now: float) -> None:
-        incident, handling = self._said(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         kept = {name: value for name, value in incident.labels.items() if name not in event.removed}
         incident.labels = {**kept, **event.set}
         handling.labels = {**(handling.labels or {}), **event.set, **dict.fromkeys(event.removed)}
 
     def _fold_reclassified(self, event: IncidentReclassified, now: float) -> None:
-        incident, handling = self._said(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         handling.override = event.override
         incident.settle()
 
     def _fold_updated(self, event: StakeholdersUpdated, now: float) -> None:
-        _incident, handling = self._said(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         _wrote(handling, event.text)
         update = StakeholderUpdate(now, event.actor, event.audience, event.text, event.next_due_at)
         handling.updates = [*handling.updates, update][-UPDATES_KEPT:]

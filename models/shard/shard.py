@@ -50,6 +50,7 @@ class Shard(Core):
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
         self.components = [kind(self) for kind in assembly.components]
+        self.decode_peer_message = assembly.decode_peer_message
         self._assemble()
 
     @property
@@ -167,7 +168,7 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.told)
+                self._rows[event.kind] = Row(bound(event.fold, each), event.told, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():
@@ -184,6 +185,8 @@ class Shard(Core):
             **{kind: bound(take, each) for each in parts for kind, take in each.messages.items()},
         }
         self._verbs = {kind: bound(decide, each) for each in parts for kind, decide in each.verbs.items()}
+        self._hears = {kind: bound(hear, each) for each in parts for kind, hear in each.hears.items()}
+        self._answered = {kind: bound(take, each) for each in parts for kind, take in each.answered.items()}
         self._effects = {kind: each for each in parts for kind in each.effects}
         self._timed = having("next_at")
         self._next_at = [each.next_at for each in self._timed]

@@ -18,9 +18,29 @@ import msgspec
 
 from models.alerts.series import FIRING, MovedSeries
 from models.incidents.incident import Incident
+from models.partition.event import Event
 from models.shard.component import Component, on
-from models.shard.core import Core
-from models.shard.events import SlotArrived, SlotLeft
+from models.shard.core import Core, Whose
+
+
+class SlotLeft(Event, frozen=True):
+    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
+class SlotArrived(Event, frozen=True):
+    """The same in the partition where they are now."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
 
 #: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
 PORTION_BYTES = 4 * 1024 * 1024
@@ -109,7 +129,11 @@ class SlotTransfer(Component):
                 members.append(number)
             self.shard.came(incident)
 
-    events = (on(SlotLeft, _fold_left), on(SlotArrived, _fold_arrived))
+    # A slot may have incidents of all tenants.
+    events = (
+        on(SlotLeft, _fold_left, whose=Whose.SHARD),
+        on(SlotArrived, _fold_arrived, whose=Whose.SHARD),
+    )
 
 
 def problems(shard: Core) -> Iterator[str]:

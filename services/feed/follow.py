@@ -19,7 +19,8 @@ from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened
 from models.partition.event import Event
 from models.partition.frames import EVERYONE, UNSURE, Skimmed, skim_frame
 from models.ports import EventLog
-from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit, IncidentStateChanged
+from models.shard.events import ClockSetBack, IncidentOpened, IncidentStateChanged
+from models.shard.splitting import IncidentSplit
 from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
 from models.wire import tag_of
 

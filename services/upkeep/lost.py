@@ -19,8 +19,8 @@ from models.errors import Conflict, NotFound
 from models.partition.frames import NO_DIGEST, Frame
 from models.partition.sharding import SlotMap, index_of, partition_name, slot_of_id
 from models.ports import Archive, Clock
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
+from models.shard.slot_transfer import SlotArrived, SlotLeft
 from services.stores.choice import Stores
 from services.upkeep.offline import Offline
 from services.wiring.slots import moved_away

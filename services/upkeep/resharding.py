@@ -24,10 +24,17 @@ from models.errors import Conflict
 from models.partition.frames import Frame, decode_frame
 from models.partition.sharding import SlotMap, partition_name, slot_of_id
 from models.ports import Clock, EventLog
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.messages import CommandDone, decode_reply
 from models.shard.settings import ShardSettings
-from models.shard.slot_transfer import PORTION_BYTES, arrived, by_slot, first_incident, leaving
+from models.shard.slot_transfer import (
+    PORTION_BYTES,
+    SlotArrived,
+    SlotLeft,
+    arrived,
+    by_slot,
+    first_incident,
+    leaving,
+)
 from services.stores.choice import Stores
 from services.upkeep.offline import HeldLog, Offline
 from services.wiring.slots import moved_away

@@ -19,8 +19,8 @@ from models.errors import Conflict, Damaged, Unavailable
 from models.partition.frames import Frame, encode_frame
 from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
+from models.shard.slot_transfer import SlotArrived, SlotLeft
 from services.stores.choice import Stores, open_stores
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.dead_letters import MemoryDeadLetters

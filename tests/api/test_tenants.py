@@ -28,14 +28,14 @@ from models.incidents.query import encode as encode_query
 from models.incidents.verbs import Acknowledge, Comment, Merge
 from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame, encode_frame
 from models.ports import ActionResult
+from models.shard.archiving import IncidentArchived
+from models.shard.children import IncidentMergedInto
+from models.shard.classification import IncidentClassified
 from models.shard.events import (
     ActionSucceeded,
     AlertsObserved,
     CallAnswered,
     ClockSetBack,
-    IncidentArchived,
-    IncidentClassified,
-    IncidentMergedInto,
     IncidentOpened,
     IncidentStateChanged,
     SeriesResolved,

@@ -25,7 +25,7 @@ from models.errors import Conflict
 from models.partition.event import Event
 from models.partition.sharding import SlotMap
 from models.ports import DeadLetter
-from models.shard.events import SlotArrived
+from models.shard.slot_transfer import SlotArrived
 from services.cli import in_ray
 from services.cli.commands.up import _refuse_other
 from services.cli.main import app

@@ -9,7 +9,8 @@ import pytest
 
 from models.incidents.incident import IncidentState, Severity
 from models.incidents.verbs import Acknowledge, Update
-from models.shard.events import ArchiveExpired, ClockSetBack
+from models.shard.archiving import ArchiveExpired
+from models.shard.events import ClockSetBack
 from models.shard.messages import Claim, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard

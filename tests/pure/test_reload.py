@@ -13,8 +13,8 @@ from models.incidents.incident import IncidentState, Severity
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.processes import SHARD, given_by
-from models.shard.events import TargetPassed
 from models.shard.settings import ShardSettings
+from models.shard.targets import TargetPassed
 from services.settings.shown import masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
 from tests.scenario import SETTINGS, Story, alert, at

@@ -6,14 +6,9 @@ import msgspec
 import pytest
 
 from models.incidents.incident import IncidentState, Severity
+from models.shard.archiving import ArchiveExpired
 from models.shard.effects import Act, Forget
-from models.shard.events import (
-    ActionFailed,
-    ArchiveExpired,
-    NotificationDropped,
-    NotificationOwed,
-    SeriesResolved,
-)
+from models.shard.events import ActionFailed, NotificationDropped, NotificationOwed, SeriesResolved
 from models.shard.messages import Decision, encode
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, ZERO, Story, alert, at

@@ -22,8 +22,9 @@ from models.incidents.incident import (
 from models.incidents.query import GetSummaries, Summary, SummaryPage, decode_query, encode
 from models.incidents.summaries import fold, opened, set_back, split_off, summary_of
 from models.partition.frames import NO_DIGEST, decode_frame, encode_frame, skim_frame
-from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit
+from models.shard.events import ClockSetBack, IncidentOpened
 from models.shard.shard import Step
+from models.shard.splitting import IncidentSplit
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line

@@ -20,7 +20,7 @@ from models.control.events import (
     TokensUsed,
 )
 from models.shard.assembly import EVERY_EVENT
-from models.shard.events import SlotArrived, SlotLeft
+from models.shard.slot_transfer import SlotArrived, SlotLeft
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
 from tests.simulation.many import COMMAND, run_many

@@ -21,20 +21,18 @@ from models.incidents.views import answer
 from models.partition.event import Event
 from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame
 from models.ports import Clock
+from models.shard.archiving import ArchiveExpired, IncidentArchived
 from models.shard.assembly import decode_message
 from models.shard.events import (
     ActionFailed,
     ActionSucceeded,
     AlertsObserved,
     AlertsSetAside,
-    ArchiveExpired,
     CallAnswered,
     ClockSetBack,
-    IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
     NotificationOwed,
-    ReceptionGap,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
@@ -52,6 +50,7 @@ from models.shard.messages import (
     PeerMessageArrived,
     decode_reply,
 )
+from models.shard.reception import ReceptionGap
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S

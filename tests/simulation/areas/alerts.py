@@ -13,22 +13,21 @@ import msgspec
 from models.alerts.alert import series_id
 from models.errors import IncidentManagerError
 from models.incidents.notification import rfc3339
+from models.shard.classification import IncidentClassified
 from models.shard.events import (
-    AlertsJoined,
     AlertsObserved,
     AlertsSetAside,
     CallAnswered,
-    IncidentClassified,
-    IncidentDescribed,
     IncidentOpened,
     IncidentStateChanged,
-    OverflowMemberAdded,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
     SeriesResolved,
 )
 from models.shard.messages import Decision
+from models.shard.openings import OverflowMemberAdded
+from models.shard.sharing import AlertsJoined, IncidentDescribed
 from tests.simulation.area import Area
 from tests.simulation.settings import EVERY_S, RESOLVE_TIMEOUT_S, TENANTS
 

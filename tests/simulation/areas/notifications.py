@@ -9,14 +9,9 @@ from uuid import UUID
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.ports import ActionResult
-from models.shard.events import (
-    ActionFailed,
-    ActionSucceeded,
-    NotificationDropped,
-    NotificationOwed,
-    TargetPassed,
-)
+from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
 from models.shard.notifications import FLAP_WINDOW
+from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
 from tests.simulation.settings import TICK_S
 from tests.simulation.watch import Watcher

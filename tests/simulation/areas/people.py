@@ -31,7 +31,8 @@ from models.incidents.verbs import (
     Update,
 )
 from models.partition.sharding import slot_of
-from models.shard.events import (
+from models.shard.messages import Command, encode
+from models.shard.people import (
     AcknowledgementEnded,
     AssignmentChanged,
     CommentAdded,
@@ -41,7 +42,6 @@ from models.shard.events import (
     StakeholdersUpdated,
     UpdateMissed,
 )
-from models.shard.messages import Command, encode
 from tests.simulation.area import Area
 
 if TYPE_CHECKING:

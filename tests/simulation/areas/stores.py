@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from models.errors import Full, OutcomeUnknown, Unavailable
-from models.shard.events import ArchiveExpired, IncidentArchived
+from models.shard.archiving import ArchiveExpired, IncidentArchived
 from tests.simulation.area import Area
 from tests.simulation.settings import shard_name
 
