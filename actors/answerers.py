@@ -83,7 +83,7 @@ class Answerers:
         """Questions to one classifier, in one call."""
         name = self.classifier_of(questions[0])
         if not name:
-            raise Unavailable("no classifier is wired")
+            raise Unavailable("no classifier is configured")
         asked_at = asyncio.get_running_loop().time()
         try:
             said = await self.peers.call(name, "classify", _encoder.encode(questions), timeout_s)
@@ -106,7 +106,7 @@ class Answerers:
             return
         self._replaced_at[name] = now
         self.meter.count("llm_im_classifiers_replaced_total")
-        self.log.error("classifier did not answer: starting it anew", classifier=name, after_s=timeout_s)
+        self.log.error("classifier did not answer, restarting it", classifier=name, after_s=timeout_s)
         await self.replace(name)
 
     # -- Act -----------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Answerers:
         """One action, to the responder that the incident's id names."""
         (act,) = acts
         if not self.responders:
-            raise Unavailable("no responder is wired")
+            raise Unavailable("no responder is configured")
         name = self.responders[act.incident_id[-1] % len(self.responders)]
         said = await self.peers.call(name, "act", _encoder.encode(act), timeout_s)
         return Answer(_expect(name, said, ActionOutcome))
@@ -144,7 +144,9 @@ class Answerers:
         try:
             (reply,) = map(decode_reply, _list_decoder.decode(said))
         except (msgspec.MsgspecError, ValueError) as error:
-            raise Unavailable(f"{name} answered a note with something that is no reply: {error}") from None
+            raise Unavailable(
+                f"{name} answered a peer message with something that is not a reply: {error}"
+            ) from None
         refused = reply.detail if isinstance(reply, Failed) else ""
         return Answer(PeerMessageAnswered(message.sender, message.number, refused))
 
@@ -207,7 +209,11 @@ class Answerers:
             dropped += now
             await asyncio.sleep(FORGET_PAUSE_S)
         if dropped:
-            self.log.info("archive: forgotten", incidents=dropped, closed_before=effect.closed_before)
+            self.log.info(
+                "archived incidents deleted after their retention",
+                incidents=dropped,
+                closed_before=effect.closed_before,
+            )
         return Answer()
 
 
@@ -215,7 +221,7 @@ def _expect(name: str, said: bytes, kind: type[M]) -> M:
     try:
         message = decode_message(said)
     except msgspec.MsgspecError as error:
-        raise Unavailable(f"{name} answered with something that is no message: {error}") from None
+        raise Unavailable(f"{name} answered with something that is not a message: {error}") from None
     if not isinstance(message, kind):
         raise Unavailable(f"{name} answered with {type(message).__name__}, expected {kind.__name__}")
     return message

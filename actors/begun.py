@@ -81,7 +81,7 @@ async def refuse_lost(log: EventLog, control: ControlState) -> None:
         raise Damaged(
             log.partition,
             0,
-            "its log is gone: it had begun, says the control log. Bring it back, or restore a backup; without one:"
+            "its log is gone: the control log says that it had begun. Bring it back, or restore a backup; without a backup:"
             f" llm-im store accept-loss {log.partition}",
         )
 

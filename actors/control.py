@@ -165,7 +165,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
                             begun.append(name)
                     except IncidentManagerError as error:
                         self.log.warning(
-                            "not seen whether a partition began, will look again", why=str(error)
+                            "can't see yet whether a partition began, will retry", why=str(error)
                         )
                     finally:
                         await event_log.close()

@@ -110,9 +110,9 @@ class ControlTail:
         try:
             await self.follow()
         except IncidentManagerError as error:
-            log.warning("control partition not followed", why=str(error))
+            log.warning("can't follow the control partition, retrying", why=str(error))
         except Exception as error:  # noqa: BLE001 - a bug, which is told and ends nothing
-            log.warning("control partition not followed", why=type(error).__name__)
+            log.warning("can't follow the control partition, retrying", why=type(error).__name__)
 
     async def keep_up(self) -> None:
         """Follow until cancelled. Whatever the control partition has to say is no reason to stop anything."""

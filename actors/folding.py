@@ -50,7 +50,7 @@ async def fold(
         for number, stored in page:
             if number != seq + 1:
                 raise Damaged(
-                    partition, number, "the log begins here and no snapshot of what was before can be read"
+                    partition, number, "the log begins here and no snapshot of what came before can be read"
                 )
             frame = decode_frame(partition, stored, number, digest)
             machine.trace_id = frame.trace_id
@@ -106,7 +106,7 @@ async def newest_snapshot(event_log: EventLog, make: Callable[[], M]) -> Folded[
         machine = make()
         if mark.version != machine.snapshot_version:
             log.warning(
-                "snapshot of another version passed over",
+                "snapshot of another version ignored",
                 partition=event_log.partition,
                 version=mark.version,
                 seq=mark.seq,

@@ -185,7 +185,7 @@ class Errands:
         kind = type(effect)
         lane = self._lanes.get(kind)
         if lane is None:
-            self._log.error("nobody answers this effect", effect=kind.__name__)
+            self._log.error("no actor handles this effect", effect=kind.__name__)
             return None
         key = lane.key(self._answerers, effect)
         queue = self._queues.setdefault((kind, key), _Queue())
@@ -229,7 +229,7 @@ class Errands:
         except IncidentManagerError as error:
             self._meter.count("llm_im_effects_failed_total", len(effects))
             self._log.warning(
-                "effect not delivered, will be asked again",
+                "effect not delivered, will be retried",
                 why=str(error),
                 effects=len(effects),
                 **_trace_of(effects),
@@ -241,7 +241,7 @@ class Errands:
         except Exception:  # noqa: BLE001  # an effect that is owed is asked again, whatever failed
             self._meter.count("llm_im_effects_failed_total", len(effects))
             self._log.exception(
-                "effect not delivered by a bug, will be asked again",
+                "bug: effect not delivered, will be retried",
                 effects=len(effects),
                 **_trace_of(effects),
             )

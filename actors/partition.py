@@ -240,7 +240,9 @@ class PartitionActor(Generic[M, Message, Reply]):
                 # Starting again would find the same damage.
                 self._fail_waiting(str(error))
                 self.log.error(
-                    "log damaged: this partition stops, the others go on", why=str(error), seq=error.seq
+                    "log damaged: this partition stops, the others keep running",
+                    why=str(error),
+                    seq=error.seq,
                 )
                 return
             except NotOwner as error:
@@ -249,13 +251,13 @@ class PartitionActor(Generic[M, Message, Reply]):
                 await asyncio.sleep(wait_s)
             except Unavailable as error:
                 self._why_not = f"store: {error}"
-                self.log.warning("append failed: state thrown away, recovering from the log", why=str(error))
+                self.log.warning("append failed, recovering from the log", why=str(error))
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 # A bug. The state may be half made: nothing may be answered from it.
                 self._fail_waiting(f"bug: {error!r}")
-                self.log.exception("partition writer crashed")
+                self.log.exception("bug: partition writer crashed")
                 self.host.fatal(repr(error))
                 return
             self._fail_waiting(self._why_not)
@@ -273,7 +275,7 @@ class PartitionActor(Generic[M, Message, Reply]):
             raise
         if opened.cut:
             self.meter.count("llm_im_log_cuts_total")
-            self.log.warning("torn tail cut from the log", what=opened.cut)
+            self.log.warning("torn tail cut off the log", what=opened.cut)
         self._epoch = opened.epoch
         self._before_replay()
         folded = await fold(self.event_log, self._empty, self._replayed)
@@ -353,7 +355,7 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _background_over(self, task: asyncio.Task[None]) -> None:
         # A partition whose deadlines have silently stopped is worse than one that starts again.
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("background work ended by a bug", why=repr(error))
+            self.log.error("bug: background task ended", why=repr(error))
             self.host.fatal(repr(error))
 
     async def _commit_group(self) -> None:

@@ -178,7 +178,9 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         alerts = sum(each.weight for each in told)
         if self._inbox_weight and self._inbox_weight + alerts > INBOX_ALERTS_MAX:
             self.meter.count("llm_im_requests_refused_total", door="shard", reason="busy")
-            raise Busy(f"{self.partition}: {self._inbox_weight} alerts wait already", retry_after_s=1.0)
+            raise Busy(
+                f"{self.partition}: {self._inbox_weight} alerts are waiting already", retry_after_s=1.0
+            )
         await self.submit(call, told)
         return _list_encoder.encode([encode(reply) for reply in call.replies if reply is not None])
 
@@ -198,7 +200,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
                 return encode_answer(found)
         self._check_ready()
         if len(self._reads) >= READS_MAX:
-            raise Busy(f"{self.partition}: {len(self._reads)} reads wait already", retry_after_s=1.0)
+            raise Busy(f"{self.partition}: {len(self._reads)} reads are waiting already", retry_after_s=1.0)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._reads.append((payload, future))
         self._wake.set()
@@ -288,7 +290,10 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         unheard_s = self._last_at - before
         if unheard_s <= DEAF_AFTER_S:
             return None
-        self.log.warning("time went by unheard, nothing expires meanwhile", seconds=round(unheard_s, 1))
+        self.log.warning(
+            "reception gap: process or store stood still, nothing expires for now",
+            seconds=round(unheard_s, 1),
+        )
         self.meter.count("llm_im_deaf_seconds_total", unheard_s)
         return GapEnded(before, "a store hung, the process stood still, or the clock was put forward")
 
@@ -396,7 +401,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         if isinstance(event, ClockSetBack):
             self.meter.count("llm_im_clock_set_back_total")
             self.log.error(
-                "the clock was ahead and is set back: what hung on the false time was put right; is its time server right?",
+                "clock was ahead and has been set back, deadlines corrected: check the time server",
                 seconds=round(event.before - event.after, 1),
                 false=rfc3339(event.before),
             )
@@ -422,7 +427,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         query = decode_query(payload)
         if isinstance(query, Probe) and self._ahead_s > FAR_AHEAD_S:
             raise Unavailable(
-                f"{self.partition} is {self._ahead_s:.0f} s ahead of its clock: what is due waits for that long"
+                f"{self.partition} is {self._ahead_s:.0f} s ahead of its clock: nothing becomes due before the clock catches up"
             )
         return encode_answer(answer(self.shard, query))
 
@@ -448,7 +453,9 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         deaf = silent_s > DEAF_AFTER_S
         if deaf and not self._deaf_since:
             self._deaf_since = self.clock.now() - silent_s
-            self.log.warning("deaf: no gateway called, nothing expires meanwhile", seconds=round(silent_s, 1))
+            self.log.warning(
+                "reception gap: no gateway calls, nothing expires for now", seconds=round(silent_s, 1)
+            )
         elif self._deaf_since and not deaf:
             self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._deaf_since))
             self._tell_self(GapEnded(self._deaf_since, "no gateway called"))
@@ -464,7 +471,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
-                self.log.warning("sweep failed, will be tried again", why=str(error))
+                self.log.warning("sweep failed, will be retried", why=str(error))
             await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:

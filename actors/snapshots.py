@@ -69,7 +69,7 @@ class Snapshots:
         except Unavailable as error:
             # The log goes on without it, only recovery takes longer; what it held is dirty again.
             machine.checkpoint.abandon()
-            self._log.warning("snapshot given up, will be tried again", why=str(error))
+            self._log.warning("snapshot failed, will be retried", why=str(error))
 
     async def stop(self) -> None:
         """End what goes on beside the loop. Safe to call twice."""
@@ -107,7 +107,7 @@ class Snapshots:
             if len(marks) > 1:
                 await self._event_log.truncate(epoch, marks[-1].seq)
         except Unavailable as error:
-            self._log.warning("log not truncated, the next snapshot will", why=str(error))
+            self._log.warning("log not truncated, the next snapshot tries again", why=str(error))
         except Fenced:
             # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
             return

@@ -66,7 +66,7 @@ def rule_pattern(text: str, budget: Budget | None = None, *, search: bool = Fals
     Raises ValueError that says what is wrong."""
     # To RE2 it is five characters. Rules were Python's once, to which it is {0,3}: better none than another meaning.
     if _NO_LEAST.search(text):
-        raise ValueError(f"{_NOT_RE2}, not {text[:80]!r}: a repetition needs its least count, as in {{0,3}}")
+        raise ValueError(f"{_NOT_RE2}, not {text[:80]!r}: a repetition needs a minimum count, as in {{0,3}}")
     try:
         return Pattern(text, budget or Budget("classification.rules"), search=search, fold=search)
     except (Malformed, TooLarge) as error:

@@ -53,7 +53,7 @@ def decode_message(payload: bytes) -> ControlMessage:
     try:
         return _decoder.decode(payload)
     except msgspec.DecodeError as error:
-        raise Malformed(f"no message to the control partition: {error}") from error
+        raise Malformed(f"not a message to the control partition: {error}") from error
 
 
 class Tick(msgspec.Struct, frozen=True):

@@ -96,7 +96,7 @@ class Slots(Section):
         if self.moving_to is not None:
             if self.moving_to.partitions != partitions:
                 raise Conflict(
-                    f"moving to {self.moving_to.partitions} partitions is under way: finish that first"
+                    f"resharding to {self.moving_to.partitions} partitions is under way: finish that first"
                 )
             return []
         if self.map.partitions == partitions:

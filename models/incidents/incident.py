@@ -321,7 +321,7 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def children(self) -> dict[bytes, Child]:
-        """The incidents that are parts of it."""
+        """Its children: the incidents merged into it."""
         return {} if self.handling is None else self.handling.children
 
     def handled(self) -> Handling:

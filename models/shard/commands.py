@@ -43,7 +43,7 @@ class Commands(Component):
         if command.delivered_before is not None:
             before = decode_reply(command.delivered_before)
             if not isinstance(before, CommandDone) or before.content != content:
-                return Failed("Refused", "this Idempotency-Key was used before for something else")
+                return Failed("Refused", "this Idempotency-Key was used before for another request")
             return before
         try:
             about = self._decide(command, now)
@@ -66,11 +66,11 @@ class Commands(Component):
             raise NotFound("there is no such incident, or it is archived")
         if command.if_version is not None and command.if_version != incident.version:
             raise Stale(
-                f"it has version {incident.version} and not {command.if_version}: somebody changed it meanwhile"
+                f"it has version {incident.version} and not {command.if_version}: somebody changed it in the meantime"
             )
         if incident.merged_into and not isinstance(verb, _OF_A_CHILD):
             whole = id_text(incident.merged_into)
-            raise Conflict(f"it is a part of incident {whole}: do it there, or unmerge it there first")
+            raise Conflict(f"it was merged into incident {whole}: do it there, or unmerge it first")
         return self.shard.decide(incident, command, now)
 
     messages = {Command: _command}
@@ -88,7 +88,7 @@ def check_text(field: str, text: str, longest: int) -> None:
 
 def check_name(field: str, name: str) -> None:
     if not name.strip():
-        raise Malformed(f"{field}: expected a name, not nothing")
+        raise Malformed(f"{field}: expected a name, not an empty one")
     if len(name) > NAME_MAX:
         raise TooLarge(f"{field}: expected a name of at most {NAME_MAX} characters, not {len(name)}")
     if not name.isprintable():

@@ -178,7 +178,7 @@ class People(Component):
         actor = command.actor
         must_be_open(incident, "acknowledged")
         if verb.until and verb.until <= now:
-            raise Malformed("until: expected a time that is still to come")
+            raise Malformed("until: expected a time in the future")
         before = None if incident.handling is None else incident.handling.acknowledged
         if before is None or (before.by, before.until) != (actor, verb.until):
             self.shard.do(IncidentAcknowledged(incident.id, actor, verb.until, command.reason), now)
@@ -214,7 +214,7 @@ class People(Component):
         changed = {name: value for name, value in verb.set.items() if incident.labels.get(name) != value}
         removed = [name for name in dict.fromkeys(verb.remove) if name in incident.labels]
         if len({*incident.labels, *changed} - {*removed}) > max(LABELS_MAX, len(incident.labels)):
-            raise TooLarge(f"set: at most {LABELS_MAX} labels an incident")
+            raise TooLarge(f"set: an incident has at most {LABELS_MAX} labels")
         if changed or removed:
             self.shard.do(LabelsChanged(incident.id, command.actor, changed, removed, command.reason), now)
         return incident
@@ -226,7 +226,7 @@ class People(Component):
         values = {"severity": verb.severity, "type": verb.type, "impact": verb.impact}
         for name in verb.clear:
             if name not in CLEARABLE:
-                raise Malformed(f"clear: expected some of {', '.join(CLEARABLE)}, not {name!r}")
+                raise Malformed(f"clear: expected one or more of {', '.join(CLEARABLE)}, not {name!r}")
             if values[name] is not None:
                 raise Malformed(f"clear: {name} is given in the same request")
         if verb.impact is not None:
@@ -240,7 +240,7 @@ class People(Component):
     def _update(self, incident: Incident, verb: Update, command: Command, now: float) -> Incident:
         check_name("audience", verb.audience)
         if verb.next_due_at and verb.next_due_at <= now:
-            raise Malformed("next_due_at: expected a time that is still to come")
+            raise Malformed("next_due_at: expected a time in the future")
         _write(incident, verb.text)
         self.shard.do(
             StakeholdersUpdated(incident.id, command.actor, verb.audience, verb.text, verb.next_due_at), now
@@ -390,7 +390,7 @@ def assign(shard: Core, incident: Incident, verb: Assign, actor: str, reason: st
     removed = set(verb.remove)
     assignees = [each for each in dict.fromkeys([*incident.assignees, *verb.add]) if each not in removed]
     if len(assignees) > ASSIGNEES_MAX:
-        raise TooLarge(f"add: at most {ASSIGNEES_MAX} people are assigned to an incident")
+        raise TooLarge(f"add: an incident has at most {ASSIGNEES_MAX} assignees")
     before = {} if incident.handling is None else incident.handling.roles
     roles = dict(before)
     for role, name in verb.roles.items():
@@ -401,7 +401,7 @@ def assign(shard: Core, incident: Incident, verb: Assign, actor: str, reason: st
         else:
             roles.pop(role, None)
     if len(roles) > ROLES_MAX:
-        raise TooLarge(f"roles: at most {ROLES_MAX} roles an incident")
+        raise TooLarge(f"roles: an incident has at most {ROLES_MAX} roles")
     said = [f"+{each}" for each in assignees if each not in incident.assignees]
     said += [f"-{each}" for each in incident.assignees if each not in assignees]
     said += [f"{role}: {name}" for role, name in roles.items() if before.get(role) != name]
@@ -426,16 +426,16 @@ def _write(incident: Incident, text: str) -> None:
     """Room for what a person writes into an incident."""
     check_text("text", text, TEXT_MAX)
     if not text.strip():
-        raise Malformed("text: expected some words")
+        raise Malformed("text: must not be empty")
     handling = incident.handling
     if handling is None:
         return
     if handling.written_lines >= WRITTEN_LINES_MAX:
         raise Conflict(
-            f"it holds {WRITTEN_LINES_MAX} comments and updates already: write into a linked incident"
+            f"it holds {WRITTEN_LINES_MAX} comments and updates already: continue in a linked incident"
         )
     if handling.written_bytes + len(text.encode("utf-8", "surrogatepass")) > WRITTEN_BYTES_MAX:
-        raise Conflict(f"it holds {WRITTEN_BYTES_MAX} bytes of text already: write into a linked incident")
+        raise Conflict(f"it holds {WRITTEN_BYTES_MAX} bytes of text already: continue in a linked incident")
 
 
 def _wrote(handling: Handling, text: str) -> None:

@@ -106,7 +106,7 @@ def _answer_errors(app: FastAPI) -> None:
             if _is_alertmanagers(path):
                 return alertmanager.not_found(path)
             return problem(404, "not-found", "Not found", f"there is no {path}", path)
-        response = problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+        response = problem(error.status_code, "refused", "The request was refused", str(error.detail), path)
         response.headers.update(error.headers or {})
         return response
 
@@ -130,7 +130,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def of_bug(request: Request, error: Exception) -> Response:
         # Starlette raises it again once this is sent, so that the server's log has the traceback.
-        return problem(500, "broken", "This is a fault of ours", type(error).__name__, request.url.path)
+        return problem(500, "broken", "Internal error", type(error).__name__, request.url.path)
 
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)

@@ -143,4 +143,4 @@ def _count(encoded_list: bytes) -> int:
         return int.from_bytes(encoded_list[1:3], "big")
     if first == 0xDD:
         return int.from_bytes(encoded_list[1:5], "big")
-    raise Broken(f"an archived incident's alerts begin with {first:#x}, which is no list")
+    raise Broken(f"an archived incident's alerts begin with {first:#x}, which is not a list")

@@ -99,4 +99,4 @@ def refuse_unnamed(app: FastAPI) -> None:
     """Raises Broken for a route that names no scope: it would be open to whoever holds any token."""
     unnamed = [f"{method} {path}" for method, path, scope in scopes_of_routes(app) if scope is None]
     if unnamed:
-        raise Broken(f"no scope is named by {', '.join(unnamed)}: add Depends(requires(...))")
+        raise Broken(f"no scope is declared for {', '.join(unnamed)}: add Depends(requires(...))")

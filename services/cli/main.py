@@ -56,7 +56,7 @@ def main() -> None:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         _say(
-            f"a bug of this program: {type(error).__name__}: {error} ({where.name}, line {where.lineno} of "
+            f"a bug in llm-im: {type(error).__name__}: {error} ({where.name}, line {where.lineno} of "
             f"{where.filename}). For a report: {TRACEBACK_VARIABLE}=1 shows the traceback"
         )
         sys.exit(ExitCode.FAILED)

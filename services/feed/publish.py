@@ -129,7 +129,7 @@ class Publisher:
         now = self._clock.monotonic()
         if why_not and not self._why_away:
             self._away_since = now
-            log.warning("feed's Redis is away; nothing else waits for it", why=why_not)
+            log.warning("the feed's Redis is unreachable, nothing else is affected", why=why_not)
         elif not why_not and self._why_away:
-            log.info("feed's Redis is back", away_s=round(now - self._away_since, 1))
+            log.info("the feed's Redis is back", away_s=round(now - self._away_since, 1))
         self._why_away = why_not

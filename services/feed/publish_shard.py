@@ -126,7 +126,7 @@ class ShardFeed:
             except FeedMoved as error:
                 if error.by_other:
                     log.warning(
-                        "another writer took the feed; taking it back: is publish.redis.prefix that of two systems?",
+                        "another writer took the feed, taking it back: do two systems share publish.redis.prefix?",
                         partition=self.partition, in_s=OTHER_S,
                     )  # fmt: skip
                     await asyncio.sleep(OTHER_S)
@@ -139,7 +139,7 @@ class ShardFeed:
                     await self._log.close()
                     self._log = self._open_log(self.partition)
             except Exception:
-                log.exception("feed stands still by a bug", partition=self.partition)
+                log.exception("bug: feed stalled", partition=self.partition)
                 await asyncio.sleep(BUG_PAUSE_S)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -185,7 +185,7 @@ class ShardFeed:
 
     async def _make_anew(self, text: str, why: str) -> None:
         """Put all incidents of the shard as they are, forget the others, and say so. Killed in the middle, it begins again."""
-        log.info("feed of a shard is made anew", partition=self.partition, reason=why)
+        log.info("rebuilding the feed of a shard", partition=self.partition, reason=why)
         await self._put(text, "", [])
         seq = await self._log.last_seq()
         digest = await self._digest_at(seq)
@@ -278,7 +278,7 @@ class ShardFeed:
 
     def _now(self, why: str) -> None:
         if why and not self._why:
-            log.warning("feed stands still", partition=self.partition, why=why)
+            log.warning("feed stalled", partition=self.partition, why=why)
         self._why = why
 
 

@@ -57,7 +57,7 @@ TAKE_MAX = 256
 #: Happenings that a client is told in one go, some 3 ms: a socket with room does not wait by itself.
 BREATHE_EVERY = 64
 
-LIST_AGAIN = "list the incidents again, then go on from this cursor"
+LIST_AGAIN = "list the incidents again, then continue from this cursor"
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 Archived = Callable[[bytes], Awaitable[Incident | None]]
@@ -134,7 +134,7 @@ class LogTail:
 
     def _now(self, why: str) -> None:
         if why and not self.why:
-            log.warning("stream stands still", partition=self.event_log.partition, why=why)
+            log.warning("stream stalled", partition=self.event_log.partition, why=why)
         self.why = why
 
     def _stand(self, seq: int) -> None:
@@ -294,8 +294,8 @@ class Tails:
                     self.wake()
             except Exception as error:
                 # A bug: the others go on, and who watches is told that this one does not.
-                tail.why = f"a fault of ours: {type(error).__name__}"
-                log.exception("stream stands still by a bug", partition=tail.event_log.partition)
+                tail.why = f"internal error: {type(error).__name__}"
+                log.exception("bug: stream stalled", partition=tail.event_log.partition)
                 await asyncio.sleep(BUG_PAUSE_S)
             await asyncio.sleep(POLL_S)
 
@@ -379,7 +379,7 @@ class Watch:
                 self._tails.count("llm_im_stream_resets_total", reason=reason)
                 yield self._said("reset", reason, f"{detail}: {LIST_AGAIN}")
             if self._tails.leaving:
-                self.let_go("leaving", "this gateway is leaving")
+                self.let_go("leaving", "this gateway is shutting down")
             if self._last:
                 yield self.dropped(*self._last[0])
                 return
@@ -444,7 +444,7 @@ class Watch:
             async with tail.catching_up:
                 page = await own.read()
         except Gap:
-            return self._to_the_end(place, "truncated", "what came next is no longer kept")
+            return self._to_the_end(place, "truncated", "the events after this cursor are no longer kept")
         except IncidentManagerError as error:
             self._why[tail.event_log.partition] = str(error)
             return [], seq

@@ -101,7 +101,7 @@ def refuse_source(state: ControlState, to: str, *, is_begun: bool) -> SlotMap:
     if state.slots is None:
         raise Conflict("there is nothing to copy: no system was ever started there")
     if state.moving_to is not None or state.copied_from:
-        raise Conflict("the source is in the middle of resharding, or of being copied: end that first")
+        raise Conflict("the source is in the middle of resharding, or of being copied: finish that first")
     if state.moved is not None and not (is_begun and state.moved.to == to):
         raise Conflict(moved_away(state.moved))
     return state.slots
@@ -316,7 +316,9 @@ def _not_empty(name: str) -> Conflict:
 
 
 def _more(name: str, frames: int) -> Conflict:
-    return Conflict(f"{name}: the target holds {frames:,} frames more: it was started, or is whole already")
+    return Conflict(
+        f"{name}: the target holds {frames:,} frames more: it was started, or is already complete"
+    )
 
 
 def _other(name: str, seq: int) -> Conflict:

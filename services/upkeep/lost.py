@@ -50,7 +50,7 @@ async def accept_loss(
         try:
             if await has_begun(log):
                 raise Conflict(
-                    f"{partition} has a log: nothing of it is gone. What is damaged says: llm-im store verify"
+                    f"{partition} has a log: it is not lost. To check it for damage: llm-im store verify"
                 )
         finally:
             await log.close()
@@ -72,7 +72,7 @@ async def _refuse_unknown(stores: Stores, partition: str) -> None:
     maps = [each for each in (state.slots, state.moving_to) if each is not None]
     if not maps:
         raise Conflict(
-            "the control log has no slot map, so nobody knows what there was: llm-im store accept-loss control"
+            "the control log has no slot map, so it is unknown which shards there were; first: llm-im store accept-loss control"
         )
     there = max(each.partitions for each in maps)
     if partition not in map(partition_name, range(there)):
@@ -88,11 +88,11 @@ async def _control(
     state = await fold_control(control.log)
     if state.slots is not None:
         raise Conflict(
-            "the control log has its slot map: nothing of it is gone. What is damaged says: llm-im store verify"
+            "the control log has its slot map: it is not lost. To check it for damage: llm-im store verify"
         )
     holding = await held(Kept(stores.log, stores.archive), at_least)
     if not holding:
-        raise Conflict("no shard holds anything: the first start begins the control log, llm-im up")
+        raise Conflict("no shard holds any data: the first llm-im up creates the control log")
     names = await _names(stores, index_of(holding[-1]))
     slots = _Slots(len(names))
     for index, name in enumerate(names):
@@ -149,7 +149,7 @@ class _Slots:
         if self._found.setdefault(slot, index) != index:
             raise Conflict(
                 f"slot {slot} has incidents in {partition_name(self._found[slot])} and in {partition_name(index)}, such as"
-                f" {UUID(bytes=identity)}: resharding was under way. Only a backup helps"
+                f" {UUID(bytes=identity)}: resharding was under way. Only restoring a backup helps"
             )
         self._owners[slot] = index
 

@@ -80,7 +80,7 @@ class Offline:
                 if self._clock.monotonic() >= deadline:
                     await log.close()
                     raise Conflict(
-                        f"{partition} is held by {error.owner}: a system runs on it; end it first (llm-im down)"
+                        f"{partition} is held by {error.owner}: a system runs on it; first: llm-im down"
                     ) from None
             except BaseException:
                 await log.close()

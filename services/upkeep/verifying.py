@@ -112,7 +112,7 @@ async def _gone(log: EventLog, settings: Settings) -> str:
     except Damaged as error:
         return str(error).partition(": ")[2] if log.partition in (CONTROL, error.partition) else ""
     if log.partition != CONTROL and state.slots is not None:
-        return "nothing of it is there, and the slot map names it: it is gone, or was never started"
+        return "it has no data, but the slot map names it: it is lost, or was never started"
     return ""
 
 
@@ -170,7 +170,9 @@ async def _check_snapshots(log: EventLog, check: Check, marks: list[Mark], diges
         )
     for mark in marks:
         if digests.get(mark.seq, mark.digest) != mark.digest:
-            raise Damaged(log.partition, mark.seq, "the snapshot here is not of this log: the digests differ")
+            raise Damaged(
+                log.partition, mark.seq, "the snapshot here does not belong to this log: the digests differ"
+            )
     check.snapshots = len(marks)
     check.snapshot_seqs = [mark.seq for mark in marks]
     for mark in marks:
@@ -245,12 +247,12 @@ async def _log(log: EventLog, settings: Settings, slots: SlotMap | None, verifie
 async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
     state = await control_state(settings)
     if state.moving_to is not None:
-        verified.told(f"moving to {state.moving_to.partitions} partitions is not done: llm-im store reshard")
+        verified.told(
+            f"resharding to {state.moving_to.partitions} partitions is not finished: llm-im store reshard"
+        )
         return None  # an incident may be in either
     if state.slots is None:
-        verified.told(
-            "there is nothing: no system was ever started on this store. Another one: --config, --data"
-        )
+        verified.told("the store is empty: no system was ever started on it. Another one: --config, --data")
     if state.copied_from:
         verified.told(f"an unfinished copy of {state.copied_from}")
     return state.slots
@@ -265,7 +267,7 @@ async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verif
             await fold_shard(log, shard_settings(settings), lambda frame: reached.append(frame.seq))
         ).machine
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
-        verified.told(f"the state can't be made: what comes behind seq {reached[-1]} does not fit: {error!r}")
+        verified.told(f"the state can't be rebuilt: the events after seq {reached[-1]} do not fit: {error!r}")
         return
     verified.incidents, verified.series = len(shard.state.incidents), len(shard.state.series)
     for problem in problems(shard):
@@ -274,7 +276,7 @@ async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verif
     for identity, incident in shard.state.incidents.items():
         if slots is not None and partition_name(slots.owners[incident.slot]) != verified.partition:
             if not verified.told(
-                f"incident {identity.hex()}: its slot {incident.slot} is another partition's"
+                f"incident {identity.hex()}: its slot {incident.slot} belongs to another partition"
             ):
                 return
 
@@ -298,5 +300,5 @@ def _wrong_about(identity: bytes, record: bytes, slots: SlotMap | None, partitio
     if found != identity:
         return f"its record is of {found.hex()}"
     if slots is not None and partition_name(slots.owners[slot_of_id(identity)]) != partition:
-        return f"its slot {slot_of_id(identity)} is another partition's"
+        return f"its slot {slot_of_id(identity)} belongs to another partition"
     return ""

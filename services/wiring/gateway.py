@@ -202,7 +202,7 @@ class Gateway:
             for each in (self._follow(), self._beat(), self._tell_uses(), self._helpers.watch())
         ]
         if not self.guard.is_on:
-            log.warning("no tokens: whoever reaches this address may do everything", gateway=self.name)
+            log.warning("no tokens: anyone who can reach this address can do anything", gateway=self.name)
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
@@ -308,7 +308,7 @@ class Gateway:
             try:
                 self._take_slots(slots)
             except Unavailable as error:
-                log.warning("control partition not followed", why=str(error))
+                log.warning("can't follow the control partition, retrying", why=str(error))
 
     async def _tell_control(self, message: ControlMessage) -> None:
         """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
@@ -364,9 +364,9 @@ class Gateway:
             self._front_fault, self._front_faults = "", 0
             return True
         self._front_faults += 1
-        self._front_fault = f"{self.name} can't reach its own front door at {place}: {why}"
+        self._front_fault = f"{self.name} can't reach its own front port at {place}: {why}"
         if self._front_faults == FRONT_FAULTS:
-            log.error("own front door not reached", gateway=self.name, place=place, why=why)
+            log.error("can't reach our own front port", gateway=self.name, place=place, why=why)
         return False
 
     def _waiting_for(self) -> str:
@@ -375,5 +375,5 @@ class Gateway:
     def _away(self) -> dict[str, str]:
         away = self._helpers.away()
         if self._front_faults >= FRONT_FAULTS:
-            away["front door"] = f"{self._front_fault}; until it does nothing expires"
+            away["front door"] = f"{self._front_fault}; until then nothing expires"
         return away

@@ -150,7 +150,7 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defin
                 if await front._get_running_pid() == front._proc.pid:
                     return
                 front._old_procs.append(front._proc)  # it ends what it has and goes
-            _serve_log.error("HAProxy is gone: starting it again")
+            _serve_log.error("HAProxy is gone, restarting it")
             await front.start()
 
 

@@ -41,12 +41,12 @@ def as_assigned(settings: Settings, state: ControlState | None = None) -> Settin
         asyncio.run(refuse_lost_control(settings))
     if state.copied_from:
         raise Conflict(
-            f"this is an unfinished copy of {state.copied_from}: end it first, by the same command"
+            f"this is an unfinished copy of {state.copied_from}: finish it first, by repeating the same command"
         )
     if state.moving_to is not None:
         partitions = state.moving_to.partitions
         raise Conflict(
-            f"moving to {partitions} partitions was begun and is not done: llm-im store reshard --partitions {partitions}"
+            f"resharding to {partitions} partitions is not finished: llm-im store reshard --partitions {partitions}"
         )
     if state.slots is None or state.slots.partitions == settings.state.partitions:
         return settings
@@ -70,10 +70,7 @@ async def shards_held(settings: Settings) -> list[str]:
 
 def moved_away(moved: StoreMoved) -> str:
     """What is said of a store that was copied to another one."""
-    return (
-        f"this store was moved to {moved.to} at {timestamp(moved.at)}, and is as it was then; name the settings of that one"
-        " (--config, --data), or take this one up again: llm-im store take-up"
-    )
+    return f"this store was moved to {moved.to} at {timestamp(moved.at)}, and was not changed since; name the settings of that store (--config, --data), or use this one again: llm-im store take-up"
 
 
 def partitions_of(settings: Settings) -> int:

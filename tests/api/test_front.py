@@ -69,6 +69,6 @@ async def test_what_keeps_it_from_its_front_door_is_told(monkeypatch: pytest.Mon
             ours.gateway._started = False
             starting = await ours.get("/health/ready")
 
-    assert f"can't reach its own front door at {place}" in told["reasons"]["front door"]  # type: ignore[index]
+    assert f"can't reach its own front port at {place}" in told["reasons"]["front door"]  # type: ignore[index]
     assert starting.status == 503
-    assert f"can't reach its own front door at {place}" in starting.json["reasons"]["start"]  # type: ignore[index]
+    assert f"can't reach its own front port at {place}" in starting.json["reasons"]["start"]  # type: ignore[index]

@@ -349,7 +349,7 @@ async def test_a_copy_is_the_same_and_lives_on(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="not empty"):
         await sizes(kept, other)
     assert await content(other, 2) == await content(kept, 2)
-    with pytest.raises(Conflict, match="was started, or is whole already"):
+    with pytest.raises(Conflict, match="was started, or is already complete"):
         await copy(kept, other, "memory", CLOCK, say)
     for index in range(2):
         log = other.log(partition_name(index))

@@ -414,10 +414,10 @@ def test_an_archived_incident_can_only_be_read(verb: VerbRoute) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [
-        (Malformed("text: expected some words"), 400, "malformed"),
+        (Malformed("text: must not be empty"), 400, "malformed"),
         (TooLarge("set: at most 64 labels an incident"), 400, "too-large"),
         (Forbidden("this needs a token"), 403, "forbidden"),
-        (NotFound("incident is no part of it"), 404, "not-found"),
+        (NotFound("incident is not one of its children"), 404, "not-found"),
         (Conflict("it is Closed: reopen it first"), 409, "conflict"),
         (Stale("it has version 2 and not 1"), 412, "stale"),
         (Refused("this Idempotency-Key was used before"), 422, "refused"),

@@ -193,7 +193,7 @@ def test_one_that_is_made_is_told_also_when_the_older_ones_stay(
         (["--until", "shard/0000=99999"], 5, "has seq 0 to "),
         (["--until", "shard/0000=1", "--until-time", "1h"], 2, "not both"),
         (["--until-time", "52w"], 5, "--until-time: no backup holds"),
-        (["--until-time", "yesterday"], 2, "--until-time: 'yesterday' is no time"),
+        (["--until-time", "yesterday"], 2, "--until-time: 'yesterday' is not a time"),
         (["--target", "s3://key:secret@bucket"], 1, "without user, password and query"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_shard_whose_file_is_gone_is_missed(folder: Path) -> None:
     log, store = run("verify"), CliRunner().invoke(app, ["store", "verify"])
 
     assert (log.exit_code, store.exit_code) == (1, 1)
-    assert "shard/0000    DAMAGED  its log is gone: it had begun, says the control log" in log.stdout
+    assert "shard/0000    DAMAGED  its log is gone: the control log says that it had begun" in log.stdout
     assert "its log is gone" in store.stdout
 
 
@@ -146,7 +146,7 @@ def test_a_shard_that_the_slot_map_names_and_that_never_began_is_told(folder: Pa
     result = run("verify")
 
     assert result.exit_code == 1
-    assert "nothing of it is there, and the slot map names it" in result.stdout
+    assert "it has no data, but the slot map names it" in result.stdout
 
 
 def test_a_control_log_that_is_gone_is_missed(folder: Path) -> None:

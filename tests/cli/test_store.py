@@ -106,7 +106,7 @@ def test_what_is_damaged_or_in_the_wrong_place_is_named(used: Path) -> None:
 
     assert result.exit_code == 1
     assert "control       ok" in result.stdout
-    assert "shard/0000    WRONG" in result.stdout and "is another partition's" in result.stdout
+    assert "shard/0000    WRONG" in result.stdout and "belongs to another partition" in result.stdout
     assert "shard/0001    WRONG" in result.stdout and "seq 1" in result.stdout
 
 
@@ -121,7 +121,7 @@ def test_frames_that_are_whole_and_do_not_fit_what_was_before_are_named(used: Pa
     result = run("verify")
 
     assert result.exit_code == 1
-    assert "shard/0000    WRONG" in result.stdout and "can't be made" in result.stdout
+    assert "shard/0000    WRONG" in result.stdout and "can't be rebuilt" in result.stdout
     assert "shard/0001    ok" in result.stdout
 
 
@@ -151,7 +151,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
         as_assigned(settings_of(None))
     up = CliRunner().invoke(app, ["up"])
     assert up.exit_code == 6 and "llm-im store reshard --partitions 3" in up.stderr
-    assert "is not done" in run("verify").stdout
+    assert "is not finished" in run("verify").stdout
 
     assert run("reshard", "--partitions", "3").exit_code == 0
     assert run("verify").exit_code == 0
@@ -169,7 +169,7 @@ def test_a_migration_is_looked_at_first_and_then_done(used: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "all the same in both" in result.stdout
     assert "llm-im up --config new.toml" in result.stdout
-    assert again.exit_code == 6 and "whole already" in again.stderr
+    assert again.exit_code == 6 and "already complete" in again.stderr
     assert CliRunner().invoke(app, ["store", "verify", "--config", "new.toml"]).exit_code == 0
 
 
@@ -295,16 +295,18 @@ def test_the_store_of_what_runs_is_compared_with_that_of_the_settings(
 
     which_store.note(settings, "i1")
     assert (
-        f"store     SQLite in {used}/var/store; the system that runs on {used}/var is on it"
+        f"store     SQLite in {used}/var/store; the system that runs on {used}/var uses it"
         in run("verify").stderr
     )
 
     (used / "that.toml").write_text('[state]\nbackend = "redis"\nredis.url = "redis://127.0.0.1:1"\n')
     other = run("verify", "--config", "that.toml").stderr
-    with pytest.raises(Failure, match="with its state in SQLite"):
+    with pytest.raises(Failure, match="that keeps its state in SQLite"):
         request = in_ray.Request("deploy", None, "var", None, owned=True)
         _refuse_other(running, request, used / "var", settings_of(Path("that.toml")))
-    assert "NOT that of the system which runs on" in other and f"that is SQLite in {used}/var/store" in other
+    assert (
+        "NOT the store of the system that runs on" in other and f"it uses SQLite in {used}/var/store" in other
+    )
 
     which_store.note(settings, "of an earlier start")
     assert f"a system runs on {used}/var" in run("verify").stderr
@@ -369,7 +371,7 @@ def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(
     for said in (log.stdout, store.stdout, backup.stderr):
         assert "the snapshot is incomplete" in said and "were written" in said
     assert migrated.exit_code == 1
-    assert "no snapshot of what was before can be read" in asyncio.run(start())[int(lost[-1])]
+    assert "no snapshot of what came before can be read" in asyncio.run(start())[int(lost[-1])]
 
 
 async def _first_seq(folder: Path, partition: str = "") -> int:
@@ -425,7 +427,7 @@ def test_a_store_on_which_nothing_was_ever_started_is_not_called_whole(used: Pat
     result = run("verify", "--data", "elsewhere")
 
     assert result.exit_code == 1
-    assert "no system was ever started on this store" in result.stdout
+    assert "no system was ever started on it" in result.stdout
     assert not (used / "elsewhere").exists()
 
 

@@ -91,7 +91,7 @@ def test_status_and_ps_name_every_process(cluster: Cluster) -> None:
     processes = {each["what"]: each for each in said["instance"]["processes"]}
     assert {
         "shard-0000-a", "shard-0001-a", "control-a", "classifier-0", "responder-0", "gateway",
-        "HAProxy, the front door", "keeps HAProxy", "Ray's head", "Ray's agent",
+        "HAProxy, the front port", "keeps HAProxy", "Ray's head", "Ray's agent",
     } <= set(processes)  # fmt: skip
     assert all(1_000_000 < each["memory_bytes"] < 1_000_000_000 for each in processes.values())
     titles = cluster.pids()

@@ -242,7 +242,7 @@ async def test_a_writer_whose_clock_goes_ahead_is_told_by_name(
     monkeypatch.setattr("services.upkeep.backup.create.CLOCKS_DIFFER_S", 0.01)
     await peers.small(stores, frames=3, at=1000.0)
 
-    with pytest.raises(Conflict, match=r"shard/0000: frame 3 bears a time 1.000 s in the future: the clocks"):
+    with pytest.raises(Conflict, match=r"shard/0000: frame 3 has a time 1.000 s in the future: the clocks"):
         await back_up(stores, target, HandClock(1001.0))
 
 

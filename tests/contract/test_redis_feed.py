@@ -296,7 +296,10 @@ async def test_a_redis_that_was_away_and_forgot_all_is_caught_up(ours: System, o
 
         assert identity in shown
         told = [each["event"] for each in lines if each["event"].startswith("feed's Redis")]
-        assert told == ["feed's Redis is away; nothing else waits for it", "feed's Redis is back"]
+        assert told == [
+            "the feed's Redis is unreachable, nothing else is affected",
+            "the feed's Redis is back",
+        ]
 
 
 async def _away(ours: System, is_it: float) -> bool:
@@ -608,7 +611,7 @@ async def test_a_wrong_password_is_told_without_it(ours: System, own_server: Ser
         await publish(ours, f"redis://:wrong-word@127.0.0.1:{own_server.port}/0", "llm-im")
         await until(lambda: _away(ours, 1.0), "counted as away")
 
-    [line] = [each for each in lines if each["event"].startswith("feed's Redis is away")]
+    [line] = [each for each in lines if each["event"].startswith("the feed's Redis is unreachable")]
     assert "Authentication" in line["why"] or "WRONGPASS" in line["why"]
     assert "wrong-word" not in json.dumps(lines, default=str)
 

@@ -399,7 +399,7 @@ async def test_an_effect_is_answered_by_its_row_and_one_without_a_row_is_named()
             await asyncio.sleep(0)
 
     assert sorted(greeted) == [["ada"], ["anna", "abel"], ["bob"]]
-    assert [(each["event"], each["effect"]) for each in logs] == [("nobody answers this effect", "Forget")]
+    assert [(each["event"], each["effect"]) for each in logs] == [("no actor handles this effect", "Forget")]
 
 
 @pytest.mark.asyncio

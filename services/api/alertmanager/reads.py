@@ -185,7 +185,7 @@ def add_alertmanager_routes(
 
     async def add_silence() -> Response:
         # Clients are made of Alertmanager's description, which knows no 501: they would not show the words.
-        return _answer("silences are not built yet: nothing was stored, and nothing is muted", 400)
+        return _answer("silences do not exist yet: nothing was stored, and nothing is muted", 400)
 
     async def silence(silence_id: str) -> Response:
         if _UUID.match(silence_id) is None:

@@ -73,13 +73,13 @@ class StreamIncidentBody:
 
     id: Annotated[UUID, says("Its id.")]
     service: Annotated[str, says("The service it belongs to.")]
-    title: Annotated[str, says("What it is called.")]
+    title: Annotated[str, says("Its title.")]
     severity: Annotated[str, says("P0 to P4, P0 is the worst.")]
-    state: Annotated[IncidentState, says("Where it is in its life.")]
-    incident_type: Annotated[IncidentType, says("What kind of trouble it is.")]
+    state: Annotated[IncidentState, says("Its state.")]
+    incident_type: Annotated[IncidentType, says("Its type: what kind of problem it is.")]
     labels: Annotated[dict[str, str], says("Its labels.")]
     assignees: Annotated[list[str], says("Who works on it.")]
-    version: Annotated[int, says("Grows with every change that people can make; its ETag.")]
+    version: Annotated[int, says("Increases with every change that people can make; also its ETag.")]
     updated_at: Annotated[Time, says("When it last changed.")]
 
 
@@ -88,14 +88,14 @@ class HappeningBody:
     """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
 
     event: Annotated[str, says('Always "incident".')]
-    cursor: Annotated[str, says("Where the stream is after this: go on from here.")]
+    cursor: Annotated[str, says("The position after this message: to continue here, send it as `cursor`.")]
     at: Annotated[Time, says("When it happened.")]
-    kind: Annotated[str, says("What kind of thing happened: the event_type of the timeline.")]
-    incident: Annotated[StreamIncidentBody, says("The incident after it.")]
+    kind: Annotated[str, says("What happened: an event_type, as in the timeline.")]
+    incident: Annotated[StreamIncidentBody, says("The incident after the change.")]
     actor: Annotated[str, says("Who did it.")]
     text: Annotated[str, says("What happened, in words.")]
     reason: Annotated[str, says("Why; may be empty.")]
-    details: Annotated[dict[str, str], says("What programs want of it.")]
+    details: Annotated[dict[str, str], says("Details for programs.")]
     trace_id: Annotated[str | None, says("The trace it belongs to, if any.")]
 
 
@@ -112,12 +112,12 @@ class WordBody:
     """
 
     event: Annotated[str, says("ready, heartbeat, reset or dropped.")]
-    cursor: Annotated[str, says("Where the stream is now.")]
-    at: Annotated[Time, says("When this was said.")]
+    cursor: Annotated[str, says("The position of the stream.")]
+    at: Annotated[Time, says("When this message was sent.")]
     reason: Annotated[str, says("Why, in a word; empty for ready and heartbeat.")]
     detail: Annotated[str, says("Why, in a sentence.")]
-    stalled: Annotated[dict[str, str], says("Partitions that can not be followed now, and why.")]
-    behind: Annotated[int, says("Frames of the logs that are still to be looked at.")]
+    stalled: Annotated[dict[str, str], says("Partitions that can't be followed now, and why.")]
+    behind: Annotated[int, says("How many frames of the logs have not been read yet.")]
 
 
 _Kind = Annotated[KindName, BeforeValidator(any_case(KindName))]
@@ -139,13 +139,13 @@ class Asked:
 def asked(
     connection: HTTPConnection,
     state: Annotated[
-        list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
+        list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case.")
     ] = [],  # noqa: B006 - FastAPI reads the default and never changes it
     severity: Annotated[
         list[_SeverityName], Query(max_length=FILTER_VALUES_MAX, description="Any of these.")
     ] = [],  # noqa: B006
     type: Annotated[
-        list[_Type], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
+        list[_Type], Query(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case.")
     ] = [],  # noqa: B006
     service: Annotated[
         list[str], Query(max_length=FILTER_VALUES_MAX, description="Any of these, exactly.")
@@ -156,19 +156,19 @@ def asked(
     ] = [],  # noqa: B006
     kind: Annotated[
         list[_Kind],
-        Query(max_length=FILTER_VALUES_MAX, description="Any of these kinds of happenings, in any case."),
+        Query(max_length=FILTER_VALUES_MAX, description="Any of these kinds of events, ignoring case."),
     ] = [],  # noqa: B006
     cursor: Annotated[
         str | None,
         Query(
             max_length=CURSOR_CHARS_MAX,
-            description="The cursor of the last message that was read. Without one the stream begins now.",
+            description="The cursor of the last message you read. Without it the stream starts now.",
         ),
     ] = None,
     last_event_id: Annotated[
         str | None,
         Header(
-            description="The same, as a browser says it when it connects again. Goes before `cursor`.",
+            description="The same, as browsers send it when they reconnect. Wins over `cursor`.",
         ),
     ] = None,
 ) -> Asked:
@@ -209,8 +209,8 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
         """
         if not _takes_events(request.headers.get("accept", "")):
-            detail = f"this is a stream of {SSE}: ask with Accept: {SSE}, or by WebSocket"
-            return problem(406, "not-acceptable", "No such form", detail, PATH)
+            detail = f"this is a stream of {SSE}: send Accept: {SSE}, or use WebSocket"
+            return problem(406, "not-acceptable", "Not acceptable", detail, PATH)
         return _EventStream(tails, asks, caller, request)
 
     async def by_websocket(
@@ -224,8 +224,8 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
                 await _until_gone(_left(websocket), _by_websocket(websocket, watch, caller))
 
     failures = {
-        "4XX": "The request is refused; the problem names the field.",
-        "503": "Too many clients watch at this gateway, or a log cannot be read: ask again. A request that names "
+        "4XX": "The request was refused; the problem names the field.",
+        "503": "Too many clients are watching through this gateway, or a log cannot be read: try again. A request that names "
         "text/event-stream in Accept is answered 200, `dropped` and an end instead: an EventSource would not come back from 503.",
     }
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -329,7 +329,7 @@ async def _tell(
                 sent = message.cursor
     finally:
         await end([checking])
-    log.info("stream client let go", caller=caller.name, reason=last.reason, behind=watch.behind)
+    log.info("stream client disconnected", caller=caller.name, reason=last.reason, behind=watch.behind)
     try:
         async with asyncio.timeout(LAST_WORD_S):
             await send(last)
@@ -344,7 +344,7 @@ async def _check(watch: Watch, connection: HTTPConnection) -> None:
     while is_let_in:
         await asyncio.sleep(CHECK_S)
         is_let_in = await is_still_let_in(connection)
-    watch.let_go("token", "the token is no longer good")
+    watch.let_go("token", "the token is no longer valid")
 
 
 async def _until_gone(gone: Awaitable[None], work: Awaitable[None]) -> None:

@@ -130,7 +130,7 @@ class Commands:
         if version not in versions:
             if origin.delivery_id is not None and versions:
                 return versions[0]
-            raise Stale(f"it has version {version}: somebody changed it meanwhile")
+            raise Stale(f"it has version {version}: somebody changed it in the meantime")
         return version
 
 

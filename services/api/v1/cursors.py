@@ -42,7 +42,9 @@ def decode_place(cursor: str, sort: Sort) -> Place:
     if not 0 <= order < len(_SORTS):
         raise _bad_cursor()
     if _SORTS[order] is not sort:
-        raise Malformed(f"cursor: it is of a list with sort={_SORTS[order]}, this one has sort={sort}")
+        raise Malformed(
+            f"cursor: it belongs to a list with sort={_SORTS[order]}, this request has sort={sort}"
+        )
     # What orders by the moment of creation alone names it twice.
     if sort.is_indexed and first != created_at:
         raise _bad_cursor()

@@ -47,8 +47,7 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=IDEMPOTENCY_KEY_MAX_BYTES,
         pattern="^[!-~]+$",
-        description="Names this request. Sent again by the same caller to the same path within dedup_window it changes "
-        "nothing more and is answered alike; with another body it is 422.",
+        description="Identifies this request. If the same caller sends it again to the same path within dedup_window, nothing more changes and the answer is the same; with a different body it is 422.",
     ),
 ]
 

@@ -45,9 +45,7 @@ class VerbRoute:
     makes_another: bool = False
     asks_part: bool = False
     in_bulk: bool = True
-    conflicts: str = (
-        "Its state does not allow it, or it is archived; the problem says what can be done instead."
-    )
+    conflicts: str = "Its state does not allow it, or it is archived; the problem says what to do instead."
     more: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -71,7 +69,7 @@ async def _find_series(asked: Asked, verb: verbs.AnyVerb) -> verbs.AnyVerb:
         if name in found:
             continue
         if asked.origin.delivery_id is None or found:
-            raise NotFound(f"alerts.{place}: the incident has no alert {name} of its own")
+            raise NotFound(f"alerts.{place}: the incident itself has no alert {name}")
         # Perhaps a repeat, and they have left already. Whether it knows this key only the shard can say; else it has no
         # series of this name.
         return msgspec.structs.replace(verb, series=[bytes.fromhex(name).ljust(SERIES_ID_BYTES, b"\0")])
@@ -96,7 +94,7 @@ async def _series_of(asked: Asked, wanted: frozenset[str]) -> dict[str, bytes]:
     return found
 
 
-_MISSING = {"404": "No incident has this id, or the body names one that is not there."}
+_MISSING = {"404": "No incident has this id, or the body names an incident that does not exist."}
 
 VERBS: tuple[VerbRoute, ...] = (
     VerbRoute("acknowledge", verb_bodies.AcknowledgeBody, {"for": "4h", "reason": "on it"}),

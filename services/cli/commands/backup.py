@@ -226,7 +226,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Backup id. Default: the newest complete one that contains that time.",
+            help="Backup id. Default: the newest complete one; with --until-time the oldest that contains that time.",
             show_default=False,
         ),
     ] = None,
@@ -297,7 +297,7 @@ def restore(
         open_now = sum(each["open"] for each in told["partitions"].values())
         up = f"llm-im up{options(config, data)}"
         typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: {up}")
-        typer.echo(f"to look at it without telling anybody, as in a drill: {up} --no-notify")
+        typer.echo(f"to look at it without sending notifications, as in a drill: {up} --no-notify")
 
 
 def _checking(settings: Settings, key_file: Path | None, *, takes_any: bool) -> Signing:

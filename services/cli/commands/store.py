@@ -98,7 +98,7 @@ def migrate(
 
         for each_folder in {here.state.path, there.state.path}:
             if launch.running(Path(each_folder)) is not None:
-                typer.echo(f"notice    a system runs on {each_folder}; end it before: llm-im down", err=True)
+                typer.echo(f"notice    a system runs on {each_folder}; first: llm-im down", err=True)
 
         for each in asyncio.run(sizes(ours, theirs, described(there))):
             typer.echo(
@@ -130,7 +130,7 @@ def take_up(config: Config = None, data: Data = None) -> None:
     _refuse_running(settings)
     moved = asyncio.run(_by_clock(settings, taking_up))
     typer.echo(
-        f"taken up again; what came in at {moved} since then is not here. Start it: llm-im up{options(config, data)}"
+        f"in use again; what arrived at {moved} since then is not here. Start it: llm-im up{options(config, data)}"
     )
 
 
@@ -163,12 +163,11 @@ def accept_loss(
     )
     if partition != CONTROL:
         typer.echo(
-            f"{partition} begins anew, empty; what it held is lost. Start it: llm-im up{options(config, data)}"
+            f"{partition} starts empty; what it held is lost. Start it: llm-im up{options(config, data)}"
         )
         return
     typer.echo(
-        f"a new control log: {done.partitions} partitions, the slots of {done.incidents:,} incidents where these are. There are"
-        " no API tokens any more, and without one nobody comes in; the first: llm-im tokens create admin --scope admin --local"
+        f"a new control log: {done.partitions} partitions, the slots of {done.incidents:,} incidents where these are. The API tokens are gone, and without one nobody gets in; create the first: llm-im tokens create admin --scope admin --local"
     )
 
 
@@ -235,7 +234,7 @@ async def _reshard(settings: Settings, partitions: int, say: Callable[[str], Non
     server = settings.server
     async with closed_door(server.http_host, server.http_port) as is_ours:
         if not is_ours:
-            say(f"port {server.http_port} is taken: nobody tells senders to try again")
+            say(f"port {server.http_port} is taken: senders are not told to try again")
         return await reshard(
             open_stores(place_of(settings)), shard_settings(settings), partitions, SystemClock(), say
         )

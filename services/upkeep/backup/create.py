@@ -78,7 +78,7 @@ async def create(
             except Gone as gone:
                 why = str(gone)
                 progress(f"{why}; once more")
-                log.info("backup begins anew", why=why, attempt=attempt)
+                log.info("restarting the backup", why=why, attempt=attempt)
             except Ahead as ahead:
                 if wait_s:
                     raise Conflict(
@@ -97,11 +97,13 @@ async def create(
         )
         # An archived incident that moved may have been read in neither archive.
         if (await _slots(stores)).version != slots.version:
-            raise Conflict("the store was resharded meanwhile, and what moved may be missing: make it again")
+            raise Conflict(
+                "the store was resharded in the meantime, and what moved may be missing: create the backup again"
+            )
         await still_mine()
         there = await target.files()
         if missing := [digest for digest, size in made.files().items() if there.get(digest) != size]:
-            raise Unavailable(f"{target.url}: {len(missing)} files went away meanwhile; try again")
+            raise Unavailable(f"{target.url}: {len(missing)} files were removed in the meantime; try again")
         await target.write(made)
         return Made(made, sum(files.values()) - bytes_before)
 
@@ -120,7 +122,7 @@ async def _slots(stores: Stores) -> SlotMap:
             raise lost_control(CONTROL, holding)
         raise Conflict("there is nothing to back up: no system was ever started on this store")
     if state.moving_to is not None or state.copied_from:
-        raise Conflict("the store is in the middle of resharding, or of being copied: end that first")
+        raise Conflict("the store is in the middle of resharding, or of being copied: finish that first")
     await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
     return state.slots
 

@@ -122,7 +122,7 @@ async def _log(
     if seq < last_before:
         raise Gone(f"{name}: frames after {seq} could not be read")
     if now > cut_at:
-        raise Ahead(f"{name}: frame {seq} bears a time {now - cut_at:.3f} s in the future")
+        raise Ahead(f"{name}: frame {seq} has a time {now - cut_at:.3f} s in the future")
     frames = await packer.flush()
     snapshot, records = None, list[File]()
     if mark is not None:

@@ -87,7 +87,7 @@ async def _check_empty(stores: Stores, backup: Backup, said: str) -> None:
         return
     if known:
         raise Conflict(
-            f"the store holds an unfinished copy of {known}: ask for that again, or take an empty store"
+            f"the store holds an unfinished copy of {known}: repeat that restore to finish it, or use an empty store"
         )
     for part in backup.parts:
         log, archive = stores.log(part.name), stores.archive(part.name)
@@ -100,6 +100,5 @@ async def _check_empty(stores: Stores, backup: Backup, said: str) -> None:
         if last or archived:
             what = f"{part.name} has frames up to seq {last}" if last else f"the archive of {part.name} has {archived} incidents"  # fmt: skip
             raise Conflict(
-                f"the store is not empty: {what}. A backup is restored into an empty one only: another state.path, prefix or"
-                " schema, or one from which the old data was moved away"
+                f"the store is not empty: {what}. Restore into an empty one: another state.path, prefix or schema, or this one after moving the old data away"
             )

@@ -104,7 +104,9 @@ async def fold(target: Target, part: Part, until: Until, notes: Notes) -> Reache
             return reached
         shard = (await fold_shard(log, ShardSettings(), each)).machine
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
-        raise Broken(f"what comes behind seq {reached.seq} does not fit what was before: {error!r}") from None
+        raise Broken(
+            f"the events after seq {reached.seq} do not fit the state before them: {error!r}"
+        ) from None
     for problem in problems(shard):
         raise Broken(problem)
     notes.add(part.name, shard.state.incidents.values())

@@ -48,7 +48,11 @@ def _by(incident: Row, field: str) -> str:
     """Whose word it is."""
     if incident["said"][field] is not None:
         judged = incident["judged"][field]
-        return f"  (a person's word; judged {judged})" if judged != incident[field] else "  (a person's word)"
+        return (
+            f"  (set by a person; classified as {judged})"
+            if judged != incident[field]
+            else "  (set by a person)"
+        )
     if field != "severity":
         return ""
     if not incident["classified_by"]:
