@@ -33,7 +33,7 @@ from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
-from models.partition.sharding import partition_name
+from models.partition.sharding import TENANT, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
@@ -417,10 +417,10 @@ async def system(
 
 
 @contextlib.asynccontextmanager
-async def another_gateway(ours: System) -> AsyncIterator[System]:
-    """A second gateway of the same system."""
+async def another_gateway(ours: System, tenant: str = TENANT) -> AsyncIterator[System]:
+    """A second gateway of the same system, perhaps for another tenant."""
     gateway = _gateway(
-        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters
+        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters, tenant
     )
     await gateway.start()
     try:
@@ -436,6 +436,7 @@ def _gateway(
     clock: SettableClock,
     cluster: LocalCluster,
     letters: DeadLetters,
+    tenant: str = TENANT,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
     with adapters_made_once():
@@ -453,6 +454,7 @@ def _gateway(
             None,
             [stores.log(partition_name(index)) for index in partitions],
             bootstrap.open_tracer(configured, name),
+            tenant=tenant,
         )
 
 
