@@ -184,7 +184,8 @@ class Notification(msgspec.Struct, array_like=True):
     waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
     `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
     last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
-    receiver knows that it flaps.
+    receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
+    (models/shard/mutes.py); "" when nothing is held back.
     """
 
     number: int = 0
@@ -199,6 +200,7 @@ class Notification(msgspec.Struct, array_like=True):
     heard_at: float = 0.0
     reopenings: list[float] = []
     flapping: bool = False
+    withheld: str = ""
 
 
 class Incident(msgspec.Struct, array_like=True):

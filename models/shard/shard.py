@@ -49,6 +49,7 @@ class Shard(Core):
 
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
+        self.frames = assembly.frames
         self.components = [kind(self) for kind in assembly.components]
         self.decode_peer_message = assembly.decode_peer_message
         self._assemble()
@@ -168,7 +169,7 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.told)
+                self._rows[event.kind] = Row(bound(event.fold, each), event.told, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():
@@ -191,6 +192,7 @@ class Shard(Core):
         self._timed = having("next_at")
         self._next_at = [each.next_at for each in self._timed]
         self._owes = [each.owes for each in having("owes")]
+        self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
         self._set_back = [each.set_back for each in having("set_back")]

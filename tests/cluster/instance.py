@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from models.partition.sharding import SlotMap, slot_of
 from services.machine import launch
@@ -57,7 +59,7 @@ class Answer:
     body: bytes
     headers: dict[str, str]
 
-    def json(self) -> object:
+    def json(self) -> Any:
         return json.loads(self.body)
 
 
@@ -185,7 +187,7 @@ class Cluster:
         finally:
             connection.close()
 
-    def get(self, path: str) -> object:
+    def get(self, path: str) -> Any:
         """The JSON of a 200."""
         answer = self.call("GET", path, timeout_s=60.0)
         assert answer.status == 200, f"GET {path}: {answer.status} {answer.body[:300]!r}"
@@ -196,7 +198,7 @@ class Cluster:
 
         def ready() -> bool:
             answer = self.call("GET", "/health/ready", timeout_s=5.0)
-            return answer.status == 200 and answer.json()["status"] == "ready"  # type: ignore[index]
+            return answer.status == 200 and answer.json()["status"] == "ready"
 
         return until("ready", ready, timeout_s)
 
@@ -209,7 +211,7 @@ class Cluster:
             timeout_s,
         )
         for actor in self.actors():
-            until(f"{actor} listens", lambda actor=actor: self.actor_pid(actor), timeout_s)
+            until(f"{actor} listens", partial(self.actor_pid, actor), timeout_s)
         self.wait_ready(timeout_s)
         return time.monotonic() - began
 

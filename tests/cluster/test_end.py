@@ -41,21 +41,22 @@ def damage_a_frame(data: Path, index: int) -> int:
         ).fetchall()
         assert len(after) >= 3, "too little was sent after the last snapshot"
         (seq,) = after[len(after) // 2]
-        lengths, stored = connection.execute(
-            "SELECT lengths, frames FROM appends WHERE first_seq = ?", (seq,)
-        ).fetchone()
+        found = connection.execute("SELECT lengths, frames FROM appends WHERE first_seq = ?", (seq,)).get
+        assert isinstance(found, tuple)
+        lengths, stored = found
         # The first of its frames: an append holds those of all messages that came together.
-        frames = bytearray(stored)
-        frames[len(split_frames(lengths, stored)[0]) // 2] ^= 0x40
+        frames, (first, *_) = bytearray(stored), split_frames(lengths, stored) or [b""]
+        frames[len(first) // 2] ^= 0x40
         connection.execute("UPDATE appends SET frames = ? WHERE first_seq = ?", (bytes(frames), seq))
-        return int(seq)
+        assert isinstance(seq, int)
+        return seq
     finally:
         connection.close()
 
 
 async def last_seq(data: Path, index: int) -> int:
     settings = load_settings(None, {"state.path": str(data)})
-    log = bootstrap.open_log(settings, bootstrap.partition_names(settings)[1 + index])
+    log = bootstrap.open_log(settings, bootstrap.shard_names(settings)[index])
     try:
         return await log.last_seq()
     finally:
@@ -123,8 +124,8 @@ def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(copied: Clus
     assert taken.status == 202, taken.body
     found = copied.call(
         "GET", f"/v1/incidents/{taken.json()['items'][0]['incident_id']}/alerts?limit=1000"
-    ).json()  # type: ignore[index]
-    assert len(found["items"]) == APPENDS + 1  # type: ignore[index, call-overload]
+    ).json()
+    assert len(found["items"]) == APPENDS + 1
 
     # Alerts of the damaged one are refused for now, and nothing is appended behind the damage.
     broken = copied.service_of_shard(DAMAGED, "damage")

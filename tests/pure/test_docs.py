@@ -20,6 +20,7 @@ import pytest
 import typer.main
 import yaml
 from fastapi.routing import APIRoute
+from typer.core import TyperGroup
 
 from models.control.tokens import INGEST
 from models.incidents.incident import IncidentState, IncidentType, Severity
@@ -94,10 +95,10 @@ def text(document: str) -> str:
     return (ROOT / document).read_text("utf-8")
 
 
-def commands(group: typer.main.TyperGroup, prefix: str = "llm-im") -> Iterator[tuple[str, list[str]]]:
+def commands(group: TyperGroup, prefix: str = "llm-im") -> Iterator[tuple[str, list[str]]]:
     """Every command with its options."""
     for name, command in group.commands.items():
-        if isinstance(command, typer.main.TyperGroup):
+        if isinstance(command, TyperGroup):
             yield from commands(command, f"{prefix} {name}")
         else:
             options = [option for each in command.params for option in each.opts if option.startswith("--")]
@@ -108,7 +109,7 @@ def all_commands() -> list[tuple[str, list[str]]]:
     from services.cli.main import app
 
     group = typer.main.get_command(app)
-    assert isinstance(group, typer.main.TyperGroup)
+    assert isinstance(group, TyperGroup)
     return list(commands(group))
 
 

@@ -10,6 +10,7 @@ from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.ports import ActionResult
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
+from models.shard.mutes import Mutes
 from models.shard.notifications import FLAP_WINDOW
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
@@ -31,13 +32,17 @@ class Receiver:
         #: incident id -> number -> the status that was taken, "firing" or "resolved".
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
+        #: Keys of tries that were put off.
+        self.busy: set[str] = set()
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
         reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
         fate = world.rng.random() if world.is_troubled else 1.0
-        if fate < 0.06:
+        if fate < 0.06 or key in self.busy:
+            # A network that brings the very same try twice has it refused twice.
+            self.busy.add(key)
             return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
         if fate < 0.07:
             self.refused.add(incident)
@@ -95,6 +100,9 @@ class Notifications(Area):
                 )
             elif incident.merged_into:
                 continue  # its whole says it
+            elif incident.is_open and mirror.of(Mutes).is_muted(incident):
+                if not heard and not incident.notification.withheld:
+                    watcher.fail(f"{name} is muted, and nothing is held back")
             elif incident.is_open and not heard:
                 watcher.fail(f"{name} is open and nobody was told")
             elif incident.is_open and last == "resolved":
