@@ -5,7 +5,6 @@ An event type is only added, or superseded; a field is only added at the end, wi
 
 from __future__ import annotations
 
-from models.control.silences import SilenceExpired, SilenceSet
 from models.partition.event import Event
 
 
@@ -106,21 +105,3 @@ class SettingsChanged(Event, frozen=True):
     classifier: bytes
     level: str
     processes: dict[str, bytes] = {}
-
-
-#: All that a control log holds.
-EVENTS: tuple[type[Event], ...] = (
-    SlotsAssigned,
-    SlotsMoving,
-    CopyBegan,
-    CopyEnded,
-    PartitionsBegan,
-    StoreMoved,
-    TokenCreated,
-    TokenRotated,
-    TokenRevoked,
-    TokensUsed,
-    SettingsChanged,
-    SilenceSet,
-    SilenceExpired,
-)

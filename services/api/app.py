@@ -33,7 +33,7 @@ from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
 from services.api.v1.silences import add_silence_routes
 from services.api.v1.tokens import add_token_routes
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.formats.table import all_formats
 

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 # -- names ---------------------------------------------------------------------------------------------------
 
 
-def partition_names(settings: Settings) -> list[str]:
-    """Every partition, control first."""
-    return [CONTROL, *(partition_name(index) for index in range(settings.state.partitions))]
+def shard_names(settings: Settings) -> list[str]:
+    """Every shard's partition."""
+    return [partition_name(index) for index in range(settings.state.partitions)]
 
 
 def shard_actor_name(index: int) -> str:
@@ -80,9 +80,9 @@ def open_log(settings: Settings, partition: str) -> EventLog:
 
 
 def open_archives(settings: Settings) -> list[Archive]:
-    """Every partition's archive, for reading."""
+    """Every shard's archive, for reading."""
     stores = open_stores(place_of(settings))
-    return [stores.archive(name) for name in partition_names(settings)[1:]]
+    return [stores.archive(name) for name in shard_names(settings)]
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:

@@ -38,7 +38,7 @@ from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
@@ -95,6 +95,7 @@ class Gateway:
         tracer: Tracer | None = None,
         *,
         start: str = "",
+        tenant: str = TENANT,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -125,7 +126,7 @@ class Gateway:
         ]
         self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
         remembered = Remembered(
-            TENANT, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
+            tenant, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
         )
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
@@ -145,7 +146,7 @@ class Gateway:
             len(shard_actors),
             lambda slot: self.submitter.slots.owners[slot],
             archives,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self.tails = Tails(
             shard_logs,
@@ -154,7 +155,7 @@ class Gateway:
             lambda: self.submitter.slots.version,
             clock,
             self.meter,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(

@@ -189,7 +189,7 @@ class Gateways:
             other_actors,
             bootstrap.CONTROL_ACTOR,
             (called_at(settings.server.http_host), port),
-            [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
+            [bootstrap.open_log(settings, name) for name in bootstrap.shard_names(settings)],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,
         )

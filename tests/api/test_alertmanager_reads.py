@@ -136,7 +136,9 @@ OPENAPI = yaml.safe_load((Path(__file__).parents[1] / "data/alertmanager/openapi
 
 @pytest.mark.parametrize("path", ["/alerts", "/alerts/groups", "/status", "/receivers", "/silences"])
 def test_answers_are_those_that_alertmanager_describes(path: str) -> None:
-    shown = msgspec.structs.replace(alert(**{"service.name": "x"}), generator_url="http://g/1")
+    shown = msgspec.structs.replace(
+        labelled({"service": "api", "service.name": "x"}), generator_url="http://g/1"
+    )
     answer = client(StandIn(alerts=[shown, alert("b")])).get(f"/api/v2{path}")
 
     schema = OPENAPI["paths"][path]["get"]["responses"]["200"]["schema"]

@@ -147,7 +147,7 @@ def test_scrapes_within_a_second_share_one_gathering() -> None:
 
     asked.get("/metrics")
     asked.get("/metrics")
-    stand_in.clock.at += 1
+    stand_in.clock.forward(1)
     asked.get("/metrics")
 
     assert stand_in.gathered == 2

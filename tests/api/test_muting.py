@@ -49,7 +49,7 @@ async def silence(ours: System, *matchers: str, duration: str = "1h") -> str:
     body = {"matchers": list(matchers), "duration": duration, "comment": "test", "force": True}
     answer = await ours.post("/v1/silences", body)
     assert answer.status == 201, answer
-    return str(answer.json["silence"]["id"])  # type: ignore[index]
+    return str(answer.json["silence"]["id"])
 
 
 async def until(wanted: Callable[[], bool], within_s: float = 5.0) -> None:
@@ -60,8 +60,8 @@ async def until(wanted: Callable[[], bool], within_s: float = 5.0) -> None:
 
 async def states(ours: System, query: str = "") -> dict[str, tuple[str, list[str], list[str]]]:
     return {
-        f"{each['labels']['service']} {each['labels']['alertname']}": (  # type: ignore[index]
-            each["status"]["state"], each["status"]["silencedBy"], each["status"]["inhibitedBy"],  # type: ignore[index]
+        f"{each['labels']['service']} {each['labels']['alertname']}": (
+            each["status"]["state"], each["status"]["silencedBy"], each["status"]["inhibitedBy"],
         )
         for each in await ours.alerts(query)
     }  # fmt: skip
@@ -90,11 +90,11 @@ async def test_what_is_silenced_is_told_to_nobody_shown_as_muted_and_told_when_t
         assert list(await states(ours, "?silenced=false")) == [f"{SECOND_SHARD_SERVICE} Slow"]
         assert list(await states(ours, "?active=false")) == [f"{FIRST_SHARD_SERVICE} Slow"]
         groups = (await ours.get("/api/v2/alerts/groups?muted=false")).json
-        assert [each["labels"]["service"] for each in groups] == [SECOND_SHARD_SERVICE]  # type: ignore[union-attr]
+        assert [each["labels"]["service"] for each in groups] == [SECOND_SHARD_SERVICE]
         (incident,) = (await ours.get(f"/v1/incidents?service={FIRST_SHARD_SERVICE}")).items
         muted = incident["muted"]
-        assert (muted["is_muted"], muted["withheld"]) == (True, "opened")  # type: ignore[index]
-        assert [(each["silence"], each["comment"]) for each in muted["by"]] == [(identity, "test")]  # type: ignore[index]
+        assert (muted["is_muted"], muted["withheld"]) == (True, "opened")
+        assert [(each["silence"], each["comment"]) for each in muted["by"]] == [(identity, "test")]
 
         await ours.request("DELETE", f"/api/v2/silence/{identity}", [b""], [])
         await until(lambda: len(got) == 2, 2.0)

@@ -45,12 +45,12 @@ async def send(ours: System, method: str, path: str, body: object = None, **head
 async def made(ours: System, **changes: object) -> str:
     answer = await send(ours, "POST", PATH, wanted(**changes))
     assert answer.status == 201, answer
-    return str(answer.json["silence"]["id"])  # type: ignore[index]
+    return str(answer.json["silence"]["id"])
 
 
 async def test_a_silence_is_made_shown_and_listed(ours: System) -> None:
     answer = await send(ours, "POST", PATH, wanted(matchers=['shown="yes"', "pod=~web-.+"]), x_actor="ada")
-    silence = answer.json["silence"]  # type: ignore[index]
+    silence = answer.json["silence"]
 
     shown = await ours.get(f"{PATH}/{silence['id']}")
     listed = await ours.get(f'{PATH}?match=shown="yes"&created_by=ada')
@@ -67,9 +67,7 @@ async def test_it_is_the_same_silence_in_alertmanagers_api(ours: System) -> None
 
     shown = (await ours.get(f"/api/v2/silence/{identity}")).json
 
-    assert shown["matchers"] == [  # type: ignore[index]
-        {"isEqual": True, "isRegex": False, "name": "service", "value": "nobody"}
-    ]
+    assert shown["matchers"] == [{"isEqual": True, "isRegex": False, "name": "service", "value": "nobody"}]
 
 
 async def test_pages_join_without_gaps_or_repeats(ours: System) -> None:
@@ -79,10 +77,10 @@ async def test_pages_join_without_gaps_or_repeats(ours: System) -> None:
     cursor = ""
     while True:
         page = (await ours.get(f"{PATH}?match=paged=yes&limit=2{cursor}")).json
-        found += [each["comment"] for each in page["items"]]  # type: ignore[index]
-        if page["next"] is None:  # type: ignore[index]
+        found += [each["comment"] for each in page["items"]]
+        if page["next"] is None:
             break
-        cursor = f"&cursor={page['next']}"  # type: ignore[index]
+        cursor = f"&cursor={page['next']}"
 
     assert found == ["4", "3", "2", "1", "0"]
 
@@ -95,9 +93,9 @@ async def test_it_is_made_longer_and_shorter_under_its_id(ours: System) -> None:
     shorter = await send(ours, "POST", f"{PATH}/{identity}/extend", {"duration": "5m"})
 
     assert (longer.status, shorter.status) == (200, 200)
-    assert longer.json["id"] == shorter.json["id"] == identity  # type: ignore[index]
-    assert longer.json["comment"] == shorter.json["comment"] == "slow deploy"  # type: ignore[index]
-    assert longer.json["ends_at"] > shorter.json["ends_at"]  # type: ignore[index]
+    assert longer.json["id"] == shorter.json["id"] == identity
+    assert longer.json["comment"] == shorter.json["comment"] == "slow deploy"
+    assert longer.json["ends_at"] > shorter.json["ends_at"]
 
 
 async def test_ending_it_is_safe_to_repeat_and_the_end_of_it(ours: System) -> None:
@@ -108,7 +106,7 @@ async def test_ending_it_is_safe_to_repeat_and_the_end_of_it(ours: System) -> No
 
     assert (first.status, again.status, longer.status) == (200, 200, 409)
     assert first.json == again.json
-    assert first.json["state"] == "expired"  # type: ignore[index]
+    assert first.json["state"] == "expired"
     assert identity not in [each["id"] for each in (await ours.get(PATH)).items]
     assert identity in [each["id"] for each in (await ours.get(f"{PATH}?state=expired")).items]
 
@@ -117,7 +115,7 @@ async def test_a_request_with_a_name_makes_one_silence(ours: System) -> None:
     answers = [await send(ours, "POST", PATH, wanted(comment="once"), idempotency_key="k1") for _ in range(2)]
     other = await send(ours, "POST", PATH, wanted(comment="twice"), idempotency_key="k1")
 
-    assert answers[0].json["silence"] == answers[1].json["silence"]  # type: ignore[index]
+    assert answers[0].json["silence"] == answers[1].json["silence"]
     assert other.status == 422
 
 
@@ -130,9 +128,9 @@ async def test_what_it_would_mute_is_counted_over_all_shards(ours: System) -> No
     found = (await send(ours, "POST", f"{PATH}/preview", {"matchers": ['alertname="Slow"', "team=a"]})).json
     every = (await send(ours, "POST", f"{PATH}/preview", {"matchers": ['alertname="Slow"']})).json
 
-    assert (found["muted"], found["firing"], found["incident_count"]) == (2, 4, 2)  # type: ignore[index]
-    assert [(each["muted"], each["firing"]) for each in found["incidents"]] == [(1, 2), (1, 2)]  # type: ignore[index]
-    assert (found["needs_force"], every["needs_force"]) == (False, True)  # type: ignore[index]
+    assert (found["muted"], found["firing"], found["incident_count"]) == (2, 4, 2)
+    assert [(each["muted"], each["firing"]) for each in found["incidents"]] == [(1, 2), (1, 2)]
+    assert (found["needs_force"], every["needs_force"]) == (False, True)
 
 
 async def test_one_that_mutes_most_of_what_fires_needs_force(ours: System) -> None:
@@ -142,7 +140,7 @@ async def test_one_that_mutes_most_of_what_fires_needs_force(ours: System) -> No
     refused = await send(ours, "POST", PATH, body)
     forced = await send(ours, "POST", PATH, {**body, "force": True})
 
-    assert refused.status == 409 and "--force" in refused.json["detail"]  # type: ignore[index]
+    assert refused.status == 409 and "--force" in refused.json["detail"]
     assert forced.status == 201
 
 

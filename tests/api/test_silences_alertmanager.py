@@ -114,30 +114,30 @@ async def test_a_silence_is_shown_listed_changed_and_ended_as_there(
 
         async def state(identity: object, port: int = port) -> object:
             answer = await ask(port, "GET", f"/api/v2/silence/{identity}")
-            return answer.json["status"]["state"]  # type: ignore[index]
+            return answer.json["status"]["state"]
 
         matchers = [{"name": "id", "value": "story|other", "isRegex": True}]
-        first = (await ask(port, "POST", SILENCES, body(matchers=matchers))).json["silenceID"]  # type: ignore[index]
+        first = (await ask(port, "POST", SILENCES, body(matchers=matchers))).json["silenceID"]
         shown = (await ask(port, "GET", f"/api/v2/silence/{first}")).json
         assert isinstance(shown, dict)
         mine.append(sorted(set(shown) - {"annotations"}))
         mine.append((shown["matchers"], shown["status"], shown["createdBy"], shown["comment"]))
         longer = await ask(port, "POST", SILENCES, {**shown, "endsAt": at(7200)})
-        mine.append(longer.json["silenceID"] == first)  # type: ignore[index]
+        mine.append(longer.json["silenceID"] == first)
         other = await ask(
             port, "POST", SILENCES, {**shown, "matchers": [{"name": "x", "value": "y", "isRegex": False}]}
         )
-        second = other.json["silenceID"]  # type: ignore[index]
+        second = other.json["silenceID"]
         mine += [second != first, await state(first), await state(second)]
         later = (await ask(port, "POST", SILENCES, body(matchers=matchers, startsAt=at(600)))).json[
             "silenceID"
-        ]  # type: ignore[index]
+        ]
         mine.append(await state(later))
         listed = (await ask(port, "GET", SILENCES)).json
-        order = [each["id"] for each in listed if each["id"] in (first, second, later)]  # type: ignore[union-attr]
+        order = [each["id"] for each in listed if each["id"] in (first, second, later)]
         mine.append([("first", "second", "later")[(first, second, later).index(each)] for each in order])
         exact = (await ask(port, "GET", f"{SILENCES}?filter=id%3D~%22story%7Cother%22")).json
-        mine.append(sorted({first, later} == {each["id"]} or each["id"] in (first, later) for each in exact))  # type: ignore[union-attr]
+        mine.append(sorted({first, later} == {each["id"]} or each["id"] in (first, later) for each in exact))
         mine.append((await ask(port, "GET", f"{SILENCES}?filter=id%3D%22story%22")).json)
         ended = [await ask(port, "DELETE", f"/api/v2/silence/{later}") for _ in range(2)]
         mine += [[(each.status, each.body) for each in ended], await state(later)]
@@ -150,13 +150,13 @@ async def test_the_list_is_narrowed_by_state(listening: tuple[System, int]) -> N
     _system, port = listening
     marked = {"matchers": [{"name": "narrowed", "value": "yes", "isRegex": False}]}
     await ask(port, "POST", SILENCES, body(**marked))
-    later = (await ask(port, "POST", SILENCES, body(**marked, startsAt=at(600)))).json["silenceID"]  # type: ignore[index]
-    over = (await ask(port, "POST", SILENCES, body(**marked))).json["silenceID"]  # type: ignore[index]
+    later = (await ask(port, "POST", SILENCES, body(**marked, startsAt=at(600)))).json["silenceID"]
+    over = (await ask(port, "POST", SILENCES, body(**marked))).json["silenceID"]
     await ask(port, "DELETE", f"/api/v2/silence/{over}")
 
     async def states(query: str) -> set[str]:
         found = (await ask(port, "GET", f"{SILENCES}?filter=narrowed%3Dyes&{query}")).json
-        return {each["status"]["state"] for each in found}  # type: ignore[union-attr]
+        return {each["status"]["state"] for each in found}
 
     assert await states("") == {"active", "pending", "expired"}
     assert await states("expired=false&pending=false") == {"active"}
@@ -170,13 +170,11 @@ async def test_annotations_and_names_in_any_script_come_back(listening: tuple[Sy
         matchers=[{"name": "служба.имя", "value": "ёж", "isRegex": False}], annotations={"ticket": "OPS-1"}
     )
 
-    made = (await ask(port, "POST", SILENCES, sent)).json["silenceID"]  # type: ignore[index]
+    made = (await ask(port, "POST", SILENCES, sent)).json["silenceID"]
     shown = (await ask(port, "GET", f"/api/v2/silence/{made}")).json
 
-    assert shown["annotations"] == {"ticket": "OPS-1"}  # type: ignore[index]
-    assert shown["matchers"] == [  # type: ignore[index]
-        {"isEqual": True, "isRegex": False, "name": "служба.имя", "value": "ёж"}
-    ]
+    assert shown["annotations"] == {"ticket": "OPS-1"}
+    assert shown["matchers"] == [{"isEqual": True, "isRegex": False, "name": "служба.имя", "value": "ёж"}]
 
 
 # -- amtool --
@@ -233,7 +231,7 @@ async def test_amtool_adds_queries_updates_imports_and_expires(
 async def test_a_second_gateway_knows_a_silence_within_a_second(listening: tuple[System, int]) -> None:
     ours, port = listening
     async with another_gateway(ours) as other:
-        made = (await ask(port, "POST", SILENCES, body())).json["silenceID"]  # type: ignore[index]
+        made = (await ask(port, "POST", SILENCES, body())).json["silenceID"]
         async with asyncio.timeout(5):
             while (await other.get(f"/api/v2/silence/{made}")).status != 200:
                 await asyncio.sleep(0.02)

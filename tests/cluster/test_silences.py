@@ -29,7 +29,7 @@ def silence(cluster: Cluster, number: int, service: str) -> str:
     }  # fmt: skip
     answer = cluster.call("POST", "/api/v2/silences", body)
     assert answer.status == 200, answer
-    return str(answer.json()["silenceID"])  # type: ignore[index]
+    return str(answer.json()["silenceID"])
 
 
 def post(cluster: Cluster, service: str, pods: list[str]) -> None:
@@ -66,7 +66,7 @@ def test_what_is_silenced_is_told_to_nobody_whatever_is_killed(cluster: Cluster,
 
     assert [post.service for service in muted for post in receiver.of(service)] == []
     shown = cluster.get("/api/v2/alerts?filter=alertname%3DMuted")
-    states = {(each["labels"]["service"], each["status"]["state"]) for each in shown}  # type: ignore[attr-defined]
+    states = {(each["labels"]["service"], each["status"]["state"]) for each in shown}
     assert states == {*((service, "suppressed") for service in muted), (loud, "active")}
-    assert len(cluster.get("/api/v2/silences?expired=false")) >= SILENCES  # type: ignore[arg-type]
+    assert len(cluster.get("/api/v2/silences?expired=false")) >= SILENCES
     print(f"{SILENCES} silences, four kills, {time.monotonic() - began:.0f} s")

@@ -76,7 +76,7 @@ def test_an_incident_all_of_whose_alerts_are_silenced_is_told_to_nobody() -> Non
 
     assert story.sent() == []
     assert story.incident.notification.withheld == "opened"
-    assert [event.reason for event in story.named(NotificationWithheld)] == ["opened"]  # type: ignore[attr-defined]
+    assert [event.reason for event in story.named(NotificationWithheld)] == ["opened"]
 
 
 def test_every_mute_says_by_what() -> None:
@@ -450,7 +450,7 @@ def test_an_alert_is_muted_while_another_fires_and_says_by_which() -> None:
     told = [each.facts.common_labels["alertname"] for _a, each in story.asked if isinstance(each, Act)]
     (muted,) = story.named(SeriesMuted)
     assert told == ["Down"]
-    assert muted.text == "1 alert inhibited by Down (node) (rule down)"  # type: ignore[attr-defined]
+    assert muted.text == "1 alert inhibited by Down (node) (rule down)"
 
 
 def test_a_source_that_comes_later_mutes_what_fires_already_and_lets_go_when_it_ends() -> None:

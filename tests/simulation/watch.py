@@ -19,7 +19,8 @@ from models.incidents.notification import idempotency_key
 from models.incidents.query import decode_answer, decode_query
 from models.incidents.views import answer
 from models.partition.event import Event
-from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame
+from models.partition.frames import EVERYONE, NO_DIGEST, Frame
+from models.partitions import decode_frame
 from models.ports import Clock
 from models.shard.archiving import ArchiveExpired, IncidentArchived
 from models.shard.assembly import decode_message

@@ -36,7 +36,7 @@ class Wire(LocalCluster):
             self.world.loop.kill(self.processes[name], lambda: dead(name))
         return super().kill(name)
 
-    def _died(self, name: str, why: str) -> None:
+    def _died(self, name: str, actor: Actor, why: str) -> None:
         self.world.fail(f"{name} gave up: {why}")
         self.kill(name)
 

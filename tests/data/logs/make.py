@@ -65,7 +65,8 @@ def story() -> list[tuple[float, list[Event]]]:
         frame()
 
     one, two = alert("llm-api", "Down", "a"), alert("llm-api", "Down", "b", severity="critical", ends=50)
-    each(told.restart(at(0)))
+    told.restart(at(0))
+    frame()
     each(told.push(at(0), one, delivery="default/v1/key-1"))
     each(told.classify(at(0), Severity.P1))
     each(told.receive(at(0.5), ok=False))
