@@ -53,7 +53,7 @@ def damage_a_frame(data: Path, index: int) -> int:
 
 
 async def last_seq(data: Path, index: int) -> int:
-    settings = load_settings(None, {"state.path": str(data)})
+    settings = load_settings(None, {"state.path": str(data), "state.partitions": index + 1})
     log = bootstrap.open_log(settings, bootstrap.partition_names(settings)[1 + index])
     try:
         return await log.last_seq()
