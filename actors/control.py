@@ -27,7 +27,7 @@ from models.errors import Busy, IncidentManagerError, Refused
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.partition.machine import Step
-from models.partition.sharding import partition_name
+from models.partitions import names
 from models.ports import Clock, EventLog
 
 #: A gateway reports every second; one that has not for so long is gone.
@@ -155,10 +155,9 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         """Note partitions that have a log by now, so that it is missed when it is gone."""
         while True:
             slots = self.state.slots
-            names = [] if slots is None else [*map(partition_name, range(slots.partitions))]
             begun: list[str] = []
-            for name in names:
-                if name not in self.state.begun:
+            for name in [] if slots is None else names(slots.partitions):
+                if name != self.partition and name not in self.state.begun:
                     event_log = kept.log(name)
                     try:
                         if await has_begun(event_log):

@@ -15,7 +15,7 @@ from models.control.control import ControlState
 from models.control.events import SettingsChanged
 from models.control.section import Section
 from models.errors import Damaged, IncidentManagerError
-from models.partition.frames import NO_DIGEST, check_frame, skim_frame
+from models.partition.frames import NO_DIGEST, check_frame
 from models.ports import EventLog
 
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class ControlTail:
     def _fold(self, seq: int, stored: bytes) -> None:
         self._digest = check_frame(self._event_log.partition, stored, seq, self._digest)
         self._seq = seq
-        frame = skim_frame(self._event_log.partition, stored, seq, self.state.folds)
+        frame = self.state.frames.skim(self._event_log.partition, stored, seq, self.state.folds)
         if frame is not None:
             for _place, event in frame.events:
                 self.state.apply(event, frame.now)

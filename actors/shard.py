@@ -17,13 +17,14 @@ from uuid import UUID
 import msgspec
 
 from actors.begun import refuse_lost
-from actors.control_tail import ControlTail
+from actors.control_tail import FIRST_LOOK_S, ControlTail
 from actors.delivery import DeliveryWindow
 from actors.folding import Folded
 from actors.lanes import Errands
 from actors.partition import Call, PartitionActor, Told
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
+from actors.silences import SilencesWatch
 from actors.snapshots import Pace
 from actors.traces import Traces
 from models.errors import Busy, IncidentManagerError, Refused, Unavailable
@@ -35,13 +36,15 @@ from models.metrics import encode as encode_metrics
 from models.partition.event import Event
 from models.partition.frames import Frame
 from models.partition.machine import Step as AnyStep
-from models.partition.sharding import slot_of_id
+from models.partition.sharding import partition_name, slot_of_id
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
 from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
+from models.shard.inhibitors import Inhibitors, InhibitorsChanged
+from models.shard.known_silences import KnownSilences
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -71,6 +74,8 @@ READS_BETWEEN = 2
 DEAF_AFTER_S = 5.0
 #: A shard whose time is so far ahead of its clock has not put it right by its next tick: it says so to health.
 FAR_AHEAD_S = 30.0
+#: How often the control partition's log is looked at: a silence mutes within a quarter of a second.
+FOLLOW_S = 0.25
 #: How often old delivery ids are dropped.
 SWEEP_S = 60.0
 #: A collection of the youngest objects by hand after this many frames: the process otherwise never collects,
@@ -141,10 +146,13 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             responders=options.responders,
             replace=host.replace,
             shard_of=self._shard_of,
+            actor_of=self._actor_of,
             settled=self.settled,
             answered=self._take_answer,
             undelivered=self._ask_again,
         )
+        self.silences = SilencesWatch(clock, self.log, self._tell_self)
+        self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self._heard_at = 0.0
         self._deaf_since = 0.0
         self._last_at = 0.0
@@ -163,7 +171,6 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         A message that can't be read fails alone. Raises Unavailable while recovering, Busy when the inbox is full.
         """
         self._check_ready()
-        self._heard_at = self.clock.monotonic()
         encoded = _list_decoder.decode(payload)
         call = Call[Reply]([None] * len(encoded), 0, asyncio.get_running_loop().create_future())
         told = []
@@ -173,6 +180,9 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 call.replies[place] = Failed("Malformed", f"message can't be read: {error}")
                 continue
+            if not isinstance(message, InhibitorsChanged):
+                # Shards hear each other, whoever else can't be heard.
+                self._heard_at = self.clock.monotonic()
             alerts = len(message.keys) if isinstance(message, AlertsArrived) else 1
             told.append(Told(message, alerts, call, place))
         alerts = sum(each.weight for each in told)
@@ -237,7 +247,11 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
     # -- recovery ------------------------------------------------------------------------------------------
 
     def _empty(self) -> Shard:
-        return Shard(self.partition, self.settings)
+        shard = Shard(self.partition, self.settings)
+        shard.of(Inhibitors).peers = self._partitions
+        # Nobody is told of what may be silenced since.
+        shard.of(KnownSilences).is_told = self.control is None
+        return shard
 
     async def _before_opening(self) -> None:
         if self.control is not None:
@@ -276,6 +290,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self._heard_at = self.clock.monotonic()
         self._deaf_since = 0.0
         self.errands.owe(step.effects)
+        self.silences.begin_anew()
+        self._look_at_silences()
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -399,6 +415,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         """Tell it when a step put right what a clock that was ahead had done."""
         event = step.events[0] if step.events else None
         if isinstance(event, ClockSetBack):
+            # By the false time silences may have ended that go on.
+            self.silences.begin_anew()
             self.meter.count("llm_im_clock_set_back_total")
             self.log.error(
                 "clock was ahead and has been set back, deadlines corrected: check the time server",
@@ -443,6 +461,10 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             raise Unavailable(f"{self.partition} has not read the slot map yet")
         return self.options.shards[slots.owners[slot_of_id(incident_id)]]
 
+    def _actor_of(self, partition: str) -> str:
+        """The actor that has a partition."""
+        return self.options.shards[self._partitions.index(partition)]
+
     def _ask_again(self, effect: Effect) -> None:
         self.shard.ask_again(effect)
 
@@ -475,8 +497,14 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:
+        while self.control is not None:
+            await self.control.catch_up()
+            self._look_at_silences()
+            await asyncio.sleep(FIRST_LOOK_S if self.control.state.slots is None else FOLLOW_S)
+
+    def _look_at_silences(self) -> None:
         if self.control is not None:
-            await self.control.keep_up()
+            self.silences.look(self.control.state, self.shard.of(KnownSilences))
 
     # -- numbers -------------------------------------------------------------------------------------------
 

@@ -184,7 +184,8 @@ class Notification(msgspec.Struct, array_like=True):
     waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
     `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
     last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
-    receiver knows that it flaps.
+    receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
+    (models/shard/mutes.py); "" when nothing is held back.
     """
 
     number: int = 0
@@ -199,6 +200,7 @@ class Notification(msgspec.Struct, array_like=True):
     heard_at: float = 0.0
     reopenings: list[float] = []
     flapping: bool = False
+    withheld: str = ""
 
 
 class Incident(msgspec.Struct, array_like=True):
@@ -300,14 +302,6 @@ class Incident(msgspec.Struct, array_like=True):
     def is_known_of(self) -> bool:
         """Somebody may have seen it as it was: what joins it now is news to them."""
         return self.notification.told or self.is_attended or bool(self.merged_into)
-
-    @property
-    def owes_nothing(self) -> bool:
-        """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
-        owes = self.notification.reason is not None or (
-            self.handling is not None and bool(self.handling.owed)
-        )
-        return self.state is IncidentState.CLOSED and not owes
 
     @property
     def merged_into(self) -> bytes:

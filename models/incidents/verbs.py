@@ -7,9 +7,12 @@ with a default.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 import msgspec
 
 from models.incidents.incident import IncidentType, Severity
+from models.partition.event import one_of
 
 
 class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="verb"):
@@ -120,24 +123,10 @@ class Create(Verb, frozen=True):
     assignees: list[str] = []
 
 
-AnyVerb = (
-    Acknowledge
-    | Unacknowledge
-    | Assign
-    | Comment
-    | Label
-    | Reclassify
-    | Link
-    | Unlink
-    | Merge
-    | Unmerge
-    | Split
-    | Resolve
-    | Close
-    | Reopen
-    | Update
-    | Create
-)
+#: Any of the above, and a decoder's union of them.
+AnyVerb: TypeAlias = Verb
+if not TYPE_CHECKING:
+    AnyVerb = one_of(Verb.__subclasses__())
 
 #: Bounds of what people write. An incident is read whole and kept in memory, so that all of it must stay small.
 TEXT_MAX = 8_192  # a comment, notes, a stakeholder update: two screens

@@ -6,13 +6,13 @@ from array import array
 from collections.abc import Iterator
 
 from models.incidents.incident import IncidentState
+from models.partition.checkpoint import META
 from models.partition.event import Event
 from models.shard.changes import Moved, Paid
 from models.shard.component import Component, on
 from models.shard.core import Core, Whose
 from models.shard.effects import Archive, Effect, Forget
 from models.shard.messages import Archived, Done, Reply, Tick
-from models.shard.state import META
 
 
 class IncidentArchived(Event, frozen=True):

@@ -12,20 +12,24 @@ from typing import Any
 
 import msgspec
 
-from models.control.events import EVENTS as CONTROL_EVENTS
 from models.errors import Broken
 from models.incidents.lines import CHANGED, Told
 from models.partition.event import Event, one_of
+from models.partition.frames import Frames
 from models.shard.archiving import Archiving
+from models.shard.attention import Attention
 from models.shard.by_hand import ByHand
 from models.shard.children import Children
 from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
+from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
+from models.shard.known_silences import KnownSilences
 from models.shard.links import Links
 from models.shard.messages import Message, PeerMessage, Tick
+from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
 from models.shard.openings import Openings
 from models.shard.peer_messages import PeerMessages
@@ -49,9 +53,13 @@ COMPONENTS: tuple[type[Component], ...] = (
     Children,
     Links,
     Splitting,
+    KnownSilences,
+    Inhibitors,
+    Mutes,  # after what mutes, before who is told
     Notifications,
     Targets,
     Sharing,
+    Attention,
     People,
     States,
     SlotTransfer,
@@ -90,6 +98,8 @@ class Assembly:
                 if field is not None and field not in event.kind.__struct_fields__:
                     raise Broken(f"{event.kind.__name__} of {each.__name__} has no {field}: whose is it?")
             self.events.update((event.kind, event) for event in each.events)
+        #: How their log is read.
+        self.frames = Frames(self.events)
         #: How the events are told that may be lines of a timeline.
         self.told: dict[type[Event], Told[Any]] = {
             kind: event.told for kind, event in self.events.items() if event.told is not None
@@ -119,5 +129,3 @@ class Assembly:
 
 ASSEMBLY = Assembly(COMPONENTS)
 decode_message = ASSEMBLY.decode_message
-#: Every event that a log may hold, a shard's or the control partition's.
-EVERY_EVENT: tuple[type[Event], ...] = (*ASSEMBLY.events, *CONTROL_EVENTS)

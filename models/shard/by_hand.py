@@ -18,7 +18,7 @@ from models.incidents.verbs import (
     Resolve,
 )
 from models.partition.sharding import slot_of
-from models.shard import lifecycle, people
+from models.shard import attention, lifecycle, people
 from models.shard.changes import Opened
 from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component
@@ -74,7 +74,7 @@ class ByHand(Component):
         if said != Override():
             people.override(self.shard, incident, said, command.actor, command.reason, now)
         if verb.assignees:
-            people.assign(self.shard, incident, Assign(verb.assignees), command.actor, command.reason, now)
+            attention.assign(self.shard, incident, Assign(verb.assignees), command.actor, command.reason, now)
         return incident
 
     def _resolve(self, incident: Incident, verb: Resolve, command: Command, now: float) -> Incident:

@@ -125,6 +125,11 @@ class Component:
         """Whether a closed incident must stay because something about it is owed."""
         return False
 
+    def withholds(self, incident: Incident) -> str | None:
+        """Why nobody is to be told of an incident now, other than of its end; "" when that is not known yet, and so nobody is
+        told before it is; None when nothing speaks against it. Makes no events."""
+        return None
+
     # -- beginnings ----------------------------------------------------------------------------------------
 
     def started(self, now: float, is_set_back: bool) -> None:

@@ -81,6 +81,7 @@ class Core:
         self._left: Sequence[Callable[[Incident], None]] = ()
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
+        self._withholds: Sequence[Callable[[Incident], str | None]] = ()
         self._components: dict[type, object] = {}
 
     @property
@@ -122,7 +123,7 @@ class Core:
         self.events.append(event)
 
     def report(self, change: Change, now: float) -> None:
-        """Something became of an incident: the components that it concerns react, in their order."""
+        """Something changed: the components that it concerns react, in their order."""
         for react in self._reactions.get(type(change), ()):
             react(change, now)
 
@@ -185,6 +186,14 @@ class Core:
     def owes(self, incident: Incident) -> bool:
         """Whether a component still owes the world something about it."""
         return any(owes(incident) for owes in self._owes)
+
+    def withholds(self, incident: Incident) -> str | None:
+        """Why a component wants nobody to be told of it now; see Component.withholds."""
+        for withholds in self._withholds:
+            why = withholds(incident)
+            if why is not None:
+                return why
+        return None
 
     def may_be_archived(self, incident: Incident) -> bool:
         """It is closed and nothing is owed about it."""

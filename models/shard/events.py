@@ -167,6 +167,14 @@ class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):
     why: str
 
 
+class NotificationWithheld(Event, frozen=True):
+    """Nobody is told (`reason`, as in NotificationOwed) while all that fires of an incident is muted; `why` says by what."""
+
+    incident_id: bytes
+    reason: str
+    why: str
+
+
 class ActionSucceeded(Event, frozen=True):
     incident_id: bytes
     number: int

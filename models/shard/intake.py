@@ -316,7 +316,7 @@ class Intake(Component):
         self.shard.do(event, now)
         if signal:
             self.shard.report(Signalled(incident), now)
-        self.shard.report(SeriesFires(incident, number), now)
+        self.shard.report(SeriesFires(incident, number, labels=content.labels), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:

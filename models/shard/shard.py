@@ -49,6 +49,7 @@ class Shard(Core):
 
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
+        self.frames = assembly.frames
         self.components = [kind(self) for kind in assembly.components]
         self.decode_peer_message = assembly.decode_peer_message
         self._assemble()
@@ -191,6 +192,7 @@ class Shard(Core):
         self._timed = having("next_at")
         self._next_at = [each.next_at for each in self._timed]
         self._owes = [each.owes for each in having("owes")]
+        self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
         self._set_back = [each.set_back for each in having("set_back")]

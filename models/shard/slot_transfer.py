@@ -19,6 +19,7 @@ import msgspec
 from models.alerts.series import FIRING, MovedSeries
 from models.incidents.incident import Incident
 from models.partition.event import Event
+from models.partition.sharding import SlotMap, partition_name
 from models.shard.component import Component, on
 from models.shard.core import Core, Whose
 
@@ -136,8 +137,8 @@ class SlotTransfer(Component):
     )
 
 
-def problems(shard: Core) -> Iterator[str]:
-    """What does not fit together in a folded state; nothing when all is well. For `llm-im store verify`."""
+def problems(shard: Core, slots: SlotMap | None = None) -> Iterator[str]:
+    """What does not fit together in a folded state, or with the slot map; nothing when all is well. For `llm-im store verify`."""
     groups: dict[tuple[str, str], bytes] = {}
     for identity, incident in shard.state.incidents.items():
         numbers = shard.state.members[identity]
@@ -154,3 +155,6 @@ def problems(shard: Core) -> Iterator[str]:
     open_count = sum(each.is_open for each in shard.state.incidents.values())
     if open_count != shard.state.open_count:
         yield f"{open_count} incidents are open, counted as {shard.state.open_count}"
+    for identity, incident in shard.state.incidents.items():
+        if slots is not None and partition_name(slots.owners[incident.slot]) != shard.partition:
+            yield f"incident {identity.hex()}: its slot {incident.slot} belongs to another partition"

@@ -16,7 +16,7 @@ from models.alerts.series import BLOCK_SHIFT, SeriesTable
 from models.errors import Broken
 from models.incidents.incident import Handling, Incident, IncidentState, TimelineEntry
 from models.incidents.lines import Line
-from models.partition.checkpoint import Checkpoint, RecordKind
+from models.partition.checkpoint import META, Checkpoint, RecordKind
 from models.shard.messages import Decision
 
 #: A gateway gives a call up after `hold` (5 s) and never sends its id again; this is 24 times that.
@@ -33,7 +33,6 @@ WRITTEN = frozenset({"CommentAdded", "StakeholdersUpdated"})
 #: with every repeat, and the rest, which names incidents and so is loaded after them.
 CALLS = RecordKind("c")
 INCIDENT = RecordKind("i", has_ids=True)
-META = RecordKind("k", is_moving=True)
 MOVING = RecordKind("m")
 STATIC = RecordKind("s")
 

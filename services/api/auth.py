@@ -50,6 +50,12 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return Caller(name, EVERYTHING)
 
 
+def proven_name(connection: HTTPConnection) -> str:
+    """The name on the caller's token, "" without one: what a header says proves nothing."""
+    found = connection.scope.get("state", {}).get("caller")
+    return found.name if isinstance(found, Caller) else ""
+
+
 async def is_still_let_in(connection: HTTPConnection) -> bool:
     """Whether the caller of a connection that lasts is one still: a token may be revoked or expire meanwhile. The guard
     puts into the ASGI scope how to ask."""

@@ -1,4 +1,4 @@
-"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py.
+"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py, watch.py.
 
 What an event does not say of its incident is asked of the shard, a page of the log at a time, and of the archive when
 the shard has let it go.
@@ -17,8 +17,9 @@ from models.incidents.incident import Incident
 from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
 from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
 from models.partition.event import Event
-from models.partition.frames import EVERYONE, UNSURE, Skimmed, skim_frame
+from models.partition.frames import EVERYONE, UNSURE, Skimmed
 from models.ports import EventLog
+from models.shard.assembly import ASSEMBLY
 from models.shard.events import ClockSetBack, IncidentOpened, IncidentStateChanged
 from models.shard.splitting import IncidentSplit
 from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
@@ -110,7 +111,7 @@ class Follower:
         frames: list[tuple[int, Skimmed]] = []
         events = 0
         for seq, stored in page:
-            frame = skim_frame(partition, stored, seq, _WANTED)
+            frame = ASSEMBLY.frames.skim(partition, stored, seq, _WANTED)
             if frame is not None and (frame := self._may_concern(frame)) is not None:
                 frames.append((seq, frame))
                 events = await self._breathe(events + len(frame.events))

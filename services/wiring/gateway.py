@@ -35,13 +35,15 @@ from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.doors.door import Needs
+from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.formats.format import Shared
@@ -140,6 +142,8 @@ class Gateway:
         assert isinstance(http, HttpDoor)
         #: The one door that does not listen by itself: its requests come through `app`.
         self.http = http
+        #: What may stand in front of all ASGI (services/machine/http_protocol.py).
+        self.hot = HotWay(http)
         self.reads = Reads(
             self._ask,
             len(shard_actors),
@@ -174,6 +178,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
+            silences=SilenceDesk(self._tail, self._tell_control, clock),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

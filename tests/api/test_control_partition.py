@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -20,6 +21,7 @@ from models.control.events import SettingsChanged, SlotsAssigned
 from models.control.issuing import CreateToken, IssuedTokens, RevokeToken
 from models.errors import Conflict, Unavailable
 from models.partition.frames import NO_DIGEST, encode_frame
+from models.partition.sharding import SlotMap
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 from tests.api.gateway_in_process import SettableClock
@@ -180,7 +182,7 @@ async def test_a_change_that_was_not_stored_is_told_as_such_and_not_known_after_
             control.log.append = append  # type: ignore[method-assign]
             raise Unavailable("away")
 
-        control.log.append = fails  # type: ignore[method-assign]
+        control.log.append = fails  # type: ignore[method-assign, assignment]
         with pytest.raises(Unavailable):
             await control.make(2)
         await until(lambda: control.actor._ready)
@@ -195,7 +197,7 @@ async def test_a_log_of_a_version_without_snapshots_is_read_and_gets_one() -> No
     store = MemoryStore()
     old = MemoryEventLog(store, CONTROL)
     opened = await old.open("old", 0.0, 1.0)
-    slots = SlotsAssigned(1, (await _even()).tobytes())
+    slots = SlotsAssigned(1, array("H", SlotMap.even(2).owners).tobytes())
     frame, _digest = encode_frame(1, 1.0, "default", None, [slots], NO_DIGEST)
     await old.append(opened.epoch, 1, [frame])
     await old.release(opened.epoch)
@@ -208,14 +210,6 @@ async def test_a_log_of_a_version_without_snapshots_is_read_and_gets_one() -> No
         await follower.follow()
 
         assert follower.state.slots is not None and follower.state.slots.partitions == 2
-
-
-async def _even():  # type: ignore[no-untyped-def]
-    from array import array
-
-    from models.partition.sharding import SlotMap
-
-    return array("H", SlotMap.even(2).owners)
 
 
 def test_every_name_event_and_message_of_a_section_is_its_own() -> None:

@@ -20,7 +20,7 @@ from models.errors import Damaged, Unavailable
 from models.partition.frames import encode_frame
 from models.ports import Mark
 from models.shard.events import CallAnswered, ShardStarted
-from models.shard.shard import ShardSettings
+from models.shard.settings import ShardSettings
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.delivery_ids import MemoryDeliveryIds
 from services.stores.memory.log import MemoryEventLog
@@ -170,7 +170,7 @@ async def test_a_shard_is_stopped_whole_while_its_store_is_away() -> None:
     async def release(_epoch: int) -> None:
         raise Unavailable("the store is away")
 
-    log.release = release  # type: ignore[method-assign]
+    log.release = release  # type: ignore[method-assign, assignment]
     await shard.stop()
 
     assert closed == ["archive"]
@@ -200,7 +200,7 @@ async def test_a_recovery_knows_nothing_of_one_that_failed_before_it() -> None:
             raise Unavailable("away in the middle")
         return await read(after)
 
-    log.read = fails_twice  # type: ignore[method-assign, assignment]
+    log.read = fails_twice  # type: ignore[method-assign]
     await shard.start()
     await until(lambda: shard._ready)
 

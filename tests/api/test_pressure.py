@@ -62,6 +62,7 @@ async def until(holds: Callable[[], object], timeout_s: float = 10.0) -> None:
 # -- bounded queues --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 @DOORS
 @pytest.mark.asyncio
 async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_and_no_2xx_is_lost(
@@ -80,13 +81,14 @@ async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_an
         assert len(refused) == 40 and all(map(is_busy, refused))
         stored = await ours.names()
         for batch, answer in zip(batches, answers, strict=True):
-            names = {each["labels"]["alertname"] for each in batch}  # type: ignore[index]
+            names = {each["labels"]["alertname"] for each in batch}
             assert names <= stored if answer.status in (200, 202) else is_busy(answer)
         again = [await ours.post(door, batch) for batch in batches]
         assert {answer.status for answer in again} <= {200, 202}
         assert len(await ours.names()) == 500
 
 
+@pytest.mark.usefixtures("both_ways")
 @DOORS
 @pytest.mark.asyncio
 async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
@@ -165,6 +167,7 @@ async def test_bodies_that_many_slow_senders_hold_are_bounded_together() -> None
 # -- a shard that is away --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_shard_away_is_503_on_v2_and_207_by_item_on_v1_and_the_others_part_is_stored() -> None:
     async with system(server={"hold": 0.3}) as ours:
@@ -184,16 +187,17 @@ async def test_a_shard_away_is_503_on_v2_and_207_by_item_on_v1_and_the_others_pa
         # Not a list that is shorter than the truth.
         assert listing.status == 503 and "shard" in str(listing.json)
         assert (await ours.get(f"/v1/incidents/{v1.items[0]['incident_id']}")).status == 200
-        assert (await ours.get("/health/ready")).json["status"] == "degraded"  # type: ignore[index]
+        assert (await ours.get("/health/ready")).json["status"] == "degraded"
 
         await ours.cluster.restart(ours.shards[1])
         await ours.ready()
         for door, batch in ((V2, [alert("A1"), alert("A2", "db")]), (V1, [alert("B1"), alert("B2", "db")])):
             assert (await ours.post(door, batch)).status in (200, 202)
         assert await ours.names() == {"A1", "A2", "B1", "B2"}
-        assert len((await ours.get("/v1/incidents")).json["items"]) == 4  # type: ignore[index]
+        assert len((await ours.get("/v1/incidents")).json["items"]) == 4
 
 
+@pytest.mark.usefixtures("both_ways")
 @DOORS
 @pytest.mark.asyncio
 async def test_a_shard_that_comes_back_within_hold_costs_its_senders_only_time(door: str) -> None:
@@ -311,7 +315,7 @@ async def test_nothing_expires_for_the_time_the_disk_was_full() -> None:
         clock.ahead_s += 600
         await disk.free(ours)
         async with asyncio.timeout(15):
-            while (await ours.get("/health/ready")).json["status"] != "ready":  # type: ignore[index]
+            while (await ours.get("/health/ready")).json["status"] != "ready":
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
 
@@ -350,7 +354,7 @@ async def test_where_every_tick_is_late_incidents_close_all_the_same() -> None:
         path = f"/v1/incidents/{sent.items[0]['incident_id']}"
 
         async with asyncio.timeout(5):
-            while (await ours.get(path)).json["state"] != "Closed":  # type: ignore[index]
+            while (await ours.get(path)).json["state"] != "Closed":
                 clock.heard_s += 10
                 await asyncio.sleep(0.02)
 

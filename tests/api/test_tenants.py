@@ -26,7 +26,8 @@ from models.incidents.notification import Facts
 from models.incidents.query import GetIncident, ListIncidents, ListSummaries, decode_answer
 from models.incidents.query import encode as encode_query
 from models.incidents.verbs import Acknowledge, Comment, Merge
-from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame, encode_frame
+from models.partition.frames import EVERYONE, NO_DIGEST, Frame, encode_frame
+from models.partitions import decode_frame
 from models.ports import ActionResult
 from models.shard.archiving import IncidentArchived
 from models.shard.children import IncidentMergedInto
@@ -277,7 +278,7 @@ async def test_a_log_whose_frames_of_time_and_verdicts_bear_the_default_tenants_
         stored, digest = encode_frame(frame.seq, frame.now, tag, frame.trace_id, frame.events, digest)
         await older.append(epoch, frame.seq, [stored])
     expected = told(await ours.follow(tenant))
-    ours.log = lambda partition=PARTITION: older  # type: ignore[method-assign,assignment]
+    ours.log = lambda partition=PARTITION: older  # type: ignore[method-assign]
 
     assert told(await ours.follow(tenant)) == expected
 

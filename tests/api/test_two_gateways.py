@@ -79,7 +79,7 @@ async def test_one_alert_sent_to_both_is_two_incidents_of_which_each_sees_its_ow
     made = [await fire(at, "Down", "api") for at in both]
 
     assert made[0] != made[1]
-    for at, own, foreign in ((both[0], *made), (both[1], *reversed(made))):
+    for at, own, foreign in ((both[0], made[0], made[1]), (both[1], made[1], made[0])):
         assert await listed(at) == await listed(at, "?state=Triaged&service=api") == {own}
         assert [each["labels"] for each in await at.alerts()] == [{"alertname": "Down", "service": "api"}]
         assert [each["incident_id"] for each in (await at.get("/v1/alerts")).items] == [own]
@@ -157,7 +157,7 @@ async def test_each_finds_its_own_in_the_archive(both: Both) -> None:
         return not any(shard.shard.state.incidents for shard in shards if isinstance(shard, IncidentShard))
 
     await until(is_empty)
-    for at, own, foreign in ((both[0], *made), (both[1], *reversed(made))):
+    for at, own, foreign in ((both[0], made[0], made[1]), (both[1], made[1], made[0])):
         assert (await shown(at, own))["state"] == "Closed"
         assert (await at.get(f"/v1/incidents/{foreign}")).status == 404
         assert (await at.get(f"/v1/incidents/{foreign}/alerts")).status == 404

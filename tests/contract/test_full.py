@@ -51,7 +51,7 @@ def fill(shard: IncidentShard, *, wholly: bool) -> None:
     async def refuse(*_given: object) -> None:
         raise Full("the disk is full")
 
-    shard.event_log.append = refuse  # type: ignore[method-assign]
+    shard.event_log.append = refuse  # type: ignore[method-assign, assignment]
     if wholly:
         shard.event_log.open = refuse  # type: ignore[method-assign, assignment]
 

@@ -240,7 +240,7 @@ def test_what_concerns_the_whole_is_refused_of_a_part(verb: Acknowledge) -> None
     two = Two()
     two.merge(5)
 
-    with pytest.raises(Refusal, match="is a part of incident"):
+    with pytest.raises(Refusal, match="was merged into incident"):
         two.there.do(at(6), verb, two.source)
 
 

@@ -10,6 +10,7 @@ from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.ports import ActionResult
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
+from models.shard.mutes import Mutes
 from models.shard.notifications import FLAP_WINDOW
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
@@ -102,6 +103,9 @@ class Notifications(Area):
                 )
             elif incident.merged_into:
                 continue  # its whole says it
+            elif incident.is_open and mirror.of(Mutes).is_muted(incident):
+                if not heard and not incident.notification.withheld:
+                    watcher.fail(f"{name} is muted, and nothing is held back")
             elif incident.is_open and not heard:
                 watcher.fail(f"{name} is open and nobody was told")
             elif incident.is_open and last == "resolved":

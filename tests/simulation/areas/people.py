@@ -31,12 +31,10 @@ from models.incidents.verbs import (
     Update,
 )
 from models.partition.sharding import slot_of
+from models.shard.attention import AcknowledgementEnded, AssignmentChanged, IncidentAcknowledged
 from models.shard.messages import Command, encode
 from models.shard.people import (
-    AcknowledgementEnded,
-    AssignmentChanged,
     CommentAdded,
-    IncidentAcknowledged,
     IncidentReclassified,
     LabelsChanged,
     StakeholdersUpdated,
@@ -113,35 +111,32 @@ class Person:
         other = rng.choice(same if rng.random() < 0.9 else all_of_them).id
         parts = [*incident.children]
         related = [] if incident.handling is None else incident.handling.related
-        return rng.choice(
-            [
-                Acknowledge(rng.choice((0.0, now + 3.0))),
-                Unacknowledge(),
-                Assign([self.name], [], {"commander": rng.choice((self.name, ""))}),
-                Assign([], [self.name]),
-                Comment(f"{self.name} {count}"),
-                Comment(f"{self.name} {count}"),
-                Label({"n": str(count)}, rng.choice(([], ["team"]))),
-                Reclassify(rng.choice([*Severity]), IncidentType.DATA),
-                Reclassify(clear=["severity"]),
-                Link(other),
-                Unlink(rng.choice(related) if related else other),
-                Merge(other),
-                Merge(other),
-                Merge(other),
-                Unmerge(rng.choice(parts) if parts else other),
-                Split(self._some_series(incident)),
-                Split(self._some_series(incident)),
-                Resolve(notes=rng.choice(("", "fixed"))),
-                Resolve(),
-                Close(),
-                Reopen(),
-                Update("customers", f"update {count}", rng.choice((0.0, now + 4.0))),
-                Create(
-                    rng.choice(("llm-api", "billing")), "by hand", severity=rng.choice((None, Severity.P2))
-                ),
-            ]
-        )
+        choices: list[AnyVerb] = [
+            Acknowledge(rng.choice((0.0, now + 3.0))),
+            Unacknowledge(),
+            Assign([self.name], [], {"commander": rng.choice((self.name, ""))}),
+            Assign([], [self.name]),
+            Comment(f"{self.name} {count}"),
+            Comment(f"{self.name} {count}"),
+            Label({"n": str(count)}, rng.choice(([], ["team"]))),
+            Reclassify(rng.choice([*Severity]), IncidentType.DATA),
+            Reclassify(clear=["severity"]),
+            Link(other),
+            Unlink(rng.choice(related) if related else other),
+            Merge(other),
+            Merge(other),
+            Merge(other),
+            Unmerge(rng.choice(parts) if parts else other),
+            Split(self._some_series(incident)),
+            Split(self._some_series(incident)),
+            Resolve(notes=rng.choice(("", "fixed"))),
+            Resolve(),
+            Close(),
+            Reopen(),
+            Update("customers", f"update {count}", rng.choice((0.0, now + 4.0))),
+            Create(rng.choice(("llm-api", "billing")), "by hand", severity=rng.choice((None, Severity.P2))),
+        ]
+        return rng.choice(choices)
 
     def _some_series(self, incident: Incident) -> list[bytes]:
         for watcher in self.world.watchers.values():
