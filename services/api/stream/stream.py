@@ -1,7 +1,8 @@
 """GET /v1/stream/incidents: what happens to incidents, as it happens, as server-sent events or by WebSocket.
 
-Both forms send the same JSON objects, told apart by `event`. Where a stream stands is in `cursor`, which is also the id
-of a server-sent event. services/feed/tail.py has the streams; here they get their form, and who reads too slowly is let go.
+Both forms send the same JSON objects, distinguished by `event`. The position of a stream is its `cursor`, which is also
+the id of a server-sent event. services/feed/tail.py has the streams; this file formats them and disconnects clients
+that read too slowly.
 """
 
 from __future__ import annotations
@@ -44,19 +45,18 @@ log = structlog.get_logger()
 
 PATH = f"{PREFIX}/stream/incidents"
 SSE = "text/event-stream"
-#: A client that takes nothing for so long is let go. Under the 20 s after which uvicorn asks whether a WebSocket's other
-#: end is still there.
+#: A client that reads nothing for this long is disconnected. Less than the 20 s after which uvicorn pings a WebSocket.
 SLOW_S = 15.0
-#: A client that is let go gets so long to take the word that says why.
+#: How long a client may take to read the last message, which says why it is disconnected.
 LAST_WORD_S = 10.0
-#: How often it is asked whether the caller's token is good still, while there is something to tell and while not. A gateway
-#: hears of a revocation within a second.
+#: How often to check that the caller's token is still valid, while there are events and while there are none. A gateway
+#: learns of a revocation within a second.
 CHECK_S = 0.5
-#: What is told of an incident with more text than this is made for each client anew, so that little of it is remembered.
+#: Events of an incident with more text than this are encoded for each client separately, so that little has to be cached.
 REMEMBERED_BYTES = 8192
-#: What a browser waits before it connects again, in milliseconds.
+#: How long a browser waits before it reconnects, in milliseconds.
 RETRY_MS = 1000
-#: The same where there is no place for it now.
+#: The same when the gateway is full.
 BUSY_RETRY_MS = 5000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
 CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
@@ -68,8 +68,8 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 @dataclass(frozen=True, slots=True)
 class StreamIncidentBody:
-    """The incident as it was right after. When `updated_at` is later than the message's `at`, it shows something newer:
-    the client was away, or the gateway met the incident for the first time."""
+    """The incident right after the event. If `updated_at` is later than the message's `at`, it shows something newer:
+    the client was away, or the gateway saw the incident for the first time."""
 
     id: Annotated[UUID, says("Its id.")]
     service: Annotated[str, says("The service it belongs to.")]
@@ -85,7 +85,7 @@ class StreamIncidentBody:
 
 @dataclass(frozen=True, slots=True)
 class HappeningBody:
-    """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
+    """`event` is "incident": something happened to an incident. `kind` is the event_type of its line in the timeline."""
 
     event: Annotated[str, says('Always "incident".')]
     cursor: Annotated[str, says("The position after this message: to continue here, send it as `cursor`.")]
@@ -101,7 +101,7 @@ class HappeningBody:
 
 @dataclass(frozen=True, slots=True)
 class WordBody:
-    """A word about the stream itself. `event` is one of
+    """A message about the stream itself. `event` is one of
 
     ready      the first message: what happens from now on comes after it
     heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
@@ -128,8 +128,8 @@ _Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client wants to hear, and from where on. One that `forgives` a cursor which can't be read is a browser, which
-    would never come back from 400: the cursor may be of before a reshard."""
+    """Which events a client wants, and from which position on. `forgives`: an invalid cursor leads to a reset instead
+    of 400, because a browser would never reconnect after 400. The cursor may be from before a reshard."""
 
     wanted: StreamFilter
     cursor: str | None
@@ -172,7 +172,7 @@ def asked(
         ),
     ] = None,
 ) -> Asked:
-    """What the parameters of a request ask for. Raises Malformed, TooLarge."""
+    """The stream that a request's parameters describe. Raises Malformed, TooLarge."""
     try:
         matchers = parse_filters(match)
     except Malformed as error:
@@ -199,11 +199,11 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         asks: Annotated[Asked, Depends(asked)],
         caller: Annotated[Caller, Depends(requires(READ))],
     ) -> Response:
-        """What happens to incidents, as it happens: server-sent events, without end.
+        """What happens to incidents, as it happens: an endless stream of server-sent events.
 
-        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` tells of an incident
-        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter lets
-        through what is wanted before or after it happened, so that an incident is seen leaving.
+        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` is about an incident
+        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter passes an
+        event if the incident matched before or after it, so that you also see an incident stop matching.
 
         A WebSocket to the same path, with the same parameters, gets the same JSON objects as text messages. It is closed
         with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
@@ -247,10 +247,10 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
 
 
 class _EventStream(Response):
-    """Server-sent events. What refuses the client does so before the response begins, and becomes a problem."""
+    """Server-sent events. A refusal comes before the response begins, and becomes a problem document."""
 
     def __init__(self, tails: Tails, asks: Asked, caller: Caller, request: Request) -> None:
-        # nginx would gather events until they fill a buffer, were it not told otherwise.
+        # Without this, nginx would buffer events until its buffer is full.
         super().__init__(media_type=SSE, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._tails = tails
@@ -281,12 +281,13 @@ class _EventStream(Response):
                     self._tails.watching(self._asks.wanted, self._asks.cursor, forgives=self._asks.forgives)
                 )
             except (Busy, Unavailable) as error:
-                # An EventSource ends for ever by any other answer than 200; after an end it comes back by itself.
+                # An EventSource stops for good after any answer other than 200; after an end of the stream it
+                # reconnects by itself.
                 if not _names_events(self._request.headers.get("accept", "")):
                     raise
                 last = self._tails.refusal(error, self._asks.cursor)
                 await send(begin)
-                # Without an id: it stands where it stood.
+                # Without an id: its position stays what it was.
                 await part(
                     b"retry: %d\nevent: dropped\ndata: %b\n\n" % (BUSY_RETRY_MS, body_of(last)), more=False
                 )
@@ -310,7 +311,8 @@ async def _tell(
     connection: HTTPConnection,
     send: Callable[[Told | Said], Awaitable[None]],
 ) -> Said | None:
-    """Send what there is to tell, until the client is let go; then the last word to it, None if it did not take that."""
+    """Send events until the client is disconnected. Returns the last message to send, None if the client did not read
+    in time."""
     sent = watch.cursor
     checking = asyncio.create_task(_check(watch, connection))
     try:
@@ -320,7 +322,7 @@ async def _tell(
                     last = message
                     break
                 try:
-                    # A server waits for room before it writes: what ran out of time was not sent.
+                    # A server waits for room before it writes, so what timed out was not sent.
                     async with asyncio.timeout(SLOW_S):
                         await send(message)
                 except TimeoutError:
@@ -339,7 +341,7 @@ async def _tell(
 
 
 async def _check(watch: Watch, connection: HTTPConnection) -> None:
-    """Let the client go as soon as its token is no longer good, whether or not there is something to tell it."""
+    """Disconnect the client as soon as its token is no longer valid, whether or not there are events to send."""
     is_let_in = True
     while is_let_in:
         await asyncio.sleep(CHECK_S)
@@ -365,7 +367,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _left(websocket: WebSocket) -> None:
-    # What a client says means nothing here; it is read so that its going is heard of.
+    # What a client sends is ignored; it is read only to notice that the client has gone.
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass
 
@@ -396,9 +398,9 @@ def _rest_of(happening: Happening) -> bytes:
     return _rest.__wrapped__(happening) if is_long else _rest(happening)
 
 
-@lru_cache(maxsize=512)  # clients who keep up are told the same
+@lru_cache(maxsize=512)  # clients that keep up get the same bytes
 def _rest(happening: Happening) -> bytes:
-    """All that comes after the cursor, which each client has its own of."""
+    """Everything after the cursor, which differs for each client."""
     head, line = happening.after, happening.line
     incident = StreamIncidentBody(
         UUID(bytes=head.id),
@@ -428,7 +430,7 @@ def _rest(happening: Happening) -> bytes:
 
 
 def _takes_events(accept: str) -> bool:
-    """Whether an Accept header lets a stream of events through; without one everything is taken."""
+    """Whether an Accept header accepts an event stream; a missing header accepts everything."""
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     return not accept.strip() or any(kind in (SSE, "text/*", "*/*") for kind in kinds)
 
@@ -439,7 +441,7 @@ def _names_events(accept: str) -> bool:
 
 
 def _describe(app: FastAPI, schemas: dict[str, Any]) -> None:
-    """Put the messages among OpenAPI's schemas: no response model brings them along."""
+    """Add the messages to OpenAPI's schemas, because no response model does."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
