@@ -1,7 +1,7 @@
 """The control partition's single writer: slot map, API tokens, settings changed while it runs; silences follow here.
 
-Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
-something changed tells it. `llm-im tokens --local` runs one of these for a moment where no system runs.
+Shards and gateways do not call it: they follow its log (actors/control_tail.py), so they work without it. Only changes
+are sent to it. `llm-im tokens --local` runs one of these for a moment where no system runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 PARTITION = "control"
 LEASE_S = 10.0
 RETRY_S = 1.0
-#: A gateway reports every second; one that has not for so long is gone.
+#: A gateway reports every second; one that has not for this long is gone.
 REPORT_AGE_S = 10.0
 
 
@@ -66,7 +66,7 @@ class ControlActor:
         self._epoch = 0
         self._seq = 0
         self._digest = NO_DIGEST
-        #: False while the log is not ours or an append's outcome is not known.
+        #: False while the log is not ours or the outcome of an append is unknown.
         self._writable = False
         self._lost = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -80,12 +80,12 @@ class ControlActor:
             await end([self._task])
             self._task = None
         if self._epoch:
-            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+            with contextlib.suppress(Unavailable):  # the store is down: the lease runs out by itself
                 await self.event_log.release(self._epoch)
         await self.event_log.close()
 
     async def status(self, _payload: bytes) -> bytes:
-        """Whether it is ready and holds its lease (`leads`), what this start is called, and by which settings all go now."""
+        """Whether it is ready and holds its lease (`leads`), the id of this start, and the settings in force."""
         start = "" if self._watch is None else self._watch.start
         changed = self.state.settings
         settings = self._settings if changed is None or changed.start != start else changed.settings
@@ -101,8 +101,8 @@ class ControlActor:
     async def change(self, payload: bytes) -> bytes:
         """Decide about one message (models/control/control.py) and make what comes of it durable before answering b"".
 
-        A repeat of the same message makes no second event. Raises what ControlState.decide raises, and Unavailable
-        when nothing is known to be stored: ask again.
+        A repeat of the same message makes no second event. Raises what ControlState.decide raises, and Unavailable if
+        it is unknown whether anything was stored: try again.
         """
         message = decode_message(payload)
         async with self._changing:
@@ -154,7 +154,7 @@ class ControlActor:
             except (Unavailable, NotOwner) as error:
                 log.warning("control partition not available, retrying", actor=self.host.name, why=str(error))
             except Exception as error:
-                # A bug. Without a word nobody would renew the lease or take a change, until somebody looks.
+                # A bug. If it went on silently, nobody would renew the lease or accept a change until a person noticed.
                 log.exception("control partition crashed", actor=self.host.name)
                 self.host.fatal(repr(error))
                 return
@@ -163,7 +163,7 @@ class ControlActor:
             await asyncio.sleep(RETRY_S)
 
     async def _renew(self) -> None:
-        """Keep the lease, until an append went wrong."""
+        """Keep the lease until an append fails."""
         while True:
             await self._note_begun()
             try:
@@ -175,7 +175,7 @@ class ControlActor:
                 raise Unavailable("an append failed: reading the log again")
 
     async def _note_begun(self) -> None:
-        """Note partitions that have a log by now, so that it is missed when it is gone."""
+        """Record which partitions have a log by now, so that a lost one is noticed."""
         slots = self.state.slots
         if self._kept is None or slots is None:
             return
@@ -193,7 +193,7 @@ class ControlActor:
                 await self._commit([PartitionsBegan(begun)], self.clock.now())
 
     async def _refuse_lost(self) -> None:
-        """Raises Damaged where this log has nothing and the shards' hold something: it was there before."""
+        """Raises Damaged if this log is empty but shards hold data: then it existed before."""
         if self._kept is None or await self.event_log.last_seq():
             return
         if holding := await held(self._kept, self.partitions or 0):
@@ -213,7 +213,7 @@ class ControlActor:
         log.info("control ready", actor=self.host.name, epoch=self._epoch, slot_map=state.slot_version)
 
     async def _commit(self, events: list[Event], now: float) -> None:
-        """Append, then apply. Whatever goes wrong with an append, the log is opened anew before the next one."""
+        """Append, then apply. After any failed append the log is opened again before the next one."""
         frame, digest = encode_frame(self._seq + 1, now, "default", None, events, self._digest)
         try:
             await self.event_log.append(self._epoch, self._seq + 1, [frame])

@@ -1,5 +1,5 @@
-"""A partition's state from its log: the newest snapshot that can be read, and every frame after it. Used by actors/shard.py
-when it recovers, and by who looks at a log, copies or moves it."""
+"""A partition's state from its log: the newest snapshot that can be read, and every frame after it. Used by
+actors/shard.py when it recovers, and by whatever inspects, copies or moves a log."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Folded:
 async def fold(
     event_log: EventLog, settings: ShardSettings, each: Callable[[Frame], None] | None = None
 ) -> Folded:
-    """All that is durable when this ends. `each` is told of every frame that was replayed, in order. Raises Damaged for
-    frames that are not there or do not fit, Unavailable."""
+    """All that is durable when this ends. `each` is called with every replayed frame, in order. Raises Damaged for
+    frames that are missing or do not fit, Unavailable."""
     partition = event_log.partition
     folded = await _snapshot(event_log, settings)
     shard, seq, digest = folded.shard, folded.seq, folded.digest
@@ -94,7 +94,7 @@ async def _snapshot(event_log: EventLog, settings: ShardSettings) -> Folded:
             shard.checkpoint.census().check(event_log.partition, mark)
             shard.loaded()
         except (Damaged, msgspec.MsgspecError, LookupError, ValueError, TypeError) as error:
-            # What was lost shows as records that name others which are not there, before all are counted.
+            # A lost record shows first as another record that refers to it, before they are counted.
             log.error(
                 "snapshot can't be read, trying the one before",
                 partition=event_log.partition,

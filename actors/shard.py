@@ -1,17 +1,17 @@
 """IncidentShard: the single writer of one partition. Hosted by what is in actors/runtime/, told by gateways.
 
-One loop commits: while an append is in flight the next messages gather; then each is decided and applied in
-turn, one append holds the frames of all, and only then replies, effects and reads may leave. Alone a message
-waits for nobody, under load groups grow by themselves.
+One loop commits: while an append is in flight the next messages gather; then each is decided and applied in turn, one
+append holds the frames of all, and only then replies, effects and reads may leave. A lone message waits for nobody;
+under load groups grow by themselves.
 
     tell() -> inbox --> decide+apply each --> log.append (one) --> replies, effects, reads --> a snapshot slice
                 ^                                |
                 |                                +-- fails: forget all state, recover from the log
       Tick, Classified, ActionOutcome, Archived
 
-State that is ahead of the log is never seen: when an append fails or its outcome is unknown, the state is
-thrown away and made anew from the log, in place, and calls meanwhile raise Unavailable. When another writer
-took the partition (Fenced), the process ends.
+State that is ahead of the log is never seen: when an append fails or its outcome is unknown, the state is thrown away
+and rebuilt from the log, in place; meanwhile calls raise Unavailable. When another writer took the partition (Fenced),
+the process ends.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ from models.shard.shard import Shard, Step
 
 log = structlog.get_logger()
 
-#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
+#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Beyond that a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
-#: Alerts decided before an append: about 30 ms of work, so that a full inbox does not become one long silence.
+#: Alerts decided before an append: about 30 ms of work, so that a full inbox does not mean one long wait.
 GROUP_ALERTS_MAX = 16_384
 #: Reads that wait: at 10 ms a page ten seconds' worth, past any reader's patience.
 READS_MAX = 1000
@@ -82,23 +82,23 @@ READS_MAX = 1000
 READS_BETWEEN = 2
 #: How often deadlines are looked at: half of the lateness a person would notice in a page.
 TICK_S = 0.1
-#: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
+#: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
 DEAF_AFTER_S = 5.0
-#: A shard whose time is so far ahead of its clock has not put it right by its next tick: it says so to health.
+#: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.
 FAR_AHEAD_S = 30.0
 LEASE_S = 10.0
-#: Waits between tries of an effect that could not be delivered, and of a recovery that failed.
+#: Waits between attempts at a failed effect, and at a failed recovery.
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 #: How often old delivery ids are dropped.
 SWEEP_S = 60.0
-#: A collection of the youngest objects by hand after this many frames: the process otherwise never collects,
-#: because a full collection over 500,000 series stops it for a quarter of a second.
+#: Collect the youngest objects after this many frames: the process otherwise never collects garbage, because a full
+#: collection over 500,000 series stops it for a quarter of a second.
 COLLECT_EVERY_FRAMES = 5000
 
 
 class ShardOptions(msgspec.Struct, frozen=True):
-    """How a shard actor runs, beside what it decides by. Times in seconds."""
+    """How a shard actor runs, apart from the settings it decides by. Times in seconds."""
 
     partition: str
     classifiers: list[str] = []
@@ -112,7 +112,7 @@ class ShardOptions(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Call:
-    """One tell(): its replies as they come, and who waits for them."""
+    """One tell(): its replies as they arrive, and the caller waiting for them."""
 
     replies: list[bytes]
     missing: int
@@ -201,7 +201,7 @@ class IncidentShard:
             every_bytes=options.snapshot_every_bytes,
             every_s=options.snapshot_every_s,
         )
-        #: Set while the log holds all of the state: not while an append is under way, nor after one that failed.
+        #: Set while the log holds all of the state: not during an append, nor after a failed one.
         self._is_settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -217,7 +217,7 @@ class IncidentShard:
         self._spawn(self._live())
 
     async def stop(self) -> None:
-        """Finish the group under way, give the lease up, close the files."""
+        """Finish the current group, release the lease, close the files."""
         if self._stopping:
             return
         self._stopping = True
@@ -227,7 +227,7 @@ class IncidentShard:
         await self.errands.stop()
         self._fail_waiting("stopping")
         if self._epoch:
-            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+            with contextlib.suppress(Unavailable):  # the store is down: the lease runs out by itself
                 await self.event_log.release(self._epoch)
         await self.event_log.close()
         await self.archive.close()
@@ -272,7 +272,7 @@ class IncidentShard:
     async def ask(self, payload: bytes) -> bytes:
         """A query -> its answer, about durable state only. Raises Unavailable while recovering, Busy past READS_MAX."""
         if not self._ready and self._readable:
-            # The log was replayed but takes nothing (its disk is full): what was stored can still be read.
+            # The log was replayed but can't be written (its disk is full): what was stored can still be read.
             try:
                 query = decode_query(payload)
             except msgspec.MsgspecError as error:
@@ -290,7 +290,7 @@ class IncidentShard:
         return await future
 
     async def beat(self, _payload: bytes) -> bytes:
-        """A gateway is there and its own front door answers: what nobody says now, nobody meant to say."""
+        """A gateway is up and the front port answers it. So senders can reach us, and silence is meaningful."""
         self._heard_at = self.clock.monotonic()
         return b""
 
@@ -313,7 +313,7 @@ class IncidentShard:
         return encode_metrics(self.meter.read())
 
     def take_settings(self, settings: ShardSettings) -> None:
-        """Decide by these from the next message on."""
+        """Use these settings from the next message on."""
         self.settings = settings
         self.shard.take_settings(settings)
 
@@ -353,7 +353,7 @@ class IncidentShard:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                # A bug. The state may be half made: nothing may be answered from it.
+                # A bug. The state may be half changed: nothing may be answered from it.
                 self._why_not = f"bug: {error!r}"
                 self._fail_waiting(self._why_not)
                 self.log.exception("shard crashed")
@@ -383,7 +383,7 @@ class IncidentShard:
         self.deliveries.recovering()
         folded = await fold(self.event_log, self.settings, self._replayed)
         if folded.seq > opened.last_seq:
-            # The lease ran out in a long recovery: no damage, for which somebody would restore a backup.
+            # The lease ran out in a long recovery. Not damage, or somebody would restore a backup.
             raise Fenced(f"{self.options.partition}: another writer appended while this one recovered")
         if folded.seq != opened.last_seq:
             raise Damaged(
@@ -401,7 +401,8 @@ class IncidentShard:
         self._last_at = self.clock.now()
         step = shard.started(self.host.name, self._last_at)
         self._tell_set_back(step)
-        # What is decided here, be it times put right or notices dropped, is not in the log yet: nobody may read it.
+        # What is decided here, such as corrected times or dropped notifications, is not in the log yet: nobody may read
+        # it.
         self._readable = all(isinstance(event, ShardStarted | ArchiveExpired) for event in step.events)
         try:
             await self._append([self._frame(step, "default", None)])
@@ -429,7 +430,7 @@ class IncidentShard:
         self.errands.owe(step.effects)
 
     async def _read_only(self) -> None:
-        """A full disk takes not even the word that we own the log, and what was stored can still be read."""
+        """A full disk can't even take the record that we own the log, but what was stored can still be read."""
         if not self._readable:
             self._take_state((await fold(self.event_log, self.settings)).shard)
 
@@ -480,7 +481,7 @@ class IncidentShard:
                 now = self.clock.monotonic()
                 self.meter.observe("llm_im_snapshot_slice_seconds", now - sliced)
                 self.meter.observe("llm_im_round_seconds", now - begun)
-                # A coroutine that only computes starves the others: let tells in.
+                # A coroutine that only computes starves the others: let tell() run.
                 await asyncio.sleep(0)
         finally:
             for task in background:
@@ -488,7 +489,7 @@ class IncidentShard:
             self._tasks = [task for task in self._tasks if task not in background]
 
     def _background_over(self, task: asyncio.Task[None]) -> None:
-        # A shard whose deadlines have silently stopped is worse than one that starts again.
+        # A shard whose deadlines have silently stopped is worse than one that restarts.
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("bug: background task ended", why=repr(error))
             self.host.fatal(repr(error))
@@ -497,7 +498,7 @@ class IncidentShard:
         group: list[tuple[_Told, Step]] = []
         frames: list[bytes] = []
         deliveries: list[tuple[str, float, bytes]] = []
-        # What arrives while the store is asked belongs to the next group: nobody looked its deliveries up.
+        # What arrives during this look-up belongs to the next group: its delivery ids were not looked up.
         looked_up = [told.message for told in self._inbox]
         await self.deliveries.look_up(looked_up)
         messages = len(looked_up)
@@ -505,7 +506,7 @@ class IncidentShard:
         try:
             await self._commit(messages, group, frames, deliveries)
         except BaseException as error:
-            # Nothing of this group may be told as done; the senders ask again, by the same call_id.
+            # Nothing in this group may be reported as done; the senders repeat it with the same call_id.
             for told, _step in group:
                 if told.call is not None and not told.call.done.done():
                     told.call.done.set_exception(
@@ -532,7 +533,7 @@ class IncidentShard:
             self._inbox_alerts -= told.alerts
             message = told.message
             if (silence := self._unheard()) is not None:
-                # The message right behind it: none may be taken for the end of what nobody could speak of.
+                # Process the gap right before this message: no silence during it may count as an end.
                 self._inbox.appendleft(told)
                 self._inbox_alerts += told.alerts
                 told, message, messages = _Told(silence, 1), silence, messages + 1
@@ -560,7 +561,7 @@ class IncidentShard:
                     isinstance(message, AlertsArrived | Command)
                     and message.delivery_id
                     and isinstance(step.reply, AlertsReply | CommandDone)
-                    and step.reply.content  # else something of it was refused, and is to be sent again
+                    and step.reply.content  # otherwise part of it was refused, and must be sent again
                 ):
                     entry = (message.delivery_id, self.shard.now, encode(step.reply))
                     deliveries.append(entry)
@@ -583,7 +584,7 @@ class IncidentShard:
                 gc.collect(0)
 
     def _tell_given_up(self, step: Step) -> None:
-        """Nobody hears of it any more, so somebody must act."""
+        """No further attempt will be made, so somebody must act."""
         for event in step.events:
             if isinstance(event, ActionFailed) and not event.retry_at and not event.overtaken:
                 self.log.error(
@@ -595,8 +596,9 @@ class IncidentShard:
                 )
 
     def _unheard(self) -> GapEnded | None:
-        """What to say before a message, if time went by in which nobody was heard: a store hung, this process stood still,
-        or the clock was put forward. What the senders said meanwhile waits behind the message that would end their series."""
+        """The gap to report before a message, if time passed without hearing anybody: a store hung, this process stood
+        still, or the clock was set forward. What senders sent meanwhile is queued behind the message that would end
+        their series."""
         before, self._last_at = self._last_at, self.clock.now()
         unheard_s = self._last_at - before
         if unheard_s <= DEAF_AFTER_S:
@@ -609,7 +611,7 @@ class IncidentShard:
         return GapEnded(before, "a store hung, the process stood still, or the clock was put forward")
 
     def _tell_set_back(self, step: Step) -> bool:
-        """Tell it when a step put right what a clock that was ahead had done. Whether it did."""
+        """Log it if a step corrected what a clock that was ahead had done. Returns whether it did."""
         event = step.events[0] if step.events else None
         if isinstance(event, ClockSetBack):
             self.meter.count("llm_im_clock_set_back_total")
@@ -657,7 +659,7 @@ class IncidentShard:
         try:
             future.set_result(self._answered(payload))
         except Refused as error:
-            # The question's own fault: a pattern that takes too many steps.
+            # The query's own fault: a pattern that takes too many steps.
             future.set_exception(error)
         except (msgspec.MsgspecError, IncidentManagerError) as error:
             future.set_exception(Unavailable(f"query failed: {error}"))
@@ -675,7 +677,7 @@ class IncidentShard:
             raise Unavailable(f"{self.options.partition} is not ready: {self._why_not}")
 
     def _fail_waiting(self, why: str) -> None:
-        """Nothing that waits was made durable: say so to all of it. Senders ask again, by the same call_id."""
+        """Nothing that waits was made durable: fail all of it. Senders repeat it with the same call_id."""
         self._ready = False
         error = Unavailable(f"{self.options.partition}: {why}")
         while self._inbox:
@@ -700,7 +702,7 @@ class IncidentShard:
         self._wake.set()
 
     async def _settled(self) -> Shard:
-        """The state at a moment when the log holds all of it: until the next await of who asked."""
+        """The state at a moment when the log holds all of it; valid until the caller's next await."""
         while not self._is_settled.is_set():
             await self._is_settled.wait()
         return self.shard
@@ -757,7 +759,7 @@ class IncidentShard:
         while True:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             now, shard = self.clock.now(), self.shard
-            # None while the clock may be ahead: they would all be past the window.
+            # None while the clock may be ahead: all of them would seem older than the window.
             is_calm = shard.state.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
@@ -772,7 +774,7 @@ class IncidentShard:
     # -- numbers -------------------------------------------------------------------------------------------
 
     def _tell_decided(self) -> None:
-        """Count what was decided since this was last called: the state's count starts anew with each recovery, the counter
+        """Count what was decided since the last call: the state's count restarts with each recovery, but the metric
         only grows."""
         for decision in Decision:
             if now := self.counted.decided[decision]:

@@ -1,5 +1,5 @@
-"""What has become of an incident, as lifecycle and intake report it to the components, which react to it in the order in
-which models/shard/assembly.py lists them. Only live: what follows is in the log as events of its own."""
+"""Changes of an incident, as lifecycle and intake report them to the components, which react in the order of
+models/shard/assembly.py. Only live: their reactions are in the log as events of their own."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from models.incidents.incident import OPEN_STATES, Incident, IncidentState, Seve
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """Something became of `incident`, which is as it is now."""
+    """`incident` has changed; it is shown as it is now."""
 
     incident: Incident
 
 
 class Opened(Change, frozen=True, gc=False):
-    """It is new: alerts opened it, or a person."""
+    """It is new: opened by alerts or by a person."""
 
 
 class SplitOff(Change, frozen=True, gc=False):
-    """It is new: a person split it off another, and something of it fires."""
+    """It is new: a person split it off another, and some of its alerts fire."""
 
 
 class Signalled(Change, frozen=True, gc=False):
-    """An alert that joined says something new of how severe it is."""
+    """An alert that joined brings a new severity word."""
 
 
 class Moved(Change, frozen=True, gc=False):
-    """Its state is another than `before`."""
+    """Its state has changed from `before`."""
 
     before: IncidentState
 
@@ -41,7 +41,7 @@ class Moved(Change, frozen=True, gc=False):
 
 
 class ResolvedByPerson(Change, frozen=True, gc=False):
-    """A person resolved it, and with it what it is made of."""
+    """A person resolved it, and with it its children."""
 
     actor: str
     method: str
@@ -49,31 +49,31 @@ class ResolvedByPerson(Change, frozen=True, gc=False):
 
 
 class Rerated(Change, frozen=True, gc=False):
-    """Its severity is another than `before`."""
+    """Its severity has changed from `before`."""
 
     before: Severity
 
 
 class Judged(Change, frozen=True, gc=False):
-    """Somebody has said what it is; it is open, and counted as `before` until then."""
+    """It was classified or overridden; it is open, and counted as `before` until now."""
 
     before: Severity
 
 
 class Unattended(Change, frozen=True, gc=False):
-    """The time of its acknowledgement has passed: as far as anyone knows nobody looks after it."""
+    """Its acknowledgement has expired: as far as we know nobody is on it."""
 
 
 class Merging(Change, frozen=True, gc=False):
-    """It is about to become a child of another incident, which is told of in its place."""
+    """It is about to become a child of another incident, which sends notifications in its place."""
 
 
 class Unmerged(Change, frozen=True, gc=False):
-    """Its parent spoke for it, and does not any more."""
+    """It is no longer a child of its parent."""
 
 
 class Paid(Change, frozen=True, gc=False):
-    """Something that it owed is owed no more."""
+    """Something that was pending for it is done."""
 
 
 class SeriesFires(Change, frozen=True, gc=False):
@@ -84,6 +84,6 @@ class SeriesFires(Change, frozen=True, gc=False):
 
 
 class SeriesEnded(Change, frozen=True, gc=False):
-    """Series `number` fires no more."""
+    """Series `number` has ended."""
 
     number: int

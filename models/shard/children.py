@@ -1,9 +1,9 @@
 """Verbs over two incidents: link, merge, unmerge, split. Decided here and folded here.
 
 Two incidents may live in two shards, and no event is written in both at once. So the first half is logged where the
-verb arrives, together with a note that this incident owes the other (models/shard/peer_messages.py). The
-note is brought by effect SendPeerMessage, one at a time for each sender, until an answer to it is logged: a crash between the halves leaves the debt, and the
-recovered shard asks again. Who is told twice answers twice alike (`heard`).
+verb arrives, together with a peer message that this incident owes the other (models/shard/peer_messages.py). Effect
+SendPeerMessage delivers it, one at a time for each sender, until its answer is logged: after a crash between the halves
+it is still pending, and the recovered shard sends it again. A repeated message gets the same answer (`heard`).
 
     target                                          source
       merge():  IncidentMerged, PeerMessageOwed              |
@@ -14,9 +14,9 @@ recovered shard asks again. Who is told twice answers twice alike (`heard`).
       |---------------- EndAsked ------------------->|  a person resolved the target
       |---------------- UnmergeAsked --------------->|  hear(): IncidentUnmerged; note_answered(): ChildLeft
 
-A part keeps its series, its group and its shard, and its alerts go on joining it; only nobody is told of it. It has no
-parts of its own, so there are no circles: of two incidents that are merged into each other at the same time, the one
-asked first refuses, because it has a part.
+A child keeps its series, its group and its shard, and its alerts keep joining it; only its notifications stop. It has
+no children of its own, so there are no cycles: if two incidents are merged into each other at the same time, the one
+asked first refuses, because it has a child.
 """
 
 from __future__ import annotations
@@ -91,17 +91,17 @@ from models.shard.peer_messages import (
     written,
 )
 
-#: Incidents that one incident ever hears notes of, 60 bytes each, kept while it lives: who links and unlinks others by
-#: program would make it grow without end.
+#: Most incidents that one incident receives peer messages from, 60 bytes each, kept while it exists: a program that
+#: links and unlinks others would otherwise make it grow without end.
 HEARD_MAX = 1000
-#: Notes of one incident that wait for others' shards, before a person's next one is refused: all its links, and all its
-#: parts asked to end, twice over.
+#: Most peer messages of one incident that may wait for other shards before a person's next verb is refused: enough for
+#: all its links and for ending all its children, twice over.
 OWED_MAX = 2 * (RELATED_MAX + PARTS_MAX)
 MERGE, UNMERGE = "merge", "unmerge"
 _ID_BYTES = 16
 
 
-#: What stands between a group's key and the id of an incident that was split off it.
+#: Separates a group's key from the id of an incident that was split off.
 _SPLIT = "\nsplit "
 
 
@@ -154,7 +154,7 @@ class Children(Component):
 
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
-        #: Incidents that may owe a message, and the number of the one that each was last asked for.
+        #: Incidents that may have a pending peer message, and the number of the last one that was requested for each.
         self._owing: dict[bytes, None] = {}
         self._asked: dict[bytes, int] = {}
 
@@ -198,7 +198,7 @@ class Children(Component):
             _say(self.shard, change.incident, now)
 
     def _resolved(self, change: ResolvedByPerson, now: float) -> None:
-        """A person resolved an incident: its open children are asked to end."""
+        """A person resolved an incident: tell its open children to end."""
         shard, incident = self.shard, change.incident
         for source, part in [*incident.children.items()]:
             if part.is_open:
@@ -293,7 +293,7 @@ class Children(Component):
     def _fold_unmerged(self, event: IncidentUnmerged, now: float) -> None:
         incident, handling = self._changed(event.incident_id, now)
         handling.merged_into = b""
-        # What it still wanted to say as a part is nobody's business now.
+        # What it still had to report as a child no longer matters.
         handling.owed = [
             note
             for note in handling.owed
@@ -375,7 +375,7 @@ class Children(Component):
 
 
 def link(shard: Core, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
-    """Two incidents have to do with each other; the other one hears of it. Raises Refused."""
+    """Link two related incidents; the other one gets a peer message. Raises Refused."""
     _check_other(incident, other)
     related = [] if incident.handling is None else incident.handling.related
     if other in related:
@@ -388,7 +388,7 @@ def link(shard: Core, incident: Incident, other: bytes, actor: str, reason: str,
 
 
 def unlink(shard: Core, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
-    """They have not, after all. Raises Refused."""
+    """Remove a link. Raises Refused."""
     if incident.handling is None or other not in incident.handling.related:
         raise NotFound(f"incident {_shown(other)} is not linked to it")
     _check_owed(incident)
@@ -397,7 +397,7 @@ def unlink(shard: Core, incident: Incident, other: bytes, actor: str, reason: st
 
 
 def merge(shard: Core, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
-    """`source` becomes a part of this incident, if it agrees. Raises Refused."""
+    """`source` becomes a child of this incident, if it agrees. Raises Refused."""
     _check_other(incident, source)
     if source in incident.children:
         if incident.children[source].pending == UNMERGE:
@@ -413,7 +413,7 @@ def merge(shard: Core, incident: Incident, source: bytes, actor: str, reason: st
 
 
 def unmerge(shard: Core, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
-    """`source` is an incident of its own again. Raises Refused."""
+    """`source` becomes independent again. Raises Refused."""
     part = incident.children.get(source)
     if part is None:
         raise NotFound(f"incident {_shown(source)} is not one of its children")
@@ -427,7 +427,7 @@ def unmerge(shard: Core, incident: Incident, source: bytes, actor: str, reason: 
 
 
 def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str, now: float) -> Incident:
-    """Some of an incident's series leave for a new one, in the same shard; new series of the group join the old one.
+    """Some of an incident's series move to a new one, in the same shard; new series of the group join the old one.
     Raises Refused."""
     if not incident.is_open:
         raise Conflict(f"it is {incident.state}: reopen it first")
@@ -449,7 +449,7 @@ def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str,
         raise Conflict("max_concurrent_incidents is reached: resolve others first")
     made = incident_id(incident.slot, now, shard.epoch, shard.seq, f"{incident.group_key}#split")
     title = verb.title or incident.title
-    # No two open incidents share a group, and no alert looks for this one: its series are known to be in it.
+    # No two open incidents share a group key, and no alert needs to find this one: its series already belong to it.
     group_key = f"{incident.group_key.partition(_SPLIT)[0]}{_SPLIT}{made.hex()}"
     shard.do(IncidentSplit(incident.id, made, group_key, numbers.tobytes(), title, actor, reason), now)
     lifecycle.ended(shard, incident, "what still fired was split off", now)
@@ -473,14 +473,14 @@ def _with_old_key(shard: Core, incident: Incident, identity: bytes) -> int | Non
 
 
 def _say(shard: Core, incident: Incident, now: float) -> None:
-    """A part tells its whole how it is."""
+    """A child reports its state to its parent."""
     whole = incident.merged_into
     heard, _refused = incident.heard_of(whole)
     _owe(shard, incident, whole, ChildState(incident.is_open, incident.severity, heard), now)
 
 
 def hear(shard: Core, told: PeerMessageArrived, now: float) -> Reply:
-    """A note for one of our incidents: Done when it agrees, Failed when it does not; asked again, the same."""
+    """A peer message for one of our incidents: Done if it agrees, Failed if not; the same answer when repeated."""
     incident = shard.state.incidents.get(told.to)
     if incident is None or incident.tenant != told.tenant:
         return Failed("NotFound", f"there is no incident {_shown(told.to)}, or it is archived")
@@ -499,7 +499,7 @@ def hear(shard: Core, told: PeerMessageArrived, now: float) -> Reply:
 
 
 def note_answered(shard: Core, answer: PeerMessageAnswered, now: float) -> None:
-    """The other incident answered: the debt is paid, and the second half of what was begun can be done here."""
+    """The other incident answered: the message is settled, and the second half can be done here."""
     incident = shard.state.incidents.get(answer.sender)
     if incident is None or incident.handling is None:
         return
@@ -527,7 +527,7 @@ def note_answered(shard: Core, answer: PeerMessageAnswered, now: float) -> None:
                 shard.do(IncidentUnmerged(incident.id, sent.to, SYSTEM, refused), now)
                 shard.report(Unmerged(incident), now)
         case EndAsked():
-            # A part that ends says so itself, and may by now say more. One that is gone says nothing.
+            # A child that ends reports that itself, and may by now have more to report. One that is gone reports nothing.
             if part is not None and refused:
                 _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
                 lifecycle.ended(shard, incident, "all its parts ended", now)
@@ -536,13 +536,13 @@ def note_answered(shard: Core, answer: PeerMessageAnswered, now: float) -> None:
 
 
 def _is_asked_again(incident: Incident, to: bytes) -> bool:
-    """Whether a later word about a link to that incident waits: that one's answer counts."""
+    """Whether a later peer message about a link to that incident is pending: then its answer counts."""
     owed = [] if incident.handling is None else incident.handling.owed
     return any(note.to == to and isinstance(peer_messages.decode(note.note), LinkAsked) for note in owed)
 
 
 def _heard(shard: Core, incident: Incident, sender: bytes, note: AnyPeerMessage, now: float) -> str:
-    """Do what a note asks; why not, when it can't be."""
+    """Do what a peer message asks. Returns why not, if it can't be done."""
     match note:
         case LinkAsked():
             related = [] if incident.handling is None else incident.handling.related
@@ -588,7 +588,7 @@ def _part_said(shard: Core, incident: Incident, source: bytes, said: ChildState,
     part = incident.children.get(source)
     if part is None:
         return "it is no part of this incident"
-    # What it said before it heard that it shall end is about a time before that.
+    # What it reported before it got the request to end is outdated.
     is_open = said.is_open and said.heard >= part.ended_by
     if is_open and not incident.is_open:
         if not (lifecycle.may_reopen(shard, incident, now) or _was_ended_early(shard, incident, part)):
@@ -606,8 +606,8 @@ def _part_said(shard: Core, incident: Incident, source: bytes, said: ChildState,
 
 
 def _was_ended_early(shard: Core, incident: Incident, part: Child) -> bool:
-    """Whether a person resolved it together with this part, which went on all the same: then it never ended, as one whose
-    own alerts fire on. Not when an alert has opened another incident of its group."""
+    """Whether a person resolved it while this child kept firing: then it counts as never resolved, as if its own alerts
+    kept firing. Not if an alert has opened another incident of its group since."""
     found = incident.resolution
     if incident.state is not IncidentState.RESOLVED or not part.ended_by or found is None:
         return False
@@ -660,7 +660,7 @@ def _shown(identity: bytes) -> str:
 
 
 def _is_newer_word(owed: list[OwedPeerMessage], event: PeerMessageOwed) -> bool:
-    """Of what a part says of itself while its whole's shard is away only the newest counts. The first may be on its way."""
+    """Of a child's reports while its parent's shard is down only the newest counts. The first may be in flight."""
     return (
         len(owed) > 1
         and owed[-1].to == event.to
@@ -671,7 +671,7 @@ def _is_newer_word(owed: list[OwedPeerMessage], event: PeerMessageOwed) -> bool:
 def _split_off(shard: Core, incident: Incident, event: IncidentSplit, now: float) -> None:
     numbers = array("I", event.numbers)
     leaving = set(numbers)
-    # What a person said of the old one is what the new one is; no classifier is asked for another word.
+    # The new one keeps the overrides of the old one and is not classified again.
     is_said = incident.handling is not None and incident.handling.override != Override()
     made = Incident(
         id=event.made,

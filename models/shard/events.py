@@ -22,7 +22,7 @@ class ShardStarted(Event, frozen=True):
 
 
 class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
-    """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
+    """The shard heard nothing since `deaf_since`; nothing expires before `no_expiry_before`."""
 
     deaf_since: float
     no_expiry_before: float
@@ -30,8 +30,9 @@ class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
 
 
 class ClockSetBack(Event, frozen=True):
-    """The shard's clock had been ahead: it last said `before`, and says `after` now. What was set by the false time is put
-    right (models/shard/clock.py): the one event with which a frame's time falls behind the frame before.
+    """The shard's clock had been ahead: it last said `before`, and says `after` now. What was set by the wrong time is
+    corrected (models/shard/clock.py): the only event with which a frame's time is earlier than that of the frame
+    before.
 
     Nothing expires before `no_expiry_before`, the archive was to forget what closed before `forgotten_before`, and an alert
     without an end was given one that many seconds ahead (`given_s`).
@@ -52,8 +53,8 @@ class AlertsObserved(Event, frozen=True):
 
 
 class SeriesOpened(Event, frozen=True):
-    """A series begins a life in an incident. `body` is MessagePack of alert.Content. `is_news`: somebody knew of the
-    incident as it was, so that its timeline is to tell of this one (AlertsJoined)."""
+    """A series begins a run in an incident. `body` is MessagePack of alert.Content. `is_news`: somebody knew the
+    incident as it was, so its timeline should mention this one (AlertsJoined)."""
 
     number: int
     key: bytes
@@ -68,7 +69,7 @@ class SeriesOpened(Event, frozen=True):
 
 
 class SeriesChanged(Event, frozen=True):
-    """A firing series says something else than before (annotations, start, generator)."""
+    """The content of a firing series changed (annotations, start, generator)."""
 
     number: int
     key: bytes
@@ -78,9 +79,8 @@ class SeriesChanged(Event, frozen=True):
 
 
 class SeriesResolved(Event, frozen=True):
-    """A firing series ended at `ended_at`. `expired`: nobody said so, its time ran out.
-
-    `key` and `body` are set when the resolve itself said something new (annotations may differ at the end).
+    """A firing series ended at `ended_at`. `expired`: no resolve arrived, its time ran out. `key` and `body` are set if
+    the resolve itself had new content (annotations may differ at the end).
     """
 
     number: int
@@ -137,7 +137,7 @@ class IncidentOpened(Event, frozen=True):
 
 
 class IncidentDescribed(Event, frozen=True):
-    """What its alerts share changed, because some joined, changed or ended. What is None stays as it was."""
+    """What its alerts have in common changed, because some joined, changed or ended. None: unchanged."""
 
     incident_id: bytes
     title: str | None
@@ -148,7 +148,7 @@ class IncidentDescribed(Event, frozen=True):
 
 class AlertsJoined(Event, frozen=True):
     """`count` new alerts joined an open incident since its timeline last said so; `firing` fire now in all. `text` says
-    what tells them from the others."""
+    what distinguishes them from the others."""
 
     incident_id: bytes
     count: int
@@ -175,8 +175,8 @@ class IncidentClassified(Event, frozen=True):
 
 
 class IncidentStateChanged(Event, frozen=True):
-    """A legal move, with who made it and why. What follows speaks of a resolution: `reason` is its notes, and when
-    some of its alerts still fire at `still_firing_at` it is opened again (0: nobody looks)."""
+    """A legal move, with who made it and why. The later fields are about a resolution: `reason` is its notes, and if
+    some of its alerts still fire at `still_firing_at` it is reopened (0: not checked)."""
 
     incident_id: bytes
     before: IncidentState
@@ -189,12 +189,10 @@ class IncidentStateChanged(Event, frozen=True):
 
 
 class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
-    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened,
-    flapping, flapping ended, unmerged, acknowledgement expired. The same number again: in the place of what was owed
-    under it and never tried.
-
-    `queued`: an earlier notice may be under way; this one waits for its outcome, so that a receiver never
-    hears "resolved" before "opened".
+    """A notification is pending from `due_at` on. `reason`: opened, severity changed, resolved, reopened, flapping,
+    flapping ended, unmerged, acknowledgement expired. The same number again replaces one that was never tried.
+    `queued`: an earlier notification may be in flight; this one waits for its outcome, so that a receiver never gets
+    "resolved" before "opened".
     """
 
     incident_id: bytes
@@ -205,7 +203,7 @@ class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
 
 
 class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):
-    """A notice is no longer owed: it ended before anyone was told, or what was to be told is not true any more."""
+    """A notification is no longer pending: the incident ended before anyone was notified, or it is no longer true."""
 
     incident_id: bytes
     number: int
@@ -221,8 +219,8 @@ class ActionSucceeded(Event, frozen=True):
 
 
 class ActionFailed(Event, frozen=True):
-    """A try failed. `retry_at` 0 means given up, and why is in `detail`; or, with `overtaken`, that something newer is
-    told instead, or nothing any more. `reached`: a receiver may have got it all the same."""
+    """An attempt failed. `retry_at` 0 means given up, with the reason in `detail`; or, with `overtaken`, that something
+    newer is sent instead, or nothing. `reached`: a receiver may have got it anyway."""
 
     incident_id: bytes
     number: int
@@ -242,13 +240,13 @@ class IncidentArchived(Event, frozen=True):
 
 
 class ArchiveExpired(Event, frozen=True):
-    """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
+    """What closed before then is deleted: `lifecycle.retention` has passed. The archive drops it."""
 
     closed_before: float
 
 
 class IncidentAcknowledged(Event, frozen=True):
-    """Somebody looks after it until `until` (0: until it ends)."""
+    """Somebody acknowledged it until `until` (0: until it ends)."""
 
     incident_id: bytes
     actor: str
@@ -257,7 +255,7 @@ class IncidentAcknowledged(Event, frozen=True):
 
 
 class AcknowledgementEnded(Event, frozen=True):
-    """Taken back by a person, or `expired`."""
+    """Withdrawn by a person, or `expired`."""
 
     incident_id: bytes
     actor: str
@@ -291,7 +289,7 @@ class LabelsChanged(Event, frozen=True):
 
 
 class IncidentReclassified(Event, frozen=True):
-    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+    """`said` has all overrides now in force; None means that the classification counts again."""
 
     incident_id: bytes
     actor: str
@@ -338,7 +336,7 @@ class IncidentUnlinked(Event, frozen=True):
 
 
 class IncidentMerged(Event, frozen=True):
-    """`source` is to become a part of this incident; the other half is owed to its shard."""
+    """`source` is to become a child of this incident; the other half is pending for its shard."""
 
     incident_id: bytes
     source: bytes
@@ -347,7 +345,7 @@ class IncidentMerged(Event, frozen=True):
 
 
 class ChildChanged(Event, frozen=True, tag="PartChanged"):
-    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
+    """The present state of a child. `pending` and `ended_by` as in incident.PartOf."""
 
     incident_id: bytes
     source: bytes
@@ -358,7 +356,7 @@ class ChildChanged(Event, frozen=True, tag="PartChanged"):
 
 
 class ChildLeft(Event, frozen=True, tag="PartLeft"):
-    """`source` is no part of this incident any more, or never became one (`refused`)."""
+    """`source` is no longer a child of this incident, or never became one (`refused`)."""
 
     incident_id: bytes
     source: bytes
@@ -368,7 +366,7 @@ class ChildLeft(Event, frozen=True, tag="PartLeft"):
 
 
 class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
-    """This incident became a part of `target`: it is told of there."""
+    """This incident became a child of `target`, which sends notifications in its place."""
 
     incident_id: bytes
     target: bytes
@@ -377,7 +375,7 @@ class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
 
 
 class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
-    """This incident is no part of `target` any more."""
+    """This incident is no longer a child of `target`."""
 
     incident_id: bytes
     target: bytes
@@ -386,7 +384,8 @@ class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
 
 
 class IncidentSplit(Event, frozen=True):
-    """The series `numbers` (little-endian u32s) left this incident for `made`, which is new and otherwise like it."""
+    """The series `numbers` (little-endian u32s) moved from this incident to `made`, which is new and otherwise like
+    it."""
 
     incident_id: bytes
     made: bytes
@@ -398,7 +397,7 @@ class IncidentSplit(Event, frozen=True):
 
 
 class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
-    """This incident owes another one a note (models/shard/peer_messages.py, encoded)."""
+    """This incident owes another one a peer message (models/shard/peer_messages.py, encoded)."""
 
     incident_id: bytes
     number: int
@@ -415,7 +414,7 @@ class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
 
 
 class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
-    """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
+    """A peer message of `sender` was answered, and how: a repeat of it gets the same answer."""
 
     incident_id: bytes
     sender: bytes
@@ -424,8 +423,8 @@ class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
 
 
 class SlotLeft(Event, frozen=True):
-    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
-    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
+    """Incidents of a slot (MessagePack of incident.Incident) moved to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map."""
 
     slot: int
     version: int

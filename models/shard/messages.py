@@ -1,4 +1,4 @@
-"""What a shard may be told. Requests, in the imperative or as news from outside; each is answered by a reply.
+"""The messages that a shard accepts: requests, in the imperative, or news from outside; each gets a reply.
 
 Messages, replies, events and effects are msgspec Structs laid out as arrays with their name as tag: they
 cross processes and reach the disk as MessagePack. A field is only ever added at the end, with a default.
@@ -17,7 +17,7 @@ from models.wire import Wire
 
 
 class Message(Wire, frozen=True):
-    """Something that a shard is told; a component of it takes it (models/shard/assembly.py)."""
+    """A message to a shard; one of its components handles it (models/shard/assembly.py)."""
 
 
 class AlertsArrived(Message, frozen=True):
@@ -56,7 +56,7 @@ class AlertsArrived(Message, frozen=True):
 
 
 class Claim(IntEnum):
-    """What a sender says of an alert in words, beside its times."""
+    """What a sender states about an alert besides its times."""
 
     NOTHING = 0
     RESOLVED = 1  # and when: its end is by the sender's clock
@@ -64,7 +64,7 @@ class Claim(IntEnum):
 
 
 class Classified(Message, frozen=True):
-    """What a classifier makes of some incidents: the answer to effect Classify."""
+    """The classification of some incidents: the answer to effect Classify."""
 
     verdicts: list[Classification]
 
@@ -82,8 +82,8 @@ class Classification(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ActionOutcome(Message, frozen=True):
-    """What came of effect Act. `final` means: do not try again. `retry_after_s`: not before so long from now. `reached`:
-    a receiver may have got it, though the try failed."""
+    """The result of effect Act. `final`: do not retry. `retry_after_s`: not sooner than that from now. `reached`: a
+    receiver may have got it although the attempt failed."""
 
     incident_id: bytes
     number: int
@@ -105,14 +105,14 @@ class Archived(Message, frozen=True):
 class Tick(Message, frozen=True):
     """Time passes: deadlines that are due become events. Makes no event when nothing is due.
 
-    While `deaf` no series expires: nobody could have said that it still fires.
+    While `deaf` no series expires: no sender could have said that it still fires.
     """
 
     deaf: bool = False
 
 
 class GapEnded(Message, frozen=True, tag="Heard"):
-    """The shard hears the world again after it was deaf (recovery, no beat for 5 s, a full store)."""
+    """A reception gap of the shard has ended (recovery, no beat for 5 s, a full store)."""
 
     deaf_since: float
     why: str
@@ -142,8 +142,8 @@ class Command(Message, frozen=True):
 
 
 class PeerMessageArrived(Message, frozen=True, tag="Told"):
-    """One incident tells another something (models/shard/peer_messages.py). Answered by Done, or Failed when it can't be; a repeat
-    gets the same answer: `number` says which of its sender's notes this is."""
+    """A peer message of one incident to another (models/shard/peer_messages.py). Answered by Done, or Failed if it
+    can't be done; a repeat gets the same answer: `number` says which of its sender's messages this is."""
 
     tenant: str
     sender: bytes
@@ -154,7 +154,8 @@ class PeerMessageArrived(Message, frozen=True, tag="Told"):
 
 
 class PeerMessageAnswered(Message, frozen=True, tag="NoteAnswered"):
-    """What the other incident said to a note: the answer to effect Tell. `refused` is why not, "" when it agreed."""
+    """The other incident's answer to a peer message: the answer to effect SendPeerMessage. `refused` is why not, "" if
+    it agreed."""
 
     sender: bytes
     number: int
@@ -162,7 +163,7 @@ class PeerMessageAnswered(Message, frozen=True, tag="NoteAnswered"):
 
 
 class Decision(IntEnum):
-    """What became of one alert. Kept in logs and replies for ever: numbers are never reused."""
+    """The decision about one alert. Kept in logs and replies forever: numbers are never reused."""
 
     OPENED = 1  # first of its group: a new incident
     JOINED = 2  # a new series of an open incident
@@ -221,7 +222,7 @@ class AlertsReply(Wire, frozen=True):
 
 
 class Done(Wire, frozen=True):
-    """The reply to every message that has nothing to say."""
+    """The reply to every message that needs no answer but "done"."""
 
 
 class Failed(Wire, frozen=True):
@@ -237,7 +238,7 @@ class CommandDone(Wire, frozen=True):
     """The receipt of a Command, sent once it is durable: the incident it was about and its version after it.
 
     For Create and Split `incident_id` is the new one. `content` is a digest of the command, so that its delivery id is
-    not taken for another. `changed` is False when all was so already.
+    not taken for another. `changed` is False if nothing needed to change.
     """
 
     incident_id: bytes

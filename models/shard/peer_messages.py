@@ -1,5 +1,5 @@
-"""What one incident tells another, across shards. A note is owed by its sender's shard (Incident.owed) until the other
-has answered; models/shard/children.py says what each leads to.
+"""Messages from one incident to another, across shards. Each stays pending in its sender's shard (Incident.owed) until
+the other has answered; models/shard/children.py says what each leads to.
 
     target                                   source
       | IncidentMerged (pending)               |
@@ -24,7 +24,7 @@ class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_fi
 
 
 class LinkAsked(PeerMessage, frozen=True):
-    """The sender has to do with you, or, with `gone`, no longer."""
+    """The sender is linked to you or, with `gone`, no longer."""
 
     actor: str
     reason: str
@@ -32,21 +32,21 @@ class LinkAsked(PeerMessage, frozen=True):
 
 
 class MergeAsked(PeerMessage, frozen=True):
-    """You become a part of the sender."""
+    """You become a child of the sender."""
 
     actor: str
     reason: str
 
 
 class UnmergeAsked(PeerMessage, frozen=True):
-    """You are no part of the sender any more."""
+    """You are no longer a child of the sender."""
 
     actor: str
     reason: str
 
 
 class ChildState(PeerMessage, frozen=True, tag="PartSaid"):
-    """How the sender, a part of you, is now. `heard` is the number of your last note that it knew of."""
+    """The present state of the sender, your child. `heard` is the number of your last message that it had received."""
 
     is_open: bool
     severity: Severity
@@ -54,7 +54,7 @@ class ChildState(PeerMessage, frozen=True, tag="PartSaid"):
 
 
 class EndAsked(PeerMessage, frozen=True):
-    """A person resolved the sender, and so you."""
+    """A person resolved the sender, and with it you."""
 
     actor: str
     method: str
@@ -68,12 +68,12 @@ _decoder: msgspec.msgpack.Decoder[AnyPeerMessage] = msgspec.msgpack.Decoder(AnyP
 
 
 def encode(note: AnyPeerMessage) -> bytes:
-    """MessagePack of a note."""
+    """MessagePack of a peer message."""
     return _encoder.encode(note)
 
 
 def decode(data: bytes) -> AnyPeerMessage:
-    """The note in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
+    """The peer message in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
     return _decoder.decode(data)
 
 

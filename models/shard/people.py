@@ -1,5 +1,6 @@
-"""What people say of an incident: who looks after it, what it is, what they write. Decided here, one function a verb, and folded
-here. What they do to its state is in models/shard/by_hand.py, verbs over two incidents in models/shard/children.py.
+"""What people record about an incident: acknowledgements, assignments, overrides, comments. Decided here, one function
+for each verb, and folded here. What they do to its state is in models/shard/by_hand.py, verbs over two incidents in
+models/shard/children.py.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from models.shard.events import (
 )
 from models.shard.messages import Command
 
-#: Updates to stakeholders that are kept to be shown; the timeline has all.
+#: Stakeholder updates kept for display; the timeline has all.
 UPDATES_KEPT = 20
 
 
@@ -274,7 +275,7 @@ class People(Component):
         handling.update_due_at = event.next_due_at
 
     def _fold_missed(self, event: UpdateMissed, now: float) -> None:
-        # What people edit stays, and so does the incident's version.
+        # Nothing that people edit changes, so the incident's version stays.
         self.state.changing(event.incident_id).handled().update_due_at = 0.0
 
     verbs = {
@@ -363,7 +364,7 @@ def assign(shard: Core, incident: Incident, verb: Assign, actor: str, reason: st
 
 
 def override(shard: Core, incident: Incident, said: Override, actor: str, reason: str, now: float) -> None:
-    """What people say that an incident is, all of it."""
+    """Set all overrides of an incident."""
     before = incident.severity
     shard.do(IncidentReclassified(incident.id, actor, said, reason), now)
     if said.severity is not None or incident.severity != before:

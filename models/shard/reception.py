@@ -1,4 +1,4 @@
-"""When a shard hears and by what clock: writers that start, times in which it was deaf, a clock that was ahead."""
+"""Reception and clock of a shard: starting writers, reception gaps, a clock that was ahead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reception(Component):
         self.state.renew_calls(now)
 
     def _fold_set_back(self, event: ClockSetBack, now: float) -> None:
-        """Put right what was set by the false time."""
+        """Correct what was set by the wrong time."""
         state = self.state
         state.checkpoint.touch(META, 0)
         state.no_expiry_before = event.no_expiry_before
@@ -51,12 +51,12 @@ class Reception(Component):
             if table.status[number] != FIRING:
                 ends = clock.then(ends, event)
             elif any(given_s - clock.ON_ITS_WAY_S <= ahead_s <= given_s for given_s in event.given_s):
-                # Ours, and so false; an end that its sender gave is its sender's.
+                # We set it, so it is wrong; an end given by the sender is the sender's.
                 ends = clock.due(ends, event)
             table.move_times(number, after, ends)
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
-        """What every incident has. Last of all components: the others look at the times it has here."""
+        """Correct the times that every incident has. Last of all components, because the others look at these times."""
         after = event.after
         incident.created_at = clock.then(incident.created_at, event)
         incident.updated_at = clock.then(incident.updated_at, event)

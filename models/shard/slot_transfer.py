@@ -1,11 +1,11 @@
-"""A slot leaves one partition and arrives in another: what of the state goes along, and both folds. The events
-are made by services/upkeep/resharding.py.
+"""A slot moves from one partition to another: which state goes along, and both folds. The events are made by
+services/upkeep/resharding.py.
 
-    old log    ... SlotLeft(slot, version, incidents, series)        it holds all that left, so nothing is lost with a kill
-    new log        SlotArrived(the same)                              between the two: who goes on reads it from there
+    old log    ... SlotLeft(slot, version, incidents, series)   it holds all that left, so nothing is lost with a kill
+    new log        SlotArrived(the same)                         between the two: whoever continues reads it from there
 
-A slot goes in portions of whole incidents with their series. Numbers of series are a partition's own: in the new one
-they get others. What the sender of an open request may still ask (call ids) stays, since nobody runs meanwhile.
+A slot goes in portions of whole incidents with their series. Series numbers belong to a partition: they get new ones
+there. What senders of unfinished requests may still repeat (call ids) stays, since nothing runs meanwhile.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from models.shard.component import Component, on
 from models.shard.core import Core
 from models.shard.events import SlotArrived, SlotLeft
 
-#: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
+#: Bytes of one portion: one frame of a log, and one value in a store. A larger incident still goes as a whole.
 PORTION_BYTES = 4 * 1024 * 1024
 
 
 class _Id(msgspec.Struct, array_like=True):
-    """An incident of which only the id is wanted."""
+    """An incident of which only the id is needed."""
 
     id: bytes
 
@@ -49,8 +49,8 @@ def by_slot(shard: Core) -> dict[int, list[bytes]]:
 def leaving(
     shard: Core, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
 ) -> Iterator[SlotLeft]:
-    """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that of
-    the slot map to be."""
+    """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that
+    of the future slot map."""
     waiting = deque(identities)
     while waiting:
         incidents: list[bytes] = []
@@ -74,7 +74,7 @@ def arrived(left: SlotLeft) -> SlotArrived:
 
 
 def first_incident(event: SlotLeft | SlotArrived) -> bytes:
-    """What tells one portion from the others."""
+    """What distinguishes one portion from the others."""
     return _id_decoder.decode(event.incidents[0]).id
 
 
@@ -113,7 +113,7 @@ class SlotTransfer(Component):
 
 
 def problems(shard: Core) -> Iterator[str]:
-    """What does not fit together in a folded state; nothing when all is well. For `llm-im store verify`."""
+    """Inconsistencies of a folded state; none if all is well. For `llm-im store verify`."""
     groups: dict[tuple[str, str], bytes] = {}
     for identity, incident in shard.state.incidents.items():
         numbers = shard.state.members[identity]
