@@ -1,7 +1,7 @@
 """Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py.
 
-What an event does not say of its incident is asked of the shard, a page of the log at a time, and of the archive when
-the shard has let it go.
+What an event does not say about its incident is requested from the shard, for one page of the log at a time, or from
+the archive if the shard no longer has it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from models.wire import tag_of
 
 #: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
 READ_BYTES = 64 * 1024
-#: Events looked at in one go, some 3 ms. A tick that ends a thousand incidents packs into little.
+#: Events read in one go, some 3 ms. A tick that ends a thousand incidents takes few bytes.
 BREATHE_EVENTS = 250
 #: A summary from the archive: no event comes after it.
 NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
 
-#: What a follower must not pass over.
+#: Events that a follower must not skip.
 _WANTED = TOLD_NAMES | {tag_of(ClockSetBack)}
 
 #: Asks one shard; raises Unavailable.
@@ -43,8 +43,8 @@ class Gap(Exception):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What was read, up to and with the frame `seq`, which is `stored`. `set_back`: the shard's clock was set back within, and
-    with it times of incidents of which nothing is told."""
+    """What was read, up to and including the frame `seq`, which is `stored`. `set_back`: the shard's clock was set back
+    within it, and with it times of incidents that have no event here."""
 
     happenings: list[Happening]
     seq: int
@@ -53,8 +53,8 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Follower:
-    """One reader of one log. `seq` is the frame it read last. With `all_changes` it also tells of an incident that was
-    changed by what is no line of its timeline, as CHANGED."""
+    """One reader of one log. `seq` is the frame it read last. With `all_changes` it also reports changes of an incident
+    that are not in its timeline, as CHANGED."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Follower:
         self._known = Summaries(most)
 
     async def read(self) -> Page:
-        """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and is then where it was."""
+        """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and then stays where it was."""
         page = await self._event_log.read(self.seq, READ_BYTES)
         if not page:
             return Page([], self.seq)
@@ -112,19 +112,19 @@ class Follower:
         return Page(happenings, last, page[-1][1], set_back)
 
     def know(self, seq: int, summary: Summary) -> None:
-        """Take a summary as the frame `seq` left it, so that it need not be asked for."""
+        """Remember a summary as of the frame `seq`, so that it need not be requested."""
         self._known.put((seq, FRAME_END), summary)
         self._known.trim()
 
     async def _breathe(self, events: int) -> int:
-        """Let others run when this many were looked at; how many that are then."""
+        """Let others run once this many were read; returns the new count."""
         if events < BREATHE_EVENTS:
             return events
         await asyncio.sleep(0)
         return 0
 
     def _unknown(self, frames: list[tuple[int, Skimmed]]) -> list[bytes]:
-        """The incidents that were there before and were not met yet: their summaries must be asked for."""
+        """Incidents that existed before and were not seen yet: their summaries must be requested."""
         wanted: dict[bytes, None] = {}
         made: set[bytes] = set()
         for seq, frame in frames:
@@ -141,7 +141,7 @@ class Follower:
                     ):
                         source = self._known.get(event.incident_id)
                         if source is not None and source[0] >= (seq, number):
-                            # Its summary is later than the split, and so no likeness of what was made.
+                            # Its summary is later than the split, so it can't stand in for the new one.
                             wanted[identity] = None
                         else:
                             made.add(identity)
@@ -155,7 +155,7 @@ class Follower:
             some = identities[start : start + PAGE_MAX]
             answer = decode_answer(await self._ask(encode(GetSummaries(self._tenant, some))))
             if not isinstance(answer, SummaryPage) or answer.seq < last:
-                # Its log was read further than it is itself: it is being started again.
+                # Its log was read further than it is itself: the shard is restarting.
                 raise Unavailable(f"{self._event_log.partition} is behind its own log")
             found.update((summary.id, ((answer.seq, FRAME_END), summary)) for summary in answer.items)
         for identity in identities:
@@ -175,7 +175,7 @@ class Follower:
         identity: bytes,
         asked: dict[bytes, tuple[Place, Summary]],
     ) -> Happening | None:
-        """None when there is nothing to tell, or when nobody has the incident any more (its retention is over)."""
+        """None if there is nothing to report, or nobody has the incident any more (its retention is over)."""
         known = self._known.get(identity)
         if known is None and identity in asked:
             known = asked[identity]

@@ -1,6 +1,5 @@
 """A gateway's line to one shard: concurrent requests share actor calls, and wait out a restart. Used by submit.py.
-
-While calls are under way the next messages gather; the call after them carries all. An actor call costs 0.65 ms
+While calls are in flight the next messages gather; the following call carries all of them. An actor call costs 0.65 ms
 whatever it carries, so this is what makes many small requests cheap.
 """
 
@@ -24,7 +23,7 @@ CALLS_IN_FLIGHT = 2
 CALL_ALERTS_MAX = 8192
 #: An actor that does not answer a call for this long is asked again; appends take milliseconds.
 CALL_TIMEOUT_S = 5.0
-#: All shards are told together, once a second: one that hangs must not make the others think that nobody is there.
+#: All shards get a beat together, once a second: one that hangs must not make the others think that no gateway is up.
 BEAT_TIMEOUT_S = 1.0
 #: Wait between tries while a shard restarts: a fraction of the second that it takes at best.
 RETRY_S = 0.05
@@ -64,8 +63,8 @@ class ShardLine:
     async def tell(self, message: bytes, alerts: int) -> Reply:
         """The shard's reply, once durable. Safe to repeat with the same message (its call_id tells).
 
-        Raises Busy when too much waits already, Unavailable when the shard stays away for longer than `hold`;
-        the message may then have been stored, or not.
+        Raises Busy if too much is waiting, Unavailable if the shard is down for longer than `hold`; the message may
+        then have been stored, or not.
         """
         if self.alerts and self.alerts + alerts > self._max_alerts:
             raise Busy(f"{self.alerts} alerts are waiting for {self.owner} already", retry_after_s=1.0)
@@ -86,7 +85,7 @@ class ShardLine:
         return await self._addressed(lambda owner: self._peers.call(owner, "ask", query, timeout_s))
 
     async def beat(self) -> None:
-        """Tell the shard that somebody is there. Failures do not matter: silence is what it listens for."""
+        """Tell the shard that a gateway is up. Failures do not matter: the shard notices silence."""
         try:
             await self._addressed(lambda owner: self._peers.call(owner, "beat", b"", BEAT_TIMEOUT_S))
         except IncidentManagerError:
@@ -132,7 +131,7 @@ class ShardLine:
             except IncidentManagerError as error:
                 why = error
             except Exception as error:
-                # A bug, or an answer that can't be read: it comes again with the same question.
+                # A bug, or an unreadable answer: a retry would get the same.
                 for each in batch:
                     _fail(each, Unavailable(f"{self.owner}: {error!r}"))
                 raise

@@ -81,7 +81,7 @@ class BodyReader:
         """The body as `kind`. Raises HTTPException, Malformed, Busy, BadFields."""
         headers: Mapping[bytes, bytes] = dict(request.scope["headers"])
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-        # No type at all is refused too: a web page can make a browser send that anywhere.
+        # A missing type is refused too: a web page can make a browser send that anywhere.
         if content_type != b"application/json":
             raise HTTPException(415, "Content-Type: expected application/json")
         hold = Hold(self._room)
