@@ -452,9 +452,9 @@ def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str,
     # No two open incidents share a group key, and no alert needs to find this one: its series already belong to it.
     group_key = f"{incident.group_key.partition(_SPLIT)[0]}{_SPLIT}{made.hex()}"
     shard.do(IncidentSplit(incident.id, made, group_key, numbers.tobytes(), title, actor, reason), now)
-    lifecycle.ended(shard, incident, "what still fired was split off", now)
+    lifecycle.ended(shard, incident, "the alerts that still fired were split off", now)
     found = shard.state.incidents[made]
-    lifecycle.ended(shard, found, "nothing of it fired when it was split off", now)
+    lifecycle.ended(shard, found, "none of its alerts fired when they were split off", now)
     if found.is_open:
         shard.report(SplitOff(found), now)
     return found
@@ -487,12 +487,12 @@ def hear(shard: Core, told: PeerMessageArrived, now: float) -> Reply:
     number, refused = incident.heard_of(told.sender)
     if not number and incident.handling is not None and told.sender not in incident.children:
         if len(incident.handling.heard) >= HEARD_MAX:
-            return Failed("Conflict", f"it had to do with {HEARD_MAX} incidents already")
+            return Failed("Conflict", f"it has received messages from {HEARD_MAX} incidents already")
     if told.number > number:
         try:
             note = peer_messages.decode(told.note)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return Failed("Malformed", f"note can't be read: {error}")
+            return Failed("Malformed", f"peer message can't be read: {error}")
         refused = _heard(shard, incident, told.sender, note, now)
         shard.do(PeerMessageReceived(incident.id, told.sender, told.number, refused), now)
     return Failed("Conflict", refused) if refused else Done()
@@ -530,7 +530,7 @@ def note_answered(shard: Core, answer: PeerMessageAnswered, now: float) -> None:
             # A child that ends reports that itself, and may by now have more to report. One that is gone reports nothing.
             if part is not None and refused:
                 _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
-                lifecycle.ended(shard, incident, "all its parts ended", now)
+                lifecycle.ended(shard, incident, "all its children ended", now)
         case LinkAsked():
             return  # an unlinked one that is gone is unlinked
 
@@ -551,7 +551,7 @@ def _heard(shard: Core, incident: Incident, sender: bytes, note: AnyPeerMessage,
                     shard.do(IncidentUnlinked(incident.id, sender, note.actor, note.reason), now)
             elif sender not in related:
                 if len(related) >= RELATED_MAX:
-                    return f"{RELATED_MAX} incidents are linked to it already"
+                    return f"it has {RELATED_MAX} links already"
                 shard.do(IncidentLinked(incident.id, sender, note.actor, note.reason), now)
         case MergeAsked():
             return _become_part(shard, incident, sender, note, now)
@@ -563,7 +563,7 @@ def _heard(shard: Core, incident: Incident, sender: bytes, note: AnyPeerMessage,
             return _part_said(shard, incident, sender, note, now)
         case EndAsked():
             if incident.merged_into != sender:
-                return "it is no part of that incident any more"
+                return "it is no longer a child of that incident"
             if incident.is_open:
                 lifecycle.resolve(shard, incident, note.actor, note.method, note.reason, now)
     return ""
@@ -587,21 +587,21 @@ def _become_part(shard: Core, incident: Incident, whole: bytes, note: MergeAsked
 def _part_said(shard: Core, incident: Incident, source: bytes, said: ChildState, now: float) -> str:
     part = incident.children.get(source)
     if part is None:
-        return "it is no part of this incident"
+        return "it is not a child of this incident"
     # What it reported before it got the request to end is outdated.
     is_open = said.is_open and said.heard >= part.ended_by
     if is_open and not incident.is_open:
         if not (lifecycle.may_reopen(shard, incident, now) or _was_ended_early(shard, incident, part)):
-            _leave(shard, incident, source, SYSTEM, "goes on after this one was over", now)
-            return f"that one is {incident.state} for longer than reopen_window"
-        lifecycle.reopen(shard, incident, now, reason="a part of it goes on")
+            _leave(shard, incident, source, SYSTEM, "continues after this one ended", now)
+            return f"that one has been {incident.state} for longer than reopen_window"
+        lifecycle.reopen(shard, incident, now, reason="a child of it continues")
     before = incident.severity
     _part(
         shard, incident, source, msgspec.structs.replace(part, is_open=is_open, severity=said.severity), now
     )
     if incident.severity != before:
-        lifecycle.judged(shard, incident, before, f"a part of it is {incident.severity.name}", SYSTEM, now)
-    lifecycle.ended(shard, incident, "all its parts ended", now)
+        lifecycle.judged(shard, incident, before, f"a child of it is {incident.severity.name}", SYSTEM, now)
+    lifecycle.ended(shard, incident, "all its children ended", now)
     return ""
 
 
@@ -625,7 +625,7 @@ def _leave(
     refused: bool = False,
 ) -> None:
     shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
-    lifecycle.ended(shard, incident, "all its parts ended or left", now)
+    lifecycle.ended(shard, incident, "all its children ended or left", now)
 
 
 def _part(shard: Core, incident: Incident, source: bytes, part: Child, now: float) -> None:

@@ -111,5 +111,5 @@ def left_alone(shard: Core, incident: Incident, actor: str, reason: str, now: fl
 
 def timed_out(shard: Core, incident: Incident, now: float) -> None:
     """Its acknowledgement has expired. As far as we know, whoever gave it is no longer on it."""
-    left_alone(shard, incident, SYSTEM, "the time of its acknowledgement has passed", now)
+    left_alone(shard, incident, SYSTEM, "its acknowledgement expired", now)
     shard.report(Unattended(incident), now)

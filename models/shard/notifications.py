@@ -59,10 +59,10 @@ FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
 FLAPS = 3
 #: In how many intervals: at a minute between two notices, every five minutes.
 FLAP_WINDOW = 15
-UNHEARD = "resolved before anyone was told"
-GOES_ON = "goes on before anyone was told of its end"
+UNHEARD = "resolved before anyone was notified"
+GOES_ON = "reopened before `resolved` was sent"
 OFF = "notifications are off"
-ENDED_AGAIN = "ended again before anyone was told that it goes on"
+ENDED_AGAIN = "resolved again before `reopened` was sent"
 #: An incident that was not classified for this long is notified anyway. Ten times what a flood of 20,000 new incidents
 #: takes; a P0 is classified within milliseconds.
 CLASSIFY_PATIENCE_S = 5.0

@@ -133,7 +133,7 @@ class People(Component):
         actor = command.actor
         if incident.handling is not None and incident.handling.acknowledged is not None:
             self.shard.do(AcknowledgementEnded(incident.id, actor, command.reason), now)
-            lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement taken back by {actor}", now)
+            lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement withdrawn by {actor}", now)
         return incident
 
     def _assign(self, incident: Incident, verb: Assign, command: Command, now: float) -> Incident:
@@ -368,7 +368,7 @@ def override(shard: Core, incident: Incident, said: Override, actor: str, reason
     before = incident.severity
     shard.do(IncidentReclassified(incident.id, actor, said, reason), now)
     if said.severity is not None or incident.severity != before:
-        lifecycle.judged(shard, incident, before, f"severity given by {actor}", actor, now)
+        lifecycle.judged(shard, incident, before, f"severity set by {actor}", actor, now)
 
 
 def _write(incident: Incident, text: str) -> None:

@@ -222,7 +222,7 @@ def test_a_part_is_not_merged_anywhere_else() -> None:
     two.carry(7)
 
     assert other.children == {}
-    assert "is a part of incident" in other.timeline[-1].text
+    assert "is already merged into incident" in other.timeline[-1].text
 
 
 def test_merging_with_what_does_not_exist_is_refused() -> None:
@@ -240,7 +240,7 @@ def test_what_concerns_the_whole_is_refused_of_a_part(verb: Acknowledge) -> None
     two = Two()
     two.merge(5)
 
-    with pytest.raises(Refusal, match="is a part of incident"):
+    with pytest.raises(Refusal, match="was merged into incident"):
         two.there.do(at(6), verb, two.source)
 
 
@@ -378,7 +378,7 @@ def test_an_incident_from_which_all_that_fires_is_split_off_is_over() -> None:
     ("series", "words"),
     [
         (lambda one, two: [], "alerts: expected at least one"),
-        (lambda one, two: [_id(one), _id(two)], "these are all it has"),
+        (lambda one, two: [_id(one), _id(two)], "these are all its alerts"),
         (lambda one, two: [b"\1" * 16], "is not in this incident"),
     ],
 )
@@ -407,7 +407,7 @@ def test_an_incident_has_nothing_to_do_with_itself() -> None:
     two = Two()
 
     for verb in (Link(two.target), Merge(two.target)):
-        with pytest.raises(Refusal, match="nothing to do with itself"):
+        with pytest.raises(Refusal, match="expected another incident"):
             two.here.do(at(5), verb, two.target)
 
 
@@ -468,7 +468,7 @@ def test_what_waits_for_a_shard_that_is_away_is_bounded() -> None:
         two.here.do(at(3), Link(two.source), two.target)
         two.here.do(at(3), Unlink(two.source), two.target)
 
-    with pytest.raises(Refusal, match=r"^Busy: \d+ notes to other incidents wait"):
+    with pytest.raises(Refusal, match=r"^Busy: \d+ messages to other incidents are waiting"):
         two.here.do(at(4), Link(two.source), two.target)
     with pytest.raises(Refusal, match=r"^Busy"):
         two.here.do(at(4), Merge(two.source), two.target)
