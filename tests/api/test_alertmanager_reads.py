@@ -275,7 +275,7 @@ def test_a_new_silence_is_refused_by_name_until_there_are_silences() -> None:
     answer = client(StandIn()).post("/api/v2/silences", json={})
 
     assert answer.status_code == 400
-    assert "silences are not built yet" in answer.json()
+    assert "silences do not exist yet" in answer.json()
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -183,4 +183,4 @@ def test_amtool_shows_cluster_config_and_silences(amtool: Amtool) -> None:
 
 def test_amtool_fails_when_it_asks_for_what_we_do_not_do(amtool: Amtool) -> None:
     silence = ("silence", "add", "service=amtool", "--comment=x", "--author=t", "--duration=1h")
-    assert "silences are not built yet" in amtool(*silence, code=1)
+    assert "silences do not exist yet" in amtool(*silence, code=1)

@@ -183,7 +183,7 @@ async def test_a_store_that_is_resharded_meanwhile_makes_no_backup(
     moved = Moved()
     moved.store = stores.store
 
-    with pytest.raises(Conflict, match="resharded meanwhile"):
+    with pytest.raises(Conflict, match="resharded in the meantime"):
         await back_up(moved, target)
 
     assert await target.ids() == []
