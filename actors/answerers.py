@@ -22,6 +22,7 @@ from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.inhibitors import InhibitorsHeard, SendInhibitors
 from models.shard.messages import (
     ActionOutcome,
     Archived,
@@ -30,6 +31,7 @@ from models.shard.messages import (
     Message,
     PeerMessageAnswered,
     PeerMessageArrived,
+    Reply,
     decode_reply,
     encode,
 )
@@ -58,8 +60,9 @@ class Answer:
 
 @dataclass(slots=True)
 class Answerers:
-    """What the answerers of one shard work with. `settled` returns the state at a moment when all of it is in the log;
-    use it only until the next await."""
+    """What the answerers of one shard work with. `shard_of` gives the actor that has an incident, by its id, and `actor_of` the
+    one that has a partition. `settled` gives the state at a moment when the log holds all of it, until
+    the next await."""
 
     peers: Peers
     archive: ArchivePort
@@ -69,6 +72,7 @@ class Answerers:
     responders: Sequence[str]
     replace: Callable[[str], Awaitable[None]]
     shard_of: Callable[[bytes], str]
+    actor_of: Callable[[str], str]
     settled: Callable[[], Awaitable[Shard]]
     _replaced_at: dict[str, float] = field(default_factory=dict)
 
@@ -136,8 +140,13 @@ class Answerers:
         told = PeerMessageArrived(
             message.tenant, message.sender, message.number, message.to, message.note, message.trace
         )
-        payload = _encoder.encode([encode(told)])
-        name = self.shard_of(message.to)
+        reply = await self._tell(self.shard_of(message.to), told, timeout_s)
+        refused = reply.detail if isinstance(reply, Failed) else ""
+        return Answer(PeerMessageAnswered(message.sender, message.number, refused))
+
+    async def _tell(self, name: str, message: Message, timeout_s: float) -> Reply:
+        """What another shard replies to a message."""
+        payload = _encoder.encode([encode(message)])
         try:
             said = await self.peers.call(name, "tell", payload, timeout_s)
         except NotOwner as error:
@@ -148,8 +157,15 @@ class Answerers:
             raise Unavailable(
                 f"{name} answered a peer message with something that is not a reply: {error}"
             ) from None
-        refused = reply.detail if isinstance(reply, Failed) else ""
-        return Answer(PeerMessageAnswered(message.sender, message.number, refused))
+        return reply
+
+    # -- SendInhibitors ------------------------------------------------------------------------------------
+
+    async def send_inhibitors(self, effects: Sequence[SendInhibitors], timeout_s: float) -> Answer:
+        """Which alerts inhibit others, to another shard."""
+        (effect,) = effects
+        reply = await self._tell(self.actor_of(effect.to), effect.news, timeout_s)
+        return Answer(InhibitorsHeard(effect.to, effect.news.number, isinstance(reply, Failed)))
 
     # -- Archive, Forget -----------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import Peers
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.inhibitors import SendInhibitors
 from models.shard.messages import Message
 from models.shard.shard import Shard
 from models.trace import trace_id_of
@@ -95,6 +96,8 @@ LANES: tuple[Lane[Any], ...] = (
     ),
     # By shard: a merge of a hundred is done within a tenth of a second.
     Lane(SendPeerMessage, Answerers.send, key=Answerers.home_of, places=8),
+    # One at a time to each shard, which is all that a shard owes another.
+    Lane(SendInhibitors, Answerers.send_inhibitors, key=lambda _with, effect: effect.to),
     # One at a time, also over a recovery: a put that came late must not overwrite a newer one.
     Lane(Archive, Answerers.put_away, key=lambda _with, _effect: "archive", outlives=True),
     Lane(
@@ -134,11 +137,12 @@ class Errands:
         settled: Callable[[], Awaitable[Shard]],
         answered: Callable[[Message], None],
         undelivered: Callable[[Effect], None],
+        actor_of: Callable[[str], str] = str,
         lanes: Sequence[Lane[Any]] | None = None,
     ) -> None:
         self._log = log.bind(actor=actor)
         self._answerers = Answerers(
-            peers, archive, meter, self._log, classifiers, responders, replace, shard_of, settled
+            peers, archive, meter, self._log, classifiers, responders, replace, shard_of, actor_of, settled
         )
         self._meter = meter
         self._answered = answered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.errors import Conflict, Malformed, TooLarge
-from models.incidents.incident import MANUAL, Incident, IncidentState, Override, incident_id
+from models.incidents.incident import MANUAL, Incident, IncidentState, Override, id_text, incident_id
 from models.incidents.verbs import (
     ASSIGNEES_MAX,
     LABEL_VALUE_MAX,
@@ -18,13 +18,12 @@ from models.incidents.verbs import (
     Resolve,
 )
 from models.partition.sharding import slot_of
-from models.shard import lifecycle, people
+from models.shard import attention, lifecycle, people
 from models.shard.changes import Opened
 from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component
 from models.shard.events import IncidentOpened
 from models.shard.messages import Command
-from models.shard.peer_messages import written
 
 
 class ByHand(Component):
@@ -75,7 +74,7 @@ class ByHand(Component):
         if said != Override():
             people.override(self.shard, incident, said, command.actor, command.reason, now)
         if verb.assignees:
-            people.assign(self.shard, incident, Assign(verb.assignees), command.actor, command.reason, now)
+            attention.assign(self.shard, incident, Assign(verb.assignees), command.actor, command.reason, now)
         return incident
 
     def _resolve(self, incident: Incident, verb: Resolve, command: Command, now: float) -> Incident:
@@ -118,12 +117,12 @@ class ByHand(Component):
         )
         if other is not None and other is not incident:
             if other.is_open:
-                raise Conflict(f"incident {written(other.id)} of the same group is open: work on that one")
+                raise Conflict(f"incident {id_text(other.id)} of the same group is open: work on that one")
             if lifecycle.may_reopen(self.shard, other, now):
                 # It would be open beside this one as soon as one of its children continues, or its alerts that still
                 # fire reopen it.
                 raise Conflict(
-                    f"incident {written(other.id)} of the same group can still be reopened: reopen that one instead"
+                    f"incident {id_text(other.id)} of the same group can still be reopened: reopen that one instead"
                 )
         if self.shard.state.open_count >= self.shard.settings.max_open:
             raise Conflict("max_concurrent_incidents is reached: resolve others first")

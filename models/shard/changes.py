@@ -1,7 +1,10 @@
-"""Changes of an incident, as lifecycle and intake report them to the components, which react in the order of
-models/shard/assembly.py. Only live: their reactions are in the log as events of their own."""
+"""What has become of an incident, and what else components tell each other: whoever decided it reports it, and the components
+that it concerns react in the order in which models/shard/assembly.py lists them. Only live: what follows is in the log as
+events of its own."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -9,24 +12,28 @@ from models.incidents.incident import OPEN_STATES, Incident, IncidentState, Seve
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
+    """Something is otherwise than before."""
+
+
+class IncidentChange(Change, frozen=True, gc=False):
     """`incident` has changed; it is shown as it is now."""
 
     incident: Incident
 
 
-class Opened(Change, frozen=True, gc=False):
+class Opened(IncidentChange, frozen=True, gc=False):
     """It is new: opened by alerts or by a person."""
 
 
-class SplitOff(Change, frozen=True, gc=False):
+class SplitOff(IncidentChange, frozen=True, gc=False):
     """It is new: a person split it off another, and some of its alerts fire."""
 
 
-class Signalled(Change, frozen=True, gc=False):
+class Signalled(IncidentChange, frozen=True, gc=False):
     """An alert that joined brings a new severity word."""
 
 
-class Moved(Change, frozen=True, gc=False):
+class Moved(IncidentChange, frozen=True, gc=False):
     """Its state has changed from `before`."""
 
     before: IncidentState
@@ -40,7 +47,7 @@ class Moved(Change, frozen=True, gc=False):
         return self.before not in OPEN_STATES and self.incident.is_open
 
 
-class ResolvedByPerson(Change, frozen=True, gc=False):
+class ResolvedByPerson(IncidentChange, frozen=True, gc=False):
     """A person resolved it, and with it its children."""
 
     actor: str
@@ -48,42 +55,63 @@ class ResolvedByPerson(Change, frozen=True, gc=False):
     notes: str
 
 
-class Rerated(Change, frozen=True, gc=False):
+class Rerated(IncidentChange, frozen=True, gc=False):
     """Its severity has changed from `before`."""
 
     before: Severity
 
 
-class Judged(Change, frozen=True, gc=False):
+class Judged(IncidentChange, frozen=True, gc=False):
     """It was classified or overridden; it is open, and counted as `before` until now."""
 
     before: Severity
 
 
-class Unattended(Change, frozen=True, gc=False):
+class Unattended(IncidentChange, frozen=True, gc=False):
     """Its acknowledgement has expired: as far as we know nobody is on it."""
 
 
-class Merging(Change, frozen=True, gc=False):
+class Merging(IncidentChange, frozen=True, gc=False):
     """It is about to become a child of another incident, which sends notifications in its place."""
 
 
-class Unmerged(Change, frozen=True, gc=False):
+class Unmerged(IncidentChange, frozen=True, gc=False):
     """It is no longer a child of its parent."""
 
 
-class Paid(Change, frozen=True, gc=False):
+class Paid(IncidentChange, frozen=True, gc=False):
     """Something that was pending for it is done."""
 
 
-class SeriesFires(Change, frozen=True, gc=False):
-    """Series `number` began to fire in it, or, with `again`, after it had ended."""
+class SeriesFires(IncidentChange, frozen=True, gc=False):
+    """Series `number` began to fire in it, or, with `again`, after it had ended. `labels` are its own, where they are at hand."""
 
     number: int
     again: bool = False
+    labels: Mapping[str, str] | None = None
 
 
-class SeriesEnded(Change, frozen=True, gc=False):
+class SeriesEnded(IncidentChange, frozen=True, gc=False):
     """Series `number` has ended."""
 
     number: int
+
+
+class MutersChanged(Change, frozen=True, gc=False):
+    """These series may be muted by something else than before, any series when None."""
+
+    numbers: Collection[int] | None = None
+
+
+class SilenceOver(Change, frozen=True, gc=False):
+    """A silence mutes nothing any more."""
+
+    silence: str
+
+
+class Muted(IncidentChange, frozen=True, gc=False):
+    """All that fires of it is muted. Said again whenever its alerts or what mutes them changed."""
+
+
+class Unmuted(IncidentChange, frozen=True, gc=False):
+    """Not all that fires of it is muted, or nothing of it fires. Said again like Muted."""

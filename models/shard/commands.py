@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from models.alerts.alert import content_digest
 from models.errors import Conflict, Malformed, NotFound, Refused, Stale, TooLarge
-from models.incidents.incident import Incident
+from models.incidents.incident import Incident, id_text
 from models.incidents.verbs import (
     NAME_MAX,
     REASON_MAX,
@@ -21,7 +21,6 @@ from models.incidents.verbs import encode as encode_verb
 from models.shard.component import Component
 from models.shard.events import CallAnswered
 from models.shard.messages import Command, CommandDone, Failed, Reply, decode_reply, encode
-from models.shard.peer_messages import written
 
 #: What may be done to an incident that is a child of another; everything else is done to its parent.
 _OF_A_CHILD = Comment | Label | Link | Unlink
@@ -68,7 +67,7 @@ class Commands(Component):
                 f"it has version {incident.version} and not {command.if_version}: somebody changed it in the meantime"
             )
         if incident.merged_into and not isinstance(verb, _OF_A_CHILD):
-            whole = written(incident.merged_into)
+            whole = id_text(incident.merged_into)
             raise Conflict(f"it was merged into incident {whole}: do it there, or unmerge it first")
         return self.shard.decide(incident, command, now)
 

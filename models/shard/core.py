@@ -13,7 +13,7 @@ from models.incidents.lines import CHANGED, SYSTEM, Around, Glance, Told
 from models.partition.event import Event
 from models.partition.timers import Timers
 from models.shard.changes import Change
-from models.shard.messages import Command
+from models.shard.messages import Command, PeerMessage
 from models.shard.settings import ShardSettings
 from models.shard.state import ShardState
 
@@ -36,6 +36,9 @@ class Core:
     """A partition deciding, as its components see it. `epoch`, `seq` and `trace_id` are those of the frame being made or
     applied."""
 
+    #: What one incident tells another, from its bytes. Raises msgspec.ValidationError or DecodeError when it is none.
+    decode_peer_message: Callable[[bytes], PeerMessage]
+
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         self.partition = partition
         self.settings = settings
@@ -52,11 +55,14 @@ class Core:
         self._rows: dict[type[Event], Row] = {}
         self._reactions: dict[type[Change], Sequence[Callable[[Any, float], None]]] = {}
         self._verbs: dict[type, Callable[..., Incident]] = {}
+        self._hears: dict[type[PeerMessage], Callable[..., str]] = {}
+        self._answered: dict[type[PeerMessage], Callable[..., None]] = {}
         self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
         self._came: Sequence[Callable[[Incident], None]] = ()
         self._left: Sequence[Callable[[Incident], None]] = ()
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
+        self._withholds: Sequence[Callable[[Incident], str | None]] = ()
         self._components: dict[type, object] = {}
 
     @property
@@ -73,6 +79,14 @@ class Core:
         found: Incident = self._verbs[type(command.verb)](incident, command.verb, command, now)
         return found
 
+    def hear(self, incident: Incident, sender: bytes, message: PeerMessage, now: float) -> str:
+        """Another incident tells one of this shard something: why it does not agree, "" when it does."""
+        return self._hears[type(message)](incident, sender, message, now)
+
+    def answered(self, incident: Incident, to: bytes, message: PeerMessage, refused: str, now: float) -> None:
+        """The other incident answered what one of this shard told it."""
+        self._answered[type(message)](incident, to, message, refused, now)
+
     # -- deciding ------------------------------------------------------------------------------------------
 
     def do(self, event: Event, now: float) -> None:
@@ -86,7 +100,7 @@ class Core:
         self.events.append(event)
 
     def report(self, change: Change, now: float) -> None:
-        """An incident has changed: the components concerned react, in their order."""
+        """Something changed: the components that it concerns react, in their order."""
         for react in self._reactions.get(type(change), ()):
             react(change, now)
 
@@ -149,6 +163,14 @@ class Core:
     def owes(self, incident: Incident) -> bool:
         """Whether a component still has something pending about it."""
         return any(owes(incident) for owes in self._owes)
+
+    def withholds(self, incident: Incident) -> str | None:
+        """Why a component wants nobody to be told of it now; see Component.withholds."""
+        for withholds in self._withholds:
+            why = withholds(incident)
+            if why is not None:
+                return why
+        return None
 
     def may_be_archived(self, incident: Incident) -> bool:
         """It is closed and nothing is pending about it."""

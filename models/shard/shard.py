@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Broken
-from models.partition.checkpoint import Checkpoint, parse_key
+from models.partition.checkpoint import SNAPSHOT_VERSION, Checkpoint, parse_key
 from models.partition.event import Event
 from models.shard.assembly import ASSEMBLY, Assembly
 from models.shard.changes import Change
@@ -34,7 +34,7 @@ DUE_MAX = 1000
 
 
 class Step(msgspec.Struct, frozen=True):
-    """The result of a message. `events` go to the log as one frame; then `reply` and `effects` may leave."""
+    """What a message led to. `events` go to the log in one append (a frame for each tenant); then `reply` and `effects` may leave."""
 
     events: list[Event]
     effects: list[Effect]
@@ -44,9 +44,13 @@ class Step(msgspec.Struct, frozen=True):
 class Shard(Core):
     """One partition, deciding. `epoch`, `seq` and `trace_id` (of the frame being made) are set by its actor before handle()."""
 
+    snapshot_version = SNAPSHOT_VERSION
+
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
+        self.frames = assembly.frames
         self.components = [kind(self) for kind in assembly.components]
+        self.decode_peer_message = assembly.decode_peer_message
         self._assemble()
 
     @property
@@ -178,10 +182,13 @@ class Shard(Core):
             **{kind: bound(take, each) for each in parts for kind, take in each.messages.items()},
         }
         self._verbs = {kind: bound(decide, each) for each in parts for kind, decide in each.verbs.items()}
+        self._hears = {kind: bound(hear, each) for each in parts for kind, hear in each.hears.items()}
+        self._answered = {kind: bound(take, each) for each in parts for kind, take in each.answered.items()}
         self._effects = {kind: each for each in parts for kind in each.effects}
         self._timed = having("next_at")
         self._next_at = [each.next_at for each in self._timed]
         self._owes = [each.owes for each in having("owes")]
+        self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
         self._set_back = [each.set_back for each in having("set_back")]

@@ -1,8 +1,8 @@
-"""A slot moves from one partition to another: which state goes along, and both folds. The events are made by
-services/upkeep/resharding.py.
+"""A slot moves from one partition to another: which state goes along, and both folds. The events
+are made by services/upkeep/resharding.py.
 
-    old log    ... SlotLeft(slot, version, incidents, series)   it holds all that left, so nothing is lost with a kill
-    new log        SlotArrived(the same)                         between the two: whoever continues reads it from there
+    old log    ... SlotLeft(slot, version, incidents, series)        it holds all that left, so nothing is lost with a kill
+    new log        SlotArrived(the same)                              between the two: whoever continues reads it from there
 
 A slot goes in portions of whole incidents with their series. Series numbers belong to a partition: they get new ones
 there. What senders of unfinished requests may still repeat (call ids) stays, since nothing runs meanwhile.
@@ -18,9 +18,30 @@ import msgspec
 
 from models.alerts.series import FIRING, MovedSeries
 from models.incidents.incident import Incident
+from models.partition.event import Event
+from models.partition.sharding import SlotMap, partition_name
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import SlotArrived, SlotLeft
+
+
+class SlotLeft(Event, frozen=True):
+    """Incidents of a slot (MessagePack of incident.Incident) moved to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
+class SlotArrived(Event, frozen=True):
+    """The same in the partition where they are now."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
 
 #: Bytes of one portion: one frame of a log, and one value in a store. A larger incident still goes as a whole.
 PORTION_BYTES = 4 * 1024 * 1024
@@ -112,8 +133,8 @@ class SlotTransfer(Component):
     events = (on(SlotLeft, _fold_left), on(SlotArrived, _fold_arrived))
 
 
-def problems(shard: Core) -> Iterator[str]:
-    """Inconsistencies of a folded state; none if all is well. For `llm-im store verify`."""
+def problems(shard: Core, slots: SlotMap | None = None) -> Iterator[str]:
+    """What does not fit together in a folded state, or with the slot map; nothing when all is well. For `llm-im store verify`."""
     groups: dict[tuple[str, str], bytes] = {}
     for identity, incident in shard.state.incidents.items():
         numbers = shard.state.members[identity]
@@ -130,3 +151,6 @@ def problems(shard: Core) -> Iterator[str]:
     open_count = sum(each.is_open for each in shard.state.incidents.values())
     if open_count != shard.state.open_count:
         yield f"{open_count} incidents are open, counted as {shard.state.open_count}"
+    for identity, incident in shard.state.incidents.items():
+        if slots is not None and partition_name(slots.owners[incident.slot]) != shard.partition:
+            yield f"incident {identity.hex()}: its slot {incident.slot} belongs to another partition"

@@ -50,6 +50,12 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return Caller(name, EVERYTHING)
 
 
+def proven_name(connection: HTTPConnection) -> str:
+    """The name on the caller's token, "" without one: what a header says proves nothing."""
+    found = connection.scope.get("state", {}).get("caller")
+    return found.name if isinstance(found, Caller) else ""
+
+
 async def is_still_let_in(connection: HTTPConnection) -> bool:
     """Whether the caller of a long-lived connection is still allowed: its token may have been revoked or have expired.
     The guard puts the check into the ASGI scope."""

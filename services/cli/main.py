@@ -24,6 +24,7 @@ from services.cli.commands import (
     down,
     log,
     send,
+    silences,
     stats,
     status,
     store,
@@ -183,6 +184,7 @@ def about(
 
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from actors.control_tail import ControlTail
-from models.control.control import ControlMessage, CreateToken, RevokeToken, RotateToken
+from models.control.control import ControlMessage
+from models.control.issuing import CreateToken, RevokeToken, RotateToken
 from models.control.tokens import (
     ID_BYTES,
     KEY_BYTES,

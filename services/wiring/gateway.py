@@ -18,8 +18,9 @@ from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
-from models.control.control import ControlMessage, TokensSeen, encode_message
+from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
+from models.control.issuing import TokensSeen
 from models.errors import IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
@@ -34,9 +35,10 @@ from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
@@ -172,6 +174,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
+            silences=SilenceDesk(self._tail, self._tell_control, clock),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

@@ -7,6 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from actors.begun import Kept, held, lost_control
+from models.control.control import CONTROL
 from models.errors import Conflict, Damaged
 from models.partition.sharding import index_of
 from services.times import timestamp
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from models.control.control import ControlState
     from models.control.events import StoreMoved
     from models.settings.all import Settings
-
-#: The partition that says how many there are.
-CONTROL = "control"
 
 
 async def control_state(settings: Settings) -> ControlState:
@@ -59,7 +57,7 @@ def as_assigned(settings: Settings, state: ControlState | None = None) -> Settin
 async def refuse_lost_control(settings: Settings) -> None:
     """Raises Damaged where shards hold something: for who found nothing in the control log."""
     if holding := await shards_held(settings):
-        raise lost_control("control", holding)
+        raise lost_control(CONTROL, holding)
 
 
 async def shards_held(settings: Settings) -> list[str]:

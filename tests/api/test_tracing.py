@@ -16,7 +16,7 @@ from aiohttp import web
 
 from actors.shard import IncidentShard
 from models.incidents.verbs import Acknowledge
-from models.partition.frames import decode_frame
+from models.partitions import decode_frame
 from models.shard.messages import Command, encode
 from services.machine import tracing
 from services.machine.tracing import BATCH_MAX, QUEUE_MAX, OtlpTracer, traces_url

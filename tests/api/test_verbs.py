@@ -178,7 +178,7 @@ async def test_a_merge_that_the_other_refuses_is_409_with_its_reason(shared: Sys
     answer = await do(shared, whole, "merge", {"incident": part})
 
     assert answer.status == 409
-    assert "has parts of its own" in json.loads(answer.body)["detail"]
+    assert "has children of its own" in json.loads(answer.body)["detail"]
     assert shown(await shared.get(f"/v1/incidents/{whole}"))["parts"] == []
 
 

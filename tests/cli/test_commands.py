@@ -196,7 +196,7 @@ def test_status_of_a_folder_on_which_nothing_runs_is_3_though_another_system_ans
 
 
 def test_status_after_a_crash_says_that_it_was_one(tmp_path: Path) -> None:
-    from services.machine.launch import Instance
+    from services.machine.instance import Instance
 
     url = silent_url()
     left = Instance(

@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from models.errors import Refused
 from models.settings.keys import KEYS
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
@@ -311,7 +312,7 @@ def test_up_starts_nothing_else_than_it_was_told(
 
     def start(*_args: object, **_more: object) -> None:
         started.append(sample.stem)
-        raise launch.Refused("not in this test")
+        raise Refused("not in this test")
 
     monkeypatch.setattr(launch, "start_local", start)
 

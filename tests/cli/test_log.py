@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -19,7 +20,10 @@ from typer.testing import CliRunner, Result
 from models.alerts.alert import Content
 from models.control.control import ControlState
 from models.control.events import PartitionsBegan, SettingsChanged
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
+from models.control.slots import Slots
+from models.partition.event import Event
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.partitions import decode_frame
 from models.shard.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.shard.messages import Decision
 from services.cli.main import app
@@ -58,7 +62,8 @@ async def write(folder: Path) -> None:
     log = open_log(load_settings(None, {"state.path": str(folder)}), PARTITION)
     epoch = (await log.open("test", 1000.0, 1.0)).epoch
     digest = NO_DIGEST
-    for seq, events in enumerate((first, repeat, repeat, repeat), 1):
+    appends: list[Sequence[Event]] = [first, repeat, repeat, repeat]
+    for seq, events in enumerate(appends, 1):
         frame, digest = encode_frame(seq, 1000.0 + seq, "default", None, events, digest)
         await log.append(epoch, seq, [frame])
     await log.release(epoch)
@@ -71,7 +76,7 @@ async def begin(folder: Path) -> None:
     settings = load_settings(None, {"state.path": str(folder)})
     control, other = open_log(settings, "control"), open_log(settings, "shard/0001")
     epoch = (await control.open("test", 1000.0, 1.0)).epoch
-    events = [*ControlState().begin(2), PartitionsBegan([PARTITION])]
+    events = [*ControlState().of(Slots).begin(2), PartitionsBegan([PARTITION])]
     await control.append(epoch, 1, [encode_frame(1, 1000.0, "default", None, events, NO_DIGEST)[0]])
     await control.release(epoch)
     await control.close()

@@ -18,13 +18,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.runtime.clock import SystemClock
+from actors.shard import IncidentShard
 from models import VERSION
 from models.control.events import CopyEnded, SlotsAssigned
+from models.control.slots import Slots
 from models.errors import Conflict
 from models.partition.event import Event
 from models.partition.sharding import SlotMap
 from models.ports import DeadLetter
-from models.shard.events import SlotArrived
+from models.shard.slot_transfer import SlotArrived
 from services.cli import in_ray
 from services.cli.commands.up import _refuse_other
 from services.cli.main import app
@@ -33,7 +35,7 @@ from services.cli.shared.exits import Failure
 from services.cli.shared.where import settings_of
 from services.machine import launch
 from services.machine.closed_door import closed_door
-from services.machine.launch import Instance
+from services.machine.instance import Instance
 from services.stores.choice import described, open_stores, place_of
 from services.stores.sqlite.files import file_path
 from services.upkeep.offline import HeldLog, Offline
@@ -142,7 +144,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
         settings = settings_of(None)
         async with Offline(open_stores(place_of(settings)), "llm-im-reshard", SystemClock()) as offline:
             control = await offline.take("control")
-            await control.append((await control_state(settings)).reshard(3), 0.0)
+            await control.append((await control_state(settings)).of(Slots).reshard(3), 0.0)
 
     asyncio.run(begin())
 
@@ -364,7 +366,11 @@ def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(
 
     async def start() -> list[str]:
         async with system(SqliteStores(folder)) as ours:
-            return [str(await ours.cluster.get(name).status(b"")) for name in ours.shards]  # type: ignore[attr-defined]
+            return [
+                str(await shard.status(b""))
+                for shard in map(ours.cluster.get, ours.shards)
+                if isinstance(shard, IncidentShard)
+            ]
 
     assert (log.exit_code, store.exit_code, backup.exit_code) == (1, 1, 1)
     for said in (log.stdout, store.stdout, backup.stderr):

@@ -250,7 +250,8 @@ def test_local_tokens_are_rotated_and_revoked() -> None:
 
 def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     from actors.runtime.clock import SystemClock
-    from services.wiring.bootstrap import CONTROL, open_log
+    from models.control.control import CONTROL
+    from services.wiring.bootstrap import open_log
 
     async def take() -> None:
         held = open_log(settings_of(None), CONTROL)

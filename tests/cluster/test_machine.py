@@ -117,7 +117,7 @@ def test_a_classifier_that_hangs_is_told_and_replaced(cluster: Cluster) -> None:
         assert sent.status < 300
 
         def is_told() -> bool:
-            return "classifier-0" in cluster.get("/health/ready").get("reasons", {})  # type: ignore[attr-defined]
+            return "classifier-0" in cluster.get("/health/ready").get("reasons", {})
 
         until("health says so", is_told, 20.0)
         # By its title: who asks its socket fills the queue of one that takes no connection.

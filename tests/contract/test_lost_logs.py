@@ -13,7 +13,8 @@ from actors.folding import fold_control
 from actors.runtime.clock import SystemClock
 from actors.shard import IncidentShard
 from models.errors import Conflict, Damaged, NotFound, Unavailable
-from models.shard.events import ReceptionGap, ShardStarted
+from models.shard.events import ShardStarted
+from models.shard.reception import ReceptionGap
 from models.shard.settings import ShardSettings
 from services.stores.choice import Stores
 from services.upkeep.backup.create import create

@@ -10,7 +10,7 @@ import pytest
 from models.alerts.alert import series_id
 from models.incidents.incident import Incident, IncidentState, Severity
 from models.incidents.verbs import (
-    RELATED_MAX,
+    LINKS_MAX,
     Acknowledge,
     Close,
     Comment,
@@ -24,10 +24,10 @@ from models.incidents.verbs import (
     Unlink,
     Unmerge,
 )
-from models.shard import children
-from models.shard.children import OWED_MAX
+from models.shard import peer_messages
 from models.shard.lifecycle import STILL_FIRING_S
 from models.shard.messages import Decision, PeerMessageAnswered
+from models.shard.peer_messages import OWED_MAX
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, Alert, Refusal, Story, alert, at
 
@@ -290,7 +290,7 @@ def test_a_link_to_nothing_is_taken_back() -> None:
 
 
 def test_an_incident_hears_of_so_many_others_and_of_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "HEARD_MAX", 1)
+    monkeypatch.setattr(peer_messages, "HEARD_MAX", 1)
     two = Two()
     first = two.here.do(at(5), Create("billing", "one"))
     two.here.do(at(6), Link(two.source), first)
@@ -434,7 +434,7 @@ def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
 
 def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_one() -> None:
     two = Two()
-    others = [bytes([1]) + number.to_bytes(15, "big") for number in range(RELATED_MAX)]
+    others = [bytes([1]) + number.to_bytes(15, "big") for number in range(LINKS_MAX)]
     for other in others:
         two.there.do(at(2), Link(other), two.source)
     for verb in (Link(two.source), Unlink(two.source), Link(two.source)):

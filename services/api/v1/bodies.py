@@ -27,6 +27,7 @@ from models.incidents.query import AlertView, IncidentView
 from models.shard.messages import REASONS, Decision
 from services.api.reads import Counted
 from services.api.v1.fields import SeverityName, Time, says
+from services.api.v1.mute_bodies import MutedBody, muted_body
 from services.times import timestamp
 
 
@@ -186,6 +187,7 @@ class IncidentBody:
     update_due_at: Annotated[
         Time | None, says("When the next stakeholder update is due; null: none was promised.")
     ]
+    muted: Annotated[MutedBody | None, says("What mutes its alerts; null: nothing.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,8 @@ class AlertBody:
     ends_at: Annotated[Time | None, says("When it ended or will end; null: unknown.")]
     last_seen_at: Annotated[Time, says("When it was last sent, RFC 3339 in UTC.")]
     why: Annotated[list[WhyBody], says("Every kind of decision about it, oldest first.")]
+    silenced_by: Annotated[list[str], says("The ids of the silences that mute it.")]
+    inhibited_by: Annotated[str, says("The fingerprint of the alert that inhibits it; empty: none.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +320,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
             for each in handling.updates
         ],
         update_due_at=_time_or_none(handling.update_due_at),
+        muted=None if view.mutes is None else muted_body(view.mutes),
     )
 
 
@@ -338,6 +343,8 @@ def alert_body(view: AlertView) -> AlertBody:
             _why_body(made, sender)
             for made, sender in zip(view.decisions, view.senders or repeat(""), strict=False)
         ],
+        silenced_by=[] if view.muted is None else list(view.muted.silences),
+        inhibited_by="" if view.muted is None else view.muted.fingerprint,
     )
 
 
