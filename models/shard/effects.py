@@ -61,12 +61,12 @@ class Forget(Effect, frozen=True):
 
 
 class SendPeerMessage(Effect, frozen=True, tag="Tell"):
-    """Asks for a note to be brought to another incident, wherever it is. Answered by message PeerMessageAnswered; safe to ask
-    twice. One at a time for each sender, so that notes arrive in their order."""
+    """Asks for a message to be brought to another incident, wherever it is. Answered by message PeerMessageAnswered; safe to ask
+    twice. One at a time for each sender, so that they arrive in their order."""
 
     tenant: str
     sender: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
     trace: str | None = None
