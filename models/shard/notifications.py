@@ -22,7 +22,7 @@ from models.alerts.series import FIRING as FIRES
 from models.alerts.series import SeriesTable
 from models.alerts.view import alert_view
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
-from models.incidents.lines import SYSTEM, Around, Line, Told, told, touched
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of, touched
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
@@ -85,12 +85,12 @@ UNJUDGED_AS = Severity.P1
 
 
 def _sent(event: ActionSucceeded, _around: Around) -> Line:
-    return told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
+    return line_of("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
 
 
 def _failed(event: ActionFailed, _around: Around) -> Line:
     text = f"{event.reason}: {event.detail}; {end_of(event)}"
-    return told("NotificationFailed", SYSTEM, text, event.reason)
+    return line_of("NotificationFailed", SYSTEM, text, event.reason)
 
 
 def _failed_summary(summary: Summary, event: ActionFailed, now: float) -> Summary:
@@ -103,11 +103,13 @@ def _failed_of(event: ActionFailed) -> tuple[bytes, ...]:
 
 
 def _dropped(event: NotificationDropped, _around: Around) -> Line:
-    return told("NotificationDropped", SYSTEM, event.why, event.why)
+    return line_of("NotificationDropped", SYSTEM, event.why, event.why)
 
 
 def _withheld(event: NotificationWithheld, _around: Around) -> Line:
-    return told("NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why)
+    return line_of(
+        "NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why
+    )
 
 
 class Notifications(Component):
@@ -560,10 +562,14 @@ class Notifications(Component):
     follows = {IncidentStateChanged: _fold_state}
     events = (
         on(NotificationOwed, _fold_owed),
-        on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), _dropped)),
-        on(NotificationWithheld, _fold_withheld, Told(("NotificationWithheld",), _withheld)),
-        on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent, summary=touched)),
-        on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of, _failed_summary)),
+        on(NotificationDropped, _fold_dropped, Description(("NotificationDropped",), _dropped)),
+        on(NotificationWithheld, _fold_withheld, Description(("NotificationWithheld",), _withheld)),
+        on(ActionSucceeded, _fold_succeeded, Description(("NotificationSent",), _sent, summary=touched)),
+        on(
+            ActionFailed,
+            _fold_failed,
+            Description(("NotificationFailed",), _failed, _failed_of, _failed_summary),
+        ),
     )
 
 
