@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
-from models.incidents.lines import Told, touched
+from models.incidents.lines import Description, touched
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
@@ -489,19 +489,25 @@ class Notifications(Component):
     follows = {IncidentStateChanged: _fold_state}
     events = (
         on(NotificationOwed, _fold_owed),
-        on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), notification_lines.dropped)),
         on(
-            NotificationWithheld, _fold_withheld, Told(("NotificationWithheld",), notification_lines.withheld)
+            NotificationDropped,
+            _fold_dropped,
+            Description(("NotificationDropped",), notification_lines.dropped),
+        ),
+        on(
+            NotificationWithheld,
+            _fold_withheld,
+            Description(("NotificationWithheld",), notification_lines.withheld),
         ),
         on(
             ActionSucceeded,
             _fold_succeeded,
-            Told(("NotificationSent",), notification_lines.sent, summary=touched),
+            Description(("NotificationSent",), notification_lines.sent, summary=touched),
         ),
         on(
             ActionFailed,
             _fold_failed,
-            Told(
+            Description(
                 ("NotificationFailed",),
                 notification_lines.failed,
                 notification_lines.failed_of,
