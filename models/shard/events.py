@@ -68,13 +68,14 @@ class SeriesOpened(Event, frozen=True):
 
 
 class SeriesChanged(Event, frozen=True):
-    """A firing series says something else than before (annotations, start, generator)."""
+    """A firing series says something else than before (annotations, start, generator). `signal` as in SeriesOpened."""
 
     number: int
     key: bytes
     ends_at: float
     body: bytes
     sender: str = ""
+    signal: str = ""
 
 
 class SeriesResolved(Event, frozen=True):
@@ -100,6 +101,7 @@ class SeriesRefired(Event, frozen=True):
     body: bytes
     decision: int
     sender: str = ""
+    signal: str = ""
 
 
 class AlertsSetAside(Event, frozen=True):

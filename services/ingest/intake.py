@@ -51,8 +51,10 @@ class Intake:
         self, form: Format, request: Request, arrival: Arrival, span: Span
     ) -> tuple[Reading, Receipt]:
         """What a request held, and what became of it: what the receipt says is stored is durable. Raises Malformed (its
-        body is a dead letter then) and TooLarge when it can't be read at all; never for a shard's faults."""
+        body is a dead letter then) and TooLarge when it can't be read at all, and what `Format.prepare` does; never for a shard's faults."""
         try:
+            if form.prepares:
+                await form.prepare(request)
             if len(request.body) <= AT_ONCE_BYTES:
                 reading = form.read(request)
             else:

@@ -41,6 +41,9 @@ OTHERS: dict[str, object] = {
     "lifecycle.max_shard_bytes": 1024**3,
     "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
+    "formats.severities": {"datadog": {"error": "P0"}},
+    "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
+    "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
     "notify.webhook.external_url": "https://im.example",
     "classification.builtin_rules": False,
@@ -92,7 +95,9 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
 
     assert Settings.model_validate_json(after.settings) == other(key)
     reached = {kind for kind in before.processes if before.processes[kind] != after.processes[kind]}
-    assert len(reached) == (len(before.processes) if key.name == "logging.level" else 1)
+    # A gateway gets all settings; no other process reads formats.
+    alone = 0 if key.name.startswith("formats.") else 1
+    assert len(reached) == (len(before.processes) if key.name == "logging.level" else alone)
 
 
 def test_one_that_needs_a_restart_among_others_refuses_all_and_only_it_is_named() -> None:
