@@ -22,6 +22,9 @@ BATCH = 64
 ENDS_AFTER_S = 6 * 3600
 #: Different endsAt values a repeated series goes through; more only costs the generator memory.
 PASSES = 2
+#: Annotations that a changing series goes through in one turn. None comes twice while a turn of 3 s sends below 50,000
+#: alerts a second; a server that is faster meets some again.
+CHANGING_PASSES = 8
 
 _NAMES = (
     ("ModelLatencyHigh", "P99 latency above 2.5 s for 10 minutes", "histogram_quantile"),
@@ -44,6 +47,7 @@ _SERVICE_KINDS = (
     "eval-worker",
     "moderation",
 )
+_DESCRIPTION = b'"description":"'
 _SEVERITIES = ("critical", "warning", "warning", "info")
 
 
@@ -58,20 +62,21 @@ class Batch(NamedTuple):
 class Bodies:
     """What to build, as plain data: it travels to the generator's process as JSON."""
 
-    kind: Literal["repeats", "new_series"] = "repeats"
+    kind: Literal["repeats", "changing", "new_series"] = "repeats"
     series: int = 20_000
     batch: int = BATCH
     groups: int = 0  # new_series only
-    run_id: str = ""  # new_series only: other names for every run
+    run_id: str = ""  # other names (new_series) or other annotations (changing) for every run
+    now: float = 0.0  # seconds since the epoch that all times are near; 0: the clock
     services: int = SERVICES  # repeats only
     alert_names: int = ALERT_NAMES
     skew: float = 0.0  # repeats only: share of the series on one service
     passes: int = PASSES  # repeats only
     seed: int = 1
 
-    def build(self, now: float | None = None) -> list[Batch]:
-        """The batches, in the order in which to send them. now: seconds since the epoch; default the
-        clock."""
+    def build(self) -> list[Batch]:
+        """The batches, in the order in which to send them."""
+        now = self.now or time.time()
         if self.kind == "new_series":
             return new_series(
                 self.series,
@@ -91,6 +96,7 @@ class Bodies:
             passes=self.passes,
             seed=self.seed,
             now=now,
+            values=self.run_id if self.kind == "changing" else "",
         )
 
 
@@ -104,10 +110,13 @@ def repeats(
     passes: int = PASSES,
     seed: int = 1,
     now: float | None = None,
+    values: str = "",
 ) -> list[Batch]:
     """`passes` rounds over the same series, shuffled once; send the list again and again for a steady load.
 
     skew: share of the series that belong to the first service; the rest are spread evenly over the others.
+    values: each alert of each round has another value in its description, drawn by this; as rules have it that write
+    `{{ $value }}` there.
     """
     rng = random.Random(seed)
     now = time.time() if now is None else now
@@ -121,7 +130,21 @@ def repeats(
     first = list(_batches(alerts, batch))
     ends_at = _rfc3339(now + ENDS_AFTER_S).encode()
     later = [_rfc3339(now + ENDS_AFTER_S + 60 * number).encode() for number in range(1, passes)]
-    return first + [Batch(body.replace(ends_at, other), count) for other in later for body, count in first]
+    rounds = [
+        first,
+        *([Batch(body.replace(ends_at, other), count) for body, count in first] for other in later),
+    ]
+    if values:
+        drawn = random.Random(values)
+        rounds = [[_with_values(batch, drawn) for batch in each] for each in rounds]
+    return [batch for each in rounds for batch in each]
+
+
+def _with_values(batch: Batch, drawn: random.Random) -> Batch:
+    """The same alerts, each with a value of its own in its description."""
+    before, *parts = batch.body.split(_DESCRIPTION)
+    described = [b"%bvalue %.6f, %b" % (_DESCRIPTION, drawn.random(), part) for part in parts]
+    return Batch(b"".join((before, *described)), batch.alerts)
 
 
 def new_series(

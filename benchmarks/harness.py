@@ -35,6 +35,9 @@ RESTLESS = 0.2
 PATIENCE_S = 20.0
 #: Beyond a generator's own duration: building the bodies, the preload, the last timeouts.
 GENERATOR_EXTRA_S = 900
+#: The moment that all alerts of a run are of: each turn's generator is a new process, and an alert with another startsAt is
+#: no repeat.
+NOW = time.time()
 #: Of one try while looking for the best concurrency.
 TRY_S = 1.5
 LADDER = (2, 4, 8, 16, 32, 64)
@@ -145,9 +148,13 @@ def compare(
 ) -> Comparison:
     """Warm every target up (the preload goes here), then give each its turn, `turns` times over.
 
-    tune: first find the concurrency that suits each target best. New-series bodies get a fresh run_id every
-    turn, the same one for all targets. Raises RuntimeError if a generator fails, as when nothing listens.
+    tune: first find the concurrency that suits each target best. What is to be new gets a fresh run_id every turn, the same
+    one for all targets; the times in all of them are of one moment. Raises RuntimeError if a generator fails, as when nothing
+    listens.
     """
+    spec = replace(spec, bodies=replace(spec.bodies, now=NOW))
+    if spec.preload is not None:
+        spec = replace(spec, preload=replace(spec.preload, now=NOW))
     first = _fresh(spec if spec.once else replace(spec, duration_s=min(spec.duration_s, TRY_S)))
     for target in targets:
         generate(target, first)
@@ -246,7 +253,7 @@ _runs = 0
 def _fresh(spec: Spec) -> Spec:
     """The spec with a run_id nobody has used: start second and a count, of constant length."""
     global _runs
-    if spec.bodies.kind != "new_series":
+    if spec.bodies.kind == "repeats":
         return spec
     _runs += 1
     run_id = f"{int(time.time()) & 0xFFFFFF:06x}{_runs & 0xFF:02x}"

@@ -81,7 +81,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A run as plain data. Warm-up: `preload` is sent once, then `bodies` for warmup_s (not with once)."""
+    """A run as plain data. Warm-up: the first pass of `preload` is sent preload_rounds times, then `bodies` for warmup_s (not
+    with once)."""
 
     bodies: Bodies
     mode: Literal["closed", "open"] = "closed"
@@ -92,6 +93,7 @@ class Spec:
     retry: bool = False
     timeout_s: float = TIMEOUT_S
     preload: Bodies | None = None
+    preload_rounds: int = 1
     warmup_s: float = 1.0
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -173,8 +175,9 @@ def run_spec(url: str, spec: Spec) -> dict[str, Result]:
     bodies = spec.bodies.build()
     if spec.preload is not None:
         first = bodies if spec.preload == spec.bodies else spec.preload.build()
-        if spec.preload.kind == "repeats":
+        if spec.preload.kind != "new_series":
             first = first[: len(first) // spec.preload.passes]
+        first = first * spec.preload_rounds
         # The limit is generous: a slow server's preload may take minutes, a hung one must not take for ever.
         phases["preload"] = run(
             closed_loop(

@@ -68,7 +68,7 @@ class ShardLine:
         the message may then have been stored, or not.
         """
         if self.alerts and self.alerts + alerts > self._max_alerts:
-            raise Busy(f"{self.alerts} alerts wait for {self.owner} already", retry_after_s=1.0)
+            raise Busy(f"{self.alerts} alerts are waiting for {self.owner} already", retry_after_s=1.0)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(message, alerts, self._clock.monotonic() + self._hold_s, answer))
         self.alerts += alerts

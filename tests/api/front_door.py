@@ -57,7 +57,7 @@ class FrontDoor:
             stderr=(self.folder / "stderr").open("wb"),
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files)),
         )  # fmt: skip
-        until("HAProxy listens", lambda: _answers(self.port, self._alive()), 15)
+        until("HAProxy listens", self._answers, 15)
         if before is not None:
             before.wait(15)
 
@@ -77,9 +77,15 @@ class FrontDoor:
             self.process.wait(10)
             self.process = None
 
-    def _alive(self) -> None:
+    def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "stderr").read_text()[-2000:]
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/-/healthz")
+            return connection.getresponse().status > 0
+        finally:
+            connection.close()
 
 
 #: In a process of its own: one that has imported ray can no longer join a Ray of ours (services/machine/launch.py, adopt).
@@ -140,12 +146,3 @@ def _rendered(gateways: int) -> tuple[Path, str]:
     asked = json.dumps([str(folder), _PORT, [_FIRST_GATEWAY + number for number in range(gateways)]])
     subprocess.run([sys.executable, "-W", "ignore", "-c", _RENDER, asked], check=True, timeout=60)
     return folder, (folder / "ray" / "haproxy.cfg").read_text()
-
-
-def _answers(port: int, _alive: None) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/-/healthz")
-        return connection.getresponse().status > 0
-    finally:
-        connection.close()

@@ -59,10 +59,10 @@ async def test_a_body_without_a_name_is_read_as_what_it_is_and_the_answer_says_a
                 headers=case.get("headers", {}),
             )
 
-            assert (answer.status, answer.json["format"]) == (202, name), answer.body  # type: ignore[index]
+            assert (answer.status, answer.json["format"]) == (202, name), answer.body
             assert len(answer.items) >= len(case["firing"])
         ours_own = await ours.post("/v1/events", [{"labels": {"alertname": "Down", "service": "api"}}])
-        assert ours_own.json["format"] == "v1"  # type: ignore[index]
+        assert ours_own.json["format"] == "v1"
 
 
 @pytest.mark.asyncio
@@ -94,7 +94,7 @@ async def test_what_nothing_recognises_is_refused_with_the_nearest_format(body: 
         answer = await ours.post("/v1/events", body)
 
         assert answer.status == 400
-        detail = answer.json["detail"]  # type: ignore[index]
+        detail = answer.json["detail"]
         assert (
             detail.startswith("not recognised: its fields are ") and f"The nearest format is {near}" in detail
         )
@@ -107,7 +107,7 @@ async def test_a_mapping_makes_alerts_of_any_json_by_its_name_and_by_its_shape()
     async with system(formats={"mappings": [GRAYLOG, CHECKS]}) as ours:
         by_shape = await ours.post("/v1/events", graylog(True))
         [alert] = await ours.alerts()
-        assert by_shape.json["format"] == "mapped"  # type: ignore[index]
+        assert by_shape.json["format"] == "mapped"
         assert alert["labels"] == {"alertname": "MESSAGE_COUNT", "service": "guardrails", "stream_id": "55f1"}
         assert alert["annotations"] == {
             "summary": "Stream had 2 messages in the last minute",
@@ -160,7 +160,7 @@ async def test_an_operators_table_of_severities_goes_before_the_formats_own() ->
         for name in tables:
             await ours.post(WEBHOOKS[name].path, samples(name)["cases"][0]["body"])
 
-        found = {str(each["annotations"].get("severity")) for each in await ours.alerts()}  # type: ignore[attr-defined]
+        found = {str(each["annotations"].get("severity")) for each in await ours.alerts()}
         assert found == {"P0", "P3"}
 
 
@@ -171,7 +171,7 @@ async def test_the_severity_of_an_incident_rises_with_what_its_sender_says_of_th
 
         async def severity(wanted: str) -> str:
             for _ in range(400):
-                [incident] = (await ours.get("/v1/incidents")).json["items"]  # type: ignore[index]
+                [incident] = (await ours.get("/v1/incidents")).json["items"]
                 if incident["severity"] == wanted:
                     break
                 await asyncio.sleep(0.01)

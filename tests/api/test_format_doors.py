@@ -38,9 +38,9 @@ async def post(ours: System, name: str, body: bytes, query: str = "", **headers:
 
 async def token(ours: System, *scopes: str) -> str:
     admin = await ours.post("/v1/tokens", {"name": "admin", "scopes": ["admin"]})
-    by_admin = {"Authorization": f"Bearer {admin.json['token']}"}  # type: ignore[index]
+    by_admin = {"Authorization": f"Bearer {admin.json['token']}"}
     made = await ours.post("/v1/tokens", {"name": "sender", "scopes": list(scopes)}, headers=by_admin)
-    return str(made.json["token"])  # type: ignore[index]
+    return str(made.json["token"])
 
 
 @pytest.mark.asyncio
@@ -233,8 +233,8 @@ async def test_a_certificate_that_is_old_or_cannot_be_had_lets_nothing_in() -> N
 async def test_opsgenies_further_paths_answer_as_opsgenie_does_and_take_nothing_else() -> None:
     async with system() as ours:
         created = await ours.post("/v2/alerts", first("opsgenie"))
-        state = await ours.get(f"/v2/alerts/requests/{created.json['requestId']}")  # type: ignore[index]
-        alert_id = state.json["data"]["alertId"]  # type: ignore[index]
+        state = await ours.get(f"/v2/alerts/requests/{created.json['requestId']}")
+        alert_id = state.json["data"]["alertId"]
         nothing = await ours.get("/v2/alerts/requests/43a29c5c-3dbf-4fa4-9c26-f4f71023e120")
         put = await ours.request("PUT", f"/v2/alerts/{alert_id}/close", [b""], [])
         listed = await ours.get("/v2/alerts")
@@ -242,7 +242,7 @@ async def test_opsgenies_further_paths_answer_as_opsgenie_does_and_take_nothing_
         assert len(await ours.alerts()) == 1
         deleted = await ours.request("DELETE", f"/v2/alerts/{alert_id}", [b""], [])
 
-        assert state.json["data"]["status"] == "Created alert"  # type: ignore[index]
+        assert state.json["data"]["status"] == "Created alert"
         assert (nothing.status, tiny.status, deleted.status) == (404, 422, 202)
         assert (put.status, put.headers["allow"]) == (405, "POST")
         assert (listed.status, listed.headers["allow"]) == (405, "POST")
@@ -255,7 +255,7 @@ async def test_two_triggers_without_a_dedup_key_are_two_alerts_and_each_key_ends
         key: value for key, value in samples("pagerduty")["cases"][0]["body"].items() if key != "dedup_key"
     }
     async with system() as ours:
-        keys = [(await ours.post("/v2/enqueue", event)).json["dedup_key"] for _ in range(2)]  # type: ignore[index]
+        keys = [(await ours.post("/v2/enqueue", event)).json["dedup_key"] for _ in range(2)]
         assert len(set(keys)) == 2 and len(await ours.alerts()) == 2
 
         await ours.post(
@@ -264,7 +264,7 @@ async def test_two_triggers_without_a_dedup_key_are_two_alerts_and_each_key_ends
         )
 
         [left] = await ours.alerts()
-        assert left["labels"]["dedup_key"] == keys[1]  # type: ignore[index]
+        assert left["labels"]["dedup_key"] == keys[1]
 
 
 @pytest.mark.asyncio

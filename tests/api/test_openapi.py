@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jsonschema
 import pytest
@@ -132,7 +133,7 @@ def test_no_request_gets_a_5xx_or_an_answer_that_the_document_does_not_have(
 
     @FEW
     @given(case=described[path][method].as_strategy(generation_mode=mode))
-    def conforms(case: schemathesis.Case) -> None:
+    def conforms(case: schemathesis.Case[Any]) -> None:
         answer = case.call()
         # A path of over 64 KiB: the server's own words, before anything of ours is asked.
         if answer.text != "Invalid HTTP request received.":
@@ -168,7 +169,7 @@ def test_with_tokens_on_every_answer_is_in_the_document_and_nobody_gets_one(
 
     @(FEW if who == "an admin" else FEWER)
     @given(case=description[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
-    def conforms(case: schemathesis.Case) -> None:
+    def conforms(case: schemathesis.Case[Any]) -> None:
         headers = {"Authorization": f"Bearer {secret}"} if who == "an admin" else {}
         for name in [name for name in case.headers if name.lower() == "authorization"]:
             del case.headers[name]
@@ -192,7 +193,7 @@ BEYOND_JSON_SCHEMA = (
 def test_what_the_document_allows_is_taken(described: schemathesis.BaseSchema, path: str) -> None:
     @FEW
     @given(case=described[path]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE))
-    def taken(case: schemathesis.Case) -> None:
+    def taken(case: schemathesis.Case[Any]) -> None:
         if case.media_type == "application/json" and not case.headers.get("Content-Encoding"):
             case.headers.pop("Idempotency-Key", None)  # one that comes again with other alerts is 422
             answer = case.call()
@@ -293,7 +294,8 @@ def test_every_error_of_a_verb_is_in_the_document(served: tuple[System, str]) ->
 def test_every_kind_of_answer_of_the_doors_fits_its_schema(served: tuple[System, str]) -> None:
     _, url = served
     document = requests.get(f"{url}/openapi.json", timeout=5).json()
-    good, bad = alert("Kinds"), {"labels": {"a": 1}}
+    good: Any = alert("Kinds")
+    bad: Any = {"labels": {"a": 1}}
     used = {"Idempotency-Key": "used"}
     for path in ("/v1/alerts", "/api/v2/alerts"):
         requests.post(f"{url}{path}", json=[alert("Before")], headers=used, timeout=5)

@@ -20,8 +20,8 @@ async def firing(ours: System) -> Counter[tuple[str, ...]]:
     names = ours.settings.grouping.service_labels
     found: Counter[tuple[str, ...]] = Counter()
     for each in await ours.alerts():
-        labels: dict[str, str] = each["labels"]  # type: ignore[assignment]
-        notes: dict[str, str] = each["annotations"]  # type: ignore[assignment]
+        labels: dict[str, str] = each["labels"]
+        notes: dict[str, str] = each["annotations"]
         said = (
             labels["alertname"],
             service_of(labels, names),

@@ -181,6 +181,19 @@ def test_amtool_shows_cluster_config_and_silences(amtool: Amtool) -> None:
     assert "llm-im" in amtool("config", "routes", "show")
 
 
-def test_amtool_fails_when_it_asks_for_what_we_do_not_do(amtool: Amtool) -> None:
-    silence = ("silence", "add", "service=amtool", "--comment=x", "--author=t", "--duration=1h")
-    assert "silences are not built yet" in amtool(*silence, code=1)
+def test_amtool_silences_and_what_is_silenced_is_suppressed(amtool: Amtool) -> None:
+    amtool("alert", "add", "AmtoolQuiet", "service=amtool-quiet")
+    silence = amtool(
+        "silence", "add", "service=amtool-quiet", "--comment=x", "--author=t", "--duration=1h"
+    ).strip()
+
+    until("it is muted", lambda: _states(amtool) == ["suppressed"], 5.0)
+    amtool("silence", "expire", silence)
+    until("it is not any more", lambda: _states(amtool) == ["active"], 5.0)
+
+
+def _states(amtool: Amtool) -> list[str]:
+    shown = json.loads(
+        amtool("-o", "json", "alert", "query", "--active", "--silenced", "service=amtool-quiet")
+    )
+    return [alert["status"]["state"] for alert in shown]

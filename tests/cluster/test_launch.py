@@ -19,6 +19,8 @@ from models.errors import Refused
 from services.ingest.formats.table import all_formats
 from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
+from services.machine.instance import Instance
+from services.machine.processes import MARK
 from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
@@ -42,8 +44,8 @@ def quiet(message: str) -> None:
     """Progress that nobody reads."""
 
 
-def marked_pids(instance: launch.Instance) -> list[int]:
-    mark = f"{launch.MARK}={instance.instance_id}".encode()
+def marked_pids(instance: Instance) -> list[int]:
+    mark = f"{MARK}={instance.instance_id}".encode()
     found = []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:

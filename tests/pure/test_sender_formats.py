@@ -87,7 +87,7 @@ def test_no_body_is_recognised_by_two_formats() -> None:
 
 
 #: What stands in the place of anything.
-HOSTILE = st.sampled_from(
+HOSTILE: st.SearchStrategy[Any] = st.sampled_from(
     [
         None, True, False, 0, -1, 1e308, -1e308, 10**40, 2**63, "", " ", "x" * 70_000, "\ud800", "\x00", "\u202e", "$ALERT_ID",
         "NaN", "1e999", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", [], {}, [[]], [None], {"": ""}, {"a": {"b": {"c": {"d": {"e": 1}}}}},

@@ -21,13 +21,7 @@ from models.partition.event import Event
 from models.settings.telemetry import Telemetry
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect
-from models.shard.events import (
-    AlertsObserved,
-    CallAnswered,
-    IncidentStateChanged,
-    NotificationOwed,
-    OverflowMemberAdded,
-)
+from models.shard.events import AlertsObserved, CallAnswered, IncidentStateChanged, NotificationOwed
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -38,6 +32,7 @@ from models.shard.messages import (
     Tick,
     encode,
 )
+from models.shard.openings import OverflowMemberAdded
 from models.shard.shard import Step
 from models.trace import (
     TRACESTATE_MAX_BYTES,

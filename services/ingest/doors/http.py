@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed
-from models.partition.sharding import TENANT
 from models.ports import Span
 from models.trace import Attribute, context_of, trace_id_of
 from services.ingest.arrival import Arrival
@@ -173,7 +172,7 @@ class HttpDoor(Door):
             raise
         if greeting is not None:
             return greeting
-        arrival = Arrival(TENANT, form.name, sender, now, form.wants_ids, key, span.trace)
+        arrival = Arrival(needs.intake.tenant, form.name, sender, now, form.wants_ids, key, span.trace)
         reading, receipt = await needs.intake.take(form, request, arrival, span)
         needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
         return await form.stored(reading, receipt)

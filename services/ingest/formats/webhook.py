@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from models.alerts.alert import Content
-from models.classification.rules import range_of
+from models.classification.severity import range_of
 from models.errors import Malformed
 from services.ingest.formats.answers import Answer, Refusal, encode_json, problem
 from services.ingest.formats.fields import (

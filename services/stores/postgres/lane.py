@@ -137,7 +137,7 @@ class Lane:
                 except _AGAIN as error:
                     if attempt == ATTEMPTS or self._gave_up:
                         raise Unavailable(
-                            f"{self._place}: met other transactions {attempt} times: {_words(error)}"
+                            f"{self._place}: conflicted with other transactions {attempt} times: {_words(error)}"
                         ) from error
                 except (psycopg.OperationalError, said.IdleInTransactionSessionTimeout) as error:
                     if not (cut_too and attempt == 1 and error.sqlstate in _DEAD) or self._gave_up:
