@@ -13,16 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.table import all_formats
-from services.ingest.formats.webhook import WebhookFormat
 
 FOLDER = Path(__file__).parent / "data" / "payloads"
 #: Those whose samples are not of one sender: tests/api/test_any_json.py has them.
 OTHERS = {"mapped", "events"}
 WEBHOOKS = {
-    name: kind
-    for name, kind in all_formats().items()
-    if issubclass(kind, WebhookFormat) and name not in OTHERS
+    name: kind for name, kind in all_formats().items() if issubclass(kind, JsonFormat) and name not in OTHERS
 }
 
 

@@ -35,8 +35,8 @@ from services.api.v1.tokens import SCOPES
 from services.cli import in_ray
 from services.cli.commands import up
 from services.cli.shared.exits import ExitCode
+from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.table import all_formats
-from services.ingest.formats.webhook import WebhookFormat
 from services.machine import head, stopping
 from services.settings import reference
 from services.settings.load import Source, load
@@ -242,7 +242,7 @@ def test_every_routes_scope_is_documented() -> None:
 
 def test_the_tables_of_formats_are_those_of_the_code() -> None:
     document = text("docs/formats.md")
-    webhooks = {name: kind for name, kind in all_formats().items() if issubclass(kind, WebhookFormat)}
+    webhooks = {name: kind for name, kind in all_formats().items() if issubclass(kind, JsonFormat)}
     rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| ([^|]+) \| [^|]+ \|$", document, flags=re.MULTILINE)
     levels = re.findall(r"^\| `([^`]+)` \|" + r"([^|]*)\|" * 5 + "$", document, flags=re.MULTILINE)
 

@@ -18,10 +18,10 @@ from models.alerts.alert import Content
 from models.errors import Busy, Malformed, TooLarge, Unauthorized
 from models.settings.all import Settings
 from services.ingest.formats.format import Format, Request, Shared, at_once
+from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
-from services.ingest.formats.webhook import WebhookFormat
 from tests.format_cases import WEBHOOKS, samples
 
 NOW = 1769864400.0
@@ -134,7 +134,7 @@ def test_whatever_stands_in_a_field_is_read_or_refused_in_words(data: st.DataObj
 )
 def test_any_bytes_are_read_or_refused_in_words(body: bytes) -> None:
     for name, form in FORMS.items():
-        if isinstance(form, WebhookFormat):
+        if isinstance(form, JsonFormat):
             refused_in_words(form, body)
             if name == "email":
                 refused_in_words(form, body, content_type="message/rfc822")
@@ -163,7 +163,7 @@ HOSTILE_BODIES = {
 @pytest.mark.parametrize("what", HOSTILE_BODIES)
 def test_hostile_json_is_refused_by_every_format(what: str) -> None:
     for form in FORMS.values():
-        if isinstance(form, WebhookFormat):
+        if isinstance(form, JsonFormat):
             reading = refused_in_words(form, HOSTILE_BODIES[what])
 
             assert reading is None or not reading.places, form.name

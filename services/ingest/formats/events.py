@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from models.errors import Malformed
 from services.ingest.formats.answers import Answer
 from services.ingest.formats.format import Format, Request
+from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.json_text import echo
 from services.ingest.formats.mapped import MappedFormat
 from services.ingest.formats.reading import Reading
@@ -85,7 +86,7 @@ class EventsFormat(WebhookFormat):
             return forms["cloudevents"]
         body = read_json(request.body, BODY_MAX_BYTES)
         for form in forms.values():
-            if isinstance(form, WebhookFormat) and form.recognises(body, request.headers):
+            if isinstance(form, JsonFormat) and form.recognises(body, request.headers):
                 return form
         mapped = forms["mapped"]
         assert isinstance(mapped, MappedFormat)
@@ -116,7 +117,7 @@ def nearest(names: list[str], forms: Mapping[str, Format]) -> tuple[str, str, st
     """The name, path and shape of the format whose fields are most like these."""
     best, score = ("v1", "/v1/alerts", "labels"), 0.0
     for form in forms.values():
-        if not isinstance(form, WebhookFormat) or not form.shape:
+        if not isinstance(form, JsonFormat) or not form.shape:
             continue
         known = re.findall(r"\w+", form.shape)
         hits = sum(

@@ -1,17 +1,31 @@
-"""Grafana's webhook contact point: unified alerting (Alertmanager's group with more in it), and the rules of before Grafana 8."""
+"""Grafana's webhook contact point: unified alerting, which is Alertmanager's group with more in it. The rules of before Grafana 8 are
+grafana_legacy.py, which this hands them to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
 
-from services.ingest.formats.alertmanager_webhook import AlertmanagerWebhookFormat, is_grafanas, is_group
-from services.ingest.formats.format import Request
-from services.ingest.formats.values import Fields
-from services.ingest.formats.webhook import Draft, Item
+import msgspec
 
-#: Of an alert, what people should see beside its annotations.
+from models.alerts.alert import Content
+from models.errors import Malformed
+from services.ingest.formats.alertmanager_webhook import (
+    AlertmanagerWebhookFormat,
+    Posted,
+    is_grafanas,
+    is_group,
+)
+from services.ingest.formats.fields import URL_MAX_BYTES, read_string
+from services.ingest.formats.format import Request, Shared
+from services.ingest.formats.grafana_legacy import GrafanaLegacy, is_legacy
+from services.ingest.formats.items import UNREADABLE
+from services.ingest.formats.json_text import json_error
+from services.ingest.formats.reading import Reading
+
+#: What people should see of an alert beside its annotations.
 _LINKS = ("dashboardURL", "panelURL", "silenceURL", "imageURL", "valueString")
-_LEGACY_STATES = ("alerting", "ok", "no_data", "paused", "pending")
+_values_decoder = msgspec.json.Decoder(dict[str, float | str | None] | None)
 
 
 class GrafanaFormat(AlertmanagerWebhookFormat):
@@ -19,48 +33,39 @@ class GrafanaFormat(AlertmanagerWebhookFormat):
     path = "/v1/events/grafana"
     summary = "Grafana's webhook contact point (unified alerting, and legacy rules)"
     shape = "alerts and orgId, or values, valueString, dashboardURL, panelURL, silenceURL in an alert; or ruleName and state"
-    severities = {"alerting": "P1", "no_data": "P3", "pending": "P3"}
+    severities = GrafanaLegacy.severities
 
-    def drafts(self, body: object, request: Request) -> Iterable[Item]:
-        if is_legacy(body):
-            return self.each([(body, "")], self._legacy)
-        return super().drafts(body, request)
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._legacy = GrafanaLegacy(shared)
 
-    def one(self, alert: Fields, status: str) -> Draft:
-        draft = super().one(alert, status)
-        links = {name: alert.text(name) for name in _LINKS}
-        values = alert.pairs("values") if isinstance(alert.get("values"), dict) else {}
-        links["values"] = ", ".join(f"{name}={value}" for name, value in values.items())
-        draft.annotations |= {name: said for name, said in links.items() if said}
-        return draft
+    def steps(self, request: Request) -> Generator[None, None, Reading]:
+        # A unified group has no rule's name at its top.
+        if b'"ruleName"' in request.body and is_legacy(self._legacy.parsed(request)):
+            return (yield from self._legacy.steps(request))
+        return (yield from super().steps(request))
 
-    def _legacy(self, rule: Fields) -> Draft:
-        state = rule.one_of("state", _LEGACY_STATES)
-        tags = rule.pairs("tags")
-        return self.alert(
-            rule.need("ruleName", "title"),
-            tags.get("service") or tags.get("app", ""),
-            title=rule.text("title", "ruleName"),
-            text=rule.text("message"),
-            severity=tags.get("severity") or state,
-            resolved=state in ("ok", "paused"),
-            labels={"rule_id": rule.text("ruleId"), "dashboard_id": rule.text("dashboardId"), **tags},
-            notes=_matches(rule),
-            url=rule.text("ruleUrl"),
+    def more(self, alert: Posted) -> tuple[msgspec.Raw, ...]:
+        return (
+            alert.dashboardURL,
+            alert.panelURL,
+            alert.silenceURL,
+            alert.imageURL,
+            alert.valueString,
+            alert.values,
         )
+
+    def content(self, alert: Posted) -> Content:
+        content = super().content(alert)
+        found = {name: read_string(bytes(getattr(alert, name)), name, URL_MAX_BYTES) for name in _LINKS}
+        try:
+            values = _values_decoder.decode(alert.values) if alert.values else None
+        except UNREADABLE as error:
+            raise Malformed(f"values: expected an object of numbers: {json_error(error)}") from None
+        found["values"] = ", ".join(f"{name}={value}" for name, value in (values or {}).items())
+        content.annotations.update({name: said for name, said in found.items() if said})
+        return content
 
     @classmethod
     def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
         return (is_group(body) and is_grafanas(body)) or is_legacy(body)
-
-
-def is_legacy(body: object) -> bool:
-    return isinstance(body, dict) and "ruleName" in body and "state" in body
-
-
-def _matches(rule: Fields) -> dict[str, str]:
-    """What a rule found, which differs from one message to the next."""
-    return {
-        f"value.{each.text('metric') or place}": each.text("value")
-        for place, each in enumerate(rule.objects("evalMatches"))
-    }

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from models.errors import Malformed, TooLarge
 from services.ingest.formats.fields import TIME_EXPECTED, TIME_MAX
@@ -88,9 +89,16 @@ class Fields:
 
     def text(self, *names: str) -> str:
         """The first of these that says something; "" when none does. A number or a boolean is taken as it is written."""
+        values = self.values
         for name in names:
-            value = self.get(name)
+            value = values.get(name)
             if value is None:
+                if "." not in name or (value := self.get(name)) is None:
+                    continue
+            elif type(value) is str and value.isascii():
+                # Most are: what follows only for the rest.
+                if said := value.strip():
+                    return said
                 continue
             if said := text_of(value, self.path(name)):
                 return said
@@ -229,14 +237,20 @@ def _moment(value: float | str) -> float:
         if text.startswith(_UNSET):
             return 0.0
         if not _NUMBER.fullmatch(text):
-            found = _GO_TIME.fullmatch(text)
-            moment = datetime.fromisoformat(
-                "".join(part or "" for part in (found[1], "T", found[2], found[3])) if found else text
-            )
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            return _of_text(text)
         value = float(text)
     unit = next(unit for below, unit in _UNITS if abs(value) < below)
     return value / unit
+
+
+@lru_cache(maxsize=1024)  # The alerts of one request have a few times among them.
+def _of_text(text: str) -> float:
+    """A time in words. Raises ValueError."""
+    found = _GO_TIME.fullmatch(text)
+    if found is not None:
+        text = "".join(part or "" for part in (found[1], "T", found[2], found[3]))
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def kind_of(value: object) -> str:
