@@ -98,7 +98,7 @@ class ByHand(Component):
             raise Conflict(
                 f"{incident.firing} of its alerts still fire: it can be closed when they have ended"
             )
-        if any(part.is_open for part in incident.children.values()):
+        if any(child.is_open for child in incident.children.values()):
             raise Conflict(
                 "some of its child incidents are still open: it can be closed when they have ended"
             )
@@ -119,7 +119,7 @@ class ByHand(Component):
             if other.is_open:
                 raise Conflict(f"incident {id_text(other.id)} of the same group is open: work on that one")
             if lifecycle.may_reopen(self.shard, other, now):
-                # It would be open beside this one as soon as a part of it goes on, or what still fires is believed again.
+                # It would be open beside this one as soon as a child of it goes on, or what still fires is believed again.
                 raise Conflict(
                     f"incident {id_text(other.id)} of the same group can still be reopened: reopen that one instead"
                 )

@@ -34,7 +34,7 @@ from models.shard.messages import Command, PeerMessage
 
 
 class IncidentMerged(Event, frozen=True):
-    """`source` is to become a part of this incident; the other half is owed to its shard."""
+    """`source` is to become a child of this incident; the other half is owed to its shard."""
 
     incident_id: bytes
     source: bytes
@@ -43,7 +43,7 @@ class IncidentMerged(Event, frozen=True):
 
 
 class ChildChanged(Event, frozen=True, tag="PartChanged"):
-    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
+    """How a child is now. `pending` and `ended_by` as in incident.Child."""
 
     incident_id: bytes
     source: bytes
@@ -54,7 +54,7 @@ class ChildChanged(Event, frozen=True, tag="PartChanged"):
 
 
 class ChildLeft(Event, frozen=True, tag="PartLeft"):
-    """`source` is no part of this incident any more, or never became one (`refused`)."""
+    """`source` is no child of this incident any more, or never became one (`refused`)."""
 
     incident_id: bytes
     source: bytes
@@ -64,7 +64,7 @@ class ChildLeft(Event, frozen=True, tag="PartLeft"):
 
 
 class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
-    """This incident became a part of `target`: it is told of there."""
+    """This incident became a child of `target`: it is told of there."""
 
     incident_id: bytes
     target: bytes
@@ -73,7 +73,7 @@ class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
 
 
 class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
-    """This incident is no part of `target` any more."""
+    """This incident is no child of `target` any more."""
 
     incident_id: bytes
     target: bytes
@@ -121,7 +121,7 @@ def _child_line(_event: ChildChanged, around: Around) -> Line | None:
     before, severity = around.before, around.after.counts.severity
     if before is not None and before.counts.severity == severity:
         return None
-    text = f"{severity.name}, by its parts"
+    text = f"{severity.name}, by its children"
     if before is not None:
         text = f"{before.counts.severity.name} -> {text}"
     return Line("SeverityChanged", SYSTEM, text)
@@ -230,7 +230,7 @@ class Children(Component):
 
     def _end_asked(self, incident: Incident, sender: bytes, asked: EndAsked, now: float) -> str:
         if incident.merged_into != sender:
-            return "it is no part of that incident any more"
+            return "it is no child of that incident any more"
         if incident.is_open:
             lifecycle.resolve(self.shard, incident, asked.actor, asked.method, asked.reason, now)
         return ""
@@ -269,27 +269,27 @@ class Children(Component):
         child = incident.children.get(to)
         if child is not None and refused:
             self._change(incident, to, msgspec.structs.replace(child, is_open=False), now)
-            lifecycle.ended(self.shard, incident, "all its parts ended", now)
+            lifecycle.ended(self.shard, incident, "all its children ended", now)
 
     def _child_state(self, incident: Incident, sender: bytes, state: ChildState, now: float) -> str:
         shard = self.shard
         child = incident.children.get(sender)
         if child is None:
-            return "it is no part of this incident"
+            return "it is no child of this incident"
         # What it said before it heard that it shall end is about a time before that.
         is_open = state.is_open and state.heard >= child.ended_by
         if is_open and not incident.is_open:
             if not (lifecycle.may_reopen(shard, incident, now) or self._was_ended_early(incident, child)):
                 self._leave(incident, sender, SYSTEM, "goes on after this one was over", now)
                 return f"that one is {incident.state} for longer than reopen_window"
-            lifecycle.reopen(shard, incident, now, reason="a part of it goes on")
+            lifecycle.reopen(shard, incident, now, reason="a child of it goes on")
         before = incident.severity
         after = msgspec.structs.replace(child, is_open=is_open, severity=state.severity)
         self._change(incident, sender, after, now)
         if incident.severity != before:
-            reason = f"a part of it is {incident.severity.name}"
+            reason = f"a child of it is {incident.severity.name}"
             lifecycle.judged(shard, incident, before, reason, SYSTEM, now)
-        lifecycle.ended(shard, incident, "all its parts ended", now)
+        lifecycle.ended(shard, incident, "all its children ended", now)
         return ""
 
     def _was_ended_early(self, incident: Incident, child: Child) -> bool:
@@ -305,7 +305,7 @@ class Children(Component):
         self, incident: Incident, source: bytes, actor: str, reason: str, now: float, refused: bool = False
     ) -> None:
         self.shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
-        lifecycle.ended(self.shard, incident, "all its parts ended or left", now)
+        lifecycle.ended(self.shard, incident, "all its children ended or left", now)
 
     def _change(self, incident: Incident, source: bytes, child: Child, now: float) -> None:
         if incident.children[source] != child:

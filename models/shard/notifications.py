@@ -298,7 +298,7 @@ class Notifications(Component):
 
     def owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
         """A notice of an open incident is owed. One that has not begun says it all when its time comes; one under way is
-        waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
+        waited for, so that a receiver hears of things in their order. Of a child nobody is told: its parent says it."""
         if not self.shard.settings.notify:
             return
         notice = incident.notification
@@ -338,7 +338,7 @@ class Notifications(Component):
             self._put(incident, notice.reason or reason, now, due_at)
 
     def owe_resolved(self, incident: Incident, now: float) -> None:
-        """Who may have heard of the incident hears of its end, also of a part's; who has not is not disturbed."""
+        """Who may have heard of the incident hears of its end, also of a child's; who has not is not disturbed."""
         if not self.shard.settings.notify:
             return
         notice = incident.notification

@@ -72,7 +72,7 @@ class Targets(Component):
 
 def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:
     """When somebody must have acknowledged it or been assigned, in seconds since the epoch; 0 when nobody need: it
-    is answered, over, a part of another, or its severity has no target."""
+    is answered, over, a child of another, or its severity has no target."""
     handling = incident.handling
     within_s = settings.acknowledge_within_s[incident.severity]
     if not within_s or not incident.counts_as_open or (handling is not None and handling.answered_at):
@@ -81,7 +81,7 @@ def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:
 
 
 def resolve_due(incident: Incident, settings: ShardSettings) -> float:
-    """When it must be resolved; 0 when it need not: it is over, a part of another, or its severity has no target."""
+    """When it must be resolved; 0 when it need not: it is over, a child of another, or its severity has no target."""
     within_s = settings.resolve_within_s[incident.severity]
     if not within_s or not incident.counts_as_open:
         return 0.0

@@ -13,7 +13,7 @@ from models.incidents.query import Summary
 from models.stream.happenings import Happening
 from services.times import timestamp
 
-#: Where an incident is listed; parts of merged incidents are in no list.
+#: Where an incident is listed; children are in no list.
 Listed = Literal["open", "resolved", "closed", "part"]
 
 

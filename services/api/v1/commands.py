@@ -98,18 +98,18 @@ class Commands:
             raise Unavailable("it was done, but the incident can't be read yet: read it again")
         return found.view
 
-    async def settled(self, done: CommandDone, part: bytes) -> tuple[IncidentView, bool]:
-        """The incident once `part` has agreed to join or leave it, and True; False when it did not answer within
+    async def settled(self, done: CommandDone, child: bytes) -> tuple[IncidentView, bool]:
+        """The incident once `child` has agreed to join or leave it, and True; False when it did not answer within
         PART_TIME_S. Raises Conflict with the reason when it refused to join."""
         over_at = asyncio.get_running_loop().time() + PART_TIME_S
         while True:
             view = await self.after(done)
-            known = view.incident.children.get(part)
+            known = view.incident.children.get(child)
             if known is not None and not known.pending:
                 return view, True
             if known is None:
                 last = next(
-                    (line for line in reversed(view.incident.timeline) if _is_about(line, part)), None
+                    (line for line in reversed(view.incident.timeline) if _is_about(line, child)), None
                 )
                 if last is not None and last.kind == MERGE_REFUSED:
                     raise Conflict(last.text)

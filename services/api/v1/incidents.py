@@ -61,7 +61,7 @@ def add_incident_routes(app: FastAPI, reads: Reads) -> None:
         return response
 
     async def incident_alerts(incident_id: IncidentId, params: IncidentAlertList) -> Response:
-        """An incident's alerts, firing and ended, each with the decisions that put it there; then those of its parts."""
+        """An incident's alerts, firing and ended, each with the decisions that put it there; then those of its children."""
         page = await reads.incident_alerts(
             incident_id.bytes, firing=params.firing, limit=params.limit, cursor=params.cursor
         )

@@ -63,7 +63,7 @@ class AlertStatsBody:
 
 @dataclass(frozen=True, slots=True)
 class StatsBody:
-    """Figures over incidents. Parts of merged incidents are not counted: the whole stands for them."""
+    """Figures over incidents. Child incidents are not counted: their parent stands for them."""
 
     at: Annotated[Time, Field(description="When these figures were gathered, RFC 3339 in UTC.")]
     window_s: Annotated[float, Field(description="How far back the times and `opened` reach, in seconds.")]

@@ -181,7 +181,7 @@ class UnlinkBody:
 
 @dataclass(frozen=True, slots=True)
 class MergeBody:
-    """The named incident becomes a part of the one in the path."""
+    """The named incident becomes a child of the one in the path."""
 
     __pydantic_config__ = STRICT
     incident: Annotated[Id, _described("The id of the incident that becomes its child.")]
