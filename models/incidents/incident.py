@@ -112,7 +112,7 @@ class Override(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
-    """Word to those who wait. `next_due_at` 0: no next one was promised."""
+    """A stakeholder update. `next_due_at` 0: no next one was promised."""
 
     at: float
     by: str
@@ -122,7 +122,7 @@ class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Child(msgspec.Struct, frozen=True, array_like=True):
-    """An incident that was merged into this one, as it last said it is.
+    """A child: an incident that was merged into this one, with the state it last reported.
 
     `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
     it, it counts as open. `ended_by` is the number of the

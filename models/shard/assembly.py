@@ -1,8 +1,8 @@
-"""The table of contents of a shard: its components, in the order in which they react, are asked and are told. A new one is a
+"""The table of contents of a shard: its components, in the order in which they react and are called. A new one is a
 file and a line here; nothing else lists them.
 
-What the tables below derive from it: who folds an event and how it reads, who takes a message, a verb or a change, who asks
-again for an effect, and what a log and a snapshot may hold.
+The tables below derive from it: who folds an event and how it reads, who handles a message, a verb or a change, who
+retries an effect, and what a log and a snapshot may hold.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     People,
     States,
     SlotTransfer,
-    Reception,  # last, because the others look at times that it puts right
+    Reception,  # last, because the others look at times that it corrects
 )
 
 
@@ -100,7 +100,7 @@ class Assembly:
             self.events.update((event.kind, event) for event in each.events)
         #: How their log is read.
         self.frames = Frames(self.events)
-        #: How the events read that may be lines of a timeline.
+        #: How events that may be lines of a timeline are worded.
         self.descriptions: dict[type[Event], Description[Any]] = {
             kind: event.description for kind, event in self.events.items() if event.description is not None
         }

@@ -18,7 +18,7 @@ from models.shard.messages import Command
 
 
 class IncidentAcknowledged(Event, frozen=True):
-    """Somebody looks after it until `until` (0: until it ends)."""
+    """Somebody acknowledged it until `until` (0: until it ends)."""
 
     incident_id: bytes
     actor: str
@@ -27,7 +27,7 @@ class IncidentAcknowledged(Event, frozen=True):
 
 
 class AcknowledgementEnded(Event, frozen=True):
-    """Taken back by a person, or `expired`."""
+    """Withdrawn by a person, or `expired`."""
 
     incident_id: bytes
     actor: str
@@ -87,7 +87,7 @@ class Attention(Component):
         actor = command.actor
         if incident.handling is not None and incident.handling.acknowledged is not None:
             self.shard.do(AcknowledgementEnded(incident.id, actor, command.reason), now)
-            lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement taken back by {actor}", now)
+            lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement withdrawn by {actor}", now)
         return incident
 
     def _assign(self, incident: Incident, verb: Assign, command: Command, now: float) -> Incident:

@@ -28,7 +28,7 @@ class IncidentUnlinked(Event, frozen=True):
 
 
 class LinkAsked(PeerMessage, frozen=True):
-    """The sender has to do with you, or, with `gone`, no longer."""
+    """The sender is linked to you or, with `gone`, no longer."""
 
     actor: str
     reason: str
@@ -70,7 +70,7 @@ class Links(Component):
                 self.shard.do(IncidentUnlinked(incident.id, sender, asked.actor, asked.reason), now)
         elif sender not in related:
             if len(related) >= LINKS_MAX:
-                return f"{LINKS_MAX} incidents are linked to it already"
+                return f"it has {LINKS_MAX} links already"
             self.shard.do(IncidentLinked(incident.id, sender, asked.actor, asked.reason), now)
         return ""
 

@@ -31,7 +31,7 @@ from models.shard.messages import Done, Failed, PeerMessage, PeerMessageAnswered
 
 
 class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
-    """This incident owes another one a message (a PeerMessage, encoded)."""
+    """This incident owes another one a peer message (models/shard/peer_messages.py, encoded)."""
 
     incident_id: bytes
     number: int
@@ -48,7 +48,7 @@ class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
 
 
 class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
-    """A message of `sender` was answered, and how: a repeat of it gets the same answer."""
+    """A peer message of `sender` was answered, and how: a repeat of it gets the same answer."""
 
     incident_id: bytes
     sender: bytes
@@ -71,7 +71,7 @@ class PeerMessages(Component):
 
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
-        #: Incidents that may owe a message, and the number of the one that each was last asked for.
+        #: Incidents that may have a pending peer message, and the number of the last one that was requested for each.
         self._owing: dict[bytes, None] = {}
         self._asked: dict[bytes, int] = {}
 
@@ -86,18 +86,18 @@ class PeerMessages(Component):
         number, refused = incident.heard_of(arrived.sender)
         if not number and incident.handling is not None and arrived.sender not in incident.children:
             if len(incident.handling.heard) >= HEARD_MAX:
-                return Failed("Conflict", f"it had to do with {HEARD_MAX} incidents already")
+                return Failed("Conflict", f"it has received messages from {HEARD_MAX} incidents already")
         if arrived.number > number:
             try:
                 message = shard.decode_peer_message(arrived.message)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                return Failed("Malformed", f"message can't be read: {error}")
+                return Failed("Malformed", f"peer message can't be read: {error}")
             refused = shard.hear(incident, arrived.sender, message, now)
             shard.do(PeerMessageReceived(incident.id, arrived.sender, arrived.number, refused), now)
         return Failed("Conflict", refused) if refused else Done()
 
     def _answered(self, answer: PeerMessageAnswered, now: float) -> Reply:
-        """The other incident answered: the debt is paid, and the second half of what was begun can be done here."""
+        """The other incident answered: the message is settled, and the second half can be done here."""
         shard = self.shard
         incident = self.state.incidents.get(answer.sender)
         if incident is None or incident.handling is None:

@@ -62,7 +62,7 @@ class LabelsChanged(Event, frozen=True):
 
 
 class IncidentReclassified(Event, frozen=True):
-    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+    """`said` has all overrides now in force; None means that the classification counts again."""
 
     incident_id: bytes
     actor: str
@@ -85,7 +85,7 @@ class UpdateMissed(Event, frozen=True):
     due_at: float
 
 
-#: Updates to stakeholders that are kept to be shown; the timeline has all.
+#: Stakeholder updates kept for display; the timeline has all.
 UPDATES_KEPT = 20
 
 
@@ -227,7 +227,7 @@ class People(Component):
         handling.update_due_at = event.next_due_at
 
     def _fold_missed(self, event: UpdateMissed, now: float) -> None:
-        # What people edit stays, and so does the incident's version.
+        # Nothing that people edit changes, so the incident's version stays.
         self.state.changing(event.incident_id).handled().update_due_at = 0.0
 
     verbs = {
@@ -262,11 +262,11 @@ class People(Component):
 
 
 def override(shard: Core, incident: Incident, said: Override, actor: str, reason: str, now: float) -> None:
-    """What people say that an incident is, all of it."""
+    """Set all overrides of an incident."""
     before = incident.severity
     shard.do(IncidentReclassified(incident.id, actor, said, reason), now)
     if said.severity is not None or incident.severity != before:
-        lifecycle.judged(shard, incident, before, f"severity given by {actor}", actor, now)
+        lifecycle.judged(shard, incident, before, f"severity set by {actor}", actor, now)
 
 
 def _write(incident: Incident, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The states of an incident: what a move does to it, and the moves that time brings about."""
+"""The states of an incident: what a move does to it, and the moves that time causes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class States(Component):
         if incident.state is not IncidentState.RESOLVED:
             return 0.0
         if incident.firing:
-            # Not closed while an alert that a person did not believe in still fires.
+            # Not closed while an alert still fires that a person resolved.
             return 0.0 if incident.handling is None else incident.handling.still_firing_at
-        # Nor while a receiver is still owed word of it: that asks anew when it is paid.
+        # Nor while a notification is pending; when that is done, this is checked again.
         return 0.0 if incident.notification.reason is not None else self._close_at(incident)
 
     def due(self, incident: Incident, now: float) -> None:

@@ -58,22 +58,22 @@ class Shared:
 
 
 class Format(ABC):
-    """Reads requests of one tenant, and words the answers. Keeps what it learned; not for two threads at once.
+    """Reads requests of one tenant, and writes the answers. Keeps what it learned; not thread-safe.
 
     For each request, in this order: `verify` where `is_signed`, `handshake`, `steps`, and `stored` once all is durable;
-    or `refused`, for whatever can be taken neither whole nor in part.
+    or `refused`, if nothing of the request can be accepted.
     """
 
     #: What scopes, metrics, dead letters and the log call it.
     name: ClassVar[str]
     path: ClassVar[str]
-    #: What it takes at its path. Another method belongs to a route of services/api, or gets 405.
+    #: Methods accepted at its path. Other methods belong to a route of services/api, or get 405.
     methods: ClassVar[tuple[str, ...]] = ("POST",)
-    #: What a body may be.
+    #: Content types of a body.
     content_types: ClassVar[tuple[str, ...]] = ("application/json",)
     #: Whether its answers name the incidents.
     wants_ids: ClassVar[bool] = False
-    #: Whether `verify` says who sends. No token is asked for then.
+    #: Whether `verify` identifies the sender. Then no token is required.
     is_signed: ClassVar[bool] = False
 
     #: What `stored` says when all is stored and there was nothing wrong, if that is always the same: such requests are answered
@@ -89,19 +89,19 @@ class Format(ABC):
         """What /openapi.json says of it."""
 
     def verify(self, request: Request) -> Sender:
-        """Who sends, as a signature of this request proves. Its body is as it was sent, still packed. Raises Unauthorized
-        for one without proof. Compare in constant time (hmac.compare_digest)."""
+        """The sender, as the request's signature proves. The body is as it was sent, still compressed. Raises
+        Unauthorized without proof. Compare in constant time (hmac.compare_digest)."""
         raise NotImplementedError
 
     def handshake(self, request: Request) -> Answer | None:
-        """The answer to a request that brings no alerts, but asks whether somebody is here. None: it brings alerts."""
+        """The answer to a request without alerts that only checks whether the endpoint exists. None: it has alerts."""
         return None
 
     @abstractmethod
     def steps(self, request: Request) -> Generator[None, None, Reading]:
-        """The alerts of a request, in steps of a few milliseconds, so that a large body does not hold up other requests.
-        Raises Malformed when it can't be read at all, TooLarge when it holds too many. One bad alert is a Fault, and
-        never costs its neighbours."""
+        """The alerts of a request, in steps of a few milliseconds, so that a large body does not delay other requests.
+        Raises Malformed if it can't be read at all, TooLarge if it has too many. A bad alert is a Fault, and never
+        affects the others."""
 
     def read(self, request: Request) -> Reading:
         """steps() with no pause."""
@@ -113,7 +113,7 @@ class Format(ABC):
 
     @abstractmethod
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
-        """The answer to a request that was read: what is stored, what can't be taken, what could not be stored."""
+        """The answer to a request that was read: what is stored, what is refused, what could not be stored."""
 
 
 def at_once(steps: Generator[None, None, T]) -> T:
