@@ -43,7 +43,7 @@ class IncidentMerged(Event, frozen=True):
 
 
 class ChildChanged(Event, frozen=True, tag="PartChanged"):
-    """The present state of a child. `pending` and `ended_by` as in incident.PartOf."""
+    """The present state of a child. `pending` and `ended_by` as in incident.Child."""
 
     incident_id: bytes
     source: bytes

@@ -129,9 +129,9 @@ class Reads:
         found = await self.incident(incident_id)
         if found is None:
             return None
-        parts = sorted(found.view.incident.children)
+        children = sorted(found.view.incident.children)
         # A child that has left in the meantime is skipped.
-        todo = parts if whose == incident_id else [part for part in parts if part >= whose]
+        todo = children if whose == incident_id else [child for child in children if child >= whose]
         items: list[AlertView] = []
         for each in [incident_id, *todo] if whose == incident_id else todo:
             known = found if each == incident_id else await self.incident(each)

@@ -85,7 +85,7 @@ class DueBody:
 
 
 @dataclass(frozen=True, slots=True)
-class SaidBody:
+class OverrideBody:
     """The overrides that people set; null where there is none and the classification counts."""
 
     severity: Annotated[SeverityName | None, says("P0 to P4.")]
@@ -103,7 +103,7 @@ class JudgedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class PartBody:
+class ChildBody:
     """A child: an incident that was merged into this one, with the state it last reported."""
 
     incident: Annotated[UUID, says("Its id.")]
