@@ -178,7 +178,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SummaryPage(Wire, frozen=True):
-    """Heads as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
+    """Summaries as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
 
     seq: int
     items: list[Summary]
