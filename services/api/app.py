@@ -14,7 +14,7 @@ from models import VERSION
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from models.settings.all import Settings
-from services.api.alertmanager import reads as alertmanager
+from services.api.alertmanager import answers as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
