@@ -23,6 +23,7 @@ from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.inhibitors import InhibitorsHeard, SendInhibitors
 from models.shard.messages import (
     ActionOutcome,
     Archived,
@@ -31,6 +32,7 @@ from models.shard.messages import (
     Message,
     PeerMessageAnswered,
     PeerMessageArrived,
+    Reply,
     decode_reply,
     encode,
 )
@@ -57,7 +59,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Answerers:
-    """What the answerers of one shard work with. `settled` gives the state at a moment when the log holds all of it, until
+    """What the answerers of one shard work with. `shard_of` gives the actor that has an incident, by its id, and `actor_of` the
+    one that has a partition. `settled` gives the state at a moment when the log holds all of it, until
     the next await."""
 
     peers: Peers
@@ -68,6 +71,7 @@ class Answerers:
     responders: Sequence[str]
     replace: Callable[[str], Awaitable[None]]
     shard_of: Callable[[bytes], str]
+    actor_of: Callable[[str], str]
     settled: Callable[[], Awaitable[Shard]]
     _replaced_at: dict[str, float] = field(default_factory=dict)
 
@@ -83,7 +87,7 @@ class Answerers:
         """Questions to one classifier, in one call."""
         name = self.classifier_of(questions[0])
         if not name:
-            raise Unavailable("no classifier is wired")
+            raise Unavailable("no classifier is configured")
         asked_at = asyncio.get_running_loop().time()
         try:
             said = await self.peers.call(name, "classify", _encoder.encode(questions), timeout_s)
@@ -106,7 +110,7 @@ class Answerers:
             return
         self._replaced_at[name] = now
         self.meter.count("llm_im_classifiers_replaced_total")
-        self.log.error("classifier did not answer: starting it anew", classifier=name, after_s=timeout_s)
+        self.log.error("classifier did not answer, restarting it", classifier=name, after_s=timeout_s)
         await self.replace(name)
 
     # -- Act -----------------------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ class Answerers:
         """One action, to the responder that the incident's id names."""
         (act,) = acts
         if not self.responders:
-            raise Unavailable("no responder is wired")
+            raise Unavailable("no responder is configured")
         name = self.responders[act.incident_id[-1] % len(self.responders)]
         said = await self.peers.call(name, "act", _encoder.encode(act), timeout_s)
         return Answer(_expect(name, said, ActionOutcome))
@@ -135,8 +139,13 @@ class Answerers:
         told = PeerMessageArrived(
             message.tenant, message.sender, message.number, message.to, message.note, message.trace
         )
-        payload = _encoder.encode([encode(told)])
-        name = self.shard_of(message.to)
+        reply = await self._tell(self.shard_of(message.to), told, timeout_s)
+        refused = reply.detail if isinstance(reply, Failed) else ""
+        return Answer(PeerMessageAnswered(message.sender, message.number, refused))
+
+    async def _tell(self, name: str, message: Message, timeout_s: float) -> Reply:
+        """What another shard replies to a message."""
+        payload = _encoder.encode([encode(message)])
         try:
             said = await self.peers.call(name, "tell", payload, timeout_s)
         except NotOwner as error:
@@ -144,9 +153,18 @@ class Answerers:
         try:
             (reply,) = map(decode_reply, _list_decoder.decode(said))
         except (msgspec.MsgspecError, ValueError) as error:
-            raise Unavailable(f"{name} answered a note with something that is no reply: {error}") from None
-        refused = reply.detail if isinstance(reply, Failed) else ""
-        return Answer(PeerMessageAnswered(message.sender, message.number, refused))
+            raise Unavailable(
+                f"{name} answered a peer message with something that is not a reply: {error}"
+            ) from None
+        return reply
+
+    # -- SendInhibitors ------------------------------------------------------------------------------------
+
+    async def send_inhibitors(self, effects: Sequence[SendInhibitors], timeout_s: float) -> Answer:
+        """Which alerts inhibit others, to another shard."""
+        (effect,) = effects
+        reply = await self._tell(self.actor_of(effect.to), effect.news, timeout_s)
+        return Answer(InhibitorsHeard(effect.to, effect.news.number, isinstance(reply, Failed)))
 
     # -- Archive, Forget -----------------------------------------------------------------------------------
 
@@ -207,7 +225,11 @@ class Answerers:
             dropped += now
             await asyncio.sleep(FORGET_PAUSE_S)
         if dropped:
-            self.log.info("archive: forgotten", incidents=dropped, closed_before=effect.closed_before)
+            self.log.info(
+                "archived incidents deleted after their retention",
+                incidents=dropped,
+                closed_before=effect.closed_before,
+            )
         return Answer()
 
 
@@ -215,7 +237,7 @@ def _expect(name: str, said: bytes, kind: type[M]) -> M:
     try:
         message = decode_message(said)
     except msgspec.MsgspecError as error:
-        raise Unavailable(f"{name} answered with something that is no message: {error}") from None
+        raise Unavailable(f"{name} answered with something that is not a message: {error}") from None
     if not isinstance(message, kind):
         raise Unavailable(f"{name} answered with {type(message).__name__}, expected {kind.__name__}")
     return message

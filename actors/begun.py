@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from models.control.control import ControlState
 from models.errors import Damaged
-from models.partition.frames import decode_frame
 from models.partition.sharding import partition_name
 from models.ports import Archive, EventLog
-from models.shard.events import IncidentOpened, IncidentSplit, SlotArrived
+from models.shard.assembly import ASSEMBLY
+from models.shard.events import IncidentOpened
+from models.shard.slot_transfer import SlotArrived
+from models.shard.splitting import IncidentSplit
 
 #: How many partitions without anything are looked past, for some behind them: of a lost control log nobody knows how many
 #: there were.
@@ -62,7 +64,7 @@ async def _holds(log: EventLog) -> bool:
             seq = number
             if any(
                 isinstance(event, _BEGINNINGS)
-                for event in decode_frame(log.partition, stored, seq, None).events
+                for event in ASSEMBLY.frames.decode(log.partition, stored, seq, None).events
             ):
                 return True
     return last > seq
@@ -79,7 +81,7 @@ async def refuse_lost(log: EventLog, control: ControlState) -> None:
         raise Damaged(
             log.partition,
             0,
-            "its log is gone: it had begun, says the control log. Bring it back, or restore a backup; without one:"
+            "its log is gone: the control log says that it had begun. Bring it back, or restore a backup; without a backup:"
             f" llm-im store accept-loss {log.partition}",
         )
 

@@ -1,44 +1,48 @@
-"""The control partition's single writer: slot map, API tokens, settings changed while it runs; silences follow here.
+"""The control partition's writer (actors/partition.py): slot map, API tokens, settings changed while it runs, and whatever else is
+a section of it (models/control/assembly.py).
 
 Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
 something changed tells it. `llm-im tokens --local` runs one of these for a moment where no system runs.
+
+What is special about it: a change that is refused raises, it hands changed settings on in its own process, keeps the gateways'
+reports, and notes which partitions have begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Coroutine, Sequence
 
 import msgspec
-import structlog
 
 from actors.begun import Kept, has_begun, held, lost_control
 from actors.control_tail import SettingsWatch
-from actors.folding import fold_control
-from actors.runtime.ending import end
+from actors.folding import Folded
+from actors.partition import LEASE_S, Call, PartitionActor, Told
 from actors.runtime.host import Host
-from models.control.control import ControlState, decode_message
-from models.control.events import PartitionsBegan
-from models.errors import Broken, Damaged, Fenced, NotOwner, Unavailable
-from models.metrics import Meter
+from actors.snapshots import Pace
+from models.control.control import CONTROL, ControlMessage, ControlState, Tick, decode_message
+from models.control.events import PartitionsBegan, SettingsChanged
+from models.errors import Busy, IncidentManagerError, Refused
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.partition.event import Event
-from models.partition.frames import NO_DIGEST, encode_frame
-from models.partition.sharding import partition_name
+from models.partition.machine import Step
+from models.partitions import names
 from models.ports import Clock, EventLog
 
-log = structlog.get_logger()
-
-PARTITION = "control"
-LEASE_S = 10.0
-RETRY_S = 1.0
 #: A gateway reports every second; one that has not for so long is gone.
 REPORT_AGE_S = 10.0
+#: Changes that wait: more than people and their programs make in the time that a caller waits.
+WAITING_MAX = 1000
+#: Everybody who starts reads the frames behind the newest snapshot: at 50 us a frame these are 50 ms.
+PACE = Pace(every_frames=1000, every_bytes=1024 * 1024, every_s=3600.0)
+
+_Message = ControlMessage | Tick
+_Reply = Refused | None
 
 
-class ControlActor:
-    """Same log, same decide/apply as a shard, one writer."""
+class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
+    """See the top of this file."""
 
     def __init__(
         self,
@@ -49,72 +53,51 @@ class ControlActor:
         watch: SettingsWatch | None = None,
         settings: str = "",
         kept: Kept | None = None,
+        pace: Pace = PACE,
     ) -> None:
         """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are.
         `settings`, without secrets, are what all were started with. `kept` is what the other partitions keep: a log is not
         begun where they hold something, and which of them have begun is noted."""
-        self.host = host
-        self.event_log = event_log
-        self.clock = clock
         self.partitions = partitions
-        self.state = ControlState()
-        self.meter = Meter(host.name, partition=PARTITION)
+        super().__init__(host, CONTROL, self._empty(), event_log, clock, pace)
         self._reported: dict[str, tuple[float, bytes]] = {}
         self._watch = watch
         self._settings = settings
         self._kept = kept
-        self._epoch = 0
-        self._seq = 0
-        self._digest = NO_DIGEST
-        #: False while the log is not ours or an append's outcome is not known.
-        self._writable = False
-        self._lost = asyncio.Event()
-        self._changing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        #: Of what the log holds: whether there is a slot map, and the last change of settings.
+        self._is_assigned = False
+        self._changed: SettingsChanged | None = None
 
-    async def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._live())
+    @property
+    def state(self) -> ControlState:
+        """What decides. It may be ahead of the log."""
+        return self.machine
 
-    async def stop(self) -> None:
-        if self._task is not None:
-            await end([self._task])
-            self._task = None
-        if self._epoch:
-            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
-                await self.event_log.release(self._epoch)
-        await self.event_log.close()
+    # -- what others call ----------------------------------------------------------------------------------
 
     async def status(self, _payload: bytes) -> bytes:
         """Whether it is ready and holds its lease (`leads`), what this start is called, and by which settings all go now."""
         start = "" if self._watch is None else self._watch.start
-        changed = self.state.settings
+        changed = self._changed
         settings = self._settings if changed is None or changed.start != start else changed.settings
         return msgspec.json.encode(
-            {
-                "ready": self.state.slots is not None,
-                "leads": self._writable,
-                "start": start,
-                "settings": settings,
-            }
+            {"ready": self._is_assigned, "leads": self._ready, "start": start, "settings": settings}
         )
 
     async def change(self, payload: bytes) -> bytes:
         """Decide about one message (models/control/control.py) and make what comes of it durable before answering b"".
 
-        A repeat of the same message makes no second event. Raises what ControlState.decide raises, and Unavailable
+        A repeat of the same message makes no second event. Raises what its section refuses it by, Busy, and Unavailable
         when nothing is known to be stored: ask again.
         """
         message = decode_message(payload)
-        async with self._changing:
-            if not self._writable:
-                raise Unavailable("the control partition is recovering")
-            now = self.clock.now()
-            if events := self.state.decide(message, now):
-                try:
-                    await self._commit(events, now)
-                except Fenced as error:
-                    self.host.fatal(str(error))
-                    raise
+        self._check_ready()
+        if self._inbox_weight >= WAITING_MAX:
+            raise Busy(f"{CONTROL}: {self._inbox_weight} changes wait already", retry_after_s=1.0)
+        call = Call[_Reply]([None], 0, asyncio.get_running_loop().create_future())
+        await self.submit(call, [Told(message, call=call)])
+        if (refused := call.replies[0]) is not None:
+            raise refused
         return b""
 
     async def metrics(self, _payload: bytes) -> bytes:
@@ -132,101 +115,59 @@ class ControlActor:
         self._reported = {name: found for name, found in self._reported.items() if found[0] >= oldest}
         return msgspec.msgpack.encode([payload for _at, payload in self._reported.values()])
 
-    async def _live(self) -> None:
-        while True:
-            try:
-                async with self._changing:
-                    await self._recover()
-                await self._renew()
-            except Damaged as error:
-                # Starting again would find the same damage. Gateways go on with the map they read.
-                log.error(
-                    "control log damaged: its writer stops",
-                    actor=self.host.name,
-                    why=str(error),
-                    seq=error.seq,
-                )
-                return
-            except (Fenced, Broken) as error:
-                log.error("control partition stops", actor=self.host.name, why=str(error))
-                self.host.fatal(str(error))
-                return
-            except (Unavailable, NotOwner) as error:
-                log.warning("control partition waits", actor=self.host.name, why=str(error))
-            except Exception as error:
-                # A bug. Without a word nobody would renew the lease or take a change, until somebody looks.
-                log.exception("control partition crashed", actor=self.host.name)
-                self.host.fatal(repr(error))
-                return
-            finally:
-                self._writable = False
-            await asyncio.sleep(RETRY_S)
+    # -- what is special -----------------------------------------------------------------------------------
 
-    async def _renew(self) -> None:
-        """Keep the lease, until an append went wrong."""
-        while True:
-            await self._note_begun()
-            try:
-                async with asyncio.timeout(LEASE_S / 3):
-                    await self._lost.wait()
-            except TimeoutError:
-                await self.event_log.renew(self._epoch, self.clock.now() + LEASE_S)
-            else:
-                raise Unavailable("an append failed: reading the log again")
+    def _empty(self) -> ControlState:
+        return ControlState(partitions=self.partitions)
 
-    async def _note_begun(self) -> None:
-        """Note partitions that have a log by now, so that it is missed when it is gone."""
-        slots = self.state.slots
-        if self._kept is None or slots is None:
-            return
-        begun: list[str] = []
-        for name in map(partition_name, range(slots.partitions)):
-            if name not in self.state.begun:
-                event_log = self._kept.log(name)
-                try:
-                    if await has_begun(event_log):
-                        begun.append(name)
-                finally:
-                    await event_log.close()
-        if begun:
-            async with self._changing:
-                await self._commit([PartitionsBegan(begun)], self.clock.now())
+    def _make_tick(self) -> _Message:
+        return Tick()
 
-    async def _refuse_lost(self) -> None:
+    async def _before_opening(self) -> None:
         """Raises Damaged where this log has nothing and the shards' hold something: it was there before."""
         if self._kept is None or await self.event_log.last_seq():
             return
         if holding := await held(self._kept, self.partitions or 0):
-            raise lost_control(PARTITION, holding)
+            raise lost_control(CONTROL, holding)
 
-    async def _recover(self) -> None:
-        await self._refuse_lost()
-        opened = await self.event_log.open(self.host.name, self.clock.now(), LEASE_S)
-        self._epoch = opened.epoch
-        self._lost.clear()
-        self.state = state = await fold_control(self.event_log)
-        self._seq, self._digest = opened.last_seq, opened.last_digest
-        if self.partitions is not None and (events := state.begin(self.partitions)):
-            await self._commit(events, self.clock.now())
-        self._writable = True
-        self._look()
-        log.info("control ready", actor=self.host.name, epoch=self._epoch, slot_map=state.slot_version)
+    def _started(self, folded: Folded[ControlState], step: Step[_Reply]) -> None:
+        self._hand_on()
 
-    async def _commit(self, events: list[Event], now: float) -> None:
-        """Append, then apply. Whatever goes wrong with an append, the log is opened anew before the next one."""
-        frame, digest = encode_frame(self._seq + 1, now, "default", None, events, self._digest)
-        try:
-            await self.event_log.append(self._epoch, self._seq + 1, [frame])
-        except BaseException:
-            self._writable = False
-            self._lost.set()
-            raise
-        self._seq += 1
-        self._digest = digest
-        for event in events:
-            self.state.apply(event)
-        self._look()
+    def _count(self) -> None:
+        self._is_assigned = self.state.slots is not None
+        self._changed = self.state.settings
 
-    def _look(self) -> None:
+    def _durable(self, told: Told[_Message, _Reply], step: Step[_Reply], since: float) -> None:
+        if step.events:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
         if self._watch is not None:
             self._watch.look(self.state)
+
+    def _sizes(self) -> dict[str, int]:
+        return {"slot_map": self.state.slot_version}
+
+    def _background(self) -> Sequence[Coroutine[None, None, None]]:
+        return () if self._kept is None else (self._note_begun(self._kept),)
+
+    async def _note_begun(self, kept: Kept) -> None:
+        """Note partitions that have a log by now, so that it is missed when it is gone."""
+        while True:
+            slots = self.state.slots
+            begun: list[str] = []
+            for name in [] if slots is None else names(slots.partitions):
+                if name != self.partition and name not in self.state.begun:
+                    event_log = kept.log(name)
+                    try:
+                        if await has_begun(event_log):
+                            begun.append(name)
+                    except IncidentManagerError as error:
+                        self.log.warning(
+                            "can't see yet whether a partition began, will retry", why=str(error)
+                        )
+                    finally:
+                        await event_log.close()
+            if begun:
+                self._tell_self(PartitionsBegan(begun))
+            await asyncio.sleep(LEASE_S / 3)

@@ -1,18 +1,21 @@
 """Follows the control partition's log from outside its writer: slot map, tokens and changed settings reach every process
-by it."""
+by it. Each process takes the sections it goes by (models/control/assembly.py)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
+from actors.folding import newest_snapshot
 from actors.runtime.ending import end
+from models.control.assembly import SECTIONS
 from models.control.control import ControlState
 from models.control.events import SettingsChanged
-from models.errors import IncidentManagerError
-from models.partition.frames import NO_DIGEST, decode_frame
+from models.control.section import Section
+from models.errors import Damaged, IncidentManagerError
+from models.partition.frames import NO_DIGEST, check_frame
 from models.ports import EventLog
 
 log = structlog.get_logger()
@@ -33,36 +36,48 @@ class SettingsWatch:
 
     def look(self, state: ControlState) -> None:
         changed = state.settings
-        if changed is not None and changed is not self._taken and changed.start == self.start:
+        if changed is not None and changed != self._taken and changed.start == self.start:
             self._taken = changed
             self._take(changed)
             log.info("settings changed", by=changed.actor, keys=sorted(changed.changes))
 
 
 class ControlTail:
-    """The control partition as far as it was read. Goes on without its writer."""
+    """Sections of the control partition as far as they were read. Goes on without its writer."""
 
-    def __init__(self, event_log: EventLog, watch: SettingsWatch | None = None) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        watch: SettingsWatch | None = None,
+        sections: Iterable[type[Section]] = SECTIONS,
+    ) -> None:
+        """`sections` are what `state` holds; a watch needs ChangedSettings among them."""
         self._event_log = event_log
         self._watch = watch
+        self._sections = (*sections,)
         self._seq = 0
         self._digest = NO_DIGEST
         self._following = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self.state = ControlState()
+        #: Another object after the log was begun at a snapshot: read it each time.
+        self.state = ControlState(self._sections)
 
     async def follow(self) -> bool:
-        """Read what is new; True when there was something. Safe to call twice at once. Raises Unavailable, Damaged."""
+        """Read what is new, at first the newest snapshot; True when there was something. Safe to call twice at once. Raises
+        Unavailable, Damaged."""
         async with self._following:
             if await self._event_log.last_seq() == self._seq:
                 return False
             try:
+                if not self._seq:
+                    await self._begin_at_snapshot()
                 while page := await self._event_log.read(self._seq):
+                    if page[0][0] != self._seq + 1:
+                        # It was dropped behind a snapshot while we did not look.
+                        await self._begin_at_snapshot(page[0][0])
+                        continue
                     for seq, stored in page:
-                        frame = decode_frame(self._event_log.partition, stored, seq, self._digest)
-                        self._seq, self._digest = seq, frame.digest
-                        for event in frame.events:
-                            self.state.apply(event)
+                        self._fold(seq, stored)
             finally:
                 # What was read is not read again: a page that fails or is given up must not keep the watch from the
                 # changes of those before it.
@@ -70,15 +85,34 @@ class ControlTail:
                     self._watch.look(self.state)
         return True
 
+    async def _begin_at_snapshot(self, first_seq: int = 0) -> None:
+        """Take the newest snapshot. Raises Damaged where the log begins at `first_seq` and none reaches to there."""
+        found = await newest_snapshot(self._event_log, lambda: ControlState(self._sections))
+        if found.seq < first_seq - 1:
+            raise Damaged(
+                self._event_log.partition,
+                first_seq,
+                "the log begins here and no snapshot of what was before can be read",
+            )
+        self.state, self._seq, self._digest = found.machine, found.seq, found.digest
+
+    def _fold(self, seq: int, stored: bytes) -> None:
+        self._digest = check_frame(self._event_log.partition, stored, seq, self._digest)
+        self._seq = seq
+        frame = self.state.frames.skim(self._event_log.partition, stored, seq, self.state.folds)
+        if frame is not None:
+            for _place, event in frame.events:
+                self.state.apply(event, frame.now)
+
     async def catch_up(self) -> None:
         """follow(), for who goes on without it as well: whatever went wrong, the next look is made, or who follows would
         never hear of a revoked token again."""
         try:
             await self.follow()
         except IncidentManagerError as error:
-            log.warning("control partition not followed", why=str(error))
+            log.warning("can't follow the control partition, retrying", why=str(error))
         except Exception as error:  # noqa: BLE001 - a bug, which is told and ends nothing
-            log.warning("control partition not followed", why=type(error).__name__)
+            log.warning("can't follow the control partition, retrying", why=type(error).__name__)
 
     async def keep_up(self) -> None:
         """Follow until cancelled. Whatever the control partition has to say is no reason to stop anything."""

@@ -145,7 +145,7 @@ class DeliveryWindow:
                     await asyncio.sleep(0)
         except Unavailable as error:
             # Every id goes on being looked up: slower, and right.
-            log.warning("delivery filters not made", why=str(error))
+            log.warning("can't build the filters of delivery ids", why=str(error))
             return
         self._complete = True
 

@@ -1,4 +1,4 @@
-"""A partition's state from its log: the newest snapshot that can be read, and every frame after it. Used by actors/shard.py
+"""A partition's state from its log: the newest snapshot that can be read, and every frame after it. Used by actors/partition.py
 when it recovers, and by who looks at a log, copies or moves it."""
 
 from __future__ import annotations
@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import msgspec
 import structlog
 
-from models.control.control import ControlState
+from models.control.control import FRAMES, ControlState
+from models.control.events import CopyBegan, CopyEnded
 from models.errors import Damaged
-from models.partition.checkpoint import SNAPSHOT_VERSION
-from models.partition.frames import NO_DIGEST, Frame, decode_frame
+from models.partition.frames import NO_DIGEST, Frame
+from models.partition.machine import Folding
 from models.ports import EventLog
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
@@ -23,76 +25,98 @@ READ_BYTES = 8 * 1024 * 1024
 
 log = structlog.get_logger()
 
+M = TypeVar("M", bound=Folding)
+
 
 @dataclass(slots=True)
-class Folded:
+class Folded(Generic[M]):
     """The state at frame `seq`, whose digest is `digest`; `frames` were replayed after the snapshot."""
 
-    shard: Shard
+    machine: M
     seq: int
     digest: bytes
     frames: int = 0
 
 
 async def fold(
-    event_log: EventLog, settings: ShardSettings, each: Callable[[Frame], None] | None = None
-) -> Folded:
-    """All that is durable when this ends. `each` is told of every frame that was replayed, in order. Raises Damaged for
-    frames that are not there or do not fit, Unavailable."""
+    event_log: EventLog, make: Callable[[], M], each: Callable[[Frame], None] | None = None
+) -> Folded[M]:
+    """All that is durable when this ends; `make` gives an empty machine. `each` is told of every frame that was replayed, in
+    order. Raises Damaged for frames that are not there or do not fit, Unavailable."""
     partition = event_log.partition
-    folded = await _snapshot(event_log, settings)
-    shard, seq, digest = folded.shard, folded.seq, folded.digest
+    folded = await newest_snapshot(event_log, make)
+    machine, seq, digest = folded.machine, folded.seq, folded.digest
     while page := await event_log.read(seq, READ_BYTES):
         for number, stored in page:
             if number != seq + 1:
                 raise Damaged(
-                    partition, number, "the log begins here and no snapshot of what was before can be read"
+                    partition, number, "the log begins here and no snapshot of what came before can be read"
                 )
-            frame = decode_frame(partition, stored, number, digest)
-            shard.trace_id = frame.trace_id
+            frame = machine.frames.decode(partition, stored, number, digest)
+            machine.trace_id = frame.trace_id
             for event in frame.events:
-                shard.apply(event, frame.now)
+                machine.apply(event, frame.now)
             seq, digest = number, frame.digest
             folded.frames += 1
             if each is not None:
                 each(frame)
         await asyncio.sleep(0)
-    shard.seq, shard.trace_id = seq, None
+    machine.seq, machine.trace_id = seq, None
     folded.seq, folded.digest = seq, digest
     return folded
 
 
+async def fold_shard(
+    event_log: EventLog, settings: ShardSettings, each: Callable[[Frame], None] | None = None
+) -> Folded[Shard]:
+    """fold() of a shard's partition."""
+    return await fold(event_log, lambda: Shard(event_log.partition, settings), each)
+
+
 async def fold_control(event_log: EventLog, each: Callable[[Frame], None] | None = None) -> ControlState:
-    """The control partition's state; it has no snapshots. Raises Damaged, Unavailable."""
-    state, seq, digest = ControlState(), 0, NO_DIGEST
-    while page := await event_log.read(seq):
-        for seq, stored in page:
-            frame = decode_frame(event_log.partition, stored, seq, digest)
-            digest = frame.digest
-            for event in frame.events:
-                state.apply(event)
-            if each is not None:
-                each(frame)
-    return state
+    """fold() of the control partition. A copy that is under way has no more to say than that it is one. Raises Damaged,
+    Unavailable."""
+    try:
+        return (await fold(event_log, ControlState, each)).machine
+    except Damaged:
+        if not (source := await unfinished_copy(event_log)):
+            raise
+        state = ControlState()
+        state.apply(CopyBegan(source), 0.0)
+        return state
 
 
-async def _snapshot(event_log: EventLog, settings: ShardSettings) -> Folded:
-    """The newest snapshot that can be read, else the empty beginning."""
+async def unfinished_copy(event_log: EventLog) -> str:
+    """From where the control log is being copied, "" when it is whole. A copy has its frames, and among them the word that it
+    is one, before its snapshot; only a writer of the whole drops frames."""
+    source, seq = "", 0
+    while page := await event_log.read(seq, READ_BYTES):
+        for number, stored in page:
+            for event in FRAMES.decode(event_log.partition, stored, number, None).events:
+                if isinstance(event, CopyBegan | CopyEnded):
+                    source = event.source if isinstance(event, CopyBegan) else ""
+            seq = number
+    return source
+
+
+async def newest_snapshot(event_log: EventLog, make: Callable[[], M]) -> Folded[M]:
+    """The newest snapshot that can be read, else the empty beginning. Raises Unavailable, also when the snapshots were
+    replaced meanwhile."""
     for mark in await event_log.marks():
-        if mark.version != SNAPSHOT_VERSION:
+        machine = make()
+        if mark.version != machine.snapshot_version:
             log.warning(
-                "snapshot of another version passed over",
+                "snapshot of another version ignored",
                 partition=event_log.partition,
                 version=mark.version,
                 seq=mark.seq,
             )
             continue
-        shard = Shard(event_log.partition, settings)
         try:
             async for page in event_log.records(mark.generation):
-                shard.load(page)
-            shard.checkpoint.census().check(event_log.partition, mark)
-            shard.loaded()
+                machine.load(page)
+            machine.checkpoint.census().check(event_log.partition, mark)
+            machine.loaded()
         except (Damaged, msgspec.MsgspecError, LookupError, ValueError, TypeError) as error:
             # What was lost shows as records that name others which are not there, before all are counted.
             log.error(
@@ -102,5 +126,5 @@ async def _snapshot(event_log: EventLog, settings: ShardSettings) -> Folded:
                 why=str(error) if isinstance(error, Damaged) else repr(error),
             )
             continue
-        return Folded(shard, mark.seq, mark.digest)
-    return Folded(Shard(event_log.partition, settings), 0, NO_DIGEST)
+        return Folded(machine, mark.seq, mark.digest)
+    return Folded(make(), 0, NO_DIGEST)

@@ -29,6 +29,7 @@ from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import Peers
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.inhibitors import SendInhibitors
 from models.shard.messages import Message
 from models.shard.shard import Shard
 from models.trace import trace_id_of
@@ -95,6 +96,8 @@ LANES: tuple[Lane[Any], ...] = (
     ),
     # By shard: a merge of a hundred is done within a tenth of a second.
     Lane(SendPeerMessage, Answerers.send, key=Answerers.home_of, places=8),
+    # One at a time to each shard, which is all that a shard owes another.
+    Lane(SendInhibitors, Answerers.send_inhibitors, key=lambda _with, effect: effect.to),
     # One at a time, also over a recovery: a put that came late must not overwrite a newer one.
     Lane(Archive, Answerers.put_away, key=lambda _with, _effect: "archive", outlives=True),
     Lane(
@@ -134,11 +137,12 @@ class Errands:
         settled: Callable[[], Awaitable[Shard]],
         answered: Callable[[Message], None],
         undelivered: Callable[[Effect], None],
+        actor_of: Callable[[str], str] = str,
         lanes: Sequence[Lane[Any]] | None = None,
     ) -> None:
         self._log = log.bind(actor=actor)
         self._answerers = Answerers(
-            peers, archive, meter, self._log, classifiers, responders, replace, shard_of, settled
+            peers, archive, meter, self._log, classifiers, responders, replace, shard_of, actor_of, settled
         )
         self._meter = meter
         self._answered = answered
@@ -185,7 +189,7 @@ class Errands:
         kind = type(effect)
         lane = self._lanes.get(kind)
         if lane is None:
-            self._log.error("nobody answers this effect", effect=kind.__name__)
+            self._log.error("no actor handles this effect", effect=kind.__name__)
             return None
         key = lane.key(self._answerers, effect)
         queue = self._queues.setdefault((kind, key), _Queue())
@@ -229,7 +233,7 @@ class Errands:
         except IncidentManagerError as error:
             self._meter.count("llm_im_effects_failed_total", len(effects))
             self._log.warning(
-                "effect not delivered, will be asked again",
+                "effect not delivered, will be retried",
                 why=str(error),
                 effects=len(effects),
                 **_trace_of(effects),
@@ -241,7 +245,7 @@ class Errands:
         except Exception:  # noqa: BLE001  # an effect that is owed is asked again, whatever failed
             self._meter.count("llm_im_effects_failed_total", len(effects))
             self._log.exception(
-                "effect not delivered by a bug, will be asked again",
+                "bug: effect not delivered, will be retried",
                 effects=len(effects),
                 **_trace_of(effects),
             )

@@ -1,26 +1,34 @@
-"""A shard's snapshots: when one is due, and the writing of it a slice at a time, between two groups of messages."""
+"""A partition's snapshots: when one is due, and the writing of it a slice at a time, between two groups of messages."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from actors.runtime.ending import end
 from models.errors import Fenced, Unavailable
 from models.metrics import Meter
-from models.partition.checkpoint import SNAPSHOT_VERSION
+from models.partition.machine import Folding
 from models.ports import Clock, EventLog, Mark
-from models.shard.shard import Shard
 
 #: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
 SLICE_BYTES = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A snapshot is due after so many frames, so many bytes, or so long while something changed."""
+
+    every_frames: int
+    every_bytes: int
+    every_s: float
+
+
 class Snapshots:
-    """Of one partition. A snapshot is due after so many frames, so many bytes, or so long while something changed.
-    `over` is called with the work beside the loop when it ends, which must end by no bug."""
+    """Of one partition. `over` is called with the work beside the loop when it ends, which must end by no bug."""
 
     def __init__(
         self,
@@ -29,19 +37,14 @@ class Snapshots:
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
         over: Callable[[asyncio.Task[None]], None],
-        *,
-        every_frames: int,
-        every_bytes: int,
-        every_s: float,
+        pace: Pace,
     ) -> None:
         self._event_log = event_log
         self._meter = meter
         self._clock = clock
         self._log = log
         self._over = over
-        self._every_frames = every_frames
-        self._every_bytes = every_bytes
-        self._every_s = every_s
+        self._pace = pace
         self._generation = 0
         self._seq = 0
         self._digest = b""
@@ -58,28 +61,28 @@ class Snapshots:
         self._frames += frames
         self._bytes += size
 
-    async def write_slice(self, shard: Shard, epoch: int, digest: bytes) -> None:
+    async def write_slice(self, machine: Folding, epoch: int, digest: bytes) -> None:
         """The next slice, if one is due. `digest` is that of the last frame. Raises Fenced; a store that is away gives
         the snapshot up."""
         try:
-            await self._write(shard, epoch, digest)
+            await self._write(machine, epoch, digest)
         except Unavailable as error:
             # The log goes on without it, only recovery takes longer; what it held is dirty again.
-            shard.checkpoint.abandon()
-            self._log.warning("snapshot given up, will be tried again", why=str(error))
+            machine.checkpoint.abandon()
+            self._log.warning("snapshot failed, will be retried", why=str(error))
 
     async def stop(self) -> None:
         """End what goes on beside the loop. Safe to call twice."""
         if self._truncating is not None:
             await end([self._truncating])
 
-    async def _write(self, shard: Shard, epoch: int, digest: bytes) -> None:
-        checkpoint = shard.checkpoint
+    async def _write(self, machine: Folding, epoch: int, digest: bytes) -> None:
+        checkpoint = machine.checkpoint
         if not checkpoint.is_running:
-            if not self._is_due(shard):
+            if not self._is_due(machine):
                 return
             checkpoint.begin()
-            self._seq, self._digest = shard.seq, digest
+            self._seq, self._digest = machine.seq, digest
             self.begin_anew()
             # Above every generation any writer ever used, also in a snapshot that was never finished.
             self._generation = max(self._generation + 1, epoch << 20)
@@ -88,7 +91,7 @@ class Snapshots:
             await self._event_log.put_records(epoch, self._generation, records)
             return
         checksum = checkpoint.census().checksum()
-        mark = Mark(self._generation, self._seq, self._digest, SNAPSHOT_VERSION, checksum)
+        mark = Mark(self._generation, self._seq, self._digest, machine.snapshot_version, checksum)
         await self._event_log.close_snapshot(epoch, mark)
         checkpoint.closed()
         self._meter.count("llm_im_snapshots_total")
@@ -104,18 +107,18 @@ class Snapshots:
             if len(marks) > 1:
                 await self._event_log.truncate(epoch, marks[-1].seq)
         except Unavailable as error:
-            self._log.warning("log not truncated, the next snapshot will", why=str(error))
+            self._log.warning("log not truncated, the next snapshot tries again", why=str(error))
         except Fenced:
             # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
             return
 
-    def _is_due(self, shard: Shard) -> bool:
+    def _is_due(self, machine: Folding) -> bool:
         return (
-            self._frames >= self._every_frames
-            or self._bytes >= self._every_bytes
+            self._frames >= self._pace.every_frames
+            or self._bytes >= self._pace.every_bytes
             or (
                 self._frames > 0
-                and self._clock.monotonic() - self._at >= self._every_s
-                and shard.checkpoint.has_changes
+                and self._clock.monotonic() - self._at >= self._pace.every_s
+                and machine.checkpoint.has_changes
             )
         )

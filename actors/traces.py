@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from models.partition.event import Event
+from models.partition.machine import Step
 from models.ports import Tracer
 from models.shard.effects import Act, Classify, Effect, SendPeerMessage
 from models.shard.events import AlertsObserved, CallAnswered, IncidentStateChanged
@@ -25,9 +26,9 @@ from models.shard.messages import (
     Message,
     PeerMessageAnswered,
     PeerMessageArrived,
+    Reply,
     Tick,
 )
-from models.shard.shard import Step
 from models.trace import Attribute, trace_id_of
 
 #: Incidents whose trace is remembered, 300 bytes each; the oldest go first. A notice leaves within minutes of what
@@ -64,7 +65,7 @@ class Traces:
                 return trace_id_of(found.pop()) if len(found) == 1 else None
         return None
 
-    def durable(self, message: Message, step: Step, since: float) -> None:
+    def durable(self, message: Message, step: Step[Reply], since: float) -> None:
         """A message's step is in the log: make its span, and remember which incidents it was about. `since` is when
         its group began, seconds since the epoch."""
         if isinstance(message, AlertsArrived | Command | PeerMessageArrived) and message.trace is not None:

@@ -15,7 +15,8 @@ from actors.delivery import DeliveryWindow
 from benchmarks.harness import RESULTS
 from benchmarks.own import say, write
 from models.shard.messages import AlertsArrived
-from services.stores.memory.stores import MemoryDeliveryIds, MemoryStore
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.store import MemoryStore
 
 PROBES = 200_000
 WINDOW_S = 600.0

@@ -31,95 +31,103 @@ _SIZES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
 #: missing here; a Meter takes them all the same, because a typing error in a rare path must not stop a shard.
 METRICS: dict[str, Metric] = {
     "llm_im_build_info": Metric(
-        "gauge", "1 of each gateway, by the version of LLM-Incident-Manager and of Python."
+        "gauge", "1 for each gateway, with the versions of LLM-Incident-Manager and Python."
     ),
     "llm_im_alerts_received_total": Metric(
-        "counter", "Alerts told to a shard, by door; one asked for again with its body counts twice."
+        "counter", "Alerts that reached a shard, by door; one requested again with its body counts twice."
     ),
-    "llm_im_alerts_refused_total": Metric("counter", "Alerts refused as unreadable, by door."),
+    "llm_im_alerts_refused_total": Metric("counter", "Alerts refused because they can't be read, by door."),
     "llm_im_alerts_forbidden_total": Metric(
         "counter", "Alerts refused because their token is bound to other labels, by door and token."
     ),
     "llm_im_alerts_no_room_total": Metric(
-        "counter", "Alerts refused for want of memory, by door, bound (sender or shard) and token."
+        "counter", "Alerts refused because memory is used up, by door, bound (sender or shard) and token."
     ),
     "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
-    "llm_im_shard_bytes_max": Metric("gauge", "How many it may keep (lifecycle.max_shard_bytes)."),
-    "llm_im_sender_bytes": Metric("gauge", "Bytes of the sender that holds most of them."),
-    "llm_im_requests_refused_total": Metric("counter", "Requests refused whole, by door and reason."),
+    "llm_im_shard_bytes_max": Metric("gauge", "The most bytes it may keep (lifecycle.max_shard_bytes)."),
+    "llm_im_sender_bytes": Metric("gauge", "Bytes used by the sender that uses most."),
+    "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
-    "llm_im_log_cuts_total": Metric("counter", "Torn tails cut from a log when it was opened."),
-    "llm_im_recoveries_total": Metric("counter", "Times a shard made its state anew from its log."),
-    "llm_im_commands_total": Metric("counter", "What people asked of incidents, by verb."),
-    "llm_im_effects_failed_total": Metric(
-        "counter", "Effects that could not be delivered and were asked again."
+    "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),
+    "llm_im_recoveries_total": Metric("counter", "Times a shard rebuilt its state from its log."),
+    "llm_im_commands_total": Metric(
+        "counter", "Actions of people on incidents, refused ones included, by verb."
     ),
-    "llm_im_effects_waiting": Metric("gauge", "Effects on their way or waiting for their turn."),
-    "llm_im_control_version": Metric("gauge", "Version of the slot map that a shard knows."),
-    "llm_im_shard_ready": Metric("gauge", "1 when the shard answers, 0 while it recovers."),
+    "llm_im_effects_failed_total": Metric("counter", "Effects that could not be delivered and were retried."),
+    "llm_im_effects_waiting": Metric("gauge", "Effects in flight or waiting for their turn."),
+    "llm_im_control_version": Metric("gauge", "Version of the slot map that a shard uses."),
+    "llm_im_shard_ready": Metric("gauge", "1 while the shard answers, 0 while it recovers."),
     "llm_im_classifiers_replaced_total": Metric(
-        "counter", "Classifiers started anew because they did not answer."
+        "counter", "Classifiers restarted because they did not answer."
     ),
-    "llm_im_classify_failed_total": Metric("counter", "Questions to a classifier that it could not judge."),
-    "llm_im_dead_letters_lost_total": Metric("counter", "Dead letters for which there was no room, by door."),
+    "llm_im_classify_failed_total": Metric("counter", "Classifications that failed."),
+    "llm_im_dead_letters_lost_total": Metric(
+        "counter", "Dead letters dropped because their store was full or not available, by door."
+    ),
     "llm_im_ingest_batch_size": Metric("histogram", "Alerts made durable by one append.", _SIZES),
-    "llm_im_ingest_seconds": Metric("histogram", "From a request's arrival to its durable answer.", _SECONDS),
-    "incident_processing_queue_depth": Metric("gauge", "Alerts (shards) or calls (others) that wait."),
+    "llm_im_ingest_seconds": Metric(
+        "histogram", "Time from a request's arrival to its durable answer.", _SECONDS
+    ),
+    "incident_processing_queue_depth": Metric("gauge", "Alerts (shards) or calls (other actors) that wait."),
     "llm_im_inflight_alerts": Metric("gauge", "Alerts a gateway holds for its shards."),
     "llm_im_append_seconds": Metric("histogram", "Time of one append to the log.", _SECONDS),
     "llm_im_append_frames": Metric("histogram", "Frames in one append: how well group commit works.", _SIZES),
     "llm_im_log_bytes_total": Metric("counter", "Bytes appended to the log."),
     "llm_im_dedup_ratio": Metric("gauge", "Share of decided alerts that were repeats or duplicates, 0 to 1."),
     "llm_im_open_incidents": Metric("gauge", "Incidents neither resolved nor closed."),
-    "llm_im_open_series": Metric("gauge", "Series that fire."),
+    "llm_im_open_series": Metric("gauge", "Firing series."),
     "llm_im_round_seconds": Metric(
         "histogram", "One round of a shard's loop: group, reads, snapshot.", _SECONDS
     ),
     "llm_im_snapshot_slice_seconds": Metric("histogram", "The snapshot's part of a round.", _SECONDS),
     "llm_im_snapshots_total": Metric("counter", "Snapshots completed."),
     "llm_im_snapshot_seconds": Metric("gauge", "How long the last snapshot took."),
-    "llm_im_recovery_seconds": Metric("gauge", "How long the last start took, from open to ready."),
-    "llm_im_deaf_seconds_total": Metric("counter", "Time in which a shard could not hear its senders."),
+    "llm_im_recovery_seconds": Metric(
+        "gauge", "How long the last recovery took, from opening the log to ready."
+    ),
+    "llm_im_deaf_seconds_total": Metric(
+        "counter", "Time in reception gaps, when a shard could hear no gateway."
+    ),
     "llm_im_clock_set_back_total": Metric(
-        "counter", "Times that a shard's clock had been ahead and what hung on it was put right."
+        "counter", "Times a shard's clock had been ahead and deadlines were corrected."
     ),
     "llm_im_clock_ahead_seconds": Metric("gauge", "How far a shard's time is ahead of its clock."),
     "llm_im_sender_clock_skew_seconds": Metric(
         "gauge",
-        "How far a sender's clock is ahead of ours, behind if below 0, by the times it gives; by source.",
+        "How far a sender's clock is ahead of ours, negative if behind, judged by the times it sends; by source.",
     ),
     "llm_im_sender_clock_skewed_total": Metric(
-        "counter", "Requests whose times say that their sender's clock is not ours, by source."
+        "counter", "Requests whose times show that their sender's clock is wrong, by source."
     ),
-    "llm_im_dead_letters_total": Metric("counter", "Dead letters kept, by door."),
+    "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
     "llm_im_notifications_given_up": Metric(
         "gauge",
-        "Incidents whose last notification nobody took; 0 is good. They count until they are archived.",
+        "Incidents whose last notification was given up; 0 is good. Counted until they are archived.",
     ),
     "llm_im_archived_total": Metric("counter", "Incidents moved to the archive."),
-    "llm_im_backups_total": Metric("counter", "Backups made on time."),
-    "llm_im_backup_failures_total": Metric("counter", "Backups on time that failed; the log says why."),
+    "llm_im_backups_total": Metric("counter", "Scheduled backups made."),
+    "llm_im_backup_failures_total": Metric("counter", "Scheduled backups that failed; the log says why."),
     "llm_im_backup_success_timestamp_seconds": Metric(
-        "gauge", "The moment that the newest whole backup holds, in seconds since the epoch."
+        "gauge", "The moment of the newest complete backup, in seconds since the epoch."
     ),
     "llm_im_backup_seconds": Metric("gauge", "How long the last backup took."),
     "llm_im_backup_bytes": Metric("gauge", "Bytes of all files that the last backup needs."),
-    "llm_im_backup_written_bytes": Metric("gauge", "Bytes that the last backup wrote; the rest was there."),
-    "llm_im_stream_clients": Metric("gauge", "Clients that watch the live stream at a gateway."),
-    "llm_im_stream_behind_frames": Metric(
-        "gauge", "Frames that the client furthest behind has still to read."
+    "llm_im_backup_written_bytes": Metric(
+        "gauge", "Bytes that the last backup wrote; the rest already existed."
     ),
-    "llm_im_stream_dropped_total": Metric("counter", "Clients of the live stream let go, by reason."),
+    "llm_im_stream_clients": Metric("gauge", "Clients of the live stream at a gateway."),
+    "llm_im_stream_behind_frames": Metric("gauge", "Frames that the slowest client has yet to read."),
+    "llm_im_stream_dropped_total": Metric("counter", "Clients of the live stream disconnected, by reason."),
     "llm_im_stream_resets_total": Metric(
-        "counter", "Times that a client of the live stream missed something and was told so, by reason."
+        "counter", "Times a client of the live stream missed events and was told so, by reason."
     ),
-    "llm_im_published_total": Metric("counter", "Changes of incidents put into the feed in Redis."),
+    "llm_im_published_total": Metric("counter", "Changes of incidents written to the feed in Redis."),
     "llm_im_publish_away": Metric("gauge", "1 while the Redis of the feed can't be written, else 0."),
-    "llm_im_publish_behind_frames": Metric("gauge", "Frames of the logs that the feed has still to read."),
+    "llm_im_publish_behind_frames": Metric("gauge", "Frames that the feed has yet to read from the logs."),
     "llm_im_publish_resets_total": Metric(
-        "counter", "Times that the feed of a partition was made anew from its shard, by reason."
+        "counter", "Times the feed of a partition was rebuilt from its shard, by reason."
     ),
 }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -45,6 +45,8 @@ from models.shard.messages import (
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
 from tests.simulation.dump import difference, dump, unsound
+
+AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 #: The beginning of every story, in seconds since the epoch.
 ZERO = 1767225600.0
@@ -296,8 +298,11 @@ class Story:
     def states(self) -> list[IncidentState]:
         return [incident.state for incident in self.shard.state.incidents.values()]
 
-    def named(self, kind: type[Event]) -> list[Event]:  # type: ignore[valid-type]
-        return [event for _when, event in self.events if isinstance(event, kind)]  # type: ignore[arg-type]
+    def severities(self) -> list[Severity]:
+        return [incident.severity for incident in self.shard.state.incidents.values()]
+
+    def named(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        return [event for _when, event in self.events if isinstance(event, kind)]
 
     def kinds(self, incident: Incident) -> list[str]:
         """The kinds of line in an incident's history."""
@@ -313,7 +318,7 @@ class Story:
         for event in step.events:
             self.events.append((self.now, event))
             self.replayed.apply(event, self.now)
-        self.asked += [(when, effect) for effect in step.effects]  # type: ignore[misc]
+        self.asked += [(when, effect) for effect in step.effects]
         late = self.now + 10.0
         assert not difference(dump(self.shard, late), dump(self.replayed, late))
         assert not unsound(self.shard)

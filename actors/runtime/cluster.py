@@ -74,7 +74,7 @@ class Hosted:
         """One method of the hosted actor, wrapped (actors/runtime/host.py). A leading underscore is not for others."""
         actor = self._actor or await self._start()
         if method.startswith("_"):
-            raise Broken(f"{self._name}.{method} is not for others")
+            raise Broken(f"{self._name}.{method} can't be called from outside")
         return await answer(getattr(actor, method), payload)
 
     async def begin(self) -> int:
@@ -107,7 +107,7 @@ class Hosted:
 
     def _die(self, why: str) -> None:
         # At once, as SIGKILL: nothing may be answered from here any more. Ray starts it again.
-        log.error("actor ends its process", actor=self._name, why=why)
+        log.error("actor exits, Ray restarts it", actor=self._name, why=why)
         os._exit(1)
 
 
@@ -197,7 +197,7 @@ def stop(names: list[str]) -> None:
         try:
             ray.get(handle.end.remote(), timeout=STOP_TIMEOUT_S)
         except ray.exceptions.RayError as error:
-            log.warning("actor did not stop in order", actor=name, why=type(error).__name__)
+            log.warning("actor did not stop cleanly", actor=name, why=type(error).__name__)
         ray.kill(handle, no_restart=True)
 
 

@@ -155,7 +155,7 @@ class DirectServer:
             except IncidentManagerError:
                 raise
             except Exception as error:
-                log.exception("a call failed by a bug", method=name.decode("latin-1"))
+                log.exception("bug: call failed", method=name.decode("latin-1"))
                 raise Broken(repr(error)) from error
 
         connection.send(identity, await answer(method, payload))

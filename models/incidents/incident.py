@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from uuid import UUID
 
 import msgspec
 
 from models.partition.sharding import SLOTS
+
+ID_BYTES = 16
 
 
 class Severity(IntEnum):
@@ -181,7 +184,8 @@ class Notification(msgspec.Struct, array_like=True):
     waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
     `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
     last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
-    receiver knows that it flaps.
+    receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
+    (models/shard/mutes.py); "" when nothing is held back.
     """
 
     number: int = 0
@@ -196,6 +200,7 @@ class Notification(msgspec.Struct, array_like=True):
     heard_at: float = 0.0
     reopenings: list[float] = []
     flapping: bool = False
+    withheld: str = ""
 
 
 class Incident(msgspec.Struct, array_like=True):
@@ -299,21 +304,18 @@ class Incident(msgspec.Struct, array_like=True):
         return self.notification.told or self.is_attended or bool(self.merged_into)
 
     @property
-    def owes_nothing(self) -> bool:
-        """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
-        owes = self.notification.reason is not None or (
-            self.handling is not None and bool(self.handling.owed)
-        )
-        return self.state is IncidentState.CLOSED and not owes
-
-    @property
     def merged_into(self) -> bytes:
         """The incident it is a part of, b"" when it is none."""
         return b"" if self.handling is None else self.handling.merged_into
 
     @property
+    def related(self) -> list[bytes]:
+        """The incidents that people linked it to."""
+        return [] if self.handling is None else self.handling.related
+
+    @property
     def children(self) -> dict[bytes, Child]:
-        """The incidents that are parts of it."""
+        """Its children: the incidents merged into it."""
         return {} if self.handling is None else self.handling.children
 
     def handled(self) -> Handling:
@@ -347,6 +349,11 @@ def settled(judged: Verdict, said: Override, parts: Mapping[bytes, Child]) -> Ve
         judged.type if said.type is None else said.type,
         judged.impact if said.impact is None else said.impact,
     )
+
+
+def id_text(identity: bytes) -> str:
+    """An incident's id as people write it; bytes that are none in hex."""
+    return str(UUID(bytes=identity)) if len(identity) == ID_BYTES else identity.hex()
 
 
 def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from models.incidents.incident import Verdict, settled
+from models.incidents.incident import Verdict, id_text, settled
 from models.incidents.query import Summary
 from models.partition.event import Event
 
@@ -94,6 +94,13 @@ class Told(Generic[E]):
 def told(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
     """A line; details that are empty are left out."""
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
+
+
+def about_another(kind: str, actor: str, other: bytes, reason: str, direction: str = "") -> Line:
+    """A line about what an incident has to do with another: "into <the other's id>: <the reason>"."""
+    identity = id_text(other)
+    text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
+    return told(kind, actor, text, reason, incident=identity, direction=direction)
 
 
 def counted_anew(summary: Summary) -> Summary:

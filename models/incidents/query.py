@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from models.alerts.matchers import MatcherTuple
+from models.alerts.muted import IncidentMutes, MutedBy
 from models.incidents.filters import IncidentFilter, Place, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.wire import Wire
@@ -104,6 +105,14 @@ class ListAlerts(Wire, frozen=True):
     ended_only: bool = False
 
 
+class PreviewMutes(Wire, frozen=True):
+    """Of the alerts that fire, by number after `after`: how many all matchers hold for, and of which incidents they are."""
+
+    tenant: str
+    matchers: list[MatcherTuple]
+    after: int = -1
+
+
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
     """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
 
@@ -123,6 +132,7 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
     decisions: list[tuple[int, int, float, float]] = []
     sender: str = ""
     senders: list[str] = []
+    muted: MutedBy | None = None
 
 
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):
@@ -136,6 +146,7 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     alerts: int
     acknowledge_due_at: float = 0.0
     resolve_due_at: float = 0.0
+    mutes: IncidentMutes | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
@@ -215,6 +226,14 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
+class MutePreview(Wire, frozen=True):
+    """Of `firing` alerts looked at the `incidents` have so many that match. `next_after` is where the next page begins."""
+
+    firing: int
+    incidents: dict[bytes, int]
+    next_after: int | None
+
+
 Query = (
     ListIncidents
     | FindIncidents
@@ -224,10 +243,11 @@ Query = (
     | Probe
     | IncidentAlerts
     | ListAlerts
+    | PreviewMutes
     | GetSummaries
     | ListSummaries
 )
-Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | SummaryPage
+Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | SummaryPage | MutePreview
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

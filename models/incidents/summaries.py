@@ -23,11 +23,8 @@ from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
 from models.shard.assembly import ASSEMBLY, Assembly
-from models.shard.events import (
-    ClockSetBack,
-    IncidentOpened,
-    IncidentSplit,
-)
+from models.shard.events import ClockSetBack, IncidentOpened
+from models.shard.splitting import IncidentSplit
 
 #: What an incident counts as before anybody judged it.
 UNJUDGED = Verdict(Severity.P2, IncidentType.UNKNOWN, "")

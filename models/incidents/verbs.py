@@ -1,5 +1,5 @@
-"""What a person may do to an incident: the verbs of a Command (models/shard/messages.py). models/shard/people.py and models/shard/children.py
-decide about them; services/api names them in its paths, `llm-im incidents` as its commands.
+"""What a person may do to an incident: the verbs of a Command (models/shard/messages.py). The component that has a verb in its
+`verbs` decides about it; services/api names them in its paths, `llm-im incidents` as its commands.
 
 Laid out as arrays with their name as tag, like everything that crosses a process. A field is only added at the end,
 with a default.
@@ -7,9 +7,12 @@ with a default.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 import msgspec
 
 from models.incidents.incident import IncidentType, Severity
+from models.partition.event import one_of
 
 
 class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="verb"):
@@ -120,24 +123,10 @@ class Create(Verb, frozen=True):
     assignees: list[str] = []
 
 
-AnyVerb = (
-    Acknowledge
-    | Unacknowledge
-    | Assign
-    | Comment
-    | Label
-    | Reclassify
-    | Link
-    | Unlink
-    | Merge
-    | Unmerge
-    | Split
-    | Resolve
-    | Close
-    | Reopen
-    | Update
-    | Create
-)
+#: Any of the above, and a decoder's union of them.
+AnyVerb: TypeAlias = Verb
+if not TYPE_CHECKING:
+    AnyVerb = one_of(Verb.__subclasses__())
 
 #: Bounds of what people write. An incident is read whole and kept in memory, so that all of it must stay small.
 TEXT_MAX = 8_192  # a comment, notes, a stakeholder update: two screens
@@ -148,9 +137,9 @@ LABEL_VALUE_MAX = 1_024
 LABELS_MAX = 64
 ASSIGNEES_MAX = 50
 ROLES_MAX = 20
-RELATED_MAX = 100
-#: Parts of one merged incident: all are asked when it is read.
-PARTS_MAX = 100
+LINKS_MAX = 100
+#: Children of one incident: all are asked when it is read.
+CHILDREN_MAX = 100
 #: Series that one Split moves: 10 ms of the shard's time.
 SPLIT_MAX = 5_000
 #: Comments and updates of one incident, and bytes of them together. Past it a person is asked to link another one.

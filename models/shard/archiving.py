@@ -6,13 +6,29 @@ from array import array
 from collections.abc import Iterator
 
 from models.incidents.incident import IncidentState
+from models.partition.checkpoint import META
+from models.partition.event import Event
 from models.shard.changes import Moved, Paid
 from models.shard.component import Component, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.effects import Archive, Effect, Forget
-from models.shard.events import ArchiveExpired, IncidentArchived
 from models.shard.messages import Archived, Done, Reply, Tick
-from models.shard.state import META
+
+
+class IncidentArchived(Event, frozen=True):
+    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s. `tenant`:
+    whose it was, "" in logs of before that was written down."""
+
+    incident_id: bytes
+    numbers: bytes
+    tenant: str = ""
+
+
+class ArchiveExpired(Event, frozen=True):
+    """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
+
+    closed_before: float
+
 
 #: Incidents handed to the archive at once.
 ARCHIVE_BATCH = 100
@@ -39,7 +55,8 @@ class Archiving(Component):
                 # Somebody commented on it meanwhile: what the archive has is not all of it.
                 self._closed[identity] = None
             else:
-                self.shard.do(IncidentArchived(identity, self.state.members[identity].tobytes()), now)
+                numbers = self.state.members[identity].tobytes()
+                self.shard.do(IncidentArchived(identity, numbers, incident.tenant), now)
         return Done()
 
     def _may_go(self, change: Moved | Paid, _now: float) -> None:
@@ -107,4 +124,4 @@ class Archiving(Component):
     messages = {Archived: _archived}
     reactions = {Moved: _may_go, Paid: _may_go}
     effects = (Archive, Forget)
-    events = (on(IncidentArchived, _fold_archived), on(ArchiveExpired, _fold_expired))
+    events = (on(IncidentArchived, _fold_archived), on(ArchiveExpired, _fold_expired, whose=Whose.SHARD))

@@ -12,37 +12,54 @@ from typing import Any
 
 import msgspec
 
-from models.control.events import EVENTS as CONTROL_EVENTS
 from models.errors import Broken
 from models.incidents.lines import CHANGED, Told
 from models.partition.event import Event, one_of
+from models.partition.frames import Frames
 from models.shard.archiving import Archiving
+from models.shard.attention import Attention
 from models.shard.by_hand import ByHand
 from models.shard.children import Children
 from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
+from models.shard.core import NAMED_BY
+from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
-from models.shard.messages import Message, Tick
+from models.shard.known_silences import KnownSilences
+from models.shard.links import Links
+from models.shard.messages import Message, PeerMessage, Tick
+from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
+from models.shard.openings import Openings
+from models.shard.peer_messages import PeerMessages
 from models.shard.people import People
 from models.shard.reception import Reception
 from models.shard.sharing import Sharing
 from models.shard.slot_transfer import SlotTransfer
+from models.shard.splitting import Splitting
 from models.shard.states import States
 from models.shard.targets import Targets
 from models.wire import tag_of
 
 COMPONENTS: tuple[type[Component], ...] = (
     Intake,
+    Openings,
     Commands,
     ByHand,
     Classifying,
     Archiving,
-    Children,  # tells a parent before anybody else is told
+    PeerMessages,  # a parent is told before anybody else
+    Children,
+    Links,
+    Splitting,
+    KnownSilences,
+    Inhibitors,
+    Mutes,  # after what mutes, before who is told
     Notifications,
     Targets,
     Sharing,
+    Attention,
     People,
     States,
     SlotTransfer,
@@ -51,7 +68,8 @@ COMPONENTS: tuple[type[Component], ...] = (
 
 
 class Assembly:
-    """Some components, and what follows from what they own. Raises Broken when two own the same."""
+    """Some components, and what follows from what they own. Raises Broken when two own the same, and for an event that does not
+    say whose it is."""
 
     def __init__(self, components: Sequence[type[Component]]) -> None:
         self.components = tuple(components)
@@ -62,6 +80,7 @@ class Assembly:
                 f"the name {each.name}",
                 *(event.kind for event in each.events),
                 *each.messages,
+                *each.hears,
                 *each.verbs,
                 *each.effects,
                 *(f"records {record.kind.name}" for record in each.records),
@@ -70,7 +89,17 @@ class Assembly:
                 if thing in owners:
                     raise Broken(f"both {owners[thing]} and {each.__name__} own {thing}")
                 owners[thing] = each.__name__
+            if each.hears.keys() != each.answered.keys():
+                raise Broken(
+                    f"{each.__name__} must both hear and take the answer of what incidents tell each other"
+                )
+            for event in each.events:
+                field = NAMED_BY.get(event.whose)
+                if field is not None and field not in event.kind.__struct_fields__:
+                    raise Broken(f"{event.kind.__name__} of {each.__name__} has no {field}: whose is it?")
             self.events.update((event.kind, event) for event in each.events)
+        #: How their log is read.
+        self.frames = Frames(self.events)
         #: How the events are told that may be lines of a timeline.
         self.told: dict[type[Event], Told[Any]] = {
             kind: event.told for kind, event in self.events.items() if event.told is not None
@@ -85,13 +114,18 @@ class Assembly:
         )
         messages: list[type[Message]] = [Tick, *(kind for each in components for kind in each.messages)]
         self._messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(one_of(messages))
+        self._peer_messages: msgspec.msgpack.Decoder[PeerMessage] = msgspec.msgpack.Decoder(
+            one_of(kind for each in components for kind in each.hears)
+        )
 
     def decode_message(self, data: bytes) -> Message:
         """The message in `data`. Raises msgspec.ValidationError or DecodeError when it is none."""
         return self._messages.decode(data)
 
+    def decode_peer_message(self, data: bytes) -> PeerMessage:
+        """What one incident tells another. Raises as decode_message()."""
+        return self._peer_messages.decode(data)
+
 
 ASSEMBLY = Assembly(COMPONENTS)
 decode_message = ASSEMBLY.decode_message
-#: Every event that a log may hold, a shard's or the control partition's.
-EVERY_EVENT: tuple[type[Event], ...] = (*ASSEMBLY.events, *CONTROL_EVENTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.errors import Conflict, Malformed, TooLarge
-from models.incidents.incident import MANUAL, Incident, IncidentState, Override, incident_id
+from models.incidents.incident import MANUAL, Incident, IncidentState, Override, id_text, incident_id
 from models.incidents.verbs import (
     ASSIGNEES_MAX,
     LABEL_VALUE_MAX,
@@ -18,13 +18,12 @@ from models.incidents.verbs import (
     Resolve,
 )
 from models.partition.sharding import slot_of
-from models.shard import lifecycle, people
+from models.shard import attention, lifecycle, people
 from models.shard.changes import Opened
 from models.shard.commands import check_name, check_text, must_be_open
 from models.shard.component import Component
 from models.shard.events import IncidentOpened
 from models.shard.messages import Command
-from models.shard.peer_messages import written
 
 
 class ByHand(Component):
@@ -34,19 +33,19 @@ class ByHand(Component):
         check_name("service", verb.service)
         check_text("title", verb.title, TITLE_MAX)
         if not verb.title.strip():
-            raise Malformed("title: expected some words")
+            raise Malformed("title: must not be empty")
         check_text("description", verb.description, TEXT_MAX)
         if verb.impact:
             check_name("impact", verb.impact)
         if len(verb.labels) > LABELS_MAX:
-            raise TooLarge(f"labels: at most {LABELS_MAX} labels an incident")
+            raise TooLarge(f"labels: an incident has at most {LABELS_MAX} labels")
         for name, value in verb.labels.items():
             check_name("labels", name)
             check_text(f"labels.{name}", value, LABEL_VALUE_MAX)
         for name in verb.assignees:
             check_name("assignees", name)
         if len(set(verb.assignees)) > ASSIGNEES_MAX:
-            raise TooLarge(f"assignees: at most {ASSIGNEES_MAX} people are assigned to an incident")
+            raise TooLarge(f"assignees: an incident has at most {ASSIGNEES_MAX} assignees")
         if self.shard.state.open_count >= self.shard.settings.max_open:
             raise Conflict("max_concurrent_incidents is reached: resolve others first")
         slot = slot_of(command.tenant, verb.service)
@@ -75,7 +74,7 @@ class ByHand(Component):
         if said != Override():
             people.override(self.shard, incident, said, command.actor, command.reason, now)
         if verb.assignees:
-            people.assign(self.shard, incident, Assign(verb.assignees), command.actor, command.reason, now)
+            attention.assign(self.shard, incident, Assign(verb.assignees), command.actor, command.reason, now)
         return incident
 
     def _resolve(self, incident: Incident, verb: Resolve, command: Command, now: float) -> Incident:
@@ -85,7 +84,7 @@ class ByHand(Component):
         check_text("root_cause", verb.root_cause or "", TEXT_MAX)
         if incident.state is IncidentState.RESOLVED:
             # Not passed over: its notes would be lost without a word.
-            raise Conflict("it is Resolved already: reopen it first to resolve it in other words")
+            raise Conflict("it is already Resolved: to change how, reopen it first")
         must_be_open(incident, "resolved")
         lifecycle.resolve(self.shard, incident, command.actor, verb.method, verb.notes, now, verb.root_cause)
         return incident
@@ -100,7 +99,9 @@ class ByHand(Component):
                 f"{incident.firing} of its alerts still fire: it can be closed when they have ended"
             )
         if any(part.is_open for part in incident.children.values()):
-            raise Conflict("some of its parts are still open: it can be closed when they have ended")
+            raise Conflict(
+                "some of its child incidents are still open: it can be closed when they have ended"
+            )
         lifecycle.move(
             self.shard, incident, IncidentState.CLOSED, command.actor, command.reason or "closed by hand", now
         )
@@ -116,10 +117,12 @@ class ByHand(Component):
         )
         if other is not None and other is not incident:
             if other.is_open:
-                raise Conflict(f"incident {written(other.id)} of the same group is open: work on that one")
+                raise Conflict(f"incident {id_text(other.id)} of the same group is open: work on that one")
             if lifecycle.may_reopen(self.shard, other, now):
                 # It would be open beside this one as soon as a part of it goes on, or what still fires is believed again.
-                raise Conflict(f"incident {written(other.id)} of the same group may go on: reopen that one")
+                raise Conflict(
+                    f"incident {id_text(other.id)} of the same group can still be reopened: reopen that one instead"
+                )
         if self.shard.state.open_count >= self.shard.settings.max_open:
             raise Conflict("max_concurrent_incidents is reached: resolve others first")
         lifecycle.reopen(

@@ -1,7 +1,10 @@
-"""What has become of an incident, as lifecycle and intake report it to the components, which react to it in the order in
-which models/shard/assembly.py lists them. Only live: what follows is in the log as events of its own."""
+"""What has become of an incident, and what else components tell each other: whoever decided it reports it, and the components
+that it concerns react in the order in which models/shard/assembly.py lists them. Only live: what follows is in the log as
+events of its own."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -9,24 +12,28 @@ from models.incidents.incident import OPEN_STATES, Incident, IncidentState, Seve
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
+    """Something is otherwise than before."""
+
+
+class IncidentChange(Change, frozen=True, gc=False):
     """Something became of `incident`, which is as it is now."""
 
     incident: Incident
 
 
-class Opened(Change, frozen=True, gc=False):
+class Opened(IncidentChange, frozen=True, gc=False):
     """It is new: alerts opened it, or a person."""
 
 
-class SplitOff(Change, frozen=True, gc=False):
+class SplitOff(IncidentChange, frozen=True, gc=False):
     """It is new: a person split it off another, and something of it fires."""
 
 
-class Signalled(Change, frozen=True, gc=False):
+class Signalled(IncidentChange, frozen=True, gc=False):
     """An alert that joined says something new of how severe it is."""
 
 
-class Moved(Change, frozen=True, gc=False):
+class Moved(IncidentChange, frozen=True, gc=False):
     """Its state is another than `before`."""
 
     before: IncidentState
@@ -40,7 +47,7 @@ class Moved(Change, frozen=True, gc=False):
         return self.before not in OPEN_STATES and self.incident.is_open
 
 
-class ResolvedByPerson(Change, frozen=True, gc=False):
+class ResolvedByPerson(IncidentChange, frozen=True, gc=False):
     """A person resolved it, and with it what it is made of."""
 
     actor: str
@@ -48,42 +55,63 @@ class ResolvedByPerson(Change, frozen=True, gc=False):
     notes: str
 
 
-class Rerated(Change, frozen=True, gc=False):
+class Rerated(IncidentChange, frozen=True, gc=False):
     """Its severity is another than `before`."""
 
     before: Severity
 
 
-class Judged(Change, frozen=True, gc=False):
+class Judged(IncidentChange, frozen=True, gc=False):
     """Somebody has said what it is; it is open, and counted as `before` until then."""
 
     before: Severity
 
 
-class Unattended(Change, frozen=True, gc=False):
+class Unattended(IncidentChange, frozen=True, gc=False):
     """The time of its acknowledgement has passed: as far as anyone knows nobody looks after it."""
 
 
-class Merging(Change, frozen=True, gc=False):
+class Merging(IncidentChange, frozen=True, gc=False):
     """It is about to become a child of another incident, which is told of in its place."""
 
 
-class Unmerged(Change, frozen=True, gc=False):
+class Unmerged(IncidentChange, frozen=True, gc=False):
     """Its parent spoke for it, and does not any more."""
 
 
-class Paid(Change, frozen=True, gc=False):
+class Paid(IncidentChange, frozen=True, gc=False):
     """Something that it owed is owed no more."""
 
 
-class SeriesFires(Change, frozen=True, gc=False):
-    """Series `number` began to fire in it, or, with `again`, after it had ended."""
+class SeriesFires(IncidentChange, frozen=True, gc=False):
+    """Series `number` began to fire in it, or, with `again`, after it had ended. `labels` are its own, where they are at hand."""
 
     number: int
     again: bool = False
+    labels: Mapping[str, str] | None = None
 
 
-class SeriesEnded(Change, frozen=True, gc=False):
+class SeriesEnded(IncidentChange, frozen=True, gc=False):
     """Series `number` fires no more."""
 
     number: int
+
+
+class MutersChanged(Change, frozen=True, gc=False):
+    """These series may be muted by something else than before, any series when None."""
+
+    numbers: Collection[int] | None = None
+
+
+class SilenceOver(Change, frozen=True, gc=False):
+    """A silence mutes nothing any more."""
+
+    silence: str
+
+
+class Muted(IncidentChange, frozen=True, gc=False):
+    """All that fires of it is muted. Said again whenever its alerts or what mutes them changed."""
+
+
+class Unmuted(IncidentChange, frozen=True, gc=False):
+    """Not all that fires of it is muted, or nothing of it fires. Said again like Muted."""

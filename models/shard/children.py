@@ -1,114 +1,120 @@
-"""Verbs over two incidents: link, merge, unmerge, split. Decided here and folded here.
+"""An incident that is merged into another becomes its child: the parent speaks for it. Verbs merge and unmerge. The two may
+live in two shards, and tell each other by messages (models/shard/peer_messages.py).
 
-Two incidents may live in two shards, and no event is written in both at once. So the first half is logged where the
-verb arrives, together with a note that this incident owes the other (models/shard/peer_messages.py). The
-note is brought by effect SendPeerMessage, one at a time for each sender, until an answer to it is logged: a crash between the halves leaves the debt, and the
-recovered shard asks again. Who is told twice answers twice alike (`heard`).
+    parent                                          child
+      | IncidentMerged                                |
+      |---------------- MergeAsked ------------------>|  IncidentMergedInto
+      |<--------------- ChildState -------------------|  now, and whenever it ends, goes on, or gets worse
+      | ChildChanged                                  |
+      |---------------- EndAsked -------------------->|  a person resolved the parent
+      |---------------- UnmergeAsked ---------------->|  IncidentUnmerged
+      | ChildLeft                                     |
 
-    target                                          source
-      merge():  IncidentMerged, PeerMessageOwed              |
-      |---------------- MergeAsked ----------------->|  hear(): IncidentMergedInto, PeerMessageReceived, PeerMessageOwed
-      |  note_answered(): PeerMessageDelivered, ChildChanged  |
-      |<--------------- ChildState --------------------|  now, and whenever it ends, goes on, or gets worse
-      |  hear(): ChildChanged, PeerMessageReceived               |
-      |---------------- EndAsked ------------------->|  a person resolved the target
-      |---------------- UnmergeAsked --------------->|  hear(): IncidentUnmerged; note_answered(): ChildLeft
-
-A part keeps its series, its group and its shard, and its alerts go on joining it; only nobody is told of it. It has no
-parts of its own, so there are no circles: of two incidents that are merged into each other at the same time, the one
-asked first refuses, because it has a part.
+A child keeps its series, its group and its shard, and its alerts go on joining it; only nobody is told of it. It has no
+children of its own, so there are no circles: of two incidents that are merged into each other at the same time, the one
+asked first refuses, because it has a child.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
+from typing import ClassVar
 
 import msgspec
 
-from models.alerts.alert import OLD_KEY_BYTES, series_id
-from models.alerts.series import FIRING
-from models.errors import Busy, Conflict, Malformed, NotFound, TooLarge
-from models.incidents.incident import (
-    AUTOMATED,
-    Child,
-    Handling,
-    Incident,
-    IncidentState,
-    Notification,
-    Override,
-    OwedPeerMessage,
-    incident_id,
-)
-from models.incidents.lines import SYSTEM, Around, Line, Told, changed, counted_anew, noted, told
+from models.errors import Conflict, NotFound, TooLarge
+from models.incidents.incident import AUTOMATED, Child, Incident, IncidentState, Severity, id_text
+from models.incidents.lines import SYSTEM, Around, Line, Told, about_another, changed, counted_anew
 from models.incidents.query import Summary
-from models.incidents.verbs import (
-    PARTS_MAX,
-    RELATED_MAX,
-    SPLIT_MAX,
-    TITLE_MAX,
-    Link,
-    Merge,
-    Split,
-    Unlink,
-    Unmerge,
-)
+from models.incidents.verbs import CHILDREN_MAX, Merge, Unmerge
+from models.partition.event import Event
 from models.shard import lifecycle, peer_messages
-from models.shard.changes import Merging, Moved, Paid, Rerated, ResolvedByPerson, SplitOff, Unmerged
-from models.shard.commands import check_text
+from models.shard.changes import Merging, Moved, Rerated, ResolvedByPerson, Unmerged
 from models.shard.component import Component, on
-from models.shard.core import Core
-from models.shard.effects import Effect, SendPeerMessage
-from models.shard.events import (
-    ChildChanged,
-    ChildLeft,
-    IncidentLinked,
-    IncidentMerged,
-    IncidentMergedInto,
-    IncidentSplit,
-    IncidentUnlinked,
-    IncidentUnmerged,
-    PeerMessageDelivered,
-    PeerMessageOwed,
-    PeerMessageReceived,
-)
-from models.shard.messages import (
-    Command,
-    Decision,
-    Done,
-    Failed,
-    PeerMessageAnswered,
-    PeerMessageArrived,
-    Reply,
-)
-from models.shard.peer_messages import (
-    AnyPeerMessage,
-    ChildState,
-    EndAsked,
-    LinkAsked,
-    MergeAsked,
-    UnmergeAsked,
-    written,
-)
+from models.shard.messages import Command, PeerMessage
 
-#: Incidents that one incident ever hears notes of, 60 bytes each, kept while it lives: who links and unlinks others by
-#: program would make it grow without end.
-HEARD_MAX = 1000
-#: Notes of one incident that wait for others' shards, before a person's next one is refused: all its links, and all its
-#: parts asked to end, twice over.
-OWED_MAX = 2 * (RELATED_MAX + PARTS_MAX)
+
+class IncidentMerged(Event, frozen=True):
+    """`source` is to become a part of this incident; the other half is owed to its shard."""
+
+    incident_id: bytes
+    source: bytes
+    actor: str
+    reason: str
+
+
+class ChildChanged(Event, frozen=True, tag="PartChanged"):
+    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
+
+    incident_id: bytes
+    source: bytes
+    is_open: bool
+    severity: Severity
+    pending: str = ""
+    ended_by: int = 0
+
+
+class ChildLeft(Event, frozen=True, tag="PartLeft"):
+    """`source` is no part of this incident any more, or never became one (`refused`)."""
+
+    incident_id: bytes
+    source: bytes
+    actor: str
+    reason: str
+    refused: bool = False
+
+
+class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
+    """This incident became a part of `target`: it is told of there."""
+
+    incident_id: bytes
+    target: bytes
+    actor: str
+    reason: str
+
+
+class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
+    """This incident is no part of `target` any more."""
+
+    incident_id: bytes
+    target: bytes
+    actor: str
+    reason: str
+
+
+#: What is under way between a parent and its child (Child.pending).
 MERGE, UNMERGE = "merge", "unmerge"
-_ID_BYTES = 16
 
 
-#: What stands between a group's key and the id of an incident that was split off it.
-_SPLIT = "\nsplit "
+class MergeAsked(PeerMessage, frozen=True):
+    """You become a child of the sender."""
+
+    actor: str
+    reason: str
 
 
-def _with(kind: str, actor: str, other: bytes, reason: str, direction: str = "") -> Line:
-    identity = written(other)
-    text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
-    return told(kind, actor, text, reason, incident=identity, direction=direction)
+class UnmergeAsked(PeerMessage, frozen=True):
+    """You are no child of the sender any more."""
+
+    actor: str
+    reason: str
+
+
+class ChildState(PeerMessage, frozen=True, tag="PartSaid"):
+    """How the sender, a child of you, is now. `heard` is the number of your last message that it knew of."""
+
+    only_newest: ClassVar[bool] = True
+
+    is_open: bool
+    severity: Severity
+    heard: int = 0
+
+
+class EndAsked(PeerMessage, frozen=True):
+    """A person resolved the sender, and so you."""
+
+    actor: str
+    method: str
+    reason: str
 
 
 def _child_line(_event: ChildChanged, around: Around) -> Line | None:
@@ -123,16 +129,7 @@ def _child_line(_event: ChildChanged, around: Around) -> Line | None:
 
 def _left_line(event: ChildLeft, _around: Around) -> Line:
     kind = "MergeRefused" if event.refused else "Unmerged"
-    return _with(kind, event.actor, event.source, event.reason)
-
-
-def _split_line(event: IncidentSplit, around: Around) -> Line:
-    if around.nth == 1:
-        return Line("Created", event.actor, event.title, event.reason)
-    number = len(event.numbers) // 4
-    many = f"{number} alert{'s' if number > 1 else ''}"
-    other, way = (event.made, "into") if around.nth == 0 else (event.incident_id, "out of")
-    return _with("Split", event.actor, other, event.reason, f"{many} {way}")
+    return about_another(kind, event.actor, event.source, event.reason)
 
 
 def _child_summary(summary: Summary, event: ChildChanged, now: float) -> Summary:
@@ -152,188 +149,221 @@ def _left_summary(summary: Summary, event: ChildLeft, now: float) -> Summary:
 class Children(Component):
     name = "children"
 
-    def __init__(self, shard: Core) -> None:
-        super().__init__(shard)
-        #: Incidents that may owe a message, and the number of the one that each was last asked for.
-        self._owing: dict[bytes, None] = {}
-        self._asked: dict[bytes, int] = {}
-
-    # -- verbs and messages --------------------------------------------------------------------------------
-
-    def _link(self, incident: Incident, verb: Link, command: Command, now: float) -> Incident:
-        link(self.shard, incident, verb.other, command.actor, command.reason, now)
-        return incident
-
-    def _unlink(self, incident: Incident, verb: Unlink, command: Command, now: float) -> Incident:
-        unlink(self.shard, incident, verb.other, command.actor, command.reason, now)
-        return incident
+    # -- what a person asks of the parent ------------------------------------------------------------------
 
     def _merge(self, incident: Incident, verb: Merge, command: Command, now: float) -> Incident:
-        merge(self.shard, incident, verb.source, command.actor, command.reason, now)
+        """`source` becomes a child of this incident, if it agrees."""
+        source, actor, reason = verb.source, command.actor, command.reason
+        peer_messages.check_other(incident, source)
+        if source in incident.children:
+            if incident.children[source].pending == UNMERGE:
+                raise Conflict(f"incident {id_text(source)} is being unmerged: try again in a moment")
+            return incident
+        if not incident.is_open:
+            raise Conflict(f"it is {incident.state}: reopen it first")
+        if len(incident.children) >= CHILDREN_MAX:
+            raise TooLarge(f"incident: an incident has at most {CHILDREN_MAX} children")
+        peer_messages.check_owed(incident)
+        self.shard.do(IncidentMerged(incident.id, source, actor, reason), now)
+        peer_messages.send(self.shard, incident, source, MergeAsked(actor, reason), now)
         return incident
 
     def _unmerge(self, incident: Incident, verb: Unmerge, command: Command, now: float) -> Incident:
-        unmerge(self.shard, incident, verb.source, command.actor, command.reason, now)
+        """`source` is an incident of its own again."""
+        source, actor, reason = verb.source, command.actor, command.reason
+        child = incident.children.get(source)
+        if child is None:
+            raise NotFound(f"incident {id_text(source)} is not one of its children")
+        if child.pending == MERGE:
+            raise Conflict(f"incident {id_text(source)} is being merged: try again in a moment")
+        if child.pending != UNMERGE:
+            peer_messages.check_owed(incident)
+            self._change(incident, source, msgspec.structs.replace(child, pending=UNMERGE), now)
+            peer_messages.send(self.shard, incident, source, UnmergeAsked(actor, reason), now)
         return incident
-
-    def _split(self, incident: Incident, verb: Split, command: Command, now: float) -> Incident:
-        check_text("title", verb.title, TITLE_MAX)
-        return split(self.shard, incident, verb, command.actor, command.reason, now)
-
-    def _arrived(self, message: PeerMessageArrived, now: float) -> Reply:
-        return hear(self.shard, message, now)
-
-    def _answered(self, message: PeerMessageAnswered, now: float) -> Reply:
-        note_answered(self.shard, message, now)
-        return Done()
 
     # -- what becomes of incidents ---------------------------------------------------------------------------
 
     def _moved(self, change: Moved, now: float) -> None:
         if change.incident.merged_into and (change.ends or change.reopens):
-            _say(self.shard, change.incident, now)
+            self._tell_parent(change.incident, now)
 
     def _rerated(self, change: Rerated, now: float) -> None:
         if change.incident.merged_into:
-            _say(self.shard, change.incident, now)
+            self._tell_parent(change.incident, now)
 
     def _resolved(self, change: ResolvedByPerson, now: float) -> None:
         """A person resolved an incident: its open children are asked to end."""
-        shard, incident = self.shard, change.incident
-        for source, part in [*incident.children.items()]:
-            if part.is_open:
+        incident = change.incident
+        for source, child in [*incident.children.items()]:
+            if child.is_open:
                 asked = EndAsked(change.actor, change.method, change.notes)
-                number = _owe(shard, incident, source, asked, now)
-                _part(shard, incident, source, msgspec.structs.replace(part, ended_by=number), now)
+                number = peer_messages.send(self.shard, incident, source, asked, now)
+                self._change(incident, source, msgspec.structs.replace(child, ended_by=number), now)
 
-    # -- debts ---------------------------------------------------------------------------------------------
+    # -- in the child's shard --------------------------------------------------------------------------------
 
-    def started(self, now: float, is_set_back: bool) -> None:
-        self._asked.clear()
-        for incident in self.state.incidents.values():
-            if self.owes(incident):
-                self._owing[incident.id] = None
+    def _tell_parent(self, incident: Incident, now: float) -> None:
+        parent = incident.merged_into
+        heard, _refused = incident.heard_of(parent)
+        state = ChildState(incident.is_open, incident.severity, heard)
+        peer_messages.send(self.shard, incident, parent, state, now)
 
-    def owed(self, now: float) -> Iterator[Effect]:
-        for identity in self._owing:
-            incident = self.state.incidents.get(identity)
-            if incident is not None and incident.handling is not None and incident.handling.owed:
-                note = incident.handling.owed[0]
-                if self._asked.get(identity) != note.number:
-                    self._asked[identity] = note.number
-                    yield SendPeerMessage(incident.tenant, identity, note.number, note.to, note.note)
-        self._owing.clear()
+    def _merge_asked(self, incident: Incident, sender: bytes, asked: MergeAsked, now: float) -> str:
+        if incident.merged_into:
+            if incident.merged_into == sender:
+                return ""
+            return f"it is already merged into incident {id_text(incident.merged_into)}"
+        if incident.children:
+            return "it has children of its own: unmerge them first, or merge the other way round"
+        if incident.state is IncidentState.CLOSED:
+            return "it is closed"
+        self.shard.report(Merging(incident), now)
+        self.shard.do(IncidentMergedInto(incident.id, sender, asked.actor, asked.reason), now)
+        self._tell_parent(incident, now)
+        return ""
 
-    def ask_again(self, effect: SendPeerMessage) -> None:
-        self._asked.pop(effect.sender, None)
-        if effect.sender in self.state.incidents:
-            self._owing[effect.sender] = None
+    def _unmerge_asked(self, incident: Incident, sender: bytes, asked: UnmergeAsked, now: float) -> str:
+        if incident.merged_into == sender:
+            self._is_freed(incident, asked.actor, asked.reason, now)
+        return ""
 
-    def owes(self, incident: Incident) -> bool:
-        return incident.handling is not None and bool(incident.handling.owed)
+    def _end_asked(self, incident: Incident, sender: bytes, asked: EndAsked, now: float) -> str:
+        if incident.merged_into != sender:
+            return "it is no part of that incident any more"
+        if incident.is_open:
+            lifecycle.resolve(self.shard, incident, asked.actor, asked.method, asked.reason, now)
+        return ""
 
-    def left(self, incident: Incident) -> None:
-        self._asked.pop(incident.id, None)
+    def _state_answered(
+        self, incident: Incident, to: bytes, _state: ChildState, refused: str, now: float
+    ) -> None:
+        if refused and incident.merged_into == to:
+            self._is_freed(incident, SYSTEM, refused, now)
+
+    def _is_freed(self, incident: Incident, actor: str, reason: str, now: float) -> None:
+        self.shard.do(IncidentUnmerged(incident.id, incident.merged_into, actor, reason), now)
+        self.shard.report(Unmerged(incident), now)
+
+    # -- in the parent's shard -------------------------------------------------------------------------------
+
+    def _merge_answered(
+        self, incident: Incident, to: bytes, asked: MergeAsked, refused: str, now: float
+    ) -> None:
+        child = incident.children.get(to)
+        if child is not None and refused:
+            self._leave(incident, to, asked.actor, refused, now, refused=True)
+        elif child is not None:
+            self._change(incident, to, msgspec.structs.replace(child, pending=""), now)
+
+    def _unmerge_answered(
+        self, incident: Incident, to: bytes, asked: UnmergeAsked, _refused: str, now: float
+    ) -> None:
+        if to in incident.children:
+            self._leave(incident, to, asked.actor, asked.reason, now)
+
+    def _end_answered(
+        self, incident: Incident, to: bytes, _asked: EndAsked, refused: str, now: float
+    ) -> None:
+        # A child that ends says so itself, and may by now say more. One that is gone says nothing.
+        child = incident.children.get(to)
+        if child is not None and refused:
+            self._change(incident, to, msgspec.structs.replace(child, is_open=False), now)
+            lifecycle.ended(self.shard, incident, "all its parts ended", now)
+
+    def _child_state(self, incident: Incident, sender: bytes, state: ChildState, now: float) -> str:
+        shard = self.shard
+        child = incident.children.get(sender)
+        if child is None:
+            return "it is no part of this incident"
+        # What it said before it heard that it shall end is about a time before that.
+        is_open = state.is_open and state.heard >= child.ended_by
+        if is_open and not incident.is_open:
+            if not (lifecycle.may_reopen(shard, incident, now) or self._was_ended_early(incident, child)):
+                self._leave(incident, sender, SYSTEM, "goes on after this one was over", now)
+                return f"that one is {incident.state} for longer than reopen_window"
+            lifecycle.reopen(shard, incident, now, reason="a part of it goes on")
+        before = incident.severity
+        after = msgspec.structs.replace(child, is_open=is_open, severity=state.severity)
+        self._change(incident, sender, after, now)
+        if incident.severity != before:
+            reason = f"a part of it is {incident.severity.name}"
+            lifecycle.judged(shard, incident, before, reason, SYSTEM, now)
+        lifecycle.ended(shard, incident, "all its parts ended", now)
+        return ""
+
+    def _was_ended_early(self, incident: Incident, child: Child) -> bool:
+        """Whether a person resolved it together with this child, which went on all the same: then it never ended, as one
+        whose own alerts fire on. Not when an alert has opened another incident of its group."""
+        found = incident.resolution
+        if incident.state is not IncidentState.RESOLVED or not child.ended_by or found is None:
+            return False
+        is_groups = self.state.by_group.get((incident.tenant, incident.group_key)) is incident
+        return found.method != AUTOMATED and (incident.is_by_hand or is_groups)
+
+    def _leave(
+        self, incident: Incident, source: bytes, actor: str, reason: str, now: float, refused: bool = False
+    ) -> None:
+        self.shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
+        lifecycle.ended(self.shard, incident, "all its parts ended or left", now)
+
+    def _change(self, incident: Incident, source: bytes, child: Child, now: float) -> None:
+        if incident.children[source] != child:
+            is_open, severity, pending, ended_by = msgspec.structs.astuple(child)
+            self.shard.do(ChildChanged(incident.id, source, is_open, severity, pending, ended_by), now)
 
     # -- live and in replay ----------------------------------------------------------------------------------
 
-    def _changing(self, identity: bytes) -> tuple[Incident, Handling]:
-        incident = self.state.changing(identity)
-        return incident, incident.handled()
-
-    def _changed(self, identity: bytes, now: float) -> tuple[Incident, Handling]:
-        incident, handling = self._changing(identity)
-        incident.updated_at = now
-        incident.version += 1
-        return incident, handling
-
-    def _fold_owed(self, event: PeerMessageOwed, now: float) -> None:
-        incident, handling = self._changing(event.incident_id)
-        if _is_newer_word(handling.owed, event):
-            handling.owed.pop()
-        handling.owed.append(OwedPeerMessage(event.number, event.to, event.note))
-        handling.owed_number = event.number
-        self._owing[incident.id] = None
-
-    def _fold_delivered(self, event: PeerMessageDelivered, now: float) -> None:
-        incident, handling = self._changing(event.incident_id)
-        handling.owed = [note for note in handling.owed if note.number > event.number]
-        self._owing[incident.id] = None
-
-    def _fold_received(self, event: PeerMessageReceived, now: float) -> None:
-        _incident, handling = self._changing(event.incident_id)
-        handling.heard[event.sender] = event.number, event.refused
-
     def _fold_child(self, event: ChildChanged, now: float) -> None:
-        incident, handling = self._changed(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         handling.children[event.source] = Child(event.is_open, event.severity, event.pending, event.ended_by)
         incident.settle()
 
-    def _fold_linked(self, event: IncidentLinked, now: float) -> None:
-        _incident, handling = self._changed(event.incident_id, now)
-        handling.related.append(event.other)
-
-    def _fold_unlinked(self, event: IncidentUnlinked, now: float) -> None:
-        _incident, handling = self._changed(event.incident_id, now)
-        handling.related.remove(event.other)
-
     def _fold_merged(self, event: IncidentMerged, now: float) -> None:
-        _incident, handling = self._changed(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         handling.children[event.source] = Child(pending=MERGE)
 
     def _fold_left(self, event: ChildLeft, now: float) -> None:
-        incident, handling = self._changed(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         del handling.children[event.source]
         incident.settle()
 
     def _fold_merged_into(self, event: IncidentMergedInto, now: float) -> None:
-        _incident, handling = self._changed(event.incident_id, now)
+        _incident, handling = self.state.edited(event.incident_id, now)
         handling.merged_into = event.target
 
     def _fold_unmerged(self, event: IncidentUnmerged, now: float) -> None:
-        incident, handling = self._changed(event.incident_id, now)
+        incident, handling = self.state.edited(event.incident_id, now)
         handling.merged_into = b""
-        # What it still wanted to say as a part is nobody's business now.
-        handling.owed = [
-            note
-            for note in handling.owed
-            if note.to != event.target or not isinstance(peer_messages.decode(note.note), ChildState)
-        ]
-        self._owing[incident.id] = None
+        # What it still wanted to say as a child is nobody's business now.
+        peer_messages.withdraw(self.shard, incident, event.target, ChildState)
 
-    def _fold_split(self, event: IncidentSplit, now: float) -> None:
-        incident, _handling = self._changed(event.incident_id, now)
-        _split_off(self.shard, incident, event, now)
-
-    messages = {PeerMessageArrived: _arrived, PeerMessageAnswered: _answered}
-    verbs = {Link: _link, Unlink: _unlink, Merge: _merge, Unmerge: _unmerge, Split: _split}
+    verbs = {Merge: _merge, Unmerge: _unmerge}
+    hears = {
+        MergeAsked: _merge_asked,
+        UnmergeAsked: _unmerge_asked,
+        EndAsked: _end_asked,
+        ChildState: _child_state,
+    }
+    answered = {
+        MergeAsked: _merge_answered,
+        UnmergeAsked: _unmerge_answered,
+        EndAsked: _end_answered,
+        ChildState: _state_answered,
+    }
     reactions = {Moved: _moved, Rerated: _rerated, ResolvedByPerson: _resolved}
-    effects = (SendPeerMessage,)
     events = (
-        on(PeerMessageOwed, _fold_owed),
-        on(PeerMessageDelivered, _fold_delivered),
-        on(PeerMessageReceived, _fold_received),
         on(
             ChildChanged,
             _fold_child,
             Told(("SeverityChanged",), _child_line, summary=_child_summary, compares=True, sifts=True),
         ),
         on(
-            IncidentLinked,
-            _fold_linked,
-            Told(("Linked",), lambda e, _: _with("Linked", e.actor, e.other, e.reason), summary=noted),
-        ),
-        on(
-            IncidentUnlinked,
-            _fold_unlinked,
-            Told(("Unlinked",), lambda e, _: _with("Unlinked", e.actor, e.other, e.reason), summary=noted),
-        ),
-        on(
             IncidentMerged,
             _fold_merged,
             Told(
                 ("Merged",),
-                lambda e, _: _with("Merged", e.actor, e.source, e.reason, "in"),
+                lambda e, _: about_another("Merged", e.actor, e.source, e.reason, "in"),
                 summary=_merging_summary,
                 sifts=True,
             ),
@@ -348,7 +378,7 @@ class Children(Component):
             _fold_merged_into,
             Told(
                 ("Merged",),
-                lambda e, _: _with("Merged", e.actor, e.target, e.reason, "into"),
+                lambda e, _: about_another("Merged", e.actor, e.target, e.reason, "into"),
                 summary=lambda s, e, now: changed(s, now, merged_into=e.target),
                 sifts=True,
             ),
@@ -358,360 +388,9 @@ class Children(Component):
             _fold_unmerged,
             Told(
                 ("Unmerged",),
-                lambda e, _: _with("Unmerged", e.actor, e.target, e.reason),
+                lambda e, _: about_another("Unmerged", e.actor, e.target, e.reason),
                 summary=lambda s, _, now: changed(s, now, merged_into=b""),
                 sifts=True,
             ),
         ),
-        on(
-            IncidentSplit,
-            _fold_split,
-            Told(("Split", "Created"), _split_line, lambda e: (e.incident_id, e.made, e.made), noted),
-        ),
     )
-
-
-# -- what a person asks ------------------------------------------------------------------------------------------
-
-
-def link(shard: Core, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
-    """Two incidents have to do with each other; the other one hears of it. Raises Refused."""
-    _check_other(incident, other)
-    related = [] if incident.handling is None else incident.handling.related
-    if other in related:
-        return
-    if len(related) >= RELATED_MAX:
-        raise TooLarge(f"incident: at most {RELATED_MAX} incidents are linked to one")
-    _check_owed(incident)
-    shard.do(IncidentLinked(incident.id, other, actor, reason), now)
-    _owe(shard, incident, other, LinkAsked(actor, reason), now)
-
-
-def unlink(shard: Core, incident: Incident, other: bytes, actor: str, reason: str, now: float) -> None:
-    """They have not, after all. Raises Refused."""
-    if incident.handling is None or other not in incident.handling.related:
-        raise NotFound(f"incident {_shown(other)} is not linked to it")
-    _check_owed(incident)
-    shard.do(IncidentUnlinked(incident.id, other, actor, reason), now)
-    _owe(shard, incident, other, LinkAsked(actor, reason, gone=True), now)
-
-
-def merge(shard: Core, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
-    """`source` becomes a part of this incident, if it agrees. Raises Refused."""
-    _check_other(incident, source)
-    if source in incident.children:
-        if incident.children[source].pending == UNMERGE:
-            raise Conflict(f"incident {written(source)} is just being unmerged: try again in a moment")
-        return
-    if not incident.is_open:
-        raise Conflict(f"it is {incident.state}: reopen it first")
-    if len(incident.children) >= PARTS_MAX:
-        raise TooLarge(f"incident: at most {PARTS_MAX} incidents are parts of one")
-    _check_owed(incident)
-    shard.do(IncidentMerged(incident.id, source, actor, reason), now)
-    _owe(shard, incident, source, MergeAsked(actor, reason), now)
-
-
-def unmerge(shard: Core, incident: Incident, source: bytes, actor: str, reason: str, now: float) -> None:
-    """`source` is an incident of its own again. Raises Refused."""
-    part = incident.children.get(source)
-    if part is None:
-        raise NotFound(f"incident {_shown(source)} is no part of it")
-    if part.pending == MERGE:
-        raise Conflict(f"incident {written(source)} is just being merged: try again in a moment")
-    if part.pending == UNMERGE:
-        return
-    _check_owed(incident)
-    _part(shard, incident, source, msgspec.structs.replace(part, pending=UNMERGE), now)
-    _owe(shard, incident, source, UnmergeAsked(actor, reason), now)
-
-
-def split(shard: Core, incident: Incident, verb: Split, actor: str, reason: str, now: float) -> Incident:
-    """Some of an incident's series leave for a new one, in the same shard; new series of the group join the old one.
-    Raises Refused."""
-    if not incident.is_open:
-        raise Conflict(f"it is {incident.state}: reopen it first")
-    if len(verb.series) > SPLIT_MAX:
-        raise TooLarge(f"alerts: at most {SPLIT_MAX} are split off at once")
-    numbers = array("I")
-    for identity in dict.fromkeys(verb.series):
-        number = shard.state.series.by_series.get(identity)
-        if number is None and shard.state.series.old_keys:
-            number = _with_old_key(shard, incident, identity)
-        if number is None or shard.state.series.incidents[number] is not incident:
-            raise NotFound(f"alerts: series {identity.hex()} is not in this incident")
-        numbers.append(number)
-    if not numbers:
-        raise Malformed("alerts: expected at least one")
-    if len(numbers) == len(shard.state.members[incident.id]):
-        raise Conflict("alerts: these are all it has; leave at least one in it")
-    if shard.state.open_count >= shard.settings.max_open:
-        raise Conflict("max_concurrent_incidents is reached: resolve others first")
-    made = incident_id(incident.slot, now, shard.epoch, shard.seq, f"{incident.group_key}#split")
-    title = verb.title or incident.title
-    # No two open incidents share a group, and no alert looks for this one: its series are known to be in it.
-    group_key = f"{incident.group_key.partition(_SPLIT)[0]}{_SPLIT}{made.hex()}"
-    shard.do(IncidentSplit(incident.id, made, group_key, numbers.tobytes(), title, actor, reason), now)
-    lifecycle.ended(shard, incident, "what still fired was split off", now)
-    found = shard.state.incidents[made]
-    lifecycle.ended(shard, found, "nothing of it fired when it was split off", now)
-    if found.is_open:
-        shard.report(SplitOff(found), now)
-    return found
-
-
-def _with_old_key(shard: Core, incident: Incident, identity: bytes) -> int | None:
-    """The series of an incident that would have this id, had it not begun with 0.2.0 or older."""
-    for number in shard.state.members[incident.id]:
-        if len(shard.state.series.keys[number]) == OLD_KEY_BYTES:
-            if series_id(incident.tenant, shard.state.series.content(number).labels) == identity:
-                return number
-    return None
-
-
-# -- from one incident to the other ------------------------------------------------------------------------------
-
-
-def _say(shard: Core, incident: Incident, now: float) -> None:
-    """A part tells its whole how it is."""
-    whole = incident.merged_into
-    heard, _refused = incident.heard_of(whole)
-    _owe(shard, incident, whole, ChildState(incident.is_open, incident.severity, heard), now)
-
-
-def hear(shard: Core, told: PeerMessageArrived, now: float) -> Reply:
-    """A note for one of our incidents: Done when it agrees, Failed when it does not; asked again, the same."""
-    incident = shard.state.incidents.get(told.to)
-    if incident is None or incident.tenant != told.tenant:
-        return Failed("NotFound", f"there is no incident {_shown(told.to)}, or it is archived")
-    number, refused = incident.heard_of(told.sender)
-    if not number and incident.handling is not None and told.sender not in incident.children:
-        if len(incident.handling.heard) >= HEARD_MAX:
-            return Failed("Conflict", f"it had to do with {HEARD_MAX} incidents already")
-    if told.number > number:
-        try:
-            note = peer_messages.decode(told.note)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return Failed("Malformed", f"note can't be read: {error}")
-        refused = _heard(shard, incident, told.sender, note, now)
-        shard.do(PeerMessageReceived(incident.id, told.sender, told.number, refused), now)
-    return Failed("Conflict", refused) if refused else Done()
-
-
-def note_answered(shard: Core, answer: PeerMessageAnswered, now: float) -> None:
-    """The other incident answered: the debt is paid, and the second half of what was begun can be done here."""
-    incident = shard.state.incidents.get(answer.sender)
-    if incident is None or incident.handling is None:
-        return
-    owed = incident.handling.owed
-    if not owed or owed[0].number != answer.number:
-        return
-    sent, refused = owed[0], answer.refused
-    shard.do(PeerMessageDelivered(incident.id, sent.number, refused), now)
-    shard.report(Paid(incident), now)
-    part = incident.children.get(sent.to)
-    match peer_messages.decode(sent.note):
-        case MergeAsked(actor=actor):
-            if part is not None and refused:
-                _leave(shard, incident, sent.to, actor, refused, now, refused=True)
-            elif part is not None:
-                _part(shard, incident, sent.to, msgspec.structs.replace(part, pending=""), now)
-        case UnmergeAsked(actor=actor, reason=reason):
-            if part is not None:
-                _leave(shard, incident, sent.to, actor, reason, now)
-        case LinkAsked(gone=False):
-            if refused and sent.to in incident.handling.related and not _is_asked_again(incident, sent.to):
-                shard.do(IncidentUnlinked(incident.id, sent.to, SYSTEM, refused), now)
-        case ChildState():
-            if refused and incident.merged_into == sent.to:
-                shard.do(IncidentUnmerged(incident.id, sent.to, SYSTEM, refused), now)
-                shard.report(Unmerged(incident), now)
-        case EndAsked():
-            # A part that ends says so itself, and may by now say more. One that is gone says nothing.
-            if part is not None and refused:
-                _part(shard, incident, sent.to, msgspec.structs.replace(part, is_open=False), now)
-                lifecycle.ended(shard, incident, "all its parts ended", now)
-        case LinkAsked():
-            return  # an unlinked one that is gone is unlinked
-
-
-def _is_asked_again(incident: Incident, to: bytes) -> bool:
-    """Whether a later word about a link to that incident waits: that one's answer counts."""
-    owed = [] if incident.handling is None else incident.handling.owed
-    return any(note.to == to and isinstance(peer_messages.decode(note.note), LinkAsked) for note in owed)
-
-
-def _heard(shard: Core, incident: Incident, sender: bytes, note: AnyPeerMessage, now: float) -> str:
-    """Do what a note asks; why not, when it can't be."""
-    match note:
-        case LinkAsked():
-            related = [] if incident.handling is None else incident.handling.related
-            if note.gone:
-                if sender in related:
-                    shard.do(IncidentUnlinked(incident.id, sender, note.actor, note.reason), now)
-            elif sender not in related:
-                if len(related) >= RELATED_MAX:
-                    return f"{RELATED_MAX} incidents are linked to it already"
-                shard.do(IncidentLinked(incident.id, sender, note.actor, note.reason), now)
-        case MergeAsked():
-            return _become_part(shard, incident, sender, note, now)
-        case UnmergeAsked():
-            if incident.merged_into == sender:
-                shard.do(IncidentUnmerged(incident.id, sender, note.actor, note.reason), now)
-                shard.report(Unmerged(incident), now)
-        case ChildState():
-            return _part_said(shard, incident, sender, note, now)
-        case EndAsked():
-            if incident.merged_into != sender:
-                return "it is no part of that incident any more"
-            if incident.is_open:
-                lifecycle.resolve(shard, incident, note.actor, note.method, note.reason, now)
-    return ""
-
-
-def _become_part(shard: Core, incident: Incident, whole: bytes, note: MergeAsked, now: float) -> str:
-    if incident.merged_into:
-        if incident.merged_into == whole:
-            return ""
-        return f"it is a part of incident {written(incident.merged_into)} already"
-    if incident.children:
-        return "it has parts of its own: unmerge them first, or merge the other way round"
-    if incident.state is IncidentState.CLOSED:
-        return "it is closed"
-    shard.report(Merging(incident), now)
-    shard.do(IncidentMergedInto(incident.id, whole, note.actor, note.reason), now)
-    _say(shard, incident, now)
-    return ""
-
-
-def _part_said(shard: Core, incident: Incident, source: bytes, said: ChildState, now: float) -> str:
-    part = incident.children.get(source)
-    if part is None:
-        return "it is no part of this incident"
-    # What it said before it heard that it shall end is about a time before that.
-    is_open = said.is_open and said.heard >= part.ended_by
-    if is_open and not incident.is_open:
-        if not (lifecycle.may_reopen(shard, incident, now) or _was_ended_early(shard, incident, part)):
-            _leave(shard, incident, source, SYSTEM, "goes on after this one was over", now)
-            return f"that one is {incident.state} for longer than reopen_window"
-        lifecycle.reopen(shard, incident, now, reason="a part of it goes on")
-    before = incident.severity
-    _part(
-        shard, incident, source, msgspec.structs.replace(part, is_open=is_open, severity=said.severity), now
-    )
-    if incident.severity != before:
-        lifecycle.judged(shard, incident, before, f"a part of it is {incident.severity.name}", SYSTEM, now)
-    lifecycle.ended(shard, incident, "all its parts ended", now)
-    return ""
-
-
-def _was_ended_early(shard: Core, incident: Incident, part: Child) -> bool:
-    """Whether a person resolved it together with this part, which went on all the same: then it never ended, as one whose
-    own alerts fire on. Not when an alert has opened another incident of its group."""
-    found = incident.resolution
-    if incident.state is not IncidentState.RESOLVED or not part.ended_by or found is None:
-        return False
-    is_groups = shard.state.by_group.get((incident.tenant, incident.group_key)) is incident
-    return found.method != AUTOMATED and (incident.is_by_hand or is_groups)
-
-
-def _leave(
-    shard: Core,
-    incident: Incident,
-    source: bytes,
-    actor: str,
-    reason: str,
-    now: float,
-    refused: bool = False,
-) -> None:
-    shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
-    lifecycle.ended(shard, incident, "all its parts ended or left", now)
-
-
-def _part(shard: Core, incident: Incident, source: bytes, part: Child, now: float) -> None:
-    if incident.children[source] != part:
-        event = ChildChanged(incident.id, source, part.is_open, part.severity, part.pending, part.ended_by)
-        shard.do(event, now)
-
-
-def _owe(shard: Core, incident: Incident, to: bytes, note: AnyPeerMessage, now: float) -> int:
-    number = 1 if incident.handling is None else incident.handling.owed_number + 1
-    shard.do(PeerMessageOwed(incident.id, number, to, peer_messages.encode(note)), now)
-    return number
-
-
-def _check_other(incident: Incident, other: bytes) -> None:
-    if len(other) != _ID_BYTES:
-        raise Malformed("incident: expected an incident's id")
-    if other == incident.id:
-        raise Conflict("incident: an incident has nothing to do with itself")
-
-
-def _check_owed(incident: Incident) -> None:
-    waiting = 0 if incident.handling is None else len(incident.handling.owed)
-    if waiting >= OWED_MAX:
-        raise Busy(f"{waiting} notes to other incidents wait for their shards: try again when these are back")
-
-
-def _shown(identity: bytes) -> str:
-    return written(identity) if len(identity) == _ID_BYTES else identity.hex()
-
-
-def _is_newer_word(owed: list[OwedPeerMessage], event: PeerMessageOwed) -> bool:
-    """Of what a part says of itself while its whole's shard is away only the newest counts. The first may be on its way."""
-    return (
-        len(owed) > 1
-        and owed[-1].to == event.to
-        and all(isinstance(peer_messages.decode(note), ChildState) for note in (owed[-1].note, event.note))
-    )
-
-
-def _split_off(shard: Core, incident: Incident, event: IncidentSplit, now: float) -> None:
-    numbers = array("I", event.numbers)
-    leaving = set(numbers)
-    # What a person said of the old one is what the new one is; no classifier is asked for another word.
-    is_said = incident.handling is not None and incident.handling.override != Override()
-    made = Incident(
-        id=event.made,
-        slot=incident.slot,
-        tenant=incident.tenant,
-        service=incident.service,
-        group_key=event.group_key,
-        group_labels=dict(incident.group_labels),
-        title=event.title,
-        description=incident.description,
-        source=incident.source,
-        labels=dict(incident.labels),
-        annotations=dict(incident.annotations),
-        created_at=now,
-        updated_at=now,
-        state=incident.state,
-        severity=incident.severity,
-        type=incident.type,
-        impact=incident.impact,
-        classified_by=incident.classified_by,
-        confidence=incident.confidence,
-        signals=list(incident.signals),
-        signals_asked=incident.signals_asked,
-        classify_owed=incident.classify_owed and not is_said,
-        assignees=list(incident.assignees),
-        created_by=event.actor,
-        opened_at=now,
-        notification=Notification(),
-    )
-    handling = made.handled()
-    handling.split_from = incident.id
-    if event.title != incident.title:
-        handling.title = event.title
-    if incident.handling is not None:
-        handling.labels = dict(incident.handling.labels or {})
-    shard.enter(made)
-    for number in numbers:
-        shard.state.touch_series(number)
-        shard.state.series.incidents[number] = made
-        shard.state.series.note(number, Decision.SPLIT_OFF, now)
-    firing = sum(1 for number in numbers if shard.state.series.status[number] == FIRING)
-    kept = array("I", [number for number in shard.state.members[incident.id] if number not in leaving])
-    shard.state.members[incident.id], shard.state.members[made.id] = kept, numbers
-    incident.firing -= firing
-    made.firing, made.series_seen = firing, len(numbers)

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from models.alerts.grouping import title_of
-from models.incidents.incident import Incident, Verdict
+from models.incidents.incident import Incident, IncidentType, Severity, Verdict
 from models.incidents.lines import SYSTEM, Around, Line, Told, changed, counted_anew
 from models.incidents.query import Summary
+from models.partition.event import Event
 from models.shard import lifecycle
 from models.shard.changes import Opened, Signalled, SplitOff
 from models.shard.component import Component, on
 from models.shard.core import Core
 from models.shard.effects import Classify, Effect
-from models.shard.events import IncidentClassified
 from models.shard.messages import Classification, Classified, Done, Reply
 from models.shard.sharing import first_alert, labelled
+
+
+class IncidentClassified(Event, frozen=True):
+    incident_id: bytes
+    severity: Severity
+    type: IncidentType
+    impact: str
+    by: str
+    confidence: float
+    asked: int
 
 
 def _line(event: IncidentClassified, around: Around) -> Line | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from models.alerts.alert import content_digest
 from models.errors import Conflict, Malformed, NotFound, Refused, Stale, TooLarge
-from models.incidents.incident import Incident
+from models.incidents.incident import Incident, id_text
 from models.incidents.verbs import (
     NAME_MAX,
     REASON_MAX,
@@ -23,7 +23,6 @@ from models.incidents.verbs import encode as encode_verb
 from models.shard.component import Component
 from models.shard.events import CallAnswered
 from models.shard.messages import Command, CommandDone, Failed, Reply, decode_reply, encode
-from models.shard.peer_messages import written
 
 #: What may be done to an incident that is a child of another; everything else is done to its parent.
 _OF_A_CHILD = Comment | Label | Link | Unlink
@@ -44,7 +43,7 @@ class Commands(Component):
         if command.delivered_before is not None:
             before = decode_reply(command.delivered_before)
             if not isinstance(before, CommandDone) or before.content != content:
-                return Failed("Refused", "this Idempotency-Key was used before for something else")
+                return Failed("Refused", "this Idempotency-Key was used before for another request")
             return before
         try:
             about = self._decide(command, now)
@@ -67,11 +66,11 @@ class Commands(Component):
             raise NotFound("there is no such incident, or it is archived")
         if command.if_version is not None and command.if_version != incident.version:
             raise Stale(
-                f"it has version {incident.version} and not {command.if_version}: somebody changed it meanwhile"
+                f"it has version {incident.version} and not {command.if_version}: somebody changed it in the meantime"
             )
         if incident.merged_into and not isinstance(verb, _OF_A_CHILD):
-            whole = written(incident.merged_into)
-            raise Conflict(f"it is a part of incident {whole}: do it there, or unmerge it there first")
+            whole = id_text(incident.merged_into)
+            raise Conflict(f"it was merged into incident {whole}: do it there, or unmerge it first")
         return self.shard.decide(incident, command, now)
 
     messages = {Command: _command}
@@ -89,7 +88,7 @@ def check_text(field: str, text: str, longest: int) -> None:
 
 def check_name(field: str, name: str) -> None:
     if not name.strip():
-        raise Malformed(f"{field}: expected a name, not nothing")
+        raise Malformed(f"{field}: expected a name, not an empty one")
     if len(name) > NAME_MAX:
         raise TooLarge(f"{field}: expected a name of at most {NAME_MAX} characters, not {len(name)}")
     if not name.isprintable():

@@ -24,10 +24,10 @@ from models.incidents.verbs import Verb
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.changes import Change
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.effects import Effect
 from models.shard.events import ClockSetBack
-from models.shard.messages import Command, Message, Reply, Tick
+from models.shard.messages import Command, Message, PeerMessage, Reply, Tick
 
 E = TypeVar("E", bound=Event)
 
@@ -39,11 +39,17 @@ class EventOf(Generic[E]):
     kind: type[E]
     fold: Callable[[Any, E, float], None]
     told: Told[E] | None = None
+    whose: Whose = Whose.INCIDENT
 
 
-def on(kind: type[E], fold: Callable[[Any, E, float], None], told: Told[E] | None = None) -> EventOf[E]:
-    """An event type, what it does to the state, and how it is told, if it is a line of an incident's timeline."""
-    return EventOf(kind, fold, told)
+def on(
+    kind: type[E],
+    fold: Callable[[Any, E, float], None],
+    told: Told[E] | None = None,
+    whose: Whose = Whose.INCIDENT,
+) -> EventOf[E]:
+    """An event type, what it does to the state, how it is told, if it is a line of an incident's timeline, and whose it is."""
+    return EventOf(kind, fold, told, whose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,12 @@ class Component:
     after: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
     #: Messages that it takes, (component, message, now) -> reply.
     messages: ClassVar[Mapping[type[Message], Callable[[Any, Any, float], Reply]]] = {}
+    #: What an incident may tell another one. In the shard of who is told, (component, incident, sender, message, now) -> why
+    #: not, "" when it agrees; then in its sender's, (component, incident, to, message, why not, now).
+    hears: ClassVar[Mapping[type[PeerMessage], Callable[[Any, Incident, bytes, Any, float], str]]] = {}
+    answered: ClassVar[
+        Mapping[type[PeerMessage], Callable[[Any, Incident, bytes, Any, str, float], None]]
+    ] = {}
     #: Verbs of people that it decides about, (component, incident, verb, command, now) -> the incident it was about. Only
     #: Create has no incident yet: None.
     verbs: ClassVar[Mapping[type[Verb], Callable[[Any, Any, Any, Command, float], Incident]]] = {}
@@ -112,6 +124,11 @@ class Component:
     def owes(self, incident: Incident) -> bool:
         """Whether a closed incident must stay because something about it is owed."""
         return False
+
+    def withholds(self, incident: Incident) -> str | None:
+        """Why nobody is to be told of an incident now, other than of its end; "" when that is not known yet, and so nobody is
+        told before it is; None when nothing speaks against it. Makes no events."""
+        return None
 
     # -- beginnings ----------------------------------------------------------------------------------------
 

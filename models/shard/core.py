@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeVar, cast
 
 from models.errors import Broken
@@ -13,12 +14,29 @@ from models.incidents.lines import CHANGED, SYSTEM, Around, Glance, Told
 from models.partition.event import Event
 from models.partition.timers import Timers
 from models.shard.changes import Change
-from models.shard.messages import Command
+from models.shard.messages import Command, PeerMessage
 from models.shard.settings import ShardSettings
 from models.shard.state import ShardState
 
 T = TypeVar("T")
 Fold = Callable[[Any, float], None]
+
+
+class Whose(Enum):
+    """Whose an event is, and so the tenant of its frame (models/shard/tenants.py)."""
+
+    #: Its incident's: it has `incident_id`. One after which nobody has the incident says its `tenant` too.
+    INCIDENT = 1
+    #: That of its series, which it has the `number` of.
+    SERIES = 2
+    #: That of the message which led to it.
+    REQUEST = 3
+    #: Everyone's: it is about the shard itself.
+    SHARD = 4
+
+
+#: The field that an event must have by which it is found whose it is.
+NAMED_BY = {Whose.INCIDENT: "incident_id", Whose.SERIES: "number"}
 
 
 @dataclass(slots=True)
@@ -27,6 +45,7 @@ class Row:
 
     fold: Fold
     told: Told[Any] | None = None
+    whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)
     before: list[Callable[[Any], None]] = field(default_factory=list)
     after: list[Callable[[Any], None]] = field(default_factory=list)
@@ -35,6 +54,9 @@ class Row:
 class Core:
     """A partition deciding, as its components see it. `epoch`, `seq` and `trace_id` are those of the frame being made or
     applied."""
+
+    #: What one incident tells another, from its bytes. Raises msgspec.ValidationError or DecodeError when it is none.
+    decode_peer_message: Callable[[bytes], PeerMessage]
 
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         self.partition = partition
@@ -52,11 +74,14 @@ class Core:
         self._rows: dict[type[Event], Row] = {}
         self._reactions: dict[type[Change], Sequence[Callable[[Any, float], None]]] = {}
         self._verbs: dict[type, Callable[..., Incident]] = {}
+        self._hears: dict[type[PeerMessage], Callable[..., str]] = {}
+        self._answered: dict[type[PeerMessage], Callable[..., None]] = {}
         self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
         self._came: Sequence[Callable[[Incident], None]] = ()
         self._left: Sequence[Callable[[Incident], None]] = ()
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
+        self._withholds: Sequence[Callable[[Incident], str | None]] = ()
         self._components: dict[type, object] = {}
 
     @property
@@ -68,10 +93,22 @@ class Core:
         """The component of a kind: for who shows what it knows. Components tell each other by report()."""
         return cast(T, self._components[kind])
 
+    def whose(self, event: Event) -> Whose:
+        """Whose a kind of event is."""
+        return self._row(event).whose
+
     def decide(self, incident: Incident | None, command: Command, now: float) -> Incident:
         """What a person wants done, by the component that the verb belongs to. Raises Refused."""
         found: Incident = self._verbs[type(command.verb)](incident, command.verb, command, now)
         return found
+
+    def hear(self, incident: Incident, sender: bytes, message: PeerMessage, now: float) -> str:
+        """Another incident tells one of this shard something: why it does not agree, "" when it does."""
+        return self._hears[type(message)](incident, sender, message, now)
+
+    def answered(self, incident: Incident, to: bytes, message: PeerMessage, refused: str, now: float) -> None:
+        """The other incident answered what one of this shard told it."""
+        self._answered[type(message)](incident, to, message, refused, now)
 
     # -- deciding ------------------------------------------------------------------------------------------
 
@@ -86,7 +123,7 @@ class Core:
         self.events.append(event)
 
     def report(self, change: Change, now: float) -> None:
-        """Something became of an incident: the components that it concerns react, in their order."""
+        """Something changed: the components that it concerns react, in their order."""
         for react in self._reactions.get(type(change), ()):
             react(change, now)
 
@@ -149,6 +186,14 @@ class Core:
     def owes(self, incident: Incident) -> bool:
         """Whether a component still owes the world something about it."""
         return any(owes(incident) for owes in self._owes)
+
+    def withholds(self, incident: Incident) -> str | None:
+        """Why a component wants nobody to be told of it now; see Component.withholds."""
+        for withholds in self._withholds:
+            why = withholds(incident)
+            if why is not None:
+                return why
+        return None
 
     def may_be_archived(self, incident: Incident) -> bool:
         """It is closed and nothing is owed about it."""

@@ -1,4 +1,5 @@
-"""What has happened, in the past tense: the log holds nothing else, and an incident is the fold of its events.
+"""The events that several components make, fold or look at; every other one stands beside its component. The log holds
+nothing else, and an incident is the fold of its events.
 
 An event type is only added, or superseded with an upcast on read; a field is only added at the end, with a
 default. tests/pure/test_released_logs.py replays a log of every released version.
@@ -9,7 +10,7 @@ The Incident* events carry in full what an outside reader needs.
 
 from __future__ import annotations
 
-from models.incidents.incident import IncidentState, IncidentType, Override, Severity
+from models.incidents.incident import IncidentState
 from models.partition.event import Event
 
 
@@ -19,14 +20,6 @@ class ShardStarted(Event, frozen=True):
     epoch: int
     owner: str
     no_expiry_before: float
-
-
-class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
-    """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
-
-    deaf_since: float
-    no_expiry_before: float
-    why: str
 
 
 class ClockSetBack(Event, frozen=True):
@@ -136,44 +129,6 @@ class IncidentOpened(Event, frozen=True):
     created_by: str = "system"
 
 
-class IncidentDescribed(Event, frozen=True):
-    """What its alerts share changed, because some joined, changed or ended. What is None stays as it was."""
-
-    incident_id: bytes
-    title: str | None
-    description: str | None
-    labels: dict[str, str] | None
-    annotations: dict[str, str] | None
-
-
-class AlertsJoined(Event, frozen=True):
-    """`count` new alerts joined an open incident since its timeline last said so; `firing` fire now in all. `text` says
-    what tells them from the others."""
-
-    incident_id: bytes
-    count: int
-    firing: int
-    text: str
-
-
-class OverflowMemberAdded(Event, frozen=True):
-    """A group that found no room of its own was joined to an overflow incident."""
-
-    incident_id: bytes
-    group_key: str
-    title: str
-
-
-class IncidentClassified(Event, frozen=True):
-    incident_id: bytes
-    severity: Severity
-    type: IncidentType
-    impact: str
-    by: str
-    confidence: float
-    asked: int
-
-
 class IncidentStateChanged(Event, frozen=True):
     """A legal move, with who made it and why. What follows speaks of a resolution: `reason` is its notes, and when
     some of its alerts still fire at `still_firing_at` it is opened again (0: nobody looks)."""
@@ -212,6 +167,14 @@ class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):
     why: str
 
 
+class NotificationWithheld(Event, frozen=True):
+    """Nobody is told (`reason`, as in NotificationOwed) while all that fires of an incident is muted; `why` says by what."""
+
+    incident_id: bytes
+    reason: str
+    why: str
+
+
 class ActionSucceeded(Event, frozen=True):
     incident_id: bytes
     number: int
@@ -232,211 +195,3 @@ class ActionFailed(Event, frozen=True):
     retry_at: float
     reached: bool = True
     overtaken: bool = False
-
-
-class IncidentArchived(Event, frozen=True):
-    """The archive holds the incident; it and its series leave the shard. `numbers`: its series, little-endian u32s."""
-
-    incident_id: bytes
-    numbers: bytes
-
-
-class ArchiveExpired(Event, frozen=True):
-    """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
-
-    closed_before: float
-
-
-class IncidentAcknowledged(Event, frozen=True):
-    """Somebody looks after it until `until` (0: until it ends)."""
-
-    incident_id: bytes
-    actor: str
-    until: float
-    reason: str
-
-
-class AcknowledgementEnded(Event, frozen=True):
-    """Taken back by a person, or `expired`."""
-
-    incident_id: bytes
-    actor: str
-    reason: str
-    expired: bool = False
-
-
-class AssignmentChanged(Event, frozen=True):
-    """Who works on it now, all of them. `text` says what changed."""
-
-    incident_id: bytes
-    actor: str
-    assignees: list[str]
-    roles: dict[str, str]
-    reason: str
-    text: str
-
-
-class CommentAdded(Event, frozen=True):
-    incident_id: bytes
-    actor: str
-    text: str
-
-
-class LabelsChanged(Event, frozen=True):
-    incident_id: bytes
-    actor: str
-    set: dict[str, str]
-    removed: list[str]
-    reason: str
-
-
-class IncidentReclassified(Event, frozen=True):
-    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
-
-    incident_id: bytes
-    actor: str
-    override: Override
-    reason: str
-
-
-class StakeholdersUpdated(Event, frozen=True):
-    incident_id: bytes
-    actor: str
-    audience: str
-    text: str
-    next_due_at: float
-
-
-class UpdateMissed(Event, frozen=True):
-    """The update that was promised for `due_at` did not come."""
-
-    incident_id: bytes
-    due_at: float
-
-
-class TargetPassed(Event, frozen=True):
-    """Half (`percent` 50) or all (100) of the time passed that a response target allows. `target`: acknowledge, resolve."""
-
-    incident_id: bytes
-    target: str
-    percent: int
-    due_at: float
-
-
-class IncidentLinked(Event, frozen=True):
-    incident_id: bytes
-    other: bytes
-    actor: str
-    reason: str
-
-
-class IncidentUnlinked(Event, frozen=True):
-    incident_id: bytes
-    other: bytes
-    actor: str
-    reason: str
-
-
-class IncidentMerged(Event, frozen=True):
-    """`source` is to become a part of this incident; the other half is owed to its shard."""
-
-    incident_id: bytes
-    source: bytes
-    actor: str
-    reason: str
-
-
-class ChildChanged(Event, frozen=True, tag="PartChanged"):
-    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
-
-    incident_id: bytes
-    source: bytes
-    is_open: bool
-    severity: Severity
-    pending: str = ""
-    ended_by: int = 0
-
-
-class ChildLeft(Event, frozen=True, tag="PartLeft"):
-    """`source` is no part of this incident any more, or never became one (`refused`)."""
-
-    incident_id: bytes
-    source: bytes
-    actor: str
-    reason: str
-    refused: bool = False
-
-
-class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
-    """This incident became a part of `target`: it is told of there."""
-
-    incident_id: bytes
-    target: bytes
-    actor: str
-    reason: str
-
-
-class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
-    """This incident is no part of `target` any more."""
-
-    incident_id: bytes
-    target: bytes
-    actor: str
-    reason: str
-
-
-class IncidentSplit(Event, frozen=True):
-    """The series `numbers` (little-endian u32s) left this incident for `made`, which is new and otherwise like it."""
-
-    incident_id: bytes
-    made: bytes
-    group_key: str
-    numbers: bytes
-    title: str
-    actor: str
-    reason: str
-
-
-class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
-    """This incident owes another one a note (models/shard/peer_messages.py, encoded)."""
-
-    incident_id: bytes
-    number: int
-    to: bytes
-    note: bytes
-
-
-class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
-    """The other one answered: `refused` is why not, "" when it agreed."""
-
-    incident_id: bytes
-    number: int
-    refused: str = ""
-
-
-class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
-    """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
-
-    incident_id: bytes
-    sender: bytes
-    number: int
-    refused: str = ""
-
-
-class SlotLeft(Event, frozen=True):
-    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
-    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
-
-    slot: int
-    version: int
-    incidents: list[bytes]
-    series: list[bytes]
-
-
-class SlotArrived(Event, frozen=True):
-    """The same in the partition where they are now."""
-
-    slot: int
-    version: int
-    incidents: list[bytes]
-    series: list[bytes]

@@ -20,23 +20,19 @@ from models.alerts.alert import (
     same_labels,
     service_of,
 )
-from models.alerts.grouping import group_of, overflow_group_of, overflow_title, signal_of, title_of
-from models.alerts.room import INCIDENT_BYTES, INCIDENT_TIMES, SERIES_BYTES, text_bytes
+from models.alerts.grouping import group_of, signal_of
+from models.alerts.room import INCIDENT_BYTES, INCIDENT_TIMES, SERIES_BYTES
 from models.alerts.series import BLOCK_SHIFT, FIRING
 from models.errors import Broken
-from models.incidents.incident import Incident, IncidentType, Severity, incident_id
-from models.incidents.lines import Around, Line, Told
-from models.partition.sharding import slot_of
-from models.shard import classification, clock, lifecycle
-from models.shard.changes import Opened, SeriesEnded, SeriesFires, Signalled
+from models.incidents.incident import Incident
+from models.shard import clock, lifecycle
+from models.shard.changes import SeriesEnded, SeriesFires, Signalled
 from models.shard.component import Component, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.events import (
     AlertsObserved,
     AlertsSetAside,
     CallAnswered,
-    IncidentOpened,
-    OverflowMemberAdded,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
@@ -46,7 +42,6 @@ from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
     Claim,
-    Classification,
     Decision,
     Failed,
     Reply,
@@ -54,6 +49,7 @@ from models.shard.messages import (
     decode_reply,
     encode,
 )
+from models.shard.openings import SIGNALS_MAX, incident_for
 from models.shard.state import MOVING, STATIC, starts_of
 
 #: Series ended by their time in one step: about 5 ms, so that an outage's end does not hold up a batch.
@@ -61,9 +57,6 @@ EXPIRE_MAX = 1000
 #: Group keys remembered; making one costs 2.5 us, finding it 0.3 us. Longer ones are made each time: 40 MB at most.
 GROUPS_REMEMBERED = 16_384
 GROUP_CHARS_REMEMBERED = 512
-#: Severity words remembered an incident: more say nothing new.
-SIGNALS_MAX = 8
-
 
 _content_decoder = msgspec.msgpack.Decoder(Content)
 #: What became of alerts that were not taken; their sender is told so.
@@ -72,12 +65,6 @@ _REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FU
 _NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
-#: Groups listed in an overflow incident; `overflow_count` counts all that joined.
-OVERFLOW_LISTED = 1000
-
-
-def _created(event: IncidentOpened, _around: Around) -> Line:
-    return Line("Created", event.created_by, event.title)
 
 
 class Intake(Component):
@@ -316,22 +303,9 @@ class Intake(Component):
         if (full := self._full(size, size)) is not None:
             return full
         service = service_of(content.labels, self.shard.settings.service_labels)
-        group, group_labels = self._group_of(content.labels, service)
-        incident = self.state.by_group.get((tenant, group))
-        if self.state.other_groupings and (incident is None or not incident.is_open):
-            incident = self._open_in_other_grouping(tenant, content.labels, service) or incident
+        group = self._group_of(content.labels, service)
         number = self.state.series.free_number()
-        if incident is not None and incident.is_open:
-            decision = Decision.JOINED
-        elif incident is not None and lifecycle.may_reopen(self.shard, incident, now):
-            lifecycle.reopen(self.shard, incident, now, self.shard.actor)
-            decision = Decision.REOPENED
-        elif self.state.open_count < self.shard.settings.max_open:
-            incident = self._open_incident(tenant, service, group, group_labels, content, number, now)
-            decision = Decision.OPENED
-        else:
-            incident = self._overflow(tenant, service, group, content, number, now)
-            decision = Decision.OVERFLOWED
+        incident, decision = incident_for(self.shard, tenant, service, group, content, number, now)
         signal = signal_of(content.labels)
         if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
             signal = ""
@@ -342,7 +316,7 @@ class Intake(Component):
         self.shard.do(event, now)
         if signal:
             self.shard.report(Signalled(incident), now)
-        self.shard.report(SeriesFires(incident, number), now)
+        self.shard.report(SeriesFires(incident, number, labels=content.labels), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
@@ -357,80 +331,6 @@ class Intake(Component):
                 self._groups.clear()
             self._groups[values] = found
         return found
-
-    def _open_in_other_grouping(self, tenant: str, labels: dict[str, str], service: str) -> Incident | None:
-        """The open incident of an alert by the group_by that was in force when it opened: an outage that goes on is not
-        told a second time because somebody changed that setting, or an upgrade did."""
-        for names in self.state.other_groupings:
-            key, _labels = group_of(labels, service, names)
-            found = self.state.by_group.get((tenant, key))
-            if found is not None and found.is_open:
-                return found
-        return None
-
-    def _open_incident(
-        self,
-        tenant: str,
-        service: str,
-        group: str,
-        group_labels: dict[str, str],
-        content: Content,
-        number: int,
-        now: float,
-        is_overflow: bool = False,
-    ) -> Incident:
-        slot = slot_of(tenant, service)
-        # The series number tells apart two incidents of one group that are opened by the same frame.
-        identity = incident_id(slot, now, self.shard.epoch, self.shard.seq, f"{group}#{number}")
-        title = (
-            overflow_title(service) if is_overflow else title_of(content.labels, content.annotations, service)
-        )
-        self.shard.do(
-            IncidentOpened(
-                identity,
-                slot,
-                tenant,
-                service,
-                group,
-                group_labels,
-                title,
-                content.annotations.get("description", ""),
-                content.source,
-                content.labels,
-                content.annotations,
-                is_overflow,
-                self.shard.actor,
-            ),
-            now,
-        )
-        incident = self.state.incidents[identity]
-        self.shard.report(Opened(incident), now)
-        return incident
-
-    def _overflow(
-        self, tenant: str, service: str, group: str, content: Content, number: int, now: float
-    ) -> Incident:
-        key, labels = overflow_group_of(service)
-        incident = self.state.by_group.get((tenant, key))
-        if incident is not None and not incident.is_open and lifecycle.may_reopen(self.shard, incident, now):
-            lifecycle.reopen(self.shard, incident, now, self.shard.actor)
-        elif incident is None or not incident.is_open:
-            incident = self._open_incident(
-                tenant, service, key, labels, content, number, now, is_overflow=True
-            )
-            verdict = Classification(
-                incident.id,
-                Severity.P1,
-                IncidentType.UNKNOWN,
-                "major",
-                "max_concurrent_incidents",
-                1.0,
-                SIGNALS_MAX,
-            )
-            classification.judge(self.shard, verdict, now)
-        title = title_of(content.labels, content.annotations, service)
-        self.shard.do(OverflowMemberAdded(incident.id, group, title), now)
-        return incident
 
     def _resolve_series(
         self, number: int, ended_at: float, expired: bool, key: bytes, body: bytes, now: float
@@ -538,48 +438,13 @@ class Intake(Component):
         series.note(event.number, event.decision, now, event.sender)
         incident.firing += 1
 
-    def _fold_opened(self, event: IncidentOpened, now: float) -> None:
-        self.shard.enter(
-            Incident(
-                id=event.incident_id,
-                slot=event.slot,
-                tenant=event.tenant,
-                service=event.service,
-                group_key=event.group_key,
-                group_labels=event.group_labels,
-                title=event.title,
-                description=event.description,
-                source=event.source,
-                labels=event.labels,
-                annotations=event.annotations,
-                created_at=now,
-                updated_at=now,
-                overflow=[] if event.is_overflow else None,
-                created_by=event.created_by,
-                opened_at=now,
-            )
-        )
-
-    def _fold_overflow(self, event: OverflowMemberAdded, now: float) -> None:
-        incident = self.state.changing(event.incident_id)
-        incident.overflow_count += 1
-        if incident.overflow is None:
-            incident.overflow = []
-        if len(incident.overflow) < OVERFLOW_LISTED and event.group_key not in incident.overflow:
-            incident.overflow.append(event.group_key)
-            size = text_bytes([event.group_key])
-            incident.held_bytes += size
-            self.state.series.room.take(incident.created_by, size)
-
     messages = {AlertsArrived: _alerts_arrived}
     events = (
-        on(AlertsObserved, _fold_observed),
-        on(CallAnswered, _fold_call),
-        on(AlertsSetAside, _fold_set_aside),
+        on(AlertsObserved, _fold_observed, whose=Whose.REQUEST),
+        on(CallAnswered, _fold_call, whose=Whose.REQUEST),
+        on(AlertsSetAside, _fold_set_aside, whose=Whose.REQUEST),
         on(SeriesOpened, _fold_series_opened),
-        on(SeriesChanged, _fold_series_changed),
-        on(SeriesResolved, _fold_series_resolved),
-        on(SeriesRefired, _fold_series_refired),
-        on(IncidentOpened, _fold_opened, Told(("Created",), _created)),
-        on(OverflowMemberAdded, _fold_overflow),
+        on(SeriesChanged, _fold_series_changed, whose=Whose.SERIES),
+        on(SeriesResolved, _fold_series_resolved, whose=Whose.SERIES),
+        on(SeriesRefired, _fold_series_refired, whose=Whose.SERIES),
     )

@@ -8,6 +8,7 @@ cross processes and reach the disk as MessagePack. A field is only ever added at
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -140,9 +141,17 @@ class Command(Message, frozen=True):
     content: bytes = b""
 
 
+class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="note"):
+    """What one incident tells another; a component hears it (models/shard/peer_messages.py). A field is only added at the
+    end, with a default."""
+
+    #: The newest stands for those before it: one that waits behind another need not be sent any more.
+    only_newest: ClassVar[bool] = False
+
+
 class PeerMessageArrived(Message, frozen=True, tag="Told"):
-    """One incident tells another something (models/shard/peer_messages.py). Answered by Done, or Failed when it can't be; a repeat
-    gets the same answer: `number` says which of its sender's notes this is."""
+    """A PeerMessage (`note`, encoded) reaches the incident it is for. Answered by Done, or Failed when it can't be; a repeat
+    gets the same answer: `number` says which of its sender's messages this is."""
 
     tenant: str
     sender: bytes
@@ -153,7 +162,7 @@ class PeerMessageArrived(Message, frozen=True, tag="Told"):
 
 
 class PeerMessageAnswered(Message, frozen=True, tag="NoteAnswered"):
-    """What the other incident said to a note: the answer to effect Tell. `refused` is why not, "" when it agreed."""
+    """What the other incident said to a message: the answer to effect SendPeerMessage. `refused` is why not, "" when it agreed."""
 
     sender: bytes
     number: int

@@ -34,7 +34,17 @@ from models.incidents.notification import (
 )
 from models.incidents.query import Summary
 from models.shard import clock
-from models.shard.changes import Judged, Merging, Moved, Paid, SplitOff, Unattended, Unmerged
+from models.shard.changes import (
+    Judged,
+    Merging,
+    Moved,
+    Muted,
+    Paid,
+    SplitOff,
+    Unattended,
+    Unmerged,
+    Unmuted,
+)
 from models.shard.component import Component, on
 from models.shard.core import Core
 from models.shard.effects import Act, Effect
@@ -45,8 +55,10 @@ from models.shard.events import (
     IncidentStateChanged,
     NotificationDropped,
     NotificationOwed,
+    NotificationWithheld,
 )
-from models.shard.messages import ActionOutcome, Done, Reply
+from models.shard.messages import ActionOutcome, Done, Reply, Tick
+from models.shard.mutes import Mutes
 from models.shard.settings import ShardSettings
 from models.shard.sharing import Sharing
 from models.shard.states import is_begun_by_alerts
@@ -63,6 +75,7 @@ FLAP_WINDOW = 15
 UNHEARD = "resolved before anyone was told"
 GOES_ON = "goes on before anyone was told of its end"
 OFF = "notifications are off"
+KNOWN = "known already"
 ENDED_AGAIN = "ended again before anyone was told that it goes on"
 #: An incident that no classifier has judged for so long is told of all the same. Ten times what a flood of 20,000
 #: new incidents takes; a P0 is judged within milliseconds.
@@ -93,6 +106,10 @@ def _dropped(event: NotificationDropped, _around: Around) -> Line:
     return told("NotificationDropped", SYSTEM, event.why, event.why)
 
 
+def _withheld(event: NotificationWithheld, _around: Around) -> Line:
+    return told("NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why)
+
+
 class Notifications(Component):
     name = "notifications"
 
@@ -106,6 +123,8 @@ class Notifications(Component):
         self._asked: dict[bytes, tuple[int, int]] = {}
         #: Tries that may have been asked for before, and nobody knows what came of it.
         self._asked_before: dict[bytes, tuple[int, int]] = {}
+        #: Incidents whose notification is due and is not asked for: a component withholds it (Component.withholds).
+        self._held: dict[bytes, None] = {}
 
     # -- what becomes of incidents ---------------------------------------------------------------------------
 
@@ -140,6 +159,37 @@ class Notifications(Component):
         if notice.reason not in (None, RESOLVED) and notice.due_at > now:
             self._drop(change.incident, "merged into another incident", now)
 
+    def _muted(self, change: Muted, now: float) -> None:
+        """What is owed waits. What is under way is not called back."""
+        incident = change.incident
+        notice = incident.notification
+        if notice.reason not in (None, RESOLVED) and not self._has_begun(incident, now):
+            why = self.shard.withholds(incident)
+            if why:
+                self._withhold(incident, notice.reason or "", why, now)
+
+    def _unmuted(self, change: Unmuted, now: float) -> None:
+        """What was held back is told now, if it is still to be told."""
+        incident = change.incident
+        notice = incident.notification
+        if not notice.withheld:
+            return
+        if incident.is_open:
+            self.owe(incident, notice.withheld, now, now)
+        if notice.withheld and not self._has_begun(incident, now):
+            self._drop(incident, KNOWN if incident.is_open else UNHEARD, now)
+
+    def _withhold(self, incident: Incident, reason: str, why: str, now: float) -> None:
+        """Nobody is told of it now; `reason` is what will be told when nothing speaks against it any more."""
+        notice = incident.notification
+        if reason in (FLAPPING, FLAPPING_ENDED):
+            reason = REOPENED
+        if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
+            reason = OPENED
+        is_said = notice.withheld in (reason, OPENED, REOPENED)
+        if not is_said or notice.reason not in (None, RESOLVED):
+            self.shard.do(NotificationWithheld(incident.id, reason, why), now)
+
     def _owe_after_wait(self, incident: Incident, reason: str, now: float) -> None:
         self.owe(incident, reason, now, now + self.shard.settings.wait_s[incident.severity])
 
@@ -153,7 +203,8 @@ class Notifications(Component):
         notice = incident.notification
         if notice.reason is not None:
             is_asked = self._asked.get(incident.id) == (notice.number, notice.attempt)
-            return 0.0 if is_asked or incident.id in self._ready else notice.due_at
+            is_ready = incident.id in self._ready or incident.id in self._held
+            return 0.0 if is_asked or is_ready else notice.due_at
         if (
             incident.state is IncidentState.DETECTED
             and not notice.number
@@ -162,6 +213,17 @@ class Notifications(Component):
         ):
             return incident.created_at + CLASSIFY_PATIENCE_S
         return 0.0
+
+    def tick(self, tick: Tick, now: float) -> None:
+        """What is held back is looked at again."""
+        held, self._held = self._held, {}
+        for identity in held:
+            incident = self.state.incidents[identity]
+            notice, why = incident.notification, self.shard.withholds(incident)
+            if why and notice.reason not in (None, RESOLVED) and not self._may_have_begun(incident):
+                self._withhold(incident, notice.reason or "", why, now)
+            else:
+                self._ready[identity] = None
 
     def due(self, incident: Incident, now: float) -> None:
         if incident.notification.reason is not None:
@@ -178,11 +240,22 @@ class Notifications(Component):
             if incident.notification.due_at > now:
                 self.state.stirred[identity] = None
                 continue
+            if self._must_wait(incident):
+                self._held[identity] = None
+                continue
             wanted = (incident.notification.number, incident.notification.attempt)
             if self._asked.get(identity) != wanted:
                 self._asked[identity] = wanted
                 yield self._act(incident)
         self._ready.clear()
+
+    def _must_wait(self, incident: Incident) -> bool:
+        """Whether what is due is withheld. A try that may have been asked for before is asked for again all the same: it may
+        have arrived, and then its end must be told."""
+        if incident.notification.reason == RESOLVED:
+            return False
+        why = self.shard.withholds(incident)
+        return why is not None and not (why and self._is_in_doubt(incident))
 
     def ask_again(self, effect: Act) -> None:
         identity = effect.incident_id
@@ -195,6 +268,7 @@ class Notifications(Component):
 
     def started(self, now: float, is_set_back: bool) -> None:
         self._asked.clear()
+        self._held.clear()
         for incident in self.state.incidents.values():
             self._start_one(incident, now, is_set_back)
             notice = incident.notification
@@ -208,6 +282,7 @@ class Notifications(Component):
     def left(self, incident: Incident) -> None:
         self.given_up.pop(incident.id, None)
         self._asked.pop(incident.id, None)
+        self._held.pop(incident.id, None)
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
         notice = incident.notification
@@ -231,6 +306,12 @@ class Notifications(Component):
             return
         if self._has_begun(incident, now):
             self.shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
+            return
+        if why := self.shard.withholds(incident):
+            if reason != REOPENED or notice.sure != FIRING:
+                self._withhold(incident, reason, why, now)
+            elif notice.reason == RESOLVED:
+                self._drop(incident, GOES_ON, now)
             return
         earliest = _earliest(incident, self.shard.settings, now)
         if reason == REOPENED:
@@ -267,7 +348,7 @@ class Notifications(Component):
             if _flaps(incident, self.shard.settings, now) and not is_said:
                 due_at = max(due_at, now + _quiet_s(incident, self.shard.settings))
             self._put(incident, RESOLVED, now, due_at)
-        elif notice.reason is not None:
+        elif notice.reason is not None or notice.withheld:
             self._drop(incident, ENDED_AGAIN if notice.told else UNHEARD, now)
 
     def _start_one(self, incident: Incident, now: float, is_set_back: bool) -> None:
@@ -294,12 +375,10 @@ class Notifications(Component):
 
     def _act(self, incident: Incident) -> Act:
         """The effect that sends the notice an incident owes."""
-        notice, numbers, most = (
-            incident.notification,
-            self.state.members[incident.id],
-            self.shard.settings.webhook_max_alerts,
-        )
-        series = self.state.series
+        notice, most = incident.notification, self.shard.settings.webhook_max_alerts
+        series, muted = self.state.series, self.shard.of(Mutes).muted.of(incident.id)
+        # What is muted is no reason to tell anybody, and is not told.
+        numbers = [number for number in self.state.members[incident.id] if number not in muted]
         # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
         shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
         facts = facts_of(
@@ -334,6 +413,8 @@ class Notifications(Component):
             return Done()
         queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
         again_at = 0.0
+        # Muted meanwhile, it is not tried again.
+        is_held = not said.ok and reason != RESOLVED and bool(self.shard.withholds(incident))
         # What was asked for before may have arrived then, whatever comes of it now.
         is_again = self._asked_before.pop(incident.id, None) == (number, attempt)
         if said.ok:
@@ -343,11 +424,11 @@ class Notifications(Component):
             too_long = (
                 now - notice.owed_since > settings.give_up_after_s and now >= self.state.no_expiry_before
             )
-            if not (said.final or too_long or queued):
+            if not (said.final or too_long or queued or is_held):
                 key = idempotency_key(incident.id, number, attempt)
                 first_s, most_s = settings.retry_first_s, settings.retry_max_s
                 again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
-            overtaken = queued is not None
+            overtaken = queued is not None or is_held
             failed = ActionFailed(
                 incident.id,
                 number,
@@ -361,7 +442,7 @@ class Notifications(Component):
             self.shard.do(failed, now)
         if not again_at:
             self.shard.report(Paid(incident), now)
-            self._follow_up(incident, queued, now)
+            self._follow_up(incident, queued or (reason if is_held else None), now)
         return Done()
 
     def _follow_up(self, incident: Incident, queued: str | None, now: float) -> None:
@@ -390,7 +471,16 @@ class Notifications(Component):
         notice = incident.notification
         if notice.reason is None or notice.due_at > now:
             return False
-        return notice.due_at < now or incident.id in self._asked
+        return self._may_have_begun(incident) or (notice.due_at < now and incident.id not in self._held)
+
+    def _may_have_begun(self, incident: Incident) -> bool:
+        """Whether the responder was asked for the try that is owed, by this process or one before it."""
+        return incident.id in self._asked or self._is_in_doubt(incident)
+
+    def _is_in_doubt(self, incident: Incident) -> bool:
+        """Whether a process before this one may have asked for the very try that is owed."""
+        notice = incident.notification
+        return self._asked_before.get(incident.id) == (notice.number, notice.attempt)
 
     # -- live and in replay ----------------------------------------------------------------------------------
 
@@ -404,7 +494,7 @@ class Notifications(Component):
             notice.number = event.number
             notice.attempt = 0
             notice.queued = None
-        notice.reason = event.reason
+        notice.reason, notice.withheld = event.reason, ""
         notice.due_at = notice.owed_since = event.due_at
         if event.due_at <= now:
             self._ready[incident.id] = None
@@ -413,7 +503,16 @@ class Notifications(Component):
         incident = self.state.changing(event.incident_id)
         notice = incident.notification
         notice.reason = notice.queued = None
+        notice.withheld = ""
         self._asked.pop(incident.id, None)
+
+    def _fold_withheld(self, event: NotificationWithheld, now: float) -> None:
+        incident = self.state.changing(event.incident_id)
+        notice = incident.notification
+        notice.withheld = event.reason
+        if notice.reason != RESOLVED:
+            notice.reason = notice.queued = None
+            self._asked.pop(incident.id, None)
 
     def _fold_failed(self, event: ActionFailed, now: float) -> None:
         incident = self.state.changing(event.incident_id)
@@ -454,12 +553,15 @@ class Notifications(Component):
         Unmerged: _unmerged,
         Unattended: _unattended,
         Merging: _merging,
+        Muted: _muted,
+        Unmuted: _unmuted,
     }
     effects = (Act,)
     follows = {IncidentStateChanged: _fold_state}
     events = (
         on(NotificationOwed, _fold_owed),
         on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), _dropped)),
+        on(NotificationWithheld, _fold_withheld, Told(("NotificationWithheld",), _withheld)),
         on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent, summary=touched)),
         on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of, _failed_summary)),
     )

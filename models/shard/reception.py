@@ -6,12 +6,22 @@ import msgspec
 
 from models.alerts.series import BLOCK_SHIFT, FIRING, FREE
 from models.incidents.incident import Incident
+from models.partition.checkpoint import META
+from models.partition.event import Event
 from models.shard import clock
 from models.shard.component import Component, on
-from models.shard.core import Core
-from models.shard.events import ClockSetBack, ReceptionGap, ShardStarted
+from models.shard.core import Core, Whose
+from models.shard.events import ClockSetBack, ShardStarted
 from models.shard.messages import Done, GapEnded, Reply
-from models.shard.state import INCIDENT, META, MOVING, STATIC
+from models.shard.state import INCIDENT, MOVING, STATIC
+
+
+class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
+    """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
+
+    deaf_since: float
+    no_expiry_before: float
+    why: str
 
 
 class Reception(Component):
@@ -71,9 +81,9 @@ class Reception(Component):
 
     messages = {GapEnded: _gap_ended}
     events = (
-        on(ShardStarted, _fold_pause),
-        on(ReceptionGap, _fold_pause),
-        on(ClockSetBack, _fold_set_back),
+        on(ShardStarted, _fold_pause, whose=Whose.SHARD),
+        on(ReceptionGap, _fold_pause, whose=Whose.SHARD),
+        on(ClockSetBack, _fold_set_back, whose=Whose.SHARD),
     )
 
 

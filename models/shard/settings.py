@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from models.alerts.inhibition import InhibitRule
+
 
 class ShardSettings(msgspec.Struct, frozen=True):
     """The settings a shard decides by; times in seconds. Each name is given by one section."""
@@ -32,3 +34,5 @@ class ShardSettings(msgspec.Struct, frozen=True):
     sender_bytes: int = 3 * 1024**3 // 2
     #: How far ahead the end lies that a gateway gives to an alert without one: resolve_timeout, expires_after.
     given_ends_s: tuple[float, ...] = ()
+    #: Which alerts mute which while they fire.
+    inhibit: tuple[InhibitRule, ...] = ()

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Broken
-from models.partition.checkpoint import Checkpoint, parse_key
+from models.partition.checkpoint import SNAPSHOT_VERSION, Checkpoint, parse_key
 from models.partition.event import Event
 from models.shard.assembly import ASSEMBLY, Assembly
 from models.shard.changes import Change
@@ -35,7 +35,7 @@ DUE_MAX = 1000
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What a message led to. `events` go to the log as one frame; then `reply` and `effects` may leave."""
+    """What a message led to. `events` go to the log in one append (a frame for each tenant); then `reply` and `effects` may leave."""
 
     events: list[Event]
     effects: list[Effect]
@@ -45,9 +45,13 @@ class Step(msgspec.Struct, frozen=True):
 class Shard(Core):
     """One partition, deciding. `epoch`, `seq` and `trace_id` (of the frame being made) are set by its actor before handle()."""
 
+    snapshot_version = SNAPSHOT_VERSION
+
     def __init__(self, partition: str, settings: ShardSettings, assembly: Assembly = ASSEMBLY) -> None:
         super().__init__(partition, settings)
+        self.frames = assembly.frames
         self.components = [kind(self) for kind in assembly.components]
+        self.decode_peer_message = assembly.decode_peer_message
         self._assemble()
 
     @property
@@ -165,7 +169,7 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.told)
+                self._rows[event.kind] = Row(bound(event.fold, each), event.told, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():
@@ -182,10 +186,13 @@ class Shard(Core):
             **{kind: bound(take, each) for each in parts for kind, take in each.messages.items()},
         }
         self._verbs = {kind: bound(decide, each) for each in parts for kind, decide in each.verbs.items()}
+        self._hears = {kind: bound(hear, each) for each in parts for kind, hear in each.hears.items()}
+        self._answered = {kind: bound(take, each) for each in parts for kind, take in each.answered.items()}
         self._effects = {kind: each for each in parts for kind in each.effects}
         self._timed = having("next_at")
         self._next_at = [each.next_at for each in self._timed]
         self._owes = [each.owes for each in having("owes")]
+        self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
         self._set_back = [each.set_back for each in having("set_back")]

@@ -25,23 +25,37 @@ from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.lines import CHANGED, SYSTEM, Around, Line, Told, told, touched
 from models.incidents.query import Summary
+from models.partition.event import Event
 from models.shard import clock
+from models.shard.archiving import IncidentArchived
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import (
-    AlertsJoined,
-    ClockSetBack,
-    IncidentArchived,
-    IncidentDescribed,
-    IncidentSplit,
-    SeriesChanged,
-    SeriesOpened,
-    SeriesRefired,
-    SeriesResolved,
-    SlotLeft,
-)
+from models.shard.events import ClockSetBack, SeriesChanged, SeriesOpened, SeriesRefired, SeriesResolved
 from models.shard.messages import Decision
+from models.shard.slot_transfer import SlotLeft
+from models.shard.splitting import IncidentSplit
 from models.shard.state import ShardState
+
+
+class IncidentDescribed(Event, frozen=True):
+    """What its alerts share changed, because some joined, changed or ended. What is None stays as it was."""
+
+    incident_id: bytes
+    title: str | None
+    description: str | None
+    labels: dict[str, str] | None
+    annotations: dict[str, str] | None
+
+
+class AlertsJoined(Event, frozen=True):
+    """`count` new alerts joined an open incident since its timeline last said so; `firing` fire now in all. `text` says
+    what tells them from the others."""
+
+    incident_id: bytes
+    count: int
+    firing: int
+    text: str
+
 
 #: Between two lines of an incident's timeline about alerts that joined: a storm is told in a few lines, and somebody who
 #: watches hears of it while it matters.

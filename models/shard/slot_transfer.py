@@ -18,9 +18,30 @@ import msgspec
 
 from models.alerts.series import FIRING, MovedSeries
 from models.incidents.incident import Incident
+from models.partition.event import Event
+from models.partition.sharding import SlotMap, partition_name
 from models.shard.component import Component, on
-from models.shard.core import Core
-from models.shard.events import SlotArrived, SlotLeft
+from models.shard.core import Core, Whose
+
+
+class SlotLeft(Event, frozen=True):
+    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
+
+class SlotArrived(Event, frozen=True):
+    """The same in the partition where they are now."""
+
+    slot: int
+    version: int
+    incidents: list[bytes]
+    series: list[bytes]
+
 
 #: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
 PORTION_BYTES = 4 * 1024 * 1024
@@ -109,11 +130,15 @@ class SlotTransfer(Component):
                 members.append(number)
             self.shard.came(incident)
 
-    events = (on(SlotLeft, _fold_left), on(SlotArrived, _fold_arrived))
+    # A slot may have incidents of all tenants.
+    events = (
+        on(SlotLeft, _fold_left, whose=Whose.SHARD),
+        on(SlotArrived, _fold_arrived, whose=Whose.SHARD),
+    )
 
 
-def problems(shard: Core) -> Iterator[str]:
-    """What does not fit together in a folded state; nothing when all is well. For `llm-im store verify`."""
+def problems(shard: Core, slots: SlotMap | None = None) -> Iterator[str]:
+    """What does not fit together in a folded state, or with the slot map; nothing when all is well. For `llm-im store verify`."""
     groups: dict[tuple[str, str], bytes] = {}
     for identity, incident in shard.state.incidents.items():
         numbers = shard.state.members[identity]
@@ -130,3 +155,6 @@ def problems(shard: Core) -> Iterator[str]:
     open_count = sum(each.is_open for each in shard.state.incidents.values())
     if open_count != shard.state.open_count:
         yield f"{open_count} incidents are open, counted as {shard.state.open_count}"
+    for identity, incident in shard.state.incidents.items():
+        if slots is not None and partition_name(slots.owners[incident.slot]) != shard.partition:
+            yield f"incident {identity.hex()}: its slot {incident.slot} belongs to another partition"

@@ -14,9 +14,9 @@ import msgspec
 from models.alerts.room import bytes_of
 from models.alerts.series import BLOCK_SHIFT, SeriesTable
 from models.errors import Broken
-from models.incidents.incident import Incident, IncidentState, TimelineEntry
+from models.incidents.incident import Handling, Incident, IncidentState, TimelineEntry
 from models.incidents.lines import Line
-from models.partition.checkpoint import Checkpoint, RecordKind
+from models.partition.checkpoint import META, Checkpoint, RecordKind
 from models.shard.messages import Decision
 
 #: A gateway gives a call up after `hold` (5 s) and never sends its id again; this is 24 times that.
@@ -33,7 +33,6 @@ WRITTEN = frozenset({"CommentAdded", "StakeholdersUpdated"})
 #: with every repeat, and the rest, which names incidents and so is loaded after them.
 CALLS = RecordKind("c")
 INCIDENT = RecordKind("i", has_ids=True)
-META = RecordKind("k", is_moving=True)
 MOVING = RecordKind("m")
 STATIC = RecordKind("s")
 
@@ -116,6 +115,13 @@ class ShardState:
         self.checkpoint.touch(INCIDENT, identity)
         self.stirred[identity] = None
         return incident
+
+    def edited(self, identity: bytes, now: float) -> tuple[Incident, Handling]:
+        """The same for an event that people see as a new version, with what they did about the incident so far."""
+        incident = self.changing(identity)
+        incident.updated_at = now
+        incident.version += 1
+        return incident, incident.handled()
 
     def incident_at(self, number: int) -> Incident:
         """The incident of a series whose event changes both."""

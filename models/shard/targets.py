@@ -9,9 +9,20 @@ from collections.abc import Iterator
 from models.errors import Broken
 from models.incidents.incident import Incident, TimelineEntry
 from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.partition.event import Event
 from models.shard.component import Component, on
-from models.shard.events import ClockSetBack, TargetPassed
+from models.shard.events import ClockSetBack
 from models.shard.settings import ShardSettings
+
+
+class TargetPassed(Event, frozen=True):
+    """Half (`percent` 50) or all (100) of the time passed that a response target allows. `target`: acknowledge, resolve."""
+
+    incident_id: bytes
+    target: str
+    percent: int
+    due_at: float
+
 
 ACKNOWLEDGE, RESOLVE = "acknowledge", "resolve"
 #: Which bit of `targets_told` says that a share (percent) of a target passed.

@@ -17,20 +17,23 @@ from models.ports import Clock
 from models.settings.all import Settings
 from services.api.alertmanager import reads as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
+from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_formats_to_openapi
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
+from services.api.v1.silences import add_silence_routes
 from services.api.v1.tokens import add_token_routes
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.formats.table import all_formats
 
@@ -44,6 +47,7 @@ def build_app(
     *,
     clock: Clock,
     tokens: TokenDesk,
+    silences: SilenceDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
@@ -59,10 +63,12 @@ def build_app(
     )
     app.add_middleware(Answers)
     add_alertmanager_routes(app, reads, settings, clock.now())
+    add_alertmanager_silences(app, silences, settings().server.body_timeout)
     bodies = BodyReader(settings().server.body_timeout)
     add_rest_routes(app, reads, commands, bodies, clock)
     add_stream_routes(app, tails)
     add_token_routes(app, tokens, bodies)
+    add_silence_routes(app, silences, reads, bodies, settings)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)
@@ -106,7 +112,7 @@ def _answer_errors(app: FastAPI) -> None:
             if _is_alertmanagers(path):
                 return alertmanager.not_found(path)
             return problem(404, "not-found", "Not found", f"there is no {path}", path)
-        response = problem(error.status_code, "refused", "The request is refused", str(error.detail), path)
+        response = problem(error.status_code, "refused", "The request was refused", str(error.detail), path)
         response.headers.update(error.headers or {})
         return response
 
@@ -130,7 +136,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def of_bug(request: Request, error: Exception) -> Response:
         # Starlette raises it again once this is sent, so that the server's log has the traceback.
-        return problem(500, "broken", "This is a fault of ours", type(error).__name__, request.url.path)
+        return problem(500, "broken", "Internal error", type(error).__name__, request.url.path)
 
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)

@@ -17,6 +17,7 @@ from models.incidents.query import (
     IncidentPage,
     IncidentPlaces,
     IncidentView,
+    MutePreview,
     Query,
     decode_answer,
     encode,
@@ -30,7 +31,7 @@ ASK_TIMEOUT_S = 10.0
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 
-_A = TypeVar("_A", IncidentPage, IncidentPlaces, IncidentCounts, AlertPage)
+_A = TypeVar("_A", IncidentPage, IncidentPlaces, IncidentCounts, AlertPage, MutePreview)
 _T = TypeVar("_T")
 
 _incident_decoder = msgspec.msgpack.Decoder(Incident)
@@ -143,4 +144,4 @@ def _count(encoded_list: bytes) -> int:
         return int.from_bytes(encoded_list[1:3], "big")
     if first == 0xDD:
         return int.from_bytes(encoded_list[1:5], "big")
-    raise Broken(f"an archived incident's alerts begin with {first:#x}, which is no list")
+    raise Broken(f"an archived incident's alerts begin with {first:#x}, which is not a list")

@@ -50,6 +50,12 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return Caller(name, EVERYTHING)
 
 
+def proven_name(connection: HTTPConnection) -> str:
+    """The name on the caller's token, "" without one: what a header says proves nothing."""
+    found = connection.scope.get("state", {}).get("caller")
+    return found.name if isinstance(found, Caller) else ""
+
+
 async def is_still_let_in(connection: HTTPConnection) -> bool:
     """Whether the caller of a connection that lasts is one still: a token may be revoked or expire meanwhile. The guard
     puts into the ASGI scope how to ask."""
@@ -99,4 +105,4 @@ def refuse_unnamed(app: FastAPI) -> None:
     """Raises Broken for a route that names no scope: it would be open to whoever holds any token."""
     unnamed = [f"{method} {path}" for method, path, scope in scopes_of_routes(app) if scope is None]
     if unnamed:
-        raise Broken(f"no scope is named by {', '.join(unnamed)}: add Depends(requires(...))")
+        raise Broken(f"no scope is declared for {', '.join(unnamed)}: add Depends(requires(...))")

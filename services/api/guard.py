@@ -159,7 +159,7 @@ class Guard:
                 if message.get("status") == 403:
                     self._meter.count("llm_im_requests_refused_total", door="api", reason="forbidden")
                     who = {"token": caller.name} if caller is not None else {}
-                    self._tell(403, "it has not the scope for this", headers, client, **asked, **who)
+                    self._tell(403, "it lacks the scope for this", headers, client, **asked, **who)
                 await send(message)
 
             await app(scope, receive, noted)
@@ -195,7 +195,7 @@ class Guard:
         shown = host[:PATH_CHARS].decode("latin-1")
         raise Forbidden(
             f"Host: without tokens only an address, localhost or a name in server.hosts is served, not {shown!r}: "
-            "make a token, or name it there"
+            "create a token, or add the name to server.hosts"
         )
 
     def _admit_page(self, headers: Mapping[bytes, bytes]) -> None:
@@ -249,7 +249,7 @@ def refusal(error: Refused, path: str) -> Response:
     if isinstance(error, Unauthorized):
         status, kind, title = 401, "unauthorized", "A token is needed"
     elif isinstance(error, Forbidden):
-        status, kind, title = 403, "forbidden", "This is not for whoever asks"
+        status, kind, title = 403, "forbidden", "This token may not do that"
     else:
         status, kind, title = 400, "malformed", "The request cannot be read"
     if path.startswith(f"{reads.PREFIX}/"):

@@ -72,7 +72,7 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
             return Response(await page.text(), media_type=_METRICS_TYPE)
         except Unavailable as error:
             return PlainTextResponse(
-                f"no actor says what it counted: {error}\n", 503, headers={"Retry-After": "1"}
+                f"can't collect metrics from the actors: {error}\n", 503, headers={"Retry-After": "1"}
             )
 
     for path, endpoint, needed in (

@@ -43,10 +43,10 @@ class Problem:
     request belongs to a trace: our log lines about it bear the same."""
 
     type: Annotated[str, Field(description="Which problem, for programs: `urn:llm-im:problem:stale` ...")]
-    title: Annotated[str, Field(description="Which problem, for people.")]
+    title: Annotated[str, Field(description="A short title for people.")]
     status: Annotated[int, Field(description="The HTTP status.")]
-    detail: Annotated[str, Field(description="What happened here, and what can be done.")]
-    instance: Annotated[str, Field(description="The path that was asked.")]
+    detail: Annotated[str, Field(description="What happened, and what to do about it.")]
+    instance: Annotated[str, Field(description="The path of the request.")]
     errors: Annotated[list[FieldProblem], Field(description="The fields that are wrong.")]
     trace_id: Annotated[
         str, Field(description="The trace that the request belongs to; absent without one.")
@@ -57,7 +57,7 @@ _PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/component
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 
 #: What can be said of the statuses that several routes share.
-REFUSED = {"4XX": "The request is refused; the problem names the field."}
+REFUSED = {"4XX": "The request was refused; the problem names the field."}
 NOT_FOUND = {"404": "No incident has this id."}
 AWAY = {"503": "A shard or the archive cannot answer; the problem names it."}
 
@@ -109,7 +109,7 @@ def told_as(error: IncidentManagerError) -> tuple[int, str, str]:
     for kind_of_error, told in _TOLD_AS:
         if isinstance(error, kind_of_error):
             return told
-    return 500, "broken", "This is a fault of ours"
+    return 500, "broken", "Internal error"
 
 
 def field_problems(errors: Iterable[Mapping[str, object]], *, skip: int = 0) -> list[FieldProblem]:
@@ -149,10 +149,10 @@ def _is_field(word: str) -> bool:
 _TOLD_AS: tuple[tuple[type[IncidentManagerError], tuple[int, str, str]], ...] = (
     (Malformed, (400, "malformed", "The request cannot be read")),
     (TooLarge, (400, "too-large", "The request asks for too much")),
-    (Forbidden, (403, "forbidden", "The token has not the scope for this")),
+    (Forbidden, (403, "forbidden", "The token lacks the scope for this")),
     (NotFound, (404, "not-found", "Not found")),
     (Conflict, (409, "conflict", "Its state does not allow this")),
-    (Stale, (412, "stale", "It was changed meanwhile")),
+    (Stale, (412, "stale", "It was changed in the meantime")),
     (Busy, (503, "busy", "Busy")),
     (Refused, (422, "refused", "Refused")),
     (Unavailable, (503, "unavailable", "A part of the system cannot answer")),

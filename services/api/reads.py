@@ -25,6 +25,8 @@ from models.incidents.query import (
     IncidentPage,
     IncidentView,
     ListAlerts,
+    MutePreview,
+    PreviewMutes,
     Probe,
     encode,
 )
@@ -256,6 +258,23 @@ class Reads:
             for number in after.values()
         ]
         return await self._asking.each(list(after), queries, AlertPage)
+
+    async def muted_by(self, matchers: Sequence[MatcherTuple]) -> tuple[int, dict[bytes, int]]:
+        """How many alerts fire in all, and how many of each incident's all matchers hold for."""
+        firing, found = 0, dict[bytes, int]()
+        after = dict.fromkeys(range(self._asking.shards), -1)
+        while after:
+            queries = [PreviewMutes(self._asking.tenant, list(matchers), number) for number in after.values()]
+            pages = await self._asking.each(list(after), queries, MutePreview)
+            for shard, page in zip(list(after), pages, strict=True):
+                firing += page.firing
+                for identity, count in page.incidents.items():
+                    found[identity] = found.get(identity, 0) + count
+                if page.next_after is None:
+                    del after[shard]
+                else:
+                    after[shard] = page.next_after
+        return firing, found
 
     async def silent_shards(self) -> dict[str, str]:
         """The shards that do not answer now, with the reason. Empty when all is well."""

@@ -78,7 +78,7 @@ class Traced:
         except Exception as error:
             # The server logs the traceback, but knows no trace id.
             log.error(
-                "request failed by a bug",
+                "bug: request failed",
                 method=scope["method"],
                 path=scope["path"][:PATH_CHARS],
                 why=type(error).__name__,

@@ -79,7 +79,7 @@ def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> No
         raise Unavailable(f"{error} (log: {log})")
     if code != 0:
         how = f"was not done after {timeout_s:g} s" if was_late else f"ended with exit code {code}"
-        raise Unavailable(f"{request.verb} {how}; last words: {_last_words(log)} (log: {log})")
+        raise Unavailable(f"{request.verb} {how}; its last output: {_last_words(log)} (log: {log})")
 
 
 def _relay(child: subprocess.Popen[bytes], progress: Progress) -> str:
@@ -136,7 +136,7 @@ def _do(request: Request, progress: Progress) -> None:
     if request.owned:
         instance = launch.running(Path(request.data))
         if instance is None:
-            raise Unavailable("its Ray ended meanwhile")
+            raise Unavailable("Ray ended in the meantime")
         launch.adopt(instance)
         port = instance.http_port
     # Ray puts its driver's working folder first on the import path of all workers.

@@ -24,6 +24,7 @@ from services.cli.commands import (
     down,
     log,
     send,
+    silences,
     stats,
     status,
     store,
@@ -56,7 +57,7 @@ def main() -> None:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         _say(
-            f"a bug of this program: {type(error).__name__}: {error} ({where.name}, line {where.lineno} of "
+            f"a bug in llm-im: {type(error).__name__}: {error} ({where.name}, line {where.lineno} of "
             f"{where.filename}). For a report: {TRACEBACK_VARIABLE}=1 shows the traceback"
         )
         sys.exit(ExitCode.FAILED)
@@ -183,6 +184,7 @@ def about(
 
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)

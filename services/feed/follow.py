@@ -1,4 +1,4 @@
-"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py.
+"""Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py, watch.py.
 
 What an event does not say of its incident is asked of the shard, a page of the log at a time, and of the archive when
 the shard has let it go.
@@ -7,6 +7,7 @@ the shard has let it go.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -16,9 +17,11 @@ from models.incidents.incident import Incident
 from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
 from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
 from models.partition.event import Event
-from models.partition.frames import Skimmed, skim_frame
+from models.partition.frames import EVERYONE, UNSURE, Skimmed
 from models.ports import EventLog
-from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit, IncidentStateChanged
+from models.shard.assembly import ASSEMBLY
+from models.shard.events import ClockSetBack, IncidentOpened, IncidentStateChanged
+from models.shard.splitting import IncidentSplit
 from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
 from models.wire import tag_of
 
@@ -26,6 +29,8 @@ from models.wire import tag_of
 READ_BYTES = 64 * 1024
 #: Events looked at in one go, some 3 ms. A tick that ends a thousand incidents packs into little.
 BREATHE_EVENTS = 250
+#: Incidents of other tenants that are remembered, so that they are not asked for again at each of their events: a megabyte.
+FOREIGN_MAX = 10_000
 #: A summary from the archive: no event comes after it.
 NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
 
@@ -52,9 +57,28 @@ class Page(msgspec.Struct, frozen=True):
     set_back: bool = False
 
 
+class _Foreign:
+    """Incidents that are another tenant's, or that nobody has any more."""
+
+    def __init__(self) -> None:
+        self._met: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, identity: bytes) -> bool:
+        return identity in self._met
+
+    def add(self, identity: bytes) -> None:
+        self._met[identity] = None
+        if len(self._met) > FOREIGN_MAX:
+            self._met.popitem(last=False)
+
+
 class Follower:
-    """One reader of one log. `seq` is the frame it read last. With `all_changes` it also tells of an incident that was
-    changed by what is no line of its timeline, as CHANGED."""
+    """One reader of one log, for one tenant. `seq` is the frame it read last. With `all_changes` it also tells of an incident
+    that was changed by what is no line of its timeline, as CHANGED.
+
+    An event is the tenant's whose incident it tells of. The tenant of a frame only says which frames need not be looked at:
+    older programs wrote another's name on what came of time, verdicts and outcomes.
+    """
 
     def __init__(
         self,
@@ -74,6 +98,7 @@ class Follower:
         self._archived = archived
         self._tenant = tenant
         self._known = Summaries(most)
+        self._foreign = _Foreign()
 
     async def read(self) -> Page:
         """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and is then where it was."""
@@ -86,8 +111,8 @@ class Follower:
         frames: list[tuple[int, Skimmed]] = []
         events = 0
         for seq, stored in page:
-            frame = skim_frame(partition, stored, seq, _WANTED)
-            if frame is not None and frame.tenant == self._tenant:
+            frame = ASSEMBLY.frames.skim(partition, stored, seq, _WANTED)
+            if frame is not None and (frame := self._may_concern(frame)) is not None:
                 frames.append((seq, frame))
                 events = await self._breathe(events + len(frame.events))
         last = page[-1][0]
@@ -111,6 +136,14 @@ class Follower:
         self.seq = last
         return Page(happenings, last, page[-1][1], set_back)
 
+    def _may_concern(self, frame: Skimmed) -> Skimmed | None:
+        """What of a frame may be of interest to the tenant, None when nothing is. Of another's frame that is only what concerns
+        everyone: older programs wrote it into the frame of the message that was at hand."""
+        if frame.tenant in (self._tenant, EVERYONE, UNSURE):
+            return frame
+        shared = [found for found in frame.events if isinstance(found[1], ClockSetBack)]
+        return msgspec.structs.replace(frame, events=shared) if shared else None
+
     def know(self, seq: int, summary: Summary) -> None:
         """Take a summary as the frame `seq` left it, so that it need not be asked for."""
         self._known.put((seq, FRAME_END), summary)
@@ -124,7 +157,8 @@ class Follower:
         return 0
 
     def _unknown(self, frames: list[tuple[int, Skimmed]]) -> list[bytes]:
-        """The incidents that were there before and were not met yet: their summaries must be asked for."""
+        """The incidents that were there before and were not met yet: their summaries must be asked for. Notes those that open
+        and are another tenant's."""
         wanted: dict[bytes, None] = {}
         made: set[bytes] = set()
         for seq, frame in frames:
@@ -133,7 +167,12 @@ class Follower:
                     if identity in wanted or identity in made or self._known.get(identity) is not None:
                         continue
                     if isinstance(event, IncidentOpened):
-                        made.add(identity)
+                        if event.tenant == self._tenant:
+                            made.add(identity)
+                        else:
+                            self._foreign.add(identity)
+                    elif identity in self._foreign:
+                        continue
                     elif (
                         isinstance(event, IncidentSplit)
                         and identity == event.made
@@ -161,8 +200,10 @@ class Follower:
         for identity in identities:
             if identity not in found:
                 incident = await self._archived(identity)
-                if incident is not None:
+                if incident is not None and incident.tenant == self._tenant:
                     found[identity] = (NEVER_AGAIN, summary_of(incident))
+                else:
+                    self._foreign.add(identity)
         return found
 
     def _happening(
@@ -186,7 +227,7 @@ class Follower:
         elif known is not None:
             before = known[1]
             after = fold(before, event, frame.now)
-        elif isinstance(event, IncidentOpened):
+        elif isinstance(event, IncidentOpened) and event.tenant == self._tenant:
             after = opened(event, frame.now)
         elif isinstance(event, IncidentSplit) and (source := self._known.get(event.incident_id)) is not None:
             after = split_off(event, source[1], frame.now)

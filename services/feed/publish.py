@@ -18,6 +18,7 @@ from actors.runtime.host import Host
 from models.errors import IncidentManagerError, Unavailable
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
+from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask
 from services.feed.publish_shard import FeedAway, ShardFeed
@@ -31,7 +32,7 @@ QUERY_TIMEOUT_S = 5.0
 
 
 class Publisher:
-    """`shards` has the actor of each partition. `control` is followed and closed by this actor."""
+    """`shards` has the actor of each partition; the feed shows one tenant's incidents. `control` is followed and closed by this actor."""
 
     def __init__(
         self,
@@ -42,6 +43,8 @@ class Publisher:
         feed: RedisFeed,
         control: ControlTail,
         clock: Clock,
+        *,
+        tenant: str = TENANT,
     ) -> None:
         self.meter = Meter(host.name)
         self._host = host
@@ -64,6 +67,7 @@ class Publisher:
                 self._take,
                 clock,
                 self.meter,
+                tenant,
             )
             for partition, actor in shards.items()
         ]
@@ -125,7 +129,7 @@ class Publisher:
         now = self._clock.monotonic()
         if why_not and not self._why_away:
             self._away_since = now
-            log.warning("feed's Redis is away; nothing else waits for it", why=why_not)
+            log.warning("the feed's Redis is unreachable, nothing else is affected", why=why_not)
         elif not why_not and self._why_away:
-            log.info("feed's Redis is back", away_s=round(now - self._away_since, 1))
+            log.info("the feed's Redis is back", away_s=round(now - self._away_since, 1))
         self._why_away = why_not

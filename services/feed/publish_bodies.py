@@ -134,7 +134,7 @@ def entry_of_change(happening: Happening) -> Entry:
 
 def reset_message(at: float, partition: str, reason: str) -> bytes:
     """Word that the incidents of a partition were put into the feed anew, and what was told before may have a gap."""
-    detail = "changes may have been missed: read the incidents again"
+    detail = "changes may have been missed: list the incidents again"
     return _encoder.encode(_Reset("reset", timestamp(at), partition, reason, detail))
 
 

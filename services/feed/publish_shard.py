@@ -15,7 +15,6 @@ from models.incidents.incident import Incident
 from models.incidents.query import ListSummaries, Looked, SummaryPage, decode_answer, encode
 from models.metrics import Meter
 from models.partition.frames import NO_DIGEST, digest_of, previous_of
-from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask, Follower, Gap, Page
 from services.feed.publish_bodies import Entry, entry_of, entry_of_change, reset_message
@@ -72,7 +71,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class ShardFeed:
-    """One partition on its way into the feed. `behind` counts the frames that are still to be read."""
+    """One partition on its way into the feed, of one tenant. `behind` counts the frames that are still to be read."""
 
     def __init__(
         self,
@@ -87,8 +86,10 @@ class ShardFeed:
         take: Callable[[int], Awaitable[dict[str, str]]],
         clock: Clock,
         meter: Meter,
+        tenant: str,
     ) -> None:
         self.partition = partition
+        self._tenant = tenant
         self._partitions = partitions
         self._open_log = open_log
         self._log = open_log(partition)
@@ -125,7 +126,7 @@ class ShardFeed:
             except FeedMoved as error:
                 if error.by_other:
                     log.warning(
-                        "another writer took the feed; taking it back: is publish.redis.prefix that of two systems?",
+                        "another writer took the feed, taking it back: do two systems share publish.redis.prefix?",
                         partition=self.partition, in_s=OTHER_S,
                     )  # fmt: skip
                     await asyncio.sleep(OTHER_S)
@@ -138,7 +139,7 @@ class ShardFeed:
                     await self._log.close()
                     self._log = self._open_log(self.partition)
             except Exception:
-                log.exception("feed stands still by a bug", partition=self.partition)
+                log.exception("bug: feed stalled", partition=self.partition)
                 await asyncio.sleep(BUG_PAUSE_S)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -184,7 +185,7 @@ class ShardFeed:
 
     async def _make_anew(self, text: str, why: str) -> None:
         """Put all incidents of the shard as they are, forget the others, and say so. Killed in the middle, it begins again."""
-        log.info("feed of a shard is made anew", partition=self.partition, reason=why)
+        log.info("rebuilding the feed of a shard", partition=self.partition, reason=why)
         await self._put(text, "", [])
         seq = await self._log.last_seq()
         digest = await self._digest_at(seq)
@@ -194,7 +195,7 @@ class ShardFeed:
         seen: set[str] = set()
         after: Looked | None = None
         while True:
-            answer = decode_answer(await self._ask(encode(ListSummaries(TENANT, after, HEADS_PAGE))))
+            answer = decode_answer(await self._ask(encode(ListSummaries(self._tenant, after, HEADS_PAGE))))
             if not isinstance(answer, SummaryPage) or answer.seq < seq:
                 raise Unavailable(f"{self.partition} is behind its own log")
             for summary in answer.items:
@@ -217,7 +218,7 @@ class ShardFeed:
 
     def _follower_from(self, seq: int) -> Follower:
         most = max(KNOWN_LEAST, KNOWN_MAX // len(self._partitions))
-        return Follower(self._log, self._ask, self._archived, TENANT, seq, most, all_changes=True)
+        return Follower(self._log, self._ask, self._archived, self._tenant, seq, most, all_changes=True)
 
     async def _archived(self, identity: bytes) -> Incident | None:
         found = await self._archive.get(identity)
@@ -277,7 +278,7 @@ class ShardFeed:
 
     def _now(self, why: str) -> None:
         if why and not self._why:
-            log.warning("feed stands still", partition=self.partition, why=why)
+            log.warning("feed stalled", partition=self.partition, why=why)
         self._why = why
 
 

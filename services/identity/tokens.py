@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from actors.control_tail import ControlTail
-from models.control.control import ControlMessage, CreateToken, RevokeToken, RotateToken
+from models.control.control import ControlMessage
+from models.control.issuing import CreateToken, RevokeToken, RotateToken
 from models.control.tokens import (
     ID_BYTES,
     KEY_BYTES,
@@ -36,19 +37,21 @@ class TokenBody:
     `last_used_at` is coarse: about a minute for the first use, about an hour afterwards."""
 
     id: Annotated[str, says("Its id; part of the secret too.")]
-    name: Annotated[str, says("Who has it: the actor of what it does.")]
+    name: Annotated[str, says("Who uses it; shown as the actor of everything done with it.")]
     scopes: Annotated[list[str], says("What it may do.")]
-    created_at: Annotated[Time, says("When it was made.")]
-    created_by: Annotated[str, says("Who made it.")]
-    expires_at: Annotated[Time | None, says("When it ends; null: when it is revoked.")]
-    rotated_at: Annotated[Time | None, says("When it got its present secret; null: it has its first one.")]
+    created_at: Annotated[Time, says("When it was created.")]
+    created_by: Annotated[str, says("Who created it.")]
+    expires_at: Annotated[Time | None, says("When it expires; null: never, until it is revoked.")]
+    rotated_at: Annotated[
+        Time | None, says("When it got its present secret by rotation; null: it has its first one.")
+    ]
     previous_until: Annotated[
-        Time | None, says("So long the secret before is good as well; null: it is not.")
+        Time | None, says("Until when the previous secret is valid too; null: it is not valid.")
     ]
     last_used_at: Annotated[Time | None, says("When it was last used, within about an hour; null: not yet.")]
     match: Annotated[
         list[str],
-        says("Matchers that must all hold for the labels of what it sends or ends; empty: anything."),
+        says("Matchers that the labels of every alert it sends or resolves must meet; empty: no limit."),
     ]
 
 
@@ -56,7 +59,7 @@ class TokenBody:
 class NewTokenBody(TokenBody):
     """A token with its secret, `token`, which is shown this once and kept nowhere."""
 
-    token: Annotated[str, says("The secret. It is shown this once.")]
+    token: Annotated[str, says("The secret. It is shown only here, once.")]
 
 
 class TokenDesk:
@@ -94,9 +97,7 @@ class TokenDesk:
         await self._tail.follow()
         found = self._tail.state.tokens.get(token_id)
         if found is None:
-            raise Unavailable(
-                "the token was stored, but can't be read yet; list the tokens, and revoke it there"
-            )
+            raise Unavailable("the token was created, but can't be read yet; revoke it in the list of tokens")
         return NewTokenBody(**asdict(body_of(found)), token=secret)
 
 

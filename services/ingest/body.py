@@ -61,7 +61,7 @@ class Hold:
         """Raises Busy when others hold so much that this would be over the room. Alone one always fits."""
         room = self._room
         if room.held > self._size and room.held + size > room.max_bytes:
-            raise Busy(f"{room.held} bytes of requests are held already", retry_after_s=1.0)
+            raise Busy(f"{room.held} bytes of requests are in memory already", retry_after_s=1.0)
         room.held += size
         self._size += size
 

@@ -70,7 +70,7 @@ class Bounds:
 
 def _words(sender: Sender) -> str:
     wanted = ", ".join(f'{name}{operator}"{value}"' for name, operator, value in sender.match)
-    return f"the token {sender.name!r} may neither send nor end it: expected labels with {wanted}"
+    return f"the token {sender.name!r} may neither send nor resolve it: expected labels with {wanted}"
 
 
 def _only(reading: Reading, kept: list[int]) -> Reading:

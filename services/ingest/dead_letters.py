@@ -78,4 +78,4 @@ class DeadLetterBox:
             await self._store.add(batch)
         except IncidentManagerError as error:
             self._meter.count("llm_im_dead_letters_lost_total", len(batch), door=batch[0].door)
-            log.warning("dead letters lost: their store is away", count=len(batch), why=str(error))
+            log.warning("dead letters lost: their store is not available", count=len(batch), why=str(error))

@@ -13,7 +13,6 @@ import structlog
 
 from models.errors import Full, Malformed, ShareUsedUp, TooLarge
 from models.metrics import Meter
-from models.partition.sharding import TENANT
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.bound import Bounds
@@ -46,6 +45,11 @@ class Intake:
         self._alone = asyncio.Lock()
         self._bounds = Bounds()
         self._skews = Skews(meter)
+
+    @property
+    def tenant(self) -> str:
+        """Whose alerts these are."""
+        return self._remembered.tenant
 
     async def take(
         self, form: Format, request: Request, arrival: Arrival, span: Span
@@ -94,7 +98,7 @@ class Intake:
 
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
         """Keep what can't be read."""
-        self._dead_letters.put(TENANT, form.name, faults, content_type)
+        self._dead_letters.put(self.tenant, form.name, faults, content_type)
 
     def measure(self, now: float) -> None:
         """Set the gauges."""

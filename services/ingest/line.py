@@ -132,7 +132,7 @@ class ShardLine:
         failed() gets Unavailable when the shard stays away for longer than `hold`. Raises Busy when too much waits already.
         """
         if self.alerts and self.alerts + waiting.alerts > self._max_alerts:
-            raise Busy(f"{self.alerts} alerts wait for {self.owner} already", retry_after_s=1.0)
+            raise Busy(f"{self.alerts} alerts are waiting for {self.owner} already", retry_after_s=1.0)
         waiting.deadline = self._clock.monotonic() + self._hold_s
         self._waiting.append(waiting)
         self.alerts += waiting.alerts
@@ -244,7 +244,7 @@ class ShardLine:
                 try:  # a bug in one must not leave the others waiting
                     each.answered(reply, place)
                 except Exception:
-                    log.exception("a request could not be told its answer", shard=self.owner)
+                    log.exception("bug: a request could not be told its answer", shard=self.owner)
 
     def _fail_all(self, messages: Iterable[_Message], error: IncidentManagerError) -> None:
         for message in messages:
@@ -257,7 +257,7 @@ class ShardLine:
                 try:
                     each.failed(error)
                 except Exception:
-                    log.exception("a request could not be told its answer", shard=self.owner)
+                    log.exception("bug: a request could not be told its answer", shard=self.owner)
 
 
 def _messages(batch: Iterable[Waiting]) -> list[_Message]:

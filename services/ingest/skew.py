@@ -93,7 +93,7 @@ class Skews:
             log.warning(
                 "a sender's clock is behind ours, or its alerts come late: they may count as ended"
                 if skew_s < 0.0
-                else "a sender's clock is ahead of ours: its alerts begin in the future",
+                else "a sender's clock is ahead of ours: its alerts start in the future",
                 source=name,
                 seconds=round(abs(skew_s), 1),
             )

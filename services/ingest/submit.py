@@ -171,7 +171,7 @@ class _Part(Waiting):
             self.failed(error)
         except Exception as error:
             # A bug: its sender is told, and may send it again.
-            log.exception("alerts could not be sent to their shard", shard=self._line.owner)
+            log.exception("bug: alerts could not be sent to their shard", shard=self._line.owner)
             self.failed(Broken(repr(error)))
 
     def _make(self, columns: list[int]) -> None:

@@ -88,7 +88,7 @@ def _with_pid(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 def _tell_left_out(event: str, level: str, count: int) -> None:
     # At the level of what was left out: who asked for errors only must hear how many there were.
-    getattr(structlog.get_logger(), level)("log lines left out", of=event, count=count)
+    getattr(structlog.get_logger(), level)("log lines suppressed", of=event, count=count)
 
 
 class Flood:

@@ -79,7 +79,7 @@ def _children(marked: list[Process]) -> Iterator[Process]:
 _TITLES = {
     "ray::ServeReplica:llm-im:Gateways": "gateway",
     "ray::Doorkeeper": "keeps HAProxy",
-    "haproxy": "HAProxy, the front door",
+    "haproxy": "HAProxy, the front port",
     "ray::ServeController": "Ray Serve's controller",
     "ray::ProxyActor": "Ray Serve's fallback proxy",
     "ray::DashboardAgent": "Ray's agent",

@@ -65,7 +65,7 @@ def _open_door(settings: Settings, has_tokens: bool | None, first_token: str) ->
         ]
     if has_tokens is False:
         return [
-            f"server.http_host {host} can be reached from other machines, and no API token exists yet. Make the first: {first_token}"
+            f"server.http_host {host} can be reached from other machines, and no API token exists yet. Create the first: {first_token}"
         ]
     return []
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from models.control.control import CONTROL
 from models.errors import Malformed, Unavailable
 from services.stores.postgres.options import PostgresOptions
 from services.stores.redis.options import RedisOptions
@@ -149,7 +150,7 @@ class RedisStores:
     async def check(self) -> None:
         from services.stores.redis.lane import Lane
 
-        lane = Lane(self._options, "control", "control", durable=True)
+        lane = Lane(self._options, CONTROL, CONTROL, durable=True)
         try:
             await lane.ask(("PING",))
         finally:
@@ -208,7 +209,7 @@ class PostgresStores:
         )  # fmt: skip
 
     async def check(self) -> None:
-        log = self.log("control")
+        log = self.log(CONTROL)
         try:
             await log.last_seq()  # every connection looks at its server first
         finally:

@@ -11,26 +11,27 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from actors.begun import LOOKED_PAST, Kept, has_begun, held
-from actors.folding import fold, fold_control
+from actors.folding import fold_control, fold_shard
 from models.backup import EPOCHS_AHEAD
-from models.control.control import ControlState
+from models.control.control import CONTROL
+from models.control.slots import Slots
 from models.errors import Conflict, NotFound
 from models.partition.frames import NO_DIGEST, Frame
 from models.partition.sharding import SlotMap, index_of, partition_name, slot_of_id
+from models.partitions import named, names
 from models.ports import Archive, Clock
-from models.shard.events import SlotArrived, SlotLeft
 from models.shard.settings import ShardSettings
+from models.shard.slot_transfer import SlotArrived, SlotLeft
 from services.stores.choice import Stores
 from services.upkeep.offline import Offline
 from services.wiring.slots import moved_away
 
 OWNER = "llm-im-accept-loss"
-CONTROL = "control"
 
 
 @dataclass(slots=True)
 class Accepted:
-    """What there is instead. `partitions` of a control partition."""
+    """What there is instead. `partitions`: how many the slot map has that was made anew, if one was."""
 
     partition: str
     partitions: int = 0
@@ -43,14 +44,14 @@ async def accept_loss(
     """Begin a log anew. Raises Conflict when it is there, when a system runs, and when the shards' incidents fit no slot map;
     NotFound for a partition that there is not; Damaged, Unavailable."""
     async with Offline(stores, OWNER, clock) as offline:
-        if partition == CONTROL:
-            return await _control(stores, offline, settings, clock, at_least)
+        if (rebuild := _REBUILT.get(partition)) is not None:
+            return await rebuild(stores, offline, settings, clock, at_least)
         await _refuse_unknown(stores, partition)
         log = stores.log(partition)
         try:
             if await has_begun(log):
                 raise Conflict(
-                    f"{partition} has a log: nothing of it is gone. What is damaged says: llm-im store verify"
+                    f"{partition} has a log: it is not lost. To check it for damage: llm-im store verify"
                 )
         finally:
             await log.close()
@@ -72,13 +73,11 @@ async def _refuse_unknown(stores: Stores, partition: str) -> None:
     maps = [each for each in (state.slots, state.moving_to) if each is not None]
     if not maps:
         raise Conflict(
-            "the control log has no slot map, so nobody knows what there was: llm-im store accept-loss control"
+            "the control log has no slot map, so it is unknown which shards there were; first: llm-im store accept-loss control"
         )
-    there = max(each.partitions for each in maps)
-    if partition not in map(partition_name, range(there)):
-        raise NotFound(
-            f"there is no partition {partition}; there are control and {partition_name(0)} to {partition_name(there - 1)}"
-        )
+    shards = max(each.partitions for each in maps)
+    if partition not in names(shards):
+        raise NotFound(f"there is no partition {partition}; there are {named(shards)}")
 
 
 async def _control(
@@ -88,16 +87,16 @@ async def _control(
     state = await fold_control(control.log)
     if state.slots is not None:
         raise Conflict(
-            "the control log has its slot map: nothing of it is gone. What is damaged says: llm-im store verify"
+            "the control log has its slot map: it is not lost. To check it for damage: llm-im store verify"
         )
     holding = await held(Kept(stores.log, stores.archive), at_least)
     if not holding:
-        raise Conflict("no shard holds anything: the first start begins the control log, llm-im up")
-    names = await _names(stores, index_of(holding[-1]))
-    slots = _Slots(len(names))
-    for index, name in enumerate(names):
-        folded = await fold((await offline.take(name)).log, settings, slots.look)
-        for incident in folded.shard.state.incidents.values():
+        raise Conflict("no shard holds any data: the first llm-im up creates the control log")
+    shards = await _shards(stores, index_of(holding[-1]))
+    slots = _Slots(len(shards))
+    for index, name in enumerate(shards):
+        folded = await fold_shard((await offline.take(name)).log, settings, slots.look)
+        for incident in folded.machine.state.incidents.values():
             slots.put(incident.slot, index, incident.id)
         archive = stores.archive(name)
         try:
@@ -105,12 +104,12 @@ async def _control(
         finally:
             await archive.close()
     offline.check()
-    await control.append(ControlState.begin_after_loss(slots.as_map()), clock.now())
-    return Accepted(CONTROL, len(names), slots.incidents)
+    await control.append(Slots.begin_after_loss(slots.as_map()), clock.now())
+    return Accepted(CONTROL, len(shards), slots.incidents)
 
 
-async def _names(stores: Stores, last: int) -> list[str]:
-    """All partitions up to the last that holds something, or had begun at least."""
+async def _shards(stores: Stores, last: int) -> list[str]:
+    """All shards' partitions up to the last that holds something, or had begun at least."""
     for index in range(last + 1, last + 1 + LOOKED_PAST):
         log = stores.log(partition_name(index))
         try:
@@ -126,6 +125,10 @@ async def _archived(archive: Archive, index: int, slots: _Slots) -> None:
         after = page[-1].incident_id
         for each in page:
             slots.put(slot_of_id(each.incident_id), index, each.incident_id)
+
+
+#: Partitions that are made anew of what others hold. Any other begins empty.
+_REBUILT = {CONTROL: _control}
 
 
 class _Slots:
@@ -149,7 +152,7 @@ class _Slots:
         if self._found.setdefault(slot, index) != index:
             raise Conflict(
                 f"slot {slot} has incidents in {partition_name(self._found[slot])} and in {partition_name(index)}, such as"
-                f" {UUID(bytes=identity)}: resharding was under way. Only a backup helps"
+                f" {UUID(bytes=identity)}: resharding was under way. Only restoring a backup helps"
             )
         self._owners[slot] = index
 

@@ -115,13 +115,13 @@ ACTORS: tuple[ActorKind, ...] = (
         CLASSIFIER,
         _classifiers,
         f"{FACTORIES}:classifier_actor",
-        missing="does not answer: new incidents wait for severity and type, and people are told of them without after 5 s",
+        missing="does not answer: new incidents wait for a severity and type; after 5 s they are notified without",
     ),
     ActorKind(
         RESPONDER,
         _responders,
         f"{FACTORIES}:responder_actor",
-        missing="does not answer: nobody is notified by it",
+        missing="does not answer: it sends no notifications",
     ),
     ActorKind(SHARD, _shards, f"{FACTORIES}:shard_actor", _shard_config),
     ActorKind(

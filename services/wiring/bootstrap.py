@@ -8,12 +8,17 @@ killed must answer again within a second or two, and imports are most of that.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from actors.runtime.host import Actor, Host
+from models.control.begun import Begun
+from models.control.changed_settings import ChangedSettings
+from models.control.control import CONTROL
+from models.control.silencing import Silences
+from models.control.slots import Slots
 from models.errors import Malformed
 from models.partition.sharding import partition_name
 from models.settings import processes
@@ -24,18 +29,17 @@ if TYPE_CHECKING:
     from actors.classifier import Judge
     from actors.control_tail import ControlTail, SettingsWatch
     from models.control.events import SettingsChanged
+    from models.control.section import Section
     from models.ports import Archive, DeadLetters, EventLog, Tracer
     from models.settings.all import Settings
-
-CONTROL = "control"
 
 
 # -- names ---------------------------------------------------------------------------------------------------
 
 
-def partition_names(settings: Settings) -> list[str]:
-    """Every partition, control first."""
-    return [CONTROL, *(partition_name(index) for index in range(settings.state.partitions))]
+def shard_names(settings: Settings) -> list[str]:
+    """Every shard's partition."""
+    return [partition_name(index) for index in range(settings.state.partitions)]
 
 
 def shard_actor_name(index: int) -> str:
@@ -48,6 +52,8 @@ PUBLISHER_ACTOR = "publisher-0"
 BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
+#: Sections of the control partition that a shard goes by; who may come in is not its to ask.
+SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:
@@ -74,9 +80,9 @@ def open_log(settings: Settings, partition: str) -> EventLog:
 
 
 def open_archives(settings: Settings) -> list[Archive]:
-    """Every partition's archive, for reading."""
+    """Every shard's archive, for reading."""
     stores = open_stores(place_of(settings))
-    return [stores.archive(name) for name in partition_names(settings)[1:]]
+    return [stores.archive(name) for name in shard_names(settings)]
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:
@@ -157,7 +163,7 @@ def shard_actor(config: bytes, host: Host) -> Actor:
         stores.archive(partition),
         DeliveryWindow(stores.delivery_ids(partition), options.dedup_window_s),
         SystemClock(),
-        _followed(given, processes.SHARD, take),
+        _followed(given, processes.SHARD, take, SHARD_FOLLOWS),
         _tracer(given["telemetry"], host.name),
     )
     return shard
@@ -243,7 +249,7 @@ def publisher_actor(config: bytes, host: Host) -> Actor:
         stores.log,
         stores.archive,
         RedisFeed(msgspec.convert(given["feed"], RedisOptions), given["keep_closed_s"], clock),
-        _followed(given, processes.PUBLISHER),
+        _followed(given, processes.PUBLISHER, sections=(Slots, ChangedSettings)),
         clock,
     )
 
@@ -255,12 +261,15 @@ def _log_as(given: Mapping[str, str]) -> None:
 
 
 def _followed(
-    given: Mapping[str, Any], kind: str, take: Callable[[Mapping[str, Any]], None] | None = None
+    given: Mapping[str, Any],
+    kind: str,
+    take: Callable[[Mapping[str, Any]], None] | None = None,
+    sections: Iterable[type[Section]] = (ChangedSettings,),
 ) -> ControlTail:
-    """The control log as an actor follows it."""
+    """The control log as an actor follows it: `sections` of it, which hold the changed settings."""
     from actors.control_tail import ControlTail
 
-    return ControlTail(open_stores(given["place"]).log(CONTROL), _watch(given, kind, take))
+    return ControlTail(open_stores(given["place"]).log(CONTROL), _watch(given, kind, take), sections)
 
 
 def _watch(

@@ -18,8 +18,9 @@ from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
-from models.control.control import ControlMessage, TokensSeen, encode_message
+from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
+from models.control.issuing import TokensSeen
 from models.errors import IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
@@ -34,9 +35,10 @@ from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
@@ -94,6 +96,7 @@ class Gateway:
         tracer: Tracer | None = None,
         *,
         start: str = "",
+        tenant: str = TENANT,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -124,7 +127,7 @@ class Gateway:
         ]
         self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
         remembered = Remembered(
-            TENANT, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
+            tenant, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
         )
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
@@ -146,7 +149,7 @@ class Gateway:
             len(shard_actors),
             lambda slot: self.submitter.slots.owners[slot],
             archives,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self.tails = Tails(
             shard_logs,
@@ -155,7 +158,7 @@ class Gateway:
             lambda: self.submitter.slots.version,
             clock,
             self.meter,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(
@@ -175,6 +178,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
+            silences=SilenceDesk(self._tail, self._tell_control, clock),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
@@ -203,7 +207,7 @@ class Gateway:
             for each in (self._follow(), self._beat(), self._tell_uses(), self._helpers.watch())
         ]
         if not self.guard.is_on:
-            log.warning("no tokens: whoever reaches this address may do everything", gateway=self.name)
+            log.warning("no tokens: anyone who can reach this address can do anything", gateway=self.name)
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
@@ -309,7 +313,7 @@ class Gateway:
             try:
                 self._take_slots(slots)
             except Unavailable as error:
-                log.warning("control partition not followed", why=str(error))
+                log.warning("can't follow the control partition, retrying", why=str(error))
 
     async def _tell_control(self, message: ControlMessage) -> None:
         """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
@@ -365,9 +369,9 @@ class Gateway:
             self._front_fault, self._front_faults = "", 0
             return True
         self._front_faults += 1
-        self._front_fault = f"{self.name} can't reach its own front door at {place}: {why}"
+        self._front_fault = f"{self.name} can't reach its own front port at {place}: {why}"
         if self._front_faults == FRONT_FAULTS:
-            log.error("own front door not reached", gateway=self.name, place=place, why=why)
+            log.error("can't reach our own front port", gateway=self.name, place=place, why=why)
         return False
 
     def _waiting_for(self) -> str:
@@ -376,5 +380,5 @@ class Gateway:
     def _away(self) -> dict[str, str]:
         away = self._helpers.away()
         if self._front_faults >= FRONT_FAULTS:
-            away["front door"] = f"{self._front_fault}; until it does nothing expires"
+            away["front door"] = f"{self._front_fault}; until then nothing expires"
         return away

@@ -47,8 +47,8 @@ class Helpers:
             since = self._silent_since.setdefault(name, asked_at)
             if name not in self._away and asyncio.get_running_loop().time() - since >= SILENT_AFTER_S:
                 self._away[name] = missing_without(name)
-                log.error("an actor does not answer", actor=name)
+                log.error("actor does not answer", actor=name)
             return
         self._silent_since.pop(name, None)
         if self._away.pop(name, None):
-            log.info("an actor answers again", actor=name)
+            log.info("actor answers again", actor=name)

@@ -76,8 +76,10 @@ def refuse_other(running: str, wanted: Settings) -> None:
     wanted = _with(wanted, ("server", "gateways"), now.server.gateways)
     if now.notify.enabled != wanted.notify.enabled:
         # Said by a flag, and no other flag must be forgotten with such effect: half of it would tell people.
-        runs, asked = ("with", "without") if now.notify.enabled else ("without", "with")
-        raise Conflict(f"it runs {runs} notifications, and was asked for {asked}; first: llm-im down")
+        runs, asked = ("on", "off") if now.notify.enabled else ("off", "on")
+        raise Conflict(
+            f"it runs with notifications {runs}, this start wants them {asked}; first: llm-im down"
+        )
     if changes := compare(now, wanted_over(now, wanted)):
         raise Conflict(
             f"{', '.join(change.key for change in changes)}: changed since it was started; first: llm-im config reload, "

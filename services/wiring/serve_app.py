@@ -28,6 +28,7 @@ from ray import serve
 from ray.serve._private.haproxy import HAProxyManager
 
 from actors.runtime import cluster
+from models.control.control import CONTROL
 from services.ingest.body import Receive, Scope, Send
 from services.machine import http_protocol
 
@@ -150,7 +151,7 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defin
                 if await front._get_running_pid() == front._proc.pid:
                     return
                 front._old_procs.append(front._proc)  # it ends what it has and goes
-            _serve_log.error("HAProxy is gone: starting it again")
+            _serve_log.error("HAProxy is gone, restarting it")
             await front.start()
 
 
@@ -182,14 +183,14 @@ class Gateways:
             settings,
             cluster.RayPeers(),
             SystemClock(),
-            bootstrap.open_log(settings, bootstrap.CONTROL),
+            bootstrap.open_log(settings, CONTROL),
             bootstrap.open_archives(settings),
             bootstrap.open_dead_letters(settings),
             shards,
             other_actors,
             bootstrap.CONTROL_ACTOR,
             (called_at(settings.server.http_host), port),
-            [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
+            [bootstrap.open_log(settings, name) for name in bootstrap.shard_names(settings)],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,
         )

@@ -7,6 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from actors.begun import Kept, held, lost_control
+from models.control.control import CONTROL
 from models.errors import Conflict, Damaged
 from models.partition.sharding import index_of
 from services.times import timestamp
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from models.control.control import ControlState
     from models.control.events import StoreMoved
     from models.settings.all import Settings
-
-#: The partition that says how many there are.
-CONTROL = "control"
 
 
 async def control_state(settings: Settings) -> ControlState:
@@ -43,12 +41,12 @@ def as_assigned(settings: Settings, state: ControlState | None = None) -> Settin
         asyncio.run(refuse_lost_control(settings))
     if state.copied_from:
         raise Conflict(
-            f"this is an unfinished copy of {state.copied_from}: end it first, by the same command"
+            f"this is an unfinished copy of {state.copied_from}: finish it first, by repeating the same command"
         )
     if state.moving_to is not None:
         partitions = state.moving_to.partitions
         raise Conflict(
-            f"moving to {partitions} partitions was begun and is not done: llm-im store reshard --partitions {partitions}"
+            f"resharding to {partitions} partitions is not finished: llm-im store reshard --partitions {partitions}"
         )
     if state.slots is None or state.slots.partitions == settings.state.partitions:
         return settings
@@ -59,7 +57,7 @@ def as_assigned(settings: Settings, state: ControlState | None = None) -> Settin
 async def refuse_lost_control(settings: Settings) -> None:
     """Raises Damaged where shards hold something: for who found nothing in the control log."""
     if holding := await shards_held(settings):
-        raise lost_control("control", holding)
+        raise lost_control(CONTROL, holding)
 
 
 async def shards_held(settings: Settings) -> list[str]:
@@ -72,10 +70,7 @@ async def shards_held(settings: Settings) -> list[str]:
 
 def moved_away(moved: StoreMoved) -> str:
     """What is said of a store that was copied to another one."""
-    return (
-        f"this store was moved to {moved.to} at {timestamp(moved.at)}, and is as it was then; name the settings of that one"
-        " (--config, --data), or take this one up again: llm-im store take-up"
-    )
+    return f"this store was moved to {moved.to} at {timestamp(moved.at)}, and was not changed since; name the settings of that store (--config, --data), or use this one again: llm-im store take-up"
 
 
 def partitions_of(settings: Settings) -> int:

@@ -17,6 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -32,7 +33,7 @@ from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
-from models.partition.sharding import partition_name
+from models.partition.sharding import TENANT, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
@@ -40,13 +41,11 @@ from models.settings.secrets import revealed
 from models.shard.settings import ShardSettings
 from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.stores.sqlite.archive import SqliteArchive
 from services.stores.sqlite.dead_letters import SqliteDeadLetters
 from services.stores.sqlite.delivery import SqliteDeliveryIds
@@ -144,13 +143,13 @@ class Reply:
     body: bytes
 
     @property
-    def json(self) -> object:
+    def json(self) -> Any:
         return json.loads(self.body)
 
     @property
-    def items(self) -> list[dict[str, object]]:
+    def items(self) -> list[dict[str, Any]]:
         """The items of a /v1 answer."""
-        found: list[dict[str, object]] = json.loads(self.body)["items"]
+        found: list[dict[str, Any]] = json.loads(self.body)["items"]
         return found
 
 
@@ -229,7 +228,7 @@ class System:
         }
         # A list comes in one message or more; from a slow sender the server cannot know that a part is the last.
         known = None if isinstance(parts, AsyncIterator) else list(parts)
-        source = _each(known) if known is not None else parts
+        source = parts if isinstance(parts, AsyncIterator) else _each(parts)
         left = len(known) if known is not None else -1
         over = False
         done = asyncio.Event()
@@ -280,15 +279,16 @@ class System:
         wire.close()
         return Reply(status, found, answer)
 
-    async def alerts(self, query: str = "") -> list[dict[str, object]]:
+    async def alerts(self, query: str = "") -> list[dict[str, Any]]:
         """GET /api/v2/alerts, which must succeed."""
         answer = await self.get(f"/api/v2/alerts{query}")
         assert answer.status == 200, answer
-        return answer.json  # type: ignore[return-value]
+        found: list[dict[str, Any]] = answer.json
+        return found
 
     async def names(self) -> set[str]:
         """The alert names that are firing."""
-        return {str(each["labels"].get("alertname")) for each in await self.alerts()}  # type: ignore[attr-defined]
+        return {str(each["labels"].get("alertname")) for each in await self.alerts()}
 
     async def letters(self, count: int = 1) -> list[object]:
         """All dead letters, once there are `count`: they are written behind the answer."""
@@ -354,7 +354,7 @@ async def system(
     *,
     clock: SettableClock | None = None,
     classify: bool = True,
-    **settings: dict[str, object],
+    **settings: Mapping[str, Any],
 ) -> AsyncIterator[System]:
     """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}."""
     configured = Settings.model_validate(
@@ -391,7 +391,7 @@ async def system(
     def responder(host: Host) -> Actor:
         assert url is not None
         return ResponderActor(
-            host, Actions(revealed(configured.given_to(RESPONDER))).by_name, tracer=tracer(host.name)
+            host, Actions(_settings_of_a_responder(configured)).by_name, tracer=tracer(host.name)
         )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
@@ -445,10 +445,10 @@ async def system(
 
 
 @contextlib.asynccontextmanager
-async def another_gateway(ours: System) -> AsyncIterator[System]:
-    """A second gateway of the same system."""
+async def another_gateway(ours: System, tenant: str = TENANT) -> AsyncIterator[System]:
+    """A second gateway of the same system, perhaps for another tenant."""
     gateway = _gateway(
-        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters
+        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters, tenant
     )
     await gateway.start()
     try:
@@ -464,6 +464,7 @@ def _gateway(
     clock: SettableClock,
     cluster: LocalCluster,
     letters: DeadLetters,
+    tenant: str = TENANT,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
     with adapters_made_once():
@@ -481,7 +482,14 @@ def _gateway(
             None,
             [stores.log(partition_name(index)) for index in partitions],
             bootstrap.open_tracer(configured, name),
+            tenant=tenant,
         )
+
+
+def _settings_of_a_responder(settings: Settings) -> Mapping[str, object]:
+    given = revealed(settings.given_to(RESPONDER))
+    assert isinstance(given, Mapping)
+    return given
 
 
 async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
@@ -497,7 +505,7 @@ def _with_lifespan(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitab
     return application
 
 
-def alert(name: str, service: str = FIRST_SHARD_SERVICE, **labels: str) -> dict[str, object]:
+def alert(name: str, service: str = FIRST_SHARD_SERVICE, **labels: str) -> dict[str, Any]:
     """A good alert."""
     return {"labels": {"alertname": name, "service": service, **labels}}
 

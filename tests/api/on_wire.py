@@ -112,6 +112,6 @@ def _config(app: App) -> uvicorn.Config:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
 
-    config = uvicorn.Config(application, log_level="critical", lifespan="off")  # type: ignore[arg-type]
+    config = uvicorn.Config(application, log_level="critical", lifespan="off")
     config.load()
     return config

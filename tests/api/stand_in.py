@@ -42,27 +42,19 @@ from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
-from services.stores.memory.stores import MemoryArchive, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.wiring.reload import Change, compare, wanted_over
+from tests.api.build_once import adapters_made_once
+from tests.clock import ManualClock
 
 #: 2026-01-02 03:04:05.678 UTC
 NOW = 1767323045.678
-
-
-class StillClock:
-    """A clock that moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.at = NOW
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 @dataclass
@@ -79,11 +71,13 @@ class StandIn:
     gathered: int = 0
     told: list[tuple[int, Command]] = field(default_factory=list)
     answers: CommandDone | Exception | None = None
-    clock: StillClock = field(default_factory=StillClock)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
 
     def __post_init__(self) -> None:
         self.archive = MemoryArchive(MemoryStore(), "shard/0000")
-        self.tokens = TokenDesk(ControlTail(MemoryEventLog(MemoryStore(), "control")), self.tell)
+        tail = ControlTail(MemoryEventLog(MemoryStore(), "control"))
+        self.tokens = TokenDesk(tail, self.tell)
+        self.silences = SilenceDesk(tail, self.tell, self.clock)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
@@ -93,16 +87,18 @@ class StandIn:
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
         shown = settings or Settings()
-        return build_app(
-            self.reads,
-            Commands(self.tell_shard, self.reads),
-            health,
-            self.tails,
-            lambda: shown,
-            clock=self.clock,
-            tokens=self.tokens,
-            reload=self.reload,
-        )
+        with adapters_made_once():
+            return build_app(
+                self.reads,
+                Commands(self.tell_shard, self.reads),
+                health,
+                self.tails,
+                lambda: shown,
+                clock=self.clock,
+                tokens=self.tokens,
+                silences=self.silences,
+                reload=self.reload,
+            )
 
     async def reload(self, wanted: Settings, _actor: str) -> list[Change]:
         return compare(Settings(), wanted_over(Settings(), wanted))

@@ -34,7 +34,7 @@ async def filled() -> AsyncIterator[System]:
 
 async def path_of(ours: System, path: str) -> str:
     listed = (await ours.get("/v1/incidents?limit=1")).json
-    identity = listed["items"][0]["id"]  # type: ignore[index]
+    identity = listed["items"][0]["id"]
     return (
         path.replace("{incident_id}", identity)
         .replace("{token_id}", "0" * 12)

@@ -14,6 +14,7 @@ import structlog.testing
 from aiohttp import web
 
 from actors.shard import IncidentShard
+from models.shard.messages import Tick
 from services.ingest import skew
 from tests.api.gateway_in_process import MemoryStores, SettableClock, System, alert, system
 
@@ -97,9 +98,9 @@ async def test_a_clock_that_was_an_hour_ahead_for_a_moment_costs_no_alert_and_sa
         assert await ours.names() == {"Before", "After", "AfterV1"}
         assert sorted(got) == [("After", "opened"), ("AfterV1", "opened"), ("Before", "opened")]
         incident = (await ours.get(f"/v1/incidents/{item['incident_id']}")).json
-        created = datetime.fromisoformat(incident["created_at"].replace("Z", "+00:00"))  # type: ignore[index]
+        created = datetime.fromisoformat(incident["created_at"].replace("Z", "+00:00"))
         assert abs(created.timestamp() - time.time()) < 60
-        assert (await ours.get("/health/ready")).json["status"] == "ready"  # type: ignore[index]
+        assert (await ours.get("/health/ready")).json["status"] == "ready"
         assert sum(float(line.split()[-1]) for line in await metric(ours, "llm_im_clock_set_back_total")) == 2
         assert {line["log_level"] for line in lines if "the clock was ahead" in line["event"]} == {"error"}
 
@@ -120,7 +121,7 @@ async def test_a_store_that_a_fast_clock_wrote_is_right_from_the_start_on(fast_s
 
         assert item["decision"] == "opened"
         assert await ours.names() == {"Fast", "Right", "RightV1"}
-        for incident in (await ours.get("/v1/incidents")).json["items"]:  # type: ignore[index]
+        for incident in (await ours.get("/v1/incidents")).json["items"]:
             assert incident["created_at"] <= at(1)
 
 
@@ -130,14 +131,14 @@ async def test_a_shard_that_is_ahead_of_its_clock_and_does_not_notice_is_degrade
     async with system(clock=clock) as ours:
         shard = ours.cluster.get(ours.shards[1])
         assert isinstance(shard, IncidentShard)
-        shard._tick_waits = True  # no tick comes any more
+        shard._tick = Tick(False)  # no tick comes any more
         await asyncio.sleep(0.2)
         shard.shard.state.now += 120
 
         answer = await ours.get("/health/ready")
 
-        assert answer.json["status"] == "degraded"  # type: ignore[index]
-        assert "s ahead of its clock" in answer.json["reasons"]["shard/0001"]  # type: ignore[index]
+        assert answer.json["status"] == "degraded"
+        assert "s ahead of its clock" in answer.json["reasons"]["shard/0001"]
         assert max(float(line.split()[-1]) for line in await metric(ours, "llm_im_clock_ahead_seconds")) > 100
 
 

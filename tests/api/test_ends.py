@@ -20,8 +20,11 @@ from models.errors import Damaged, Unavailable
 from models.partition.frames import encode_frame
 from models.ports import Mark
 from models.shard.events import CallAnswered, ShardStarted
-from models.shard.shard import ShardSettings
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from models.shard.settings import ShardSettings
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 
@@ -73,9 +76,9 @@ async def test_a_writer_that_is_stopped_in_the_moment_of_a_failed_append_stops()
         2,
     )
     await control.start()
-    await until(lambda: control._writable)
+    await until(lambda: control._ready)
 
-    control._lost.set()
+    control._wake.set()
     await asyncio.sleep(0)
 
     async with asyncio.timeout(5):
@@ -101,8 +104,7 @@ async def test_a_writer_that_meets_a_bug_ends_its_process_and_one_whose_log_is_d
         2,
     )
     await control.start()
-    assert control._task is not None
-    await until(control._task.done)
+    await until(control._tasks[0].done)
 
     assert deaths == (["KeyError('a bug')"] if ends else [])
     await control.stop()
@@ -168,7 +170,7 @@ async def test_a_shard_is_stopped_whole_while_its_store_is_away() -> None:
     async def release(_epoch: int) -> None:
         raise Unavailable("the store is away")
 
-    log.release = release  # type: ignore[method-assign]
+    log.release = release  # type: ignore[method-assign, assignment]
     await shard.stop()
 
     assert closed == ["archive"]
@@ -198,7 +200,7 @@ async def test_a_recovery_knows_nothing_of_one_that_failed_before_it() -> None:
             raise Unavailable("away in the middle")
         return await read(after)
 
-    log.read = fails_twice  # type: ignore[method-assign, assignment]
+    log.read = fails_twice  # type: ignore[method-assign]
     await shard.start()
     await until(lambda: shard._ready)
 

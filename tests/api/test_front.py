@@ -64,11 +64,11 @@ async def test_what_keeps_it_from_its_front_door_is_told(monkeypatch: pytest.Mon
                 await asyncio.sleep(0.01)
             monkeypatch.setattr(ours.gateway, "_front", taken.getsockname())
 
-            while (told := (await ours.get("/health/ready")).json)["status"] != "degraded":  # type: ignore[index]
+            while (told := (await ours.get("/health/ready")).json)["status"] != "degraded":
                 await asyncio.sleep(0.01)
             ours.gateway._started = False
             starting = await ours.get("/health/ready")
 
-    assert f"can't reach its own front door at {place}" in told["reasons"]["front door"]  # type: ignore[index]
+    assert f"can't reach its own front port at {place}" in told["reasons"]["front door"]
     assert starting.status == 503
-    assert f"can't reach its own front door at {place}" in starting.json["reasons"]["start"]  # type: ignore[index]
+    assert f"can't reach its own front port at {place}" in starting.json["reasons"]["start"]

@@ -147,7 +147,7 @@ def test_scrapes_within_a_second_share_one_gathering() -> None:
 
     asked.get("/metrics")
     asked.get("/metrics")
-    stand_in.clock.at += 1
+    stand_in.clock.forward(1)
     asked.get("/metrics")
 
     assert stand_in.gathered == 2
@@ -166,6 +166,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         Settings,
         clock=stand_in.clock,
         tokens=stand_in.tokens,
+        silences=stand_in.silences,
         reload=stand_in.reload,
     )
 

@@ -377,9 +377,9 @@ def test_a_cursor_that_nobody_made_is_a_place_or_is_refused_by_name(
 async def test_a_place_that_speaks_against_itself_is_none(ours: System, sort: Sort, first: float) -> None:
     for number in range(5):
         await ours.post("/v1/alerts", [alert(f"Down{number}")])
-    at = datetime.fromisoformat((await ours.get("/v1/incidents")).json["items"][2]["created_at"]).timestamp()  # type: ignore[index]
+    at = datetime.fromisoformat((await ours.get("/v1/incidents")).json["items"][2]["created_at"]).timestamp()
 
     for place in ((first, at, b"\x7f" * 16), (at, first, b"\x7f" * 16)):
         answer = await ours.get(f"/v1/incidents?sort={sort}&limit=2&cursor={encode_place(sort, place)}")
 
-        assert (answer.status, answer.json["errors"][0]["field"]) == (400, "cursor")  # type: ignore[index]
+        assert (answer.status, answer.json["errors"][0]["field"]) == (400, "cursor")

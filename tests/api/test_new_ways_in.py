@@ -113,10 +113,7 @@ async def post(ours: System, body: bytes, headers: dict[str, str], path: str = P
 
 
 async def names(ours: System) -> set[tuple[str, str]]:
-    return {
-        (each["labels"]["alertname"], each["labels"]["service"])  # type: ignore[index]
-        for each in await ours.alerts()
-    }
+    return {(each["labels"]["alertname"], each["labels"]["service"]) for each in await ours.alerts()}
 
 
 @pytest.mark.asyncio
@@ -193,10 +190,10 @@ async def test_what_cannot_be_read_is_refused_in_its_own_words_and_kept_only_of_
 async def test_methods_405_scopes_and_openapi_derive_from_the_table() -> None:
     async with system() as ours:
         put = await ours.request("PUT", PagerFormat.path, [b""], [])
-        paths = (await ours.get("/openapi.json")).json["paths"]  # type: ignore[index]
+        paths = (await ours.get("/openapi.json")).json["paths"]
         unknown = await ours.post("/v1/tokens", {"name": "x", "scopes": ["ingest:pagr"]})
         admin = await ours.post("/v1/tokens", {"name": "admin", "scopes": ["admin"]})
-        by_admin = {"Authorization": f"Bearer {admin.json['token']}"}  # type: ignore[index]
+        by_admin = {"Authorization": f"Bearer {admin.json['token']}"}
         made = {
             scope: (await ours.post("/v1/tokens", {"name": scope, "scopes": [scope]}, headers=by_admin)).json
             for scope in ("ingest:token-pager", "ingest:v1", "ingest:*")
@@ -206,7 +203,7 @@ async def test_methods_405_scopes_and_openapi_derive_from_the_table() -> None:
                 ours,
                 EVENTS,
                 {"Authorization": f"Bearer {token['token']}"},
-                TokenPagerFormat.path,  # type: ignore[index]
+                TokenPagerFormat.path,
             )
             for scope, token in made.items()
         }

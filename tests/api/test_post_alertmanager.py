@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -73,7 +74,7 @@ def alike(theirs: list[dict[str, object]], mine: list[dict[str, object]]) -> Non
             assert abs(seconds(other[name]) - seconds(one[name])) < 2, (name, one[name], other[name])
 
 
-GOOD = {
+GOOD: dict[str, list[dict[str, Any]]] = {
     "labels alone": [{"labels": {"alertname": "A"}}],
     "everything": [
         {
@@ -123,7 +124,7 @@ async def test_what_alertmanager_takes_is_taken_and_shown_alike(
     both: Both, case: str, both_ways: str
 ) -> None:
     tag = f"{both_ways}{list(GOOD).index(case)}"
-    batch = [{**each, "labels": {**each["labels"], "case": tag}} for each in GOOD[case]]  # type: ignore[dict-item]
+    batch = [{**each, "labels": {**each["labels"], "case": tag}} for each in GOOD[case]]
 
     theirs, mine = await both.post(batch)
 
@@ -326,8 +327,8 @@ async def test_a_body_that_cannot_be_read_is_told_in_the_other_shape(both: Both,
     theirs, mine = await both.post(FORM[case])
 
     assert mine.status == theirs.status == 400
-    assert list(mine.json) == list(theirs.json) == ["code", "message"]  # type: ignore[call-overload]
-    assert mine.json["code"] == theirs.json["code"] == 400  # type: ignore[index]
+    assert list(mine.json) == list(theirs.json) == ["code", "message"]
+    assert mine.json["code"] == theirs.json["code"] == 400
 
 
 @SHARED
@@ -354,7 +355,7 @@ async def test_another_method_is_refused_in_the_same_words(both: Both, method: s
     theirs, mine = await both.post(b"[]", method=method)
 
     assert mine.status == theirs.status == 405
-    assert mine.json["code"] == theirs.json["code"] == 405  # type: ignore[index]
+    assert mine.json["code"] == theirs.json["code"] == 405
     assert set(mine.headers["allow"].split(",")) == set(theirs.headers["allow"].split(","))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -37,7 +38,7 @@ async def test_one_object_is_one_alert_and_the_answer_names_its_incident(shared:
     assert item["reason"] == "first alert of its group: opened an incident"
     incident = await shared.get(f"/v1/incidents/{item['incident_id']}")
     assert incident.status == 200
-    assert incident.json["labels"] == {"alertname": "One", "service": "api", "severity": "critical"}  # type: ignore[index]
+    assert incident.json["labels"] == {"alertname": "One", "service": "api", "severity": "critical"}
 
 
 @SHARED
@@ -48,7 +49,7 @@ async def test_an_array_is_answered_in_its_order_over_both_shards(shared: System
 
     assert answer.status == 202
     assert [item["index"] for item in answer.items] == list(range(10))
-    assert answer.json["stored"] == 10  # type: ignore[index]
+    assert answer.json["stored"] == 10
     assert len({item["incident_id"] for item in answer.items}) == 10
 
 
@@ -113,7 +114,8 @@ async def test_packed_bodies_are_unpacked_to_the_last_member(
     shared: System, encoding: str, members: int
 ) -> None:
     parts = [f"{line}\n".encode() for line in lines(f"{encoding.strip('x-')}{members}x", 600 * members)]
-    pack = {"zstd": zstandard.compress, "identity": bytes}.get(encoding, gzip.compress)
+    packers: dict[str, Callable[[bytes], bytes]] = {"zstd": zstandard.compress, "identity": bytes}
+    pack = packers.get(encoding, gzip.compress)
     packed = b"".join(pack(b"".join(parts[start::members])) for start in range(members))
 
     answer = await shared.post(PATH, packed, content_type=NDJSON, headers={"Content-Encoding": encoding})
@@ -128,7 +130,7 @@ async def test_some_bad_is_207_all_bad_is_400_each_with_its_reason(shared: Syste
     none = await shared.post(PATH, [{"labels": {}}, 5])
 
     assert some.status == 207
-    assert some.json["stored"] == 1 and some.json["refused"] == 2 and some.json["failed"] == 0  # type: ignore[index]
+    assert some.json["stored"] == 1 and some.json["refused"] == 2 and some.json["failed"] == 0
     assert some.items[1] == {"index": 1, "status": 400, "error": "labels: at least one label is required"}
     assert some.items[2]["error"] == "labels.a: expected a string: Expected `str`, got `int`"
     assert none.status == 400
@@ -203,7 +205,7 @@ async def test_a_delivery_that_comes_again_gets_the_same_incidents_and_makes_no_
         assert [item["incident_id"] for item in answer.items] == ids
         assert [item["decision"] for item in answer.items] == ["duplicate", "duplicate"]
     for identity in ids:
-        [shown] = (await stored.get(f"/v1/incidents/{identity}/alerts")).json["items"]  # type: ignore[index]
+        [shown] = (await stored.get(f"/v1/incidents/{identity}/alerts")).json["items"]
         assert sum(why["count"] for why in shown["why"]) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 import actors.shard
 import services.ingest.doors.http
 from actors.runtime.host import Actor
-from services.stores.memory.stores import MemoryEventLog
+from services.stores.memory.log import MemoryEventLog
 from tests.api.gateway_in_process import (
     MemoryStores,
     Reply,
@@ -81,7 +81,7 @@ async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_an
         assert len(refused) == 40 and all(map(is_busy, refused))
         stored = await ours.names()
         for batch, answer in zip(batches, answers, strict=True):
-            names = {each["labels"]["alertname"] for each in batch}  # type: ignore[index]
+            names = {each["labels"]["alertname"] for each in batch}
             assert names <= stored if answer.status in (200, 202) else is_busy(answer)
         again = [await ours.post(door, batch) for batch in batches]
         assert {answer.status for answer in again} <= {200, 202}
@@ -187,14 +187,14 @@ async def test_a_shard_away_is_503_on_v2_and_207_by_item_on_v1_and_the_others_pa
         # Not a list that is shorter than the truth.
         assert listing.status == 503 and "shard" in str(listing.json)
         assert (await ours.get(f"/v1/incidents/{v1.items[0]['incident_id']}")).status == 200
-        assert (await ours.get("/health/ready")).json["status"] == "degraded"  # type: ignore[index]
+        assert (await ours.get("/health/ready")).json["status"] == "degraded"
 
         await ours.cluster.restart(ours.shards[1])
         await ours.ready()
         for door, batch in ((V2, [alert("A1"), alert("A2", "db")]), (V1, [alert("B1"), alert("B2", "db")])):
             assert (await ours.post(door, batch)).status in (200, 202)
         assert await ours.names() == {"A1", "A2", "B1", "B2"}
-        assert len((await ours.get("/v1/incidents")).json["items"]) == 4  # type: ignore[index]
+        assert len((await ours.get("/v1/incidents")).json["items"]) == 4
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -315,7 +315,7 @@ async def test_nothing_expires_for_the_time_the_disk_was_full() -> None:
         clock.ahead_s += 600
         await disk.free(ours)
         async with asyncio.timeout(15):
-            while (await ours.get("/health/ready")).json["status"] != "ready":  # type: ignore[index]
+            while (await ours.get("/health/ready")).json["status"] != "ready":
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
 
@@ -354,7 +354,7 @@ async def test_where_every_tick_is_late_incidents_close_all_the_same() -> None:
         path = f"/v1/incidents/{sent.items[0]['incident_id']}"
 
         async with asyncio.timeout(5):
-            while (await ours.get(path)).json["state"] != "Closed":  # type: ignore[index]
+            while (await ours.get(path)).json["state"] != "Closed":
                 clock.heard_s += 10
                 await asyncio.sleep(0.02)
 

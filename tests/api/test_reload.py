@@ -18,7 +18,8 @@ from models.control.control import encode_message
 from models.control.events import SettingsChanged
 from models.errors import Malformed, OutcomeUnknown, Unavailable
 from models.ports import EventLog
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.wiring import bootstrap
 from tests.api.gateway_in_process import Reply, SettableClock, System, alert, system
 
@@ -106,8 +107,8 @@ async def test_what_needs_a_restart_is_named_and_nothing_changes(ours: System) -
     answer = await reload(ours, {"server": {"gateways": 7}, "logging": {"level": "ERROR"}})
 
     assert answer.status == 409
-    assert answer.json["type"] == "urn:llm-im:problem:needs-restart"  # type: ignore[index]
-    assert str(answer.json["detail"]).startswith("server.gateways: changed, and that needs a restart")  # type: ignore[index]
+    assert answer.json["type"] == "urn:llm-im:problem:needs-restart"
+    assert str(answer.json["detail"]).startswith("server.gateways: changed, and that needs a restart")
     assert ours.gateway.settings.logging.level == "INFO"
     assert (await fold_control(ours.stores.log("control"))).settings is None
 
@@ -132,7 +133,7 @@ async def test_a_mistake_is_a_400_that_names_the_setting(
     answer = await shared.post(PATH, body)
 
     assert answer.status == 400
-    assert answer.json["errors"] == [{"field": field, "detail": detail}]  # type: ignore[index]
+    assert answer.json["errors"] == [{"field": field, "detail": detail}]
 
 
 @pytest.mark.asyncio

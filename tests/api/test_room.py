@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.api.test_guard import call, create
 
 MIB = 1024 * 1024
 #: The shard of the service "db" is full at 4 MiB, a sender's share of it is 3.
-SMALL = {"lifecycle": {"max_shard_bytes": 4 * MIB, "max_sender_share": 0.75}}
+SMALL: dict[str, Any] = {"lifecycle": {"max_shard_bytes": 4 * MIB, "max_sender_share": 0.75}}
 
 
 def fat(request: int, alerts: int = 60) -> list[dict[str, object]]:
@@ -67,7 +68,7 @@ async def test_one_token_fills_its_share_and_harms_nobody() -> None:
 
 @pytest.mark.asyncio
 async def test_a_full_shard_says_503_and_goes_on_with_what_it_has() -> None:
-    bounds = {"lifecycle": {"max_shard_bytes": 4 * MIB, "max_sender_share": 1.0}}
+    bounds: dict[str, Any] = {"lifecycle": {"max_shard_bytes": 4 * MIB, "max_sender_share": 1.0}}
     async with system(**bounds) as ours:
         fired = await post(ours, "/v1/alerts", None, {"labels": {"alertname": "Down", "service": "db"}})
         answers = [await post(ours, "/v1/alerts", None, fat(number)) for number in range(2)]

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -47,23 +48,24 @@ async def post(ours: System, path: str, secret: str | None, alerts: object, **he
     return await ours.post(path, alerts, headers=more)
 
 
-async def read(ours: System, path: str, secret: str | None) -> dict[str, object]:
+async def read(ours: System, path: str, secret: str | None) -> dict[str, Any]:
     answer = await call(ours, "GET", path, secret)
     assert answer.status == 200, answer
-    found: dict[str, object] = json.loads(answer.body)
+    found: dict[str, Any] = json.loads(answer.body)
     return found
 
 
-async def alerts_of(ours: System, secret: str | None) -> list[dict[str, object]]:
+async def alerts_of(ours: System, secret: str | None) -> list[dict[str, Any]]:
     fired = await read(ours, "/v1/alerts?firing=true", secret)
-    return fired["items"]  # type: ignore[return-value]
+    items: list[dict[str, Any]] = fired["items"]
+    return items
 
 
 async def timeline(ours: System, secret: str | None) -> dict[str, str]:
     listed = await read(ours, "/v1/incidents", secret)
-    (incident,) = listed["items"]  # type: ignore[misc]
+    (incident,) = listed["items"]
     found = await read(ours, f"/v1/incidents/{incident['id']}/timeline", secret)
-    return {entry["event_type"]: entry["actor"] for entry in found["items"]}  # type: ignore[attr-defined]
+    return {entry["event_type"]: entry["actor"] for entry in found["items"]}
 
 
 # Who it was
@@ -76,12 +78,12 @@ async def test_who_ended_the_alert_of_another_is_named(senders: tuple[System, di
     await post(ours, "/api/v2/alerts", secrets["prometheus"], [{"labels": LABELS}])
     answer = await post(ours, "/v1/alerts", secrets["ci"], {"labels": LABELS, "status": "resolved"})
 
-    assert answer.json["items"][0]["decision"] == "resolved"  # type: ignore[index]
+    assert answer.json["items"][0]["decision"] == "resolved"
     named = await timeline(ours, secrets["admin"])
     assert (named["Created"], named["Resolved"]) == ("prometheus", "ci")
-    ((ended,),) = [(await read(ours, "/v1/alerts", secrets["admin"]))["items"]]  # type: ignore[misc]
-    assert ended["sender"] == "ci"  # type: ignore[index]
-    why = {made["decision"]: made["sender"] for made in ended["why"]}  # type: ignore[index]
+    (ended,) = (await read(ours, "/v1/alerts", secrets["admin"]))["items"]
+    assert ended["sender"] == "ci"
+    why = {made["decision"]: made["sender"] for made in ended["why"]}
     assert (why["opened"], why["resolved"]) == ("prometheus", "ci")
 
 
@@ -106,7 +108,7 @@ async def test_a_bound_token_sends_and_ends_what_its_matchers_allow(
     fired = await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS})
     ended = await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS, "status": "resolved"})
 
-    assert [each.json["items"][0]["decision"] for each in (fired, ended)] == ["opened", "resolved"]  # type: ignore[index]
+    assert [each.json["items"][0]["decision"] for each in (fired, ended)] == ["opened", "resolved"]
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -166,9 +168,9 @@ async def test_of_a_mixed_request_the_allowed_alerts_are_stored_and_the_others_n
         again = await post(ours, "/api/v2/alerts", secrets["bound"], body)
 
     assert answer.status == 207
-    items = answer.json["items"]  # type: ignore[index]
+    items = answer.json["items"]
     assert [item["status"] for item in items] == [403, 202, 400]
-    assert (answer.json["stored"], answer.json["refused"]) == (1, 2)  # type: ignore[index]
+    assert (answer.json["stored"], answer.json["refused"]) == (1, 2)
     assert again.status == 400
     assert b"alert 0: the token" in again.body
     assert len(await alerts_of(ours, secrets["admin"])) == 1
@@ -209,7 +211,7 @@ async def test_the_list_of_tokens_shows_what_each_is_bound_to(senders: tuple[Sys
     ours, secrets = senders
     found = await read(ours, "/v1/tokens", secrets["admin"])
 
-    assert {each["name"]: each["match"] for each in found["items"]} == {  # type: ignore[attr-defined]
+    assert {each["name"]: each["match"] for each in found["items"]} == {
         "admin": [],
         "bound": ['team="data"'],
         "ci": [],
@@ -232,7 +234,7 @@ async def test_a_key_is_its_senders_own(senders: tuple[System, dict[str, str]]) 
     repeated = await post(ours, "/v1/alerts", secrets["bound"], {"labels": LABELS}, **key)
 
     assert [each.status for each in (junk, given, repeated)] == [202, 202, 202]
-    assert [each.json["items"][0]["decision"] for each in (given, repeated)] == ["opened", "duplicate"]  # type: ignore[index]
+    assert [each.json["items"][0]["decision"] for each in (given, repeated)] == ["opened", "duplicate"]
 
 
 @pytest.mark.usefixtures("both_ways")

@@ -87,7 +87,7 @@ async def test_times_run_from_opening_to_the_first_answer_and_to_the_end(ours: S
 
 def test_what_closed_in_the_window_is_counted_from_the_archive() -> None:
     stand_in = StandIn()
-    stand_in.clock.at = NOW + 1000
+    stand_in.clock.forward(1000)
     old = [
         handled(
             incident("a", number=n, at=NOW + n, resolved_at=NOW + n + 60, updated_at=NOW + n + 60),

@@ -12,8 +12,8 @@ import pytest
 from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
 from models.settings.all import Settings
 from services.stores.choice import open_stores
-from tests.api.gateway_in_process import System, system
-from tests.api.test_pressure import V2, alert, is_busy
+from tests.api.gateway_in_process import System, alert, system
+from tests.api.test_pressure import V2, is_busy
 from tests.contract import postgres_peers, redis_peers
 
 AWAY_S = 3.0

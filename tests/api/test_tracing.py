@@ -16,7 +16,7 @@ from aiohttp import web
 
 from actors.shard import IncidentShard
 from models.incidents.verbs import Acknowledge
-from models.partition.frames import decode_frame
+from models.partitions import decode_frame
 from models.shard.messages import Command, encode
 from services.machine import tracing
 from services.machine.tracing import BATCH_MAX, QUEUE_MAX, OtlpTracer, traces_url
@@ -357,7 +357,7 @@ async def test_a_bug_is_logged_with_the_trace_id_of_its_request(monkeypatch: pyt
         ):
             await ours.request("GET", f"/v1/incidents/{UUID(int=7)}", [b""], header)
 
-    (line,) = [line for line in lines if line["event"] == "request failed by a bug"]
+    (line,) = [line for line in lines if line["event"] == "bug: request failed"]
     assert (line["trace_id"], line["why"]) == (TRACE, "ZeroDivisionError")
     assert "s3cret" not in str(line) and "trace_id" not in structlog.contextvars.get_contextvars()
 

@@ -178,7 +178,7 @@ async def test_a_merge_that_the_other_refuses_is_409_with_its_reason(shared: Sys
     answer = await do(shared, whole, "merge", {"incident": part})
 
     assert answer.status == 409
-    assert "has parts of its own" in json.loads(answer.body)["detail"]
+    assert "has children of its own" in json.loads(answer.body)["detail"]
     assert shown(await shared.get(f"/v1/incidents/{whole}"))["parts"] == []
 
 
@@ -414,10 +414,10 @@ def test_an_archived_incident_can_only_be_read(verb: VerbRoute) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [
-        (Malformed("text: expected some words"), 400, "malformed"),
+        (Malformed("text: must not be empty"), 400, "malformed"),
         (TooLarge("set: at most 64 labels an incident"), 400, "too-large"),
         (Forbidden("this needs a token"), 403, "forbidden"),
-        (NotFound("incident is no part of it"), 404, "not-found"),
+        (NotFound("incident is not one of its children"), 404, "not-found"),
         (Conflict("it is Closed: reopen it first"), 409, "conflict"),
         (Stale("it has version 2 and not 1"), 412, "stale"),
         (Refused("this Idempotency-Key was used before"), 422, "refused"),

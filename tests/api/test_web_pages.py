@@ -94,7 +94,7 @@ async def test_probes_are_answered_by_any_name(shared: System, path: str) -> Non
 async def test_with_tokens_any_name_will_do(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
 
-    answer = await by_name(ours, "alerts.example", "GET", "/v1/incidents", **bearer(admin))
+    answer = await by_name(ours, "alerts.example", "GET", "/v1/incidents", authorization=f"Bearer {admin}")
 
     assert answer.status == 200
 

@@ -215,7 +215,7 @@ async def test_401_says_the_same_of_an_id_that_is_known_and_of_one_that_is_not(
             ),
         ]
         assert [each.status for each in answers] == [401, 401]
-        said.append([each.json["detail"] for each in answers])  # type: ignore[index]
+        said.append([each.json["detail"] for each in answers])
 
     assert all(each == said[0] for each in said)
 

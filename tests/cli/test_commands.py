@@ -152,8 +152,7 @@ def test_a_port_where_nobody_listens_is_told_with_what_to_do(words: list[str]) -
 
     assert result.exit_code == 3
     assert result.stderr == (
-        f"llm-im: cannot reach {url}: connection refused, nothing listens there. Is it the right place (--url, "
-        "--context)? On its machine: llm-im status\n"
+        f"llm-im: cannot reach {url}: connection refused, nothing listens there. Is the address right (--url, --context)? On its machine: llm-im status\n"
     )
 
 
@@ -197,7 +196,7 @@ def test_status_of_a_folder_on_which_nothing_runs_is_3_though_another_system_ans
 
 
 def test_status_after_a_crash_says_that_it_was_one(tmp_path: Path) -> None:
-    from services.machine.launch import Instance
+    from services.machine.instance import Instance
 
     url = silent_url()
     left = Instance(
@@ -256,7 +255,7 @@ def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     read, started = run("status"), run("up")
 
     assert (read.exit_code, started.exit_code) == (3, 1)
-    assert "passed over: LLM_IM_SERVER__HTTP_PORT" in read.stderr
+    assert "ignored: LLM_IM_SERVER__HTTP_PORT" in read.stderr
     assert "LLM_IM_SERVER__HTTP_PORT" in started.stderr
 
 
@@ -362,11 +361,11 @@ def test_status_names_the_shards_that_are_away_and_sums_what_is_open(server: Sta
 
     assert result.exit_code == 4
     assert result.output.splitlines() == [
-        "state          degraded: away: shard/0001",
+        "state          degraded: not answering: shard/0001",
         f"url            {server.url}",
         "shard/0001     recovering",
         "notifications  off: notify.enabled is false (up --no-notify)",
-        "open           at least 7 incidents, 1,200 alerts: not counted is what shard/0001 holds",
+        "open           at least 7 incidents, 1,200 alerts, without those of shard/0001",
     ]
 
 
@@ -631,8 +630,8 @@ def test_an_id_may_be_shortened_to_its_end(server: StandIn) -> None:
         ("bbbb", 2, "may be any of 2 incidents"),
         ("019ab000", 2, "may be any of 3 incidents"),
         ("dddd", 5, "none of the newest"),
-        ("abc", 2, "is no incident id"),
-        ("HighLatency", 2, "is no incident id"),
+        ("abc", 2, "is not an incident id"),
+        ("HighLatency", 2, "is not an incident id"),
     ],
 )
 def test_an_id_that_names_none_or_several_is_refused(
@@ -685,7 +684,7 @@ def test_commands_that_up_prints_are_quoted_for_the_shell(tmp_path: Path) -> Non
         "http://127.0.0.1:1", settings, Request("deploy", config, folder, None, owned=True), False
     )
 
-    (down,) = [line for line in told.splitlines() if line.startswith("  end it")]
+    (down,) = [line for line in told.splitlines() if line.startswith("  stop it")]
     words = shlex.split(down.partition("   (")[0])
     assert words[-3:] == ["down", "--data", folder]
     first = shlex.split(where.first_token(Path(config), settings))

@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from models.errors import Refused
 from models.settings.keys import KEYS
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
@@ -36,7 +37,7 @@ def test_check_of_nothing_is_good() -> None:
 
     assert (result.exit_code, result.stdout) == (
         0,
-        "good            no file: 0 settings not left as default\n",
+        "good            no file: 0 settings differ from the default\n",
     )
 
 
@@ -54,7 +55,7 @@ def test_check_lists_what_is_told_what_is_not_active_and_what_up_refuses() -> No
         "not active yet  failover: enabled",
         'up refuses      deployment.mode = "worker": only "standalone" is built',
         "up refuses      failover.enabled = true: not built yet",
-        "WRONG           llm-im.toml: 4 settings not left as default",
+        "WRONG           llm-im.toml: 4 settings differ from the default",
     ]
 
 
@@ -254,7 +255,7 @@ def test_reload_sends_what_is_in_force_without_secrets_and_says_what_changed(ser
 
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        'notify.wait.P2: "30s" -> "1m"\n1 setting changed; every process goes by it within about 2 s\n'
+        'notify.wait.P2: "30s" -> "1m"\n1 setting changed; every process uses it within about 2 s\n'
     )
     [(path, body)] = server.asked
     sent = json.loads(body)
@@ -272,7 +273,7 @@ def test_reload_sends_what_the_file_or_a_flag_says_of_flags(server: StandIn, tmp
     result = run("config", "reload", "--url", server.url, "--data", "here")
 
     sent = json.loads(server.asked[0][1])
-    assert result.stdout == "nothing differs from what runs\n"
+    assert result.stdout == "nothing to change: the system already runs with these settings\n"
     assert (sent["state"]["path"], sent["server"]["http_port"]) == (str(tmp_path / "here"), 81)
 
 
@@ -312,7 +313,7 @@ def test_up_starts_nothing_else_than_it_was_told(
 
     def start(*_args: object, **_more: object) -> None:
         started.append(sample.stem)
-        raise launch.Refused("not in this test")
+        raise Refused("not in this test")
 
     monkeypatch.setattr(launch, "start_local", start)
 

@@ -138,19 +138,19 @@ def test_use_list_show_and_remove(prod: IncidentServer) -> None:
         '"false","dev","http://127.0.0.1:8081","none"',
         f'"true","prod","{prod.url}","file {Path("token").absolute()}"',
     ]
-    assert run("context", "use", "dev").output == "context dev is used from now on\n"
+    assert run("context", "use", "dev").output == "context dev is now in use\n"
     assert "url      http://127.0.0.1:8081" in run("context", "show").output
-    assert run("context", "remove", "dev").output == "context dev is forgotten; none is in use\n"
+    assert run("context", "remove", "dev").output == "context dev is removed; none is in use\n"
     assert json.loads(run("context", "list", "-o", "json").output)["items"][0]["current"] is False
     assert run("context", "show").exit_code == 5
     assert run("context", "use", "prod").exit_code == 0
-    assert run("context", "use", "-").output == "no context is used from now on\n"
+    assert run("context", "use", "-").output == "no context is now in use\n"
 
 
 def test_a_variable_that_wins_over_use_is_told(prod: IncidentServer) -> None:
     result = run("context", "use", "prod", LLM_IM_CONTEXT="dev")
 
-    assert "but here LLM_IM_CONTEXT says dev" in result.stderr
+    assert "but LLM_IM_CONTEXT is set to dev" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_a_variable_that_wins_over_use_is_told(prod: IncidentServer) -> None:
         (["show", "nowhere"], 5, "there are: prod"),
         (["remove", "nowhere"], 5, "there are: prod"),
         (["add", "prod", "--url", "http://127.0.0.1"], 6, "replace it with --force"),
-        (["add", "a b", "--url", "http://127.0.0.1"], 2, "no name for a context"),
-        (["add", "x", "--url", "ftp://127.0.0.1"], 2, "is no URL to call"),
+        (["add", "a b", "--url", "http://127.0.0.1"], 2, "not a valid context name"),
+        (["add", "x", "--url", "ftp://127.0.0.1"], 2, "is not a valid URL"),
         (["add", "x", "--url", "http://a", "--token-file", "t", "--token-env", "T"], 2, "give one"),
         (["add", "x", "--url", "http://a", "--store-token"], 2, "stdin holds no token"),
     ],
@@ -181,7 +181,7 @@ def test_a_wrong_context_command_changes_nothing(
 def test_a_token_over_plain_http_is_warned_about() -> None:
     result = run("context", "add", "far", "--url", "http://incidents.example.org", "--token-env", "T")
 
-    assert "readable over the network" in result.stderr
+    assert "unencrypted over the network" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,8 @@ def test_a_change_by_somebody_else_is_told_with_their_name(run: Run, incidents: 
     result = run("incidents", "resolve", ONE, "--if-version", "1")
 
     assert result.exit_code == 6
-    assert "somebody changed it meanwhile (now version 2), last bob\ufffd[31m, " in result.stderr
-    assert f"severity P1 to P0; look before you repeat it: llm-im incidents show {ONE}" in result.stderr
+    assert "somebody changed it in the meantime (now version 2), last bob\ufffd[31m, " in result.stderr
+    assert f"severity P1 to P0; check before you repeat it: llm-im incidents show {ONE}" in result.stderr
     assert incidents.posted[0].headers["if-match"] == '"1"'
     assert incidents.incidents[ONE]["state"] == "Triaged"
 
@@ -309,7 +309,8 @@ def test_many_go_in_batches_and_a_stop_says_what_is_not_known(run: Run, incident
     assert result.exit_code == 4
     assert "100 of 199 incidents acknowledged" in result.stderr
     assert (
-        f"shard/0001 is away; nothing is known of the last {half}: look before you repeat it" in result.stderr
+        f"shard/0001 is away; it is unknown whether the last {half} were changed: check before you repeat it"
+        in result.stderr
     )
 
 
@@ -374,7 +375,7 @@ def test_where_that_means_nothing_is_a_failure(run: Run, incidents: IncidentServ
     result = run("incidents", "ack", "--where", "severity=P4", "--yes")
 
     assert result.exit_code == 5
-    assert "no incidents like that; nothing was changed" in result.stderr
+    assert "no incident matches; nothing was changed" in result.stderr
 
 
 def test_where_that_means_too_many_is_refused(

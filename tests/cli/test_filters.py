@@ -48,12 +48,12 @@ def test_matchers_become_parameters(words: list[str], query: list[tuple[str, str
     ("words", "told"),
     [
         (["severity=P9"], "expected one of P0, P1, P2, P3, P4"),
-        (["state=Invstigating"], "is Investigating meant?"),
-        (["severity=P0", "severity=P1"], "no severity is all that was asked for"),
+        (["state=Invstigating"], "did you mean Investigating?"),
+        (["severity=P0", "severity=P1"], "no severity matches all of these filters"),
         (["service=a", "service=b"], "service can't be both"),
-        (["assignee!=alice"], "one assignee=NAME only"),
-        (["assignee=~a.*"], "one assignee=NAME only"),
-        (["assignee=alice", "assignee=bob"], "one assignee=NAME only"),
+        (["assignee!=alice"], "only one assignee=NAME"),
+        (["assignee=~a.*"], "only one assignee=NAME"),
+        (["assignee=alice", "assignee=bob"], "only one assignee=NAME"),
         (["title=~.*slow.*"], "--text WORDS"),
         (["created_at=2h"], "--since and --until"),
         (["id=4e5f"], "llm-im incidents show ID"),
@@ -98,7 +98,8 @@ def test_options_and_matchers_hold_together(run: Run, incidents: IncidentServer)
 
 def test_a_label_that_is_nearly_a_field_is_hinted_at_when_nothing_is_found(run: Run) -> None:
     assert (
-        run("incidents", "list", "severty=P0").stderr == "severty was taken for a label; is severity meant?\n"
+        run("incidents", "list", "severty=P0").stderr
+        == "severty was taken for a label; did you mean severity?\n"
     )
 
 

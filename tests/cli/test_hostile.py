@@ -307,10 +307,7 @@ def test_a_bug_is_told_in_a_line_and_shows_its_traceback_when_asked() -> None:
                            env={**os.environ, "LLM_IM_TRACEBACK": "1"})  # fmt: skip
 
     assert plain.returncode == 1
-    assert (
-        plain.stderr.startswith("llm-im: a bug of this program: KeyError: 'x'")
-        and plain.stderr.count("\n") == 1
-    )
+    assert plain.stderr.startswith("llm-im: a bug in llm-im: KeyError: 'x'") and plain.stderr.count("\n") == 1
     assert "Traceback" in whole.stderr
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -19,7 +20,10 @@ from typer.testing import CliRunner, Result
 from models.alerts.alert import Content
 from models.control.control import ControlState
 from models.control.events import PartitionsBegan, SettingsChanged
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
+from models.control.slots import Slots
+from models.partition.event import Event
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.partitions import decode_frame
 from models.shard.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.shard.messages import Decision
 from services.cli.main import app
@@ -58,7 +62,8 @@ async def write(folder: Path) -> None:
     log = open_log(load_settings(None, {"state.path": str(folder)}), PARTITION)
     epoch = (await log.open("test", 1000.0, 1.0)).epoch
     digest = NO_DIGEST
-    for seq, events in enumerate((first, repeat, repeat, repeat), 1):
+    appends: list[Sequence[Event]] = [first, repeat, repeat, repeat]
+    for seq, events in enumerate(appends, 1):
         frame, digest = encode_frame(seq, 1000.0 + seq, "default", None, events, digest)
         await log.append(epoch, seq, [frame])
     await log.release(epoch)
@@ -71,7 +76,7 @@ async def begin(folder: Path) -> None:
     settings = load_settings(None, {"state.path": str(folder)})
     control, other = open_log(settings, "control"), open_log(settings, "shard/0001")
     epoch = (await control.open("test", 1000.0, 1.0)).epoch
-    events = [*ControlState().begin(2), PartitionsBegan([PARTITION])]
+    events = [*ControlState().of(Slots).begin(2), PartitionsBegan([PARTITION])]
     await control.append(epoch, 1, [encode_frame(1, 1000.0, "default", None, events, NO_DIGEST)[0]])
     await control.release(epoch)
     await control.close()
@@ -134,7 +139,7 @@ def test_a_shard_whose_file_is_gone_is_missed(folder: Path) -> None:
     log, store = run("verify"), CliRunner().invoke(app, ["store", "verify"])
 
     assert (log.exit_code, store.exit_code) == (1, 1)
-    assert "shard/0000    DAMAGED  its log is gone: it had begun, says the control log" in log.stdout
+    assert "shard/0000    DAMAGED  its log is gone: the control log says that it had begun" in log.stdout
     assert "its log is gone" in store.stdout
 
 
@@ -145,7 +150,7 @@ def test_a_shard_that_the_slot_map_names_and_that_never_began_is_told(folder: Pa
     result = run("verify")
 
     assert result.exit_code == 1
-    assert "nothing of it is there, and the slot map names it" in result.stdout
+    assert "it has no data, but the slot map names it" in result.stdout
 
 
 def test_a_control_log_that_is_gone_is_missed(folder: Path) -> None:

@@ -18,13 +18,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.runtime.clock import SystemClock
+from actors.shard import IncidentShard
 from models import VERSION
 from models.control.events import CopyEnded, SlotsAssigned
+from models.control.slots import Slots
 from models.errors import Conflict
 from models.partition.event import Event
 from models.partition.sharding import SlotMap
 from models.ports import DeadLetter
-from models.shard.events import SlotArrived
+from models.shard.slot_transfer import SlotArrived
 from services.cli import in_ray
 from services.cli.commands.up import _refuse_other
 from services.cli.main import app
@@ -33,7 +35,7 @@ from services.cli.shared.exits import Failure
 from services.cli.shared.where import settings_of
 from services.machine import launch
 from services.machine.closed_door import closed_door
-from services.machine.launch import Instance
+from services.machine.instance import Instance
 from services.stores.choice import described, open_stores, place_of
 from services.stores.sqlite.files import file_path
 from services.upkeep.offline import HeldLog, Offline
@@ -105,7 +107,7 @@ def test_what_is_damaged_or_in_the_wrong_place_is_named(used: Path) -> None:
 
     assert result.exit_code == 1
     assert "control       ok" in result.stdout
-    assert "shard/0000    WRONG" in result.stdout and "is another partition's" in result.stdout
+    assert "shard/0000    WRONG" in result.stdout and "belongs to another partition" in result.stdout
     assert "shard/0001    WRONG" in result.stdout and "seq 1" in result.stdout
 
 
@@ -120,7 +122,7 @@ def test_frames_that_are_whole_and_do_not_fit_what_was_before_are_named(used: Pa
     result = run("verify")
 
     assert result.exit_code == 1
-    assert "shard/0000    WRONG" in result.stdout and "can't be made" in result.stdout
+    assert "shard/0000    WRONG" in result.stdout and "can't be rebuilt" in result.stdout
     assert "shard/0001    ok" in result.stdout
 
 
@@ -142,7 +144,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
         settings = settings_of(None)
         async with Offline(open_stores(place_of(settings)), "llm-im-reshard", SystemClock()) as offline:
             control = await offline.take("control")
-            await control.append((await control_state(settings)).reshard(3), 0.0)
+            await control.append((await control_state(settings)).of(Slots).reshard(3), 0.0)
 
     asyncio.run(begin())
 
@@ -150,7 +152,7 @@ def test_a_move_that_is_not_done_keeps_the_system_from_starting(used: Path) -> N
         as_assigned(settings_of(None))
     up = CliRunner().invoke(app, ["up"])
     assert up.exit_code == 6 and "llm-im store reshard --partitions 3" in up.stderr
-    assert "is not done" in run("verify").stdout
+    assert "is not finished" in run("verify").stdout
 
     assert run("reshard", "--partitions", "3").exit_code == 0
     assert run("verify").exit_code == 0
@@ -168,7 +170,7 @@ def test_a_migration_is_looked_at_first_and_then_done(used: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "all the same in both" in result.stdout
     assert "llm-im up --config new.toml" in result.stdout
-    assert again.exit_code == 6 and "whole already" in again.stderr
+    assert again.exit_code == 6 and "already complete" in again.stderr
     assert CliRunner().invoke(app, ["store", "verify", "--config", "new.toml"]).exit_code == 0
 
 
@@ -294,16 +296,18 @@ def test_the_store_of_what_runs_is_compared_with_that_of_the_settings(
 
     which_store.note(settings, "i1")
     assert (
-        f"store     SQLite in {used}/var/store; the system that runs on {used}/var is on it"
+        f"store     SQLite in {used}/var/store; the system that runs on {used}/var uses it"
         in run("verify").stderr
     )
 
     (used / "that.toml").write_text('[state]\nbackend = "redis"\nredis.url = "redis://127.0.0.1:1"\n')
     other = run("verify", "--config", "that.toml").stderr
-    with pytest.raises(Failure, match="with its state in SQLite"):
+    with pytest.raises(Failure, match="that keeps its state in SQLite"):
         request = in_ray.Request("deploy", None, "var", None, owned=True)
         _refuse_other(running, request, used / "var", settings_of(Path("that.toml")))
-    assert "NOT that of the system which runs on" in other and f"that is SQLite in {used}/var/store" in other
+    assert (
+        "NOT the store of the system that runs on" in other and f"it uses SQLite in {used}/var/store" in other
+    )
 
     which_store.note(settings, "of an earlier start")
     assert f"a system runs on {used}/var" in run("verify").stderr
@@ -362,13 +366,17 @@ def test_an_incident_that_a_snapshot_lost_is_missed_by_every_reader(
 
     async def start() -> list[str]:
         async with system(SqliteStores(folder)) as ours:
-            return [str(await ours.cluster.get(name).status(b"")) for name in ours.shards]  # type: ignore[attr-defined]
+            return [
+                str(await shard.status(b""))
+                for shard in map(ours.cluster.get, ours.shards)
+                if isinstance(shard, IncidentShard)
+            ]
 
     assert (log.exit_code, store.exit_code, backup.exit_code) == (1, 1, 1)
     for said in (log.stdout, store.stdout, backup.stderr):
         assert "the snapshot is incomplete" in said and "were written" in said
     assert migrated.exit_code == 1
-    assert "no snapshot of what was before can be read" in asyncio.run(start())[int(lost[-1])]
+    assert "no snapshot of what came before can be read" in asyncio.run(start())[int(lost[-1])]
 
 
 async def _first_seq(folder: Path, partition: str = "") -> int:
@@ -424,7 +432,7 @@ def test_a_store_on_which_nothing_was_ever_started_is_not_called_whole(used: Pat
     result = run("verify", "--data", "elsewhere")
 
     assert result.exit_code == 1
-    assert "no system was ever started on this store" in result.stdout
+    assert "no system was ever started on it" in result.stdout
     assert not (used / "elsewhere").exists()
 
 

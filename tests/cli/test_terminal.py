@@ -95,7 +95,7 @@ def test_a_pipe_that_closes_early_is_no_traceback(incidents: IncidentServer) -> 
 
 def test_several_are_asked_about_before_they_end(incidents: IncidentServer) -> None:
     terminal = Terminal("incidents", "resolve", identity(1), identity(2))
-    terminal.until("Resolve these 2 incidents? [y/N]")
+    terminal.until("Resolve all 2 incidents? [y/N]")
     assert not incidents.posted
 
     terminal.type("y\n")
@@ -140,7 +140,7 @@ def test_ctrl_c_at_a_question_changes_nothing(incidents: IncidentServer) -> None
 
 def test_ids_from_a_pipe_are_asked_about_on_the_terminal(incidents: IncidentServer) -> None:
     terminal = Terminal("incidents", "resolve", "-", piped=[identity(1), identity(2), identity(3)])
-    terminal.until("Resolve these 3 incidents? [y/N]")
+    terminal.until("Resolve all 3 incidents? [y/N]")
 
     terminal.type("yes\n")
 

@@ -250,7 +250,8 @@ def test_local_tokens_are_rotated_and_revoked() -> None:
 
 def test_while_another_writer_holds_the_log_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     from actors.runtime.clock import SystemClock
-    from services.wiring.bootstrap import CONTROL, open_log
+    from models.control.control import CONTROL
+    from services.wiring.bootstrap import open_log
 
     async def take() -> None:
         held = open_log(settings_of(None), CONTROL)
@@ -308,11 +309,11 @@ def test_up_refuses_a_public_address_that_lets_everybody_in() -> None:
 @pytest.mark.parametrize(
     ("environment", "token", "says", "guarded"),
     [
-        ({}, False, "no API tokens: who reaches this machine may do everything", False),
+        ({}, False, "no API tokens: anyone who can reach this machine can do anything", False),
         ({}, True, "", True),
-        ({"LLM_IM_AUTH__REQUIRED": "false"}, True, "tokens are not asked for", False),
-        ({"LLM_IM_AUTH__REQUIRED": "true"}, False, "everybody is answered 401. Make the first:", True),
-        ({"LLM_IM_SERVER__HTTP_HOST": "0.0.0.0", "LLM_IM_AUTH__REQUIRED": "true"}, False, "answered 401", True),
+        ({"LLM_IM_AUTH__REQUIRED": "false"}, True, "no tokens are required", False),
+        ({"LLM_IM_AUTH__REQUIRED": "true"}, False, "every request gets 401. Create the first:", True),
+        ({"LLM_IM_SERVER__HTTP_HOST": "0.0.0.0", "LLM_IM_AUTH__REQUIRED": "true"}, False, "gets 401", True),
         ({"LLM_IM_SERVER__HTTP_HOST": "0.0.0.0"}, True, "", True),
     ],
 )  # fmt: skip

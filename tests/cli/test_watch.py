@@ -76,7 +76,7 @@ def test_a_reset_is_told_with_its_reason_and_the_stream_goes_on(run: Run, incide
     result = run("incidents", "watch", "-n", "1")
 
     assert result.exit_code == 0
-    assert "something was missed (truncated: the log begins later); see how it is" in result.stderr
+    assert "events were missed (truncated: the log begins later); for the present state" in result.stderr
 
 
 def test_words_of_the_server_about_the_stream_move_the_cursor(run: Run, incidents: IncidentServer) -> None:
@@ -93,8 +93,8 @@ def test_words_of_the_server_about_the_stream_move_the_cursor(run: Run, incident
     result = run("incidents", "watch", "-n", "1", "--kind", "CommentAdded")
 
     assert result.stderr.splitlines()[:2] == [
-        "llm-im: not followed now: shard/0001 (away)",
-        "llm-im: the server let go (slow: nothing was read for 15 s)",
+        "llm-im: can't be followed now: shard/0001 (away)",
+        "llm-im: the server closed the stream (slow: nothing was read for 15 s)",
     ]
     assert len(result.stderr.splitlines()) == 3
     assert incidents.asked[-1].headers["last-event-id"] == "d"

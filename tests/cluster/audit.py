@@ -11,8 +11,8 @@ from pathlib import Path
 
 from models.alerts.view import alert_view
 from models.partition.checkpoint import SNAPSHOT_VERSION
-from models.partition.frames import decode_frame
 from models.partition.sharding import partition_name
+from models.partitions import decode_frame
 from models.shard.shard import Shard
 from services.settings.load import load_settings
 from services.wiring import bootstrap
@@ -70,8 +70,8 @@ def offline(data: Path, partitions: int, seed: int, **state: object) -> Seen:
         for incident in shard.state.incidents.values():
             if incident.is_open:
                 seen.open_groups[incident.group_key] += 1
-        for number, incident in enumerate(shard.state.series.incidents):
-            if incident is None:
+        for number, its in enumerate(shard.state.series.incidents):
+            if its is None:
                 continue
             alert = alert_view(shard.state.series, number)
             if alert.labels.get("seed") == str(seed):
@@ -91,8 +91,8 @@ async def replay(data: Path, partitions: int, index: int, **state: object) -> Sh
         seq: int = 0
         digest: bytes | None = None
         if marks:
-            async for page in log.records(marks[0].generation):
-                shard.load(page)
+            async for records in log.records(marks[0].generation):
+                shard.load(records)
             shard.loaded()
             seq, digest = marks[0].seq, marks[0].digest
         while page := await log.read(seq):

@@ -18,10 +18,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from models.partition.sharding import SlotMap, slot_of
 from services.machine import launch
+from services.machine.head import FOREIGN_SETTINGS
+from services.machine.instance import Instance, read_instance
+from services.machine.processes import MARK
 
 ROOT = Path(launch.__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
@@ -54,7 +59,7 @@ class Answer:
     body: bytes
     headers: dict[str, str]
 
-    def json(self) -> object:
+    def json(self) -> Any:
         return json.loads(self.body)
 
 
@@ -88,7 +93,7 @@ class Cluster:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("LLM_IM_") and name not in launch.FOREIGN_SETTINGS
+            if not name.startswith("LLM_IM_") and name not in FOREIGN_SETTINGS
         }
         environment |= {
             "PYTHONPATH": str(ROOT),
@@ -106,9 +111,9 @@ class Cluster:
     # -- processes -----------------------------------------------------------------------------------------
 
     @property
-    def instance(self) -> launch.Instance:
+    def instance(self) -> Instance:
         """As the start wrote it down."""
-        known = launch.read_instance(self.data)
+        known = read_instance(self.data)
         assert known is not None, f"nothing was started on {self.data}"
         return known
 
@@ -182,7 +187,7 @@ class Cluster:
         finally:
             connection.close()
 
-    def get(self, path: str) -> object:
+    def get(self, path: str) -> Any:
         """The JSON of a 200."""
         answer = self.call("GET", path, timeout_s=60.0)
         assert answer.status == 200, f"GET {path}: {answer.status} {answer.body[:300]!r}"
@@ -193,7 +198,7 @@ class Cluster:
 
         def ready() -> bool:
             answer = self.call("GET", "/health/ready", timeout_s=5.0)
-            return answer.status == 200 and answer.json()["status"] == "ready"  # type: ignore[index]
+            return answer.status == 200 and answer.json()["status"] == "ready"
 
         return until("ready", ready, timeout_s)
 
@@ -206,7 +211,7 @@ class Cluster:
             timeout_s,
         )
         for actor in self.actors():
-            until(f"{actor} listens", lambda actor=actor: self.actor_pid(actor), timeout_s)
+            until(f"{actor} listens", partial(self.actor_pid, actor), timeout_s)
         self.wait_ready(timeout_s)
         return time.monotonic() - began
 
@@ -277,7 +282,7 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
 
 def processes_of(instance_id: str) -> dict[int, str]:
     """Pid and command line of every living process that bears the instance's mark."""
-    mark = f"{launch.MARK}={instance_id}".encode()
+    mark = f"{MARK}={instance_id}".encode()
     found = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:

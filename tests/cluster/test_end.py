@@ -13,6 +13,7 @@ import pytest
 
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
+from services.machine.instance import Instance
 from services.settings.load import load_settings
 from services.stores.choice import data_dir
 from services.stores.shared.chain import split_frames
@@ -40,21 +41,22 @@ def damage_a_frame(data: Path, index: int) -> int:
         ).fetchall()
         assert len(after) >= 3, "too little was sent after the last snapshot"
         (seq,) = after[len(after) // 2]
-        lengths, stored = connection.execute(
-            "SELECT lengths, frames FROM appends WHERE first_seq = ?", (seq,)
-        ).fetchone()
+        found = connection.execute("SELECT lengths, frames FROM appends WHERE first_seq = ?", (seq,)).get
+        assert isinstance(found, tuple)
+        lengths, stored = found
         # The first of its frames: an append holds those of all messages that came together.
-        frames = bytearray(stored)
-        frames[len(split_frames(lengths, stored)[0]) // 2] ^= 0x40
+        frames, (first, *_) = bytearray(stored), split_frames(lengths, stored) or [b""]
+        frames[len(first) // 2] ^= 0x40
         connection.execute("UPDATE appends SET frames = ? WHERE first_seq = ?", (bytes(frames), seq))
-        return int(seq)
+        assert isinstance(seq, int)
+        return seq
     finally:
         connection.close()
 
 
 async def last_seq(data: Path, index: int) -> int:
     settings = load_settings(None, {"state.path": str(data), "state.partitions": index + 1})
-    log = bootstrap.open_log(settings, bootstrap.partition_names(settings)[1 + index])
+    log = bootstrap.open_log(settings, bootstrap.shard_names(settings)[index])
     try:
         return await log.last_seq()
     finally:
@@ -62,7 +64,7 @@ async def last_seq(data: Path, index: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def stopped(shared: Cluster) -> launch.Instance:
+def stopped(shared: Cluster) -> Instance:
     """The session's instance as it was before it was stopped, with some alerts after its last snapshots."""
     up_and_well(shared)
     for number in range(APPENDS):
@@ -75,7 +77,7 @@ def stopped(shared: Cluster) -> launch.Instance:
     return instance
 
 
-def test_no_process_is_left_after_a_stop(stopped: launch.Instance, shared: Cluster) -> None:
+def test_no_process_is_left_after_a_stop(stopped: Instance, shared: Cluster) -> None:
     assert processes_of(stopped.instance_id) == {}
     assert not Path(stopped.private_dir).exists()
     assert launch.running(shared.data) is None
@@ -84,7 +86,7 @@ def test_no_process_is_left_after_a_stop(stopped: launch.Instance, shared: Clust
 
 
 @pytest.fixture
-def copied(stopped: launch.Instance, shared: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+def copied(stopped: Instance, shared: Cluster, tmp_path: Path) -> Iterator[Cluster]:
     copy = Cluster(tmp_path / "data", shared.port, shared.settings, shared.partitions)
     shutil.copytree(shared.data / "store", copy.data / "store")
     yield copy
@@ -122,8 +124,8 @@ def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(copied: Clus
     assert taken.status == 202, taken.body
     found = copied.call(
         "GET", f"/v1/incidents/{taken.json()['items'][0]['incident_id']}/alerts?limit=1000"
-    ).json()  # type: ignore[index]
-    assert len(found["items"]) == APPENDS + 1  # type: ignore[index, call-overload]
+    ).json()
+    assert len(found["items"]) == APPENDS + 1
 
     # Alerts of the damaged one are refused for now, and nothing is appended behind the damage.
     broken = copied.service_of_shard(DAMAGED, "damage")

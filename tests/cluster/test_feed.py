@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -39,7 +41,9 @@ def test_a_killed_publisher_goes_on_and_its_redis_password_is_nowhere_to_be_read
     assert cluster.actor_pid(PUBLISHER) != before
     assert [each for each in told if each in (first, second)] == [first, second]
     shown = cluster.get(f"/v1/incidents/{second}")
-    record = json.loads(client.get(f"{BASE}incident:{second}"))
+    stored = client.get(f"{BASE}incident:{second}")
+    assert stored is not None
+    record = json.loads(stored)
     assert isinstance(shown, dict) and record == {name: shown[name] for name in record}
     metrics = cluster.call("GET", "/metrics").body.decode()
     assert re.search(rf'^llm_im_publish_away{{actor="{PUBLISHER}"}} 0$', metrics, flags=re.MULTILINE)
@@ -58,7 +62,7 @@ def published(client: Redis, identity: str) -> bool:
     return found is not None and json.loads(found)["state"] == "Triaged"
 
 
-def listen(client: Redis):  # type: ignore[no-untyped-def]
+def listen(client: Redis) -> Callable[[], list[dict[str, Any]]]:
     """Subscribes; a function that gives what was heard since."""
     channel = client.pubsub()
     channel.subscribe(f"{BASE}changes")

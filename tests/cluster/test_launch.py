@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import stat
@@ -18,10 +19,13 @@ from models.errors import Refused
 from services.ingest.formats.table import all_formats
 from services.ingest.formats.v1 import V1Format
 from services.machine import haproxy, launch
+from services.machine.instance import Instance
+from services.machine.processes import MARK
 from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
+END_TIMEOUT_S = 10.0
 LOOPBACK_IN_PROC = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
 START_SERVE = """
 import sys
@@ -40,8 +44,8 @@ def quiet(message: str) -> None:
     """Progress that nobody reads."""
 
 
-def marked_pids(instance: launch.Instance) -> list[int]:
-    mark = f"{launch.MARK}={instance.instance_id}".encode()
+def marked_pids(instance: Instance) -> list[int]:
+    mark = f"{MARK}={instance.instance_id}".encode()
     found = []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -50,6 +54,17 @@ def marked_pids(instance: launch.Instance) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait for the end: on a busy machine a process outlives its signal by a moment."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        ended, _, _ = select.select([handle], [], [], END_TIMEOUT_S)
+        assert ended, f"process {pid} did not end within {END_TIMEOUT_S} s"
+    finally:
+        os.close(handle)
 
 
 def open_listeners(pids: list[int]) -> list[str]:
@@ -119,7 +134,7 @@ def test_a_start_after_the_raylet_was_killed_cleans_up_and_starts_anew(data_dir:
         pid for pid in marked_pids(first) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"
     )
 
-    os.kill(raylet, signal.SIGKILL)
+    kill(raylet)
     second = launch.start_local(data_dir, first.http_port, num_cpus=1, progress=quiet)
 
     assert second.instance_id != first.instance_id

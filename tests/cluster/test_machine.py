@@ -91,7 +91,7 @@ def test_status_and_ps_name_every_process(cluster: Cluster) -> None:
     processes = {each["what"]: each for each in said["instance"]["processes"]}
     assert {
         "shard-0000-a", "shard-0001-a", "control-a", "classifier-0", "responder-0", "gateway",
-        "HAProxy, the front door", "keeps HAProxy", "Ray's head", "Ray's agent",
+        "HAProxy, the front port", "keeps HAProxy", "Ray's head", "Ray's agent",
     } <= set(processes)  # fmt: skip
     assert all(1_000_000 < each["memory_bytes"] < 1_000_000_000 for each in processes.values())
     titles = cluster.pids()
@@ -117,7 +117,7 @@ def test_a_classifier_that_hangs_is_told_and_replaced(cluster: Cluster) -> None:
         assert sent.status < 300
 
         def is_told() -> bool:
-            return "classifier-0" in cluster.get("/health/ready").get("reasons", {})  # type: ignore[attr-defined]
+            return "classifier-0" in cluster.get("/health/ready").get("reasons", {})
 
         until("health says so", is_told, 20.0)
         # By its title: who asks its socket fills the queue of one that takes no connection.

@@ -6,8 +6,11 @@ import os
 import random
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPException
+from typing import Any
 
 import pytest
 
@@ -34,15 +37,15 @@ class Worker:
     answers: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
-    def post(self, path: str, body: dict[str, object], key: str) -> dict[str, object]:
+    def post(self, path: str, body: Mapping[str, object], key: str) -> dict[str, Any]:
         """The answer's JSON. A 5xx or a broken connection is asked again under the same key."""
         return self._ask("POST", path, body, key)
 
-    def get(self, path: str) -> dict[str, object]:
+    def get(self, path: str) -> dict[str, Any]:
         """The same of a read: its shard may have been killed just now."""
         return self._ask("GET", path, None, path)
 
-    def _ask(self, method: str, path: str, body: dict[str, object] | None, key: str) -> dict[str, object]:
+    def _ask(self, method: str, path: str, body: Mapping[str, object] | None, key: str) -> dict[str, Any]:
         headers = {"X-Actor": self.name}
         if body is not None:
             headers["Idempotency-Key"] = f"{self.name}-{key}"
@@ -81,7 +84,7 @@ def test_a_kill_in_the_middle_of_merge_split_and_bulk_leaves_no_half(cluster: Cl
                 worker.post(f"{one}/merge", {"incident": source}, f"merge-{number}")
             else:
                 alerts = worker.get(f"{one}/alerts")
-                first = alerts["items"][0]["fingerprint"]  # type: ignore[index]
+                first = alerts["items"][0]["fingerprint"]
                 made = worker.post(f"{one}/split", {"alerts": [first]}, f"split-{number}")
                 split[target] = str(made["id"])
 
@@ -91,7 +94,7 @@ def test_a_kill_in_the_middle_of_merge_split_and_bulk_leaves_no_half(cluster: Cl
             while True:
                 found = bulk.post("/v1/incidents/bulk", body, f"bulk-{number}")
                 # Items that a shard could not take are asked again with the rest, under the same key.
-                if all(item["status"] < 500 for item in found["items"]):  # type: ignore[attr-defined]
+                if all(item["status"] < 500 for item in found["items"]):
                     break
                 time.sleep(0.2)
 
@@ -111,7 +114,7 @@ def test_a_kill_in_the_middle_of_merge_split_and_bulk_leaves_no_half(cluster: Cl
 
     assert not worker.broken + bulk.broken
     for number, (target, source) in enumerate(zip(left, right, strict=True)):
-        until(f"{target} is whole", lambda target=target: not _pending(cluster, target), 20.0)
+        until(f"{target} is whole", partial(_is_whole, cluster, target), 20.0)
         whole, part = _get(cluster, target), _get(cluster, source)
         comments = [line["description"] for line in whole["timeline"] if line["event_type"] == "CommentAdded"]
         assert comments == [f"comment {number}"]
@@ -138,15 +141,15 @@ def _open(cluster: Cluster) -> list[str]:
             ]
             answer = cluster.call("POST", "/v1/alerts", alerts)
             assert answer.status == 202, answer.body
-            found.append(str(answer.json()["items"][0]["incident_id"]))  # type: ignore[index]
+            found.append(str(answer.json()["items"][0]["incident_id"]))
     return found
 
 
-def _get(cluster: Cluster, identity: str) -> dict[str, object]:
+def _get(cluster: Cluster, identity: str) -> dict[str, Any]:
     found = cluster.get(f"/v1/incidents/{identity}")
     assert isinstance(found, dict)
     return found
 
 
-def _pending(cluster: Cluster, identity: str) -> bool:
-    return any(part["pending"] for part in _get(cluster, identity)["parts"])  # type: ignore[attr-defined]
+def _is_whole(cluster: Cluster, identity: str) -> bool:
+    return not any(part["pending"] for part in _get(cluster, identity)["parts"])

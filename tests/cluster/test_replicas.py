@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -149,13 +150,18 @@ def test_no_request_is_lost_when_a_gateway_is_killed(cluster: Cluster) -> None:
     assert len(clients.lost) <= CLIENTS * 2
 
 
+def _others(cluster: Cluster, pids: list[int]) -> set[int]:
+    """HAProxies that are none of these."""
+    return set(cluster.haproxy_pids()) - set(pids)
+
+
 def test_an_haproxy_that_was_killed_is_back_and_still_learns_of_gateways(cluster: Cluster) -> None:
     clients = Clients(cluster)
     for _ in range(2):
         killed = cluster.haproxy_pids()
         for pid in killed:
             cluster.kill(pid)
-        until("another HAProxy", lambda killed=killed: set(cluster.haproxy_pids()) - set(killed), 10.0)
+        until("another HAProxy", partial(_others, cluster, killed), 10.0)
         cluster.settled()
 
     before = cluster.gateway_pids()
@@ -209,7 +215,7 @@ def test_an_haproxy_that_somebody_else_asked_to_end_is_started_again(cluster: Cl
     for pid in before:
         cluster.kill(pid, signal.SIGUSR1)
 
-    opened_s = until("another HAProxy", lambda: set(cluster.haproxy_pids()) - set(before), 30.0)
+    opened_s = until("another HAProxy", partial(_others, cluster, before), 30.0)
 
     cluster.settled()
     assert opened_s < DOOR_CLOSED_MAX_S

@@ -34,10 +34,13 @@ class Client(threading.Thread):
         self.told: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
         self.cuts = 0
-        self.over = False
+        self._over = threading.Event()
+
+    def end(self) -> None:
+        self._over.set()
 
     def run(self) -> None:
-        while not self.over:
+        while not self._over.is_set():
             try:
                 for message in self.read(self.cursor):
                     self.cursor = str(message["cursor"])
@@ -47,7 +50,7 @@ class Client(threading.Thread):
                         self.told[incident["service"]] += 1
                     else:
                         self.others[str(message["event"])] += 1
-                    if self.over:
+                    if self._over.is_set():
                         return
             except (OSError, http.client.HTTPException, WebSocketException):
                 pass
@@ -124,7 +127,7 @@ def test_clients_of_killed_gateways_miss_nothing_and_hear_nothing_twice(cluster:
         until("all heard of each", lambda: all(client.told.keys() >= set(sent) for client in clients), 30.0)
     finally:
         for client in clients:
-            client.over = True
+            client.end()
         cluster.call("POST", "/v1/alerts", [{"labels": {"alertname": "Streamed", "service": "last"}}])
         for client in clients:
             client.join(SILENCE_S + 10.0)

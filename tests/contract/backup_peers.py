@@ -12,21 +12,20 @@ import msgspec
 from models.backup import Until
 from models.control.events import SlotsAssigned
 from models.partition.event import Event
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
+from models.partition.frames import NO_DIGEST, encode_frame
 from models.partition.sharding import SlotMap
+from models.partitions import decode_frame
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
 from models.settings.all import Settings
 from models.shard.events import ShardStarted
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from services.stores.choice import Stores, open_stores
-from services.stores.memory.stores import (
-    MemoryArchive,
-    MemoryDeadLetters,
-    MemoryDeliveryIds,
-    MemoryEventLog,
-    MemoryStore,
-)
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation.dump import dump
 
 CONTROL = "control"

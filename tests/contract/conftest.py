@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from models.partition.frames import NO_DIGEST, encode_frame
 from models.ports import Archive, Clock, DeadLetters, DeliveryIds, EventLog
+from tests.clock import ManualClock
 
 if TYPE_CHECKING:
     from tests.contract.postgres_peers import Server as PostgresServer
@@ -45,28 +46,28 @@ class Closable(Protocol):
 
 class MemoryPlace:
     def __init__(self, opened: list[Closable]) -> None:
-        from services.stores.memory.stores import MemoryStore
+        from services.stores.memory.store import MemoryStore
 
         self.opened = opened
         self.store = MemoryStore()
 
     def log(self, partition: str = PARTITION) -> EventLog:
-        from services.stores.memory.stores import MemoryEventLog
+        from services.stores.memory.log import MemoryEventLog
 
         return _kept(self.opened, MemoryEventLog(self.store, partition))
 
     def archive(self) -> Archive:
-        from services.stores.memory.stores import MemoryArchive
+        from services.stores.memory.archive import MemoryArchive
 
         return _kept(self.opened, MemoryArchive(self.store, PARTITION))
 
     def delivery_ids(self) -> DeliveryIds:
-        from services.stores.memory.stores import MemoryDeliveryIds
+        from services.stores.memory.delivery_ids import MemoryDeliveryIds
 
         return _kept(self.opened, MemoryDeliveryIds(self.store, PARTITION))
 
     def dead_letters(self, *, max_bytes: int, max_age_s: float, clock: Clock) -> DeadLetters:
-        from services.stores.memory.stores import MemoryDeadLetters
+        from services.stores.memory.dead_letters import MemoryDeadLetters
 
         return _kept(
             self.opened, MemoryDeadLetters(self.store, max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
@@ -192,7 +193,7 @@ class RedisPlace:
         # An entry of a stream can't be changed: the stream is written anew.
         key = f"{self.options.prefix}:{{{PARTITION}}}:appends"
         assert self.client is not None
-        entries = self.client.xrange(key)
+        entries: Any = self.client.xrange(key)
         self.client.delete(key)
         for name, fields in entries:
             first, last = int(fields[b"first"]), int(name.partition(b"-")[0])
@@ -206,7 +207,9 @@ class RedisPlace:
         assert self.client is not None
         name = f"{self.options.prefix}:{{{PARTITION}}}:records"
         field = f"{key}\0{generation:016d}"
-        self.client.hset(name, field, self.client.hget(name, field) + b"!")
+        stored = self.client.hget(name, field)
+        assert isinstance(stored, bytes)
+        self.client.hset(name, field, stored + b"!")
 
     def lose_record(self, key: str) -> None:
         assert self.client is not None
@@ -217,7 +220,8 @@ class RedisPlace:
     def lose_append(self, first_seq: int) -> None:
         assert self.client is not None
         key = f"{self.options.prefix}:{{{PARTITION}}}:appends"
-        for name, fields in self.client.xrange(key):
+        entries: Any = self.client.xrange(key)
+        for name, fields in entries:
             if int(fields[b"first"]) == first_seq:
                 self.client.xdel(key, name)
 
@@ -353,22 +357,9 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         await each.close()
 
 
-class HandClock:
-    """A clock that moves when told to."""
-
-    def __init__(self, at: float = 1000.0) -> None:
-        self.at = at
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 class Chain:

@@ -14,13 +14,14 @@ from redis.exceptions import RedisError
 
 from actors.control_tail import ControlTail
 from actors.runtime.host import Actor, Host
+from models.control.control import CONTROL
 from models.metrics import decode as decode_metrics
-from models.partition.sharding import partition_name
+from models.partition.sharding import TENANT, partition_name
 from services.feed.publish import Publisher
 from services.feed.publish_bodies import FIELDS
 from services.stores.redis.feed import RedisFeed
 from services.stores.redis.options import RedisOptions
-from services.wiring.bootstrap import CONTROL, PUBLISHER_ACTOR
+from services.wiring.bootstrap import PUBLISHER_ACTOR
 from tests.api.gateway_in_process import System
 
 #: Long enough for a busy machine; nothing is measured by it.
@@ -83,8 +84,9 @@ class Reader:
 
     async def listed(self, name: str) -> list[Record]:
         """The records of a list, in its order."""
-        ids = await self.client.zrange(self.base + name, 0, -1)
-        found = await self.client.mget([f"{self.base}incident:{each}" for each in ids]) if ids else []
+        ids: Any = await self.client.zrange(self.base + name, 0, -1)
+        keys = [f"{self.base}incident:{each}" for each in ids]
+        found = await self.client.mget(keys) if keys else []
         return [json.loads(each) for each in found if each is not None]
 
     def _take(self, record: Record) -> None:
@@ -148,7 +150,9 @@ async def until(holds: Callable[[], Awaitable[object]], what: str) -> None:
     raise AssertionError(f"{what}: not within {PATIENCE_S:g} s")
 
 
-async def publish(ours: System, url: str, prefix: str, *, keep_closed_s: float = 3600.0) -> None:
+async def publish(
+    ours: System, url: str, prefix: str, *, keep_closed_s: float = 3600.0, tenant: str = TENANT
+) -> None:
     """Start the publisher of this system."""
     options = RedisOptions(url, prefix, timeout_s=1.0, connect_timeout_s=1.0, section="publish.redis")
     partitions = [partition_name(index) for index in range(ours.settings.state.partitions)]
@@ -162,6 +166,7 @@ async def publish(ours: System, url: str, prefix: str, *, keep_closed_s: float =
             RedisFeed(options, keep_closed_s, ours.clock),
             ControlTail(ours.stores.log(CONTROL)),
             ours.clock,
+            tenant=tenant,
         )
 
     await ours.cluster.start(PUBLISHER_ACTOR, publisher)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,9 +128,7 @@ class Failover:
             replica.start()
         wait_until(lambda: self.primary.client().info("replication")["connected_slaves"] == 2, "replicas")
         for each in self.replicas:
-            wait_until(
-                lambda each=each: each.client().info("replication")["master_link_status"] == "up", "link"
-            )
+            wait_until(partial(_follows, each), "link")
         for sentinel in self.sentinels:
             (sentinel.folder / "sentinel.conf").write_text(
                 f"port {sentinel.port}\nbind 127.0.0.1\ndir {sentinel.folder}\n"
@@ -139,7 +138,7 @@ class Failover:
             )
             sentinel.start()
         for sentinel in self.sentinels:
-            wait_until(lambda sentinel=sentinel: self._knows_all(sentinel), "Sentinels that know each other")
+            wait_until(partial(self._knows_all, sentinel), "Sentinels that know each other")
         return self
 
     def _replicas_follow(self) -> bool:
@@ -148,6 +147,7 @@ class Failover:
 
     def _knows_all(self, sentinel: Server) -> bool:
         state = sentinel.client().sentinel_master(self.SERVICE)
+        assert isinstance(state, dict)
         return bool(state["num-slaves"] == 2 and state["num-other-sentinels"] == 2)
 
     def stop(self) -> None:
@@ -182,13 +182,7 @@ class Cluster:
         for node in self.nodes[1:]:
             node.client().execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
         for node in self.nodes:
-            wait_until(
-                lambda node=node: (
-                    node.client().cluster("INFO")["cluster_state"] == "ok"
-                    and node.client().cluster("INFO")["cluster_known_nodes"] == "3"
-                ),
-                "cluster",
-            )
+            wait_until(partial(_knows_the_cluster, node), "cluster")
         return self
 
     def stop(self) -> None:
@@ -198,3 +192,12 @@ class Cluster:
     @property
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+
+def _follows(replica: Server) -> bool:
+    return bool(replica.client().info("replication")["master_link_status"] == "up")
+
+
+def _knows_the_cluster(node: Server) -> bool:
+    told = node.client().cluster("INFO")
+    return bool(told["cluster_state"] == "ok" and told["cluster_known_nodes"] == "3")

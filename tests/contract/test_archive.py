@@ -10,7 +10,8 @@ import pytest
 from models.incidents.filters import Sort
 from models.incidents.incident import incident_id
 from models.ports import ARCHIVE_SCAN_MAX, Archive, ArchivedIncident, ArchivePage, ArchiveQuery
-from services.stores.memory.stores import MemoryArchive, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.store import MemoryStore
 from tests.contract.conftest import Place
 
 

@@ -22,10 +22,10 @@ import pytest
 from actors.runtime.clock import SystemClock
 from models.backup import Backup, File
 from models.errors import Broken, Conflict, Damaged, Malformed, NotFound, Unavailable
-from models.partition.frames import decode_frame
+from models.partitions import decode_frame
 from models.ports import Archive, ArchivedIncident, EventLog
 from models.shard.events import ClockSetBack, ShardStarted
-from models.shard.shard import ShardSettings
+from models.shard.settings import ShardSettings
 from services.upkeep.backup import packing
 from services.upkeep.backup.create import create
 from services.upkeep.backup.restore import restore
@@ -33,8 +33,8 @@ from services.upkeep.backup.retention import Pool, retain
 from services.upkeep.backup.target import Target
 from services.upkeep.backup.verify import verify
 from services.upkeep.resharding import reshard
+from tests.clock import ManualClock
 from tests.contract import backup_peers as peers
-from tests.contract.conftest import HandClock
 
 SHARD = "shard/0000"
 TARGETS = ["folder", "memory", "bucket"]
@@ -106,13 +106,13 @@ async def test_no_frame_from_behind_the_moment_is_in_it(stores: peers.MemoryStor
                     await shard.write(1010.1, ShardStarted(1, "later", 0.0))
                 return await read(*arguments)
 
-            found.read = reading  # type: ignore[method-assign]
+            found.read = reading  # type: ignore[method-assign, assignment]
             return found
 
     later = Later()
     later.store = stores.store
 
-    made = await back_up(later, target, HandClock(1010.0))
+    made = await back_up(later, target, ManualClock(1010.0))
 
     assert {part.name: part.last_seq for part in made.parts} == {"control": control, SHARD: 3}
     assert await stores.log(SHARD).last_seq() == 4
@@ -177,13 +177,13 @@ async def test_a_store_that_is_resharded_meanwhile_makes_no_backup(
                     await reshard(stores, ShardSettings(), 2, SystemClock(), lambda _text: None)
                 return await read(*arguments)
 
-            found.read = reading  # type: ignore[method-assign]
+            found.read = reading  # type: ignore[method-assign, assignment]
             return found
 
     moved = Moved()
     moved.store = stores.store
 
-    with pytest.raises(Conflict, match="resharded meanwhile"):
+    with pytest.raises(Conflict, match="resharded in the meantime"):
         await back_up(moved, target)
 
     assert await target.ids() == []
@@ -206,7 +206,7 @@ async def test_a_backup_that_is_never_fast_enough_is_given_up_with_the_reason(
             async def reading(after: int, *more: int) -> list[tuple[int, bytes]]:
                 return [(seq + 5, each) for seq, each in await read(after, *more)] if partition == SHARD else await read(after, *more)  # fmt: skip
 
-            found.read = reading  # type: ignore[method-assign]
+            found.read = reading  # type: ignore[method-assign, assignment]
             return found
 
     gap = Gap()
@@ -228,7 +228,7 @@ async def test_a_log_whose_clock_was_ahead_and_is_set_back_is_in_it_to_its_end(
     await shard.write(5000.0, ShardStarted(1, "by a fast clock", 0.0))
     await shard.write(1003.0, ClockSetBack(5000.0, 1003.0, 0.0, 0.0))
 
-    made = await back_up(stores, target, HandClock(1010.0))
+    made = await back_up(stores, target, ManualClock(1010.0))
 
     assert {part.last_seq for part in made.parts if part.name == SHARD} == {5}
     assert {part.last_now for part in made.parts if part.name == SHARD} == {1003.0}
@@ -242,8 +242,8 @@ async def test_a_writer_whose_clock_goes_ahead_is_told_by_name(
     monkeypatch.setattr("services.upkeep.backup.create.CLOCKS_DIFFER_S", 0.01)
     await peers.small(stores, frames=3, at=1000.0)
 
-    with pytest.raises(Conflict, match=r"shard/0000: frame 3 bears a time 1.000 s in the future: the clocks"):
-        await back_up(stores, target, HandClock(1001.0))
+    with pytest.raises(Conflict, match=r"shard/0000: frame 3 has a time 1.000 s in the future: the clocks"):
+        await back_up(stores, target, ManualClock(1001.0))
 
 
 @pytest.mark.asyncio
@@ -488,9 +488,9 @@ async def test_days_of_the_archive_that_did_not_change_are_shared_and_outlive_th
     await archive.put(
         [peers.archived(1, 10 * day + 1, 10 * day + 5), peers.archived(2, 11 * day + 1, 11 * day + 5)]
     )
-    first = await back_up(stores, target, HandClock(20 * day))
+    first = await back_up(stores, target, ManualClock(20 * day))
     await archive.put([peers.archived(3, 11 * day + 2, 12 * day), peers.archived(4, 12 * day, 12 * day)])
-    second = await back_up(stores, target, HandClock(21 * day))
+    second = await back_up(stores, target, ManualClock(21 * day))
     one, other = first.part(SHARD).archive, second.part(SHARD).archive
     assert [each.count for each in other] == [1, 2, 1]
     assert one[0].files == other[0].files and one[1].files != other[1].files
@@ -507,8 +507,8 @@ async def test_the_newest_whole_backup_stays_whatever_its_age(
     stores: peers.MemoryStores, target: Target
 ) -> None:
     await peers.small(stores)
-    first = await back_up(stores, target, HandClock(20 * peers.DAY_S))
-    second = await back_up(stores, target, HandClock(21 * peers.DAY_S))
+    first = await back_up(stores, target, ManualClock(20 * peers.DAY_S))
+    second = await back_up(stores, target, ManualClock(21 * peers.DAY_S))
     (folder(target) / "backups" / f"{second.id}.json").write_bytes(b"{}")
 
     removed = await retain(target, 400 * peers.DAY_S, peers.DAY_S)
@@ -537,9 +537,9 @@ async def test_what_a_kill_between_backups_and_files_left_goes_the_next_time(
     stores: peers.MemoryStores, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = await peers.small(stores)
-    first = await back_up(stores, target, HandClock(20 * peers.DAY_S))
+    first = await back_up(stores, target, ManualClock(20 * peers.DAY_S))
     await shard.write(1010.0, ShardStarted(2, "test", 0.0))
-    second = await back_up(stores, target, HandClock(21 * peers.DAY_S))
+    second = await back_up(stores, target, ManualClock(21 * peers.DAY_S))
 
     async def dying(_self: Target, _names: list[str]) -> None:
         raise asyncio.CancelledError
@@ -598,7 +598,7 @@ async def test_nothing_secret_of_a_token_is_in_a_backup(tmp_path: Path) -> None:
     async with system(peers.OverStores(source)) as ours:  # type: ignore[arg-type]
         answer = await ours.post("/v1/tokens", {"name": "admin", "scopes": ["admin"]})
         assert answer.status == 201, answer
-        secret = str(answer.json["token"]).encode()  # type: ignore[index]
+        secret = str(answer.json["token"]).encode()
         made = await back_up(source, target)
 
     stored = b"".join(

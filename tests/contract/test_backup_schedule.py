@@ -22,8 +22,8 @@ from services.upkeep.backup.schedule import BackupRunner
 from services.upkeep.backup.target import Target
 from services.wiring import bootstrap
 from services.wiring.actors import plan
+from tests.clock import ManualClock
 from tests.contract import backup_peers as peers
-from tests.contract.conftest import HandClock
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Control:
 class Scheduled:
     """A schedule beside its control partition, over a store and a target."""
 
-    def __init__(self, stores: peers.MemoryStores, target: Callable[[], Target], clock: HandClock) -> None:
+    def __init__(self, stores: peers.MemoryStores, target: Callable[[], Target], clock: ManualClock) -> None:
         self.cluster = LocalCluster()
         self.clock = clock
         self._make = lambda host: BackupRunner(
@@ -103,26 +103,26 @@ async def test_backups_are_made_on_time_and_a_restart_neither_forgets_nor_repeat
     stores: peers.MemoryStores, target: Target
 ) -> None:
     await peers.small(stores)
-    clock = HandClock(1_000_000.0)
+    clock = ManualClock(1_000_000.0)
     async with Scheduled(stores, lambda: target, clock) as scheduled:
         await scheduled.until("llm_im_backups_total", 1)
         await scheduled.restart()
         await scheduled.until("llm_im_backup_success_timestamp_seconds", 1_000_000.0)
-        clock.at += 3599.0
+        clock.forward(3599.0)
         await asyncio.sleep(0.05)
         assert await target.ids() == [backup_id(1_000_000.0)]
 
-        clock.at += 2.0
+        clock.forward(2.0)
         await scheduled.until("llm_im_backups_total", 1)
         assert await target.ids() == [backup_id(1_000_000.0), backup_id(1_003_601.0)]
         for _ in range(2):
-            clock.at += 3601.0
-            await scheduled.until("llm_im_backup_success_timestamp_seconds", clock.at)
+            clock.forward(3601.0)
+            await scheduled.until("llm_im_backup_success_timestamp_seconds", clock.now())
         async with asyncio.timeout(5):
             while len(await target.ids()) > 2:
                 await asyncio.sleep(0.005)
 
-    assert await target.ids() == [backup_id(clock.at - 3601.0), backup_id(clock.at)], (
+    assert await target.ids() == [backup_id(clock.now() - 3601.0), backup_id(clock.now())], (
         "older than the retention"
     )
 
@@ -132,7 +132,7 @@ async def test_only_beside_who_holds_the_control_partition_is_one_made(
     stores: peers.MemoryStores, target: Target
 ) -> None:
     await peers.small(stores)
-    scheduled = Scheduled(stores, lambda: target, HandClock(1_000_000.0))
+    scheduled = Scheduled(stores, lambda: target, ManualClock(1_000_000.0))
     await scheduled.cluster.start("control-a", Control)
     scheduled.control().leads = False
     async with scheduled:
@@ -150,7 +150,7 @@ async def test_a_backup_that_fails_is_an_error_that_says_why_is_counted_and_trie
     place = tmp_path / "disk"
     place.touch()
     with structlog.testing.capture_logs() as lines:
-        async with Scheduled(stores, lambda: Target(str(place)), HandClock(1_000_000.0)) as scheduled:
+        async with Scheduled(stores, lambda: Target(str(place)), ManualClock(1_000_000.0)) as scheduled:
             await scheduled.until("llm_im_backup_failures_total", 1)
             assert await scheduled.count("llm_im_backups_total") == 0
             place.unlink()
@@ -193,16 +193,16 @@ async def test_a_clock_that_was_set_back_neither_ends_backups_nor_goes_unnoticed
     stores: peers.MemoryStores, target: Target
 ) -> None:
     shard = await peers.small(stores)
-    clock = HandClock(1_000_000.0)
+    clock = ManualClock(1_000_000.0)
     async with Scheduled(stores, lambda: target, clock) as scheduled:
         await scheduled.until("llm_im_backups_total", 1)
-        clock.at -= 86_400.0
+        clock.jump(-86_400.0)
         await scheduled.restart()
 
         await scheduled.until("llm_im_backups_total", 1)
 
         await shard.write(1_000_001.0, ShardStarted(1, "before the clock was set back", 0.0))
-        clock.at += 3601.0
+        clock.forward(3601.0)
         with structlog.testing.capture_logs() as lines:
             await scheduled.until("llm_im_backup_failures_total", 1)
     assert any("or one was set back" in line.get("why", "") for line in lines)

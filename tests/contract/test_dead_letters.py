@@ -7,19 +7,20 @@ from dataclasses import replace
 import pytest
 
 from models.ports import DeadLetter, DeadLetters
-from tests.contract.conftest import HandClock, Place
+from tests.clock import ManualClock
+from tests.contract.conftest import Place
 
 
 def letter(at: float = 1000.0, payload: bytes = b"{", reason: str = "no JSON") -> DeadLetter:
     return DeadLetter(at, "default", "api/v2/alerts", reason, payload, "application/json")
 
 
-def small(place: Place, clock: HandClock, max_bytes: int = 100_000, max_age_s: float = 60.0) -> DeadLetters:
+def small(place: Place, clock: ManualClock, max_bytes: int = 100_000, max_age_s: float = 60.0) -> DeadLetters:
     return place.dead_letters(max_bytes=max_bytes, max_age_s=max_age_s, clock=clock)
 
 
 @pytest.mark.asyncio
-async def test_letters_come_back_in_the_order_they_came(place: Place, clock: HandClock) -> None:
+async def test_letters_come_back_in_the_order_they_came(place: Place, clock: ManualClock) -> None:
     letters = small(place, clock)
     nothing = (await letters.page(0, 10), await letters.stats())
     given = [letter(payload=b"%d" % number) for number in range(5)]
@@ -34,7 +35,7 @@ async def test_letters_come_back_in_the_order_they_came(place: Place, clock: Han
 
 
 @pytest.mark.asyncio
-async def test_several_writers_share_one_store(place: Place, clock: HandClock) -> None:
+async def test_several_writers_share_one_store(place: Place, clock: ManualClock) -> None:
     one, other = small(place, clock), small(place, clock)
 
     await one.add([letter(payload=b"1")])
@@ -45,7 +46,7 @@ async def test_several_writers_share_one_store(place: Place, clock: HandClock) -
 
 
 @pytest.mark.asyncio
-async def test_past_the_bytes_the_oldest_go_first_and_are_counted(place: Place, clock: HandClock) -> None:
+async def test_past_the_bytes_the_oldest_go_first_and_are_counted(place: Place, clock: ManualClock) -> None:
     letters = small(place, clock, max_bytes=10_000)
 
     for number in range(30):
@@ -60,7 +61,7 @@ async def test_past_the_bytes_the_oldest_go_first_and_are_counted(place: Place, 
 
 
 @pytest.mark.asyncio
-async def test_one_flood_is_bounded_too(place: Place, clock: HandClock) -> None:
+async def test_one_flood_is_bounded_too(place: Place, clock: ManualClock) -> None:
     letters = small(place, clock, max_bytes=10_000)
 
     await letters.add([letter() for _ in range(2000)])
@@ -71,11 +72,13 @@ async def test_one_flood_is_bounded_too(place: Place, clock: HandClock) -> None:
 
 
 @pytest.mark.asyncio
-async def test_letters_past_their_age_are_not_shown_and_then_dropped(place: Place, clock: HandClock) -> None:
+async def test_letters_past_their_age_are_not_shown_and_then_dropped(
+    place: Place, clock: ManualClock
+) -> None:
     letters = small(place, clock, max_age_s=60.0)
     await letters.add([letter(at=1000.0, payload=b"old")])
 
-    clock.at = 1061.0
+    clock.forward(61.0)
     shown = await letters.page(0, 10)
     await letters.add([letter(at=1061.0, payload=b"new")])
 
@@ -86,7 +89,7 @@ async def test_letters_past_their_age_are_not_shown_and_then_dropped(place: Plac
 
 
 @pytest.mark.asyncio
-async def test_a_payload_over_the_limit_is_cut_and_says_so(place: Place, clock: HandClock) -> None:
+async def test_a_payload_over_the_limit_is_cut_and_says_so(place: Place, clock: ManualClock) -> None:
     letters = small(place, clock, max_bytes=1_000_000)
 
     await letters.add([letter(payload=b"x" * 1_000_000), letter(reason="y" * 1_000_000)])
@@ -97,13 +100,13 @@ async def test_a_payload_over_the_limit_is_cut_and_says_so(place: Place, clock: 
 
 
 @pytest.mark.asyncio
-async def test_the_id_of_a_dropped_letter_is_never_used_again(place: Place, clock: HandClock) -> None:
+async def test_the_id_of_a_dropped_letter_is_never_used_again(place: Place, clock: ManualClock) -> None:
     letters = small(place, clock)
     await letters.add([letter()])
     (first,) = await letters.page(0, 10)
 
-    clock.at += 1000.0
-    await letters.add([letter(at=clock.at)])
+    clock.forward(1000.0)
+    await letters.add([letter(at=clock.now())])
 
     (second,) = await letters.page(first.id, 10)
     assert second.id > first.id

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.folding import fold
+from actors.folding import fold_shard
 from actors.shard import IncidentShard
 from models.errors import Full
+from models.incidents.query import ListSummaries, SummaryPage, decode_answer, encode
 from models.shard.settings import ShardSettings
 from services.stores.choice import Stores
 from services.stores.sqlite.log import SqliteEventLog
@@ -50,7 +51,7 @@ def fill(shard: IncidentShard, *, wholly: bool) -> None:
     async def refuse(*_given: object) -> None:
         raise Full("the disk is full")
 
-    shard.event_log.append = refuse  # type: ignore[method-assign]
+    shard.event_log.append = refuse  # type: ignore[method-assign, assignment]
     if wholly:
         shard.event_log.open = refuse  # type: ignore[method-assign, assignment]
 
@@ -79,7 +80,9 @@ async def test_numbers_and_reads_show_what_is_in_the_log_alone(stores: Stores, w
             assert (await ours.post("/v1/alerts", more)).status == 503
         read = await ours.get("/v1/incidents?limit=500")
         log = stores.log("shard/0000")
-        assert len((await fold(log, ShardSettings())).shard.state.incidents) == STORED
+        summaries = decode_answer(await shard.ask(encode(ListSummaries("default"))))
+        assert isinstance(summaries, SummaryPage) and summaries.seq == await log.last_seq()
+        assert len((await fold_shard(log, ShardSettings())).machine.state.incidents) == STORED
         await log.close()
 
         assert read.status == 200 and len(read.items) == STORED

@@ -15,7 +15,8 @@ import pytest
 
 from models.errors import OutcomeUnknown, Unavailable
 from models.ports import EventLog
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.stores.postgres.log import PostgresEventLog
 from services.stores.postgres.options import PostgresOptions
 from services.stores.redis.log import APPEND, TAKE, RedisEventLog

@@ -59,13 +59,14 @@ def test_an_append_that_was_cut_off_may_have_happened_at_any_later_time_or_never
     taken = in_turn(TAKEN)
     cut_off = Operation("one", Append(1, 1, A), 1.0, NEVER)
 
-    for found in (
+    found_by_others: list[list[What]] = [
         [Read(0, ()), Read(0, A)],
         [Read(0, A), Read(0, A)],
         [Read(0, ()), Read(0, ())],
         [Open("one", 5.0, 10.0, epoch=2, last_seq=1), Append(2, 2, B), Read(0, A + B)],
         [Open("one", 5.0, 10.0, epoch=2, last_seq=0), Append(2, 1, B), Read(0, B)],
-    ):
+    ]
+    for found in found_by_others:
         after = [Operation("two", what, 10 + n, 10.5 + n) for n, what in enumerate(found)]
         assert holds([*taken, cut_off, *after])
 

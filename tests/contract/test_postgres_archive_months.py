@@ -17,7 +17,8 @@ import pytest_asyncio
 from models.errors import Unavailable
 from models.incidents.filters import Sort
 from models.ports import ArchivedIncident, ArchiveQuery
-from services.stores.memory.stores import MemoryArchive, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.store import MemoryStore
 from services.stores.postgres import archive as postgres_archive
 from services.stores.postgres import archive_months as postgres_archive_months
 from services.stores.postgres import lane

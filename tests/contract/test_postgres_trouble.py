@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Broken, Fenced, Malformed, OutcomeUnknown, Unavailable
-from models.partition.frames import decode_frame, encode_frame
+from models.partition.frames import encode_frame
+from models.partitions import decode_frame
 from models.ports import ArchiveQuery, Mark
 from services.stores.postgres import pool, snapshots
 from services.stores.postgres import schema as postgres_schema
@@ -24,7 +25,8 @@ from services.stores.postgres.delivery import PostgresDeliveryIds
 from services.stores.postgres.log import PostgresEventLog
 from services.stores.postgres.options import PostgresOptions
 from services.stores.postgres.server import refusals, server_of
-from tests.contract.conftest import NUMBERS, PARTITION, Chain, HandClock
+from tests.clock import ManualClock
+from tests.contract.conftest import NUMBERS, PARTITION, Chain
 from tests.contract.postgres_peers import Server, url
 from tests.contract.proxy import Proxy
 from tests.contract.test_archive import incident
@@ -796,7 +798,7 @@ async def test_a_process_has_no_more_connections_than_it_may(postgres_server: Se
 async def test_a_nul_in_a_senders_words_stops_nothing(postgres_server: Server) -> None:
     options = PostgresOptions(postgres_server.url, schema=f"nul_{next(NUMBERS)}")
     archive, ids = PostgresArchive(options, PARTITION), PostgresDeliveryIds(options, PARTITION)
-    letters = PostgresDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=HandClock())
+    letters = PostgresDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=ManualClock())
 
     await archive.put([incident(1, service="a\0b", record=b"whole\0")])
     await ids.add([("id\0", 1.0, b"answer")])

@@ -25,7 +25,8 @@ from services.stores.redis.log import RedisEventLog
 from services.stores.redis.options import RedisOptions
 from tests.api.for_verbs import opened
 from tests.api.gateway_in_process import system
-from tests.contract.conftest import PARTITION, Chain, HandClock
+from tests.clock import ManualClock
+from tests.contract.conftest import PARTITION, Chain
 from tests.contract.feed_reader import Reader, publish, same, until
 from tests.contract.redis_peers import Cluster, Failover, Server, wait_until
 from tests.contract.test_archive import incident
@@ -123,7 +124,7 @@ async def test_sentinels_without_a_replica_to_wait_for_are_refused(failover: Fai
 
 @pytest.mark.asyncio
 async def test_partitions_and_dead_letters_live_on_all_nodes_of_a_cluster(cluster: Cluster) -> None:
-    options, clock = RedisOptions(cluster.url, prefix="spread"), HandClock()
+    options, clock = RedisOptions(cluster.url, prefix="spread"), ManualClock()
     for number in range(6):
         chain = Chain()
         partition = f"shard/{number:04d}"
@@ -259,7 +260,9 @@ async def _next_primary(failover: Failover) -> int:
     """The port of the primary that the Sentinels name once it is another."""
     async with asyncio.timeout(60):
         while True:
-            _host, port = failover.sentinels[0].client().sentinel_get_master_addr_by_name(failover.SERVICE)
+            told = failover.sentinels[0].client().sentinel_get_master_addr_by_name(failover.SERVICE)
+            assert isinstance(told, tuple)
+            _host, port = told
             if int(port) != failover.primary.port:
                 return int(port)
             await asyncio.sleep(0.1)

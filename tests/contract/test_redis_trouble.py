@@ -17,7 +17,8 @@ import pytest
 import pytest_asyncio
 
 from models.errors import Fenced, Full, Malformed, OutcomeUnknown, Unavailable
-from models.partition.frames import decode_frame, encode_frame
+from models.partition.frames import encode_frame
+from models.partitions import decode_frame
 from models.ports import ArchiveQuery, DeadLetter, EventLog, Mark, Opened
 from services.stores.redis import lane
 from services.stores.redis.archive import RedisArchive
@@ -27,7 +28,8 @@ from services.stores.redis.log import APPEND, RedisEventLog
 from services.stores.redis.options import RedisOptions, parse_url
 from services.stores.redis.server import Server as RedisServer
 from services.stores.redis.server import refusals
-from tests.contract.conftest import PARTITION, Chain, HandClock
+from tests.clock import ManualClock
+from tests.contract.conftest import PARTITION, Chain
 from tests.contract.proxy import Proxy
 from tests.contract.redis_peers import DURABLE, Server, wait_until
 from tests.contract.test_archive import incident
@@ -221,6 +223,7 @@ async def test_a_log_that_lost_what_was_acknowledged_fences_its_writer(
     await log.append(epoch, 1, chain.next())
     before = client.dump(key)
     await log.append(epoch, 2, chain.next())
+    assert before is not None
     client.restore(key, 0, before, replace=True)
 
     with pytest.raises(Fenced, match="ends at 1"):
@@ -480,7 +483,7 @@ async def test_a_user_that_may_only_what_operate_md_lists_is_enough(own_server: 
     options = RedisOptions(f"redis://llm-im:word@127.0.0.1:{own_server.port}")
     log, archive = RedisEventLog(options, PARTITION), RedisArchive(options, PARTITION)
     ids = RedisDeliveryIds(options, PARTITION)
-    letters = RedisDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=HandClock())
+    letters = RedisDeadLetters(options, max_bytes=10_000, max_age_s=60, clock=ManualClock())
     epoch = (await log.open("a", 0.0, 10.0)).epoch
     await log.append(epoch, 1, chain.next(3))
     await log.renew(epoch, 20.0)

@@ -21,7 +21,7 @@ from models.errors import Broken, Conflict, NotFound, Unavailable
 from models.incidents.incident import Incident
 from models.ports import EventLog
 from models.settings.all import Settings
-from models.shard.shard import ShardSettings
+from models.shard.settings import ShardSettings
 from services.stores.choice import Stores
 from services.upkeep import offline
 from services.upkeep.backup.create import create
@@ -74,7 +74,7 @@ def never_truncated(ours: System) -> None:
     for name in ours.shards:
         shard = ours.cluster.get(name)
         assert isinstance(shard, IncidentShard)
-        shard.event_log.truncate = keep_all  # type: ignore[method-assign]
+        shard.event_log.truncate = keep_all  # type: ignore[method-assign, assignment]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ async def test_a_restore_that_is_killed_goes_on_when_it_is_asked_for_again(
     made: Made, empty: Stores, operation: str, after: int
 ) -> None:
     with pytest.raises(Unavailable, match="killed here"):
-        await put_back(made, Failing(empty, operation, after))  # type: ignore[arg-type]
+        await put_back(made, Failing(empty, operation, after))
 
     await put_back(made, empty)
 
@@ -213,14 +213,14 @@ async def test_what_is_half_restored_is_started_by_nobody_and_finished_by_the_sa
     made: Made, empty: Stores
 ) -> None:
     with pytest.raises(Unavailable):
-        await put_back(made, Failing(empty, "close_snapshot", 1))  # type: ignore[arg-type]
+        await put_back(made, Failing(empty, "close_snapshot", 1))
 
     control = empty.log("control")
     state = await fold_control(control)
     await control.close()
     with pytest.raises(Conflict, match=f"this is an unfinished copy of backup {made.backup.id}"):
         as_assigned(Settings(), state)
-    with pytest.raises(Conflict, match=f"an unfinished copy of backup {made.backup.id}: ask for that again"):
+    with pytest.raises(Conflict, match=f"an unfinished copy of backup {made.backup.id}: repeat that restore"):
         await put_back(made, empty, until=Until(at=made.backup.cut_at))
 
 

@@ -15,12 +15,14 @@ from actors.control_tail import SettingsWatch
 from actors.runtime.clock import SystemClock
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
+from actors.shard import ShardOptions
 from models.control.control import encode_message
 from models.control.events import SettingsChanged
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
 from models.shard.settings import ShardSettings
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from services.wiring import actors
 from services.wiring.actors import ACTORS, ActorKind, ending_order, for_gateways, missing_without, plan
 from services.wiring.bootstrap import shard_settings
@@ -58,6 +60,13 @@ def test_each_setting_of_a_shard_is_given_by_one_section() -> None:
 
     assert set(ShardSettings.__struct_fields__) <= given.keys()
     assert shard_settings(FULL).notify
+
+
+def test_a_shard_takes_each_setting_that_it_is_given() -> None:
+    taken = {*ShardSettings.__struct_fields__, *ShardOptions.__struct_fields__}
+
+    # What every actor is given is taken by the wiring.
+    assert FULL.given_to(SHARD).keys() - taken == {"level", "format", "telemetry"}
 
 
 def test_a_gateway_gets_the_secrets_that_it_needs_and_no_other() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models.backup import (
+    Across,
     Backup,
-    Notes,
     Part,
     Snapshot,
     Until,
@@ -116,7 +116,7 @@ def incident(name: bytes, sent: int = 0, heard: dict[bytes, tuple[int, str]] | N
 
 
 def test_a_note_that_was_heard_but_never_sent_shows_that_partitions_are_not_of_one_time() -> None:
-    notes = Notes()
+    notes = Across()
     notes.add("shard/0000", [incident(b"a", sent=2)])
     notes.add("shard/0001", [incident(b"b", heard={b"a" * 16: (2, ""), b"z" * 16: (7, "")})])
     notes.check()  # who is archived says nothing any more

@@ -9,7 +9,8 @@ import pytest
 
 from models.incidents.incident import IncidentState, Severity
 from models.incidents.verbs import Acknowledge, Update
-from models.shard.events import ArchiveExpired, ClockSetBack
+from models.shard.archiving import ArchiveExpired
+from models.shard.events import ClockSetBack
 from models.shard.messages import Claim, Decision
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
@@ -259,7 +260,7 @@ def test_an_incident_that_was_resolved_in_the_false_hour_is_reopened_and_closed_
     assert story.incident.resolved_at == at(15)
 
     story.ticks(at(16), at(134))
-    assert story.incident.state is S.RESOLVED
+    assert story.states() == [S.RESOLVED]
     story.tick(at(136))
 
     assert story.incident.state is S.CLOSED

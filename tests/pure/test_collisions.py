@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -86,7 +87,7 @@ def test_what_a_gateway_remembers_is_keyed_by_chance(monkeypatch: pytest.MonkeyP
     one = remembered.seen_digest((b"{}", b"x"))
     assert one == remembered.seen_digest((b"{}", b"x"))
     assert len(one) == 16
-    monkeypatch.setattr(remembered, "_seen", remembered.blake2b(b"another process", digest_size=16))
+    monkeypatch.setattr(remembered, "_seen", blake2b(b"another process", digest_size=16))
 
     assert remembered.seen_digest((b"{}", b"x")) != one
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
@@ -10,6 +11,7 @@ from models.errors import Broken
 from models.incidents.incident import Incident
 from models.incidents.lines import SYSTEM, Around, Line, Told, told
 from models.incidents.summaries import summary_of
+from models.incidents.verbs import AnyVerb
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.assembly import COMPONENTS, Assembly
@@ -204,3 +206,7 @@ def test_two_owners_of_one_event_are_refused() -> None:
 
     with pytest.raises(Broken, match="both Bells and More own"):
         Assembly((*COMPONENTS, Bells, More))
+
+
+def test_every_verb_is_decided_about_by_a_component() -> None:
+    assert {kind for each in COMPONENTS for kind in each.verbs} == {*get_args(AnyVerb)}

@@ -20,6 +20,7 @@ import pytest
 import typer.main
 import yaml
 from fastapi.routing import APIRoute
+from typer.core import TyperGroup
 
 from models.control.tokens import INGEST
 from models.incidents.incident import IncidentState, IncidentType, Severity
@@ -35,7 +36,7 @@ from services.cli import in_ray
 from services.cli.commands import up
 from services.cli.shared.exits import ExitCode
 from services.ingest.formats.table import all_formats
-from services.machine import launch
+from services.machine import head, stopping
 from services.settings import reference
 from services.settings.load import Source, load
 from services.settings.names import variable_of
@@ -94,10 +95,10 @@ def text(document: str) -> str:
     return (ROOT / document).read_text("utf-8")
 
 
-def commands(group: typer.main.TyperGroup, prefix: str = "llm-im") -> Iterator[tuple[str, list[str]]]:
+def commands(group: TyperGroup, prefix: str = "llm-im") -> Iterator[tuple[str, list[str]]]:
     """Every command with its options."""
     for name, command in group.commands.items():
-        if isinstance(command, typer.main.TyperGroup):
+        if isinstance(command, TyperGroup):
             yield from commands(command, f"{prefix} {name}")
         else:
             options = [option for each in command.params for option in each.opts if option.startswith("--")]
@@ -108,7 +109,7 @@ def all_commands() -> list[tuple[str, list[str]]]:
     from services.cli.main import app
 
     group = typer.main.get_command(app)
-    assert isinstance(group, typer.main.TyperGroup)
+    assert isinstance(group, TyperGroup)
     return list(commands(group))
 
 
@@ -279,7 +280,7 @@ def test_every_relative_link_leads_somewhere() -> None:
 def test_every_file_and_test_that_a_document_names_is_there() -> None:
     tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
 
-    # Names in capitals stand for the reader's own: services/stores/NAME_log.py.
+    # Names in capitals stand for the reader's own: services/actions/NAME.py.
     missing = [
         f"{document}: {name}"
         for document in DOCUMENTS
@@ -399,10 +400,10 @@ def test_the_unit_types_commands_that_are_there_and_waits_long_enough() -> None:
         assert words[-2:] == ["--data", "/srv/llm-im/var"]
     assert service["PIDFile"] == "/srv/llm-im/var/run/head.pid"
     assert service["SuccessExitStatus"] == str(int(ExitCode.DEGRADED))
-    slowest_up_s = launch.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
+    slowest_up_s = head.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
     slowest_down_s = (
-        in_ray.WITHDRAW_TIMEOUT_S + launch.FRONT_DRAIN_S + launch.TERM_TIMEOUT_S
-        + launch.ORPHAN_TIMEOUT_S + launch.KILL_TIMEOUT_S
+        in_ray.WITHDRAW_TIMEOUT_S + stopping.FRONT_DRAIN_S + stopping.TERM_TIMEOUT_S
+        + stopping.ORPHAN_TIMEOUT_S + stopping.KILL_TIMEOUT_S
     )  # fmt: skip
     assert float(service["TimeoutStartSec"]) > slowest_up_s
     assert float(service["TimeoutStopSec"]) > slowest_down_s

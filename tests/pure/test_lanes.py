@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -60,13 +61,13 @@ def test_what_others_compute_meanwhile_is_not_counted(own: Path, monkeypatch: py
     ran = lanes.run(lane(own, SLOW, 100.0), ["-p", "no:cacheprovider"])
 
     assert ran.wall_s > 1.5
-    assert ran.alone_s == pytest.approx(ran.cpu_s / (lanes.os.cpu_count() or 1))
+    assert ran.alone_s == pytest.approx(ran.cpu_s / (os.cpu_count() or 1))
 
 
 def test_sleep_on_an_idle_machine_counts_as_computing_does(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cores = lanes.os.cpu_count() or 1
+    cores = os.cpu_count() or 1
     monkeypatch.setattr(lanes, "_idle_s", iter((100.0, 100.0 + cores * 1.5)).__next__)
 
     ran = lanes.run(lane(own, SLOW, 1.0), ["-p", "no:cacheprovider"])

@@ -58,7 +58,7 @@ def test_an_alert_storm_on_a_broken_store_writes_a_bounded_number_of_lines_and_s
     )
 
     stored = [line for line in lines if line["event"] == "append failed"]
-    left_out = [line for line in lines if line["event"] == "log lines left out"]
+    left_out = [line for line in lines if line["event"] == "log lines suppressed"]
     # 50,000 lines may take longer than one second; each second has its own twenty.
     assert len(stored) == LINES_MAX * len(left_out)
     assert [line["number"] for line in stored[:LINES_MAX]] == list(range(LINES_MAX))

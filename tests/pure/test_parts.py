@@ -10,7 +10,7 @@ import pytest
 from models.alerts.alert import series_id
 from models.incidents.incident import Incident, IncidentState, Severity
 from models.incidents.verbs import (
-    RELATED_MAX,
+    LINKS_MAX,
     Acknowledge,
     Close,
     Comment,
@@ -24,10 +24,10 @@ from models.incidents.verbs import (
     Unlink,
     Unmerge,
 )
-from models.shard import children
-from models.shard.children import OWED_MAX
+from models.shard import peer_messages
 from models.shard.lifecycle import STILL_FIRING_S
 from models.shard.messages import Decision, PeerMessageAnswered
+from models.shard.peer_messages import OWED_MAX
 from models.shard.settings import ShardSettings
 from tests.scenario import SETTINGS, Alert, Refusal, Story, alert, at
 
@@ -222,7 +222,7 @@ def test_a_part_is_not_merged_anywhere_else() -> None:
     two.carry(7)
 
     assert other.children == {}
-    assert "is a part of incident" in other.timeline[-1].text
+    assert "is already merged into incident" in other.timeline[-1].text
 
 
 def test_merging_with_what_does_not_exist_is_refused() -> None:
@@ -240,7 +240,7 @@ def test_what_concerns_the_whole_is_refused_of_a_part(verb: Acknowledge) -> None
     two = Two()
     two.merge(5)
 
-    with pytest.raises(Refusal, match="is a part of incident"):
+    with pytest.raises(Refusal, match="was merged into incident"):
         two.there.do(at(6), verb, two.source)
 
 
@@ -290,7 +290,7 @@ def test_a_link_to_nothing_is_taken_back() -> None:
 
 
 def test_an_incident_hears_of_so_many_others_and_of_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "HEARD_MAX", 1)
+    monkeypatch.setattr(peer_messages, "HEARD_MAX", 1)
     two = Two()
     first = two.here.do(at(5), Create("billing", "one"))
     two.here.do(at(6), Link(two.source), first)
@@ -378,7 +378,7 @@ def test_an_incident_from_which_all_that_fires_is_split_off_is_over() -> None:
     ("series", "words"),
     [
         (lambda one, two: [], "alerts: expected at least one"),
-        (lambda one, two: [_id(one), _id(two)], "these are all it has"),
+        (lambda one, two: [_id(one), _id(two)], "these are all its alerts"),
         (lambda one, two: [b"\1" * 16], "is not in this incident"),
     ],
 )
@@ -407,7 +407,7 @@ def test_an_incident_has_nothing_to_do_with_itself() -> None:
     two = Two()
 
     for verb in (Link(two.target), Merge(two.target)):
-        with pytest.raises(Refusal, match="nothing to do with itself"):
+        with pytest.raises(Refusal, match="expected another incident"):
             two.here.do(at(5), verb, two.target)
 
 
@@ -434,7 +434,7 @@ def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
 
 def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_one() -> None:
     two = Two()
-    others = [bytes([1]) + number.to_bytes(15, "big") for number in range(RELATED_MAX)]
+    others = [bytes([1]) + number.to_bytes(15, "big") for number in range(LINKS_MAX)]
     for other in others:
         two.there.do(at(2), Link(other), two.source)
     for verb in (Link(two.source), Unlink(two.source), Link(two.source)):
@@ -468,7 +468,7 @@ def test_what_waits_for_a_shard_that_is_away_is_bounded() -> None:
         two.here.do(at(3), Link(two.source), two.target)
         two.here.do(at(3), Unlink(two.source), two.target)
 
-    with pytest.raises(Refusal, match=r"^Busy: \d+ notes to other incidents wait"):
+    with pytest.raises(Refusal, match=r"^Busy: \d+ messages to other incidents are waiting"):
         two.here.do(at(4), Link(two.source), two.target)
     with pytest.raises(Refusal, match=r"^Busy"):
         two.here.do(at(4), Merge(two.source), two.target)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from models.control.control import ControlState
-from models.partition.frames import NO_DIGEST, Frame, decode_frame
-from models.shard.assembly import EVERY_EVENT
+from models.partition.frames import NO_DIGEST, Frame
+from models.partitions import decode_frame, every_event
 from models.shard.shard import Shard
 from tests.data.logs.make import HERE, summary, write
 from tests.scenario import SETTINGS
 
 VERSIONS = sorted(folder for folder in HERE.iterdir() if (folder / "log.jsonl").is_file())
-EVERY_EVENT = {event.__name__ for event in EVERY_EVENT}
+EVERY_NAME = {event.__name__ for event in every_event()}
 
 
 def frames(folder: Path) -> dict[str, list[Frame]]:
@@ -45,7 +45,7 @@ def test_the_control_log_of_a_released_version_gives_its_slot_map(folder: Path) 
     state = ControlState()
     for frame in frames(folder)["control"]:
         for event in frame.events:
-            state.apply(event)
+            state.apply(event, frame.now)
 
     assert state.slots is not None
     assert state.slots.partitions == 2
@@ -61,7 +61,7 @@ def test_every_event_there_is_occurs_in_a_kept_log() -> None:
         for event in frame.events
     }
 
-    assert occurring == EVERY_EVENT
+    assert occurring == EVERY_NAME
 
 
 def test_the_maker_still_writes_every_event(tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ def test_the_maker_still_writes_every_event(tmp_path: Path) -> None:
         for event in frame.events
     }
 
-    assert occurring == EVERY_EVENT
+    assert occurring == EVERY_NAME

@@ -13,8 +13,8 @@ from models.incidents.incident import IncidentState, Severity
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.processes import SHARD, given_by
-from models.shard.events import TargetPassed
 from models.shard.settings import ShardSettings
+from models.shard.targets import TargetPassed
 from services.settings.shown import masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
 from tests.scenario import SETTINGS, Story, alert, at
@@ -53,6 +53,8 @@ OTHERS: dict[str, object] = {
     "telemetry.sample_ratio": 0.5,
     "logging.level": "ERROR",
     "logging.format": "console",
+    "silences.force_share": 0.25,
+    "inhibition.rules": [{"name": "r", "source": ["a=b"], "target": ["c=d"]}],
     "targets.acknowledge.P4": "1d",
     "targets.resolve.P4": "1d",
     "disaster_recovery.backup_interval": "1h",
@@ -92,7 +94,9 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
 
     assert Settings.model_validate_json(after.settings) == other(key)
     reached = {kind for kind in before.processes if before.processes[kind] != after.processes[kind]}
-    assert len(reached) == (len(before.processes) if key.name == "logging.level" else 1)
+    # Gateways alone ask how much a silence may mute, and they go by all settings.
+    kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
+    assert len(reached) == kinds.get(key.name, 1)
 
 
 def test_one_that_needs_a_restart_among_others_refuses_all_and_only_it_is_named() -> None:

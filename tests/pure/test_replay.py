@@ -30,7 +30,6 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.shard.effects import Act, Archive, Classify, Effect, SendPeerMessage
-from models.shard.events import SlotLeft
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -47,7 +46,7 @@ from models.shard.messages import (
 )
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
-from models.shard.slot_transfer import arrived, by_slot, leaving
+from models.shard.slot_transfer import SlotLeft, arrived, by_slot, leaving
 from tests.scenario import ZERO, Story, alert
 from tests.simulation.dump import difference, dump, unsound
 

@@ -8,7 +8,7 @@ import pytest
 from models.alerts.alert import WHOLE_MAX_BYTES, _fingerprints, fingerprint, fingerprints
 from models.alerts.room import INCIDENT_BYTES, SERIES_BYTES
 from models.alerts.room import bytes_of as room_of
-from models.classification import rules
+from models.classification import severity
 from models.incidents.summaries import HEAD_BYTES, Summaries, bytes_of, summary_of
 from models.shard.intake import Intake
 from models.shard.messages import AlertsArrived, AlertsReply, Decision
@@ -16,7 +16,8 @@ from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.stream.happenings import Happening, Line
 from services.feed.tail import HELD_MAX_BYTES, LogTail
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.pure.test_released_logs import VERSIONS, frames
 from tests.scenario import SETTINGS, ZERO, Alert, Story, alert, at
 from tests.simulation.dump import difference, dump
@@ -231,9 +232,9 @@ def test_few_heads_with_long_texts_are_remembered() -> None:
 
 
 def test_words_that_are_too_long_to_mean_anything_are_not_remembered() -> None:
-    before = rules._range_of.cache_info().currsize
-    assert rules.range_of("x" * 16_000) is None
-    assert rules._range_of.cache_info().currsize == before
+    before = severity._range_of.cache_info().currsize
+    assert severity.range_of("x" * 16_000) is None
+    assert severity._range_of.cache_info().currsize == before
 
 
 def test_a_tail_holds_few_happenings_of_large_incidents() -> None:

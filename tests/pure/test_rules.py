@@ -11,14 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.classification.rules import (
-    LEXICON,
-    SEVERITY_WORDS,
-    Classifier,
-    compile_rule,
-    failed_verdict,
-    range_of,
-)
+from models.classification.rules import Classifier, compile_rule, failed_verdict
+from models.classification.severity import SEVERITY_WORDS, range_of
+from models.classification.vocabulary import LEXICON
 from models.incidents.incident import IncidentType, Severity
 from models.shard.effects import Classify
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from models.alerts.view import alert_view
-from models.control.tokens import INGEST, MATCH_MAX, Malformed, match_of
+from models.control.tokens import INGEST, MATCH_MAX, match_of
+from models.errors import Malformed
 from models.shard.events import CallAnswered, SeriesResolved
 from models.shard.messages import AlertsArrived, AlertsReply, Decision, Failed, encode
 from models.shard.shard import Shard, Step

@@ -17,10 +17,16 @@ from models.incidents.verbs import Acknowledge, Assign, Label, Merge, Resolve, S
 from models.incidents.views import answer
 from models.partition.checkpoint import record_key
 from models.shard.effects import Act, Classify
-from models.shard.events import AlertsJoined, IncidentDescribed
 from models.shard.messages import Decision
 from models.shard.shard import Shard
-from models.shard.sharing import JOINED_EVERY_S, JOINED_LINES_MAX, Shared, Sharing
+from models.shard.sharing import (
+    JOINED_EVERY_S,
+    JOINED_LINES_MAX,
+    AlertsJoined,
+    IncidentDescribed,
+    Shared,
+    Sharing,
+)
 from models.shard.state import INCIDENT
 from tests.scenario import SETTINGS, Alert, Story, at
 

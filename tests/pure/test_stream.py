@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -21,14 +23,17 @@ from models.incidents.incident import (
 )
 from models.incidents.query import GetSummaries, Summary, SummaryPage, decode_query, encode
 from models.incidents.summaries import fold, opened, set_back, split_off, summary_of
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame, skim_frame
-from models.shard.events import ClockSetBack, IncidentOpened, IncidentSplit
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.assembly import ASSEMBLY
+from models.shard.events import ClockSetBack, IncidentOpened
 from models.shard.shard import Step
+from models.shard.splitting import IncidentSplit
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line
 from services.feed.follow import Follower
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.pure.test_replay import ShardMachine
 from tests.scenario import Story, alert, at
 
@@ -61,20 +66,10 @@ class Recorded:
         summaries: dict[bytes, Summary] = {}
         found = []
         for seq, frame in enumerate(self.frames, 1):
-            skimmed = skim_frame("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
-            for _number, event in [] if skimmed is None else skimmed.events:
-                now = skimmed.now
-                if isinstance(event, ClockSetBack):
-                    summaries = {
-                        identity: set_back(summary, event) for identity, summary in summaries.items()
-                    }
-                    continue
-                if isinstance(event, IncidentOpened):
-                    summaries[event.incident_id] = opened(event, now)
-                    continue
-                if isinstance(event, IncidentSplit):
-                    summaries[event.made] = split_off(event, summaries[event.incident_id], now)
-                summaries[event.incident_id] = fold(summaries[event.incident_id], event, now)
+            skimmed = ASSEMBLY.frames.skim("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
+            if skimmed is not None:
+                for _number, event in skimmed.events:
+                    summaries = _after(summaries, event, skimmed.now)
             found.append({identity: summaries[identity] for identity in self.summaries[seq - 1]})
         return found
 
@@ -152,7 +147,9 @@ class StreamMachine(ShardMachine):
                 )
                 assert line.details == each.line.all_details
         assert recorded.folded() == recorded.summaries
-        times = [decode_frame("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)]
+        times = [
+            ASSEMBLY.frames.decode("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)
+        ]
         for after in range(1, len(recorded.frames), 1 + len(recorded.frames) // 3):
             later = {(each.seq, each.place): each for each in recorded.follow(after)}
             for each in told:
@@ -182,10 +179,24 @@ def happening(
 
 
 def summary(
-    state: IncidentState = IncidentState.TRIAGED, severity: Severity = Severity.P2, **labels: str
+    state: IncidentState = IncidentState.TRIAGED,
+    severity: Severity = Severity.P2,
+    labels: Mapping[str, str] | None = None,
 ) -> Summary:
     judged = Verdict(severity, IncidentType.DATA, "")
-    return Summary(b"i", "api", "Down", state, labels, [], 1, 0.0, True, judged, judged)
+    return Summary(b"i", "api", "Down", state, dict(labels or {}), [], 1, 0.0, True, judged, judged)
+
+
+def _after(summaries: dict[bytes, Summary], event: Any, now: float) -> dict[bytes, Summary]:
+    """The summaries once an event is folded in."""
+    if isinstance(event, ClockSetBack):
+        return {identity: set_back(summary, event) for identity, summary in summaries.items()}
+    if isinstance(event, IncidentOpened):
+        return {**summaries, event.incident_id: opened(event, now)}
+    made = {}
+    if isinstance(event, IncidentSplit):
+        made[event.made] = split_off(event, summaries[event.incident_id], now)
+    return {**summaries, **made, event.incident_id: fold(summaries[event.incident_id], event, now)}
 
 
 P0 = StreamFilter(severities=frozenset({Severity.P0}))
@@ -209,7 +220,7 @@ P0 = StreamFilter(severities=frozenset({Severity.P0}))
     ],
 )
 def test_each_part_of_a_filter_must_hold(wanted: StreamFilter, told: bool) -> None:
-    assert Sieve(wanted).takes(happening(after=summary(team="ml"))) is told
+    assert Sieve(wanted).takes(happening(after=summary(labels={"team": "ml"}))) is told
 
 
 def test_an_incident_is_seen_entering_and_leaving_a_filter() -> None:
@@ -236,7 +247,7 @@ def test_matchers_that_are_too_much_work_are_refused_by_name() -> None:
 
     with pytest.raises(TooLarge):
         for each in labels:
-            sieve.takes(happening(after=summary(**each)))
+            sieve.takes(happening(after=summary(labels=each)))
 
 
 @given(
@@ -270,11 +281,11 @@ def test_a_frame_is_skimmed_for_what_is_wanted_only() -> None:
     step = story.push(at(1), *[alert("api", f"Alert{number}") for number in range(60)])
     stored, _digest = encode_frame(1, at(1), "default", "trace", step.events, NO_DIGEST)
 
-    skimmed = skim_frame("shard/0000", stored, 1, frozenset({b"IncidentOpened"}))
+    skimmed = ASSEMBLY.frames.skim("shard/0000", stored, 1, frozenset({b"IncidentOpened"}))
 
     assert skimmed is not None
     assert skimmed.trace_id == "trace"
     assert [
         (place, event) for place, event in enumerate(step.events) if isinstance(event, IncidentOpened)
     ] == (skimmed.events)
-    assert skim_frame("shard/0000", stored, 1, frozenset({b"CommentAdded"})) is None
+    assert ASSEMBLY.frames.skim("shard/0000", stored, 1, frozenset({b"CommentAdded"})) is None

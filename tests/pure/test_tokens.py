@@ -11,13 +11,10 @@ import pytest
 from models.control.control import (
     ControlMessage,
     ControlState,
-    CreateToken,
-    RevokeToken,
-    RotateToken,
-    TokensSeen,
     decode_message,
     encode_message,
 )
+from models.control.issuing import CreateToken, IssuedTokens, RevokeToken, RotateToken, TokensSeen
 from models.control.tokens import (
     ADMIN,
     EXPIRED_SHOWN_S,
@@ -57,7 +54,7 @@ class Control:
     def tell(self, message: ControlMessage) -> list[Event]:
         events = self.state.decide(decode_message(encode_message(message)), self.now)
         for event in events:
-            self.state.apply(event)
+            self.state.apply(event, self.now)
         self.events += events
         return events
 
@@ -447,9 +444,13 @@ def test_replay_gives_the_same_tokens() -> None:
 
     again = ControlState()
     for event in control.events:
-        again.apply(event)
+        again.apply(event, NOW)
 
-    assert vars(again) == vars(control.state)
+    assert _known(again) == _known(control.state)
+
+
+def _known(state: ControlState) -> dict[str, object]:
+    return {name: value for name, value in vars(state.of(IssuedTokens)).items() if name != "_touch"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,7 @@ from models.partition.event import Event
 from models.settings.telemetry import Telemetry
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect
-from models.shard.events import (
-    AlertsObserved,
-    CallAnswered,
-    IncidentStateChanged,
-    NotificationOwed,
-    OverflowMemberAdded,
-)
+from models.shard.events import AlertsObserved, CallAnswered, IncidentStateChanged, NotificationOwed
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -38,6 +31,7 @@ from models.shard.messages import (
     Tick,
     encode,
 )
+from models.shard.openings import OverflowMemberAdded
 from models.shard.shard import Step
 from models.trace import (
     TRACESTATE_MAX_BYTES,
@@ -162,8 +156,7 @@ class Recorder(NoTracer):
     def wants(self, trace: str | None) -> bool:
         return trace is not None and is_sampled(trace)
 
-    @contextmanager
-    def span(  # type: ignore[override]
+    def span(
         self,
         name: str,
         parent: str | None,
@@ -171,10 +164,10 @@ class Recorder(NoTracer):
         *,
         kind: Kind = "internal",
         since: float | None = None,
-    ) -> Iterator[NotRecorded]:
+    ) -> NotRecorded:
         assert self.wants(parent)
         self.spans.append((name, dict(attributes or {})))
-        yield NotRecorded(f"00-{IDS[:32]}-{len(self.spans):016x}-01")
+        return NotRecorded(f"00-{IDS[:32]}-{len(self.spans):016x}-01")
 
 
 def arrived(trace: str | None) -> AlertsArrived:

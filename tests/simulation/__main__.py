@@ -59,7 +59,9 @@ def _one(seed: int, mutation: str) -> int:
     world = World(seed, mutation=mutation, tell=True)
     violations = world.run()
     print("\n".join(world.lines or []))
-    print(f"seed {seed}: {world.acknowledged} alerts acknowledged, {len(violations)} laws broken")
+    print(
+        f"seed {seed}: {world.reached()['acknowledged']} alerts acknowledged, {len(violations)} laws broken"
+    )
     for how in violations:
         print(f"  {how}")
     return 1 if violations else 0

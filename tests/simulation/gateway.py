@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.control_tail import ControlTail
 from models.errors import Unavailable
-from models.partition.sharding import TENANT, SlotMap
+from models.partition.sharding import SlotMap
 from models.shard.messages import Decision
 from services.ingest.arrival import ANONYMOUS, Arrival
 from services.ingest.formats.format import Request, Shared
@@ -17,9 +17,9 @@ from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
-from services.stores.memory.stores import MemoryEventLog
+from services.stores.memory.log import MemoryEventLog
 from tests.simulation.loop import Process
-from tests.simulation.settings import GIVEN, shard_name
+from tests.simulation.settings import GIVEN, TENANTS, shard_name
 from tests.simulation.wire import dead
 
 if TYPE_CHECKING:
@@ -43,25 +43,29 @@ class Gateway:
         self.submitter = Submitter(self.lines, first_slots(world.shards))
         # The run must be a function of its seed, down to the ids of calls.
         self.submitter._ids = (b"%08d%08d" % (number, count) for count in itertools.count())  # type: ignore[assignment]
-        self.formats = open_formats(Shared(Remembered(TENANT, ("service",)), GIVEN))
+        self.formats = {
+            tenant: open_formats(Shared(Remembered(tenant, ("service",)), GIVEN)) for tenant in TENANTS
+        }
         self.is_open = False
         world.loop.spawn(self.process, self._live())
 
     def post(
-        self, door: str, body: bytes, delivery_id: str | None
+        self, tenant: str, door: str, body: bytes, delivery_id: str | None
     ) -> asyncio.Future[list[tuple[bytes, Decision]]]:
-        """Store a request; the answer is what was acknowledged. Raises Unavailable when a part could not be."""
+        """Store a tenant's request; the answer is what was acknowledged. Raises Unavailable when a part could not be."""
         return self.world.loop.spawn_call(
-            self.process, self._post(door, body, delivery_id), lambda: dead(self.name)
+            self.process, self._post(tenant, door, body, delivery_id), lambda: dead(self.name)
         )
 
-    async def _post(self, door: str, body: bytes, delivery_id: str | None) -> list[tuple[bytes, Decision]]:
+    async def _post(
+        self, tenant: str, door: str, body: bytes, delivery_id: str | None
+    ) -> list[tuple[bytes, Decision]]:
         if not self.is_open:
             raise Unavailable(f"{self.name} starts")
         received_at = self.world.clock.now()
-        form = self.formats[door]
+        form = self.formats[tenant][door]
         reading = form.read(Request(form.path, body, received_at))
-        arrival = Arrival(TENANT, form.name, ANONYMOUS, received_at, form.wants_ids, delivery_id)
+        arrival = Arrival(tenant, form.name, ANONYMOUS, received_at, form.wants_ids, delivery_id)
         receipt = await self.submitter.submit(reading, arrival)
         taken = []
         for memory, decision, end in zip(reading.memories, receipt.decisions, reading.ends, strict=True):

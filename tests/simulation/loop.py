@@ -18,7 +18,9 @@ from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
+
+from tests.clock import ManualClock
 
 T = TypeVar("T")
 #: 2026-01-01T00:00:00Z: ids and times look like real ones.
@@ -26,24 +28,7 @@ BEGINNING = 1767225600.0
 _FOREVER = 3600.0 * 24
 #: A run takes some ten thousand steps.
 _ENDLESS_STEPS = 400_000
-
-
-class ManualClock:
-    """Port Clock. Monotonic time is the loop's; wall time may be set forward and back by `jump`."""
-
-    def __init__(self) -> None:
-        self.elapsed = 0.0
-        self.offset = BEGINNING
-
-    def now(self) -> float:
-        return self.elapsed + self.offset
-
-    def monotonic(self) -> float:
-        return self.elapsed
-
-    def jump(self, by_s: float) -> None:
-        """Somebody sets the wall clock."""
-        self.offset += by_s
+Arguments = TypeVarTuple("Arguments")
 
 
 class Process:
@@ -121,18 +106,29 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: *Arguments,
+        context: Context | None = None,
     ) -> asyncio.Handle:
         self._ready.append((callback, args, contextvars.copy_context() if context is None else context))
         return _SOON
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: *Arguments,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self.clock.elapsed + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: *Arguments,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         timer = _Timer(when, callback, args, contextvars.copy_context() if context is None else context)
         self._timers_made += 1

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from actors.delivery import DeliveryWindow
 from actors.shard import IncidentShard
 from models.partition.event import Event
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 
 #: What is broken -> what the watcher says of it.
 MUTATIONS = {

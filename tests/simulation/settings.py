@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from models.alerts.inhibition import InhibitRule
+from models.partition.sharding import TENANT
 from models.settings.all import Settings
 from models.shard.settings import ShardSettings
 
+#: Two who share every shard, and have services and alerts of the same names.
+TENANTS = (TENANT, "acme")
 RETENTION_S = 60.0
+#: While one of these fires, info alerts are muted on every shard.
+INHIBIT = InhibitRule(
+    "critical", (("severity", "=", "critical"), ("alertname", "=", "Down")), (("severity", "=", "info"),)
+)
 SETTINGS = ShardSettings(
     reopen_window_s=12.0,
     close_after_s=15.0,
@@ -20,11 +28,14 @@ SETTINGS = ShardSettings(
     give_up_after_s=7200.0,
     acknowledge_within_s=(4.0, 8.0, 12.0, 0.0, 0.0),
     resolve_within_s=(8.0, 16.0, 24.0, 0.0, 0.0),
+    inhibit=(INHIBIT,),
 )
 #: What ends a series nobody resends. Senders resend every EVERY_S.
 RESOLVE_TIMEOUT_S = 24.0
 GIVEN = Settings.model_validate({"lifecycle": {"resolve_timeout": RESOLVE_TIMEOUT_S}})
 EVERY_S = 4.0
+#: How often a shard looks at what is due.
+TICK_S = 1.5
 #: How long trouble lasts, and how long all may take to come right after it.
 TROUBLE_S = 40.0
 SETTLE_S = 35.0

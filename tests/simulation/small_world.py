@@ -12,10 +12,12 @@ import structlog
 
 import actors.control_tail
 import actors.delivery
+import actors.partition
 import actors.shard
 import models.shard.archiving
 import models.shard.lifecycle
 import services.ingest.line
+from tests.simulation.settings import TICK_S
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -40,8 +42,9 @@ def small_world(world: World) -> Iterator[None]:
     """Waits that are long beside a run of two minutes become short; logs go to the story; garbage waits."""
     patched: list[tuple[Any, str, object]] = [
         (actors.shard, "gc", _NoCollector),
-        (actors.shard, "TICK_S", 1.5),
+        (actors.partition.PartitionActor, "tick_s", TICK_S),
         (actors.shard, "SWEEP_S", 20.0),
+        (actors.shard, "FOLLOW_S", 1.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
         (actors.control_tail, "FOLLOW_S", 5.0),
         (models.shard.archiving, "FORGET_EVERY_PART", 4),

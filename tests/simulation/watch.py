@@ -7,6 +7,7 @@ time what a replay from the empty beginning would give, with nothing truncated.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
 from uuid import UUID
 
@@ -18,16 +19,18 @@ from models.incidents.notification import idempotency_key
 from models.incidents.query import decode_answer, decode_query
 from models.incidents.views import answer
 from models.partition.event import Event
-from models.partition.frames import NO_DIGEST, Frame, decode_frame
+from models.partition.frames import EVERYONE, NO_DIGEST, Frame
+from models.partitions import decode_frame
 from models.ports import Clock
+from models.shard.archiving import ArchiveExpired, IncidentArchived
 from models.shard.assembly import decode_message
 from models.shard.events import (
     ActionFailed,
     ActionSucceeded,
+    AlertsObserved,
     AlertsSetAside,
     CallAnswered,
     ClockSetBack,
-    IncidentArchived,
     IncidentOpened,
     IncidentStateChanged,
     NotificationOwed,
@@ -37,6 +40,7 @@ from models.shard.events import (
     SeriesResolved,
     ShardStarted,
 )
+from models.shard.inhibitors import Inhibitors, InhibitorsChanged
 from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
@@ -48,10 +52,13 @@ from models.shard.messages import (
     PeerMessageArrived,
     decode_reply,
 )
+from models.shard.reception import ReceptionGap
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S
-from services.stores.memory.stores import MemoryEventLog, MemoryStore
+from models.stream.happenings import about
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
 from tests.simulation.dump import difference, dump, unsound
 
 _list_decoder = msgspec.msgpack.Decoder(list[bytes])
@@ -72,6 +79,7 @@ class Watcher:
         may_expire: Callable[[bytes, float], str],
         was_ended: Callable[[bytes, float], bool],
         was_received: Callable[[str], bool],
+        seen: Callable[[Watcher, Event], None],
     ) -> None:
         self.partition = partition
         self.settings = settings
@@ -92,11 +100,14 @@ class Watcher:
         #: What a receiver was told last of an incident, "" when it is in doubt, and when.
         self.believed: dict[bytes, str] = {}
         self.heard_at: dict[bytes, float] = {}
+        #: Incidents of which the log says that a failed try may have been heard: it had been asked for before, too.
+        self.doubted: set[bytes] = set()
         self.hurried: set[tuple[bytes, int]] = set()
         self._fail = fail
         self._may_expire = may_expire
         self._was_ended = was_ended
         self._was_received = was_received
+        self._seen = seen
 
     def fail(self, how: str) -> None:
         self._fail(f"{self.partition} at seq {self.seq}: {how}")
@@ -141,7 +152,10 @@ class Watcher:
             self.counts[name] = self.counts.get(name, 0) + 1
             self._before(event, frame)
             self.mirror.apply(event, frame.now)
+            self._seen(self, event)
             moved = moved or isinstance(event, IncidentOpened | IncidentStateChanged)
+            if (owners := self._owners(event)) - {frame.tenant}:
+                self.fail(f"a frame of {frame.tenant!r} has a {name} of {owners}")
         self.mirror.seq = seq
         if moved and (why := unsound(self.mirror)):
             self.fail(why)
@@ -215,6 +229,7 @@ class Watcher:
                     # It got more severe while a notice waited.
                     self.hurried.add((event.incident_id, event.number))
             case ActionFailed() if event.reached:
+                self.doubted.add(event.incident_id)
                 self._told(event, now)
             case IncidentArchived():
                 if event.incident_id not in self.store.partition(self.partition).incidents:
@@ -222,6 +237,23 @@ class Watcher:
                 self.gone[event.incident_id] = mirror.state.incidents[event.incident_id]
             case _:
                 pass
+
+    def _owners(self, event: Event) -> set[str]:
+        """Whose an event is that was just applied: of all that it names; empty when it names nothing."""
+        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired):
+            return {EVERYONE}
+        state = self.mirror.state
+        names = {getattr(event, "incident_id", b""), *about(event)} - {b""}
+        owners = {(state.incidents.get(name) or self.gone[name]).tenant for name in names}
+        match event:
+            case AlertsObserved():
+                numbers = [*array("I", event.numbers)]
+            case SeriesChanged() | SeriesResolved() | SeriesRefired():
+                numbers = [event.number]
+            case _:
+                numbers = []
+        found = [state.series.incidents[number] for number in numbers]
+        return owners | {each.tenant for each in found if each is not None}
 
     def _told(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
         """Nobody is told twice of one opening or one end, nor sooner than an interval after the last word."""
@@ -261,6 +293,12 @@ class Watcher:
                             f"note {message.number} of {message.sender.hex()} is answered and not in the log"
                         )
                 case Command() | PeerMessageArrived(), Failed():
+                    pass
+                case InhibitorsChanged(), Done():
+                    heard_to = self.mirror.of(Inhibitors).heard.get(message.sender, (0, 0))
+                    if heard_to < (message.epoch, message.number):
+                        self.fail(f"word of {message.sender} is acknowledged and not in the log")
+                case InhibitorsChanged(), Failed(kind="Stale"):
                     pass
                 case _:
                     self.fail(f"answered {message!r} with {reply!r}")

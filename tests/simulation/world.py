@@ -27,10 +27,16 @@ from actors.responder import ResponderActor
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
+from actors.snapshots import Pace
 from models.classification.rules import Classifier
+from models.partition.event import Event
 from models.partition.sharding import partition_name
 from models.shard.messages import Decision
-from services.stores.memory.stores import MemoryArchive, MemoryDeliveryIds, MemoryEventLog, MemoryStore
+from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.delivery_ids import MemoryDeliveryIds
+from services.stores.memory.log import MemoryEventLog
+from services.stores.memory.store import MemoryStore
+from tests.clock import ManualClock
 from tests.simulation import mutations
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
@@ -39,7 +45,7 @@ from tests.simulation.areas.notifications import Notifications
 from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.stores import ShardFaults
 from tests.simulation.gateway import Gateway, first_slots
-from tests.simulation.loop import BEGINNING, ManualClock, VirtualLoop
+from tests.simulation.loop import BEGINNING, VirtualLoop
 from tests.simulation.settings import SETTINGS, SETTLE_S, TROUBLE_S, shard_name
 from tests.simulation.small_world import small_world
 from tests.simulation.watch import Watcher
@@ -57,8 +63,9 @@ class World:
         self.seed = seed
         self.mutation = mutation
         self.rng = random.Random(seed)
-        self.clock = ManualClock()
-        self.loop = VirtualLoop(self.clock)
+        self.clock = ManualClock(BEGINNING)
+        # asyncio's loop has methods that are abstract by name only, for what does not exist here.
+        self.loop = VirtualLoop(self.clock)  # type: ignore[abstract]
         self.store = MemoryStore()
         self.wire = Wire(self)
         self.shards = self.rng.choice((2, 2, 3))
@@ -69,6 +76,7 @@ class World:
         self.lines: list[str] | None = [] if tell else None
         self.watchers: dict[str, Watcher] = {}
         self.areas: dict[type[Area], Area] = {kind: kind(self) for kind in AREAS}
+        self._lookers = [area.seen for area in self.areas.values() if type(area).seen is not Area.seen]
         self._over: asyncio.Future[None] | None = None
         settings = SETTINGS
         if mutation == "no grace":
@@ -85,7 +93,12 @@ class World:
                 may_expire=alerts.may_expire,
                 was_ended=alerts.was_ended,
                 was_received=lambda key: key in receiver.taken,
+                seen=self._seen,
             )
+
+    def _seen(self, watcher: Watcher, event: Event) -> None:
+        for look in self._lookers:
+            look(watcher, event)
 
     def area(self, kind: type[AnyArea]) -> AnyArea:
         found = self.areas[kind]
@@ -114,7 +127,10 @@ class World:
     async def _story(self) -> None:
         wire, receiver = self.wire, self.area(Notifications).receiver
         await wire.start(
-            "control-a", lambda host: ControlActor(host, self._log("control"), self.clock, self.shards)
+            "control-a",
+            lambda host: ControlActor(
+                host, self._log("control"), self.clock, self.shards, pace=Pace(2, 1 << 20, 30.0)
+            ),
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start("responder-0", lambda host: ResponderActor(host, {"webhook": receiver}))

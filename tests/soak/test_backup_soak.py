@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from services.upkeep.backup.create import CONTROL
+from models.control.control import CONTROL
 from tests.api.gateway_in_process import SqliteStores, alert, system
 from tests.contract import backup_peers as peers
 from tests.simulation.dump import difference

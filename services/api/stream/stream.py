@@ -1,7 +1,7 @@
 """GET /v1/stream/incidents: what happens to incidents, as it happens, as server-sent events or by WebSocket.
 
 Both forms send the same JSON objects, told apart by `event`. Where a stream stands is in `cursor`, which is also the id
-of a server-sent event. services/feed/tail.py has the streams; here they get their form, and who reads too slowly is let go.
+of a server-sent event. services/feed/watch.py has the streams; here they get their form, and who reads too slowly is let go.
 """
 
 from __future__ import annotations
@@ -9,41 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, Any
-from uuid import UUID
 
-import msgspec
 import structlog
-from fastapi import Depends, FastAPI, Header, Query, WebSocket
+from fastapi import Depends, FastAPI, WebSocket
 from fastapi.responses import Response
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from actors.runtime.ending import end
-from models.alerts.matchers import MATCHERS_MAX, parse_filters
-from models.errors import Busy, Malformed, TooLarge, Unavailable
-from models.incidents.incident import IncidentState, IncidentType, Severity
-from models.incidents.summaries import bytes_of
-from models.stream.cursor import CURSOR_CHARS_MAX
-from models.stream.filter import StreamFilter
-from models.stream.happenings import KINDS, Happening
+from models.errors import Busy, Unavailable
 from services.api.auth import READ, Caller, is_still_let_in, requires
 from services.api.problems import problem
-from services.api.v1.fields import SeverityName, any_case, says
+from services.api.stream.bodies import HappeningBody, WordBody, body_of
+from services.api.stream.params import SSE, Asked, asked, names_events
 from services.api.v1.incidents import PREFIX
-from services.api.v1.list_params import FILTER_VALUES_MAX
-from services.feed.tail import Said, Tails, Told, Watch
-from services.times import timestamp
+from services.feed.watch import Said, Tails, Told, Watch
 
 log = structlog.get_logger()
 
 PATH = f"{PREFIX}/stream/incidents"
-SSE = "text/event-stream"
 #: A client that takes nothing for so long is let go. Under the 20 s after which uvicorn asks whether a WebSocket's other
 #: end is still there.
 SLOW_S = 15.0
@@ -52,143 +39,12 @@ LAST_WORD_S = 10.0
 #: How often it is asked whether the caller's token is good still, while there is something to tell and while not. A gateway
 #: hears of a revocation within a second.
 CHECK_S = 0.5
-#: What is told of an incident with more text than this is made for each client anew, so that little of it is remembered.
-REMEMBERED_BYTES = 8192
 #: What a browser waits before it connects again, in milliseconds.
 RETRY_MS = 1000
 #: The same where there is no place for it now.
 BUSY_RETRY_MS = 5000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
 CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
-
-KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc]
-
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamIncidentBody:
-    """The incident as it was right after. When `updated_at` is later than the message's `at`, it shows something newer:
-    the client was away, or the gateway met the incident for the first time."""
-
-    id: Annotated[UUID, says("Its id.")]
-    service: Annotated[str, says("The service it belongs to.")]
-    title: Annotated[str, says("What it is called.")]
-    severity: Annotated[str, says("P0 to P4, P0 is the worst.")]
-    state: Annotated[IncidentState, says("Where it is in its life.")]
-    incident_type: Annotated[IncidentType, says("What kind of trouble it is.")]
-    labels: Annotated[dict[str, str], says("Its labels.")]
-    assignees: Annotated[list[str], says("Who works on it.")]
-    version: Annotated[int, says("Grows with every change that people can make; its ETag.")]
-    updated_at: Annotated[Time, says("When it last changed.")]
-
-
-@dataclass(frozen=True, slots=True)
-class HappeningBody:
-    """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
-
-    event: Annotated[str, says('Always "incident".')]
-    cursor: Annotated[str, says("Where the stream is after this: go on from here.")]
-    at: Annotated[Time, says("When it happened.")]
-    kind: Annotated[str, says("What kind of thing happened: the event_type of the timeline.")]
-    incident: Annotated[StreamIncidentBody, says("The incident after it.")]
-    actor: Annotated[str, says("Who did it.")]
-    text: Annotated[str, says("What happened, in words.")]
-    reason: Annotated[str, says("Why; may be empty.")]
-    details: Annotated[dict[str, str], says("What programs want of it.")]
-    trace_id: Annotated[str | None, says("The trace it belongs to, if any.")]
-
-
-@dataclass(frozen=True, slots=True)
-class WordBody:
-    """A word about the stream itself. `event` is one of
-
-    ready      the first message: what happens from now on comes after it
-    heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
-               `behind` counts frames of the logs that are still to be looked at
-    reset      something was missed, `reason` says why: slots, unknown, truncated or behind. List the incidents again
-    dropped    the last message: slow, leaving, token or matchers is the `reason`, or, of an event stream that could not even
-               begin, busy or unavailable. Connect again with `cursor`
-    """
-
-    event: Annotated[str, says("ready, heartbeat, reset or dropped.")]
-    cursor: Annotated[str, says("Where the stream is now.")]
-    at: Annotated[Time, says("When this was said.")]
-    reason: Annotated[str, says("Why, in a word; empty for ready and heartbeat.")]
-    detail: Annotated[str, says("Why, in a sentence.")]
-    stalled: Annotated[dict[str, str], says("Partitions that can not be followed now, and why.")]
-    behind: Annotated[int, says("Frames of the logs that are still to be looked at.")]
-
-
-_Kind = Annotated[KindName, BeforeValidator(any_case(KindName))]
-_State = Annotated[IncidentState, BeforeValidator(any_case(IncidentState))]
-_SeverityName = Annotated[SeverityName, BeforeValidator(any_case(SeverityName))]
-_Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a client wants to hear, and from where on. One that `forgives` a cursor which can't be read is a browser, which
-    would never come back from 400: the cursor may be of before a reshard."""
-
-    wanted: StreamFilter
-    cursor: str | None
-    forgives: bool
-
-
-def asked(
-    connection: HTTPConnection,
-    state: Annotated[
-        list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
-    ] = [],  # noqa: B006 - FastAPI reads the default and never changes it
-    severity: Annotated[
-        list[_SeverityName], Query(max_length=FILTER_VALUES_MAX, description="Any of these.")
-    ] = [],  # noqa: B006
-    type: Annotated[
-        list[_Type], Query(max_length=FILTER_VALUES_MAX, description="Any of these, in any case.")
-    ] = [],  # noqa: B006
-    service: Annotated[
-        list[str], Query(max_length=FILTER_VALUES_MAX, description="Any of these, exactly.")
-    ] = [],  # noqa: B006
-    match: Annotated[
-        list[str],
-        Query(max_length=MATCHERS_MAX, description='A matcher of labels, like `team=~"a.*"`. All must hold.'),
-    ] = [],  # noqa: B006
-    kind: Annotated[
-        list[_Kind],
-        Query(max_length=FILTER_VALUES_MAX, description="Any of these kinds of happenings, in any case."),
-    ] = [],  # noqa: B006
-    cursor: Annotated[
-        str | None,
-        Query(
-            max_length=CURSOR_CHARS_MAX,
-            description="The cursor of the last message that was read. Without one the stream begins now.",
-        ),
-    ] = None,
-    last_event_id: Annotated[
-        str | None,
-        Header(
-            description="The same, as a browser says it when it connects again. Goes before `cursor`.",
-        ),
-    ] = None,
-) -> Asked:
-    """What the parameters of a request ask for. Raises Malformed, TooLarge."""
-    try:
-        matchers = parse_filters(match)
-    except Malformed as error:
-        raise Malformed(f"match: {error}") from None
-    except TooLarge as error:
-        raise TooLarge(f"match: {error}") from None
-    wanted = StreamFilter(
-        frozenset(state),
-        frozenset(Severity[name.value] for name in severity),
-        frozenset(type),
-        frozenset(service),
-        frozenset(each.value for each in kind),
-        tuple(matchers),
-    )
-    names_events = _names_events(connection.headers.get("accept", ""))
-    return Asked(wanted, last_event_id or cursor, names_events or bool(last_event_id))
 
 
 def add_stream_routes(app: FastAPI, tails: Tails) -> None:
@@ -209,8 +65,8 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
         """
         if not _takes_events(request.headers.get("accept", "")):
-            detail = f"this is a stream of {SSE}: ask with Accept: {SSE}, or by WebSocket"
-            return problem(406, "not-acceptable", "No such form", detail, PATH)
+            detail = f"this is a stream of {SSE}: send Accept: {SSE}, or use WebSocket"
+            return problem(406, "not-acceptable", "Not acceptable", detail, PATH)
         return _EventStream(tails, asks, caller, request)
 
     async def by_websocket(
@@ -224,8 +80,8 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
                 await _until_gone(_left(websocket), _by_websocket(websocket, watch, caller))
 
     failures = {
-        "4XX": "The request is refused; the problem names the field.",
-        "503": "Too many clients watch at this gateway, or a log cannot be read: ask again. A request that names "
+        "4XX": "The request was refused; the problem names the field.",
+        "503": "Too many clients are watching through this gateway, or a log cannot be read: try again. A request that names "
         "text/event-stream in Accept is answered 200, `dropped` and an end instead: an EventSource would not come back from 503.",
     }
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -282,7 +138,7 @@ class _EventStream(Response):
                 )
             except (Busy, Unavailable) as error:
                 # An EventSource ends for ever by any other answer than 200; after an end it comes back by itself.
-                if not _names_events(self._request.headers.get("accept", "")):
+                if not names_events(self._request.headers.get("accept", "")):
                     raise
                 last = self._tails.refusal(error, self._asks.cursor)
                 await send(begin)
@@ -329,7 +185,7 @@ async def _tell(
                 sent = message.cursor
     finally:
         await end([checking])
-    log.info("stream client let go", caller=caller.name, reason=last.reason, behind=watch.behind)
+    log.info("stream client disconnected", caller=caller.name, reason=last.reason, behind=watch.behind)
     try:
         async with asyncio.timeout(LAST_WORD_S):
             await send(last)
@@ -344,7 +200,7 @@ async def _check(watch: Watch, connection: HTTPConnection) -> None:
     while is_let_in:
         await asyncio.sleep(CHECK_S)
         is_let_in = await is_still_let_in(connection)
-    watch.let_go("token", "the token is no longer good")
+    watch.let_go("token", "the token is no longer valid")
 
 
 async def _until_gone(gone: Awaitable[None], work: Awaitable[None]) -> None:
@@ -370,72 +226,10 @@ async def _left(websocket: WebSocket) -> None:
         pass
 
 
-_encoder = msgspec.json.Encoder()
-_HEAD = b'{"event":"incident","cursor":"'
-
-
-def body_of(message: Told | Said) -> bytes:
-    """A message as JSON."""
-    if isinstance(message, Told):
-        return _HEAD + message.cursor.encode() + _rest_of(message.happening)
-    return _encoder.encode(
-        WordBody(
-            message.event,
-            message.cursor,
-            timestamp(message.at),
-            message.reason,
-            message.detail,
-            message.stalled,
-            message.behind,
-        )
-    )
-
-
-def _rest_of(happening: Happening) -> bytes:
-    is_long = bytes_of(happening.after) > REMEMBERED_BYTES
-    return _rest.__wrapped__(happening) if is_long else _rest(happening)
-
-
-@lru_cache(maxsize=512)  # clients who keep up are told the same
-def _rest(happening: Happening) -> bytes:
-    """All that comes after the cursor, which each client has its own of."""
-    head, line = happening.after, happening.line
-    incident = StreamIncidentBody(
-        UUID(bytes=head.id),
-        head.service,
-        head.title,
-        head.counts.severity.name,
-        head.state,
-        head.counts.type,
-        head.labels,
-        head.assignees,
-        head.version,
-        timestamp(head.updated_at),
-    )
-    body = HappeningBody(
-        "incident",
-        "",
-        timestamp(happening.at),
-        line.kind,
-        incident,
-        line.actor,
-        line.text,
-        line.reason,
-        line.details,
-        happening.trace_id,
-    )
-    return _encoder.encode(body)[len(_HEAD) :]
-
-
 def _takes_events(accept: str) -> bool:
     """Whether an Accept header lets a stream of events through; without one everything is taken."""
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     return not accept.strip() or any(kind in (SSE, "text/*", "*/*") for kind in kinds)
-
-
-def _names_events(accept: str) -> bool:
-    """Whether an Accept header asks for a stream of events by name, as an EventSource's does."""
-    return any(part.partition(";")[0].strip().lower() == SSE for part in accept.split(","))
 
 
 def _describe(app: FastAPI, schemas: dict[str, Any]) -> None:

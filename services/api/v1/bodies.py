@@ -27,6 +27,7 @@ from models.incidents.query import AlertView, IncidentView
 from models.shard.messages import REASONS, Decision
 from services.api.reads import Counted
 from services.api.v1.fields import SeverityName, Time, says
+from services.api.v1.mute_bodies import MutedBody, muted_body
 from services.times import timestamp
 
 
@@ -35,12 +36,12 @@ class TimelineBody:
     """One line of an incident's history."""
 
     timestamp: Annotated[Time, says("When, RFC 3339 in UTC.")]
-    event_type: Annotated[str, says("What kind of thing happened: docs/concepts.md, timeline kinds.")]
+    event_type: Annotated[str, says("What happened: docs/concepts.md, timeline kinds.")]
     actor: Annotated[
         str, says("Who did it: the name of a person or of a sender's token, `anonymous` or `system`.")
     ]
     description: Annotated[str, says("What happened, in words.")]
-    metadata: Annotated[dict[str, str], says("What programs want of it: `reason`, `trace_id` ...")]
+    metadata: Annotated[dict[str, str], says("Details for programs: `reason`, `trace_id` ...")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class ResolutionBody:
     resolved_at: Annotated[Time, says("When, RFC 3339 in UTC.")]
     resolved_by: Annotated[str, says("Who resolved it, or `system`.")]
     resolution_method: Annotated[str, says("Automated, Manual or AutoAssistedManual.")]
-    root_cause: Annotated[str | None, says("What it was, when somebody said.")]
-    notes: Annotated[str, says("What was said about it.")]
+    root_cause: Annotated[str | None, says("The root cause, if somebody gave one.")]
+    notes: Annotated[str, says("Notes on how it was resolved.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class AcknowledgedBody:
 
     by: Annotated[str, says("Who acknowledged it.")]
     at: Annotated[Time, says("Since when, RFC 3339 in UTC.")]
-    until: Annotated[Time | None, says("Until when; null: until it ends.")]
+    until: Annotated[Time | None, says("Until when; null: until the incident ends.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,11 @@ class DueBody:
     """When something must have been done about it, by the response targets of its severity."""
 
     acknowledge_due_at: Annotated[
-        Time | None, says("Acknowledged or assigned by then; null: it is already, or has no target.")
+        Time | None, says("When it must be acknowledged or assigned; null: it is already, or has no target.")
     ]
-    resolve_due_at: Annotated[Time | None, says("Resolved by then; null: it is already, or has no target.")]
+    resolve_due_at: Annotated[
+        Time | None, says("When it must be resolved; null: it is already, or has no target.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class SaidBody:
 
     severity: Annotated[SeverityName | None, says("P0 to P4.")]
     incident_type: Annotated[IncidentType | None, says("What kind.")]
-    impact: Annotated[str | None, says("What it does to others.")]
+    impact: Annotated[str | None, says("Its impact: who is affected, and how.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class JudgedBody:
 
     severity: Annotated[SeverityName, says("P0 to P4.")]
     incident_type: Annotated[IncidentType, says("What kind.")]
-    impact: Annotated[str, says("What it does to others.")]
+    impact: Annotated[str, says("Its impact: who is affected, and how.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,11 @@ class PartBody:
     """An incident that was merged into this one, as it last said it is."""
 
     incident: Annotated[UUID, says("Its id.")]
-    is_open: Annotated[bool, says("Whether it goes on; what is pending counts as open.")]
+    is_open: Annotated[bool, says("Whether it is still going on; a pending one counts as open.")]
     severity: Annotated[SeverityName, says("Its own severity, P0 to P4.")]
-    pending: Annotated[str, says("`merge` or `unmerge` while its shard has not agreed yet, else empty.")]
+    pending: Annotated[
+        str, says("`merge` or `unmerge` while its shard has not confirmed it yet, else empty.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +119,10 @@ class StakeholderUpdateBody:
     """Word to those who wait."""
 
     at: Annotated[Time, says("When, RFC 3339 in UTC.")]
-    by: Annotated[str, says("Who said it.")]
-    audience: Annotated[str, says("Who was told.")]
-    text: Annotated[str, says("What they were told.")]
-    next_due_at: Annotated[Time | None, says("When the next was promised; null: none was.")]
+    by: Annotated[str, says("Who posted it.")]
+    audience: Annotated[str, says("Who it was for.")]
+    text: Annotated[str, says("The text.")]
+    next_due_at: Annotated[Time | None, says("When the next one was promised; null: none was.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,61 +132,70 @@ class IncidentBody:
 
     id: Annotated[UUID, says("UUIDv7.")]
     created_at: Annotated[Time, says("When it opened, RFC 3339 in UTC.")]
-    updated_at: Annotated[Time, says("When anything of it last changed but counts, RFC 3339 in UTC.")]
-    state: Annotated[IncidentState, says("Where it is in its life.")]
+    updated_at: Annotated[Time, says("When anything but its counts last changed, RFC 3339 in UTC.")]
+    state: Annotated[IncidentState, says("Its state.")]
     severity: Annotated[
         SeverityName,
-        says("What counts: what people said, else the worst of what was judged and of its open parts."),
+        says(
+            "The severity that counts: the override of a person, else the worst of its classification and its open children."
+        ),
     ]
-    incident_type: Annotated[IncidentType, says("What kind: what people said, else what was judged.")]
+    incident_type: Annotated[
+        IncidentType, says("Its type: the override of a person, else its classification.")
+    ]
     source: Annotated[str, says("Who reported it first.")]
-    title: Annotated[str, says("What is wrong, in a line.")]
-    description: Annotated[str, says("What is known.")]
+    title: Annotated[str, says("What is wrong, in one line.")]
+    description: Annotated[str, says("What is known about it.")]
     affected_resources: Annotated[list[str], says("Its service.")]
-    labels: Annotated[dict[str, str], says("Those of the alert that opened it, as people changed them.")]
-    related_incidents: Annotated[list[UUID], says("Incidents that people linked with it.")]
-    active_playbook: Annotated[UUID | None, says("Always null: playbooks are not built yet.")]
+    labels: Annotated[dict[str, str], says("What its firing alerts have in common, as people changed them.")]
+    related_incidents: Annotated[list[UUID], says("Incidents that people linked to it.")]
+    active_playbook: Annotated[UUID | None, says("Always null: playbooks do not exist yet.")]
     resolution: Annotated[ResolutionBody | None, says("How it ended; null while it is open.")]
     timeline: Annotated[list[TimelineBody], says("Its history, oldest first.")]
     assignees: Annotated[list[str], says("Who works on it.")]
-    service: Annotated[str, says("What it is about.")]
-    group_key: Annotated[str, says("What its alerts have in common; empty when made by hand.")]
-    group_labels: Annotated[dict[str, str], says("The same as labels.")]
-    annotations: Annotated[dict[str, str], says("Those of the alert that opened it.")]
-    impact: Annotated[str, says("What it does to others: what people said, else what was judged.")]
-    classified_by: Annotated[str, says("Which rules or model judged it; empty: nobody yet.")]
+    service: Annotated[str, says("The affected service.")]
+    group_key: Annotated[str, says("Its group key; empty if it was created by hand.")]
+    group_labels: Annotated[dict[str, str], says("Its group key, as labels.")]
+    annotations: Annotated[dict[str, str], says("What its firing alerts have in common.")]
+    impact: Annotated[str, says("Its impact: the override of a person, else its classification.")]
+    classified_by: Annotated[str, says("Which rules classified it; empty: it is not classified yet.")]
     confidence: Annotated[float, says("How sure the classifier was, 0 to 1.")]
-    alerts: Annotated[int, says("How many alerts it has together with its parts, firing or ended.")]
+    alerts: Annotated[int, says("How many alerts it has, its children's included, firing or ended.")]
     alerts_firing: Annotated[int, says("How many of those fire.")]
-    reopened: Annotated[int, says("How often it was opened again.")]
+    reopened: Annotated[int, says("How often it was reopened.")]
     resolved_at: Annotated[Time | None, says("When it was resolved; null while it is open.")]
     closed_at: Annotated[Time | None, says("When it was closed; null before.")]
-    overflow: Annotated[OverflowBody | None, says("For an overflow incident, what it stands for.")]
-    timeline_dropped: Annotated[int, says("How many lines of its history are kept no more.")]
+    overflow: Annotated[OverflowBody | None, says("For an overflow incident, the groups it stands for.")]
+    timeline_dropped: Annotated[int, says("How many timeline entries are no longer kept.")]
     version: Annotated[
-        int, says("Grows with all that people may change. Quoted, it is the ETag, for If-Match.")
+        int, says("Increases with every change that people can make. In quotes it is the ETag, for If-Match.")
     ]
     created_by: Annotated[
-        str, says("Who made it by hand, or whose alert: the name on a token, `anonymous` or `system`.")
+        str, says("Who created it, or whose alert opened it: the name of a token, `anonymous` or `system`.")
     ]
-    acknowledged: Annotated[AcknowledgedBody | None, says("Who looks after it; null: nobody said so.")]
-    roles: Annotated[dict[str, str], says("A person for each role that is taken.")]
+    acknowledged: Annotated[
+        AcknowledgedBody | None, says("Its acknowledgement; null: nobody acknowledged it.")
+    ]
+    roles: Annotated[dict[str, str], says("Who has which role.")]
     due: Annotated[DueBody, says("Response targets.")]
-    said: Annotated[SaidBody, says("What people said that it is.")]
-    judged: Annotated[JudgedBody, says("What classifiers made of it.")]
-    merged_into: Annotated[UUID | None, says("The incident that it is a part of.")]
-    parts: Annotated[list[PartBody], says("The incidents that are parts of it.")]
-    split_from: Annotated[UUID | None, says("The incident that it was split from.")]
-    updates: Annotated[list[StakeholderUpdateBody], says("Word to those who wait, oldest first.")]
-    update_due_at: Annotated[Time | None, says("When the next update is promised; null: none is.")]
+    said: Annotated[SaidBody, says("Severity, type and impact as people set them.")]
+    judged: Annotated[JudgedBody, says("Severity, type and impact as classified.")]
+    merged_into: Annotated[UUID | None, says("Its parent, if it was merged into another incident.")]
+    parts: Annotated[list[PartBody], says("Its children: the incidents merged into it.")]
+    split_from: Annotated[UUID | None, says("The incident it was split from.")]
+    updates: Annotated[list[StakeholderUpdateBody], says("Stakeholder updates, oldest first.")]
+    update_due_at: Annotated[
+        Time | None, says("When the next stakeholder update is due; null: none was promised.")
+    ]
+    muted: Annotated[MutedBody | None, says("What mutes its alerts; null: nothing.")]
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentsBody:
     """A page of incidents. It may be short, even empty, and still have a next one."""
 
-    items: Annotated[list[IncidentBody], says("In the order asked for.")]
-    next: Annotated[str | None, says("The cursor of the page after it; null at the end.")]
+    items: Annotated[list[IncidentBody], says("In the requested order.")]
+    next: Annotated[str | None, says("The cursor of the next page; null on the last one.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +203,13 @@ class WhyBody:
     """One decision about an alert."""
 
     decision: Annotated[str, says("docs/concepts.md, decisions; in lower case.")]
-    reason: Annotated[str, says("The same in words.")]
-    count: Annotated[int, says("How often it was taken.")]
+    reason: Annotated[str, says("The decision in words.")]
+    count: Annotated[int, says("How often.")]
     sender: Annotated[
         str | None,
-        says("Whose alert it was last: the name on a token, or `anonymous`; null: nobody's, or not noted."),
+        says(
+            "Who sent the last of these alerts: the name of a token, or `anonymous`; null: nobody, or not recorded."
+        ),
     ]
     first_at: Annotated[Time, says("When first, RFC 3339 in UTC.")]
     last_at: Annotated[Time, says("When last, RFC 3339 in UTC.")]
@@ -207,17 +223,21 @@ class AlertBody:
     incident_id: Annotated[UUID | None, says("The incident that it belongs to.")]
     firing: Annotated[bool, says("Whether it fires.")]
     labels: Annotated[dict[str, str], says("What it is.")]
-    annotations: Annotated[dict[str, str], says("What is said about it.")]
-    generator_url: Annotated[str, says("Where it comes from.")]
-    source: Annotated[str, says("Who sent it, as it says itself.")]
+    annotations: Annotated[dict[str, str], says("Its annotations.")]
+    generator_url: Annotated[str, says("A link to where it comes from.")]
+    source: Annotated[str, says("Who sent it, in its own words.")]
     sender: Annotated[
         str | None,
-        says("Who sent what it says now: the name on a token, or `anonymous`; null: before that was kept."),
+        says(
+            "Who sent its present content: the name of a token, or `anonymous`; null: sent before this was recorded."
+        ),
     ]
     starts_at: Annotated[Time, says("When it began, RFC 3339 in UTC.")]
-    ends_at: Annotated[Time | None, says("When it ended or will end; null: not known.")]
+    ends_at: Annotated[Time | None, says("When it ended or will end; null: unknown.")]
     last_seen_at: Annotated[Time, says("When it was last sent, RFC 3339 in UTC.")]
     why: Annotated[list[WhyBody], says("Every kind of decision about it, oldest first.")]
+    silenced_by: Annotated[list[str], says("The ids of the silences that mute it.")]
+    inhibited_by: Annotated[str, says("The fingerprint of the alert that inhibits it; empty: none.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +245,7 @@ class AlertsBody:
     """A page of alerts. It may be short, even empty, and still have a next one."""
 
     items: Annotated[list[AlertBody], says("In the order they joined.")]
-    next: Annotated[str | None, says("The cursor of the page after it; null at the end.")]
+    next: Annotated[str | None, says("The cursor of the next page; null on the last one.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +253,7 @@ class TimelinesBody:
     """An incident's history."""
 
     items: Annotated[list[TimelineBody], says("Oldest first.")]
-    dropped: Annotated[int, says("How many entries stood before it and are kept no more.")]
+    dropped: Annotated[int, says("How many earlier entries are no longer kept.")]
 
 
 def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
@@ -300,6 +320,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
             for each in handling.updates
         ],
         update_due_at=_time_or_none(handling.update_due_at),
+        muted=None if view.mutes is None else muted_body(view.mutes),
     )
 
 
@@ -322,6 +343,8 @@ def alert_body(view: AlertView) -> AlertBody:
             _why_body(made, sender)
             for made, sender in zip(view.decisions, view.senders or repeat(""), strict=False)
         ],
+        silenced_by=[] if view.muted is None else list(view.muted.silences),
+        inhibited_by="" if view.muted is None else view.muted.fingerprint,
     )
 
 

@@ -58,17 +58,17 @@ class BulkBody:
     verb: Annotated[BulkVerb, BeforeValidator(any_case(BulkVerb)), Field(description="What to do.")]
     incidents: Annotated[
         list[Id] | None,
-        Field(min_length=1, max_length=BULK_MAX, description="To which: ids. Either this or `where`."),
+        Field(min_length=1, max_length=BULK_MAX, description="The incidents, by id. Either this or `where`."),
     ] = None
     where: Annotated[
         FilterParams | None,
         Field(
-            description=f"To which: the filters of GET /v1/incidents, at least one, holding for at most {BULK_MAX}. "
+            description=f"The incidents, by the filters of GET /v1/incidents: at least one filter, matching at most {BULK_MAX}. "
             "Incidents of the archive are left out."
         ),
     ] = None
     body: Annotated[
-        dict[str, object] | None, Field(description="What the verb takes, as in its own path.")
+        dict[str, object] | None, Field(description="The body that the verb takes on its own path.")
     ] = None
 
 
@@ -78,18 +78,19 @@ class BulkItem:
 
     incident: Annotated[UUID, Field(description="Its id.")]
     status: Annotated[
-        int, Field(description="As its own path would have answered: 200, 404, 409, 412, 503 ...")
+        int,
+        Field(description="The status that its own path would have answered: 200, 404, 409, 412, 503 ..."),
     ]
     detail: Annotated[str, Field(description="Why it was not done; empty when it was.")]
-    version: Annotated[int | None, Field(description="Its version after it; null when it was not done.")]
-    changed: Annotated[bool, Field(description="False when it was refused, or all was so already.")]
+    version: Annotated[int | None, Field(description="Its version afterwards; null if it was not done.")]
+    changed: Annotated[bool, Field(description="False if it was refused or changed nothing.")]
 
 
 @dataclass(frozen=True, slots=True)
 class BulkAnswer:
     """What became of each incident."""
 
-    items: Annotated[list[BulkItem], Field(description="In the order given; by `where`, newest first.")]
+    items: Annotated[list[BulkItem], Field(description="In the order given; with `where`, newest first.")]
     done: Annotated[int, Field(description="How many were done.")]
     failed: Annotated[int, Field(description="How many were not.")]
 
@@ -136,9 +137,9 @@ def add_bulk_route(app: FastAPI, reads: Reads, commands: Commands, bodies: BodyR
         methods=["POST"],
         response_model=BulkAnswer,
         responses={
-            200: {"description": "All were done."},
+            200: {"description": "All of them were done."},
             207: {
-                "description": "Some were not; their items say why.",
+                "description": "Some were not done; their items say why.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BulkAnswer"}}},
             },
             **problems(REFUSED, AWAY),

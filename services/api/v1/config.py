@@ -33,7 +33,7 @@ class ChangeBody:
     """A setting that changed, before and after, as one would write it."""
 
     key: Annotated[str, says("The setting, as section.key.")]
-    before: Annotated[Any, says("What it was.")]
+    before: Annotated[Any, says("The root cause.")]
     after: Annotated[Any, says("What it is now.")]
 
 
@@ -41,7 +41,7 @@ class ChangeBody:
 class ReloadBody:
     """What a reload changed; empty when nothing differs. Every process goes by it within about a second."""
 
-    changed: Annotated[list[ChangeBody], says("Each with its value before and after.")]
+    changed: Annotated[list[ChangeBody], says("Each changed setting with its value before and after.")]
 
 
 class _Kind(BodyKind[Settings]):
@@ -78,12 +78,12 @@ def add_config_routes(app: FastAPI, reload: Reload, bodies: BodyReader) -> None:
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     failures = {
-        "4XX": "The request is refused; the problem names the setting and what was expected.",
+        "4XX": "The request was refused; the problem names the setting and what was expected.",
         "409": "What changed needs a restart; the problem names it. Nothing was changed.",
         "408": "The body took too long.",
         "413": f"The body is over {BODY_MAX_BYTES} bytes.",
-        "415": "The content type is not application/json, or the packing is none we read.",
-        "503": "The control partition can't store it now; try again.",
+        "415": "The content type is not application/json, or the Content-Encoding is not supported.",
+        "503": "The control partition can't store it right now; try again.",
     }
     app.add_api_route(
         PATH,

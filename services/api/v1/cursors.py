@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from uuid import UUID
 
 import msgspec
 
@@ -23,6 +24,7 @@ _Stop = tuple[bytes, int]
 _SORTS = tuple(Sort)
 _place_decoder = msgspec.msgpack.Decoder(tuple[int, float, float, bytes])
 _number_decoder = msgspec.msgpack.Decoder(tuple[int, int])
+_silence_decoder = msgspec.msgpack.Decoder(tuple[float, bytes])
 _stop_decoder = msgspec.msgpack.Decoder(tuple[bytes, int])
 
 
@@ -42,7 +44,9 @@ def decode_place(cursor: str, sort: Sort) -> Place:
     if not 0 <= order < len(_SORTS):
         raise _bad_cursor()
     if _SORTS[order] is not sort:
-        raise Malformed(f"cursor: it is of a list with sort={_SORTS[order]}, this one has sort={sort}")
+        raise Malformed(
+            f"cursor: it belongs to a list with sort={_SORTS[order]}, this request has sort={sort}"
+        )
     # What orders by the moment of creation alone names it twice.
     if sort.is_indexed and first != created_at:
         raise _bad_cursor()
@@ -79,6 +83,20 @@ def decode_stop(cursor: str) -> _Stop:
     if len(incident_id) != ID_BYTES or not -1 <= number < _NUMBER_END:
         raise _bad_cursor()
     return incident_id, number
+
+
+def encode_silence(updated_at: float, identity: str) -> str:
+    """The cursor of a page of silences."""
+    return _to_text(msgspec.msgpack.encode((updated_at, UUID(identity).bytes)))
+
+
+def decode_silence(cursor: str) -> tuple[float, str]:
+    """What encode_silence was given. Raises Malformed."""
+    try:
+        updated_at, identity = _silence_decoder.decode(_from_text(cursor))
+        return updated_at, str(UUID(bytes=identity))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _bad_cursor() from error
 
 
 def _bad_cursor() -> Malformed:

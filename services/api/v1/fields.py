@@ -36,9 +36,9 @@ DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d|w)$"
 #: What each of these patterns asks for, in words.
 PATTERN_WORDS = {
     LINE: "expected one line without control characters",
-    FILLED_LINE: "expected one line without control characters, and something in it",
+    FILLED_LINE: "expected one line without control characters, and not empty",
     LINES: "expected text without control characters",
-    FILLED_LINES: "expected text without control characters, and something in it",
+    FILLED_LINES: "expected text without control characters, and not empty",
     DURATION: 'expected a duration such as "30s", "5m", "1h" or "90d"',
     FINGERPRINT: "expected an alert's fingerprint: 16 hexadecimal digits",
 }

@@ -32,15 +32,13 @@ def _as_list(value: object) -> object:
 
 _LookedFor = Annotated[str, Field(max_length=LOOKED_FOR_CHARS_MAX)]
 
-Limit = Annotated[int, Field(ge=1, le=PAGE_MAX, description="Items on the page.")]
+Limit = Annotated[int, Field(ge=1, le=PAGE_MAX, description="Items per page.")]
 Cursor = Annotated[
     str | None,
     Field(max_length=CURSOR_CHARS_MAX, description='The "next" of an earlier page of the same list.'),
 ]
 
-Firing = Annotated[
-    bool | None, Field(description="true: those that fire; false: those that ended; else both.")
-]
+Firing = Annotated[bool | None, Field(description="true: firing ones; false: ended ones. Default: both.")]
 
 
 class FilterParams(BaseModel):
@@ -50,17 +48,17 @@ class FilterParams(BaseModel):
 
     state: Annotated[
         list[State],
-        Field(max_length=FILTER_VALUES_MAX, description="Any of these, in any case."),
+        Field(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case."),
         BeforeValidator(_as_list),
     ] = []
     severity: Annotated[
         list[SeverityWord],
-        Field(max_length=FILTER_VALUES_MAX, description="Any of these, in any case."),
+        Field(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case."),
         BeforeValidator(_as_list),
     ] = []
     type: Annotated[
         list[TypeWord],
-        Field(max_length=FILTER_VALUES_MAX, description="Any of these, in any case."),
+        Field(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case."),
         BeforeValidator(_as_list),
     ] = []
     service: Annotated[
@@ -81,23 +79,29 @@ class FilterParams(BaseModel):
         list[NameOrNone],
         Field(
             max_length=FILTER_VALUES_MAX,
-            description="Assigned to any of these, or one of them has a role in it. Empty: nobody works on it.",
+            description="Assigned to any of these people, or one of them has a role in it. Empty: nobody is working on it.",
         ),
         BeforeValidator(_as_list),
     ] = []
     text: Annotated[
-        str, Field(max_length=LOOKED_FOR_CHARS_MAX, description="A part of the title, in any case.")
+        str, Field(max_length=LOOKED_FOR_CHARS_MAX, description="Text in the title, ignoring case.")
     ] = ""
-    created_after: Annotated[WrittenTime | None, Field(description="Created then or later, RFC 3339.")] = None
-    created_before: Annotated[WrittenTime | None, Field(description="Created before then, RFC 3339.")] = None
-    updated_after: Annotated[WrittenTime | None, Field(description="Updated then or later, RFC 3339.")] = None
-    updated_before: Annotated[WrittenTime | None, Field(description="Not updated since then, RFC 3339.")] = (
-        None
-    )
+    created_after: Annotated[
+        WrittenTime | None, Field(description="Created at or after this time, RFC 3339.")
+    ] = None
+    created_before: Annotated[
+        WrittenTime | None, Field(description="Created before this time, RFC 3339.")
+    ] = None
+    updated_after: Annotated[
+        WrittenTime | None, Field(description="Updated at or after this time, RFC 3339.")
+    ] = None
+    updated_before: Annotated[
+        WrittenTime | None, Field(description="Not updated since this time, RFC 3339.")
+    ] = None
     merged: Annotated[
         bool,
         Field(
-            description="Whether parts of merged incidents are listed too; without it the whole stands for them."
+            description="Whether to list the children of merged incidents too. Default: only their parents."
         ),
     ] = False
 
@@ -125,8 +129,7 @@ class ListParams(FilterParams):
     sort: Annotated[
         Sort,
         Field(
-            description="`-created_at` newest first, `created_at` oldest first, `severity` worst first and newest among "
-            "equals, `-severity` the other way round, `updated_at` and `-updated_at` by the last change."
+            description="`-created_at` newest first, `created_at` oldest first, `severity` worst first, then newest, `-severity` the other way round, `updated_at` and `-updated_at` by the last change."
         ),
         BeforeValidator(any_case(Sort)),
     ] = Sort.NEWEST

@@ -35,11 +35,11 @@ WINDOW_MAX_S = 92 * 86400.0
 class TimesBody:
     """How long something took, over the incidents of the window. Null when there were none."""
 
-    count: Annotated[int, Field(description="How many incidents it was measured over.")]
-    mean_s: Annotated[float | None, Field(description="The mean, seconds.")]
-    p50_s: Annotated[float | None, Field(description="Half took no longer, seconds.")]
-    p90_s: Annotated[float | None, Field(description="Nine of ten took no longer, seconds.")]
-    p99_s: Annotated[float | None, Field(description="99 of 100 took no longer, seconds.")]
+    count: Annotated[int, Field(description="Over how many incidents it was measured.")]
+    mean_s: Annotated[float | None, Field(description="The mean, in seconds.")]
+    p50_s: Annotated[float | None, Field(description="The median, in seconds.")]
+    p90_s: Annotated[float | None, Field(description="The 90th percentile, in seconds.")]
+    p99_s: Annotated[float | None, Field(description="The 99th percentile, in seconds.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class AlertStatsBody:
     by_decision: Annotated[dict[str, int], Field(description="Alerts by decision, in lower case.")]
     dedup_ratio: Annotated[
         float | None,
-        Field(description="Which part of them were repeats or duplicates, 0 to 1; null: none came."),
+        Field(description="The share that were repeats or duplicates, 0 to 1; null: there were no alerts."),
     ]
 
 
@@ -65,20 +65,22 @@ class AlertStatsBody:
 class StatsBody:
     """Figures over incidents. Parts of merged incidents are not counted: the whole stands for them."""
 
-    at: Annotated[Time, Field(description="When they were gathered, RFC 3339 in UTC.")]
-    window_s: Annotated[float, Field(description="How far back the times and `opened` reach, seconds.")]
+    at: Annotated[Time, Field(description="When these figures were gathered, RFC 3339 in UTC.")]
+    window_s: Annotated[float, Field(description="How far back the times and `opened` reach, in seconds.")]
     open: Annotated[int, Field(description="Open incidents: neither resolved nor closed.")]
-    acknowledged: Annotated[int, Field(description="Open ones that somebody acknowledged.")]
-    unassigned: Annotated[int, Field(description="Open ones that nobody is assigned to or has a role in.")]
-    overdue: Annotated[int, Field(description="Open ones past one of their response targets.")]
+    acknowledged: Annotated[int, Field(description="Open incidents that somebody acknowledged.")]
+    unassigned: Annotated[
+        int, Field(description="Open incidents that nobody is assigned to or has a role in.")
+    ]
+    overdue: Annotated[int, Field(description="Open incidents past one of their response targets.")]
     by_state: Annotated[
         dict[str, int],
         Field(
-            description="By state. `Closed` counts those in a shard still and those archived in the window."
+            description="Incidents by state. `Closed` counts those still in a shard and those archived in the window."
         ),
     ]
-    by_severity: Annotated[dict[str, int], Field(description="Open ones by severity.")]
-    by_type: Annotated[dict[str, int], Field(description="Open ones by type.")]
+    by_severity: Annotated[dict[str, int], Field(description="Open incidents by severity.")]
+    by_type: Annotated[dict[str, int], Field(description="Open incidents by type.")]
     by_service: Annotated[
         list[ServiceBody], Field(description=f"The {SERVICES_TOLD} services with the most open incidents.")
     ]
@@ -94,7 +96,7 @@ class StatsBody:
     time_to_resolve: Annotated[
         TimesBody, Field(description="From opening to resolution, for incidents resolved in the window.")
     ]
-    alerts: Annotated[AlertStatsBody, Field(description="What became of alerts.")]
+    alerts: Annotated[AlertStatsBody, Field(description="What was decided about alerts.")]
     complete: Annotated[
         bool, Field(description="False when the window holds more archived incidents than are counted.")
     ]

@@ -37,7 +37,7 @@ _SPAN = WithJsonSchema({"type": "string", "pattern": r"^\d{1,9}(ms|s|m|h|d|w)$",
 class TokensBody:
     """All tokens, by name."""
 
-    items: Annotated[list[TokenBody], says("Those that were not revoked.")]
+    items: Annotated[list[TokenBody], says("All tokens that were not revoked.")]
 
 
 class TokenRequest(BaseModel):
@@ -48,7 +48,7 @@ class TokenRequest(BaseModel):
     name: str = Field(
         min_length=1,
         max_length=NAME_MAX,
-        description="Who will have it: the actor of what it does. Unique among the tokens that have not expired.",
+        description="Who will use it; shown as the actor of everything done with it. Unique among the tokens that have not expired.",
         examples=["prometheus"],
     )
     scopes: list[str] = Field(
@@ -56,12 +56,11 @@ class TokenRequest(BaseModel):
     )
     expires_in: (
         Annotated[Duration, Field(ge=LIFETIME_MIN_S, le=LIFETIME_MAX_S, allow_inf_nan=False), _SPAN] | None
-    ) = Field(None, description="How long it is good for; null: until it is revoked.")
+    ) = Field(None, description="How long it is valid; null: until it is revoked.")
     match: list[str] = Field(
         [],
         max_length=MATCH_MAX,
-        description="Label matchers that must all hold for what it may send and end; none: anything. Only with scopes "
-        "that begin with ingest:, and read.",
+        description="Limits what it may send and resolve to alerts whose labels match all of these; none: no limit. Only with scopes that begin with ingest:, and read.",
         examples=[['team="payments"']],
     )
 
@@ -73,7 +72,7 @@ class RotateRequest(BaseModel):
 
     overlap: Annotated[Duration, Field(ge=0, le=OVERLAP_MAX_S, allow_inf_nan=False), _SPAN] = Field(
         OVERLAP_DEFAULT_S,
-        description="How long the old secret stays good beside the new one; 0s: not at all.",
+        description="How long the old secret stays valid beside the new one; 0s: not at all.",
     )
 
 
@@ -83,7 +82,8 @@ class RevokeParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     force: bool = Field(
-        False, description="Also the last token with the scope admin: then nobody can make tokens by HTTP."
+        False,
+        description="Revoke it even if it is the last token with the scope admin. After that nobody can create tokens over HTTP.",
     )
 
 
@@ -92,11 +92,11 @@ _Admin = Annotated[Caller, Depends(requires(ADMIN))]
 _Revoke = Annotated[RevokeParams, Query()]
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _FAILURES = {
-    "4XX": "The request is refused; the problem names the field, or the scope that the token has not.",
-    "503": "The control partition's writer cannot answer; ask again.",
+    "4XX": "The request was refused; the problem names the field, or the scope that the token lacks.",
+    "503": "The control partition's writer cannot answer; try again.",
 }
 _MISSING = {"404": "No token has this id."}
-_CONFLICT = {"409": "The name is taken, or the first token has not the scope admin."}
+_CONFLICT = {"409": "The name is taken, or the first token lacks the scope admin."}
 _LAST = {"409": "It is the last token with the scope admin, and `force` was not given."}
 
 

@@ -1,5 +1,5 @@
-"""What the verbs of /v1 take: one dataclass a verb, all of one shape. `verb()` makes of it what models/shard/people.py decides
-about; the table of verb_table.py names it.
+"""What the verbs of /v1 take: one dataclass a verb, all of one shape. `verb()` makes of it what a shard is told; the table of
+verb_table.py names it.
 
 Strict: an unknown field is refused by name, and nothing is converted. Bounds are those of models/incidents/verbs.py.
 """
@@ -55,7 +55,7 @@ class AcknowledgeBody:
     """Somebody looks after it: whoever calls. Without `until` and `for`, until it ends."""
 
     __pydantic_config__ = STRICT
-    until: Annotated[WrittenTime | None, _described("Until when, RFC 3339, still to come.")] = None
+    until: Annotated[WrittenTime | None, _described("Until when, RFC 3339, in the future.")] = None
     for_: Annotated[
         WrittenDuration | None, Field(alias="for", description='For how long from now: "30m", "4h".')
     ] = None
@@ -85,14 +85,13 @@ class AssignBody:
         field(default_factory=list)
     )
     remove: Annotated[
-        list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People who work on it no more.")
+        list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People who no longer work on it.")
     ] = field(default_factory=list)
     roles: Annotated[
         dict[Name, NameOrNone],
         Field(
             max_length=verbs.ROLES_MAX,
-            description="A person for a role: commander, communications, scribe, or one of your own. An empty one "
-            "takes the role away.",
+            description="A person for a role: commander, communications, scribe, or a role of your own. An empty name removes the role.",
         ),
     ] = field(default_factory=dict)
     reason: Why = ""
@@ -106,7 +105,7 @@ class CommentBody:
     """A remark, for the timeline."""
 
     __pydantic_config__ = STRICT
-    text: Annotated[Text, _described("What to say.")]
+    text: Annotated[Text, _described("The text.")]
     reason: ClassVar[str] = ""
 
     def verb(self, now: float) -> verbs.Comment:
@@ -135,11 +134,15 @@ class ReclassifyBody:
     """A person's word, which wins over every classifier's until it is cleared."""
 
     __pydantic_config__ = STRICT
-    severity: Annotated[SeverityWord | None, _described("How bad it is.")] = None
-    incident_type: Annotated[TypeWord | None, _described("What kind it is.")] = None
-    impact: Annotated[Name | None, _described("What it does to others, in your words.")] = None
+    severity: Annotated[SeverityWord | None, _described("Its severity.")] = None
+    incident_type: Annotated[TypeWord | None, _described("Its type.")] = None
+    impact: Annotated[Name | None, _described("Its impact, in your words: who is affected, and how.")] = None
     clear: Annotated[
-        list[ClearableWord], Field(max_length=3, description="What is the classifiers' again.")
+        list[ClearableWord],
+        Field(
+            max_length=3,
+            description="What to drop of the values people set; the classification counts again.",
+        ),
     ] = field(default_factory=list)
     reason: Why = ""
 
@@ -157,7 +160,7 @@ class LinkBody:
     """Two incidents have to do with each other."""
 
     __pydantic_config__ = STRICT
-    incident: Annotated[Id, _described("The other one's id.")]
+    incident: Annotated[Id, _described("The other incident's id.")]
     reason: Why = ""
 
     def verb(self, now: float) -> verbs.Link:
@@ -169,7 +172,7 @@ class UnlinkBody:
     """They have nothing to do with each other after all."""
 
     __pydantic_config__ = STRICT
-    incident: Annotated[Id, _described("The other one's id.")]
+    incident: Annotated[Id, _described("The other incident's id.")]
     reason: Why = ""
 
     def verb(self, now: float) -> verbs.Unlink:
@@ -181,7 +184,7 @@ class MergeBody:
     """The named incident becomes a part of the one in the path."""
 
     __pydantic_config__ = STRICT
-    incident: Annotated[Id, _described("The id of the one that becomes a part.")]
+    incident: Annotated[Id, _described("The id of the incident that becomes its child.")]
     reason: Why = ""
 
     def verb(self, now: float) -> verbs.Merge:
@@ -193,7 +196,7 @@ class UnmergeBody:
     """The named incident is its own again."""
 
     __pydantic_config__ = STRICT
-    incident: Annotated[Id, _described("The id of the part.")]
+    incident: Annotated[Id, _described("The id of the child.")]
     reason: Why = ""
 
     def verb(self, now: float) -> verbs.Unmerge:
@@ -209,7 +212,7 @@ class SplitBody:
         list[Annotated[str, Field(pattern=FINGERPRINT)]],
         Field(min_length=1, max_length=verbs.SPLIT_MAX, description="Fingerprints of its alerts."),
     ]
-    title: Annotated[Title | None, _described("The new one's title; else the same.")] = None
+    title: Annotated[Title | None, _described("Title of the new incident. Default: the same title.")] = None
     reason: Why = ""
 
     def verb(self, now: float) -> verbs.Split:
@@ -222,9 +225,9 @@ class ResolveBody:
     """It is over."""
 
     __pydantic_config__ = STRICT
-    method: Annotated[MethodWord, _described("How it ended.")] = MethodName.MANUAL
-    root_cause: Annotated[TextOrNone | None, _described("What it was.")] = None
-    notes: Annotated[TextOrNone, _described("What was done, and what to remember.")] = ""
+    method: Annotated[MethodWord, _described("How it was resolved.")] = MethodName.MANUAL
+    root_cause: Annotated[TextOrNone | None, _described("The root cause.")] = None
+    notes: Annotated[TextOrNone, _described("What was done, and what to remember next time.")] = ""
     reason: ClassVar[str] = ""
 
     def verb(self, now: float) -> verbs.Resolve:
@@ -258,11 +261,13 @@ class UpdateBody:
     """Word to those who wait, and when the next is promised."""
 
     __pydantic_config__ = STRICT
-    audience: Annotated[Name, _described("Who is told: customers, support, management ...")]
-    text: Annotated[Text, _described("What they are told.")]
-    next_due_at: Annotated[WrittenTime | None, _described("When the next is promised, RFC 3339.")] = None
+    audience: Annotated[Name, _described("Who the update is for: customers, support, management ...")]
+    text: Annotated[Text, _described("The text of the update.")]
+    next_due_at: Annotated[WrittenTime | None, _described("When you promise the next update, RFC 3339.")] = (
+        None
+    )
     next_due_in: Annotated[
-        WrittenDuration | None, _described('How long from now the next is promised: "30m".')
+        WrittenDuration | None, _described('How long from now you promise the next update: "30m".')
     ] = None
     reason: ClassVar[str] = ""
 
@@ -276,12 +281,14 @@ class CreateBody:
     """An incident by hand: it has no alerts, and only a person resolves it."""
 
     __pydantic_config__ = STRICT
-    service: Annotated[Name, _described("What it is about; decides where it lives.")]
-    title: Annotated[Title, _described("What is wrong, in a line.")]
-    description: Annotated[TextOrNone, _described("What is known.")] = ""
-    severity: Annotated[SeverityWord | None, _described("How bad it is; else a classifier says.")] = None
-    incident_type: Annotated[TypeWord | None, _described("What kind it is; else a classifier says.")] = None
-    impact: Annotated[Name | None, _described("What it does to others; else a classifier says.")] = None
+    service: Annotated[Name, _described("The affected service; decides which shard keeps it.")]
+    title: Annotated[Title, _described("What is wrong, in one line.")]
+    description: Annotated[TextOrNone, _described("What is known about it.")] = ""
+    severity: Annotated[SeverityWord | None, _described("Its severity. Default: a classifier decides.")] = (
+        None
+    )
+    incident_type: Annotated[TypeWord | None, _described("Its type. Default: a classifier decides.")] = None
+    impact: Annotated[Name | None, _described("Its impact. Default: a classifier decides.")] = None
     labels: Annotated[
         dict[LabelName, LabelValue], Field(max_length=verbs.LABELS_MAX, description="Its labels.")
     ] = field(default_factory=dict)

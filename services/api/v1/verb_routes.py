@@ -35,10 +35,10 @@ _CREATE_EXAMPLE: dict[str, object] = {
     "title": "Answers repeat themselves",
     "severity": "P2",
 }
-_ETAG = {"ETag": {"description": "The version after it, for If-Match.", "schema": {"type": "string"}}}
+_ETAG = {"ETag": {"description": "The version afterwards, for If-Match.", "schema": {"type": "string"}}}
 _CHANGED = {
     "Incident-Changed": {
-        "description": "`no`: all was so already, and nothing was done. Else it is not there.",
+        "description": "`no` if nothing needed to change; otherwise absent.",
         "schema": {"type": "string"},
     }
 }
@@ -49,8 +49,8 @@ _BAD_BODY = {
     "400": "A field is wrong, named in `errors`.",
     "408": "The body took too long.",
     "413": "The body is over 256 KiB.",
-    "415": "The content type is not application/json, or the packing is none we read.",
-    "422": "This Idempotency-Key was used for something else.",
+    "415": "The content type is not application/json, or the Content-Encoding is not supported.",
+    "422": "This Idempotency-Key was used for another request.",
 }
 
 _Route = Callable[..., Awaitable[Response]]
@@ -82,7 +82,7 @@ def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: Body
         response_model=None,
         responses={
             201: {
-                "description": "It is there, durably.",
+                "description": "It was created and is durable.",
                 "headers": {**_ETAG, **_LOCATION},
                 "content": _INCIDENT,
             },
@@ -175,14 +175,14 @@ def _answers(verb: VerbRoute) -> dict[int | str, dict[str, object]]:
         if verb.makes_another
         else {
             200: {
-                "description": "The incident after it.",
+                "description": "The incident after the change.",
                 "headers": {**_ETAG, **_CHANGED},
                 "content": _INCIDENT,
             }
         }
     )
     if verb.asks_part:
-        words = "It is under way: the other incident's shard has not answered yet, and will be asked till it does."
+        words = "Accepted: the other incident's shard has not answered yet; it is asked until it does."
         done[202] = {"description": words, "headers": _ETAG, "content": _INCIDENT}
     return {
         **done,
@@ -190,7 +190,7 @@ def _answers(verb: VerbRoute) -> dict[int | str, dict[str, object]]:
             REFUSED,
             _BAD_BODY,
             NOT_FOUND,
-            {"409": verb.conflicts, "412": "It has another version than If-Match says: read it again."},
+            {"409": verb.conflicts, "412": "Its version is not the one in If-Match: read it again."},
             verb.more,
             AWAY,
         ),

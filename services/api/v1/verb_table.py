@@ -1,5 +1,5 @@
-"""Every verb of /v1/incidents/{id}/VERB: its name, what it takes, and an example. Adding a verb is adding an entry, a body
-(verb_bodies.py) and what a shard makes of it (models/shard/people.py)."""
+"""Every verb of /v1/incidents/{id}/VERB: its name, what it takes, and an example. Its body is in verb_bodies.py; what a shard
+makes of it is a matter of the component that owns the verb."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from models.alerts.alert import SERIES_ID_BYTES, fingerprint, series_id
 from models.errors import NotFound
 from models.incidents import verbs
 from models.incidents.query import PAGE_MAX
-from models.partition.sharding import TENANT
 from services.api.reads import Reads
 from services.api.v1 import verb_bodies
 from services.api.v1.commands import Commands
@@ -46,9 +45,7 @@ class VerbRoute:
     makes_another: bool = False
     asks_part: bool = False
     in_bulk: bool = True
-    conflicts: str = (
-        "Its state does not allow it, or it is archived; the problem says what can be done instead."
-    )
+    conflicts: str = "Its state does not allow it, or it is archived; the problem says what to do instead."
     more: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,7 +69,7 @@ async def _find_series(asked: Asked, verb: verbs.AnyVerb) -> verbs.AnyVerb:
         if name in found:
             continue
         if asked.origin.delivery_id is None or found:
-            raise NotFound(f"alerts.{place}: the incident has no alert {name} of its own")
+            raise NotFound(f"alerts.{place}: the incident itself has no alert {name}")
         # Perhaps a repeat, and they have left already. Whether it knows this key only the shard can say; else it has no
         # series of this name.
         return msgspec.structs.replace(verb, series=[bytes.fromhex(name).ljust(SERIES_ID_BYTES, b"\0")])
@@ -88,7 +85,7 @@ async def _series_of(asked: Asked, wanted: frozenset[str]) -> dict[str, bytes]:
         own = [] if page is None else [one for one in page.items if one.incident_id == asked.incident_id]
         for alert in own:
             if (name := fingerprint(alert.labels)) in wanted:
-                found[name] = series_id(TENANT, alert.labels)
+                found[name] = series_id(asked.reads.asking.tenant, alert.labels)
         if page is None or page.next is None or not own:
             break
         cursor = page.next
@@ -97,7 +94,7 @@ async def _series_of(asked: Asked, wanted: frozenset[str]) -> dict[str, bytes]:
     return found
 
 
-_MISSING = {"404": "No incident has this id, or the body names one that is not there."}
+_MISSING = {"404": "No incident has this id, or the body names an incident that does not exist."}
 
 VERBS: tuple[VerbRoute, ...] = (
     VerbRoute("acknowledge", verb_bodies.AcknowledgeBody, {"for": "4h", "reason": "on it"}),

@@ -99,6 +99,6 @@ def write(found: list[Row], more: bool, form: Output) -> None:
         case _ if found:
             output.write_table(COLUMNS, found, form is Output.WIDE)
         case _:
-            typer.echo("no alerts like that")
+            typer.echo("no alert matches")
     if more:
         typer.echo(f"there are more than these {len(found):,}: --limit", err=True)

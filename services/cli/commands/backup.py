@@ -226,7 +226,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="ID",
-            help="Backup id. Default: the newest complete one that contains that time.",
+            help="Backup id. Default: the newest complete one; with --until-time the oldest that contains that time.",
             show_default=False,
         ),
     ] = None,
@@ -285,8 +285,7 @@ def restore(
         return {
             "id": chosen.id,
             "partitions": {
-                name: {"seq": each.seq, "at": each.now, "incidents": each.incidents, "open": each.open}
-                for name, each in done.reached.items()
+                name: {"seq": each.seq, "at": each.now, **each.counts} for name, each in done.reached.items()
             },
         }
 
@@ -297,7 +296,7 @@ def restore(
         open_now = sum(each["open"] for each in told["partitions"].values())
         up = f"llm-im up{options(config, data)}"
         typer.echo(f"backup {told['id']} is restored, {open_now} incidents are open in it; now: {up}")
-        typer.echo(f"to look at it without telling anybody, as in a drill: {up} --no-notify")
+        typer.echo(f"to look at it without sending notifications, as in a drill: {up} --no-notify")
 
 
 def _checking(settings: Settings, key_file: Path | None, *, takes_any: bool) -> Signing:
@@ -397,15 +396,16 @@ def _row(backup: Backup) -> dict[str, Any]:
 
 def _checked(check: Check) -> dict[str, Any]:
     found = asdict(check)
-    return {**found, **(found.pop("reached") or {})}
+    reached = found.pop("reached") or {}
+    return {**found, **found.pop("kept"), **reached, **reached.pop("counts", {})}
 
 
 def _found(check: Check) -> str:
     assert check.reached is not None
     reached = check.reached
     return (
-        f"up to seq {reached.seq:,}: {reached.incidents:,} incidents ({reached.open:,} open), {reached.series:,} series,"
-        f" {check.archived:,} archived; {reached.frames:,} frames, {check.files:,} files, {terminal.size(check.bytes)}"
+        f"up to seq {reached.seq:,}: {terminal.counted({**reached.counts, **check.kept})};"
+        f" {reached.frames:,} frames, {check.files:,} files, {terminal.size(check.bytes)}"
     )
 
 

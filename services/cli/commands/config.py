@@ -84,7 +84,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
     where = loaded.file or "no file"
     verdict = "WRONG" if code else "good"
     typer.echo(
-        f"{verdict:<15} {terminal.plain(where)}: {count} setting{'' if count == 1 else 's'} not left as default"
+        f"{verdict:<15} {terminal.plain(where)}: {count} setting{'' if count == 1 else 's'} differ from the default"
     )
     raise typer.Exit(code)
 
@@ -201,10 +201,10 @@ def reload(
         typer.echo(terminal.plain(f"{each['key']}: {before} -> {after}"))
     count = len(answer["changed"])
     if not count:
-        typer.echo("nothing differs from what runs")
+        typer.echo("nothing to change: the system already runs with these settings")
     else:
         typer.echo(
-            f"{count} setting{'' if count == 1 else 's'} changed; every process goes by it within about 2 s"
+            f"{count} setting{'' if count == 1 else 's'} changed; every process uses it within about 2 s"
         )
 
 

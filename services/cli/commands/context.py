@@ -82,7 +82,7 @@ def add(
         + _is_used(known, name)
     )
     if made.has_token and _is_open(url):
-        typer.echo("llm-im: http sends the token readable over the network: https would not", err=True)
+        typer.echo("llm-im: http sends the token unencrypted over the network; https would not", err=True)
 
 
 @app.command(epilog=EPILOG)
@@ -106,9 +106,9 @@ def use(
         known.get(name, ExitCode.NOT_FOUND)
     known.current = "" if name == "-" else name
     contexts.write(known)
-    typer.echo(f"context {name} is used from now on" if known.current else "no context is used from now on")
+    typer.echo(f"context {name} is now in use" if known.current else "no context is now in use")
     if other := os.environ.get(CONTEXT_VARIABLE):
-        typer.echo(f"llm-im: but here {CONTEXT_VARIABLE} says {terminal.plain(other)}", err=True)
+        typer.echo(f"llm-im: but {CONTEXT_VARIABLE} is set to {terminal.plain(other)}", err=True)
 
 
 @app.command("list", epilog=EPILOG)
@@ -168,7 +168,7 @@ def remove(name: Name) -> None:
     del known.named[name]
     known.current = "" if known.current == name else known.current
     contexts.write(known)
-    typer.echo(f"context {name} is forgotten" + ("" if known.current else "; none is in use"))
+    typer.echo(f"context {name} is removed" + ("" if known.current else "; none is in use"))
 
 
 def _row(known: contexts.Contexts, name: str) -> Row:
@@ -177,7 +177,7 @@ def _row(known: contexts.Contexts, name: str) -> Row:
 
 
 def _is_used(known: contexts.Contexts, name: str) -> str:
-    return "; it is used from now on" if known.current == name else f"; use it: llm-im context use {name}"
+    return "; it is now in use" if known.current == name else f"; use it: llm-im context use {name}"
 
 
 def _from_stdin() -> str:

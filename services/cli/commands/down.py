@@ -28,14 +28,14 @@ def down(config: Config = None, data: Data = None) -> None:
     log = folder / "log" / "withdraw.log"
     if not request.owned:
         in_ray.run(request, log, in_ray.WITHDRAW_TIMEOUT_S, _say)
-        typer.echo(f"ended in the Ray at {terminal.plain(ray_address())}, which goes on")
+        typer.echo(f"ended in the Ray at {terminal.plain(ray_address())}, which keeps running")
         return
     if launch.running(folder) is not None:
         try:
             in_ray.run(request, log, in_ray.WITHDRAW_TIMEOUT_S, _say)
         except IncidentManagerError as error:
             # Ending in order is a kindness to the next start; the log needs none.
-            _say(f"it did not end in order: {error}")
+            _say(f"it did not stop cleanly: {error}")
     elif not (folder / "run" / "instance.json").exists():
         typer.echo(f"nothing runs on {folder}")
         return

@@ -114,12 +114,10 @@ def status(
     if counts:
         said = f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"
         if found.degraded:
-            said = (
-                f"at least {said}: not counted is what {', '.join(map(terminal.plain, found.degraded))} holds"
-            )
+            said = f"at least {said}, without those of {', '.join(map(terminal.plain, found.degraded))}"
         lines.append(("open", said))
     for source, skew_s in clocks.items():
-        way = "ahead" if skew_s > 0 else "behind, or it sends late: what it sends may count as ended"
+        way = "ahead" if skew_s > 0 else "behind, or it sends late: its alerts may count as ended"
         lines.append(("clock", f"{terminal.plain(source)}: {terminal.duration(abs(skew_s))} {way}"))
     if ours:
         memory = sum(each.memory_bytes for each in ours)
@@ -135,8 +133,8 @@ def _store(settings: Settings) -> str:
     """Where what runs here keeps its state, and whether the settings say so."""
     found = which_store.which(settings)
     if found.is_another:
-        return f"{found.running}; the settings say another one: {found.store}"
-    return found.running or f"{found.store}, say the settings"
+        return f"{found.running}, but the settings name another one: {found.store}"
+    return found.running or f"{found.store}, according to the settings"
 
 
 def _why_nothing(folder: Path, left: str | None, found: Readiness, url: str, config: Path | None) -> str:

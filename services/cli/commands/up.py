@@ -115,7 +115,7 @@ def up(
             f"\nLLM-Incident-Manager {VERSION} is ready at {url} after {time.monotonic() - began:.1f} s\n"
         )
     else:
-        typer.echo(f"LLM-Incident-Manager {VERSION} is running already, at {url}\n")
+        typer.echo(f"LLM-Incident-Manager {VERSION} is already running at {url}\n")
     _say_who_is_told(url, no_notify)
     typer.echo(_what_now(url, settings, request, guarded))
 
@@ -144,15 +144,15 @@ def _who_gets_in(settings: Settings, control: ControlState, first: str, progress
     has_tokens, required = control.guarded, settings.auth.required
     if has_tokens and required is False:
         progress(
-            "tokens are not asked for (auth.required = false): who reaches this machine may do everything"
+            "no tokens are required (auth.required = false): anyone who can reach this machine can do anything"
         )
     elif not has_tokens and not required:
         progress(
-            f"no API tokens: who reaches this machine may do everything. The first switches them on: {first}"
+            f"no API tokens: anyone who can reach this machine can do anything. The first token closes it: {first}"
         )
     elif not has_tokens:
         progress(
-            f"auth.required, but there is no API token yet: everybody is answered 401. Make the first: {first}"
+            f"auth.required, but there is no API token yet: every request gets 401. Create the first: {first}"
         )
     return has_tokens if required is None else required
 
@@ -184,7 +184,7 @@ def _on_this_machine(
         found = readiness.ask(http_url(known.http_host, known.http_port))
         if found.state == "ready":
             return http_url(known.http_host, known.http_port), False
-        progress(f"Ray runs already, but: {found.why}")
+        progress(f"Ray is already running, but: {found.why}")
     url = http_url(instance.http_host, instance.http_port)
     which_store.note(settings, instance.instance_id)
     try:
@@ -193,7 +193,7 @@ def _on_this_machine(
     except BaseException as error:
         # A degraded system takes alerts and must not be ended by who only looked at it.
         if known is None and not (isinstance(error, Failure) and error.code is ExitCode.DEGRADED):
-            progress("this start failed; ending what it began")
+            progress("this start failed; stopping what it started")
             launch.stop(folder, progress=progress)
         raise
     return url, True
@@ -247,14 +247,14 @@ def _refuse_other(known: Instance, request: in_ray.Request, folder: Path, settin
     store = which_store.which(settings)
     if store.is_another:
         raise Failure(
-            f"a system runs on {folder} with its state in {store.running}, the settings say {store.store}; are they those it was"
-            f" started with (--config)? To start another one: {again}, or another --data",
+            f"a system runs on {folder} that keeps its state in {store.running}, but the settings say {store.store}: are these"
+            f" the settings it was started with (--config)? To start another system: {again}, or another --data",
             ExitCode.CONFLICT,
         )
     if known.version != VERSION:
         raise Failure(f"version {known.version} runs on {folder}, this program is {VERSION}; {again}")
     if request.port is not None and known.http_port != request.port:
-        raise Failure(f"it runs on {folder} already, at port {known.http_port}, not {request.port}; {again}")
+        raise Failure(f"it already runs on {folder} at port {known.http_port}, not {request.port}; {again}")
 
 
 def _port_hint(error: IncidentManagerError, request: in_ray.Request) -> str:
@@ -280,9 +280,9 @@ def _what_now(url: str, settings: Settings, request: in_ray.Request, guarded: bo
             f"  send an alert     curl -sS {url}/v1/alerts -H 'Content-Type: application/json'{token} \\",
             f"                      -d '{alert}'",
             f"  or                {name} send{at} alertname=HighLatency service=llm-api severity=critical",
-            f"  see what it made  {name} incidents list{at}",
+            f"  see the incident  {name} incidents list{at}",
             f"  from Prometheus   alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{url.partition('//')[2]}']}}]}}]}}",
-            f"  end it            {name} down{options(data=request.data)}   (data stays in {_where_data_stays(settings)})",
+            f"  stop it           {name} down{options(data=request.data)}   (data stays in {_where_data_stays(settings)})",
         )
     )
 

@@ -79,14 +79,14 @@ class Client:
         if "@" in url.partition("://")[2].partition("/")[0]:
             # Before anything repeats it: errors and lists of contexts show the URL.
             raise Failure(
-                "a URL with a name or a password in it is not taken; a token goes by --token-file or LLM_IM_TOKEN",
+                "the URL must not contain a user name or password; give a token with --token-file or LLM_IM_TOKEN",
                 ExitCode.USAGE,
             )
         try:
             self._scheme, self._host, self._port, self._prefix = _parts_of(url)
         except ValueError:
             raise Failure(
-                f"{url!r} is no URL to call; expected something like http://127.0.0.1:8080", ExitCode.USAGE
+                f"{url!r} is not a valid URL; expected something like http://127.0.0.1:8080", ExitCode.USAGE
             ) from None
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
@@ -192,13 +192,12 @@ class Client:
             yield
         except TimeoutError as error:
             raise Failure(
-                f"{self.url} did not answer within {timeout_s:g} s; ask how it is: llm-im status",
+                f"{self.url} did not answer within {timeout_s:g} s; check it with: llm-im status",
                 ExitCode.DEGRADED,
             ) from error
         except ConnectionRefusedError as error:
             raise Failure(
-                f"cannot reach {self.url}: connection refused, nothing listens there. Is it the right place (--url, "
-                "--context)? On its machine: llm-im status",
+                f"cannot reach {self.url}: connection refused, nothing listens there. Is the address right (--url, --context)? On its machine: llm-im status",
                 ExitCode.NOT_RUNNING,
             ) from error
         except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:

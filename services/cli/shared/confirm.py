@@ -30,7 +30,7 @@ def agrees(place: str, verb: str, count: int, rows: Sequence[Row]) -> bool:
         for row in rows[:SHOWN]
     ]
     lines += [f"and {count - SHOWN:,} more"] if count > SHOWN else []
-    number = "this incident" if count == 1 else f"these {count:,} incidents"
+    number = "this incident" if count == 1 else f"all {count:,} incidents"
     with open(place, "w", encoding="utf-8", errors="replace") as person:
         person.write("\n".join([*lines, f"{verb.capitalize()} {number}? [y/N] "]))
     with open(place, encoding="utf-8", errors="replace") as person:

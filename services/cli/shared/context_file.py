@@ -166,7 +166,9 @@ def token_of(text: str, origin: str) -> str:
 def check_name(name: str) -> None:
     """Raises Failure for a name that is none."""
     if not _NAME.fullmatch(name):
-        raise Failure(f"{name!r} is no name for a context: expected letters, digits, - and _", ExitCode.USAGE)
+        raise Failure(
+            f"{name!r} is not a valid context name: expected letters, digits, - and _", ExitCode.USAGE
+        )
 
 
 def _table(found: dict[str, object], name: str, file: Path) -> dict[str, dict[str, str]]:

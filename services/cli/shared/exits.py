@@ -30,8 +30,7 @@ class ExitCode(IntEnum):
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed, or something was refused; 2 the command line is wrong; "
-    "3 nothing runs there; 4 it runs, but is not ready or a shard is away; 5 there is no such thing; "
-    "6 its state forbids it, or somebody changed it meanwhile; 7 not allowed; 130 ended by Ctrl-C."
+    "3 nothing runs there; 4 it runs, but is not ready or a shard is down; 5 not found; 6 its state does not allow it, or somebody changed it in the meantime; 7 not allowed; 130 stopped by Ctrl-C."
 )
 
 

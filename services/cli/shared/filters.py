@@ -32,8 +32,8 @@ _INSTEAD = {
     "created_at": "--since and --until",
     "updated": "--changed-since and --changed-until",
     "updated_at": "--changed-since and --changed-until",
-    "incident_type": "it is called type here",
-    "merged": "--merged lists parts of others too",
+    "incident_type": "use type",
+    "merged": "--merged lists the children of merged incidents too",
 }
 FIELDS = (*VALUES, "service", "assignee")
 _OPERATOR = re.compile(r"=|!~")
@@ -53,7 +53,7 @@ class Filters:
         """What may have been meant when nothing was found: a label that is nearly a field's name."""
         for name in self.labels:
             if near := difflib.get_close_matches(name, FIELDS, 1, 0.75):
-                return f"{name} was taken for a label; is {near[0]} meant?"
+                return f"{name} was taken for a label; did you mean {near[0]}?"
         return ""
 
 
@@ -89,7 +89,7 @@ def read(words: Iterable[str], any_of: dict[str, Sequence[str]] | None = None) -
         elif name == "assignee":
             if operator != "=" or any(given == name for given, _ in made.query):
                 raise Failure(
-                    "the server can be asked for one assignee=NAME only, or assignee= for nobody",
+                    "only one assignee=NAME is possible, or assignee= for nobody",
                     ExitCode.USAGE,
                 )
             made.query.append((name, value))
@@ -147,7 +147,7 @@ def _leave(name: str, values: list[str], operator: str, value: str) -> list[str]
     kept = [each for each in values if holds({name: each})]
     if not kept:
         raise Failure(
-            f"no {name} is all that was asked for; values of {name}: {', '.join(VALUES[name])}",
+            f"no {name} matches all of these filters; values of {name}: {', '.join(VALUES[name])}",
             ExitCode.USAGE,
         )
     return kept
@@ -159,7 +159,7 @@ def value_of(name: str, given: str) -> str:
         if value.casefold() == given.casefold():
             return value
     near = difflib.get_close_matches(given.capitalize(), VALUES[name], 1)
-    meant = f"; is {near[0]} meant?" if near else ""
+    meant = f"; did you mean {near[0]}?" if near else ""
     raise Failure(
         f"{name}: {given!r} is not valid; expected one of {', '.join(VALUES[name])}{meant}", ExitCode.USAGE
     )

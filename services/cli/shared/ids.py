@@ -106,7 +106,7 @@ def with_stdin(words: Sequence[str]) -> list[str]:
     try:
         return [each for word in words for each in (sys.stdin.read().split() if word == "-" else [word])]
     except UnicodeDecodeError as error:
-        raise Failure("what came on stdin is not UTF-8 text", ExitCode.USAGE) from error
+        raise Failure("stdin is not UTF-8 text", ExitCode.USAGE) from error
 
 
 def whole(word: str) -> str | None:
@@ -121,7 +121,7 @@ def _part(word: str) -> str:
     part = word.lower().strip()
     if len(part) < SHORTEST_ID or not set(part) <= set("0123456789abcdef-"):
         raise Failure(
-            f"{word!r} is no incident id: expected a UUID, or at least {SHORTEST_ID} characters of one",
+            f"{word!r} is not an incident id: expected a UUID, or at least {SHORTEST_ID} characters of one",
             ExitCode.USAGE,
         )
     return part
@@ -130,7 +130,7 @@ def _part(word: str) -> str:
 def _only(word: str, found: list[str]) -> str:
     if not found:
         raise Failure(
-            f"none of the newest {LOOKED_THROUGH:,} incidents has an id with {word!r} at its beginning or end",
+            f"none of the newest {LOOKED_THROUGH:,} incidents has an id that begins or ends with {word!r}",
             ExitCode.NOT_FOUND,
         )
     if len(found) > 1:

@@ -13,19 +13,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from actors.control import LEASE_S, ControlActor
+from actors.control import ControlActor
 from actors.control_tail import ControlTail
+from actors.partition import LEASE_S
 from actors.runtime.clock import SystemClock
 from actors.runtime.direct import DirectLine
 from actors.runtime.host import Host, unwrap
-from models.control.control import ControlMessage, encode_message
+from models.control.control import CONTROL, ControlMessage, encode_message
 from models.errors import Unavailable
 from services.cli.shared.exits import ExitCode, Failure
 from services.cli.shared.where import options
 from services.identity.tokens import TokenDesk
 from services.machine import launch
 from services.machine.instance import Instance, refuse_other_user
-from services.wiring.bootstrap import CONTROL, CONTROL_ACTOR, open_log
+from services.wiring.bootstrap import CONTROL_ACTOR, open_log
 from services.wiring.slots import moved_away, refuse_lost_control
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def span_s(text: str, option: str) -> int:
     seconds = sum(int(n or 0) * _UNIT_S[unit] for n, unit in zip(found.groups(), _UNIT_S)) if found else 0
     if not 0 < seconds <= _SPAN_MAX_S:
         raise Failure(
-            f"{option}: {text!r} is no span; expected something like 30m, 2h, 1d12h or 1w, up to a year",
+            f"{option}: {text!r} is not a duration; expected something like 30m, 2h, 1d12h or 1w, up to a year",
             ExitCode.USAGE,
         )
     return seconds
@@ -53,7 +53,7 @@ def _time(text: str, option: str) -> str:
         at = None
     if at is None or at.tzinfo is None:
         raise Failure(
-            f"{option}: {text!r} is no time; expected a span like 30m or 2h, or RFC 3339 with its offset, "
+            f"{option}: {text!r} is not a time; expected a duration like 30m or 2h, or RFC 3339 with its offset, "
             "like 2026-01-31T12:00:00Z",
             ExitCode.USAGE,
         )

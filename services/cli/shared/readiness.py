@@ -46,7 +46,9 @@ def ask(url: str) -> Readiness:
         case "ready":
             return Readiness("ready", notifications=notifications)
         case "degraded":
-            return Readiness("degraded", f"away: {', '.join(degraded)}", degraded, reasons, notifications)
+            return Readiness(
+                "degraded", f"not answering: {', '.join(degraded)}", degraded, reasons, notifications
+            )
         case "unavailable":
             return Readiness("unavailable", "no shard answers", degraded, reasons)
         case _:

@@ -19,17 +19,17 @@ def instead_of(detail: str, identity: str) -> str:
     for words, command in _INSTEAD:
         if words in detail:
             return f"try: {command} {identity}"
-    return f"see how it is: llm-im incidents show {identity}"
+    return f"to see it: llm-im incidents show {identity}"
 
 
 def changed_by(client: Client, identity: str) -> str:
     """Who changed an incident last, and how to go on."""
-    advice = f"look before you repeat it: llm-im incidents show {identity}"
+    advice = f"check before you repeat it: llm-im incidents show {identity}"
     try:
         version = client.get_json(f"{ids.PATH}/{identity}")["version"]
         entries = client.get_json(f"{ids.PATH}/{identity}/timeline")["items"]
         last = entries[-1]
         who = f"{terminal.plain(last['actor'])}, {terminal.since(last['timestamp'])} ago: {terminal.plain(last['description'])}"
     except (Failure, LookupError, TypeError):
-        return f"somebody changed it meanwhile; {advice}"
-    return f"somebody changed it meanwhile (now version {version}), last {who}; {advice}"
+        return f"somebody changed it in the meantime; {advice}"
+    return f"somebody changed it in the meantime (now version {version}), last {who}; {advice}"

@@ -113,7 +113,7 @@ def call(
     if reply.status == http.client.PRECONDITION_FAILED:
         raise client.failure(reply, changed_by(client, identity))
     if reply.status == http.client.NOT_FOUND:
-        raise client.failure(reply, "see which there are: llm-im incidents list")
+        raise client.failure(reply, "to list them: llm-im incidents list")
     raise client.failure(reply)
 
 
@@ -144,7 +144,7 @@ def _meant(
         raise Failure("which incidents? give ids, - for stdin, or --where MATCHER", ExitCode.USAGE)
     wanted = filters.read(options.where)
     if not wanted.query:
-        raise Failure("--where leaves all incidents: expected a matcher that narrows it", ExitCode.USAGE)
+        raise Failure("--where matches all incidents: add a matcher that narrows it", ExitCode.USAGE)
     rows = list(ids.walk(client, wanted.query, WHERE_MAX + 1))
     if len(rows) > WHERE_MAX:
         raise Failure(
@@ -153,7 +153,7 @@ def _meant(
     if not rows:
         hint = wanted.hint()
         raise Failure(
-            "no incidents like that; nothing was changed" + (f" ({hint})" if hint else ""), ExitCode.NOT_FOUND
+            "no incident matches; nothing was changed" + (f" ({hint})" if hint else ""), ExitCode.NOT_FOUND
         )
     return [str(row["id"]) for row in rows], rows
 
@@ -227,7 +227,8 @@ def _do_many(
     if stopped is not None:
         left = len(acts) - len(items)
         raise Failure(
-            f"{stopped}; nothing is known of the last {left:,}: look before you repeat it", stopped.code
+            f"{stopped}; it is unknown whether the last {left:,} were changed: check before you repeat it",
+            stopped.code,
         )
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
 

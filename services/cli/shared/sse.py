@@ -45,7 +45,7 @@ def follow(
                 raise
             why = str(failure)
         except TimeoutError:
-            why = f"nothing was heard for {SILENCE_S:g} s"
+            why = f"nothing arrived for {SILENCE_S:g} s"
         except (OSError, http.client.HTTPException) as error:
             why = f"the connection broke: {error or type(error).__name__}"
         first = False

@@ -134,7 +134,7 @@ def place_here(config: Path | None = None, data: Path | None = None) -> Settings
 
     loaded = load(config, _flags(data, None), only=_PLACE, leniently=True)
     for notice in loaded.notices:
-        typer.echo(f"llm-im: passed over: {terminal.plain(notice)}; see: llm-im config check", err=True)
+        typer.echo(f"llm-im: ignored: {terminal.plain(notice)}; see: llm-im config check", err=True)
     return absolute(loaded.settings)
 
 
@@ -171,7 +171,7 @@ def client_of(
     runs here. A context's token goes to its own URL only; the variables' is for where no context names one.
     """
     if url and context:
-        raise Failure("--url and --context both say where: give one", ExitCode.USAGE)
+        raise Failure("give either --url or --context, not both", ExitCode.USAGE)
     given = url or ("" if context else os.environ.get(URL_VARIABLE, ""))
     if given:
         return Client(given if "://" in given else f"http://{given}", timeout_s, token_of(token_file))

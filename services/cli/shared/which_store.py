@@ -38,9 +38,9 @@ class Which:
         elif not self.running:
             on = f"nothing runs on {folder}"
         elif self.is_another:
-            on = f"NOT that of the system which runs on {folder}: that is {self.running}"
+            on = f"NOT the store of the system that runs on {folder}: it uses {self.running}"
         else:
-            on = f"the system that runs on {folder} is on it"
+            on = f"the system that runs on {folder} uses it"
         return f"{self.store}; {on}"
 
 

@@ -36,7 +36,7 @@ MessageFile = Annotated[
 def text_of(message: str | None, file: str | None) -> str | None:
     """What -m or -F says; None when neither was given."""
     if message is not None and file is not None:
-        raise Failure("-m and -F both give the text: give one", ExitCode.USAGE)
+        raise Failure("give either -m or -F, not both", ExitCode.USAGE)
     if file is None:
         return None if message is None else _checked(message)
     if file == "-":
@@ -70,7 +70,7 @@ def _edited(what: str) -> str:
     with tempfile.TemporaryDirectory(prefix="llm-im-") as folder:
         file = Path(folder) / "text.md"
         file.write_text(
-            f"\n# {what}. Lines that begin with # are left out; an empty text changes nothing.\n", "utf-8"
+            f"\n# {what}. Lines that begin with # are ignored; an empty text changes nothing.\n", "utf-8"
         )
         try:
             code = subprocess.call([*shlex.split(editor), str(file)])

@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from models.partition.sharding import TENANT
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.body import Unsupported
@@ -162,7 +161,7 @@ class HotWay:
             door.release(len(body))
             answer(plain.answer)
 
-        arrival = Arrival(TENANT, form.name, sender, now, form.wants_ids)
+        arrival = Arrival(needs.intake.tenant, form.name, sender, now, form.wants_ids)
         needs.intake.begin(reading, arrival, stored)
         return True
 

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed
-from models.partition.sharding import TENANT
 from models.ports import Span
 from models.trace import Attribute, context_of, trace_id_of
 from services.ingest.arrival import Arrival
@@ -160,7 +159,8 @@ class HttpDoor(Door):
         """Take a request. `key` names its delivery; `begun` is when it came, monotonic. Raises Malformed, TooLarge."""
         needs = self.needs
         received_at = request.received_at
-        arrival = Arrival(TENANT, form.name, request.sender, received_at, form.wants_ids, key, span.trace)
+        tenant = needs.intake.tenant
+        arrival = Arrival(tenant, form.name, request.sender, received_at, form.wants_ids, key, span.trace)
         reading, receipt = await needs.intake.take(form, request, arrival, span)
         needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
         return await form.stored(reading, receipt)

@@ -166,8 +166,7 @@ def _operation() -> Json:
     return {
         "tags": ["alertmanager"],
         "summary": "Send alerts as Prometheus does",
-        "description": "Alertmanager's API v2. Good alerts of a batch with bad ones are stored, though the answer is 400. "
-        "An alert that nobody sends again ends after resolve_timeout. The rest of /api/v2 is described by "
+        "description": "Alertmanager's API v2. If a batch has bad alerts, the answer is 400, but the good ones are stored. An alert that is not sent again ends after resolve_timeout. The rest of /api/v2 is described by "
         "Alertmanager's own openapi.yaml (0.25).",
         "operationId": "post_api_v2_alerts",
         "parameters": PARAMETERS,
@@ -201,7 +200,7 @@ def _operation() -> Json:
             **{code: answer(words, form) for code, words in REFUSALS.items()},
             "422": answer(USED, {"type": "string"}),
             "503": {
-                "description": "Some or all could not be stored, or too much waits already: sending again is safe.",
+                "description": "Some or all could not be stored, or too many requests are waiting: sending again is safe.",
                 "headers": RETRY_AFTER,
                 "content": {"application/json": {"schema": {"anyOf": [{"type": "string"}, form]}}},
             },
@@ -212,14 +211,14 @@ def _operation() -> Json:
 _SCHEMAS: dict[str, Json] = {
     "AlertmanagerAlert": {
         "type": "object",
-        "description": "Alertmanager's postableAlert. Other fields are passed over.",
+        "description": "Alertmanager's postableAlert. Other fields are ignored.",
         "required": ["labels"],
         "properties": {
             "labels": LABELS,
             "annotations": ANNOTATIONS,
             "startsAt": STARTS,
             "endsAt": ENDS,
-            "generatorURL": {"type": "string", "description": "Where it comes from."},
+            "generatorURL": {"type": "string", "description": "A link to where it comes from."},
         },
     },
     "AlertmanagerError": {

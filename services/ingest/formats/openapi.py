@@ -27,20 +27,19 @@ _TIME = "RFC 3339, from 1970 to 2100; without a zone it is UTC. Absent, null, em
 ENCODING: Json = {
     "name": "Content-Encoding",
     "in": "header",
-    "description": "How the body is packed. Several members or frames are read one behind the other.",
+    "description": "How the body is compressed. Several members or frames are read one after the other.",
     "schema": {"type": "string", "enum": ["identity", "gzip", "x-gzip", "zstd"]},
 }
 TRACE: Json = {
     "name": "traceparent",
     "in": "header",
-    "description": "W3C trace context: its trace id is kept with the event and shown in the timeline. One that can't be read is passed over.",
+    "description": "W3C trace context: its trace id is kept with the event and shown in the timeline. An invalid one is ignored.",
     "schema": {"type": "string"},
 }
 KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "Names this delivery. Sent again within dedup_window it is answered with the same incidents and "
-    "makes no event.",
+    "description": "Identifies this delivery. If it is sent again within dedup_window, the answer names the same incidents and nothing changes.",
     "schema": {
         "type": "string",
         "minLength": 1,
@@ -53,15 +52,15 @@ RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds.", "schema": {"type
 
 PARAMETERS = [KEY, ENCODING, TRACE]
 REFUSALS = {
-    "401": "Tokens are on, and there is no good one in the request.",
-    "403": "The token has not the scope of this door, or may send none of these alerts.",
+    "401": "Tokens are required, and the request has no valid one.",
+    "403": "The token lacks the scope for this endpoint, or may not send any of these alerts.",
     "408": "The body did not arrive within server.body_timeout.",
     "413": "The body is over server.max_body_bytes, as sent or unpacked, or holds too many alerts.",
-    "415": "Content-Type or Content-Encoding is none of those taken here.",
+    "415": "Content-Type or Content-Encoding is not supported here.",
 }
 
 
-USED = "The Idempotency-Key was accepted before with other alerts: nothing of these is stored under it."
+USED = "The Idempotency-Key was used before for other alerts: none of these were stored."
 
 
 def pairs(words: str, value_max: int, **more: object) -> Json:
@@ -82,13 +81,13 @@ def time(words: str) -> Json:
 
 
 LABELS = pairs(
-    "What makes it this alert. Empty values count as absent; one must be left.",
+    "What identifies the alert. Empty values count as absent; at least one must remain.",
     LABEL_VALUE_MAX_BYTES,
     minProperties=1,
 )
-ANNOTATIONS = pairs("What people should know of it.", ANNOTATION_VALUE_MAX_BYTES)
-STARTS = time("Since when; not set: since it arrives.")
-ENDS = time("Until when; in the past: it is resolved.")
+ANNOTATIONS = pairs("What people should know about it.", ANNOTATION_VALUE_MAX_BYTES)
+STARTS = time("Since when. Default: the time it arrives.")
+ENDS = time("Until when; in the past: the alert is resolved.")
 
 
 def ref(schema: str) -> Json:

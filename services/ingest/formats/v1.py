@@ -260,9 +260,7 @@ def _operation() -> Json:
     return {
         "tags": ["alerts"],
         "summary": "Send alerts",
-        "description": "One object, an array, or one object a line. What is answered 202 is durable. One bad alert never "
-        "costs its neighbours: each is answered for itself. What can't be read is kept as a dead letter, with the "
-        "reason. Sending again is always safe.",
+        "description": "One object, an array, or one object a line. An alert answered with 202 is durable. A bad alert never affects the others: each has its own answer. What can't be read is kept as a dead letter, with the reason. Sending again is always safe.",
         "operationId": "post_v1_alerts",
         "parameters": PARAMETERS,
         "requestBody": {
@@ -289,7 +287,7 @@ def _operation() -> Json:
             **{code: {"description": words, "content": PROBLEM} for code, words in REFUSALS.items()},
             "422": answer(USED, received),
             "503": {
-                "description": "None could be stored, or too much waits already. Nothing that was answered 202 is lost.",
+                "description": "None could be stored, or too many requests are waiting. Nothing that was answered 202 is lost.",
                 "headers": RETRY_AFTER,
                 "content": either,
             },
@@ -306,7 +304,7 @@ _EXAMPLE: Json = {
 _SCHEMAS: dict[str, Json] = {
     "PostedAlert": {
         "type": "object",
-        "description": "An alert. A field that is not listed is refused by name: it is a typo. startsAt, endsAt and "
+        "description": "An alert. An unlisted field is refused, because it is probably a typo. startsAt, endsAt and "
         "generatorURL are taken for starts_at, ends_at and generator_url.",
         "required": ["labels"],
         "additionalProperties": False,
@@ -319,16 +317,16 @@ _SCHEMAS: dict[str, Json] = {
             "endsAt": ENDS,
             "status": {
                 "enum": ["firing", "resolved"],
-                "description": "resolved without an end: it ends now. Default: firing.",
+                "description": "Default: firing. `resolved` without an end: it ends now.",
             },
-            "source": {"type": "string", "maxLength": 256, "description": "Who says so."},
-            "generator_url": {"type": "string", "description": "Where it comes from."},
-            "generatorURL": {"type": "string", "description": "Where it comes from."},
+            "source": {"type": "string", "maxLength": 256, "description": "Who sends it."},
+            "generator_url": {"type": "string", "description": "A link to where it comes from."},
+            "generatorURL": {"type": "string", "description": "A link to where it comes from."},
         },
     },
     "Received": {
         "type": "object",
-        "description": "What became of each alert, in the order they were sent.",
+        "description": "The result for each alert, in the order they were sent.",
         "required": ["stored", "refused", "failed", "items"],
         "properties": {
             "stored": {"type": "integer", "description": "are durable"},
@@ -336,7 +334,7 @@ _SCHEMAS: dict[str, Json] = {
             "failed": {"type": "integer", "description": "could not be stored now"},
             "items": {
                 "type": "array",
-                "description": "One an alert.",
+                "description": "One for each alert.",
                 "items": {"$ref": "#/components/schemas/ReceivedItem"},
             },
         },
@@ -345,8 +343,8 @@ _SCHEMAS: dict[str, Json] = {
         "type": "object",
         "required": ["index", "status"],
         "properties": {
-            "index": {"type": "integer", "minimum": 0, "description": "Its place in the request."},
-            "status": {"enum": [202, 400, 422, 503], "description": "What became of it, as an HTTP status."},
+            "index": {"type": "integer", "minimum": 0, "description": "Its position in the request, from 0."},
+            "status": {"enum": [202, 400, 422, 503], "description": "Its result, as an HTTP status."},
             "decision": {
                 "type": "string",
                 "description": "opened, joined, repeated, resolved, duplicate ...",
@@ -355,9 +353,9 @@ _SCHEMAS: dict[str, Json] = {
             "incident_id": {
                 "type": ["string", "null"],
                 "format": "uuid",
-                "description": "The incident that it is in; null: it is in none.",
+                "description": "The incident it belongs to; null: none.",
             },
-            "error": {"type": "string", "description": "Why it was not stored; names the field."},
+            "error": {"type": "string", "description": "Why it was not stored, naming the field."},
         },
     },
 }

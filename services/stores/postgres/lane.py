@@ -1,4 +1,4 @@
-"""What the PostgreSQL adapters share: transactions in turn, repeats, errors. Only postgres_*.py here call it.
+"""What the PostgreSQL adapters share: transactions in turn, repeats, errors. Called by the files beside this one.
 
 A lane is one thread that does one piece of work at a time over a connection of the process's pool, so that writes keep
 their order and nothing of the client waits in the event loop.
@@ -137,7 +137,7 @@ class Lane:
                 except _AGAIN as error:
                     if attempt == ATTEMPTS or self._gave_up:
                         raise Unavailable(
-                            f"{self._place}: met other transactions {attempt} times: {_words(error)}"
+                            f"{self._place}: conflicted with other transactions {attempt} times: {_words(error)}"
                         ) from error
                 except (psycopg.OperationalError, said.IdleInTransactionSessionTimeout) as error:
                     if not (cut_too and attempt == 1 and error.sqlstate in _DEAD) or self._gave_up:

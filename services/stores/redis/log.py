@@ -375,7 +375,7 @@ class RedisEventLog:
         if last_seq < first_seq - 1:
             # Nobody but this epoch and token wrote, so what is missing was there.
             log.error(
-                "store lost acknowledged appends: a failover to a replica that had not got them?",
+                "store lost acknowledged appends: a failover to a replica that did not have them?",
                 partition=self.partition, ends_at=last_seq, ended_at=first_seq - 1,
             )  # fmt: skip
         return Fenced(f"{self.partition}: append at {first_seq}, but the log ends at {last_seq}")

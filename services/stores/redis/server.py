@@ -62,7 +62,7 @@ async def connect(options: RedisOptions, partition: str) -> Connection:
         **_common(address, options),
         **_tls(address),
     )
-    opening: Awaitable[None] = connection.connect()  # type: ignore[no-untyped-call]
+    opening: Awaitable[None] = connection.connect()
     await opening
     return connection
 
@@ -70,7 +70,7 @@ async def connect(options: RedisOptions, partition: str) -> Connection:
 async def _sentinels_primary(address: Address, options: RedisOptions) -> tuple[str, int]:
     # In any order: one that is cut off from the others goes on naming the primary before, and must not be asked each time.
     hosts = random.sample(address.hosts, len(address.hosts))
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+    sentinels = Sentinel(
         hosts,
         sentinel_kwargs={
             "username": address.query.get("sentinel_username"),

@@ -57,12 +57,12 @@ async def alone(place: Place, what: str) -> AsyncIterator[Callable[[], Awaitable
                     return  # taken over: to say it again would hide that
                 await say()
             except (Unavailable, NotFound) as error:
-                log.warning("backup target not reached", target=place.url, why=str(error))
+                log.warning("can't reach the backup target", target=place.url, why=str(error))
 
     async def still_alone() -> None:
         if mine not in await place.names(FOLDER):
             raise Conflict(
-                f"another process took {place.url} over, because this one was not heard of for {GONE_S:g} s"
+                f"another process took over {place.url}, because this one had shown no sign of life for {GONE_S:g} s"
             )
 
     _ours.add(mine)
@@ -92,8 +92,7 @@ async def _refuse_beside_others(place: Place, mine: str) -> None:
             await place.remove(f"{FOLDER}/{name}")
             continue
         raise Conflict(
-            f"{other.what} is under way in {place.url}, by process {other.pid} on {other.host}; if that was ended, it counts"
-            f" as gone {GONE_S:g} s after its last sign"
+            f"{other.what} is under way in {place.url}, by process {other.pid} on {other.host}; if that process is dead, its claim ends {GONE_S:g} s after its last sign of life"
         )
 
 

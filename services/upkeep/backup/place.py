@@ -107,8 +107,7 @@ def _check(url: str) -> None:
         split = urlsplit(url)
         if "@" in split.netloc or split.query:
             raise Malformed(
-                "expected a URL without user, password and query: who may come in says the environment"
-                " or fsspec's configuration"
+                "expected a URL without user, password and query: credentials come from the environment or from fsspec's configuration"
             )
 
 

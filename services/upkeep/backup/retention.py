@@ -112,7 +112,7 @@ async def retain(
             progress(f"removed backup {identity}")
         left = [each for each in pool.entries if each.id not in gone]
         if unread := [each.id for each in left if each.backup is None]:
-            log.warning("files of old backups kept: what this one needs can't be read", backup=unread[0])
+            log.warning("files of old backups kept: this backup's manifest can't be read", backup=unread[0])
             return Removed(gone, 0, 0)
         needed = {digest for each in left if each.backup is not None for digest in each.backup.files()}
         needless = [name for name in pool.files if name not in needed]

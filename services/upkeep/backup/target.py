@@ -101,8 +101,7 @@ class Target:
         backup, signature = await self.read_any(identity)
         if not self.takes(signature):
             raise Conflict(
-                f"backup {identity} is {signature}, so nobody knows who made it: give the key of the system that did"
-                " (--key-file), or say that it may be anybody's (--accept-unsigned)"
+                f"backup {identity} is {signature}, so it is unknown who made it: give the key of the system that did (--key-file), or accept it anyway (--accept-unsigned)"
             )
         return backup
 
@@ -112,7 +111,7 @@ class Target:
         try:
             data = await self._place.read(place)
         except NotFound:
-            raise NotFound(f"there is no backup {identity} in {self.url}; look: llm-im backup list") from None
+            raise NotFound(f"there is no backup {identity} in {self.url}; see: llm-im backup list") from None
         try:
             sealed = msgspec.json.decode(data, type=_Sealed)
             if _digest(bytes(sealed.backup)) != sealed.blake2b:

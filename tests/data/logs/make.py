@@ -14,9 +14,13 @@ from pathlib import Path
 import msgspec
 
 from models import VERSION
+from models.alerts.inhibition import Inhibitor
 from models.alerts.series import FREE
-from models.control.control import ControlState, CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
+from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.silences import ExpireSilence, SetSilence, Silence
+from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Severity
 from models.incidents.verbs import (
     Acknowledge,
@@ -36,6 +40,8 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.inhibitors import InhibitorsChanged
+from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
 from tests.scenario import SETTINGS, Story, alert, at
@@ -59,7 +65,8 @@ def story() -> list[tuple[float, list[Event]]]:
         frame()
 
     one, two = alert("llm-api", "Down", "a"), alert("llm-api", "Down", "b", severity="critical", ends=50)
-    each(told.restart(at(0)))
+    told.restart(at(0))
+    frame()
     each(told.push(at(0), one, delivery="default/v1/key-1"))
     each(told.classify(at(0), Severity.P1))
     each(told.receive(at(0.5), ok=False))
@@ -93,6 +100,7 @@ def story() -> list[tuple[float, list[Event]]]:
     each(told.push(at(4003 + 3600), alert("gpu-pool", "Hot", "b")))
     each(told.tick(at(4004)))
     frame()
+    _muted(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -109,11 +117,11 @@ def control_story() -> list[list[Event]]:
 
     def each(events: list[Event]) -> None:
         for event in events:
-            state.apply(event)
+            state.apply(event, at(0))
         told.append(events)
 
     admin, sender = "00" * 6, "11" * 6
-    each(state.begin(2))
+    each(state.of(Slots).begin(2))
     each(state.decide(CreateToken(admin, "admin", ["admin"], b"a" * 32, 0.0, "local:root"), at(2)))
     each(
         state.decide(CreateToken(sender, "sender", ["ingest:v1", "read"], b"s" * 32, 3600.0, "admin"), at(3))
@@ -124,8 +132,11 @@ def control_story() -> list[list[Event]]:
     changed = SettingsChanged("start-1", "admin", {"logging.level": "DEBUG"}, "{}", b"", b"", "DEBUG")
     each(state.decide(changed, at(7)))
     for partitions in (3, 2):
-        each(state.reshard(partitions))
-        each(state.resharded())
+        each(state.of(Slots).reshard(partitions))
+        each(state.of(Slots).resharded())
+    silence = SetSilence("s1", [("service", "=", "api")], at(9), at(99), "ada", "deploy")
+    each([*state.decide(silence, at(9))])
+    each([*state.decide(ExpireSilence("s1", "ada"), at(10))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
@@ -167,6 +178,21 @@ def _people(told: Story, frame: Callable[[], None]) -> None:
     told.tick(at(301 + 3600))
     do(4000, Resolve(root_cause="an old index", notes="built anew"), one)
     do(4002, Resolve(), made)
+    frame()
+
+
+def _muted(told: Story, frame: Callable[[], None]) -> None:
+    """A silence begins and ends, and another shard says what inhibits."""
+    quiet = Silence("s1", (("service", "=", "quiet"),), at(4000), at(4010), "ada", "deploy", at(4000))
+    told.tell(at(4005), SilencesChanged(1, [quiet], whole=True))
+    frame()
+    told.push(at(4006), alert("quiet", "Slow"))
+    told.classify(at(4006), Severity.P0)
+    frame()
+    told.tick(at(4011))
+    frame()
+    source = Inhibitor("default", "down", ("a",), "00" * 8, "Down (node)")
+    told.tell(at(4012), InhibitorsChanged("shard/0001", 1, 0, 2, [source], [], whole=True))
     frame()
 
 

@@ -13,24 +13,23 @@ import msgspec
 from models.alerts.alert import series_id
 from models.errors import IncidentManagerError
 from models.incidents.notification import rfc3339
+from models.shard.classification import IncidentClassified
 from models.shard.events import (
-    AlertsJoined,
     AlertsObserved,
     AlertsSetAside,
     CallAnswered,
-    IncidentClassified,
-    IncidentDescribed,
     IncidentOpened,
     IncidentStateChanged,
-    OverflowMemberAdded,
     SeriesChanged,
     SeriesOpened,
     SeriesRefired,
     SeriesResolved,
 )
 from models.shard.messages import Decision
+from models.shard.openings import OverflowMemberAdded
+from models.shard.sharing import AlertsJoined, IncidentDescribed
 from tests.simulation.area import Area
-from tests.simulation.settings import EVERY_S, RESOLVE_TIMEOUT_S
+from tests.simulation.settings import EVERY_S, RESOLVE_TIMEOUT_S, TENANTS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -44,6 +43,7 @@ SEVERITIES = ("critical", "warning", "info", "page")
 class Series:
     """What a sender thinks of one thing it watches."""
 
+    tenant: str
     labels: dict[str, str]
     version: int = 0
     firing_since: float | None = None
@@ -54,7 +54,7 @@ class Series:
     id: bytes = field(default=b"")
 
     def __post_init__(self) -> None:
-        self.id = series_id("default", self.labels)
+        self.id = series_id(self.tenant, self.labels)
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -88,21 +88,21 @@ class Alerts(Area):
             *(self._pusher(number) for number in range(2)),
         ]
 
-    async def send(self, door: str, body: bytes, delivery_id: str | None = None) -> bool:
+    async def send(self, tenant: str, door: str, body: bytes, delivery_id: str | None = None) -> bool:
         """One request to one gateway, as a load balancer would. True when all of it was acknowledged."""
         gateway = self.world.gateway()
         if gateway is None:
             await asyncio.sleep(0.1)
             return False
         try:
-            taken = await gateway.post(door, body, delivery_id)
+            taken = await gateway.post(tenant, door, body, delivery_id)
         except IncidentManagerError as error:
             self.world.story("not taken", why=error)
             return False
         self.acknowledged += len(taken)
         return True
 
-    def _make_series(self, who: str, count: int) -> list[Series]:
+    def _make_series(self, tenant: str, who: str, count: int) -> list[Series]:
         rng = self.world.rng
         made = []
         for number in range(count):
@@ -112,15 +112,15 @@ class Alerts(Area):
                 "instance": f"{who}-{number}",
                 "severity": rng.choice(SEVERITIES),
             }
-            series = Series(labels)
+            series = Series(tenant, labels)
             self.series[series.id] = series
             made.append(series)
         return made
 
     async def _prometheus(self, number: int) -> None:
         """Evaluates rules: says again what fires, says for a while what has ended."""
-        rng = self.world.rng
-        mine = self._make_series(f"prom{number}", 6)
+        rng, tenant = self.world.rng, TENANTS[number]
+        mine = self._make_series(tenant, f"prom{number}", 6)
         await asyncio.sleep(rng.uniform(0.0, EVERY_S))
         while True:
             now = self.world.time()
@@ -143,7 +143,7 @@ class Alerts(Area):
                     series.end_sends -= 1
                     alerts.append(self._posted(series, series.ended_at - 1.0, rfc3339(series.ended_at)))
             if alerts:
-                self.world.spawn(self._once_or_twice(msgspec.json.encode(alerts)))
+                self.world.spawn(self._once_or_twice(tenant, msgspec.json.encode(alerts)))
             await asyncio.sleep(EVERY_S)
 
     def _posted(self, series: Series, starts: float, ends: str) -> dict[str, object]:
@@ -155,17 +155,17 @@ class Alerts(Area):
             "generatorURL": "http://prometheus/graph",
         }
 
-    async def _once_or_twice(self, body: bytes) -> None:
+    async def _once_or_twice(self, tenant: str, body: bytes) -> None:
         # Prometheus itself sends anew at the next evaluation; a proxy before us may repeat the very same request.
-        taken = await self.send("alertmanager", body)
+        taken = await self.send(tenant, "alertmanager", body)
         if not taken or (self.world.is_troubled and self.world.rng.random() < 0.05):
             await asyncio.sleep(0.2)
-            await self.send("alertmanager", body)
+            await self.send(tenant, "alertmanager", body)
 
     async def _pusher(self, number: int) -> None:
         """Says once that something begins and once that it ends, each under a key of its own, until it was taken."""
-        rng = self.world.rng
-        mine = self._make_series(f"push{number}", 3)
+        rng, tenant = self.world.rng, TENANTS[number]
+        mine = self._make_series(tenant, f"push{number}", 3)
         for count in itertools.count():
             await asyncio.sleep(rng.uniform(0.5, 6.0))
             if not self.world.is_troubled:
@@ -187,12 +187,12 @@ class Alerts(Area):
                 series.ends.add(now if "status" not in told else None)
                 series.firing_since = None
             body, key = msgspec.json.encode(told), f"{number}-{count}"
-            while not await self.send("v1", body, key):
+            while not await self.send(tenant, "v1", body, key):
                 await asyncio.sleep(rng.choice((0.0, 0.1, 1.0, 5.0)))
             while rng.random() < 0.2 and self.world.is_troubled:
                 # The answer was lost on the way: the sender can't know.
                 await asyncio.sleep(rng.choice((0.0, 0.1, 1.0)))
-                await self.send("v1", body, key)
+                await self.send(tenant, "v1", body, key)
 
     def was_ended(self, series: bytes, at: float) -> bool:
         """Whether its sender ever said that a series ended at this time, to the millisecond."""

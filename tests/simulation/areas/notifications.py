@@ -9,15 +9,12 @@ from uuid import UUID
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.ports import ActionResult
-from models.shard.events import (
-    ActionFailed,
-    ActionSucceeded,
-    NotificationDropped,
-    NotificationOwed,
-    TargetPassed,
-)
+from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
+from models.shard.mutes import Mutes
 from models.shard.notifications import FLAP_WINDOW
+from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
+from tests.simulation.settings import TICK_S
 from tests.simulation.watch import Watcher
 
 if TYPE_CHECKING:
@@ -35,20 +32,28 @@ class Receiver:
         #: incident id -> number -> the status that was taken, "firing" or "resolved".
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
+        #: What it did not take: it says the same again of the same try, which the wire may bring twice.
+        self.declined: dict[str, ActionResult] = {}
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
         reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
+        if key in self.declined:
+            return self.declined[key]
         fate = world.rng.random() if world.is_troubled else 1.0
         if fate < 0.06:
-            return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
+            later_s = world.rng.choice((0.0, 0.0, 5.0))
+            self.declined[key] = ActionResult(False, "429", retry_after_s=later_s, reached=False)
+            return self.declined[key]
         if fate < 0.07:
             self.refused.add(incident)
-            return ActionResult(False, "422", final=True, reached=False)
+            self.declined[key] = ActionResult(False, "422", final=True, reached=False)
+            return self.declined[key]
         sent = self.sent.setdefault(incident, [])
-        # Of one that was refused its shard may not know whether an earlier try arrived, and then tells the truth.
-        is_known = incident in self.refused or any(before < int(number) for before, _reason in sent)
+        # A shard that can't know whether an earlier try arrived tells the truth all the same.
+        is_doubted = any(UUID(incident).bytes in each.doubted for each in world.watchers.values())
+        is_known = is_doubted or any(before < int(number) for before, _reason in sent)
         if reason == "resolved" and not is_known:
             world.fail(f"the receiver hears that {incident} is resolved and never heard of it")
         sent.append((int(number), reason))
@@ -98,6 +103,9 @@ class Notifications(Area):
                 )
             elif incident.merged_into:
                 continue  # its whole says it
+            elif incident.is_open and mirror.of(Mutes).is_muted(incident):
+                if not heard and not incident.notification.withheld:
+                    watcher.fail(f"{name} is muted, and nothing is held back")
             elif incident.is_open and not heard:
                 watcher.fail(f"{name} is open and nobody was told")
             elif incident.is_open and last == "resolved":
@@ -112,7 +120,7 @@ class Notifications(Area):
                 watcher.fail(f"{name} is resolved and was not closed")
 
     def _waits(self, incident: Incident) -> bool:
-        """Whether its notice has not begun and its time comes."""
-        now = self.world.clock.now()
+        """Whether its notice has not begun and its time comes, or came just now: the next tick sends it."""
+        due_s = incident.notification.due_at - self.world.clock.now()
         longest_s = FLAP_WINDOW * self.world.settings.interval_s
-        return incident.notification.attempt == 0 and now < incident.notification.due_at <= now + longest_s
+        return incident.notification.attempt == 0 and -TICK_S < due_s <= longest_s

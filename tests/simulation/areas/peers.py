@@ -5,19 +5,16 @@ from __future__ import annotations
 from uuid import UUID
 
 from models.incidents.incident import Incident
-from models.shard.events import (
+from models.shard.children import (
     ChildChanged,
     ChildLeft,
-    IncidentLinked,
     IncidentMerged,
     IncidentMergedInto,
-    IncidentSplit,
-    IncidentUnlinked,
     IncidentUnmerged,
-    PeerMessageDelivered,
-    PeerMessageOwed,
-    PeerMessageReceived,
 )
+from models.shard.links import IncidentLinked, IncidentUnlinked
+from models.shard.peer_messages import PeerMessageDelivered, PeerMessageOwed, PeerMessageReceived
+from models.shard.splitting import IncidentSplit
 from tests.simulation.area import Area
 from tests.simulation.watch import Watcher
 

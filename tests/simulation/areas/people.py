@@ -31,17 +31,15 @@ from models.incidents.verbs import (
     Update,
 )
 from models.partition.sharding import slot_of
-from models.shard.events import (
-    AcknowledgementEnded,
-    AssignmentChanged,
+from models.shard.attention import AcknowledgementEnded, AssignmentChanged, IncidentAcknowledged
+from models.shard.messages import Command, encode
+from models.shard.people import (
     CommentAdded,
-    IncidentAcknowledged,
     IncidentReclassified,
     LabelsChanged,
     StakeholdersUpdated,
     UpdateMissed,
 )
-from models.shard.messages import Command, encode
 from tests.simulation.area import Area
 
 if TYPE_CHECKING:
@@ -72,9 +70,9 @@ class Person:
         world, rng = self.world, self.world.rng
         verb = self._verb(incident, all_of_them, count)
         shard = world.owner(incident.slot)
-        identity = incident.id
+        tenant, identity = incident.tenant, incident.id
         if isinstance(verb, Create):
-            shard, identity = world.owner(slot_of("default", verb.service)), b""
+            shard, identity = world.owner(slot_of(tenant, verb.service)), b""
         version = incident.version if rng.random() < 0.3 else None
         # What makes the run a function of its seed: no chance but the world's.
         call = f"{self.name}{count:013d}".encode()
@@ -85,7 +83,7 @@ class Person:
                 # Another client, which knows the key and not the call.
                 call = f"{self.name}{count:010d}-{again:02d}".encode()
             command = Command(
-                call, "default", self.name, identity, verb, "why not", version, f"{self.name}-{count}"
+                call, tenant, self.name, identity, verb, "why not", version, f"{self.name}-{count}"
             )
             gateway = world.gateway()
             try:
@@ -108,38 +106,37 @@ class Person:
 
     def _verb(self, incident: Incident, all_of_them: list[Incident], count: int) -> AnyVerb:
         rng, now = self.world.rng, self.world.time()
-        other = rng.choice(all_of_them).id
+        # Mostly one of the same tenant: of another's a person knows no id, unless it was guessed.
+        same = [each for each in all_of_them if each.tenant == incident.tenant]
+        other = rng.choice(same if rng.random() < 0.9 else all_of_them).id
         parts = [*incident.children]
         related = [] if incident.handling is None else incident.handling.related
-        return rng.choice(
-            [
-                Acknowledge(rng.choice((0.0, now + 3.0))),
-                Unacknowledge(),
-                Assign([self.name], [], {"commander": rng.choice((self.name, ""))}),
-                Assign([], [self.name]),
-                Comment(f"{self.name} {count}"),
-                Comment(f"{self.name} {count}"),
-                Label({"n": str(count)}, rng.choice(([], ["team"]))),
-                Reclassify(rng.choice([*Severity]), IncidentType.DATA),
-                Reclassify(clear=["severity"]),
-                Link(other),
-                Unlink(rng.choice(related) if related else other),
-                Merge(other),
-                Merge(other),
-                Merge(other),
-                Unmerge(rng.choice(parts) if parts else other),
-                Split(self._some_series(incident)),
-                Split(self._some_series(incident)),
-                Resolve(notes=rng.choice(("", "fixed"))),
-                Resolve(),
-                Close(),
-                Reopen(),
-                Update("customers", f"update {count}", rng.choice((0.0, now + 4.0))),
-                Create(
-                    rng.choice(("llm-api", "billing")), "by hand", severity=rng.choice((None, Severity.P2))
-                ),
-            ]
-        )
+        choices: list[AnyVerb] = [
+            Acknowledge(rng.choice((0.0, now + 3.0))),
+            Unacknowledge(),
+            Assign([self.name], [], {"commander": rng.choice((self.name, ""))}),
+            Assign([], [self.name]),
+            Comment(f"{self.name} {count}"),
+            Comment(f"{self.name} {count}"),
+            Label({"n": str(count)}, rng.choice(([], ["team"]))),
+            Reclassify(rng.choice([*Severity]), IncidentType.DATA),
+            Reclassify(clear=["severity"]),
+            Link(other),
+            Unlink(rng.choice(related) if related else other),
+            Merge(other),
+            Merge(other),
+            Merge(other),
+            Unmerge(rng.choice(parts) if parts else other),
+            Split(self._some_series(incident)),
+            Split(self._some_series(incident)),
+            Resolve(notes=rng.choice(("", "fixed"))),
+            Resolve(),
+            Close(),
+            Reopen(),
+            Update("customers", f"update {count}", rng.choice((0.0, now + 4.0))),
+            Create(rng.choice(("llm-api", "billing")), "by hand", severity=rng.choice((None, Severity.P2))),
+        ]
+        return rng.choice(choices)
 
     def _some_series(self, incident: Incident) -> list[bytes]:
         for watcher in self.world.watchers.values():

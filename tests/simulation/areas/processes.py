@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from models.shard.events import ReceptionGap, ShardStarted
+from models.shard.events import ShardStarted
+from models.shard.reception import ReceptionGap
 from tests.simulation import mutations
 from tests.simulation.area import Area
 from tests.simulation.gateway import Gateway

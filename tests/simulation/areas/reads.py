@@ -12,6 +12,7 @@ from models.incidents.filters import IncidentFilter
 from models.incidents.query import ListAlerts, ListIncidents, Query
 from models.incidents.query import encode as encode_query
 from tests.simulation.area import Area
+from tests.simulation.settings import TENANTS
 
 
 class Reads(Area):
@@ -21,10 +22,14 @@ class Reads(Area):
     async def _reader(self) -> None:
         """Somebody looks at pages; the wire sees to it that they are true (Watcher.asked)."""
         queries: list[Query] = [
-            ListIncidents("default", limit=3),
-            ListIncidents("default", wanted=IncidentFilter(states=["Resolved", "Closed"])),
-            ListAlerts("default", limit=5, matchers=[("service", "=", "llm-api")]),
-            ListAlerts("default", firing_only=False),
+            query
+            for tenant in TENANTS
+            for query in (
+                ListIncidents(tenant, limit=3),
+                ListIncidents(tenant, wanted=IncidentFilter(states=["Resolved", "Closed"])),
+                ListAlerts(tenant, limit=5, matchers=[("service", "=", "llm-api")]),
+                ListAlerts(tenant, firing_only=False),
+            )
         ]
         while True:
             await asyncio.sleep(self.world.rng.uniform(0.2, 5.0))

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from models.errors import Full, OutcomeUnknown, Unavailable
-from models.shard.events import ArchiveExpired, IncidentArchived
+from models.shard.archiving import ArchiveExpired, IncidentArchived
 from tests.simulation.area import Area
 from tests.simulation.settings import shard_name
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ShardFaults:
-    """What happens to the stores of one shard. Port services.stores.memory.stores.Faults."""
+    """What happens to the stores of one shard. Port services.stores.memory.store.Faults."""
 
     #: Chance of a crash before and after an operation: high where two halves of one thing meet.
     CRASH = {

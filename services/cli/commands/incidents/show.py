@@ -130,14 +130,14 @@ def show_timeline(
         case wanted:
             output.write_table(TIMELINE, found["items"], wanted is Output.WIDE)
     if found["dropped"]:
-        typer.echo(f"{found['dropped']:,} entries between are no longer kept", err=True)
+        typer.echo(f"{found['dropped']:,} entries in between are no longer kept", err=True)
 
 
 def _get(client: Client, identity: str) -> dict[str, Any]:
     reply = client.get(f"{ids.PATH}/{identity}")
     found = reply.json()
     if reply.status != http.client.OK or not isinstance(found, dict):
-        hint = "see which there are: llm-im incidents list" if reply.status == http.client.NOT_FOUND else ""
+        hint = "to list them: llm-im incidents list" if reply.status == http.client.NOT_FOUND else ""
         raise client.failure(reply, hint)
     return found
 

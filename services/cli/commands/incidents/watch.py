@@ -117,12 +117,13 @@ def _word(name: str, body: dict[str, Any]) -> None:
     why = ": ".join(str(body[key]) for key in ("reason", "detail") if body.get(key))
     match name:
         case "reset":
-            _note(f"something was missed ({why}); see how it is: llm-im incidents list")
+            _note(f"events were missed ({why}); for the present state: llm-im incidents list")
         case "dropped":
-            _note(f"the server let go ({why})")
+            _note(f"the server closed the stream ({why})")
         case "heartbeat" if body.get("stalled"):
             _note(
-                "not followed now: " + ", ".join(f"{each} ({said})" for each, said in body["stalled"].items())
+                "can't be followed now: "
+                + ", ".join(f"{each} ({said})" for each, said in body["stalled"].items())
             )
 
 

@@ -1,0 +1,13 @@
+"""The sections of the control partition, in the order in which they are asked what is due. A new one is its file and a line here;
+its name and messages must be nobody else's, and its events stand in models/control/events.py."""
+
+from __future__ import annotations
+
+from models.control.begun import Begun
+from models.control.changed_settings import ChangedSettings
+from models.control.issuing import IssuedTokens
+from models.control.section import Section
+from models.control.silencing import Silences
+from models.control.slots import Slots
+
+SECTIONS: tuple[type[Section], ...] = (Slots, Begun, IssuedTokens, ChangedSettings, Silences)
