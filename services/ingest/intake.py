@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, ShareUsedUp
+from models.errors import Full, Malformed, ShareUsedUp, TooLarge
 from models.metrics import Meter
 from models.ports import Span
 from services.ingest.arrival import Arrival
@@ -78,6 +78,25 @@ class Intake:
         if receipt.errors:
             self._tell_full(receipt, arrival)
         return reading, receipt
+
+    def read_at_once(self, form: Format, request: Request) -> Reading | None:
+        """What a small request holds, when nothing is wrong with it. None: take() says what is."""
+        try:
+            reading = form.read(request)
+        except (Malformed, TooLarge):
+            return None
+        return None if reading.faults else reading
+
+    def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
+        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once."""
+        self._skews.look(reading, self._remembered, arrival.received_at)
+
+        def over(receipt: Receipt) -> None:
+            if receipt.errors:
+                self._tell_full(receipt, arrival)
+            done(reading, receipt)
+
+        self._submitter.begin(reading, arrival, over)
 
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
         """Keep what can't be read."""

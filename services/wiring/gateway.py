@@ -44,6 +44,7 @@ from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.doors.door import Needs
+from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.formats.format import Shared
@@ -143,6 +144,8 @@ class Gateway:
         assert isinstance(http, HttpDoor)
         #: The one door that does not listen by itself: its requests come through `app`.
         self.http = http
+        #: What may stand in front of all ASGI (services/machine/http_protocol.py).
+        self.hot = HotWay(http)
         self.reads = Reads(
             self._ask,
             len(shard_actors),
@@ -178,7 +181,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
-            silences=SilenceDesk(self._tail, self._tell_control, clock),
+            silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

@@ -288,7 +288,7 @@ async def test_a_move_to_another_number_is_refused_while_one_is_under_way() -> N
     with pytest.raises(Killed):
         await reshard(Kept(kept.store, Fatal(3)), ShardSettings(), 3, CLOCK, say)
 
-    with pytest.raises(Conflict, match="moving to 3 partitions is under way"):
+    with pytest.raises(Conflict, match="resharding to 3 partitions is under way"):
         await reshard(kept, ShardSettings(), 4, CLOCK, say)
 
     await reshard(kept, ShardSettings(), 3, CLOCK, say)

@@ -1,5 +1,5 @@
-"""Every verb of /v1/incidents/{id}/VERB: its name, what it takes, and an example. Adding a verb is adding an entry, a body
-(verb_bodies.py) and what a shard makes of it (models/shard/people.py)."""
+"""Every verb of /v1/incidents/{id}/VERB: its name, what it takes, and an example. Its body is in verb_bodies.py; what a shard
+makes of it is a matter of the component that owns the verb."""
 
 from __future__ import annotations
 

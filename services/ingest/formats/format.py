@@ -88,6 +88,10 @@ class Format(ABC):
     #: Whether `prepare` is awaited before a request is read.
     prepares: ClassVar[bool] = False
 
+    #: What `stored` says when all is stored and there was nothing wrong, if that is always the same: such requests are answered
+    #: at once (services/ingest/doors/hot.py).
+    quiet: ClassVar[Answer | None] = None
+
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
 
