@@ -1,5 +1,4 @@
-"""Every route that is not the hot one, as one ASGI application. Built inside the gateway, from what it is
-given."""
+"""Every route except the hot one, as one ASGI application. Built inside the gateway, from what it is given."""
 
 from __future__ import annotations
 
@@ -51,9 +50,9 @@ def build_app(
     silences: SilenceDesk,
     reload: Reload,
 ) -> FastAPI:
-    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
-    they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
-    that names no scope."""
+    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
+    pages: they would load scripts from elsewhere. Errors have the shape of the API that was called. Raises Broken for a
+    route that declares no scope."""
     app = FastAPI(
         title="LLM-Incident-Manager",
         version=VERSION,
@@ -107,7 +106,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        # Of a format's path nothing else may be known here.
+        # A format's path has nothing else here.
         by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
         if error.status_code == 405 or by_formats:
             allowed = sorted(_allowed(app, request) | by_formats)
@@ -167,12 +166,12 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    # HEAD goes without saying where GET is, as in Alertmanager's answers.
+    # HEAD is implied by GET, as in Alertmanager's answers.
     return methods - {"HEAD"}
 
 
 def _describe_tokens(app: FastAPI) -> None:
-    """Say in OpenAPI how a token is given."""
+    """Describe in OpenAPI how to send a token."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:

@@ -1,5 +1,5 @@
-"""What /openapi.json says of the paths that FastAPI does not serve: those of the formats (services/ingest/formats/table.py).
-Called by app.py."""
+"""Describes in /openapi.json the paths that FastAPI does not serve: those of the formats
+(services/ingest/formats/table.py). Called by app.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Reads of single incidents and of alerts, over all shards and the archive. Called by the HTTP routes.
-
-An answer is whole or it is an error: when a shard or the archive cannot answer, the read raises Unavailable
-with its name, and never returns a list that is shorter than the truth.
+"""Reads of single incidents and of alerts, over all shards and the archive. Called by the HTTP routes. An answer is
+complete or an error: when a shard or the archive cannot answer, the read raises Unavailable with its name, and never
+returns a list that is shorter than the truth.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class Reads:
         if found is None:
             return None
         parts = sorted(found.view.incident.children)
-        # A part that left meanwhile is passed over.
+        # A child that has left in the meantime is skipped.
         todo = parts if whose == incident_id else [part for part in parts if part >= whose]
         items: list[AlertView] = []
         for each in [incident_id, *todo] if whose == incident_id else todo:

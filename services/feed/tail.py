@@ -53,7 +53,7 @@ class LogTail:
         return found, (max(seq, self.seq) if end == len(self._held) else found[-1].seq)
 
     async def follow(self) -> bool:
-        """Read what is new; True when there was something. Never raises what a store or a shard raises: `why` says it."""
+        """Read what is new; True if there was something. Never raises errors of a store or a shard: `why` has them."""
         moved = False
         try:
             last = await self.event_log.last_seq()
@@ -103,7 +103,7 @@ class LogTail:
             del self._held[:off]
 
     async def _end(self) -> int:
-        """The last frame that stands: of a torn end the writer will cut off it is not known where it begins."""
+        """The last frame that is certain: where a torn end begins, which the writer will cut off, is unknown."""
         last = await self.event_log.last_seq()
         try:
             if last and not await self.event_log.read(last - 1, 1):

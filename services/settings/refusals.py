@@ -1,4 +1,4 @@
-"""Settings that can each be read, and with which nothing is started all the same."""
+"""Settings that are each valid, but with which nothing is started."""
 
 from __future__ import annotations
 

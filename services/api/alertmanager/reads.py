@@ -1,8 +1,8 @@
 """Alertmanager's API v2, its reading half, as 0.34 answers it: amtool, Grafana and karma ask here.
 
-Two error shapes, like the original: what the request asks for is a bare JSON string, what its form breaks is
-{"code", "message"}. POST /api/v2/alerts is the hot route and not here (services/ingest), silences are in silences.py. Where
-we differ: an alert without an end has Go's zero time as endsAt; a shard that cannot answer is 503 rather than 500, so that
+Two error shapes, like the original: a bare JSON string if the content is wrong, {"code", "message"} if the request
+itself is. POST /api/v2/alerts is the hot route and not here (services/ingest), silences are in silences.py. Where we
+differ: an alert without an end has Go's zero time as endsAt; a shard that cannot answer is 503 rather than 500, so that
 clients ask again.
 """
 
@@ -350,8 +350,7 @@ def _cut(labels: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _alert_place(labels: Mapping[str, str]) -> tuple[object, ...]:
-    """Where an alert stands in its group: by job, then instance, those without one last, then by all
-    labels."""
+    """The position of an alert in its group: by job, then instance, those without one last, then by all labels."""
     job, instance = labels.get("job"), labels.get("instance")
     return job is None, job or "", instance is None, instance or "", _ordered(labels)
 
@@ -413,7 +412,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _status(settings: Settings, started_at: float) -> Status:
-    # The gateways of one system answer as one: which of them was asked is nobody's business.
+    # The gateways of one system answer as one; clients need not know which of them they asked.
     peer = Peer(RECEIVER, authority(settings.server.http_host, settings.server.http_port))
     return Status(
         cluster=Cluster(RECEIVER, [peer], "ready"),
@@ -440,7 +439,7 @@ def _duration(seconds: float) -> str:
 
 
 def refused(error: Refused | Unavailable) -> Response:
-    """The bare JSON string of what an alert query cannot be given."""
+    """The bare JSON string that says why an alert query can't be answered."""
     if isinstance(error, Busy):
         return answer(str(error), 503, retry_after_s=error.retry_after_s)
     if isinstance(error, Unavailable):

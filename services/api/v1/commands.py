@@ -21,11 +21,11 @@ from services.api.reads import Reads
 from services.api.v1.requests import Origin
 from services.ingest.submit import CallIds
 
-#: How long the other half of a merge is waited for: it is two appends away, unless its shard is.
+#: How long to wait for the other half of a merge: it takes two appends, unless its shard is down.
 PART_TIME_S = 1.0
 #: Between two looks at it.
 PART_POLL_S = 0.02
-#: What the timeline calls a merge that the other incident did not agree to.
+#: The kind of timeline entry for a merge that the other incident refused.
 MERGE_REFUSED = "MergeRefused"
 
 #: Sends an encoded message to a shard by index: ShardLine.tell.
@@ -99,8 +99,8 @@ class Commands:
         return found.view
 
     async def settled(self, done: CommandDone, part: bytes) -> tuple[IncidentView, bool]:
-        """The incident once `part` has agreed to join or leave it, and True; False when it did not answer within
-        PART_TIME_S. Raises Conflict with the reason when it refused to join."""
+        """The incident, and True once `part` has agreed to join or leave it; False if it did not answer within
+        PART_TIME_S. Raises Conflict with the reason if it refused to join."""
         over_at = asyncio.get_running_loop().time() + PART_TIME_S
         while True:
             view = await self.after(done)

@@ -70,7 +70,7 @@ def decode_numbers(cursor: str) -> tuple[int, int]:
 
 
 def encode_stop(incident_id: bytes, number: int) -> str:
-    """The cursor of a page of an incident's alerts: of the incident or one of its parts, and the last alert shown."""
+    """The cursor of a page of an incident's alerts: the incident or one of its children, and the last alert shown."""
     return _to_text(msgspec.msgpack.encode((incident_id, number)))
 
 

@@ -43,7 +43,7 @@ _CHANGED = {
     }
 }
 _LOCATION = {"Location": {"description": "The new incident's path.", "schema": {"type": "string"}}}
-#: By reference: making FastAPI read the dataclass for each verb anew would double the gateway's start.
+#: By reference: letting FastAPI read the dataclass again for each verb would double the gateway's start.
 _INCIDENT = {"application/json": {"schema": {"$ref": "#/components/schemas/IncidentBody"}}}
 _BAD_BODY = {
     "400": "A field is wrong, named in `errors`.",

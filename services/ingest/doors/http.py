@@ -35,9 +35,9 @@ from services.ingest.headers import CHALLENGE, idempotency_key, refuse_repeated
 if TYPE_CHECKING:
     from models.settings.server import Server
 
-#: Requests a gateway works on at once. Past it senders get 503 and Retry-After.
+#: Requests a gateway works on at once. Beyond that senders get 503 and Retry-After.
 REQUESTS_MAX = 1024
-#: Bodies of the largest size that all those hold together, packed and unpacked. Past it, likewise.
+#: How many bodies of the largest size all those may hold together, compressed and decompressed. Beyond that, likewise.
 BODIES_MAX = 16
 #: A format, and the path as it names it.
 Route = tuple[Format, str]
@@ -48,7 +48,7 @@ BODYLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class HttpDoor(Door):
-    """Takes the requests that `takes` says are for it; what hosts the gateway (services/wiring/serve_app.py) brings them."""
+    """Handles the requests for which `takes` is true; the gateway's host (services/wiring/serve_app.py) passes them."""
 
     name = "http"
     section = "server"
@@ -74,7 +74,7 @@ class HttpDoor(Door):
         self._room = Room(BODIES_MAX * self._max_body_bytes)
 
     async def start(self) -> None:
-        """Nothing: its host listens, and ends what is under way when it stops."""
+        """Nothing: its host listens, and ends running requests when it stops."""
 
     async def stop(self) -> None:
         """As start()."""
@@ -203,7 +203,8 @@ class HttpDoor(Door):
         """Raises one of REFUSING."""
         needs = self.needs
         begun = needs.clock.monotonic()
-        # Before the body is read: nothing is held of who may not send. A signature can't be checked without it.
+        # Before the body is read, so that unauthorized senders use no memory. A signature can't be checked without the
+        # body, and some senders have their token there.
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
         path = smooth(str(scope["path"])) if form.more_paths else form.path
         sender = None

@@ -63,26 +63,26 @@ class Shared:
 
 
 class Format(ABC):
-    """Reads requests of one tenant, and words the answers. Keeps what it learned; not for two threads at once.
+    """Reads requests of one tenant, and writes the answers. Keeps what it learned; not thread-safe.
 
     For each request, in this order: `verify` where `is_signed`, `handshake`, `prepare` where it `prepares`, `steps`, and
-    `stored` once all is durable; or `refused`, for whatever can be taken neither whole nor in part.
+    `stored` once all is durable; or `refused`, if nothing of the request can be accepted.
     """
 
     #: What scopes, metrics, dead letters and the log call it.
     name: ClassVar[str]
     path: ClassVar[str]
-    #: What it takes at its path. Another method belongs to a route of services/api, or gets 405.
+    #: Methods accepted at its path. Other methods belong to a route of services/api, or get 405.
     methods: ClassVar[tuple[str, ...]] = ("POST",)
-    #: Further paths, with what each takes. A segment in braces stands for any one: `/v2/alerts/{id}/close`.
+    #: Further paths and their methods. A segment in braces matches any one segment: `/v2/alerts/{id}/close`.
     more_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    #: What a body may be.
+    #: Content types of a body.
     content_types: ClassVar[tuple[str, ...]] = ("application/json",)
     #: Whether its answers name the incidents.
     wants_ids: ClassVar[bool] = False
-    #: Whether `verify` says who sends. No token is asked for then.
+    #: Whether `verify` identifies the sender. Then no token is required.
     is_signed: bool = False
-    #: Whether `token_of` is asked where the header Authorization bears none; and whether only the body can say.
+    #: Whether `token_of` is asked if the Authorization header has no token; and whether it needs the body for that.
     finds_token: ClassVar[bool] = False
     token_in_body: ClassVar[bool] = False
     #: Whether `prepare` is awaited before a request is read.
@@ -111,12 +111,12 @@ class Format(ABC):
         return ""
 
     def verify(self, request: Request) -> Sender:
-        """Who sends, as a signature of this request proves. Its body is as it was sent, still packed. Raises Unauthorized
-        for one without proof. Compare in constant time (hmac.compare_digest)."""
+        """The sender, as the request's signature proves. The body is as it was sent, still compressed. Raises
+        Unauthorized without proof. Compare in constant time (hmac.compare_digest)."""
         raise NotImplementedError
 
     def handshake(self, request: Request) -> Answer | None:
-        """The answer to a request that brings no alerts, but asks whether somebody is here. None: it brings alerts."""
+        """The answer to a request without alerts that only checks whether the endpoint exists. None: it has alerts."""
         return None
 
     async def prepare(self, request: Request) -> None:  # noqa: B027 - most need not
@@ -124,9 +124,9 @@ class Format(ABC):
 
     @abstractmethod
     def steps(self, request: Request) -> Generator[None, None, Reading]:
-        """The alerts of a request, in steps of a few milliseconds, so that a large body does not hold up other requests.
-        Raises Malformed when it can't be read at all, TooLarge when it holds too many. One bad alert is a Fault, and
-        never costs its neighbours."""
+        """The alerts of a request, in steps of a few milliseconds, so that a large body does not delay other requests.
+        Raises Malformed if it can't be read at all, TooLarge if it has too many. A bad alert is a Fault, and never
+        affects the others."""
 
     def read(self, request: Request) -> Reading:
         """steps() with no pause."""
@@ -138,7 +138,7 @@ class Format(ABC):
 
     @abstractmethod
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
-        """The answer to a request that was read: what is stored, what can't be taken, what could not be stored."""
+        """The answer to a request that was read: what is stored, what is refused, what could not be stored."""
 
 
 def at_once(steps: Generator[None, None, T]) -> T:

@@ -1,4 +1,5 @@
-"""What a format makes of a request: columns of alerts that can be taken, and faults. Used from the formats to services/ingest/submit.py."""
+"""What a format makes of a request: columns of good alerts, and faults. Used from the formats to
+services/ingest/submit.py."""
 
 from __future__ import annotations
 

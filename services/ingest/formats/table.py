@@ -93,8 +93,8 @@ MORE_PATH = re.compile(r"(/([A-Za-z0-9_.-]+|\{[a-z_]+\}))+")
 
 
 def all_formats() -> dict[str, type[Format]]:
-    """Every format by its name, ours first. Raises Broken for one of ours that can't be used; an extension that can't be is
-    logged and left out, since one bad package must not keep everybody from sending."""
+    """Every format by its name, ours first. Raises Broken for one of ours that can't be used; a bad extension is logged
+    and left out, since one bad package must not keep everybody from sending."""
     found: dict[str, type[Format]] = {}
     paths: dict[str, str] = {}
     for kind in FORMATS:
@@ -136,7 +136,7 @@ def _third_parties(ours: tuple[type[Format], ...]) -> dict[str, type[Format]]:
 
 
 def _unusable(kind: type[Format]) -> str:
-    """Why a format can't be served, "" when it can."""
+    """Why a format can't be served, "" if it can."""
     if isabstract(kind):
         return f"it lacks {', '.join(sorted(kind.__abstractmethods__))}"
     if not NAME.fullmatch(kind.name):

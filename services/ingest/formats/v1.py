@@ -1,4 +1,4 @@
-"""Our own POST /v1/alerts: one object, an array, or NDJSON. An unknown field is refused by name: it is a typo.
+"""Our own POST /v1/alerts: one object, an array, or NDJSON. An unknown field is refused, because it is probably a typo.
 
 {"labels": {"alertname": "...", "service": "..."},   required, at least one
  "annotations": {...},
@@ -183,7 +183,7 @@ def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
         raise Malformed(
             f"expected a JSON object, an array of objects, or one object a line; got {echo(body)!r}"
         )
-    # One object a line, though any line may be no JSON: it costs only itself.
+    # One object per line; a line that is not JSON affects only itself.
     for first in range(0, len(lines), SLICE_ALERTS):
         yield lines[first : first + SLICE_ALERTS]
 
