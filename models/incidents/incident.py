@@ -304,14 +304,6 @@ class Incident(msgspec.Struct, array_like=True):
         return self.notification.told or self.is_attended or bool(self.merged_into)
 
     @property
-    def owes_nothing(self) -> bool:
-        """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
-        owes = self.notification.reason is not None or (
-            self.handling is not None and bool(self.handling.owed)
-        )
-        return self.state is IncidentState.CLOSED and not owes
-
-    @property
     def merged_into(self) -> bytes:
         """The incident it is a part of, b"" when it is none."""
         return b"" if self.handling is None else self.handling.merged_into

@@ -10,7 +10,7 @@ from models.partition.checkpoint import META
 from models.partition.event import Event
 from models.shard.changes import Moved, Paid
 from models.shard.component import Component, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.effects import Archive, Effect, Forget
 from models.shard.messages import Archived, Done, Reply, Tick
 
@@ -124,4 +124,4 @@ class Archiving(Component):
     messages = {Archived: _archived}
     reactions = {Moved: _may_go, Paid: _may_go}
     effects = (Archive, Forget)
-    events = (on(IncidentArchived, _fold_archived), on(ArchiveExpired, _fold_expired))
+    events = (on(IncidentArchived, _fold_archived), on(ArchiveExpired, _fold_expired, whose=Whose.SHARD))

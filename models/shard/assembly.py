@@ -23,6 +23,7 @@ from models.shard.children import Children
 from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
+from models.shard.core import NAMED_BY
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
 from models.shard.known_silences import KnownSilences
@@ -67,7 +68,8 @@ COMPONENTS: tuple[type[Component], ...] = (
 
 
 class Assembly:
-    """Some components, and what follows from what they own. Raises Broken when two own the same."""
+    """Some components, and what follows from what they own. Raises Broken when two own the same, and for an event that does not
+    say whose it is."""
 
     def __init__(self, components: Sequence[type[Component]]) -> None:
         self.components = tuple(components)
@@ -91,6 +93,10 @@ class Assembly:
                 raise Broken(
                     f"{each.__name__} must both hear and take the answer of what incidents tell each other"
                 )
+            for event in each.events:
+                field = NAMED_BY.get(event.whose)
+                if field is not None and field not in event.kind.__struct_fields__:
+                    raise Broken(f"{event.kind.__name__} of {each.__name__} has no {field}: whose is it?")
             self.events.update((event.kind, event) for event in each.events)
         #: How their log is read.
         self.frames = Frames(self.events)

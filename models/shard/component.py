@@ -24,7 +24,7 @@ from models.incidents.verbs import Verb
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.changes import Change
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.effects import Effect
 from models.shard.events import ClockSetBack
 from models.shard.messages import Command, Message, PeerMessage, Reply, Tick
@@ -39,11 +39,17 @@ class EventOf(Generic[E]):
     kind: type[E]
     fold: Callable[[Any, E, float], None]
     told: Told[E] | None = None
+    whose: Whose = Whose.INCIDENT
 
 
-def on(kind: type[E], fold: Callable[[Any, E, float], None], told: Told[E] | None = None) -> EventOf[E]:
-    """An event type, what it does to the state, and how it reads, if it is a line of an incident's timeline."""
-    return EventOf(kind, fold, told)
+def on(
+    kind: type[E],
+    fold: Callable[[Any, E, float], None],
+    told: Told[E] | None = None,
+    whose: Whose = Whose.INCIDENT,
+) -> EventOf[E]:
+    """An event type, what it does to the state, how it is told, if it is a line of an incident's timeline, and whose it is."""
+    return EventOf(kind, fold, told, whose)
 
 
 @dataclass(frozen=True, slots=True)

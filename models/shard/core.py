@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeVar, cast
 
 from models.errors import Broken
@@ -21,12 +22,30 @@ T = TypeVar("T")
 Fold = Callable[[Any, float], None]
 
 
+class Whose(Enum):
+    """Whose an event is, and so the tenant of its frame (models/shard/tenants.py)."""
+
+    #: Its incident's: it has `incident_id`. One after which nobody has the incident says its `tenant` too.
+    INCIDENT = 1
+    #: That of its series, which it has the `number` of.
+    SERIES = 2
+    #: That of the message which led to it.
+    REQUEST = 3
+    #: Everyone's: it is about the shard itself.
+    SHARD = 4
+
+
+#: The field that an event must have by which it is found whose it is.
+NAMED_BY = {Whose.INCIDENT: "incident_id", Whose.SERIES: "number"}
+
+
 @dataclass(slots=True)
 class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
     told: Told[Any] | None = None
+    whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)
     before: list[Callable[[Any], None]] = field(default_factory=list)
     after: list[Callable[[Any], None]] = field(default_factory=list)
@@ -73,6 +92,10 @@ class Core:
     def of(self, kind: type[T]) -> T:
         """The component of a class: for code that shows its state. Components inform each other by report()."""
         return cast(T, self._components[kind])
+
+    def whose(self, event: Event) -> Whose:
+        """Whose a kind of event is."""
+        return self._row(event).whose
 
     def decide(self, incident: Incident | None, command: Command, now: float) -> Incident:
         """Do what a person requests, by the component that owns the verb. Raises Refused."""

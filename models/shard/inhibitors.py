@@ -24,7 +24,7 @@ from models.partition.event import Event
 from models.shard.archiving import IncidentArchived
 from models.shard.changes import MutersChanged, SeriesEnded, SeriesFires
 from models.shard.component import Component, RecordOf, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.effects import Effect
 from models.shard.messages import Done, Failed, Message, Reply, Tick
 
@@ -308,7 +308,7 @@ class Inhibitors(Component):
     after = {IncidentArchived: _archived}
     effects = (SendInhibitors,)
     records = (RecordOf(INHIBITORS, _capture, _load),)
-    events = (on(InhibitorsKnown, _fold),)
+    events = (on(InhibitorsKnown, _fold, whose=Whose.SHARD),)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -28,7 +28,7 @@ from models.incidents.incident import Incident
 from models.shard import clock, lifecycle
 from models.shard.changes import SeriesEnded, SeriesFires, Signalled
 from models.shard.component import Component, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.events import (
     AlertsObserved,
     AlertsSetAside,
@@ -440,11 +440,11 @@ class Intake(Component):
 
     messages = {AlertsArrived: _alerts_arrived}
     events = (
-        on(AlertsObserved, _fold_observed),
-        on(CallAnswered, _fold_call),
-        on(AlertsSetAside, _fold_set_aside),
+        on(AlertsObserved, _fold_observed, whose=Whose.REQUEST),
+        on(CallAnswered, _fold_call, whose=Whose.REQUEST),
+        on(AlertsSetAside, _fold_set_aside, whose=Whose.REQUEST),
         on(SeriesOpened, _fold_series_opened),
-        on(SeriesChanged, _fold_series_changed),
-        on(SeriesResolved, _fold_series_resolved),
-        on(SeriesRefired, _fold_series_refired),
+        on(SeriesChanged, _fold_series_changed, whose=Whose.SERIES),
+        on(SeriesResolved, _fold_series_resolved, whose=Whose.SERIES),
+        on(SeriesRefired, _fold_series_refired, whose=Whose.SERIES),
     )

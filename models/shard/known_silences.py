@@ -16,7 +16,7 @@ from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.changes import MutersChanged, SilenceOver
 from models.shard.component import Component, RecordOf, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.events import ClockSetBack
 from models.shard.messages import Done, Message, Reply, Tick
 
@@ -152,7 +152,7 @@ class KnownSilences(Component):
     messages = {SilencesChanged: _changed}
     after = {ClockSetBack: _set_back}
     records = (RecordOf(SILENCES, _capture, _load),)
-    events = (on(SilencesKnown, _fold),)
+    events = (on(SilencesKnown, _fold, whose=Whose.SHARD),)
 
 
 def _bucket(identity: str) -> int:

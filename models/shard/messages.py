@@ -22,19 +22,18 @@ class Message(Wire, frozen=True):
 
 
 class AlertsArrived(Message, frozen=True):
-    """One request's alerts for one shard, as columns of equal length.
+    """A request's alerts for one shard, or those of several that came at the same time, as columns of equal length.
 
     keys      32 bytes an alert: series id, then a digest of all else it says except its end (models/alerts/alert.py)
     ends      seconds since the epoch; inf means it has no end and fires until told otherwise
     bodies    MessagePack of alert.Content, or b"" when the gateway believes that the shard knows the key; the
               shard asks for what it needs after all (Decision.BODY_WANTED)
-    `call_id` is made once per client request and shard part: a repeat of it gets the same reply and makes no
-    event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
+    `call_id` is made once per message: a repeat of it gets the same reply and makes no event. `delivery_id` is what the sender gave (Idempotency-Key ...), already scoped by tenant and door; if
     `delivered_before` is set, the log has that delivery already and this is the answer it got. `trace_id` goes into
     the log with the events; `trace` is the whole trace context (models/trace.py), for what goes on from here. `sender`
     is the name of the token it came with, "anonymous" without one. `content` is a digest of what the sender wrote, ends
     included, for a delivery with an id: what it left open (an end, say) is filled in anew with each try.
-    `received_at` is the gateway's clock when it read the request (0: as the shard's): what is to come by that one has not
+    `received_at` is the gateway's clock when it read the (first) request (0: as the shard's): what is to come by that one has not
     ended. `said` has one byte an alert (Said), or none when no sender said anything of it; what is said to be
     resolved ends at `received_at` at the latest.
     """

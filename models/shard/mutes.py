@@ -214,14 +214,19 @@ class Mutes(Component):
         """Look at these series, of some of which the labels are at hand."""
         if not self._may_mute:
             return
-        status = self.state.series.status
+        series, muted, has_rules = self.state.series, self.muted, len(self.shard.of(Inhibitors)) > 0
+        incidents, status, matching = series.incidents, series.status, self.shard.of(KnownSilences).matching
         groups: dict[tuple[bytes, MutedBy], list[int]] = {}
         for number, labels in numbers.items():
-            incident = self._incident(number)
+            incident = incidents[number]
             if incident is None or status[number] != FIRING:
                 continue
+            if labels is None:
+                labels = series.labels(number)
+            if not has_rules and incident.id not in muted and not matching(labels, incident.tenant):
+                continue  # nearly all that is new: nothing mutes it
             wanted = self._wanted(number, incident, labels)
-            if wanted != self.muted.by(incident.id, number):
+            if wanted != muted.by(incident.id, number):
                 groups.setdefault((incident.id, wanted), []).append(number)
         self._say(groups, now)
 

@@ -10,7 +10,7 @@ from models.partition.checkpoint import META
 from models.partition.event import Event
 from models.shard import clock
 from models.shard.component import Component, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 from models.shard.events import ClockSetBack, ShardStarted
 from models.shard.messages import Done, GapEnded, Reply
 from models.shard.state import INCIDENT, MOVING, STATIC
@@ -81,9 +81,9 @@ class Reception(Component):
 
     messages = {GapEnded: _gap_ended}
     events = (
-        on(ShardStarted, _fold_pause),
-        on(ReceptionGap, _fold_pause),
-        on(ClockSetBack, _fold_set_back),
+        on(ShardStarted, _fold_pause, whose=Whose.SHARD),
+        on(ReceptionGap, _fold_pause, whose=Whose.SHARD),
+        on(ClockSetBack, _fold_set_back, whose=Whose.SHARD),
     )
 
 

@@ -21,7 +21,7 @@ from models.incidents.incident import Incident
 from models.partition.event import Event
 from models.partition.sharding import SlotMap, partition_name
 from models.shard.component import Component, on
-from models.shard.core import Core
+from models.shard.core import Core, Whose
 
 
 class SlotLeft(Event, frozen=True):
@@ -130,7 +130,11 @@ class SlotTransfer(Component):
                 members.append(number)
             self.shard.came(incident)
 
-    events = (on(SlotLeft, _fold_left), on(SlotArrived, _fold_arrived))
+    # A slot may have incidents of all tenants.
+    events = (
+        on(SlotLeft, _fold_left, whose=Whose.SHARD),
+        on(SlotArrived, _fold_arrived, whose=Whose.SHARD),
+    )
 
 
 def problems(shard: Core, slots: SlotMap | None = None) -> Iterator[str]:

@@ -29,6 +29,7 @@ from services.api.refusals import Refusals
 from services.ingest.arrival import ANONYMOUS as ANONYMOUS_SENDER
 from services.ingest.arrival import Sender
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.doors.door import Credentials
 from services.ingest.formats.table import all_formats
 from services.ingest.headers import CHALLENGE, refuse_repeated, sender_of
 
@@ -82,15 +83,8 @@ class Guard:
 
     async def admit(self, header: bytes | None) -> Caller:
         """The caller that an Authorization header identifies. Raises Unauthorized."""
-        # By digest, so that no secret stays in memory. This and the next lines are all that the hot route pays for.
-        key = blake2b(header or b"", digest_size=32).digest()
-        now = self._clock.now()
-        if self._known_version == self._tail.state.token_version:
-            found = self._known.get(key)
-            if found is not None and now < found[1]:
-                self._uses[found[2]] = now
-                return found[0]
-        return await self._check(header, key, now)
+        key, now = _key(header), self._clock.now()
+        return self._met(key, now) or await self._check(header, key, now)
 
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
         """The sender. Raises Unauthorized, or Forbidden for a token without the scope of this door, or a host name that
@@ -105,6 +99,15 @@ class Guard:
         except (Unauthorized, Forbidden) as error:
             self._tell(401 if isinstance(error, Unauthorized) else 403, str(error), headers, door=door)
             raise
+
+    def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
+        return Credentials(_key(headers.get(b"authorization")), self._is_own_host(headers.get(b"host")))
+
+    def admitted(self, credentials: Credentials, door: str) -> Sender | None:
+        if not self.is_on:
+            return ANONYMOUS_SENDER if credentials.is_own_host else None
+        caller = self._met(credentials.digest, self._clock.now())
+        return caller.sender if caller is not None and f"{INGEST}{door}" in caller.scopes else None
 
     def of(self, app: App) -> App:
         """`app`, behind the guard."""
@@ -167,13 +170,26 @@ class Guard:
         uses, self._uses = self._uses, {}
         return uses
 
+    def _met(self, key: bytes, now: float) -> Caller | None:
+        """The caller whose header was found good before, and still is."""
+        if self._known_version != self._tail.state.token_version:
+            return None
+        found = self._known.get(key)
+        if found is None or now >= found[1]:
+            return None
+        self._uses[found[2]] = now
+        return found[0]
+
+    def _is_own_host(self, host: bytes | None) -> bool:
+        if host is None:
+            return True
+        name = own_name(host.decode("latin-1"))
+        return name == "" or name in self._names
+
     def _admit_host(self, host: bytes | None) -> None:
         """Raises Forbidden for a name that its owner may have pointed here after a browser loaded a page from it: that page
         would then be of our own origin, and without tokens it could do everything. Every browser sends Host."""
-        if host is None:
-            return
-        name = own_name(host.decode("latin-1"))
-        if name == "" or name in self._names:
+        if host is None or self._is_own_host(host):
             return
         shown = host[:PATH_CHARS].decode("latin-1")
         raise Forbidden(
@@ -220,6 +236,11 @@ class Guard:
         self._known[key] = (caller, until, token.id)
         self._uses[token.id] = now
         return caller
+
+
+def _key(header: bytes | None) -> bytes:
+    """By which an Authorization header is known again: a digest, so that no secret lies about in memory."""
+    return blake2b(header or b"", digest_size=32).digest()
 
 
 def refusal(error: Refused, path: str) -> Response:

@@ -19,6 +19,7 @@ from actors.runtime.host import Host
 from models.errors import IncidentManagerError, Unavailable
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
+from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask
 from services.feed.publish_shard import FeedAway, ShardFeed
@@ -32,7 +33,7 @@ QUERY_TIMEOUT_S = 5.0
 
 
 class Publisher:
-    """`shards` has the actor of each partition. `control` is followed and closed by this actor."""
+    """`shards` has the actor of each partition; the feed shows one tenant's incidents. `control` is followed and closed by this actor."""
 
     def __init__(
         self,
@@ -43,6 +44,8 @@ class Publisher:
         feed: RedisFeed,
         control: ControlTail,
         clock: Clock,
+        *,
+        tenant: str = TENANT,
     ) -> None:
         self.meter = Meter(host.name)
         self._host = host
@@ -65,6 +68,7 @@ class Publisher:
                 self._take,
                 clock,
                 self.meter,
+                tenant,
             )
             for partition, actor in shards.items()
         ]

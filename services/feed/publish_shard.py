@@ -15,7 +15,6 @@ from models.incidents.incident import Incident
 from models.incidents.query import ListSummaries, Looked, SummaryPage, decode_answer, encode
 from models.metrics import Meter
 from models.partition.frames import NO_DIGEST, digest_of, previous_of
-from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask, Follower, Gap, Page
 from services.feed.publish_bodies import Entry, entry_of, entry_of_change, reset_message
@@ -72,7 +71,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class ShardFeed:
-    """One partition on its way into the feed. `behind` counts the frames that are still to be read."""
+    """One partition on its way into the feed, of one tenant. `behind` counts the frames that are still to be read."""
 
     def __init__(
         self,
@@ -87,8 +86,10 @@ class ShardFeed:
         take: Callable[[int], Awaitable[dict[str, str]]],
         clock: Clock,
         meter: Meter,
+        tenant: str,
     ) -> None:
         self.partition = partition
+        self._tenant = tenant
         self._partitions = partitions
         self._open_log = open_log
         self._log = open_log(partition)
@@ -195,7 +196,7 @@ class ShardFeed:
         seen: set[str] = set()
         after: Looked | None = None
         while True:
-            answer = decode_answer(await self._ask(encode(ListSummaries(TENANT, after, HEADS_PAGE))))
+            answer = decode_answer(await self._ask(encode(ListSummaries(self._tenant, after, HEADS_PAGE))))
             if not isinstance(answer, SummaryPage) or answer.seq < seq:
                 raise Unavailable(f"{self.partition} is behind its own log")
             for summary in answer.items:
@@ -218,7 +219,7 @@ class ShardFeed:
 
     def _follower_from(self, seq: int) -> Follower:
         most = max(KNOWN_LEAST, KNOWN_MAX // len(self._partitions))
-        return Follower(self._log, self._ask, self._archived, TENANT, seq, most, all_changes=True)
+        return Follower(self._log, self._ask, self._archived, self._tenant, seq, most, all_changes=True)
 
     async def _archived(self, identity: bytes) -> Incident | None:
         found = await self._archive.get(identity)

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, ShareUsedUp
+from models.errors import Full, Malformed, ShareUsedUp, TooLarge
 from models.metrics import Meter
-from models.partition.sharding import TENANT
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.bound import Bounds
@@ -47,6 +46,11 @@ class Intake:
         self._bounds = Bounds()
         self._skews = Skews(meter)
 
+    @property
+    def tenant(self) -> str:
+        """Whose alerts these are."""
+        return self._remembered.tenant
+
     async def take(
         self, form: Format, request: Request, arrival: Arrival, span: Span
     ) -> tuple[Reading, Receipt]:
@@ -73,9 +77,28 @@ class Intake:
             self._tell_full(receipt, arrival)
         return reading, receipt
 
+    def read_at_once(self, form: Format, request: Request) -> Reading | None:
+        """What a small request holds, when nothing is wrong with it. None: take() says what is."""
+        try:
+            reading = form.read(request)
+        except (Malformed, TooLarge):
+            return None
+        return None if reading.faults else reading
+
+    def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
+        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once."""
+        self._skews.look(reading, self._remembered, arrival.received_at)
+
+        def over(receipt: Receipt) -> None:
+            if receipt.errors:
+                self._tell_full(receipt, arrival)
+            done(reading, receipt)
+
+        self._submitter.begin(reading, arrival, over)
+
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
         """Keep what can't be read."""
-        self._dead_letters.put(TENANT, form.name, faults, content_type)
+        self._dead_letters.put(self.tenant, form.name, faults, content_type)
 
     def measure(self, now: float) -> None:
         """Set the gauges."""

@@ -43,6 +43,7 @@ from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.doors.door import Needs
+from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.formats.format import Shared
@@ -95,6 +96,7 @@ class Gateway:
         tracer: Tracer | None = None,
         *,
         start: str = "",
+        tenant: str = TENANT,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -125,7 +127,7 @@ class Gateway:
         ]
         self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
         remembered = Remembered(
-            TENANT, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
+            tenant, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
         )
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
@@ -140,12 +142,14 @@ class Gateway:
         assert isinstance(http, HttpDoor)
         #: The one door that does not listen by itself: its requests come through `app`.
         self.http = http
+        #: What may stand in front of all ASGI (services/machine/http_protocol.py).
+        self.hot = HotWay(http)
         self.reads = Reads(
             self._ask,
             len(shard_actors),
             lambda slot: self.submitter.slots.owners[slot],
             archives,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self.tails = Tails(
             shard_logs,
@@ -154,7 +158,7 @@ class Gateway:
             lambda: self.submitter.slots.version,
             clock,
             self.meter,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(

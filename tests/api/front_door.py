@@ -94,43 +94,47 @@ import json, sys
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-folder, port, gateways = json.loads(sys.argv[1])
-made = HAProxyConfig(
-    socket_path=f"{folder}/a",
-    enable_hap_optimization=False,
-    metrics_enabled=False,
-    hard_stop_after_s=5,
-    timeout_client_s=75,
-    has_received_routes=True,
-    has_received_servers=bool(gateways),
-    is_head=True,
-    bufsize=65536,
-    retry_on="conn-failure empty-response",
-    http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=75),
-)
-backend = BackendConfig(
-    name="http-llm-im",
-    path_prefix="/",
-    app_name="llm-im",
-    http_health_check_path="/-/healthy",
-    health_check_inter="200ms",
-    health_check_fastinter="100ms",
-    servers=[ServerConfig(f"gateway-{each}", "127.0.0.1", each) for each in gateways],
-)
-api = HAProxyApi(
-    made, {"http-llm-im": backend} if gateways else {}, config_file_path=f"{folder}/ray/haproxy.cfg"
-)
-api._generate_config_file_internal()
+folders, port, every_gateway = json.loads(sys.argv[1])
+for count, folder in enumerate(folders):
+    gateways = every_gateway[:count]
+    made = HAProxyConfig(
+        socket_path=f"{folder}/a",
+        enable_hap_optimization=False,
+        metrics_enabled=False,
+        hard_stop_after_s=5,
+        timeout_client_s=75,
+        has_received_routes=True,
+        has_received_servers=bool(gateways),
+        is_head=True,
+        bufsize=65536,
+        retry_on="conn-failure empty-response",
+        http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=75),
+    )
+    backend = BackendConfig(
+        name="http-llm-im",
+        path_prefix="/",
+        app_name="llm-im",
+        http_health_check_path="/-/healthy",
+        health_check_inter="200ms",
+        health_check_fastinter="100ms",
+        servers=[ServerConfig(f"gateway-{each}", "127.0.0.1", each) for each in gateways],
+    )
+    api = HAProxyApi(
+        made, {"http-llm-im": backend} if gateways else {}, config_file_path=f"{folder}/ray/haproxy.cfg"
+    )
+    api._generate_config_file_internal()
 """
 
 
 #: Stand for the ports in a template that is rendered once.
 _PORT, _FIRST_GATEWAY = 65_000, 65_001
+#: More than any test has.
+_GATEWAYS_MAX = 3
 
 
 def template(folder: Path, port: int, gateways: Sequence[int]) -> str:
     """What Ray Serve would give its HAProxy."""
-    rendered, made = _rendered(len(gateways))
+    rendered, made = _rendered()[len(gateways)]
     shutil.copytree(rendered, folder, dirs_exist_ok=True)
     made = made.replace(str(rendered), str(folder)).replace(str(_PORT), str(port))
     for number, gateway in enumerate(gateways):
@@ -139,10 +143,14 @@ def template(folder: Path, port: int, gateways: Sequence[int]) -> str:
 
 
 @functools.cache
-def _rendered(gateways: int) -> tuple[Path, str]:
-    """By a process that imports ray, which takes seconds: once for each number of gateways."""
-    folder = Path(tempfile.mkdtemp(prefix="llm-im-haproxy-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    asked = json.dumps([str(folder), _PORT, [_FIRST_GATEWAY + number for number in range(gateways)]])
+def _rendered() -> list[tuple[Path, str]]:
+    """For none, one, two gateways ... by a process that imports ray, which takes seconds: once for all."""
+    home = Path(tempfile.mkdtemp(prefix="llm-im-haproxy-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    folders = [home / str(count) for count in range(_GATEWAYS_MAX + 1)]
+    for folder in folders:
+        folder.mkdir()
+    gateways = [_FIRST_GATEWAY + number for number in range(_GATEWAYS_MAX)]
+    asked = json.dumps([[str(folder) for folder in folders], _PORT, gateways])
     subprocess.run([sys.executable, "-W", "ignore", "-c", _RENDER, asked], check=True, timeout=60)
-    return folder, (folder / "ray" / "haproxy.cfg").read_text()
+    return [(folder, (folder / "ray" / "haproxy.cfg").read_text()) for folder in folders]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cluster.conftest import program
 from tests.cluster.instance import Cluster, until
+from tests.cluster.receiver import Receiver
 from tests.ports import free_port
 
 pytestmark = pytest.mark.cluster
@@ -42,11 +43,11 @@ alerting:
 
 
 @contextmanager
-def prometheus(folder: Path, ours: int, ends_at: float) -> Iterator[str]:
-    """A Prometheus with two rules that sends to port `ours`; its URL."""
+def prometheus(folder: Path, ours: int, ends_at: float, name: str = "prometheus") -> Iterator[str]:
+    """A Prometheus with two rules that sends to port `ours`; its URL. Its services are `name`-on and `name`-ends."""
     binary, port = program("prometheus"), free_port()
     rules, config = folder / "rules.yaml", folder / "prometheus.yaml"
-    rules.write_text(RULES % ends_at)
+    rules.write_text(RULES.replace("prometheus-", f"{name}-") % ends_at)
     config.write_text(CONFIG % (rules, ours))
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
@@ -183,17 +184,43 @@ def test_amtool_shows_cluster_config_and_silences(amtool: Amtool) -> None:
 
 def test_amtool_silences_and_what_is_silenced_is_suppressed(amtool: Amtool) -> None:
     amtool("alert", "add", "AmtoolQuiet", "service=amtool-quiet")
-    silence = amtool(
-        "silence", "add", "service=amtool-quiet", "--comment=x", "--author=t", "--duration=1h"
+    silence = silenced(amtool, "amtool-quiet")
+
+    until("it is muted", lambda: states(amtool, "amtool-quiet") == ["suppressed"], 10.0)
+    amtool("silence", "expire", silence)
+    until("it is not any more", lambda: states(amtool, "amtool-quiet") == ["active"], 10.0)
+
+
+def test_what_prometheus_sends_into_a_silence_of_amtool_is_told_when_that_ends(
+    amtool: Amtool, cluster: Cluster, receiver: Receiver, tmp_path: Path
+) -> None:
+    silence = silenced(amtool, "quiet-on")
+    time.sleep(1.0)  # muted everywhere
+
+    with prometheus(tmp_path, cluster.port, time.time() + 3600.0, "quiet"):
+        until("the other one is told", lambda: bool(receiver.of("quiet-ends")), 40.0)
+        until("it is muted", lambda: states(amtool, "quiet-on") == ["suppressed"], 20.0)
+        muted = incident_of(cluster, "quiet-on")["muted"]
+        assert muted["is_muted"] and [each["silence"] for each in muted["by"]] == [silence]  # type: ignore[index]
+        until("it is held back", lambda: is_withheld(cluster, "quiet-on"), 20.0)
+        assert receiver.of("quiet-on") == []
+
+        amtool("silence", "expire", silence)
+        until("it is told", lambda: bool(receiver.of("quiet-on")), 20.0)
+
+
+def silenced(amtool: Amtool, service: str) -> str:
+    """The id of a new silence of a service."""
+    return amtool(
+        "silence", "add", f"service={service}", "--comment=x", "--author=t", "--duration=1h"
     ).strip()
 
-    until("it is muted", lambda: _states(amtool) == ["suppressed"], 5.0)
-    amtool("silence", "expire", silence)
-    until("it is not any more", lambda: _states(amtool) == ["active"], 5.0)
 
-
-def _states(amtool: Amtool) -> list[str]:
-    shown = json.loads(
-        amtool("-o", "json", "alert", "query", "--active", "--silenced", "service=amtool-quiet")
-    )
+def states(amtool: Amtool, service: str) -> list[str]:
+    shown = json.loads(amtool("-o", "json", "alert", "query", "--active", "--silenced", f"service={service}"))
     return [alert["status"]["state"] for alert in shown]
+
+
+def is_withheld(cluster: Cluster, service: str) -> bool:
+    muted = incident_of(cluster, service)["muted"]
+    return isinstance(muted, dict) and muted["withheld"] == "opened"

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from models.alerts.alert import key_digest, series_id
+from models.errors import Broken
 from models.incidents.incident import IncidentType, Severity
 from models.partition.event import Event
 from models.partition.frames import EVERYONE
-from models.shard.assembly import ASSEMBLY
+from models.shard.assembly import Assembly
+from models.shard.component import Component, on
 from models.shard.events import (
     ClockSetBack,
     IncidentStateChanged,
-    SeriesChanged,
-    SeriesRefired,
-    SeriesResolved,
     ShardStarted,
 )
 from models.shard.messages import AlertsArrived, Classification, Classified, Message, Tick
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard, Step
-from models.shard.tenants import REQUESTS_OWN, SHARDS_OWN, by_tenant
+from models.shard.tenants import by_tenant
 from tests.scenario import alert
 from tests.simulation.dump import difference, dump, unsound
 
@@ -29,17 +30,17 @@ START = 1_800_000_000.0
 SETTINGS = ShardSettings(expiry_grace_s=0.0)
 
 
-def test_every_event_names_an_incident_or_is_listed_as_the_shards_or_a_requests() -> None:
-    listed = {*SHARDS_OWN, *REQUESTS_OWN, SeriesChanged, SeriesResolved, SeriesRefired}
+class Stray(Event, frozen=True):
+    """Names no incident."""
 
-    unclear = {
-        kind.__name__
-        for kind in ASSEMBLY.events
-        if kind not in listed and "incident_id" not in kind.__struct_fields__
-    }
 
-    assert not unclear, "models/shard/tenants.py must say whose these are"
-    assert not any("incident_id" in kind.__struct_fields__ for kind in (*SHARDS_OWN, *REQUESTS_OWN))
+def test_an_event_that_does_not_say_whose_it_is_is_refused_when_the_program_starts() -> None:
+    class Straying(Component):
+        name = "straying"
+        events = (on(Stray, lambda *_: None),)
+
+    with pytest.raises(Broken, match="Stray of Straying has no incident_id"):
+        Assembly([Straying])
 
 
 class Two:

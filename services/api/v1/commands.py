@@ -15,7 +15,6 @@ from models.errors import Broken, Conflict, NotFound, Stale, Unavailable
 from models.incidents.incident import TimelineEntry
 from models.incidents.query import IncidentView
 from models.incidents.verbs import AnyVerb, Create
-from models.partition.sharding import TENANT
 from models.shard.messages import Command, CommandDone, Reply, encode
 from models.trace import trace_id_of
 from services.api.reads import Reads
@@ -57,13 +56,13 @@ class Commands:
         if_version = None if versions is None else await self._version_of(origin, incident_id, versions)
         command = Command(
             next(self._ids),
-            TENANT,
+            asking.tenant,
             origin.actor,
             incident_id,
             verb,
             reason,
             if_version,
-            origin.delivery_id,
+            None if origin.delivery_id is None else f"{asking.tenant}/{origin.delivery_id}",
             trace_id_of(origin.trace),
             trace=origin.trace,
             content=content,

@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 
 from models.alerts.alert import content_digest
 from models.errors import Malformed, TooLarge
-from models.partition.sharding import TENANT
 from services.api.auth import caller_of
 from services.api.problems import FieldProblem, field_problems
 from services.api.traced import current
@@ -63,7 +62,8 @@ class BadFields(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a change comes from, and the trace context (models/trace.py) of its request. `delivery_id` is its Idempotency-Key, which means nothing outside caller and path."""
+    """Where a change comes from, and the trace context (models/trace.py) of its request. `delivery_id` is its Idempotency-Key, which means nothing outside caller and path, nor outside the tenant, which the command
+    names."""
 
     actor: str
     delivery_id: str | None
@@ -152,7 +152,7 @@ def origin_of(request: Request) -> Origin:
     headers: dict[bytes, bytes] = dict(request.scope["headers"])
     actor, key = caller_of(request).name, idempotency_key(headers)
     # Neither a name nor a path holds a line end.
-    scoped = None if key is None else f"{TENANT}/command\n{actor}\n{request.url.path}\n{key}"
+    scoped = None if key is None else f"command\n{actor}\n{request.url.path}\n{key}"
     return Origin(actor, scoped, current())
 
 

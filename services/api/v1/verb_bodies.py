@@ -1,5 +1,5 @@
-"""What the verbs of /v1 take: one dataclass a verb, all of one shape. `verb()` makes of it what models/shard/people.py decides
-about; the table of verb_table.py names it.
+"""What the verbs of /v1 take: one dataclass a verb, all of one shape. `verb()` makes of it what a shard is told; the table of
+verb_table.py names it.
 
 Strict: an unknown field is refused, and nothing is converted. Bounds are those of models/incidents/verbs.py.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from models.metrics import Meter
 from models.ports import Clock, Tracer
@@ -18,11 +18,24 @@ from services.ingest.formats.format import Format
 from services.ingest.intake import Intake
 
 
+class Credentials(NamedTuple):
+    """What headers say of who sends, to be kept: a digest of Authorization, and whether Host is a name of ours."""
+
+    digest: bytes
+    is_own_host: bool
+
+
 class Doorman(Protocol):
     """Who lets senders in (services/api/guard.py)."""
 
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
         """The sender, from the HTTP headers, for the format `door`. Raises Unauthorized or Forbidden."""
+
+    def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
+        """What admitted() is asked with."""
+
+    def admitted(self, credentials: Credentials, door: str) -> Sender | None:
+        """As admit_to_door(), of who was admitted a moment ago. None: it has to be asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ other request goes on to the FastAPI application (services/api/app.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed
-from models.partition.sharding import TENANT
 from models.ports import Span
 from models.trace import Attribute, context_of, trace_id_of
 from services.ingest.arrival import Arrival
@@ -49,7 +48,7 @@ class HttpDoor(Door):
     section = "server"
 
     def __init__(self, needs: Needs, section: Server) -> None:
-        self._needs = needs
+        self.needs = needs
         #: By method and path: the format, and the name and attributes of a request's span.
         self._routes = {
             (method, form.path): (form, f"{method} {form.path}", _attributes_of(method, form.path))
@@ -74,7 +73,7 @@ class HttpDoor(Door):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that it takes. Always answers, unless the sender went away."""
         method = str(scope["method"])
-        form, name, attributes = self._routes[method, smooth(str(scope["path"]))]
+        form, _name, _attributes = self._routes[method, smooth(str(scope["path"]))]
         if self._requests >= REQUESTS_MAX:
             refusal = Refusal(503, "Busy", f"{REQUESTS_MAX} requests are under way already", 1.0)
             await _send(send, form.refused(refusal))
@@ -91,20 +90,80 @@ class HttpDoor(Door):
         self._requests += 1
         hold = Hold(self._room)
         try:
-            with self._needs.tracer.span(name, trace, attributes, kind="server") as span:
-                try:
-                    answer = await self._answer(form, method, scope, headers, receive, hold, span)
-                except REFUSING as error:
-                    answer = self._refuse(form, refusal_of(error), span)
-                span.note("http.response.status_code", answer.status)
-                if answer.status >= 500:
-                    span.fail(str(answer.status))
+            span = self.span(method, form.path, trace)
+            answer = await self.answered(
+                form, span, self._answer(form, method, scope, headers, receive, hold, span)
+            )
         except Disconnected:
             return
         finally:
             self._requests -= 1
             hold.release()
         await _send(send, answer)
+
+    def format_at(self, method: bytes, target: bytes) -> Format | None:
+        """The format whose path a request's target is, as we write it and with nothing behind."""
+        found = self._routes.get((method.decode("latin-1"), target.decode("latin-1")))
+        return None if found is None else found[0]
+
+    def has_room(self, size: int) -> bool:
+        """Whether another request may come in, and its body of that many bytes."""
+        room = self._room
+        return (
+            self._requests < REQUESTS_MAX
+            and size <= self._max_body_bytes
+            and room.held + size <= room.max_bytes
+        )
+
+    def hold(self, size: int) -> None:
+        """A request is under way, for which has_room() said yes, until release()."""
+        self._requests += 1
+        self._room.held += size
+
+    def release(self, size: int) -> None:
+        self._requests -= 1
+        self._room.held -= size
+
+    @staticmethod
+    def content_type(form: Format, method: str, headers: Mapping[bytes, bytes]) -> str:
+        """What a body is, without its parameters. Raises Unsupported for what its format does not take."""
+        content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+        # A missing type is refused too, as in Alertmanager: a web page can make a browser send that anywhere.
+        if content_type not in form.content_types and method not in BODYLESS:
+            named = content_type[:80] or "application/octet-stream"
+            raise Unsupported(
+                f'unsupported media type "{named}", only [{", ".join(form.content_types)}] are allowed'
+            )
+        return content_type
+
+    def span(self, method: str, path: str, trace: str | None) -> Span:
+        """Of a request. `path` as its format names it."""
+        _form, name, attributes = self._routes[method, path]
+        return self.needs.tracer.span(name, trace, attributes, kind="server")
+
+    async def answered(self, form: Format, span: Span, work: Awaitable[Answer]) -> Answer:
+        """What `work` answers, or how it is refused; within its span."""
+        with span:
+            try:
+                answer = await work
+            except REFUSING as error:
+                answer = self._refuse(form, refusal_of(error), span)
+            span.note("http.response.status_code", answer.status)
+            if answer.status >= 500:
+                span.fail(str(answer.status))
+        return answer
+
+    async def store(
+        self, form: Format, request: Request, key: str | None, begun: float, span: Span
+    ) -> Answer:
+        """Take a request. `key` names its delivery; `begun` is when it came, monotonic. Raises Malformed, TooLarge."""
+        needs = self.needs
+        received_at = request.received_at
+        tenant = needs.intake.tenant
+        arrival = Arrival(tenant, form.name, request.sender, received_at, form.wants_ids, key, span.trace)
+        reading, receipt = await needs.intake.take(form, request, arrival, span)
+        needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
+        return await form.stored(reading, receipt)
 
     async def _answer(
         self,
@@ -117,12 +176,12 @@ class HttpDoor(Door):
         span: Span,
     ) -> Answer:
         """Raises one of REFUSING."""
-        needs = self._needs
+        needs = self.needs
         begun = needs.clock.monotonic()
         # Before the body is read, so that unauthorized senders use no memory. A signature can't be checked without the
         # body.
         sender = None if form.is_signed else await needs.doorman.admit_to_door(headers, form.name)
-        content_type = _content_type(form, method, headers)
+        content_type = self.content_type(form, method, headers)
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
         body = b""
         try:
@@ -142,17 +201,14 @@ class HttpDoor(Door):
             raise
         if greeting is not None:
             return greeting
-        arrival = Arrival(TENANT, form.name, sender, now, form.wants_ids, key, span.trace)
-        reading, receipt = await needs.intake.take(form, request, arrival, span)
-        needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
-        return await form.stored(reading, receipt)
+        return await self.store(form, request, key, begun, span)
 
     def _refuse(self, form: Format, refusal: Refusal, span: Span | None = None) -> Answer:
         refusal.trace_id = trace_id_of(span.trace) if span is not None else None
         if refusal.status == 401 and not form.is_signed:
             refusal.challenge = CHALLENGE
         reason = refusal.title.lower()
-        self._needs.meter.count("llm_im_requests_refused_total", door=form.name, reason=reason)
+        self.needs.meter.count("llm_im_requests_refused_total", door=form.name, reason=reason)
         return form.refused(refusal)
 
 
@@ -162,18 +218,6 @@ def smooth(path: str) -> str:
     if "//" in path or path.endswith("/"):
         return "/" + "/".join(part for part in path.split("/") if part)
     return path
-
-
-def _content_type(form: Format, method: str, headers: Mapping[bytes, bytes]) -> str:
-    """What a body is, without its parameters. Raises Unsupported for what its format does not take."""
-    content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-    # A missing type is refused too, as in Alertmanager: a web page can make a browser send that anywhere.
-    if content_type not in form.content_types and method not in BODYLESS:
-        named = content_type[:80] or "application/octet-stream"
-        raise Unsupported(
-            f'unsupported media type "{named}", only [{", ".join(form.content_types)}] are allowed'
-        )
-    return content_type
 
 
 async def _send(send: Send, answer: Answer) -> None:

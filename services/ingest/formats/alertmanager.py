@@ -75,6 +75,7 @@ class AlertmanagerFormat(ListFormat[Posted | msgspec.Raw, Posted]):
     path = "/api/v2/alerts"
     end_field = "endsAt"
     end_too_early = "start time must be before end time"
+    quiet = Answer(200)
 
     @classmethod
     def describe(cls) -> Description:
@@ -141,10 +142,7 @@ class AlertmanagerFormat(ListFormat[Posted | msgspec.Raw, Posted]):
             more = len(reading.faults) - FAULTS_TOLD_MAX
             words += f"; and {more} more" if more > 0 else ""
             return Answer(status_of_faults(reading), b"application/json", encode_json(words))
-        return _STORED
-
-
-_STORED = Answer(200)
+        return self.quiet
 
 
 def _elements(array: bytes) -> list[Posted | msgspec.Raw]:

@@ -76,6 +76,10 @@ class Format(ABC):
     #: Whether `verify` identifies the sender. Then no token is required.
     is_signed: ClassVar[bool] = False
 
+    #: What `stored` says when all is stored and there was nothing wrong, if that is always the same: such requests are answered
+    #: at once (services/ingest/doors/hot.py).
+    quiet: ClassVar[Answer | None] = None
+
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
 

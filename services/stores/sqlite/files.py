@@ -1,5 +1,5 @@
-"""What the SQLite adapters share: opening files, transactions, threads, errors. Only sqlite_*.py here call
-it.
+"""What the SQLite adapters share: opening files, transactions, threads, errors. Called by the files
+beside this one.
 
 apsw only: it brings its own SQLite. Never open one of these files with the stdlib's sqlite3 in the same
 process: two SQLite libraries drop each other's POSIX locks, and many a stdlib's has the WAL-reset bug.

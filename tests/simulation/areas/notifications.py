@@ -32,21 +32,24 @@ class Receiver:
         #: incident id -> number -> the status that was taken, "firing" or "resolved".
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
-        #: Keys of tries that were put off.
-        self.busy: set[str] = set()
+        #: What it did not take: it says the same again of the same try, which the wire may bring twice.
+        self.declined: dict[str, ActionResult] = {}
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
         reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
+        if key in self.declined:
+            return self.declined[key]
         fate = world.rng.random() if world.is_troubled else 1.0
-        if fate < 0.06 or key in self.busy:
-            # A network that brings the very same try twice has it refused twice.
-            self.busy.add(key)
-            return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
+        if fate < 0.06:
+            later_s = world.rng.choice((0.0, 0.0, 5.0))
+            self.declined[key] = ActionResult(False, "429", retry_after_s=later_s, reached=False)
+            return self.declined[key]
         if fate < 0.07:
             self.refused.add(incident)
-            return ActionResult(False, "422", final=True, reached=False)
+            self.declined[key] = ActionResult(False, "422", final=True, reached=False)
+            return self.declined[key]
         sent = self.sent.setdefault(incident, [])
         # A shard that can't know whether an earlier try arrived tells the truth all the same.
         is_doubted = any(UUID(incident).bytes in each.doubted for each in world.watchers.values())
