@@ -138,7 +138,7 @@ class Answerers:
         """One message to another incident, to the shard that has it."""
         (message,) = messages
         told = PeerMessageArrived(
-            message.tenant, message.sender, message.number, message.to, message.note, message.trace
+            message.tenant, message.sender, message.number, message.to, message.message, message.trace
         )
         reply = await self._tell(self.shard_of(message.to), told, timeout_s)
         refused = reply.detail if isinstance(reply, Failed) else ""

@@ -126,7 +126,7 @@ class Child(msgspec.Struct, frozen=True, array_like=True):
 
     `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
     it, it counts as open. `ended_by` is the number of the
-    note that asked it to end, 0 when none did: what it said before it heard that counts no more.
+    message that asked it to end, 0 when none did: what it said before it heard that counts no more.
     """
 
     is_open: bool = True
@@ -136,11 +136,11 @@ class Child(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OwedPeerMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A note (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
+    """A message (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
 
     number: int
     to: bytes
-    note: bytes
+    message: bytes
 
 
 class Handling(msgspec.Struct, array_like=True):
@@ -148,8 +148,8 @@ class Handling(msgspec.Struct, array_like=True):
     and go by themselves.
 
     `judged` is what the classifiers say, kept beside what people `said`. `answered_at` is when somebody first
-    acknowledged it or was assigned. `owed` are its notes to other incidents, oldest first; `heard` the number of the
-    last note of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
+    acknowledged it or was assigned. `owed` are its messages to other incidents, oldest first; `heard` the number of the
+    last message of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
     again at that time if some of its alerts still fire then. `labels` are those that people set, and as None those that
     they removed; None: a snapshot of 0.2.0 or earlier does not say (models/shard/sharing.py works it out). `title` is one that a person gave.
     """
@@ -323,7 +323,7 @@ class Incident(msgspec.Struct, array_like=True):
         return self.handling
 
     def heard_of(self, sender: bytes) -> tuple[int, str]:
-        """The number of the last note heard of `sender` (0: none), and why it was refused."""
+        """The number of the last message heard of `sender` (0: none), and why it was refused."""
         return (0, "") if self.handling is None else self.handling.heard.get(sender, (0, ""))
 
     def settle(self) -> None:

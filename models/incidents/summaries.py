@@ -103,8 +103,12 @@ def split_off(event: IncidentSplit, source: Summary, now: float) -> Summary:
 
 def fold(summary: Summary, event: Event, now: float, assembly: Assembly = ASSEMBLY) -> Summary:
     """The summary after an event about it, of a frame made at `now`, as the component that owns the event says."""
-    told = assembly.told.get(type(event))
-    return summary if told is None or told.summary is None else told.summary(summary, event, now)
+    description = assembly.descriptions.get(type(event))
+    return (
+        summary
+        if description is None or description.summary is None
+        else description.summary(summary, event, now)
+    )
 
 
 def set_back(summary: Summary, event: ClockSetBack) -> Summary:

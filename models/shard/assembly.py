@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Broken
-from models.incidents.lines import CHANGED, Told
+from models.incidents.lines import CHANGED, Description
 from models.partition.event import Event, one_of
 from models.partition.frames import Frames
 from models.shard.archiving import Archiving
@@ -101,16 +101,16 @@ class Assembly:
         #: How their log is read.
         self.frames = Frames(self.events)
         #: How events that may be lines of a timeline are worded.
-        self.told: dict[type[Event], Told[Any]] = {
-            kind: event.told for kind, event in self.events.items() if event.told is not None
+        self.descriptions: dict[type[Event], Description[Any]] = {
+            kind: event.description for kind, event in self.events.items() if event.description is not None
         }
         #: Their names as a log has them.
-        self.told_names = frozenset(tag_of(kind) for kind in self.told)
+        self.described = frozenset(tag_of(kind) for kind in self.descriptions)
         #: Every kind of line, in the order in which the components have them.
-        self.kinds = tuple(dict.fromkeys(kind for told in self.told.values() for kind in told.kinds))
+        self.kinds = tuple(dict.fromkeys(kind for each in self.descriptions.values() for kind in each.kinds))
         #: Kinds that can make an incident leave or enter a filter. What it was before may not be known to a follower.
         self.sifting = frozenset(
-            {CHANGED, *(kind for told in self.told.values() if told.sifts for kind in told.kinds)}
+            {CHANGED, *(kind for each in self.descriptions.values() if each.sifts for kind in each.kinds)}
         )
         messages: list[type[Message]] = [Tick, *(kind for each in components for kind in each.messages)]
         self._messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(one_of(messages))

@@ -23,7 +23,7 @@ import msgspec
 
 from models.errors import Conflict, NotFound, TooLarge
 from models.incidents.incident import AUTOMATED, Child, Incident, IncidentState, Severity, id_text
-from models.incidents.lines import SYSTEM, Around, Line, Told, about_another, changed, counted_anew
+from models.incidents.lines import SYSTEM, Around, Description, Line, about_another, changed, counted_anew
 from models.incidents.query import Summary
 from models.incidents.verbs import CHILDREN_MAX, Merge, Unmerge
 from models.partition.event import Event
@@ -356,12 +356,12 @@ class Children(Component):
         on(
             ChildChanged,
             _fold_child,
-            Told(("SeverityChanged",), _child_line, summary=_child_summary, compares=True, sifts=True),
+            Description(("SeverityChanged",), _child_line, summary=_child_summary, compares=True, sifts=True),
         ),
         on(
             IncidentMerged,
             _fold_merged,
-            Told(
+            Description(
                 ("Merged",),
                 lambda e, _: about_another("Merged", e.actor, e.source, e.reason, "in"),
                 summary=_merging_summary,
@@ -371,12 +371,12 @@ class Children(Component):
         on(
             ChildLeft,
             _fold_left,
-            Told(("Unmerged", "MergeRefused"), _left_line, summary=_left_summary, sifts=True),
+            Description(("Unmerged", "MergeRefused"), _left_line, summary=_left_summary, sifts=True),
         ),
         on(
             IncidentMergedInto,
             _fold_merged_into,
-            Told(
+            Description(
                 ("Merged",),
                 lambda e, _: about_another("Merged", e.actor, e.target, e.reason, "into"),
                 summary=lambda s, e, now: changed(s, now, merged_into=e.target),
@@ -386,7 +386,7 @@ class Children(Component):
         on(
             IncidentUnmerged,
             _fold_unmerged,
-            Told(
+            Description(
                 ("Unmerged",),
                 lambda e, _: about_another("Unmerged", e.actor, e.target, e.reason),
                 summary=lambda s, _, now: changed(s, now, merged_into=b""),

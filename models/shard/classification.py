@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from models.alerts.grouping import title_of
 from models.incidents.incident import Incident, IncidentType, Severity, Verdict
-from models.incidents.lines import SYSTEM, Around, Line, Told, changed, counted_anew
+from models.incidents.lines import SYSTEM, Around, Description, Line, changed, counted_anew
 from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import lifecycle
@@ -121,7 +121,9 @@ class Classifying(Component):
         on(
             IncidentClassified,
             _fold,
-            Told(("Classified", "SeverityChanged"), _line, summary=_summary, compares=True, sifts=True),
+            Description(
+                ("Classified", "SeverityChanged"), _line, summary=_summary, compares=True, sifts=True
+            ),
         ),
     )
 

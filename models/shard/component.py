@@ -6,7 +6,7 @@ it owns, its hooks are called at their time. Every shard makes its own instance 
 
         def _fold_missed(self, event: BeatMissed, now: float) -> None: ...
 
-        events = (on(BeatMissed, _fold_missed, Told(("BeatMissed",), _line)),)
+        events = (on(BeatMissed, _fold_missed, Description(("BeatMissed",), _line)),)
 
 What is decided becomes an event by `self.shard.do(event, now)`; events alone change what replay must find again. A
 component may keep other things in memory (what it requested, an index) if they can be derived from the rest or lost.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from models.incidents.incident import Incident
-from models.incidents.lines import Told
+from models.incidents.lines import Description
 from models.incidents.verbs import Verb
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
@@ -38,18 +38,18 @@ class EventOf(Generic[E]):
 
     kind: type[E]
     fold: Callable[[Any, E, float], None]
-    told: Told[E] | None = None
+    description: Description[E] | None = None
     whose: Whose = Whose.INCIDENT
 
 
 def on(
     kind: type[E],
     fold: Callable[[Any, E, float], None],
-    told: Told[E] | None = None,
+    description: Description[E] | None = None,
     whose: Whose = Whose.INCIDENT,
 ) -> EventOf[E]:
-    """An event type, what it does to the state, how it is told, if it is a line of an incident's timeline, and whose it is."""
-    return EventOf(kind, fold, told, whose)
+    """An event type, what it does to the state, how it reads, if it is a line of an incident's timeline, and whose it is."""
+    return EventOf(kind, fold, description, whose)
 
 
 @dataclass(frozen=True, slots=True)

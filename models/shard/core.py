@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from models.errors import Broken
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.lines import CHANGED, SYSTEM, Around, Glance, Told
+from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Glance
 from models.partition.event import Event
 from models.partition.timers import Timers
 from models.shard.changes import Change
@@ -44,7 +44,7 @@ class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
-    told: Told[Any] | None = None
+    description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)
     before: list[Callable[[Any], None]] = field(default_factory=list)
@@ -141,21 +141,21 @@ class Core:
 
     def _apply(self, row: Row, event: Event, now: float) -> None:
         self.state.now = now
-        told = row.told
-        if told is None:
+        description = row.description
+        if description is None:
             row.fold(event, now)
             for fold in row.follows:
                 fold(event, now)
             return
         incidents = self.state.incidents
-        about = told.of(event)
-        before = glance(incidents.get(about[0])) if told.compares and about else None
+        about = description.of(event)
+        before = glance(incidents.get(about[0])) if description.compares and about else None
         row.fold(event, now)
         for fold in row.follows:
             fold(event, now)
         for nth, identity in enumerate(about):
             incident = incidents[identity]
-            line = told.line(event, Around(now, nth, before, incident))
+            line = description.line(event, Around(now, nth, before, incident))
             if line is not None and line.kind != CHANGED:
                 self.state.write(incident, now, line, self.trace_id)
 

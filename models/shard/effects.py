@@ -71,5 +71,5 @@ class SendPeerMessage(Effect, frozen=True, tag="Tell"):
     sender: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
     trace: str | None = None

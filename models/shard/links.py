@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from models.errors import NotFound, TooLarge
 from models.incidents.incident import Incident, id_text
-from models.incidents.lines import SYSTEM, Told, about_another, noted
+from models.incidents.lines import SYSTEM, Description, about_another, noted
 from models.incidents.verbs import LINKS_MAX, Link, Unlink
 from models.partition.event import Event
 from models.shard import peer_messages
@@ -100,14 +100,14 @@ class Links(Component):
         on(
             IncidentLinked,
             _fold_linked,
-            Told(
+            Description(
                 ("Linked",), lambda e, _: about_another("Linked", e.actor, e.other, e.reason), summary=noted
             ),
         ),
         on(
             IncidentUnlinked,
             _fold_unlinked,
-            Told(
+            Description(
                 ("Unlinked",),
                 lambda e, _: about_another("Unlinked", e.actor, e.other, e.reason),
                 summary=noted,

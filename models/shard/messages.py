@@ -141,7 +141,7 @@ class Command(Message, frozen=True):
     content: bytes = b""
 
 
-class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="note"):
+class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="peer_message"):
     """What one incident tells another; a component hears it (models/shard/peer_messages.py). A field is only added at the
     end, with a default."""
 
@@ -150,14 +150,14 @@ class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_fi
 
 
 class PeerMessageArrived(Message, frozen=True, tag="Told"):
-    """A PeerMessage (`note`, encoded) reaches the incident it is for. Answered by Done, or Failed when it can't be; a repeat
+    """A PeerMessage (`message`, encoded) reaches the incident it is for. Answered by Done, or Failed when it can't be; a repeat
     gets the same answer: `number` says which of its sender's messages this is."""
 
     tenant: str
     sender: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
     trace: str | None = None
 
 

@@ -6,33 +6,23 @@ Two notifications of an incident are at least `notify.interval` apart, unless it
 and if the incident continues meanwhile both are dropped: what the receiver knows is still true. `notice.sure` is what
 it knows, "" if unknown because a failed attempt may have arrived; then the truth is sent.
 
-An incident that reopens FLAPS times within FLAP_WINDOW intervals flaps. That is sent once; its resolves and reopenings
-are not sent any more until it has been quiet for as long as those took. Then the outcome is.
+One that flaps (models/shard/flapping.py) is sent once, until it is quiet. What a component withholds (a silence, for one) is sent
+when nothing withholds it any more.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from heapq import nsmallest
-from itertools import chain
 
-from models.alerts.series import FIRING as FIRES
-from models.alerts.series import SeriesTable
-from models.alerts.view import alert_view
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
-from models.incidents.lines import SYSTEM, Around, Line, Told, told, touched
+from models.incidents.lines import Description, touched
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
-    Common,
-    common_of,
-    facts_of,
     idempotency_key,
     retry_at,
 )
-from models.incidents.query import Summary
-from models.shard import clock
+from models.shard import clock, notification_lines
 from models.shard.changes import (
     Judged,
     Merging,
@@ -56,21 +46,14 @@ from models.shard.events import (
     NotificationOwed,
     NotificationWithheld,
 )
+from models.shard.flapping import FLAPS, flaps, may_tell_at, quiet_needed_s
 from models.shard.messages import ActionOutcome, Done, Reply, Tick
-from models.shard.mutes import Mutes
-from models.shard.settings import ShardSettings
-from models.shard.sharing import Sharing
+from models.shard.notification_facts import act
 from models.shard.states import is_begun_by_alerts
 
-#: The only receiver, and the action that notifies it.
-WEBHOOK = "webhook"
 OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
 FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
-#: Reopenings that make it flap: one happens to every second incident, two are bad luck.
-FLAPS = 3
-#: In how many intervals: at a minute between two notices, every five minutes.
-FLAP_WINDOW = 15
 UNHEARD = "resolved before anyone was notified"
 GOES_ON = "reopened before `resolved` was sent"
 OFF = "notifications are off"
@@ -81,32 +64,6 @@ ENDED_AGAIN = "resolved again before `reopened` was sent"
 CLASSIFY_PATIENCE_S = 5.0
 #: What an incident counts as meanwhile: better one page too many than a silent outage.
 UNJUDGED_AS = Severity.P1
-
-
-def _sent(event: ActionSucceeded, _around: Around) -> Line:
-    return told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
-
-
-def _failed(event: ActionFailed, _around: Around) -> Line:
-    text = f"{event.reason}: {event.detail}; {end_of(event)}"
-    return told("NotificationFailed", SYSTEM, text, event.reason)
-
-
-def _failed_summary(summary: Summary, event: ActionFailed, now: float) -> Summary:
-    return summary if event.retry_at else touched(summary, event, now)
-
-
-def _failed_of(event: ActionFailed) -> tuple[bytes, ...]:
-    # The first failure and the last one.
-    return () if event.retry_at and event.attempt else (event.incident_id,)
-
-
-def _dropped(event: NotificationDropped, _around: Around) -> Line:
-    return told("NotificationDropped", SYSTEM, event.why, event.why)
-
-
-def _withheld(event: NotificationWithheld, _around: Around) -> Line:
-    return told("NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why)
 
 
 class Notifications(Component):
@@ -245,7 +202,7 @@ class Notifications(Component):
             wanted = (incident.notification.number, incident.notification.attempt)
             if self._asked.get(identity) != wanted:
                 self._asked[identity] = wanted
-                yield self._act(incident)
+                yield act(self.shard, incident)
         self._ready.clear()
 
     def _must_wait(self, incident: Incident) -> bool:
@@ -312,11 +269,11 @@ class Notifications(Component):
             elif notice.reason == RESOLVED:
                 self._drop(incident, GOES_ON, now)
             return
-        earliest = _earliest(incident, self.shard.settings, now)
+        earliest = may_tell_at(incident, self.shard.settings, now)
         if reason == REOPENED:
-            if _flaps(incident, self.shard.settings, now):
+            if flaps(incident, self.shard.settings, now):
                 if notice.flapping:
-                    quiet_s = _quiet_s(incident, self.shard.settings)
+                    quiet_s = quiet_needed_s(incident, self.shard.settings)
                     self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
                 else:
                     self._put(incident, FLAPPING, now, max(earliest, now))
@@ -343,10 +300,10 @@ class Notifications(Component):
         if self._has_begun(incident, now):
             self.shard.do(NotificationOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
         elif notice.told and notice.sure != RESOLVED:
-            due_at = max(now, _earliest(incident, self.shard.settings, now))
+            due_at = max(now, may_tell_at(incident, self.shard.settings, now))
             is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
-            if _flaps(incident, self.shard.settings, now) and not is_said:
-                due_at = max(due_at, now + _quiet_s(incident, self.shard.settings))
+            if flaps(incident, self.shard.settings, now) and not is_said:
+                due_at = max(due_at, now + quiet_needed_s(incident, self.shard.settings))
             self._put(incident, RESOLVED, now, due_at)
         elif notice.reason is not None or notice.withheld:
             self._drop(incident, ENDED_AGAIN if notice.told else UNHEARD, now)
@@ -372,36 +329,6 @@ class Notifications(Component):
             is_attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
             if not is_attended and (not notice.told or notice.sure == RESOLVED):
                 self.owe(incident, REOPENED, now, now + self.shard.settings.wait_s[incident.severity])
-
-    def _act(self, incident: Incident) -> Act:
-        """The effect that sends an incident's pending notification."""
-        notice, most = incident.notification, self.shard.settings.webhook_max_alerts
-        series, muted = self.state.series, self.shard.of(Mutes).muted.of(incident.id)
-        # What is muted is no reason to tell anybody, and is not told.
-        numbers = [number for number in self.state.members[incident.id] if number not in muted]
-        # Chosen before the list is cut: an incident that outlived a hundred pods still shows those that fire.
-        shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
-        facts = facts_of(
-            incident,
-            [alert_view(series, number) for number in shown],
-            reason=notice.reason or "",
-            max_alerts=most,
-            total=len(numbers),
-            common=self._common(incident),
-        )
-        key = idempotency_key(incident.id, notice.number, notice.attempt)
-        return Act(
-            incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity
-        )
-
-    def _common(self, incident: Incident) -> Common:
-        """What all alerts of an incident have in common, including ended ones. Looked up only where it is not known."""
-        series, numbers = self.state.series, self.state.members[incident.id]
-        known = self.shard.of(Sharing).known(incident)
-        if known is not None:
-            numbers = array("I", [number for number in numbers if series.status[number] != FIRES])
-        rest = ((content.labels, content.annotations) for content in map(series.content, numbers))
-        return common_of(rest if known is None else chain([known], rest))
 
     def _outcome(self, said: ActionOutcome, now: float) -> Reply:
         """The outcome of an attempt. That of an earlier one is ignored."""
@@ -562,47 +489,32 @@ class Notifications(Component):
     follows = {IncidentStateChanged: _fold_state}
     events = (
         on(NotificationOwed, _fold_owed),
-        on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), _dropped)),
-        on(NotificationWithheld, _fold_withheld, Told(("NotificationWithheld",), _withheld)),
-        on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent, summary=touched)),
-        on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of, _failed_summary)),
+        on(
+            NotificationDropped,
+            _fold_dropped,
+            Description(("NotificationDropped",), notification_lines.dropped),
+        ),
+        on(
+            NotificationWithheld,
+            _fold_withheld,
+            Description(("NotificationWithheld",), notification_lines.withheld),
+        ),
+        on(
+            ActionSucceeded,
+            _fold_succeeded,
+            Description(("NotificationSent",), notification_lines.sent, summary=touched),
+        ),
+        on(
+            ActionFailed,
+            _fold_failed,
+            Description(
+                ("NotificationFailed",),
+                notification_lines.failed,
+                notification_lines.failed_of,
+                notification_lines.failed_summary,
+            ),
+        ),
     )
-
-
-def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:
-    """Its place among the alerts to show: firing ones first, oldest first, then the ended ones, newest first."""
-    if series.status[number] == FIRES:
-        return False, series.starts[number], number
-    return True, -series.ends[number], number
-
-
-def _earliest(incident: Incident, settings: ShardSettings, now: float) -> float:
-    """When the next non-urgent notification may be sent: never later than an interval from now."""
-    return min(now, incident.notification.heard_at) + settings.interval_s
-
-
-def _flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
-    notice = incident.notification
-    if notice.flapping:
-        return True
-    begun = notice.reopenings
-    return len(begun) == FLAPS and now - begun[0] < FLAP_WINDOW * settings.interval_s
-
-
-def _quiet_s(incident: Incident, settings: ShardSettings) -> float:
-    """How long a flapping incident must be quiet before its outcome is sent."""
-    begun = incident.notification.reopenings
-    took_s = begun[-1] - begun[0] if begun else 0.0
-    return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))
-
-
-def end_of(failed: ActionFailed) -> str:
-    """What happens to a notification after a failed attempt, in words."""
-    if failed.retry_at:
-        return "will retry"
-    if failed.overtaken:
-        return "overtaken by what came next"
-    return f"given up after {failed.attempt + 1} {'try' if failed.attempt == 0 else 'tries'}"
 
 
 def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float) -> None:

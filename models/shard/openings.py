@@ -8,7 +8,7 @@ from models.alerts.alert import Content
 from models.alerts.grouping import group_of, overflow_group_of, overflow_title, title_of
 from models.alerts.room import text_bytes
 from models.incidents.incident import Incident, IncidentType, Severity, incident_id
-from models.incidents.lines import Around, Line, Told
+from models.incidents.lines import Around, Description, Line
 from models.partition.event import Event
 from models.partition.sharding import slot_of
 from models.shard import classification, lifecycle
@@ -73,7 +73,7 @@ class Openings(Component):
             self.state.series.room.take(incident.created_by, size)
 
     events = (
-        on(IncidentOpened, _fold_opened, Told(("Created",), _line)),
+        on(IncidentOpened, _fold_opened, Description(("Created",), _line)),
         on(OverflowMemberAdded, _fold_overflow),
     )
 

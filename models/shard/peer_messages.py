@@ -36,7 +36,7 @@ class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
     incident_id: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
 
 
 class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
@@ -89,7 +89,7 @@ class PeerMessages(Component):
                 return Failed("Conflict", f"it has received messages from {HEARD_MAX} incidents already")
         if arrived.number > number:
             try:
-                message = shard.decode_peer_message(arrived.note)
+                message = shard.decode_peer_message(arrived.message)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 return Failed("Malformed", f"peer message can't be read: {error}")
             refused = shard.hear(incident, arrived.sender, message, now)
@@ -108,7 +108,7 @@ class PeerMessages(Component):
         sent = owed[0]
         shard.do(PeerMessageDelivered(incident.id, sent.number, answer.refused), now)
         shard.report(Paid(incident), now)
-        shard.answered(incident, sent.to, shard.decode_peer_message(sent.note), answer.refused, now)
+        shard.answered(incident, sent.to, shard.decode_peer_message(sent.message), answer.refused, now)
         return Done()
 
     # -- debts ---------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class PeerMessages(Component):
                 first = incident.handling.owed[0]
                 if self._asked.get(identity) != first.number:
                     self._asked[identity] = first.number
-                    yield SendPeerMessage(incident.tenant, identity, first.number, first.to, first.note)
+                    yield SendPeerMessage(incident.tenant, identity, first.number, first.to, first.message)
         self._owing.clear()
 
     def ask_again(self, effect: SendPeerMessage) -> None:
@@ -151,7 +151,7 @@ class PeerMessages(Component):
         handling = incident.handled()
         if self._is_replaced(handling.owed, event):
             handling.owed.pop()
-        handling.owed.append(OwedPeerMessage(event.number, event.to, event.note))
+        handling.owed.append(OwedPeerMessage(event.number, event.to, event.message))
         handling.owed_number = event.number
         self.look_again(incident)
 
@@ -169,7 +169,7 @@ class PeerMessages(Component):
         """Whether the message that was owed last need not be sent any more. The first may be on its way."""
         if len(owed) < 2 or owed[-1].to != event.to:
             return False
-        before, after = map(self.shard.decode_peer_message, (owed[-1].note, event.note))
+        before, after = map(self.shard.decode_peer_message, (owed[-1].message, event.message))
         return type(before) is type(after) and after.only_newest
 
     messages = {PeerMessageArrived: _arrived, PeerMessageAnswered: _answered}
@@ -219,4 +219,4 @@ def check_owed(incident: Incident) -> None:
 
 
 def _is_a(shard: Core, owed: OwedPeerMessage, kind: type[PeerMessage]) -> bool:
-    return isinstance(shard.decode_peer_message(owed.note), kind)
+    return isinstance(shard.decode_peer_message(owed.message), kind)

@@ -14,7 +14,17 @@ from models.incidents.incident import (
     Override,
     StakeholderUpdate,
 )
-from models.incidents.lines import SYSTEM, Around, Line, Seen, Told, changed, counted_anew, noted, told
+from models.incidents.lines import (
+    SYSTEM,
+    Around,
+    Description,
+    Line,
+    Seen,
+    changed,
+    counted_anew,
+    line_of,
+    noted,
+)
 from models.incidents.query import Summary
 from models.incidents.verbs import (
     CLEARABLE,
@@ -86,18 +96,18 @@ def _commented(event: CommentAdded, _around: Around) -> Line:
 def _labelled(event: LabelsChanged, _around: Around) -> Line:
     changes = [f"{name}={value}" for name, value in event.set.items()]
     changes += [f"without {name}" for name in event.removed]
-    return told("LabelsChanged", event.actor, ", ".join(changes), event.reason)
+    return line_of("LabelsChanged", event.actor, ", ".join(changes), event.reason)
 
 
 def _reclassified(event: IncidentReclassified, around: Around) -> Line:
     text = _counted(around.after)
     if around.before is not None:
         text = f"{_counted(around.before)} -> {text}"
-    return told("Reclassified", event.actor, text, event.reason)
+    return line_of("Reclassified", event.actor, text, event.reason)
 
 
 def _updated(event: StakeholdersUpdated, _around: Around) -> Line:
-    return told("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
+    return line_of("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
 
 
 def _missed(_event: UpdateMissed, _around: Around) -> Line:
@@ -227,16 +237,16 @@ class People(Component):
         Update: _update,
     }
     events = (
-        on(CommentAdded, _fold_commented, Told(("CommentAdded",), _commented, summary=noted)),
+        on(CommentAdded, _fold_commented, Description(("CommentAdded",), _commented, summary=noted)),
         on(
             LabelsChanged,
             _fold_labelled,
-            Told(("LabelsChanged",), _labelled, summary=_relabelled, sifts=True),
+            Description(("LabelsChanged",), _labelled, summary=_relabelled, sifts=True),
         ),
         on(
             IncidentReclassified,
             _fold_reclassified,
-            Told(
+            Description(
                 ("Reclassified",),
                 _reclassified,
                 summary=lambda s, e, now: counted_anew(changed(s, now, override=e.override)),
@@ -244,8 +254,10 @@ class People(Component):
                 sifts=True,
             ),
         ),
-        on(StakeholdersUpdated, _fold_updated, Told(("StakeholdersUpdated",), _updated, summary=noted)),
-        on(UpdateMissed, _fold_missed, Told(("UpdateMissed",), _missed)),
+        on(
+            StakeholdersUpdated, _fold_updated, Description(("StakeholdersUpdated",), _updated, summary=noted)
+        ),
+        on(UpdateMissed, _fold_missed, Description(("UpdateMissed",), _missed)),
     )
 
 

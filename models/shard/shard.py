@@ -165,7 +165,7 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.told, event.whose)
+                self._rows[event.kind] = Row(bound(event.fold, each), event.description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():

@@ -22,7 +22,7 @@ from models.alerts.grouping import overflow_title, title_of
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.lines import CHANGED, SYSTEM, Around, Line, Told, told, touched
+from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Line, line_of, touched
 from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
@@ -131,7 +131,7 @@ def _summary(summary: Summary, event: IncidentDescribed, now: float) -> Summary:
 
 
 def _joined_line(event: AlertsJoined, _around: Around) -> Line:
-    return told("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
+    return line_of("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
 
 
 class Sharing(Component):
@@ -292,8 +292,8 @@ class Sharing(Component):
             incident.timeline_dropped += 1
 
     events = (
-        on(IncidentDescribed, _fold_described, Told((), _relabelled, summary=_summary, compares=True)),
-        on(AlertsJoined, _fold_joined, Told(("AlertsJoined",), _joined_line, summary=touched)),
+        on(IncidentDescribed, _fold_described, Description((), _relabelled, summary=_summary, compares=True)),
+        on(AlertsJoined, _fold_joined, Description(("AlertsJoined",), _joined_line, summary=touched)),
     )
     before = {
         SeriesResolved: _says_else,

@@ -8,7 +8,7 @@ from models.alerts.alert import OLD_KEY_BYTES, series_id
 from models.alerts.series import FIRING
 from models.errors import Conflict, Malformed, NotFound, TooLarge
 from models.incidents.incident import Incident, Notification, Override, incident_id
-from models.incidents.lines import Around, Line, Told, about_another, noted
+from models.incidents.lines import Around, Description, Line, about_another, noted
 from models.incidents.verbs import SPLIT_MAX, TITLE_MAX, Split
 from models.partition.event import Event
 from models.shard import lifecycle
@@ -114,7 +114,7 @@ class Splitting(Component):
         on(
             IncidentSplit,
             _fold,
-            Told(("Split", "Created"), _line, lambda e: (e.incident_id, e.made, e.made), noted),
+            Description(("Split", "Created"), _line, lambda e: (e.incident_id, e.made, e.made), noted),
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.incidents.incident import AUTOMATED, OPEN_STATES, Incident, IncidentState, Resolution
-from models.incidents.lines import SYSTEM, Around, Line, Told, changed, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, changed, line_of
 from models.incidents.query import Summary
 from models.shard import clock, lifecycle
 from models.shard.component import Component, on
@@ -13,11 +13,11 @@ from models.shard.events import ClockSetBack, IncidentStateChanged
 def _line(event: IncidentStateChanged, _around: Around) -> Line:
     if event.after is IncidentState.RESOLVED:
         cause = event.root_cause or ""
-        return told(
+        return line_of(
             "Resolved", event.actor, event.reason, event.reason, method=event.method, root_cause=cause
         )
     text = f"{event.before} -> {event.after}: {event.reason}"
-    return told(
+    return line_of(
         "StateChanged", event.actor, text, event.reason, before=event.before.value, after=event.after.value
     )
 
@@ -96,7 +96,9 @@ class States(Component):
             if not incident.is_by_hand:
                 state.by_group[incident.tenant, incident.group_key] = incident
 
-    events = (on(IncidentStateChanged, _fold, Told(("StateChanged", "Resolved"), _line, summary=_summary)),)
+    events = (
+        on(IncidentStateChanged, _fold, Description(("StateChanged", "Resolved"), _line, summary=_summary)),
+    )
 
 
 def is_begun_by_alerts(event: IncidentStateChanged) -> bool:

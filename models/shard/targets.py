@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from models.errors import Broken
 from models.incidents.incident import Incident, TimelineEntry
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.partition.event import Event
 from models.shard.component import Component, on
 from models.shard.events import ClockSetBack
@@ -35,7 +35,7 @@ def _line(event: TargetPassed, around: Around) -> Line:
     if event.percent < 100:
         left_s = math.ceil(max(0.0, event.due_at - around.now))
         text = f"{event.percent} % of the {text}, {left_s} s are left"
-    return told("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
+    return line_of("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
 
 
 class Targets(Component):
@@ -67,7 +67,7 @@ class Targets(Component):
             raise Broken(f"there is no target {event.target} {event.percent} %")
         incident.targets_told |= bit
 
-    events = (on(TargetPassed, _fold, Told(("TargetPassed",), _line)),)
+    events = (on(TargetPassed, _fold, Description(("TargetPassed",), _line)),)
 
 
 def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:

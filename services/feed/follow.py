@@ -22,7 +22,7 @@ from models.ports import EventLog
 from models.shard.assembly import ASSEMBLY
 from models.shard.events import ClockSetBack, IncidentOpened, IncidentStateChanged
 from models.shard.splitting import IncidentSplit
-from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
+from models.stream.happenings import CHANGED, DESCRIBED, SYSTEM, Happening, Line, about, line
 from models.wire import tag_of
 
 #: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
@@ -35,7 +35,7 @@ FOREIGN_MAX = 10_000
 NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
 
 #: Events that a follower must not skip.
-_WANTED = TOLD_NAMES | {tag_of(ClockSetBack)}
+_WANTED = DESCRIBED | {tag_of(ClockSetBack)}
 
 #: Asks one shard; raises Unavailable.
 Ask = Callable[[bytes], Awaitable[bytes]]

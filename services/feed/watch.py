@@ -54,15 +54,15 @@ Ask = Callable[[int, bytes], Awaitable[bytes]]
 Archived = Callable[[bytes], Awaitable[Incident | None]]
 
 
-class Told(msgspec.Struct, frozen=True):
+class StreamedHappening(msgspec.Struct, frozen=True):
     """A wanted happening. A client that goes on from `cursor` hears what comes after it."""
 
     cursor: str
     happening: Happening
 
 
-class Said(msgspec.Struct, frozen=True):
-    """A word about the stream itself: ready, heartbeat, reset or dropped."""
+class StreamStatus(msgspec.Struct, frozen=True):
+    """Something about the stream itself: ready, heartbeat, reset or dropped."""
 
     event: str
     cursor: str
@@ -137,10 +137,10 @@ class Tails:
                 if not self._watches:
                     await self._cease()
 
-    def refusal(self, error: Busy | Unavailable, cursor: str | None) -> Said:
+    def refusal(self, error: Busy | Unavailable, cursor: str | None) -> StreamStatus:
         """The only message to a client that got no watch."""
         reason = "busy" if isinstance(error, Busy) else "unavailable"
-        return Said("dropped", cursor or "", self.clock.now(), reason, str(error), self.stalled)
+        return StreamStatus("dropped", cursor or "", self.clock.now(), reason, str(error), self.stalled)
 
     def measure(self) -> None:
         """Update the gauges."""
@@ -249,7 +249,7 @@ class Watch:
         """Frames that have not been read yet."""
         return sum(max(0, tail.seq - seq) for tail, seq in zip(self._tails.logs, self._seqs, strict=True))
 
-    async def messages(self) -> AsyncGenerator[Told | Said, None]:
+    async def messages(self) -> AsyncGenerator[StreamedHappening | StreamStatus, None]:
         """The messages for the client, without end; a heartbeat if there was nothing for HEARTBEAT_S. The last message,
         if there is one, is `dropped`."""
         now = self._tails.clock.monotonic
@@ -299,17 +299,17 @@ class Watch:
         self._last.append((reason, detail))
         self._tails.wake()
 
-    def dropped(self, reason: str, detail: str, cursor: str = "") -> Said:
+    def dropped(self, reason: str, detail: str, cursor: str = "") -> StreamStatus:
         """The last message to a client: why it is disconnected, and where it can continue."""
         self._tails.count("llm_im_stream_dropped_total", reason=reason)
         said = self._said("dropped", reason, detail)
         return msgspec.structs.replace(said, cursor=cursor or said.cursor)
 
-    def _said(self, event: str, reason: str = "", detail: str = "") -> Said:
+    def _said(self, event: str, reason: str = "", detail: str = "") -> StreamStatus:
         stalled = {**self._tails.stalled, **self._why}
-        return Said(event, self.cursor, self._tails.clock.now(), reason, detail, stalled, self.behind)
+        return StreamStatus(event, self.cursor, self._tails.clock.now(), reason, detail, stalled, self.behind)
 
-    async def _of(self, place: int) -> AsyncIterator[Told]:
+    async def _of(self, place: int) -> AsyncIterator[StreamedHappening]:
         """What is wanted of one log's next happenings."""
         happenings, seq = await self._next(place)
         first, skipped = self._seqs[place] + 1, self._inside.get(place, 0)
@@ -323,7 +323,7 @@ class Watch:
             self._seqs[place] = happening.seq - 1
             self._inside[place] = happening.place + 1
             if wanted:
-                yield Told(self.cursor, happening)
+                yield StreamedHappening(self.cursor, happening)
         if seq > self._seqs[place]:
             self._seqs[place] = seq
             self._inside.pop(place, None)

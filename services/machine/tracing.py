@@ -68,7 +68,7 @@ class OtlpTracer:
             traces_url(endpoint), headers=dict(headers), timeout=TIMEOUT_S, compression=Compression.Gzip
         )
         self._processor = BatchSpanProcessor(
-            _Told(exporter, instance),
+            _LoggedFailures(exporter, instance),
             max_queue_size=QUEUE_MAX,
             schedule_delay_millis=EVERY_S * 1000,
             max_export_batch_size=BATCH_MAX,
@@ -160,7 +160,7 @@ class _Recorded:
         self._span.set_status(otel.StatusCode.ERROR, why)
 
 
-class _Told(SpanExporter):
+class _LoggedFailures(SpanExporter):
     """An exporter whose failures are told in our log, in few lines. Runs in the processor's thread."""
 
     def __init__(self, exporter: SpanExporter, instance: str) -> None:

@@ -178,7 +178,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
-            silences=SilenceDesk(self._tail, self._tell_control, clock),
+            silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

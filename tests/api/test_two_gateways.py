@@ -196,3 +196,23 @@ async def test_both_go_on_where_they_were_after_their_shard_was_killed(both: Bot
 
     assert [await lines(at, identity) for at, identity in zip(both, made, strict=True)] == before
     assert [await listed(at) for at in both] == [{each} for each in made]
+
+
+async def test_a_silence_mutes_its_tenants_alerts_alone(both: Both) -> None:
+    ours, theirs = both
+    body = {"matchers": ['service="api"'], "duration": "1h", "force": True}
+    answer = await ours.post("/v1/silences", body, headers={"Idempotency-Key": "same"})
+    identity = answer.json["silence"]["id"]
+    again = await theirs.post(
+        "/v1/silences", {**body, "matchers": ['service="other"']}, headers={"Idempotency-Key": "same"}
+    )
+    made = [await fire(at, "Down", "api") for at in both]
+
+    assert (answer.status, again.status) == (201, 201)
+    assert identity not in (await theirs.get("/v1/silences")).body.decode()
+    assert (await theirs.get(f"/v1/silences/{identity}")).status == 404
+    assert (await theirs.request("DELETE", f"/v1/silences/{identity}", [b""], [])).status == 404
+    async with asyncio.timeout(15):
+        while not (await shown(ours, made[0]))["muted"]:
+            await asyncio.sleep(0.05)
+    assert (await shown(theirs, made[1]))["muted"] is None

@@ -14,7 +14,7 @@ from models.incidents.incident import IncidentState, IncidentType
 from models.incidents.summaries import bytes_of
 from models.stream.happenings import Happening
 from services.api.v1.fields import says
-from services.feed.watch import Said, Told
+from services.feed.watch import StreamedHappening, StreamStatus
 from services.times import timestamp
 
 #: Events of an incident with more text than this are encoded for each client separately, so that little has to be cached.
@@ -81,9 +81,9 @@ _encoder = msgspec.json.Encoder()
 _HEAD = b'{"event":"incident","cursor":"'
 
 
-def body_of(message: Told | Said) -> bytes:
+def body_of(message: StreamedHappening | StreamStatus) -> bytes:
     """A message as JSON."""
-    if isinstance(message, Told):
+    if isinstance(message, StreamedHappening):
         return _HEAD + message.cursor.encode() + _rest_of(message.happening)
     return _encoder.encode(
         WordBody(

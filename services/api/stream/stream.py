@@ -26,7 +26,7 @@ from services.api.problems import problem
 from services.api.stream.bodies import HappeningBody, WordBody, body_of
 from services.api.stream.params import SSE, Asked, asked, names_events
 from services.api.v1.incidents import PREFIX
-from services.feed.watch import Said, Tails, Told, Watch
+from services.feed.watch import StreamedHappening, StreamStatus, Tails, Watch
 
 log = structlog.get_logger()
 
@@ -117,8 +117,8 @@ class _EventStream(Response):
         async def part(body: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
-        async def event(message: Told | Said) -> None:
-            name = message.event if isinstance(message, Said) else "incident"
+        async def event(message: StreamedHappening | StreamStatus) -> None:
+            name = message.event if isinstance(message, StreamStatus) else "incident"
             await part(
                 b"event: %b\nid: %b\ndata: %b\n\n"
                 % (name.encode(), message.cursor.encode(), body_of(message))
@@ -152,7 +152,7 @@ class _EventStream(Response):
 
 
 async def _by_websocket(websocket: WebSocket, watch: Watch, caller: Caller) -> None:
-    async def message(each: Told | Said) -> None:
+    async def message(each: StreamedHappening | StreamStatus) -> None:
         await websocket.send_text(body_of(each).decode())
 
     last = await _tell(watch, caller, websocket, message)
@@ -164,8 +164,8 @@ async def _tell(
     watch: Watch,
     caller: Caller,
     connection: HTTPConnection,
-    send: Callable[[Told | Said], Awaitable[None]],
-) -> Said | None:
+    send: Callable[[StreamedHappening | StreamStatus], Awaitable[None]],
+) -> StreamStatus | None:
     """Send events until the client is disconnected. Returns the last message to send, None if the client did not read
     in time."""
     sent = watch.cursor
@@ -173,7 +173,7 @@ async def _tell(
     try:
         async with contextlib.aclosing(watch.messages()) as messages:
             async for message in messages:
-                if isinstance(message, Said) and message.event == "dropped":
+                if isinstance(message, StreamStatus) and message.event == "dropped":
                     last = message
                     break
                 try:

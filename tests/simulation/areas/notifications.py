@@ -10,8 +10,8 @@ from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.ports import ActionResult
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
+from models.shard.flapping import FLAP_WINDOW
 from models.shard.mutes import Mutes
-from models.shard.notifications import FLAP_WINDOW
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
 from tests.simulation.settings import TICK_S

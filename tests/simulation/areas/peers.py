@@ -37,7 +37,7 @@ class Peers(Area):
                 continue
             name = str(UUID(bytes=incident.id))
             if handling.owed:
-                watcher.fail(f"{name} still owes {len(handling.owed)} notes")
+                watcher.fail(f"{name} still owes {len(handling.owed)} peer messages")
             whole = self._found(incident.merged_into)
             if incident.merged_into and whole is not None and incident.id not in whole.children:
                 watcher.fail(f"{name} is a part of an incident that does not know it")

@@ -305,7 +305,7 @@ def test_an_incident_hears_of_so_many_others_and_of_no_more(monkeypatch: pytest.
     assert two.whole.handling is not None and two.whole.handling.related == []
 
 
-def test_an_incident_that_owes_a_note_is_not_archived() -> None:
+def test_an_incident_that_owes_a_message_is_not_archived() -> None:
     two = Two()
     two.here.push(at(5), API.ended(5))
     two.here.do(at(6), Link(two.source), two.target)
@@ -428,8 +428,8 @@ def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
 
     handling = story.shard.state.incidents[sender].handling
     assert handling is not None
-    note = handling.owed[0]
-    return SendPeerMessage("default", sender, note.number, note.to, note.note)
+    owed = handling.owed[0]
+    return SendPeerMessage("default", sender, owed.number, owed.to, owed.message)
 
 
 def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_one() -> None:
