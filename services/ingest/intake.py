@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, ShareUsedUp, TooLarge
+from models.errors import Full, Malformed, ShareUsedUp
 from models.metrics import Meter
 from models.ports import Span
 from services.ingest.arrival import Arrival
@@ -84,7 +84,7 @@ class Intake:
         """What a small request holds, when nothing is wrong with it. None: take() says what is."""
         try:
             reading = form.read(request)
-        except (Malformed, TooLarge):
+        except Exception:  # noqa: BLE001 - a bug too: HttpDoor meets it again, logs it and answers 500
             return None
         return None if reading.faults else reading
 

@@ -26,7 +26,7 @@ from services.ingest.intake import AT_ONCE_BYTES
 from services.ingest.submit import Receipt
 
 #: Heads that are remembered, 500 bytes each: a sender has one, whatever the length of its body; a proxy that names each client
-#: in a header makes one a client. Past it all are learned anew.
+#: in a header makes one a client. Past it the oldest goes.
 HEADS_MAX = 4096
 #: A longer head is not looked for: real ones have 200 to 500 bytes.
 HEAD_MAX_BYTES = 2048
@@ -112,7 +112,8 @@ class HotWay:
     def learn(
         self, head: bytes, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> None:
-        """Remember a head that the HTTP parser has read, if it is plain. Names are in lower case."""
+        """Remember a head that the HTTP parser has read, if it is plain and from a sender who was let in before: strangers push
+        nothing out. Names are in lower case."""
         form = self._door.format_at(method, target)
         if form is None or form.quiet is None or not self.may_learn(method, target):
             return
@@ -125,10 +126,14 @@ class HotWay:
             content_type = self._door.content_type(form, method.decode(), named)
         except Unsupported:
             return
-        credentials = self._needs.doorman.credentials(named)
+        doorman = self._needs.doorman
+        credentials = doorman.credentials(named)
+        sender = doorman.admitted(credentials, form.name)
+        if sender is None or sender.match:
+            return
         named.pop(b"authorization", None)
-        if len(self._heads) >= HEADS_MAX:
-            self._heads.clear()
+        if len(self._heads) >= HEADS_MAX and head not in self._heads:
+            del self._heads[next(iter(self._heads))]
         self._heads[head] = _Plain(form, form.quiet, content_type, named, credentials)
 
     def take(self, cut: Cut, answer: Callable[[Answer | None], None]) -> bool:
