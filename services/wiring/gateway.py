@@ -246,9 +246,10 @@ class Gateway:
             await self._tail.follow()
         return changes
 
-    async def _firing(self, matchers: Sequence[MatcherTuple]) -> list[Labels]:
+    async def _firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[Labels]:
         async with contextlib.aclosing(self.reads.alerts(matchers)) as pages:
-            return [each.labels async for page in pages for each in page]
+            # Only what came by the format itself: others may have labels of the same name.
+            return [each.labels async for page in pages for each in page if each.source == format_name]
 
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from models.alerts.matchers import MatcherTuple
-from models.errors import Busy, Unavailable
+from models.errors import Busy, Malformed, Unavailable
+from services.ingest.arrival import Sender
 
 #: Keys remembered, about 500 bytes each: what fires, and what ended lately.
 REMEMBERED_MAX = 65_536
@@ -20,11 +21,11 @@ SEARCHES_MAX = 4
 FOUND_MAX = 4096
 
 Labels = Mapping[str, str]
-#: The label sets of all firing alerts that match.
-Find = Callable[[Sequence[MatcherTuple]], Awaitable[list[Labels]]]
+#: The label sets of all firing alerts of a format that match.
+Find = Callable[[str, Sequence[MatcherTuple]], Awaitable[list[Labels]]]
 
 
-async def _none(_matchers: Sequence[MatcherTuple]) -> list[Labels]:
+async def _none(_format_name: str, _matchers: Sequence[MatcherTuple]) -> list[Labels]:
     return []
 
 
@@ -37,8 +38,11 @@ class OpenAlerts:
         self._found: dict[tuple[str, ...], list[Labels]] = {}
         self._searches = 0
 
-    def put(self, key: Sequence[str], labels: Labels) -> Labels:
+    def put(self, key: Sequence[str], labels: Labels, sender: Sender) -> Labels:
         """The labels of what this key stands for: those of the first who said so, else these."""
+        if sender.match:
+            # It may be refused, and must not say what the alerts of others are called.
+            return labels
         known = self._labels.get(tuple(key))
         if known is not None:
             return known
@@ -49,11 +53,14 @@ class OpenAlerts:
         self._labels[tuple(key)] = labels
         return labels
 
-    async def look(self, format_name: str, key: Labels) -> None:
-        """Find the label sets of what fires with the labels of `key`, for take(). Raises Busy, also when a shard can't be asked:
-        the sender tries again."""
+    async def look(self, format_name: str, key: Labels, sender: Sender) -> None:
+        """Find the label sets of what a format's alerts are that fire with the labels of `key`, for take(). Raises Malformed for a
+        key that says nothing, which every alert without that label would match; Busy, also when a shard can't be asked: the
+        sender tries again."""
+        if empty := [name for name, value in key.items() if not value]:
+            raise Malformed(f"{empty[0]}: expected what is to be ended, it is empty")
         place = (format_name, *key.values())
-        known = self._labels.get(place)
+        known = None if sender.match else self._labels.get(place)
         if known is not None:
             self._note(place, [known])
             return
@@ -61,16 +68,19 @@ class OpenAlerts:
             raise Busy(f"{SEARCHES_MAX} searches for open alerts are under way already", retry_after_s=1.0)
         self._searches += 1
         try:
-            self._note(place, await self.find([(name, "=", value) for name, value in key.items()]))
+            self._note(
+                place, await self.find(format_name, [(name, "=", value) for name, value in key.items()])
+            )
         except Unavailable as error:
             raise Busy(f"what this ends can't be looked up now: {error}") from error
         finally:
             self._searches -= 1
 
-    def take(self, format_name: str, key: Labels) -> list[Labels]:
+    def take(self, format_name: str, key: Labels, sender: Sender) -> list[Labels]:
         """What look() found. It ends now: what comes next under this key may be something else."""
         place = (format_name, *key.values())
-        self._labels.pop(place, None)
+        if not sender.match:
+            self._labels.pop(place, None)
         return self._found.get(place, [])
 
     def _note(self, place: tuple[str, ...], found: list[Labels]) -> None:

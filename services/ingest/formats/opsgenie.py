@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote
 from uuid import UUID
 
 from models.errors import Malformed
+from services.ingest.arrival import Sender
 from services.ingest.formats.answers import Answer, Refusal, encode_json, error_of, retry_after, status_of
 from services.ingest.formats.format import Request
 from services.ingest.formats.pagerduty import details_of
@@ -67,7 +68,7 @@ class OpsgenieFormat(WebhookFormat):
 
     async def prepare(self, request: Request) -> None:
         if request.path != self.path:
-            await self.look({"alert_id": _identifier(request)})
+            await self.look({"alert_id": _identifier(request)}, request.sender)
 
     def parsed(self, request: Request) -> object:
         # Nobody must say why an alert is closed.
@@ -81,10 +82,10 @@ class OpsgenieFormat(WebhookFormat):
                 "closed_from": said.text("source"),
                 "note": said.text("note"),
             }
-            return self.ended({"alert_id": _identifier(request)}, notes)
-        return [self._created(said)]
+            return self.ended({"alert_id": _identifier(request)}, request.sender, notes)
+        return [self._created(said, request.sender)]
 
-    def _created(self, said: Fields) -> Draft:
+    def _created(self, said: Fields, sender: Sender) -> Draft:
         message, alias = said.need("message"), said.text("alias")
         if len(alias) > ALIAS_MAX:
             raise Malformed(f"alias: over {ALIAS_MAX} characters")
@@ -103,7 +104,7 @@ class OpsgenieFormat(WebhookFormat):
             labels={**key, "alias": alias, "entity": entity},
             notes={"source": source, "tags": ", ".join(tags), "note": said.text("note"), **details},
         )
-        return self.fires(key, draft)
+        return self.fires(key, draft, sender)
 
     def steps(self, request: Request) -> Generator[None, None, Reading]:
         reading = yield from super().steps(request)

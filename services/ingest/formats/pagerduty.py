@@ -56,14 +56,14 @@ class PagerDutyFormat(WebhookFormat):
         assert isinstance(body, Fields)
         key = self._key(body)
         if body.text(self.fields[2]) == "trigger":
-            return [self.fires(key, self._triggered(body, key))]
+            return [self.fires(key, self._triggered(body, key), request.sender)]
         # An acknowledgement leaves it as it is.
-        return self.ended(key) if body.text(self.fields[2]) == "resolve" else []
+        return self.ended(key, request.sender) if body.text(self.fields[2]) == "resolve" else []
 
     async def prepare(self, request: Request) -> None:
         event = self._event(request)
         if event.text(self.fields[2]) == "resolve":
-            await self.look(self._key(event))
+            await self.look(self._key(event), request.sender)
 
     def _event(self, request: Request) -> Fields:
         """The event of a request, whole: with a dedup_key, which PagerDuty makes up where there is none."""

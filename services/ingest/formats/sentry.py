@@ -51,21 +51,22 @@ class SentryFormat(WebhookFormat):
         event = Fields(self.parsed(request))
         data = event.inner("data") if isinstance(event.get("data"), dict) else None
         if data is not None and "issue" in data and event.text("action") in OVER:
-            await self.look({"issue_id": data.inner("issue").need("id")})
+            await self.look({"issue_id": data.inner("issue").need("id")}, request.sender)
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
-        event = Fields(body)
+        event, sender = Fields(body), request.sender
         data = event.inner("data") if isinstance(event.get("data"), dict) else None
         if data is None:
-            return self.each([(body, "")], self._plugin)
+            return self.each([(body, "")], lambda one: self._plugin(one, sender))
         if "metric_alert" in data:
             return self.each([(body, "")], self._metric)
         if "issue" in data:
-            return self.each([(body, "")], self._issue)
+            return self.each([(body, "")], lambda one: self._issue(one, sender))
         if "event" in data or "error" in data:
             name = "event" if "event" in data else "error"
             return self.each(
-                [(data.get(name), f"data.{name}")], lambda one: self._event(one, data.text("triggered_rule"))
+                [(data.get(name), f"data.{name}")],
+                lambda one: self._event(one, data.text("triggered_rule"), sender),
             )
         if "installation" in data or "comment" in event.text("action") or "comment_id" in data:
             return []
@@ -73,11 +74,11 @@ class SentryFormat(WebhookFormat):
             "data: expected issue, event, error or metric_alert, as Sentry's integrations send them"
         )
 
-    def _issue(self, event: Fields) -> Draft | list[Draft]:
+    def _issue(self, event: Fields, sender: Sender) -> Draft | list[Draft]:
         issue, action = event.inner("data").inner("issue"), event.text("action")
         key = {"issue_id": issue.need("id")}
         if action in OVER:
-            return self.ended(key, {"resolution": action})
+            return self.ended(key, sender, {"resolution": action})
         if action == "assigned":
             return []
         title = issue.need("title")
@@ -96,12 +97,14 @@ class SentryFormat(WebhookFormat):
             starts=issue.time("firstSeen"),
             url=issue.text("web_url", "permalink", "url"),
         )
-        return self.fires(key, draft)
+        return self.fires(key, draft, sender)
 
-    def _event(self, one: Fields, rule: str) -> Draft:
-        return self._error(one, one.text("issue_id", "groupID") or one.need("event_id"), _project(one), rule)
+    def _event(self, one: Fields, rule: str, sender: Sender) -> Draft:
+        return self._error(
+            one, one.text("issue_id", "groupID") or one.need("event_id"), _project(one), rule, sender
+        )
 
-    def _plugin(self, sent: Fields) -> Draft:
+    def _plugin(self, sent: Fields, sender: Sender) -> Draft:
         event = sent.inner("event") if isinstance(sent.get("event"), dict) else sent
         project = sent.need("project_slug", "project_name", "project")
         title = sent.text("message") or event.need("title", "message")
@@ -116,9 +119,9 @@ class SentryFormat(WebhookFormat):
                 },
             }
         )
-        return self._error(named, sent.need("id"), project, "")
+        return self._error(named, sent.need("id"), project, "", sender)
 
-    def _error(self, one: Fields, issue_id: str, project: str, rule: str) -> Draft:
+    def _error(self, one: Fields, issue_id: str, project: str, rule: str, sender: Sender) -> Draft:
         key, title = {"issue_id": issue_id}, one.need("title", "message")
         draft = self.alert(
             one.text("metadata.type") or stable_name(title),
@@ -138,7 +141,7 @@ class SentryFormat(WebhookFormat):
             starts=one.time("timestamp", "received") if not isinstance(one.get("timestamp"), dict) else 0.0,
             url=one.text("web_url", "issue_url", "url"),
         )
-        return self.fires(key, draft)
+        return self.fires(key, draft, sender)
 
     def _metric(self, event: Fields) -> Draft:
         data, action = event.inner("data"), event.text("action").lower()

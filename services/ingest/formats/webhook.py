@@ -19,6 +19,7 @@ import msgspec
 from models.alerts.alert import Content
 from models.classification.severity import range_of
 from models.errors import Malformed
+from services.ingest.arrival import Sender
 from services.ingest.formats.answers import encode_json
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
@@ -134,21 +135,25 @@ class WebhookFormat(JsonFormat[Item, Draft]):
             except Malformed as error:
                 yield Bad(str(error), json.dumps(value).encode())
 
-    def fires(self, key: Mapping[str, str], draft: Draft) -> Draft:
+    def fires(self, key: Mapping[str, str], draft: Draft, sender: Sender) -> Draft:
         """The same, findable by `key`, which are among its labels. While it fires its labels stay those of the first draft."""
-        draft.labels = dict(self.shared.open_alerts.put([self.name, *key.values()], draft.labels))
+        draft.labels = dict(self.shared.open_alerts.put([self.name, *key.values()], draft.labels, sender))
         return draft
 
-    async def look(self, key: Mapping[str, str]) -> None:
+    async def look(self, key: Mapping[str, str], sender: Sender) -> None:
         """In `prepare`: find what fires under `key`, for ended()."""
-        await self.shared.open_alerts.look(self.name, key)
+        await self.shared.open_alerts.look(self.name, key, sender)
 
     def ended(
-        self, key: Mapping[str, str], notes: Mapping[str, str] | None = None, ends: float = 0.0
+        self,
+        key: Mapping[str, str],
+        sender: Sender,
+        notes: Mapping[str, str] | None = None,
+        ends: float = 0.0,
     ) -> list[Draft]:
         """The ends of all that fires under `key`, which look() found."""
         said = _kept(notes or {}, ANNOTATION_VALUE_MAX_BYTES)
-        labels = self.shared.open_alerts.take(self.name, key)
+        labels = self.shared.open_alerts.take(self.name, key, sender)
         return [Draft(dict(each), said, 0.0, ends, resolved=True) for each in labels]
 
     # -- as the loop over alerts wants it (items.py) -----------------------------------------------------------

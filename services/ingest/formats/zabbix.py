@@ -6,10 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from models.errors import TooLarge
+from services.ingest.arrival import Sender
 from services.ingest.formats.format import Request
-from services.ingest.formats.values import Fields
+from services.ingest.formats.values import Fields, text_of
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several, stable_name
 
+#: Events that one request ends: each that is not remembered is a search of all shards.
+RECOVERIES_MAX = 500
 FIRES = ("problem", "1", "alerting", "firing", "true", "update")
 OVER = ("ok", "resolved", "0", "recovery", "false", "closed")
 _STATES = (*FIRES, *OVER)
@@ -34,16 +38,22 @@ class ZabbixFormat(WebhookFormat):
     prepares = True
 
     async def prepare(self, request: Request) -> None:
+        over = set()
         for value, _path in several(self.parsed(request), "events"):
-            if isinstance(value, dict) and "p_eventid" in value:
-                await self.look({"event_id": Fields(value).text("p_eventid")})
+            problem = value.get("p_eventid") if isinstance(value, dict) else None
+            if isinstance(problem, str | int) and (event_id := text_of(problem, "p_eventid")):
+                over.add(event_id)
+        if len(over) > RECOVERIES_MAX:
+            raise TooLarge(f"{len(over)} recoveries in one request, at most {RECOVERIES_MAX} are allowed")
+        for event_id in over:
+            await self.look({"event_id": event_id}, request.sender)
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
-        return self.each(several(body, "events"), self._event)
+        return self.each(several(body, "events"), lambda event: self._event(event, request.sender))
 
-    def _event(self, event: Fields) -> Draft | list[Draft]:
+    def _event(self, event: Fields, sender: Sender) -> Draft | list[Draft]:
         if "p_eventid" in event:
-            return self.ended({"event_id": event.text("p_eventid")}, ends=event.time("clock"))
+            return self.ended({"event_id": event.need("p_eventid")}, sender, ends=event.time("clock"))
         state = _state(event)
         name = event.need(
             "name", "event_name", "trigger_name", "trigger", "subject", "title", "alert_subject"
@@ -78,7 +88,7 @@ class ZabbixFormat(WebhookFormat):
             ends=at if over else 0.0,
             url=event.text("url", "event_url", "link_to_upstream_details"),
         )
-        return self.fires({"event_id": event_id}, draft) if event_id and not over else draft
+        return self.fires({"event_id": event_id}, draft, sender) if event_id and not over else draft
 
     @classmethod
     def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
