@@ -5,18 +5,20 @@ nobody signed.
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from aiohttp import web
 
 from models.errors import Busy, Malformed, Unauthorized
 from models.ports import DeadLetter
-from services.ingest.formats import sns_signature
+from services.ingest.formats import otlp_logs, sns_signature
 from services.ingest.formats.sns_signature import QUESTIONS_MAX, SnsSignatures
 from services.ingest.formats.values import TIME_CHARS_MAX, Fields, read_json, time_of
 from tests.api.gateway_in_process import system
 from tests.api.test_format_doors import CERTIFICATE, TOPIC, behind, certificate, first, post, signed, token
 from tests.format_cases import raw, samples
+from tests.pure.test_sender_formats import FORMS, refused_in_words
 
 
 def test_the_name_that_stands_twice_is_found_in_one_pass() -> None:
@@ -154,3 +156,50 @@ async def test_a_certificate_that_comes_in_pieces_is_read_whole() -> None:
         assert await sns_signature.get(f"http://127.0.0.1:{port}/pem") == whole
     finally:
         await runner.cleanup()
+
+
+# -- what is short and takes long --------------------------------------------------------------------------
+
+MAIL = b"Subject: x\r\n"
+#: Each took from ten seconds to a minute.
+LONG_MAILS = {
+    "addresses": MAIL + b"From: " + b"a," * 100_000 + b"\r\n\r\nx",
+    "words": MAIL + b"From: " + b"=?utf-8?q?a?= " * 20_000 + b"\r\n\r\nx",
+    "parameters": MAIL + b"Content-Type: multipart/mixed; " + b"a*0*=x;" * 20_000 + b"\r\n\r\nx",
+    "an id": MAIL + b"Message-ID: <" + b"." * 100_000 + b"\r\n\r\nx",
+    "parts": MAIL + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 120_000,
+    "blank lines": MAIL + b"\r\n" + b"\n" * 16_000,
+}
+
+
+@pytest.mark.parametrize("what", LONG_MAILS)
+def test_a_mail_that_would_take_long_is_cut_or_refused(what: str) -> None:
+    """By CPU time, with much room: a busy machine must not matter."""
+    form = FORMS["email"]
+    begun = time.process_time()
+    refused_in_words(form, LONG_MAILS[what], content_type="message/rfc822")
+
+    assert time.process_time() - begun < 4
+
+
+def test_a_long_name_that_is_named_often_makes_no_longer_title() -> None:
+    seen = {
+        "type": "sighting",
+        "id": "sighting--1",
+        "sighting_of_ref": "a",
+        "created": "2026-01-01T00:00:00Z",
+        "where_sighted_refs": ["identity--1"] * 30_000,
+    }
+    named = {"type": "identity", "id": "identity--1", "name": "x" * 1_000_000}
+    # 30 GB of a title.
+    reading = refused_in_words(FORMS["stix"], raw({"type": "bundle", "objects": [named, seen]}))
+
+    assert reading is not None and len(reading.places) == 1
+
+
+def test_the_attributes_of_a_resource_are_bounded_as_they_count_for_each_record() -> None:
+    many = [{"key": f"k{number}", "value": {"stringValue": "v"}} for number in range(50_000)]
+    records = [{"body": {"stringValue": "x"}}]
+    sent = {"resource": {"attributes": many}, "scopeLogs": [{"logRecords": records}]}
+    assert len(otlp_logs._attributes(Fields(sent["resource"]))) == otlp_logs.ATTRIBUTES_MAX
+    assert refused_in_words(FORMS["otlp-logs"], raw({"resourceLogs": [sent]})) is not None

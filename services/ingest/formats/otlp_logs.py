@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from models.errors import Malformed, TooLarge
@@ -36,6 +37,8 @@ _LABELS = (
     "error.type",
 )
 DEPTH_MAX = 16
+#: Attributes of a resource or a record: OpenTelemetry's own SDKs allow 128. Those of a resource count for each of its records.
+ATTRIBUTES_MAX = 256
 
 
 class OtlpLogsFormat(WebhookFormat):
@@ -121,7 +124,7 @@ class OtlpLogsFormat(WebhookFormat):
 def _attributes(owner: Fields) -> dict[str, str]:
     return {
         each.need("key"): _value(each.get("value"), each.path("value"), 0)
-        for each in owner.objects("attributes")
+        for each in islice(owner.objects("attributes"), ATTRIBUTES_MAX)
     }
 
 

@@ -13,6 +13,9 @@ from services.ingest.formats.webhook import Draft, Item, WebhookFormat
 
 #: A whole feed is sent page by page; the largest example of OASIS has 49 KB.
 BUNDLE_MAX_BYTES = 4 * 1024 * 1024
+#: Characters of a name, and places of a sighting, in a title: a bundle may name a long one a thousand times.
+NAME_CHARS = 120
+PLACES_MAX = 10
 #: What an object says of danger: somebody was hit, something is to be watched for, somebody exists.
 TYPES = {
     "incident": "P1",
@@ -68,7 +71,7 @@ class StixFormat(WebhookFormat):
         if not bundle.items("objects"):
             raise Malformed("objects: expected at least one object")
         names = {
-            one["id"]: one["name"]
+            one["id"]: one["name"][:NAME_CHARS]
             for one in bundle.items("objects")
             if isinstance(one, dict) and isinstance(one.get("id"), str) and isinstance(one.get("name"), str)
         }
@@ -97,7 +100,7 @@ class StixFormat(WebhookFormat):
         if kind == "sighting" and not of:
             one.need("sighting_of_ref")
         what = names.get(of, of) if of else one.text("name") or one.text("pattern") or kind
-        where = [names.get(each, each) for each in one.texts("where_sighted_refs")]
+        where = [names.get(each, each) for each in one.texts("where_sighted_refs")[:PLACES_MAX]]
         starts = one.time("first_seen", "first_observed", "valid_from", "created")
         until = one.time("valid_until")
         return self.alert(

@@ -226,5 +226,6 @@ def _kept(pairs: Mapping[str, str], value_max_bytes: int) -> dict[str, str]:
 
 
 def _cut(value: str, max_bytes: int) -> str:
-    raw = value.encode()
+    # A character has at least a byte: what is behind is not looked at, as one long text may be in each of many alerts.
+    raw = value[: max_bytes + 1].encode()
     return value if len(raw) <= max_bytes else raw[: max_bytes - 3].decode("utf-8", "ignore") + "..."
