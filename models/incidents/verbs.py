@@ -26,7 +26,7 @@ class Acknowledge(Verb, frozen=True):
 
 
 class Unacknowledge(Verb, frozen=True):
-    """Nobody looks after it any more."""
+    """Withdraw the acknowledgement."""
 
 
 class Assign(Verb, frozen=True):
@@ -42,7 +42,7 @@ class Comment(Verb, frozen=True):
 
 
 class Label(Verb, frozen=True):
-    """Sets and removes labels of the incident; its alerts keep theirs."""
+    """Set and remove labels of the incident; the labels of its alerts do not change."""
 
     set: dict[str, str] = {}
     remove: list[str] = []
@@ -58,7 +58,7 @@ class Reclassify(Verb, frozen=True):
 
 
 class Link(Verb, frozen=True):
-    """Two incidents have to do with each other."""
+    """Link two related incidents."""
 
     other: bytes
 
@@ -68,7 +68,7 @@ class Unlink(Verb, frozen=True):
 
 
 class Merge(Verb, frozen=True):
-    """`source` becomes a part of this incident."""
+    """`source` becomes a child of this incident."""
 
     source: bytes
 
@@ -103,7 +103,7 @@ class Reopen(Verb, frozen=True):
 
 
 class Update(Verb, frozen=True):
-    """Word to those who wait. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
+    """A stakeholder update. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
 
     audience: str
     text: str

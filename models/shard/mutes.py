@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from models.alerts.muted import NOTHING, IncidentMutes, MutedBy
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.changes import Muted, MutersChanged, SeriesFires, SilenceOver, Unmuted
@@ -63,11 +63,11 @@ class SeriesUnmuted(Event, frozen=True):
 
 
 def _muted_line(event: SeriesMuted, _around: Around) -> Line:
-    return told("AlertsMuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
+    return line_of("AlertsMuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
 
 
 def _unmuted_line(event: SeriesUnmuted, _around: Around) -> Line:
-    return told("AlertsUnmuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
+    return line_of("AlertsUnmuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
 
 
 class Mutes(Component):
@@ -334,8 +334,8 @@ class Mutes(Component):
     after = {ChildChanged: _stir, ChildLeft: _stir, IncidentMerged: _stir}
     records = (RecordOf(MUTED, _capture, _load),)
     events = (
-        on(SeriesMuted, _fold_muted, Told(("AlertsMuted",), _muted_line)),
-        on(SeriesUnmuted, _fold_muted, Told(("AlertsUnmuted",), _unmuted_line)),
+        on(SeriesMuted, _fold_muted, Description(("AlertsMuted",), _muted_line)),
+        on(SeriesUnmuted, _fold_muted, Description(("AlertsUnmuted",), _unmuted_line)),
     )
 
 

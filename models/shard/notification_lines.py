@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from models.incidents.lines import SYSTEM, Around, Line, told, touched
+from models.incidents.lines import SYSTEM, Around, Line, line_of, touched
 from models.incidents.query import Summary
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationWithheld
 
 
 def sent(event: ActionSucceeded, _around: Around) -> Line:
-    return told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
+    return line_of("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
 
 
 def failed(event: ActionFailed, _around: Around) -> Line:
     text = f"{event.reason}: {event.detail}; {end_of(event)}"
-    return told("NotificationFailed", SYSTEM, text, event.reason)
+    return line_of("NotificationFailed", SYSTEM, text, event.reason)
 
 
 def failed_summary(summary: Summary, event: ActionFailed, now: float) -> Summary:
@@ -26,11 +26,13 @@ def failed_of(event: ActionFailed) -> tuple[bytes, ...]:
 
 
 def dropped(event: NotificationDropped, _around: Around) -> Line:
-    return told("NotificationDropped", SYSTEM, event.why, event.why)
+    return line_of("NotificationDropped", SYSTEM, event.why, event.why)
 
 
 def withheld(event: NotificationWithheld, _around: Around) -> Line:
-    return told("NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why)
+    return line_of(
+        "NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why
+    )
 
 
 def end_of(failed: ActionFailed) -> str:

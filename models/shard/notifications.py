@@ -1,14 +1,13 @@
-"""The first response: what a receiver is owed word of, one notice of an incident at a time.
+"""The first response: notifications to a receiver, one of an incident at a time. A pending notification is part of the
+incident's state (incident.Notification): created by an event, sent by effect Act, retried until an event says that it
+was accepted or given up. models/incidents/notification.py has its facts, its key and the times between tries.
 
-A notice is a debt in the incident's state (incident.Notice): owed by an event, sent by effect Act, tried again until an
-event says that it was taken or given up. models/incidents/notification.py has its facts, its key and the times between tries.
+Two notifications of an incident are at least `notify.interval` apart, unless it gets more severe. So a resolve waits,
+and if the incident continues meanwhile both are dropped: what the receiver knows is still true. `notice.sure` is what
+it knows, "" if unknown because a failed attempt may have arrived; then the truth is sent.
 
-Between two notices of an incident lies `notify.interval`, unless it gets more severe. So an end waits, and when the
-incident goes on meanwhile both are dropped: the receiver believes what is true. `notice.sure` is what it believes, and
-"" when nobody knows, because a try failed that may have reached it; then the truth is told.
-
-One that flaps (models/shard/flapping.py) is told of once, until it is quiet. What a component withholds (a silence, say) is
-told when nothing speaks against it any more.
+One that flaps (models/shard/flapping.py) is sent once, until it is quiet. What a component withholds (a silence, for one) is sent
+when nothing withholds it any more.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
-from models.incidents.lines import Told, touched
+from models.incidents.lines import Description, touched
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
@@ -55,13 +54,13 @@ from models.shard.states import is_begun_by_alerts
 OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
 FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
-UNHEARD = "resolved before anyone was told"
-GOES_ON = "goes on before anyone was told of its end"
+UNHEARD = "resolved before anyone was notified"
+GOES_ON = "reopened before `resolved` was sent"
 OFF = "notifications are off"
 KNOWN = "known already"
-ENDED_AGAIN = "ended again before anyone was told that it goes on"
-#: An incident that no classifier has judged for so long is told of all the same. Ten times what a flood of 20,000
-#: new incidents takes; a P0 is judged within milliseconds.
+ENDED_AGAIN = "resolved again before `reopened` was sent"
+#: An incident that was not classified for this long is notified anyway. Ten times what a flood of 20,000 new incidents
+#: takes; a P0 is classified within milliseconds.
 CLASSIFY_PATIENCE_S = 5.0
 #: What an incident counts as meanwhile: better one page too many than a silent outage.
 UNJUDGED_AS = Severity.P1
@@ -72,13 +71,13 @@ class Notifications(Component):
 
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
-        #: Incidents whose last notification nobody took.
+        #: Incidents whose last notification was given up.
         self.given_up: dict[bytes, None] = {}
-        #: Incidents whose notification is due and was not asked for yet.
+        #: Incidents whose notification is due and was not requested yet.
         self._ready: dict[bytes, None] = {}
-        #: The try that the responder was asked for, by this process.
+        #: The attempts that this process requested from the responder.
         self._asked: dict[bytes, tuple[int, int]] = {}
-        #: Tries that may have been asked for before, and nobody knows what came of it.
+        #: Attempts that may have been requested before, with unknown results.
         self._asked_before: dict[bytes, tuple[int, int]] = {}
         #: Incidents whose notification is due and is not asked for: a component withholds it (Component.withholds).
         self._held: dict[bytes, None] = {}
@@ -112,7 +111,7 @@ class Notifications(Component):
 
     def _merging(self, change: Merging, now: float) -> None:
         notice = change.incident.notification
-        # Its end is told all the same: who heard of it must not wait for it for ever.
+        # `resolved` is sent anyway: a receiver that got `opened` must not wait for it forever.
         if notice.reason not in (None, RESOLVED) and notice.due_at > now:
             self._drop(change.incident, "merged into another incident", now)
 
@@ -186,7 +185,7 @@ class Notifications(Component):
         if incident.notification.reason is not None:
             self._ready[incident.id] = None
         else:
-            # A classifier that is away must not keep anyone from being told.
+            # A classifier that is down must not prevent notifications.
             self.owe(incident, OPENED, now, now + self.shard.settings.wait_s[UNJUDGED_AS])
 
     def owed(self, now: float) -> Iterable[Effect]:
@@ -256,8 +255,8 @@ class Notifications(Component):
     # -- deciding --------------------------------------------------------------------------------------------
 
     def owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
-        """A notice of an open incident is owed. One that has not begun says it all when its time comes; one under way is
-        waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
+        """Queue a notification of an open incident. One not yet sent absorbs later reasons; one in flight delays them,
+        so that a receiver gets them in order. Children send none: their parent does."""
         if not self.shard.settings.notify:
             return
         notice = incident.notification
@@ -295,7 +294,8 @@ class Notifications(Component):
             self._put(incident, notice.reason or reason, now, due_at)
 
     def owe_resolved(self, incident: Incident, now: float) -> None:
-        """Who may have heard of the incident hears of its end, also of a part's; who has not is not disturbed."""
+        """A receiver that may have been notified of the incident gets `resolved`, even of a child; one that was not
+        gets nothing."""
         if not self.shard.settings.notify:
             return
         notice = incident.notification
@@ -311,9 +311,9 @@ class Notifications(Component):
             self._drop(incident, ENDED_AGAIN if notice.told else UNHEARD, now)
 
     def _start_one(self, incident: Incident, now: float, is_set_back: bool) -> None:
-        """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
-        switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
-        was told of and nobody looks after: they opened meanwhile, or were given up."""
+        """A shard starts. With notifications off nothing stays pending, or the start that turns them on would send a
+        pile of old pages. That start sends `resolved` for what receivers know of, and the open P0 and P1 that nobody
+        was notified of and nobody is on: they opened in between, or were given up."""
         notice, handling = incident.notification, incident.handling
         if not self.shard.settings.notify:
             if notice.reason is not None:
@@ -324,7 +324,7 @@ class Notifications(Component):
             if notice.due_at <= now:
                 self._asked_before[incident.id] = notice.number, notice.attempt
         elif not incident.is_open:
-            # Told by a version before `heard_at` was kept: nobody knows whether the end was told as well.
+            # Sent by a version that did not keep `heard_at`: it is unknown whether `resolved` was sent too.
             if notice.heard_at:
                 self.owe_resolved(incident, now)
         elif incident.state is not IncidentState.DETECTED and incident.severity <= Severity.P1:
@@ -333,7 +333,7 @@ class Notifications(Component):
                 self.owe(incident, REOPENED, now, now + self.shard.settings.wait_s[incident.severity])
 
     def _outcome(self, said: ActionOutcome, now: float) -> Reply:
-        """What came of a try. An outcome of an earlier one says nothing new."""
+        """The outcome of an attempt. That of an earlier one is ignored."""
         incident = self.state.incidents.get(said.incident_id)
         if incident is None:
             return Done()
@@ -344,7 +344,7 @@ class Notifications(Component):
         again_at = 0.0
         # Muted meanwhile, it is not tried again.
         is_held = not said.ok and reason != RESOLVED and bool(self.shard.withholds(incident))
-        # What was asked for before may have arrived then, whatever comes of it now.
+        # An earlier request may have arrived, whatever the result of this one.
         is_again = self._asked_before.pop(incident.id, None) == (number, attempt)
         if said.ok:
             self.shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
@@ -375,7 +375,8 @@ class Notifications(Component):
         return Done()
 
     def _follow_up(self, incident: Incident, queued: str | None, now: float) -> None:
-        """A notice is over: what was queued behind it is owed, if it is still to be told; and the end of a flapping."""
+        """A notification is done: what was queued behind it is now pending, if still worth sending; and so is the end
+        of flapping."""
         notice = incident.notification
         if not incident.is_open:
             if queued and not notice.told:
@@ -390,13 +391,14 @@ class Notifications(Component):
             self.owe(incident, REOPENED, now, now)
 
     def _put(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
-        """Owe a notice, in the place of one that has not begun. What was tried once keeps its number for itself."""
+        """Queue a notification, replacing one not yet sent. One that was tried keeps its number."""
         notice = incident.notification
         is_new = notice.reason is None or notice.attempt > 0
         self.shard.do(NotificationOwed(incident.id, notice.number + is_new, reason, due_at), now)
 
     def _has_begun(self, incident: Incident, now: float) -> bool:
-        """Whether a try of the notice may be under way. One that is due in this very step has not been asked for yet."""
+        """Whether an attempt at the notification may be in flight. One that is due in this very step was not requested
+        yet."""
         notice = incident.notification
         if notice.reason is None or notice.due_at > now:
             return False
@@ -489,19 +491,25 @@ class Notifications(Component):
     follows = {IncidentStateChanged: _fold_state}
     events = (
         on(NotificationOwed, _fold_owed),
-        on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), notification_lines.dropped)),
         on(
-            NotificationWithheld, _fold_withheld, Told(("NotificationWithheld",), notification_lines.withheld)
+            NotificationDropped,
+            _fold_dropped,
+            Description(("NotificationDropped",), notification_lines.dropped),
+        ),
+        on(
+            NotificationWithheld,
+            _fold_withheld,
+            Description(("NotificationWithheld",), notification_lines.withheld),
         ),
         on(
             ActionSucceeded,
             _fold_succeeded,
-            Told(("NotificationSent",), notification_lines.sent, summary=touched),
+            Description(("NotificationSent",), notification_lines.sent, summary=touched),
         ),
         on(
             ActionFailed,
             _fold_failed,
-            Told(
+            Description(
                 ("NotificationFailed",),
                 notification_lines.failed,
                 notification_lines.failed_of,
@@ -512,7 +520,7 @@ class Notifications(Component):
 
 
 def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float) -> None:
-    """What the receiver believes after a try."""
+    """What the receiver knows after an attempt."""
     if isinstance(event, ActionFailed) and not event.reached:
         return
     notice = incident.notification

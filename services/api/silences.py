@@ -84,5 +84,5 @@ class SilenceDesk:
         identity = str(UUID(bytes=name + blake2b(content, digest_size=8).digest()))
         start = str(UUID(bytes=name + bytes(8)))[:18]
         if any(each.startswith(start) and each != identity for each in self._silences.all):
-            raise Refused("this Idempotency-Key was used before for something else")
+            raise Refused("this Idempotency-Key was used before for another request")
         return identity

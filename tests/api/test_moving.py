@@ -148,7 +148,7 @@ async def lived_in(kept: Kept) -> dict[str, object]:
 
 
 async def settled(ours: System) -> dict[str, object]:
-    """The picture once nothing changes any more: classifiers and notes answer behind the requests."""
+    """The picture once nothing changes any more: classifiers and peers answer behind the requests."""
     before: dict[str, object] = {}
     async with asyncio.timeout(20):
         while True:

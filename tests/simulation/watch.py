@@ -290,7 +290,7 @@ class Watcher:
                     heard = self.mirror.state.incidents.get(message.to) or self.gone[message.to]
                     if heard.heard_of(message.sender)[0] < message.number:
                         self.fail(
-                            f"note {message.number} of {message.sender.hex()} is answered and not in the log"
+                            f"peer message {message.number} of {message.sender.hex()} is answered and not in the log"
                         )
                 case Command() | PeerMessageArrived(), Failed():
                     pass

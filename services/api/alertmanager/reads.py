@@ -285,8 +285,7 @@ def _cut(labels: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _alert_place(labels: Mapping[str, str]) -> tuple[object, ...]:
-    """Where an alert stands in its group: by job, then instance, those without one last, then by all
-    labels."""
+    """The position of an alert in its group: by job, then instance, those without one last, then by all labels."""
     job, instance = labels.get("job"), labels.get("instance")
     return job is None, job or "", instance is None, instance or "", _ordered(labels)
 

@@ -61,7 +61,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def status_of(settings: Settings, started_at: float) -> Status:
-    # The gateways of one system answer as one: which of them was asked is nobody's business.
+    # The gateways of one system answer as one: clients need not know which of them they asked.
     peer = Peer(RECEIVER, authority(settings.server.http_host, settings.server.http_port))
     return Status(
         cluster=Cluster(RECEIVER, [peer], "ready"),

@@ -18,7 +18,7 @@ CURSOR_CHARS_MAX = 64
 #: Larger numbers are no place in any list, and the shard's counters are 64 bits wide.
 _NUMBER_END = 2**62
 
-#: Of two numbers the first names a list within the list: a shard, or a part of an incident.
+#: Of two numbers the first names a list within the list: a shard, or a child of an incident.
 _Stop = tuple[bytes, int]
 
 _SORTS = tuple(Sort)
@@ -70,7 +70,7 @@ def decode_numbers(cursor: str) -> tuple[int, int]:
 
 
 def encode_stop(incident_id: bytes, number: int) -> str:
-    """The cursor of a page of an incident's alerts: of the incident or one of its parts, and the last alert shown."""
+    """The cursor of a page of an incident's alerts: the incident or one of its children, and the last alert shown."""
     return _to_text(msgspec.msgpack.encode((incident_id, number)))
 
 

@@ -201,7 +201,7 @@ _MISSING = {"404": "No silence has this id, or it expired more than five days ag
 _BAD = {
     "400": "A field is wrong, named in `errors`.",
     "413": "The body is over 256 KiB.",
-    "422": "This Idempotency-Key was used for something else.",
+    "422": "This Idempotency-Key was used for another request.",
 }
 _FORCE = {
     "409": "It would mute more than `silences.force_share` of the firing alerts, and `force` is not set."
