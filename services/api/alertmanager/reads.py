@@ -30,7 +30,7 @@ from models.incidents.query import AlertView
 from models.settings.all import Settings
 from services.api.auth import READ, requires
 from services.api.reads import Reads
-from services.api.spool import Part, Place, Spool
+from services.api.spool import Part, Piece, Spool
 from services.machine.front import authority
 from services.times import timestamp
 
@@ -132,7 +132,7 @@ def add_alertmanager_routes(
             if not wanted.any:
                 return answer([])
             spool = Spool()
-            groups: dict[tuple[tuple[str, str], ...], list[tuple[tuple[object, ...], Place]]] = {}
+            groups: dict[tuple[tuple[str, str], ...], list[tuple[tuple[object, ...], Piece]]] = {}
             active: set[tuple[tuple[str, str], ...]] = set()
             order_bytes = 0
             async with aclosing(reads.alerts(wanted.matchers)) as pages:
@@ -453,14 +453,14 @@ def answer(value: object, status: int = 200, *, retry_after_s: float | None = No
     return Response(_json.encode(value) + b"\n", status, headers, media_type="application/json")
 
 
-def _with_commas(places: Sequence[Place]) -> Iterator[Part]:
+def _with_commas(places: Sequence[Piece]) -> Iterator[Part]:
     for number, place in enumerate(places):
         if number:
             yield b","
         yield place
 
 
-def _listed(spool: Spool, places: Sequence[Place]) -> Response:
+def _listed(spool: Spool, places: Sequence[Piece]) -> Response:
     size = sum(length for _offset, length in places) + max(0, len(places) - 1) + len(b"[]\n")
     return spool.answer(chain([b"["], _with_commas(places), [b"]\n"]), size)
 
