@@ -490,3 +490,16 @@ def test_a_child_that_comes_and_goes_while_its_parent_is_away_owes_its_newest_wo
     two.there.push(at(51), DB.ended(51))
     two.carry(52)
     assert not two.parent.children[two.source].is_open
+
+
+def test_a_child_that_is_freed_while_its_opening_is_on_its_way_is_opened_once() -> None:
+    two = Two(msgspec.structs.replace(SETTINGS, wait_s=(0.0,) * 5))
+    assert [reason for _at, reason, _attempt in two.there.sent()] == ["opened"]
+    two.merge(5)
+    two.here.do(at(6), Unmerge(two.source), two.target)
+    two.carry(6)
+
+    two.there.receive(at(7))
+    two.there.ticks(at(8), at(20))
+
+    assert two.there.sent() == []
