@@ -178,9 +178,9 @@ class Handling(msgspec.Struct, array_like=True):
 class Notification(msgspec.Struct, array_like=True):
     """What the first response still owes the world about one incident.
 
-    `reason` is None when nothing is owed. `number` grows with each new notice, `attempt` with each try of
+    `reason` is None when nothing is owed. `number` grows with each new notification, `attempt` with each try of
     it; both are in the idempotency key. `told` says whether a receiver may have heard of the incident, so
-    that a resolve is sent to those who heard, and to no one else. `queued` is the reason of a notice that
+    that a resolve is sent to those who heard, and to no one else. `queued` is the reason of a notification that
     waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
     `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
     last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the

@@ -22,7 +22,7 @@ FIRING, RESOLVED = "firing", "resolved"
 NO_TIME = "0001-01-01T00:00:00Z"
 
 #: A wait is never shorter than this share of the backoff: the rest is jitter, so that a receiver that comes
-#: back is not met by all notices at once, and none comes back at once.
+#: back is not met by all notifications at once, and none comes back at once.
 _JITTER_FROM = 0.5
 #: 2**60 seconds is past every maximum; a float power beyond 1023 would overflow.
 _MAX_DOUBLINGS = 60
@@ -124,9 +124,9 @@ def facts_of(
 
 
 def idempotency_key(incident_id: bytes, number: int, attempt: int) -> str:
-    """The key of one try of one notice: `<incident uuid>-<number>-<attempt>`.
+    """The key of one try of one notification: `<incident uuid>-<number>-<attempt>`.
 
-    Asked again after a crash, the same try has the same key. A receiver that wants each notice once, however
+    Asked again after a crash, the same try has the same key. A receiver that wants each notification once, however
     often it is tried, compares what stands before the last dash.
     """
     return f"{UUID(bytes=incident_id)}-{number}-{attempt}"
@@ -138,7 +138,7 @@ def retry_at(
     """When to try again after `attempt` tries have failed (1: the first one has).
 
     Exponential: first_s, doubled each time, at most max_s, of which a share between a half and all is waited.
-    The share comes from `key`, so replay gives the same time and a thousand notices do not come back together.
+    The share comes from `key`, so replay gives the same time and a thousand notifications do not come back together.
     `at_least_s` is what the receiver asked for (Retry-After); it may exceed max_s.
     """
     backoff = min(max_s, first_s * 2.0 ** min(max(attempt - 1, 0), _MAX_DOUBLINGS))
