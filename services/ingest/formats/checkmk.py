@@ -61,7 +61,7 @@ class CheckmkFormat(WebhookFormat):
             text=notice.text("serviceoutput", "hostoutput", "output")
             if is_service
             else notice.text("hostoutput", "output"),
-            severity=state,
+            severity=state.upper(),
             resolved=over,
             labels={"host": host, "site": notice.text("omdsite", "site")},
             notes={

@@ -55,7 +55,7 @@ class DatadogFormat(WebhookFormat):
         service = (
             tags.get("service") or event.text("service") or tags.get("app") or host or tags.get("team", "")
         )
-        severity = event.text("alert_priority", "priority").lower() or (
+        severity = event.text("alert_priority", "priority") or (
             transition if transition in ("warn", "no data") else ""
         )
         at = event.time("date", "last_updated")

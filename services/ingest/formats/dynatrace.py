@@ -48,7 +48,7 @@ class DynatraceFormat(WebhookFormat):
             tags.get("service") or next(iter(names), "") or problem.text("ImpactedEntity"),
             title=title,
             text=problem.text("ProblemDetailsText", "ProblemDetailsMarkdown"),
-            severity=kind,
+            severity=kind.upper(),
             resolved=over,
             labels={
                 "problem_id": problem.need("PID", "ProblemID"),

@@ -37,6 +37,7 @@ class FalcoFormat(WebhookFormat):
 
     def _event(self, event: Fields) -> Draft:
         said = event.pairs("output_fields")
+        event.one_of("priority", PRIORITIES)
         host = event.text("hostname")
         identity = {name.replace(".", "_"): said.get(name, "") for name in _IDENTITY}
         return self.alert(
@@ -46,7 +47,7 @@ class FalcoFormat(WebhookFormat):
             ),
             title=event.need("output"),
             text=event.text("output"),
-            severity=event.one_of("priority", PRIORITIES),
+            severity=event.text("priority"),
             labels={
                 "host": host,
                 "category": "security",

@@ -6,6 +6,7 @@ Two events under one routing key and dedup_key are one alert; other routing keys
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import blake2b
@@ -24,6 +25,9 @@ SEVERITIES = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P4"}
 #: PagerDuty's own bounds.
 BODY_MAX_BYTES = 512 * 1024
 DEDUP_KEY_MAX = 255
+#: Of Alertmanager's text on what fires.
+TOLD_CHARS = 4096
+_LABEL_TOLD = re.compile(r"^ - (\w+) = (.+)$", re.MULTILINE)
 #: A change is news for an hour: who looks for the cause of an outage sees it beside it.
 CHANGE_LASTS_S = 3600.0
 
@@ -85,9 +89,12 @@ class PagerDutyFormat(WebhookFormat):
         payload = event.need_inner("payload")
         title, source = payload.need("summary"), payload.need("source")
         details = details_of(payload, "custom_details")
+        told = _labels_told(details)
+        names = self.shared.settings.grouping.service_labels
+        service = next((told[name] for name in names if name in told), "")
         return self.alert(
-            payload.text("class") or stable_name(title),
-            details.get("service") or payload.text("component") or source,
+            payload.text("class") or told.get("alertname") or stable_name(title),
+            details.get("service") or payload.text("component") or service or source,
             title=title,
             text=details.get("description", ""),
             severity=payload.one_of("severity", SEVERITIES),
@@ -133,6 +140,12 @@ def made_up_key(request: Request) -> str:
     again = request.headers.get(b"idempotency-key")
     said = again or repr(request.received_at).encode() + request.body
     return blake2b(said, digest_size=16).hexdigest()
+
+
+def _labels_told(details: Mapping[str, str]) -> dict[str, str]:
+    """The labels of the first alert that Alertmanager tells of in a text: its events have them nowhere else."""
+    first = details.get("firing", "")[:TOLD_CHARS].partition("Annotations:")[0]
+    return dict(_LABEL_TOLD.findall(first))
 
 
 def links_of(event: Fields) -> dict[str, str]:

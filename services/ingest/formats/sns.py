@@ -122,7 +122,7 @@ class SnsFormat(WebhookFormat):
             service or trigger.text("Namespace"),
             title=alarm.text("AlarmDescription") or f"{name}: {state.upper()}",
             text=alarm.text("NewStateReason", "AlarmDescription"),
-            severity=alarm.text("Priority") or state,
+            severity=alarm.text("Priority") or state.upper(),
             resolved=state == "ok",
             labels={
                 "account": alarm.text("AWSAccountId"),
