@@ -40,7 +40,7 @@ _WANTED = DESCRIBED | {tag_of(ClockSetBack)}
 #: Asks one shard; raises Unavailable.
 Ask = Callable[[bytes], Awaitable[bytes]]
 #: An incident that left its shard, None when the archive has none.
-Archived = Callable[[bytes], Awaitable[Incident | None]]
+ReadArchived = Callable[[bytes], Awaitable[Incident | None]]
 
 
 class Gap(Exception):
@@ -84,7 +84,7 @@ class Follower:
         self,
         event_log: EventLog,
         ask: Ask,
-        archived: Archived,
+        archived: ReadArchived,
         tenant: str,
         seq: int,
         most: int,
