@@ -1,7 +1,6 @@
-"""Who answers each effect of a shard: one method an effect, named in a row of actors/lanes.py.
-
-Each asks once, raises Unavailable or Busy when it could not, and is safe to ask again. Nothing here is kept but when a
-classifier was replaced.
+"""Who handles each effect of a shard: one method for each effect, named in a row of actors/lanes.py. Each tries once,
+raises Unavailable or Busy if it failed, and is safe to repeat. Nothing is kept here except when a classifier was last
+replaced.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.inhibitors import InhibitorsHeard, SendInhibitors
 from models.shard.messages import (
     ActionOutcome,
     Archived,
@@ -31,14 +31,17 @@ from models.shard.messages import (
     Message,
     PeerMessageAnswered,
     PeerMessageArrived,
+    Reply,
     decode_reply,
     encode,
 )
 from models.shard.shard import Shard
 
-#: A classifier that answered nothing for all of its time hangs, and is replaced; so often at most, should that not help.
+#: A classifier that answered nothing in all of its time hangs and is replaced; at most this often, in case that does
+#: not help.
 REPLACE_EVERY_S = 60.0
-#: Archived incidents forgotten at once, and the pause after: what is put away meanwhile waits some milliseconds.
+#: Archived incidents deleted at once, and the pause after that: incidents being archived meanwhile wait some
+#: milliseconds.
 FORGET_BATCH = 1000
 FORGET_PAUSE_S = 0.1
 #: Alerts of an archived incident made in one go: 1 ms.
@@ -49,7 +52,7 @@ M = TypeVar("M", Classified, ActionOutcome)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of some effects: a message for the shard, if any, and those that must be asked again."""
+    """The result of some effects: a message for the shard, if any, and the effects that must be retried."""
 
     message: Message | None = None
     left: Sequence[Effect] = ()
@@ -57,7 +60,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Answerers:
-    """What the answerers of one shard work with. `settled` gives the state at a moment when the log holds all of it, until
+    """What the answerers of one shard work with. `shard_of` gives the actor that has an incident, by its id, and `actor_of` the
+    one that has a partition. `settled` gives the state at a moment when the log holds all of it, until
     the next await."""
 
     peers: Peers
@@ -68,6 +72,7 @@ class Answerers:
     responders: Sequence[str]
     replace: Callable[[str], Awaitable[None]]
     shard_of: Callable[[bytes], str]
+    actor_of: Callable[[str], str]
     settled: Callable[[], Awaitable[Shard]]
     _replaced_at: dict[str, float] = field(default_factory=dict)
 
@@ -91,7 +96,7 @@ class Answerers:
             await self._replace_silent(name, asked_at, timeout_s)
             raise
         classified = _expect(name, said, Classified)
-        # It stops after a while, so that it is heard: what it did not come to is asked anew.
+        # It stops after a while so that it can answer: what it did not get to is asked again.
         judged = {verdict.incident_id for verdict in classified.verdicts}
         left = [question for question in questions if question.incident_id not in judged]
         if len(left) == len(questions):
@@ -99,7 +104,7 @@ class Answerers:
         return Answer(classified, left)
 
     async def _replace_silent(self, name: str, asked_at: float, timeout_s: float) -> None:
-        """Have a classifier started anew that did not answer in time. One that is away says so much sooner."""
+        """Restart a classifier that did not answer in time. One that is down fails much sooner."""
         now = asyncio.get_running_loop().time()
         replaced_at = self._replaced_at.get(name, -REPLACE_EVERY_S)
         if now - asked_at < timeout_s / 2 or now - replaced_at < REPLACE_EVERY_S:
@@ -123,7 +128,7 @@ class Answerers:
     # -- SendPeerMessage -----------------------------------------------------------------------------------
 
     def home_of(self, message: SendPeerMessage) -> str:
-        """The shard that a peer message goes to; "" while that is not known, which send() then tells of."""
+        """The shard that a peer message goes to; "" while that is unknown, which send() then reports."""
         try:
             return self.shard_of(message.to)
         except (Unavailable, LookupError):
@@ -133,10 +138,15 @@ class Answerers:
         """One message to another incident, to the shard that has it."""
         (message,) = messages
         told = PeerMessageArrived(
-            message.tenant, message.sender, message.number, message.to, message.note, message.trace
+            message.tenant, message.sender, message.number, message.to, message.message, message.trace
         )
-        payload = _encoder.encode([encode(told)])
-        name = self.shard_of(message.to)
+        reply = await self._tell(self.shard_of(message.to), told, timeout_s)
+        refused = reply.detail if isinstance(reply, Failed) else ""
+        return Answer(PeerMessageAnswered(message.sender, message.number, refused))
+
+    async def _tell(self, name: str, message: Message, timeout_s: float) -> Reply:
+        """What another shard replies to a message."""
+        payload = _encoder.encode([encode(message)])
         try:
             said = await self.peers.call(name, "tell", payload, timeout_s)
         except NotOwner as error:
@@ -147,8 +157,15 @@ class Answerers:
             raise Unavailable(
                 f"{name} answered a peer message with something that is not a reply: {error}"
             ) from None
-        refused = reply.detail if isinstance(reply, Failed) else ""
-        return Answer(PeerMessageAnswered(message.sender, message.number, refused))
+        return reply
+
+    # -- SendInhibitors ------------------------------------------------------------------------------------
+
+    async def send_inhibitors(self, effects: Sequence[SendInhibitors], timeout_s: float) -> Answer:
+        """Which alerts inhibit others, to another shard."""
+        (effect,) = effects
+        reply = await self._tell(self.actor_of(effect.to), effect.news, timeout_s)
+        return Answer(InhibitorsHeard(effect.to, effect.news.number, isinstance(reply, Failed)))
 
     # -- Archive, Forget -----------------------------------------------------------------------------------
 
@@ -177,14 +194,14 @@ class Answerers:
             if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
                 await asyncio.sleep(0)
                 now = await self.settled()
-                # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
+                # Its series do not change while it is closed. It may have been reopened, or be in the archive already.
                 if (
                     now.state.incidents.get(identity) is not incident
                     or incident.state is not IncidentState.CLOSED
                 ):
                     return None
             alerts.append(alert_view(shard.state.series, number))
-        # From the last look on nothing was awaited: what is written here is what the log holds.
+        # Nothing was awaited since the last check, so what is written here is what the log holds.
         entry = ArchivedIncident(
             incident.id,
             incident.tenant,
@@ -201,7 +218,7 @@ class Answerers:
         return entry, incident.version
 
     async def forget(self, effects: Sequence[Forget], _timeout_s: float) -> Answer:
-        """What closed before then out of the archive, some at a time."""
+        """Delete what closed before then from the archive, some at a time."""
         (effect,) = effects
         dropped, now = 0, FORGET_BATCH
         while now >= FORGET_BATCH:

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 import msgspec
 import structlog
 
-from models.control.control import ControlState
+from models.control.control import FRAMES, ControlState
 from models.control.events import CopyBegan, CopyEnded
 from models.errors import Damaged
-from models.partition.frames import NO_DIGEST, Frame, decode_frame
+from models.partition.frames import NO_DIGEST, Frame
 from models.partition.machine import Folding
 from models.ports import EventLog
 from models.shard.settings import ShardSettings
@@ -52,7 +52,7 @@ async def fold(
                 raise Damaged(
                     partition, number, "the log begins here and no snapshot of what came before can be read"
                 )
-            frame = decode_frame(partition, stored, number, digest)
+            frame = machine.frames.decode(partition, stored, number, digest)
             machine.trace_id = frame.trace_id
             for event in frame.events:
                 machine.apply(event, frame.now)
@@ -92,7 +92,7 @@ async def unfinished_copy(event_log: EventLog) -> str:
     source, seq = "", 0
     while page := await event_log.read(seq, READ_BYTES):
         for number, stored in page:
-            for event in decode_frame(event_log.partition, stored, number, None).events:
+            for event in FRAMES.decode(event_log.partition, stored, number, None).events:
                 if isinstance(event, CopyBegan | CopyEnded):
                     source = event.source if isinstance(event, CopyBegan) else ""
             seq = number
@@ -118,7 +118,7 @@ async def newest_snapshot(event_log: EventLog, make: Callable[[], M]) -> Folded[
             machine.checkpoint.census().check(event_log.partition, mark)
             machine.loaded()
         except (Damaged, msgspec.MsgspecError, LookupError, ValueError, TypeError) as error:
-            # What was lost shows as records that name others which are not there, before all are counted.
+            # A lost record shows first as another record that refers to it, before they are counted.
             log.error(
                 "snapshot can't be read, trying the one before",
                 partition=event_log.partition,

@@ -17,13 +17,14 @@ from uuid import UUID
 import msgspec
 
 from actors.begun import refuse_lost
-from actors.control_tail import ControlTail
+from actors.control_tail import FIRST_LOOK_S, ControlTail
 from actors.delivery import DeliveryWindow
 from actors.folding import Folded
 from actors.lanes import Errands
 from actors.partition import Call, PartitionActor, Told
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
+from actors.silences import SilencesWatch
 from actors.snapshots import Pace
 from actors.traces import Traces
 from models.errors import Busy, IncidentManagerError, Refused, Unavailable
@@ -35,13 +36,15 @@ from models.metrics import encode as encode_metrics
 from models.partition.event import Event
 from models.partition.frames import Frame
 from models.partition.machine import Step as AnyStep
-from models.partition.sharding import slot_of_id
+from models.partition.sharding import partition_name, slot_of_id
 from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
 from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
+from models.shard.inhibitors import Inhibitors, InhibitorsChanged
+from models.shard.known_silences import KnownSilences
 from models.shard.messages import (
     ActionOutcome,
     AlertsArrived,
@@ -61,25 +64,27 @@ from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.tenants import by_tenant
 
-#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
+#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Beyond that a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
 #: Reads that wait: at 10 ms a page ten seconds' worth, past any reader's patience.
 READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
-#: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
-DEAF_AFTER_S = 5.0
-#: A shard whose time is so far ahead of its clock has not put it right by its next tick: it says so to health.
+#: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
+GAP_AFTER_S = 5.0
+#: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.
 FAR_AHEAD_S = 30.0
+#: How often the control partition's log is looked at: a silence mutes within a quarter of a second.
+FOLLOW_S = 0.25
 #: How often old delivery ids are dropped.
 SWEEP_S = 60.0
-#: A collection of the youngest objects by hand after this many frames: the process otherwise never collects,
-#: because a full collection over 500,000 series stops it for a quarter of a second.
+#: Collect the youngest objects after this many frames: the process otherwise never collects garbage, because a full
+#: collection over 500,000 series stops it for a quarter of a second.
 COLLECT_EVERY_FRAMES = 5000
 
 
 class ShardOptions(msgspec.Struct, frozen=True):
-    """How a shard actor runs, beside what it decides by. Times in seconds."""
+    """How a shard actor runs, apart from the settings it decides by. Times in seconds."""
 
     partition: str
     classifiers: list[str] = []
@@ -141,12 +146,15 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             responders=options.responders,
             replace=host.replace,
             shard_of=self._shard_of,
+            actor_of=self._actor_of,
             settled=self.settled,
             answered=self._take_answer,
             undelivered=self._ask_again,
         )
+        self.silences = SilencesWatch(clock, self.log, self._tell_self)
+        self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self._heard_at = 0.0
-        self._deaf_since = 0.0
+        self._gap_since = 0.0
         self._last_at = 0.0
         self._decided_told: dict[Decision, int] = {}
 
@@ -163,7 +171,6 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         A message that can't be read fails alone. Raises Unavailable while recovering, Busy when the inbox is full.
         """
         self._check_ready()
-        self._heard_at = self.clock.monotonic()
         encoded = _list_decoder.decode(payload)
         call = Call[Reply]([None] * len(encoded), 0, asyncio.get_running_loop().create_future())
         told = []
@@ -173,6 +180,9 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 call.replies[place] = Failed("Malformed", f"message can't be read: {error}")
                 continue
+            if not isinstance(message, InhibitorsChanged):
+                # Shards hear each other, whoever else can't be heard.
+                self._heard_at = self.clock.monotonic()
             alerts = len(message.keys) if isinstance(message, AlertsArrived) else 1
             told.append(Told(message, alerts, call, place))
         alerts = sum(each.weight for each in told)
@@ -187,7 +197,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
     async def ask(self, payload: bytes) -> bytes:
         """A query -> its answer, about durable state only. Raises Unavailable while recovering, Busy past READS_MAX."""
         if not self._ready and self._readable:
-            # The log was replayed but takes nothing (its disk is full): what was stored can still be read.
+            # The log was replayed but can't be written (its disk is full): what was stored can still be read.
             try:
                 query = decode_query(payload)
             except msgspec.MsgspecError as error:
@@ -207,7 +217,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         return await future
 
     async def beat(self, _payload: bytes) -> bytes:
-        """A gateway is there and its own front door answers: what nobody says now, nobody meant to say."""
+        """A gateway is up and the front port answers it. So senders can reach us, and silence is meaningful."""
         self._heard_at = self.clock.monotonic()
         return b""
 
@@ -230,14 +240,18 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         return encode_metrics(self.meter.read())
 
     def take_settings(self, settings: ShardSettings) -> None:
-        """Decide by these from the next message on."""
+        """Use these settings from the next message on."""
         self.settings = settings
         self.shard.take_settings(settings)
 
     # -- recovery ------------------------------------------------------------------------------------------
 
     def _empty(self) -> Shard:
-        return Shard(self.partition, self.settings)
+        shard = Shard(self.partition, self.settings)
+        shard.of(Inhibitors).peers = self._partitions
+        # Nobody is told of what may be silenced since.
+        shard.of(KnownSilences).is_told = self.control is None
+        return shard
 
     async def _before_opening(self) -> None:
         if self.control is not None:
@@ -267,15 +281,18 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         return {"incidents": len(self.shard.state.incidents), "series": len(self.shard.state.series)}
 
     def _shows_what_is_stored(self, step: AnyStep[Reply]) -> bool:
-        # What is decided here, be it times put right or notices dropped, is not in the log yet: nobody may read it.
+        # What is decided here, such as corrected times or dropped notifications, is not in the log yet: nobody may read
+        # it.
         return all(isinstance(event, ShardStarted | ArchiveExpired) for event in step.events)
 
     def _started(self, folded: Folded[Shard], step: AnyStep[Reply]) -> None:
         gc.collect()
         gc.freeze()
         self._heard_at = self.clock.monotonic()
-        self._deaf_since = 0.0
+        self._gap_since = 0.0
         self.errands.owe(step.effects)
+        self.silences.begin_anew()
+        self._look_at_silences()
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -284,11 +301,12 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         await self.deliveries.look_up(messages)
 
     def _first(self) -> Message | None:
-        """What to say before a message, if time went by in which nobody was heard: a store hung, this process stood still,
-        or the clock was put forward. What the senders said meanwhile waits behind the message that would end their series."""
+        """The gap to report before a message, if time passed without hearing anybody: a store hung, this process stood
+        still, or the clock was set forward. What senders sent meanwhile is queued behind the message that would end
+        their series."""
         before, self._last_at = self._last_at, self.clock.now()
         unheard_s = self._last_at - before
-        if unheard_s <= DEAF_AFTER_S:
+        if unheard_s <= GAP_AFTER_S:
             return None
         self.log.warning(
             "reception gap: process or store stood still, nothing expires for now",
@@ -322,7 +340,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             and step.events
             and message.delivery_id
             and isinstance(step.reply, AlertsReply | CommandDone)
-            and step.reply.content  # else something of it was refused, and is to be sent again
+            and step.reply.content  # otherwise part of it was refused, and must be sent again
         ):
             entry = (message.delivery_id, self.shard.now, encode(step.reply))
             self._delivered.append(entry)
@@ -384,7 +402,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         )
 
     def _tell_given_up(self, step: AnyStep[Reply]) -> None:
-        """Nobody hears of it any more, so somebody must act."""
+        """No further attempt will be made, so somebody must act."""
         for event in step.events:
             if isinstance(event, ActionFailed) and not event.retry_at and not event.overtaken:
                 self.log.error(
@@ -399,6 +417,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         """Tell it when a step put right what a clock that was ahead had done."""
         event = step.events[0] if step.events else None
         if isinstance(event, ClockSetBack):
+            # By the false time silences may have ended that go on.
+            self.silences.begin_anew()
             self.meter.count("llm_im_clock_set_back_total")
             self.log.error(
                 "clock was ahead and has been set back, deadlines corrected: check the time server",
@@ -418,7 +438,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         try:
             future.set_result(self._answered(payload))
         except Refused as error:
-            # The question's own fault: a pattern that takes too many steps.
+            # The query's own fault: a pattern that takes too many steps.
             future.set_exception(error)
         except (msgspec.MsgspecError, IncidentManagerError) as error:
             future.set_exception(Unavailable(f"query failed: {error}"))
@@ -443,6 +463,10 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             raise Unavailable(f"{self.partition} has not read the slot map yet")
         return self.options.shards[slots.owners[slot_of_id(incident_id)]]
 
+    def _actor_of(self, partition: str) -> str:
+        """The actor that has a partition."""
+        return self.options.shards[self._partitions.index(partition)]
+
     def _ask_again(self, effect: Effect) -> None:
         self.shard.ask_again(effect)
 
@@ -450,24 +474,24 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _make_tick(self) -> Message | None:
         silent_s = self.clock.monotonic() - self._heard_at
-        deaf = silent_s > DEAF_AFTER_S
-        if deaf and not self._deaf_since:
-            self._deaf_since = self.clock.now() - silent_s
+        in_gap = silent_s > GAP_AFTER_S
+        if in_gap and not self._gap_since:
+            self._gap_since = self.clock.now() - silent_s
             self.log.warning(
                 "reception gap: no gateway calls, nothing expires for now", seconds=round(silent_s, 1)
             )
-        elif self._deaf_since and not deaf:
-            self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._deaf_since))
-            self._tell_self(GapEnded(self._deaf_since, "no gateway called"))
-            self._deaf_since = 0.0
-        return Tick(deaf)
+        elif self._gap_since and not in_gap:
+            self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._gap_since))
+            self._tell_self(GapEnded(self._gap_since, "no gateway called"))
+            self._gap_since = 0.0
+        return Tick(in_gap)
 
     async def _sweeper(self) -> None:
         while True:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             now, shard = self.clock.now(), self.shard
-            # None while the clock may be ahead: they would all be past the window.
-            is_calm = shard.state.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
+            # None while the clock may be ahead: all of them would seem older than the window.
+            is_calm = shard.state.no_expiry_before <= now <= shard.now + GAP_AFTER_S
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
@@ -475,13 +499,19 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             await asyncio.sleep(SWEEP_S)
 
     async def _follower(self) -> None:
+        while self.control is not None:
+            await self.control.catch_up()
+            self._look_at_silences()
+            await asyncio.sleep(FIRST_LOOK_S if self.control.state.slots is None else FOLLOW_S)
+
+    def _look_at_silences(self) -> None:
         if self.control is not None:
-            await self.control.keep_up()
+            self.silences.look(self.control.state, self.shard.of(KnownSilences))
 
     # -- numbers -------------------------------------------------------------------------------------------
 
     def _tell_decided(self) -> None:
-        """Count what was decided since this was last called: the state's count starts anew with each recovery, the counter
+        """Count what was decided since the last call: the state's count restarts with each recovery, but the metric
         only grows."""
         for decision in Decision:
             if now := self.counted.decided[decision]:

@@ -143,7 +143,7 @@ async def whole(folder: Path, scale: int) -> list[dict[str, object]]:
     began = time.monotonic()
     into = open_stores({"backend": "sqlite", "folder": str(folder / "new")})
     done = await restore(into, target, made[-1].backup, SystemClock())
-    cell("restored into SQLite", began, series=done.reached["shard/0000"].series)
+    cell("restored into SQLite", began, series=done.reached["shard/0000"].counts["series"])
     return cells
 
 

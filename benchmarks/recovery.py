@@ -23,10 +23,9 @@ from statistics import median
 from benchmarks.fill import Filler, alerts
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.own import say, write
-from models.partition.checkpoint import SNAPSHOT_VERSION
+from models.partition.checkpoint import META, SNAPSHOT_VERSION
 from models.ports import EventLog, Mark
 from models.shard.settings import ShardSettings
-from models.shard.state import META
 from services.stores.choice import Place, open_stores
 
 BATCH = 64

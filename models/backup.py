@@ -69,6 +69,8 @@ class Part(msgspec.Struct, frozen=True):
     records: list[File] = []
     deliveries: list[File] = []
     archive: list[Day] = []
+    #: Of other ports beside the log, by their names.
+    kept: dict[str, list[File]] = {}
 
     @property
     def first_seq(self) -> int:
@@ -85,6 +87,8 @@ class Part(msgspec.Struct, frozen=True):
         yield from self.deliveries
         for day in self.archive:
             yield from day.files
+        for files in self.kept.values():
+            yield from files
 
 
 class Backup(msgspec.Struct, frozen=True):
@@ -107,11 +111,13 @@ class Backup(msgspec.Struct, frozen=True):
         """Every file it needs: digest -> bytes."""
         return {file.digest: file.size for part in self.parts for file in part.files()}
 
+    def find(self, name: str) -> Part | None:
+        return next((part for part in self.parts if part.name == name), None)
+
     def part(self, name: str) -> Part:
         """Raises NotFound."""
-        for part in self.parts:
-            if part.name == name:
-                return part
+        if (found := self.find(name)) is not None:
+            return found
         raise NotFound(
             f"backup {self.id} has no partition {name!r}; there are {', '.join(each.name for each in self.parts)}"
         )
@@ -227,10 +233,11 @@ def _first_id(day: int) -> bytes:
 # -- one cut through all shards ------------------------------------------------------------------------------------
 
 
-class Notes:
-    """Which messages were sent and which were heard (models/shard/peer_messages.py), over all shards of a copy:
-    nobody may have heard one that its sender has not written, or that sender's next one would count as heard already. And
-    whether every incident is where the slot map says, or one that moved would be there twice, or not at all."""
+class Across:
+    """What must fit between the partitions of a copy: which messages were sent and which were heard
+    (models/shard/peer_messages.py): nobody may have heard one that its sender has not written, or that sender's next one would
+    count as heard already. And whether every incident is where the slot map says, or one that moved would be there twice, or
+    not at all."""
 
     def __init__(self) -> None:
         #: The control partition's, once it is read.

@@ -8,8 +8,8 @@ its edge. tests/contract holds one suite a port, run against every adapter.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 from models.incidents.filters import Place, Sort
@@ -317,7 +317,13 @@ class Peers(Protocol):
 
 class Span(Protocol):
     """A piece of work under way. `trace` is the context that what it causes goes on from: its own, or the parent's
-    when it is not recorded."""
+    when it is not recorded. It is under way while it is entered, once."""
+
+    def __enter__(self) -> Span: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
     @property
     def trace(self) -> str | None: ...
@@ -347,7 +353,7 @@ class Tracer(Protocol):
         *,
         kind: Kind = "internal",
         since: float | None = None,
-    ) -> AbstractContextManager[Span]:
+    ) -> Span:
         """A piece of work: recorded when `parent` is sampled. Without a parent only kind "server" may begin a trace,
         by the ratio of the settings. `since`, in seconds since the epoch, is for one that began before it was known
         to be worth a span. Log lines within bear its trace_id."""

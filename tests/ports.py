@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 
 LOOPBACK = "127.0.0.1"
-#: Below the kernel's ephemeral range (32768 on), and below the blocks of our own instances (services/machine/launch.py).
+#: Below the kernel's ephemeral range (32768 on), and below the blocks of our own instances (services/machine/ports.py).
 FIRST_PORT, LAST_PORT = 10_000, 19_999
 #: More than one process has in use at a time: a port is given again only after all others of the block.
 BLOCK = 200

@@ -131,7 +131,7 @@ def compile_matchers(matchers: Sequence[MatcherTuple]) -> Callable[[Labels], boo
     each page of a query.
     """
     budget = Budget("filter")
-    tests = [_compile(name, operator, value, budget) for name, operator, value in matchers]
+    tests = [test_of(matcher, budget) for matcher in matchers]
     if len(tests) == 1:
         return tests[0]
 
@@ -141,17 +141,21 @@ def compile_matchers(matchers: Sequence[MatcherTuple]) -> Callable[[Labels], boo
     return holds
 
 
-def _compile(name: str, operator: str, value: str, budget: Budget) -> Callable[[Labels], bool]:
+def test_of(
+    matcher: MatcherTuple, budget: Budget, pattern: Callable[[str, Budget], Pattern] = Pattern
+) -> Callable[[Labels], bool]:
+    """Whether one matcher holds. Raises Malformed, TooLarge; so does what it returns, past the budget."""
+    name, operator, value = matcher
     match operator:
         case "=":
             return lambda labels: labels.get(name, "") == value
         case "!=":
             return lambda labels: labels.get(name, "") != value
         case "=~":
-            wanted = Pattern(value, budget)
+            wanted = pattern(value, budget)
             return lambda labels: wanted.matches(labels.get(name, ""))
         case "!~":
-            unwanted = Pattern(value, budget)
+            unwanted = pattern(value, budget)
             return lambda labels: not unwanted.matches(labels.get(name, ""))
         case _:
             raise Malformed(f"matcher of {name}: operator must be one of = != =~ !~, not {operator!r}")

@@ -88,6 +88,8 @@ class Pattern:
     """A regular expression in RE2's syntax, matched in time linear in the value: the whole value must match, or with
     `search` any part of it. `fold`: case does not count, as under (?i).
 
+    `kept_max` and `seen_max` bound what it remembers, for patterns of which there are thousands.
+
     Raises Malformed when `text` is none (the message begins as Alertmanager's does), TooLarge when it needs too many
     states. How: the syntax tree becomes an automaton with empty moves (Thompson); a set of its states is one state of the
     lazy deterministic automaton, which remembers every transition it has worked out (as RE2 does,
@@ -102,14 +104,23 @@ class Pattern:
         "_final",
         "_first",
         "_kept",
+        "_kept_max",
         "_search",
         "_seen",
+        "_seen_max",
         "_states",
         "_text",
     )
 
     def __init__(
-        self, text: str, budget: Budget | None = None, *, search: bool = False, fold: bool = False
+        self,
+        text: str,
+        budget: Budget | None = None,
+        *,
+        search: bool = False,
+        fold: bool = False,
+        kept_max: int = KEPT_MAX,
+        seen_max: int = SEEN_MAX,
     ) -> None:
         self._text = text
         self._budget = budget if budget is not None else Budget("filter")
@@ -124,12 +135,13 @@ class Pattern:
         self._first: _Set = (frozenset((self._build(tree, self._final),)), _NOTHING)
         # Others need not tell letters apart, and have half the states then.
         self._asks_letters = any(state.only_at in _LETTER_EDGES for state in self._states)
-        self._kept = 0
+        self._kept, self._kept_max = 0, kept_max
         #: Deterministic states met so far and their known transitions.
         self._edges: dict[_Set, dict[str, _Set]] = {}
         self._accepts: dict[_Set, bool] = {}
         #: Label values repeat far more than they differ.
         self._seen: dict[str, bool] = {}
+        self._seen_max = seen_max
 
     def matches(self, value: str) -> bool:
         """Whether `value` matches. Raises TooLarge when that takes more than is left of the budget."""
@@ -137,7 +149,7 @@ class Pattern:
         if known is None:
             known = self._run(value)
             if len(value) <= SEEN_CHARS_MAX:
-                if len(self._seen) >= SEEN_MAX:
+                if len(self._seen) >= self._seen_max:
                     self._seen.clear()
                 self._seen[value] = known
         return known
@@ -151,7 +163,7 @@ class Pattern:
             following = edges.get(char)
             if following is None:
                 following = self._step(current, char)
-                if self._kept > KEPT_MAX:
+                if self._kept > self._kept_max:
                     self._kept = 0
                     self._edges.clear()
                     self._accepts.clear()

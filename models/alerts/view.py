@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 
 from models.alerts.alert import Content
+from models.alerts.muted import MutedBy
 from models.alerts.series import FIRING, SeriesTable
 from models.incidents.query import AlertView
 from models.shard.messages import Decision
 
 
-def alert_view(series: SeriesTable, number: int, content: Content | None = None) -> AlertView:
-    """One series as people see it. `content` is series.content(number), from who has read it already."""
+def alert_view(
+    series: SeriesTable, number: int, content: Content | None = None, muted: MutedBy | None = None
+) -> AlertView:
+    """One series as people see it. `content` is series.content(number), from who has read it already; `muted` by what it is."""
     content = content or series.content(number)
     incident = series.incidents[number]
     ends = series.ends[number]
@@ -39,4 +42,5 @@ def alert_view(series: SeriesTable, number: int, content: Content | None = None)
         decisions,
         series.senders[number],
         senders,
+        muted or None,
     )

@@ -21,21 +21,22 @@ from models.control.section import Section
 from models.control.slots import Slots
 from models.control.tokens import Token
 from models.errors import Broken, Malformed, Refused
-from models.partition.checkpoint import SNAPSHOT_VERSION, Checkpoint, RecordKind, parse_key
+from models.partition.checkpoint import META, SNAPSHOT_VERSION, Checkpoint, RecordKind, parse_key
 from models.partition.event import Event, one_of
+from models.partition.frames import Frames
 from models.partition.sharding import SlotMap
 from models.wire import Wire, tag_of
 
 #: The one control partition's name, as the stores know it.
 CONTROL = "control"
-#: When the last frame was made.
-META = RecordKind("k", is_moving=True)
 
 #: One of the sections' messages.
 ControlMessage = Wire
 
 _OWNERS = {message: section for section in SECTIONS for message in section.messages}
 _KNOWN = frozenset(event for section in SECTIONS for event in section.events)
+#: How its log is read.
+FRAMES = Frames(_KNOWN)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[ControlMessage] = msgspec.msgpack.Decoder(one_of(_OWNERS))
 _kinds = {kind.name: kind for kind in (META, *(RecordKind(each.name, has_ids=True) for each in SECTIONS))}
@@ -73,6 +74,7 @@ class ControlState:
     """The fold of the control partition's events, and what comes next. With less than all `sections` it folds theirs only, and
     is for following."""
 
+    frames = FRAMES
     snapshot_version = SNAPSHOT_VERSION
     partition = CONTROL
 

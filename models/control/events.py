@@ -105,19 +105,3 @@ class SettingsChanged(Event, frozen=True):
     classifier: bytes
     level: str
     processes: dict[str, bytes] = {}
-
-
-#: All that a control log holds.
-EVENTS: tuple[type[Event], ...] = (
-    SlotsAssigned,
-    SlotsMoving,
-    CopyBegan,
-    CopyEnded,
-    PartitionsBegan,
-    StoreMoved,
-    TokenCreated,
-    TokenRotated,
-    TokenRevoked,
-    TokensUsed,
-    SettingsChanged,
-)

@@ -22,7 +22,7 @@ class Section:
     #: Its kind of record, for ever.
     name: ClassVar[str]
     #: What it folds. Other sections may fold the same.
-    events: ClassVar[tuple[type[Wire], ...]]
+    events: ClassVar[tuple[type[Event], ...]]
     #: What it decides about. Each message is one section's.
     messages: ClassVar[tuple[type[Wire], ...]] = ()
 

@@ -4,7 +4,7 @@ moved away, or on its way to another number of partitions."""
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -74,6 +74,16 @@ class Slots(Section):
         self.map = None if found.slots is None else _map_of(*found.slots)
         self.moving_to = None if found.moving_to is None else _map_of(*found.moving_to)
         self.copied_from, self.moved = found.copied_from, found.moved
+
+    def problems(self) -> Iterator[str]:
+        """What `llm-im store verify` says of it."""
+        if self.moving_to is not None:
+            yield f"resharding to {self.moving_to.partitions} partitions is not finished: llm-im store reshard"
+            return
+        if self.map is None:
+            yield "the store is empty: no system was ever started on it. Another one: --config, --data"
+        if self.copied_from:
+            yield f"an unfinished copy of {self.copied_from}"
 
     def begin(self, partitions: int) -> list[Event]:
         """What the first start decides; nothing when it was decided before. The number of partitions stays what it

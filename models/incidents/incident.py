@@ -112,7 +112,7 @@ class Override(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
-    """Word to those who wait. `next_due_at` 0: no next one was promised."""
+    """A stakeholder update. `next_due_at` 0: no next one was promised."""
 
     at: float
     by: str
@@ -122,11 +122,11 @@ class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Child(msgspec.Struct, frozen=True, array_like=True):
-    """An incident that was merged into this one, as it last said it is.
+    """A child: an incident that was merged into this one, with the state it last reported.
 
     `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
     it, it counts as open. `ended_by` is the number of the
-    note that asked it to end, 0 when none did: what it said before it heard that counts no more.
+    message that asked it to end, 0 when none did: what it said before it heard that counts no more.
     """
 
     is_open: bool = True
@@ -136,11 +136,11 @@ class Child(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OwedPeerMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A note (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
+    """A message (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
 
     number: int
     to: bytes
-    note: bytes
+    message: bytes
 
 
 class Handling(msgspec.Struct, array_like=True):
@@ -148,8 +148,8 @@ class Handling(msgspec.Struct, array_like=True):
     and go by themselves.
 
     `judged` is what the classifiers say, kept beside what people `said`. `answered_at` is when somebody first
-    acknowledged it or was assigned. `owed` are its notes to other incidents, oldest first; `heard` the number of the
-    last note of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
+    acknowledged it or was assigned. `owed` are its messages to other incidents, oldest first; `heard` the number of the
+    last message of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
     again at that time if some of its alerts still fire then. `labels` are those that people set, and as None those that
     they removed; None: a snapshot of 0.2.0 or earlier does not say (models/shard/sharing.py works it out). `title` is one that a person gave.
     """
@@ -184,7 +184,8 @@ class Notification(msgspec.Struct, array_like=True):
     waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
     `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
     last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
-    receiver knows that it flaps.
+    receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
+    (models/shard/mutes.py); "" when nothing is held back.
     """
 
     number: int = 0
@@ -199,6 +200,7 @@ class Notification(msgspec.Struct, array_like=True):
     heard_at: float = 0.0
     reopenings: list[float] = []
     flapping: bool = False
+    withheld: str = ""
 
 
 class Incident(msgspec.Struct, array_like=True):
@@ -210,7 +212,7 @@ class Incident(msgspec.Struct, array_like=True):
     knew the first `signals_asked` of them.
 
     `version` grows with all that people may change, and not with what only counts. `severity`, `type` and `impact` are
-    what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
+    what counts: what people said, else what was judged, and at least as severe as any open child of it. Its response
     targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
     (models/shard/targets.py).
 
@@ -285,7 +287,7 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def counts_as_open(self) -> bool:
-        """Open in the sense of people: neither resolved nor closed, and not a part of another."""
+        """Open in the sense of people: neither resolved nor closed, and not a child of another."""
         return self.state in OPEN_STATES and not self.merged_into
 
     @property
@@ -302,16 +304,8 @@ class Incident(msgspec.Struct, array_like=True):
         return self.notification.told or self.is_attended or bool(self.merged_into)
 
     @property
-    def owes_nothing(self) -> bool:
-        """Closed, and no receiver and no other incident is owed word of it: it may go to the archive."""
-        owes = self.notification.reason is not None or (
-            self.handling is not None and bool(self.handling.owed)
-        )
-        return self.state is IncidentState.CLOSED and not owes
-
-    @property
     def merged_into(self) -> bytes:
-        """The incident it is a part of, b"" when it is none."""
+        """Its parent, b"" when it is none."""
         return b"" if self.handling is None else self.handling.merged_into
 
     @property
@@ -331,11 +325,11 @@ class Incident(msgspec.Struct, array_like=True):
         return self.handling
 
     def heard_of(self, sender: bytes) -> tuple[int, str]:
-        """The number of the last note heard of `sender` (0: none), and why it was refused."""
+        """The number of the last message heard of `sender` (0: none), and why it was refused."""
         return (0, "") if self.handling is None else self.handling.heard.get(sender, (0, ""))
 
     def settle(self) -> None:
-        """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
+        """Make severity, type and impact what counts now. A person's word wins over its children as well."""
         if self.handling is None:
             return
         counts = settled(self.handling.verdict, self.handling.override, self.handling.children)
@@ -347,9 +341,9 @@ class Incident(msgspec.Struct, array_like=True):
         return not self.group_key
 
 
-def settled(judged: Verdict, said: Override, parts: Mapping[bytes, Child]) -> Verdict:
-    """What counts of what was judged, what people said, and what its parts are."""
-    worst = min([judged.severity, *(part.severity for part in parts.values() if part.is_open)])
+def settled(judged: Verdict, said: Override, children: Mapping[bytes, Child]) -> Verdict:
+    """What counts of what was judged, what people said, and what its children are."""
+    worst = min([judged.severity, *(child.severity for child in children.values() if child.is_open)])
     return Verdict(
         worst if said.severity is None else said.severity,
         judged.type if said.type is None else said.type,

@@ -67,8 +67,8 @@ class Around(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[E]):
-    """How one type of event is told.
+class Description(Generic[E]):
+    """How one type of event reads.
 
     kinds     every kind of line that it may be
     line      the `nth` line that an event is, None when it is none after all
@@ -91,7 +91,7 @@ class Told(Generic[E]):
         return (event.incident_id,) if self.about is None else self.about(event)
 
 
-def told(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
+def line_of(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
     """A line; details that are empty are left out."""
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
 
@@ -100,7 +100,7 @@ def about_another(kind: str, actor: str, other: bytes, reason: str, direction: s
     """A line about what an incident has to do with another: "into <the other's id>: <the reason>"."""
     identity = id_text(other)
     text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
-    return told(kind, actor, text, reason, incident=identity, direction=direction)
+    return line_of(kind, actor, text, reason, incident=identity, direction=direction)
 
 
 def counted_anew(summary: Summary) -> Summary:

@@ -27,6 +27,7 @@ from models.incidents.query import (
 )
 from models.shard.core import Core
 from models.shard.messages import Decision
+from models.shard.mutes import Mutes
 from models.shard.targets import acknowledge_due, resolve_due
 
 #: Bytes of the incidents on one page (models/alerts/room.py): a thousand common ones have 3.4 MB.
@@ -41,6 +42,7 @@ def incident_view(shard: Core, incident: Incident) -> IncidentView:
         len(shard.state.members[incident.id]),
         acknowledge_due(incident, settings),
         resolve_due(incident, settings),
+        shard.of(Mutes).shown(incident),
     )
 
 

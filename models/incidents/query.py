@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from models.alerts.matchers import MatcherTuple
+from models.alerts.muted import IncidentMutes, MutedBy
 from models.incidents.filters import IncidentFilter, Place, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.wire import Wire
@@ -104,6 +105,14 @@ class ListAlerts(Wire, frozen=True):
     ended_only: bool = False
 
 
+class PreviewMutes(Wire, frozen=True):
+    """Of the alerts that fire, by number after `after`: how many all matchers hold for, and of which incidents they are."""
+
+    tenant: str
+    matchers: list[MatcherTuple]
+    after: int = -1
+
+
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
     """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
 
@@ -123,12 +132,13 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
     decisions: list[tuple[int, int, float, float]] = []
     sender: str = ""
     senders: list[str] = []
+    muted: MutedBy | None = None
 
 
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     """An incident as its shard keeps it, with what is worked out when read.
 
-    `alerts` are its own, not those of its parts. It is to be acknowledged and resolved by the due times, 0 when no target
+    `alerts` are its own, not those of its children. It is to be acknowledged and resolved by the due times, 0 when no target
     applies any more (models/shard/targets.py).
     """
 
@@ -136,11 +146,12 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     alerts: int
     acknowledge_due_at: float = 0.0
     resolve_due_at: float = 0.0
+    mutes: IncidentMutes | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
     """What is shown of an incident beside each thing that happens to it (models/incidents/summaries.py), and what that follows from:
-    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `children`."""
 
     id: bytes
     service: str
@@ -167,7 +178,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SummaryPage(Wire, frozen=True):
-    """Heads as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
+    """Summaries as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
 
     seq: int
     items: list[Summary]
@@ -189,7 +200,7 @@ class IncidentPlaces(Wire, frozen=True):
 
 
 class IncidentCounts(Wire, frozen=True):
-    """What CountIncidents counted; parts of merged incidents are left out. Of the dictionaries, `states` counts all,
+    """What CountIncidents counted; children are left out. Of the dictionaries, `states` counts all,
     the others open incidents. `acknowledged_s` and `resolved_s` are little-endian f64s: how long each incident took that
     was answered, or resolved, since `since`. `decided` are alerts by decision since the shard's last start, with the first
     answer only."""
@@ -215,6 +226,14 @@ class AlertPage(Wire, frozen=True):
     next_after: int | None
 
 
+class MutePreview(Wire, frozen=True):
+    """Of `firing` alerts looked at the `incidents` have so many that match. `next_after` is where the next page begins."""
+
+    firing: int
+    incidents: dict[bytes, int]
+    next_after: int | None
+
+
 Query = (
     ListIncidents
     | FindIncidents
@@ -224,10 +243,11 @@ Query = (
     | Probe
     | IncidentAlerts
     | ListAlerts
+    | PreviewMutes
     | GetSummaries
     | ListSummaries
 )
-Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | SummaryPage
+Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | SummaryPage | MutePreview
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

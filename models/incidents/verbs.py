@@ -7,9 +7,12 @@ with a default.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 import msgspec
 
 from models.incidents.incident import IncidentType, Severity
+from models.partition.event import one_of
 
 
 class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="verb"):
@@ -23,7 +26,7 @@ class Acknowledge(Verb, frozen=True):
 
 
 class Unacknowledge(Verb, frozen=True):
-    """Nobody looks after it any more."""
+    """Withdraw the acknowledgement."""
 
 
 class Assign(Verb, frozen=True):
@@ -39,7 +42,7 @@ class Comment(Verb, frozen=True):
 
 
 class Label(Verb, frozen=True):
-    """Sets and removes labels of the incident; its alerts keep theirs."""
+    """Set and remove labels of the incident; the labels of its alerts do not change."""
 
     set: dict[str, str] = {}
     remove: list[str] = []
@@ -55,7 +58,7 @@ class Reclassify(Verb, frozen=True):
 
 
 class Link(Verb, frozen=True):
-    """Two incidents have to do with each other."""
+    """Link two related incidents."""
 
     other: bytes
 
@@ -65,7 +68,7 @@ class Unlink(Verb, frozen=True):
 
 
 class Merge(Verb, frozen=True):
-    """`source` becomes a part of this incident."""
+    """`source` becomes a child of this incident."""
 
     source: bytes
 
@@ -100,7 +103,7 @@ class Reopen(Verb, frozen=True):
 
 
 class Update(Verb, frozen=True):
-    """Word to those who wait. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
+    """A stakeholder update. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
 
     audience: str
     text: str
@@ -120,24 +123,10 @@ class Create(Verb, frozen=True):
     assignees: list[str] = []
 
 
-AnyVerb = (
-    Acknowledge
-    | Unacknowledge
-    | Assign
-    | Comment
-    | Label
-    | Reclassify
-    | Link
-    | Unlink
-    | Merge
-    | Unmerge
-    | Split
-    | Resolve
-    | Close
-    | Reopen
-    | Update
-    | Create
-)
+#: Any of the above, and a decoder's union of them.
+AnyVerb: TypeAlias = Verb
+if not TYPE_CHECKING:
+    AnyVerb = one_of(Verb.__subclasses__())
 
 #: Bounds of what people write. An incident is read whole and kept in memory, so that all of it must stay small.
 TEXT_MAX = 8_192  # a comment, notes, a stakeholder update: two screens

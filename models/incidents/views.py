@@ -24,12 +24,15 @@ from models.incidents.query import (
     ListAlerts,
     ListIncidents,
     ListSummaries,
+    MutePreview,
+    PreviewMutes,
     Probe,
     Query,
     SummaryPage,
 )
 from models.incidents.summaries import summary_of
 from models.shard.core import Core
+from models.shard.mutes import Mutes
 
 #: Bytes of the bodies of one page, so that neither a shard nor who asks it holds a thousand of the largest alerts. A
 #: page of a thousand common ones has half a megabyte.
@@ -74,6 +77,8 @@ def answer(shard: Core, query: Query) -> Answer:
             return _alert_page(shard, numbers, query.after, min(query.limit, PAGE_MAX))
         case ListAlerts():
             return _list_alerts(shard, query)
+        case PreviewMutes():
+            return _preview(shard, query)
 
 
 def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:
@@ -86,7 +91,7 @@ def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:
 
 
 def _list_alerts(shard: Core, query: ListAlerts) -> AlertPage:
-    series = shard.state.series
+    series, mutes = shard.state.series, shard.of(Mutes)
     matches = compile_matchers(query.matchers)
     limit = max(1, min(query.limit, PAGE_MAX))
     numbers = _candidates(shard, query)
@@ -108,11 +113,26 @@ def _list_alerts(shard: Core, query: ListAlerts) -> AlertPage:
         if incident is not None and incident.tenant == query.tenant:
             content = series.content(number)
             if matches(content.labels):
-                items.append(alert_view(series, number, content))
+                items.append(alert_view(series, number, content, mutes.by(number)))
                 size += len(series.bodies[number])
         if len(items) == limit or looked_at == SCAN_MAX or size >= PAGE_BYTES_MAX:
             return AlertPage(items, number if place < len(numbers) else None)
     return AlertPage(items, None)
+
+
+def _preview(shard: Core, query: PreviewMutes) -> MutePreview:
+    series, matches = shard.state.series, compile_matchers(query.matchers)
+    firing, found = 0, dict[bytes, int]()
+    for number in range(query.after + 1, series.used):
+        incident = series.incidents[number]
+        if series.status[number] != FIRING or incident is None or incident.tenant != query.tenant:
+            continue
+        firing += 1
+        if matches(series.labels(number)):
+            found[incident.id] = found.get(incident.id, 0) + 1
+        if firing == SCAN_MAX:
+            return MutePreview(firing, found, number)
+    return MutePreview(firing, found, None)
 
 
 def _candidates(shard: Core, query: ListAlerts) -> range | array[int]:
@@ -144,7 +164,8 @@ def _alert_page(shard: Core, numbers: array[int], after: int, limit: int) -> Ale
     items: list[AlertView] = []
     size = 0
     while place < len(ordered) and len(items) < limit and size < PAGE_BYTES_MAX:
-        items.append(alert_view(shard.state.series, ordered[place]))
-        size += len(shard.state.series.bodies[ordered[place]])
+        number = ordered[place]
+        items.append(alert_view(shard.state.series, number, muted=shard.of(Mutes).by(number)))
+        size += len(shard.state.series.bodies[number])
         place += 1
     return AlertPage(items, ordered[place - 1] if items and place < len(ordered) else None)

@@ -44,6 +44,10 @@ class RecordKind:
     is_moving: bool = False
 
 
+#: The one record that every machine has: its first field is the time of its last frame, which who reads a snapshot alone needs.
+META = RecordKind("k", is_moving=True)
+
+
 def record_key(kind: RecordKind, number: int | bytes, version: int | None = None) -> str:
     """`m/000012` or `i/<hex id>`; of a version after the first `m@2/000012`."""
     version = version or kind.version

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import xxhash
@@ -31,7 +31,6 @@ import zstandard
 from models.errors import Damaged
 from models.partition.event import Event, one_of
 from models.partition.packed import unpack
-from models.shard.assembly import EVERY_EVENT
 
 VERSION = 1
 CODEC_MSGPACK = 0
@@ -53,10 +52,7 @@ _CHECK_OFFSET = 40
 _MAGIC = b"LF"
 
 _encoder = msgspec.msgpack.Encoder()
-_any_event = one_of(EVERY_EVENT)
-_decoder = msgspec.msgpack.Decoder(tuple[str, str | None, list[_any_event]])  # type: ignore[valid-type]
 _skimmer = msgspec.msgpack.Decoder(tuple[str, str | None, list[msgspec.Raw]])
-_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(_any_event)
 #: In front of an event's name: an array of up to 15 fields (one byte) or of more (three), then a text of up to 31 bytes
 #: (one byte) or of up to 255 (two). As MessagePack has it.
 _SMALL_ARRAY, _SMALL_TEXT = range(0x90, 0xA0), range(0xA0, 0xC0)
@@ -140,47 +136,55 @@ def check_frame(partition: str, stored: bytes, seq: int, previous: bytes | None)
     return digest_of(stored)
 
 
-def decode_frame(partition: str, stored: bytes, seq: int, previous: bytes | None) -> Frame:
-    """Verify and decode a stored frame. Raises Damaged as check_frame does, and when the body can't be read."""
-    digest = check_frame(partition, stored, seq, previous)
-    _magic, _version, codec, key_id, own_seq, now, _before, _check, _length = _HEADER.unpack_from(stored)
-    body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
-    if key_id != 0:
-        raise Damaged(
-            partition, seq, f"body is encrypted with key {key_id}, which this program does not have"
-        )
-    try:
-        if codec == CODEC_MSGPACK_ZSTD:
-            body = unpack(body, MAX_BODY_BYTES)
-        elif codec != CODEC_MSGPACK:
-            raise Damaged(partition, seq, f"codec {codec} is not supported by this version")
-        tenant, trace_id, events = _decoder.decode(body)
-    except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Damaged(partition, seq, f"body can't be read: {error}") from error
-    return Frame(own_seq, now, tenant, trace_id, events, digest)
-
-
 def time_of(stored: bytes) -> float:
     """The `now` of a stored frame, without decoding it."""
     now: float = _HEADER.unpack_from(stored)[5]
     return now
 
 
-def skim_frame(partition: str, stored: bytes, seq: int, wanted: frozenset[bytes]) -> Skimmed | None:
-    """The events whose names (ASCII) are in `wanted`, None when there are none: for who follows a log for a few of its
-    events. A log verifies what it hands out, so nothing is verified here. Raises Damaged for a body that can't be read."""
-    _magic, _version, codec, _key_id, _seq, now, _before, _check, _length = _HEADER.unpack_from(stored)
-    body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
-    try:
-        if codec == CODEC_MSGPACK_ZSTD:
-            body = unpack(body, MAX_BODY_BYTES)
-        tenant, trace_id, raws = _skimmer.decode(body)
-        found = [
-            (place, _event_decoder.decode(raw)) for place, raw in enumerate(raws) if _name_of(raw) in wanted
-        ]
-    except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Damaged(partition, seq, f"body can't be read: {error}") from error
-    return Skimmed(now, tenant, trace_id, found) if found else None
+class Frames:
+    """Reads the frames of one kind of partition, which hold `events` and no others."""
+
+    def __init__(self, events: Iterable[type[Event]]) -> None:
+        self.events = (*events,)
+        event = one_of(self.events)
+        self._frame = msgspec.msgpack.Decoder(tuple[str, str | None, list[event]])  # type: ignore[valid-type]
+        self._event: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(event)
+
+    def decode(self, partition: str, stored: bytes, seq: int, previous: bytes | None) -> Frame:
+        """Verify and decode a stored frame. Raises Damaged as check_frame does, and when the body can't be read."""
+        digest = check_frame(partition, stored, seq, previous)
+        _magic, _version, codec, key_id, own_seq, now, _before, _check, _length = _HEADER.unpack_from(stored)
+        body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
+        if key_id != 0:
+            raise Damaged(
+                partition, seq, f"body is encrypted with key {key_id}, which this program does not have"
+            )
+        try:
+            if codec == CODEC_MSGPACK_ZSTD:
+                body = unpack(body, MAX_BODY_BYTES)
+            elif codec != CODEC_MSGPACK:
+                raise Damaged(partition, seq, f"codec {codec} is not supported by this version")
+            tenant, trace_id, events = self._frame.decode(body)
+        except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Damaged(partition, seq, f"body can't be read: {error}") from error
+        return Frame(own_seq, now, tenant, trace_id, events, digest)
+
+    def skim(self, partition: str, stored: bytes, seq: int, wanted: frozenset[bytes]) -> Skimmed | None:
+        """The events whose names (ASCII) are in `wanted`, None when there are none: for who follows a log for a few of its
+        events. A log verifies what it hands out, so nothing is verified here. Raises Damaged for a body that can't be read."""
+        _magic, _version, codec, _key_id, _seq, now, _before, _check, _length = _HEADER.unpack_from(stored)
+        body: bytes | memoryview = memoryview(stored)[_HEADER.size :]
+        try:
+            if codec == CODEC_MSGPACK_ZSTD:
+                body = unpack(body, MAX_BODY_BYTES)
+            tenant, trace_id, raws = _skimmer.decode(body)
+            found = [
+                (place, self._event.decode(raw)) for place, raw in enumerate(raws) if _name_of(raw) in wanted
+            ]
+        except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Damaged(partition, seq, f"body can't be read: {error}") from error
+        return Skimmed(now, tenant, trace_id, found) if found else None
 
 
 def _name_of(raw: msgspec.Raw) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from models.partition.checkpoint import Checkpoint
 from models.partition.event import Event
+from models.partition.frames import Frames
 
 MessageT_contra = TypeVar("MessageT_contra", contravariant=True)
 ReplyT_co = TypeVar("ReplyT_co", covariant=True)
@@ -44,6 +45,10 @@ class Folding(Protocol):
 
     @property
     def checkpoint(self) -> Checkpoint: ...
+
+    @property
+    def frames(self) -> Frames:
+        """How its log is read."""
 
     @property
     def snapshot_version(self) -> int:

@@ -20,9 +20,13 @@ def slot_of(tenant: str, service: str) -> int:
     )
 
 
+#: What the names of the partitions in the slot map begin with.
+SHARD = "shard"
+
+
 def partition_name(index: int) -> str:
     """`shard/0007`: the name of shard partition `index`, as the stores know it."""
-    return f"shard/{index:04d}"
+    return f"{SHARD}/{index:04d}"
 
 
 def index_of(name: str) -> int:

@@ -16,12 +16,15 @@ from models.settings.classification import Classification
 from models.settings.dead_letters import DeadLetterSettings
 from models.settings.dedup import Dedup
 from models.settings.disaster_recovery import DisasterRecovery
+from models.settings.formats import Formats
 from models.settings.grouping import Grouping
+from models.settings.inhibition import Inhibition
 from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
 from models.settings.notify import Notify
 from models.settings.publish import Publish
 from models.settings.server import Server
+from models.settings.silences import Silences
 from models.settings.state import State
 from models.settings.targets import Targets
 from models.settings.telemetry import Telemetry
@@ -38,8 +41,11 @@ class Settings(Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    silences: Silences = Silences()
+    inhibition: Inhibition = Inhibition()
     publish: Publish = Publish()
     targets: Targets = Targets()
+    formats: Formats = Formats()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from models.settings import later
 from models.settings.all import Settings
 from models.settings.secrets import may_hold_secret
-from models.settings.values import LATER_MARK, LIVE_MARK, Section, duration_s
+from models.settings.values import LATER_MARK, LIVE_MARK, MACHINE_MARK, Section, duration_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Key:
     def is_later(self) -> bool:
         """Whether its feature is not built yet."""
         return issubclass(self.section, later.LaterSection) or _is_marked(self.field, LATER_MARK)
+
+    @property
+    def is_by_machine(self) -> bool:
+        """Whether its default depends on the machine."""
+        return _is_marked(self.field, MACHINE_MARK)
 
     @property
     def kinds(self) -> set[object]:

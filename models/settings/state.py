@@ -10,6 +10,7 @@ from pydantic import Field
 from models.settings.processes import GATEWAY, SHARD
 from models.settings.secrets import Secret
 from models.settings.values import (
+    BY_MACHINE,
     LATER,
     Duration,
     Section,
@@ -92,10 +93,11 @@ class State(Section):
         "./var", min_length=1, description="Data folder, relative to the folder where `llm-im up` runs. [What is in it](operate.md#files)."
     )  # fmt: skip
     partitions: int = Field(
-        2,
+        1,
         ge=1,
         le=4096,
-        description="Number of shards, used only at the first start. To change it later, run [llm-im store reshard](operate.md#more-or-fewer-shards).",
+        description="Number of shards, used only at the first start. Unless you set it, half the cores of the machine, at most 8: [what more or fewer cost](operate.md#more-or-fewer-shards). To change it later, run `llm-im store reshard`.",
+        json_schema_extra=BY_MACHINE,
     )
     snapshot_every_frames: int = Field(
         20_000, ge=10, description="Take a snapshot after this many log entries ..."

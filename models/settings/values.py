@@ -38,11 +38,13 @@ _HOST = re.compile(
 NONE = "none"
 
 #: Marks in a setting's json_schema_extra, so that the schema shows them too.
-LIVE_MARK, LATER_MARK = "x-reload", "x-not-active-yet"
+LIVE_MARK, LATER_MARK, MACHINE_MARK = "x-reload", "x-not-active-yet", "x-by-machine"
 #: Changed by `llm-im config reload`, without a restart.
 LIVE: JsonDict = {LIVE_MARK: True}
 #: Accepted, but its feature is not built yet.
 LATER: JsonDict = {LATER_MARK: True}
+#: Its default depends on the machine: services/settings/load.py has it.
+BY_MACHINE: JsonDict = {MACHINE_MARK: True}
 
 
 def duration_s(value: object) -> object:

@@ -1,8 +1,8 @@
-"""The table of contents of a shard: its components, in the order in which they react, are asked and are told. A new one is a
+"""The table of contents of a shard: its components, in the order in which they react and are called. A new one is a
 file and a line here; nothing else lists them.
 
-What the tables below derive from it: who folds an event and how it is told, who takes a message, a verb or a change, who asks
-again for an effect, and what a log and a snapshot may hold.
+The tables below derive from it: who folds an event and how it reads, who handles a message, a verb or a change, who
+retries an effect, and what a log and a snapshot may hold.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from typing import Any
 
 import msgspec
 
-from models.control.events import EVENTS as CONTROL_EVENTS
 from models.errors import Broken
-from models.incidents.lines import CHANGED, Told
+from models.incidents.lines import CHANGED, Description
 from models.partition.event import Event, one_of
+from models.partition.frames import Frames
 from models.shard.archiving import Archiving
+from models.shard.attention import Attention
 from models.shard.by_hand import ByHand
 from models.shard.children import Children
 from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
+from models.shard.core import NAMED_BY
+from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
+from models.shard.known_silences import KnownSilences
 from models.shard.links import Links
 from models.shard.messages import Message, PeerMessage, Tick
+from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
 from models.shard.openings import Openings
 from models.shard.peer_messages import PeerMessages
@@ -48,18 +53,23 @@ COMPONENTS: tuple[type[Component], ...] = (
     Children,
     Links,
     Splitting,
+    KnownSilences,
+    Inhibitors,
+    Mutes,  # after what mutes, before who is told
     Notifications,
     Targets,
     Sharing,
+    Attention,
     People,
     States,
     SlotTransfer,
-    Reception,  # last, because the others look at times that it puts right
+    Reception,  # last, because the others look at times that it corrects
 )
 
 
 class Assembly:
-    """Some components, and what follows from what they own. Raises Broken when two own the same."""
+    """Some components, and what follows from what they own. Raises Broken when two own the same, and for an event that does not
+    say whose it is."""
 
     def __init__(self, components: Sequence[type[Component]]) -> None:
         self.components = tuple(components)
@@ -83,18 +93,24 @@ class Assembly:
                 raise Broken(
                     f"{each.__name__} must both hear and take the answer of what incidents tell each other"
                 )
+            for event in each.events:
+                field = NAMED_BY.get(event.whose)
+                if field is not None and field not in event.kind.__struct_fields__:
+                    raise Broken(f"{event.kind.__name__} of {each.__name__} has no {field}: whose is it?")
             self.events.update((event.kind, event) for event in each.events)
-        #: How the events are told that may be lines of a timeline.
-        self.told: dict[type[Event], Told[Any]] = {
-            kind: event.told for kind, event in self.events.items() if event.told is not None
+        #: How their log is read.
+        self.frames = Frames(self.events)
+        #: How events that may be lines of a timeline are worded.
+        self.descriptions: dict[type[Event], Description[Any]] = {
+            kind: event.description for kind, event in self.events.items() if event.description is not None
         }
         #: Their names as a log has them.
-        self.told_names = frozenset(tag_of(kind) for kind in self.told)
+        self.described = frozenset(tag_of(kind) for kind in self.descriptions)
         #: Every kind of line, in the order in which the components have them.
-        self.kinds = tuple(dict.fromkeys(kind for told in self.told.values() for kind in told.kinds))
+        self.kinds = tuple(dict.fromkeys(kind for each in self.descriptions.values() for kind in each.kinds))
         #: Kinds that can make an incident leave or enter a filter. What it was before may not be known to a follower.
         self.sifting = frozenset(
-            {CHANGED, *(kind for told in self.told.values() if told.sifts for kind in told.kinds)}
+            {CHANGED, *(kind for each in self.descriptions.values() if each.sifts for kind in each.kinds)}
         )
         messages: list[type[Message]] = [Tick, *(kind for each in components for kind in each.messages)]
         self._messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(one_of(messages))
@@ -113,5 +129,3 @@ class Assembly:
 
 ASSEMBLY = Assembly(COMPONENTS)
 decode_message = ASSEMBLY.decode_message
-#: Every event that a log may hold, a shard's or the control partition's.
-EVERY_EVENT: tuple[type[Event], ...] = (*ASSEMBLY.events, *CONTROL_EVENTS)

@@ -1,7 +1,10 @@
-"""What has become of an incident, as lifecycle and intake report it to the components, which react to it in the order in
-which models/shard/assembly.py lists them. Only live: what follows is in the log as events of its own."""
+"""What has become of an incident, and what else components tell each other: whoever decided it reports it, and the components
+that it concerns react in the order in which models/shard/assembly.py lists them. Only live: what follows is in the log as
+events of its own."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -9,25 +12,29 @@ from models.incidents.incident import OPEN_STATES, Incident, IncidentState, Seve
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """Something became of `incident`, which is as it is now."""
+    """Something is otherwise than before."""
+
+
+class IncidentChange(Change, frozen=True, gc=False):
+    """`incident` has changed; it is shown as it is now."""
 
     incident: Incident
 
 
-class Opened(Change, frozen=True, gc=False):
-    """It is new: alerts opened it, or a person."""
+class Opened(IncidentChange, frozen=True, gc=False):
+    """It is new: opened by alerts or by a person."""
 
 
-class SplitOff(Change, frozen=True, gc=False):
-    """It is new: a person split it off another, and something of it fires."""
+class SplitOff(IncidentChange, frozen=True, gc=False):
+    """It is new: a person split it off another, and some of its alerts fire."""
 
 
-class Signalled(Change, frozen=True, gc=False):
-    """An alert that joined says something new of how severe it is."""
+class Signalled(IncidentChange, frozen=True, gc=False):
+    """An alert that joined brings a new severity word."""
 
 
-class Moved(Change, frozen=True, gc=False):
-    """Its state is another than `before`."""
+class Moved(IncidentChange, frozen=True, gc=False):
+    """Its state has changed from `before`."""
 
     before: IncidentState
 
@@ -40,50 +47,71 @@ class Moved(Change, frozen=True, gc=False):
         return self.before not in OPEN_STATES and self.incident.is_open
 
 
-class ResolvedByPerson(Change, frozen=True, gc=False):
-    """A person resolved it, and with it what it is made of."""
+class ResolvedByPerson(IncidentChange, frozen=True, gc=False):
+    """A person resolved it, and with it its children."""
 
     actor: str
     method: str
     notes: str
 
 
-class Rerated(Change, frozen=True, gc=False):
-    """Its severity is another than `before`."""
+class Rerated(IncidentChange, frozen=True, gc=False):
+    """Its severity has changed from `before`."""
 
     before: Severity
 
 
-class Judged(Change, frozen=True, gc=False):
-    """Somebody has said what it is; it is open, and counted as `before` until then."""
+class Judged(IncidentChange, frozen=True, gc=False):
+    """It was classified or overridden; it is open, and counted as `before` until now."""
 
     before: Severity
 
 
-class Unattended(Change, frozen=True, gc=False):
-    """The time of its acknowledgement has passed: as far as anyone knows nobody looks after it."""
+class Unattended(IncidentChange, frozen=True, gc=False):
+    """Its acknowledgement has expired: as far as we know nobody is on it."""
 
 
-class Merging(Change, frozen=True, gc=False):
-    """It is about to become a child of another incident, which is told of in its place."""
+class Merging(IncidentChange, frozen=True, gc=False):
+    """It is about to become a child of another incident, which sends notifications in its place."""
 
 
-class Unmerged(Change, frozen=True, gc=False):
-    """Its parent spoke for it, and does not any more."""
+class Unmerged(IncidentChange, frozen=True, gc=False):
+    """It is no longer a child of its parent."""
 
 
-class Paid(Change, frozen=True, gc=False):
-    """Something that it owed is owed no more."""
+class Paid(IncidentChange, frozen=True, gc=False):
+    """Something that was pending for it is done."""
 
 
-class SeriesFires(Change, frozen=True, gc=False):
-    """Series `number` began to fire in it, or, with `again`, after it had ended."""
+class SeriesFires(IncidentChange, frozen=True, gc=False):
+    """Series `number` began to fire in it, or, with `again`, after it had ended. `labels` are its own, where they are at hand."""
 
     number: int
     again: bool = False
+    labels: Mapping[str, str] | None = None
 
 
-class SeriesEnded(Change, frozen=True, gc=False):
-    """Series `number` fires no more."""
+class SeriesEnded(IncidentChange, frozen=True, gc=False):
+    """Series `number` has ended."""
 
     number: int
+
+
+class MutersChanged(Change, frozen=True, gc=False):
+    """These series may be muted by something else than before, any series when None."""
+
+    numbers: Collection[int] | None = None
+
+
+class SilenceOver(Change, frozen=True, gc=False):
+    """A silence mutes nothing any more."""
+
+    silence: str
+
+
+class Muted(IncidentChange, frozen=True, gc=False):
+    """All that fires of it is muted. Said again whenever its alerts or what mutes them changed."""
+
+
+class Unmuted(IncidentChange, frozen=True, gc=False):
+    """Not all that fires of it is muted, or nothing of it fires. Said again like Muted."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from models.alerts.inhibition import InhibitRule
+
 
 class ShardSettings(msgspec.Struct, frozen=True):
     """The settings a shard decides by; times in seconds. Each name is given by one section."""
@@ -16,7 +18,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
     max_open: int = 100_000
     notify: bool = False
     wait_s: tuple[float, ...] = (0.0, 0.0, 30.0, 120.0, 300.0)
-    #: Least time between two notices of an incident.
+    #: Least time between two notifications of an incident.
     interval_s: float = 60.0
     retry_first_s: float = 1.0
     retry_max_s: float = 300.0
@@ -32,3 +34,5 @@ class ShardSettings(msgspec.Struct, frozen=True):
     sender_bytes: int = 3 * 1024**3 // 2
     #: How far ahead the end lies that a gateway gives to an alert without one: resolve_timeout, expires_after.
     given_ends_s: tuple[float, ...] = ()
+    #: Which alerts mute which while they fire.
+    inhibit: tuple[InhibitRule, ...] = ()

@@ -1,5 +1,4 @@
-"""Every route that is not the hot one, as one ASGI application. Built inside the gateway, from what it is
-given."""
+"""Every route except the hot one, as one ASGI application. Built inside the gateway, from what it is given."""
 
 from __future__ import annotations
 
@@ -15,23 +14,27 @@ from models import VERSION
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from models.settings.all import Settings
-from services.api.alertmanager import reads as alertmanager
+from services.api.alertmanager import answers as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
+from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_formats_to_openapi
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
+from services.api.v1.silences import add_silence_routes
 from services.api.v1.tokens import add_token_routes
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
+from services.ingest.formats.paths import paths_of, pattern_of
 from services.ingest.formats.table import all_formats
 
 
@@ -44,11 +47,12 @@ def build_app(
     *,
     clock: Clock,
     tokens: TokenDesk,
+    silences: SilenceDesk,
     reload: Reload,
 ) -> FastAPI:
-    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
-    they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
-    that names no scope."""
+    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
+    pages: they would load scripts from elsewhere. Errors have the shape of the API that was called. Raises Broken for a
+    route that declares no scope."""
     app = FastAPI(
         title="LLM-Incident-Manager",
         version=VERSION,
@@ -59,10 +63,12 @@ def build_app(
     )
     app.add_middleware(Answers)
     add_alertmanager_routes(app, reads, settings, clock.now())
+    add_alertmanager_silences(app, silences, settings().server.body_timeout)
     bodies = BodyReader(settings().server.body_timeout)
     add_rest_routes(app, reads, commands, bodies, clock)
     add_stream_routes(app, tails)
     add_token_routes(app, tokens, bodies)
+    add_silence_routes(app, silences, reads, bodies, settings)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)
@@ -88,14 +94,22 @@ _SECURITY_SCHEMES = {
 
 def _answer_errors(app: FastAPI) -> None:
     # What the HTTP door takes before the application is asked; 405 names these methods too.
-    taken = {kind.path: frozenset(kind.methods) for kind in all_formats().values()}
+    taken = [
+        (pattern_of(path), frozenset(methods))
+        for kind in all_formats().values()
+        for path, methods in paths_of(kind).items()
+    ]
+
+    def taken_at(path: str) -> frozenset[str]:
+        return frozenset().union(*(methods for pattern, methods in taken if pattern.fullmatch(path)))
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        # Of a format's path nothing else may be known here.
-        if error.status_code == 405 or (error.status_code == 404 and path in taken):
-            allowed = sorted(_allowed(app, request) | taken.get(path, frozenset()))
+        # A format's path has nothing else here.
+        by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
+        if error.status_code == 405 or by_formats:
+            allowed = sorted(_allowed(app, request) | by_formats)
             if _is_alertmanagers(path):
                 return alertmanager.not_allowed(request.method, allowed)
             detail = f"{path} takes {', '.join(allowed)}, not {request.method}"
@@ -152,12 +166,12 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    # HEAD goes without saying where GET is, as in Alertmanager's answers.
+    # HEAD is implied by GET, as in Alertmanager's answers.
     return methods - {"HEAD"}
 
 
 def _describe_tokens(app: FastAPI) -> None:
-    """Say in OpenAPI how a token is given."""
+    """Describe in OpenAPI how to send a token."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:

@@ -1,5 +1,5 @@
-"""Questions to shards and archives, in parallel and within a time: an answer is whole, or Unavailable that names who did
-not give it. Used by everything that reads."""
+"""Queries to shards and archives, in parallel and with a deadline: an answer is complete, or Unavailable that names who
+did not answer. Used by everything that reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from models.incidents.query import (
     IncidentPage,
     IncidentPlaces,
     IncidentView,
+    MutePreview,
     Query,
     decode_answer,
     encode,
@@ -30,7 +31,7 @@ ASK_TIMEOUT_S = 10.0
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 
-_A = TypeVar("_A", IncidentPage, IncidentPlaces, IncidentCounts, AlertPage)
+_A = TypeVar("_A", IncidentPage, IncidentPlaces, IncidentCounts, AlertPage, MutePreview)
 _T = TypeVar("_T")
 
 _incident_decoder = msgspec.msgpack.Decoder(Incident)

@@ -1,7 +1,6 @@
-"""An answer that is larger than memory should hold: its pieces wait in a file until all are there, then stream in any order.
-
-Nothing is sent before the last piece is there: an answer that fails half-way cannot take its 200 back. Used by
-Alertmanager's reads (services/api/alertmanager/), whose answers have no pages.
+"""An answer too large for memory: its pieces are kept in a file until all are there, then streamed in any order.
+Nothing is sent before that, because an answer that fails half-way can't take its 200 back. Used by Alertmanager's reads
+(services/api/alertmanager/), whose answers have no pages.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from models.errors import Busy, TooLarge, Unavailable
 
 #: Answers up to this never see a disk: 10,000 common alerts.
 MEMORY_BYTES = 8 * 1024 * 1024
-#: The largest answer, and all that are on their way in one gateway: they take room where temporary files are.
+#: The largest answer, and all answers in progress in one gateway together: they take room where temporary files are.
 ANSWER_BYTES_MAX = 1024**3
 ANSWERS_BYTES_MAX = 2 * ANSWER_BYTES_MAX
 #: Sent at once.
@@ -36,7 +35,7 @@ R = TypeVar("R")
 
 
 class Spool:
-    """The pieces of one answer. Raises TooLarge, Busy and Unavailable (a full disk) when one more finds no room."""
+    """The pieces of one answer. Raises TooLarge, Busy and Unavailable (a full disk) if there is no room for one more."""
 
     #: Of all spools of this process.
     _waiting = 0

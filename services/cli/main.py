@@ -22,8 +22,10 @@ from services.cli.commands import (
     config,
     context,
     down,
+    formats,
     log,
     send,
+    silences,
     stats,
     status,
     store,
@@ -183,6 +185,7 @@ def about(
 
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)
@@ -192,6 +195,7 @@ app.add_typer(log.app, name="log")
 app.add_typer(store.app, name="store")
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
+app.add_typer(formats.app, name="formats")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")
 app.command(epilog=EPILOG)(completion.completion)

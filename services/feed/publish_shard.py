@@ -1,4 +1,4 @@
-"""Puts what happens in one shard's log into the feed: from where Redis says that it was told, else from the shard as it is
+"""Writes what happens in one shard's log to the feed: from the position recorded in Redis, else from the shard as it is
 now. Run by services/feed/publish.py, one for each partition."""
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from models.incidents.incident import Incident
 from models.incidents.query import ListSummaries, Looked, SummaryPage, decode_answer, encode
 from models.metrics import Meter
 from models.partition.frames import NO_DIGEST, digest_of, previous_of
-from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask, Follower, Gap, Page
 from services.feed.publish_bodies import Entry, entry_of, entry_of_change, reset_message
@@ -25,21 +24,21 @@ log = structlog.get_logger()
 
 #: How often a log is looked at when nothing is new, as the live stream does.
 POLL_S = 0.2
-#: How often a quiet feed is looked at, which may have been flushed; what was read without a change is noted as often.
+#: How often to check a quiet feed, which may have been flushed; positions without a change are recorded as often.
 CHECK_S = 2.0
-#: Before what failed is tried again, doubling.
+#: Wait before a retry, doubling.
 RETRY_S = 0.5
 RETRY_MAX_S = 5.0
-#: Before a feed is taken back from another writer: two that take it from each other all the time help nobody.
+#: Wait before a feed is taken back from another writer: two that keep taking it from each other help nobody.
 OTHER_S = 10.0
-#: Before a feed that met a bug goes on: the log would be full of it otherwise.
+#: Wait before a feed continues after a bug: the log would be full of it otherwise.
 BUG_PAUSE_S = 10.0
-#: What one script puts at most: Redis answers nobody else for some 5 ms meanwhile.
+#: The most that one script writes: Redis answers nobody else for some 5 ms meanwhile.
 PUT_MAX = 200
 PUT_BYTES = 1024 * 1024
-#: Heads asked for at once: the shard answers between two batches, in 2 ms.
+#: Summaries asked for at once: the shard answers between two batches, in 2 ms.
 HEADS_PAGE = 250
-#: Heads remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
+#: Summaries remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
 KNOWN_MAX = 20_000
 KNOWN_LEAST = 1000
 
@@ -72,7 +71,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class ShardFeed:
-    """One partition on its way into the feed. `behind` counts the frames that are still to be read."""
+    """One partition on its way into the feed, of one tenant. `behind` counts the frames that are still to be read."""
 
     def __init__(
         self,
@@ -87,8 +86,10 @@ class ShardFeed:
         take: Callable[[int], Awaitable[dict[str, str]]],
         clock: Clock,
         meter: Meter,
+        tenant: str,
     ) -> None:
         self.partition = partition
+        self._tenant = tenant
         self._partitions = partitions
         self._open_log = open_log
         self._log = open_log(partition)
@@ -113,7 +114,7 @@ class ShardFeed:
         return max(0, self._end - self._at.seq)
 
     async def run(self) -> None:
-        """Until cancelled. Whatever goes wrong holds nothing up but this partition's part of the feed."""
+        """Run until cancelled. Any failure holds up only this partition's part of the feed."""
         pause_s = RETRY_S
         while True:
             try:
@@ -130,7 +131,7 @@ class ShardFeed:
                     )  # fmt: skip
                     await asyncio.sleep(OTHER_S)
             except FeedAway:
-                pass  # services/feed/publish.py has told it
+                pass  # services/feed/publish.py has logged it
             except IncidentManagerError as error:
                 self._now(str(error))
                 if isinstance(error, Broken):
@@ -150,7 +151,7 @@ class ShardFeed:
     # --- where it begins ---
 
     async def _begin(self) -> None:
-        """Stand where Redis says; where that can't be gone on from, make the partition's part anew."""
+        """Start at the position recorded in Redis; if that is not possible, rebuild the partition's part."""
         self._end = await self._log.last_seq()
         text = (await self._take(await self._slots())).get(self.partition, "")
         place = Place.of(text)
@@ -161,8 +162,8 @@ class ShardFeed:
             self._stand(place, self._follower_from(place.seq))
 
     async def _why_not(self, place: Place) -> str:
-        """Why the log does not go on from there: `truncated`, or `unknown` when it is not the log that was told. Empty when
-        it does."""
+        """Why the log does not continue from there: `truncated`, or `unknown` if it is a different log. Empty if it
+        does."""
         last = await self._log.last_seq()
         if last < place.seq:
             return "unknown"
@@ -183,7 +184,8 @@ class ShardFeed:
         return digest_of(page[0][1]) if page and page[0][0] == seq else b""
 
     async def _make_anew(self, text: str, why: str) -> None:
-        """Put all incidents of the shard as they are, forget the others, and say so. Killed in the middle, it begins again."""
+        """Write all incidents of the shard as they are, delete the others, and send a reset. Killed in the middle, it
+        starts over."""
         log.info("rebuilding the feed of a shard", partition=self.partition, reason=why)
         await self._put(text, "", [])
         seq = await self._log.last_seq()
@@ -194,7 +196,7 @@ class ShardFeed:
         seen: set[str] = set()
         after: Looked | None = None
         while True:
-            answer = decode_answer(await self._ask(encode(ListSummaries(TENANT, after, HEADS_PAGE))))
+            answer = decode_answer(await self._ask(encode(ListSummaries(self._tenant, after, HEADS_PAGE))))
             if not isinstance(answer, SummaryPage) or answer.seq < seq:
                 raise Unavailable(f"{self.partition} is behind its own log")
             for summary in answer.items:
@@ -217,7 +219,7 @@ class ShardFeed:
 
     def _follower_from(self, seq: int) -> Follower:
         most = max(KNOWN_LEAST, KNOWN_MAX // len(self._partitions))
-        return Follower(self._log, self._ask, self._archived, TENANT, seq, most, all_changes=True)
+        return Follower(self._log, self._ask, self._archived, self._tenant, seq, most, all_changes=True)
 
     async def _archived(self, identity: bytes) -> Incident | None:
         found = await self._archive.get(identity)
@@ -238,7 +240,7 @@ class ShardFeed:
                 await self._make_anew(self._noted, "truncated")
                 return
             if page.set_back:
-                # Any incident may have other times now, and nothing is told of it.
+                # Any incident's times may have changed, without an event.
                 await self._make_anew(self._noted, "clock")
                 return
             if page.seq != before:
@@ -264,7 +266,7 @@ class ShardFeed:
             self._meter.count("llm_im_published_total", len(new))
 
     async def _note(self) -> None:
-        """Note how far the log was read, or see that what was noted is still there."""
+        """Record how far the log was read, or check that what was recorded is still there."""
         if self._noted != self._at.text:
             await self._put(self._noted, self._at.text, [])
             self._noted = self._at.text

@@ -1,19 +1,18 @@
-"""What every door does with a request, once it knows who sends it: read it by its format, keep what can't be read, refuse
-what its sender may not send, and store the rest. Called by doors/*.py; submit.py is the way on.
+"""What every door does with a request, once it knows the sender: read it by its format, keep what can't be read, refuse
+what the sender may not send, and store the rest. Called by doors/*.py; submit.py comes next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, ShareUsedUp
+from models.errors import Full, Malformed, ShareUsedUp, TooLarge
 from models.metrics import Meter
-from models.partition.sharding import TENANT
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.bound import Bounds
@@ -34,7 +33,7 @@ ALONE_BYTES = 1024 * 1024
 
 
 class Intake:
-    """One a gateway, for all its doors."""
+    """One per gateway, for all its doors."""
 
     def __init__(
         self, submitter: Submitter, remembered: Remembered, dead_letters: DeadLetterBox, meter: Meter
@@ -47,12 +46,20 @@ class Intake:
         self._bounds = Bounds()
         self._skews = Skews(meter)
 
+    @property
+    def tenant(self) -> str:
+        """Whose alerts these are."""
+        return self._remembered.tenant
+
     async def take(
         self, form: Format, request: Request, arrival: Arrival, span: Span
     ) -> tuple[Reading, Receipt]:
-        """What a request held, and what became of it: what the receipt says is stored is durable. Raises Malformed (its
-        body is a dead letter then) and TooLarge when it can't be read at all; never for a shard's faults."""
+        """What a request contained, and the result: what the receipt says is stored is durable. Raises Malformed (its
+        body is then a dead letter) and TooLarge if it can't be read at all, and what `Format.prepare` raises;
+        never for a shard's faults."""
         try:
+            if form.prepares:
+                await form.prepare(request)
             if len(request.body) <= AT_ONCE_BYTES:
                 reading = form.read(request)
             else:
@@ -73,16 +80,35 @@ class Intake:
             self._tell_full(receipt, arrival)
         return reading, receipt
 
+    def read_at_once(self, form: Format, request: Request) -> Reading | None:
+        """What a small request holds, when nothing is wrong with it. None: take() says what is."""
+        try:
+            reading = form.read(request)
+        except (Malformed, TooLarge):
+            return None
+        return None if reading.faults else reading
+
+    def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
+        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once."""
+        self._skews.look(reading, self._remembered, arrival.received_at)
+
+        def over(receipt: Receipt) -> None:
+            if receipt.errors:
+                self._tell_full(receipt, arrival)
+            done(reading, receipt)
+
+        self._submitter.begin(reading, arrival, over)
+
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
         """Keep what can't be read."""
-        self._dead_letters.put(TENANT, form.name, faults, content_type)
+        self._dead_letters.put(self.tenant, form.name, faults, content_type)
 
     def measure(self, now: float) -> None:
         """Set the gauges."""
         self._skews.measure(now)
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
-        """`reading` without what its sender may not send, which is among its faults then."""
+        """`reading` without what its sender may not send, which becomes part of its faults."""
         sender = arrival.sender
         reading, outside = await self._bounds.within(sender, reading)
         if not outside:

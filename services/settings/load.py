@@ -44,7 +44,12 @@ from services.settings.names import (
 )
 
 CONFIG_FILE = "llm-im.toml"
-
+#: Of the cores, a shard is given as many as everything else has: gateways, HAProxy and the store's own threads use the rest
+#: before the shards use theirs up. Each more costs a request that touches it 0.6 ms of CPU, and a takeover takes more of them
+#: at once (docs/operate.md, "More or fewer shards").
+CORES_A_SHARD = 2
+#: Past so many a request of many services costs more than they gain; who has the cores and the load says so.
+SHARDS_MAX = 8
 
 #: How tomllib reports the line of an error.
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
@@ -131,8 +136,16 @@ def load(
     for name, value in (flags or {}).items():
         reading.given[tuple(name.split("."))] = _Given(value, Source("flag", FLAGS.get(name, name)))
     settings = reading.settings(leniently)
+    if ("state", "partitions") not in reading.given:
+        state = settings.state.model_copy(update={"partitions": shards_here()})
+        settings = settings.model_copy(update={"state": state})
     sources = {".".join(keys): given.source for keys, given in reading.given.items()}
     return Loaded(settings, sources, None if path is None else str(path), reading.notices)
+
+
+def shards_here() -> int:
+    """How many shards a first start makes on this machine, unless the settings say."""
+    return min(SHARDS_MAX, max(1, len(os.sched_getaffinity(0)) // CORES_A_SHARD))
 
 
 class _Reading:

@@ -52,6 +52,8 @@ def _section(name: str, keys: list[Key]) -> str:
 
 
 def _default(key: Key) -> str:
+    if key.is_by_machine:
+        return "by machine"
     value = written(key, key.field.default)
     return "none" if value in (None, "none") else f"`{json.dumps(value)}`"
 

@@ -1,7 +1,7 @@
 """`llm-im store migrate`: all of one system's stores into others, while nothing runs.
 
     control     every frame and CopyBegan at once, its snapshot ......................................... CopyEnded
-    shards                             every frame, the newest snapshot, archive, delivery ids
+    all others                         every frame, the newest snapshot, and what lies beside the log (kept/table.py)
     the source's control log                                                                    StoreMoved
 
 Frames go as they are stored, so sequence, digests and ids stay, and the digest chain proves the copy. Killed at any point, it
@@ -11,9 +11,11 @@ frame: from then on nobody starts it, because what comes in goes to the copy. A 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from actors.begun import refuse_lost_among
 from actors.folding import fold_control
@@ -22,16 +24,19 @@ from models.control.events import CopyBegan, CopyEnded, StoreMoved
 from models.errors import Conflict
 from models.partition.checkpoint import Census
 from models.partition.frames import check_frame, digest_of
-from models.partition.sharding import SlotMap, partition_name
-from models.ports import Archive, Clock, DeadLetters, EventLog, Mark
+from models.partition.sharding import SlotMap
+from models.partitions import names
+from models.ports import Clock, DeadLetters, EventLog, Mark
 from services.stores.choice import Stores
+from services.upkeep.backup.reader import BackupStores
+from services.upkeep.kept.port import AnyPort, KeptPort, P, T
+from services.upkeep.kept.table import kept_by
 from services.upkeep.offline import HeldLog, Offline
 from services.wiring.slots import moved_away
 
 OWNER = "llm-im-migrate"
-#: Dead letters, and ids, in one go.
+#: Dead letters in one go.
 PAGE = 1000
-_FIRST, _END = b"\x00" * 16, b"\xff" * 17
 
 Progress = Callable[[str], None]
 
@@ -42,8 +47,9 @@ class Copied:
 
     frames: int = 0
     records: int = 0
-    archived: int = 0
     dead_letters: int = 0
+    #: What lies beside the logs, by its name for people.
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,34 @@ class Size:
     partition: str
     frames: int
     there: int
-    archived: int
-    archived_there: int
+    #: Of what is counted beside its log: how many, and how many are there.
+    counts: dict[str, tuple[int, int]]
+
+
+class Source(Protocol):
+    """What is copied: a system's stores (Live), or a backup. Only read, but for Live's last frame."""
+
+    def log(self, partition: str) -> EventLog: ...
+
+    def pages(self, kept: KeptPort[P, T], partition: str) -> AsyncGenerator[list[T], None]: ...
+
+
+class Live:
+    """Stores that nobody writes meanwhile."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    def log(self, partition: str) -> EventLog:
+        return self._stores.log(partition)
+
+    async def pages(self, kept: KeptPort[P, T], partition: str) -> AsyncGenerator[list[T], None]:
+        port = kept.open(self._stores, partition)
+        try:
+            async for page in kept.pages(port):
+                yield page
+        finally:
+            await port.close()
 
 
 async def sizes(source: Stores, target: Stores, to: str = "") -> list[Size]:
@@ -72,20 +104,51 @@ async def sizes(source: Stores, target: Stores, to: str = "") -> list[Size]:
     state = await _state_of(source)
     there = await _state_of(target)
     slots = refuse_source(state, to, is_begun=bool(there.copied_from))
-    await refuse_lost_among(source.log, map(partition_name, range(slots.partitions)), state)
+    await refuse_lost_among(source.log, names(slots.partitions), state)
     await target.check()
-    for name in [CONTROL, *map(partition_name, range(slots.partitions))]:
-        logs, archives = (source.log(name), target.log(name)), (source.archive(name), target.archive(name))
-        try:
-            frames = [(await each.stats())["frames"] for each in logs]
-            archived = [0, 0] if name == CONTROL else [await each.count() for each in archives]
-        finally:
-            for port in (*logs, *archives):
-                await port.close()
-        if not there.copied_from and (frames[1] or archived[1]):
+    for name in names(slots.partitions):
+        frames = [await _frames(each, name) for each in (source, target)]
+        counted = {
+            kept.counted: (await _count(kept, source, name), await _count(kept, target, name))
+            for kept in kept_by(name)
+            if kept.fills
+        }
+        if not there.copied_from and (frames[1] or any(theirs for _ours, theirs in counted.values())):
             raise _not_empty(name)
-        found.append(Size(name, frames[0], frames[1], archived[0], archived[1]))
+        found.append(Size(name, frames[0], frames[1], counted))
     return found
+
+
+async def _frames(stores: Stores, partition: str) -> int:
+    log = stores.log(partition)
+    try:
+        return (await log.stats())["frames"]
+    finally:
+        await log.close()
+
+
+async def _count(kept: AnyPort, stores: Stores, partition: str) -> int:
+    port = kept.open(stores, partition)
+    try:
+        return await kept.count(port)
+    finally:
+        await port.close()
+
+
+async def what_is_there(stores: Stores, partition: str) -> str:
+    """What a store holds of a partition, in words; "" when that is nothing."""
+    log = stores.log(partition)
+    try:
+        if last := await log.last_seq():
+            return f"{partition} has frames up to seq {last}"
+        if await log.marks():
+            return f"{partition} has a snapshot"
+    finally:
+        await log.close()
+    for kept in kept_by(partition):
+        if kept.fills and (count := await _count(kept, stores, partition)):
+            return f"{partition} has {count:,} {kept.items}"
+    return ""
 
 
 async def _state_of(stores: Stores) -> ControlState:
@@ -108,7 +171,7 @@ def refuse_source(state: ControlState, to: str, *, is_begun: bool) -> SlotMap:
 
 
 async def copy(
-    source: Stores,
+    source: Stores | BackupStores,
     target: Stores,
     said: str,
     clock: Clock,
@@ -120,26 +183,27 @@ async def copy(
     both, where they go along; with `moves` the source is marked as moved before the copy can be started, so that no two
     are. Safe to repeat after any failure.
     Raises Conflict when a system runs on either, or when the target holds something else; Damaged, Unavailable."""
-    async with Offline(source, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
-        copying = _Copying(source, target, ours, theirs, progress)
+    wanted: Source = source if isinstance(source, BackupStores) else Live(source)
+    async with Offline(wanted, OWNER, clock) as ours, Offline(target, OWNER, clock) as theirs:
+        copying = _Copying(wanted, target, ours, theirs, progress)
         here, there = await ours.take(CONTROL), await theirs.take(CONTROL)
         state = await fold_control(here.log)
         slots = refuse_source(state, "" if moves is None else moves.to, is_begun=there.seq > 0)
-        names = [*map(partition_name, range(slots.partitions))]
-        await refuse_lost_among(source.log, names, state)
+        # The control partition goes first: it says that this is a copy, and not whole yet.
+        first, *others = names(slots.partitions)
+        await refuse_lost_among(source.log, others, state)
         if not there.seq:  # nothing of this copy is there yet
-            for name in names:
-                await copying.refuse_what_is_left(name)
+            for name in others:
+                if await what_is_there(target, name):
+                    raise _not_empty(name)
         # What says that it was moved, if this was begun before, is the last frame and of the source alone.
         await copying.control(CopyBegan(said), clock.now(), here.seq - (state.moved is not None))
-        await copying.snapshot(CONTROL)
+        await copying.beside(first)
         if letters is not None:  # not before: nothing is written into a store that is refused
             copying.done.dead_letters = await copy_dead_letters(*letters)
-        for name in names:
+        for name in others:
             await copying.log(name)
-            await copying.snapshot(name)
-            await copying.archive(name)
-            await copying.delivery_ids(name)
+            await copying.beside(name)
         ours.check()
         theirs.check()
         if moves is not None and state.moved is None:
@@ -177,7 +241,7 @@ class _Copying:
     """One system on its way. Each step looks what is there already."""
 
     def __init__(
-        self, source: Stores, target: Stores, ours: Offline, theirs: Offline, progress: Progress
+        self, source: Source, target: Stores, ours: Offline, theirs: Offline, progress: Progress
     ) -> None:
         self._source = source
         self._target = target
@@ -185,16 +249,6 @@ class _Copying:
         self._theirs = theirs
         self._progress = progress
         self.done = Copied()
-
-    async def refuse_what_is_left(self, name: str) -> None:
-        """Raises Conflict for a partition of the target that holds anything: sooner than in the middle of the copy."""
-        log, archive = self._target.log(name), self._target.archive(name)
-        try:
-            if await log.last_seq() or await log.marks() or await archive.count():
-                raise _not_empty(name)
-        finally:
-            await log.close()
-            await archive.close()
 
     async def control(self, began: CopyBegan, now: float, end: int) -> None:
         """The control partition up to the frame `end`, and the word that the rest is on its way, in one append: without it this
@@ -217,7 +271,7 @@ class _Copying:
         self.done.frames += len(frames)
 
     async def log(self, name: str) -> None:
-        """All frames of a shard's partition."""
+        """All frames of another partition."""
         here, there = await self._ours.take(name), await self._theirs.take(name)
         anchor = _anchor(here)
         if not there.seq and not await there.log.marks():
@@ -248,7 +302,13 @@ class _Copying:
         if expected != found:
             raise _other(name, min(there.seq, end))
 
-    async def snapshot(self, name: str) -> None:
+    async def beside(self, name: str) -> None:
+        """What lies beside the frames."""
+        await self._snapshot(name)
+        for kept in kept_by(name):
+            await self._kept(kept, name)
+
+    async def _snapshot(self, name: str) -> None:
         """The newest snapshot; replay needs no other."""
         here, there = await self._ours.take(name), await self._theirs.take(name)
         marks = await here.log.marks()
@@ -268,38 +328,22 @@ class _Copying:
             raise Conflict(f"{name}: the snapshot at seq {mark.seq} is not the same in both")
         self._progress(f"{name}: the snapshot at seq {mark.seq:,} is the same in both")
 
-    async def archive(self, name: str) -> None:
-        here, there = self._source.archive(name), self._target.archive(name)
-        try:
-            after = b""
-            looked_at = 0
-            while page := await here.read(after):
-                self._check()
-                after = page[-1].incident_id
-                looked_at += len(page)
-                there_already = await there.tally(page[0].incident_id, after + b"\x00")
-                if there_already != (len(page), max(each.updated_at for each in page)):
-                    await there.put(page)
-                    self.done.archived += len(page)
-                    self._progress(f"{name}: {looked_at:,} archived incidents")
-            await self._same_archive(name, here, there)
-        finally:
-            await here.close()
-            await there.close()
+    async def _kept(self, kept: AnyPort, name: str) -> None:
+        """What lies beside the log in one port."""
 
-    async def _same_archive(self, name: str, here: Archive, there: Archive) -> None:
-        ours, theirs = await here.tally(_FIRST, _END), await there.tally(_FIRST, _END)
-        if ours != theirs:
-            raise Conflict(f"{name}: {ours[0]:,} archived incidents, the target has {theirs[0]:,}")
+        def step(looked_at: int) -> None:
+            self._check()
+            self._progress(f"{name}: {looked_at:,} {kept.items}")
 
-    async def delivery_ids(self, name: str) -> None:
-        here, there = self._source.delivery_ids(name), self._target.delivery_ids(name)
+        there = kept.open(self._target, name)
         try:
-            async for page in here.entries():
-                await there.add(page)
+            async with contextlib.aclosing(self._source.pages(kept, name)) as pages:
+                copied = await kept.copy(pages, there, step)
+        except Conflict as error:
+            raise Conflict(f"{name}: {error}") from None
         finally:
-            await here.close()
             await there.close()
+        self.done.counts[kept.items] = self.done.counts.get(kept.items, 0) + copied
 
     def _check(self) -> None:
         self._ours.check()

@@ -18,6 +18,7 @@ from models.control.slots import Slots
 from models.errors import Conflict, NotFound
 from models.partition.frames import NO_DIGEST, Frame
 from models.partition.sharding import SlotMap, index_of, partition_name, slot_of_id
+from models.partitions import named, names
 from models.ports import Archive, Clock
 from models.shard.settings import ShardSettings
 from models.shard.slot_transfer import SlotArrived, SlotLeft
@@ -30,7 +31,7 @@ OWNER = "llm-im-accept-loss"
 
 @dataclass(slots=True)
 class Accepted:
-    """What there is instead. `partitions` of a control partition."""
+    """What there is instead. `partitions`: how many the slot map has that was made anew, if one was."""
 
     partition: str
     partitions: int = 0
@@ -43,8 +44,8 @@ async def accept_loss(
     """Begin a log anew. Raises Conflict when it is there, when a system runs, and when the shards' incidents fit no slot map;
     NotFound for a partition that there is not; Damaged, Unavailable."""
     async with Offline(stores, OWNER, clock) as offline:
-        if partition == CONTROL:
-            return await _control(stores, offline, settings, clock, at_least)
+        if (rebuild := _REBUILT.get(partition)) is not None:
+            return await rebuild(stores, offline, settings, clock, at_least)
         await _refuse_unknown(stores, partition)
         log = stores.log(partition)
         try:
@@ -74,11 +75,9 @@ async def _refuse_unknown(stores: Stores, partition: str) -> None:
         raise Conflict(
             "the control log has no slot map, so it is unknown which shards there were; first: llm-im store accept-loss control"
         )
-    there = max(each.partitions for each in maps)
-    if partition not in map(partition_name, range(there)):
-        raise NotFound(
-            f"there is no partition {partition}; there are control and {partition_name(0)} to {partition_name(there - 1)}"
-        )
+    shards = max(each.partitions for each in maps)
+    if partition not in names(shards):
+        raise NotFound(f"there is no partition {partition}; there are {named(shards)}")
 
 
 async def _control(
@@ -93,9 +92,9 @@ async def _control(
     holding = await held(Kept(stores.log, stores.archive), at_least)
     if not holding:
         raise Conflict("no shard holds any data: the first llm-im up creates the control log")
-    names = await _names(stores, index_of(holding[-1]))
-    slots = _Slots(len(names))
-    for index, name in enumerate(names):
+    shards = await _shards(stores, index_of(holding[-1]))
+    slots = _Slots(len(shards))
+    for index, name in enumerate(shards):
         folded = await fold_shard((await offline.take(name)).log, settings, slots.look)
         for incident in folded.machine.state.incidents.values():
             slots.put(incident.slot, index, incident.id)
@@ -106,11 +105,11 @@ async def _control(
             await archive.close()
     offline.check()
     await control.append(Slots.begin_after_loss(slots.as_map()), clock.now())
-    return Accepted(CONTROL, len(names), slots.incidents)
+    return Accepted(CONTROL, len(shards), slots.incidents)
 
 
-async def _names(stores: Stores, last: int) -> list[str]:
-    """All partitions up to the last that holds something, or had begun at least."""
+async def _shards(stores: Stores, last: int) -> list[str]:
+    """All shards' partitions up to the last that holds something, or had begun at least."""
     for index in range(last + 1, last + 1 + LOOKED_PAST):
         log = stores.log(partition_name(index))
         try:
@@ -126,6 +125,10 @@ async def _archived(archive: Archive, index: int, slots: _Slots) -> None:
         after = page[-1].incident_id
         for each in page:
             slots.put(slot_of_id(each.incident_id), index, each.incident_id)
+
+
+#: Partitions that are made anew of what others hold. Any other begins empty.
+_REBUILT = {CONTROL: _control}
 
 
 class _Slots:

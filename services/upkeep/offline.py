@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Protocol
 
 from actors.runtime.ending import end
 from models.errors import Conflict, Fenced, IncidentManagerError, NotOwner
 from models.partition.event import Event
-from models.partition.frames import EVERYONE, decode_frame, encode_frame
+from models.partition.frames import EVERYONE, check_frame, encode_frame, time_of
 from models.ports import Clock, EventLog, Opened
-from services.stores.choice import Stores
 
 LEASE_S = 30.0
 #: A system that was killed leaves its lease, of 10 s; one that runs renews it.
 PATIENCE_S = 12.0
 RETRY_S = 0.5
+
+
+class Logs(Protocol):
+    """Where they are."""
+
+    def log(self, partition: str) -> EventLog: ...
 
 
 class HeldLog:
@@ -57,7 +63,7 @@ class HeldLog:
 class Offline:
     """Use as `async with`: everything that was taken is renewed until the end, and then released."""
 
-    def __init__(self, stores: Stores, owner: str, clock: Clock) -> None:
+    def __init__(self, stores: Logs, owner: str, clock: Clock) -> None:
         self._stores = stores
         self._owner = owner
         self._clock = clock
@@ -90,7 +96,8 @@ class Offline:
         self._held[partition] = held
         if opened.last_seq and opened.first_seq:
             ((seq, stored),) = await log.read(opened.last_seq - 1)
-            held.now = decode_frame(partition, stored, seq, None).now
+            check_frame(partition, stored, seq, None)
+            held.now = time_of(stored)
         return held
 
     def check(self) -> None:

@@ -14,17 +14,19 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from actors.begun import refuse_lost_among
 from actors.folding import fold_control, fold_shard
 from models.control.control import CONTROL
 from models.control.slots import Slots
 from models.errors import Conflict
-from models.partition.frames import Frame, decode_frame
-from models.partition.sharding import SlotMap, partition_name, slot_of_id
+from models.partition.frames import Frame
+from models.partition.sharding import SlotMap, partition_name
+from models.partitions import names
 from models.ports import Clock, EventLog
-from models.shard.messages import CommandDone, decode_reply
+from models.shard.assembly import ASSEMBLY
 from models.shard.settings import ShardSettings
 from models.shard.slot_transfer import (
     PORTION_BYTES,
@@ -36,6 +38,7 @@ from models.shard.slot_transfer import (
     leaving,
 )
 from services.stores.choice import Stores
+from services.upkeep.kept.table import counts, kept_by
 from services.upkeep.offline import HeldLog, Offline
 from services.wiring.slots import moved_away
 
@@ -53,7 +56,8 @@ class Resharded:
     partitions: int
     slots: int = 0
     incidents: int = 0
-    archived: int = 0
+    #: Of what lies beside the logs.
+    counts: dict[str, int] = field(default_factory=counts)
 
 
 async def reshard(
@@ -67,7 +71,7 @@ async def reshard(
         if state.moved is not None:
             raise Conflict(moved_away(state.moved))
         if state.slots is not None:
-            await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
+            await refuse_lost_among(stores.log, names(state.slots.partitions), state)
         begins = state.of(Slots).reshard(partitions)
         for event in begins:
             state.apply(event, clock.now())
@@ -178,39 +182,29 @@ class _Move:
             await held.append(events, self._clock.now())
 
     async def _move_history(self, index: int) -> None:
-        """Archived incidents; and of what was done under an Idempotency-Key, that it was. An alert that is sent again
-        is known by what it says, and the alerts of one request are dealt to shards otherwise from now on."""
+        """What lies beside the log and belongs to a slot."""
         others = sorted(set(self._after.owners) - {index})
-        async with contextlib.AsyncExitStack() as opened:
-            archives, delivered = {}, {}
-            for owner in (index, *others):
-                archives[owner] = self._stores.archive(partition_name(owner))
-                opened.push_async_callback(archives[owner].close)
-                delivered[owner] = self._stores.delivery_ids(partition_name(owner))
-                opened.push_async_callback(delivered[owner].close)
-            after = b""
-            moved = 0
-            while page := await archives[index].read(after):
-                self._offline.check()
-                after = page[-1].incident_id
-                for target in others:
-                    going = [
-                        each for each in page if self._after.owners[slot_of_id(each.incident_id)] == target
-                    ]
-                    if going:
-                        await archives[target].put(going)
-                        await archives[index].remove([each.incident_id for each in going])
-                        self._done.archived += len(going)
-                        moved += len(going)
-                self._progress(f"{partition_name(index)}: {moved:,} archived incidents moved")
-            async for entries in delivered[index].entries():
-                for target in others:
-                    await delivered[target].add([each for each in entries if self._home(each[2]) == target])
-
-    def _home(self, answer: bytes) -> int | None:
-        """Where what a person asked under a key is now; None for alerts."""
-        reply = decode_reply(answer)
-        return self._after.owners[slot_of_id(reply.incident_id)] if isinstance(reply, CommandDone) else None
+        name = partition_name(index)
+        for kept in kept_by(name):
+            async with contextlib.AsyncExitStack() as opened:
+                ports = {}
+                for owner in (index, *others):
+                    ports[owner] = kept.open(self._stores, partition_name(owner))
+                    opened.push_async_callback(ports[owner].close)
+                moved = 0
+                async for page in kept.pages(ports[index]):
+                    self._offline.check()
+                    going: defaultdict[int, list[Any]] = defaultdict(list)
+                    for item in page:
+                        slot = kept.slot_of(item)
+                        if slot is not None and self._after.owners[slot] != index:
+                            going[self._after.owners[slot]].append(item)
+                    for target, items in going.items():
+                        await kept.put(ports[target], items)
+                        await kept.remove(ports[index], items)
+                        moved += len(items)
+                    self._progress(f"{name}: {moved:,} {kept.items} moved")
+                self._done.counts[kept.counted] += moved
 
 
 async def _arrived_in(log: EventLog, version: int) -> set[_Portion]:
@@ -221,7 +215,7 @@ async def _arrived_in(log: EventLog, version: int) -> set[_Portion]:
     while page := await log.read(after):
         for seq, stored in page:
             after = seq
-            for event in decode_frame(log.partition, stored, seq, None).events:
+            for event in ASSEMBLY.frames.decode(log.partition, stored, seq, None).events:
                 if isinstance(event, SlotArrived) and event.version == version:
                     found.add((event.slot, first_incident(event)))
     return found

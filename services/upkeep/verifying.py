@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.begun import has_begun, refuse_lost
-from actors.folding import fold_shard
-from models.control.control import CONTROL
+from actors.folding import fold
+from models import partitions
 from models.errors import Damaged, IncidentManagerError, Unavailable
-from models.incidents.incident import Incident
 from models.partition.checkpoint import Census
-from models.partition.frames import decode_frame, previous_of
-from models.partition.sharding import SlotMap, partition_name, slot_of_id
-from models.ports import Archive, EventLog, Mark
-from models.shard.slot_transfer import problems
+from models.partition.frames import previous_of
+from models.partition.sharding import SlotMap
+from models.partitions import decode_frame, kind_of
+from models.ports import EventLog, Mark
 from services.stores.choice import open_stores, place_of
+from services.upkeep.kept.table import counts as kept_counts
+from services.upkeep.kept.table import kept_by
 from services.wiring.slots import control_state, refuse_lost_control
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ READ_BYTES = 4 * 1024 * 1024
 ATTEMPTS_MAX = 10
 #: Problems told of a partition: who has more has one cause.
 PROBLEMS_MAX = 20
-
-_incident_decoder = msgspec.msgpack.Decoder(Incident)
 
 
 @dataclass(slots=True)
@@ -105,13 +104,12 @@ async def _gone(log: EventLog, settings: Settings) -> str:
         return ""
     try:
         state = await control_state(settings)
-        if log.partition == CONTROL:
+        if state.slots is None:
             await refuse_lost_control(settings)
-        else:
-            await refuse_lost(log, state)
+        await refuse_lost(log, state)
     except Damaged as error:
-        return str(error).partition(": ")[2] if log.partition in (CONTROL, error.partition) else ""
-    if log.partition != CONTROL and state.slots is not None:
+        return str(error).partition(": ")[2] if log.partition == error.partition else ""
+    if state.slots is not None and kind_of(log.partition).by_slot:
         return "it has no data, but the slot map names it: it is lost, or was never started"
     return ""
 
@@ -190,9 +188,8 @@ class Verified:
 
     partition: str
     frames: int = 0
-    incidents: int = 0
-    series: int = 0
-    archived: int = 0
+    #: What it holds, and what lies beside its log.
+    counts: dict[str, int] = field(default_factory=lambda: {**partitions.counts(), **kept_counts()})
     problems: list[str] = field(default_factory=list)
 
     def told(self, problem: str) -> bool:
@@ -202,29 +199,38 @@ class Verified:
         return len(self.problems) < PROBLEMS_MAX
 
 
-async def verify(settings: Settings, partitions: int) -> list[Verified]:
+async def verify(settings: Settings, shards: int) -> list[Verified]:
     """Every partition, the control partition first."""
     stores = open_stores(place_of(settings))
+    slots = await _slots(settings)
     found = []
-    slots: SlotMap | None = None
-    for name in [CONTROL, *map(partition_name, range(partitions))]:
+    for name in partitions.names(shards):
         verified = Verified(name)
-        log, archive = stores.log(name), stores.archive(name)
+        log = stores.log(name)
         try:
             await _log(log, settings, slots, verified)
-            if not verified.problems and (gone := await _gone(log, settings)):
-                verified.told(gone)
-            if name == CONTROL and not verified.problems:
-                slots = await _control(settings, verified)
-            elif name != CONTROL:
-                await _archived(archive, slots, verified)
+            for kept in kept_by(name):
+                port = kept.open(stores, name)
+                try:
+                    count = await kept.verify(port, name, slots, verified.told)
+                finally:
+                    await port.close()
+                verified.counts[kept.counted] = count
         except IncidentManagerError as error:
             verified.told(str(error))
         finally:
             await log.close()
-            await archive.close()
         found.append(verified)
     return found
+
+
+async def _slots(settings: Settings) -> SlotMap | None:
+    """Where every incident must be; None while one may be in either of two places, and where nobody knows."""
+    try:
+        state = await control_state(settings)
+    except IncidentManagerError:
+        return None  # said of the control partition
+    return None if state.moving_to is not None else state.slots
 
 
 async def _log(log: EventLog, settings: Settings, slots: SlotMap | None, verified: Verified) -> None:
@@ -236,69 +242,25 @@ async def _log(log: EventLog, settings: Settings, slots: SlotMap | None, verifie
             verified.frames = check.frames
             if check.damage:
                 verified.told(check.damage)
-            elif log.partition != CONTROL:
-                await _state(log, settings, slots, verified)
+            elif gone := await _gone(log, settings):
+                verified.told(gone)
+            else:
+                await _state(log, slots, verified)
         except (Damaged, Unavailable) as error:
             verified.told(str(error))
         if not verified.problems or await log.marks() == marks:
             return
 
 
-async def _control(settings: Settings, verified: Verified) -> SlotMap | None:
-    state = await control_state(settings)
-    if state.moving_to is not None:
-        verified.told(
-            f"resharding to {state.moving_to.partitions} partitions is not finished: llm-im store reshard"
-        )
-        return None  # an incident may be in either
-    if state.slots is None:
-        verified.told("the store is empty: no system was ever started on it. Another one: --config, --data")
-    if state.copied_from:
-        verified.told(f"an unfinished copy of {state.copied_from}")
-    return state.slots
-
-
-async def _state(log: EventLog, settings: Settings, slots: SlotMap | None, verified: Verified) -> None:
-    from services.wiring.bootstrap import shard_settings
-
+async def _state(log: EventLog, slots: SlotMap | None, verified: Verified) -> None:
+    kind = kind_of(log.partition)
     reached = deque([0], maxlen=1)
     try:
-        shard = (
-            await fold_shard(log, shard_settings(settings), lambda frame: reached.append(frame.seq))
-        ).machine
+        folded = await fold(log, lambda: kind.machine(log.partition), lambda frame: reached.append(frame.seq))
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
         verified.told(f"the state can't be rebuilt: the events after seq {reached[-1]} do not fit: {error!r}")
         return
-    verified.incidents, verified.series = len(shard.state.incidents), len(shard.state.series)
-    for problem in problems(shard):
+    verified.counts.update(kind.count(folded.machine))
+    for problem in kind.problems(folded.machine, slots):
         if not verified.told(problem):
             return
-    for identity, incident in shard.state.incidents.items():
-        if slots is not None and partition_name(slots.owners[incident.slot]) != verified.partition:
-            if not verified.told(
-                f"incident {identity.hex()}: its slot {incident.slot} belongs to another partition"
-            ):
-                return
-
-
-async def _archived(archive: Archive, slots: SlotMap | None, verified: Verified) -> None:
-    after = b""
-    while page := await archive.read(after):
-        after = page[-1].incident_id
-        verified.archived += len(page)
-        for each in page:
-            why = _wrong_about(each.incident_id, each.record, slots, verified.partition)
-            if why and not verified.told(f"archived incident {each.incident_id.hex()}: {why}"):
-                return
-
-
-def _wrong_about(identity: bytes, record: bytes, slots: SlotMap | None, partition: str) -> str:
-    try:
-        found = _incident_decoder.decode(record).id
-    except msgspec.MsgspecError as error:
-        return f"can't be read: {error}"
-    if found != identity:
-        return f"its record is of {found.hex()}"
-    if slots is not None and partition_name(slots.owners[slot_of_id(identity)]) != partition:
-        return f"its slot {slot_of_id(identity)} belongs to another partition"
-    return ""

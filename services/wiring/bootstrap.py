@@ -17,6 +17,7 @@ from actors.runtime.host import Actor, Host
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.control import CONTROL
+from models.control.silencing import Silences
 from models.control.slots import Slots
 from models.errors import Malformed
 from models.partition.sharding import partition_name
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 # -- names ---------------------------------------------------------------------------------------------------
 
 
-def partition_names(settings: Settings) -> list[str]:
-    """Every partition, control first."""
-    return [CONTROL, *(partition_name(index) for index in range(settings.state.partitions))]
+def shard_names(settings: Settings) -> list[str]:
+    """Every shard's partition."""
+    return [partition_name(index) for index in range(settings.state.partitions)]
 
 
 def shard_actor_name(index: int) -> str:
@@ -52,7 +53,7 @@ BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
-SHARD_FOLLOWS = (Slots, Begun, ChangedSettings)
+SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:
@@ -79,9 +80,9 @@ def open_log(settings: Settings, partition: str) -> EventLog:
 
 
 def open_archives(settings: Settings) -> list[Archive]:
-    """Every partition's archive, for reading."""
+    """Every shard's archive, for reading."""
     stores = open_stores(place_of(settings))
-    return [stores.archive(name) for name in partition_names(settings)[1:]]
+    return [stores.archive(name) for name in shard_names(settings)]
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:

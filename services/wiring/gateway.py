@@ -18,6 +18,7 @@ from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
+from models.alerts.matchers import MatcherTuple
 from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
 from models.control.issuing import TokensSeen
@@ -35,16 +36,19 @@ from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.doors.door import Needs
+from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.formats.format import Shared
+from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
@@ -57,7 +61,7 @@ from services.wiring.reload import Change, compare, event_of, wanted_over
 
 log = structlog.get_logger()
 
-#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s counts as deaf.
+#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s begins a reception gap.
 BEAT_S = 1.0
 #: Before the slot map is known nothing can be taken; the first start takes seconds.
 FIRST_SLOTS_S = 30.0
@@ -94,6 +98,7 @@ class Gateway:
         tracer: Tracer | None = None,
         *,
         start: str = "",
+        tenant: str = TENANT,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -124,7 +129,7 @@ class Gateway:
         ]
         self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
         remembered = Remembered(
-            TENANT, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
+            tenant, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
         )
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
@@ -139,12 +144,14 @@ class Gateway:
         assert isinstance(http, HttpDoor)
         #: The one door that does not listen by itself: its requests come through `app`.
         self.http = http
+        #: What may stand in front of all ASGI (services/machine/http_protocol.py).
+        self.hot = HotWay(http)
         self.reads = Reads(
             self._ask,
             len(shard_actors),
             lambda slot: self.submitter.slots.owners[slot],
             archives,
-            tenant=TENANT,
+            tenant=tenant,
         )
         self.tails = Tails(
             shard_logs,
@@ -153,8 +160,9 @@ class Gateway:
             lambda: self.submitter.slots.version,
             clock,
             self.meter,
-            tenant=TENANT,
+            tenant=tenant,
         )
+        self._shared.open_alerts.find = self._firing
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(
             self._gather,
@@ -173,6 +181,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
+            silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
@@ -236,6 +245,10 @@ class Gateway:
             await self._tell_control(event)
             await self._tail.follow()
         return changes
+
+    async def _firing(self, matchers: Sequence[MatcherTuple]) -> list[Labels]:
+        async with contextlib.aclosing(self.reads.alerts(matchers)) as pages:
+            return [each.labels async for page in pages for each in page]
 
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)

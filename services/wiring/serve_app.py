@@ -1,7 +1,8 @@
 """The Ray Serve deployments, and how all actors are put on a cluster. With actors/runtime/cluster.py the only importer of ray.
 
-    HAProxy ── replica of Gateways ─┬─ HotRoute (bare ASGI, in front of Serve): the doors for alerts
-              (two or more)         └─ Serve ── FastAPI: everything else
+    HAProxy ── replica of Gateways ─┬─ http_protocol.Protocol: plain requests of alerts, without ASGI
+              (two or more)         ├─ HotRoute (bare ASGI, in front of Serve): the doors for alerts
+                                    └─ Serve ── FastAPI: everything else
 
 HotRoute runs in the replica's process and event loop before any of Serve's work on a request: three times the
 requests a second (docs/decisions/0004-hot-route.md). Serve does not count what passes there; uvicorn's own
@@ -189,7 +190,7 @@ class Gateways:
             other_actors,
             bootstrap.CONTROL_ACTOR,
             (called_at(settings.server.http_host), port),
-            [bootstrap.open_log(settings, name) for name in bootstrap.partition_names(settings)[1:]],
+            [bootstrap.open_log(settings, name) for name in bootstrap.shard_names(settings)],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,
         )
@@ -197,6 +198,7 @@ class Gateways:
         gc.set_threshold(*COLLECT)
         global _gateway
         _gateway = self.gateway
+        http_protocol.Protocol.hot = self.gateway.hot
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], object]:
         """What Serve serves: the whole gateway, so that it works without HotRoute too."""

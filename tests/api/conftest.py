@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.api import gateway_in_process
 from tests.api.gateway_in_process import SqliteStores, System, send, system
 from tests.ports import free_port
 
@@ -30,6 +31,15 @@ async def shared() -> AsyncIterator[System]:
     """One such system for a whole file, for tests that need no clean one: a start takes a quarter of a second."""
     async with system() as started:
         yield started
+
+
+@pytest.fixture(params=["asgi", "hot"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Alerts get in by ASGI, and as plain requests by the HTTP protocol itself (services/ingest/doors/hot.py): they must not
+    differ."""
+    way: str = request.param
+    monkeypatch.setattr(gateway_in_process, "WAY", way)
+    return way
 
 
 @pytest_asyncio.fixture(params=["memory", "sqlite"])

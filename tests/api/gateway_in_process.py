@@ -3,8 +3,8 @@
     async with system() as ours:
         answer = await ours.post("/api/v2/alerts", [{"labels": {"alertname": "Down"}}])
 
-Requests go to the gateway's ASGI application directly; listen() puts uvicorn in front of it, on a free port of
-loopback. Nothing here is a mock: what fails fails as it would in production.
+Requests go to the gateway's ASGI application directly, or (fixture `both_ways`) plain ones as bytes to the HTTP protocol in front
+of it, which answers them itself; listen() puts uvicorn in front of it, on a free port of loopback. Nothing here is a mock: what fails fails as it would in production.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
-from models.partition.sharding import partition_name
+from models.partition.sharding import TENANT, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
@@ -53,10 +53,13 @@ from services.stores.sqlite.log import SqliteEventLog
 from services.wiring import bootstrap
 from services.wiring.gateway import Gateway
 from tests.api.build_once import adapters_made_once
+from tests.api.on_wire import connected, known, raw
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 READY_S = 10.0
+#: How alerts get in: "asgi", or "hot" for those that can be plain requests. Set by the fixture `both_ways`.
+WAY = "asgi"
 #: Services of the first and the second of two shards (the slot map of a new system is even).
 FIRST_SHARD_SERVICE = "api"
 SECOND_SHARD_SERVICE = "db"
@@ -201,6 +204,12 @@ class System:
     ) -> Reply:
         """One request to the gateway's ASGI application. `leaves`: the sender disconnects after its last part. `host` None: no
         Host but what `headers` say."""
+        if WAY == "hot" and isinstance(parts, Sequence) and len(parts) == 1 and not leaves:
+            plain = await self._hot(
+                method, path, [*([] if host is None else [(b"host", host.encode())]), *headers], parts[0]
+            )
+            if plain is not None:
+                return plain
         # Not urlsplit: what begins with two slashes is a path too.
         path, _, query = path.partition("?")
         scope = {
@@ -252,6 +261,24 @@ class System:
             raise Incomplete
         return Reply(status, found, bytes(body))
 
+    async def _hot(
+        self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> Reply | None:
+        """A request whose head was met before; None for one that can't be plain."""
+        hot = self.gateway.hot
+        data = raw(method, path, headers, body)
+        cut = hot.cut(data)
+        if cut is None or not hot.may_learn(method.encode(), path.encode()):
+            return None
+        known(hot, method, path, headers, body)
+        if not hot.knows(cut):
+            return None
+        protocol, wire = connected(self.gateway.app, hot)
+        protocol.data_received(data)
+        ((status, found, answer),) = await wire.answers()
+        wire.close()
+        return Reply(status, found, answer)
+
     async def alerts(self, query: str = "") -> list[dict[str, Any]]:
         """GET /api/v2/alerts, which must succeed."""
         answer = await self.get(f"/api/v2/alerts{query}")
@@ -298,7 +325,8 @@ class System:
             uvicorn.Config(
                 _with_lifespan(self.gateway.app),
                 log_level="critical",
-                http=Protocol,
+                # A class of its own, for several systems in one process.
+                http=type("OwnProtocol", (Protocol,), {"hot": self.gateway.hot}),
                 lifespan="off",
                 timeout_graceful_shutdown=1,
             )
@@ -417,10 +445,10 @@ async def system(
 
 
 @contextlib.asynccontextmanager
-async def another_gateway(ours: System) -> AsyncIterator[System]:
-    """A second gateway of the same system."""
+async def another_gateway(ours: System, tenant: str = TENANT) -> AsyncIterator[System]:
+    """A second gateway of the same system, perhaps for another tenant."""
     gateway = _gateway(
-        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters
+        "gateway-other", ours.settings, ours.stores, ours.clock, ours.cluster, ours.dead_letters, tenant
     )
     await gateway.start()
     try:
@@ -436,6 +464,7 @@ def _gateway(
     clock: SettableClock,
     cluster: LocalCluster,
     letters: DeadLetters,
+    tenant: str = TENANT,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
     with adapters_made_once():
@@ -453,6 +482,7 @@ def _gateway(
             None,
             [stores.log(partition_name(index)) for index in partitions],
             bootstrap.open_tracer(configured, name),
+            tenant=tenant,
         )
 
 

@@ -42,8 +42,9 @@ from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
 from services.api.reads import Reads
+from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
-from services.feed.tail import Tails
+from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.log import MemoryEventLog
@@ -74,7 +75,9 @@ class StandIn:
 
     def __post_init__(self) -> None:
         self.archive = MemoryArchive(MemoryStore(), "shard/0000")
-        self.tokens = TokenDesk(ControlTail(MemoryEventLog(MemoryStore(), "control")), self.tell)
+        tail = ControlTail(MemoryEventLog(MemoryStore(), "control"))
+        self.tokens = TokenDesk(tail, self.tell)
+        self.silences = SilenceDesk(tail, self.tell, self.clock)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
@@ -93,6 +96,7 @@ class StandIn:
                 lambda: shown,
                 clock=self.clock,
                 tokens=self.tokens,
+                silences=self.silences,
                 reload=self.reload,
             )
 

@@ -149,6 +149,7 @@ def between(raw: str, first: str, last: str) -> bytes:
     )
 
 
+@pytest.mark.usefixtures("both_ways")
 @SHARED
 @pytest.mark.parametrize("name", BAD_ALERTS)
 async def test_one_bad_alert_is_refused_by_item_and_field_and_its_neighbours_are_stored(
@@ -175,6 +176,7 @@ async def test_one_bad_alert_is_refused_by_item_and_field_and_its_neighbours_are
     await still_serves(shared)
 
 
+@pytest.mark.usefixtures("both_ways")
 @SHARED
 @pytest.mark.parametrize("name", BAD_BODIES)
 @pytest.mark.parametrize("door", [V2, V1])
@@ -187,6 +189,7 @@ async def test_a_body_that_is_no_alerts_is_refused_with_words(shared: System, do
     await still_serves(shared)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     "labels",
@@ -220,6 +223,7 @@ async def test_odd_labels_are_alerts_like_others_and_come_back_as_they_were(
     await still_serves(stored)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_bad_utf8_costs_one_alert_and_names_its_label(ours: System) -> None:
     body = between("@", "First", "Last").replace(b"@", b'{"labels":{"a":"caf\xe9"}}')
@@ -348,6 +352,7 @@ async def test_a_bomb_is_413_and_does_not_go_off(kind: str) -> None:
         await still_serves(ours)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 async def test_packed_data_that_ends_early_or_is_none_is_refused_and_kept(
@@ -376,6 +381,7 @@ async def test_packed_data_that_ends_early_or_is_none_is_refused_and_kept(
     await still_serves(ours)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_an_encoding_that_nobody_unpacks_is_415(ours: System) -> None:
     for encoding in ("br", "deflate", "gzip, gzip", "é"):
@@ -385,6 +391,7 @@ async def test_an_encoding_that_nobody_unpacks_is_415(ours: System) -> None:
             assert is_refused_well(answer)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_content_type_that_is_not_json_is_415(ours: System) -> None:
     for content_type in (
@@ -498,6 +505,7 @@ async def test_a_connection_cut_in_mid_body_leaves_nothing_behind(ours: System) 
     await still_serves(ours)
 
 
+@pytest.mark.usefixtures("both_ways")
 @SHARED
 @pytest.mark.parametrize("door", [V2, V1])
 @pytest.mark.parametrize(
@@ -522,6 +530,7 @@ async def test_an_idempotency_key_that_is_none_is_400_and_named(
     assert "Keyless" not in await shared.names()
 
 
+@pytest.mark.usefixtures("both_ways")
 @SHARED
 @pytest.mark.parametrize(
     "headers",

@@ -89,6 +89,7 @@ async def test_without_tokens_everybody_may_do_everything_by_the_name_they_give(
     assert made.json["created_by"] == "anna"
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_the_first_token_switches_tokens_on_everywhere_at_once(ours: System) -> None:
     before = await ours.get("/v1/incidents")
@@ -108,6 +109,7 @@ async def test_the_first_token_must_be_an_admins(ours: System) -> None:
     assert (await ours.get("/v1/incidents")).status == 200
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "more", [{"auth": {"required": True}}, {"server": {"http_host": "0.0.0.0"}},
              {"server": {"http_host": "::"}, "auth": {"required": False}}],
@@ -123,6 +125,7 @@ async def test_tokens_are_on_without_one_where_the_settings_or_the_address_ask(
         assert [each.status for each in answers] == [401, 401]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_on_loopback_the_settings_can_switch_tokens_off() -> None:
     async with system(auth={"required": False}) as ours:
@@ -131,6 +134,7 @@ async def test_on_loopback_the_settings_can_switch_tokens_off() -> None:
         assert (await ours.get("/v1/incidents")).status == 200
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_tokens_stay_on_when_the_last_one_is_revoked(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
@@ -149,6 +153,7 @@ async def test_tokens_stay_on_when_the_last_one_is_revoked(guarded: tuple[System
 # The doors
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("path", DOORS)
 @pytest.mark.parametrize("given", [bearer, basic])
 @pytest.mark.asyncio
@@ -165,6 +170,7 @@ async def test_a_door_takes_a_token_by_bearer_and_by_basic(
     assert len((await call(ours, "GET", "/api/v2/alerts", reader)).json) == 1
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_door_without_a_token_answers_in_its_own_shape_and_stores_nothing(
     guarded: tuple[System, str],
@@ -182,6 +188,7 @@ async def test_a_door_without_a_token_answers_in_its_own_shape_and_stores_nothin
     assert (await call(ours, "GET", "/api/v2/alerts", admin)).json == []
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_door_names_the_scope_that_a_token_has_not(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
@@ -197,6 +204,7 @@ async def test_a_door_names_the_scope_that_a_token_has_not(guarded: tuple[System
     assert own.json["title"] == "Forbidden"
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_refused_senders_are_counted(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
@@ -443,6 +451,7 @@ async def test_rotation_without_a_body_overlaps_for_a_day(guarded: tuple[System,
     assert (await call(ours, "GET", "/v1/incidents", made["token"])).status == 200
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_remembered_token_is_refused_from_the_moment_it_expires(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
@@ -456,6 +465,7 @@ async def test_a_remembered_token_is_refused_from_the_moment_it_expires(guarded:
     assert "'short' expired" in after.json["detail"]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_revoking_is_safe_to_repeat_and_ends_what_was_remembered(guarded: tuple[System, str]) -> None:
     ours, admin = guarded
@@ -558,6 +568,7 @@ async def test_no_junk_makes_the_token_routes_fail(guarded: tuple[System, str]) 
 # Several gateways, and the writer away
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_another_gateway_knows_a_new_token_at_once_and_a_revoked_one_within_a_second(
     guarded: tuple[System, str],
@@ -601,6 +612,7 @@ async def test_a_gateway_that_meets_a_bug_in_the_log_hears_the_next_revocation(
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_tokens_are_checked_while_their_writer_is_away_and_changes_are_a_503() -> None:
     async with system(server={"hold": 0.2}) as ours:

@@ -166,6 +166,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         Settings,
         clock=stand_in.clock,
         tokens=stand_in.tokens,
+        silences=stand_in.silences,
         reload=stand_in.reload,
     )
 

@@ -18,6 +18,7 @@ from tests.api.gateway_in_process import JSON, Reply, System, send
 
 PATH = "/api/v2/alerts"
 SHARED = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def at(minutes: float) -> str:
@@ -119,8 +120,10 @@ GOOD: dict[str, list[dict[str, Any]]] = {
 
 @SHARED
 @pytest.mark.parametrize("case", GOOD)
-async def test_what_alertmanager_takes_is_taken_and_shown_alike(both: Both, case: str) -> None:
-    tag = f"good{list(GOOD).index(case)}"
+async def test_what_alertmanager_takes_is_taken_and_shown_alike(
+    both: Both, case: str, both_ways: str
+) -> None:
+    tag = f"{both_ways}{list(GOOD).index(case)}"
     batch = [{**each, "labels": {**each["labels"], "case": tag}} for each in GOOD[case]]
 
     theirs, mine = await both.post(batch)

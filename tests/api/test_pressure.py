@@ -62,6 +62,7 @@ async def until(holds: Callable[[], object], timeout_s: float = 10.0) -> None:
 # -- bounded queues --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 @DOORS
 @pytest.mark.asyncio
 async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_and_no_2xx_is_lost(
@@ -87,6 +88,7 @@ async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_an
         assert len(await ours.names()) == 500
 
 
+@pytest.mark.usefixtures("both_ways")
 @DOORS
 @pytest.mark.asyncio
 async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
@@ -165,6 +167,7 @@ async def test_bodies_that_many_slow_senders_hold_are_bounded_together() -> None
 # -- a shard that is away --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_shard_away_is_503_on_v2_and_207_by_item_on_v1_and_the_others_part_is_stored() -> None:
     async with system(server={"hold": 0.3}) as ours:
@@ -194,6 +197,7 @@ async def test_a_shard_away_is_503_on_v2_and_207_by_item_on_v1_and_the_others_pa
         assert len((await ours.get("/v1/incidents")).json["items"]) == 4
 
 
+@pytest.mark.usefixtures("both_ways")
 @DOORS
 @pytest.mark.asyncio
 async def test_a_shard_that_comes_back_within_hold_costs_its_senders_only_time(door: str) -> None:

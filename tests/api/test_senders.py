@@ -71,6 +71,7 @@ async def timeline(ours: System, secret: str | None) -> dict[str, str]:
 # Who it was
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_who_ended_the_alert_of_another_is_named(senders: tuple[System, dict[str, str]]) -> None:
     ours, secrets = senders
@@ -86,6 +87,7 @@ async def test_who_ended_the_alert_of_another_is_named(senders: tuple[System, di
     assert (why["opened"], why["resolved"]) == ("prometheus", "ci")
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_without_tokens_it_was_anonymous(ours: System) -> None:
     await post(ours, "/v1/alerts", None, {"labels": LABELS})
@@ -97,6 +99,7 @@ async def test_without_tokens_it_was_anonymous(ours: System) -> None:
 # Bound tokens
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_bound_token_sends_and_ends_what_its_matchers_allow(
     senders: tuple[System, dict[str, str]],
@@ -108,6 +111,7 @@ async def test_a_bound_token_sends_and_ends_what_its_matchers_allow(
     assert [each.json["items"][0]["decision"] for each in (fired, ended)] == ["opened", "resolved"]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_of_a_mixed_request_too_resolved_ends_whatever_clock_it_is_by(
     senders: tuple[System, dict[str, str]],
@@ -122,6 +126,7 @@ async def test_of_a_mixed_request_too_resolved_ends_whatever_clock_it_is_by(
     assert [item.get("decision") for item in answer.items] == [None, "resolved"]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("path", "ending"),
     [
@@ -150,6 +155,7 @@ async def test_a_bound_token_neither_sends_nor_ends_anything_else(
     assert left["labels"] == labels
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_of_a_mixed_request_the_allowed_alerts_are_stored_and_the_others_named(
     senders: tuple[System, dict[str, str]], caplog: pytest.LogCaptureFixture
@@ -216,6 +222,7 @@ async def test_the_list_of_tokens_shows_what_each_is_bound_to(senders: tuple[Sys
 # Idempotency-Key
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_key_is_its_senders_own(senders: tuple[System, dict[str, str]]) -> None:
     ours, secrets = senders
@@ -230,6 +237,7 @@ async def test_a_key_is_its_senders_own(senders: tuple[System, dict[str, str]]) 
     assert [each.json["items"][0]["decision"] for each in (given, repeated)] == ["opened", "duplicate"]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     "ending",
     [{"status": "resolved"}, {"ends_at": ENDED, "status": "resolved"}, {"ends_at": "2090-01-01T00:00:00Z"}],
@@ -246,6 +254,7 @@ async def test_the_same_key_with_another_end_is_not_taken_for_a_duplicate(
     assert b"other alerts or ends" in answer.body
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.asyncio
 async def test_a_request_sent_again_is_a_duplicate_though_its_default_end_moved(ours: System) -> None:
     key: Mapping[str, str] = {"Idempotency_Key": "build-1001"}

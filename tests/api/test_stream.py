@@ -17,7 +17,8 @@ from models.errors import Damaged
 from models.partition.frames import digest_of
 from models.stream.cursor import Cursor, encode_cursor
 from services.api.stream import stream
-from services.feed import follow, tail
+from services.api.stream.params import SSE
+from services.feed import follow, tail, watch
 from services.stores.memory.log import MemoryEventLog
 from tests.api.gateway_in_process import (
     FIRST_SHARD_SERVICE,
@@ -67,7 +68,7 @@ async def by_sse(
     port: int, query: dict[str, object] | None = None, headers: dict[str, str] | None = None
 ) -> AsyncIterator[Stream]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    lines = [f"GET {target(query)} HTTP/1.1", "Host: 127.0.0.1", f"Accept: {stream.SSE}"]
+    lines = [f"GET {target(query)} HTTP/1.1", "Host: 127.0.0.1", f"Accept: {SSE}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -249,7 +250,7 @@ async def test_an_incident_is_seen_leaving_a_filter_by_who_has_just_come(ours: S
 async def test_a_quiet_stream_says_that_it_is_there(
     ours: System, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.05)
     async with transport(await ours.listen(), {"kind": "Split"}) as client:
         ready = await client.next("ready")
         await fire(ours, "Down")
@@ -296,7 +297,7 @@ async def test_a_client_too_far_behind_is_reset(ours: System, monkeypatch: pytes
     port = await ours.listen()
     async with by_sse(port) as client:
         old = await client.next("ready")
-    monkeypatch.setattr(tail, "MAX_LAG_FRAMES", 3)
+    monkeypatch.setattr(watch, "MAX_LAG_FRAMES", 3)
     for number in range(5):
         await fire(ours, f"Alert{number}")
 
@@ -433,7 +434,7 @@ async def test_who_watched_without_a_token_is_let_go_when_tokens_are_asked_for(
     ours: System, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "CHECK_S", 0.0)
-    monkeypatch.setattr(tail, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.05)
     async with transport(await ours.listen()) as client:
         await client.next("ready")
         await token(ours, "admin")
@@ -474,7 +475,7 @@ async def test_matchers_that_are_too_much_work_end_their_own_stream_only(
 async def test_more_clients_than_a_gateway_takes_are_asked_to_come_again(
     ours: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "CLIENTS_MAX", 1)
+    monkeypatch.setattr(watch, "CLIENTS_MAX", 1)
     port = await ours.listen()
     async with by_sse(port) as client:
         await client.next("ready")
@@ -519,7 +520,7 @@ async def test_a_stream_goes_on_over_a_crash_of_its_shard(ours: System) -> None:
 async def test_a_damaged_log_stops_its_own_events_only_and_is_named(
     ours: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.2)
     async with by_sse(await ours.listen(), {"kind": "created"}) as client:
         await client.next("ready")
         log = ours.gateway.tails.logs[0].event_log
@@ -603,7 +604,7 @@ async def test_a_browser_whose_cursor_can_not_be_read_hears_a_reset_and_goes_on(
 async def test_a_browser_for_which_there_is_no_place_is_told_so_and_to_come_back(
     ours: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "CLIENTS_MAX", 0)
+    monkeypatch.setattr(watch, "CLIENTS_MAX", 0)
     given = [(b"accept", b"text/event-stream"), (b"last-event-id", b"here")]
 
     answer = await ours.request("GET", PATH, [b""], given)
@@ -644,7 +645,7 @@ async def test_both_forms_are_described(shared: System) -> None:
     assert isinstance(document, dict)
     described = document["paths"][PATH]["get"]
 
-    schema = described["responses"]["200"]["content"][stream.SSE]["schema"]
+    schema = described["responses"]["200"]["content"][SSE]["schema"]
     assert {each["$ref"].rpartition("/")[2] for each in schema["anyOf"]} <= set(
         document["components"]["schemas"]
     )

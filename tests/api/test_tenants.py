@@ -26,7 +26,8 @@ from models.incidents.notification import Facts
 from models.incidents.query import GetIncident, ListIncidents, ListSummaries, decode_answer
 from models.incidents.query import encode as encode_query
 from models.incidents.verbs import Acknowledge, Comment, Merge
-from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame, encode_frame
+from models.partition.frames import EVERYONE, NO_DIGEST, Frame, encode_frame
+from models.partitions import decode_frame
 from models.ports import ActionResult
 from models.shard.archiving import IncidentArchived
 from models.shard.children import IncidentMergedInto

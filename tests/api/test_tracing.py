@@ -16,7 +16,7 @@ from aiohttp import web
 
 from actors.shard import IncidentShard
 from models.incidents.verbs import Acknowledge
-from models.partition.frames import decode_frame
+from models.partitions import decode_frame
 from models.shard.messages import Command, encode
 from services.machine import tracing
 from services.machine.tracing import BATCH_MAX, QUEUE_MAX, OtlpTracer, traces_url
@@ -82,6 +82,7 @@ async def post_after(ours: System, receiver: OtlpReceiver, name: str) -> list[Re
 # -- from the sender to the receiver of the notice ---------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_senders_trace_goes_through_gateway_shard_classifier_and_action(
     receiver: OtlpReceiver,
 ) -> None:
@@ -118,6 +119,7 @@ async def test_a_senders_trace_goes_through_gateway_shard_classifier_and_action(
         assert began_at - 1 < span.started_at <= span.ended_at < time.time() + 1
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_tracestate_is_passed_on(receiver: OtlpReceiver) -> None:
     state = {**SAMPLED, "tracestate": "vendor=a b,other=1"}
     async with (
@@ -131,6 +133,7 @@ async def test_tracestate_is_passed_on(receiver: OtlpReceiver) -> None:
     assert act.state == "vendor=a b,other=1" == headers["tracestate"]
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("headers", [SAMPLED, NOT_SAMPLED])
 async def test_without_telemetry_a_senders_context_reaches_the_webhook_as_it_was(
     headers: dict[str, str],
@@ -177,6 +180,7 @@ async def test_a_failed_notice_is_a_failed_span_and_each_try_is_one(receiver: Ot
 # -- what makes a span, and what does not -----------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_alerts_that_all_repeat_make_no_span_in_the_shard(receiver: OtlpReceiver) -> None:
     batch = [alert("Down", pod=str(pod)) for pod in range(20)]
     async with system(telemetry={"endpoint": receiver.endpoint}) as ours:
@@ -189,6 +193,7 @@ async def test_alerts_that_all_repeat_make_no_span_in_the_shard(receiver: OtlpRe
     assert [span.name for span in spans if span.trace_id == TRACE] == ["POST /v1/alerts"] * 5
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_trace_that_its_sender_does_not_record_is_not_recorded_here(receiver: OtlpReceiver) -> None:
     async with system(telemetry={"endpoint": receiver.endpoint, "sample_ratio": 1}) as ours:
         await ours.post("/v1/alerts", [alert("Down")], headers=NOT_SAMPLED)
@@ -197,6 +202,7 @@ async def test_a_trace_that_its_sender_does_not_record_is_not_recorded_here(rece
     assert spans == []
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("ratio", "begun"), [(0, 0), (1, 1)])
 async def test_a_request_without_a_trace_begins_one_by_the_sample_ratio(
     receiver: OtlpReceiver, ratio: int, begun: int

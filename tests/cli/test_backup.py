@@ -18,10 +18,10 @@ from models.backup import Backup
 from models.errors import Conflict, Unavailable
 from services.cli.main import app
 from services.machine import launch
-from services.upkeep import copying
 from services.upkeep.backup.retention import newest_whole
 from services.upkeep.backup.signing import Signing
 from services.upkeep.backup.target import Target
+from services.upkeep.kept.delivery_ids import KeptDeliveryIds
 from tests.api.gateway_in_process import SqliteStores, alert, system
 
 KEY_FILE = "LLM_IM_DISASTER_RECOVERY__BACKUP_KEY_FILE"
@@ -252,7 +252,7 @@ def test_what_is_half_restored_is_not_started_until_the_same_was_finished(
         raise Unavailable("the store is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(copying._Copying, "delivery_ids", dying)
+        patched.setattr(KeptDeliveryIds, "copy", dying)
         result = run("restore", "--target", "kept", "--data", "new")
     assert (result.exit_code, "the store is away" in result.stderr) == (1, True)
 

@@ -14,6 +14,7 @@ from models.errors import Refused
 from models.settings.keys import KEYS
 from services.cli.shared.exits import ExitCode
 from services.machine import launch
+from services.settings.load import shards_here
 from tests.cli.test_commands import StandIn, run, server, silent_url
 
 __all__ = ["server"]
@@ -183,7 +184,7 @@ def test_show_has_every_value_and_where_it_comes_from(monkeypatch: pytest.Monkey
     assert rows["server.http_port"] == ["server.http_port", "81", "--port"]
     assert rows["server.gateways"] == ["server.gateways", "3", "llm-im.toml"]
     assert rows["notify.wait.P2"] == ["notify.wait.P2", '"1m"', "LLM_IM_NOTIFY__WAIT__P2"]
-    assert rows["state.partitions"] == ["state.partitions", "2", "default"]
+    assert rows["state.partitions"] == ["state.partitions", str(shards_here()), "default"]
     assert {key.name for key in KEYS.values() if not key.is_later} < {*rows}
 
 

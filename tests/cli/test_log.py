@@ -22,7 +22,8 @@ from models.control.control import ControlState
 from models.control.events import PartitionsBegan, SettingsChanged
 from models.control.slots import Slots
 from models.partition.event import Event
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.partitions import decode_frame
 from models.shard.events import AlertsObserved, IncidentOpened, SeriesOpened
 from models.shard.messages import Decision
 from services.cli.main import app

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from models.alerts.view import alert_view
 from models.partition.checkpoint import SNAPSHOT_VERSION
-from models.partition.frames import decode_frame
 from models.partition.sharding import partition_name
+from models.partitions import decode_frame
 from models.shard.shard import Shard
 from services.settings.load import load_settings
 from services.wiring import bootstrap

@@ -25,6 +25,7 @@ from typing import Any
 from models.partition.sharding import SlotMap, slot_of
 from services.machine import launch
 from services.machine.front import authority, called_at
+from services.machine.head import FOREIGN_SETTINGS
 from services.machine.instance import Instance, read_instance
 from services.machine.processes import MARK
 
@@ -95,7 +96,7 @@ class Cluster:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("LLM_IM_") and name not in launch.FOREIGN_SETTINGS
+            if not name.startswith("LLM_IM_") and name not in FOREIGN_SETTINGS
         }
         environment |= {
             "PYTHONPATH": str(ROOT),

@@ -17,6 +17,7 @@ import pytest
 
 from tests.cluster.conftest import program
 from tests.cluster.instance import Cluster, until
+from tests.cluster.receiver import Receiver
 from tests.ports import free_port
 
 pytestmark = pytest.mark.cluster
@@ -44,11 +45,13 @@ alerting:
 
 
 @contextmanager
-def prometheus(folder: Path, ours: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A Prometheus with two rules that sends to `ours`: its URL, and what ends the second rule's alert."""
+def prometheus(folder: Path, ours: str, name: str = "prometheus") -> Iterator[tuple[str, Callable[[], None]]]:
+    """A Prometheus with two rules that sends to `ours`: its URL, and what ends the second rule's alert. Its services are `name`-on
+    and `name`-ends."""
     binary, port = program("prometheus"), free_port()
     rules, config = folder / "rules.yaml", folder / "prometheus.yaml"
-    rules.write_text(RULES % 1)
+    texts = [RULES.replace("prometheus-", f"{name}-") % fires for fires in (0, 1)]
+    rules.write_text(texts[1])
     config.write_text(CONFIG % (rules, ours))
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
@@ -60,7 +63,7 @@ def prometheus(folder: Path, ours: str) -> Iterator[tuple[str, Callable[[], None
         )  # fmt: skip
 
     def end() -> None:
-        rules.write_text(RULES % 0)
+        rules.write_text(texts[0])
         process.send_signal(signal.SIGHUP)
 
     try:
@@ -194,6 +197,45 @@ def test_amtool_shows_cluster_config_and_silences(amtool: Amtool) -> None:
     assert "llm-im" in amtool("config", "routes", "show")
 
 
-def test_amtool_fails_when_it_asks_for_what_we_do_not_do(amtool: Amtool) -> None:
-    silence = ("silence", "add", "service=amtool", "--comment=x", "--author=t", "--duration=1h")
-    assert "silences do not exist yet" in amtool(*silence, code=1)
+def test_amtool_silences_and_what_is_silenced_is_suppressed(amtool: Amtool) -> None:
+    amtool("alert", "add", "AmtoolQuiet", "service=amtool-quiet")
+    silence = silenced(amtool, "amtool-quiet")
+
+    until("it is muted", lambda: states(amtool, "amtool-quiet") == ["suppressed"], 10.0)
+    amtool("silence", "expire", silence)
+    until("it is not any more", lambda: states(amtool, "amtool-quiet") == ["active"], 10.0)
+
+
+def test_what_prometheus_sends_into_a_silence_of_amtool_is_told_when_that_ends(
+    amtool: Amtool, cluster: Cluster, receiver: Receiver, tmp_path: Path
+) -> None:
+    silence = silenced(amtool, "quiet-on")
+    time.sleep(1.0)  # muted everywhere
+
+    with prometheus(tmp_path, cluster.authority, "quiet"):
+        until("the other one is told", lambda: bool(receiver.of("quiet-ends")), 40.0)
+        until("it is muted", lambda: states(amtool, "quiet-on") == ["suppressed"], 20.0)
+        muted = incident_of(cluster, "quiet-on")["muted"]
+        assert muted["is_muted"] and [each["silence"] for each in muted["by"]] == [silence]  # type: ignore[index]
+        until("it is held back", lambda: is_withheld(cluster, "quiet-on"), 20.0)
+        assert receiver.of("quiet-on") == []
+
+        amtool("silence", "expire", silence)
+        until("it is told", lambda: bool(receiver.of("quiet-on")), 20.0)
+
+
+def silenced(amtool: Amtool, service: str) -> str:
+    """The id of a new silence of a service."""
+    return amtool(
+        "silence", "add", f"service={service}", "--comment=x", "--author=t", "--duration=1h"
+    ).strip()
+
+
+def states(amtool: Amtool, service: str) -> list[str]:
+    shown = json.loads(amtool("-o", "json", "alert", "query", "--active", "--silenced", f"service={service}"))
+    return [alert["status"]["state"] for alert in shown]
+
+
+def is_withheld(cluster: Cluster, service: str) -> bool:
+    muted = incident_of(cluster, service)["muted"]
+    return isinstance(muted, dict) and muted["withheld"] == "opened"

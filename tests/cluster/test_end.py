@@ -57,8 +57,8 @@ def damage_a_frame(data: Path, index: int) -> int:
 
 
 async def last_seq(data: Path, index: int) -> int:
-    settings = load_settings(None, {"state.path": str(data)})
-    log = bootstrap.open_log(settings, bootstrap.partition_names(settings)[1 + index])
+    settings = load_settings(None, {"state.path": str(data), "state.partitions": index + 1})
+    log = bootstrap.open_log(settings, bootstrap.shard_names(settings)[index])
     try:
         return await log.last_seq()
     finally:

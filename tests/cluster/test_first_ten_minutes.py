@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.machine import launch
+from services.machine.head import FOREIGN_SETTINGS
 from tests.cli.terminal import Terminal
 from tests.cluster.instance import ROOT, Cluster
 from tests.ports import free_port
@@ -85,7 +86,7 @@ def test_the_first_ten_minutes_can_be_typed_and_show_what_the_page_shows(
     instance: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = PAGE.replace("http://127.0.0.1:8080", instance.url)
-    script = [PREAMBLE % {"foreign": " ".join(launch.FOREIGN_SETTINGS)}]
+    script = [PREAMBLE % {"foreign": " ".join(FOREIGN_SETTINGS)}]
     shown: list[tuple[str, str]] = []  # after which typed block, or that of the other window; what is shown
     typed, end = 0, 0
     for block in BLOCK.finditer(page):

@@ -12,8 +12,9 @@ import msgspec
 from models.backup import Until
 from models.control.events import SlotsAssigned
 from models.partition.event import Event
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame
+from models.partition.frames import NO_DIGEST, encode_frame
 from models.partition.sharding import SlotMap
+from models.partitions import decode_frame
 from models.ports import Archive, ArchivedIncident, Clock, DeadLetters, DeliveryIds, EventLog, Mark
 from models.settings.all import Settings
 from models.shard.events import ShardStarted

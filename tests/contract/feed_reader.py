@@ -16,7 +16,7 @@ from actors.control_tail import ControlTail
 from actors.runtime.host import Actor, Host
 from models.control.control import CONTROL
 from models.metrics import decode as decode_metrics
-from models.partition.sharding import partition_name
+from models.partition.sharding import TENANT, partition_name
 from services.feed.publish import Publisher
 from services.feed.publish_bodies import FIELDS
 from services.stores.redis.feed import RedisFeed
@@ -150,7 +150,9 @@ async def until(holds: Callable[[], Awaitable[object]], what: str) -> None:
     raise AssertionError(f"{what}: not within {PATIENCE_S:g} s")
 
 
-async def publish(ours: System, url: str, prefix: str, *, keep_closed_s: float = 3600.0) -> None:
+async def publish(
+    ours: System, url: str, prefix: str, *, keep_closed_s: float = 3600.0, tenant: str = TENANT
+) -> None:
     """Start the publisher of this system."""
     options = RedisOptions(url, prefix, timeout_s=1.0, connect_timeout_s=1.0, section="publish.redis")
     partitions = [partition_name(index) for index in range(ours.settings.state.partitions)]
@@ -164,6 +166,7 @@ async def publish(ours: System, url: str, prefix: str, *, keep_closed_s: float =
             RedisFeed(options, keep_closed_s, ours.clock),
             ControlTail(ours.stores.log(CONTROL)),
             ours.clock,
+            tenant=tenant,
         )
 
     await ours.cluster.start(PUBLISHER_ACTOR, publisher)

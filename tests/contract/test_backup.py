@@ -22,7 +22,7 @@ import pytest
 from actors.runtime.clock import SystemClock
 from models.backup import Backup, File
 from models.errors import Broken, Conflict, Damaged, Malformed, NotFound, Unavailable
-from models.partition.frames import decode_frame
+from models.partitions import decode_frame
 from models.ports import Archive, ArchivedIncident, EventLog
 from models.shard.events import ClockSetBack, ShardStarted
 from models.shard.settings import ShardSettings

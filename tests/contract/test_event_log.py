@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from models.errors import Damaged, Fenced, NotOwner, OutcomeUnknown, Unavailable
-from models.partition.frames import NO_DIGEST, decode_frame
+from models.partition.frames import NO_DIGEST
 from models.ports import EventLog, Mark
+from models.shard.assembly import ASSEMBLY
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 from tests.contract.conftest import PARTITION, Chain, Place
@@ -110,7 +111,7 @@ async def test_a_reader_beside_the_writer_sees_each_append_once_it_returned(
 
     assert [seq for seq, _frame in before] == [1]
     assert [seq for seq, _frame in after] == [2, 3]
-    assert decode_frame("p", after[0][1], 2, chain.digests[1]).seq == 2
+    assert ASSEMBLY.frames.decode("p", after[0][1], 2, chain.digests[1]).seq == 2
 
 
 @pytest.mark.asyncio

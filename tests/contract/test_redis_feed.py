@@ -21,7 +21,9 @@ import structlog
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
+from models.incidents.lines import CHANGED
 from models.partition.frames import digest_of
+from models.partition.sharding import TENANT
 from services.api.v1.verb_table import VERBS
 from services.feed import publish_shard
 from services.feed.publish_bodies import FIELDS
@@ -34,6 +36,7 @@ from tests.api.gateway_in_process import (
     SqliteStores,
     System,
     alert,
+    another_gateway,
     system,
 )
 from tests.contract.conftest import NUMBERS
@@ -114,6 +117,31 @@ async def test_a_reader_has_what_the_api_shows_after_every_verb(ours: System, re
         assert kinds["Merged"] == 4 and kinds["AssignmentChanged"] == 1 and kinds["Resolved"] >= 3
         parts = [each for each in reader.picture.values() if each["merged_into"]]
         assert len(parts) == 1 and parts[0]["merged_into"] in shown
+
+
+@pytest.mark.parametrize("tenant", [TENANT, "acme"])
+async def test_a_feed_shows_one_tenants_incidents_and_all_of_them(
+    ours: System, redis_server: Server, tenant: str
+) -> None:
+    async with another_gateway(ours, "acme") as others:
+        at, foreign = (ours, others) if tenant == TENANT else (others, ours)
+        prefix = a_prefix()
+        kept, unseen = await opened(at), await opened(foreign)
+        await publish(ours, redis_server.url, prefix, tenant=tenant)
+        async with Reader(redis_server.port, prefix).reading() as reader:
+            await same(reader, at)
+            for one, door in ((unseen, foreign), (kept, at)):
+                await do(door, one, "comment", {"text": "looking"})
+                await do(door, one, "resolve")
+                await opened(door)
+            shown = await same(reader, at)
+
+            assert kept in shown and unseen not in shown and len(shown) == 2
+            kinds = await told_kinds(reader, kept)
+            assert [kind for kind in kinds if kind != CHANGED] == ["CommentAdded", "Resolved"]
+            assert {each["incident"]["id"] for each in reader.told if each["event"] == "incident"} <= set(
+                shown
+            )
 
 
 async def test_open_incidents_are_listed_by_severity_and_by_service(

@@ -220,7 +220,7 @@ async def test_what_is_half_restored_is_started_by_nobody_and_finished_by_the_sa
     await control.close()
     with pytest.raises(Conflict, match=f"this is an unfinished copy of backup {made.backup.id}"):
         as_assigned(Settings(), state)
-    with pytest.raises(Conflict, match=f"an unfinished copy of backup {made.backup.id}: ask for that again"):
+    with pytest.raises(Conflict, match=f"an unfinished copy of backup {made.backup.id}: repeat that restore"):
         await put_back(made, empty, until=Until(at=made.backup.cut_at))
 
 
@@ -371,7 +371,7 @@ async def peers_seq(stores: Stores, partition: str) -> int:
 
 
 async def heard(stores: Stores) -> bool:
-    """Whether the second shard has heard a note."""
+    """Whether the second shard has heard a message."""
     known = await peers.state(stores, SHARDS[1])
     incidents = [msgspec.msgpack.decode(each, type=Incident) for each in known["incidents"].values()]
     return any(each.handling is not None and each.handling.heard for each in incidents)

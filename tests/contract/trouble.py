@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Protocol
 import pytest
 
 from models.errors import Fenced, OutcomeUnknown, Unavailable
-from models.partition.frames import decode_frame, encode_frame
+from models.partition.frames import encode_frame
+from models.partitions import decode_frame
 from models.ports import Archive, EventLog, Opened
 from tests.contract.conftest import PARTITION, Chain
 from tests.contract.proxy import Proxy

@@ -15,6 +15,7 @@ from actors.control_tail import SettingsWatch
 from actors.runtime.clock import SystemClock
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
+from actors.shard import ShardOptions
 from models.control.control import encode_message
 from models.control.events import SettingsChanged
 from models.settings.all import Settings
@@ -33,7 +34,7 @@ FULL = Settings.model_validate(
         "publish": {"redis": {"url": "redis://127.0.0.1"}},
         "disaster_recovery": {"backup_interval": "1h", "backup_target": "backups"},
         "telemetry": {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": "t0ken"}},
-        "state": {"redis": {"url": "redis://:pass@127.0.0.1"}},
+        "state": {"partitions": 2, "redis": {"url": "redis://:pass@127.0.0.1"}},
     }
 )
 
@@ -59,6 +60,13 @@ def test_each_setting_of_a_shard_is_given_by_one_section() -> None:
 
     assert set(ShardSettings.__struct_fields__) <= given.keys()
     assert shard_settings(FULL).notify
+
+
+def test_a_shard_takes_each_setting_that_it_is_given() -> None:
+    taken = {*ShardSettings.__struct_fields__, *ShardOptions.__struct_fields__}
+
+    # What every actor is given is taken by the wiring.
+    assert FULL.given_to(SHARD).keys() - taken == {"level", "format", "telemetry"}
 
 
 def test_a_gateway_gets_the_secrets_that_it_needs_and_no_other() -> None:

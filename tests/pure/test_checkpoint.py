@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from models.partition.checkpoint import ROW_BYTES, Census, Checkpoint, parse_key, record_key
-from models.shard.state import CALLS, INCIDENT, META, MOVING, STATIC
+from models.partition.checkpoint import META, ROW_BYTES, Census, Checkpoint, parse_key, record_key
+from models.shard.state import CALLS, INCIDENT, MOVING, STATIC
 
 KINDS = (CALLS, INCIDENT, META, MOVING, STATIC)
 NAMES = {kind.name: kind for kind in KINDS}

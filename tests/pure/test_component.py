@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
 from models.errors import Broken
 from models.incidents.incident import Incident
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.incidents.summaries import summary_of
+from models.incidents.verbs import AnyVerb
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.assembly import COMPONENTS, Assembly
@@ -40,7 +42,7 @@ class Ring(Effect, frozen=True):
 
 
 def _line(event: BellRung, _around: Around) -> Line:
-    return told("BellRung", SYSTEM, f"the bell rang {event.nth} times", "it is open", nth=str(event.nth))
+    return line_of("BellRung", SYSTEM, f"the bell rang {event.nth} times", "it is open", nth=str(event.nth))
 
 
 class Bells(Component):
@@ -92,7 +94,7 @@ class Bells(Component):
     reactions = {Opened: _opened}
     effects = (Ring,)
     records = (RecordOf(BELLS, _capture, _load),)
-    events = (on(BellRung, _fold, Told(("BellRung",), _line)),)
+    events = (on(BellRung, _fold, Description(("BellRung",), _line)),)
 
 
 ASSEMBLY = Assembly((*COMPONENTS, Bells))
@@ -204,3 +206,7 @@ def test_two_owners_of_one_event_are_refused() -> None:
 
     with pytest.raises(Broken, match="both Bells and More own"):
         Assembly((*COMPONENTS, Bells, More))
+
+
+def test_every_verb_is_decided_about_by_a_component() -> None:
+    assert {kind for each in COMPONENTS for kind in each.verbs} == {*get_args(AnyVerb)}

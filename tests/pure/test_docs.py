@@ -35,8 +35,9 @@ from services.api.v1.tokens import SCOPES
 from services.cli import in_ray
 from services.cli.commands import up
 from services.cli.shared.exits import ExitCode
+from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.table import all_formats
-from services.machine import launch
+from services.machine import head, stopping
 from services.settings import reference
 from services.settings.load import Source, load
 from services.settings.names import variable_of
@@ -68,6 +69,7 @@ SOMETHING = {
     "notify.webhook.url": "https://example.org/hook",
     "publish.redis.url": "redis://127.0.0.1",
     "resource_limits.max_ingestion_rate": "5000/s",
+    "formats.sns_topics": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",
     "telemetry.headers": '{"authorization": "Bearer x"}',
@@ -78,7 +80,7 @@ def something_for(key: Key) -> str:
     """A value that its kind takes."""
     default = key.field.default
     if isinstance(default, list):
-        return "[]" if "rules" in key.name else "a,b"
+        return "[]" if key.name.endswith(("rules", "mappings")) else "a,b"
     if isinstance(default, bool):
         return str(default).lower()
     if default is not None:
@@ -238,6 +240,23 @@ def test_every_routes_scope_is_documented() -> None:
     assert not missing
 
 
+def test_the_tables_of_formats_are_those_of_the_code() -> None:
+    document = text("docs/formats.md")
+    webhooks = {name: kind for name, kind in all_formats().items() if issubclass(kind, JsonFormat)}
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| ([^|]+) \| [^|]+ \|$", document, flags=re.MULTILINE)
+    levels = re.findall(r"^\| `([^`]+)` \|" + r"([^|]*)\|" * 5 + "$", document, flags=re.MULTILINE)
+
+    assert rows == [(name, kind.path, kind.summary) for name, kind in webhooks.items()]
+    assert {
+        name: {
+            "" if word == "none said" else word.strip("`"): f"P{level}"
+            for level, words in enumerate(columns)
+            for word in filter(None, words.strip().split(", "))
+        }
+        for name, *columns in levels
+    } == {name: dict(kind.severities) for name, kind in webhooks.items() if kind.severities}
+
+
 def test_every_scope_is_documented() -> None:
     rows = set(re.findall(r"^\| `([^`]+)` \|", text("docs/security.md"), flags=re.MULTILINE))
 
@@ -278,9 +297,9 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 
 def test_every_file_and_test_that_a_document_names_is_there() -> None:
-    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
 
-    # Names in capitals stand for the reader's own: services/stores/NAME_log.py.
+    # Names in capitals stand for the reader's own: services/actions/NAME.py.
     missing = [
         f"{document}: {name}"
         for document in DOCUMENTS
@@ -400,10 +419,10 @@ def test_the_unit_types_commands_that_are_there_and_waits_long_enough() -> None:
         assert words[-2:] == ["--data", "/srv/llm-im/var"]
     assert service["PIDFile"] == "/srv/llm-im/var/run/head.pid"
     assert service["SuccessExitStatus"] == str(int(ExitCode.DEGRADED))
-    slowest_up_s = launch.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
+    slowest_up_s = head.START_TIMEOUT_S + in_ray.DEPLOY_TIMEOUT_S + up.READY_TIMEOUT_S
     slowest_down_s = (
-        in_ray.WITHDRAW_TIMEOUT_S + launch.FRONT_DRAIN_S + launch.TERM_TIMEOUT_S
-        + launch.ORPHAN_TIMEOUT_S + launch.KILL_TIMEOUT_S
+        in_ray.WITHDRAW_TIMEOUT_S + stopping.FRONT_DRAIN_S + stopping.TERM_TIMEOUT_S
+        + stopping.ORPHAN_TIMEOUT_S + stopping.KILL_TIMEOUT_S
     )  # fmt: skip
     assert float(service["TimeoutStartSec"]) > slowest_up_s
     assert float(service["TimeoutStopSec"]) > slowest_down_s

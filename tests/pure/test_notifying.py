@@ -70,7 +70,9 @@ def test_who_refused_the_opening_is_not_told_of_the_end() -> None:
     story.ticks(at(1), at(60))
 
     assert story.sent() == []
-    assert [event.why for event in story.named(NotificationDropped)] == ["resolved before anyone was told"]
+    assert [event.why for event in story.named(NotificationDropped)] == [
+        "resolved before anyone was notified"
+    ]
 
 
 def test_an_end_that_waits_for_an_opening_nobody_took_is_not_told() -> None:
@@ -208,7 +210,7 @@ def test_an_end_and_a_reopening_within_the_interval_cancel() -> None:
     flap(story, heard, [10, 30], 600)
 
     assert heard == [(0.0, "opened", "firing")]
-    assert story.incident.timeline[-1].text == "goes on before anyone was told of its end"
+    assert story.incident.timeline[-1].text == "reopened before `resolved` was sent"
 
 
 def test_a_quick_end_is_told_when_the_interval_is_over() -> None:

@@ -13,6 +13,7 @@ from models.backup import File
 from models.errors import Broken, Damaged
 from models.partition import frames
 from models.partition.packed import unpack
+from models.shard.assembly import ASSEMBLY
 from services.upkeep.backup import packing
 
 MIB = 1024 * 1024
@@ -64,11 +65,11 @@ def frame(body: bytes) -> bytes:
 
 
 def decode(bomb: bytes) -> None:
-    frames.decode_frame("shard/0000", frame(bomb), 1, None)
+    ASSEMBLY.frames.decode("shard/0000", frame(bomb), 1, None)
 
 
 def skim(bomb: bytes) -> None:
-    frames.skim_frame("shard/0000", frame(bomb), 1, frozenset({b"X"}))
+    ASSEMBLY.frames.skim("shard/0000", frame(bomb), 1, frozenset({b"X"}))
 
 
 def read_backup(bomb: bytes) -> None:

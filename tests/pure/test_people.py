@@ -322,7 +322,7 @@ def test_an_idempotency_key_stands_for_one_command(story: Story) -> None:
     before = encode(story.done)
 
     story.do(at(6), Comment("once"), story.incident, delivery="key", before=before)
-    with pytest.raises(Refusal, match="was used before for something else"):
+    with pytest.raises(Refusal, match="was used before for another request"):
         story.do(at(7), Comment("twice"), story.incident, delivery="key", before=before)
 
     assert story.kinds(story.incident).count("CommentAdded") == 1
@@ -388,11 +388,11 @@ def test_targets_begin_anew_when_an_incident_is_reopened() -> None:
         (Assign(add=["x" * (NAME_MAX + 1)]), "TooLarge", "add: expected a name of at most"),
         (Assign(add=[" "]), "Malformed", "add: expected a name, not an empty one"),
         (Assign(add=["a\nb"]), "Malformed", "add: expected a name of printable characters"),
-        (Assign(add=[f"p{n}" for n in range(ASSIGNEES_MAX + 1)]), "TooLarge", "add: at most"),
-        (Assign(roles={f"r{n}": "x" for n in range(30)}), "TooLarge", "roles: at most"),
+        (Assign(add=[f"p{n}" for n in range(ASSIGNEES_MAX + 1)]), "TooLarge", "add: an incident has at most"),
+        (Assign(roles={f"r{n}": "x" for n in range(30)}), "TooLarge", "roles: an incident has at most"),
         (Comment("x" * (TEXT_MAX + 1)), "TooLarge", "text: expected at most"),
         (Comment("  "), "Malformed", "text: must not be empty"),
-        (Label(set={f"l{n}": "x" for n in range(LABELS_MAX + 1)}), "TooLarge", "set: at most"),
+        (Label(set={f"l{n}": "x" for n in range(LABELS_MAX + 1)}), "TooLarge", "set: an incident has at most"),
         (Label(set={"a": "1"}, remove=["a"]), "Malformed", "remove: 'a' is set in the same request"),
         (Reclassify(clear=["title"]), "Malformed", "clear: expected one or more of"),
         (Reclassify(severity=Severity.P1, clear=["severity"]), "Malformed", "clear: severity is given"),
@@ -425,7 +425,7 @@ def test_comments_have_an_end(story: Story) -> None:
     for _ in range(WRITTEN_LINES_MAX):
         story.do(at(5), Comment("+1"), story.incident)
 
-    with pytest.raises(Refusal, match="write into a linked incident"):
+    with pytest.raises(Refusal, match="continue in a linked incident"):
         story.do(at(6), Comment("+1"), story.incident)
 
 
@@ -447,7 +447,7 @@ def test_an_acknowledgement_that_is_taken_back_leaves_it_triaged(story: Story) -
     incident = story.do(at(6), Unacknowledge(), story.incident, by="bob")
 
     assert incident.state is IncidentState.TRIAGED
-    assert incident.timeline[-1].text == "Investigating -> Triaged: acknowledgement taken back by bob"
+    assert incident.timeline[-1].text == "Investigating -> Triaged: acknowledgement withdrawn by bob"
 
 
 def test_an_acknowledgement_that_runs_out_leaves_it_triaged(story: Story) -> None:

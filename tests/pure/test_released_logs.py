@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from models.control.control import ControlState
-from models.partition.frames import NO_DIGEST, Frame, decode_frame
-from models.shard.assembly import EVERY_EVENT
+from models.partition.frames import NO_DIGEST, Frame
+from models.partitions import decode_frame, every_event
 from models.shard.shard import Shard
 from tests.data.logs.make import HERE, summary, write
 from tests.scenario import SETTINGS
 
 VERSIONS = sorted(folder for folder in HERE.iterdir() if (folder / "log.jsonl").is_file())
-EVERY_NAME = {event.__name__ for event in EVERY_EVENT}
+EVERY_NAME = {event.__name__ for event in every_event()}
 
 
 def frames(folder: Path) -> dict[str, list[Frame]]:

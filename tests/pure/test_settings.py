@@ -17,7 +17,7 @@ from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.values import DURATION_MAX_S, duration_s, duration_text
-from services.settings.load import DEFAULT, Source, load, load_settings
+from services.settings.load import DEFAULT, Source, load, load_settings, shards_here
 from services.settings.names import VARIABLES, variable_of
 from services.settings.refusals import refusals, refuse
 from services.settings.shown import masked_json, written
@@ -48,6 +48,17 @@ def problem(text: str = "", **variables: str) -> str:
 # Who wins
 
 
+@pytest.mark.parametrize(("cores", "shards"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (16, 8), (64, 8)])
+def test_a_first_start_makes_a_shard_for_each_two_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, shards: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(cores)))
+
+    assert load().settings.state.partitions == shards
+    assert load(None, {"state.partitions": 3}).settings.state.partitions == 3
+    assert "state.partitions" not in load().sources
+
+
 def test_a_flag_wins_over_a_variable_over_the_file_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("llm-im.toml").write_text(
         '[server]\nhttp_port = 1\ngateways = 3\nhold = "1s"\n[state]\npath = "a"\n', "utf-8"
@@ -67,7 +78,7 @@ def test_a_flag_wins_over_a_variable_over_the_file_over_the_default(monkeypatch:
         "server.gateways": (4, Source("variable", "LLM_IM_SERVER__GATEWAYS")),
         "server.hold": (1.0, Source("file", "llm-im.toml")),
         "state.path": ("c", Source("flag", "--data")),
-        "state.partitions": (2, DEFAULT),
+        "state.partitions": (shards_here(), DEFAULT),
     }
 
 

@@ -23,13 +23,14 @@ from models.incidents.incident import (
 )
 from models.incidents.query import GetSummaries, Summary, SummaryPage, decode_query, encode
 from models.incidents.summaries import fold, opened, set_back, split_off, summary_of
-from models.partition.frames import NO_DIGEST, decode_frame, encode_frame, skim_frame
+from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.assembly import ASSEMBLY
 from models.shard.events import ClockSetBack, IncidentOpened
 from models.shard.shard import Step
 from models.shard.splitting import IncidentSplit
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
-from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line
+from models.stream.happenings import CHANGED, DESCRIBED, KINDS, Happening, Line
 from services.feed.follow import Follower
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
@@ -65,7 +66,7 @@ class Recorded:
         summaries: dict[bytes, Summary] = {}
         found = []
         for seq, frame in enumerate(self.frames, 1):
-            skimmed = skim_frame("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
+            skimmed = ASSEMBLY.frames.skim("", frame, seq, DESCRIBED | {b"ClockSetBack"})
             if skimmed is not None:
                 for _number, event in skimmed.events:
                     summaries = _after(summaries, event, skimmed.now)
@@ -146,7 +147,9 @@ class StreamMachine(ShardMachine):
                 )
                 assert line.details == each.line.all_details
         assert recorded.folded() == recorded.summaries
-        times = [decode_frame("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)]
+        times = [
+            ASSEMBLY.frames.decode("", frame, seq, None).now for seq, frame in enumerate(recorded.frames, 1)
+        ]
         for after in range(1, len(recorded.frames), 1 + len(recorded.frames) // 3):
             later = {(each.seq, each.place): each for each in recorded.follow(after)}
             for each in told:
@@ -278,11 +281,11 @@ def test_a_frame_is_skimmed_for_what_is_wanted_only() -> None:
     step = story.push(at(1), *[alert("api", f"Alert{number}") for number in range(60)])
     stored, _digest = encode_frame(1, at(1), "default", "trace", step.events, NO_DIGEST)
 
-    skimmed = skim_frame("shard/0000", stored, 1, frozenset({b"IncidentOpened"}))
+    skimmed = ASSEMBLY.frames.skim("shard/0000", stored, 1, frozenset({b"IncidentOpened"}))
 
     assert skimmed is not None
     assert skimmed.trace_id == "trace"
     assert [
         (place, event) for place, event in enumerate(step.events) if isinstance(event, IncidentOpened)
     ] == (skimmed.events)
-    assert skim_frame("shard/0000", stored, 1, frozenset({b"CommentAdded"})) is None
+    assert ASSEMBLY.frames.skim("shard/0000", stored, 1, frozenset({b"CommentAdded"})) is None

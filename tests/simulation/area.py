@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from models.partition.event import Event
 from models.shard.messages import Decision
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Area:
 
     def strike(self, trouble: str) -> None:
         """One of `troubles` happens now."""
+
+    def seen(self, watcher: Watcher, event: Event) -> None:
+        """An event of a shard is durable now, and the watcher's mirror has folded it."""
 
     def holds_for(self, watcher: Watcher) -> None:
         """What must have come about in a shard when all was quiet for SETTLE_S."""

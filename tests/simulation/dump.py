@@ -15,7 +15,10 @@ import msgspec
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING, FREE
 from models.incidents.incident import Incident, IncidentState
+from models.shard.inhibitors import Inhibitors
+from models.shard.known_silences import KnownSilences
 from models.shard.lifecycle import may_reopen
+from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
 from models.shard.shard import Shard
 from models.shard.sharing import Sharing, has_room_to_say
@@ -69,6 +72,10 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "given up": set(shard.of(Notifications).given_up),
         "order": list(shard.state.order),
         "open": shard.state.open_count,
+        "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "silences": {**shard.of(KnownSilences).all, "version": shard.of(KnownSilences).version},
+        "inhibitors": {key: dict(found) for key, found in shard.of(Inhibitors).others.items()},
+        "heard inhibitors": dict(shard.of(Inhibitors).heard),
         "no_expiry_before": shard.state.no_expiry_before,
         "forgotten_before": shard.state.forgotten_before,
         "calls": {
@@ -113,6 +120,11 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
                 return f"series {number} ends at {table.ends[number]} and is armed for {armed}"
     if len(table.firing) != sum(1 for status in table.status if status == FIRING):
         return "the firing table has entries of no series"
+    muted = shard.of(Mutes).muted
+    for identity in muted:
+        for number in muted.of(identity):
+            if table.status[number] != FIRING or _id(table.incidents[number]) != identity:
+                return f"series {number} is muted in {identity.hex()} and does not fire there"
     shard.watch()
     notifications = shard.of(Notifications)
     groups: dict[tuple[str, str], bytes] = {}
@@ -127,7 +139,7 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             and (why := _misdescribed(shard, incident))
         ):
             return f"incident {identity.hex()}: {why}"
-        # A person may reopen what does not fire, and a part may keep its whole open.
+        # A person may reopen what does not fire, and a child may keep its parent open.
         touched = incident.handling is not None or any(line.actor != "system" for line in incident.timeline)
         if incident.is_open and not firing and not touched:
             return f"incident {identity.hex()} is open and nothing of it fires"
@@ -136,6 +148,7 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             and not shard.timers.at(identity)
             and identity not in notifications._ready
             and identity not in notifications._asked
+            and identity not in notifications._held
         ):
             return f"incident {identity.hex()} is owed a notice that nobody will ask for"
         if (due_at := shard.next_at(incident)) and shard.timers.at(identity) != due_at:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.alerts.inhibition import InhibitRule
 from models.partition.sharding import TENANT
 from models.settings.all import Settings
 from models.shard.settings import ShardSettings
@@ -9,6 +10,10 @@ from models.shard.settings import ShardSettings
 #: Two who share every shard, and have services and alerts of the same names.
 TENANTS = (TENANT, "acme")
 RETENTION_S = 60.0
+#: While one of these fires, info alerts are muted on every shard.
+INHIBIT = InhibitRule(
+    "critical", (("severity", "=", "critical"), ("alertname", "=", "Down")), (("severity", "=", "info"),)
+)
 SETTINGS = ShardSettings(
     reopen_window_s=12.0,
     close_after_s=15.0,
@@ -23,6 +28,7 @@ SETTINGS = ShardSettings(
     give_up_after_s=7200.0,
     acknowledge_within_s=(4.0, 8.0, 12.0, 0.0, 0.0),
     resolve_within_s=(8.0, 16.0, 24.0, 0.0, 0.0),
+    inhibit=(INHIBIT,),
 )
 #: What ends a series nobody resends. Senders resend every EVERY_S.
 RESOLVE_TIMEOUT_S = 24.0

@@ -44,6 +44,7 @@ def small_world(world: World) -> Iterator[None]:
         (actors.shard, "gc", _NoCollector),
         (actors.partition.PartitionActor, "tick_s", TICK_S),
         (actors.shard, "SWEEP_S", 20.0),
+        (actors.shard, "FOLLOW_S", 1.0),
         (actors.delivery, "FILTER_CAPACITY", 1000),
         (actors.control_tail, "FOLLOW_S", 5.0),
         (models.shard.archiving, "FORGET_EVERY_PART", 4),

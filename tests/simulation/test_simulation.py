@@ -19,7 +19,8 @@ from models.control.events import (
     TokenRotated,
     TokensUsed,
 )
-from models.shard.assembly import EVERY_EVENT
+from models.control.silences import SilenceExpired, SilenceSet
+from models.partitions import every_event
 from models.shard.slot_transfer import SlotArrived, SlotLeft
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.timeout(900)
 #: The control partition's, where no trouble of a shard reaches; and slots move while nothing runs: tests/api/test_moving.py.
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
-    TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged,
+    TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired,
 }  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def test_the_seeds_reach_every_event_and_every_decision_of_an_area(
 def test_every_event_belongs_to_one_area() -> None:
     owners = Counter(event for area in AREAS for event in area.events)
 
-    events = set(EVERY_EVENT)
+    events = set(every_event())
     assert set(owners) == events - ELSEWHERE
     assert set(owners.values()) == {1}
 

@@ -19,7 +19,8 @@ from models.incidents.notification import idempotency_key
 from models.incidents.query import decode_answer, decode_query
 from models.incidents.views import answer
 from models.partition.event import Event
-from models.partition.frames import EVERYONE, NO_DIGEST, Frame, decode_frame
+from models.partition.frames import EVERYONE, NO_DIGEST, Frame
+from models.partitions import decode_frame
 from models.ports import Clock
 from models.shard.archiving import ArchiveExpired, IncidentArchived
 from models.shard.assembly import decode_message
@@ -39,6 +40,7 @@ from models.shard.events import (
     SeriesResolved,
     ShardStarted,
 )
+from models.shard.inhibitors import Inhibitors, InhibitorsChanged
 from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
@@ -77,6 +79,7 @@ class Watcher:
         may_expire: Callable[[bytes, float], str],
         was_ended: Callable[[bytes, float], bool],
         was_received: Callable[[str], bool],
+        seen: Callable[[Watcher, Event], None],
     ) -> None:
         self.partition = partition
         self.settings = settings
@@ -104,6 +107,7 @@ class Watcher:
         self._may_expire = may_expire
         self._was_ended = was_ended
         self._was_received = was_received
+        self._seen = seen
 
     def fail(self, how: str) -> None:
         self._fail(f"{self.partition} at seq {self.seq}: {how}")
@@ -148,6 +152,7 @@ class Watcher:
             self.counts[name] = self.counts.get(name, 0) + 1
             self._before(event, frame)
             self.mirror.apply(event, frame.now)
+            self._seen(self, event)
             moved = moved or isinstance(event, IncidentOpened | IncidentStateChanged)
             if (owners := self._owners(event)) - {frame.tenant}:
                 self.fail(f"a frame of {frame.tenant!r} has a {name} of {owners}")
@@ -285,9 +290,15 @@ class Watcher:
                     heard = self.mirror.state.incidents.get(message.to) or self.gone[message.to]
                     if heard.heard_of(message.sender)[0] < message.number:
                         self.fail(
-                            f"note {message.number} of {message.sender.hex()} is answered and not in the log"
+                            f"peer message {message.number} of {message.sender.hex()} is answered and not in the log"
                         )
                 case Command() | PeerMessageArrived(), Failed():
+                    pass
+                case InhibitorsChanged(), Done():
+                    heard_to = self.mirror.of(Inhibitors).heard.get(message.sender, (0, 0))
+                    if heard_to < (message.epoch, message.number):
+                        self.fail(f"word of {message.sender} is acknowledged and not in the log")
+                case InhibitorsChanged(), Failed(kind="Stale"):
                     pass
                 case _:
                     self.fail(f"answered {message!r} with {reply!r}")

@@ -10,6 +10,7 @@ from actors.runtime.host import Actor, answer, unwrap
 from actors.runtime.local import Factory, LocalCluster
 from actors.shard import IncidentShard
 from models.errors import IncidentManagerError, Unavailable
+from tests.simulation.areas.mutes import Mutes
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Wire(LocalCluster):
     async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
         world = self.world
         rng, rough = world.rng, world.is_troubled
+        if method == "act":
+            world.area(Mutes).leaves(payload)
         fate = rng.random() if rough else 1.0
         if fate < 0.02:
             await asyncio.sleep(rng.choice((0.001, 0.5, min(timeout_s, 10.0))))

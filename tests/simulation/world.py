@@ -29,6 +29,7 @@ from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
 from actors.snapshots import Pace
 from models.classification.rules import Classifier
+from models.partition.event import Event
 from models.partition.sharding import partition_name
 from models.shard.messages import Decision
 from services.stores.memory.archive import MemoryArchive
@@ -75,6 +76,7 @@ class World:
         self.lines: list[str] | None = [] if tell else None
         self.watchers: dict[str, Watcher] = {}
         self.areas: dict[type[Area], Area] = {kind: kind(self) for kind in AREAS}
+        self._lookers = [area.seen for area in self.areas.values() if type(area).seen is not Area.seen]
         self._over: asyncio.Future[None] | None = None
         settings = SETTINGS
         if mutation == "no grace":
@@ -91,7 +93,12 @@ class World:
                 may_expire=alerts.may_expire,
                 was_ended=alerts.was_ended,
                 was_received=lambda key: key in receiver.taken,
+                seen=self._seen,
             )
+
+    def _seen(self, watcher: Watcher, event: Event) -> None:
+        for look in self._lookers:
+            look(watcher, event)
 
     def area(self, kind: type[AnyArea]) -> AnyArea:
         found = self.areas[kind]

@@ -1,7 +1,7 @@
 """GET /v1/stream/incidents: what happens to incidents, as it happens, as server-sent events or by WebSocket.
 
 Both forms send the same JSON objects, told apart by `event`. Where a stream stands is in `cursor`, which is also the id
-of a server-sent event. services/feed/tail.py has the streams; here they get their form, and who reads too slowly is let go.
+of a server-sent event. services/feed/watch.py has the streams; here they get their form, and who reads too slowly is let go.
 """
 
 from __future__ import annotations
@@ -9,186 +9,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, Any
-from uuid import UUID
 
-import msgspec
 import structlog
-from fastapi import Depends, FastAPI, Header, Query, WebSocket
+from fastapi import Depends, FastAPI, WebSocket
 from fastapi.responses import Response
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from actors.runtime.ending import end
-from models.alerts.matchers import MATCHERS_MAX, parse_filters
-from models.errors import Busy, Malformed, TooLarge, Unavailable
-from models.incidents.incident import IncidentState, IncidentType, Severity
-from models.incidents.summaries import bytes_of
-from models.stream.cursor import CURSOR_CHARS_MAX
-from models.stream.filter import StreamFilter
-from models.stream.happenings import KINDS, Happening
+from models.errors import Busy, Unavailable
 from services.api.auth import READ, Caller, is_still_let_in, requires
 from services.api.problems import problem
-from services.api.v1.fields import SeverityName, any_case, says
+from services.api.stream.bodies import HappeningBody, WordBody, body_of
+from services.api.stream.params import SSE, Asked, asked, names_events
 from services.api.v1.incidents import PREFIX
-from services.api.v1.list_params import FILTER_VALUES_MAX
-from services.feed.tail import Said, Tails, Told, Watch
-from services.times import timestamp
+from services.feed.watch import StreamedHappening, StreamStatus, Tails, Watch
 
 log = structlog.get_logger()
 
 PATH = f"{PREFIX}/stream/incidents"
-SSE = "text/event-stream"
-#: A client that takes nothing for so long is let go. Under the 20 s after which uvicorn asks whether a WebSocket's other
-#: end is still there.
+#: A client that reads nothing for this long is disconnected. Less than the 20 s after which uvicorn pings a WebSocket.
 SLOW_S = 15.0
-#: A client that is let go gets so long to take the word that says why.
+#: How long a client may take to read the last message, which says why it is disconnected.
 LAST_WORD_S = 10.0
-#: How often it is asked whether the caller's token is good still, while there is something to tell and while not. A gateway
-#: hears of a revocation within a second.
+#: How often to check that the caller's token is still valid, while there are events and while there are none. A gateway
+#: learns of a revocation within a second.
 CHECK_S = 0.5
-#: What is told of an incident with more text than this is made for each client anew, so that little of it is remembered.
-REMEMBERED_BYTES = 8192
-#: What a browser waits before it connects again, in milliseconds.
+#: How long a browser waits before it reconnects, in milliseconds.
 RETRY_MS = 1000
-#: The same where there is no place for it now.
+#: The same when the gateway is full.
 BUSY_RETRY_MS = 5000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
 CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
-
-KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc]
-
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamIncidentBody:
-    """The incident as it was right after. When `updated_at` is later than the message's `at`, it shows something newer:
-    the client was away, or the gateway met the incident for the first time."""
-
-    id: Annotated[UUID, says("Its id.")]
-    service: Annotated[str, says("The service it belongs to.")]
-    title: Annotated[str, says("Its title.")]
-    severity: Annotated[str, says("P0 to P4, P0 is the worst.")]
-    state: Annotated[IncidentState, says("Its state.")]
-    incident_type: Annotated[IncidentType, says("Its type: what kind of problem it is.")]
-    labels: Annotated[dict[str, str], says("Its labels.")]
-    assignees: Annotated[list[str], says("Who works on it.")]
-    version: Annotated[int, says("Increases with every change that people can make; also its ETag.")]
-    updated_at: Annotated[Time, says("When it last changed.")]
-
-
-@dataclass(frozen=True, slots=True)
-class HappeningBody:
-    """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
-
-    event: Annotated[str, says('Always "incident".')]
-    cursor: Annotated[str, says("The position after this message: to continue here, send it as `cursor`.")]
-    at: Annotated[Time, says("When it happened.")]
-    kind: Annotated[str, says("What happened: an event_type, as in the timeline.")]
-    incident: Annotated[StreamIncidentBody, says("The incident after the change.")]
-    actor: Annotated[str, says("Who did it.")]
-    text: Annotated[str, says("What happened, in words.")]
-    reason: Annotated[str, says("Why; may be empty.")]
-    details: Annotated[dict[str, str], says("Details for programs.")]
-    trace_id: Annotated[str | None, says("The trace it belongs to, if any.")]
-
-
-@dataclass(frozen=True, slots=True)
-class WordBody:
-    """A word about the stream itself. `event` is one of
-
-    ready      the first message: what happens from now on comes after it
-    heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
-               `behind` counts frames of the logs that are still to be looked at
-    reset      something was missed, `reason` says why: slots, unknown, truncated or behind. List the incidents again
-    dropped    the last message: slow, leaving, token or matchers is the `reason`, or, of an event stream that could not even
-               begin, busy or unavailable. Connect again with `cursor`
-    """
-
-    event: Annotated[str, says("ready, heartbeat, reset or dropped.")]
-    cursor: Annotated[str, says("The position of the stream.")]
-    at: Annotated[Time, says("When this message was sent.")]
-    reason: Annotated[str, says("Why, in a word; empty for ready and heartbeat.")]
-    detail: Annotated[str, says("Why, in a sentence.")]
-    stalled: Annotated[dict[str, str], says("Partitions that can't be followed now, and why.")]
-    behind: Annotated[int, says("How many frames of the logs have not been read yet.")]
-
-
-_Kind = Annotated[KindName, BeforeValidator(any_case(KindName))]
-_State = Annotated[IncidentState, BeforeValidator(any_case(IncidentState))]
-_SeverityName = Annotated[SeverityName, BeforeValidator(any_case(SeverityName))]
-_Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a client wants to hear, and from where on. One that `forgives` a cursor which can't be read is a browser, which
-    would never come back from 400: the cursor may be of before a reshard."""
-
-    wanted: StreamFilter
-    cursor: str | None
-    forgives: bool
-
-
-def asked(
-    connection: HTTPConnection,
-    state: Annotated[
-        list[_State], Query(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case.")
-    ] = [],  # noqa: B006 - FastAPI reads the default and never changes it
-    severity: Annotated[
-        list[_SeverityName], Query(max_length=FILTER_VALUES_MAX, description="Any of these.")
-    ] = [],  # noqa: B006
-    type: Annotated[
-        list[_Type], Query(max_length=FILTER_VALUES_MAX, description="Any of these, ignoring case.")
-    ] = [],  # noqa: B006
-    service: Annotated[
-        list[str], Query(max_length=FILTER_VALUES_MAX, description="Any of these, exactly.")
-    ] = [],  # noqa: B006
-    match: Annotated[
-        list[str],
-        Query(max_length=MATCHERS_MAX, description='A matcher of labels, like `team=~"a.*"`. All must hold.'),
-    ] = [],  # noqa: B006
-    kind: Annotated[
-        list[_Kind],
-        Query(max_length=FILTER_VALUES_MAX, description="Any of these kinds of events, ignoring case."),
-    ] = [],  # noqa: B006
-    cursor: Annotated[
-        str | None,
-        Query(
-            max_length=CURSOR_CHARS_MAX,
-            description="The cursor of the last message you read. Without it the stream starts now.",
-        ),
-    ] = None,
-    last_event_id: Annotated[
-        str | None,
-        Header(
-            description="The same, as browsers send it when they reconnect. Wins over `cursor`.",
-        ),
-    ] = None,
-) -> Asked:
-    """What the parameters of a request ask for. Raises Malformed, TooLarge."""
-    try:
-        matchers = parse_filters(match)
-    except Malformed as error:
-        raise Malformed(f"match: {error}") from None
-    except TooLarge as error:
-        raise TooLarge(f"match: {error}") from None
-    wanted = StreamFilter(
-        frozenset(state),
-        frozenset(Severity[name.value] for name in severity),
-        frozenset(type),
-        frozenset(service),
-        frozenset(each.value for each in kind),
-        tuple(matchers),
-    )
-    names_events = _names_events(connection.headers.get("accept", ""))
-    return Asked(wanted, last_event_id or cursor, names_events or bool(last_event_id))
 
 
 def add_stream_routes(app: FastAPI, tails: Tails) -> None:
@@ -199,11 +54,11 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         asks: Annotated[Asked, Depends(asked)],
         caller: Annotated[Caller, Depends(requires(READ))],
     ) -> Response:
-        """What happens to incidents, as it happens: server-sent events, without end.
+        """What happens to incidents, as it happens: an endless stream of server-sent events.
 
-        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` tells of an incident
-        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter lets
-        through what is wanted before or after it happened, so that an incident is seen leaving.
+        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` is about an incident
+        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter passes an
+        event if the incident matched before or after it, so that you also see an incident stop matching.
 
         A WebSocket to the same path, with the same parameters, gets the same JSON objects as text messages. It is closed
         with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
@@ -247,10 +102,10 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
 
 
 class _EventStream(Response):
-    """Server-sent events. What refuses the client does so before the response begins, and becomes a problem."""
+    """Server-sent events. A refusal comes before the response begins, and becomes a problem document."""
 
     def __init__(self, tails: Tails, asks: Asked, caller: Caller, request: Request) -> None:
-        # nginx would gather events until they fill a buffer, were it not told otherwise.
+        # Without this, nginx would buffer events until its buffer is full.
         super().__init__(media_type=SSE, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._tails = tails
@@ -262,8 +117,8 @@ class _EventStream(Response):
         async def part(body: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
-        async def event(message: Told | Said) -> None:
-            name = message.event if isinstance(message, Said) else "incident"
+        async def event(message: StreamedHappening | StreamStatus) -> None:
+            name = message.event if isinstance(message, StreamStatus) else "incident"
             await part(
                 b"event: %b\nid: %b\ndata: %b\n\n"
                 % (name.encode(), message.cursor.encode(), body_of(message))
@@ -281,12 +136,13 @@ class _EventStream(Response):
                     self._tails.watching(self._asks.wanted, self._asks.cursor, forgives=self._asks.forgives)
                 )
             except (Busy, Unavailable) as error:
-                # An EventSource ends for ever by any other answer than 200; after an end it comes back by itself.
-                if not _names_events(self._request.headers.get("accept", "")):
+                # An EventSource stops for good after any answer other than 200; after an end of the stream it
+                # reconnects by itself.
+                if not names_events(self._request.headers.get("accept", "")):
                     raise
                 last = self._tails.refusal(error, self._asks.cursor)
                 await send(begin)
-                # Without an id: it stands where it stood.
+                # Without an id: its position stays what it was.
                 await part(
                     b"retry: %d\nevent: dropped\ndata: %b\n\n" % (BUSY_RETRY_MS, body_of(last)), more=False
                 )
@@ -296,7 +152,7 @@ class _EventStream(Response):
 
 
 async def _by_websocket(websocket: WebSocket, watch: Watch, caller: Caller) -> None:
-    async def message(each: Told | Said) -> None:
+    async def message(each: StreamedHappening | StreamStatus) -> None:
         await websocket.send_text(body_of(each).decode())
 
     last = await _tell(watch, caller, websocket, message)
@@ -308,19 +164,20 @@ async def _tell(
     watch: Watch,
     caller: Caller,
     connection: HTTPConnection,
-    send: Callable[[Told | Said], Awaitable[None]],
-) -> Said | None:
-    """Send what there is to tell, until the client is let go; then the last word to it, None if it did not take that."""
+    send: Callable[[StreamedHappening | StreamStatus], Awaitable[None]],
+) -> StreamStatus | None:
+    """Send events until the client is disconnected. Returns the last message to send, None if the client did not read
+    in time."""
     sent = watch.cursor
     checking = asyncio.create_task(_check(watch, connection))
     try:
         async with contextlib.aclosing(watch.messages()) as messages:
             async for message in messages:
-                if isinstance(message, Said) and message.event == "dropped":
+                if isinstance(message, StreamStatus) and message.event == "dropped":
                     last = message
                     break
                 try:
-                    # A server waits for room before it writes: what ran out of time was not sent.
+                    # A server waits for room before it writes, so what timed out was not sent.
                     async with asyncio.timeout(SLOW_S):
                         await send(message)
                 except TimeoutError:
@@ -339,7 +196,7 @@ async def _tell(
 
 
 async def _check(watch: Watch, connection: HTTPConnection) -> None:
-    """Let the client go as soon as its token is no longer good, whether or not there is something to tell it."""
+    """Disconnect the client as soon as its token is no longer valid, whether or not there are events to send."""
     is_let_in = True
     while is_let_in:
         await asyncio.sleep(CHECK_S)
@@ -365,81 +222,19 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _left(websocket: WebSocket) -> None:
-    # What a client says means nothing here; it is read so that its going is heard of.
+    # What a client sends is ignored; it is read only to notice that the client has gone.
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass
 
 
-_encoder = msgspec.json.Encoder()
-_HEAD = b'{"event":"incident","cursor":"'
-
-
-def body_of(message: Told | Said) -> bytes:
-    """A message as JSON."""
-    if isinstance(message, Told):
-        return _HEAD + message.cursor.encode() + _rest_of(message.happening)
-    return _encoder.encode(
-        WordBody(
-            message.event,
-            message.cursor,
-            timestamp(message.at),
-            message.reason,
-            message.detail,
-            message.stalled,
-            message.behind,
-        )
-    )
-
-
-def _rest_of(happening: Happening) -> bytes:
-    is_long = bytes_of(happening.after) > REMEMBERED_BYTES
-    return _rest.__wrapped__(happening) if is_long else _rest(happening)
-
-
-@lru_cache(maxsize=512)  # clients who keep up are told the same
-def _rest(happening: Happening) -> bytes:
-    """All that comes after the cursor, which each client has its own of."""
-    head, line = happening.after, happening.line
-    incident = StreamIncidentBody(
-        UUID(bytes=head.id),
-        head.service,
-        head.title,
-        head.counts.severity.name,
-        head.state,
-        head.counts.type,
-        head.labels,
-        head.assignees,
-        head.version,
-        timestamp(head.updated_at),
-    )
-    body = HappeningBody(
-        "incident",
-        "",
-        timestamp(happening.at),
-        line.kind,
-        incident,
-        line.actor,
-        line.text,
-        line.reason,
-        line.details,
-        happening.trace_id,
-    )
-    return _encoder.encode(body)[len(_HEAD) :]
-
-
 def _takes_events(accept: str) -> bool:
-    """Whether an Accept header lets a stream of events through; without one everything is taken."""
+    """Whether an Accept header accepts an event stream; a missing header accepts everything."""
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     return not accept.strip() or any(kind in (SSE, "text/*", "*/*") for kind in kinds)
 
 
-def _names_events(accept: str) -> bool:
-    """Whether an Accept header asks for a stream of events by name, as an EventSource's does."""
-    return any(part.partition(";")[0].strip().lower() == SSE for part in accept.split(","))
-
-
 def _describe(app: FastAPI, schemas: dict[str, Any]) -> None:
-    """Put the messages among OpenAPI's schemas: no response model brings them along."""
+    """Add the messages to OpenAPI's schemas, because no response model does."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

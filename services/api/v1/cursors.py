@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from uuid import UUID
 
 import msgspec
 
@@ -17,12 +18,13 @@ CURSOR_CHARS_MAX = 64
 #: Larger numbers are no place in any list, and the shard's counters are 64 bits wide.
 _NUMBER_END = 2**62
 
-#: Of two numbers the first names a list within the list: a shard, or a part of an incident.
+#: Of two numbers the first names a list within the list: a shard, or a child of an incident.
 _Stop = tuple[bytes, int]
 
 _SORTS = tuple(Sort)
 _place_decoder = msgspec.msgpack.Decoder(tuple[int, float, float, bytes])
 _number_decoder = msgspec.msgpack.Decoder(tuple[int, int])
+_silence_decoder = msgspec.msgpack.Decoder(tuple[float, bytes])
 _stop_decoder = msgspec.msgpack.Decoder(tuple[bytes, int])
 
 
@@ -68,7 +70,7 @@ def decode_numbers(cursor: str) -> tuple[int, int]:
 
 
 def encode_stop(incident_id: bytes, number: int) -> str:
-    """The cursor of a page of an incident's alerts: of the incident or one of its parts, and the last alert shown."""
+    """The cursor of a page of an incident's alerts: the incident or one of its children, and the last alert shown."""
     return _to_text(msgspec.msgpack.encode((incident_id, number)))
 
 
@@ -81,6 +83,20 @@ def decode_stop(cursor: str) -> _Stop:
     if len(incident_id) != ID_BYTES or not -1 <= number < _NUMBER_END:
         raise _bad_cursor()
     return incident_id, number
+
+
+def encode_silence(updated_at: float, identity: str) -> str:
+    """The cursor of a page of silences."""
+    return _to_text(msgspec.msgpack.encode((updated_at, UUID(identity).bytes)))
+
+
+def decode_silence(cursor: str) -> tuple[float, str]:
+    """What encode_silence was given. Raises Malformed."""
+    try:
+        updated_at, identity = _silence_decoder.decode(_from_text(cursor))
+        return updated_at, str(UUID(bytes=identity))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _bad_cursor() from error
 
 
 def _bad_cursor() -> Malformed:

@@ -1,8 +1,7 @@
-"""Pages of incidents over all shards and the archive, in any order. Called by the routes of /v1/incidents.
-
-A page is merged from what each shard and each archive has next. None of them looks at more than a stretch of its
-incidents at once, so that a filter that seldom holds makes them wait for nobody: whoever has not looked far enough is
-asked again, until the page is full or LIST_TIME_S is over. Then the page is short, perhaps empty, and its cursor leads on.
+"""Pages of incidents over all shards and the archive, in any order. Called by the routes of /v1/incidents. A page is
+merged from what each shard and each archive has next. None of them looks at more than a stretch of its incidents at
+once, so a filter that seldom matches does not block them: those that have not looked far enough are asked again, until
+the page is full or LIST_TIME_S is over. Then the page is short, perhaps empty, and its cursor continues.
 
 The archives are asked after the shards, not beside them: an incident that moves meanwhile is met twice, never missed. In
 both, the shard's is the newer: one that was reopened on its way to the archive is as its shard has it, which is asked for
@@ -33,7 +32,7 @@ from models.ports import ArchivePage, ArchiveQuery
 from services.api.asking import Asking, decode_incident, view_of
 from services.api.v1.cursors import decode_place, encode_place
 
-#: How long a page may be looked for: a person waits, and 100,000 incidents are looked through in a tenth of it.
+#: How long a page may take: a person is waiting, and 100,000 incidents are searched in a tenth of it.
 LIST_TIME_S = 5.0
 
 
@@ -244,7 +243,7 @@ async def _walk(
     """Page through all sources till `limit` incidents are known, or all up to `far_enough`, or the time is over."""
     loop = asyncio.get_running_loop()
     items: list[tuple[Place, IncidentView]] = []
-    #: Where each source goes on; those that have no more are gone from it.
+    #: Where each source continues; those that have no more are removed.
     at: dict[int, Place | None] = dict.fromkeys(range(sources), after)
     asked = list(at)
     while asked:

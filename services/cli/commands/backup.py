@@ -285,8 +285,7 @@ def restore(
         return {
             "id": chosen.id,
             "partitions": {
-                name: {"seq": each.seq, "at": each.now, "incidents": each.incidents, "open": each.open}
-                for name, each in done.reached.items()
+                name: {"seq": each.seq, "at": each.now, **each.counts} for name, each in done.reached.items()
             },
         }
 
@@ -397,15 +396,16 @@ def _row(backup: Backup) -> dict[str, Any]:
 
 def _checked(check: Check) -> dict[str, Any]:
     found = asdict(check)
-    return {**found, **(found.pop("reached") or {})}
+    reached = found.pop("reached") or {}
+    return {**found, **found.pop("kept"), **reached, **reached.pop("counts", {})}
 
 
 def _found(check: Check) -> str:
     assert check.reached is not None
     reached = check.reached
     return (
-        f"up to seq {reached.seq:,}: {reached.incidents:,} incidents ({reached.open:,} open), {reached.series:,} series,"
-        f" {check.archived:,} archived; {reached.frames:,} frames, {check.files:,} files, {terminal.size(check.bytes)}"
+        f"up to seq {reached.seq:,}: {terminal.counted({**reached.counts, **check.kept})};"
+        f" {reached.frames:,} frames, {check.files:,} files, {terminal.size(check.bytes)}"
     )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.partition.sharding import partition_name
 from services.cli.shared import terminal, which_store
 from services.cli.shared.exits import EPILOG, ExitCode, Failure
 from services.cli.shared.where import STORES, AsJson, Config, Data, settings_of
@@ -169,7 +168,7 @@ async def _tail(settings: Settings, names: list[str], count: int, follow: bool, 
 
 
 async def _frames(log: EventLog, after: int) -> AsyncIterator[Frame]:
-    from models.partition.frames import decode_frame
+    from models.partitions import decode_frame
 
     while page := await log.read(after):
         for seq, stored in page:
@@ -189,7 +188,7 @@ async def _open(settings: Settings, name: str) -> AsyncIterator[EventLog]:
 
 
 def _partitions(partition: str | None, config: Path | None, data: Path | None) -> tuple[Settings, list[str]]:
-    from models.control.control import CONTROL
+    from models.partitions import names
     from services.wiring.slots import partitions_of
 
     settings = settings_of(config, data, only=STORES)
@@ -199,11 +198,11 @@ def _partitions(partition: str | None, config: Path | None, data: Path | None) -
             ExitCode.NOT_FOUND,
         )
     which_store.say(settings)
-    names = [CONTROL, *map(partition_name, range(partitions_of(settings)))]
+    there = names(partitions_of(settings))
     if partition is None:
-        return settings, names
-    if partition not in names:
+        return settings, there
+    if partition not in there:
         raise Failure(
-            f"there is no partition {partition!r}; there are {', '.join(names)}", ExitCode.NOT_FOUND
+            f"there is no partition {partition!r}; there are {', '.join(there)}", ExitCode.NOT_FOUND
         )
     return settings, [partition]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.stores.choice import Stores
     from services.upkeep.copying import Copied
     from services.upkeep.resharding import Resharded
+    from services.upkeep.verifying import Verified
 
 #: Progress is for people: a line a second.
 SAY_EVERY_S = 1.0
@@ -49,9 +50,9 @@ def verify(config: Config = None, data: Data = None, as_json: AsJson = False) ->
     which_store.say(settings)
     found = asyncio.run(verify_all(settings, partitions_of(settings)))
     if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found]))
+        typer.echo(json.dumps([_verified(each) for each in found]))
     for each in () if as_json else found:
-        counted = f"{each.frames:,} frames, {each.incidents:,} incidents, {each.series:,} series, {each.archived:,} archived"
+        counted = terminal.counted({"frames": each.frames, **each.counts})
         typer.echo(f"{each.partition:<12}  {'WRONG' if each.problems else 'ok':<7}  {counted}")
         for problem in each.problems:
             typer.echo(f"{'':<12}  {terminal.plain(problem)}")
@@ -102,8 +103,11 @@ def migrate(
 
         for each in asyncio.run(sizes(ours, theirs, described(there))):
             typer.echo(
-                f"{each.partition:<12}  {each.frames:,} frames ({each.there:,} there), "
-                f"{each.archived:,} archived ({each.archived_there:,} there)"
+                f"{each.partition:<12}  "
+                + ", ".join(
+                    f"{here:,} {what} ({there:,} there)"
+                    for what, (here, there) in {"frames": (each.frames, each.there), **each.counts}.items()
+                )
             )
         return
     _refuse_running(here)
@@ -111,8 +115,9 @@ def migrate(
     began = time.monotonic()
     done = asyncio.run(_migrate(here, there, _sayer()))
     typer.echo(
-        f"copied in {time.monotonic() - began:.1f} s: {done.frames:,} frames, {done.records:,} snapshot records, "
-        f"{done.archived:,} archived incidents, {done.dead_letters:,} dead letters; all the same in both"
+        f"copied in {time.monotonic() - began:.1f} s: "
+        + terminal.counted({"frames": done.frames, "snapshot records": done.records, **done.counts})
+        + f", {done.dead_letters:,} dead letters; all the same in both"
     )
     typer.echo(f"moved to {described(there)}; start it there: llm-im up{options(to)}")
 
@@ -147,7 +152,6 @@ def accept_loss(
     For a shard, its incidents are lost. For control, the API tokens and the reloaded settings are lost: the slot map is
     rebuilt from where the incidents are, and nobody gets in until a new token is made.
     """
-    from models.control.control import CONTROL
     from services.upkeep.lost import accept_loss as accepting
     from services.wiring.bootstrap import shard_settings
 
@@ -161,7 +165,7 @@ def accept_loss(
             lambda stores, clock: accepting(stores, shard_settings(settings), partition, clock, at_least),
         )
     )
-    if partition != CONTROL:
+    if not done.partitions:
         typer.echo(
             f"{partition} starts empty; what it held is lost. Start it: llm-im up{options(config, data)}"
         )
@@ -194,8 +198,13 @@ def reshard(
     done = asyncio.run(_reshard(settings, partitions, _sayer()))
     typer.echo(
         f"{done.partitions} partitions after {time.monotonic() - began:.1f} s: {done.incidents:,} incidents of "
-        f"{done.slots:,} slots moved, {done.archived:,} archived"
+        f"{done.slots:,} slots moved, {terminal.counted(done.counts)}"
     )
+
+
+def _verified(found: Verified) -> dict[str, object]:
+    told = asdict(found)
+    return {**told, **told.pop("counts")}
 
 
 async def _by_clock(settings: Settings, work: Callable[[Stores, Clock], Awaitable[T]]) -> T:

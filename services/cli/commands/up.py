@@ -132,7 +132,7 @@ def _say_who_is_told(url: str, no_notify: bool) -> None:
 def _say_partitions(loaded: Loaded, assigned: Settings) -> None:
     """Who wrote another number than there are expects it to be so."""
     said, there = loaded.settings.state.partitions, assigned.state.partitions
-    if said != there and "partitions" in loaded.settings.state.model_fields_set:
+    if said != there and "state.partitions" in loaded.sources:
         typer.echo(
             f"notice    state.partitions = {said}, but there are {there}; to move: llm-im store reshard --partitions {said}",
             err=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -145,3 +146,14 @@ def pairs(labels: dict[str, str]) -> str:
     first = [name for name in ("alertname", "service") if name in labels]
     rest = sorted(name for name in labels if name not in first)
     return " ".join(f"{plain(name)}={plain(labels[name])}" for name in (*first, *rest))
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`3 incidents (2 open), 5 series`: how many are open stands behind what they are."""
+    told: list[str] = []
+    for what, count in counts.items():
+        if what == "open" and told:
+            told[-1] += f" ({count:,} {what})"
+        else:
+            told.append(f"{count:,} {what}")
+    return ", ".join(told)

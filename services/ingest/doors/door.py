@@ -1,7 +1,7 @@
 """What a door is: one way in for alerts, whatever their format. Used by table.py and services/wiring/gateway.py.
 
-A new one is a file beside this and a line in table.py. It brings requests to Intake.take(), and answers when that
-returns: what the receipt says is stored is durable then.
+A new one is a file beside this and a line in table.py. It passes requests to Intake.take(), and answers when that
+returns: what the receipt says is stored is durable by then.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from models.metrics import Meter
 from models.ports import Clock, Tracer
@@ -18,11 +18,24 @@ from services.ingest.formats.format import Format
 from services.ingest.intake import Intake
 
 
+class Credentials(NamedTuple):
+    """What headers say of who sends, to be kept: a digest of Authorization, and whether Host is a name of ours."""
+
+    digest: bytes
+    is_own_host: bool
+
+
 class Doorman(Protocol):
     """Who lets senders in (services/api/guard.py)."""
 
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
-        """Who sends, by HTTP headers, to the format `door`. Raises Unauthorized or Forbidden."""
+        """The sender, from the HTTP headers, for the format `door`. Raises Unauthorized or Forbidden."""
+
+    def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
+        """What admitted() is asked with."""
+
+    def admitted(self, credentials: Credentials, door: str) -> Sender | None:
+        """As admit_to_door(), of who was admitted a moment ago. None: it has to be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,7 @@ class Needs:
 
 
 class Door(ABC):
-    """One a gateway. start() once the gateway knows where alerts go; stop() before anything that it needs ends."""
+    """One per gateway. start() once the gateway knows where alerts go; stop() before anything that it needs."""
 
     name: ClassVar[str]
     #: The section of the settings that it is made from.
@@ -54,8 +67,8 @@ class Door(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Begin to take alerts. Raises Unavailable."""
+        """Begin to accept alerts. Raises Unavailable."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Take nothing more, and finish what was begun. Safe to call twice."""
+        """Accept nothing more, and finish what was started. Safe to call twice."""

@@ -1,4 +1,4 @@
-"""What the PostgreSQL adapters share: transactions in turn, repeats, errors. Only postgres_*.py here call it.
+"""What the PostgreSQL adapters share: transactions in turn, repeats, errors. Called by the files beside this one.
 
 A lane is one thread that does one piece of work at a time over a connection of the process's pool, so that writes keep
 their order and nothing of the client waits in the event loop.

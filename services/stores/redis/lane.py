@@ -1,4 +1,4 @@
-"""What the Redis adapters share: one connection, scripts, waiting for replicas, errors. Only redis_*.py here call it.
+"""What the Redis adapters share: one connection, scripts, waiting for replicas, errors. Called by the files beside this one.
 
 Connections, not the client's pools: WAIT counts the writes of its own connection, and a write must never be repeated
 by anyone but the caller. All of a lane goes over one connection in turn, so writes keep their order.

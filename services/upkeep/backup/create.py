@@ -7,28 +7,25 @@ cut: restoring leaves out what is younger (restore.py).
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TypeVar
 
-import msgspec
 import structlog
 
 from actors.begun import Kept, held, lost_control, refuse_lost_among
 from actors.folding import fold_control
 from models import VERSION
-from models.backup import FORMAT, Backup, Day, Part, backup_id, before, day_of
+from models.backup import FORMAT, Backup, Part, backup_id
 from models.control.control import CONTROL
 from models.errors import Conflict, Unavailable
-from models.partition.sharding import SlotMap, partition_name
-from models.ports import Archive, ArchivedIncident, Clock
+from models.partition.sharding import SlotMap
+from models.partitions import names
+from models.ports import Clock
 from services.stores.choice import Stores
-from services.upkeep.backup.cut import READ_BYTES, Ahead, Gone, Progress, cut
-from services.upkeep.backup.packing import Delivery, Packer
+from services.upkeep.backup.cut import Ahead, Gone, Progress, cut
 from services.upkeep.backup.retention import newest_whole
 from services.upkeep.backup.target import Target
+from services.upkeep.kept.table import kept_by
 from services.wiring.slots import moved_away
 
 log = structlog.get_logger()
@@ -37,10 +34,6 @@ log = structlog.get_logger()
 TRIES = 5
 #: Clocks of several machines may differ so much; more would be seen in every list of incidents.
 CLOCKS_DIFFER_S = 1.0
-#: Behind the logs there is no hurry: after each page as long a rest, but no longer than this.
-REST_MAX_S = 0.5
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +65,9 @@ async def create(
         for attempt in range(1, TRIES + 1):
             try:
                 slots = await _slots(stores)
-                names = [CONTROL, *map(partition_name, range(slots.partitions))]
-                cut_at, parts = await cut(stores, target, clock, files, names, wait_s, progress)
+                cut_at, parts = await cut(
+                    stores, target, clock, files, names(slots.partitions), wait_s, progress
+                )
                 break
             except Gone as gone:
                 why = str(gone)
@@ -90,7 +84,7 @@ async def create(
             raise Unavailable(f"given up after {TRIES} tries to copy the logs; the last one: {why}")
         whole = []
         for part in parts:
-            known = next((each for each in latest.parts if each.name == part.name), None) if latest else None
+            known = None if latest is None else latest.find(part.name)
             whole.append(await _beside(stores, target, files, part, known, progress))
         made = Backup(
             FORMAT, backup_id(cut_at), VERSION, backend, cut_at, round(time.monotonic() - began, 3), whole
@@ -123,72 +117,18 @@ async def _slots(stores: Stores) -> SlotMap:
         raise Conflict("there is nothing to back up: no system was ever started on this store")
     if state.moving_to is not None or state.copied_from:
         raise Conflict("the store is in the middle of resharding, or of being copied: finish that first")
-    await refuse_lost_among(stores.log, map(partition_name, range(state.slots.partitions)), state)
+    await refuse_lost_among(stores.log, names(state.slots.partitions), state)
     return state.slots
 
 
 async def _beside(
     stores: Stores, target: Target, known: dict[str, int], part: Part, latest: Part | None, progress: Progress
 ) -> Part:
-    """The same with its archive and its delivery ids; control has none."""
-    if part.name == CONTROL:
-        return part
-    days = [] if latest is None else latest.archive
-    archive = await _archive(stores, target, known, part.name, {day.first: day for day in days}, progress)
-    packer = Packer[Delivery](target, known)
-    ids = stores.delivery_ids(part.name)
-    try:
-        async for page in _resting(ids.entries()):
-            await packer.add(page, sum(len(key) + len(answer) for key, _at, answer in page))
-    finally:
-        await ids.close()
-    return msgspec.structs.replace(part, archive=archive, deliveries=await packer.flush())
-
-
-async def _archive(
-    stores: Stores,
-    target: Target,
-    known: dict[str, int],
-    name: str,
-    latest: dict[bytes, Day],
-    progress: Progress,
-) -> list[Day]:
-    """Day by day; one that counts as it did in the latest backup is taken over from there."""
-    archive = stores.archive(name)
-    days: list[Day] = []
-    after = b""
-    try:
-        while ahead := await archive.read(after, 1):
-            first, end = day_of(ahead[0].incident_id)
-            count, newest = await archive.tally(first, end)
-            day = latest.get(first)
-            if day is None or (day.count, day.newest) != (count, newest):
-                progress(f"{name}: archive, {count} incidents of a day")
-                packer = Packer[ArchivedIncident](target, known)
-                async for page in _resting(_incidents(archive, before(first), end)):
-                    await packer.add(page, sum(len(each.record) + len(each.alerts) for each in page))
-                day = Day(first, end, count, newest, await packer.flush())
-            days.append(day)
-            after = before(end)
-    finally:
-        await archive.close()
-    return days
-
-
-async def _incidents(archive: Archive, after: bytes, end: bytes) -> AsyncIterator[list[ArchivedIncident]]:
-    while page := await archive.read(after, READ_BYTES):
-        wanted = [each for each in page if each.incident_id < end]
-        if wanted:
-            yield wanted
-        if len(wanted) < len(page):
-            return
-        after = page[-1].incident_id
-
-
-async def _resting(pages: AsyncIterator[T]) -> AsyncIterator[T]:
-    """The same, with a rest behind each page as long as it took: others have the store, too."""
-    began = time.monotonic()
-    async for page in pages:
-        yield page
-        await asyncio.sleep(min(REST_MAX_S, time.monotonic() - began))
-        began = time.monotonic()
+    """The same with what lies beside its log."""
+    for kept in kept_by(part.name):
+        port = kept.open(stores, part.name)
+        try:
+            part = await kept.back_up(port, target, known, part, latest, progress)
+        finally:
+            await port.close()
+    return part

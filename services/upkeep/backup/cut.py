@@ -22,10 +22,9 @@ import msgspec
 from actors.runtime.ending import end
 from models.backup import File, Part, Snapshot, backup_id
 from models.errors import Unavailable
-from models.partition.checkpoint import Census, record_key
+from models.partition.checkpoint import META, Census, record_key
 from models.partition.frames import NO_DIGEST, check_frame, time_of
 from models.ports import Clock, EventLog, Mark
-from models.shard.state import META
 from services.stores.choice import Stores
 from services.upkeep.backup.packing import Packer, Record
 from services.upkeep.backup.target import Target
@@ -35,7 +34,7 @@ AT_ONCE = 4
 #: Bytes of log read at once: some milliseconds of a server's time.
 READ_BYTES = 1024 * 1024
 
-#: The shard's time, and what newer programs put behind it.
+#: The machine's time, and what else is its own.
 _meta = msgspec.msgpack.Decoder(tuple[float, ...])
 
 Progress = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""What lies in a backup's files: MessagePack lists, compressed. Called by create.py and reader.py.
+"""What lies in a backup's files: MessagePack lists, compressed. Called by who makes and reads them.
 
 Each kind of list is cut into files of about FILE_BYTES, made in a thread so that neither compressing nor hashing holds
 up the reading.
@@ -16,7 +16,6 @@ import zstandard
 from models.backup import File
 from models.errors import Broken
 from models.partition.packed import unpack
-from models.ports import ArchivedIncident
 from services.upkeep.backup.target import Target
 
 #: Of a file before it is compressed: large enough that a store of objects is not asked for every little thing, small enough
@@ -24,17 +23,16 @@ from services.upkeep.backup.target import Target
 FILE_BYTES = 8 * 1024 * 1024
 #: No file unpacks to more: one item may be larger than FILE_BYTES (frames.MAX_BODY_BYTES).
 UNPACKED_BYTES_MAX = 512 * 1024 * 1024
+#: An item of which nobody said how large it is.
+ITEM_BYTES = 256
 _LEVEL = 3
 
 Record = tuple[str, bytes]
-Delivery = tuple[str, float, bytes]
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder()
 _frames = msgspec.msgpack.Decoder(list[bytes])
 _records = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
-_deliveries = msgspec.msgpack.Decoder(list[tuple[str, float, bytes]])
-_incidents = msgspec.msgpack.Decoder(list[ArchivedIncident])
 
 
 class Packer(Generic[T]):
@@ -76,23 +74,15 @@ def _unpack(file: File, data: bytes, decode: Callable[[bytes], T]) -> T:
 
 async def frames(target: Target, file: File) -> list[bytes]:
     """Stored frames, in their order. Raises Broken, also below."""
-    data = await target.get(file)
-    return await asyncio.to_thread(_unpack, file, data, _frames.decode)
+    return await items(target, file, _frames.decode)
 
 
 async def records(target: Target, file: File) -> list[Record]:
     """Snapshot records, in the order of their keys."""
+    return await items(target, file, _records.decode)
+
+
+async def items(target: Target, file: File, decode: Callable[[bytes], list[T]]) -> list[T]:
+    """Of a port beside the logs."""
     data = await target.get(file)
-    return await asyncio.to_thread(_unpack, file, data, _records.decode)
-
-
-async def deliveries(target: Target, file: File) -> list[Delivery]:
-    """Delivery ids: (id, accepted at, answer)."""
-    data = await target.get(file)
-    return await asyncio.to_thread(_unpack, file, data, _deliveries.decode)
-
-
-async def incidents(target: Target, file: File) -> list[ArchivedIncident]:
-    """Archived incidents, in the order of their ids."""
-    data = await target.get(file)
-    return await asyncio.to_thread(_unpack, file, data, _incidents.decode)
+    return await asyncio.to_thread(_unpack, file, data, decode)

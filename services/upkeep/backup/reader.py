@@ -6,23 +6,24 @@ Only what reads is there. Every file is checked as it is read, and is opened onc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import cast
 
 from models.backup import EPOCHS_AHEAD, Backup, Part, Until
 from models.errors import Broken
 from models.partition.frames import NO_DIGEST, check_frame, time_of
-from models.ports import ArchivedIncident, Mark, Opened
+from models.ports import EventLog, Mark, Opened
 from services.upkeep.backup import packing
 from services.upkeep.backup.target import Target
+from services.upkeep.kept.port import KeptPort, P, T, Upto
 
 READ_BYTES = 4 * 1024 * 1024
-#: Delivery ids in one page.
-PAGE = 1000
 
 
 class BackupStores:
-    """A backup up to a point in time. `ends` says when each partition's last frame was written: what is younger is no part
-    of it (see restore.py)."""
+    """A backup up to a point in time, to be copied (services/upkeep/copying.py). `ends` says when each partition's last frame
+    was written: what is younger is no part of it (see restore.py). Of partitions that its program did not know it has
+    nothing."""
 
     def __init__(self, target: Target, backup: Backup, until: Until, ends: Mapping[str, float]) -> None:
         self._target = target
@@ -30,15 +31,16 @@ class BackupStores:
         self._until = until
         self._ends = ends
 
-    def log(self, partition: str) -> BackupLog:
-        return BackupLog(self._target, self._backup.part(partition), self._until)
+    def log(self, partition: str) -> EventLog:
+        # Copying only reads its source.
+        return cast(EventLog, BackupLog(self._target, self._part(partition), self._until))
 
-    def archive(self, partition: str) -> BackupArchive:
-        return BackupArchive(self._target, self._backup.part(partition), self._ends[partition])
+    def pages(self, kept: KeptPort[P, T], partition: str) -> AsyncGenerator[list[T], None]:
+        upto = Upto(self._part(partition), self._until, self._ends.get(partition, 0.0))
+        return kept.pages_in(self._target, upto)
 
-    def delivery_ids(self, partition: str) -> BackupDeliveryIds:
-        part = self._backup.part(partition)
-        return BackupDeliveryIds(self._target, part, self._until, self._ends[partition])
+    def _part(self, partition: str) -> Part:
+        return self._backup.find(partition) or Part(partition, 0, None, 0, NO_DIGEST, 0.0)
 
 
 class BackupLog:
@@ -110,80 +112,5 @@ class BackupLog:
     async def records(self, _generation: int) -> AsyncIterator[list[tuple[str, bytes]]]:
         for file in self._part.records:
             yield await packing.records(self._target, file)
-
-    async def close(self) -> None: ...
-
-
-class BackupArchive:
-    """The reading part of models.ports.Archive that copying needs."""
-
-    def __init__(self, target: Target, part: Part, end: float) -> None:
-        self._target = target
-        self._part = part
-        self._end = end
-        self._items: list[ArchivedIncident] = []
-        self._files = [file for day in part.archive for file in day.files]
-        self._file = 0
-        self._after = b""
-        self._count, self._newest = 0, 0.0
-
-    async def read(self, after: bytes, limit_bytes: int = READ_BYTES) -> list[ArchivedIncident]:
-        if after != self._after:
-            self._begin()
-        page: list[ArchivedIncident] = []
-        size = 0
-        while size < limit_bytes:
-            if not self._items and not await self._fill():
-                break
-            item = self._items.pop()
-            self._count, self._newest = self._count + 1, max(self._newest, item.updated_at)
-            if item.incident_id > after:
-                page.append(item)
-                size += len(item.record) + len(item.alerts)
-        self._after = page[-1].incident_id if page else after
-        return page
-
-    async def _fill(self) -> bool:
-        if self._file == len(self._files):
-            return False
-        found = await packing.incidents(self._target, self._files[self._file])
-        self._items = [each for each in reversed(found) if each.updated_at <= self._end]
-        self._file += 1
-        return True
-
-    def _begin(self) -> None:
-        self._items, self._file, self._after = [], 0, b""
-        self._count, self._newest = 0, 0.0
-
-    async def tally(self, _first: bytes, _end: bytes) -> tuple[int, float]:
-        """Of all there is, whichever stretch is asked for: counted along while it is read to its end."""
-        while await self.read(self._after):
-            pass
-        return self._count, self._newest
-
-    async def close(self) -> None: ...
-
-
-class BackupDeliveryIds:
-    """The reading part of models.ports.DeliveryIds that copying needs."""
-
-    def __init__(self, target: Target, part: Part, until: Until, end: float) -> None:
-        self._target = target
-        self._part = part
-        self._end = end
-        # Those of frames behind the snapshot are written again by the shard's recovery; at the very time of the last frame
-        # there may be some of the frame after it.
-        self._is_snapshot_alone = part.last_seq == part.first_seq or until.last_seq(part) == part.first_seq
-
-    async def entries(self) -> AsyncIterator[list[tuple[str, float, bytes]]]:
-        for file in self._part.deliveries:
-            found = await packing.deliveries(self._target, file)
-            kept = [
-                each
-                for each in found
-                if each[1] < self._end or (each[1] == self._end and self._is_snapshot_alone)
-            ]
-            for start in range(0, len(kept), PAGE):
-                yield kept[start : start + PAGE]
 
     async def close(self) -> None: ...

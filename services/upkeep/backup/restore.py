@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 from actors.folding import fold_control
-from models.backup import Backup, Notes, Until, shown
+from models.backup import Across, Backup, Until, shown
 from models.control.control import CONTROL
 from models.errors import Conflict
 from models.ports import Clock
@@ -24,7 +23,7 @@ from services.stores.choice import Stores
 from services.upkeep.backup.reader import BackupStores
 from services.upkeep.backup.target import Target
 from services.upkeep.backup.verify import Reached, fold
-from services.upkeep.copying import copy
+from services.upkeep.copying import copy, what_is_there
 
 WHOLE = Until()
 
@@ -55,16 +54,14 @@ async def restore(
     until.check(backup)
     said = _in_words(backup, until)
     await _check_empty(stores, backup, said)
-    notes = Notes()
+    across = Across()
     reached: dict[str, Reached] = {}
     for part in backup.parts:
         progress(f"checking {part.name}")
-        reached[part.name] = await fold(target, part, until, notes)
-    notes.check()
+        reached[part.name] = await fold(target, part, until, across)
+    across.check()
     ends = {name: each.now for name, each in reached.items()}
-    # Copying only reads its source.
-    source = cast(Stores, BackupStores(target, backup, until, ends))
-    await copy(source, stores, said, clock, progress)
+    await copy(BackupStores(target, backup, until, ends), stores, said, clock, progress)
     return Restored(backup, reached)
 
 
@@ -90,15 +87,7 @@ async def _check_empty(stores: Stores, backup: Backup, said: str) -> None:
             f"the store holds an unfinished copy of {known}: repeat that restore to finish it, or use an empty store"
         )
     for part in backup.parts:
-        log, archive = stores.log(part.name), stores.archive(part.name)
-        try:
-            last = await log.last_seq()
-            archived = 0 if part.name == CONTROL else await archive.count()
-        finally:
-            await log.close()
-            await archive.close()
-        if last or archived:
-            what = f"{part.name} has frames up to seq {last}" if last else f"the archive of {part.name} has {archived} incidents"  # fmt: skip
+        if what := await what_is_there(stores, part.name):
             raise Conflict(
                 f"the store is not empty: {what}. Restore into an empty one: another state.path, prefix or schema, or this one after moving the old data away"
             )

@@ -10,18 +10,15 @@ from typing import cast
 
 import msgspec
 
-from actors.folding import fold_control, fold_shard
-from models.backup import Backup, Notes, Part, Until
-from models.control.control import CONTROL
+from actors.folding import fold as fold_log
+from models import partitions
+from models.backup import Across, Backup, Part, Until
 from models.errors import Broken, Conflict, Damaged, IncidentManagerError
-from models.partition.checkpoint import SNAPSHOT_VERSION
 from models.partition.frames import Frame
 from models.ports import EventLog
-from models.shard.settings import ShardSettings
-from models.shard.slot_transfer import problems
-from services.upkeep.backup import packing
 from services.upkeep.backup.reader import BackupLog
 from services.upkeep.backup.target import Target
+from services.upkeep.kept.table import counts, kept_by
 
 Progress = Callable[[str], None]
 
@@ -33,9 +30,7 @@ class Reached:
     seq: int
     now: float
     frames: int = 0
-    incidents: int = 0
-    open: int = 0
-    series: int = 0
+    counts: dict[str, int] = field(default_factory=partitions.counts)
 
 
 @dataclass(slots=True)
@@ -45,8 +40,8 @@ class Check:
     partition: str
     files: int = 0
     bytes: int = 0
-    archived: int = 0
-    deliveries: int = 0
+    #: What lies beside the log.
+    kept: dict[str, int] = field(default_factory=counts)
     reached: Reached | None = None
     wrong: str = ""
 
@@ -66,25 +61,25 @@ class Checked:
 async def verify(target: Target, backup: Backup, *, progress: Progress = lambda _text: None) -> Checked:
     """Read all of it: no damage hides another partition's. Raises Unavailable."""
     checked = Checked()
-    notes = Notes()
+    across = Across()
     for part in backup.parts:
         progress(f"reading {part.name}")
         check = Check(part.name, sum(1 for _file in part.files()), sum(file.size for file in part.files()))
         checked.parts.append(check)
         try:
-            check.reached = await fold(target, part, Until(), notes)
+            check.reached = await fold(target, part, Until(), across)
             await _read_beside(target, part, check)
         except Broken as error:
             check.wrong = words(error)
     if checked.is_whole:
         try:
-            notes.check()
+            across.check()
         except Conflict as error:
             checked.wrong = str(error)
     return checked
 
 
-async def fold(target: Target, part: Part, until: Until, notes: Notes) -> Reached:
+async def fold(target: Target, part: Part, until: Until, across: Across) -> Reached:
     """Make the state of a partition up to there, and see whether it holds together. Raises Broken, naming file or seq."""
     # Folding reads and nothing else.
     log = cast(EventLog, BackupLog(target, part, until))
@@ -94,36 +89,26 @@ async def fold(target: Target, part: Part, until: Until, notes: Notes) -> Reache
         reached.seq, reached.now = frame.seq, frame.now
         reached.frames += 1
 
-    if part.snapshot is not None and part.snapshot.version != SNAPSHOT_VERSION:
-        raise Broken(
-            f"its snapshot has version {part.snapshot.version}, this program reads {SNAPSHOT_VERSION}"
-        )
+    kind = partitions.kind_of(part.name)
+    reads = kind.machine(part.name).snapshot_version
+    if part.snapshot is not None and part.snapshot.version != reads:
+        raise Broken(f"its snapshot has version {part.snapshot.version}, this program reads {reads}")
     try:
-        if part.name == CONTROL:
-            notes.slots = (await fold_control(log, each)).slots
-            return reached
-        shard = (await fold_shard(log, ShardSettings(), each)).machine
+        machine = (await fold_log(log, lambda: kind.machine(part.name), each)).machine
     except (LookupError, ValueError, TypeError, msgspec.MsgspecError) as error:
         raise Broken(
             f"the events after seq {reached.seq} do not fit the state before them: {error!r}"
         ) from None
-    for problem in problems(shard):
+    for problem in kind.problems(machine, None):
         raise Broken(problem)
-    notes.add(part.name, shard.state.incidents.values())
-    reached.incidents, reached.open = len(shard.state.incidents), shard.state.open_count
-    reached.series = len(shard.state.series)
+    kind.compare(across, part.name, machine)
+    reached.counts |= kind.count(machine)
     return reached
 
 
 async def _read_beside(target: Target, part: Part, check: Check) -> None:
-    for file in part.deliveries:
-        check.deliveries += len(await packing.deliveries(target, file))
-    for day in part.archive:
-        for file in day.files:
-            ids = [each.incident_id for each in await packing.incidents(target, file)]
-            if any(not day.first <= each < day.end for each in ids):
-                raise Broken(f"file files/{file.digest} holds incidents of another day")
-            check.archived += len(ids)
+    for kept in kept_by(part.name):
+        check.kept[kept.counted] = await kept.check_files(target, part)
 
 
 def words(error: IncidentManagerError) -> str:

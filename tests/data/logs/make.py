@@ -14,10 +14,12 @@ from pathlib import Path
 import msgspec
 
 from models import VERSION
+from models.alerts.inhibition import Inhibitor
 from models.alerts.series import FREE
 from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
 from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.silences import ExpireSilence, SetSilence, Silence
 from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Severity
 from models.incidents.verbs import (
@@ -38,6 +40,8 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
+from models.shard.inhibitors import InhibitorsChanged
+from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
 from tests.scenario import SETTINGS, Story, alert, at
@@ -96,6 +100,7 @@ def story() -> list[tuple[float, list[Event]]]:
     each(told.push(at(4003 + 3600), alert("gpu-pool", "Hot", "b")))
     each(told.tick(at(4004)))
     frame()
+    _muted(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -129,6 +134,9 @@ def control_story() -> list[list[Event]]:
     for partitions in (3, 2):
         each(state.of(Slots).reshard(partitions))
         each(state.of(Slots).resharded())
+    silence = SetSilence("s1", [("service", "=", "api")], at(9), at(99), "ada", "deploy")
+    each([*state.decide(silence, at(9))])
+    each([*state.decide(ExpireSilence("s1", "ada"), at(10))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
@@ -170,6 +178,21 @@ def _people(told: Story, frame: Callable[[], None]) -> None:
     told.tick(at(301 + 3600))
     do(4000, Resolve(root_cause="an old index", notes="built anew"), one)
     do(4002, Resolve(), made)
+    frame()
+
+
+def _muted(told: Story, frame: Callable[[], None]) -> None:
+    """A silence begins and ends, and another shard says what inhibits."""
+    quiet = Silence("s1", (("service", "=", "quiet"),), at(4000), at(4010), "ada", "deploy", at(4000))
+    told.tell(at(4005), SilencesChanged(1, [quiet], whole=True))
+    frame()
+    told.push(at(4006), alert("quiet", "Slow"))
+    told.classify(at(4006), Severity.P0)
+    frame()
+    told.tick(at(4011))
+    frame()
+    source = Inhibitor("default", "down", ("a",), "00" * 8, "Down (node)")
+    told.tell(at(4012), InhibitorsChanged("shard/0001", 1, 0, 2, [source], [], whole=True))
     frame()
 
 

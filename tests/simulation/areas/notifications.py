@@ -10,7 +10,8 @@ from models.incidents.incident import Incident, IncidentState
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.ports import ActionResult
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
-from models.shard.notifications import FLAP_WINDOW
+from models.shard.flapping import FLAP_WINDOW
+from models.shard.mutes import Mutes
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
 from tests.simulation.settings import TICK_S
@@ -31,17 +32,24 @@ class Receiver:
         #: incident id -> number -> the status that was taken, "firing" or "resolved".
         self.heard: dict[str, dict[int, str]] = {}
         self.refused: set[str] = set()
+        #: What it did not take: it says the same again of the same try, which the wire may bring twice.
+        self.declined: dict[str, ActionResult] = {}
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
         incident, number, _attempt = key.rsplit("-", 2)
         reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
+        if key in self.declined:
+            return self.declined[key]
         fate = world.rng.random() if world.is_troubled else 1.0
         if fate < 0.06:
-            return ActionResult(False, "429", retry_after_s=world.rng.choice((0.0, 0.0, 5.0)), reached=False)
+            later_s = world.rng.choice((0.0, 0.0, 5.0))
+            self.declined[key] = ActionResult(False, "429", retry_after_s=later_s, reached=False)
+            return self.declined[key]
         if fate < 0.07:
             self.refused.add(incident)
-            return ActionResult(False, "422", final=True, reached=False)
+            self.declined[key] = ActionResult(False, "422", final=True, reached=False)
+            return self.declined[key]
         sent = self.sent.setdefault(incident, [])
         # A shard that can't know whether an earlier try arrived tells the truth all the same.
         is_doubted = any(UUID(incident).bytes in each.doubted for each in world.watchers.values())
@@ -95,6 +103,9 @@ class Notifications(Area):
                 )
             elif incident.merged_into:
                 continue  # its whole says it
+            elif incident.is_open and mirror.of(Mutes).is_muted(incident):
+                if not heard and not incident.notification.withheld:
+                    watcher.fail(f"{name} is muted, and nothing is held back")
             elif incident.is_open and not heard:
                 watcher.fail(f"{name} is open and nobody was told")
             elif incident.is_open and last == "resolved":

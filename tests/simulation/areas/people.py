@@ -31,12 +31,10 @@ from models.incidents.verbs import (
     Update,
 )
 from models.partition.sharding import slot_of
+from models.shard.attention import AcknowledgementEnded, AssignmentChanged, IncidentAcknowledged
 from models.shard.messages import Command, encode
 from models.shard.people import (
-    AcknowledgementEnded,
-    AssignmentChanged,
     CommentAdded,
-    IncidentAcknowledged,
     IncidentReclassified,
     LabelsChanged,
     StakeholdersUpdated,

@@ -39,9 +39,27 @@ def _what(incident: Row) -> Iterator[Line]:
     yield "opened", f"{incident['created_at']}  ({terminal.when(incident['created_at'])})"
     yield "changed", f"{incident['updated_at']}  ({terminal.when(incident['updated_at'])})"
     yield "alerts", f"{incident['alerts_firing']} firing of {incident['alerts']}"
+    yield from _muted(incident)
     yield "reopened", f"{incident['reopened']} times" if incident["reopened"] else ""
     if overflow := incident["overflow"]:
         yield "overflow", f"stands for {overflow['count']} groups: {', '.join(overflow['members'])}"
+
+
+def _muted(incident: Row) -> Iterator[Line]:
+    """What mutes its alerts; nothing from a server that does not say."""
+    muted = incident.get("muted")
+    if not muted:
+        return
+    for each in muted["by"]:
+        alerts = f"  ({each['alerts']} of {incident['alerts_firing']} alerts)"
+        if each["rule"]:
+            yield "inhibited", f"by {each['title']}, rule {each['rule']}{alerts}"
+            continue
+        who = ", ".join(part for part in (each["by"], each["comment"]) if part)
+        until = f"until {each['until']} ({terminal.when(each['until'])}) " if each["until"] else ""
+        yield "silenced", f"{until}by silence {each['silence']}" + (f" ({who})" if who else "") + alerts
+    if muted["withheld"]:
+        yield "withheld", f"{muted['withheld']}, until it is no longer muted"
 
 
 def _by(incident: Row, field: str) -> str:
@@ -76,10 +94,13 @@ def _who(incident: Row) -> Iterator[Line]:
 
 
 def _joined(incident: Row) -> Iterator[Line]:
-    yield "part of", incident["merged_into"]
-    for part in incident["parts"]:
-        how = f", {part['pending']} pending" if part["pending"] else ""
-        yield "part", f"{part['incident']}  {part['severity']} {'open' if part['is_open'] else 'over'}{how}"
+    yield "parent", incident["merged_into"]
+    for child in incident["parts"]:
+        how = f", {child['pending']} pending" if child["pending"] else ""
+        yield (
+            "part",
+            f"{child['incident']}  {child['severity']} {'open' if child['is_open'] else 'over'}{how}",
+        )
     yield "split from", incident["split_from"]
     yield "linked", ", ".join(incident["related_incidents"])
 
