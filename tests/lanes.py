@@ -41,7 +41,7 @@ OVER_BUDGET = 1
 class Lane:
     name: str
     paths: tuple[str, ...]
-    #: Some twice what was measured on a quiet machine of two cores, of which CI's may be the slower one.
+    #: What it takes on a quiet machine of two cores, and a good half more: CI's may be the slower one.
     budget_s: float
     #: Without workers: one test after the other, each with the machine to itself.
     workers: tuple[str, ...] = WORKERS
@@ -59,12 +59,12 @@ LANES = {
     lane.name: lane
     for lane in (
         Lane("check", ("tests/test_*.py", "tests/pure"), 120, beside=LINT),
-        Lane("stores", ("tests/contract",), 300),
-        Lane("api", ("tests/api",), 600),
-        Lane("cli", ("tests/cli",), 600),
-        Lane("sim", ("tests/simulation",), 150),
+        Lane("stores", ("tests/contract",), 220),
+        Lane("api", ("tests/api",), 300),
+        Lane("cli", ("tests/cli",), 160),
+        Lane("sim", ("tests/simulation",), 120),
         # Each of these owns a Ray, which takes the machine for itself: alone, and last.
-        Lane("ray", ("tests/cluster",), 600, workers=()),
+        Lane("ray", ("tests/cluster",), 400, workers=()),
     )
 }
 
