@@ -87,7 +87,7 @@ class Intake(Component):
 
     def tick(self, tick: Tick, now: float) -> None:
         """Series whose time is over end, unless nobody could have said that they still fire."""
-        if not tick.deaf and now >= self.state.no_expiry_before:
+        if not tick.in_gap and now >= self.state.no_expiry_before:
             for number in self.state.series.due(self.shard.clock, EXPIRE_MAX):
                 self._resolve_series(number, self.state.series.ends[number], True, b"", b"", now)
 

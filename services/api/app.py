@@ -14,7 +14,7 @@ from models import VERSION
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from models.settings.all import Settings
-from services.api.alertmanager import reads as alertmanager
+from services.api.alertmanager import answers as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
@@ -106,7 +106,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        # A format's path has nothing else here.
+        # A format's path may have nothing else here.
         by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
         if error.status_code == 405 or by_formats:
             allowed = sorted(_allowed(app, request) | by_formats)

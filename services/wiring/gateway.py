@@ -61,7 +61,7 @@ from services.wiring.reload import Change, compare, event_of, wanted_over
 
 log = structlog.get_logger()
 
-#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s counts as deaf.
+#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s begins a reception gap.
 BEAT_S = 1.0
 #: Before the slot map is known nothing can be taken; the first start takes seconds.
 FIRST_SLOTS_S = 30.0

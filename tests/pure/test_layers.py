@@ -61,7 +61,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
-    "yaml": ("services/api/alertmanager/reads.py", "services/wiring/bootstrap.py"),
+    "yaml": ("services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "requests": (), "httpx": (), "httpx2": (),
     "fsspec": ("services/upkeep/backup/place.py",),
     "opentelemetry": ("services/machine/tracing.py", "services/ingest/formats/otlp_logs.py"),  # imported only when telemetry is on

@@ -43,6 +43,7 @@ from services.ingest.formats.sentry import SentryFormat
 from services.ingest.formats.sns import SnsFormat
 from services.ingest.formats.splunk import SplunkFormat
 from services.ingest.formats.stix import StixFormat
+from services.ingest.formats.taxii import TaxiiFormat
 from services.ingest.formats.uptime_kuma import UptimeKumaFormat
 from services.ingest.formats.v1 import V1Format
 from services.ingest.formats.zabbix import ZabbixFormat
@@ -65,6 +66,7 @@ FORMATS: tuple[type[Format], ...] = (
     LlmEdgeAgentFormat,
     LlmGovernanceFormat,
     StixFormat,
+    TaxiiFormat,
     OtlpLogsFormat,
     PagerDutyWebhookFormat,
     OpsgenieWebhookFormat,
