@@ -36,7 +36,9 @@ from services.ingest.formats.newrelic import NewRelicFormat
 from services.ingest.formats.opsgenie import OpsgenieFormat
 from services.ingest.formats.opsgenie_webhook import OpsgenieWebhookFormat
 from services.ingest.formats.otlp_logs import OtlpLogsFormat
-from services.ingest.formats.pagerduty import PagerDutyChangeFormat, PagerDutyFormat, PagerDutyV1Format
+from services.ingest.formats.pagerduty import PagerDutyFormat
+from services.ingest.formats.pagerduty_change import PagerDutyChangeFormat
+from services.ingest.formats.pagerduty_v1 import PagerDutyV1Format
 from services.ingest.formats.pagerduty_webhook import PagerDutyWebhookFormat
 from services.ingest.formats.paths import paths_of
 from services.ingest.formats.sentry import SentryFormat
