@@ -1,7 +1,7 @@
 """Lists and counts of a shard's incidents, a bounded stretch at a time. Called by views.py for queries of models/incidents/query.py.
 
-A shard answers between two batches of alerts, so no answer looks at more than INCIDENT_SCAN_MAX incidents: what it found
-comes with where it stopped, and whoever asked goes on from there.
+A shard answers between two batches of alerts, so no answer looks at more than INCIDENT_SCAN_MAX incidents: it returns
+what it found and where it stopped, and the caller continues from there.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def count_incidents(shard: Core, query: CountIncidents) -> IncidentCounts:
 
 
 def began_at(incident: Incident) -> float:
-    """When its present life began: it opened, or was last opened again. Records of 0.1.0 know only the first."""
+    """When its present run began: it opened or last reopened. Records of 0.1.0 have only the first."""
     return incident.opened_at or incident.created_at
 
 

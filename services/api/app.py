@@ -106,7 +106,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        # A format's path may have nothing else here.
+        # A format's path has nothing else here.
         by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
         if error.status_code == 405 or by_formats:
             allowed = sorted(_allowed(app, request) | by_formats)

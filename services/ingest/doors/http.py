@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 REQUESTS_MAX = 1024
 #: How many bodies of the largest size all those may hold together, compressed and decompressed. Beyond that, likewise.
 BODIES_MAX = 16
-#: A format, and the name and attributes of a request's span.
-Route = tuple[Format, str, Mapping[str, Attribute]]
+#: A format, and the path as it names it.
+Route = tuple[Format, str]
 #: How Authorization bears a token of ours.
 SCHEMES = (b"bearer ", b"basic ")
 #: Methods whose requests have no body: no type is asked of it.
@@ -55,17 +55,19 @@ class HttpDoor(Door):
 
     def __init__(self, needs: Needs, section: Server) -> None:
         self.needs = needs
-        #: By method and path: the format, and the name and attributes of a request's span.
+        #: By method and path.
         self._routes: dict[tuple[str, str], Route] = {}
         self._patterns: list[tuple[str, re.Pattern[str], Route]] = []
+        #: The name and attributes of a request's span.
+        self._spans: dict[tuple[str, str], tuple[str, Mapping[str, Attribute]]] = {}
         for form in needs.formats.values():
             for path, methods in paths_of(type(form)).items():
                 for method in methods:
-                    route = (form, f"{method} {path}", _attributes_of(method, path))
+                    self._spans[method, path] = (f"{method} {path}", _attributes_of(method, path))
                     if "{" in path:
-                        self._patterns.append((method, pattern_of(path), route))
+                        self._patterns.append((method, pattern_of(path), (form, path)))
                     else:
-                        self._routes[method, path] = route
+                        self._routes[method, path] = (form, path)
         self._max_body_bytes = section.max_body_bytes
         self._body_timeout_s = section.body_timeout
         self._requests = 0
@@ -84,11 +86,6 @@ class HttpDoor(Door):
         method, path = str(scope["method"]), smooth(str(scope["path"]))
         return (method, path) in self._routes or self._by_pattern(method, path) is not None
 
-    def _route(self, method: str, path: str) -> Route:
-        route = self._routes.get((method, path)) or self._by_pattern(method, path)
-        assert route is not None, path
-        return route
-
     def _by_pattern(self, method: str, path: str) -> Route | None:
         for its_method, pattern, route in self._patterns:
             if its_method == method and pattern.fullmatch(path):
@@ -99,7 +96,9 @@ class HttpDoor(Door):
         """Answer one request that it takes. Always answers, unless the sender went away."""
         method = str(scope["method"])
         path = smooth(str(scope["path"]))
-        form = self._route(method, path)[0]
+        route = self._routes.get((method, path)) or self._by_pattern(method, path)
+        assert route is not None, path
+        form, named = route
         if self._requests >= REQUESTS_MAX:
             refusal = Refusal(503, "Busy", f"{REQUESTS_MAX} requests are under way already", 1.0)
             await _send(send, form.refused(refusal))
@@ -116,7 +115,7 @@ class HttpDoor(Door):
         self._requests += 1
         hold = Hold(self._room)
         try:
-            span = self.span(method, path, trace)
+            span = self.span(method, named, trace)
             answer = await self.answered(
                 form, span, self._answer(form, method, scope, headers, receive, hold, span)
             )
@@ -154,7 +153,7 @@ class HttpDoor(Door):
     def content_type(form: Format, method: str, headers: Mapping[bytes, bytes]) -> str:
         """What a body is, without its parameters. Raises Unsupported for what its format does not take."""
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-        # No type at all is refused too, as Alertmanager does: a web page can make a browser send that anywhere.
+        # A missing type is refused too, as in Alertmanager: a web page can make a browser send that anywhere.
         if method not in BODYLESS and not form.takes_type(content_type, headers):
             named = content_type[:80] or "application/octet-stream"
             raise Unsupported(
@@ -163,8 +162,8 @@ class HttpDoor(Door):
         return content_type
 
     def span(self, method: str, path: str, trace: str | None) -> Span:
-        """Of a request that it takes."""
-        _form, name, attributes = self._route(method, path)
+        """Of a request. `path` as its format names it."""
+        name, attributes = self._spans[method, path]
         return self.needs.tracer.span(name, trace, attributes, kind="server")
 
     async def answered(self, form: Format, span: Span, work: Awaitable[Answer]) -> Answer:
@@ -207,7 +206,7 @@ class HttpDoor(Door):
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
         path = smooth(str(scope["path"])) if form.more_paths else form.path
         # Before the body is read, so that unauthorized senders use no memory. A signature can't be checked without the
-        # body.
+        # body, and some senders have their token there.
         sender = None
         if not form.is_signed and not form.token_in_body:
             shown = headers

@@ -74,7 +74,7 @@ class Format(ABC):
     path: ClassVar[str]
     #: Methods accepted at its path. Other methods belong to a route of services/api, or get 405.
     methods: ClassVar[tuple[str, ...]] = ("POST",)
-    #: Further paths, with what each takes. A segment in braces stands for any one: `/v2/alerts/{id}/close`.
+    #: Further paths and their methods. A segment in braces matches any one segment: `/v2/alerts/{id}/close`.
     more_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Content types of a body.
     content_types: ClassVar[tuple[str, ...]] = ("application/json",)
@@ -82,7 +82,7 @@ class Format(ABC):
     wants_ids: ClassVar[bool] = False
     #: Whether `verify` identifies the sender. Then no token is required.
     is_signed: bool = False
-    #: Whether `token_of` is asked when the header Authorization has no token; and whether only the body can have one.
+    #: Whether `token_of` is asked if the Authorization header has no token; and whether it needs the body for that.
     finds_token: ClassVar[bool] = False
     token_in_body: ClassVar[bool] = False
     #: Whether `prepare` is awaited before a request is read.
