@@ -71,7 +71,7 @@ READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
 #: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
-DEAF_AFTER_S = 5.0
+GAP_AFTER_S = 5.0
 #: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.
 FAR_AHEAD_S = 30.0
 #: How often the control partition's log is looked at: a silence mutes within a quarter of a second.
@@ -154,7 +154,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self._heard_at = 0.0
-        self._deaf_since = 0.0
+        self._gap_since = 0.0
         self._last_at = 0.0
         self._decided_told: dict[Decision, int] = {}
 
@@ -290,7 +290,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         gc.collect()
         gc.freeze()
         self._heard_at = self.clock.monotonic()
-        self._deaf_since = 0.0
+        self._gap_since = 0.0
         self.errands.owe(step.effects)
         self.silences.begin_anew()
         self._look_at_silences()
@@ -307,7 +307,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         their series."""
         before, self._last_at = self._last_at, self.clock.now()
         unheard_s = self._last_at - before
-        if unheard_s <= DEAF_AFTER_S:
+        if unheard_s <= GAP_AFTER_S:
             return None
         self.log.warning(
             "reception gap: process or store stood still, nothing expires for now",
@@ -475,24 +475,24 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _make_tick(self) -> Message | None:
         silent_s = self.clock.monotonic() - self._heard_at
-        deaf = silent_s > DEAF_AFTER_S
-        if deaf and not self._deaf_since:
-            self._deaf_since = self.clock.now() - silent_s
+        in_gap = silent_s > GAP_AFTER_S
+        if in_gap and not self._gap_since:
+            self._gap_since = self.clock.now() - silent_s
             self.log.warning(
                 "reception gap: no gateway calls, nothing expires for now", seconds=round(silent_s, 1)
             )
-        elif self._deaf_since and not deaf:
-            self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._deaf_since))
-            self._tell_self(GapEnded(self._deaf_since, "no gateway called"))
-            self._deaf_since = 0.0
-        return Tick(deaf)
+        elif self._gap_since and not in_gap:
+            self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._gap_since))
+            self._tell_self(GapEnded(self._gap_since, "no gateway called"))
+            self._gap_since = 0.0
+        return Tick(in_gap)
 
     async def _sweeper(self) -> None:
         while True:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             now, shard = self.clock.now(), self.shard
             # None while the clock may be ahead: all of them would seem older than the window.
-            is_calm = shard.state.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
+            is_calm = shard.state.no_expiry_before <= now <= shard.now + GAP_AFTER_S
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:

@@ -132,6 +132,9 @@ install_project() {
     printf '#!/bin/sh\nexec "%s/bin/python" -P -m services.cli "$@"\n' "$venv" >"$venv/bin/llm-im.new"
     chmod 755 "$venv/bin/llm-im.new"
     mv "$venv/bin/llm-im.new" "$venv/bin/llm-im"
+    # Now, not in each of the dozen processes of a first start: a tenth of a second of each. Where Python may not write
+    # (PYTHONDONTWRITEBYTECODE, a folder of somebody else's) it would be every start.
+    "$venv/bin/python" -m compileall -q "$root/models" "$root/actors" "$root/services" || true
 }
 
 # Two makes at once wait for each other, where flock exists. The lock file is the lock file.

@@ -27,6 +27,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 #: One JUnit file a lane: for CI, and for the table at the end.
 RESULTS = ROOT / "var" / "test-results"
+BYTECODE = ROOT / "var" / "bytecode"
 #: Two, also where there are more cores: the tests that start servers and look at times were made for two.
 WORKERS = ("-n", "2", "--dist", "loadscope")
 COUNTS = ("tests", "failures", "errors", "skipped")
@@ -59,8 +60,7 @@ LANES = {
         Lane("check", ("tests/test_*.py", "tests/pure"), 120, before=LINT),
         Lane("stores", ("tests/contract",), 300),
         Lane("api", ("tests/api",), 600),
-        # One after the other: terminals have a size, and a command run in the process sets its logging for good.
-        Lane("cli", ("tests/cli",), 600, workers=()),
+        Lane("cli", ("tests/cli",), 600),
         Lane("sim", ("tests/simulation",), 150),
         # Each of these owns a Ray, which takes the machine for itself: alone, and last.
         Lane("ray", ("tests/cluster",), 600, workers=()),
@@ -128,7 +128,14 @@ def run(lane: Lane, passed: Sequence[str]) -> Ran:
 
 
 def _python(words: Sequence[str]) -> int:
-    return subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode
+    return subprocess.run([sys.executable, *words], cwd=ROOT, env=_environment(), check=False).returncode
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but that Python keeps what it compiled, under var/ where nobody minds: each pytest, each of its workers and each
+    `llm-im` of a test would compile all of it anew, which is a tenth of all the time."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(BYTECODE)}
 
 
 def _cpu_s() -> float:

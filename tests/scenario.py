@@ -170,13 +170,13 @@ class Story:
         self.reply = step.reply
         return step
 
-    def tick(self, when: float, *, deaf: bool = False) -> Step:
-        return self.tell(when, Tick(deaf))
+    def tick(self, when: float, *, in_gap: bool = False) -> Step:
+        return self.tell(when, Tick(in_gap))
 
-    def ticks(self, first: float, last: float, *, deaf: bool = False) -> None:
+    def ticks(self, first: float, last: float, *, in_gap: bool = False) -> None:
         """A tick each second."""
         while first <= last:
-            self.tick(first, deaf=deaf)
+            self.tick(first, in_gap=in_gap)
             first += 1.0
 
     def hear(self, when: float, since: float) -> Step:

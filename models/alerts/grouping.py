@@ -12,6 +12,8 @@ TITLE_MAX_CHARS = 200
 NOUN_MAX_CHARS = 40
 #: Labels that may carry a severity word, in the order they are asked.
 SIGNAL_LABELS = ("severity", "priority", "level")
+#: What an annotation `severity` must be to count.
+LEVELS = frozenset({"P0", "P1", "P2", "P3", "P4"})
 #: Longer severity words say nothing a rule knows.
 SIGNAL_MAX_CHARS = 32
 
@@ -67,8 +69,12 @@ def _plural(name: str) -> str:
     return f"{name}s"
 
 
-def signal_of(labels: Mapping[str, str]) -> str:
-    """The severity word an alert brings, lower case, or "" when it brings none."""
+def signal_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+    """The severity word an alert brings, lower case, or "" when it brings none. An annotation `severity` that is P0 to P4 goes
+    before labels: it is what a format made of its sender's word, and may change while the alert fires."""
+    level = annotations.get("severity", "")
+    if level in LEVELS:
+        return level.lower()
     for name in SIGNAL_LABELS:
         word = labels.get(name)
         if word:

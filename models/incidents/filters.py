@@ -53,7 +53,7 @@ class IncidentFilter(msgspec.Struct, frozen=True, array_like=True):
 
     Times are seconds since the epoch, `after` inclusive, `before` exclusive, 0 not given. `assignees` name who is
     assigned or has a role (NOBODY: nobody). `matchers` look at the incident's labels, and at its service when no label is
-    called so. `text` is a part of the title, in any case. Parts of merged incidents are left out unless `with_parts`.
+    called so. `text` is a part of the title, in any case. Children are left out unless `with_children`.
     """
 
     states: list[str] = []
@@ -67,7 +67,7 @@ class IncidentFilter(msgspec.Struct, frozen=True, array_like=True):
     created_before: float = 0.0
     updated_after: float = 0.0
     updated_before: float = 0.0
-    with_parts: bool = False
+    with_children: bool = False
 
 
 def place_of(incident: Incident, sort: Sort) -> Place:
@@ -85,7 +85,7 @@ def compile_filter(wanted: IncidentFilter) -> Callable[[Incident], bool]:
     """Whether an incident is wanted, as a function: what is not asked for costs nothing an incident. Raises Malformed
     for matchers that are none."""
     tests: list[Callable[[Incident], bool]] = []
-    if not wanted.with_parts:
+    if not wanted.with_children:
         tests.append(lambda incident: not incident.merged_into)
     if wanted.states:
         states = frozenset(wanted.states)

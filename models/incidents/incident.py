@@ -212,7 +212,7 @@ class Incident(msgspec.Struct, array_like=True):
     knew the first `signals_asked` of them.
 
     `version` grows with all that people may change, and not with what only counts. `severity`, `type` and `impact` are
-    what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
+    what counts: what people said, else what was judged, and at least as severe as any open child of it. Its response
     targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
     (models/shard/targets.py).
 
@@ -287,7 +287,7 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def counts_as_open(self) -> bool:
-        """Open in the sense of people: neither resolved nor closed, and not a part of another."""
+        """Open in the sense of people: neither resolved nor closed, and not a child of another."""
         return self.state in OPEN_STATES and not self.merged_into
 
     @property
@@ -305,7 +305,7 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def merged_into(self) -> bytes:
-        """The incident it is a part of, b"" when it is none."""
+        """Its parent, b"" when it is none."""
         return b"" if self.handling is None else self.handling.merged_into
 
     @property
@@ -329,7 +329,7 @@ class Incident(msgspec.Struct, array_like=True):
         return (0, "") if self.handling is None else self.handling.heard.get(sender, (0, ""))
 
     def settle(self) -> None:
-        """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
+        """Make severity, type and impact what counts now. A person's word wins over its children as well."""
         if self.handling is None:
             return
         counts = settled(self.handling.verdict, self.handling.override, self.handling.children)
@@ -341,9 +341,9 @@ class Incident(msgspec.Struct, array_like=True):
         return not self.group_key
 
 
-def settled(judged: Verdict, said: Override, parts: Mapping[bytes, Child]) -> Verdict:
-    """What counts of what was judged, what people said, and what its parts are."""
-    worst = min([judged.severity, *(part.severity for part in parts.values() if part.is_open)])
+def settled(judged: Verdict, said: Override, children: Mapping[bytes, Child]) -> Verdict:
+    """What counts of what was judged, what people said, and what its children are."""
+    worst = min([judged.severity, *(child.severity for child in children.values() if child.is_open)])
     return Verdict(
         worst if said.severity is None else said.severity,
         judged.type if said.type is None else said.type,

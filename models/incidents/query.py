@@ -138,7 +138,7 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     """An incident as its shard keeps it, with what is worked out when read.
 
-    `alerts` are its own, not those of its parts. It is to be acknowledged and resolved by the due times, 0 when no target
+    `alerts` are its own, not those of its children. It is to be acknowledged and resolved by the due times, 0 when no target
     applies any more (models/shard/targets.py).
     """
 
@@ -151,7 +151,7 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
     """What is shown of an incident beside each thing that happens to it (models/incidents/summaries.py), and what that follows from:
-    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `children`."""
 
     id: bytes
     service: str
@@ -178,7 +178,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SummaryPage(Wire, frozen=True):
-    """Heads as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
+    """Summaries as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
 
     seq: int
     items: list[Summary]
@@ -200,7 +200,7 @@ class IncidentPlaces(Wire, frozen=True):
 
 
 class IncidentCounts(Wire, frozen=True):
-    """What CountIncidents counted; parts of merged incidents are left out. Of the dictionaries, `states` counts all,
+    """What CountIncidents counted; children are left out. Of the dictionaries, `states` counts all,
     the others open incidents. `acknowledged_s` and `resolved_s` are little-endian f64s: how long each incident took that
     was answered, or resolved, since `since`. `decided` are alerts by decision since the shard's last start, with the first
     answer only."""

@@ -132,7 +132,7 @@ FRAME_END = 2**63
 
 
 #: What a summary is reckoned at where a number of them bounds memory: a common one has 600 bytes of text.
-HEAD_BYTES = 1024
+SUMMARY_BYTES = 1024
 
 
 def bytes_of(summary: Summary) -> int:
@@ -145,31 +145,31 @@ class Summaries:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._heads: OrderedDict[bytes, tuple[Place, Summary]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[Place, Summary]] = OrderedDict()
         self._bytes = 0
 
     def get(self, identity: bytes) -> tuple[Place, Summary] | None:
         """The summary, and the event it is true after."""
-        found = self._heads.get(identity)
+        found = self._kept.get(identity)
         if found is not None:
-            self._heads.move_to_end(identity)
+            self._kept.move_to_end(identity)
         return found
 
     def set_back(self, event: ClockSetBack) -> None:
         """The clock of all of them was set back. Safe for those that are true after that event already."""
-        for identity, (place, summary) in self._heads.items():
-            self._heads[identity] = place, set_back(summary, event)
+        for identity, (place, summary) in self._kept.items():
+            self._kept[identity] = place, set_back(summary, event)
 
     def put(self, place: Place, summary: Summary) -> None:
         """Remember a summary."""
-        if (before := self._heads.get(summary.id)) is not None:
+        if (before := self._kept.get(summary.id)) is not None:
             self._bytes -= bytes_of(before[1])
         self._bytes += bytes_of(summary)
-        self._heads[summary.id] = (place, summary)
-        self._heads.move_to_end(summary.id)
+        self._kept[summary.id] = (place, summary)
+        self._kept.move_to_end(summary.id)
 
     def trim(self) -> None:
         """Past `most` the ones not met for longest are forgotten."""
-        while len(self._heads) > self._most or self._bytes > self._most * HEAD_BYTES:
-            _identity, (_place, summary) = self._heads.popitem(last=False)
+        while len(self._kept) > self._most or self._bytes > self._most * SUMMARY_BYTES:
+            _identity, (_place, summary) = self._kept.popitem(last=False)
             self._bytes -= bytes_of(summary)

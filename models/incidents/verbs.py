@@ -68,7 +68,7 @@ class Unlink(Verb, frozen=True):
 
 
 class Merge(Verb, frozen=True):
-    """`source` becomes a part of this incident."""
+    """`source` becomes a child of this incident."""
 
     source: bytes
 

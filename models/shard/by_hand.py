@@ -98,7 +98,7 @@ class ByHand(Component):
             raise Conflict(
                 f"{incident.firing} of its alerts still fire: it can be closed when they have ended"
             )
-        if any(part.is_open for part in incident.children.values()):
+        if any(child.is_open for child in incident.children.values()):
             raise Conflict(
                 "some of its child incidents are still open: it can be closed when they have ended"
             )

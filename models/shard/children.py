@@ -43,7 +43,7 @@ class IncidentMerged(Event, frozen=True):
 
 
 class ChildChanged(Event, frozen=True, tag="PartChanged"):
-    """The present state of a child. `pending` and `ended_by` as in incident.PartOf."""
+    """The present state of a child. `pending` and `ended_by` as in incident.Child."""
 
     incident_id: bytes
     source: bytes
@@ -121,7 +121,7 @@ def _child_line(_event: ChildChanged, around: Around) -> Line | None:
     before, severity = around.before, around.after.counts.severity
     if before is not None and before.counts.severity == severity:
         return None
-    text = f"{severity.name}, by its parts"
+    text = f"{severity.name}, by its children"
     if before is not None:
         text = f"{before.counts.severity.name} -> {text}"
     return Line("SeverityChanged", SYSTEM, text)

@@ -67,8 +67,8 @@ class Commands(Component):
                 f"it has version {incident.version} and not {command.if_version}: somebody changed it in the meantime"
             )
         if incident.merged_into and not isinstance(verb, _OF_A_CHILD):
-            whole = id_text(incident.merged_into)
-            raise Conflict(f"it was merged into incident {whole}: do it there, or unmerge it first")
+            parent = id_text(incident.merged_into)
+            raise Conflict(f"it was merged into incident {parent}: do it there, or unmerge it first")
         return self.shard.decide(incident, command, now)
 
     messages = {Command: _command}

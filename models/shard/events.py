@@ -62,13 +62,14 @@ class SeriesOpened(Event, frozen=True):
 
 
 class SeriesChanged(Event, frozen=True):
-    """The content of a firing series changed (annotations, start, generator)."""
+    """The content of a firing series changed (annotations, start, generator). `signal` as in SeriesOpened."""
 
     number: int
     key: bytes
     ends_at: float
     body: bytes
     sender: str = ""
+    signal: str = ""
 
 
 class SeriesResolved(Event, frozen=True):
@@ -93,6 +94,7 @@ class SeriesRefired(Event, frozen=True):
     body: bytes
     decision: int
     sender: str = ""
+    signal: str = ""
 
 
 class AlertsSetAside(Event, frozen=True):

@@ -67,6 +67,13 @@ _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
 
 
+def _hear(incident: Incident, signal: str) -> None:
+    if signal:
+        incident.signals.append(signal)
+        if incident.signals_asked < len(incident.signals):
+            incident.classify_owed = True
+
+
 class Intake(Component):
     name = "intake"
 
@@ -80,7 +87,7 @@ class Intake(Component):
 
     def tick(self, tick: Tick, now: float) -> None:
         """Series whose time is over end, unless nobody could have said that they still fire."""
-        if not tick.deaf and now >= self.state.no_expiry_before:
+        if not tick.in_gap and now >= self.state.no_expiry_before:
             for number in self.state.series.due(self.shard.clock, EXPIRE_MAX):
                 self._resolve_series(number, self.state.series.ends[number], True, b"", b"", now)
 
@@ -182,7 +189,7 @@ class Intake(Component):
                 self._repeat_ends.append(ends)
                 return full
             if fires:
-                self.shard.do(SeriesChanged(number, key, ends, body, self.shard.sender), now)
+                self._change(number, key, ends, body, content, now)
                 return Decision.CHANGED
             if content is not None and self._is_of_before(number, content.starts_at, ends, said):
                 return self._set_aside(Decision.LATE, key, ends, body, now)
@@ -202,13 +209,28 @@ class Intake(Component):
         if going_on and (full := self._full_for(number, body)) is not None:
             return full
         if incident.is_open:
-            self._refire(number, incident, key, ends, body, Decision.REFIRED, now)
+            self._refire(number, incident, key, ends, body, content, Decision.REFIRED, now)
             return Decision.REFIRED
         if lifecycle.may_reopen(self.shard, incident, now):
             lifecycle.reopen(self.shard, incident, now, self.shard.actor)
-            self._refire(number, incident, key, ends, body, Decision.REOPENED, now)
+            self._refire(number, incident, key, ends, body, content, Decision.REOPENED, now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    def _change(
+        self, number: int, key: bytes, ends: float, body: bytes, content: Content | None, now: float
+    ) -> None:
+        incident = self.state.series.incidents[number]
+        signal = "" if content is None or incident is None else self._new_signal(incident, content)
+        self.shard.do(SeriesChanged(number, key, ends, body, self.shard.sender, signal), now)
+        if signal and incident is not None:
+            self.shard.report(Signalled(incident), now)
+
+    def _new_signal(self, incident: Incident, content: Content) -> str:
+        """The severity word of an alert, "" when its incident has heard it, or as many as it may."""
+        signal = signal_of(content.labels, content.annotations)
+        is_new = signal not in incident.signals and len(incident.signals) < SIGNALS_MAX
+        return signal if is_new else ""
 
     def _refire(
         self,
@@ -217,10 +239,14 @@ class Intake(Component):
         key: bytes,
         ends: float,
         body: bytes,
+        content: Content | None,
         decision: Decision,
         now: float,
     ) -> None:
-        self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender), now)
+        signal = "" if content is None else self._new_signal(incident, content)
+        self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender, signal), now)
+        if signal:
+            self.shard.report(Signalled(incident), now)
         self.shard.report(SeriesFires(incident, number, again=True), now)
 
     def _full_for(self, number: int, body: bytes) -> Decision | None:
@@ -306,9 +332,7 @@ class Intake(Component):
         group = self._group_of(content.labels, service)
         number = self.state.series.free_number()
         incident, decision = incident_for(self.shard, tenant, service, group, content, number, now)
-        signal = signal_of(content.labels)
-        if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
-            signal = ""
+        signal = self._new_signal(incident, content)
         is_news = decision is Decision.JOINED and incident.is_known_of
         event = SeriesOpened(
             number, key, incident.id, ends, body, decision, signal, self.shard.sender, is_news
@@ -401,10 +425,7 @@ class Intake(Component):
         incident.firing += 1
         incident.series_seen += 1
         incident.joined += event.is_news
-        if event.signal:
-            incident.signals.append(event.signal)
-            if incident.signals_asked < len(incident.signals):
-                incident.classify_owed = True
+        _hear(incident, event.signal)
 
     def _fold_series_changed(self, event: SeriesChanged, now: float) -> None:
         self.state.touch_series(event.number)
@@ -418,6 +439,8 @@ class Intake(Component):
             series.repeats[event.number] += 1
         else:
             series.note(event.number, Decision.CHANGED, now, event.sender)
+        if event.signal:
+            _hear(self.state.incident_at(event.number), event.signal)
 
     def _fold_series_resolved(self, event: SeriesResolved, now: float) -> None:
         self.state.checkpoint.touch(MOVING, event.number >> BLOCK_SHIFT)
@@ -437,6 +460,7 @@ class Intake(Component):
         series.refire(event.number, event.key, starts, event.ends_at, event.body, now, event.sender)
         series.note(event.number, event.decision, now, event.sender)
         incident.firing += 1
+        _hear(incident, event.signal)
 
     messages = {AlertsArrived: _alerts_arrived}
     events = (

@@ -105,16 +105,16 @@ class Archived(Message, frozen=True):
 class Tick(Message, frozen=True):
     """Time passes: deadlines that are due become events. Makes no event when nothing is due.
 
-    While `deaf` no series expires: no sender could have said that it still fires.
+    While `in_gap` no series expires: no sender could have said that it still fires.
     """
 
-    deaf: bool = False
+    in_gap: bool = False
 
 
 class GapEnded(Message, frozen=True, tag="Heard"):
     """A reception gap of the shard has ended (recovery, no beat for 5 s, a full store)."""
 
-    deaf_since: float
+    gap_since: float
     why: str
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from models.alerts.series import FIRING, SeriesTable
 from models.alerts.view import alert_view
 from models.incidents.incident import Incident
-from models.incidents.notification import Common, common_of, facts_of, idempotency_key
+from models.incidents.notification import RESOLVED, Common, common_of, facts_of, idempotency_key
 from models.shard.core import Core
 from models.shard.effects import Act
 from models.shard.mutes import Mutes
@@ -22,9 +22,11 @@ WEBHOOK = "webhook"
 def act(shard: Core, incident: Incident) -> Act:
     """The effect that sends the notice an incident owes."""
     notice, most = incident.notification, shard.settings.webhook_max_alerts
-    series, muted = shard.state.series, shard.of(Mutes).muted.of(incident.id)
-    # What is muted is no reason to tell anybody, and is not told.
-    numbers = [number for number in shard.state.members[incident.id] if number not in muted]
+    series, numbers = shard.state.series, shard.state.members[incident.id]
+    muted = shard.of(Mutes).muted.of(incident.id)
+    if muted and notice.reason != RESOLVED:
+        # What is muted is no reason to tell anybody, and is not told. Of its end hears whoever may have heard of it before.
+        numbers = array("I", [number for number in numbers if number not in muted])
     # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
     shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
     facts = facts_of(

@@ -263,25 +263,23 @@ class Notifications(Component):
         if self._has_begun(incident, now):
             self.shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
             return
-        if why := self.shard.withholds(incident):
-            if reason != REOPENED or notice.sure != FIRING:
-                self._withhold(incident, reason, why, now)
-            elif notice.reason == RESOLVED:
-                self._drop(incident, GOES_ON, now)
+        is_believed = reason in (OPENED, REOPENED) and notice.sure == FIRING
+        why = self.shard.withholds(incident)
+        if why and not is_believed:
+            self._withhold(incident, reason, why, now)
             return
         earliest = may_tell_at(incident, self.shard.settings, now)
-        if reason == REOPENED:
-            if flaps(incident, self.shard.settings, now):
-                if notice.flapping:
-                    quiet_s = quiet_needed_s(incident, self.shard.settings)
-                    self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
-                else:
-                    self._put(incident, FLAPPING, now, max(earliest, now))
-                return
-            if notice.sure == FIRING:
-                if notice.reason == RESOLVED:
-                    self._drop(incident, GOES_ON, now)
-                return
+        if reason == REOPENED and not why and flaps(incident, self.shard.settings, now):
+            if notice.flapping:
+                quiet_s = quiet_needed_s(incident, self.shard.settings)
+                self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
+            else:
+                self._put(incident, FLAPPING, now, max(earliest, now))
+            return
+        if is_believed:
+            if notice.reason == RESOLVED:
+                self._drop(incident, GOES_ON, now)
+            return
         is_rise = reason == SEVERITY_CHANGED
         if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
             reason = OPENED

@@ -17,9 +17,9 @@ from models.shard.state import INCIDENT, MOVING, STATIC
 
 
 class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
-    """The shard heard nothing since `deaf_since`; nothing expires before `no_expiry_before`."""
+    """The shard heard nothing since `gap_since`; nothing expires before `no_expiry_before`."""
 
-    deaf_since: float
+    gap_since: float
     no_expiry_before: float
     why: str
 
@@ -29,7 +29,7 @@ class Reception(Component):
 
     def _gap_ended(self, message: GapEnded, now: float) -> Reply:
         grace_s = self.shard.settings.expiry_grace_s
-        self.shard.do(ReceptionGap(message.deaf_since, now + grace_s, message.why), now)
+        self.shard.do(ReceptionGap(message.gap_since, now + grace_s, message.why), now)
         return Done()
 
     def _fold_pause(self, event: ShardStarted | ReceptionGap, now: float) -> None:

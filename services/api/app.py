@@ -14,7 +14,7 @@ from models import VERSION
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from models.settings.all import Settings
-from services.api.alertmanager import reads as alertmanager
+from services.api.alertmanager import answers as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
@@ -34,6 +34,7 @@ from services.api.v1.silences import add_silence_routes
 from services.api.v1.tokens import add_token_routes
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
+from services.ingest.formats.paths import paths_of, pattern_of
 from services.ingest.formats.table import all_formats
 
 
@@ -93,14 +94,22 @@ _SECURITY_SCHEMES = {
 
 def _answer_errors(app: FastAPI) -> None:
     # What the HTTP door takes before the application is asked; 405 names these methods too.
-    taken = {kind.path: frozenset(kind.methods) for kind in all_formats().values()}
+    taken = [
+        (pattern_of(path), frozenset(methods))
+        for kind in all_formats().values()
+        for path, methods in paths_of(kind).items()
+    ]
+
+    def taken_at(path: str) -> frozenset[str]:
+        return frozenset().union(*(methods for pattern, methods in taken if pattern.fullmatch(path)))
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
         # A format's path has nothing else here.
-        if error.status_code == 405 or (error.status_code == 404 and path in taken):
-            allowed = sorted(_allowed(app, request) | taken.get(path, frozenset()))
+        by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
+        if error.status_code == 405 or by_formats:
+            allowed = sorted(_allowed(app, request) | by_formats)
             if _is_alertmanagers(path):
                 return alertmanager.not_allowed(request.method, allowed)
             detail = f"{path} takes {', '.join(allowed)}, not {request.method}"

@@ -22,7 +22,7 @@ from models.metrics import Meter
 from models.ports import Clock
 from models.settings.all import Settings
 from models.settings.origins import host_and_port, is_same_place, own_name, parse_origin
-from services.api.alertmanager import reads
+from services.api.alertmanager import answers as alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
 from services.api.refusals import Refusals
@@ -251,8 +251,8 @@ def refusal(error: Refused, path: str) -> Response:
         status, kind, title = 403, "forbidden", "This token may not do that"
     else:
         status, kind, title = 400, "malformed", "The request cannot be read"
-    if path.startswith(f"{reads.PREFIX}/"):
-        response = reads.validation_error(status, status, str(error))
+    if path.startswith(f"{alertmanager.PREFIX}/"):
+        response = alertmanager.validation_error(status, status, str(error))
     else:
         response = problem(status, kind, title, str(error), path)
     if status == 401:

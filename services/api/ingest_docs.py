@@ -19,6 +19,8 @@ def describe_formats(schema: Json) -> None:
         description = kind.describe()
         components.setdefault("schemas", {}).update(description.schemas)
         paths.setdefault(kind.path, {}).update(description.operations)
+        for path, operations in description.more_paths.items():
+            paths.setdefault(path, {}).update(operations)
 
 
 def add_formats_to_openapi(app: FastAPI) -> None:

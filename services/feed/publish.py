@@ -28,7 +28,7 @@ from services.stores.redis.feed import FeedMoved, RedisFeed
 log = structlog.get_logger()
 T = TypeVar("T")
 
-#: A shard answers heads in a few milliseconds, and may have a group before them.
+#: A shard answers summaries in a few milliseconds, and may have a group before them.
 QUERY_TIMEOUT_S = 5.0
 
 

@@ -36,9 +36,9 @@ BUG_PAUSE_S = 10.0
 #: The most that one script writes: Redis answers nobody else for some 5 ms meanwhile.
 PUT_MAX = 200
 PUT_BYTES = 1024 * 1024
-#: Heads asked for at once: the shard answers between two batches, in 2 ms.
+#: Summaries asked for at once: the shard answers between two batches, in 2 ms.
 HEADS_PAGE = 250
-#: Heads remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
+#: Summaries remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
 KNOWN_MAX = 20_000
 KNOWN_LEAST = 1000
 

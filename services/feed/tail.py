@@ -20,7 +20,7 @@ log = structlog.get_logger()
 #: seconds of a flood.
 HELD_MAX = 4096
 HELD_MAX_BYTES = 16 * 1024 * 1024
-#: Heads a tail remembers: about all incidents of a busy day, 20 MB.
+#: Summaries a tail remembers: about all incidents of a busy day, 20 MB.
 KNOWN_MAX = 20_000
 #: Clients that read one log by themselves at one moment; the others wait for their turn, a few milliseconds.
 CATCHING_UP_MAX = 2

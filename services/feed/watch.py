@@ -39,7 +39,7 @@ BUG_PAUSE_S = 10.0
 HEARTBEAT_S = 15.0
 #: Clients of one gateway. Each costs a connection, and a look at every happening; all other requests share 512 places.
 CLIENTS_MAX = 200
-#: Heads that a client remembers while it catches up.
+#: Summaries that a client remembers while it catches up.
 KNOWN_BEHIND_MAX = 2000
 #: Frames that a client may be behind: to skim so many takes about a second of the gateway's time.
 MAX_LAG_FRAMES = 100_000

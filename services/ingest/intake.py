@@ -55,8 +55,11 @@ class Intake:
         self, form: Format, request: Request, arrival: Arrival, span: Span
     ) -> tuple[Reading, Receipt]:
         """What a request contained, and the result: what the receipt says is stored is durable. Raises Malformed (its
-        body is then a dead letter) and TooLarge if it can't be read at all; never for a shard's faults."""
+        body is then a dead letter) and TooLarge if it can't be read at all, and what `Format.prepare` raises;
+        never for a shard's faults."""
         try:
+            if form.prepares:
+                await form.prepare(request)
             if len(request.body) <= AT_ONCE_BYTES:
                 reading = form.read(request)
             else:

@@ -134,3 +134,16 @@ def test_both_styles_write_one_line_an_event(style: str) -> None:
 
     assert len(done.stderr.splitlines()) == 1
     assert "hello" in done.stderr
+
+
+def test_an_actor_starts_without_the_colours_of_a_terminal() -> None:
+    """rich is a tenth of a killed shard's way back; who wants it has it all the same."""
+    program = (
+        "import actors.shard, sys; print([name for name in sys.modules if name.partition('.')[0] == 'rich']);"
+        "import rich.console"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"

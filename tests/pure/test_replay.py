@@ -206,11 +206,11 @@ class ShardMachine(RuleBasedStateMachine):
 
     @rule(
         seconds=st.sampled_from([0.1, 1.0, 1.0, 6.0, 25.0, 45.0, 130.0, 3600.0, -1.0, -5.0, -50.0, -3600.0]),
-        deaf=st.booleans(),
+        in_gap=st.booleans(),
     )
-    def time_passes(self, seconds: float, deaf: bool) -> None:
+    def time_passes(self, seconds: float, in_gap: bool) -> None:
         self.now += seconds
-        self.tell(Tick(deaf))
+        self.tell(Tick(in_gap))
 
     @precondition(lambda self: self.live.state.incidents)
     @rule(data=st.data(), actor=st.sampled_from(["ann", "bob"]))

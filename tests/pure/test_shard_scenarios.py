@@ -229,7 +229,7 @@ def test_nothing_expires_while_nobody_can_be_heard() -> None:
     story = Story()
     story.push(at(0), alert("llm-api", "Down", ends=40))
 
-    story.ticks(at(1), at(600), deaf=True)
+    story.ticks(at(1), at(600), in_gap=True)
 
     assert story.incident.is_open
 
@@ -237,7 +237,7 @@ def test_nothing_expires_while_nobody_can_be_heard() -> None:
 def test_after_an_outage_senders_have_the_grace_to_speak_again() -> None:
     story = Story()
     story.push(at(0), alert("llm-api", "Down", ends=40))
-    story.ticks(at(1), at(600), deaf=True)
+    story.ticks(at(1), at(600), in_gap=True)
 
     story.hear(at(600), at(5))
     story.ticks(at(600), at(629))

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from models.alerts.matchers import MatcherTuple, parse_filters
 from models.control.silences import SetSilence, Silence, SilenceState
 from models.errors import Malformed, NotFound, Refused, TooLarge, Unavailable
-from services.api.alertmanager.reads import PREFIX, answer, flag, refused, validation_error
+from services.api.alertmanager.answers import PREFIX, answer, flag, refused, validation_error
 from services.api.auth import READ, RESPOND, caller_of, proven_name, requires
 from services.api.silences import SilenceDesk
 from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked

@@ -106,18 +106,18 @@ def _rest_of(happening: Happening) -> bytes:
 @lru_cache(maxsize=512)  # clients that keep up get the same bytes
 def _rest(happening: Happening) -> bytes:
     """Everything after the cursor, which differs for each client."""
-    head, line = happening.after, happening.line
+    summary, line = happening.after, happening.line
     incident = StreamIncidentBody(
-        UUID(bytes=head.id),
-        head.service,
-        head.title,
-        head.counts.severity.name,
-        head.state,
-        head.counts.type,
-        head.labels,
-        head.assignees,
-        head.version,
-        timestamp(head.updated_at),
+        UUID(bytes=summary.id),
+        summary.service,
+        summary.title,
+        summary.counts.severity.name,
+        summary.state,
+        summary.counts.type,
+        summary.labels,
+        summary.assignees,
+        summary.version,
+        timestamp(summary.updated_at),
     )
     body = HappeningBody(
         "incident",

@@ -85,7 +85,7 @@ class DueBody:
 
 
 @dataclass(frozen=True, slots=True)
-class SaidBody:
+class OverrideBody:
     """The overrides that people set; null where there is none and the classification counts."""
 
     severity: Annotated[SeverityName | None, says("P0 to P4.")]
@@ -103,7 +103,7 @@ class JudgedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class PartBody:
+class ChildBody:
     """A child: an incident that was merged into this one, with the state it last reported."""
 
     incident: Annotated[UUID, says("Its id.")]
@@ -178,10 +178,10 @@ class IncidentBody:
     ]
     roles: Annotated[dict[str, str], says("Who has which role.")]
     due: Annotated[DueBody, says("Response targets.")]
-    said: Annotated[SaidBody, says("Severity, type and impact as people set them.")]
+    said: Annotated[OverrideBody, says("Severity, type and impact as people set them.")]
     judged: Annotated[JudgedBody, says("Severity, type and impact as classified.")]
     merged_into: Annotated[UUID | None, says("Its parent, if it was merged into another incident.")]
-    parts: Annotated[list[PartBody], says("Its children: the incidents merged into it.")]
+    parts: Annotated[list[ChildBody], says("Its children: the incidents merged into it.")]
     split_from: Annotated[UUID | None, says("The incident it was split from.")]
     updates: Annotated[list[StakeholderUpdateBody], says("Stakeholder updates, oldest first.")]
     update_due_at: Annotated[
@@ -305,12 +305,14 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         ),
         roles=handling.roles,
         due=DueBody(_time_or_none(view.acknowledge_due_at), _time_or_none(view.resolve_due_at)),
-        said=SaidBody(None if said.severity is None else _severity(said.severity), said.type, said.impact),
+        said=OverrideBody(
+            None if said.severity is None else _severity(said.severity), said.type, said.impact
+        ),
         judged=JudgedBody(_severity(judged.severity), judged.type, judged.impact),
         merged_into=UUID(bytes=handling.merged_into) if handling.merged_into else None,
         parts=[
-            PartBody(UUID(bytes=each), part.is_open, _severity(part.severity), part.pending)
-            for each, part in handling.children.items()
+            ChildBody(UUID(bytes=each), child.is_open, _severity(child.severity), child.pending)
+            for each, child in handling.children.items()
         ],
         split_from=UUID(bytes=handling.split_from) if handling.split_from else None,
         updates=[

@@ -192,7 +192,7 @@ async def _ids(reads: Reads, asked: BulkBody) -> Sequence[bytes]:
         return [*dict.fromkeys(each.bytes for each in asked.incidents)]
     assert asked.where is not None
     wanted = asked.where.wanted()
-    if msgspec.structs.replace(wanted, with_parts=False) == IncidentFilter():
+    if msgspec.structs.replace(wanted, with_children=False) == IncidentFilter():
         # Also an empty list, as from a program that found no names to put into it.
         raise Malformed("where: give at least one filter, otherwise this would change every incident")
     return await _resolved(reads, wanted)

@@ -18,7 +18,7 @@ CURSOR_CHARS_MAX = 64
 #: Larger numbers are no place in any list, and the shard's counters are 64 bits wide.
 _NUMBER_END = 2**62
 
-#: Of two numbers the first names a list within the list: a shard, or a part of an incident.
+#: Of two numbers the first names a list within the list: a shard, or a child of an incident.
 _Stop = tuple[bytes, int]
 
 _SORTS = tuple(Sort)

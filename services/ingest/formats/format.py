@@ -10,12 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as made
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import msgspec
 
 from services.ingest.arrival import ANONYMOUS, Sender
 from services.ingest.formats.answers import Answer, Refusal
+from services.ingest.formats.open_alerts import OpenAlerts
 from services.ingest.formats.openapi import Description
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.remembered import Remembered
@@ -51,17 +53,20 @@ class Request(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Shared:
-    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs."""
+    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs. `formats` are all
+    of them by name, once they are open."""
 
     remembered: Remembered
     settings: Settings
+    open_alerts: OpenAlerts = made(default_factory=OpenAlerts)
+    formats: dict[str, Format] = made(default_factory=dict)
 
 
 class Format(ABC):
     """Reads requests of one tenant, and writes the answers. Keeps what it learned; not thread-safe.
 
-    For each request, in this order: `verify` where `is_signed`, `handshake`, `steps`, and `stored` once all is durable;
-    or `refused`, if nothing of the request can be accepted.
+    For each request, in this order: `verify` where `is_signed`, `handshake`, `prepare` where it `prepares`, `steps`, and
+    `stored` once all is durable; or `refused`, if nothing of the request can be accepted.
     """
 
     #: What scopes, metrics, dead letters and the log call it.
@@ -69,12 +74,19 @@ class Format(ABC):
     path: ClassVar[str]
     #: Methods accepted at its path. Other methods belong to a route of services/api, or get 405.
     methods: ClassVar[tuple[str, ...]] = ("POST",)
+    #: Further paths and their methods. A segment in braces matches any one segment: `/v2/alerts/{id}/close`.
+    more_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Content types of a body.
     content_types: ClassVar[tuple[str, ...]] = ("application/json",)
     #: Whether its answers name the incidents.
     wants_ids: ClassVar[bool] = False
     #: Whether `verify` identifies the sender. Then no token is required.
-    is_signed: ClassVar[bool] = False
+    is_signed: bool = False
+    #: Whether `token_of` is asked if the Authorization header has no token; and whether it needs the body for that.
+    finds_token: ClassVar[bool] = False
+    token_in_body: ClassVar[bool] = False
+    #: Whether `prepare` is awaited before a request is read.
+    prepares: ClassVar[bool] = False
 
     #: What `stored` says when all is stored and there was nothing wrong, if that is always the same: such requests are answered
     #: at once (services/ingest/doors/hot.py).
@@ -88,6 +100,16 @@ class Format(ABC):
     def describe(cls) -> Description:
         """What /openapi.json says of it."""
 
+    def takes_type(self, content_type: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a body may be of this type. One that a web page can make a browser send anywhere (text/plain, a form, none)
+        only with a header that no page can set."""
+        return content_type in self.content_types
+
+    def token_of(self, request: Request) -> str:
+        """The token that a request bears elsewhere than in Authorization, "" for none. Without `token_in_body` it is asked
+        before the body is there."""
+        return ""
+
     def verify(self, request: Request) -> Sender:
         """The sender, as the request's signature proves. The body is as it was sent, still compressed. Raises
         Unauthorized without proof. Compare in constant time (hmac.compare_digest)."""
@@ -96,6 +118,9 @@ class Format(ABC):
     def handshake(self, request: Request) -> Answer | None:
         """The answer to a request without alerts that only checks whether the endpoint exists. None: it has alerts."""
         return None
+
+    async def prepare(self, request: Request) -> None:  # noqa: B027 - most need not
+        """Find out what `steps` must know and the request does not say. Raises Malformed, Unauthorized, Busy, Unavailable."""
 
     @abstractmethod
     def steps(self, request: Request) -> Generator[None, None, Reading]:

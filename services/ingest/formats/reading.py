@@ -29,6 +29,7 @@ class Reading:
     body(i)   the MessagePack of column i's alert.Content, made only when its shard asks
     said_end(i)  what column i says of its end, as it was written: `ends` fills in what is left open
     said      as in messages.AlertsArrived
+    note      what its format wants to know again when it answers
     """
 
     count: int
@@ -39,3 +40,4 @@ class Reading:
     faults: list[Fault]
     said_end: Callable[[int], bytes]
     said: bytes = b""
+    note: str = ""
