@@ -94,7 +94,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         self._check_ready()
         if self._inbox_weight >= WAITING_MAX:
             raise Busy(f"{CONTROL}: {self._inbox_weight} changes are waiting already", retry_after_s=1.0)
-        call = Call[_Reply]([None], 0, asyncio.get_running_loop().create_future())
+        call: Call[_Reply] = Call([None], 0, asyncio.get_running_loop().create_future())
         await self.submit(call, [Told(message, call=call)])
         if (refused := call.replies[0]) is not None:
             raise refused
