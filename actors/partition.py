@@ -422,6 +422,7 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _frame(self, tenant: str, events: Sequence[Event], trace_id: str | None) -> bytes:
         machine = self.machine
         machine.seq += 1
+        self.snapshots.decided(len(events))
         stored, self._digest = encode_frame(machine.seq, machine.now, tenant, trace_id, events, self._digest)
         return stored
 
