@@ -13,6 +13,7 @@ import pytest
 import actors.shard
 import services.ingest.doors.http
 from actors.runtime.host import Actor
+from actors.shard import IncidentShard
 from services.stores.memory.log import MemoryEventLog
 from tests.api.gateway_in_process import (
     MemoryStores,
