@@ -35,7 +35,7 @@ REPORT_AGE_S = 10.0
 #: Changes that wait: more than people and their programs make in the time that a caller waits.
 WAITING_MAX = 1000
 #: Everybody who starts reads the frames behind the newest snapshot: at 50 us a frame these are 50 ms.
-PACE = Pace(every_frames=1000, every_bytes=1024 * 1024, every_s=3600.0)
+PACE = Pace(every_frames=1000, every_events=10_000, every_bytes=1024 * 1024, every_s=3600.0)
 
 _Message = ControlMessage | Tick
 _Reply = Refused | None
@@ -93,8 +93,8 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         message = decode_message(payload)
         self._check_ready()
         if self._inbox_weight >= WAITING_MAX:
-            raise Busy(f"{CONTROL}: {self._inbox_weight} changes wait already", retry_after_s=1.0)
-        call = Call[_Reply]([None], 0, asyncio.get_running_loop().create_future())
+            raise Busy(f"{CONTROL}: {self._inbox_weight} changes are waiting already", retry_after_s=1.0)
+        call: Call[_Reply] = Call([None], 0, asyncio.get_running_loop().create_future())
         await self.submit(call, [Told(message, call=call)])
         if (refused := call.replies[0]) is not None:
             raise refused

@@ -383,11 +383,12 @@ class PartitionActor(Generic[M, Message, Reply]):
         group: list[tuple[Told[Message, Reply], Step[Reply]]],
     ) -> None:
         frames: list[bytes] = []
+        told: Told[Message, Reply]
         machine, weight = self.machine, 0
         while len(under_way) < messages and weight < self.group_max:
             if (first := self._first()) is not None:
                 # Right before the next message, which would otherwise be decided about as if nothing had been.
-                told, messages = Told[Message, Reply](first), messages + 1
+                told, messages = Told(first), messages + 1
             else:
                 told = self._inbox.popleft()
                 self._inbox_weight -= told.weight
@@ -421,6 +422,7 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _frame(self, tenant: str, events: Sequence[Event], trace_id: str | None) -> bytes:
         machine = self.machine
         machine.seq += 1
+        self.snapshots.decided(len(events))
         stored, self._digest = encode_frame(machine.seq, machine.now, tenant, trace_id, events, self._digest)
         return stored
 

@@ -91,6 +91,7 @@ class ShardOptions(msgspec.Struct, frozen=True):
     responders: list[str] = []
     shards: list[str] = []
     snapshot_every_frames: int = 20_000
+    snapshot_every_events: int = 150_000
     snapshot_every_bytes: int = 64 * 1024 * 1024
     snapshot_every_s: float = 300.0
     dedup_window_s: float = 600.0
@@ -125,7 +126,12 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
     ) -> None:
         self.options = options
         self.settings = settings
-        pace = Pace(options.snapshot_every_frames, options.snapshot_every_bytes, options.snapshot_every_s)
+        pace = Pace(
+            options.snapshot_every_frames,
+            options.snapshot_every_events,
+            options.snapshot_every_bytes,
+            options.snapshot_every_s,
+        )
         super().__init__(host, options.partition, Shard(options.partition, settings), event_log, clock, pace)
         self.archive = archive
         self.deliveries = deliveries
@@ -172,7 +178,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         """
         self._check_ready()
         encoded = _list_decoder.decode(payload)
-        call = Call[Reply]([None] * len(encoded), 0, asyncio.get_running_loop().create_future())
+        # Not Call[Reply](...): that takes ten microseconds longer.
+        call: Call[Reply] = Call([None] * len(encoded), 0, asyncio.get_running_loop().create_future())
         told = []
         for place, item in enumerate(encoded):
             try:

@@ -169,7 +169,7 @@ class Children(Component):
         return incident
 
     def _unmerge(self, incident: Incident, verb: Unmerge, command: Command, now: float) -> Incident:
-        """`source` is an incident of its own again."""
+        """`source` becomes independent again."""
         source, actor, reason = verb.source, command.actor, command.reason
         child = incident.children.get(source)
         if child is None:

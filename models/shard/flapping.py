@@ -1,7 +1,7 @@
 """When an incident may be told of again, and whether it flaps. Used by models/shard/notifications.py.
 
-An incident that begins again FLAPS times within FLAP_WINDOW intervals flaps. That is told once; its ends and beginnings
-are not told any more, until it has been quiet for as long as those took. Then the truth is.
+An incident that reopens FLAPS times within FLAP_WINDOW intervals flaps. That is sent once; its resolves and reopenings
+are not sent any more until it has been quiet for as long as those took. Then the outcome is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FLAP_WINDOW = 15
 
 
 def may_tell_at(incident: Incident, settings: ShardSettings, now: float) -> float:
-    """When the next notice may be sent that is not urgent: never later than an interval from now."""
+    """When the next non-urgent notification may be sent: never later than an interval from now."""
     return min(now, incident.notification.heard_at) + settings.interval_s
 
 
@@ -30,7 +30,7 @@ def flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
 
 
 def quiet_needed_s(incident: Incident, settings: ShardSettings) -> float:
-    """How long a flapping incident must be quiet until it is believed."""
+    """How long a flapping incident must be quiet before its outcome is sent."""
     begun = incident.notification.reopenings
     took_s = begun[-1] - begun[0] if begun else 0.0
     return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))

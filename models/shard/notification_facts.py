@@ -15,19 +15,19 @@ from models.shard.effects import Act
 from models.shard.mutes import Mutes
 from models.shard.sharing import Sharing
 
-#: The one receiver there is, and the action that it is told by.
+#: The only receiver, and the action that notifies it.
 WEBHOOK = "webhook"
 
 
 def act(shard: Core, incident: Incident) -> Act:
-    """The effect that sends the notice an incident owes."""
+    """The effect that sends an incident's pending notification."""
     notice, most = incident.notification, shard.settings.webhook_max_alerts
     series, numbers = shard.state.series, shard.state.members[incident.id]
     muted = shard.of(Mutes).muted.of(incident.id)
     if muted and notice.reason != RESOLVED:
-        # What is muted is no reason to tell anybody, and is not told. Of its end hears whoever may have heard of it before.
+        # What is muted is no reason to notify anybody, and is left out. Whoever may have heard of it before is told of its end.
         numbers = array("I", [number for number in numbers if number not in muted])
-    # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
+    # Chosen before the list is cut: an incident that outlived a hundred pods still shows those that fire.
     shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
     facts = facts_of(
         incident,
@@ -42,7 +42,7 @@ def act(shard: Core, incident: Incident) -> Act:
 
 
 def _common(shard: Core, incident: Incident) -> Common:
-    """What all alerts of an incident share, also those that ended. Looked up only for those of which it is not known."""
+    """What all alerts of an incident have in common, including ended ones. Looked up only where it is not known."""
     series, numbers = shard.state.series, shard.state.members[incident.id]
     known = shard.of(Sharing).known(incident)
     if known is not None:

@@ -36,7 +36,7 @@ def withheld(event: NotificationWithheld, _around: Around) -> Line:
 
 
 def end_of(failed: ActionFailed) -> str:
-    """What becomes of a notice after a failed try, in words."""
+    """What happens to a notification after a failed attempt, in words."""
     if failed.retry_at:
         return "will retry"
     if failed.overtaken:

@@ -12,7 +12,7 @@ when nothing withholds it any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
 from models.incidents.lines import Description, touched
@@ -188,7 +188,11 @@ class Notifications(Component):
             # A classifier that is down must not prevent notifications.
             self.owe(incident, OPENED, now, now + self.shard.settings.wait_s[UNJUDGED_AS])
 
-    def owed(self, now: float) -> Iterator[Effect]:
+    def owed(self, now: float) -> Iterable[Effect]:
+        # Asked after each message, and nearly always for nothing.
+        return self._ready_now(now) if self._ready else ()
+
+    def _ready_now(self, now: float) -> Iterator[Effect]:
         for identity in self._ready:
             incident = self.state.incidents.get(identity)
             if incident is None or incident.notification.reason is None:

@@ -21,8 +21,8 @@ from models.ports import Clock
 
 
 class SilenceDesk:
-    """The silences of one tenant. `tell` brings a message to the control partition's writer and returns when it is durable;
-    `tail` shows what came of it. Raises Malformed, TooLarge, NotFound, Unavailable.
+    """The silences of one tenant. `tell` sends a message to the control partition's writer and returns when it is
+    durable; `tail` shows the result. Raises Malformed, TooLarge, NotFound, Unavailable.
 
     Reads look at the log first, so that a silence that another gateway made is there; while that can't be read they show
     what was known.

@@ -205,7 +205,7 @@ class ShardLine:
             except IncidentManagerError as error:
                 why = error
             except Exception as error:
-                # A bug, or an answer that can't be read: it comes again with the same question.
+                # A bug, or an unreadable answer: a retry would get the same.
                 self._fail_all(messages, Unavailable(f"{self.owner}: {error!r}"))
                 raise
             else:

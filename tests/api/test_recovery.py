@@ -164,3 +164,16 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
 
         assert len(receiver.told) == 1
         assert [each["event_type"] for each in await timeline(ours, path)].count("NotificationSent") == 1
+
+
+async def test_a_snapshot_is_due_after_so_many_events_however_few_frames_they_lie_in() -> None:
+    """A frame holds the alerts of all requests that came together: by frames, or packed bytes, a recovery had no bound."""
+    async with system(state={"snapshot_every_events": 100, "snapshot_every_frames": 1_000_000}) as ours:
+        log = ours.stores.log("shard/0000")
+        assert await log.marks() == []
+        await ours.post("/v1/alerts", [alert(f"A{number}") for number in range(200)])
+        async with asyncio.timeout(10):
+            while not await log.marks():
+                await asyncio.sleep(0.01)
+        (mark, *_older) = await log.marks()
+        assert mark.seq < 20

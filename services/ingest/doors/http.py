@@ -153,7 +153,7 @@ class HttpDoor(Door):
     def content_type(form: Format, method: str, headers: Mapping[bytes, bytes]) -> str:
         """What a body is, without its parameters. Raises Unsupported for what its format does not take."""
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-        # No type at all is refused too, as Alertmanager does: a web page can make a browser send that anywhere.
+        # A missing type is refused too, as in Alertmanager: a web page can make a browser send that anywhere.
         if method not in BODYLESS and not form.takes_type(content_type, headers):
             named = content_type[:80] or "application/octet-stream"
             raise Unsupported(
