@@ -26,7 +26,7 @@ LOCK = $(RUN)/uv pip compile pyproject.toml --quiet --universal --python-version
 
 help:
 	@echo "make up      start on this machine and return when it is ready (http://127.0.0.1:8080, data in ./var)"
-	@echo "make down    end it, and leave no process; data stays"
+	@echo "make down    stop it, and leave no process; data stays"
 	@echo "make test    all lanes, one after the other: everything but the long tests, about 18 minutes on two cores"
 	@echo "make check   the lane to run while you work: lint, tests without processes or stores, layers, documents"
 	@echo "make test-stores  the lane of the stores, on real servers"
@@ -34,13 +34,13 @@ help:
 	@echo "make test-cli     the lane of the command line"
 	@echo "make test-sim     the lane of the simulation"
 	@echo "make test-ray     the lane of real Ray clusters"
-	@echo "make soak    the long tests: kills, and stores that are away"
-	@echo "make bench   quick runs of the benchmarks, beside Alertmanager"
+	@echo "make soak    the long tests: kills and store outages"
+	@echo "make bench   quick runs of the benchmarks, compared with Alertmanager"
 	@echo "make lint    style, types, import rules"
-	@echo "make docs    write the reference of the settings anew from the code"
-	@echo "make lock    write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)"
+	@echo "make docs    write the settings reference from the code"
+	@echo "make lock    write requirements/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)"
 	@echo ""
-	@echo 'ARGS="..." is added to what is run; PYTHON=/path/to/python3.12 chooses the interpreter.'
+	@echo 'ARGS="..." is added to the command; PYTHON=/path/to/python3.12 chooses the interpreter.'
 
 up: install
 	@$(RUN)/llm-im up $(ARGS)

@@ -1,4 +1,4 @@
-"""Plain classes that own state; each a short loop round one model. Only runtime/cluster.py knows of Ray."""
+"""Plain classes that own state; each a short loop around one model. Only runtime/cluster.py knows of Ray."""
 
 import sys
 

@@ -1,7 +1,6 @@
-"""Who answers each effect of a shard: one method an effect, named in a row of actors/lanes.py.
-
-Each asks once, raises Unavailable or Busy when it could not, and is safe to ask again. Nothing here is kept but when a
-classifier was replaced.
+"""Who handles each effect of a shard: one method for each effect, named in a row of actors/lanes.py. Each tries once,
+raises Unavailable or Busy if it failed, and is safe to repeat. Nothing is kept here except when a classifier was last
+replaced.
 """
 
 from __future__ import annotations
@@ -38,9 +37,11 @@ from models.shard.messages import (
 )
 from models.shard.shard import Shard
 
-#: A classifier that answered nothing for all of its time hangs, and is replaced; so often at most, should that not help.
+#: A classifier that answered nothing in all of its time hangs and is replaced; at most this often, in case that does
+#: not help.
 REPLACE_EVERY_S = 60.0
-#: Archived incidents forgotten at once, and the pause after: what is put away meanwhile waits some milliseconds.
+#: Archived incidents deleted at once, and the pause after that: incidents being archived meanwhile wait some
+#: milliseconds.
 FORGET_BATCH = 1000
 FORGET_PAUSE_S = 0.1
 #: Alerts of an archived incident made in one go: 1 ms.
@@ -51,7 +52,7 @@ M = TypeVar("M", Classified, ActionOutcome)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of some effects: a message for the shard, if any, and those that must be asked again."""
+    """The result of some effects: a message for the shard, if any, and the effects that must be retried."""
 
     message: Message | None = None
     left: Sequence[Effect] = ()
@@ -95,7 +96,7 @@ class Answerers:
             await self._replace_silent(name, asked_at, timeout_s)
             raise
         classified = _expect(name, said, Classified)
-        # It stops after a while, so that it is heard: what it did not come to is asked anew.
+        # It stops after a while so that it can answer: what it did not get to is asked again.
         judged = {verdict.incident_id for verdict in classified.verdicts}
         left = [question for question in questions if question.incident_id not in judged]
         if len(left) == len(questions):
@@ -103,7 +104,7 @@ class Answerers:
         return Answer(classified, left)
 
     async def _replace_silent(self, name: str, asked_at: float, timeout_s: float) -> None:
-        """Have a classifier started anew that did not answer in time. One that is away says so much sooner."""
+        """Restart a classifier that did not answer in time. One that is down fails much sooner."""
         now = asyncio.get_running_loop().time()
         replaced_at = self._replaced_at.get(name, -REPLACE_EVERY_S)
         if now - asked_at < timeout_s / 2 or now - replaced_at < REPLACE_EVERY_S:
@@ -127,7 +128,7 @@ class Answerers:
     # -- SendPeerMessage -----------------------------------------------------------------------------------
 
     def home_of(self, message: SendPeerMessage) -> str:
-        """The shard that a peer message goes to; "" while that is not known, which send() then tells of."""
+        """The shard that a peer message goes to; "" while that is unknown, which send() then reports."""
         try:
             return self.shard_of(message.to)
         except (Unavailable, LookupError):
@@ -137,7 +138,7 @@ class Answerers:
         """One message to another incident, to the shard that has it."""
         (message,) = messages
         told = PeerMessageArrived(
-            message.tenant, message.sender, message.number, message.to, message.note, message.trace
+            message.tenant, message.sender, message.number, message.to, message.message, message.trace
         )
         reply = await self._tell(self.shard_of(message.to), told, timeout_s)
         refused = reply.detail if isinstance(reply, Failed) else ""
@@ -193,14 +194,14 @@ class Answerers:
             if place % ARCHIVE_SLICE == ARCHIVE_SLICE - 1:
                 await asyncio.sleep(0)
                 now = await self.settled()
-                # Its series stand still while it is closed. It may have been reopened, or be in the archive already.
+                # Its series do not change while it is closed. It may have been reopened, or be in the archive already.
                 if (
                     now.state.incidents.get(identity) is not incident
                     or incident.state is not IncidentState.CLOSED
                 ):
                     return None
             alerts.append(alert_view(shard.state.series, number))
-        # From the last look on nothing was awaited: what is written here is what the log holds.
+        # Nothing was awaited since the last check, so what is written here is what the log holds.
         entry = ArchivedIncident(
             incident.id,
             incident.tenant,
@@ -217,7 +218,7 @@ class Answerers:
         return entry, incident.version
 
     async def forget(self, effects: Sequence[Forget], _timeout_s: float) -> Answer:
-        """What closed before then out of the archive, some at a time."""
+        """Delete what closed before then from the archive, some at a time."""
         (effect,) = effects
         dropped, now = 0, FORGET_BATCH
         while now >= FORGET_BATCH:

@@ -1,5 +1,5 @@
-"""Whether partitions have begun, and whether they hold anything: asked before a log is begun, because to begin one anew where
-there was one is to forget it without a word. Used by actors/control.py, actors/shard.py and commands."""
+"""Whether partitions have begun, and whether they hold anything: checked before a log is created, because creating one
+where there was one before would silently lose it. Used by actors/control.py, actors/shard.py and commands."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from models.shard.events import IncidentOpened
 from models.shard.slot_transfer import SlotArrived
 from models.shard.splitting import IncidentSplit
 
-#: How many partitions without anything are looked past, for some behind them: of a lost control log nobody knows how many
-#: there were.
+#: How many empty partitions to skip while looking for more: if the control log is lost, it is unknown how many there
+#: were.
 LOOKED_PAST = 16
-#: What no incident is without. A shard that was never told anything writes of itself that it started.
+#: Events that every incident has. A shard that never received anything still logs its own start.
 _BEGINNINGS = (IncidentOpened, IncidentSplit, SlotArrived)
 
 
@@ -52,7 +52,7 @@ async def held(kept: Kept, at_least: int) -> list[str]:
 
 
 async def _holds(log: EventLog) -> bool:
-    """More than that a shard was started on it."""
+    """Whether it holds more than the start of a shard."""
     # Before the frames: a shard may be starting just now.
     seq, last = 0, await log.last_seq()
     if await log.marks():
@@ -76,7 +76,7 @@ async def has_begun(log: EventLog) -> bool:
 
 
 async def refuse_lost(log: EventLog, control: ControlState) -> None:
-    """Raises Damaged for a partition of which the control log says that it had begun, and of which there is nothing."""
+    """Raises Damaged for a partition that had begun, according to the control log, but has no data."""
     if log.partition in control.begun and not await has_begun(log):
         raise Damaged(
             log.partition,
@@ -99,7 +99,7 @@ async def refuse_lost_among(
 
 
 def lost_control(partition: str, holding: list[str]) -> Damaged:
-    """What a control log without a beginning is, where shards hold something."""
+    """The error for a missing control log while shards hold data."""
     return Damaged(
         partition,
         0,

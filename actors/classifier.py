@@ -25,9 +25,10 @@ from models.shard.messages import Classification, Classified
 from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
-#: A call works so long before others get a turn: 300 incidents at 30 us each.
+#: How long a call works before others get a turn: 300 incidents at 30 us each.
 TURN_S = 0.01
-#: And so long in all: a batch whose rules explode is answered in parts, so that it can be told from a classifier that hangs.
+#: And how long in total: a batch with very slow rules is answered in parts, so that it does not look like a classifier
+#: that hangs.
 BATCH_S = 3.0
 
 #: Where Classify keeps what an answer to an unreadable question needs: [tag, incident_id, ..., asked].
@@ -40,7 +41,7 @@ _item_decoder = msgspec.msgpack.Decoder(Classify)
 
 
 class Judge(Protocol):
-    """What gives verdicts: models.classification.rules.Classifier, later a learned one."""
+    """What classifies: models.classification.rules.Classifier, later a learned one."""
 
     def classify(self, effect: Classify) -> Classification: ...
 
@@ -54,7 +55,7 @@ class ClassifierActor:
         *,
         control: ControlTail | None = None,
     ) -> None:
-        """`control` is followed and closed by this actor; what it hands on may set `judge` anew."""
+        """This actor follows and closes `control`; a change of settings that arrives there may replace `judge`."""
         self.judge = judge
         self._tracer = tracer or NoTracer()
         self.meter = Meter(host.name)

@@ -1,8 +1,8 @@
 """The control partition's writer (actors/partition.py): slot map, API tokens, settings changed while it runs, and whatever else is
 a section of it (models/control/assembly.py).
 
-Shards and gateways do not ask it: they tail its log (actors/control_tail.py), so that they go on without it. Who wants
-something changed tells it. `llm-im tokens --local` runs one of these for a moment where no system runs.
+Shards and gateways do not call it: they follow its log (actors/control_tail.py), so they work without it. Only changes
+are sent to it. `llm-im tokens --local` runs one of these for a moment where no system runs.
 
 What is special about it: a change that is refused raises, it hands changed settings on in its own process, keeps the gateways'
 reports, and notes which partitions have begun.
@@ -30,7 +30,7 @@ from models.partition.machine import Step
 from models.partitions import names
 from models.ports import Clock, EventLog
 
-#: A gateway reports every second; one that has not for so long is gone.
+#: A gateway reports every second; one that has not for this long is gone.
 REPORT_AGE_S = 10.0
 #: Changes that wait: more than people and their programs make in the time that a caller waits.
 WAITING_MAX = 1000
@@ -76,7 +76,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
     # -- what others call ----------------------------------------------------------------------------------
 
     async def status(self, _payload: bytes) -> bytes:
-        """Whether it is ready and holds its lease (`leads`), what this start is called, and by which settings all go now."""
+        """Whether it is ready and holds its lease (`leads`), the id of this start, and the settings in force."""
         start = "" if self._watch is None else self._watch.start
         changed = self._changed
         settings = self._settings if changed is None or changed.start != start else changed.settings
@@ -93,8 +93,8 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         message = decode_message(payload)
         self._check_ready()
         if self._inbox_weight >= WAITING_MAX:
-            raise Busy(f"{CONTROL}: {self._inbox_weight} changes wait already", retry_after_s=1.0)
-        call = Call[_Reply]([None], 0, asyncio.get_running_loop().create_future())
+            raise Busy(f"{CONTROL}: {self._inbox_weight} changes are waiting already", retry_after_s=1.0)
+        call: Call[_Reply] = Call([None], 0, asyncio.get_running_loop().create_future())
         await self.submit(call, [Told(message, call=call)])
         if (refused := call.replies[0]) is not None:
             raise refused
@@ -124,7 +124,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         return Tick()
 
     async def _before_opening(self) -> None:
-        """Raises Damaged where this log has nothing and the shards' hold something: it was there before."""
+        """Raises Damaged if this log is empty but shards hold data: then it existed before."""
         if self._kept is None or await self.event_log.last_seq():
             return
         if holding := await held(self._kept, self.partitions or 0):
@@ -152,7 +152,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         return () if self._kept is None else (self._note_begun(self._kept),)
 
     async def _note_begun(self, kept: Kept) -> None:
-        """Note partitions that have a log by now, so that it is missed when it is gone."""
+        """Record which partitions have a log by now, so that a lost one is noticed."""
         while True:
             slots = self.state.slots
             begun: list[str] = []

@@ -1,5 +1,5 @@
-"""Follows the control partition's log from outside its writer: slot map, tokens and changed settings reach every process
-by it. Each process takes the sections it goes by (models/control/assembly.py)."""
+"""Follows the control partition's log from outside its writer: it brings the slot map, tokens and changed settings to
+every process. Each process takes the sections it goes by (models/control/assembly.py)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from models.ports import EventLog
 
 log = structlog.get_logger()
 
-#: How often the control partition's log is looked at: a poll of its tail costs 0.15 ms.
+#: How often to poll the control partition's log: each poll costs 0.15 ms.
 FOLLOW_S = 1.0
 #: Until it holds anything, at a first start: a merge of two shards' incidents waits for the slot map in it.
 FIRST_LOOK_S = 0.05
 
 
 class SettingsWatch:
-    """Hands each change of settings on once, if it was made to what was started as `start`."""
+    """Passes each change of settings on once, if it was made under the start `start`."""
 
     def __init__(self, start: str, take: Callable[[SettingsChanged], None]) -> None:
         self.start = start
@@ -79,8 +79,8 @@ class ControlTail:
                     for seq, stored in page:
                         self._fold(seq, stored)
             finally:
-                # What was read is not read again: a page that fails or is given up must not keep the watch from the
-                # changes of those before it.
+                # What was read is not read again: if a page fails or is cancelled, the changes before it must still be
+                # passed on.
                 if self._watch is not None:
                     self._watch.look(self.state)
         return True
@@ -92,7 +92,7 @@ class ControlTail:
             raise Damaged(
                 self._event_log.partition,
                 first_seq,
-                "the log begins here and no snapshot of what was before can be read",
+                "the log begins here and no snapshot of what came before can be read",
             )
         self.state, self._seq, self._digest = found.machine, found.seq, found.digest
 
@@ -105,8 +105,7 @@ class ControlTail:
                 self.state.apply(event, frame.now)
 
     async def catch_up(self) -> None:
-        """follow(), for who goes on without it as well: whatever went wrong, the next look is made, or who follows would
-        never hear of a revoked token again."""
+        """Like follow(), but logs errors instead of raising them: a follower that stopped would miss revoked tokens."""
         try:
             await self.follow()
         except IncidentManagerError as error:
@@ -115,7 +114,7 @@ class ControlTail:
             log.warning("can't follow the control partition, retrying", why=type(error).__name__)
 
     async def keep_up(self) -> None:
-        """Follow until cancelled. Whatever the control partition has to say is no reason to stop anything."""
+        """Follow until cancelled. No error stops it."""
         while True:
             await self.catch_up()
             await asyncio.sleep(FOLLOW_S if self._seq else FIRST_LOOK_S)

@@ -1,4 +1,4 @@
-"""Which deliveries a shard has accepted already: a Bloom filter in front of the ids on disk. Used by actors/shard.py.
+"""Which delivery ids a shard has already accepted: a Bloom filter in front of the ids on disk. Used by actors/shard.py.
 
 Most ids are new, and "surely new" must not cost a disk read: the filter answers that. Only an id the filter
 knows is looked up. Filters rotate by age and when they are full; each is dropped a window after it was followed.
@@ -28,7 +28,7 @@ FILTER_CAPACITY = 1_000_000
 FALSE_POSITIVE_RATE = 0.001
 _Entry = tuple[str, float, bytes]
 _M = TypeVar("_M", AlertsArrived, Command)
-#: The most that one id moves a filter's age on: a clock that leaps by an hour makes none older.
+#: The most by which one id advances a filter's age, so that a clock that jumps by an hour ages none.
 STEP_MAX_S = 60.0
 #: Ids put into a filter before others get a turn: 1 ms.
 LOAD_SLICE = 200
@@ -63,7 +63,7 @@ class DeliveryWindow:
         self.lookups = 0
         self.false_positives = 0
         self._filters: list[tuple[float, Filter]] = []
-        #: What filters are as old by: the time of the last id, and as far as it is believed.
+        #: The clock that filters age by: the time of the last id, as far as it is trusted.
         self._last_at = self._age_s = 0.0
         self._complete = True
         self._loading: asyncio.Task[None] | None = None
@@ -106,7 +106,7 @@ class DeliveryWindow:
         self._unwritten.clear()
 
     def recovering(self) -> None:
-        """Replay begins. What one that failed had met is met again, or is in the log no more."""
+        """Replay begins. Anything a failed attempt saw is seen again, or no longer in the log."""
         self._replayed = []
 
     def replayed(self, event: Event, at: float) -> None:
@@ -115,8 +115,8 @@ class DeliveryWindow:
             self._replayed.append((event.delivery_id, at, event.reply))
 
     async def recovered(self, now: float) -> None:
-        """Replay is over: write what it met. The filters are made anew behind the shard's back: until they are, every
-        id counts as maybe known and is looked up. Raises Unavailable."""
+        """Replay is over: write what it met. The filters are rebuilt in the background: until then every id may be
+        known and is looked up. Raises Unavailable."""
         replayed, self._replayed = self._replayed, []
         self._unwritten.clear()
         self._filters = []
@@ -144,7 +144,7 @@ class DeliveryWindow:
                         young.add(identity, skip_check=True)
                     await asyncio.sleep(0)
         except Unavailable as error:
-            # Every id goes on being looked up: slower, and right.
+            # Every id is still looked up: slower, but correct.
             log.warning("can't build the filters of delivery ids", why=str(error))
             return
         self._complete = True

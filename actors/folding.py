@@ -118,7 +118,7 @@ async def newest_snapshot(event_log: EventLog, make: Callable[[], M]) -> Folded[
             machine.checkpoint.census().check(event_log.partition, mark)
             machine.loaded()
         except (Damaged, msgspec.MsgspecError, LookupError, ValueError, TypeError) as error:
-            # What was lost shows as records that name others which are not there, before all are counted.
+            # A lost record shows first as another record that refers to it, before they are counted.
             log.error(
                 "snapshot can't be read, trying the one before",
                 partition=event_log.partition,

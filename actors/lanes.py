@@ -1,13 +1,13 @@
-"""Brings a shard's effects to who answers them, and the answers back. One a shard, used by actors/shard.py.
+"""Brings a shard's effects to whoever handles them, and the answers back. One per shard, used by actors/shard.py.
 
 LANES is the table: one row for each kind of effect. Each row's effects wait by their bulkhead key (a receiver, a
-classifier, a shard), and each key has places of its own: one that hangs takes its own places and no other's.
+classifier, a shard), and each key has its own places: a receiver that hangs uses up only its own.
 
-An effect stays owed in the shard's state until an event says it was done. So this keeps nothing durable: what
-fails is handed back (`undelivered`), and what a crash loses is asked again by the recovered shard.
+An effect stays pending in the shard's state until an event says it was done. So nothing here is durable: what fails is
+handed back (`undelivered`), and what a crash loses is requested again by the recovered shard.
 
-Each recovery begins a new generation (begin_anew). An answer to what an older one asked is dropped: the recovered state
-has asked again, and may use the numbers and versions of what was lost a second time, for something else.
+Each recovery begins a new generation (begin_anew). An answer to an older generation is dropped: the recovered state has
+requested everything again, and may reuse the numbers and versions of what was lost for something else.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ log = structlog.get_logger()
 
 #: An effect of this urgency or a smaller one (P0, P1) may take any place; others leave `kept` places free.
 URGENT = 1
-#: Wait before an effect that could not be delivered is owed anew, unless a row or who was busy says otherwise.
+#: Wait before a failed effect is retried, unless its row or a Busy answer says otherwise.
 AGAIN_S = 1.0
-#: The same after a bug of ours, which will hardly be gone by then: each try is an error in the log.
+#: The same after a bug of ours, which a retry will hardly fix: each try logs an error.
 AGAIN_AFTER_BUG_S = 30.0
 
 E = TypeVar("E", bound=Effect)
@@ -48,7 +48,7 @@ E = TypeVar("E", bound=Effect)
 
 @dataclass(frozen=True, slots=True)
 class Lane(Generic[E]):
-    """How one kind of effect gets to who answers it.
+    """How one kind of effect gets to whoever handles it.
 
     `key`: whose places it takes; the keys are as many as what is configured (receivers, classifiers, shards). `places`:
     calls under way at once for each key, of which `kept` are for urgent ones. `batch`: effects in one call. `same`: a newer
@@ -71,8 +71,8 @@ class Lane(Generic[E]):
 
 
 LANES: tuple[Lane[Any], ...] = (
-    # One call a classifier: while it is under way the next questions gather, 10 ms of its work. Each answer is an append of
-    # its own: in a flood of new incidents they were half of all appends, with three incidents each; so it rests a little.
+    # One call per classifier: while it runs, the next questions gather, 10 ms of its work. Each answer is an append of
+    # its own: in a flood of new incidents they were half of all appends, with three incidents each; hence the short rest.
     # Three times what a classifier gives itself for a batch (actors/classifier.py).
     Lane(
         Classify,
@@ -112,7 +112,7 @@ LANES: tuple[Lane[Any], ...] = (
 
 @dataclass(slots=True)
 class _Queue:
-    """What waits for the places of one key of a lane, the most urgent first, and what is under way."""
+    """What waits for the places of one key of a lane, the most urgent first, and what is in progress."""
 
     #: [urgency, order, effect]
     waiting: list[list[Any]] = field(default_factory=list)
@@ -121,7 +121,7 @@ class _Queue:
 
 
 class Errands:
-    """owe() returns at once. `answered` takes an answer, `undelivered` an effect that must be asked again."""
+    """owe() returns at once. `answered` gets an answer, `undelivered` an effect that must be retried."""
 
     def __init__(
         self,
@@ -158,15 +158,15 @@ class Errands:
         return sum(len(queue.waiting) + len(queue.under_way) for queue in self._queues.values())
 
     def owe(self, effects: Sequence[Effect]) -> None:
-        """Take effects on, of a state that the log holds."""
+        """Accept effects of a state that is in the log."""
         touched = dict.fromkeys(place for effect in effects if (place := self._queue(effect)) is not None)
         for kind, key in touched:
             self._start(kind, key)
 
     def begin_anew(self) -> None:
-        """The state is made anew from the log, and will ask again for all that it owes. What waits is dropped, what is under
-        way is given up: a responder goes on with it all the same, and who asks again by the same key joins it. Only lanes
-        that outlive a recovery go on."""
+        """The state is rebuilt from the log and will request everything pending again. Waiting effects are dropped,
+        running ones abandoned: a responder continues with them anyway, and a new request with the same key joins it.
+        Only lanes that outlive a recovery keep running."""
         self._drop_waiting()
         for (kind, _key), queue in self._queues.items():
             if not self._lanes[kind].outlives:
@@ -269,7 +269,7 @@ class Errands:
 
 
 def _trace_of(effects: Sequence[Effect]) -> dict[str, str]:
-    """What a log line about these effects says of their trace, if they have one and the same."""
+    """The trace id for a log line about these effects, if all have the same."""
     found = {trace_id_of(getattr(effect, "trace", None)) for effect in effects}
     only = found.pop() if len(found) == 1 else None
     return {} if only is None else {"trace_id": only}

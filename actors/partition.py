@@ -1,18 +1,18 @@
 """The single writer of one partition, for any machine (models/partition/machine.py). actors/shard.py and actors/control.py say
 what is special about theirs.
 
-One loop commits: while an append is in flight the next messages gather; then each is decided and applied in
-turn, one append holds the frames of all, and only then replies, effects and reads may leave. Alone a message
-waits for nobody, under load groups grow by themselves.
+One loop commits: while an append is in flight the next messages gather; then each is decided and applied in turn, one
+append holds the frames of all, and only then replies, effects and reads may leave. A lone message waits for nobody;
+under load groups grow by themselves.
 
     submit() -> inbox --> decide+apply each --> log.append (one) --> replies, effects, reads --> a snapshot slice
                 ^                                |
                 |                                +-- fails: forget all state, recover from the log
       ticks, answers to effects
 
-State that is ahead of the log is never seen: when an append fails or its outcome is unknown, the state is
-thrown away and made anew from the log, in place, and calls meanwhile raise Unavailable. When another writer
-took the partition (Fenced), the process ends.
+State that is ahead of the log is never seen: when an append fails or its outcome is unknown, the state is thrown away
+and rebuilt from the log, in place; meanwhile calls raise Unavailable. When another writer took the partition (Fenced),
+the process ends.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         self.log = log.bind(actor=host.name, partition=partition)
         self.snapshots = Snapshots(event_log, self.meter, clock, self.log, self._background_over, pace)
         self._ready = False
-        #: The log was replayed but takes nothing (its disk is full): what was stored can still be read.
+        #: The log was replayed but can't be written (its disk is full): what was stored can still be read.
         self._readable = False
         self._why_not = "starting"
         self._stopping = False
@@ -101,7 +101,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         self._tick: Message | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
-        #: Set while the log holds all of the state: not while an append is under way, nor after one that failed.
+        #: Set while the log holds all of the state: not during an append, nor after a failed one.
         self._is_settled = asyncio.Event()
 
     # -- what others call ----------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         await self._let_go()
         self._fail_waiting("stopping")
         if self._epoch:
-            with contextlib.suppress(Unavailable):  # the store is away: it runs out by itself
+            with contextlib.suppress(Unavailable):  # the store is down: the lease runs out by itself
                 await self.event_log.release(self._epoch)
         await self.event_log.close()
         await self._close()
@@ -255,7 +255,7 @@ class PartitionActor(Generic[M, Message, Reply]):
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                # A bug. The state may be half made: nothing may be answered from it.
+                # A bug. The state may be half changed: nothing may be answered from it.
                 self._fail_waiting(f"bug: {error!r}")
                 self.log.exception("bug: partition writer crashed")
                 self.host.fatal(repr(error))
@@ -280,7 +280,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         self._before_replay()
         folded = await fold(self.event_log, self._empty, self._replayed)
         if folded.seq > opened.last_seq:
-            # The lease ran out in a long recovery: no damage, for which somebody would restore a backup.
+            # The lease ran out in a long recovery. Not damage, or somebody would restore a backup.
             raise Fenced(f"{self.partition}: another writer appended while this one recovered")
         if folded.seq != opened.last_seq:
             raise Damaged(
@@ -317,7 +317,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         )
 
     async def _read_only(self) -> None:
-        """A full disk takes not even the word that we own the log, and what was stored can still be read."""
+        """A full disk can't even take the record that we own the log, but what was stored can still be read."""
         if not self._readable:
             self._take_state((await fold(self.event_log, self._empty)).machine)
 
@@ -383,11 +383,12 @@ class PartitionActor(Generic[M, Message, Reply]):
         group: list[tuple[Told[Message, Reply], Step[Reply]]],
     ) -> None:
         frames: list[bytes] = []
+        told: Told[Message, Reply]
         machine, weight = self.machine, 0
         while len(under_way) < messages and weight < self.group_max:
             if (first := self._first()) is not None:
                 # Right before the next message, which would otherwise be decided about as if nothing had been.
-                told, messages = Told[Message, Reply](first), messages + 1
+                told, messages = Told(first), messages + 1
             else:
                 told = self._inbox.popleft()
                 self._inbox_weight -= told.weight
@@ -466,7 +467,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         return task
 
     async def settled(self) -> M:
-        """The state at a moment when the log holds all of it: until the next await of who asked."""
+        """The state at a moment when the log holds all of it; valid until the caller's next await."""
         while not self._is_settled.is_set():
             await self._is_settled.wait()
         return self.machine

@@ -1,7 +1,7 @@
 """Answers effect Act with message ActionOutcome. Stateless but for the calls under way and its counters.
 
-The shard calls it through Peers and owes the action until an event says what came of it, so whatever is lost
-here is asked again. Each call sends at most once; trying again is the shard's decision.
+The shard calls it through Peers and keeps the action pending until an event has its result, so whatever is lost here is
+requested again. Each call sends at most once; retrying is the shard's decision.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from models.shard.messages import ActionOutcome
 from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
-#: Calls under way at once to each target, unless settings say otherwise (Notify.concurrency).
+#: Concurrent calls to each target, unless settings say otherwise (Notify.concurrency).
 CONCURRENCY = 32
 #: The last resort behind an action's own timeout: no call is held longer than this.
 DEADLINE_S = 120.0
-#: What a refused caller is told to wait: most webhooks answer well within it.
+#: How long a refused caller should wait: most webhooks answer well within that.
 BUSY_RETRY_AFTER_S = 1.0
 
 _act_decoder = msgspec.msgpack.Decoder(Act)
@@ -47,7 +47,7 @@ class ResponderActor:
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
     ) -> None:
-        """`actions` by the name that Act.action bears. Takes them and `control` over: stop() closes them."""
+        """`actions` by the name that Act.action bears. Owns them and `control`: stop() closes them."""
         self.meter = Meter(host.name)
         self._actions = dict(actions)
         self._control = control
@@ -55,15 +55,15 @@ class ResponderActor:
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
         self._under_way: dict[tuple[str, str, str], asyncio.Task[ActionResult]] = {}
-        #: Calls under way by target: one that hangs takes its own places and no other's.
+        #: Running calls by target: one that hangs uses up only its own places.
         self._busy: Counter[str] = Counter()
 
     async def act(self, payload: bytes) -> bytes:
         """MessagePack of effects.Act in, of messages.ActionOutcome out.
 
-        A call whose key is under way joins it and gets the same result: one request is sent. Raises Busy when
-        `concurrency` others to the same target are under way, Malformed when `payload` is no Act. The caller going away does not
-        stop what was begun.
+        A call with the key of a running one joins it and gets the same result: one request is sent. Raises Busy when
+        `concurrency` others to the same target are under way, Malformed when `payload` is no Act. If the caller goes
+        away, the call still finishes.
         """
         try:
             effect = _act_decoder.decode(payload)
@@ -105,7 +105,7 @@ class ResponderActor:
             self._control.start()
 
     async def stop(self) -> None:
-        """Stop what is under way (the shard still owes it) and close the actions. Safe to call twice."""
+        """Cancel running calls (the shard still has them pending) and close the actions. Safe to call twice."""
         await end([*self._under_way.values()])
         for action in self._actions.values():
             await action.close()

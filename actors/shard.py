@@ -64,27 +64,27 @@ from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.tenants import by_tenant
 
-#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Past it a call is refused as Busy.
+#: Alerts the inbox holds; at 100,000 alerts a second two seconds' worth. Beyond that a call is refused as Busy.
 INBOX_ALERTS_MAX = 200_000
 #: Reads that wait: at 10 ms a page ten seconds' worth, past any reader's patience.
 READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
-#: No beat and no alert for this long counts as deaf: five missed beats of a gateway.
-DEAF_AFTER_S = 5.0
-#: A shard whose time is so far ahead of its clock has not put it right by its next tick: it says so to health.
+#: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
+GAP_AFTER_S = 5.0
+#: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.
 FAR_AHEAD_S = 30.0
 #: How often the control partition's log is looked at: a silence mutes within a quarter of a second.
 FOLLOW_S = 0.25
 #: How often old delivery ids are dropped.
 SWEEP_S = 60.0
-#: A collection of the youngest objects by hand after this many frames: the process otherwise never collects,
-#: because a full collection over 500,000 series stops it for a quarter of a second.
+#: Collect the youngest objects after this many frames: the process otherwise never collects garbage, because a full
+#: collection over 500,000 series stops it for a quarter of a second.
 COLLECT_EVERY_FRAMES = 5000
 
 
 class ShardOptions(msgspec.Struct, frozen=True):
-    """How a shard actor runs, beside what it decides by. Times in seconds."""
+    """How a shard actor runs, apart from the settings it decides by. Times in seconds."""
 
     partition: str
     classifiers: list[str] = []
@@ -160,7 +160,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self._heard_at = 0.0
-        self._deaf_since = 0.0
+        self._gap_since = 0.0
         self._last_at = 0.0
         self._decided_told: dict[Decision, int] = {}
 
@@ -178,7 +178,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         """
         self._check_ready()
         encoded = _list_decoder.decode(payload)
-        call = Call[Reply]([None] * len(encoded), 0, asyncio.get_running_loop().create_future())
+        # Not Call[Reply](...): that takes ten microseconds longer.
+        call: Call[Reply] = Call([None] * len(encoded), 0, asyncio.get_running_loop().create_future())
         told = []
         for place, item in enumerate(encoded):
             try:
@@ -203,7 +204,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
     async def ask(self, payload: bytes) -> bytes:
         """A query -> its answer, about durable state only. Raises Unavailable while recovering, Busy past READS_MAX."""
         if not self._ready and self._readable:
-            # The log was replayed but takes nothing (its disk is full): what was stored can still be read.
+            # The log was replayed but can't be written (its disk is full): what was stored can still be read.
             try:
                 query = decode_query(payload)
             except msgspec.MsgspecError as error:
@@ -223,7 +224,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         return await future
 
     async def beat(self, _payload: bytes) -> bytes:
-        """A gateway is there and its own front door answers: what nobody says now, nobody meant to say."""
+        """A gateway is up and the front port answers it. So senders can reach us, and silence is meaningful."""
         self._heard_at = self.clock.monotonic()
         return b""
 
@@ -246,7 +247,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         return encode_metrics(self.meter.read())
 
     def take_settings(self, settings: ShardSettings) -> None:
-        """Decide by these from the next message on."""
+        """Use these settings from the next message on."""
         self.settings = settings
         self.shard.take_settings(settings)
 
@@ -287,14 +288,15 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         return {"incidents": len(self.shard.state.incidents), "series": len(self.shard.state.series)}
 
     def _shows_what_is_stored(self, step: AnyStep[Reply]) -> bool:
-        # What is decided here, be it times put right or notices dropped, is not in the log yet: nobody may read it.
+        # What is decided here, such as corrected times or dropped notifications, is not in the log yet: nobody may read
+        # it.
         return all(isinstance(event, ShardStarted | ArchiveExpired) for event in step.events)
 
     def _started(self, folded: Folded[Shard], step: AnyStep[Reply]) -> None:
         gc.collect()
         gc.freeze()
         self._heard_at = self.clock.monotonic()
-        self._deaf_since = 0.0
+        self._gap_since = 0.0
         self.errands.owe(step.effects)
         self.silences.begin_anew()
         self._look_at_silences()
@@ -306,11 +308,12 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         await self.deliveries.look_up(messages)
 
     def _first(self) -> Message | None:
-        """What to say before a message, if time went by in which nobody was heard: a store hung, this process stood still,
-        or the clock was put forward. What the senders said meanwhile waits behind the message that would end their series."""
+        """The gap to report before a message, if time passed without hearing anybody: a store hung, this process stood
+        still, or the clock was set forward. What senders sent meanwhile is queued behind the message that would end
+        their series."""
         before, self._last_at = self._last_at, self.clock.now()
         unheard_s = self._last_at - before
-        if unheard_s <= DEAF_AFTER_S:
+        if unheard_s <= GAP_AFTER_S:
             return None
         self.log.warning(
             "reception gap: process or store stood still, nothing expires for now",
@@ -344,7 +347,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             and step.events
             and message.delivery_id
             and isinstance(step.reply, AlertsReply | CommandDone)
-            and step.reply.content  # else something of it was refused, and is to be sent again
+            and step.reply.content  # otherwise part of it was refused, and must be sent again
         ):
             entry = (message.delivery_id, self.shard.now, encode(step.reply))
             self._delivered.append(entry)
@@ -406,7 +409,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         )
 
     def _tell_given_up(self, step: AnyStep[Reply]) -> None:
-        """Nobody hears of it any more, so somebody must act."""
+        """No further attempt will be made, so somebody must act."""
         for event in step.events:
             if isinstance(event, ActionFailed) and not event.retry_at and not event.overtaken:
                 self.log.error(
@@ -442,7 +445,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         try:
             future.set_result(self._answered(payload))
         except Refused as error:
-            # The question's own fault: a pattern that takes too many steps.
+            # The query's own fault: a pattern that takes too many steps.
             future.set_exception(error)
         except (msgspec.MsgspecError, IncidentManagerError) as error:
             future.set_exception(Unavailable(f"query failed: {error}"))
@@ -478,24 +481,24 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _make_tick(self) -> Message | None:
         silent_s = self.clock.monotonic() - self._heard_at
-        deaf = silent_s > DEAF_AFTER_S
-        if deaf and not self._deaf_since:
-            self._deaf_since = self.clock.now() - silent_s
+        in_gap = silent_s > GAP_AFTER_S
+        if in_gap and not self._gap_since:
+            self._gap_since = self.clock.now() - silent_s
             self.log.warning(
                 "reception gap: no gateway calls, nothing expires for now", seconds=round(silent_s, 1)
             )
-        elif self._deaf_since and not deaf:
-            self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._deaf_since))
-            self._tell_self(GapEnded(self._deaf_since, "no gateway called"))
-            self._deaf_since = 0.0
-        return Tick(deaf)
+        elif self._gap_since and not in_gap:
+            self.meter.count("llm_im_deaf_seconds_total", max(0.0, self.clock.now() - self._gap_since))
+            self._tell_self(GapEnded(self._gap_since, "no gateway called"))
+            self._gap_since = 0.0
+        return Tick(in_gap)
 
     async def _sweeper(self) -> None:
         while True:
             # At once, not after SWEEP_S: the first write brings files of an older version up to date.
             now, shard = self.clock.now(), self.shard
-            # None while the clock may be ahead: they would all be past the window.
-            is_calm = shard.state.no_expiry_before <= now <= shard.now + DEAF_AFTER_S
+            # None while the clock may be ahead: all of them would seem older than the window.
+            is_calm = shard.state.no_expiry_before <= now <= shard.now + GAP_AFTER_S
             try:
                 await self.deliveries.sweep(now if is_calm else 0.0)
             except Unavailable as error:
@@ -515,7 +518,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
     # -- numbers -------------------------------------------------------------------------------------------
 
     def _tell_decided(self) -> None:
-        """Count what was decided since this was last called: the state's count starts anew with each recovery, the counter
+        """Count what was decided since the last call: the state's count restarts with each recovery, but the metric
         only grows."""
         for decision in Decision:
             if now := self.counted.decided[decision]:

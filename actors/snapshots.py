@@ -29,7 +29,7 @@ class Pace:
 
 
 class Snapshots:
-    """Of one partition. `over` is called with the work beside the loop when it ends, which must end by no bug."""
+    """Of one partition. `over` is called when background work ends; an exception in that work is fatal."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Snapshots:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Count from here: the state was recovered, or a snapshot of it begins."""
+        """Start counting: the state was recovered, or a snapshot of it begins."""
         self._frames = self._events = self._bytes = 0
         self._at = self._clock.monotonic()
 
@@ -67,17 +67,17 @@ class Snapshots:
         self._bytes += size
 
     async def write_slice(self, machine: Folding, epoch: int, digest: bytes) -> None:
-        """The next slice, if one is due. `digest` is that of the last frame. Raises Fenced; a store that is away gives
-        the snapshot up."""
+        """The next slice, if one is due. `digest` is that of the last frame. Raises Fenced; if the store is down, the
+        snapshot is abandoned."""
         try:
             await self._write(machine, epoch, digest)
         except Unavailable as error:
-            # The log goes on without it, only recovery takes longer; what it held is dirty again.
+            # The log works without it, only recovery takes longer; what it held is dirty again.
             machine.checkpoint.abandon()
             self._log.warning("snapshot failed, will be retried", why=str(error))
 
     async def stop(self) -> None:
-        """End what goes on beside the loop. Safe to call twice."""
+        """End background work. Safe to call twice."""
         if self._truncating is not None:
             await end([self._truncating])
 
@@ -102,7 +102,8 @@ class Snapshots:
         self._meter.count("llm_im_snapshots_total")
         self._meter.set("llm_im_snapshot_seconds", self._clock.monotonic() - self._at)
         if self._truncating is None or self._truncating.done():
-            # Beside the loop: dropping thousands of appends takes half a second, an append waits for one bite of it.
+            # In the background: dropping thousands of appends takes half a second; an append waits for only a slice of
+            # it.
             self._truncating = asyncio.get_running_loop().create_task(self._truncate_behind(epoch))
             self._truncating.add_done_callback(self._over)
 
@@ -114,7 +115,7 @@ class Snapshots:
         except Unavailable as error:
             self._log.warning("log not truncated, the next snapshot tries again", why=str(error))
         except Fenced:
-            # The loop hears of it by its next append, unless it took a newer epoch itself meanwhile.
+            # The loop notices at its next append, unless it has taken a newer epoch itself.
             return
 
     def _is_due(self, machine: Folding) -> bool:

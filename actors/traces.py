@@ -1,8 +1,8 @@
-"""The traces that a shard's steps belong to: what an incident owes goes on in the trace of what last changed it. Used
+"""The traces that a shard's steps belong to: an incident's effects continue the trace of what last changed it. Used
 by actors/shard.py.
 
-Only what a sender or a person says has a trace; what merely repeats leaves none. Kept in memory alone: after a crash
-the debts of an incident are paid all the same, outside any trace.
+Only what a sender or a person sends has a trace; mere repeats have none. Kept only in memory: after a crash pending
+effects are still done, outside any trace.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from models.shard.messages import (
 )
 from models.trace import Attribute, trace_id_of
 
-#: Incidents whose trace is remembered, 300 bytes each; the oldest go first. A notice leaves within minutes of what
-#: caused it, and a storm of so many new incidents in that time is no place to follow one trace.
+#: Incidents whose trace is remembered, 300 bytes each; the oldest go first. A notification leaves within minutes of its
+#: cause, and in a storm of this many new incidents nobody follows a single trace.
 TRACES_MAX = 10_000
 #: Incidents named by one span; more make it no easier to find.
 NAMED_MAX = 16
@@ -60,7 +60,7 @@ class Traces:
             case PeerMessageAnswered():
                 return trace_id_of(self._of.get(message.sender))
             case Classified():
-                # A frame has one trace: verdicts on several have none.
+                # A frame has one trace: classifications of several incidents have none.
                 found = {self._of.get(verdict.incident_id) for verdict in message.verdicts}
                 return trace_id_of(found.pop()) if len(found) == 1 else None
         return None
@@ -73,7 +73,7 @@ class Traces:
             if news:
                 self._follow(message.trace, message, news, since)
         elif self._of and isinstance(message, AlertsArrived | Command | PeerMessageArrived | Tick):
-            # It ended or went on by somebody else's doing, or by time alone: what is owed now is not that trace's.
+            # Somebody else, or time alone, ended or continued it: what is pending now does not belong to that trace.
             for event in step.events:
                 if isinstance(event, IncidentStateChanged):
                     self._of.pop(event.incident_id, None)

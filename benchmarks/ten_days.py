@@ -42,7 +42,7 @@ START = 1_800_000_000.0
 
 
 class HandClock:
-    """Port Clock, turned by hand. What is measured (deafness, a store that hangs) is measured in real time."""
+    """Port Clock, turned by hand. What is measured (reception gaps, a store that hangs) is measured in real time."""
 
     def __init__(self) -> None:
         self.at = START

@@ -1,4 +1,5 @@
-"""What a backup is: its manifest, up to where it goes, what of many is kept. Read and written by services/upkeep/backup."""
+"""What a backup is: its manifest, how far it reaches, and which of many to keep. Read and written by
+services/upkeep/backup."""
 
 from __future__ import annotations
 
@@ -17,22 +18,22 @@ from models.ports import Mark
 #: The layout that this program writes. It reads every one up to it.
 FORMAT = 1
 DIGEST_BYTES = 32
-#: A restored log writes in epochs above all that the copied one can have reached meanwhile: the old system may have gone
-#: on after the cut, and an epoch is a start of a shard.
+#: A restored log writes in epochs above all that the copied one can have reached: the old system may have continued
+#: after the cut, and each start of a shard is an epoch.
 EPOCHS_AHEAD = 1_000_000
 _ID_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file by what is in it: `digest` is blake2b-256 of the stored bytes and its name. `size` in bytes as stored."""
+    """A file by its content: `digest` is blake2b-256 of the stored bytes and its name. `size` in bytes as stored."""
 
     digest: str
     size: int
 
 
 class Day(msgspec.Struct, frozen=True):
-    """The archived incidents of a partition that were created on one day (UTC): ids from `first` on, before `end`. A later
-    backup that counts the same takes the files over."""
+    """The archived incidents of a partition that were created on one day (UTC): ids from `first` on, before `end`. A
+    later backup with the same count reuses the files."""
 
     first: bytes
     end: bytes
@@ -141,7 +142,7 @@ def time_of(identity: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """Up to where a backup is restored: everything; up to a time, in all partitions; or up to a seq in some of them."""
+    """How far a backup is restored: completely; up to a time, in all partitions; or up to a seq in some of them."""
 
     at: float | None = None
     seqs: Mapping[str, int] | None = None
@@ -151,7 +152,7 @@ class Until:
         return self.at is None and not self.seqs
 
     def last_seq(self, part: Part) -> int:
-        """The last frame wanted of a partition as far as that is known without reading its frames."""
+        """The last frame to restore of a partition, as far as that is known without reading its frames."""
         return part.last_seq if self.seqs is None else self.seqs.get(part.name, part.last_seq)
 
     def takes(self, part: Part, seq: int, now: float) -> bool:
@@ -159,7 +160,7 @@ class Until:
         return seq <= self.last_seq(part) and (self.at is None or now <= self.at)
 
     def check(self, backup: Backup) -> None:
-        """Raises NotFound for what this backup does not reach, with what it does."""
+        """Raises NotFound for a point that this backup does not contain, saying which ones it does."""
         if self.at is not None and not backup.first_at <= self.at <= backup.cut_at:
             raise NotFound(
                 f"--until-time: backup {backup.id} goes from {shown(backup.first_at)} to {shown(backup.cut_at)},"
@@ -174,14 +175,14 @@ class Until:
 
 
 def shown(at: float) -> str:
-    """A time for people; what began with nothing has no first one."""
+    """A time for people; a log that began empty has no first one."""
     if not at:
         return "the beginning"
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def covering(backups: Iterable[Backup], at: float) -> Backup:
-    """The backup that holds this time, of several the first made. Raises NotFound that says which times there are."""
+    """The oldest backup that contains this time. Raises NotFound, saying which times there are."""
     known = sorted(backups, key=lambda each: each.cut_at)
     for backup in known:
         if backup.first_at <= at <= backup.cut_at:
@@ -201,7 +202,8 @@ def covering(backups: Iterable[Backup], at: float) -> Backup:
 
 
 def expired(whole: Iterable[str], others: Iterable[str], now: float, retention_s: float) -> list[str]:
-    """Ids of backups to remove: all older than the retention but the newest whole one, which stays whatever its age."""
+    """Ids of backups to remove: all older than the retention except the newest complete one, which stays whatever its
+    age."""
     kept = max(whole_ids := list(whole), default=None)
     oldest = now - retention_s
     return [each for each in sorted([*whole_ids, *others]) if each != kept and time_of(each) < oldest]
@@ -275,7 +277,7 @@ class Across:
 
 
 def known_format(backup: Backup, where: str) -> Backup:
-    """The same backup. Raises Broken for one of a newer program."""
+    """Returns the backup. Raises Broken for one from a newer program."""
     if backup.format > FORMAT:
         raise Broken(
             f"{where}: its format {backup.format} is not known to this program (it reads up to {FORMAT})"

@@ -4,13 +4,13 @@ IncidentManagerError
 ├── Refused                 the caller must change something before asking again
 │   ├── Malformed           the input can't be read; names the field and what was expected
 │   ├── TooLarge            the input is over a named limit
-│   ├── Unauthorized        the caller did not say who it is, or not truly
-│   ├── Forbidden           the caller may not do this; says which scope it takes
+│   ├── Unauthorized        the caller did not prove who it is
+│   ├── Forbidden           the caller may not do this; says which scope it needs
 │   ├── NotFound            there is no such thing here
-│   ├── Conflict            it is in a state in which this can't be done; says which
+│   ├── Conflict            its state does not allow this; says which
 │   ├── Stale               it was changed meanwhile: read it again
-│   ├── ShareUsedUp         the caller holds all that one caller may
-│   ├── Busy                a bounded queue is full; ask again after `retry_after_s`
+│   ├── ShareUsedUp         the caller has used up its share
+│   ├── Busy                a bounded queue is full; try again after `retry_after_s`
 │   └── NotOwner            another actor owns this partition; ask `owner`
 ├── Unavailable             the same call may succeed later
 │   ├── Full                the store has no room left
@@ -40,11 +40,11 @@ class TooLarge(Refused):
 
 
 class Unauthorized(Refused):
-    """The caller did not say who it is, or not truly. The message never repeats what it presented."""
+    """The caller did not prove who it is. The message never repeats what was presented."""
 
 
 class Forbidden(Refused):
-    """The caller may not do this. The message says which scope it takes, and never what a token is."""
+    """The caller may not do this. The message says which scope it needs, and never what a token is."""
 
 
 class NotFound(Refused):
@@ -52,7 +52,7 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """It is in a state in which this can't be done. The message says which, and what can be done instead."""
+    """Its state does not allow this. The message says which state, and what to do instead."""
 
 
 class Stale(Refused):
@@ -60,11 +60,11 @@ class Stale(Refused):
 
 
 class ShareUsedUp(Refused):
-    """The caller holds all that one caller may. Asking again has sense once some of it has ended."""
+    """The caller has used up its share. Trying again makes sense once some of it has ended."""
 
 
 class Busy(Refused):
-    """A bounded queue is full; ask again after `retry_after_s` seconds."""
+    """A bounded queue is full; try again after `retry_after_s` seconds."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)

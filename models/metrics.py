@@ -1,8 +1,8 @@
-"""What actors count: plain numbers in the actor, bytes to the gateway, Prometheus text at /metrics.
+"""Metrics of actors: plain numbers in the actor, bytes to the gateway, Prometheus text at /metrics.
 
-Actors hold a Meter and answer metrics() with its reading; services/api/health.py gathers and renders them.
-Each series carries its actor's name: counters of several processes that restart at different times must not
-be added up before Prometheus has seen them apart.
+Actors hold a Meter and answer metrics() with its reading; services/api/health.py gathers and renders them. Each series
+carries its actor's name: counters of several processes that restart at different times must not be summed before
+Prometheus has seen them separately.
 """
 
 from __future__ import annotations

@@ -132,7 +132,6 @@ def every_event() -> tuple[type[Event], ...]:
     return tuple(event for kind in PARTITIONS for event in kind.frames.events)
 
 
-def counts(machine: Any = None, kind: PartitionKind | None = None) -> dict[str, int]:
-    """What is counted of a machine of this kind, with a 0 for what only others count; without them all 0."""
-    found = dict.fromkeys((what for each in PARTITIONS for what in each.count(each.machine(each.name))), 0)
-    return {**found, **({} if kind is None else kind.count(machine))}
+def counts() -> dict[str, int]:
+    """What is counted of machines of any kind, from 0."""
+    return dict.fromkeys((what for kind in PARTITIONS for what in kind.count(kind.machine(kind.name))), 0)

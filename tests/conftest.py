@@ -4,6 +4,7 @@ for its own process."""
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,12 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("search")
+
+
+# readline, which pytest imports, tells the size of its terminal to all that is started after it; a test that makes a terminal
+# says how large it is. A worker of pytest-xdist inherits it, and hands it on.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)

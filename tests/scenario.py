@@ -170,13 +170,13 @@ class Story:
         self.reply = step.reply
         return step
 
-    def tick(self, when: float, *, deaf: bool = False) -> Step:
-        return self.tell(when, Tick(deaf))
+    def tick(self, when: float, *, in_gap: bool = False) -> Step:
+        return self.tell(when, Tick(in_gap))
 
-    def ticks(self, first: float, last: float, *, deaf: bool = False) -> None:
+    def ticks(self, first: float, last: float, *, in_gap: bool = False) -> None:
         """A tick each second."""
         while first <= last:
-            self.tick(first, deaf=deaf)
+            self.tick(first, in_gap=in_gap)
             first += 1.0
 
     def hear(self, when: float, since: float) -> Step:
@@ -195,7 +195,7 @@ class Story:
         return self.tell(when, Classified(verdicts))
 
     def receive(self, when: float, *, ok: bool = True, final: bool = False, reached: bool = True) -> Step:
-        """The receiver answers the oldest notice it was sent."""
+        """The receiver answers the oldest notification it was sent."""
         for place, (_when, effect) in enumerate(self.asked):
             if isinstance(effect, Act):
                 del self.asked[place]
@@ -250,17 +250,19 @@ class Story:
         return self.shard.state.incidents[reply.incident_id]
 
     def carry(self, when: float, others: Sequence[Story] = ()) -> None:
-        """Bring every note to the story that has its addressee, and the answer back, until none is owed."""
+        """Bring every peer message to the story that has its addressee, and the answer back, until none is owed."""
         stories = [self, *others]
         while any(story.carry_one(when, stories) for story in stories):
             pass
 
     def carry_one(self, when: float, stories: Sequence[Story], *, lose_answer: bool = False) -> bool:
-        """Bring the oldest note; False when there is none."""
+        """Bring the oldest peer message; False when there is none."""
         for place, (_when, effect) in enumerate(self.asked):
             if isinstance(effect, SendPeerMessage):
                 del self.asked[place]
-                told = PeerMessageArrived(effect.tenant, effect.sender, effect.number, effect.to, effect.note)
+                told = PeerMessageArrived(
+                    effect.tenant, effect.sender, effect.number, effect.to, effect.message
+                )
                 home = next(
                     (story for story in stories if effect.to in story.shard.state.incidents), stories[0]
                 )

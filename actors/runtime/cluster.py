@@ -4,8 +4,8 @@
     RayPeers().call("shard-0007-a", "tell", b)  bytes in, bytes out, our errors as what they are
 
 An actor process runs `factory`, a module-level function of services/wiring/bootstrap.py, which opens the ports there:
-nothing live is pickled. Ray starts a killed actor again under its name (max_restarts=-1); what it owed it finds in
-its log.
+nothing live is pickled. Ray restarts a killed actor under its name (max_restarts=-1); it finds what was pending in its
+log.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Handle(Protocol):
 class Hosted:
     """What Ray runs: one actor of ours, made by its factory inside this process.
 
-    `factory` is "module:function". Refuses to run beside another version of the program than its starter's.
+    `factory` is "module:function". Refuses to run with another version of the program than its starter's.
     """
 
     def __init__(self, name: str, factory: str, config: bytes, version: str) -> None:
@@ -71,7 +71,8 @@ class Hosted:
         self._beginning = asyncio.get_running_loop().create_task(self._start())
 
     async def call(self, method: str, payload: bytes) -> bytes:
-        """One method of the hosted actor, wrapped (actors/runtime/host.py). A leading underscore is not for others."""
+        """One method of the hosted actor, wrapped (actors/runtime/host.py). Names with a leading underscore can't be
+        called."""
         actor = self._actor or await self._start()
         if method.startswith("_"):
             raise Broken(f"{self._name}.{method} can't be called from outside")
@@ -96,7 +97,8 @@ class Hosted:
                 module, _, function = self._factory.partition(":")
                 factory = cast(Factory, getattr(import_module(module), function))
                 actor = factory(self._config, Host(self._name, RayPeers(), self._die, replace))
-                # Ray and the imports stay for good: a collection in the middle of a recovery need not walk them (40 ms).
+                # Ray and the imports stay in memory for good: garbage collection need not walk them in the middle of a
+                # recovery (40 ms).
                 gc.freeze()
                 await actor.start()
                 if (path := direct.socket_path(self._name)) is not None:
@@ -145,7 +147,7 @@ class RayPeers:
 
 
 def start(name: str, factory: str, config: bytes) -> None:
-    """Start an actor, or leave the one that lives under this name as it is. Returns before it is made; see begin()."""
+    """Start an actor, unless one of this name is alive. Returns before it is ready; see begin()."""
     # Ray names a process after its class, again after each call: `ps` shows ray::shard-0000-a.
     ray.remote(type(name, (Hosted,), {})).options(
         name=name,
@@ -153,7 +155,7 @@ def start(name: str, factory: str, config: bytes) -> None:
         lifetime="detached",
         get_if_exists=True,
         max_restarts=-1,
-        # Our callers retry by call_id; Ray's own retry would hide from them for how long a shard is away.
+        # Our callers retry by call_id; Ray's own retry would hide from them how long a shard is down.
         max_task_retries=0,
         max_concurrency=CONCURRENCY,
         num_cpus=0,
@@ -175,7 +177,7 @@ def begin(names: list[str]) -> dict[str, int]:
 
 
 def ask(name: str, method: str) -> bytes | None:
-    """What an actor answers to a call without payload; None when none of that name lives."""
+    """An actor's answer to a call without payload; None if no actor of that name is alive."""
     try:
         handle = ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
@@ -188,7 +190,7 @@ def ask(name: str, method: str) -> bytes | None:
 
 
 def stop(names: list[str]) -> None:
-    """End these actors in order, each after it has released what it holds. Names that do not live are passed over."""
+    """End these actors in order, each after it has released what it holds. Names that are not alive are skipped."""
     for name in names:
         try:
             handle = ray.get_actor(name, namespace=NAMESPACE)
@@ -209,7 +211,8 @@ def lean_head(parameters: Any, head: bool) -> None:
     constants = import_module("ray._private.ray_constants")
 
     def no_dashboard(node: Any, **_options: object) -> None:
-        # Ray's agent looks for its address every second for ever, and logs that there is none. Nobody listens at port 0.
+        # Otherwise Ray's agent looks for its address every second forever, and logs that there is none. Nobody listens
+        # on port 0.
         node.get_gcs_client().internal_kv_put(
             constants.DASHBOARD_ADDRESS.encode(), b"127.0.0.1:0", True, constants.KV_NAMESPACE_DASHBOARD
         )
@@ -224,7 +227,7 @@ def connect(address: str) -> None:
 
 
 async def replace(name: str) -> None:
-    """End an actor's process at once, whatever it is doing; Ray starts it again. One that is being started is left alone."""
+    """Kill an actor's process at once, whatever it is doing; Ray restarts it. One that is starting is left alone."""
     path = direct.socket_path(name)
     if path is not None and direct.kill_listener(path):
         return

@@ -1,8 +1,8 @@
 """Calls between processes of one host over a unix socket, beside Ray's own. Used by cluster.py only.
 
-An actor call of Ray costs 0.65 ms of two cores' time whatever it carries; these frames cost 0.05 ms. Ray still
-starts, names, restarts and finds the actors, and its calls serve whoever is on another host. A lost connection is
-known at once, which is also the fastest sign that an actor died.
+An actor call of Ray costs 0.65 ms of two cores' time whatever it carries; these frames cost 0.05 ms. Ray still starts,
+names, restarts and finds the actors, and its calls serve whoever is on another host. A lost connection is noticed at
+once, which is also the fastest sign that an actor died.
 
     request   u32 length of what follows, u64 id, method, NUL, payload
     answer    u32 length of what follows, u64 id, wrapped answer (actors/runtime/host.py)
@@ -33,8 +33,8 @@ log = structlog.get_logger()
 FOLDER_VARIABLE = "LLM_IM_PRIVATE_DIR"
 #: A frame is a coalesced call: far below this. A longer one means the stream is out of step.
 FRAME_MAX_BYTES = 256 * 1024 * 1024
-#: A socket that refuses is that of a dead process, and Ray starts it again here, in under a second. Only past this
-#: is the actor looked for elsewhere: a Ray call to one that restarts comes back 1.2 s after it could have.
+#: A socket that refuses belongs to a dead process, which Ray restarts here in under a second. Only after this time is
+#: the actor looked for elsewhere: a Ray call to a restarting actor returns 1.2 s later than it could.
 RESTART_S = 3.0
 
 _HEAD = struct.Struct("<IQ")
@@ -47,8 +47,8 @@ def socket_path(actor: str) -> Path | None:
 
 
 def kill_listener(path: Path) -> bool:
-    """SIGKILL to the process that listens there: the kernel takes connections for it also while it answers nothing. Nobody
-    is hurt where nobody listens. False when its queue is full, so that one can't tell who it is."""
+    """SIGKILL to the process that listens there: the kernel takes connections for it also while it answers nothing.
+    Does nothing where nobody listens. False if its queue is full, because then the process can't be identified."""
     with socket.socket(socket.AF_UNIX) as caller:
         caller.setblocking(False)
         try:
@@ -118,8 +118,8 @@ class DirectServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self, path: Path) -> None:
-        """Take the path over: what a dead process left there goes."""
-        # Bound beside it and renamed onto it, so that the path always leads to a listener.
+        """Take over the path: what a dead process left there is removed."""
+        # Bound under another name and renamed, so that the path always leads to a listener.
         fresh = path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
@@ -149,7 +149,7 @@ class DirectServer:
         name, _, payload = content.partition(b"\0")
 
         async def method(given: bytes) -> bytes:
-            # Whatever happens is answered: a caller that hears nothing waits for its whole timeout.
+            # Always answer: a caller that gets no answer waits for its whole timeout.
             try:
                 return await self._method(name.decode("latin-1"))(given)
             except IncidentManagerError:
@@ -169,7 +169,7 @@ class DirectServer:
 
 
 class DirectLine:
-    """This process's connection to one actor of this host. Connects when first asked, and again after a loss."""
+    """This process's connection to one actor on this host. Connects on first use, and again after a loss."""
 
     def __init__(self, actor: str, path: Path) -> None:
         self._actor = actor

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-#: Before work that goes on is told again that it is to end: longer than what it may still have to put in order.
+#: How long to wait before cancelling the work again: longer than it may need to clean up.
 AGAIN_S = 2.0
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel, and wait until all are over, however they ended: what to make of an error is the caller's to say.
+    """Cancel, and wait until all have ended, with or without an error, which the caller handles.
 
     A cancellation can get lost on its way: asyncio.wait_for of Python 3.11, by which redis-py writes, returns what it
-    waited for when that comes in the same moment. Said once and waited for, such work would hold up a stop for ever.
+    waited for when that comes in the same moment. Cancelled only once, such work would block a stop forever.
     """
     left = [*tasks]
     while left:

@@ -51,7 +51,7 @@ _decoder = msgspec.msgpack.Decoder(_Error)
 
 
 async def answer(method: Callable[[bytes], Awaitable[bytes]], payload: bytes) -> bytes:
-    """Call a method and wrap what comes of it, so that our errors cross a process as what they are."""
+    """Call a method and wrap its result, so that our errors cross processes as what they are."""
     try:
         return _OK + await method(payload)
     except errors.NotOwner as error:
@@ -73,7 +73,7 @@ def unwrap(wrapped: bytes) -> bytes:
 def rebuild(
     kind: str, detail: str, owner: str = "", partition: str = "", retry_after_s: float = 1.0
 ) -> errors.IncidentManagerError:
-    """An error of ours from its name and words."""
+    """One of our errors from its name and text."""
     match kind:
         case "NotOwner":
             return errors.NotOwner(partition, owner)

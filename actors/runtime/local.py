@@ -25,13 +25,13 @@ class LocalCluster:
         if name in self._actors:
             return
         self._factories[name] = factory
-        # An actor that was killed may still find out that it is fenced: its successor has the name by then.
+        # A killed actor may still find out that it is fenced; by then its successor has the name.
         actor = factory(Host(name, self, lambda why: self._died(name, actor, why), self.restart))
         self._actors[name] = actor
         await actor.start()
 
     def kill(self, name: str) -> Actor | None:
-        """Forget an actor at once, as SIGKILL would; nothing of it is told. Returns what it was."""
+        """Forget an actor at once, as SIGKILL would; it is not notified. Returns it."""
         return self._actors.pop(name, None)
 
     async def restart(self, name: str) -> None:

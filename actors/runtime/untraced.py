@@ -10,7 +10,7 @@ from models.trace import Attribute, Kind
 
 
 class NotRecorded:
-    """A span that is none. What it causes goes on in the trace it was given."""
+    """A span that is not recorded. What it causes continues the trace it was given."""
 
     __slots__ = ("trace",)
 
@@ -35,7 +35,7 @@ class NotRecorded:
         """Nobody reads it."""
 
 
-#: What belongs to no trace: nine of ten requests, so it is made once.
+#: For what belongs to no trace: nine of ten requests, so it is made once.
 OUTSIDE = NotRecorded(None)
 
 

@@ -1,4 +1,4 @@
-"""What an alert is: labels make its identity, the service among them decides its place."""
+"""What an alert is: its labels are its identity, and the service among them decides which shard it goes to."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ _identity_encoder = msgspec.msgpack.Encoder()
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
-    """All that an alert says except when it ends. Times are seconds since the epoch, UTC.
-
-    `starts_at` is by its sender's clock, and 0 when its sender gave none: then it starts when its shard hears of it. (In
-    older bodies it is the time of arrival then.)
+    """The content of an alert except its end. Times are seconds since the epoch, UTC. `starts_at` is by its sender's
+    clock, 0 if the sender gave none: then it starts when it reaches its shard. (In older bodies it is then the time of
+    arrival.)
     """
 
     labels: dict[str, str]
@@ -49,7 +48,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Labels(msgspec.Struct, array_like=True, gc=False):
-    """A Content of which only the labels are wanted, not looked into yet."""
+    """A Content of which only the labels are needed, not decoded yet."""
 
     labels: msgspec.Raw
 
@@ -71,7 +70,7 @@ def series_id(tenant: str, labels: Mapping[str, str]) -> bytes:
     """16 bytes that name a label set within a tenant, whatever the order of its labels.
 
     blake2b-128 over MessagePack of tenant and sorted pairs, in which no two label sets look alike. Never changes: logs
-    hold it. Cryptographic, because whoever finds a second label set for an id hides the alert that has the first.
+    hold it. Cryptographic, because somebody who finds a second label set for an id could hide the alert with the first.
     """
     return key_digest(_identity_encoder.encode((tenant, sorted(labels.items()))))
 
@@ -82,14 +81,14 @@ def old_series_id(tenant: str, labels: Mapping[str, str]) -> bytes:
 
 
 def alert_key(tenant: str, content: Content, starts: float) -> bytes:
-    """32 bytes that name all an alert says except its end: the series id, then a digest of the rest. `starts` is 0 where the sender gave no start: such an
-    alert keeps its key from one request to the next."""
+    """32 bytes that identify an alert's content except its end: the series id, then a digest of the rest. `starts` is 0
+    where the sender gave no start: such an alert keeps its key from one request to the next."""
     said = (sorted(content.annotations.items()), content.generator_url, content.source, starts)
     return series_id(tenant, content.labels) + key_digest(_identity_encoder.encode(said))
 
 
 def key_digest(data: bytes) -> bytes:
-    """Half of an alert key: 16 bytes for which nobody finds other data."""
+    """Half of an alert key: 16 bytes for which nobody can find other data."""
     return blake2b(data, digest_size=SERIES_ID_BYTES).digest()
 
 
@@ -103,8 +102,8 @@ def same_labels(one: bytes, other: bytes) -> bool:
 
 
 def content_digest(*parts: bytes) -> bytes:
-    """8 bytes that change when any of `parts` changes. Only for what one caller says twice: it is no cryptographic
-    hash."""
+    """8 bytes that change when any of `parts` changes. Only for comparing what one caller sent twice: it is not a
+    cryptographic hash."""
     return xxhash.xxh3_64_digest(_SEPARATOR.join(parts))
 
 
@@ -117,7 +116,7 @@ def fingerprint(labels: Mapping[str, str]) -> str:
 
 
 def fingerprints(label_sets: Sequence[Mapping[str, str]]) -> list[str]:
-    """fingerprint() of each, in order. Many that were not met before are computed together: 1.5 us each."""
+    """fingerprint() of each, in order. Many new ones are computed together: 1.5 us each."""
     said = [_said(labels) for labels in label_sets]
     # The zero tells a digest from a label set, which ends in 0xFF.
     names = [each if len(each) <= WHOLE_MAX_BYTES else key_digest(each) + b"\0" for each in said]

@@ -8,11 +8,13 @@ from models.alerts.alert import PLAIN_NAME
 
 #: A title is one line in a pager and a table.
 TITLE_MAX_CHARS = 200
-#: A longer label name is no noun for a title: "3 alerts" says as much.
+#: A longer label name makes a bad noun for a title: "3 alerts" says as much.
 NOUN_MAX_CHARS = 40
-#: Labels that may carry a severity word, in the order they are asked.
+#: Labels that may hold a severity word, in the order they are tried.
 SIGNAL_LABELS = ("severity", "priority", "level")
-#: Longer severity words say nothing a rule knows.
+#: What an annotation `severity` must be to count.
+LEVELS = frozenset({"P0", "P1", "P2", "P3", "P4"})
+#: No rule knows longer severity words.
 SIGNAL_MAX_CHARS = 32
 
 
@@ -41,8 +43,8 @@ def group_key(group_labels: Mapping[str, str]) -> str:
 def title_of(
     labels: Mapping[str, str], annotations: Mapping[str, str], service: str, count: int = 1, varying: str = ""
 ) -> str:
-    """A line for a person: what is wrong, with which service, and with how many. `labels` and `annotations` are what all
-    `count` alerts share, `varying` the only label in which they differ ("": it is not just one)."""
+    """A line for a person: what is wrong, with which service, and with how many. `labels` and `annotations` are what
+    all `count` alerts have in common, `varying` the only label in which they differ ("" if there is not just one)."""
     text = annotations.get("summary") or annotations.get("title") or labels.get("alertname") or "alert"
     if service not in text:
         text = f"{text} ({service})"
@@ -67,8 +69,12 @@ def _plural(name: str) -> str:
     return f"{name}s"
 
 
-def signal_of(labels: Mapping[str, str]) -> str:
-    """The severity word an alert brings, lower case, or "" when it brings none."""
+def signal_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+    """The severity word of an alert, lower case, or "" if it has none. An annotation `severity` that is P0 to P4 goes
+    before labels: it is what a format made of its sender's word, and may change while the alert fires."""
+    level = annotations.get("severity", "")
+    if level in LEVELS:
+        return level.lower()
     for name in SIGNAL_LABELS:
         word = labels.get(name)
         if word:

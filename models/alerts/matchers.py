@@ -1,11 +1,11 @@
 """Label matchers as Alertmanager writes and reads them. The API parses `filter=` with it, the shard applies it.
 
 A matcher is read by the rules that Alertmanager had before it took names in UTF-8; what these refuse is read by the
-newer ones: `service.name=x`, `"a name"="x"`. That is what Alertmanager itself does unless told otherwise, so that no
-matcher that people have written means another thing.
+newer ones: `service.name=x`, `"a name"="x"`. That is what Alertmanager itself does by default, so that no existing
+matcher changes its meaning.
 
-Its regular expressions can't be made to hang: models/alerts/patterns.py. What Alertmanager takes and we refuse is refused by name,
-never matched otherwise.
+Its regular expressions can't be made to hang: models/alerts/patterns.py. What Alertmanager supports and we do not is
+refused with the reason, never matched differently.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _go_unquote(written: str) -> str | None:
 def compile_matchers(matchers: Sequence[MatcherTuple]) -> Callable[[Labels], bool]:
     """A predicate that is true for labels that every matcher holds for; a label that is missing counts as "".
 
-    Raises Malformed when a matcher is none. The predicate raises TooLarge past WORK_MAX of models/alerts/patterns.py: make a new one for
-    each page of a query.
+    Raises Malformed for an invalid matcher. The predicate raises TooLarge past WORK_MAX of models/alerts/patterns.py:
+    make a new one for each page of a query.
     """
     budget = Budget("filter")
     tests = [test_of(matcher, budget) for matcher in matchers]

@@ -1,5 +1,5 @@
 """RE2's syntax, read into a tree: what models/alerts/patterns.py makes its automata of. The part of it that says whether a text
-matches; what we do not take is refused by name."""
+matches; what we do not support is refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Regular expressions that can't be made to hang: RE2's syntax, matched in time linear in the value. What matchers of a
 query (models/alerts/matchers.py) and the conditions of classification rules (models/classification/rules.py) are made of.
 
-A pattern is written by whoever can reach the API, or by an operator, and meets values that any sender may choose; it runs
-in the shard, the single writer of its partition, or in a classifier. One that backtracks for a minute would stop them for a
-minute. Python's `re` backtracks, so it is not used. What was weighed: docs/decisions/0011-regex-of-our-own.md. A pattern
-becomes an automaton whose transitions are worked out when first needed, with a bound on states and on work; past it the
-pattern is refused by name. What RE2 takes and we refuse (`\\p{..}`, flag m, octal escapes) is refused by name too, never
-matched otherwise.
+A pattern is written by anyone who can reach the API, or by an operator, and is matched against values that any sender
+may choose; it runs in the shard, the single writer of its partition, or in a classifier. One that backtracks for a
+minute would block them for a minute. Python's `re` backtracks, so it is not used. What was weighed:
+docs/decisions/0011-regex-of-our-own.md. A pattern becomes an automaton whose transitions are worked out when first
+needed, with a bound on states and on work; past it the pattern is refused by name. What RE2 takes and we refuse
+(`\\p{..}`, flag m, octal escapes) is refused by name too, never matched otherwise.
 """
 
 from __future__ import annotations
@@ -57,14 +57,15 @@ class Budget:
         self.work_max = work_max
 
     def renew(self) -> None:
-        """Let the patterns work anew: for those that live longer than a query."""
+        """Give the patterns a new budget: for those that live longer than a query."""
         self.work = 0
 
 
 def rule_pattern(text: str, budget: Budget | None = None, *, search: bool = False) -> Pattern:
     """A condition of an operator's rule: all of a value must match, or with `search` any part of a text, in any case.
     Raises ValueError that says what is wrong."""
-    # To RE2 it is five characters. Rules were Python's once, to which it is {0,3}: better none than another meaning.
+    # To RE2 it is five characters. Rules were Python's once, to which it is {0,3}: better to refuse it than to change
+    # its meaning.
     if _NO_LEAST.search(text):
         raise ValueError(f"{_NOT_RE2}, not {text[:80]!r}: a repetition needs a minimum count, as in {{0,3}}")
     try:

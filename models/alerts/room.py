@@ -1,4 +1,4 @@
-"""How much of a shard's memory each sender's alerts hold, in bytes, and whether there is room for more.
+"""How much of a shard's memory each sender's alerts use, in bytes, and whether there is room for more.
 
 Counted by what is kept, never by what arrived: SeriesTable counts each series, ShardState each incident, live, in replay
 and from a snapshot alike. The count is of the text and a fixed price for what is kept beside it, so it is the same on
@@ -23,14 +23,14 @@ WIDE = 4
 
 
 class Room:
-    """What is held, all together and by sender. A sender that holds nothing is not listed."""
+    """Bytes in use, in total and by sender. A sender that uses none is not listed."""
 
     def __init__(self) -> None:
         self.held = 0
         self.by_sender: dict[str, int] = {}
 
     def take(self, sender: str, size: int) -> None:
-        """`size` bytes more for a sender; less when it is negative."""
+        """Add `size` bytes to a sender; remove some if negative."""
         self.held += size
         held = self.by_sender.get(sender, 0) + size
         if held:
@@ -40,7 +40,7 @@ class Room:
 
 
 def bytes_of(incident: Incident) -> int:
-    """What an incident that is just begun holds."""
+    """Bytes of an incident that has just opened."""
     own = [incident.group_key, incident.service, *incident.group_labels, *incident.group_labels.values()]
     said = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
     return INCIDENT_BYTES + text_bytes(own) + said
@@ -49,10 +49,10 @@ def bytes_of(incident: Incident) -> int:
 def said_bytes(
     title: str, description: str, labels: Mapping[str, str], annotations: Mapping[str, str]
 ) -> int:
-    """What an incident holds of what its alerts share."""
+    """Bytes that an incident uses for what its alerts have in common."""
     return text_bytes([title, description, *labels, *labels.values(), *annotations, *annotations.values()])
 
 
 def text_bytes(texts: Iterable[str]) -> int:
-    """What these strings hold at worst."""
+    """Bytes that these strings use at worst."""
     return sum(len(text) if text.isascii() else WIDE * len(text) for text in texts)

@@ -47,7 +47,7 @@ _content_decoder = msgspec.msgpack.Decoder(Content)
 
 
 class Note(msgspec.Struct, array_like=True):
-    """How often one decision was made about a series, first and last, and by whose alert last ("": nobody's)."""
+    """How often one decision was made about a series, first and last time, and by whose alert last ("": nobody's)."""
 
     decision: int
     count: int
@@ -57,7 +57,7 @@ class Note(msgspec.Struct, array_like=True):
 
 
 class StaticBlock(msgspec.Struct, array_like=True):
-    """What seldom changes about 256 series."""
+    """The part of 256 series that seldom changes."""
 
     keys: list[bytes]
     bodies: list[bytes]
@@ -70,7 +70,7 @@ class StaticBlock(msgspec.Struct, array_like=True):
 
 
 class MovingBlock(msgspec.Struct, array_like=True):
-    """What every repeat changes about 256 series."""
+    """The part of 256 series that changes with every repeat."""
 
     status: bytes
     ends: bytes
@@ -80,7 +80,7 @@ class MovingBlock(msgspec.Struct, array_like=True):
 
 
 class MovedSeries(msgspec.Struct, array_like=True, frozen=True):
-    """All of one series, on its way to another partition."""
+    """One series on its way to another partition."""
 
     key: bytes
     body: bytes
@@ -172,7 +172,7 @@ class SeriesTable:
         now: float,
         sender: str = "",
     ) -> None:
-        """Begin a life at `number`, which is free or one past the end."""
+        """Begin a run at `number`, which is free or one past the end."""
         if number >= self._used:
             self._grow(number + 1)
         else:
@@ -206,7 +206,7 @@ class SeriesTable:
     def change(
         self, number: int, key: bytes, starts: float, ends: float, body: bytes, now: float, sender: str = ""
     ) -> None:
-        """A firing series says something else than before."""
+        """The content of a firing series changed."""
         self.firing.pop(self.keys[number], None)
         self._name(number, key)
         self._say(number, body, sender)
@@ -234,12 +234,12 @@ class SeriesTable:
         self.change(number, key, starts, ends, body, now, sender)
 
     def forget(self, number: int) -> None:
-        """Free a number. Its series id goes too, unless a newer life has it."""
+        """Free a number. Its series id is freed too, unless a newer run has it."""
         key = self.keys[number]
         if self.by_series.get(key[:SERIES_ID_BYTES]) == number:
             del self.by_series[key[:SERIES_ID_BYTES]]
         if self.firing.get(key) == number:
-            # A newer life may fire with the very same key.
+            # A newer run may fire with the very same key.
             del self.firing[key]
         self.old_keys -= len(key) == OLD_KEY_BYTES
         self.keys[number] = b""
@@ -252,7 +252,7 @@ class SeriesTable:
         self._release(number)
 
     def move_times(self, number: int, latest: float, ends: float) -> None:
-        """Nothing of a series happened later than `latest`, and this is its end."""
+        """Correct a series: nothing happened later than `latest`, and this is its end."""
         for column in (self.starts, self.opened, self.seen):
             column[number] = min(column[number], latest)
         self.ends[number] = ends
@@ -262,7 +262,7 @@ class SeriesTable:
             note.first_at, note.last_at = min(note.first_at, latest), min(note.last_at, latest)
 
     def moved(self, number: int) -> MovedSeries:
-        """All that take_in() needs elsewhere."""
+        """What take_in() needs in another partition."""
         return MovedSeries(
             self.keys[number],
             self.bodies[number],
@@ -279,8 +279,8 @@ class SeriesTable:
         )
 
     def take_in(self, number: int, series: MovedSeries, incident: Incident) -> None:
-        """A series of another table, at `number`, which is free or one past the end. Of two lives of one series the
-        younger is found, whichever came first."""
+        """A series of another table, at `number`, which is free or one past the end. Of two runs of one series the
+        later one is found, whichever came first."""
         identity = series.key[:SERIES_ID_BYTES]
         other = self.by_series.get(identity)
         self.open(
@@ -307,7 +307,7 @@ class SeriesTable:
                 self.firing[self.keys[other]] = other
 
     def note(self, number: int, decision: int, now: float, sender: str = "") -> None:
-        """Remember why: counts beside the last 20 different decisions."""
+        """Record a decision: counts the last 20 different ones."""
         sender = sys.intern(sender)
         notes = self.notes.setdefault(number, [])
         for note in notes:
@@ -402,7 +402,7 @@ class SeriesTable:
             self.senders[low:high] = map(sys.intern, data.senders)
 
     def index(self) -> None:
-        """After the last block is loaded: make the look-ups anew."""
+        """After the last block is loaded: rebuild the look-ups."""
         newest: dict[bytes, int] = {}
         held: dict[str, int] = {}
         for number in range(self._used):
@@ -425,7 +425,7 @@ class SeriesTable:
             self.room.take(sender, size)
 
     def _say(self, number: int, body: bytes, sender: str) -> None:
-        """What a series says now, and by whose alert; b"" when it is none any more."""
+        """Set the present content of a series, and its sender; b"" if there is no series any more."""
         if before := self.bodies[number]:
             self.room.take(self.senders[number], -SERIES_BYTES - len(before))
         self.bodies[number] = body
@@ -434,7 +434,7 @@ class SeriesTable:
             self.room.take(sender, SERIES_BYTES + len(body))
 
     def _name(self, number: int, key: bytes) -> None:
-        """Another key for a series; also another series id, when the one before is of the old kind."""
+        """Set a new key for a series; also a new series id if the previous one is of the old kind."""
         before = self.keys[number]
         if key[:SERIES_ID_BYTES] != before[:SERIES_ID_BYTES]:
             if self.by_series.get(before[:SERIES_ID_BYTES]) == number:
@@ -451,7 +451,7 @@ class SeriesTable:
         self._used = max(self._used, size)
         if size <= len(self.keys):
             return
-        # By the block: growing eight columns for each of a million new series would be a third of the work.
+        # In blocks: growing eight columns for each of a million new series would be a third of the work.
         more = -(-size // BLOCK) * BLOCK - len(self.keys)
         self.keys.extend([b""] * more)
         self.bodies.extend([b""] * more)
@@ -466,7 +466,7 @@ class SeriesTable:
         self.armed.extend([math.inf] * more)
 
     def _arm(self, number: int, ends: float) -> None:
-        # One live entry a series: it is looked at when its second comes, and armed again if its end has moved on.
+        # One live entry per series: it is checked when its second comes, and armed again if its end has moved.
         if ends >= self.armed[number] or ends == math.inf:
             return
         second = int(ends) + 1

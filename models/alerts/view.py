@@ -1,4 +1,4 @@
-"""One alert (series) as people see it, out of a shard's table. Used by what a shard shows, tells the world and archives."""
+"""One alert (series) as people see it, from a shard's table. Used for what a shard shows, sends and archives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def alert_view(
     decisions = [(series.how[number], 1, opened, opened)]
     senders = [series.openers[number]]
     if series.repeats[number]:
-        # Nobody notes who repeats: it is the path that must be quick.
+        # The sender of a repeat is not recorded: that path must be quick.
         decisions.append((int(Decision.REPEATED), series.repeats[number], opened, seen))
         senders.append("")
     for note in series.notes.get(number, ()):

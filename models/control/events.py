@@ -25,18 +25,18 @@ class SlotsMoving(Event, frozen=True):
 
 
 class CopyBegan(Event, frozen=True):
-    """Of a copy: what stands before came from another system's log, and the shards' are on their way.
-    `source` says in words from where. CopyEnded says that all is there."""
+    """In a copy: everything before this came from another system's log, and the shards' logs are still being copied.
+    `source` says from where. CopyEnded says that all is there."""
 
     source: str
 
 
 class CopyEnded(Event, frozen=True):
-    """Of a copy: it is whole, and may be started."""
+    """In a copy: it is complete, and may be started."""
 
 
 class PartitionsBegan(Event, frozen=True):
-    """These partitions have a log from now on; one that has none has lost it."""
+    """These partitions have a log from now on; one without a log has lost it."""
 
     partitions: list[str]
 
@@ -65,7 +65,7 @@ class TokenCreated(Event, frozen=True):
 
 
 class TokenRotated(Event, frozen=True):
-    """A token has a new secret; the one before it is good until `previous_until`."""
+    """A token has a new secret; the previous one is valid until `previous_until`."""
 
     id: str
     digest: bytes
@@ -76,7 +76,7 @@ class TokenRotated(Event, frozen=True):
 
 
 class TokenRevoked(Event, frozen=True):
-    """A token is good for nothing any more."""
+    """A token was revoked."""
 
     id: str
     at: float
@@ -84,7 +84,7 @@ class TokenRevoked(Event, frozen=True):
 
 
 class TokensUsed(Event, frozen=True):
-    """When tokens were last met, by id. Coarse: at most once an hour for one that is used all day."""
+    """When tokens were last used, by id. Coarse: at most once an hour for one that is used all day."""
 
     uses: dict[str, float]
 

@@ -27,7 +27,7 @@ from models.wire import Wire
 
 
 class CreateToken(Wire, frozen=True):
-    """Make a token. `digest` is all that is told of its secret; a repeat with the same id changes nothing."""
+    """Create a token. `digest` is all that is stored of its secret; a repeat with the same id changes nothing."""
 
     id: str
     name: str
@@ -39,7 +39,7 @@ class CreateToken(Wire, frozen=True):
 
 
 class RotateToken(Wire, frozen=True):
-    """Give a token a new secret; the old one stays good for `overlap_s`, but no longer than it was."""
+    """Give a token a new secret; the old one stays valid for `overlap_s`, but no longer than it was before."""
 
     id: str
     digest: bytes
@@ -48,7 +48,7 @@ class RotateToken(Wire, frozen=True):
 
 
 class RevokeToken(Wire, frozen=True):
-    """A token is good for nothing any more, from now on. The last one with the scope admin goes with `force` only."""
+    """Revoke a token from now on. The last one with the scope admin needs `force`."""
 
     id: str
     actor: str
@@ -56,7 +56,7 @@ class RevokeToken(Wire, frozen=True):
 
 
 class TokensSeen(Wire, frozen=True):
-    """A gateway says when it last met tokens, by id. Makes an event only when what is kept is an hour old."""
+    """A gateway reports when tokens were last used, by id. Makes an event only if the stored time is an hour old."""
 
     uses: dict[str, float]
 
@@ -85,10 +85,10 @@ class IssuedTokens(Section):
         super().__init__(touch)
         #: By id, in the order in which they were made.
         self.tokens: dict[str, Token] = {}
-        #: True from the first token on, and for ever: when the last one expires, or a control log with tokens may have been
-        #: lost, the doors must not open to all.
+        #: True from the first token on, and forever: when the last one expires, or a control log with tokens may have
+        #: been lost, access must not become open to all.
         self.guarded = False
-        #: Grows with every change that decides who may come in: what was remembered of a token before is void.
+        #: Increases with every change that affects who gets in: what was cached about a token before is void.
         self.version = 0
         #: Ids of the last tokens that were revoked, so that a repeated revocation is one.
         self._revoked: dict[str, None] = {}

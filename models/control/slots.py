@@ -95,7 +95,7 @@ class Slots(Section):
 
     @staticmethod
     def begin_after_loss(slots: SlotMap) -> list[Event]:
-        """What begins in the place of a control log that was lost: the doors stay closed until there is a token again."""
+        """The beginning of a log that replaces a lost control log: nobody gets in until there is a token again."""
         names = [partition_name(index) for index in range(slots.partitions)]
         return [SlotsAssigned(slots.version, _owners(slots), guarded=True), PartitionsBegan(names)]
 

@@ -1,9 +1,9 @@
-"""API tokens: what they may do, how they are written, and whether one that was presented is good.
+"""API tokens: what they may do, how they are written, and whether a presented one is valid.
 
     llmim_4f1c9a0b72de_Zk0...      "llmim", the token's id, 32 random bytes as base64url
 
-A secret is kept as its digest only. It has 256 bits of chance, so a fast hash without salt is as good as a slow one
-with: nobody guesses it. The id in front finds the token, and the digest is then compared in constant time.
+A secret is kept as its digest only. It has 256 random bits, so a fast hash without salt is as good as a slow one with
+salt: nobody can guess it. The id in front finds the token, and the digest is then compared in constant time.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ FORMAT_PATTERN = r"[a-z0-9][a-z0-9_.-]{0,39}"
 _ONE_FORMAT = re.compile(INGEST + FORMAT_PATTERN)
 #: The scopes that are not about one format, in the order in which people are told of them.
 _FIXED = (EVERY_FORMAT, READ, RESPOND, ADMIN)
-#: Names of events' actors that are nobody's token.
+#: Names of actors that no token may have.
 RESERVED = frozenset({"system", "anonymous"})
 
 ID_PATTERN = r"[0-9a-f]{12}"
 ID_BYTES, KEY_BYTES = 6, 32
-#: Matchers of a token: a team, a cluster, and a few exceptions. Each alert that is new to a gateway is tried with all.
+#: Matchers of a token: a team, a cluster, and a few exceptions. Each alert that is new to a gateway is checked against
+#: all of them.
 MATCH_MAX = 16
 MATCH_CHARS_MAX = 1024
 #: A header that is longer is no credential of ours, and not worth decoding.
@@ -45,11 +46,11 @@ HEADER_MAX_BYTES = 512
 TOKENS_MAX = 1000
 LIFETIME_MIN_S = 1.0
 LIFETIME_MAX_S = 10 * 365 * 86400.0
-#: An old secret that is good for longer was not replaced.
+#: If an old secret stayed valid for longer, it would not be a rotation.
 OVERLAP_MAX_S = 30 * 86400.0
-#: One that is used all the time is noted so often: the control log is read whole at every start.
+#: How often the use of a busy token is recorded: the control log is read at every start.
 USE_KEPT_S = 3600.0
-#: So long an expired token is still listed, for who looks for the reason of a 401.
+#: How long an expired token is still listed, for people looking for the reason of a 401.
 EXPIRED_SHOWN_S = 30 * 86400.0
 
 EXPECTED = (
@@ -63,8 +64,8 @@ class Token(msgspec.Struct, frozen=True):
     """A token, without its secret. Times are seconds since the epoch, 0 is never.
 
     `lifetime_s` is what it was given when it was made, 0 for ever: a new secret gets it again. `previous` is the digest
-    of the secret before this one, which is good until `previous_until`. What it sends and ends must have the labels that
-    all matchers of `match` hold for.
+    of the secret before this one, which is good until `previous_until`. The labels of what it sends and resolves must
+    match all matchers in `match`.
     """
 
     id: str
@@ -133,11 +134,11 @@ def id_in(header: bytes) -> str:
 def check(tokens: Mapping[str, Token], secret: str, now: float) -> tuple[Token, float]:
     """The token of a secret, and until when it is good. Raises Unauthorized.
 
-    Only who presents a whole secret is told what became of it: to anybody else it is all one whether its id is known.
+    Only a caller with a complete secret learns what happened to it; nobody else can find out whether an id exists.
     """
     match = _SECRET.fullmatch(secret)
     token = tokens.get(match[1]) if match else None
-    # Also of no token's secret: the time tells nothing either.
+    # Even without a token: the time must reveal nothing either.
     digest = digest_of(secret)
     until = math.inf
     if token is not None and hmac.compare_digest(digest, token.digest):
@@ -153,12 +154,12 @@ def check(tokens: Mapping[str, Token], secret: str, now: float) -> tuple[Token, 
 
 
 def every_scope(formats: Iterable[str]) -> tuple[str, ...]:
-    """What a token may be given where there are these formats, in the order in which people are told of them."""
+    """The scopes a token may have, given these formats, in display order."""
     return (*(f"{INGEST}{name}" for name in formats), *_FIXED)
 
 
 def granted(scopes: Iterable[str], every: Sequence[str]) -> frozenset[str]:
-    """All that these scopes allow of every scope there is: who may respond may read, an admin may everything."""
+    """All scopes that these include: `respond` includes `read`, `admin` includes everything."""
     found = set(scopes)
     if ADMIN in found:
         return frozenset(every)

@@ -13,8 +13,8 @@ import msgspec
 from models.alerts.matchers import MatcherTuple, compile_matchers
 from models.incidents.incident import Incident
 
-#: Where an incident stands in a list: what it is sorted by, when it was created, its id.
-Place = tuple[float, float, bytes]
+#: The position of an incident in a list: its sort value, creation time, and id.
+Position = tuple[float, float, bytes]
 
 #: The assignee that stands for "nobody works on it".
 NOBODY = ""
@@ -40,7 +40,7 @@ class Sort(StrEnum):
         """Whether a shard keeps its incidents in this order, so that a page is found without looking at all."""
         return self in (Sort.NEWEST, Sort.OLDEST)
 
-    def comes_after(self, one: Place, other: Place) -> bool:
+    def comes_after(self, one: Position, other: Position) -> bool:
         """Whether `one` stands behind `other`."""
         return one < other if self.goes_down else one > other
 
@@ -49,11 +49,12 @@ _GOING_DOWN = frozenset({Sort.NEWEST, Sort.LATELY_UPDATED, Sort.WORST})
 
 
 class IncidentFilter(msgspec.Struct, frozen=True, array_like=True):
-    """What a list is narrowed to; empty means any. Different filters must all hold, several values of one mean any.
+    """What a list is narrowed to; empty means any. Different filters must all match, several values of one mean any of
+    them.
 
     Times are seconds since the epoch, `after` inclusive, `before` exclusive, 0 not given. `assignees` name who is
     assigned or has a role (NOBODY: nobody). `matchers` look at the incident's labels, and at its service when no label is
-    called so. `text` is a part of the title, in any case. Parts of merged incidents are left out unless `with_parts`.
+    called so. `text` is text in the title, ignoring case. Children of merged incidents are left out unless `with_children`.
     """
 
     states: list[str] = []
@@ -67,10 +68,10 @@ class IncidentFilter(msgspec.Struct, frozen=True, array_like=True):
     created_before: float = 0.0
     updated_after: float = 0.0
     updated_before: float = 0.0
-    with_parts: bool = False
+    with_children: bool = False
 
 
-def place_of(incident: Incident, sort: Sort) -> Place:
+def place_of(incident: Incident, sort: Sort) -> Position:
     """Where an incident stands in a list of this order."""
     match sort:
         case Sort.NEWEST | Sort.OLDEST:
@@ -82,10 +83,9 @@ def place_of(incident: Incident, sort: Sort) -> Place:
 
 
 def compile_filter(wanted: IncidentFilter) -> Callable[[Incident], bool]:
-    """Whether an incident is wanted, as a function: what is not asked for costs nothing an incident. Raises Malformed
-    for matchers that are none."""
+    """The filter as a function of an incident; unused filters cost nothing. Raises Malformed for invalid matchers."""
     tests: list[Callable[[Incident], bool]] = []
-    if not wanted.with_parts:
+    if not wanted.with_children:
         tests.append(lambda incident: not incident.merged_into)
     if wanted.states:
         states = frozenset(wanted.states)

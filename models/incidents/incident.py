@@ -46,8 +46,8 @@ class IncidentState(StrEnum):
 
 _S = IncidentState
 
-#: Every legal move. Forward with skips up to Resolved, and from Investigating back to Triaged when nobody looks after it
-#: any more; Resolved closes or reopens; Closed is reopened by a person only.
+#: Every legal move. Forward, possibly skipping states, up to Resolved; from Investigating back to Triaged when nobody
+#: is on it any more; Resolved closes or reopens; only a person can reopen a Closed one.
 LEGAL_MOVES: dict[IncidentState, frozenset[IncidentState]] = {
     _S.DETECTED: frozenset({_S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
     _S.TRIAGED: frozenset({_S.INVESTIGATING, _S.REMEDIATING, _S.RESOLVED}),
@@ -63,7 +63,7 @@ OPEN_STATES = frozenset({_S.DETECTED, _S.TRIAGED, _S.INVESTIGATING, _S.REMEDIATI
 class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     """One line of an incident's history. `kind` is an EventType of Appendix A or one of ours (docs/concepts.md).
 
-    `details` holds what programs want: "reason", "trace_id" and what else the kind brings.
+    `details` is for programs: "reason", "trace_id" and what else the kind has.
     """
 
     at: float
@@ -73,7 +73,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     details: dict[str, str] = {}
 
 
-#: How an incident was resolved, or opened again, that no person did it to; and that one did.
+#: How an incident was resolved or reopened: automatically, or by a person.
 AUTOMATED, MANUAL = "Automated", "Manual"
 
 
@@ -88,7 +88,7 @@ class Resolution(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, array_like=True):
-    """Who looks after an incident, since when, and until when (0: until it ends)."""
+    """Who is on an incident, since when, and until when (0: until it ends)."""
 
     by: str
     at: float
@@ -96,7 +96,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What a classifier made of an incident: what counts where no person said otherwise."""
+    """The classification of an incident: it counts where no person overrode it."""
 
     severity: Severity
     type: IncidentType
@@ -104,7 +104,7 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Override(msgspec.Struct, frozen=True, array_like=True):
-    """What people said that an incident is; None where they said nothing."""
+    """What people set an incident to; None where they set nothing."""
 
     severity: Severity | None = None
     type: IncidentType | None = None
@@ -112,7 +112,7 @@ class Override(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
-    """Word to those who wait. `next_due_at` 0: no next one was promised."""
+    """A stakeholder update. `next_due_at` 0: no next one was promised."""
 
     at: float
     by: str
@@ -122,11 +122,11 @@ class StakeholderUpdate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Child(msgspec.Struct, frozen=True, array_like=True):
-    """An incident that was merged into this one, as it last said it is.
+    """A child: an incident that was merged into this one, with the state it last reported.
 
     `pending` is "merge" or "unmerge" while the other half of that operation is owed: until it is known what becomes of
     it, it counts as open. `ended_by` is the number of the
-    note that asked it to end, 0 when none did: what it said before it heard that counts no more.
+    message that asked it to end, 0 when none did: what it said before it heard that counts no more.
     """
 
     is_open: bool = True
@@ -136,11 +136,11 @@ class Child(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OwedPeerMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A note (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
+    """A message (models/shard/peer_messages.py, encoded) that one incident owes another. Numbers of a sender only grow."""
 
     number: int
     to: bytes
-    note: bytes
+    message: bytes
 
 
 class Handling(msgspec.Struct, array_like=True):
@@ -148,8 +148,8 @@ class Handling(msgspec.Struct, array_like=True):
     and go by themselves.
 
     `judged` is what the classifiers say, kept beside what people `said`. `answered_at` is when somebody first
-    acknowledged it or was assigned. `owed` are its notes to other incidents, oldest first; `heard` the number of the
-    last note of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
+    acknowledged it or was assigned. `owed` are its messages to other incidents, oldest first; `heard` the number of the
+    last message of each sender and why it was refused, "" when it was not. With `still_firing_at` (0: never) it is opened
     again at that time if some of its alerts still fire then. `labels` are those that people set, and as None those that
     they removed; None: a snapshot of 0.2.0 or earlier does not say (models/shard/sharing.py works it out). `title` is one that a person gave.
     """
@@ -176,15 +176,13 @@ class Handling(msgspec.Struct, array_like=True):
 
 
 class Notification(msgspec.Struct, array_like=True):
-    """What the first response still owes the world about one incident.
-
-    `reason` is None when nothing is owed. `number` grows with each new notice, `attempt` with each try of
-    it; both are in the idempotency key. `told` says whether a receiver may have heard of the incident, so
-    that a resolve is sent to those who heard, and to no one else. `queued` is the reason of a notice that
-    waits for the outcome of this one. `given_up`: nobody took the last one. models/shard/notifications.py goes by what comes then:
-    `sure` is what the receiver believes for certain ("firing", "resolved", "" when nobody knows), `heard_at` when it
-    last may have heard something, `reopenings` when alerts last opened the incident again, and `flapping` whether the
-    receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
+    """The pending notification of one incident. `reason` is None if there is none. `number` increases with each
+    notification, `attempt` with each attempt at it; both are in the idempotency key. `told` says whether a receiver may
+    have been notified of the incident: only then is `resolved` sent. `queued` is the reason of a notification that
+    waits for the outcome of this one. `given_up`: the last one was not accepted. models/shard/notifications.py goes by
+    what comes then: `sure` is what the receiver surely knows ("firing", "resolved", "" if unknown), `heard_at` when it
+    may last have received something, `reopenings` when alerts last opened the incident again, and `flapping` whether
+    the receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
     (models/shard/mutes.py); "" when nothing is held back.
     """
 
@@ -212,7 +210,7 @@ class Incident(msgspec.Struct, array_like=True):
     knew the first `signals_asked` of them.
 
     `version` grows with all that people may change, and not with what only counts. `severity`, `type` and `impact` are
-    what counts: what people said, else what was judged, and at least as severe as any open part of it. Its response
+    what counts: what people said, else what was judged, and at least as severe as any open child of it. Its response
     targets run from `opened_at`, when it opened or was last opened again; `targets_told` is a set of bits
     (models/shard/targets.py).
 
@@ -267,7 +265,7 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def is_open(self) -> bool:
-        """Its life goes on: alerts of its group join it. A merged one lives on too, but nobody is told of it."""
+        """It is not over: alerts of its group join it. A merged one too, but it sends no notifications."""
         return self.state in OPEN_STATES
 
     @property
@@ -277,7 +275,7 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def is_classified(self) -> bool:
-        """A classifier has said what it is."""
+        """It has been classified."""
         return bool(self.classified_by)
 
     @property
@@ -287,12 +285,12 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def counts_as_open(self) -> bool:
-        """Open in the sense of people: neither resolved nor closed, and not a part of another."""
+        """Open as people see it: neither resolved nor closed, and not a child of another."""
         return self.state in OPEN_STATES and not self.merged_into
 
     @property
     def is_attended(self) -> bool:
-        """Somebody looks after it: it is acknowledged, or people are assigned or have a role."""
+        """Somebody is on it: it is acknowledged, or people are assigned or have a role."""
         handling = self.handling
         return bool(self.assignees) or (
             handling is not None and (handling.acknowledged is not None or any(handling.roles.values()))
@@ -300,12 +298,12 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def is_known_of(self) -> bool:
-        """Somebody may have seen it as it was: what joins it now is news to them."""
+        """Somebody may have seen it as it was, so what joins it now is news to them."""
         return self.notification.told or self.is_attended or bool(self.merged_into)
 
     @property
     def merged_into(self) -> bytes:
-        """The incident it is a part of, b"" when it is none."""
+        """Its parent, b"" if it has none."""
         return b"" if self.handling is None else self.handling.merged_into
 
     @property
@@ -325,11 +323,11 @@ class Incident(msgspec.Struct, array_like=True):
         return self.handling
 
     def heard_of(self, sender: bytes) -> tuple[int, str]:
-        """The number of the last note heard of `sender` (0: none), and why it was refused."""
+        """The number of the last message heard of `sender` (0: none), and why it was refused."""
         return (0, "") if self.handling is None else self.handling.heard.get(sender, (0, ""))
 
     def settle(self) -> None:
-        """Make severity, type and impact what counts now. A person's word wins over its parts as well."""
+        """Set severity, type and impact to what counts now. A person's override wins over its children as well."""
         if self.handling is None:
             return
         counts = settled(self.handling.verdict, self.handling.override, self.handling.children)
@@ -337,13 +335,13 @@ class Incident(msgspec.Struct, array_like=True):
 
     @property
     def is_by_hand(self) -> bool:
-        """Made by a person: it has no group, and no alert joins it."""
+        """Created by a person: it has no group, and no alert joins it."""
         return not self.group_key
 
 
-def settled(judged: Verdict, said: Override, parts: Mapping[bytes, Child]) -> Verdict:
-    """What counts of what was judged, what people said, and what its parts are."""
-    worst = min([judged.severity, *(part.severity for part in parts.values() if part.is_open)])
+def settled(judged: Verdict, said: Override, children: Mapping[bytes, Child]) -> Verdict:
+    """What counts, given its classification, overrides and children."""
+    worst = min([judged.severity, *(child.severity for child in children.values() if child.is_open)])
     return Verdict(
         worst if said.severity is None else said.severity,
         judged.type if said.type is None else said.type,
@@ -359,7 +357,7 @@ def id_text(identity: bytes) -> str:
 def incident_id(slot: int, at: float, epoch: int, seq: int, group_key: str) -> bytes:
     """A UUIDv7 (16 bytes) that carries its slot in rand_a; the rest derives from what opened it.
 
-    Pure: the same arguments give the same id, so replay needs no chance. epoch and seq make it unique
+    Pure: the same arguments give the same id, so replay needs no randomness. epoch and seq make it unique
     within a partition, group_key within one message.
     """
     if not 0 <= slot < SLOTS:

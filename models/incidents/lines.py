@@ -15,15 +15,15 @@ from models.incidents.query import Summary
 from models.partition.event import Event
 
 SYSTEM = "system"
-#: What is told of a change that is no line of a timeline: to all when the labels are others, since an incident may come
-#: into a filter by that or leave it; of any other change to those who ask to hear of every one. No kind of line.
+#: The kind for changes that are not in the timeline: sent to all clients if the labels changed, since the incident may
+#: enter or leave a filter; any other change only to those that ask for all of them. Not a kind of line.
 CHANGED = "Changed"
 
 E = TypeVar("E", bound=Event)
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One thing that happened to an incident. `details` holds what programs want."""
+    """One thing that happened to an incident. `details` is for programs."""
 
     kind: str
     actor: str
@@ -38,7 +38,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Seen(Protocol):
-    """What a line may say of the incident that it is about: an incident of a shard has it, and so has its summary."""
+    """What a line may use of its incident: both an incident of a shard and its summary have it."""
 
     @property
     def counts(self) -> Verdict: ...
@@ -67,8 +67,8 @@ class Around(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[E]):
-    """How one type of event is told.
+class Description(Generic[E]):
+    """How one type of event reads.
 
     kinds     every kind of line that it may be
     line      the `nth` line that an event is, None when it is none after all
@@ -91,8 +91,8 @@ class Told(Generic[E]):
         return (event.incident_id,) if self.about is None else self.about(event)
 
 
-def told(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
-    """A line; details that are empty are left out."""
+def line_of(kind: str, actor: str, text: str, reason: str = "", **details: str) -> Line:
+    """A line; empty details are left out."""
     return Line(kind, actor, text, reason, {name: value for name, value in details.items() if value})
 
 
@@ -100,23 +100,23 @@ def about_another(kind: str, actor: str, other: bytes, reason: str, direction: s
     """A line about what an incident has to do with another: "into <the other's id>: <the reason>"."""
     identity = id_text(other)
     text = f"{direction} {identity}".strip() + (f": {reason}" if reason else "")
-    return told(kind, actor, text, reason, incident=identity, direction=direction)
+    return line_of(kind, actor, text, reason, incident=identity, direction=direction)
 
 
 def counted_anew(summary: Summary) -> Summary:
-    """A summary after what it counts as may be something else."""
+    """A summary after severity, type or impact may have changed."""
     return msgspec.structs.replace(
         summary, counts=settled(summary.verdict, summary.override, summary.children)
     )
 
 
 def touched(summary: Summary, _event: Event, now: float) -> Summary:
-    """A summary after something that is no new version."""
+    """A summary after something that makes no new version."""
     return msgspec.structs.replace(summary, updated_at=now)
 
 
 def noted(summary: Summary, _event: Event, now: float) -> Summary:
-    """A summary after something of which it shows nothing, but a new version."""
+    """A summary after something of which it shows only the new version."""
     return changed(summary, now)
 
 

@@ -1,7 +1,7 @@
 """Lists and counts of a shard's incidents, a bounded stretch at a time. Called by views.py for queries of models/incidents/query.py.
 
-A shard answers between two batches of alerts, so no answer looks at more than INCIDENT_SCAN_MAX incidents: what it found
-comes with where it stopped, and whoever asked goes on from there.
+A shard answers between two batches of alerts, so no answer looks at more than INCIDENT_SCAN_MAX incidents: it returns
+what it found and where it stopped, and the caller continues from there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
-from models.incidents.filters import IncidentFilter, Place, compile_filter, place_of
+from models.incidents.filters import IncidentFilter, Position, compile_filter, place_of
 from models.incidents.incident import Incident
 from models.incidents.query import (
     INCIDENT_SCAN_MAX,
@@ -76,7 +76,7 @@ def find_incidents(shard: Core, query: FindIncidents) -> IncidentPlaces:
     holds = _holds(query.tenant, query.wanted)
     stretch, looked = _stretch(shard, query.wanted, query.looked)
     sort, after = query.sort, query.after
-    found: list[Place] = []
+    found: list[Position] = []
     for incident in stretch:
         if holds(incident):
             place = place_of(incident, sort)
@@ -133,7 +133,7 @@ def count_incidents(shard: Core, query: CountIncidents) -> IncidentCounts:
 
 
 def began_at(incident: Incident) -> float:
-    """When its present life began: it opened, or was last opened again. Records of 0.1.0 know only the first."""
+    """When its present run began: it opened or last reopened. Records of 0.1.0 have only the first."""
     return incident.opened_at or incident.created_at
 
 

@@ -1,7 +1,7 @@
-"""What a notification says, as facts, and when it is said again: what effect Act carries, its key, its retry time.
+"""The content of a notification, as facts, and its retries: what effect Act carries, its key, its retry time.
 
-Called by the shard when it emits Act and when an ActionOutcome comes back. How the facts are worded for a receiver is
-that action's business (services/actions).
+Called by the shard when it emits Act and when an ActionOutcome comes back. The action renders the facts for its
+receiver (services/actions).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FIRING, RESOLVED = "firing", "resolved"
 #: Go's zero time: how Alertmanager writes "has no end yet".
 NO_TIME = "0001-01-01T00:00:00Z"
 
-#: A wait is never shorter than this share of the backoff: the rest is jitter, so that a receiver that comes
-#: back is not met by all notices at once, and none comes back at once.
+#: A wait is never shorter than this share of the backoff: the rest is jitter, so that a receiver that recovers does not
+#: get all notifications at once, and no retry is immediate.
 _JITTER_FROM = 0.5
 #: 2**60 seconds is past every maximum; a float power beyond 1023 would overflow.
 _MAX_DOUBLINGS = 60
@@ -48,8 +48,8 @@ class AlertFacts(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True):
-    """What a notification tells of an incident, as it was when the notification was due. Plain data: the same facts make the
-    same message.
+    """The content of a notification: the incident as it was when the notification was due. Plain data: the same facts
+    make the same message.
 
     `reason` is why it is sent ("opened", "resolved" ...). `alerts` are the ones to show, bounded, in the order to show them:
     firing ones first, the oldest first, then those that ended, the newest first; `total` counts all. The common labels and
@@ -75,7 +75,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_over(self) -> bool:
-        """By the reason and not by the state: asked for again after a crash, it still says what is counted as told."""
+        """By the reason, not the state: requested again after a crash, it must still say what counts as sent."""
         return self.reason == RESOLVED
 
 
@@ -124,10 +124,9 @@ def facts_of(
 
 
 def idempotency_key(incident_id: bytes, number: int, attempt: int) -> str:
-    """The key of one try of one notice: `<incident uuid>-<number>-<attempt>`.
-
-    Asked again after a crash, the same try has the same key. A receiver that wants each notice once, however
-    often it is tried, compares what stands before the last dash.
+    """The key of one attempt at one notification: `<incident uuid>-<number>-<attempt>`. Requested again after a crash,
+    the same attempt has the same key. To process each notification once, a receiver compares everything before the last
+    dash.
     """
     return f"{UUID(bytes=incident_id)}-{number}-{attempt}"
 
@@ -138,7 +137,7 @@ def retry_at(
     """When to try again after `attempt` tries have failed (1: the first one has).
 
     Exponential: first_s, doubled each time, at most max_s, of which a share between a half and all is waited.
-    The share comes from `key`, so replay gives the same time and a thousand notices do not come back together.
+    The share comes from `key`, so replay gives the same time and a thousand notifications do not come back together.
     `at_least_s` is what the receiver asked for (Retry-After); it may exceed max_s.
     """
     backoff = min(max_s, first_s * 2.0 ** min(max(attempt - 1, 0), _MAX_DOUBLINGS))

@@ -1,4 +1,4 @@
-"""What a shard may be asked, and what it shows: reads never make events. Pages are bounded, cursors are explicit."""
+"""The queries a shard answers, and the answers: reads never make events. Pages are bounded, cursors are explicit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 from models.alerts.matchers import MatcherTuple
 from models.alerts.muted import IncidentMutes, MutedBy
-from models.incidents.filters import IncidentFilter, Place, Sort
+from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.wire import Wire
 
@@ -24,7 +24,7 @@ class ListIncidents(Wire, frozen=True):
 
     tenant: str
     limit: int = PAGE_MAX
-    after: Place | None = None
+    after: Position | None = None
     wanted: IncidentFilter = IncidentFilter()
     sort: Sort = Sort.NEWEST
 
@@ -36,7 +36,7 @@ class FindIncidents(Wire, frozen=True):
     tenant: str
     sort: Sort
     limit: int = PAGE_MAX
-    after: Place | None = None
+    after: Position | None = None
     wanted: IncidentFilter = IncidentFilter()
     looked: Looked | None = None
 
@@ -58,7 +58,7 @@ class GetIncident(Wire, frozen=True):
 
 
 class GetIncidents(Wire, frozen=True):
-    """Those of these incidents that are here, in no order. At most PAGE_MAX are looked up."""
+    """Those of these incidents that are in this shard, in no order. At most PAGE_MAX are looked up."""
 
     tenant: str
     incident_ids: list[bytes]
@@ -80,8 +80,8 @@ class ListSummaries(Wire, frozen=True):
 
 
 class Probe(Wire, frozen=True):
-    """Asks whether alerts are taken: answered with an empty page by a shard that is ready, refused by one that is not,
-    even if it can still be read."""
+    """Asks whether the shard accepts alerts: a ready one answers with an empty page, another one refuses, even if it
+    can still be read."""
 
 
 class IncidentAlerts(Wire, frozen=True):
@@ -138,8 +138,8 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     """An incident as its shard keeps it, with what is worked out when read.
 
-    `alerts` are its own, not those of its parts. It is to be acknowledged and resolved by the due times, 0 when no target
-    applies any more (models/shard/targets.py).
+    `alerts` are its own, not those of its children. It should be acknowledged and resolved by the due times, 0 if no
+    target applies any more (models/shard/targets.py).
     """
 
     incident: Incident
@@ -151,7 +151,7 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
     """What is shown of an incident beside each thing that happens to it (models/incidents/summaries.py), and what that follows from:
-    `counts` is what it is, of what was `judged`, what people `said`, and its open `parts`."""
+    `counts` is what it is, of what was `judged`, what people `said`, and its open `children`."""
 
     id: bytes
     service: str
@@ -178,7 +178,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SummaryPage(Wire, frozen=True):
-    """Heads as the frame `seq` left them. `next_after` is where the next page of ListSummaries begins, None at the end."""
+    """Summaries as of the frame `seq`. `next_after` is where the next page of ListSummaries begins, None at the end."""
 
     seq: int
     items: list[Summary]
@@ -189,18 +189,18 @@ class IncidentPage(Wire, frozen=True):
     """`next_after` is where the next page begins, None at the end. A page may be empty and still have a next one."""
 
     items: list[IncidentView]
-    next_after: Place | None = None
+    next_after: Position | None = None
 
 
 class IncidentPlaces(Wire, frozen=True):
     """Places in the order asked for, the first first. `looked` is what to ask on with, None when all were looked at."""
 
-    places: list[Place]
+    places: list[Position]
     looked: Looked | None = None
 
 
 class IncidentCounts(Wire, frozen=True):
-    """What CountIncidents counted; parts of merged incidents are left out. Of the dictionaries, `states` counts all,
+    """What CountIncidents counted; children of merged incidents are left out. Of the dictionaries, `states` counts all,
     the others open incidents. `acknowledged_s` and `resolved_s` are little-endian f64s: how long each incident took that
     was answered, or resolved, since `since`. `decided` are alerts by decision since the shard's last start, with the first
     answer only."""

@@ -1,7 +1,6 @@
-"""The summaries of incidents as somebody sees them who follows a log: what is shown of an incident beside an event of it.
-
-A summary is folded from the events alone, as the shard folds the incident. Only who begins in the middle of a log must ask
-the shard once for each incident that was there before, and gets it as it is now: later than the event, perhaps.
+"""Summaries of incidents for followers of a log: what is shown of an incident beside each of its events. A summary is
+folded from the events alone, as the shard folds the incident. A follower that starts in the middle of a log must ask
+the shard once for each incident that existed before, and gets its present state, which may be later than the event.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from models.shard.assembly import ASSEMBLY, Assembly
 from models.shard.events import ClockSetBack, IncidentOpened
 from models.shard.splitting import IncidentSplit
 
-#: What an incident counts as before anybody judged it.
+#: What an incident counts as before it was classified.
 UNJUDGED = Verdict(Severity.P2, IncidentType.UNKNOWN, "")
 
 
@@ -104,8 +103,12 @@ def split_off(event: IncidentSplit, source: Summary, now: float) -> Summary:
 
 def fold(summary: Summary, event: Event, now: float, assembly: Assembly = ASSEMBLY) -> Summary:
     """The summary after an event about it, of a frame made at `now`, as the component that owns the event says."""
-    told = assembly.told.get(type(event))
-    return summary if told is None or told.summary is None else told.summary(summary, event, now)
+    description = assembly.descriptions.get(type(event))
+    return (
+        summary
+        if description is None or description.summary is None
+        else description.summary(summary, event, now)
+    )
 
 
 def set_back(summary: Summary, event: ClockSetBack) -> Summary:
@@ -122,13 +125,13 @@ def set_back(summary: Summary, event: ClockSetBack) -> Summary:
 
 
 #: A place in a log: a frame, and an event in it.
-Place = tuple[int, int]
+LogPosition = tuple[int, int]
 #: Behind all events of a frame.
 FRAME_END = 2**63
 
 
 #: What a summary is reckoned at where a number of them bounds memory: a common one has 600 bytes of text.
-HEAD_BYTES = 1024
+SUMMARY_BYTES = 1024
 
 
 def bytes_of(summary: Summary) -> int:
@@ -141,31 +144,31 @@ class Summaries:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._heads: OrderedDict[bytes, tuple[Place, Summary]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[LogPosition, Summary]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, identity: bytes) -> tuple[Place, Summary] | None:
+    def get(self, identity: bytes) -> tuple[LogPosition, Summary] | None:
         """The summary, and the event it is true after."""
-        found = self._heads.get(identity)
+        found = self._kept.get(identity)
         if found is not None:
-            self._heads.move_to_end(identity)
+            self._kept.move_to_end(identity)
         return found
 
     def set_back(self, event: ClockSetBack) -> None:
-        """The clock of all of them was set back. Safe for those that are true after that event already."""
-        for identity, (place, summary) in self._heads.items():
-            self._heads[identity] = place, set_back(summary, event)
+        """The clock was set back for all of them. Safe for those that are already later than that event."""
+        for identity, (place, summary) in self._kept.items():
+            self._kept[identity] = place, set_back(summary, event)
 
-    def put(self, place: Place, summary: Summary) -> None:
+    def put(self, place: LogPosition, summary: Summary) -> None:
         """Remember a summary."""
-        if (before := self._heads.get(summary.id)) is not None:
+        if (before := self._kept.get(summary.id)) is not None:
             self._bytes -= bytes_of(before[1])
         self._bytes += bytes_of(summary)
-        self._heads[summary.id] = (place, summary)
-        self._heads.move_to_end(summary.id)
+        self._kept[summary.id] = (place, summary)
+        self._kept.move_to_end(summary.id)
 
     def trim(self) -> None:
-        """Past `most` the ones not met for longest are forgotten."""
-        while len(self._heads) > self._most or self._bytes > self._most * HEAD_BYTES:
-            _identity, (_place, summary) = self._heads.popitem(last=False)
+        """Beyond `most`, drop those not seen for longest."""
+        while len(self._kept) > self._most or self._bytes > self._most * SUMMARY_BYTES:
+            _identity, (_place, summary) = self._kept.popitem(last=False)
             self._bytes -= bytes_of(summary)

@@ -16,17 +16,17 @@ from models.partition.event import one_of
 
 
 class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="verb"):
-    """One thing that a person does. Who and why are in the Command."""
+    """One thing that a person does. The Command says who and why."""
 
 
 class Acknowledge(Verb, frozen=True):
-    """Somebody looks after it, until `until` (seconds since the epoch; 0: until it ends). A mark, not a state."""
+    """Somebody is on it, until `until` (seconds since the epoch; 0: until it ends). A mark, not a state."""
 
     until: float = 0.0
 
 
 class Unacknowledge(Verb, frozen=True):
-    """Nobody looks after it any more."""
+    """Withdraw the acknowledgement."""
 
 
 class Assign(Verb, frozen=True):
@@ -42,14 +42,14 @@ class Comment(Verb, frozen=True):
 
 
 class Label(Verb, frozen=True):
-    """Sets and removes labels of the incident; its alerts keep theirs."""
+    """Set and remove labels of the incident; the labels of its alerts do not change."""
 
     set: dict[str, str] = {}
     remove: list[str] = []
 
 
 class Reclassify(Verb, frozen=True):
-    """A person's word, which wins over every classifier's until cleared. `clear` names "severity", "type", "impact"."""
+    """An override, which wins over the classification until cleared. `clear` names "severity", "type", "impact"."""
 
     severity: Severity | None = None
     type: IncidentType | None = None
@@ -58,7 +58,7 @@ class Reclassify(Verb, frozen=True):
 
 
 class Link(Verb, frozen=True):
-    """Two incidents have to do with each other."""
+    """Link two related incidents."""
 
     other: bytes
 
@@ -68,26 +68,26 @@ class Unlink(Verb, frozen=True):
 
 
 class Merge(Verb, frozen=True):
-    """`source` becomes a part of this incident."""
+    """`source` becomes a child of this incident."""
 
     source: bytes
 
 
 class Unmerge(Verb, frozen=True):
-    """`source` is an incident of its own again."""
+    """`source` becomes independent again."""
 
     source: bytes
 
 
 class Split(Verb, frozen=True):
-    """These series (16-byte series ids) leave for an incident of their own. `title` "": the same title."""
+    """These series (16-byte series ids) move to a new incident. `title` "": the same title."""
 
     series: list[bytes]
     title: str = ""
 
 
 class Resolve(Verb, frozen=True):
-    """It is over. `method`: Manual, AutoAssistedManual or Automated."""
+    """Resolve it. `method`: Manual, AutoAssistedManual or Automated."""
 
     method: str = "Manual"
     root_cause: str | None = None
@@ -103,7 +103,7 @@ class Reopen(Verb, frozen=True):
 
 
 class Update(Verb, frozen=True):
-    """Word to those who wait. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
+    """A stakeholder update. `next_due_at` (seconds since the epoch, 0: none) is when the next one is promised."""
 
     audience: str
     text: str
@@ -142,7 +142,8 @@ LINKS_MAX = 100
 CHILDREN_MAX = 100
 #: Series that one Split moves: 10 ms of the shard's time.
 SPLIT_MAX = 5_000
-#: Comments and updates of one incident, and bytes of them together. Past it a person is asked to link another one.
+#: Comments and updates of one incident, and bytes of them together. Beyond that people are asked to link another
+#: incident.
 WRITTEN_LINES_MAX = 1_000
 WRITTEN_BYTES_MAX = 262_144
 METHODS = ("Manual", "AutoAssistedManual", "Automated")

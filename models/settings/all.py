@@ -16,6 +16,7 @@ from models.settings.classification import Classification
 from models.settings.dead_letters import DeadLetterSettings
 from models.settings.dedup import Dedup
 from models.settings.disaster_recovery import DisasterRecovery
+from models.settings.formats import Formats
 from models.settings.grouping import Grouping
 from models.settings.inhibition import Inhibition
 from models.settings.lifecycle import Lifecycle
@@ -44,6 +45,7 @@ class Settings(Section):
     inhibition: Inhibition = Inhibition()
     publish: Publish = Publish()
     targets: Targets = Targets()
+    formats: Formats = Formats()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

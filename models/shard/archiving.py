@@ -1,4 +1,4 @@
-"""What is closed leaves the shard for the archive, and what has been there for lifecycle.retention is forgotten."""
+"""Closed incidents move from the shard to the archive, and are deleted there after lifecycle.retention."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class IncidentArchived(Event, frozen=True):
 
 
 class ArchiveExpired(Event, frozen=True):
-    """What closed before then is forgotten: `lifecycle.retention` has passed. The archive is told to drop it."""
+    """What closed before then is deleted: `lifecycle.retention` has passed. The archive drops it."""
 
     closed_before: float
 
 
 #: Incidents handed to the archive at once.
 ARCHIVE_BATCH = 100
-#: How much later than its time an incident may be forgotten, so that there is an event an hour and not one each; of a
-#: short retention a part of it.
+#: How much later than its time an incident may be deleted, so that there is one event an hour instead of one per
+#: incident; with a short retention, a part of that.
 FORGET_EVERY_S = 3600.0
 FORGET_EVERY_PART = 24
 
@@ -52,7 +52,7 @@ class Archiving(Component):
             if incident is None or not self.shard.may_be_archived(incident):
                 continue
             if incident.version != version:
-                # Somebody commented on it meanwhile: what the archive has is not all of it.
+                # Somebody commented on it in the meantime: the archive's copy is not complete.
                 self._closed[identity] = None
             else:
                 numbers = self.state.members[identity].tobytes()
@@ -72,7 +72,7 @@ class Archiving(Component):
         keep_s = self.shard.settings.retention_s
         before = now - keep_s
         if now < self.state.no_expiry_before:
-            # Nor by a clock that may be ahead: what is deleted does not come back with the right one.
+            # Nor while the clock may be ahead: what is deleted does not come back when the clock is right again.
             return
         if before >= self.state.forgotten_before + min(FORGET_EVERY_S, keep_s / FORGET_EVERY_PART):
             self.shard.do(ArchiveExpired(before), now)

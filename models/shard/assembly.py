@@ -1,8 +1,8 @@
-"""The table of contents of a shard: its components, in the order in which they react, are asked and are told. A new one is a
+"""The table of contents of a shard: its components, in the order in which they react and are called. A new one is a
 file and a line here; nothing else lists them.
 
-What the tables below derive from it: who folds an event and how it is told, who takes a message, a verb or a change, who asks
-again for an effect, and what a log and a snapshot may hold.
+The tables below derive from it: who folds an event and how it reads, who handles a message, a verb or a change, who
+retries an effect, and what a log and a snapshot may hold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from models.errors import Broken
-from models.incidents.lines import CHANGED, Told
+from models.incidents.lines import CHANGED, Description
 from models.partition.event import Event, one_of
 from models.partition.frames import Frames
 from models.shard.archiving import Archiving
@@ -63,7 +63,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     People,
     States,
     SlotTransfer,
-    Reception,  # last, because the others look at times that it puts right
+    Reception,  # last, because the others look at times that it corrects
 )
 
 
@@ -100,17 +100,17 @@ class Assembly:
             self.events.update((event.kind, event) for event in each.events)
         #: How their log is read.
         self.frames = Frames(self.events)
-        #: How the events are told that may be lines of a timeline.
-        self.told: dict[type[Event], Told[Any]] = {
-            kind: event.told for kind, event in self.events.items() if event.told is not None
+        #: How events that may be lines of a timeline are worded.
+        self.descriptions: dict[type[Event], Description[Any]] = {
+            kind: event.description for kind, event in self.events.items() if event.description is not None
         }
         #: Their names as a log has them.
-        self.told_names = frozenset(tag_of(kind) for kind in self.told)
+        self.described = frozenset(tag_of(kind) for kind in self.descriptions)
         #: Every kind of line, in the order in which the components have them.
-        self.kinds = tuple(dict.fromkeys(kind for told in self.told.values() for kind in told.kinds))
+        self.kinds = tuple(dict.fromkeys(kind for each in self.descriptions.values() for kind in each.kinds))
         #: Kinds that can make an incident leave or enter a filter. What it was before may not be known to a follower.
         self.sifting = frozenset(
-            {CHANGED, *(kind for told in self.told.values() if told.sifts for kind in told.kinds)}
+            {CHANGED, *(kind for each in self.descriptions.values() if each.sifts for kind in each.kinds)}
         )
         messages: list[type[Message]] = [Tick, *(kind for each in components for kind in each.messages)]
         self._messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(one_of(messages))

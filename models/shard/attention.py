@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.errors import Conflict, Malformed, TooLarge
 from models.incidents.incident import Acknowledgement, Incident, IncidentState
-from models.incidents.lines import SYSTEM, Around, Line, Told, changed, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, changed, line_of
 from models.incidents.notification import rfc3339
 from models.incidents.query import Summary
 from models.incidents.verbs import ASSIGNEES_MAX, ROLES_MAX, Acknowledge, Assign, Unacknowledge
@@ -18,7 +18,7 @@ from models.shard.messages import Command
 
 
 class IncidentAcknowledged(Event, frozen=True):
-    """Somebody looks after it until `until` (0: until it ends)."""
+    """Somebody acknowledged it until `until` (0: until it ends)."""
 
     incident_id: bytes
     actor: str
@@ -27,7 +27,7 @@ class IncidentAcknowledged(Event, frozen=True):
 
 
 class AcknowledgementEnded(Event, frozen=True):
-    """Taken back by a person, or `expired`."""
+    """Withdrawn by a person, or `expired`."""
 
     incident_id: bytes
     actor: str
@@ -49,16 +49,16 @@ class AssignmentChanged(Event, frozen=True):
 def _acknowledged(event: IncidentAcknowledged, _around: Around) -> Line:
     until = rfc3339(event.until) if event.until else ""
     text = event.reason or f"by {event.actor}"
-    return told("Acknowledged", event.actor, text, event.reason, until=until)
+    return line_of("Acknowledged", event.actor, text, event.reason, until=until)
 
 
 def _let_go(event: AcknowledgementEnded, _around: Around) -> Line:
     text = "its time has passed" if event.expired else event.reason or f"taken back by {event.actor}"
-    return told("AcknowledgementEnded", event.actor, text, event.reason)
+    return line_of("AcknowledgementEnded", event.actor, text, event.reason)
 
 
 def _assigned(event: AssignmentChanged, _around: Around) -> Line:
-    return told("AssignmentChanged", event.actor, event.text, event.reason)
+    return line_of("AssignmentChanged", event.actor, event.text, event.reason)
 
 
 def _marked(summary: Summary, event: IncidentAcknowledged, now: float) -> Summary:
@@ -87,7 +87,7 @@ class Attention(Component):
         actor = command.actor
         if incident.handling is not None and incident.handling.acknowledged is not None:
             self.shard.do(AcknowledgementEnded(incident.id, actor, command.reason), now)
-            lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement taken back by {actor}", now)
+            lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement withdrawn by {actor}", now)
         return incident
 
     def _assign(self, incident: Incident, verb: Assign, command: Command, now: float) -> Incident:
@@ -131,11 +131,15 @@ class Attention(Component):
 
     verbs = {Acknowledge: _acknowledge, Unacknowledge: _unacknowledge, Assign: _assign}
     events = (
-        on(IncidentAcknowledged, _fold_acknowledged, Told(("Acknowledged",), _acknowledged, summary=_marked)),
+        on(
+            IncidentAcknowledged,
+            _fold_acknowledged,
+            Description(("Acknowledged",), _acknowledged, summary=_marked),
+        ),
         on(
             AcknowledgementEnded,
             _fold_let_go,
-            Told(
+            Description(
                 ("AcknowledgementEnded",),
                 _let_go,
                 summary=lambda s, _, now: changed(s, now, acknowledged=None),
@@ -144,7 +148,7 @@ class Attention(Component):
         on(
             AssignmentChanged,
             _fold_assigned,
-            Told(
+            Description(
                 ("AssignmentChanged",),
                 _assigned,
                 summary=lambda s, e, now: changed(s, now, assignees=e.assignees),

@@ -1,4 +1,4 @@
-"""What people do to the life of an incident: they open one, resolve, close and reopen it."""
+"""What people do to an incident's state: create, resolve, close and reopen it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ByHand(Component):
         check_text("notes", verb.notes, TEXT_MAX)
         check_text("root_cause", verb.root_cause or "", TEXT_MAX)
         if incident.state is IncidentState.RESOLVED:
-            # Not passed over: its notes would be lost without a word.
+            # Not ignored: its notes would be lost silently.
             raise Conflict("it is already Resolved: to change how, reopen it first")
         must_be_open(incident, "resolved")
         lifecycle.resolve(self.shard, incident, command.actor, verb.method, verb.notes, now, verb.root_cause)
@@ -98,7 +98,7 @@ class ByHand(Component):
             raise Conflict(
                 f"{incident.firing} of its alerts still fire: it can be closed when they have ended"
             )
-        if any(part.is_open for part in incident.children.values()):
+        if any(child.is_open for child in incident.children.values()):
             raise Conflict(
                 "some of its child incidents are still open: it can be closed when they have ended"
             )
@@ -119,7 +119,8 @@ class ByHand(Component):
             if other.is_open:
                 raise Conflict(f"incident {id_text(other.id)} of the same group is open: work on that one")
             if lifecycle.may_reopen(self.shard, other, now):
-                # It would be open beside this one as soon as a part of it goes on, or what still fires is believed again.
+                # It would be open beside this one as soon as one of its children continues, or its alerts that still
+                # fire reopen it.
                 raise Conflict(
                     f"incident {id_text(other.id)} of the same group can still be reopened: reopen that one instead"
                 )

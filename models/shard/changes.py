@@ -16,25 +16,25 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class IncidentChange(Change, frozen=True, gc=False):
-    """Something became of `incident`, which is as it is now."""
+    """`incident` has changed; it is shown as it is now."""
 
     incident: Incident
 
 
 class Opened(IncidentChange, frozen=True, gc=False):
-    """It is new: alerts opened it, or a person."""
+    """It is new: opened by alerts or by a person."""
 
 
 class SplitOff(IncidentChange, frozen=True, gc=False):
-    """It is new: a person split it off another, and something of it fires."""
+    """It is new: a person split it off another, and some of its alerts fire."""
 
 
 class Signalled(IncidentChange, frozen=True, gc=False):
-    """An alert that joined says something new of how severe it is."""
+    """An alert that joined brings a new severity word."""
 
 
 class Moved(IncidentChange, frozen=True, gc=False):
-    """Its state is another than `before`."""
+    """Its state has changed from `before`."""
 
     before: IncidentState
 
@@ -48,7 +48,7 @@ class Moved(IncidentChange, frozen=True, gc=False):
 
 
 class ResolvedByPerson(IncidentChange, frozen=True, gc=False):
-    """A person resolved it, and with it what it is made of."""
+    """A person resolved it, and with it its children."""
 
     actor: str
     method: str
@@ -56,31 +56,31 @@ class ResolvedByPerson(IncidentChange, frozen=True, gc=False):
 
 
 class Rerated(IncidentChange, frozen=True, gc=False):
-    """Its severity is another than `before`."""
+    """Its severity has changed from `before`."""
 
     before: Severity
 
 
 class Judged(IncidentChange, frozen=True, gc=False):
-    """Somebody has said what it is; it is open, and counted as `before` until then."""
+    """It was classified or overridden; it is open, and counted as `before` until now."""
 
     before: Severity
 
 
 class Unattended(IncidentChange, frozen=True, gc=False):
-    """The time of its acknowledgement has passed: as far as anyone knows nobody looks after it."""
+    """Its acknowledgement has expired: as far as we know nobody is on it."""
 
 
 class Merging(IncidentChange, frozen=True, gc=False):
-    """It is about to become a child of another incident, which is told of in its place."""
+    """It is about to become a child of another incident, which sends notifications in its place."""
 
 
 class Unmerged(IncidentChange, frozen=True, gc=False):
-    """Its parent spoke for it, and does not any more."""
+    """It is no longer a child of its parent."""
 
 
 class Paid(IncidentChange, frozen=True, gc=False):
-    """Something that it owed is owed no more."""
+    """Something that was pending for it is done."""
 
 
 class SeriesFires(IncidentChange, frozen=True, gc=False):
@@ -92,7 +92,7 @@ class SeriesFires(IncidentChange, frozen=True, gc=False):
 
 
 class SeriesEnded(IncidentChange, frozen=True, gc=False):
-    """Series `number` fires no more."""
+    """Series `number` has ended."""
 
     number: int
 

@@ -23,7 +23,7 @@ import msgspec
 
 from models.errors import Conflict, NotFound, TooLarge
 from models.incidents.incident import AUTOMATED, Child, Incident, IncidentState, Severity, id_text
-from models.incidents.lines import SYSTEM, Around, Line, Told, about_another, changed, counted_anew
+from models.incidents.lines import SYSTEM, Around, Description, Line, about_another, changed, counted_anew
 from models.incidents.query import Summary
 from models.incidents.verbs import CHILDREN_MAX, Merge, Unmerge
 from models.partition.event import Event
@@ -34,7 +34,7 @@ from models.shard.messages import Command, PeerMessage
 
 
 class IncidentMerged(Event, frozen=True):
-    """`source` is to become a part of this incident; the other half is owed to its shard."""
+    """`source` is to become a child of this incident; the other half is pending for its shard."""
 
     incident_id: bytes
     source: bytes
@@ -43,7 +43,7 @@ class IncidentMerged(Event, frozen=True):
 
 
 class ChildChanged(Event, frozen=True, tag="PartChanged"):
-    """How a part is now. `pending` and `ended_by` as in incident.PartOf."""
+    """The present state of a child. `pending` and `ended_by` as in incident.Child."""
 
     incident_id: bytes
     source: bytes
@@ -54,7 +54,7 @@ class ChildChanged(Event, frozen=True, tag="PartChanged"):
 
 
 class ChildLeft(Event, frozen=True, tag="PartLeft"):
-    """`source` is no part of this incident any more, or never became one (`refused`)."""
+    """`source` is no longer a child of this incident, or never became one (`refused`)."""
 
     incident_id: bytes
     source: bytes
@@ -64,7 +64,7 @@ class ChildLeft(Event, frozen=True, tag="PartLeft"):
 
 
 class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
-    """This incident became a part of `target`: it is told of there."""
+    """This incident became a child of `target`, which sends notifications in its place."""
 
     incident_id: bytes
     target: bytes
@@ -73,7 +73,7 @@ class IncidentMergedInto(Event, frozen=True, tag="IncidentPartOf"):
 
 
 class IncidentUnmerged(Event, frozen=True, tag="IncidentFreed"):
-    """This incident is no part of `target` any more."""
+    """This incident is no longer a child of `target`."""
 
     incident_id: bytes
     target: bytes
@@ -110,7 +110,7 @@ class ChildState(PeerMessage, frozen=True, tag="PartSaid"):
 
 
 class EndAsked(PeerMessage, frozen=True):
-    """A person resolved the sender, and so you."""
+    """A person resolved the sender, and with it you."""
 
     actor: str
     method: str
@@ -121,7 +121,7 @@ def _child_line(_event: ChildChanged, around: Around) -> Line | None:
     before, severity = around.before, around.after.counts.severity
     if before is not None and before.counts.severity == severity:
         return None
-    text = f"{severity.name}, by its parts"
+    text = f"{severity.name}, by its children"
     if before is not None:
         text = f"{before.counts.severity.name} -> {text}"
     return Line("SeverityChanged", SYSTEM, text)
@@ -169,7 +169,7 @@ class Children(Component):
         return incident
 
     def _unmerge(self, incident: Incident, verb: Unmerge, command: Command, now: float) -> Incident:
-        """`source` is an incident of its own again."""
+        """`source` becomes independent again."""
         source, actor, reason = verb.source, command.actor, command.reason
         child = incident.children.get(source)
         if child is None:
@@ -193,7 +193,7 @@ class Children(Component):
             self._tell_parent(change.incident, now)
 
     def _resolved(self, change: ResolvedByPerson, now: float) -> None:
-        """A person resolved an incident: its open children are asked to end."""
+        """A person resolved an incident: tell its open children to end."""
         incident = change.incident
         for source, child in [*incident.children.items()]:
             if child.is_open:
@@ -230,7 +230,7 @@ class Children(Component):
 
     def _end_asked(self, incident: Incident, sender: bytes, asked: EndAsked, now: float) -> str:
         if incident.merged_into != sender:
-            return "it is no part of that incident any more"
+            return "it is no longer a child of that incident"
         if incident.is_open:
             lifecycle.resolve(self.shard, incident, asked.actor, asked.method, asked.reason, now)
         return ""
@@ -269,27 +269,27 @@ class Children(Component):
         child = incident.children.get(to)
         if child is not None and refused:
             self._change(incident, to, msgspec.structs.replace(child, is_open=False), now)
-            lifecycle.ended(self.shard, incident, "all its parts ended", now)
+            lifecycle.ended(self.shard, incident, "all its children ended", now)
 
     def _child_state(self, incident: Incident, sender: bytes, state: ChildState, now: float) -> str:
         shard = self.shard
         child = incident.children.get(sender)
         if child is None:
-            return "it is no part of this incident"
-        # What it said before it heard that it shall end is about a time before that.
+            return "it is not a child of this incident"
+        # What it reported before it got the request to end is outdated.
         is_open = state.is_open and state.heard >= child.ended_by
         if is_open and not incident.is_open:
             if not (lifecycle.may_reopen(shard, incident, now) or self._was_ended_early(incident, child)):
-                self._leave(incident, sender, SYSTEM, "goes on after this one was over", now)
-                return f"that one is {incident.state} for longer than reopen_window"
-            lifecycle.reopen(shard, incident, now, reason="a part of it goes on")
+                self._leave(incident, sender, SYSTEM, "continues after this one ended", now)
+                return f"that one has been {incident.state} for longer than reopen_window"
+            lifecycle.reopen(shard, incident, now, reason="a child of it continues")
         before = incident.severity
         after = msgspec.structs.replace(child, is_open=is_open, severity=state.severity)
         self._change(incident, sender, after, now)
         if incident.severity != before:
-            reason = f"a part of it is {incident.severity.name}"
+            reason = f"a child of it is {incident.severity.name}"
             lifecycle.judged(shard, incident, before, reason, SYSTEM, now)
-        lifecycle.ended(shard, incident, "all its parts ended", now)
+        lifecycle.ended(shard, incident, "all its children ended", now)
         return ""
 
     def _was_ended_early(self, incident: Incident, child: Child) -> bool:
@@ -305,7 +305,7 @@ class Children(Component):
         self, incident: Incident, source: bytes, actor: str, reason: str, now: float, refused: bool = False
     ) -> None:
         self.shard.do(ChildLeft(incident.id, source, actor, reason, refused), now)
-        lifecycle.ended(self.shard, incident, "all its parts ended or left", now)
+        lifecycle.ended(self.shard, incident, "all its children ended or left", now)
 
     def _change(self, incident: Incident, source: bytes, child: Child, now: float) -> None:
         if incident.children[source] != child:
@@ -356,12 +356,12 @@ class Children(Component):
         on(
             ChildChanged,
             _fold_child,
-            Told(("SeverityChanged",), _child_line, summary=_child_summary, compares=True, sifts=True),
+            Description(("SeverityChanged",), _child_line, summary=_child_summary, compares=True, sifts=True),
         ),
         on(
             IncidentMerged,
             _fold_merged,
-            Told(
+            Description(
                 ("Merged",),
                 lambda e, _: about_another("Merged", e.actor, e.source, e.reason, "in"),
                 summary=_merging_summary,
@@ -371,12 +371,12 @@ class Children(Component):
         on(
             ChildLeft,
             _fold_left,
-            Told(("Unmerged", "MergeRefused"), _left_line, summary=_left_summary, sifts=True),
+            Description(("Unmerged", "MergeRefused"), _left_line, summary=_left_summary, sifts=True),
         ),
         on(
             IncidentMergedInto,
             _fold_merged_into,
-            Told(
+            Description(
                 ("Merged",),
                 lambda e, _: about_another("Merged", e.actor, e.target, e.reason, "into"),
                 summary=lambda s, e, now: changed(s, now, merged_into=e.target),
@@ -386,7 +386,7 @@ class Children(Component):
         on(
             IncidentUnmerged,
             _fold_unmerged,
-            Told(
+            Description(
                 ("Unmerged",),
                 lambda e, _: about_another("Unmerged", e.actor, e.target, e.reason),
                 summary=lambda s, _, now: changed(s, now, merged_into=b""),

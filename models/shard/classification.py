@@ -1,4 +1,4 @@
-"""What an incident is, as classifiers say: they are asked for each new one, and again when its alerts say something new."""
+"""Classification of incidents: requested for each new one, and again when its alerts bring something new."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from models.alerts.grouping import title_of
 from models.incidents.incident import Incident, IncidentType, Severity, Verdict
-from models.incidents.lines import SYSTEM, Around, Line, Told, changed, counted_anew
+from models.incidents.lines import SYSTEM, Around, Description, Line, changed, counted_anew
 from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import lifecycle
@@ -76,8 +76,8 @@ class Classifying(Component):
             self._wanted[effect.incident_id] = None
 
     def _question(self, incident: Incident) -> Classify:
-        # Of its first alert, so that a rule about a label that its alerts do not share (pod) goes on being asked, and the
-        # answer does not hang on how many had joined when the question was put. What people set counts as well.
+        # Of its first alert, so that a rule about a label that its alerts do not share (pod) goes on being asked, and
+        # the answer does not depend on how many had joined when it was asked. Labels that people set count as well.
         first = first_alert(self.state, incident)
         if first is None:
             title, description = incident.title, incident.description
@@ -121,13 +121,15 @@ class Classifying(Component):
         on(
             IncidentClassified,
             _fold,
-            Told(("Classified", "SeverityChanged"), _line, summary=_summary, compares=True, sifts=True),
+            Description(
+                ("Classified", "SeverityChanged"), _line, summary=_summary, compares=True, sifts=True
+            ),
         ),
     )
 
 
 def judge(shard: Core, verdict: Classification, now: float) -> None:
-    """Take one verdict. One that covers less than the last says nothing new."""
+    """Apply one classification. One that covers fewer signals than the last is ignored."""
     incident = shard.state.incidents.get(verdict.incident_id)
     if incident is None or verdict.asked < incident.signals_asked or not incident.classify_owed:
         return

@@ -1,8 +1,6 @@
-"""What people want done to an incident: checked here for what holds of every verb, and given to the component that the verb
-belongs to (models/shard/assembly.py).
-
-A verb that is refused makes no event, and says what can be done instead. A verb that changes nothing makes none either and
-is no error: two people who acknowledge at the same time both succeed.
+"""What people want done to an incident: checked here for what applies to every verb, then given to the component that
+owns the verb (models/shard/assembly.py). A refused verb makes no event, and says what to do instead. A verb that
+changes nothing makes no event either and is not an error: two people who acknowledge at the same time both succeed.
 """
 
 from __future__ import annotations
@@ -54,8 +52,8 @@ class Commands(Component):
         return reply
 
     def _decide(self, command: Command, now: float) -> Incident:
-        """Do what a person asks, or raise Refused: NotFound, Conflict, Stale, Malformed, TooLarge. Returns the incident it was
-        about; for Create and Split the new one."""
+        """Do what a person requests, or raise Refused: NotFound, Conflict, Stale, Malformed, TooLarge. Returns the
+        incident it was about; for Create and Split the new one."""
         check_name("actor", command.actor)
         check_text("reason", command.reason, REASON_MAX)
         verb = command.verb
@@ -69,8 +67,8 @@ class Commands(Component):
                 f"it has version {incident.version} and not {command.if_version}: somebody changed it in the meantime"
             )
         if incident.merged_into and not isinstance(verb, _OF_A_CHILD):
-            whole = id_text(incident.merged_into)
-            raise Conflict(f"it was merged into incident {whole}: do it there, or unmerge it first")
+            parent = id_text(incident.merged_into)
+            raise Conflict(f"it was merged into incident {parent}: do it there, or unmerge it first")
         return self.shard.decide(incident, command, now)
 
     messages = {Command: _command}

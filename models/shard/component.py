@@ -1,15 +1,15 @@
-"""What a component of a shard is: one capability in one file, listed in models/shard/assembly.py. Its tables say what it owns,
-its hooks are asked at their time. Every shard makes its own instance of each.
+"""What a component of a shard is: one capability in one file, listed in models/shard/assembly.py. Its tables say what
+it owns, its hooks are called at their time. Every shard makes its own instance of each.
 
     class Heartbeats(Component):
         name = "heartbeats"
 
         def _fold_missed(self, event: BeatMissed, now: float) -> None: ...
 
-        events = (on(BeatMissed, _fold_missed, Told(("BeatMissed",), _line)),)
+        events = (on(BeatMissed, _fold_missed, Description(("BeatMissed",), _line)),)
 
-What is decided becomes an event by `self.shard.do(event, now)`; events alone change what replay must find again. A component
-may keep other things in memory (what it asked for, an index), which follow from the rest or may be lost.
+What is decided becomes an event by `self.shard.do(event, now)`; events alone change what replay must find again. A
+component may keep other things in memory (what it requested, an index) if they can be derived from the rest or lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from models.incidents.incident import Incident
-from models.incidents.lines import Told
+from models.incidents.lines import Description
 from models.incidents.verbs import Verb
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
@@ -38,18 +38,18 @@ class EventOf(Generic[E]):
 
     kind: type[E]
     fold: Callable[[Any, E, float], None]
-    told: Told[E] | None = None
+    description: Description[E] | None = None
     whose: Whose = Whose.INCIDENT
 
 
 def on(
     kind: type[E],
     fold: Callable[[Any, E, float], None],
-    told: Told[E] | None = None,
+    description: Description[E] | None = None,
     whose: Whose = Whose.INCIDENT,
 ) -> EventOf[E]:
-    """An event type, what it does to the state, how it is told, if it is a line of an incident's timeline, and whose it is."""
-    return EventOf(kind, fold, told, whose)
+    """An event type, what it does to the state, how it reads, if it is a line of an incident's timeline, and whose it is."""
+    return EventOf(kind, fold, description, whose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class RecordOf:
 
 
 class Component:
-    """The base: owns nothing, and does nothing when it is asked."""
+    """The base: owns nothing, and its hooks do nothing."""
 
     name: ClassVar[str] = ""
     #: The events that are this component's.
     events: ClassVar[Sequence[EventOf[Any]]] = ()
-    #: What it folds beside the owner of an event, after it; live and in replay.
+    #: Events of others that it folds too, after their owner; live and in replay.
     follows: ClassVar[Mapping[type[Event], Callable[[Any, Any, float], None]]] = {}
-    #: What it wants to see right before and right after an event of others is applied; only live.
+    #: Events of others that it sees right before and right after they are applied; only live.
     before: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
     after: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
     #: Messages that it takes, (component, message, now) -> reply.
@@ -82,7 +82,7 @@ class Component:
     answered: ClassVar[
         Mapping[type[PeerMessage], Callable[[Any, Incident, bytes, Any, str, float], None]]
     ] = {}
-    #: Verbs of people that it decides about, (component, incident, verb, command, now) -> the incident it was about. Only
+    #: Verbs that it decides about, (component, incident, verb, command, now) -> the incident it was about. Only
     #: Create has no incident yet: None.
     verbs: ClassVar[Mapping[type[Verb], Callable[[Any, Any, Any, Command, float], Incident]]] = {}
     #: Changes of incidents that it reacts to, (component, change, now).
@@ -99,8 +99,8 @@ class Component:
     # -- time ----------------------------------------------------------------------------------------------
 
     def next_at(self, incident: Incident) -> float:
-        """When this component next has something to do about an incident, 0 when never. Follows from the state: it is asked
-        anew whenever an event changed the incident."""
+        """When this component next has something to do about an incident, 0 if never. Derived from the state: called
+        again whenever an event changed the incident."""
         return 0.0
 
     def due(self, incident: Incident, now: float) -> None:
@@ -115,14 +115,14 @@ class Component:
     # -- debts ---------------------------------------------------------------------------------------------
 
     def owed(self, now: float) -> Iterable[Effect]:
-        """What is owed and was not asked for yet. Asked at the end of every step."""
+        """Effects that are pending and were not requested yet. Called at the end of every step."""
         return ()
 
     def ask_again(self, effect: Any) -> None:
         """An effect of this component could not be delivered: owed() gives it again."""
 
     def owes(self, incident: Incident) -> bool:
-        """Whether a closed incident must stay because something about it is owed."""
+        """Whether a closed incident must not be archived because something about it is pending."""
         return False
 
     def withholds(self, incident: Incident) -> str | None:
@@ -133,7 +133,7 @@ class Component:
     # -- beginnings ----------------------------------------------------------------------------------------
 
     def started(self, now: float, is_set_back: bool) -> None:
-        """A writer starts: what was asked for before may be lost, so owed() gives all of it again. `is_set_back`: with a
+        """A writer starts: earlier requests may be lost, so owed() returns all of them again. `is_set_back`: with a
         clock that is behind the log's."""
 
     def came(self, incident: Incident) -> None:
@@ -149,4 +149,4 @@ class Component:
         """shard.settings are others than before."""
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
-        """The clock had been ahead: put right what this component keeps in an incident (models/shard/clock.py)."""
+        """The clock had been ahead: correct what this component keeps in an incident (models/shard/clock.py)."""

@@ -1,5 +1,5 @@
-"""What the components of a shard stand on: the state, the settings, and the step that is being decided. Made by
-models/shard/shard.py, which fills in who folds, reacts and is asked."""
+"""What the components of a shard build on: the state, the settings, and the step being decided. Made by
+models/shard/shard.py, which fills in who folds, reacts and is called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from models.errors import Broken
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.lines import CHANGED, SYSTEM, Around, Glance, Told
+from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Glance
 from models.partition.event import Event
 from models.partition.timers import Timers
 from models.shard.changes import Change
@@ -41,10 +41,10 @@ NAMED_BY = {Whose.INCIDENT: "incident_id", Whose.SERIES: "number"}
 
 @dataclass(slots=True)
 class Row:
-    """What one type of event sets going. `fold` and `follows` run live and in replay; `before` and `after` only live."""
+    """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
-    told: Told[Any] | None = None
+    description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)
     before: list[Callable[[Any], None]] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Core:
         self.trace_id: str | None = None
         #: The clock itself, where `now` may stand still (models/shard/clock.py).
         self.clock = 0.0
-        #: Whose alerts are being decided about; "" while it is nobody's.
+        #: The sender whose alerts are being decided; "" if there is none.
         self.sender = ""
         self.events: list[Event] = []
         self.timers = Timers()
@@ -86,11 +86,11 @@ class Core:
 
     @property
     def actor(self) -> str:
-        """Who does what the alert at hand brings about, as histories name it."""
+        """The actor, for timelines, of what the current alert causes."""
         return self.sender or SYSTEM
 
     def of(self, kind: type[T]) -> T:
-        """The component of a kind: for who shows what it knows. Components tell each other by report()."""
+        """The component of a class: for code that shows its state. Components inform each other by report()."""
         return cast(T, self._components[kind])
 
     def whose(self, event: Event) -> Whose:
@@ -98,7 +98,7 @@ class Core:
         return self._row(event).whose
 
     def decide(self, incident: Incident | None, command: Command, now: float) -> Incident:
-        """What a person wants done, by the component that the verb belongs to. Raises Refused."""
+        """Do what a person requests, by the component that owns the verb. Raises Refused."""
         found: Incident = self._verbs[type(command.verb)](incident, command.verb, command, now)
         return found
 
@@ -113,7 +113,7 @@ class Core:
     # -- deciding ------------------------------------------------------------------------------------------
 
     def do(self, event: Event, now: float) -> None:
-        """Something was decided: it is true from here on, and goes to the log with this step."""
+        """A decision: it is true from here on, and goes to the log with this step."""
         row = self._row(event)
         for watch in row.before:
             watch(event)
@@ -141,21 +141,21 @@ class Core:
 
     def _apply(self, row: Row, event: Event, now: float) -> None:
         self.state.now = now
-        told = row.told
-        if told is None:
+        description = row.description
+        if description is None:
             row.fold(event, now)
             for fold in row.follows:
                 fold(event, now)
             return
         incidents = self.state.incidents
-        about = told.of(event)
-        before = glance(incidents.get(about[0])) if told.compares and about else None
+        about = description.of(event)
+        before = glance(incidents.get(about[0])) if description.compares and about else None
         row.fold(event, now)
         for fold in row.follows:
             fold(event, now)
         for nth, identity in enumerate(about):
             incident = incidents[identity]
-            line = told.line(event, Around(now, nth, before, incident))
+            line = description.line(event, Around(now, nth, before, incident))
             if line is not None and line.kind != CHANGED:
                 self.state.write(incident, now, line, self.trace_id)
 
@@ -179,12 +179,12 @@ class Core:
             leave(incident)
 
     def set_back(self, incident: Incident, event: Event) -> None:
-        """The clock had been ahead: the components put right what they keep in an incident."""
+        """The clock had been ahead: the components correct what they keep in an incident."""
         for put_right in self._set_back:
             put_right(incident, event)
 
     def owes(self, incident: Incident) -> bool:
-        """Whether a component still owes the world something about it."""
+        """Whether a component still has something pending about it."""
         return any(owes(incident) for owes in self._owes)
 
     def withholds(self, incident: Incident) -> str | None:
@@ -196,7 +196,7 @@ class Core:
         return None
 
     def may_be_archived(self, incident: Incident) -> bool:
-        """It is closed and nothing is owed about it."""
+        """It is closed and nothing is pending about it."""
         return incident.state is IncidentState.CLOSED and not self.owes(incident)
 
     def next_at(self, incident: Incident) -> float:
@@ -209,7 +209,7 @@ class Core:
         return first
 
     def watch(self) -> None:
-        """Look anew when the incidents that changed since the last look are due."""
+        """Find out again when the incidents that changed since the last call are due."""
         state = self.state
         stirred, state.stirred = state.stirred, {}
         for identity in stirred:

@@ -1,4 +1,5 @@
-"""What a shard owes the world. An effect is owed until an event says it was done; after a crash it is asked again.
+"""What a shard needs done outside. An effect is pending until an event says it was done; after a crash it is requested
+again.
 
 `trace` is the trace context (models/trace.py) of what caused it, put in by actors/traces.py; after a crash it is missing.
 """
@@ -10,7 +11,7 @@ from models.wire import Wire
 
 
 class Effect(Wire, frozen=True):
-    """Something that a shard owes; the component that owes it asks again for it (models/shard/assembly.py)."""
+    """Something that a shard needs done; the component that owns it retries it (models/shard/assembly.py)."""
 
 
 class Classify(Effect, frozen=True):
@@ -34,8 +35,9 @@ class Classify(Effect, frozen=True):
 
 
 class Act(Effect, frozen=True):
-    """Asks the responder to tell `target`, a receiver, by `action`. `key` is its idempotency key; `facts` are what there is to
-    say, which the action words for its receiver. The smaller `urgency` (the incident's severity), the sooner its turn."""
+    """Asks the responder to notify `target`, a receiver, by `action`. `key` is its idempotency key; `facts` are the
+    content, which the action renders for its receiver. The smaller `urgency` (the incident's severity), the sooner its
+    turn."""
 
     incident_id: bytes
     number: int
@@ -55,18 +57,19 @@ class Archive(Effect, frozen=True):
 
 
 class Forget(Effect, frozen=True):
-    """Asks the archive to forget what closed before then. Not answered: asked again at every start, safe to ask twice."""
+    """Asks the archive to delete what closed before then. Not answered: requested again at every start, safe to
+    repeat."""
 
     closed_before: float
 
 
 class SendPeerMessage(Effect, frozen=True, tag="Tell"):
-    """Asks for a note to be brought to another incident, wherever it is. Answered by message PeerMessageAnswered; safe to ask
-    twice. One at a time for each sender, so that notes arrive in their order."""
+    """Asks to deliver a peer message to another incident, wherever it is. Answered by message PeerMessageAnswered; safe
+    to ask twice. One at a time for each sender, so that messages arrive in order."""
 
     tenant: str
     sender: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
     trace: str | None = None

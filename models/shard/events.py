@@ -23,8 +23,9 @@ class ShardStarted(Event, frozen=True):
 
 
 class ClockSetBack(Event, frozen=True):
-    """The shard's clock had been ahead: it last said `before`, and says `after` now. What was set by the false time is put
-    right (models/shard/clock.py): the one event with which a frame's time falls behind the frame before.
+    """The shard's clock had been ahead: it last said `before`, and says `after` now. What was set by the wrong time is
+    corrected (models/shard/clock.py): the only event with which a frame's time is earlier than that of the frame
+    before.
 
     Nothing expires before `no_expiry_before`, the archive was to forget what closed before `forgotten_before`, and an alert
     without an end was given one that many seconds ahead (`given_s`).
@@ -45,8 +46,8 @@ class AlertsObserved(Event, frozen=True):
 
 
 class SeriesOpened(Event, frozen=True):
-    """A series begins a life in an incident. `body` is MessagePack of alert.Content. `is_news`: somebody knew of the
-    incident as it was, so that its timeline is to tell of this one (AlertsJoined)."""
+    """A series begins a run in an incident. `body` is MessagePack of alert.Content. `is_news`: somebody knew the
+    incident as it was, so its timeline should mention this one (AlertsJoined)."""
 
     number: int
     key: bytes
@@ -61,19 +62,19 @@ class SeriesOpened(Event, frozen=True):
 
 
 class SeriesChanged(Event, frozen=True):
-    """A firing series says something else than before (annotations, start, generator)."""
+    """The content of a firing series changed (annotations, start, generator). `signal` as in SeriesOpened."""
 
     number: int
     key: bytes
     ends_at: float
     body: bytes
     sender: str = ""
+    signal: str = ""
 
 
 class SeriesResolved(Event, frozen=True):
-    """A firing series ended at `ended_at`. `expired`: nobody said so, its time ran out.
-
-    `key` and `body` are set when the resolve itself said something new (annotations may differ at the end).
+    """A firing series ended at `ended_at`. `expired`: no resolve arrived, its time ran out. `key` and `body` are set if
+    the resolve itself had new content (annotations may differ at the end).
     """
 
     number: int
@@ -93,6 +94,7 @@ class SeriesRefired(Event, frozen=True):
     body: bytes
     decision: int
     sender: str = ""
+    signal: str = ""
 
 
 class AlertsSetAside(Event, frozen=True):
@@ -130,8 +132,8 @@ class IncidentOpened(Event, frozen=True):
 
 
 class IncidentStateChanged(Event, frozen=True):
-    """A legal move, with who made it and why. What follows speaks of a resolution: `reason` is its notes, and when
-    some of its alerts still fire at `still_firing_at` it is opened again (0: nobody looks)."""
+    """A legal move, with who made it and why. The later fields are about a resolution: `reason` is its notes, and if
+    some of its alerts still fire at `still_firing_at` it is reopened (0: not checked)."""
 
     incident_id: bytes
     before: IncidentState
@@ -144,12 +146,10 @@ class IncidentStateChanged(Event, frozen=True):
 
 
 class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
-    """The first response owes a notice from `due_at` on. `reason`: opened, severity changed, resolved, reopened,
-    flapping, flapping ended, unmerged, acknowledgement expired. The same number again: in the place of what was owed
-    under it and never tried.
-
-    `queued`: an earlier notice may be under way; this one waits for its outcome, so that a receiver never
-    hears "resolved" before "opened".
+    """A notification is pending from `due_at` on. `reason`: opened, severity changed, resolved, reopened, flapping,
+    flapping ended, unmerged, acknowledgement expired. The same number again replaces one that was never tried.
+    `queued`: an earlier notification may be in flight; this one waits for its outcome, so that a receiver never gets
+    "resolved" before "opened".
     """
 
     incident_id: bytes
@@ -160,7 +160,7 @@ class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
 
 
 class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):
-    """A notice is no longer owed: it ended before anyone was told, or what was to be told is not true any more."""
+    """A notification is no longer pending: the incident ended before anyone was notified, or it is no longer true."""
 
     incident_id: bytes
     number: int
@@ -184,8 +184,8 @@ class ActionSucceeded(Event, frozen=True):
 
 
 class ActionFailed(Event, frozen=True):
-    """A try failed. `retry_at` 0 means given up, and why is in `detail`; or, with `overtaken`, that something newer is
-    told instead, or nothing any more. `reached`: a receiver may have got it all the same."""
+    """An attempt failed. `retry_at` 0 means given up, with the reason in `detail`; or, with `overtaken`, that something
+    newer is sent instead, or nothing. `reached`: a receiver may have got it anyway."""
 
     incident_id: bytes
     number: int

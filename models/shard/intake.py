@@ -1,5 +1,5 @@
-"""Alerts come in: each is decided about in turn, and becomes a series of an incident. What repeats what fires already is
-decided for all of a request at once, and stays as cheap as it is: nothing is asked of other components there.
+"""Alerts come in: each is decided in turn, and becomes a series of an incident. Repeats of what already fires are
+decided for the whole request at once, and must stay cheap: no other component is called there.
 """
 
 from __future__ import annotations
@@ -59,12 +59,19 @@ GROUPS_REMEMBERED = 16_384
 GROUP_CHARS_REMEMBERED = 512
 
 _content_decoder = msgspec.msgpack.Decoder(Content)
-#: What became of alerts that were not taken; their sender is told so.
+#: Decisions about alerts that were not stored; their sender is told so.
 _REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FULL, Decision.SHARD_FULL})
 #: Decisions of which the log holds nothing.
 _NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
+
+
+def _hear(incident: Incident, signal: str) -> None:
+    if signal:
+        incident.signals.append(signal)
+        if incident.signals_asked < len(incident.signals):
+            incident.classify_owed = True
 
 
 class Intake(Component):
@@ -80,7 +87,7 @@ class Intake(Component):
 
     def tick(self, tick: Tick, now: float) -> None:
         """Series whose time is over end, unless nobody could have said that they still fire."""
-        if not tick.deaf and now >= self.state.no_expiry_before:
+        if not tick.in_gap and now >= self.state.no_expiry_before:
             for number in self.state.series.due(self.shard.clock, EXPIRE_MAX):
                 self._resolve_series(number, self.state.series.ends[number], True, b"", b"", now)
 
@@ -90,13 +97,13 @@ class Intake(Component):
             return decode_reply(answered)
         content, delivery_id = b"", message.delivery_id
         if delivery_id is not None:
-            # Who leaves out what the sender wrote means what came of it.
+            # Without what the sender wrote, its result is used.
             content = message.content or key_digest(
                 b"".join(message.keys) + array("d", message.ends).tobytes()
             )
         before = None if message.delivered_before is None else decode_reply(message.delivered_before)
-        # What 0.2.0 and older accepted has a shorter digest, which says nothing about alerts of today: they are decided
-        # again, since that loses none, and most will be repeats.
+        # What 0.2.0 and older accepted has a shorter digest, which can't be compared with today's: such alerts are
+        # decided again, which loses none, and most will be repeats.
         if before is not None and not (
             isinstance(before, AlertsReply) and len(before.content) < len(content)
         ):
@@ -107,7 +114,7 @@ class Intake(Component):
         keys, ends = message.keys, message.ends
         if not len(keys) == len(ends) == len(message.bodies) or len(message.said) not in (0, len(keys)):
             return Failed("Malformed", "AlertsArrived: keys, ends, bodies and said must be of one length")
-        # By the earlier of two clocks nothing is over that one of them calls to come.
+        # The earlier of the two clocks: nothing has ended that is still in the future for one of them.
         self._received_at = min(message.received_at or self.shard.clock, self.shard.clock)
         known = [*map(self.state.series.firing.get, keys)]
         if (
@@ -130,7 +137,7 @@ class Intake(Component):
                 self.state.decided[decision] += 1
             self._flush_repeats(now)
             if not _REFUSED.isdisjoint(decisions):
-                # Sent again it must be decided again: what was not taken may be taken then.
+                # If it is sent again it must be decided again: what was refused may then be accepted.
                 content, delivery_id = b"", None
             alike = len(set(decisions)) <= 1
             reply = AlertsReply(bytes(decisions[:1] if alike else decisions))
@@ -143,7 +150,7 @@ class Intake(Component):
         return reply
 
     def _alert(self, tenant: str, key: bytes, ends: float, body: bytes, said: int, now: float) -> Decision:
-        """Decide about one alert, in the order of what is most common."""
+        """Decide about one alert, the most common case first."""
         series = self.state.series
         fires = not said and (ends > self._received_at or self._goes_on(key, ends, now))
         number = series.firing.get(key)
@@ -177,17 +184,17 @@ class Intake(Component):
                 self.shard.do(SeriesChanged(number, key, ends, series.bodies[number], self.shard.sender), now)
                 return Decision.REPEATED
             if fires and (full := self._full_for(number, body)) is not None:
-                # It goes on firing as it was: what it says now is what there is no room for.
+                # It keeps firing with its old content: there is no room for the new one.
                 self._repeat_numbers.append(number)
                 self._repeat_ends.append(ends)
                 return full
             if fires:
-                self.shard.do(SeriesChanged(number, key, ends, body, self.shard.sender), now)
+                self._change(number, key, ends, body, content, now)
                 return Decision.CHANGED
             if content is not None and self._is_of_before(number, content.starts_at, ends, said):
                 return self._set_aside(Decision.LATE, key, ends, body, now)
             if same or self._full_for(number, body) is not None:
-                # An end is always taken; without its own words where there is no room for them.
+                # A resolve is always accepted; without its content if there is no room for that.
                 key, body = b"", b""
             self._resolve_series(number, min(ends, self._received_at), False, key, body, now)
             return Decision.RESOLVED
@@ -202,13 +209,28 @@ class Intake(Component):
         if going_on and (full := self._full_for(number, body)) is not None:
             return full
         if incident.is_open:
-            self._refire(number, incident, key, ends, body, Decision.REFIRED, now)
+            self._refire(number, incident, key, ends, body, content, Decision.REFIRED, now)
             return Decision.REFIRED
         if lifecycle.may_reopen(self.shard, incident, now):
             lifecycle.reopen(self.shard, incident, now, self.shard.actor)
-            self._refire(number, incident, key, ends, body, Decision.REOPENED, now)
+            self._refire(number, incident, key, ends, body, content, Decision.REOPENED, now)
             return Decision.REOPENED
         return self._open_series(tenant, key, ends, body, content, now)
+
+    def _change(
+        self, number: int, key: bytes, ends: float, body: bytes, content: Content | None, now: float
+    ) -> None:
+        incident = self.state.series.incidents[number]
+        signal = "" if content is None or incident is None else self._new_signal(incident, content)
+        self.shard.do(SeriesChanged(number, key, ends, body, self.shard.sender, signal), now)
+        if signal and incident is not None:
+            self.shard.report(Signalled(incident), now)
+
+    def _new_signal(self, incident: Incident, content: Content) -> str:
+        """The severity word of an alert, "" when its incident has heard it, or as many as it may."""
+        signal = signal_of(content.labels, content.annotations)
+        is_new = signal not in incident.signals and len(incident.signals) < SIGNALS_MAX
+        return signal if is_new else ""
 
     def _refire(
         self,
@@ -217,10 +239,14 @@ class Intake(Component):
         key: bytes,
         ends: float,
         body: bytes,
+        content: Content | None,
         decision: Decision,
         now: float,
     ) -> None:
-        self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender), now)
+        signal = "" if content is None else self._new_signal(incident, content)
+        self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender, signal), now)
+        if signal:
+            self.shard.report(Signalled(incident), now)
         self.shard.report(SeriesFires(incident, number, again=True), now)
 
     def _full_for(self, number: int, body: bytes) -> Decision | None:
@@ -237,7 +263,7 @@ class Intake(Component):
         """Why there is no room for `size` bytes more, of which the sender is charged `of_sender`; None when there is."""
         room, settings = self.state.series.room, self.shard.settings
         if settings.sender_bytes < settings.max_bytes and self.shard.sender:
-            # Without a name it is what older programs stored: nobody's share.
+            # Without a name it was stored by an older version: it counts for no sender.
             if room.by_sender.get(self.shard.sender, 0) + of_sender > settings.sender_bytes:
                 return Decision.SENDER_FULL
         return Decision.SHARD_FULL if room.held + size > settings.max_bytes else None
@@ -265,13 +291,13 @@ class Intake(Component):
         if len(self.state.series.keys[number]) != OLD_KEY_BYTES:
             return False
         content = self.state.series.content(number)
-        # Nobody noted whether its sender gave a start.
+        # It is unknown whether its sender gave a start.
         return key in (alert_key(tenant, content, 0.0), alert_key(tenant, content, content.starts_at))
 
     def _goes_on(self, key: bytes, ends: float, now: float) -> bool:
-        """Whether an end that has passed by our clock is no word of an end. While nothing may expire our clock may be the
-        one that is ahead: whoever moves an end on, as a sender does that repeats itself, says that it fires. Who ends an
-        alert takes its end back by minutes."""
+        """Whether an end that has passed by our clock does not count. While nothing may expire, our clock may be the
+        one that is ahead: a sender that extends an end, as it does with every repeat, says that the alert fires. To
+        resolve an alert, senders move its end back by minutes."""
         if now >= self.state.no_expiry_before:
             return False
         number = self.state.series.by_series.get(key[:16])
@@ -283,8 +309,8 @@ class Intake(Component):
         return ends > self.state.series.ends[number] - near_s
 
     def _is_of_before(self, number: int, starts: float, ends: float, said: int) -> bool:
-        """Whether an end is that of an earlier life than the series' present one. Only times that its senders gave are
-        compared: an end is the present life's unless it says itself that all of it was before."""
+        """Whether an end belongs to an earlier run of the series. Only times given by its senders are compared: an end
+        belongs to the current run unless its own start and end are both earlier."""
         began = self.state.series.starts[number]
         return (
             said != Claim.RESOLVED_NOW
@@ -298,7 +324,7 @@ class Intake(Component):
     ) -> Decision:
         if content is None:
             raise Broken("a series can't be opened without its body")
-        # As if it opened an incident of its own: whether it does is seen below.
+        # As if it opened an incident: whether it does is decided below.
         size = SERIES_BYTES + INCIDENT_BYTES + (1 + INCIDENT_TIMES) * len(body)
         if (full := self._full(size, size)) is not None:
             return full
@@ -306,9 +332,7 @@ class Intake(Component):
         group = self._group_of(content.labels, service)
         number = self.state.series.free_number()
         incident, decision = incident_for(self.shard, tenant, service, group, content, number, now)
-        signal = signal_of(content.labels)
-        if signal in incident.signals or len(incident.signals) >= SIGNALS_MAX:
-            signal = ""
+        signal = self._new_signal(incident, content)
         is_news = decision is Decision.JOINED and incident.is_known_of
         event = SeriesOpened(
             number, key, incident.id, ends, body, decision, signal, self.shard.sender, is_news
@@ -401,15 +425,12 @@ class Intake(Component):
         incident.firing += 1
         incident.series_seen += 1
         incident.joined += event.is_news
-        if event.signal:
-            incident.signals.append(event.signal)
-            if incident.signals_asked < len(incident.signals):
-                incident.classify_owed = True
+        _hear(incident, event.signal)
 
     def _fold_series_changed(self, event: SeriesChanged, now: float) -> None:
         self.state.touch_series(event.number)
         series = self.state.series
-        # As in Alertmanager, a life that goes on began when it first said so.
+        # As in Alertmanager, a continuing run began at its first start.
         began = series.starts[event.number]
         starts = min(began, starts_of(event.body) or began)
         only_renamed = event.body == series.bodies[event.number]
@@ -418,6 +439,8 @@ class Intake(Component):
             series.repeats[event.number] += 1
         else:
             series.note(event.number, Decision.CHANGED, now, event.sender)
+        if event.signal:
+            _hear(self.state.incident_at(event.number), event.signal)
 
     def _fold_series_resolved(self, event: SeriesResolved, now: float) -> None:
         self.state.checkpoint.touch(MOVING, event.number >> BLOCK_SHIFT)
@@ -437,6 +460,7 @@ class Intake(Component):
         series.refire(event.number, event.key, starts, event.ends_at, event.body, now, event.sender)
         series.note(event.number, event.decision, now, event.sender)
         incident.firing += 1
+        _hear(incident, event.signal)
 
     messages = {AlertsArrived: _alerts_arrived}
     events = (

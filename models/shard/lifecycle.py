@@ -1,5 +1,5 @@
-"""The moves of an incident, below all components: who decides something calls these, they make the event, and report what has
-become of the incident (models/shard/changes.py). Who has to do something then reacts; nobody here knows of it.
+"""The moves of an incident, below all components: whoever decides something calls these; they make the event and report
+the change (models/shard/changes.py). Components then react; nothing here knows about them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from models.shard.changes import Judged, Moved, Rerated, ResolvedByPerson, Unatt
 from models.shard.core import Core
 from models.shard.events import IncidentStateChanged
 
-#: A person who resolves an incident whose alerts still fire is believed for so long; then it is opened again.
+#: How long an incident stays resolved if a person resolved it while its alerts still fire; then it reopens.
 STILL_FIRING_S = 1800.0
 
 
@@ -38,7 +38,7 @@ def move(
 
 
 def judged(shard: Core, incident: Incident, before: Severity, reason: str, actor: str, now: float) -> None:
-    """What an incident counts as may be another than `before`: what follows from that."""
+    """What an incident counts as may have changed from `before`: do what follows."""
     if incident.severity != before:
         shard.report(Rerated(incident, before), now)
     if not incident.is_open:
@@ -49,7 +49,7 @@ def judged(shard: Core, incident: Incident, before: Severity, reason: str, actor
 
 
 def ended(shard: Core, incident: Incident, reason: str, now: float) -> None:
-    """Something of an incident ended: when nothing of it goes on, neither alerts nor children, it is resolved."""
+    """An alert or child of an incident ended: if none is left, it is resolved."""
     if incident.firing or not incident.is_open or incident.is_by_hand:
         return
     if any(child.is_open for child in incident.children.values()):
@@ -66,8 +66,8 @@ def resolve(
     now: float,
     root_cause: str | None = None,
 ) -> None:
-    """An open incident ends because a person says so, and its children with it. Alerts that go on firing are believed again
-    after STILL_FIRING_S."""
+    """A person resolves an open incident, and its children with it. Alerts that keep firing reopen it after
+    STILL_FIRING_S."""
     again_at = now + STILL_FIRING_S if incident.firing else 0.0
     reason = notes or "resolved by hand"
     move(shard, incident, IncidentState.RESOLVED, actor, reason, now, method, root_cause, again_at)
@@ -75,8 +75,8 @@ def resolve(
 
 
 def may_reopen(shard: Core, incident: Incident, now: float) -> bool:
-    """Whether what begins now is the same incident going on. One that a person resolved never ended while its alerts
-    fire."""
+    """Whether what begins now continues the same incident. One that a person resolved while its alerts fired never
+    ended."""
     return incident.state is IncidentState.RESOLVED and (
         incident.firing > 0 or now - incident.resolved_at <= shard.settings.reopen_window_s
     )
@@ -90,7 +90,7 @@ def reopen(
     reason: str = "fires again within reopen_window",
     method: str = AUTOMATED,
 ) -> None:
-    """Resolved or closed, it goes on: who looked after it goes on doing so."""
+    """A resolved or closed incident reopens; its acknowledgement and assignees stay."""
     handling = incident.handling
     attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
     after = IncidentState.INVESTIGATING if attended else IncidentState.TRIAGED
@@ -98,18 +98,18 @@ def reopen(
 
 
 def attended(shard: Core, incident: Incident, actor: str, reason: str, now: float) -> None:
-    """Somebody looks after it from now on."""
+    """Somebody is on it from now on."""
     if incident.state in (IncidentState.DETECTED, IncidentState.TRIAGED):
         move(shard, incident, IncidentState.INVESTIGATING, actor, reason, now)
 
 
 def left_alone(shard: Core, incident: Incident, actor: str, reason: str, now: float) -> None:
-    """An acknowledgement or an assignment ended: when nobody looks after it any more, it is Triaged again."""
+    """An acknowledgement or an assignment ended: if nobody is on it any more, it is Triaged again."""
     if incident.state is IncidentState.INVESTIGATING and not incident.is_attended:
         move(shard, incident, IncidentState.TRIAGED, actor, reason, now)
 
 
 def timed_out(shard: Core, incident: Incident, now: float) -> None:
-    """The time of its acknowledgement has passed. Whoever gave it does not look after it any more, as far as anyone knows."""
-    left_alone(shard, incident, SYSTEM, "the time of its acknowledgement has passed", now)
+    """Its acknowledgement has expired. As far as we know, whoever gave it is no longer on it."""
+    left_alone(shard, incident, SYSTEM, "its acknowledgement expired", now)
     shard.report(Unattended(incident), now)

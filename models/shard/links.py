@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from models.errors import NotFound, TooLarge
 from models.incidents.incident import Incident, id_text
-from models.incidents.lines import SYSTEM, Told, about_another, noted
+from models.incidents.lines import SYSTEM, Description, about_another, noted
 from models.incidents.verbs import LINKS_MAX, Link, Unlink
 from models.partition.event import Event
 from models.shard import peer_messages
@@ -28,7 +28,7 @@ class IncidentUnlinked(Event, frozen=True):
 
 
 class LinkAsked(PeerMessage, frozen=True):
-    """The sender has to do with you, or, with `gone`, no longer."""
+    """The sender is linked to you or, with `gone`, no longer."""
 
     actor: str
     reason: str
@@ -70,7 +70,7 @@ class Links(Component):
                 self.shard.do(IncidentUnlinked(incident.id, sender, asked.actor, asked.reason), now)
         elif sender not in related:
             if len(related) >= LINKS_MAX:
-                return f"{LINKS_MAX} incidents are linked to it already"
+                return f"it has {LINKS_MAX} links already"
             self.shard.do(IncidentLinked(incident.id, sender, asked.actor, asked.reason), now)
         return ""
 
@@ -100,14 +100,14 @@ class Links(Component):
         on(
             IncidentLinked,
             _fold_linked,
-            Told(
+            Description(
                 ("Linked",), lambda e, _: about_another("Linked", e.actor, e.other, e.reason), summary=noted
             ),
         ),
         on(
             IncidentUnlinked,
             _fold_unlinked,
-            Told(
+            Description(
                 ("Unlinked",),
                 lambda e, _: about_another("Unlinked", e.actor, e.other, e.reason),
                 summary=noted,

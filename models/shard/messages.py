@@ -1,4 +1,4 @@
-"""What a shard may be told. Requests, in the imperative or as news from outside; each is answered by a reply.
+"""The messages that a shard accepts: requests, in the imperative, or news from outside; each gets a reply.
 
 Messages, replies, events and effects are msgspec Structs laid out as arrays with their name as tag: they
 cross processes and reach the disk as MessagePack. A field is only ever added at the end, with a default.
@@ -18,7 +18,7 @@ from models.wire import Wire
 
 
 class Message(Wire, frozen=True):
-    """Something that a shard is told; a component of it takes it (models/shard/assembly.py)."""
+    """A message to a shard; one of its components handles it (models/shard/assembly.py)."""
 
 
 class AlertsArrived(Message, frozen=True):
@@ -56,7 +56,7 @@ class AlertsArrived(Message, frozen=True):
 
 
 class Claim(IntEnum):
-    """What a sender says of an alert in words, beside its times."""
+    """What a sender states about an alert besides its times."""
 
     NOTHING = 0
     RESOLVED = 1  # and when: its end is by the sender's clock
@@ -64,7 +64,7 @@ class Claim(IntEnum):
 
 
 class Classified(Message, frozen=True):
-    """What a classifier makes of some incidents: the answer to effect Classify."""
+    """The classification of some incidents: the answer to effect Classify."""
 
     verdicts: list[Classification]
 
@@ -82,8 +82,8 @@ class Classification(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ActionOutcome(Message, frozen=True):
-    """What came of effect Act. `final` means: do not try again. `retry_after_s`: not before so long from now. `reached`:
-    a receiver may have got it, though the try failed."""
+    """The result of effect Act. `final`: do not retry. `retry_after_s`: not sooner than that from now. `reached`: a
+    receiver may have got it although the attempt failed."""
 
     incident_id: bytes
     number: int
@@ -105,16 +105,16 @@ class Archived(Message, frozen=True):
 class Tick(Message, frozen=True):
     """Time passes: deadlines that are due become events. Makes no event when nothing is due.
 
-    While `deaf` no series expires: nobody could have said that it still fires.
+    While `in_gap` no series expires: no sender could have said that it still fires.
     """
 
-    deaf: bool = False
+    in_gap: bool = False
 
 
 class GapEnded(Message, frozen=True, tag="Heard"):
-    """The shard hears the world again after it was deaf (recovery, no beat for 5 s, a full store)."""
+    """A reception gap of the shard has ended (recovery, no beat for 5 s, a full store)."""
 
-    deaf_since: float
+    gap_since: float
     why: str
 
 
@@ -141,7 +141,7 @@ class Command(Message, frozen=True):
     content: bytes = b""
 
 
-class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="note"):
+class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="peer_message"):
     """What one incident tells another; a component hears it (models/shard/peer_messages.py). A field is only added at the
     end, with a default."""
 
@@ -150,14 +150,14 @@ class PeerMessage(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_fi
 
 
 class PeerMessageArrived(Message, frozen=True, tag="Told"):
-    """A PeerMessage (`note`, encoded) reaches the incident it is for. Answered by Done, or Failed when it can't be; a repeat
+    """A PeerMessage (`message`, encoded) reaches the incident it is for. Answered by Done, or Failed when it can't be; a repeat
     gets the same answer: `number` says which of its sender's messages this is."""
 
     tenant: str
     sender: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
     trace: str | None = None
 
 
@@ -170,7 +170,7 @@ class PeerMessageAnswered(Message, frozen=True, tag="NoteAnswered"):
 
 
 class Decision(IntEnum):
-    """What became of one alert. Kept in logs and replies for ever: numbers are never reused."""
+    """The decision about one alert. Kept in logs and replies forever: numbers are never reused."""
 
     OPENED = 1  # first of its group: a new incident
     JOINED = 2  # a new series of an open incident
@@ -196,20 +196,20 @@ REASONS: dict[Decision, str] = {
     Decision.OPENED: "first alert of its group: opened an incident",
     Decision.JOINED: "new series of an open incident with the same group key",
     Decision.REPEATED: "same series and content as before: only its times moved",
-    Decision.CHANGED: "same series as one that is firing, with other annotations or start time",
+    Decision.CHANGED: "same series as one that is firing, with different annotations or start time",
     Decision.RESOLVED: "its series was firing and has ended",
     Decision.REFIRED: "its series had ended, and its incident was still open",
     Decision.REOPENED: "fires again within reopen_window of its incident's resolution",
     Decision.DUPLICATE: "this delivery id was already accepted",
-    Decision.UNKNOWN_RESOLVE: "says that a series ended which is not firing here",
+    Decision.UNKNOWN_RESOLVE: "a resolve for a series that is not firing here",
     Decision.OVERFLOWED: "max_concurrent_incidents is reached: joined the overflow incident of its service",
-    Decision.LATE: "says that an earlier life of its series ended, by start and end that its sender gave",
+    Decision.LATE: "ends an earlier run of its series: its start and end are both before the current run",
     Decision.SPLIT_OFF: "a person split its series off into an incident of its own",
-    Decision.SENDER_FULL: "not stored: its sender holds all that lifecycle.max_sender_share gives it of a shard",
-    Decision.SHARD_FULL: "not stored: the shard holds all the bytes of lifecycle.max_shard_bytes",
-    Decision.COLLIDED: "nobody is told of it: a series with other labels has the same id; change a label",
+    Decision.SENDER_FULL: "not stored: its sender has used up its share of the shard's memory (lifecycle.max_sender_share)",
+    Decision.SHARD_FULL: "not stored: the shard's memory is used up (lifecycle.max_shard_bytes)",
+    Decision.COLLIDED: "joins no incident: a series with other labels has the same id; change a label",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
-    Decision.BODY_WANTED: "not decided yet: its shard asks for all of it",
+    Decision.BODY_WANTED: "not decided yet: its shard requests the full alert",
 }
 
 
@@ -229,7 +229,7 @@ class AlertsReply(Wire, frozen=True):
 
 
 class Done(Wire, frozen=True):
-    """The reply to every message that has nothing to say."""
+    """The reply to every message that needs no answer but "done"."""
 
 
 class Failed(Wire, frozen=True):
@@ -245,7 +245,7 @@ class CommandDone(Wire, frozen=True):
     """The receipt of a Command, sent once it is durable: the incident it was about and its version after it.
 
     For Create and Split `incident_id` is the new one. `content` is a digest of the command, so that its delivery id is
-    not taken for another. `changed` is False when all was so already.
+    not taken for another. `changed` is False if nothing needed to change.
     """
 
     incident_id: bytes

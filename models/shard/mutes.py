@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from models.alerts.muted import NOTHING, IncidentMutes, MutedBy
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
 from models.shard.changes import Muted, MutersChanged, SeriesFires, SilenceOver, Unmuted
@@ -63,11 +63,11 @@ class SeriesUnmuted(Event, frozen=True):
 
 
 def _muted_line(event: SeriesMuted, _around: Around) -> Line:
-    return told("AlertsMuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
+    return line_of("AlertsMuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
 
 
 def _unmuted_line(event: SeriesUnmuted, _around: Around) -> Line:
-    return told("AlertsUnmuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
+    return line_of("AlertsUnmuted", SYSTEM, event.text, count=str(len(event.numbers) // 4))
 
 
 class Mutes(Component):
@@ -214,7 +214,7 @@ class Mutes(Component):
         """Look at these series, of some of which the labels are at hand."""
         if not self._may_mute:
             return
-        series, muted, has_rules = self.state.series, self.muted, len(self.shard.of(Inhibitors)) > 0
+        series, muted, has_rules = self.state.series, self.muted, self.shard.of(Inhibitors).has_rules
         incidents, status, matching = series.incidents, series.status, self.shard.of(KnownSilences).matching
         groups: dict[tuple[bytes, MutedBy], list[int]] = {}
         for number, labels in numbers.items():
@@ -233,7 +233,9 @@ class Mutes(Component):
     @property
     def _may_mute(self) -> bool:
         """Whether anything is muted, or may be."""
-        return bool(self.muted or self.shard.of(KnownSilences).in_force or len(self.shard.of(Inhibitors)))
+        return bool(
+            self.muted or self.shard.of(KnownSilences).in_force or self.shard.of(Inhibitors).has_rules
+        )
 
     def _wanted(self, number: int, incident: Incident, labels: Mapping[str, str] | None = None) -> MutedBy:
         """By what a firing series is to be muted."""
@@ -332,8 +334,8 @@ class Mutes(Component):
     after = {ChildChanged: _stir, ChildLeft: _stir, IncidentMerged: _stir}
     records = (RecordOf(MUTED, _capture, _load),)
     events = (
-        on(SeriesMuted, _fold_muted, Told(("AlertsMuted",), _muted_line)),
-        on(SeriesUnmuted, _fold_muted, Told(("AlertsUnmuted",), _unmuted_line)),
+        on(SeriesMuted, _fold_muted, Description(("AlertsMuted",), _muted_line)),
+        on(SeriesUnmuted, _fold_muted, Description(("AlertsUnmuted",), _unmuted_line)),
     )
 
 

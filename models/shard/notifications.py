@@ -1,39 +1,28 @@
-"""The first response: what a receiver is owed word of, one notice of an incident at a time.
+"""The first response: notifications to a receiver, one of an incident at a time. A pending notification is part of the
+incident's state (incident.Notification): created by an event, sent by effect Act, retried until an event says that it
+was accepted or given up. models/incidents/notification.py has its facts, its key and the times between tries.
 
-A notice is a debt in the incident's state (incident.Notice): owed by an event, sent by effect Act, tried again until an
-event says that it was taken or given up. models/incidents/notification.py has its facts, its key and the times between tries.
+Two notifications of an incident are at least `notify.interval` apart, unless it gets more severe. So a resolve waits,
+and if the incident continues meanwhile both are dropped: what the receiver knows is still true. `notice.sure` is what
+it knows, "" if unknown because a failed attempt may have arrived; then the truth is sent.
 
-Between two notices of an incident lies `notify.interval`, unless it gets more severe. So an end waits, and when the
-incident goes on meanwhile both are dropped: the receiver believes what is true. `notice.sure` is what it believes, and
-"" when nobody knows, because a try failed that may have reached it; then the truth is told.
-
-An incident that begins again FLAPS times within FLAP_WINDOW intervals flaps. That is told once; its ends and beginnings
-are not told any more, until it has been quiet for as long as those took. Then the truth is.
+One that flaps (models/shard/flapping.py) is sent once, until it is quiet. What a component withholds (a silence, for one) is sent
+when nothing withholds it any more.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
-from heapq import nsmallest
-from itertools import chain
+from collections.abc import Iterable, Iterator
 
-from models.alerts.series import FIRING as FIRES
-from models.alerts.series import SeriesTable
-from models.alerts.view import alert_view
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
-from models.incidents.lines import SYSTEM, Around, Line, Told, told, touched
+from models.incidents.lines import Description, touched
 from models.incidents.notification import (
     FIRING,
     RESOLVED,
-    Common,
-    common_of,
-    facts_of,
     idempotency_key,
     retry_at,
 )
-from models.incidents.query import Summary
-from models.shard import clock
+from models.shard import clock, notification_lines
 from models.shard.changes import (
     Judged,
     Merging,
@@ -57,57 +46,24 @@ from models.shard.events import (
     NotificationOwed,
     NotificationWithheld,
 )
+from models.shard.flapping import FLAPS, flaps, may_tell_at, quiet_needed_s
 from models.shard.messages import ActionOutcome, Done, Reply, Tick
-from models.shard.mutes import Mutes
-from models.shard.settings import ShardSettings
-from models.shard.sharing import Sharing
+from models.shard.notification_facts import act
 from models.shard.states import is_begun_by_alerts
 
-#: The one receiver there is, and the action that it is told by.
-WEBHOOK = "webhook"
 OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
 FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
-#: Reopenings that make it flap: one happens to every second incident, two are bad luck.
-FLAPS = 3
-#: In how many intervals: at a minute between two notices, every five minutes.
-FLAP_WINDOW = 15
-UNHEARD = "resolved before anyone was told"
-GOES_ON = "goes on before anyone was told of its end"
+UNHEARD = "resolved before anyone was notified"
+GOES_ON = "reopened before `resolved` was sent"
 OFF = "notifications are off"
 KNOWN = "known already"
-ENDED_AGAIN = "ended again before anyone was told that it goes on"
-#: An incident that no classifier has judged for so long is told of all the same. Ten times what a flood of 20,000
-#: new incidents takes; a P0 is judged within milliseconds.
+ENDED_AGAIN = "resolved again before `reopened` was sent"
+#: An incident that was not classified for this long is notified anyway. Ten times what a flood of 20,000 new incidents
+#: takes; a P0 is classified within milliseconds.
 CLASSIFY_PATIENCE_S = 5.0
 #: What an incident counts as meanwhile: better one page too many than a silent outage.
 UNJUDGED_AS = Severity.P1
-
-
-def _sent(event: ActionSucceeded, _around: Around) -> Line:
-    return told("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
-
-
-def _failed(event: ActionFailed, _around: Around) -> Line:
-    text = f"{event.reason}: {event.detail}; {end_of(event)}"
-    return told("NotificationFailed", SYSTEM, text, event.reason)
-
-
-def _failed_summary(summary: Summary, event: ActionFailed, now: float) -> Summary:
-    return summary if event.retry_at else touched(summary, event, now)
-
-
-def _failed_of(event: ActionFailed) -> tuple[bytes, ...]:
-    # The first failure and the last one.
-    return () if event.retry_at and event.attempt else (event.incident_id,)
-
-
-def _dropped(event: NotificationDropped, _around: Around) -> Line:
-    return told("NotificationDropped", SYSTEM, event.why, event.why)
-
-
-def _withheld(event: NotificationWithheld, _around: Around) -> Line:
-    return told("NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why)
 
 
 class Notifications(Component):
@@ -115,13 +71,13 @@ class Notifications(Component):
 
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
-        #: Incidents whose last notification nobody took.
+        #: Incidents whose last notification was given up.
         self.given_up: dict[bytes, None] = {}
-        #: Incidents whose notification is due and was not asked for yet.
+        #: Incidents whose notification is due and was not requested yet.
         self._ready: dict[bytes, None] = {}
-        #: The try that the responder was asked for, by this process.
+        #: The attempts that this process requested from the responder.
         self._asked: dict[bytes, tuple[int, int]] = {}
-        #: Tries that may have been asked for before, and nobody knows what came of it.
+        #: Attempts that may have been requested before, with unknown results.
         self._asked_before: dict[bytes, tuple[int, int]] = {}
         #: Incidents whose notification is due and is not asked for: a component withholds it (Component.withholds).
         self._held: dict[bytes, None] = {}
@@ -155,7 +111,7 @@ class Notifications(Component):
 
     def _merging(self, change: Merging, now: float) -> None:
         notice = change.incident.notification
-        # Its end is told all the same: who heard of it must not wait for it for ever.
+        # `resolved` is sent anyway: a receiver that got `opened` must not wait for it forever.
         if notice.reason not in (None, RESOLVED) and notice.due_at > now:
             self._drop(change.incident, "merged into another incident", now)
 
@@ -229,10 +185,14 @@ class Notifications(Component):
         if incident.notification.reason is not None:
             self._ready[incident.id] = None
         else:
-            # A classifier that is away must not keep anyone from being told.
+            # A classifier that is down must not prevent notifications.
             self.owe(incident, OPENED, now, now + self.shard.settings.wait_s[UNJUDGED_AS])
 
-    def owed(self, now: float) -> Iterator[Effect]:
+    def owed(self, now: float) -> Iterable[Effect]:
+        # Asked after each message, and nearly always for nothing.
+        return self._ready_now(now) if self._ready else ()
+
+    def _ready_now(self, now: float) -> Iterator[Effect]:
         for identity in self._ready:
             incident = self.state.incidents.get(identity)
             if incident is None or incident.notification.reason is None:
@@ -246,7 +206,7 @@ class Notifications(Component):
             wanted = (incident.notification.number, incident.notification.attempt)
             if self._asked.get(identity) != wanted:
                 self._asked[identity] = wanted
-                yield self._act(incident)
+                yield act(self.shard, incident)
         self._ready.clear()
 
     def _must_wait(self, incident: Incident) -> bool:
@@ -295,8 +255,8 @@ class Notifications(Component):
     # -- deciding --------------------------------------------------------------------------------------------
 
     def owe(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
-        """A notice of an open incident is owed. One that has not begun says it all when its time comes; one under way is
-        waited for, so that a receiver hears of things in their order. Of a part nobody is told: its whole says it."""
+        """Queue a notification of an open incident. One not yet sent absorbs later reasons; one in flight delays them,
+        so that a receiver gets them in order. Children send none: their parent does."""
         if not self.shard.settings.notify:
             return
         notice = incident.notification
@@ -307,25 +267,23 @@ class Notifications(Component):
         if self._has_begun(incident, now):
             self.shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
             return
-        if why := self.shard.withholds(incident):
-            if reason != REOPENED or notice.sure != FIRING:
-                self._withhold(incident, reason, why, now)
-            elif notice.reason == RESOLVED:
+        is_believed = reason in (OPENED, REOPENED) and notice.sure == FIRING
+        why = self.shard.withholds(incident)
+        if why and not is_believed:
+            self._withhold(incident, reason, why, now)
+            return
+        earliest = may_tell_at(incident, self.shard.settings, now)
+        if reason == REOPENED and not why and flaps(incident, self.shard.settings, now):
+            if notice.flapping:
+                quiet_s = quiet_needed_s(incident, self.shard.settings)
+                self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
+            else:
+                self._put(incident, FLAPPING, now, max(earliest, now))
+            return
+        if is_believed:
+            if notice.reason == RESOLVED:
                 self._drop(incident, GOES_ON, now)
             return
-        earliest = _earliest(incident, self.shard.settings, now)
-        if reason == REOPENED:
-            if _flaps(incident, self.shard.settings, now):
-                if notice.flapping:
-                    quiet_s = _quiet_s(incident, self.shard.settings)
-                    self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
-                else:
-                    self._put(incident, FLAPPING, now, max(earliest, now))
-                return
-            if notice.sure == FIRING:
-                if notice.reason == RESOLVED:
-                    self._drop(incident, GOES_ON, now)
-                return
         is_rise = reason == SEVERITY_CHANGED
         if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
             reason = OPENED
@@ -336,25 +294,26 @@ class Notifications(Component):
             self._put(incident, notice.reason or reason, now, due_at)
 
     def owe_resolved(self, incident: Incident, now: float) -> None:
-        """Who may have heard of the incident hears of its end, also of a part's; who has not is not disturbed."""
+        """A receiver that may have been notified of the incident gets `resolved`, even of a child; one that was not
+        gets nothing."""
         if not self.shard.settings.notify:
             return
         notice = incident.notification
         if self._has_begun(incident, now):
             self.shard.do(NotificationOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
         elif notice.told and notice.sure != RESOLVED:
-            due_at = max(now, _earliest(incident, self.shard.settings, now))
+            due_at = max(now, may_tell_at(incident, self.shard.settings, now))
             is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
-            if _flaps(incident, self.shard.settings, now) and not is_said:
-                due_at = max(due_at, now + _quiet_s(incident, self.shard.settings))
+            if flaps(incident, self.shard.settings, now) and not is_said:
+                due_at = max(due_at, now + quiet_needed_s(incident, self.shard.settings))
             self._put(incident, RESOLVED, now, due_at)
         elif notice.reason is not None or notice.withheld:
             self._drop(incident, ENDED_AGAIN if notice.told else UNHEARD, now)
 
     def _start_one(self, incident: Incident, now: float, is_set_back: bool) -> None:
-        """A shard starts. With notifications off nothing stays owed: a pile of old pages would be sent by the start that
-        switches them on. That one tells the end of what was heard of, and of what is still open the P0 and P1 that nobody
-        was told of and nobody looks after: they opened meanwhile, or were given up."""
+        """A shard starts. With notifications off nothing stays pending, or the start that turns them on would send a
+        pile of old pages. That start sends `resolved` for what receivers know of, and the open P0 and P1 that nobody
+        was notified of and nobody is on: they opened in between, or were given up."""
         notice, handling = incident.notification, incident.handling
         if not self.shard.settings.notify:
             if notice.reason is not None:
@@ -365,7 +324,7 @@ class Notifications(Component):
             if notice.due_at <= now:
                 self._asked_before[incident.id] = notice.number, notice.attempt
         elif not incident.is_open:
-            # Told by a version before `heard_at` was kept: nobody knows whether the end was told as well.
+            # Sent by a version that did not keep `heard_at`: it is unknown whether `resolved` was sent too.
             if notice.heard_at:
                 self.owe_resolved(incident, now)
         elif incident.state is not IncidentState.DETECTED and incident.severity <= Severity.P1:
@@ -373,38 +332,8 @@ class Notifications(Component):
             if not is_attended and (not notice.told or notice.sure == RESOLVED):
                 self.owe(incident, REOPENED, now, now + self.shard.settings.wait_s[incident.severity])
 
-    def _act(self, incident: Incident) -> Act:
-        """The effect that sends the notice an incident owes."""
-        notice, most = incident.notification, self.shard.settings.webhook_max_alerts
-        series, muted = self.state.series, self.shard.of(Mutes).muted.of(incident.id)
-        # What is muted is no reason to tell anybody, and is not told.
-        numbers = [number for number in self.state.members[incident.id] if number not in muted]
-        # Chosen before it is cut: an incident that outlived a hundred pods still tells of those that fire.
-        shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
-        facts = facts_of(
-            incident,
-            [alert_view(series, number) for number in shown],
-            reason=notice.reason or "",
-            max_alerts=most,
-            total=len(numbers),
-            common=self._common(incident),
-        )
-        key = idempotency_key(incident.id, notice.number, notice.attempt)
-        return Act(
-            incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity
-        )
-
-    def _common(self, incident: Incident) -> Common:
-        """What all alerts of an incident share, also those that ended. Looked up only for those of which it is not known."""
-        series, numbers = self.state.series, self.state.members[incident.id]
-        known = self.shard.of(Sharing).known(incident)
-        if known is not None:
-            numbers = array("I", [number for number in numbers if series.status[number] != FIRES])
-        rest = ((content.labels, content.annotations) for content in map(series.content, numbers))
-        return common_of(rest if known is None else chain([known], rest))
-
     def _outcome(self, said: ActionOutcome, now: float) -> Reply:
-        """What came of a try. An outcome of an earlier one says nothing new."""
+        """The outcome of an attempt. That of an earlier one is ignored."""
         incident = self.state.incidents.get(said.incident_id)
         if incident is None:
             return Done()
@@ -415,7 +344,7 @@ class Notifications(Component):
         again_at = 0.0
         # Muted meanwhile, it is not tried again.
         is_held = not said.ok and reason != RESOLVED and bool(self.shard.withholds(incident))
-        # What was asked for before may have arrived then, whatever comes of it now.
+        # An earlier request may have arrived, whatever the result of this one.
         is_again = self._asked_before.pop(incident.id, None) == (number, attempt)
         if said.ok:
             self.shard.do(ActionSucceeded(incident.id, number, attempt, reason, said.detail), now)
@@ -446,7 +375,8 @@ class Notifications(Component):
         return Done()
 
     def _follow_up(self, incident: Incident, queued: str | None, now: float) -> None:
-        """A notice is over: what was queued behind it is owed, if it is still to be told; and the end of a flapping."""
+        """A notification is done: what was queued behind it is now pending, if still worth sending; and so is the end
+        of flapping."""
         notice = incident.notification
         if not incident.is_open:
             if queued and not notice.told:
@@ -461,13 +391,14 @@ class Notifications(Component):
             self.owe(incident, REOPENED, now, now)
 
     def _put(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
-        """Owe a notice, in the place of one that has not begun. What was tried once keeps its number for itself."""
+        """Queue a notification, replacing one not yet sent. One that was tried keeps its number."""
         notice = incident.notification
         is_new = notice.reason is None or notice.attempt > 0
         self.shard.do(NotificationOwed(incident.id, notice.number + is_new, reason, due_at), now)
 
     def _has_begun(self, incident: Incident, now: float) -> bool:
-        """Whether a try of the notice may be under way. One that is due in this very step has not been asked for yet."""
+        """Whether an attempt at the notification may be in flight. One that is due in this very step was not requested
+        yet."""
         notice = incident.notification
         if notice.reason is None or notice.due_at > now:
             return False
@@ -560,51 +491,36 @@ class Notifications(Component):
     follows = {IncidentStateChanged: _fold_state}
     events = (
         on(NotificationOwed, _fold_owed),
-        on(NotificationDropped, _fold_dropped, Told(("NotificationDropped",), _dropped)),
-        on(NotificationWithheld, _fold_withheld, Told(("NotificationWithheld",), _withheld)),
-        on(ActionSucceeded, _fold_succeeded, Told(("NotificationSent",), _sent, summary=touched)),
-        on(ActionFailed, _fold_failed, Told(("NotificationFailed",), _failed, _failed_of, _failed_summary)),
+        on(
+            NotificationDropped,
+            _fold_dropped,
+            Description(("NotificationDropped",), notification_lines.dropped),
+        ),
+        on(
+            NotificationWithheld,
+            _fold_withheld,
+            Description(("NotificationWithheld",), notification_lines.withheld),
+        ),
+        on(
+            ActionSucceeded,
+            _fold_succeeded,
+            Description(("NotificationSent",), notification_lines.sent, summary=touched),
+        ),
+        on(
+            ActionFailed,
+            _fold_failed,
+            Description(
+                ("NotificationFailed",),
+                notification_lines.failed,
+                notification_lines.failed_of,
+                notification_lines.failed_summary,
+            ),
+        ),
     )
 
 
-def _place(series: SeriesTable, number: int) -> tuple[bool, float, int]:
-    """Its place among the alerts to show: firing ones first, oldest first, then the ended ones, newest first."""
-    if series.status[number] == FIRES:
-        return False, series.starts[number], number
-    return True, -series.ends[number], number
-
-
-def _earliest(incident: Incident, settings: ShardSettings, now: float) -> float:
-    """When the next notice may be sent that is not urgent: never later than an interval from now."""
-    return min(now, incident.notification.heard_at) + settings.interval_s
-
-
-def _flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
-    notice = incident.notification
-    if notice.flapping:
-        return True
-    begun = notice.reopenings
-    return len(begun) == FLAPS and now - begun[0] < FLAP_WINDOW * settings.interval_s
-
-
-def _quiet_s(incident: Incident, settings: ShardSettings) -> float:
-    """How long a flapping incident must be quiet until it is believed."""
-    begun = incident.notification.reopenings
-    took_s = begun[-1] - begun[0] if begun else 0.0
-    return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))
-
-
-def end_of(failed: ActionFailed) -> str:
-    """What becomes of a notice after a failed try, in words."""
-    if failed.retry_at:
-        return "will retry"
-    if failed.overtaken:
-        return "overtaken by what came next"
-    return f"given up after {failed.attempt + 1} {'try' if failed.attempt == 0 else 'tries'}"
-
-
 def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float) -> None:
-    """What the receiver believes after a try."""
+    """What the receiver knows after an attempt."""
     if isinstance(event, ActionFailed) and not event.reached:
         return
     notice = incident.notification

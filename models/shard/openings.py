@@ -8,7 +8,7 @@ from models.alerts.alert import Content
 from models.alerts.grouping import group_of, overflow_group_of, overflow_title, title_of
 from models.alerts.room import text_bytes
 from models.incidents.incident import Incident, IncidentType, Severity, incident_id
-from models.incidents.lines import Around, Line, Told
+from models.incidents.lines import Around, Description, Line
 from models.partition.event import Event
 from models.partition.sharding import slot_of
 from models.shard import classification, lifecycle
@@ -18,7 +18,7 @@ from models.shard.core import Core
 from models.shard.events import IncidentOpened
 from models.shard.messages import Classification, Decision
 
-#: Severity words remembered an incident: more say nothing new.
+#: Severity words remembered for each incident: more bring nothing new.
 SIGNALS_MAX = 8
 #: Groups listed in an overflow incident; `overflow_count` counts all that joined.
 OVERFLOW_LISTED = 1000
@@ -73,7 +73,7 @@ class Openings(Component):
             self.state.series.room.take(incident.created_by, size)
 
     events = (
-        on(IncidentOpened, _fold_opened, Told(("Created",), _line)),
+        on(IncidentOpened, _fold_opened, Description(("Created",), _line)),
         on(OverflowMemberAdded, _fold_overflow),
     )
 
@@ -105,8 +105,8 @@ def incident_for(
 def _open_in_other_grouping(
     shard: Core, tenant: str, labels: dict[str, str], service: str
 ) -> Incident | None:
-    """The open incident of an alert by the group_by that was in force when it opened: an outage that goes on is not
-    told a second time because somebody changed that setting, or an upgrade did."""
+    """The open incident of an alert by the group_by that was in force when it opened: an ongoing outage must not notify
+    a second time because somebody, or an upgrade, changed that setting."""
     for names in shard.state.other_groupings:
         key, _labels = group_of(labels, service, names)
         found = shard.state.by_group.get((tenant, key))

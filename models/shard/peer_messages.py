@@ -31,12 +31,12 @@ from models.shard.messages import Done, Failed, PeerMessage, PeerMessageAnswered
 
 
 class PeerMessageOwed(Event, frozen=True, tag="NoteOwed"):
-    """This incident owes another one a note (models/shard/peer_messages.py, encoded)."""
+    """This incident owes another one a peer message (models/shard/peer_messages.py, encoded)."""
 
     incident_id: bytes
     number: int
     to: bytes
-    note: bytes
+    message: bytes
 
 
 class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
@@ -48,7 +48,7 @@ class PeerMessageDelivered(Event, frozen=True, tag="NoteDelivered"):
 
 
 class PeerMessageReceived(Event, frozen=True, tag="NoteHeard"):
-    """A note of `sender` was answered, and how: a repeat of it gets the same answer."""
+    """A peer message of `sender` was answered, and how: a repeat of it gets the same answer."""
 
     incident_id: bytes
     sender: bytes
@@ -71,7 +71,7 @@ class PeerMessages(Component):
 
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
-        #: Incidents that may owe a message, and the number of the one that each was last asked for.
+        #: Incidents that may have a pending peer message, and the number of the last one that was requested for each.
         self._owing: dict[bytes, None] = {}
         self._asked: dict[bytes, int] = {}
 
@@ -86,18 +86,18 @@ class PeerMessages(Component):
         number, refused = incident.heard_of(arrived.sender)
         if not number and incident.handling is not None and arrived.sender not in incident.children:
             if len(incident.handling.heard) >= HEARD_MAX:
-                return Failed("Conflict", f"it had to do with {HEARD_MAX} incidents already")
+                return Failed("Conflict", f"it has received messages from {HEARD_MAX} incidents already")
         if arrived.number > number:
             try:
-                message = shard.decode_peer_message(arrived.note)
+                message = shard.decode_peer_message(arrived.message)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                return Failed("Malformed", f"note can't be read: {error}")
+                return Failed("Malformed", f"peer message can't be read: {error}")
             refused = shard.hear(incident, arrived.sender, message, now)
             shard.do(PeerMessageReceived(incident.id, arrived.sender, arrived.number, refused), now)
         return Failed("Conflict", refused) if refused else Done()
 
     def _answered(self, answer: PeerMessageAnswered, now: float) -> Reply:
-        """The other incident answered: the debt is paid, and the second half of what was begun can be done here."""
+        """The other incident answered: the message is settled, and the second half can be done here."""
         shard = self.shard
         incident = self.state.incidents.get(answer.sender)
         if incident is None or incident.handling is None:
@@ -108,7 +108,7 @@ class PeerMessages(Component):
         sent = owed[0]
         shard.do(PeerMessageDelivered(incident.id, sent.number, answer.refused), now)
         shard.report(Paid(incident), now)
-        shard.answered(incident, sent.to, shard.decode_peer_message(sent.note), answer.refused, now)
+        shard.answered(incident, sent.to, shard.decode_peer_message(sent.message), answer.refused, now)
         return Done()
 
     # -- debts ---------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class PeerMessages(Component):
                 first = incident.handling.owed[0]
                 if self._asked.get(identity) != first.number:
                     self._asked[identity] = first.number
-                    yield SendPeerMessage(incident.tenant, identity, first.number, first.to, first.note)
+                    yield SendPeerMessage(incident.tenant, identity, first.number, first.to, first.message)
         self._owing.clear()
 
     def ask_again(self, effect: SendPeerMessage) -> None:
@@ -151,7 +151,7 @@ class PeerMessages(Component):
         handling = incident.handled()
         if self._is_replaced(handling.owed, event):
             handling.owed.pop()
-        handling.owed.append(OwedPeerMessage(event.number, event.to, event.note))
+        handling.owed.append(OwedPeerMessage(event.number, event.to, event.message))
         handling.owed_number = event.number
         self.look_again(incident)
 
@@ -169,7 +169,7 @@ class PeerMessages(Component):
         """Whether the message that was owed last need not be sent any more. The first may be on its way."""
         if len(owed) < 2 or owed[-1].to != event.to:
             return False
-        before, after = map(self.shard.decode_peer_message, (owed[-1].note, event.note))
+        before, after = map(self.shard.decode_peer_message, (owed[-1].message, event.message))
         return type(before) is type(after) and after.only_newest
 
     messages = {PeerMessageArrived: _arrived, PeerMessageAnswered: _answered}
@@ -219,4 +219,4 @@ def check_owed(incident: Incident) -> None:
 
 
 def _is_a(shard: Core, owed: OwedPeerMessage, kind: type[PeerMessage]) -> bool:
-    return isinstance(shard.decode_peer_message(owed.note), kind)
+    return isinstance(shard.decode_peer_message(owed.message), kind)

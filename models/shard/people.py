@@ -14,7 +14,17 @@ from models.incidents.incident import (
     Override,
     StakeholderUpdate,
 )
-from models.incidents.lines import SYSTEM, Around, Line, Seen, Told, changed, counted_anew, noted, told
+from models.incidents.lines import (
+    SYSTEM,
+    Around,
+    Description,
+    Line,
+    Seen,
+    changed,
+    counted_anew,
+    line_of,
+    noted,
+)
 from models.incidents.query import Summary
 from models.incidents.verbs import (
     CLEARABLE,
@@ -52,7 +62,7 @@ class LabelsChanged(Event, frozen=True):
 
 
 class IncidentReclassified(Event, frozen=True):
-    """`said` is all that people say now about what it is; what is None there is the classifiers' again."""
+    """`said` has all overrides now in force; None means that the classification counts again."""
 
     incident_id: bytes
     actor: str
@@ -75,7 +85,7 @@ class UpdateMissed(Event, frozen=True):
     due_at: float
 
 
-#: Updates to stakeholders that are kept to be shown; the timeline has all.
+#: Stakeholder updates kept for display; the timeline has all.
 UPDATES_KEPT = 20
 
 
@@ -86,18 +96,18 @@ def _commented(event: CommentAdded, _around: Around) -> Line:
 def _labelled(event: LabelsChanged, _around: Around) -> Line:
     changes = [f"{name}={value}" for name, value in event.set.items()]
     changes += [f"without {name}" for name in event.removed]
-    return told("LabelsChanged", event.actor, ", ".join(changes), event.reason)
+    return line_of("LabelsChanged", event.actor, ", ".join(changes), event.reason)
 
 
 def _reclassified(event: IncidentReclassified, around: Around) -> Line:
     text = _counted(around.after)
     if around.before is not None:
         text = f"{_counted(around.before)} -> {text}"
-    return told("Reclassified", event.actor, text, event.reason)
+    return line_of("Reclassified", event.actor, text, event.reason)
 
 
 def _updated(event: StakeholdersUpdated, _around: Around) -> Line:
-    return told("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
+    return line_of("StakeholdersUpdated", event.actor, event.text, audience=event.audience)
 
 
 def _missed(_event: UpdateMissed, _around: Around) -> Line:
@@ -217,7 +227,7 @@ class People(Component):
         handling.update_due_at = event.next_due_at
 
     def _fold_missed(self, event: UpdateMissed, now: float) -> None:
-        # What people edit stays, and so does the incident's version.
+        # Nothing that people edit changes, so the incident's version stays.
         self.state.changing(event.incident_id).handled().update_due_at = 0.0
 
     verbs = {
@@ -227,16 +237,16 @@ class People(Component):
         Update: _update,
     }
     events = (
-        on(CommentAdded, _fold_commented, Told(("CommentAdded",), _commented, summary=noted)),
+        on(CommentAdded, _fold_commented, Description(("CommentAdded",), _commented, summary=noted)),
         on(
             LabelsChanged,
             _fold_labelled,
-            Told(("LabelsChanged",), _labelled, summary=_relabelled, sifts=True),
+            Description(("LabelsChanged",), _labelled, summary=_relabelled, sifts=True),
         ),
         on(
             IncidentReclassified,
             _fold_reclassified,
-            Told(
+            Description(
                 ("Reclassified",),
                 _reclassified,
                 summary=lambda s, e, now: counted_anew(changed(s, now, override=e.override)),
@@ -244,17 +254,19 @@ class People(Component):
                 sifts=True,
             ),
         ),
-        on(StakeholdersUpdated, _fold_updated, Told(("StakeholdersUpdated",), _updated, summary=noted)),
-        on(UpdateMissed, _fold_missed, Told(("UpdateMissed",), _missed)),
+        on(
+            StakeholdersUpdated, _fold_updated, Description(("StakeholdersUpdated",), _updated, summary=noted)
+        ),
+        on(UpdateMissed, _fold_missed, Description(("UpdateMissed",), _missed)),
     )
 
 
 def override(shard: Core, incident: Incident, said: Override, actor: str, reason: str, now: float) -> None:
-    """What people say that an incident is, all of it."""
+    """Set all overrides of an incident."""
     before = incident.severity
     shard.do(IncidentReclassified(incident.id, actor, said, reason), now)
     if said.severity is not None or incident.severity != before:
-        lifecycle.judged(shard, incident, before, f"severity given by {actor}", actor, now)
+        lifecycle.judged(shard, incident, before, f"severity set by {actor}", actor, now)
 
 
 def _write(incident: Incident, text: str) -> None:

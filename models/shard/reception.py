@@ -1,4 +1,4 @@
-"""When a shard hears and by what clock: writers that start, times in which it was deaf, a clock that was ahead."""
+"""Reception and clock of a shard: starting writers, reception gaps, a clock that was ahead."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from models.shard.state import INCIDENT, MOVING, STATIC
 
 
 class ReceptionGap(Event, frozen=True, tag="HeardAgain"):
-    """The shard was deaf since `deaf_since`; nothing expires before `no_expiry_before`."""
+    """The shard heard nothing since `gap_since`; nothing expires before `no_expiry_before`."""
 
-    deaf_since: float
+    gap_since: float
     no_expiry_before: float
     why: str
 
@@ -29,7 +29,7 @@ class Reception(Component):
 
     def _gap_ended(self, message: GapEnded, now: float) -> Reply:
         grace_s = self.shard.settings.expiry_grace_s
-        self.shard.do(ReceptionGap(message.deaf_since, now + grace_s, message.why), now)
+        self.shard.do(ReceptionGap(message.gap_since, now + grace_s, message.why), now)
         return Done()
 
     def _fold_pause(self, event: ShardStarted | ReceptionGap, now: float) -> None:
@@ -38,7 +38,7 @@ class Reception(Component):
         self.state.renew_calls(now)
 
     def _fold_set_back(self, event: ClockSetBack, now: float) -> None:
-        """Put right what was set by the false time."""
+        """Correct what was set by the wrong time."""
         state = self.state
         state.checkpoint.touch(META, 0)
         state.no_expiry_before = event.no_expiry_before
@@ -61,12 +61,12 @@ class Reception(Component):
             if table.status[number] != FIRING:
                 ends = clock.then(ends, event)
             elif any(given_s - clock.ON_ITS_WAY_S <= ahead_s <= given_s for given_s in event.given_s):
-                # Ours, and so false; an end that its sender gave is its sender's.
+                # We set it, so it is wrong; an end given by the sender is the sender's.
                 ends = clock.due(ends, event)
             table.move_times(number, after, ends)
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
-        """What every incident has. Last of all components: the others look at the times it has here."""
+        """Correct the times that every incident has. Last of all components, because the others look at these times."""
         after = event.after
         incident.created_at = clock.then(incident.created_at, event)
         incident.updated_at = clock.then(incident.updated_at, event)

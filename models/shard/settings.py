@@ -18,7 +18,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
     max_open: int = 100_000
     notify: bool = False
     wait_s: tuple[float, ...] = (0.0, 0.0, 30.0, 120.0, 300.0)
-    #: Least time between two notices of an incident.
+    #: Least time between two notifications of an incident.
     interval_s: float = 60.0
     retry_first_s: float = 1.0
     retry_max_s: float = 300.0

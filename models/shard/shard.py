@@ -1,10 +1,10 @@
 """A shard: one partition, deciding. What it knows is in models/shard/state.py, what it does in its components
 (models/shard/assembly.py).
 
-`handle(message, now)` decides and applies in turn, so that an alert sees what the alert before it in the same
-message did; it returns the events for the log, the effects that are now owed and the reply. Nothing of a step may be
-shown to anyone before its events are durable: actors/shard.py sees to that, and throws the state away when an append
-fails, so that state ahead of the log was never seen.
+`handle(message, now)` decides and applies in turn, so that an alert sees what the alert before it in the same message
+did; it returns the events for the log, the effects that are now owed and the reply. Nothing of a step may be visible
+before its events are durable: actors/shard.py ensures that, and throws the state away when an append fails, so nobody
+ever sees state ahead of the log.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from models.shard.messages import AlertsArrived, Done, Message, Reply, Tick
 from models.shard.reception import set_back
 from models.shard.settings import ShardSettings
 
-#: Incidents of which something is due that are answered in one step: about 10 ms, so that the end of an outage does not hold
-#: up a batch.
+#: Most due incidents handled in one step: about 10 ms, so that the end of an outage does not delay a batch.
 DUE_MAX = 1000
 
 
@@ -64,7 +63,7 @@ class Shard(Core):
         return self.state.checkpoint
 
     def take_settings(self, settings: ShardSettings) -> None:
-        """Decide by these from now on. What was decided stays; what waits for a time that they move waits for the new
+        """Use these settings from now on. Decisions stay; what waits for a time that they change waits for the new
         one."""
         self.settings = settings
         for identity in self.state.incidents:
@@ -73,11 +72,9 @@ class Shard(Core):
             component.settings_changed()
 
     def handle(self, message: Message, now: float) -> Step:
-        """Decide about a message, apply what was decided, and say what is now owed.
-
-        `now` is what the clock says, in seconds: one that fell by more than clock.SLACK_S is an event, which puts right
-        what hung on it. Deterministic. A message that was handled before (same call_id) makes no event and gets the same
-        reply.
+        """Decide about a message, apply the decisions, and return the effects that are now pending. `now` is the
+        clock's time in seconds: if it went back by more than clock.SLACK_S, an event corrects what depended on it.
+        Deterministic. A message that was handled before (same call_id) makes no event and gets the same reply.
         """
         self.events = []
         self.sender = message.sender if isinstance(message, AlertsArrived) else ""
@@ -92,12 +89,12 @@ class Shard(Core):
         self.events = []
         self.sender = ""
         state = self.state
-        # Incidents that moved here from a shard whose clock was ahead count as its time.
+        # Incidents that moved here from a shard whose clock was ahead count as time of this shard.
         state.now = max(state.now, state.order[-1][0] if state.order else 0.0)
         # A new shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if state.now else 0.0
         now = self._at(now)
-        # By the false time a notice may have been sent that by the right one waits still.
+        # By the wrong time a notification may have been sent that is still waiting by the right one.
         is_set_back = bool(self.events)
         self.do(ShardStarted(self.epoch, owner, now + grace_s), now)
         for component in self.components:
@@ -105,7 +102,7 @@ class Shard(Core):
         return self._step(Done(), now)
 
     def ask_again(self, effect: Effect) -> None:
-        """An effect could not be delivered: it is owed still, and the next step asks for it again."""
+        """An effect could not be delivered: it is still pending, and the next step requests it again."""
         self._effects[type(effect)].ask_again(effect)
 
     def load(self, records: Iterable[tuple[str, bytes]]) -> None:
@@ -127,8 +124,8 @@ class Shard(Core):
     # -- one step ------------------------------------------------------------------------------------------
 
     def _at(self, now: float) -> float:
-        """The time that a message is decided at, by what the clock says: never before the one it was decided at last, but
-        for an event that says so."""
+        """The time at which a message is decided, given the clock: never before that of the last message, except with
+        an event that says so."""
         if self.state.now - now > SLACK_S:
             self.do(set_back(self, now), now)
         self.clock = now
@@ -157,8 +154,7 @@ class Shard(Core):
     # -- the tables ----------------------------------------------------------------------------------------
 
     def _assemble(self) -> None:
-        """Make the tables of what each component owns and wants to be asked. A hook that a component does not have costs
-        nothing."""
+        """Build the tables of what each component owns and which hooks it has. A missing hook costs nothing."""
         parts = self.components
 
         def having(hook: str) -> list[Component]:
@@ -169,7 +165,7 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.told, event.whose)
+                self._rows[event.kind] = Row(bound(event.fold, each), event.description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():

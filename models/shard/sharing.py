@@ -1,13 +1,12 @@
-"""What the alerts of an incident share: its labels, annotations, description and title follow from it, and are kept true as
-alerts join, change and end. The
-timeline tells of alerts that joined.
+"""What the alerts of an incident have in common: its labels, annotations, description and title follow from it, and are
+kept up to date as alerts join, change and end. The timeline mentions alerts that joined.
 
-It speaks of the alerts that fire; of those of its last life when none does. What people set or removed stays as they said.
+It is about firing alerts, or those of the last run if none fires. What people set or removed stays that way.
 
-An incident may have 10,000 alerts, and each that joins or ends must not cost a look at all of them. So one that fires is
-the sample: every other one is compared with it once, and for each name the differing ones are counted. When the sample
-itself changes or ends, another is picked evenly among those that fire and all are compared anew; of n alerts that end in
-whatever order, that happens about ln n times. All of this is derived, and made anew when it is first needed.
+An incident may have 10,000 alerts, and one that joins or ends must not require looking at all of them. So one that
+fires is the sample: every other one is compared with it once, and for each name the differing ones are counted. When
+the sample itself changes or ends, another is picked evenly among those that fire and all are compared anew; of n alerts
+that end in whatever order, that happens about ln n times. All of this is derived, and rebuilt when first needed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from models.alerts.grouping import overflow_title, title_of
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.lines import CHANGED, SYSTEM, Around, Line, Told, told, touched
+from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Line, line_of, touched
 from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
@@ -38,7 +37,7 @@ from models.shard.state import ShardState
 
 
 class IncidentDescribed(Event, frozen=True):
-    """What its alerts share changed, because some joined, changed or ended. What is None stays as it was."""
+    """What its alerts have in common changed, because some joined, changed or ended. None: unchanged."""
 
     incident_id: bytes
     title: str | None
@@ -49,7 +48,7 @@ class IncidentDescribed(Event, frozen=True):
 
 class AlertsJoined(Event, frozen=True):
     """`count` new alerts joined an open incident since its timeline last said so; `firing` fire now in all. `text` says
-    what tells them from the others."""
+    what distinguishes them from the others."""
 
     incident_id: bytes
     count: int
@@ -57,12 +56,12 @@ class AlertsJoined(Event, frozen=True):
     text: str
 
 
-#: Between two lines of an incident's timeline about alerts that joined: a storm is told in a few lines, and somebody who
-#: watches hears of it while it matters.
+#: Least time between two timeline lines about alerts that joined: a storm takes a few lines, and somebody watching sees
+#: it while it matters.
 JOINED_EVERY_S = 10.0
 #: Lines about joined alerts kept in one timeline: pods that come and go for weeks must not push out the rest.
 JOINED_LINES_MAX = 50
-#: Of more alerts that joined at once the newest are looked at, for what tells them from the others: 2 ms.
+#: If more alerts joined at once, only the newest are examined for what distinguishes them: 2 ms.
 JOINED_LOOKED_AT = 1000
 #: Labels, or values of one label, named in such a line, and characters shown of each value: a line of 500 at most.
 JOINED_NAMED = 5
@@ -132,7 +131,7 @@ def _summary(summary: Summary, event: IncidentDescribed, now: float) -> Summary:
 
 
 def _joined_line(event: AlertsJoined, _around: Around) -> Line:
-    return told("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
+    return line_of("AlertsJoined", SYSTEM, event.text, count=str(event.count), firing=str(event.firing))
 
 
 class Sharing(Component):
@@ -183,7 +182,7 @@ class Sharing(Component):
             shared.add(self.state.series.content(event.number))
 
     def settle(self, now: float) -> None:
-        """The incidents that the step touched are described as they are now, and what joined is told."""
+        """Describe the incidents that the step touched as they are now, and report what joined."""
         while self.touched:
             touched, self.touched = self.touched, {}
             for identity in touched:
@@ -258,7 +257,7 @@ class Sharing(Component):
             self.shard.do(event, now)
 
     def _tell_joined(self, incident: Incident, now: float) -> None:
-        """The timeline tells of the alerts that joined since it last did."""
+        """Add a timeline line about the alerts that joined since the last one."""
         series, members = self.state.series, self.state.members[incident.id]
         newest = nlargest(min(incident.joined, JOINED_LOOKED_AT), members, key=series.opened.__getitem__)
         contents = [series.content(number) for number in newest]
@@ -267,7 +266,7 @@ class Sharing(Component):
         self.shard.do(AlertsJoined(incident.id, incident.joined, incident.firing, text), now)
 
     def _fold_described(self, event: IncidentDescribed, now: float) -> None:
-        # No new version: nothing of it is what people change.
+        # No new version: nothing that people can change has changed.
         incident = self.state.changing(event.incident_id)
         incident.updated_at = now
         before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
@@ -293,8 +292,8 @@ class Sharing(Component):
             incident.timeline_dropped += 1
 
     events = (
-        on(IncidentDescribed, _fold_described, Told((), _relabelled, summary=_summary, compares=True)),
-        on(AlertsJoined, _fold_joined, Told(("AlertsJoined",), _joined_line, summary=touched)),
+        on(IncidentDescribed, _fold_described, Description((), _relabelled, summary=_summary, compares=True)),
+        on(AlertsJoined, _fold_joined, Description(("AlertsJoined",), _joined_line, summary=touched)),
     )
     before = {
         SeriesResolved: _says_else,
@@ -331,7 +330,7 @@ def has_room_to_say(shard: Core, incident: Incident, size: int) -> bool:
 
 
 def joined_due(incident: Incident) -> float:
-    """When the timeline is to tell of what joined, 0 when nothing did."""
+    """When the timeline should mention what joined, 0 if nothing did."""
     return incident.joined_told_at + JOINED_EVERY_S if incident.joined else 0.0
 
 
@@ -380,8 +379,8 @@ def said_labels(state: ShardState, incident: Incident) -> dict[str, str | None]:
 
 
 def _told_apart(contents: Sequence[Content], incident: Incident) -> str:
-    """What tells these alerts from the others of an incident: the labels that they share and the incident has not, else
-    the values of the labels that it has not."""
+    """What distinguishes these alerts from the others of an incident: labels that they share and the incident lacks,
+    else the values of labels that it lacks."""
     own = [
         {name: value for name, value in each.labels.items() if incident.labels.get(name) != value}
         for each in contents

@@ -1,11 +1,11 @@
-"""A slot leaves one partition and arrives in another: what of the state goes along, and both folds. The events
+"""A slot moves from one partition to another: which state goes along, and both folds. The events
 are made by services/upkeep/resharding.py.
 
     old log    ... SlotLeft(slot, version, incidents, series)        it holds all that left, so nothing is lost with a kill
-    new log        SlotArrived(the same)                              between the two: who goes on reads it from there
+    new log        SlotArrived(the same)                              between the two: whoever continues reads it from there
 
-A slot goes in portions of whole incidents with their series. Numbers of series are a partition's own: in the new one
-they get others. What the sender of an open request may still ask (call ids) stays, since nobody runs meanwhile.
+A slot goes in portions of whole incidents with their series. Series numbers belong to a partition: they get new ones
+there. What senders of unfinished requests may still repeat (call ids) stays, since nothing runs meanwhile.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from models.shard.core import Core, Whose
 
 
 class SlotLeft(Event, frozen=True):
-    """Incidents of a slot (MessagePack of incident.Incident) went to another partition, each with its series
-    (MessagePack of a list of series.MovedSeries). `version` is that of the slot map to be."""
+    """Incidents of a slot (MessagePack of incident.Incident) moved to another partition, each with its series
+    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map."""
 
     slot: int
     version: int
@@ -43,12 +43,12 @@ class SlotArrived(Event, frozen=True):
     series: list[bytes]
 
 
-#: Bytes of one portion: one frame of a log, and one value in a store. An incident with more goes whole all the same.
+#: Bytes of one portion: one frame of a log, and one value in a store. A larger incident still goes as a whole.
 PORTION_BYTES = 4 * 1024 * 1024
 
 
 class _Id(msgspec.Struct, array_like=True):
-    """An incident of which only the id is wanted."""
+    """An incident of which only the id is needed."""
 
     id: bytes
 
@@ -70,8 +70,8 @@ def by_slot(shard: Core) -> dict[int, list[bytes]]:
 def leaving(
     shard: Core, slot: int, identities: Sequence[bytes], version: int, limit_bytes: int = PORTION_BYTES
 ) -> Iterator[SlotLeft]:
-    """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that of
-    the slot map to be."""
+    """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that
+    of the future slot map."""
     waiting = deque(identities)
     while waiting:
         incidents: list[bytes] = []
@@ -95,7 +95,7 @@ def arrived(left: SlotLeft) -> SlotArrived:
 
 
 def first_incident(event: SlotLeft | SlotArrived) -> bytes:
-    """What tells one portion from the others."""
+    """What distinguishes one portion from the others."""
     return _id_decoder.decode(event.incidents[0]).id
 
 

@@ -8,7 +8,7 @@ from models.alerts.alert import OLD_KEY_BYTES, series_id
 from models.alerts.series import FIRING
 from models.errors import Conflict, Malformed, NotFound, TooLarge
 from models.incidents.incident import Incident, Notification, Override, incident_id
-from models.incidents.lines import Around, Line, Told, about_another, noted
+from models.incidents.lines import Around, Description, Line, about_another, noted
 from models.incidents.verbs import SPLIT_MAX, TITLE_MAX, Split
 from models.partition.event import Event
 from models.shard import lifecycle
@@ -19,7 +19,8 @@ from models.shard.messages import Command, Decision
 
 
 class IncidentSplit(Event, frozen=True):
-    """The series `numbers` (little-endian u32s) left this incident for `made`, which is new and otherwise like it."""
+    """The series `numbers` (little-endian u32s) moved from this incident to `made`, which is new and otherwise like
+    it."""
 
     incident_id: bytes
     made: bytes
@@ -30,7 +31,7 @@ class IncidentSplit(Event, frozen=True):
     reason: str
 
 
-#: What stands between a group's key and the id of an incident that was split off it.
+#: Separates a group's key from the id of an incident that was split off.
 _SPLIT = "\nsplit "
 
 
@@ -69,13 +70,13 @@ class Splitting(Component):
             raise Conflict("max_concurrent_incidents is reached: resolve others first")
         made = incident_id(incident.slot, now, shard.epoch, shard.seq, f"{incident.group_key}#split")
         title = verb.title or incident.title
-        # No two open incidents share a group, and no alert looks for this one: its series are known to be in it.
+        # No two open incidents share a group key, and no alert needs to find this one: its series already belong to it.
         group_key = f"{incident.group_key.partition(_SPLIT)[0]}{_SPLIT}{made.hex()}"
         actor, reason = command.actor, command.reason
         shard.do(IncidentSplit(incident.id, made, group_key, numbers.tobytes(), title, actor, reason), now)
-        lifecycle.ended(shard, incident, "what still fired was split off", now)
+        lifecycle.ended(shard, incident, "the alerts that still fired were split off", now)
         found = state.incidents[made]
-        lifecycle.ended(shard, found, "nothing of it fired when it was split off", now)
+        lifecycle.ended(shard, found, "none of its alerts fired when they were split off", now)
         if found.is_open:
             shard.report(SplitOff(found), now)
         return found
@@ -113,14 +114,14 @@ class Splitting(Component):
         on(
             IncidentSplit,
             _fold,
-            Told(("Split", "Created"), _line, lambda e: (e.incident_id, e.made, e.made), noted),
+            Description(("Split", "Created"), _line, lambda e: (e.incident_id, e.made, e.made), noted),
         ),
     )
 
 
 def _made_of(incident: Incident, event: IncidentSplit, now: float) -> Incident:
     """The new incident, like the old one in all but its series."""
-    # What a person said of the old one is what the new one is; no classifier is asked for another word.
+    # The new one keeps the overrides of the old one and is not classified again.
     is_said = incident.handling is not None and incident.handling.override != Override()
     made = Incident(
         id=event.made,

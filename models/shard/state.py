@@ -68,7 +68,7 @@ class ShardState:
         self.members: dict[bytes, array[int]] = {}
         self.by_group: dict[tuple[str, str], Incident] = {}
         self.by_label: dict[tuple[str, str], dict[bytes, None]] = {}
-        #: Incidents that hold series of any group labels, not only of their own: overflow, or another group_by than now.
+        #: Incidents that hold series of other group labels than their own: overflow, or an earlier group_by.
         self.loose: dict[bytes, None] = {}
         #: The label names, in their order, by which loose incidents were grouped -> how many there are.
         self.other_groupings: dict[tuple[str, ...], int] = {}
@@ -78,7 +78,7 @@ class ShardState:
         self.call_buckets: dict[int, list[bytes]] = {}
         #: How often each decision was made by this process, for metrics: in no log.
         self.decided = array("Q", bytes(8 * (max(Decision) + 1)))
-        #: Incidents that an event changed since somebody last looked when they are due (Core.watch).
+        #: Incidents changed by an event since it was last checked when they are due (Core.watch).
         self.stirred: dict[bytes, None] = {}
         #: How a record of each kind is made, and taken from a snapshot; components add theirs.
         self.capture: dict[RecordKind, Callable[[int | bytes], bytes | None]] = {
@@ -189,14 +189,14 @@ class ShardState:
                 del self.by_label[label]
 
     def times_moved(self, now: float) -> None:
-        """Times of incidents are others than before, none that has come is later than `now`: what is in their order."""
+        """Times of incidents were corrected, and none is later than `now`: rebuild what is ordered by them."""
         self.order = sorted((incident.created_at, incident.id) for incident in self.incidents.values())
         for _created_at, identity in self.order:
             self.stirred[identity] = None
         self.renew_calls(now)
 
     def index(self, incident: Incident) -> None:
-        """An incident is here: make it be found."""
+        """An incident is here: add it to the indexes."""
         self.incidents[incident.id] = incident
         incident.held_bytes = incident.held_bytes or bytes_of(incident)
         self.series.room.take(incident.created_by, incident.held_bytes)
@@ -227,7 +227,7 @@ class ShardState:
         self.call_buckets.setdefault(bucket, []).append(call_id)
 
     def renew_calls(self, now: float) -> None:
-        """What was called by now is remembered as if it had been just now: a clock that leapt makes no call old."""
+        """Call ids remembered so far count as of now: a clock that jumped makes none old."""
         last = int(now / CALL_BUCKET_S)
         for bucket in [each for each in self.call_buckets if each != last]:
             for touched in (bucket, last):

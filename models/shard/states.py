@@ -1,9 +1,9 @@
-"""The states of an incident: what a move does to it, and the moves that time brings about."""
+"""The states of an incident: what a move does to it, and the moves that time causes."""
 
 from __future__ import annotations
 
 from models.incidents.incident import AUTOMATED, OPEN_STATES, Incident, IncidentState, Resolution
-from models.incidents.lines import SYSTEM, Around, Line, Told, changed, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, changed, line_of
 from models.incidents.query import Summary
 from models.shard import clock, lifecycle
 from models.shard.component import Component, on
@@ -13,11 +13,11 @@ from models.shard.events import ClockSetBack, IncidentStateChanged
 def _line(event: IncidentStateChanged, _around: Around) -> Line:
     if event.after is IncidentState.RESOLVED:
         cause = event.root_cause or ""
-        return told(
+        return line_of(
             "Resolved", event.actor, event.reason, event.reason, method=event.method, root_cause=cause
         )
     text = f"{event.before} -> {event.after}: {event.reason}"
-    return told(
+    return line_of(
         "StateChanged", event.actor, text, event.reason, before=event.before.value, after=event.after.value
     )
 
@@ -40,9 +40,9 @@ class States(Component):
         if incident.state is not IncidentState.RESOLVED:
             return 0.0
         if incident.firing:
-            # Not closed while an alert that a person did not believe in still fires.
+            # Not closed while an alert still fires that a person resolved.
             return 0.0 if incident.handling is None else incident.handling.still_firing_at
-        # Nor while a receiver is still owed word of it: that asks anew when it is paid.
+        # Nor while a notification is pending; when that is done, this is checked again.
         return 0.0 if incident.notification.reason is not None else self._close_at(incident)
 
     def due(self, incident: Incident, now: float) -> None:
@@ -96,7 +96,9 @@ class States(Component):
             if not incident.is_by_hand:
                 state.by_group[incident.tenant, incident.group_key] = incident
 
-    events = (on(IncidentStateChanged, _fold, Told(("StateChanged", "Resolved"), _line, summary=_summary)),)
+    events = (
+        on(IncidentStateChanged, _fold, Description(("StateChanged", "Resolved"), _line, summary=_summary)),
+    )
 
 
 def is_begun_by_alerts(event: IncidentStateChanged) -> bool:

@@ -1,5 +1,5 @@
-"""Response targets: how long it may take until somebody looks after an incident, and until it is resolved. Half of that time and
-all of it are told of."""
+"""Response targets: how long it may take until an incident is acknowledged, and until it is resolved. The timeline
+reports when half of that time and all of it have passed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from models.errors import Broken
 from models.incidents.incident import Incident, TimelineEntry
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.partition.event import Event
 from models.shard.component import Component, on
 from models.shard.events import ClockSetBack
@@ -35,7 +35,7 @@ def _line(event: TargetPassed, around: Around) -> Line:
     if event.percent < 100:
         left_s = math.ceil(max(0.0, event.due_at - around.now))
         text = f"{event.percent} % of the {text}, {left_s} s are left"
-    return told("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
+    return line_of("TargetPassed", SYSTEM, text, target=event.target, percent=str(event.percent))
 
 
 class Targets(Component):
@@ -56,23 +56,23 @@ class Targets(Component):
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
         for line in incident.timeline:
             if line.at > event.after:
-                # A target that passed by the false time alone is told of when it passes.
+                # A target that passed only by the wrong time is reported when it really passes.
                 incident.targets_told &= ~_told_by(line)
 
     def _fold(self, event: TargetPassed, now: float) -> None:
-        # What people edit stays, and so does the incident's version.
+        # Nothing that people edit changes, so the incident's version stays.
         incident = self.state.changing(event.incident_id)
         bit = _BITS.get((event.target, event.percent))
         if bit is None:
             raise Broken(f"there is no target {event.target} {event.percent} %")
         incident.targets_told |= bit
 
-    events = (on(TargetPassed, _fold, Told(("TargetPassed",), _line)),)
+    events = (on(TargetPassed, _fold, Description(("TargetPassed",), _line)),)
 
 
 def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:
-    """When somebody must have acknowledged it or been assigned, in seconds since the epoch; 0 when nobody need: it
-    is answered, over, a part of another, or its severity has no target."""
+    """When somebody must have acknowledged it or been assigned, in seconds since the epoch; 0 if nobody need: it is
+    answered, over, a child of another, or its severity has no target."""
     handling = incident.handling
     within_s = settings.acknowledge_within_s[incident.severity]
     if not within_s or not incident.counts_as_open or (handling is not None and handling.answered_at):
@@ -81,7 +81,7 @@ def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:
 
 
 def resolve_due(incident: Incident, settings: ShardSettings) -> float:
-    """When it must be resolved; 0 when it need not: it is over, a part of another, or its severity has no target."""
+    """When it must be resolved; 0 if it need not: it is over, a child of another, or its severity has no target."""
     within_s = settings.resolve_within_s[incident.severity]
     if not within_s or not incident.counts_as_open:
         return 0.0
@@ -110,7 +110,8 @@ def _next_target(incident: Incident, settings: ShardSettings, *, answered: bool)
 
 
 def _targets(incident: Incident, settings: ShardSettings) -> Iterator[tuple[float, str, int, float]]:
-    """What of the targets was not told yet: when it is to be told, the target, the share, and when all is due."""
+    """What was not yet reported about the targets: when to report it, the target, the share, and when all of it is
+    due."""
     begun = incident.opened_at or incident.created_at
     for target, due_at in (
         (ACKNOWLEDGE, acknowledge_due(incident, settings)),

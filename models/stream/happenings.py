@@ -11,10 +11,10 @@ from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard.assembly import ASSEMBLY, Assembly
 
-__all__ = ["CHANGED", "KINDS", "SYSTEM", "TOLD_NAMES", "Happening", "Line", "about", "line"]
+__all__ = ["CHANGED", "KINDS", "SYSTEM", "DESCRIBED", "Happening", "Line", "about", "line"]
 
 #: The names, as a log has them, of the events that may be a line of a timeline, or told as CHANGED.
-TOLD_NAMES = ASSEMBLY.told_names
+DESCRIBED = ASSEMBLY.described
 #: Every kind of line.
 KINDS = ASSEMBLY.kinds
 
@@ -38,8 +38,8 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
 
 def about(event: Event, assembly: Assembly = ASSEMBLY) -> tuple[bytes, ...]:
     """The incidents an event may tell of, one for each line that it may be."""
-    told = assembly.told.get(type(event))
-    return () if told is None else told.of(event)
+    description = assembly.descriptions.get(type(event))
+    return () if description is None else description.of(event)
 
 
 def line(
@@ -52,5 +52,5 @@ def line(
 ) -> Line | None:
     """The `nth` line that an event of a frame made at `now` may be, None when it is none. `before` and `after` are the
     summaries of the incident; without `before` what would need it is left out."""
-    told = assembly.told.get(type(event))
-    return None if told is None else told.line(event, Around(now, nth, before, after))
+    description = assembly.descriptions.get(type(event))
+    return None if description is None else description.line(event, Around(now, nth, before, after))

@@ -1,1 +1,1 @@
-"""Adapters of port Action: one file a technology."""
+"""Adapters of the port Action: one file for each technology."""

@@ -1,4 +1,4 @@
-"""POSTs what an action says to one URL, and says what came of it. For every action that speaks HTTP.
+"""POSTs what an action renders to one URL, and reports the result. For every action that uses HTTP.
 
 What an answer means:
     2xx              taken
@@ -6,9 +6,8 @@ What an answer means:
     all else         try again; Retry-After goes along as retry_after_s. Also 401, 403 and 404: a token is rotated, an
                      ingress is reloaded, and minutes later the same request is taken
 Redirects are not followed: a notification must not wander to another host. Only 5xx, 408 and trouble after the
-connection stood may have reached somebody all the same (ActionResult.reached).
-No secret leaves this file: a detail names scheme, host and port only, and what the receiver says is cut and
-cleaned of the URL's parts.
+connection was made may have reached somebody anyway (ActionResult.reached). No secret leaves this file: a detail names
+scheme, host and port only, and what the receiver says is cut and cleaned of the URL's parts.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from models.trace import headers_of
 MAX_ANSWER_BYTES = 64 * 1024
 #: Characters of a refusal that are kept as its detail: enough for "invalid_token" or a JSON error.
 DETAIL_CHARS = 200
-#: A Retry-After beyond a day is taken for a day: a notice nobody takes that long is given up anyway.
+#: A Retry-After over a day counts as a day: a notification not accepted for that long is given up anyway.
 MAX_RETRY_AFTER_S = 86_400.0
 #: Statuses that concern this one body: malformed, too large, not understood.
 FINAL = frozenset({400, 413, 422})
-#: Request timeout: whoever sits in front may have passed it on. All other 3xx and 4xx say that it was not taken.
+#: Request timeout: a proxy in front may have passed it on. All other 3xx and 4xx mean that it was not accepted.
 REQUEST_TIMEOUT = 408
-#: Parts of a URL shorter than this are no secrets, and removing them would maim the detail.
+#: Parts of a URL shorter than this are not secrets, and removing them would mangle the detail.
 _SECRET_CHARS = 4
 #: Path parts are secret only when they are long: "alerts" is a place, a chat webhook's 24 letters are a password.
 _SECRET_PATH_CHARS = 12
@@ -170,7 +169,7 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def _as_written(url: str) -> URL:
-    """Decoded and encoded anew, a signed URL is another one. Only what is no ASCII is encoded. Raises ValueError."""
+    """Decoding and encoding again would change a signed URL. Only what is not ASCII is encoded. Raises ValueError."""
     if not url.isascii():
         end = _AUTHORITY.match(url)
         split = end.end() if end else 0
@@ -179,7 +178,7 @@ def _as_written(url: str) -> URL:
 
 
 def _place_of(url: str) -> str:
-    """Scheme, host and port: all of a URL that may be told."""
+    """Scheme, host and port: the part of a URL that may be shown."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -190,7 +189,7 @@ def _place_of(url: str) -> str:
 
 
 def _secrets_of(url: str) -> tuple[str, ...]:
-    """The parts of a URL that must not be told, longest first, as written and decoded."""
+    """The parts of a URL that must not be shown, longest first, as written and decoded."""
     try:
         parts = urlsplit(url)
     except ValueError:

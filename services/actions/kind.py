@@ -1,4 +1,4 @@
-"""What a row of ACTIONS says (services/actions/table.py): how a responder gets an action out of its settings."""
+"""What a row of ACTIONS says (services/actions/table.py): how a responder makes an action from its settings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from models.ports import Action
 class ActionKind:
     """One way to respond.
 
-    `open` makes the action in a responder's process, out of what the sections of the settings give responders (`for_process`),
-    secrets included; None when they ask for no such action. It connects to nothing yet. `take` hands an open action the same
-    after settings were changed while it runs; what holds a secret is missing then.
+    `open` makes the action in a responder's process, from what the sections of the settings give responders
+    (`for_process`), secrets included; None if they do not want such an action. It connects to nothing yet. `take` gives
+    an open action the same after settings changed; values that hold a secret are missing then.
     """
 
     open: Callable[[Mapping[str, Any]], Action | None]

@@ -22,7 +22,7 @@ ACTIONS: dict[str, ActionKind] = {"webhook": webhook.ACTION}
 
 
 class Actions:
-    """The actions of one responder, by name: those that what it is `given` asks for."""
+    """The actions of one responder, by name: those that the settings it is `given` ask for."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         """One of ours that can't be opened is a bug, and is raised; another package's is named in the log and skipped."""
@@ -41,7 +41,7 @@ class Actions:
                 self.by_name[name] = action
 
     def take(self, given: Mapping[str, Any]) -> None:
-        """Go by what a responder is given now that settings were changed."""
+        """Use the changed settings."""
         for name, action in self.by_name.items():
             take = self._kinds[name].take
             if take is not None:

@@ -47,7 +47,7 @@ class _Body(msgspec.Struct, frozen=True):
     incident: _Incident
 
 
-#: Maps are written in key order, as Go writes them: the same notice has the same bytes.
+#: Maps are written in key order, as Go writes them: the same notification has the same bytes.
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -55,8 +55,8 @@ def webhook_body(facts: Facts, *, external_url: str = "", receiver: str = "webho
     """JSON of one notification. The same facts give the same bytes. `status` is "resolved" when the reason is, else "firing";
     `truncatedAlerts` counts the alerts that are not shown.
 
-    With status "resolved" every alert is resolved: receivers go by the alerts, and when a person says that it is over, no
-    other word follows of those that fire on. They end when the incident did.
+    With status "resolved" every alert is resolved: receivers go by the alerts, and after a person resolved it no
+    further notification follows for those that keep firing. They end when the incident did.
     """
     base = external_url.rstrip("/")
     identity = str(UUID(bytes=facts.incident_id))

@@ -1,5 +1,5 @@
-"""What all answers of the application have in common: HEAD is GET without the body, reads are packed for who takes that, and
-nobody keeps them. In front of the routes (app.py)."""
+"""What all answers of the application have in common: HEAD is GET without the body, reads are compressed if the client
+accepts it, and nothing may be cached. In front of the routes (app.py)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Answers:
 
 
 def packing_of(accept: str) -> str:
-    """Which packing an Accept-Encoding header likes best: "zstd", "gzip", or "" for none."""
+    """The compression that an Accept-Encoding header prefers: "zstd", "gzip", or "" for none."""
     wanted: dict[str, float] = {}
     for part in accept.lower().split(","):
         name, _, more = part.partition(";")
@@ -71,7 +71,7 @@ def _packer(packing: str) -> _Packer:
 
 
 def _keep_nowhere(start: Message) -> MutableHeaders:
-    """An incident of a minute ago is a wrong answer, and what a token may read is for nobody else."""
+    """An incident as it was a minute ago is a wrong answer, and what one token may read is not for others."""
     headers = MutableHeaders(scope=start)
     headers.setdefault("Cache-Control", "no-store")
     return headers
@@ -92,8 +92,8 @@ def _is_packable(headers: MutableHeaders) -> bool:
 
 
 class _Head:
-    """An answer to HEAD: what GET would begin with. What comes after that is not sent, and a stream is told that its client
-    is gone."""
+    """An answer to HEAD: the headers that GET would send. Everything else is dropped, and a stream sees its client as
+    gone."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

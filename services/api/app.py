@@ -1,5 +1,4 @@
-"""Every route that is not the hot one, as one ASGI application. Built inside the gateway, from what it is
-given."""
+"""Every route except the hot one, as one ASGI application. Built inside the gateway, from what it is given."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from models import VERSION
 from models.errors import Forbidden, IncidentManagerError
 from models.ports import Clock
 from models.settings.all import Settings
-from services.api.alertmanager import reads as alertmanager
+from services.api.alertmanager import answers as alertmanager
 from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
@@ -35,6 +34,7 @@ from services.api.v1.silences import add_silence_routes
 from services.api.v1.tokens import add_token_routes
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
+from services.ingest.formats.paths import paths_of, pattern_of
 from services.ingest.formats.table import all_formats
 
 
@@ -50,9 +50,9 @@ def build_app(
     silences: SilenceDesk,
     reload: Reload,
 ) -> FastAPI:
-    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation pages:
-    they would load scripts from elsewhere. Errors have the shape of the API that was asked. Raises Broken for a route
-    that names no scope."""
+    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
+    pages: they would load scripts from elsewhere. Errors have the shape of the API that was called. Raises Broken for a
+    route that declares no scope."""
     app = FastAPI(
         title="LLM-Incident-Manager",
         version=VERSION,
@@ -94,14 +94,22 @@ _SECURITY_SCHEMES = {
 
 def _answer_errors(app: FastAPI) -> None:
     # What the HTTP door takes before the application is asked; 405 names these methods too.
-    taken = {kind.path: frozenset(kind.methods) for kind in all_formats().values()}
+    taken = [
+        (pattern_of(path), frozenset(methods))
+        for kind in all_formats().values()
+        for path, methods in paths_of(kind).items()
+    ]
+
+    def taken_at(path: str) -> frozenset[str]:
+        return frozenset().union(*(methods for pattern, methods in taken if pattern.fullmatch(path)))
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
-        # Of a format's path nothing else may be known here.
-        if error.status_code == 405 or (error.status_code == 404 and path in taken):
-            allowed = sorted(_allowed(app, request) | taken.get(path, frozenset()))
+        # A format's path has nothing else here.
+        by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
+        if error.status_code == 405 or by_formats:
+            allowed = sorted(_allowed(app, request) | by_formats)
             if _is_alertmanagers(path):
                 return alertmanager.not_allowed(request.method, allowed)
             detail = f"{path} takes {', '.join(allowed)}, not {request.method}"
@@ -158,12 +166,12 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
     for route in app.router.routes:
         if route.matches(request.scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    # HEAD goes without saying where GET is, as in Alertmanager's answers.
+    # HEAD is implied by GET, as in Alertmanager's answers.
     return methods - {"HEAD"}
 
 
 def _describe_tokens(app: FastAPI) -> None:
-    """Say in OpenAPI how a token is given."""
+    """Describe in OpenAPI how to send a token."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:

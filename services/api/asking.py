@@ -1,5 +1,5 @@
-"""Questions to shards and archives, in parallel and within a time: an answer is whole, or Unavailable that names who did
-not give it. Used by everything that reads."""
+"""Queries to shards and archives, in parallel and with a deadline: an answer is complete, or Unavailable that names who
+did not answer. Used by everything that reads."""
 
 from __future__ import annotations
 

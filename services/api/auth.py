@@ -1,7 +1,7 @@
-"""Who calls, and what they may: every route names the scope it asks for. Used by the routes of services/api.
+"""Who is calling, and what they may do: every route declares the scope it needs. Used by the routes of services/api.
 
 The guard (services/api/guard.py) puts a Caller into the ASGI scope; while there are no tokens everybody on loopback may
-do everything, and is called what the header X-Actor says.
+do everything, under the name in the header X-Actor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/-/healthy", "/-/ready
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the name on the token, and its scopes. `name` is the actor of every event it causes. `sender` is the same
+    """The caller: the token's name and scopes. `name` is the actor of every event it causes. `sender` is the same
     to the doors for alerts."""
 
     name: str
@@ -40,7 +40,7 @@ class Caller:
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
-    """The caller of a request or a WebSocket. Raises Malformed for a name that is none."""
+    """The caller of a request or a WebSocket. Raises Malformed for an invalid name."""
     found = connection.scope.get("state", {}).get("caller")
     if isinstance(found, Caller):
         return found
@@ -57,8 +57,8 @@ def proven_name(connection: HTTPConnection) -> str:
 
 
 async def is_still_let_in(connection: HTTPConnection) -> bool:
-    """Whether the caller of a connection that lasts is one still: a token may be revoked or expire meanwhile. The guard
-    puts into the ASGI scope how to ask."""
+    """Whether the caller of a long-lived connection is still allowed: its token may have been revoked or have expired.
+    The guard puts the check into the ASGI scope."""
     ask = connection.scope.get("state", {}).get("still_let_in")
     return True if ask is None else bool(await ask())
 

@@ -1,4 +1,4 @@
-"""Which web pages of other origins may call the API, as browsers ask for it (CORS): those that server.origins names."""
+"""Which web pages of other origins may call the API (CORS): those in server.origins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from models.settings.origins import parse_origin
 from services.ingest.body import Receive, Scope, Send
 
-#: How long a browser may go by the answer to a question it asked before a request.
+#: How long a browser may cache the answer to a preflight request.
 PREFLIGHT_S = 600
 METHODS = ("GET", "HEAD", "POST", "DELETE")
 #: What a page may send and see, beyond what it always may.
@@ -40,9 +40,9 @@ class _Pages(CORSMiddleware):
 
 
 def opened_to(origins: Sequence[str], app: App) -> App:
-    """`app`, open to pages of these origins. Without any it is `app` itself: browsers then let no other page read answers,
-    and ask before every request that could change something. Cookies and passwords that a browser keeps are never sent
-    along: a page gives a token of its own."""
+    """`app`, open to pages of these origins. Without any it is `app` itself: browsers then let no other page read
+    answers, and ask before every request that could change something. A browser's stored cookies and passwords are
+    never sent along: a page sends its own token."""
     allowed = [origin.text for each in origins if (origin := parse_origin(each)) is not None]
     if not allowed:
         return app
@@ -54,7 +54,7 @@ def opened_to(origins: Sequence[str], app: App) -> App:
             allow_methods=METHODS,
             allow_headers=REQUEST_HEADERS,
             expose_headers=RESPONSE_HEADERS,
-            # A page of the internet asks for this too before it calls an address at home.
+            # A page from the internet asks for this too before it calls a private address.
             allow_private_network=True,
             max_age=PREFLIGHT_S,
         ),

@@ -1,8 +1,7 @@
-"""Stands in front of everything: checks the token of each request, for the doors (services/ingest/doors/http.py) and the rest, and
-what a web page could make a browser do.
-
-The tokens come from the control partition's log, which the gateway follows: checking asks nobody, and goes on while the
-log's writer is away. What a route needs beyond a good token it says itself (services/api/auth.py).
+"""Stands in front of everything: checks the token of each request, for the doors (services/ingest/doors/http.py) and
+the rest, and stops what a web page could make a browser do. The tokens come from the control partition's log, which the
+gateway follows: a check needs no call, and works while the log's writer is down. Each route declares which scope it
+needs (services/api/auth.py).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from models.metrics import Meter
 from models.ports import Clock
 from models.settings.all import Settings
 from models.settings.origins import host_and_port, is_same_place, own_name, parse_origin
-from services.api.alertmanager import reads
+from services.api.alertmanager import answers as alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
 from services.api.problems import problem
 from services.api.refusals import Refusals
@@ -34,13 +33,13 @@ from services.ingest.doors.door import Credentials
 from services.ingest.formats.table import all_formats
 from services.ingest.headers import CHALLENGE, refuse_repeated, sender_of
 
-#: Headers that were found good, remembered by digest. More than all tokens with both secrets, in both schemes; past it
-#: all are checked anew.
+#: Headers that were accepted, cached by digest. More than all tokens with both secrets in both schemes; beyond that all
+#: are checked again.
 KNOWN_MAX = 8192
-#: A token that is not known may have been made this moment by another gateway: the log is looked at once more, but no
-#: oftener than this, whoever knocks.
+#: An unknown token may have just been created through another gateway: the log is read once more, but no more often
+#: than this, whoever asks.
 LOOK_AGAIN_S = 0.2
-#: Of a path or a name that is told: ours are shorter.
+#: Characters of a path or name that are logged: ours are shorter.
 PATH_CHARS = 200
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -79,17 +78,17 @@ class Guard:
 
     @property
     def is_on(self) -> bool:
-        """Whether tokens are asked for: when the settings say so, on a public address, or once there was a token."""
+        """Whether tokens are required: if the settings say so, on a public address, or once there has been a token."""
         return self._tail.state.guarded if self._required is None else self._required
 
     async def admit(self, header: bytes | None) -> Caller:
-        """The caller that an Authorization header proves. Raises Unauthorized."""
+        """The caller that an Authorization header identifies. Raises Unauthorized."""
         key, now = _key(header), self._clock.now()
         return self._met(key, now) or await self._check(header, key, now)
 
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
-        """Who sends. Raises Unauthorized, or Forbidden for a token that is not for this door, or a name that may be
-        anybody's."""
+        """The sender. Raises Unauthorized, or Forbidden for a token without the scope of this door, or a host name that
+        anybody may own."""
         try:
             if not self.is_on:
                 self._admit_host(headers.get(b"host"))
@@ -130,7 +129,7 @@ class Guard:
                 return False
 
             given = scope.get("state")
-            # A new one: a server may share its own among all requests.
+            # A copy: a server may share its scope among all requests.
             state: dict[str, object] = {**(given if isinstance(given, dict) else {})}
             state["still_let_in"] = still_let_in
             scope["state"] = state
@@ -155,7 +154,7 @@ class Guard:
                 state["caller"] = caller
 
             async def noted(message: MutableMapping[str, object]) -> None:
-                # What a route needs it says itself; that its caller has not got it is seen here.
+                # The route declares its scope; that the caller lacks it is noticed here.
                 if message.get("status") == 403:
                     self._meter.count("llm_im_requests_refused_total", door="api", reason="forbidden")
                     who = {"token": caller.name} if caller is not None else {}
@@ -167,7 +166,7 @@ class Guard:
         return guarded
 
     def take_uses(self) -> dict[str, float]:
-        """When tokens were met since the last call, by id."""
+        """When tokens were used since the last call, by id."""
         uses, self._uses = self._uses, {}
         return uses
 
@@ -252,8 +251,8 @@ def refusal(error: Refused, path: str) -> Response:
         status, kind, title = 403, "forbidden", "This token may not do that"
     else:
         status, kind, title = 400, "malformed", "The request cannot be read"
-    if path.startswith(f"{reads.PREFIX}/"):
-        response = reads.validation_error(status, status, str(error))
+    if path.startswith(f"{alertmanager.PREFIX}/"):
+        response = alertmanager.validation_error(status, status, str(error))
     else:
         response = problem(status, kind, title, str(error), path)
     if status == 401:

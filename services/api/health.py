@@ -1,5 +1,4 @@
-"""Whether we live, whether we are ready, and what we count. Called by probes, load balancers and
-Prometheus."""
+"""Liveness, readiness and metrics. Called by probes, load balancers and Prometheus."""
 
 from __future__ import annotations
 
@@ -17,10 +16,9 @@ from models.ports import Clock
 from services.api.auth import METRICS_PATH, READ, requires
 from services.api.reads import Reads
 
-#: A gathering serves every scraper for this long: asking each actor costs them time, and scrapes are 15 s
-#: apart.
+#: One collection serves every scraper for this long: asking each actor costs time, and scrapes are 15 s apart.
 METRICS_AGE_S = 1.0
-#: How long all actors together may take to say what they counted; a scraper gives up after 10 s.
+#: How long all actors together may take to report their metrics; a scraper gives up after 10 s.
 GATHER_TIMEOUT_S = 5.0
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -84,8 +82,7 @@ def add_health_routes(app: FastAPI, reads: Reads, health: HealthGather, clock: C
 
 
 def render(readings: Iterable[ActorMetrics]) -> str:
-    """Prometheus text, version 0.0.4: the names of METRICS that were counted in its order, then any
-    others."""
+    """Prometheus text, version 0.0.4: the names of METRICS that have a value, in its order, then any others."""
     lines: dict[str, list[str]] = {name: [] for name in METRICS}
     for reading in readings:
         common = {"actor": reading.name, **reading.labels}
@@ -107,8 +104,8 @@ def render(readings: Iterable[ActorMetrics]) -> str:
 
 
 class _MetricsPage:
-    """The text of the last gathering, made anew when it is older than METRICS_AGE_S. Scrapers that come
-    together share one gathering."""
+    """The text of the last collection, made again when it is older than METRICS_AGE_S. Simultaneous scrapers share
+    one."""
 
     def __init__(self, health: HealthGather, clock: Clock) -> None:
         self._health = health

@@ -1,5 +1,5 @@
-"""What /openapi.json says of the paths that FastAPI does not serve: those of the formats (services/ingest/formats/table.py).
-Called by app.py."""
+"""Describes in /openapi.json the paths that FastAPI does not serve: those of the formats
+(services/ingest/formats/table.py). Called by app.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def describe_formats(schema: Json) -> None:
         description = kind.describe()
         components.setdefault("schemas", {}).update(description.schemas)
         paths.setdefault(kind.path, {}).update(description.operations)
+        for path, operations in description.more_paths.items():
+            paths.setdefault(path, {}).update(operations)
 
 
 def add_formats_to_openapi(app: FastAPI) -> None:

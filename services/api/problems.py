@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): how every error of /v1 is told."""
+"""Problem documents (RFC 9457): the form of every error of /v1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from models.errors import (
 from services.api.traced import current_id
 from services.api.v1.fields import PATTERN_WORDS
 
-#: Fields named in one problem; a thousand alike help nobody.
+#: Most fields named in one problem: a thousand alike help nobody.
 FIELDS_TOLD_MAX = 100
 
 
@@ -39,8 +39,8 @@ class FieldProblem:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457). `errors` names the fields, when it is about fields. `trace_id` is there when the
-    request belongs to a trace: our log lines about it bear the same."""
+    """A problem document (RFC 9457). `errors` names the fields, when it is about fields. `trace_id` is there if the
+    request belongs to a trace; our log lines about it have the same one."""
 
     type: Annotated[str, Field(description="Which problem, for programs: `urn:llm-im:problem:stale` ...")]
     title: Annotated[str, Field(description="A short title for people.")]

@@ -1,7 +1,6 @@
-"""Reads of single incidents and of alerts, over all shards and the archive. Called by the HTTP routes.
-
-An answer is whole or it is an error: when a shard or the archive cannot answer, the read raises Unavailable
-with its name, and never returns a list that is shorter than the truth.
+"""Reads of single incidents and of alerts, over all shards and the archive. Called by the HTTP routes. An answer is
+complete or an error: when a shard or the archive cannot answer, the read raises Unavailable with its name, and never
+returns a list that is shorter than the truth.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many alerts an incident has together with its parts, and how many of them fire."""
+    """How many alerts an incident has together with its children, and how many of them fire."""
 
     alerts: int
     firing: int
@@ -99,18 +98,18 @@ class Reads:
         return await self._archived(incident_id)
 
     async def counted(self, views: Sequence[IncidentView]) -> list[Counted]:
-        """The alerts of each incident with those of its parts, which are fetched for it."""
-        wanted = {part for view in views for part in view.incident.children}
-        parts = {view.incident.id: view for view in await self.listing.get(list(wanted))} if wanted else {}
-        for identity in wanted - set(parts):
+        """The alerts of each incident with those of its children, which are fetched for it."""
+        wanted = {child for view in views for child in view.incident.children}
+        children = {view.incident.id: view for view in await self.listing.get(list(wanted))} if wanted else {}
+        for identity in wanted - set(children):
             found = await self._archived(identity)
             if found is not None:
-                parts[identity] = found.view
+                children[identity] = found.view
         counted = []
         for view in views:
-            whole = [view, *(parts[part] for part in view.incident.children if part in parts)]
+            family = [view, *(children[child] for child in view.incident.children if child in children)]
             counted.append(
-                Counted(sum(each.alerts for each in whole), sum(each.incident.firing for each in whole))
+                Counted(sum(each.alerts for each in family), sum(each.incident.firing for each in family))
             )
         return counted
 
@@ -122,7 +121,7 @@ class Reads:
         limit: int = PAGE_MAX,
         cursor: str | None = None,
     ) -> Alerts | None:
-        """A page of an incident's alerts in the order they joined, then those of each of its parts; None when there
+        """A page of an incident's alerts in the order they joined, then those of each of its children; None when there
         is no such incident. `firing` None: ended ones too."""
         if not 1 <= limit <= PAGE_MAX:
             raise Malformed(f"limit: expected 1 to {PAGE_MAX}, not {limit}")
@@ -130,9 +129,9 @@ class Reads:
         found = await self.incident(incident_id)
         if found is None:
             return None
-        parts = sorted(found.view.incident.children)
-        # A part that left meanwhile is passed over.
-        todo = parts if whose == incident_id else [part for part in parts if part >= whose]
+        children = sorted(found.view.incident.children)
+        # A child that has left in the meantime is skipped.
+        todo = children if whose == incident_id else [child for child in children if child >= whose]
         items: list[AlertView] = []
         for each in [incident_id, *todo] if whose == incident_id else todo:
             known = found if each == incident_id else await self.incident(each)
@@ -142,13 +141,13 @@ class Reads:
             items += page.items
             if page.next_after is not None:
                 return Alerts(items, encode_stop(each, page.next_after))
-            if len(items) == limit and each != ([incident_id, *parts])[-1]:
-                following = next(part for part in parts if each == incident_id or part > each)
+            if len(items) == limit and each != ([incident_id, *children])[-1]:
+                following = next(child for child in children if each == incident_id or child > each)
                 return Alerts(items, encode_stop(following, -1))
         return Alerts(items, None)
 
     async def _own_alerts(self, found: Found, firing: bool | None, after: int, limit: int) -> AlertPage:
-        """A page of the alerts of one incident without its parts, as its place in them, or in the archive's list."""
+        """A page of the alerts of one incident without its children, as its place in them, or in the archive's list."""
         if found.archived is None:
             page = await self._alerts_of(found.view.incident.id, firing, after, limit)
             if page.items or found.view.alerts == 0 or after >= 0:

@@ -1,4 +1,4 @@
-"""Log lines of who was not let in. Used by the guard."""
+"""Log lines about refused requests. Used by the guard."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from models.ports import Clock
 
 log = structlog.get_logger()
 
-#: Lines a second of one gateway: a sender with a wrong token is seen at once, and a flood of them fills no disk.
+#: Lines a second of one gateway: a sender with a wrong token shows up at once, and a flood of them does not fill the
+#: disk.
 LINES_PER_S = 10
 
 
 class Refusals:
-    """One gateway's. Counters tell how many there were; these lines tell who."""
+    """One gateway's. Counters show how many there were; these lines show who."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -22,7 +23,7 @@ class Refusals:
         self._unsaid = 0
 
     def tell(self, status: int, *, why: str, **fields: str) -> None:
-        """A line, or with the next one how many there were between. `why` and `fields` hold no secret."""
+        """Log a line, or count it and say so with the next one. `why` and `fields` hold no secret."""
         second = int(self._clock.monotonic())
         if second != self._second:
             self._second, self._lines = second, 0

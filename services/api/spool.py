@@ -1,7 +1,6 @@
-"""An answer that is larger than memory should hold: its pieces wait in a file until all are there, then stream in any order.
-
-Nothing is sent before the last piece is there: an answer that fails half-way cannot take its 200 back. Used by
-Alertmanager's reads (services/api/alertmanager/), whose answers have no pages.
+"""An answer too large for memory: its pieces are kept in a file until all are there, then streamed in any order.
+Nothing is sent before that, because an answer that fails half-way can't take its 200 back. Used by Alertmanager's reads
+(services/api/alertmanager/), whose answers have no pages.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from models.errors import Busy, TooLarge, Unavailable
 
 #: Answers up to this never see a disk: 10,000 common alerts.
 MEMORY_BYTES = 8 * 1024 * 1024
-#: The largest answer, and all that are on their way in one gateway: they take room where temporary files are.
+#: The largest answer, and all answers in progress in one gateway together: they take room where temporary files are.
 ANSWER_BYTES_MAX = 1024**3
 ANSWERS_BYTES_MAX = 2 * ANSWER_BYTES_MAX
 #: Sent at once.
@@ -28,15 +27,15 @@ CHUNK_BYTES = 256 * 1024
 FOLDER = Path("/var/tmp")  # noqa: S108 - the file has no name, from the moment it is made
 
 #: Where a piece is: offset and length.
-Place = tuple[int, int]
+Piece = tuple[int, int]
 #: What an answer is made of: bytes as they are, or a piece that was added.
-Part = bytes | Place
+Part = bytes | Piece
 A = TypeVar("A")
 R = TypeVar("R")
 
 
 class Spool:
-    """The pieces of one answer. Raises TooLarge, Busy and Unavailable (a full disk) when one more finds no room."""
+    """The pieces of one answer. Raises TooLarge, Busy and Unavailable (a full disk) if there is no room for one more."""
 
     #: Of all spools of this process.
     _waiting = 0
@@ -46,9 +45,9 @@ class Spool:
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=folder)  # noqa: SIM115
         self._size = 0
 
-    async def add(self, pieces: Sequence[bytes]) -> list[Place]:
+    async def add(self, pieces: Sequence[bytes]) -> list[Piece]:
         """Keep these; where they are."""
-        places: list[Place] = []
+        places: list[Piece] = []
         size = self._size
         for piece in pieces:
             places.append((size, len(piece)))

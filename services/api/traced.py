@@ -1,7 +1,8 @@
-"""The trace of a request to anything but the doors: taken from its sender or begun, and at hand for whoever answers it.
+"""The trace of a request to anything but the doors: taken from its sender or started here, and available to whoever
+answers it.
 
 Within a request `current()` is its trace context (models/trace.py), for messages to shards; log lines and problem
-documents bear its trace id.
+documents have its trace id.
 """
 
 from __future__ import annotations

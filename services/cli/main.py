@@ -22,6 +22,7 @@ from services.cli.commands import (
     config,
     context,
     down,
+    formats,
     log,
     send,
     silences,
@@ -194,6 +195,7 @@ app.add_typer(log.app, name="log")
 app.add_typer(store.app, name="store")
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
+app.add_typer(formats.app, name="formats")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")
 app.command(epilog=EPILOG)(completion.completion)

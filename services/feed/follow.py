@@ -1,7 +1,7 @@
 """Reads one shard's log beside its writer, as happenings (models/stream/happenings.py). Used by services/feed/tail.py, watch.py.
 
-What an event does not say of its incident is asked of the shard, a page of the log at a time, and of the archive when
-the shard has let it go.
+What an event does not say about its incident is requested from the shard, for one page of the log at a time, or from
+the archive if the shard no longer has it.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import msgspec
 from models.errors import Unavailable
 from models.incidents.incident import Incident
 from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
-from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
+from models.incidents.summaries import FRAME_END, LogPosition, Summaries, fold, opened, split_off, summary_of
 from models.partition.event import Event
 from models.partition.frames import EVERYONE, UNSURE, Skimmed
 from models.ports import EventLog
 from models.shard.assembly import ASSEMBLY
 from models.shard.events import ClockSetBack, IncidentOpened, IncidentStateChanged
 from models.shard.splitting import IncidentSplit
-from models.stream.happenings import CHANGED, SYSTEM, TOLD_NAMES, Happening, Line, about, line
+from models.stream.happenings import CHANGED, DESCRIBED, SYSTEM, Happening, Line, about, line
 from models.wire import tag_of
 
 #: Bytes of log read at once: to skim them takes some milliseconds, and a gateway has alerts to take meanwhile.
 READ_BYTES = 64 * 1024
-#: Events looked at in one go, some 3 ms. A tick that ends a thousand incidents packs into little.
+#: Events read in one go, some 3 ms. A tick that ends a thousand incidents takes few bytes.
 BREATHE_EVENTS = 250
 #: Incidents of other tenants that are remembered, so that they are not asked for again at each of their events: a megabyte.
 FOREIGN_MAX = 10_000
 #: A summary from the archive: no event comes after it.
-NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
+NEVER_AGAIN: LogPosition = (FRAME_END, FRAME_END)
 
-#: What a follower must not pass over.
-_WANTED = TOLD_NAMES | {tag_of(ClockSetBack)}
+#: Events that a follower must not skip.
+_WANTED = DESCRIBED | {tag_of(ClockSetBack)}
 
 #: Asks one shard; raises Unavailable.
 Ask = Callable[[bytes], Awaitable[bytes]]
 #: An incident that left its shard, None when the archive has none.
-Archived = Callable[[bytes], Awaitable[Incident | None]]
+ReadArchived = Callable[[bytes], Awaitable[Incident | None]]
 
 
 class Gap(Exception):
@@ -48,8 +48,8 @@ class Gap(Exception):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What was read, up to and with the frame `seq`, which is `stored`. `set_back`: the shard's clock was set back within, and
-    with it times of incidents of which nothing is told."""
+    """What was read, up to and including the frame `seq`, which is `stored`. `set_back`: the shard's clock was set back
+    within it, and with it times of incidents that have no event here."""
 
     happenings: list[Happening]
     seq: int
@@ -73,8 +73,8 @@ class _Foreign:
 
 
 class Follower:
-    """One reader of one log, for one tenant. `seq` is the frame it read last. With `all_changes` it also tells of an incident
-    that was changed by what is no line of its timeline, as CHANGED.
+    """One reader of one log, for one tenant. `seq` is the frame it read last. With `all_changes` it also reports
+    changes of an incident that are not in its timeline, as CHANGED.
 
     An event is the tenant's whose incident it tells of. The tenant of a frame only says which frames need not be looked at:
     older programs wrote another's name on what came of time, verdicts and outcomes.
@@ -84,7 +84,7 @@ class Follower:
         self,
         event_log: EventLog,
         ask: Ask,
-        archived: Archived,
+        archived: ReadArchived,
         tenant: str,
         seq: int,
         most: int,
@@ -101,7 +101,7 @@ class Follower:
         self._foreign = _Foreign()
 
     async def read(self) -> Page:
-        """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and is then where it was."""
+        """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and then stays where it was."""
         page = await self._event_log.read(self.seq, READ_BYTES)
         if not page:
             return Page([], self.seq)
@@ -145,19 +145,19 @@ class Follower:
         return msgspec.structs.replace(frame, events=shared) if shared else None
 
     def know(self, seq: int, summary: Summary) -> None:
-        """Take a summary as the frame `seq` left it, so that it need not be asked for."""
+        """Remember a summary as of the frame `seq`, so that it need not be requested."""
         self._known.put((seq, FRAME_END), summary)
         self._known.trim()
 
     async def _breathe(self, events: int) -> int:
-        """Let others run when this many were looked at; how many that are then."""
+        """Let others run once this many were read; returns the new count."""
         if events < BREATHE_EVENTS:
             return events
         await asyncio.sleep(0)
         return 0
 
     def _unknown(self, frames: list[tuple[int, Skimmed]]) -> list[bytes]:
-        """The incidents that were there before and were not met yet: their summaries must be asked for. Notes those that open
+        """Incidents that existed before and were not seen yet: their summaries must be requested. Notes those that open
         and are another tenant's."""
         wanted: dict[bytes, None] = {}
         made: set[bytes] = set()
@@ -180,7 +180,7 @@ class Follower:
                     ):
                         source = self._known.get(event.incident_id)
                         if source is not None and source[0] >= (seq, number):
-                            # Its summary is later than the split, and so no likeness of what was made.
+                            # Its summary is later than the split, so it can't stand in for the new one.
                             wanted[identity] = None
                         else:
                             made.add(identity)
@@ -188,13 +188,13 @@ class Follower:
                         wanted[identity] = None
         return list(wanted)
 
-    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[Place, Summary]]:
-        found: dict[bytes, tuple[Place, Summary]] = {}
+    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[LogPosition, Summary]]:
+        found: dict[bytes, tuple[LogPosition, Summary]] = {}
         for start in range(0, len(identities), PAGE_MAX):
             some = identities[start : start + PAGE_MAX]
             answer = decode_answer(await self._ask(encode(GetSummaries(self._tenant, some))))
             if not isinstance(answer, SummaryPage) or answer.seq < last:
-                # Its log was read further than it is itself: it is being started again.
+                # Its log was read further than it is itself: the shard is restarting.
                 raise Unavailable(f"{self._event_log.partition} is behind its own log")
             found.update((summary.id, ((answer.seq, FRAME_END), summary)) for summary in answer.items)
         for identity in identities:
@@ -208,15 +208,15 @@ class Follower:
 
     def _happening(
         self,
-        at: Place,
+        at: LogPosition,
         place: int,
         nth: int,
         frame: Skimmed,
         event: Event,
         identity: bytes,
-        asked: dict[bytes, tuple[Place, Summary]],
+        asked: dict[bytes, tuple[LogPosition, Summary]],
     ) -> Happening | None:
-        """None when there is nothing to tell, or when nobody has the incident any more (its retention is over)."""
+        """None if there is nothing to report, or nobody has the incident any more (its retention is over)."""
         known = self._known.get(identity)
         if known is None and identity in asked:
             known = asked[identity]

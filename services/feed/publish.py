@@ -1,7 +1,8 @@
 """The publisher: one actor that keeps the feed in Redis, for programs that have a Redis client and nothing of ours.
 
-It reads the logs of all shards beside their writers, so nobody waits for it: while it is away, or its Redis, alerts are
-taken as ever, and it goes on from where it was. Started by services/wiring/bootstrap.py when publish.redis.url is set.
+It reads the logs of all shards beside their writers, so nobody waits for it: while it or its Redis is down, alerts are
+accepted as usual, and it continues from where it was. Started by services/wiring/bootstrap.py when publish.redis.url is
+set.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from services.stores.redis.feed import FeedMoved, RedisFeed
 log = structlog.get_logger()
 T = TypeVar("T")
 
-#: A shard answers heads in a few milliseconds, and may have a group before them.
+#: A shard answers summaries in a few milliseconds, and may have a group before them.
 QUERY_TIMEOUT_S = 5.0
 
 
@@ -78,7 +79,7 @@ class Publisher:
         self._tasks = [loop.create_task(each.run()) for each in self._shards]
 
     async def stop(self) -> None:
-        """What is not told yet is told after the next start. Safe to call twice."""
+        """What was not published yet is published after the next start. Safe to call twice."""
         await self.cease()
         for each in self._shards:
             await each.close()

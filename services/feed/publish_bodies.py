@@ -1,5 +1,5 @@
-"""What the feed in Redis shows of an incident, and tells of a change: in the names that GET /v1/incidents/{id} and the
-live stream have for it. Made by services/feed/publish_shard.py; docs/redis-feed.md is for who reads it."""
+"""What the feed in Redis contains of an incident and of a change: with the names of GET /v1/incidents/{id} and the live
+stream. Made by services/feed/publish_shard.py; docs/redis-feed.md is for its readers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models.incidents.query import Summary
 from models.stream.happenings import Happening
 from services.times import timestamp
 
-#: Where an incident is listed; parts of merged incidents are in no list.
+#: Where an incident is listed; children of merged incidents are in no list.
 Listed = Literal["open", "resolved", "closed", "part"]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An incident on its way into the feed: its record, what it is listed by, and the message that tells of it (none
-    when it is only put there)."""
+    """An incident on its way into the feed: its record, what it is listed by, and the message about it (none if it is
+    only written)."""
 
     id: str
     listed: Listed
@@ -85,7 +85,7 @@ class _Reset(msgspec.Struct, frozen=True):
 
 
 def entry_of(summary: Summary) -> Entry:
-    """An incident as it is put into the feed, with nobody told."""
+    """An incident as it is written to the feed, without a message."""
     identity = str(UUID(bytes=summary.id))
     severity = summary.counts.severity.name
     mark = summary.acknowledged
@@ -116,7 +116,7 @@ def entry_of(summary: Summary) -> Entry:
 
 
 def entry_of_change(happening: Happening) -> Entry:
-    """An incident as it is put into the feed, with the message that tells of the change."""
+    """An incident as it is written to the feed, with the message about the change."""
     entry, line = entry_of(happening.after), happening.line
     change = _Change(
         "incident",
@@ -133,7 +133,8 @@ def entry_of_change(happening: Happening) -> Entry:
 
 
 def reset_message(at: float, partition: str, reason: str) -> bytes:
-    """Word that the incidents of a partition were put into the feed anew, and what was told before may have a gap."""
+    """The message that the incidents of a partition were written to the feed again, and earlier messages may have a
+    gap."""
     detail = "changes may have been missed: list the incidents again"
     return _encoder.encode(_Reset("reset", timestamp(at), partition, reason, detail))
 

@@ -1,4 +1,4 @@
-"""Puts what happens in one shard's log into the feed: from where Redis says that it was told, else from the shard as it is
+"""Writes what happens in one shard's log to the feed: from the position recorded in Redis, else from the shard as it is
 now. Run by services/feed/publish.py, one for each partition."""
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ log = structlog.get_logger()
 
 #: How often a log is looked at when nothing is new, as the live stream does.
 POLL_S = 0.2
-#: How often a quiet feed is looked at, which may have been flushed; what was read without a change is noted as often.
+#: How often to check a quiet feed, which may have been flushed; positions without a change are recorded as often.
 CHECK_S = 2.0
-#: Before what failed is tried again, doubling.
+#: Wait before a retry, doubling.
 RETRY_S = 0.5
 RETRY_MAX_S = 5.0
-#: Before a feed is taken back from another writer: two that take it from each other all the time help nobody.
+#: Wait before a feed is taken back from another writer: two that keep taking it from each other help nobody.
 OTHER_S = 10.0
-#: Before a feed that met a bug goes on: the log would be full of it otherwise.
+#: Wait before a feed continues after a bug: the log would be full of it otherwise.
 BUG_PAUSE_S = 10.0
-#: What one script puts at most: Redis answers nobody else for some 5 ms meanwhile.
+#: The most that one script writes: Redis answers nobody else for some 5 ms meanwhile.
 PUT_MAX = 200
 PUT_BYTES = 1024 * 1024
-#: Heads asked for at once: the shard answers between two batches, in 2 ms.
+#: Summaries asked for at once: the shard answers between two batches, in 2 ms.
 HEADS_PAGE = 250
-#: Heads remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
+#: Summaries remembered for all shards together, about all incidents of a busy day, 40 MB; and of one shard at least.
 KNOWN_MAX = 20_000
 KNOWN_LEAST = 1000
 
@@ -47,7 +47,7 @@ class FeedAway(Unavailable):
     """The feed's Redis can't be written now."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class FeedPosition(msgspec.Struct, frozen=True):
     """How far a log was told: up to the frame `seq`, whose digest is `digest` (empty: not known), and of what comes after
     it up to and with the line `line`, given as frame and place within."""
 
@@ -60,12 +60,12 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.seq}:{self.digest.hex()}:{self.line[0]}:{self.line[1]}"
 
     @staticmethod
-    def of(text: str) -> Place | None:
+    def of(text: str) -> FeedPosition | None:
         """What `text` says, None when it can't be read."""
         try:
             seq, digest, *line = text.split(":")
             frame, place = map(int, line)
-            return Place(int(seq), bytes.fromhex(digest), (frame, place))
+            return FeedPosition(int(seq), bytes.fromhex(digest), (frame, place))
         except ValueError:
             return None
 
@@ -105,7 +105,7 @@ class ShardFeed:
         self._end = 0
         self._noted_at = 0.0
         #: Where the log was read to, and what Redis has noted: the same, or somewhat less while nothing changes.
-        self._at = Place(0, NO_DIGEST)
+        self._at = FeedPosition(0, NO_DIGEST)
         self._noted = ""
         self._follower = self._follower_from(0)
 
@@ -114,7 +114,7 @@ class ShardFeed:
         return max(0, self._end - self._at.seq)
 
     async def run(self) -> None:
-        """Until cancelled. Whatever goes wrong holds nothing up but this partition's part of the feed."""
+        """Run until cancelled. Any failure holds up only this partition's part of the feed."""
         pause_s = RETRY_S
         while True:
             try:
@@ -131,7 +131,7 @@ class ShardFeed:
                     )  # fmt: skip
                     await asyncio.sleep(OTHER_S)
             except FeedAway:
-                pass  # services/feed/publish.py has told it
+                pass  # services/feed/publish.py has logged it
             except IncidentManagerError as error:
                 self._now(str(error))
                 if isinstance(error, Broken):
@@ -151,19 +151,19 @@ class ShardFeed:
     # --- where it begins ---
 
     async def _begin(self) -> None:
-        """Stand where Redis says; where that can't be gone on from, make the partition's part anew."""
+        """Start at the position recorded in Redis; if that is not possible, rebuild the partition's part."""
         self._end = await self._log.last_seq()
         text = (await self._take(await self._slots())).get(self.partition, "")
-        place = Place.of(text)
+        place = FeedPosition.of(text)
         why = "new" if not text else "unknown" if place is None else await self._why_not(place)
         if place is None or why:
             await self._make_anew(text, why)
         else:
             self._stand(place, self._follower_from(place.seq))
 
-    async def _why_not(self, place: Place) -> str:
-        """Why the log does not go on from there: `truncated`, or `unknown` when it is not the log that was told. Empty when
-        it does."""
+    async def _why_not(self, place: FeedPosition) -> str:
+        """Why the log does not continue from there: `truncated`, or `unknown` if it is a different log. Empty if it
+        does."""
         last = await self._log.last_seq()
         if last < place.seq:
             return "unknown"
@@ -184,7 +184,8 @@ class ShardFeed:
         return digest_of(page[0][1]) if page and page[0][0] == seq else b""
 
     async def _make_anew(self, text: str, why: str) -> None:
-        """Put all incidents of the shard as they are, forget the others, and say so. Killed in the middle, it begins again."""
+        """Write all incidents of the shard as they are, delete the others, and send a reset. Killed in the middle, it
+        starts over."""
         log.info("rebuilding the feed of a shard", partition=self.partition, reason=why)
         await self._put(text, "", [])
         seq = await self._log.last_seq()
@@ -207,12 +208,12 @@ class ShardFeed:
             if after is None:
                 break
         await self._through(self._feed.sweep(self.partition, self._partitions, seen))
-        place = Place(seq, digest)
+        place = FeedPosition(seq, digest)
         await self._put("", place.text, [], reset_message(self._clock.now(), self.partition, why))
         self._meter.count("llm_im_publish_resets_total", reason=why)
         self._stand(place, follower)
 
-    def _stand(self, place: Place, follower: Follower) -> None:
+    def _stand(self, place: FeedPosition, follower: Follower) -> None:
         self._at, self._noted, self._follower = place, place.text, follower
         self._noted_at = self._clock.monotonic()
 
@@ -239,7 +240,7 @@ class ShardFeed:
                 await self._make_anew(self._noted, "truncated")
                 return
             if page.set_back:
-                # Any incident may have other times now, and nothing is told of it.
+                # Any incident's times may have changed, without an event.
                 await self._make_anew(self._noted, "clock")
                 return
             if page.seq != before:
@@ -251,13 +252,13 @@ class ShardFeed:
 
     async def _publish(self, page: Page) -> None:
         """All changes of a page, each once: those that were told before what told them died are passed over."""
-        start, end = self._at, Place(page.seq, digest_of(page.stored))
+        start, end = self._at, FeedPosition(page.seq, digest_of(page.stored))
         new = [each for each in page.happenings if (each.seq, each.place) > start.line]
         told = 0
         for batch in _batches(entry_of_change(each) for each in new):
             told += len(batch)
             last = new[told - 1]
-            then = end if told == len(new) else Place(start.seq, start.digest, (last.seq, last.place))
+            then = end if told == len(new) else FeedPosition(start.seq, start.digest, (last.seq, last.place))
             await self._put(self._noted, then.text, batch)
             self._noted, self._noted_at = then.text, self._clock.monotonic()
         self._at = end
@@ -265,7 +266,7 @@ class ShardFeed:
             self._meter.count("llm_im_published_total", len(new))
 
     async def _note(self) -> None:
-        """Note how far the log was read, or see that what was noted is still there."""
+        """Record how far the log was read, or check that what was recorded is still there."""
         if self._noted != self._at.text:
             await self._put(self._noted, self._at.text, [])
             self._noted = self._at.text

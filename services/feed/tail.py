@@ -20,7 +20,7 @@ log = structlog.get_logger()
 #: seconds of a flood.
 HELD_MAX = 4096
 HELD_MAX_BYTES = 16 * 1024 * 1024
-#: Heads a tail remembers: about all incidents of a busy day, 20 MB.
+#: Summaries a tail remembers: about all incidents of a busy day, 20 MB.
 KNOWN_MAX = 20_000
 #: Clients that read one log by themselves at one moment; the others wait for their turn, a few milliseconds.
 CATCHING_UP_MAX = 2
@@ -53,7 +53,7 @@ class LogTail:
         return found, (max(seq, self.seq) if end == len(self._held) else found[-1].seq)
 
     async def follow(self) -> bool:
-        """Read what is new; True when there was something. Never raises what a store or a shard raises: `why` says it."""
+        """Read what is new; True if there was something. Never raises errors of a store or a shard: `why` has them."""
         moved = False
         try:
             last = await self.event_log.last_seq()
@@ -103,7 +103,7 @@ class LogTail:
             del self._held[:off]
 
     async def _end(self) -> int:
-        """The last frame that stands: of a torn end the writer will cut off it is not known where it begins."""
+        """The last frame that is certain: where a torn end begins, which the writer will cut off, is unknown."""
         last = await self.event_log.last_seq()
         try:
             if last and not await self.event_log.read(last - 1, 1):

@@ -1,10 +1,10 @@
-"""Follows the logs of all shards once for everybody who watches: while somebody does, and no longer.
+"""Follows the logs of all shards once for all clients, and only while there are any.
 
     log of shard 0 --> LogTail: the newest happenings --+--> Watch of one client, at its own place
     log of shard 1 --> LogTail: the newest happenings --+--> Watch of another, ...
 
-Nothing is pushed, so nothing piles up for a client that reads slowly: it stands further back, in what the tail still
-holds, then in the log itself. Nobody's place holds back truncation: who asks for what is gone is told so.
+Nothing is pushed, so nothing piles up for a client that reads slowly: it reads further back, in what the tail still
+holds, then in the log itself. No client holds back truncation: one that asks for truncated events gets a reset.
 """
 
 from __future__ import annotations
@@ -18,28 +18,27 @@ import structlog
 
 from actors.runtime.ending import end
 from models.errors import Busy, IncidentManagerError, Malformed, TooLarge, Unavailable
-from models.incidents.incident import Incident
 from models.metrics import Meter
 from models.ports import Clock, EventLog
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import Happening
-from services.feed.follow import Follower, Gap
+from services.feed.follow import Follower, Gap, ReadArchived
 from services.feed.tail import LogTail
 
 log = structlog.get_logger()
 
 #: How often a log is looked at: a glance costs 0.1 ms, and a person does not feel a fifth of a second.
 POLL_S = 0.2
-#: Before a log that could not be read is tried again for a client that is behind.
+#: Wait before retrying a log that could not be read for a client that is behind.
 RETRY_S = 1.0
-#: Before a tail that met a bug goes on: its log would be full of it otherwise.
+#: Wait before a tail continues after a bug: the log would be full of it otherwise.
 BUG_PAUSE_S = 10.0
-#: A client hears something this often. Half a minute of silence is what proxies begin to cut at.
+#: A client gets something this often. Proxies start to cut connections after half a minute of silence.
 HEARTBEAT_S = 15.0
 #: Clients of one gateway. Each costs a connection, and a look at every happening; all other requests share 512 places.
 CLIENTS_MAX = 200
-#: Heads that a client remembers while it catches up.
+#: Summaries that a client remembers while it catches up.
 KNOWN_BEHIND_MAX = 2000
 #: Frames that a client may be behind: to skim so many takes about a second of the gateway's time.
 MAX_LAG_FRAMES = 100_000
@@ -51,18 +50,17 @@ BREATHE_EVERY = 64
 LIST_AGAIN = "list the incidents again, then continue from this cursor"
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
-Archived = Callable[[bytes], Awaitable[Incident | None]]
 
 
-class Told(msgspec.Struct, frozen=True):
+class StreamedHappening(msgspec.Struct, frozen=True):
     """A wanted happening. A client that goes on from `cursor` hears what comes after it."""
 
     cursor: str
     happening: Happening
 
 
-class Said(msgspec.Struct, frozen=True):
-    """A word about the stream itself: ready, heartbeat, reset or dropped."""
+class StreamStatus(msgspec.Struct, frozen=True):
+    """Something about the stream itself: ready, heartbeat, reset or dropped."""
 
     event: str
     cursor: str
@@ -80,7 +78,7 @@ class Tails:
         self,
         logs: Sequence[EventLog],
         ask: Ask,
-        archived: Archived,
+        archived: ReadArchived,
         slots: Callable[[], int],
         clock: Clock,
         meter: Meter,
@@ -104,8 +102,8 @@ class Tails:
     async def watching(
         self, wanted: StreamFilter, cursor: str | None, *, forgives: bool = False
     ) -> AsyncIterator[Watch]:
-        """A client's watch, from its cursor or from now on. Raises Busy, Unavailable, and Malformed for a cursor that can't be
-        read, of which a client that `forgives` hears as of a reset."""
+        """A client's watch, from its cursor or from now on. Raises Busy, Unavailable, and Malformed for an invalid
+        cursor, which leads to a reset for a client that `forgives`."""
         place, is_known = None, True
         try:
             place = decode_cursor(cursor, len(self.logs)) if cursor else None
@@ -137,13 +135,13 @@ class Tails:
                 if not self._watches:
                     await self._cease()
 
-    def refusal(self, error: Busy | Unavailable, cursor: str | None) -> Said:
-        """The last and only word to a client that got no watch."""
+    def refusal(self, error: Busy | Unavailable, cursor: str | None) -> StreamStatus:
+        """The only message to a client that got no watch."""
         reason = "busy" if isinstance(error, Busy) else "unavailable"
-        return Said("dropped", cursor or "", self.clock.now(), reason, str(error), self.stalled)
+        return StreamStatus("dropped", cursor or "", self.clock.now(), reason, str(error), self.stalled)
 
     def measure(self) -> None:
-        """Put what is so now into the meter."""
+        """Update the gauges."""
         self._meter.set("llm_im_stream_clients", len(self._watches))
         self._meter.set(
             "llm_im_stream_behind_frames", max((each.behind for each in self._watches), default=0)
@@ -169,7 +167,7 @@ class Tails:
         return self._changed
 
     async def stop(self) -> None:
-        """Tell all who watch that the gateway leaves, and close the logs. Safe to call twice."""
+        """Tell all clients that the gateway shuts down, and close the logs. Safe to call twice."""
         self.leaving = True
         self.wake()
         await self._cease()
@@ -191,14 +189,14 @@ class Tails:
                 if await tail.follow():
                     self.wake()
             except Exception as error:
-                # A bug: the others go on, and who watches is told that this one does not.
+                # A bug: the others keep running, and clients are told that this one does not.
                 tail.why = f"internal error: {type(error).__name__}"
                 log.exception("bug: stream stalled", partition=tail.event_log.partition)
                 await asyncio.sleep(BUG_PAUSE_S)
             await asyncio.sleep(POLL_S)
 
     def wake(self) -> None:
-        """Have all who watch look again."""
+        """Wake all clients."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -210,7 +208,7 @@ class Tails:
 
 
 class Watch:
-    """One client: where it stands in each log, and what it wants to hear."""
+    """One client: its position in each log, and what it wants."""
 
     def __init__(self, tails: Tails, wanted: StreamFilter) -> None:
         self._tails = tails
@@ -224,7 +222,7 @@ class Watch:
         self._slots = 0
 
     async def begin(self, cursor: Cursor | None) -> None:
-        """Stand where the cursor says, else at the end. Raises Unavailable."""
+        """Start at the cursor, else at the end. Raises Unavailable."""
         self._slots = self._tails.slots()
         logs = self._tails.logs
         if cursor is None:
@@ -246,11 +244,11 @@ class Watch:
 
     @property
     def behind(self) -> int:
-        """Frames that are still to be looked at."""
+        """Frames that have not been read yet."""
         return sum(max(0, tail.seq - seq) for tail, seq in zip(self._tails.logs, self._seqs, strict=True))
 
-    async def messages(self) -> AsyncGenerator[Told | Said, None]:
-        """What to tell the client, without end; a heartbeat when there was nothing for HEARTBEAT_S. The last message,
+    async def messages(self) -> AsyncGenerator[StreamedHappening | StreamStatus, None]:
+        """The messages for the client, without end; a heartbeat if there was nothing for HEARTBEAT_S. The last message,
         if there is one, is `dropped`."""
         now = self._tails.clock.monotonic
         yield self._said("ready")
@@ -291,25 +289,25 @@ class Watch:
                 await self._tails.wait(news, min(quiet_s, RETRY_S) if self._why else quiet_s)
 
     def reset(self, reason: str, detail: str) -> None:
-        """Have the client told that it missed something."""
+        """Tell the client that it missed events."""
         self._resets.append((reason, detail))
 
     def let_go(self, reason: str, detail: str) -> None:
-        """Have messages() end at once, with this as the last word. The first call counts."""
+        """Make messages() end at once, with this as the last message. The first call counts."""
         self._last.append((reason, detail))
         self._tails.wake()
 
-    def dropped(self, reason: str, detail: str, cursor: str = "") -> Said:
-        """The last word to a client: why it is let go, and from where it can go on if not from here."""
+    def dropped(self, reason: str, detail: str, cursor: str = "") -> StreamStatus:
+        """The last message to a client: why it is disconnected, and where it can continue."""
         self._tails.count("llm_im_stream_dropped_total", reason=reason)
         said = self._said("dropped", reason, detail)
         return msgspec.structs.replace(said, cursor=cursor or said.cursor)
 
-    def _said(self, event: str, reason: str = "", detail: str = "") -> Said:
+    def _said(self, event: str, reason: str = "", detail: str = "") -> StreamStatus:
         stalled = {**self._tails.stalled, **self._why}
-        return Said(event, self.cursor, self._tails.clock.now(), reason, detail, stalled, self.behind)
+        return StreamStatus(event, self.cursor, self._tails.clock.now(), reason, detail, stalled, self.behind)
 
-    async def _of(self, place: int) -> AsyncIterator[Told]:
+    async def _of(self, place: int) -> AsyncIterator[StreamedHappening]:
         """What is wanted of one log's next happenings."""
         happenings, seq = await self._next(place)
         first, skipped = self._seqs[place] + 1, self._inside.get(place, 0)
@@ -323,7 +321,7 @@ class Watch:
             self._seqs[place] = happening.seq - 1
             self._inside[place] = happening.place + 1
             if wanted:
-                yield Told(self.cursor, happening)
+                yield StreamedHappening(self.cursor, happening)
         if seq > self._seqs[place]:
             self._seqs[place] = seq
             self._inside.pop(place, None)

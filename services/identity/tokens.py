@@ -1,6 +1,6 @@
-"""Makes, rotates, revokes and lists API tokens: POST /v1/tokens and `llm-im tokens --local` both come here.
+"""Creates, rotates, revokes and lists API tokens: POST /v1/tokens and `llm-im tokens --local` both come here.
 
-The secret is made here, where it is handed out, and goes nowhere else: the control partition hears its digest.
+The secret is made here, where it is handed out, and goes nowhere else: the control partition gets its digest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OVERLAP_DEFAULT_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class TokenBody:
-    """An API token, without its secret. `previous_until`: so long the secret before this one is good as well.
+    """An API token, without its secret. `previous_until`: until when the previous secret is valid too.
     `last_used_at` is coarse: about a minute for the first use, about an hour afterwards."""
 
     id: Annotated[str, says("Its id; part of the secret too.")]
@@ -57,21 +57,21 @@ class TokenBody:
 
 @dataclass(frozen=True, slots=True)
 class NewTokenBody(TokenBody):
-    """A token with its secret, `token`, which is shown this once and kept nowhere."""
+    """A token with its secret, `token`, which is shown only once and stored nowhere."""
 
     token: Annotated[str, says("The secret. It is shown only here, once.")]
 
 
 class TokenDesk:
-    """`tell` brings a message to the control partition's writer and returns when it is durable; `tail` shows what came
-    of it. Raises Malformed, NotFound, Conflict, Unavailable."""
+    """`tell` sends a message to the control partition's writer and returns when it is durable; `tail` shows the result.
+    Raises Malformed, NotFound, Conflict, Unavailable."""
 
     def __init__(self, tail: ControlTail, tell: Callable[[ControlMessage], Awaitable[None]]) -> None:
         self._tail = tail
         self._tell = tell
 
     def all(self) -> list[TokenBody]:
-        """All that are not revoked, by name; the expired among them too, for a while."""
+        """All that are not revoked, by name; expired ones too, for a while."""
         tokens = self._tail.state.tokens.values()
         return [body_of(each) for each in sorted(tokens, key=lambda each: (each.name, each.created_at))]
 
@@ -89,7 +89,7 @@ class TokenDesk:
         return await self._with_secret(token_id, secret)
 
     async def revoke(self, token_id: str, actor: str, *, force: bool = False) -> None:
-        """The last admin token is revoked with `force` only, else Conflict. Safe to repeat."""
+        """The last admin token needs `force`, else Conflict. Safe to repeat."""
         await self._tell(RevokeToken(token_id, actor, force))
         await self._tail.follow()
 

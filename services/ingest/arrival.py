@@ -11,19 +11,19 @@ from models.alerts.matchers import MatcherTuple
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sends: the name and the id of a token, and the matchers that must hold for what it sends (none: anything)."""
+    """The sender: the name and the id of a token, and the matchers that its alerts must match (none: anything)."""
 
     name: str
     id: str = ""
     match: tuple[MatcherTuple, ...] = ()
 
 
-#: Everybody, while tokens are not asked for.
+#: Everybody, while tokens are not required.
 ANONYMOUS = Sender("anonymous")
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """How the alerts of one request came. A door makes one a request; nobody changes it on the way.
+    """How the alerts of one request came. A door makes one for each request; nobody changes it on the way.
 
     format       the name of their format: `door` in the log, in metrics and in a delivery's scope
     received_at  seconds since the epoch, once the whole request was there

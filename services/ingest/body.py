@@ -1,4 +1,5 @@
-"""Reads and unpacks request bodies within bounds: size, time, and what a compressed body may become. Used by the doors."""
+"""Reads and decompresses request bodies within bounds: size, time, and the size of a decompressed body. Used by the
+doors."""
 
 from __future__ import annotations
 

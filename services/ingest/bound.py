@@ -1,7 +1,7 @@
-"""What a bound token may send and end: only alerts whose labels its matchers hold for.
+"""What a bound token may send and resolve: only alerts whose labels match all its matchers.
 
 A token is bound when it is made (`llm-im tokens create --match`). Called by intake.py, between reading a request
-and storing it: what it may not send is refused by name, and its neighbours are stored.
+and storing it: what it may not send is refused, and the others are stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Bounds:
         self._may: dict[bytes, bool] = {}
 
     async def within(self, sender: Sender, reading: Reading) -> tuple[Reading, list[Fault]]:
-        """What of `reading` its sender may send, and the rest as faults with status 403."""
+        """The part of `reading` that its sender may send, and the rest as faults with status 403."""
         if not sender.match:
             return reading, []
         holds: Callable[[Labels], bool] | None = None
@@ -45,7 +45,7 @@ class Bounds:
             if may is None:
                 if column % SLICE_ALERTS == 0:
                     await asyncio.sleep(0)
-                # A new one each time: its work is bounded as a whole (models/alerts/matchers.py). Most requests need none.
+                # A new one each time: its total work is bounded (models/alerts/matchers.py). Most requests need none.
                 holds = holds or compile_matchers(sender.match)
                 try:
                     may = self._find(key, holds, reading, column)

@@ -1,4 +1,4 @@
-"""What a door could not read, on its way to port DeadLetters: kept behind the answer, never in front of it."""
+"""What a door could not read, on its way to the port DeadLetters: stored after the answer, never before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.ingest.formats.reading import Fault
 
 log = structlog.get_logger()
 
-#: Letters that wait to be written; past it the newest are counted and dropped: a flood must not eat the memory.
+#: Letters that wait to be written; beyond that the newest are counted and dropped: a flood must not use up memory.
 WAITING_MAX = 2000
 #: Bytes of those.
 WAITING_MAX_BYTES = 16 * 1024 * 1024

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from models.errors import Malformed
 
-#: Of two of these some part of a system reads the first and some the last, and a proxy in front perhaps looked at the other
-#: one: such a request means nothing. No HTTP client sends them. Others, which let nobody in and change no body, are no reason
-#: to lose an alert.
+#: If one of these is sent twice, some programs read the first and some the last, and a proxy in front may have checked
+#: the other one: such a request has no clear meaning, and no HTTP client sends it. Other headers, which neither
+#: authorize nor change a body, are no reason to lose an alert.
 _ONCE = {
     name.lower().encode(): name
     for name in ("Authorization", "Content-Encoding", "Content-Type", "Host", "Origin")
@@ -32,7 +32,7 @@ def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
-    """What the sender calls this request, None when it gives no name. Raises Malformed."""
+    """The request's Idempotency-Key, None without one. Raises Malformed."""
     raw = headers.get(b"idempotency-key")
     if raw is None:
         return None
@@ -43,7 +43,7 @@ def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def sender_of(headers: Mapping[bytes, bytes], client: object = None) -> str:
-    """Where a request came from, for a log line: what HAProxy saw, which stands last, else the other end itself."""
+    """Where a request came from, for a log line: the address HAProxy saw, which comes last, else the peer itself."""
     forwarded = headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
     if forwarded:
         return forwarded[:64].decode("latin-1")

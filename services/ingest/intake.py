@@ -1,5 +1,5 @@
-"""What every door does with a request, once it knows who sends it: read it by its format, keep what can't be read, refuse
-what its sender may not send, and store the rest. Called by doors/*.py; submit.py is the way on.
+"""What every door does with a request, once it knows the sender: read it by its format, keep what can't be read, refuse
+what the sender may not send, and store the rest. Called by doors/*.py; submit.py comes next.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ALONE_BYTES = 1024 * 1024
 
 
 class Intake:
-    """One a gateway, for all its doors."""
+    """One per gateway, for all its doors."""
 
     def __init__(
         self, submitter: Submitter, remembered: Remembered, dead_letters: DeadLetterBox, meter: Meter
@@ -54,9 +54,12 @@ class Intake:
     async def take(
         self, form: Format, request: Request, arrival: Arrival, span: Span
     ) -> tuple[Reading, Receipt]:
-        """What a request held, and what became of it: what the receipt says is stored is durable. Raises Malformed (its
-        body is a dead letter then) and TooLarge when it can't be read at all; never for a shard's faults."""
+        """What a request contained, and the result: what the receipt says is stored is durable. Raises Malformed (its
+        body is then a dead letter) and TooLarge if it can't be read at all, and what `Format.prepare` raises;
+        never for a shard's faults."""
         try:
+            if form.prepares:
+                await form.prepare(request)
             if len(request.body) <= AT_ONCE_BYTES:
                 reading = form.read(request)
             else:
@@ -105,7 +108,7 @@ class Intake:
         self._skews.measure(now)
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
-        """`reading` without what its sender may not send, which is among its faults then."""
+        """`reading` without what its sender may not send, which becomes part of its faults."""
         sender = arrival.sender
         reading, outside = await self._bounds.within(sender, reading)
         if not outside:

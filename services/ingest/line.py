@@ -31,7 +31,7 @@ CALL_ALERTS_MAX = 8192
 MESSAGE_ALERTS_MAX = 2048
 #: An actor that does not answer a call for this long is asked again; appends take milliseconds.
 CALL_TIMEOUT_S = 5.0
-#: All shards are told together, once a second: one that hangs must not make the others think that nobody is there.
+#: All shards get a beat together, once a second: one that hangs must not make the others think that no gateway is up.
 BEAT_TIMEOUT_S = 1.0
 #: Wait between tries while a shard restarts: a fraction of the second that it takes at best.
 RETRY_S = 0.05
@@ -154,7 +154,7 @@ class ShardLine:
         return await self._addressed(lambda owner: self._peers.call(owner, "ask", query, timeout_s))
 
     async def beat(self) -> None:
-        """Tell the shard that somebody is there. Failures do not matter: silence is what it listens for."""
+        """Tell the shard that a gateway is up. Failures do not matter: the shard notices silence."""
         try:
             await self._addressed(lambda owner: self._peers.call(owner, "beat", b"", BEAT_TIMEOUT_S))
         except IncidentManagerError:
@@ -205,7 +205,7 @@ class ShardLine:
             except IncidentManagerError as error:
                 why = error
             except Exception as error:
-                # A bug, or an answer that can't be read: it comes again with the same question.
+                # A bug, or an unreadable answer: a retry would get the same.
                 self._fail_all(messages, Unavailable(f"{self.owner}: {error!r}"))
                 raise
             else:

@@ -1,11 +1,8 @@
-"""Whose clock is not ours: told by the times that senders give. Asked by intake.py about each request.
-
-A sender is named by where it says that its alerts come from. Its clock is ahead when something of it begins later than now.
-It is behind when its times move on and the latest of them lies in the past all the same; an end that was said before says
-nothing, since Prometheus repeats one for a quarter of an hour. What a queue on the way brings late looks the same.
-
-Nothing is decided by it. It is told because a sender that is hours behind looks like one whose alerts have all ended: it is
-answered 200, as by Alertmanager, and opens nothing.
+"""Which senders' clocks are wrong, judged by the times they send. Called by intake.py for each request. A sender is
+identified by where its alerts say they come from. Its clock is ahead if an alert starts later than now. It is behind if
+its times advance and the latest is still in the past; a repeated end does not count, since Prometheus repeats one for a
+quarter of an hour. Alerts delayed by a queue look the same. No decision depends on it. It is reported because a sender
+that is hours behind looks like one whose alerts have all ended: it gets 200, as from Alertmanager, and opens nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +19,9 @@ from services.ingest.formats.remembered import Remembered
 
 log = structlog.get_logger()
 
-#: What clocks differ by in peace, and the time that alerts are on their way.
+#: How much clocks differ normally, plus the time that alerts are in transit.
 SKEW_S = 60.0
-#: An end further back than this is no end that somebody says again: Prometheus does so for a quarter of an hour.
+#: An end further back than this is not a repeated one: Prometheus repeats ends for a quarter of an hour.
 OLD_S = 3600.0
 #: Senders that a gateway tells apart; their names are labels of a metric, and whoever sends can make them up.
 SOURCES_MAX = 64

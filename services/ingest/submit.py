@@ -1,7 +1,6 @@
-"""The single way in: a Reading becomes messages to shards and comes back as one decision an alert.
-
-Every door calls submit(); what it returns is durable. Alerts that were sent before go without their bodies
-(32 bytes and an end time); a shard that has forgotten a key says so and gets the whole alert at once.
+"""The single way in: a Reading becomes messages to shards and comes back as one decision per alert. Every door calls
+submit(); what it returns is durable. Alerts that were sent before go without their bodies (32 bytes and an end time); a
+shard that has forgotten a key says so and gets the whole alert at once.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _KNOWN = frozenset(
         Decision.OVERFLOWED,
     }
 )
-#: What a sender is told of alerts that their shard did not take.
+#: What a sender is told about alerts that their shard refused.
 _REFUSED: dict[Decision, type[IncidentManagerError]] = {
     Decision.COLLIDED: Conflict,
     Decision.SENDER_FULL: ShareUsedUp,
@@ -49,8 +48,9 @@ _encoder = msgspec.msgpack.Encoder()
 
 @dataclass(slots=True)
 class Receipt:
-    """What became of a Reading's columns: a decision and an incident id (b"" where none, or not asked for), or
-    the error of the shard part that failed. A part (at most MESSAGE_ALERTS_MAX of them) is stored whole or not at all."""
+    """The results for a Reading's columns: a decision and an incident id (b"" if there is none, or it was not
+    requested), or the error of the shard part that failed. A part (at most MESSAGE_ALERTS_MAX of them) is stored whole
+    or not at all."""
 
     decisions: list[Decision | None]
     incident_ids: list[bytes]

@@ -1,4 +1,4 @@
-"""Answers 503 with Retry-After in the place of a system that is being worked on, so that senders try again. Used by
+"""Answers 503 with Retry-After in place of a system under maintenance, so that senders try again. Used by
 `llm-im store reshard`."""
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: %d\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (RETRY_AFTER_S, len(_BODY), _BODY)
 )
-#: An EventSource ends for ever by a 503, and comes back by itself after a stream that ended (services/machine/haproxy.py).
+#: An EventSource stops for good after a 503, but reconnects by itself after a stream that ended
+#: (services/machine/haproxy.py).
 _STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
     b"Connection: close\r\n\r\nretry: %d\n\n" % STREAM_RETRY_MS
@@ -32,7 +33,7 @@ _ASKS_FOR_STREAM = re.compile(rb"\r\naccept:[^\r\n]*text/event-stream", re.IGNOR
 
 @contextlib.asynccontextmanager
 async def closed_door(host: str, port: int) -> AsyncIterator[bool]:
-    """Keep the port meanwhile. Yields whether it could be had: another program on it is left alone."""
+    """Hold the port meanwhile. Yields whether that worked: another program on it is left alone."""
     try:
         server = await asyncio.start_server(_answer, host, port)
     except OSError:

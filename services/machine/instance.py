@@ -1,7 +1,7 @@
-"""Who runs on a data directory, written down; whose it is; one start or stop at a time. Called by launch.py and the CLI.
+"""Records who runs on a data directory and whose it is; one start or stop at a time. Called by launch.py and the CLI.
 
-An instance belongs to the user that started it. Another user's signals and files would break it, root's too: whoever
-else types a command that starts or stops is refused by name before anything is touched.
+An instance belongs to the user that started it. Another user's signals and files would break it, even root's: if anyone
+else types a command that starts or stops it, the command is refused before anything is touched.
 """
 
 from __future__ import annotations

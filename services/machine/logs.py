@@ -1,8 +1,8 @@
-"""How every process logs: one line an event, JSON or for a console, to the instance's log file (services/machine/log_file.py), to
-stderr where there is none. Called once in each process.
+"""How every process logs: one line per event, JSON or for a console, to the instance's log file
+(services/machine/log_file.py), or to stderr without one. Called once in each process.
 
 However often something happens, no process writes more than LINES_MAX lines a second of one event: the rest is counted,
-and the count is told when the second is over.
+and the count is logged when the second is over.
 """
 
 from __future__ import annotations
@@ -87,15 +87,15 @@ def _with_pid(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def _tell_left_out(event: str, level: str, count: int) -> None:
-    # At the level of what was left out: who asked for errors only must hear how many there were.
+    # At the level of what was left out: somebody who logs only errors must see how many there were.
     getattr(structlog.get_logger(), level)("log lines suppressed", of=event, count=count)
 
 
 class Flood:
-    """A processor that passes the first LINES_MAX lines of an event in a second, and tells how many it left out.
+    """A processor that passes the first LINES_MAX lines of an event in a second, and reports how many it left out.
 
-    `tell(event, level, count)` is called from a thread of its own when the second is over, so that the count is told
-    also if that event never comes again.
+    `tell(event, level, count)` is called from a thread of its own when the second is over, so that the count is
+    reported even if that event never comes again.
     """
 
     def __init__(self, tell: Callable[[str, str, int], None], *, window_s: float = WINDOW_S) -> None:

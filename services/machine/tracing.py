@@ -3,8 +3,8 @@ only when [telemetry] names an endpoint: it costs a process 0.1 s at its start.
 
     with tracer.span() --> queue, bounded --> a thread of its own --> POST endpoint/v1/traces
 
-Nothing here makes the work wait or fail. When the receiver is away the queue runs over and its oldest spans are lost;
-the log says so when it begins, once a minute while it lasts, and when it is over.
+Nothing here delays the work or makes it fail. While the receiver is down the queue overflows and its oldest spans are
+lost; the log says so when it begins, once a minute while it lasts, and when it is over.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EVERY_S = 1.0
 TIMEOUT_S = 5.0
 #: What stopping waits for the last spans: an actor has 5 s to stop in all.
 CLOSE_S = 2.0
-#: How often a receiver that stays away is complained about.
+#: How often to log about a receiver that stays down.
 COMPLAIN_EVERY_S = 60.0
 
 _KINDS = {"internal": otel.SpanKind.INTERNAL, "server": otel.SpanKind.SERVER, "client": otel.SpanKind.CLIENT}
@@ -68,7 +68,7 @@ class OtlpTracer:
             traces_url(endpoint), headers=dict(headers), timeout=TIMEOUT_S, compression=Compression.Gzip
         )
         self._processor = BatchSpanProcessor(
-            _Told(exporter, instance),
+            _LoggedFailures(exporter, instance),
             max_queue_size=QUEUE_MAX,
             schedule_delay_millis=EVERY_S * 1000,
             max_export_batch_size=BATCH_MAX,
@@ -124,7 +124,7 @@ class OtlpTracer:
 
 
 class _Recorded:
-    """A span under way; log lines within bear its trace id."""
+    """A span under way; log lines within have its trace id."""
 
     __slots__ = ("_bound", "_span", "trace")
 
@@ -160,7 +160,7 @@ class _Recorded:
         self._span.set_status(otel.StatusCode.ERROR, why)
 
 
-class _Told(SpanExporter):
+class _LoggedFailures(SpanExporter):
     """An exporter whose failures are told in our log, in few lines. Runs in the processor's thread."""
 
     def __init__(self, exporter: SpanExporter, instance: str) -> None:

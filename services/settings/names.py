@@ -1,5 +1,5 @@
-"""How settings are named in files, variables and flags, which other names are taken, and what to say of one that there is
-not."""
+"""How settings are named in files, variables and flags, which other names are taken, and the error for an unknown
+one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that can each be read, and with which nothing is started all the same."""
+"""Settings that are each valid, but with which nothing is started."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS
 from models.settings.values import duration_text
+from services.ingest.formats.mapped import wrong_mappings
 from services.settings.load import DEFAULT, Loaded
 from services.settings.mistakes import shown
 from services.stores import choice
@@ -19,7 +20,7 @@ def unusable(settings: Settings) -> list[str]:
             place(settings)
         except Malformed as error:
             found.append(str(error))
-    return found
+    return found + wrong_mappings(settings.formats.mappings)
 
 
 def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:

@@ -1,1 +1,1 @@
-"""Where state is kept: a folder a technology, a file a port. choice.py says which serves."""
+"""Where state is stored: one folder for each technology, one file for each port. choice.py picks one."""

@@ -18,6 +18,7 @@ from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
+from models.alerts.matchers import MatcherTuple
 from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
 from models.control.issuing import TokensSeen
@@ -47,6 +48,7 @@ from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.formats.format import Shared
+from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
@@ -59,7 +61,7 @@ from services.wiring.reload import Change, compare, event_of, wanted_over
 
 log = structlog.get_logger()
 
-#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s counts as deaf.
+#: A gateway tells every shard that it is there; a shard that hears nobody for 5 s begins a reception gap.
 BEAT_S = 1.0
 #: Before the slot map is known nothing can be taken; the first start takes seconds.
 FIRST_SLOTS_S = 30.0
@@ -163,6 +165,7 @@ class Gateway:
             self.meter,
             tenant=tenant,
         )
+        self._shared.open_alerts.find = self._firing
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(
             self._gather,
@@ -181,7 +184,7 @@ class Gateway:
             lambda: self.settings,
             clock=clock,
             tokens=desk,
-            silences=SilenceDesk(self._tail, self._tell_control, clock),
+            silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
@@ -245,6 +248,10 @@ class Gateway:
             await self._tell_control(event)
             await self._tail.follow()
         return changes
+
+    async def _firing(self, matchers: Sequence[MatcherTuple]) -> list[Labels]:
+        async with contextlib.aclosing(self.reads.alerts(matchers)) as pages:
+            return [each.labels async for page in pages for each in page]
 
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)

@@ -17,7 +17,7 @@ import services.api.reads as reads
 from models.errors import Busy
 from models.incidents.query import AlertView
 from models.settings.all import Settings
-from services.api.alertmanager.reads import config_yaml
+from services.api.alertmanager.status import config_yaml
 from tests.api.stand_in import AWAY, NOW, StandIn, alert
 
 UUID = "11111111-1111-1111-1111-111111111111"

@@ -35,7 +35,7 @@ def fires(name: str, **more: object) -> list[dict[str, object]]:
 
 @asynccontextmanager
 async def a_pager() -> AsyncIterator[tuple[str, list[tuple[str, str]]]]:
-    """A receiver of notices: its URL, and of each the alert's name and the reason."""
+    """A receiver of notifications: its URL, and of each the alert's name and the reason."""
     got: list[tuple[str, str]] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -102,7 +102,7 @@ async def test_a_clock_that_was_an_hour_ahead_for_a_moment_costs_no_alert_and_sa
         assert abs(created.timestamp() - time.time()) < 60
         assert (await ours.get("/health/ready")).json["status"] == "ready"
         assert sum(float(line.split()[-1]) for line in await metric(ours, "llm_im_clock_set_back_total")) == 2
-        assert {line["log_level"] for line in lines if "the clock was ahead" in line["event"]} == {"error"}
+        assert {line["log_level"] for line in lines if "clock was ahead" in line["event"]} == {"error"}
 
 
 @pytest.mark.parametrize("fast_s", [60.0, HOUR_S, 86400.0, 365 * 86400.0])

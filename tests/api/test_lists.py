@@ -78,7 +78,7 @@ def walk(stand_in: StandIn, query: str, limit: int = 100) -> list[str]:
 
 FILTERS: list[tuple[str, IncidentFilter]] = [
     ("", IncidentFilter()),
-    ("merged=true", IncidentFilter(with_parts=True)),
+    ("merged=true", IncidentFilter(with_children=True)),
     ("text=laten", IncidentFilter(text="laten")),
     ("text=STRASSE", IncidentFilter(text="STRASSE")),
     ("assignee=bo", IncidentFilter(assignees=["bo"])),

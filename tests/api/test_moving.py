@@ -148,7 +148,7 @@ async def lived_in(kept: Kept) -> dict[str, object]:
 
 
 async def settled(ours: System) -> dict[str, object]:
-    """The picture once nothing changes any more: classifiers and notes answer behind the requests."""
+    """The picture once nothing changes any more: classifiers and peers answer behind the requests."""
     before: dict[str, object] = {}
     async with asyncio.timeout(20):
         while True:
@@ -288,7 +288,7 @@ async def test_a_move_to_another_number_is_refused_while_one_is_under_way() -> N
     with pytest.raises(Killed):
         await reshard(Kept(kept.store, Fatal(3)), ShardSettings(), 3, CLOCK, say)
 
-    with pytest.raises(Conflict, match="moving to 3 partitions is under way"):
+    with pytest.raises(Conflict, match="resharding to 3 partitions is under way"):
         await reshard(kept, ShardSettings(), 4, CLOCK, say)
 
     await reshard(kept, ShardSettings(), 3, CLOCK, say)

@@ -3,6 +3,7 @@ left alone by resharding, like those that ship."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,13 @@ import pytest
 
 import models.partitions
 import services.upkeep.kept.table
+from actors.begun import Kept
+from actors.control import ControlActor
 from actors.folding import fold
-from models.errors import Broken, Conflict
+from actors.runtime.host import Host
+from actors.runtime.local import LocalCluster
+from models.control.control import CONTROL
+from models.errors import Broken, Conflict, Damaged
 from models.partition.checkpoint import META, Checkpoint, RecordKind, parse_key
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, Frames, encode_frame
@@ -285,6 +291,24 @@ async def test_resharding_leaves_them_alone() -> None:
     await reshard(stores, ShardSettings(), 2, CLOCK, lambda _text: None)
 
     assert await bells(stores) == {"great", "small"} and stores.ropes(TOWER).there == ["short", "long"]
+
+
+@pytest.mark.asyncio
+async def test_one_that_had_begun_is_missed_when_it_is_gone() -> None:
+    stores = await used()
+    host = Host("control-a", LocalCluster(), pytest.fail)
+    control = ControlActor(host, stores.log(CONTROL), CLOCK, 1, kept=Kept(stores.log, stores.archive))
+    await control.start()
+    async with asyncio.timeout(5):
+        while TOWER not in control.state.begun:
+            await asyncio.sleep(0.01)
+    await control.stop()
+    assert control.state.begun == {"shard/0000", TOWER}
+
+    del stores.store.partitions[TOWER]
+
+    with pytest.raises(Damaged, match="tower is damaged at seq 0: its log is gone"):
+        await copy(stores, WithRopes(), "memory", CLOCK, lambda _text: None)
 
 
 @pytest.mark.asyncio

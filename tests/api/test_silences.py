@@ -15,6 +15,7 @@ from tests.api.gateway_in_process import (
     Reply,
     System,
     alert,
+    another_gateway,
     system,
 )
 
@@ -177,3 +178,12 @@ async def test_one_that_is_not_there_is_404(ours: System) -> None:
     ]
 
     assert [each.status for each in answers] == [404, 404, 404]
+
+
+async def test_a_silence_made_at_one_gateway_is_there_at_another_at_once(ours: System) -> None:
+    async with another_gateway(ours) as other:
+        identity = await made(ours)
+
+        assert (await other.get(f"{PATH}/{identity}")).status == 200
+        assert (await send(other, "DELETE", f"{PATH}/{identity}")).json["state"] == "expired"
+        assert (await ours.get(f"{PATH}/{identity}")).json["state"] == "expired"

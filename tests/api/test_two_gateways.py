@@ -196,3 +196,63 @@ async def test_both_go_on_where_they_were_after_their_shard_was_killed(both: Bot
 
     assert [await lines(at, identity) for at, identity in zip(both, made, strict=True)] == before
     assert [await listed(at) for at in both] == [{each} for each in made]
+
+
+async def test_a_silence_mutes_its_tenants_alerts_alone(both: Both) -> None:
+    ours, theirs = both
+    body = {"matchers": ['service="api"'], "duration": "1h", "force": True}
+    answer = await ours.post("/v1/silences", body, headers={"Idempotency-Key": "same"})
+    identity = answer.json["silence"]["id"]
+    again = await theirs.post(
+        "/v1/silences", {**body, "matchers": ['service="other"']}, headers={"Idempotency-Key": "same"}
+    )
+    made = [await fire(at, "Down", "api") for at in both]
+
+    assert (answer.status, again.status) == (201, 201)
+    assert identity not in (await theirs.get("/v1/silences")).body.decode()
+    assert (await theirs.get(f"/v1/silences/{identity}")).status == 404
+    assert (await theirs.request("DELETE", f"/v1/silences/{identity}", [b""], [])).status == 404
+    async with asyncio.timeout(15):
+        while not (await shown(ours, made[0]))["muted"]:
+            await asyncio.sleep(0.05)
+    assert (await shown(theirs, made[1]))["muted"] is None
+
+
+async def states(at: System) -> dict[str, str]:
+    """What Alertmanager's API says of each alert: active, or suppressed."""
+    return {each["labels"]["alertname"]: each["status"]["state"] for each in await at.alerts()}
+
+
+async def suppressed(at: System, name: str) -> None:
+    async with asyncio.timeout(10):
+        while (await states(at))[name] != "suppressed":
+            await asyncio.sleep(0.05)
+
+
+async def test_a_silence_is_seen_by_its_own_tenant_and_mutes_its_alerts_alone(both: Both) -> None:
+    ours, theirs = both
+    for at in both:
+        await fire(at, "Down", "api")
+    wanted = {"matchers": ['alertname="Down"'], "duration": "2h", "comment": "deploy", "force": True}
+
+    made = await ours.post("/v1/silences", wanted)
+    await suppressed(ours, "Down")
+
+    path = made.headers["location"]
+    assert await states(theirs) == {"Down": "active"}
+    assert [len((await at.get("/v1/silences")).items) for at in both] == [1, 0]
+    assert json.loads((await theirs.get("/api/v2/silences")).body) == []
+    assert ((await ours.get(path)).status, (await theirs.get(path)).status) == (200, 404)
+    assert (await theirs.request("DELETE", path, [b""], [])).status == 404
+
+
+async def test_an_alert_inhibits_those_of_its_own_tenant_alone() -> None:
+    rule = {"name": "away", "source": ["alertname=Away"], "target": ["alertname=Slow"]}
+    async with system(inhibition={"rules": [rule]}) as ours, another_gateway(ours, OTHER) as theirs:
+        await fire(ours, "Away", "api")
+        for at in (ours, theirs):
+            await fire(at, "Slow", "api")
+
+        await suppressed(ours, "Slow")
+
+        assert await states(theirs) == {"Slow": "active"}

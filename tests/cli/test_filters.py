@@ -50,7 +50,7 @@ def test_matchers_become_parameters(words: list[str], query: list[tuple[str, str
         (["severity=P9"], "expected one of P0, P1, P2, P3, P4"),
         (["state=Invstigating"], "did you mean Investigating?"),
         (["severity=P0", "severity=P1"], "no severity matches all of these filters"),
-        (["service=a", "service=b"], "service can't be both"),
+        (["service=a", "service=b"], "an incident has only one service"),
         (["assignee!=alice"], "only one assignee=NAME"),
         (["assignee=~a.*"], "only one assignee=NAME"),
         (["assignee=alice", "assignee=bob"], "only one assignee=NAME"),

@@ -131,7 +131,7 @@ async def test_incidents_are_merged_split_and_taken_apart(tmp_path: Path) -> Non
         await run("incidents", "merge", one, two, "-r", "one cause")
         assert two not in await run("incidents", "list", "-o", "id")
         assert two in await run("incidents", "list", "--merged", "-o", "id")
-        assert f"part          {two}" in await run("incidents", "show", one)
+        assert f"child         {two}" in await run("incidents", "show", one)
         await run("incidents", "unmerge", one, two[-12:])
         assert two in await run("incidents", "list", "-o", "id")
 

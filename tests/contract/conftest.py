@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tests.contract.postgres_peers import Server as PostgresServer
     from tests.contract.redis_peers import Server
 
+# Its tests are inherited by files that pytest rewrites, and it is none.
+pytest.register_assert_rewrite("tests.contract.trouble")
+
 PARTITION = "shard/0007"
 NUMBERS = itertools.count(1)
 T = TypeVar("T", bound="Closable")

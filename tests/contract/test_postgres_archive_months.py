@@ -31,8 +31,8 @@ from tests.contract.conftest import NUMBERS, PARTITION
 from tests.contract.postgres_peers import Server, url
 from tests.contract.proxy import Proxy
 from tests.contract.test_archive import MONTH_S, incident, pages, spread
-from tests.contract.test_redis_trouble import refused
 from tests.contract.test_sqlite_archive_files import made_in
+from tests.contract.trouble import refused
 
 ALL = ArchiveQuery("default", 1000, sort=Sort.OLDEST)
 OTHER = "shard/0008"

@@ -18,7 +18,7 @@ from services.stores.postgres.options import SYNCHRONOUS, PostgresOptions
 from tests.contract.conftest import PARTITION, Chain
 from tests.contract.postgres_peers import NOBODY, USER, Server, as_nobody, programs
 from tests.contract.redis_peers import wait_until
-from tests.contract.test_redis_trouble import opened_once_it_may, refused, seqs
+from tests.contract.trouble import opened_once_it_may, refused, seqs
 
 
 @pytest.fixture

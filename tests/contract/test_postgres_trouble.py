@@ -4,19 +4,16 @@ a server that is read-only, restarted, killed, slow, silent, or set up to forget
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import psycopg
 import pytest
 import pytest_asyncio
 
-from models.errors import Broken, Fenced, Malformed, OutcomeUnknown, Unavailable
-from models.partition.frames import encode_frame
-from models.partitions import decode_frame
-from models.ports import ArchiveQuery, Mark
+from models.errors import Broken, Malformed, OutcomeUnknown, Unavailable
+from models.ports import ArchiveQuery, EventLog, Mark, Opened
 from services.stores.postgres import pool, snapshots
 from services.stores.postgres import schema as postgres_schema
 from services.stores.postgres.archive import PostgresArchive
@@ -31,7 +28,7 @@ from tests.contract.postgres_peers import Server, url
 from tests.contract.proxy import Proxy
 from tests.contract.test_archive import incident
 from tests.contract.test_dead_letters import letter
-from tests.contract.test_redis_trouble import refused, seqs
+from tests.contract.trouble import Trouble, opened_once_it_may, refused, seqs
 
 Logs = Callable[..., PostgresEventLog]
 APPEND = "INSERT INTO appends"
@@ -76,30 +73,53 @@ def own_server(shared_own_server: Server) -> Server:
     return shared_own_server
 
 
+@pytest.fixture
+def server(postgres_server: Server) -> Server:
+    return postgres_server
+
+
+class TestPostgres(Trouble):
+    APPEND = APPEND
+    PUT = "COMMIT"
+    CRASH = signal.SIGQUIT
+    REFUSED = "refused"
+    IMPATIENT = {"timeout_s": 0.3}
+    VANISHED = {"timeout_s": 0.3, "connect_timeout_s": 1.0}
+    HALF_OPEN = {"timeout_s": 2.0}
+
+    def archive(self, at: Proxy) -> PostgresArchive:
+        return PostgresArchive(PostgresOptions(url(at.port), schema=f"cut_{next(NUMBERS)}"), PARTITION)
+
+    def forget(self, server: Server, log: PostgresEventLog) -> None:
+        server.ask(f"DELETE FROM {log._writer._options.schema}.logs")
+
+    async def lose(
+        self, server: Server, log: PostgresEventLog, append: Callable[[], Awaitable[None]]
+    ) -> None:
+        await append()
+        schema = log._writer._options.schema
+        server.ask(f"DELETE FROM {schema}.appends WHERE first_seq = 2")
+        server.ask(f"UPDATE {schema}.logs SET last_seq = 1")
+
+    def give_up_soon(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
+        patch.setattr(pool, "GRACE_S", 0.1)
+
+    def look_before_use(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(pool, "IDLE_BEFORE_CHECK_S", 0.0)
+
+    async def connect_both(self, log: PostgresEventLog) -> None:
+        # Both at once and long enough that each has a connection of its own, none of them still being made.
+        await asyncio.gather(
+            *(lane.read(lambda _connection: time.sleep(0.3)) for lane in (log._writer, log._reader))
+        )
+
+    async def open_again(self, log: EventLog) -> Opened:
+        # The pool still holds connections that are mute.
+        return await opened_once_it_may(log)
+
+
 # --- outcome unknown ---
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(("trouble", "kept"), [("before", 1), ("after", 2)])
-async def test_a_connection_cut_in_the_middle_of_an_append_leaves_the_outcome_unknown_until_it_is_opened_again(
-    logs: Logs, proxy: Proxy, chain: Chain, trouble: str, kept: int
-) -> None:
-    log = logs(proxy)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.append(epoch, 1, chain.next())
-    proxy.hurt(trouble, APPEND)
-
-    with pytest.raises(OutcomeUnknown):
-        await log.append(epoch, 2, chain.next())
-    for write in (log.append(epoch, 2, chain.next()), log.put_records(epoch, 1, [("a", b"1")])):
-        with pytest.raises(OutcomeUnknown):
-            await write
-    again = await log.open("a", 1.0, 10.0)
-    chain.back_to(again.last_seq)
-    await log.append(again.epoch, again.last_seq + 1, chain.next())
-
-    assert again.last_seq == kept
-    assert await seqs(log) == list(range(1, kept + 2))
 
 
 @pytest.mark.asyncio
@@ -133,136 +153,6 @@ async def test_a_connection_cut_before_the_commit_was_sent_kept_nothing_and_the_
     assert (await log.stats())["record_bytes"] == 0
 
 
-@pytest.mark.asyncio
-async def test_an_append_that_arrives_after_the_log_was_opened_again_is_refused(
-    logs: Logs, proxy: Proxy, postgres_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
-    log = logs(proxy, timeout_s=0.3)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    proxy.hurt("late", APPEND)
-    with pytest.raises(OutcomeUnknown):
-        await log.append(epoch, 1, chain.next())
-
-    again = await log.open("a", 1.0, 10.0)
-    await proxy.deliver()
-    chain.back_to(0)
-    await log.append(again.epoch, 1, chain.next(2))
-
-    assert again.last_seq == 0
-    assert await seqs(logs(postgres_server)) == [1, 2]
-
-
-@pytest.mark.asyncio
-async def test_an_append_cancelled_in_the_middle_stops_the_writer_until_it_opens_again(
-    logs: Logs, proxy: Proxy, chain: Chain
-) -> None:
-    log = logs(proxy)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    proxy.hurt("late", APPEND)
-    appending = asyncio.create_task(log.append(epoch, 1, chain.next()))
-    await proxy.hit.wait()
-    appending.cancel()
-    await asyncio.wait([appending])
-
-    with pytest.raises(OutcomeUnknown):
-        await log.append(epoch, 1, chain.next())
-    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
-
-
-@pytest.mark.asyncio
-async def test_an_archive_put_cut_after_it_happened_may_be_repeated(
-    postgres_server: Server, proxy: Proxy
-) -> None:
-    options = PostgresOptions(url(proxy.port), schema=f"cut_{next(NUMBERS)}")
-    archive = PostgresArchive(options, PARTITION)
-    await archive.count()
-    proxy.hurt("after", "COMMIT")
-
-    with pytest.raises(Unavailable):
-        await archive.put([incident(1), incident(2)])
-    await archive.put([incident(1), incident(2)])
-
-    assert await archive.count() == 2
-    await archive.close()
-
-
-# --- fencing ---
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("seed", range(3))
-async def test_writers_that_take_over_at_any_moment_leave_one_history_with_everything_acknowledged(
-    logs: Logs, postgres_server: Server, seed: int
-) -> None:
-    chance = random.Random(seed)
-    acknowledged: list[tuple[int, int]] = []
-
-    async def write(log: PostgresEventLog, writer: int, ready: asyncio.Event) -> None:
-        opened = await log.open(f"w{writer}", 100.0 * writer, 10.0)
-        ready.set()
-        seq, digest = opened.last_seq, opened.last_digest
-        while True:
-            frame, digest = encode_frame(seq + 1, 0.0, "default", f"writer {writer}", (), digest)
-            await log.append(opened.epoch, seq + 1, [frame])
-            seq += 1
-            acknowledged.append((seq, writer))
-
-    writers: list[asyncio.Task[None]] = []
-    for writer in range(8):
-        ready = asyncio.Event()
-        writers.append(asyncio.create_task(write(logs(postgres_server), writer, ready)))
-        await ready.wait()
-        await asyncio.sleep(chance.random() * 0.03)
-    ended = await asyncio.gather(*writers[:-1], return_exceptions=True)
-    writers[-1].cancel()
-    await asyncio.wait([writers[-1]])
-
-    frames = await logs(postgres_server).read(0)
-    who = {
-        seq: int((decode_frame(PARTITION, frame, seq, None).trace_id or "").split()[1])
-        for seq, frame in frames
-    }
-    assert all(isinstance(each, Fenced) for each in ended)
-    assert [who[seq] for seq, _writer in acknowledged] == [writer for _seq, writer in acknowledged]
-    assert [who[seq] for seq in sorted(who)] == sorted(who.values())
-
-
-@pytest.mark.asyncio
-async def test_the_same_epoch_taken_twice_because_the_store_went_back_does_not_let_both_write(
-    logs: Logs, postgres_server: Server, chain: Chain
-) -> None:
-    log, other = logs(postgres_server), logs(postgres_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    # As a failover to a standby that had not heard of it.
-    postgres_server.ask(f"DELETE FROM {log._writer._options.schema}.logs")
-
-    again = (await other.open("b", 1.0, 10.0)).epoch
-
-    assert again == epoch
-    with pytest.raises(Fenced, match="went back"):
-        await log.append(epoch, 1, chain.next())
-    with pytest.raises(Fenced, match="went back"):
-        await log.put_records(epoch, 1, [("a", b"1")])
-    assert await other.last_seq() == 0
-
-
-@pytest.mark.asyncio
-async def test_a_log_that_lost_what_was_acknowledged_fences_its_writer(
-    logs: Logs, postgres_server: Server, chain: Chain
-) -> None:
-    log = logs(postgres_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.append(epoch, 1, chain.next())
-    await log.append(epoch, 2, chain.next())
-    schema = log._writer._options.schema
-    postgres_server.ask(f"DELETE FROM {schema}.appends WHERE first_seq = 2")
-    postgres_server.ask(f"UPDATE {schema}.logs SET last_seq = 1")
-
-    with pytest.raises(Fenced, match="ends at 1"):
-        await log.append(epoch, 3, chain.next())
-
-
 # --- a server in trouble ---
 
 
@@ -287,51 +177,6 @@ async def test_a_large_snapshot_that_was_never_closed_is_dropped_by_a_slow_serve
 
     assert again.epoch == epoch + 1
     assert postgres_server.ask(f"SELECT count(*) FROM {schema}.records") == [(0,)]
-
-
-@pytest.mark.asyncio
-async def test_what_was_acknowledged_survives_a_kill_of_the_server_in_the_middle(
-    logs: Logs, own_server: Server, chain: Chain
-) -> None:
-    log = logs(own_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    acknowledged = 0
-
-    async def write() -> None:
-        nonlocal acknowledged
-        while True:
-            await log.append(epoch, chain.seq + 1, chain.next(7, size=3000))
-            acknowledged = chain.seq
-
-    writing = asyncio.create_task(write())
-    await asyncio.sleep(0.3)
-    own_server.stop(signal.SIGQUIT)
-    await asyncio.wait([writing])
-    away = [await refused(log.open("a", 1.0, 10.0)), await refused(log.read(0))]
-    own_server.start()
-    opened = await log.open("a", 1.0, 10.0)
-
-    assert isinstance(writing.exception(), OutcomeUnknown)
-    assert [type(each) for each in away] == [Unavailable, Unavailable]
-    assert "refused" in str(away[1])
-    assert 0 < acknowledged <= opened.last_seq <= acknowledged + 7
-    assert await seqs(log) == list(range(1, opened.last_seq + 1))
-
-
-@pytest.mark.asyncio
-async def test_a_writer_that_was_idle_while_its_server_restarted_goes_on(
-    logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "IDLE_BEFORE_CHECK_S", 0.0)
-    log = logs(own_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.append(epoch, 1, chain.next())
-
-    own_server.stop()
-    own_server.start()
-    await log.append(epoch, 2, chain.next())
-
-    assert await seqs(log) == [1, 2]
 
 
 @pytest.mark.asyncio
@@ -393,60 +238,6 @@ async def test_half_a_second_of_latency_only_makes_it_slow_and_an_append_is_one_
 
 
 @pytest.mark.asyncio
-async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
-    logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
-    monkeypatch.setattr(pool, "GRACE_S", 0.1)
-    log = logs(proxy, timeout_s=0.3, connect_timeout_s=1.0)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.read(0)
-    proxy.silent = True
-    begun = time.monotonic()
-
-    under_way = [await refused(log.append(epoch, 1, chain.next())), await refused(log.read(0))]
-    monkeypatch.setattr(pool, "IDLE_BEFORE_CHECK_S", 0.0)
-    idle = [await refused(log.open("a", 1.0, 10.0)), await refused(log.renew(epoch, 5.0))]
-    took_s = time.monotonic() - begun
-    proxy.silent = False
-
-    assert [type(each) for each in under_way] == [OutcomeUnknown, Unavailable]
-    assert [type(each) for each in idle] == [Unavailable, Unavailable]
-    assert took_s < 10
-    for _attempt in range(50):
-        try:
-            assert (await log.open("a", 1.0, 10.0)).last_seq == 0
-            break
-        except Unavailable:
-            await asyncio.sleep(0.05)
-    else:
-        raise AssertionError("the log could not be opened again")
-
-
-@pytest.mark.asyncio
-async def test_once_a_half_open_connection_was_found_the_others_are_not_waited_for(
-    logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.stores.postgres.lane.GRACE_S", 0.1)
-    timeout_s = 2.0
-    log = logs(proxy, timeout_s=timeout_s)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    # Both at once and long enough that each has a connection of its own, none of them still being made.
-    await asyncio.gather(
-        *(lane.read(lambda _connection: time.sleep(0.3)) for lane in (log._writer, log._reader))
-    )
-    proxy.vanish()
-
-    unknown = await refused(log.append(epoch, 1, chain.next()))
-    async with asyncio.timeout(timeout_s):  # another one that is dead would take longer
-        found = await log.read(0)
-
-    assert isinstance(unknown, OutcomeUnknown)
-    assert found == []
-    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
-
-
-@pytest.mark.asyncio
 async def test_who_vanished_in_the_middle_of_a_transaction_keeps_the_next_writer_out_for_a_bounded_time(
     logs: Logs, proxy: Proxy, postgres_server: Server, chain: Chain
 ) -> None:
@@ -462,20 +253,6 @@ async def test_who_vanished_in_the_middle_of_a_transaction_keeps_the_next_writer
 
     assert isinstance(refusal, Unavailable)
     assert opened.epoch == 2
-
-
-@pytest.mark.asyncio
-async def test_one_packet_in_a_hundred_dropped_only_makes_it_slow(
-    logs: Logs, proxy: Proxy, chain: Chain
-) -> None:
-    log = logs(proxy)
-    epoch = (await log.open("a", 0.0, 60.0)).epoch
-    proxy.drop, proxy.chance = 0.01, random.Random(4711)
-
-    while proxy.dropped < 3:
-        await log.append(epoch, chain.seq + 1, chain.next(2, size=3000))
-
-    assert await seqs(log) == list(range(1, chain.seq + 1))
 
 
 @pytest.mark.asyncio

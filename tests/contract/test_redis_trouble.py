@@ -3,23 +3,19 @@ server that is full, read-only, restarted, slow, silent, or set up to forget."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import errno
 import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from models.errors import Fenced, Full, Malformed, OutcomeUnknown, Unavailable
-from models.partition.frames import encode_frame
-from models.partitions import decode_frame
-from models.ports import ArchiveQuery, DeadLetter, EventLog, Mark, Opened
+from models.errors import Full, Malformed, OutcomeUnknown, Unavailable
+from models.ports import ArchiveQuery, DeadLetter, Mark
 from services.stores.redis import lane
 from services.stores.redis.archive import RedisArchive
 from services.stores.redis.dead_letters import RedisDeadLetters
@@ -33,6 +29,7 @@ from tests.contract.conftest import PARTITION, Chain
 from tests.contract.proxy import Proxy
 from tests.contract.redis_peers import DURABLE, Server, wait_until
 from tests.contract.test_archive import incident
+from tests.contract.trouble import Trouble, opened_once_it_may, refused, seqs
 from tests.ports import free_port
 
 Logs = Callable[..., RedisEventLog]
@@ -69,212 +66,46 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     server.stop(signal.SIGKILL)
 
 
-async def seqs(log: EventLog) -> list[int]:
-    found: list[int] = []
-    while page := await log.read(found[-1] if found else 0):
-        found += [seq for seq, _frame in page]
-    return found
+@pytest.fixture
+def server(redis_server: Server) -> Server:
+    return redis_server
 
 
-# --- outcome unknown ---
+class TestRedis(Trouble):
+    APPEND = APPEND.sha
+    PUT = "ZADD"
+    CRASH = signal.SIGKILL
+    REFUSED = f"Error {errno.ECONNREFUSED} connecting"
+    IMPATIENT = {"timeout_s": 0.3, "replica_timeout_s": 0.1}
+    VANISHED = {"timeout_s": 0.4, "connect_timeout_s": 0.2, "replica_timeout_s": 0.1}
+    HALF_OPEN = {"timeout_s": 1.0, "replica_timeout_s": 0.1}
 
+    def archive(self, at: Proxy) -> RedisArchive:
+        return RedisArchive(
+            RedisOptions(f"redis://127.0.0.1:{at.port}", prefix=f"cut-{next(PREFIXES)}"), PARTITION
+        )
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize(("trouble", "kept"), [("before", 1), ("after", 2)])
-async def test_a_connection_cut_in_the_middle_of_an_append_leaves_the_outcome_unknown_until_it_is_opened_again(
-    logs: Logs, proxy: Proxy, chain: Chain, trouble: str, kept: int
-) -> None:
-    log = logs(proxy)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.append(epoch, 1, chain.next())
-    proxy.hurt(trouble, APPEND.sha)
+    def forget(self, server: Server, log: RedisEventLog) -> None:
+        for key in server.client().keys(f"{log._log.split(':')[0]}:*"):
+            server.client().delete(key)
 
-    with pytest.raises(OutcomeUnknown):
-        await log.append(epoch, 2, chain.next())
-    for refused in (log.append(epoch, 2, chain.next()), log.put_records(epoch, 1, [("a", b"1")])):
-        with pytest.raises(OutcomeUnknown):
-            await refused
-    again = await log.open("a", 1.0, 10.0)
-    chain.back_to(again.last_seq)
-    await log.append(again.epoch, again.last_seq + 1, chain.next())
+    async def lose(self, server: Server, log: RedisEventLog, append: Callable[[], Awaitable[None]]) -> None:
+        before = server.client().dump(log._log)
+        assert before is not None
+        await append()
+        server.client().restore(log._log, 0, before, replace=True)
 
-    assert again.last_seq == kept
-    assert await seqs(log) == list(range(1, kept + 2))
+    def give_up_soon(self, patch: pytest.MonkeyPatch) -> None:
+        """Its options say it all."""
 
+    def look_before_use(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(lane, "IDLE_BEFORE_PING_S", 0.0)
 
-@pytest.mark.asyncio
-async def test_an_append_that_arrives_after_the_log_was_opened_again_is_refused(
-    logs: Logs, proxy: Proxy, redis_server: Server, chain: Chain
-) -> None:
-    log = logs(proxy, timeout_s=0.3, replica_timeout_s=0.1)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    proxy.hurt("late", APPEND.sha)
-    with pytest.raises(OutcomeUnknown):
-        await log.append(epoch, 1, chain.next())
-
-    again = await log.open("a", 1.0, 10.0)
-    await proxy.deliver()
-    chain.back_to(0)
-    await log.append(again.epoch, 1, chain.next(2))
-
-    assert again.last_seq == 0
-    assert await seqs(logs(redis_server)) == [1, 2]
-
-
-@pytest.mark.asyncio
-async def test_an_append_cancelled_in_the_middle_stops_the_writer_until_it_opens_again(
-    logs: Logs, proxy: Proxy, chain: Chain
-) -> None:
-    log = logs(proxy)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    proxy.hurt("late", APPEND.sha)
-    appending = asyncio.create_task(log.append(epoch, 1, chain.next()))
-    await proxy.hit.wait()
-    appending.cancel()
-    await asyncio.wait([appending])
-
-    with pytest.raises(OutcomeUnknown):
-        await log.append(epoch, 1, chain.next())
-    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
-
-
-@pytest.mark.asyncio
-async def test_an_archive_put_cut_after_it_happened_may_be_repeated(
-    redis_server: Server, proxy: Proxy
-) -> None:
-    archive = RedisArchive(
-        RedisOptions(f"redis://127.0.0.1:{proxy.port}", prefix=f"cut-{next(PREFIXES)}"), PARTITION
-    )
-    proxy.hurt("after", "ZADD")
-
-    with pytest.raises(Unavailable):
-        await archive.put([incident(1), incident(2)])
-    await archive.put([incident(1), incident(2)])
-
-    assert await archive.count() == 2
-    await archive.close()
-
-
-# --- fencing ---
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("seed", range(5))
-async def test_writers_that_take_over_at_any_moment_leave_one_history_with_everything_acknowledged(
-    logs: Logs, redis_server: Server, seed: int
-) -> None:
-    chance = random.Random(seed)
-    acknowledged: list[tuple[int, int]] = []
-
-    async def write(log: RedisEventLog, writer: int, ready: asyncio.Event) -> None:
-        opened = await log.open(f"w{writer}", 100.0 * writer, 10.0)
-        ready.set()
-        seq, digest = opened.last_seq, opened.last_digest
-        while True:
-            frame, digest = encode_frame(seq + 1, 0.0, "default", f"writer {writer}", (), digest)
-            await log.append(opened.epoch, seq + 1, [frame])
-            seq += 1
-            acknowledged.append((seq, writer))
-
-    writers: list[asyncio.Task[None]] = []
-    for writer in range(8):
-        ready = asyncio.Event()
-        writers.append(asyncio.create_task(write(logs(redis_server), writer, ready)))
-        await ready.wait()
-        await asyncio.sleep(chance.random() * 0.03)
-    ended = await asyncio.gather(*writers[:-1], return_exceptions=True)
-    writers[-1].cancel()
-    await asyncio.wait([writers[-1]])
-
-    frames = await logs(redis_server).read(0)
-    who = {
-        seq: int((decode_frame(PARTITION, frame, seq, None).trace_id or "").split()[1])
-        for seq, frame in frames
-    }
-    assert all(isinstance(each, Fenced) for each in ended)
-    assert [who[seq] for seq, _writer in acknowledged] == [writer for _seq, writer in acknowledged]
-    assert [who[seq] for seq in sorted(who)] == sorted(who.values())
-
-
-@pytest.mark.asyncio
-async def test_the_same_epoch_taken_twice_because_the_store_went_back_does_not_let_both_write(
-    logs: Logs, redis_server: Server, chain: Chain
-) -> None:
-    log, other = logs(redis_server), logs(redis_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    for key in redis_server.client().keys(f"{log._log.split(':')[0]}:*"):
-        redis_server.client().delete(key)  # as a failover to a replica that had not heard of it
-
-    again = (await other.open("b", 1.0, 10.0)).epoch
-
-    assert again == epoch
-    with pytest.raises(Fenced, match="went back"):
-        await log.append(epoch, 1, chain.next())
-    assert await other.last_seq() == 0
-
-
-@pytest.mark.asyncio
-async def test_a_log_that_lost_what_was_acknowledged_fences_its_writer(
-    logs: Logs, redis_server: Server, chain: Chain
-) -> None:
-    log = logs(redis_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    client, key = redis_server.client(), log._log
-    await log.append(epoch, 1, chain.next())
-    before = client.dump(key)
-    await log.append(epoch, 2, chain.next())
-    assert before is not None
-    client.restore(key, 0, before, replace=True)
-
-    with pytest.raises(Fenced, match="ends at 1"):
-        await log.append(epoch, 3, chain.next())
+    async def connect_both(self, log: RedisEventLog) -> None:
+        await log.read(0)  # over a connection of its own
 
 
 # --- a server in trouble ---
-
-
-@pytest.mark.asyncio
-async def test_what_was_acknowledged_survives_a_kill_of_the_server_in_the_middle(
-    logs: Logs, own_server: Server, chain: Chain
-) -> None:
-    log = logs(own_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    acknowledged = 0
-
-    async def write() -> None:
-        nonlocal acknowledged
-        while True:
-            await log.append(epoch, chain.seq + 1, chain.next(7, size=3000))
-            acknowledged = chain.seq
-
-    writing = asyncio.create_task(write())
-    await asyncio.sleep(0.3)
-    own_server.stop(signal.SIGKILL)
-    await asyncio.wait([writing])
-    away = [await refused(log.open("a", 1.0, 10.0)), await refused(log.read(0))]
-    own_server.start()
-    opened = await log.open("a", 1.0, 10.0)
-
-    assert isinstance(writing.exception(), OutcomeUnknown)
-    assert [type(each) for each in away] == [Unavailable, Unavailable]
-    assert 0 < acknowledged <= opened.last_seq <= acknowledged + 7
-    assert await seqs(log) == list(range(1, opened.last_seq + 1))
-
-
-@pytest.mark.asyncio
-async def test_a_writer_that_was_idle_while_its_server_restarted_goes_on(
-    logs: Logs, own_server: Server, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lane, "IDLE_BEFORE_PING_S", 0.0)
-    log = logs(own_server)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.append(epoch, 1, chain.next())
-
-    own_server.stop()
-    own_server.start()
-    await log.append(epoch, 2, chain.next())
-
-    assert await seqs(log) == [1, 2]
 
 
 @pytest.mark.asyncio
@@ -352,61 +183,6 @@ async def test_half_a_second_of_latency_only_makes_it_slow(logs: Logs, proxy: Pr
 
     assert await seqs(log) == [1, 2, 3]
     assert [page async for page in log.records(1)] == [[("a", b"1")]]
-
-
-@pytest.mark.asyncio
-async def test_a_peer_that_vanished_without_a_word_is_found_in_bounded_time(
-    logs: Logs, proxy: Proxy, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = logs(proxy, timeout_s=0.4, connect_timeout_s=0.2, replica_timeout_s=0.1)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.read(0)
-    proxy.silent = True
-    begun = time.monotonic()
-
-    under_way = [await refused(log.append(epoch, 1, chain.next())), await refused(log.read(0))]
-    monkeypatch.setattr(lane, "IDLE_BEFORE_PING_S", 0.0)
-    idle = [await refused(log.open("a", 1.0, 10.0)), await refused(log.renew(epoch, 5.0))]
-    took_s = time.monotonic() - begun
-    proxy.silent = False
-
-    assert [type(each) for each in under_way] == [OutcomeUnknown, Unavailable]
-    assert [type(each) for each in idle] == [Unavailable, Unavailable]
-    assert took_s < 10
-    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
-
-
-@pytest.mark.asyncio
-async def test_once_a_half_open_connection_was_found_the_others_are_not_waited_for(
-    logs: Logs, proxy: Proxy, chain: Chain
-) -> None:
-    timeout_s = 1.0
-    log = logs(proxy, timeout_s=timeout_s, replica_timeout_s=0.1)
-    epoch = (await log.open("a", 0.0, 10.0)).epoch
-    await log.read(0)  # over a connection of its own
-    proxy.vanish()
-
-    unknown = await refused(log.append(epoch, 1, chain.next()))
-    async with asyncio.timeout(timeout_s):  # another one that is dead would take longer
-        found = await log.read(0)
-
-    assert isinstance(unknown, OutcomeUnknown)
-    assert found == []
-    assert (await log.open("a", 1.0, 10.0)).last_seq == 0
-
-
-@pytest.mark.asyncio
-async def test_one_packet_in_a_hundred_dropped_only_makes_it_slow(
-    logs: Logs, proxy: Proxy, chain: Chain
-) -> None:
-    log = logs(proxy)
-    epoch = (await log.open("a", 0.0, 60.0)).epoch
-    proxy.drop, proxy.chance = 0.01, random.Random(4711)
-
-    while proxy.dropped < 3:
-        await log.append(epoch, chain.seq + 1, chain.next(2, size=3000))
-
-    assert await seqs(log) == list(range(1, chain.seq + 1))
 
 
 # --- a server that would forget ---
@@ -655,22 +431,3 @@ async def test_a_redis_that_can_tell_what_replicas_have_synced_is_asked_that(
 
     # Debian's does not know it; a newer one (REDIS_SERVER) has no replica that could answer.
     assert "WAITAOF was refused" in str(refusal) or "appendonly = yes on the replicas" in str(refusal)
-
-
-async def opened_once_it_may(log: EventLog) -> Opened:
-    """As the shard does: again and again while the store is away."""
-    for _attempt in range(100):
-        try:
-            return await log.open("a", 100.0, 10.0)
-        except Unavailable:
-            await asyncio.sleep(0.1)
-    raise AssertionError("the log could not be opened")
-
-
-async def refused(work: object) -> BaseException:
-    """The error that it ends with."""
-    try:
-        await work  # type: ignore[misc]
-    except Exception as error:
-        return error
-    raise AssertionError("it was not refused")

@@ -371,7 +371,7 @@ async def peers_seq(stores: Stores, partition: str) -> int:
 
 
 async def heard(stores: Stores) -> bool:
-    """Whether the second shard has heard a note."""
+    """Whether the second shard has heard a message."""
     known = await peers.state(stores, SHARDS[1])
     incidents = [msgspec.msgpack.decode(each, type=Incident) for each in known["incidents"].values()]
     return any(each.handling is not None and each.handling.heard for each in incidents)

@@ -34,7 +34,7 @@ FULL = Settings.model_validate(
         "publish": {"redis": {"url": "redis://127.0.0.1"}},
         "disaster_recovery": {"backup_interval": "1h", "backup_target": "backups"},
         "telemetry": {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": "t0ken"}},
-        "state": {"redis": {"url": "redis://:pass@127.0.0.1"}},
+        "state": {"partitions": 2, "redis": {"url": "redis://:pass@127.0.0.1"}},
     }
 )
 

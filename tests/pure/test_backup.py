@@ -115,13 +115,13 @@ def incident(name: bytes, sent: int = 0, heard: dict[bytes, tuple[int, str]] | N
     )
 
 
-def test_a_note_that_was_heard_but_never_sent_shows_that_partitions_are_not_of_one_time() -> None:
-    notes = Across()
-    notes.add("shard/0000", [incident(b"a", sent=2)])
-    notes.add("shard/0001", [incident(b"b", heard={b"a" * 16: (2, ""), b"z" * 16: (7, "")})])
-    notes.check()  # who is archived says nothing any more
+def test_a_message_that_was_heard_but_never_sent_shows_that_partitions_are_not_of_one_time() -> None:
+    across = Across()
+    across.add("shard/0000", [incident(b"a", sent=2)])
+    across.add("shard/0001", [incident(b"b", heard={b"a" * 16: (2, ""), b"z" * 16: (7, "")})])
+    across.check()  # who is archived says nothing any more
 
-    notes.add("shard/0002", [incident(b"c", heard={b"a" * 16: (3, "")})])
+    across.add("shard/0002", [incident(b"c", heard={b"a" * 16: (3, "")})])
 
     with pytest.raises(Conflict, match=r"in shard/0002 has received message 3 .* shard/0000 has only 2"):
-        notes.check()
+        across.check()

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import Broken
 from models.incidents.incident import Incident
-from models.incidents.lines import SYSTEM, Around, Line, Told, told
+from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.incidents.summaries import summary_of
 from models.incidents.verbs import AnyVerb
 from models.partition.checkpoint import RecordKind
@@ -42,7 +42,7 @@ class Ring(Effect, frozen=True):
 
 
 def _line(event: BellRung, _around: Around) -> Line:
-    return told("BellRung", SYSTEM, f"the bell rang {event.nth} times", "it is open", nth=str(event.nth))
+    return line_of("BellRung", SYSTEM, f"the bell rang {event.nth} times", "it is open", nth=str(event.nth))
 
 
 class Bells(Component):
@@ -94,7 +94,7 @@ class Bells(Component):
     reactions = {Opened: _opened}
     effects = (Ring,)
     records = (RecordOf(BELLS, _capture, _load),)
-    events = (on(BellRung, _fold, Told(("BellRung",), _line)),)
+    events = (on(BellRung, _fold, Description(("BellRung",), _line)),)
 
 
 ASSEMBLY = Assembly((*COMPONENTS, Bells))

@@ -35,6 +35,7 @@ from services.api.v1.tokens import SCOPES
 from services.cli import in_ray
 from services.cli.commands import up
 from services.cli.shared.exits import ExitCode
+from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.table import all_formats
 from services.machine import head, stopping
 from services.settings import reference
@@ -68,6 +69,7 @@ SOMETHING = {
     "notify.webhook.url": "https://example.org/hook",
     "publish.redis.url": "redis://127.0.0.1",
     "resource_limits.max_ingestion_rate": "5000/s",
+    "formats.sns_topics": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",
     "telemetry.headers": '{"authorization": "Bearer x"}',
@@ -78,7 +80,7 @@ def something_for(key: Key) -> str:
     """A value that its kind takes."""
     default = key.field.default
     if isinstance(default, list):
-        return "[]" if "rules" in key.name else "a,b"
+        return "[]" if key.name.endswith(("rules", "mappings")) else "a,b"
     if isinstance(default, bool):
         return str(default).lower()
     if default is not None:
@@ -238,6 +240,23 @@ def test_every_routes_scope_is_documented() -> None:
     assert not missing
 
 
+def test_the_tables_of_formats_are_those_of_the_code() -> None:
+    document = text("docs/formats.md")
+    webhooks = {name: kind for name, kind in all_formats().items() if issubclass(kind, JsonFormat)}
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| ([^|]+) \| [^|]+ \|$", document, flags=re.MULTILINE)
+    levels = re.findall(r"^\| `([^`]+)` \|" + r"([^|]*)\|" * 5 + "$", document, flags=re.MULTILINE)
+
+    assert rows == [(name, kind.path, kind.summary) for name, kind in webhooks.items()]
+    assert {
+        name: {
+            "" if word == "none said" else word.strip("`"): f"P{level}"
+            for level, words in enumerate(columns)
+            for word in filter(None, words.strip().split(", "))
+        }
+        for name, *columns in levels
+    } == {name: dict(kind.severities) for name, kind in webhooks.items() if kind.severities}
+
+
 def test_every_scope_is_documented() -> None:
     rows = set(re.findall(r"^\| `([^`]+)` \|", text("docs/security.md"), flags=re.MULTILINE))
 
@@ -278,7 +297,7 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 
 def test_every_file_and_test_that_a_document_names_is_there() -> None:
-    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
 
     # Names in capitals stand for the reader's own: services/actions/NAME.py.
     missing = [

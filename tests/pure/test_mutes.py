@@ -385,6 +385,19 @@ def test_one_that_a_person_resolves_is_over() -> None:
     assert story.sent() == []
 
 
+def test_an_end_names_also_the_alerts_that_are_muted_since_they_were_told_of() -> None:
+    story = Muted()
+    story.push(at(2), alert("api", "Slow", "a"), alert("api", "Slow", "b"))
+    story.classify(at(2), Severity.P0)
+    story.receive(at(3))
+    story.silences(at(4), silence())
+
+    story.do(at(5), Resolve(), story.incident)
+
+    (effect,) = [effect for _at, effect in story.asked if isinstance(effect, Act)]
+    assert (effect.facts.reason, len(effect.facts.alerts)) == ("resolved", 2)
+
+
 def test_an_incident_and_its_alerts_show_what_mutes_them() -> None:
     story = Muted()
     story.silences(at(1), silence())

@@ -447,7 +447,7 @@ def test_an_acknowledgement_that_is_taken_back_leaves_it_triaged(story: Story) -
     incident = story.do(at(6), Unacknowledge(), story.incident, by="bob")
 
     assert incident.state is IncidentState.TRIAGED
-    assert incident.timeline[-1].text == "Investigating -> Triaged: acknowledgement taken back by bob"
+    assert incident.timeline[-1].text == "Investigating -> Triaged: acknowledgement withdrawn by bob"
 
 
 def test_an_acknowledgement_that_runs_out_leaves_it_triaged(story: Story) -> None:

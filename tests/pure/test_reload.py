@@ -41,6 +41,9 @@ OTHERS: dict[str, object] = {
     "lifecycle.max_shard_bytes": 1024**3,
     "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
+    "formats.severities": {"datadog": {"error": "P0"}},
+    "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
+    "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
     "notify.webhook.external_url": "https://im.example",
     "classification.builtin_rules": False,
@@ -96,6 +99,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     reached = {kind for kind in before.processes if before.processes[kind] != after.processes[kind]}
     # Gateways alone ask how much a silence may mute, and they go by all settings.
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
+    kinds |= {"formats.severities": 0, "formats.mappings": 0}
     assert len(reached) == kinds.get(key.name, 1)
 
 
@@ -205,7 +209,7 @@ def test_a_resolved_incident_waits_for_a_longer_close_after_and_then_closes() ->
     assert story.states() == [IncidentState.CLOSED]
 
 
-def test_a_notice_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:
+def test_a_notification_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:
     story = Story()
     story.push(at(0), alert("api", "Down"))
     story.classify(at(0), Severity.P2)

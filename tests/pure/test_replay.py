@@ -206,11 +206,11 @@ class ShardMachine(RuleBasedStateMachine):
 
     @rule(
         seconds=st.sampled_from([0.1, 1.0, 1.0, 6.0, 25.0, 45.0, 130.0, 3600.0, -1.0, -5.0, -50.0, -3600.0]),
-        deaf=st.booleans(),
+        in_gap=st.booleans(),
     )
-    def time_passes(self, seconds: float, deaf: bool) -> None:
+    def time_passes(self, seconds: float, in_gap: bool) -> None:
         self.now += seconds
-        self.tell(Tick(deaf))
+        self.tell(Tick(in_gap))
 
     @precondition(lambda self: self.live.state.incidents)
     @rule(data=st.data(), actor=st.sampled_from(["ann", "bob"]))
@@ -226,16 +226,18 @@ class ShardMachine(RuleBasedStateMachine):
         return [table.keys[number][:16] for number in self.live.state.members[incident]]
 
     @rule(lost=st.booleans())
-    def a_note_is_brought(self, lost: bool) -> None:
-        notes = [effect for effect in self.asked if isinstance(effect, SendPeerMessage)]
-        if not notes:
+    def a_message_is_brought(self, lost: bool) -> None:
+        owed = [effect for effect in self.asked if isinstance(effect, SendPeerMessage)]
+        if not owed:
             return
-        note = notes[0]
-        reply = self.tell(PeerMessageArrived(note.tenant, note.sender, note.number, note.to, note.note)).reply
+        sent = owed[0]
+        reply = self.tell(
+            PeerMessageArrived(sent.tenant, sent.sender, sent.number, sent.to, sent.message)
+        ).reply
         if not lost:
-            self.asked.remove(note)
+            self.asked.remove(sent)
             refused = reply.detail if isinstance(reply, Failed) else ""
-            self.tell(PeerMessageAnswered(note.sender, note.number, refused))
+            self.tell(PeerMessageAnswered(sent.sender, sent.number, refused))
 
     @rule()
     def it_hears_again(self) -> None:

@@ -9,7 +9,7 @@ from models.alerts.alert import WHOLE_MAX_BYTES, _fingerprints, fingerprint, fin
 from models.alerts.room import INCIDENT_BYTES, SERIES_BYTES
 from models.alerts.room import bytes_of as room_of
 from models.classification import severity
-from models.incidents.summaries import HEAD_BYTES, Summaries, bytes_of, summary_of
+from models.incidents.summaries import SUMMARY_BYTES, Summaries, bytes_of, summary_of
 from models.shard.intake import Intake
 from models.shard.messages import AlertsArrived, AlertsReply, Decision
 from models.shard.settings import ShardSettings
@@ -217,7 +217,7 @@ def test_long_group_keys_are_not_remembered() -> None:
     ]
 
 
-def test_few_heads_with_long_texts_are_remembered() -> None:
+def test_few_summaries_with_long_texts_are_remembered() -> None:
     known = Summaries(100)
     for number in range(100):
         story = Story(SMALL)
@@ -227,7 +227,8 @@ def test_few_heads_with_long_texts_are_remembered() -> None:
         known.trim()
 
     assert (
-        sum(known.get(b"%016d" % number) is not None for number in range(100)) == 100 * HEAD_BYTES // 10_100
+        sum(known.get(b"%016d" % number) is not None for number in range(100))
+        == 100 * SUMMARY_BYTES // 10_100
     )
 
 

@@ -297,7 +297,7 @@ def _loaded(told: Story, incident: Incident) -> Shard:
 # -- who sees it -------------------------------------------------------------------------------------------------
 
 
-def test_lists_heads_and_notices_say_the_same() -> None:
+def test_lists_summaries_and_notifications_say_the_same() -> None:
     told = story(pod("1"), pod("2"))
     told.push(at(1), pod("1").ended(1))
 

@@ -30,7 +30,7 @@ from models.shard.shard import Step
 from models.shard.splitting import IncidentSplit
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
-from models.stream.happenings import CHANGED, KINDS, TOLD_NAMES, Happening, Line
+from models.stream.happenings import CHANGED, DESCRIBED, KINDS, Happening, Line
 from services.feed.follow import Follower
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
@@ -66,7 +66,7 @@ class Recorded:
         summaries: dict[bytes, Summary] = {}
         found = []
         for seq, frame in enumerate(self.frames, 1):
-            skimmed = ASSEMBLY.frames.skim("", frame, seq, TOLD_NAMES | {b"ClockSetBack"})
+            skimmed = ASSEMBLY.frames.skim("", frame, seq, DESCRIBED | {b"ClockSetBack"})
             if skimmed is not None:
                 for _number, event in skimmed.events:
                     summaries = _after(summaries, event, skimmed.now)

@@ -8,7 +8,7 @@ import pytest
 
 from models.alerts.alert import key_digest, series_id
 from models.errors import Broken
-from models.incidents.incident import IncidentType, Severity
+from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.partition.event import Event
 from models.partition.frames import EVERYONE
 from models.shard.assembly import Assembly
@@ -48,6 +48,7 @@ class Two:
 
     def __init__(self) -> None:
         self.shard, self.mirror = Shard("shard/0000", SETTINGS), Shard("shard/0000", SETTINGS)
+        self.events: list[tuple[float, Event]] = []
         self.calls = 0
         self.log(None, self.shard.started("test", START), START)
 
@@ -56,6 +57,7 @@ class Two:
         for _tenant, events in frames:
             for event in events:
                 self.mirror.apply(event, self.shard.now)
+                self.events.append((self.shard.now, event))
             assert not unsound(self.mirror)
         assert not difference(dump(self.mirror, now), dump(self.shard, now))
         return frames
@@ -87,6 +89,24 @@ def test_one_tick_is_a_frame_for_each_tenant_in_which_its_incidents_end_wholly()
     for whose, events in frames:
         ended = [each for each in events if isinstance(each, IncidentStateChanged)]
         assert len(ended) == (0 if whose == EVERYONE else 2)
+
+
+def test_a_log_that_ends_between_two_tenants_frames_leaves_the_others_due_as_before() -> None:
+    two = Two()
+    for tenant in TENANTS:
+        two.push(tenant, "api", lasts_s=10.0)
+    _first, (last, rest) = two.tell(Tick(), 20.0)
+
+    early = Shard("shard/0000", SETTINGS)
+    for now, event in two.events[: -len(rest)]:
+        early.apply(event, now)
+    early.started("test", START + 21.0)
+    step = early.handle(Tick(), START + 22.0)
+
+    ((whose, events),) = by_tenant(early, Tick(), step.events)
+    assert whose == last and [type(each) for each in events] == [type(each) for each in rest]
+    assert {each.state for each in early.state.incidents.values()} == {IncidentState.RESOLVED}
+    assert not unsound(early)
 
 
 def test_verdicts_of_several_tenants_stay_in_their_order_within_each() -> None:

@@ -229,7 +229,7 @@ def test_a_trace_that_is_not_recorded_is_passed_on_without_a_span() -> None:
     assert recorder.spans == [] and traces_of(found.on([act(ONE)])) == [f"00-{IDS}-00"]
 
 
-def test_what_a_note_from_another_incident_brings_is_part_of_its_trace() -> None:
+def test_what_a_message_from_another_incident_brings_is_part_of_its_trace() -> None:
     found = Traces(Recorder(), "shard/0000")
     told = PeerMessageArrived("default", OTHER, 1, ONE, b"", TRACE)
 

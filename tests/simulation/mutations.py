@@ -14,7 +14,7 @@ from services.stores.memory.store import MemoryStore
 #: What is broken -> what the watcher says of it.
 MUTATIONS = {
     "log acknowledges before it keeps": "durable frames are gone",
-    "shard answers before the append": "acknowledged a call that is not in the log",
+    "shard answers before the append": "not in the log",
     "deliveries are forgotten in a crash": "was counted twice",
     "no grace": "a start without grace",
 }

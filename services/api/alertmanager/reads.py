@@ -1,15 +1,13 @@
 """Alertmanager's API v2, its reading half, as 0.34 answers it: amtool, Grafana and karma ask here.
 
-Two error shapes, like the original: what the request asks for is a bare JSON string, what its form breaks is
-{"code", "message"}. POST /api/v2/alerts is the hot route and not here (services/ingest), silences are in silences.py. Where
-we differ: an alert without an end has Go's zero time as endsAt; a shard that cannot answer is 503 rather than 500, so that
-clients ask again.
+POST /api/v2/alerts is the hot route and not here (services/ingest), silences are in silences.py. Where we
+differ: an alert without an end has Go's zero time as endsAt; a shard that cannot answer is 503 rather than 500, so that clients
+ask again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import platform
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -17,29 +15,22 @@ from functools import cmp_to_key
 from itertools import chain
 
 import msgspec
-import yaml
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from models import VERSION
-from models.alerts.alert import PLAIN_NAME, fingerprints, service_of
+from models.alerts.alert import fingerprints, service_of
 from models.alerts.matchers import MatcherTuple, compile_matchers, parse_filters
 from models.alerts.patterns import Pattern
-from models.errors import Busy, Malformed, Refused, TooLarge, Unavailable
+from models.errors import Malformed, Refused, TooLarge, Unavailable
 from models.incidents.query import AlertView
 from models.settings.all import Settings
+from services.api.alertmanager.answers import PREFIX, answer, flag, refused
+from services.api.alertmanager.status import RECEIVER, status_of
 from services.api.auth import READ, requires
 from services.api.reads import Reads
-from services.api.spool import Part, Place, Spool
-from services.machine.front import authority
+from services.api.spool import Part, Piece, Spool
 from services.times import timestamp
 
-#: The prefix of every path here.
-PREFIX = "/api/v2"
-#: The version whose answers these are. Clients choose their decoder by it; our own follows as build metadata.
-SPEAKS = "0.34.0"
-#: The one receiver there is: the first response.
-RECEIVER = "llm-im"
 #: Alerts encoded between two looks at other requests: about 2 ms.
 _SLICE = 250
 #: Characters of label values likewise: a fingerprint that was not met before takes 25 us each thousand.
@@ -47,9 +38,6 @@ _SLICE_CHARS = 128 * 1024
 #: Characters of a label's value by which alerts of a group are put in order, and of all that order is made of.
 ORDER_CHARS = 256
 ORDER_BYTES_MAX = 128 * 1024 * 1024
-
-#: go-openapi's idea of true; everything else is false, and an empty value is the default.
-_TRUE = frozenset({"true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled"})
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -132,7 +120,7 @@ def add_alertmanager_routes(
             if not wanted.any:
                 return answer([])
             spool = Spool()
-            groups: dict[tuple[tuple[str, str], ...], list[tuple[tuple[object, ...], Place]]] = {}
+            groups: dict[tuple[tuple[str, str], ...], list[tuple[tuple[object, ...], Piece]]] = {}
             active: set[tuple[tuple[str, str], ...]] = set()
             order_bytes = 0
             async with aclosing(reads.alerts(wanted.matchers)) as pages:
@@ -170,7 +158,7 @@ def add_alertmanager_routes(
             return refused(error)
 
     async def status() -> Response:
-        return answer(_status(settings(), started_at))
+        return answer(status_of(settings(), started_at))
 
     async def receivers(request: Request) -> Response:
         try:
@@ -192,54 +180,6 @@ def add_alertmanager_routes(
         # Their description is Alertmanager's own openapi.yaml; ours holds what is ours.
         needed = [Depends(requires(scope))] if scope else []
         app.add_api_route(path, endpoint, methods=methods, dependencies=needed, include_in_schema=False)
-
-
-def validation_error(status: int, code: int, message: str) -> Response:
-    """Alertmanager's answer to a request whose form is wrong."""
-    return answer({"code": code, "message": message}, status)
-
-
-def not_found(path: str) -> Response:
-    """Alertmanager's answer for a path that it does not have."""
-    return validation_error(404, 404, f"path {path} was not found")
-
-
-def not_allowed(method: str, allowed: Sequence[str]) -> Response:
-    """Alertmanager's answer for a method that a path does not take."""
-    names = ",".join(sorted(allowed))
-    response = validation_error(405, 405, f"method {method} is not allowed, but [{names}] are")
-    response.headers["Allow"] = names
-    return response
-
-
-def config_yaml(settings: Settings) -> str:
-    """Our settings as an Alertmanager configuration that amtool takes: what clients read group labels and
-    waits from.
-
-    The receiver shows no URL: a webhook's may hold a secret.
-    """
-    names = ["service", *settings.grouping.group_by]
-    wait = settings.notify.wait
-    document = {
-        "global": {"resolve_timeout": _duration(settings.lifecycle.resolve_timeout)},
-        "route": {
-            "receiver": RECEIVER,
-            # Alertmanager refuses repeats, and before 0.28 other names than these: amtool would read nothing at all.
-            "group_by": list(dict.fromkeys(name for name in names if PLAIN_NAME.match(name))),
-            "group_wait": _duration(wait.P2),
-        },
-        "receivers": [{"name": RECEIVER}],
-        "templates": [],
-    }
-    waits = " ".join(f"{name}={_duration(getattr(wait, name))}" for name in ("P0", "P1", "P2", "P3", "P4"))
-    # As JSON, so that no label name can end the comment.
-    fallbacks = msgspec.json.encode(settings.grouping.service_labels).decode("ascii", "replace")
-    all_names = msgspec.json.encode(names).decode("ascii", "replace")
-    return (
-        f"# LLM-Incident-Manager {VERSION}, its settings as Alertmanager would write them.\n"
-        f"# First notice by severity: {waits}. The service is the first label present of {fallbacks}.\n"
-        f"# Grouped by {all_names}.\n" + yaml.safe_dump(document, sort_keys=False)
-    )
 
 
 class _Wanted:
@@ -288,11 +228,6 @@ class _Wanted:
 def _receiver_matches(request: Request) -> bool:
     """Whether the one receiver, which has no labels, is among those of `receiver_matchers`. Raises Malformed."""
     return compile_matchers(parse_filters(request.query_params.getlist("receiver_matchers")))({})
-
-
-def flag(value: str | None) -> bool:
-    """A parameter that is true unless it says otherwise."""
-    return not value or value.lower() in _TRUE
 
 
 def _slices(page: list[AlertView]) -> Iterator[list[AlertView]]:
@@ -350,8 +285,7 @@ def _cut(labels: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _alert_place(labels: Mapping[str, str]) -> tuple[object, ...]:
-    """Where an alert stands in its group: by job, then instance, those without one last, then by all
-    labels."""
+    """The position of an alert in its group: by job, then instance, those without one last, then by all labels."""
     job, instance = labels.get("job"), labels.get("instance")
     return job is None, job or "", instance is None, instance or "", _ordered(labels)
 
@@ -371,97 +305,14 @@ def _before(one: Mapping[str, str], other: Mapping[str, str]) -> int:
 _ordered = cmp_to_key(_before)
 
 
-class Peer(msgspec.Struct, frozen=True):
-    """One member of the cluster."""
-
-    name: str
-    address: str
-
-
-class Cluster(msgspec.Struct, frozen=True):
-    """The cluster, as far as Alertmanager's clients know one. `name` is the member that answers."""
-
-    name: str
-    peers: list[Peer]
-    status: str
-
-
-class Config(msgspec.Struct, frozen=True):
-    """The configuration as YAML."""
-
-    original: str
-
-
-class VersionInfo(msgspec.Struct, frozen=True, rename="camel"):
-    """What was built, when and from what. All six are required."""
-
-    branch: str
-    build_date: str
-    build_user: str
-    go_version: str
-    revision: str
-    version: str
-
-
-class Status(msgspec.Struct, frozen=True, rename="camel"):
-    """The answer of GET /status. `uptime` is the time of start, as in the original."""
-
-    cluster: Cluster
-    config: Config
-    uptime: str
-    version_info: VersionInfo
-
-
-def _status(settings: Settings, started_at: float) -> Status:
-    # The gateways of one system answer as one: which of them was asked is nobody's business.
-    peer = Peer(RECEIVER, authority(settings.server.http_host, settings.server.http_port))
-    return Status(
-        cluster=Cluster(RECEIVER, [peer], "ready"),
-        config=Config(config_yaml(settings)),
-        uptime=timestamp(started_at),
-        version_info=VersionInfo(
-            branch="llm-incident-manager",
-            build_date="",
-            build_user="",
-            go_version=f"none (Python {platform.python_version()})",
-            revision=VERSION,
-            version=f"{SPEAKS}+llm-im.{VERSION}",
-        ),
-    )
-
-
-def _duration(seconds: float) -> str:
-    """As Prometheus writes it: whole numbers of the largest unit that fits."""
-    milliseconds = round(seconds * 1000)
-    for unit, size in (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if milliseconds and milliseconds % size == 0:
-            return f"{milliseconds // size}{unit}"
-    return f"{milliseconds}ms" if milliseconds else "0s"
-
-
-def refused(error: Refused | Unavailable) -> Response:
-    """The bare JSON string of what an alert query cannot be given."""
-    if isinstance(error, Busy):
-        return answer(str(error), 503, retry_after_s=error.retry_after_s)
-    if isinstance(error, Unavailable):
-        return answer(str(error), 503, retry_after_s=1)
-    return answer(str(error), 400)
-
-
-def answer(value: object, status: int = 200, *, retry_after_s: float | None = None) -> Response:
-    """JSON as Alertmanager writes it."""
-    headers = None if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
-    return Response(_json.encode(value) + b"\n", status, headers, media_type="application/json")
-
-
-def _with_commas(places: Sequence[Place]) -> Iterator[Part]:
+def _with_commas(places: Sequence[Piece]) -> Iterator[Part]:
     for number, place in enumerate(places):
         if number:
             yield b","
         yield place
 
 
-def _listed(spool: Spool, places: Sequence[Place]) -> Response:
+def _listed(spool: Spool, places: Sequence[Piece]) -> Response:
     size = sum(length for _offset, length in places) + max(0, len(places) - 1) + len(b"[]\n")
     return spool.answer(chain([b"["], _with_commas(places), [b"]\n"]), size)
 

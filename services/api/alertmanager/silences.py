@@ -13,8 +13,7 @@ from fastapi.responses import Response
 from models.alerts.matchers import MatcherTuple, parse_filters
 from models.control.silences import SetSilence, Silence, SilenceState
 from models.errors import Malformed, NotFound, Refused, TooLarge, Unavailable
-from models.partition.sharding import TENANT
-from services.api.alertmanager.reads import PREFIX, answer, flag, refused, validation_error
+from services.api.alertmanager.answers import PREFIX, answer, flag, refused, validation_error
 from services.api.auth import READ, RESPOND, caller_of, proven_name, requires
 from services.api.silences import SilenceDesk
 from services.ingest.body import Disconnected, Hold, Room, TooSlow, Unsupported, read_body, unpacked
@@ -101,7 +100,9 @@ def add_silence_routes(app: FastAPI, desk: SilenceDesk, body_timeout_s: float) -
             return refused(error)
         states = {state for state in _ORDER if flag(params.get(state.value))}
         now = desk.now
-        found = [each for each in desk.all() if each.state(now) in states and has_matchers(each, wanted)]
+        found = [
+            each for each in await desk.all() if each.state(now) in states and has_matchers(each, wanted)
+        ]
         found.sort(key=lambda each: _place(each, now))
         return answer([_gettable(each, now) for each in found])
 
@@ -131,7 +132,7 @@ def add_silence_routes(app: FastAPI, desk: SilenceDesk, body_timeout_s: float) -
         if _UUID.match(silence_id) is None:
             return _no_uuid(silence_id)
         try:
-            return answer(_gettable(desk.find(silence_id.lower()), desk.now))
+            return answer(_gettable(await desk.find(silence_id.lower()), desk.now))
         except NotFound:
             return Response(status_code=404)
 
@@ -256,7 +257,6 @@ def _read(body: bytes) -> SetSilence:
         posted.comment or "",
         (posted.id or "").lower(),
         annotations,
-        TENANT,
     )
 
 

@@ -14,10 +14,10 @@ from models.incidents.incident import IncidentState, IncidentType
 from models.incidents.summaries import bytes_of
 from models.stream.happenings import Happening
 from services.api.v1.fields import says
-from services.feed.watch import Said, Told
+from services.feed.watch import StreamedHappening, StreamStatus
 from services.times import timestamp
 
-#: What is told of an incident with more text than this is made for each client anew, so that little of it is remembered.
+#: Events of an incident with more text than this are encoded for each client separately, so that little has to be cached.
 REMEMBERED_BYTES = 8192
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -25,8 +25,8 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 @dataclass(frozen=True, slots=True)
 class StreamIncidentBody:
-    """The incident as it was right after. When `updated_at` is later than the message's `at`, it shows something newer:
-    the client was away, or the gateway met the incident for the first time."""
+    """The incident right after the event. If `updated_at` is later than the message's `at`, it shows something newer:
+    the client was away, or the gateway saw the incident for the first time."""
 
     id: Annotated[UUID, says("Its id.")]
     service: Annotated[str, says("The service it belongs to.")]
@@ -42,7 +42,7 @@ class StreamIncidentBody:
 
 @dataclass(frozen=True, slots=True)
 class HappeningBody:
-    """`event` is "incident": something happened to one. `kind` is the event_type of its line in the timeline."""
+    """`event` is "incident": something happened to an incident. `kind` is the event_type of its line in the timeline."""
 
     event: Annotated[str, says('Always "incident".')]
     cursor: Annotated[str, says("The position after this message: to continue here, send it as `cursor`.")]
@@ -58,7 +58,7 @@ class HappeningBody:
 
 @dataclass(frozen=True, slots=True)
 class WordBody:
-    """A word about the stream itself. `event` is one of
+    """A message about the stream itself. `event` is one of
 
     ready      the first message: what happens from now on comes after it
     heartbeat  nothing was to be told for a while. `stalled` names partitions that can't be followed now, and why;
@@ -81,9 +81,9 @@ _encoder = msgspec.json.Encoder()
 _HEAD = b'{"event":"incident","cursor":"'
 
 
-def body_of(message: Told | Said) -> bytes:
+def body_of(message: StreamedHappening | StreamStatus) -> bytes:
     """A message as JSON."""
-    if isinstance(message, Told):
+    if isinstance(message, StreamedHappening):
         return _HEAD + message.cursor.encode() + _rest_of(message.happening)
     return _encoder.encode(
         WordBody(
@@ -103,21 +103,21 @@ def _rest_of(happening: Happening) -> bytes:
     return _rest.__wrapped__(happening) if is_long else _rest(happening)
 
 
-@lru_cache(maxsize=512)  # clients who keep up are told the same
+@lru_cache(maxsize=512)  # clients that keep up get the same bytes
 def _rest(happening: Happening) -> bytes:
-    """All that comes after the cursor, which each client has its own of."""
-    head, line = happening.after, happening.line
+    """Everything after the cursor, which differs for each client."""
+    summary, line = happening.after, happening.line
     incident = StreamIncidentBody(
-        UUID(bytes=head.id),
-        head.service,
-        head.title,
-        head.counts.severity.name,
-        head.state,
-        head.counts.type,
-        head.labels,
-        head.assignees,
-        head.version,
-        timestamp(head.updated_at),
+        UUID(bytes=summary.id),
+        summary.service,
+        summary.title,
+        summary.counts.severity.name,
+        summary.state,
+        summary.counts.type,
+        summary.labels,
+        summary.assignees,
+        summary.version,
+        timestamp(summary.updated_at),
     )
     body = HappeningBody(
         "incident",

@@ -30,8 +30,8 @@ _Type = Annotated[IncidentType, BeforeValidator(any_case(IncidentType))]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client wants to hear, and from where on. One that `forgives` a cursor which can't be read is a browser, which
-    would never come back from 400: the cursor may be of before a reshard."""
+    """Which events a client wants, and from which position on. `forgives`: an invalid cursor leads to a reset instead
+    of 400, because a browser would never reconnect after 400. The cursor may be from before a reshard."""
 
     wanted: StreamFilter
     cursor: str | None
@@ -74,7 +74,7 @@ def asked(
         ),
     ] = None,
 ) -> Asked:
-    """What the parameters of a request ask for. Raises Malformed, TooLarge."""
+    """The stream that a request's parameters describe. Raises Malformed, TooLarge."""
     try:
         matchers = parse_filters(match)
     except Malformed as error:

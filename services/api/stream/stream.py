@@ -26,22 +26,21 @@ from services.api.problems import problem
 from services.api.stream.bodies import HappeningBody, WordBody, body_of
 from services.api.stream.params import SSE, Asked, asked, names_events
 from services.api.v1.incidents import PREFIX
-from services.feed.watch import Said, Tails, Told, Watch
+from services.feed.watch import StreamedHappening, StreamStatus, Tails, Watch
 
 log = structlog.get_logger()
 
 PATH = f"{PREFIX}/stream/incidents"
-#: A client that takes nothing for so long is let go. Under the 20 s after which uvicorn asks whether a WebSocket's other
-#: end is still there.
+#: A client that reads nothing for this long is disconnected. Less than the 20 s after which uvicorn pings a WebSocket.
 SLOW_S = 15.0
-#: A client that is let go gets so long to take the word that says why.
+#: How long a client may take to read the last message, which says why it is disconnected.
 LAST_WORD_S = 10.0
-#: How often it is asked whether the caller's token is good still, while there is something to tell and while not. A gateway
-#: hears of a revocation within a second.
+#: How often to check that the caller's token is still valid, while there are events and while there are none. A gateway
+#: learns of a revocation within a second.
 CHECK_S = 0.5
-#: What a browser waits before it connects again, in milliseconds.
+#: How long a browser waits before it reconnects, in milliseconds.
 RETRY_MS = 1000
-#: The same where there is no place for it now.
+#: The same when the gateway is full.
 BUSY_RETRY_MS = 5000
 #: Codes a WebSocket is closed with, by the reason in the last message. 4000 and up are free for applications.
 CLOSE_CODES = {"leaving": 1001, "token": 4401, "slow": 4408, "matchers": 4413}
@@ -55,11 +54,11 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
         asks: Annotated[Asked, Depends(asked)],
         caller: Annotated[Caller, Depends(requires(READ))],
     ) -> Response:
-        """What happens to incidents, as it happens: server-sent events, without end.
+        """What happens to incidents, as it happens: an endless stream of server-sent events.
 
-        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` tells of an incident
-        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter lets
-        through what is wanted before or after it happened, so that an incident is seen leaving.
+        Each event's name is the `event` of its JSON, its id is the `cursor`. `incident` is about an incident
+        (HappeningBody); `ready`, `heartbeat`, `reset` and `dropped` are about the stream (WordBody). A filter passes an
+        event if the incident matched before or after it, so that you also see an incident stop matching.
 
         A WebSocket to the same path, with the same parameters, gets the same JSON objects as text messages. It is closed
         with 1001 (leaving), 4401 (token), 4408 (slow) or 4413 (matchers) after the message that says so.
@@ -103,10 +102,10 @@ def add_stream_routes(app: FastAPI, tails: Tails) -> None:
 
 
 class _EventStream(Response):
-    """Server-sent events. What refuses the client does so before the response begins, and becomes a problem."""
+    """Server-sent events. A refusal comes before the response begins, and becomes a problem document."""
 
     def __init__(self, tails: Tails, asks: Asked, caller: Caller, request: Request) -> None:
-        # nginx would gather events until they fill a buffer, were it not told otherwise.
+        # Without this, nginx would buffer events until its buffer is full.
         super().__init__(media_type=SSE, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._tails = tails
@@ -118,8 +117,8 @@ class _EventStream(Response):
         async def part(body: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
-        async def event(message: Told | Said) -> None:
-            name = message.event if isinstance(message, Said) else "incident"
+        async def event(message: StreamedHappening | StreamStatus) -> None:
+            name = message.event if isinstance(message, StreamStatus) else "incident"
             await part(
                 b"event: %b\nid: %b\ndata: %b\n\n"
                 % (name.encode(), message.cursor.encode(), body_of(message))
@@ -137,12 +136,13 @@ class _EventStream(Response):
                     self._tails.watching(self._asks.wanted, self._asks.cursor, forgives=self._asks.forgives)
                 )
             except (Busy, Unavailable) as error:
-                # An EventSource ends for ever by any other answer than 200; after an end it comes back by itself.
+                # An EventSource stops for good after any answer other than 200; after an end of the stream it
+                # reconnects by itself.
                 if not names_events(self._request.headers.get("accept", "")):
                     raise
                 last = self._tails.refusal(error, self._asks.cursor)
                 await send(begin)
-                # Without an id: it stands where it stood.
+                # Without an id: its position stays what it was.
                 await part(
                     b"retry: %d\nevent: dropped\ndata: %b\n\n" % (BUSY_RETRY_MS, body_of(last)), more=False
                 )
@@ -152,7 +152,7 @@ class _EventStream(Response):
 
 
 async def _by_websocket(websocket: WebSocket, watch: Watch, caller: Caller) -> None:
-    async def message(each: Told | Said) -> None:
+    async def message(each: StreamedHappening | StreamStatus) -> None:
         await websocket.send_text(body_of(each).decode())
 
     last = await _tell(watch, caller, websocket, message)
@@ -164,19 +164,20 @@ async def _tell(
     watch: Watch,
     caller: Caller,
     connection: HTTPConnection,
-    send: Callable[[Told | Said], Awaitable[None]],
-) -> Said | None:
-    """Send what there is to tell, until the client is let go; then the last word to it, None if it did not take that."""
+    send: Callable[[StreamedHappening | StreamStatus], Awaitable[None]],
+) -> StreamStatus | None:
+    """Send events until the client is disconnected. Returns the last message to send, None if the client did not read
+    in time."""
     sent = watch.cursor
     checking = asyncio.create_task(_check(watch, connection))
     try:
         async with contextlib.aclosing(watch.messages()) as messages:
             async for message in messages:
-                if isinstance(message, Said) and message.event == "dropped":
+                if isinstance(message, StreamStatus) and message.event == "dropped":
                     last = message
                     break
                 try:
-                    # A server waits for room before it writes: what ran out of time was not sent.
+                    # A server waits for room before it writes, so what timed out was not sent.
                     async with asyncio.timeout(SLOW_S):
                         await send(message)
                 except TimeoutError:
@@ -195,7 +196,7 @@ async def _tell(
 
 
 async def _check(watch: Watch, connection: HTTPConnection) -> None:
-    """Let the client go as soon as its token is no longer good, whether or not there is something to tell it."""
+    """Disconnect the client as soon as its token is no longer valid, whether or not there are events to send."""
     is_let_in = True
     while is_let_in:
         await asyncio.sleep(CHECK_S)
@@ -221,19 +222,19 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _left(websocket: WebSocket) -> None:
-    # What a client says means nothing here; it is read so that its going is heard of.
+    # What a client sends is ignored; it is read only to notice that the client has gone.
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass
 
 
 def _takes_events(accept: str) -> bool:
-    """Whether an Accept header lets a stream of events through; without one everything is taken."""
+    """Whether an Accept header accepts an event stream; a missing header accepts everything."""
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     return not accept.strip() or any(kind in (SSE, "text/*", "*/*") for kind in kinds)
 
 
 def _describe(app: FastAPI, schemas: dict[str, Any]) -> None:
-    """Put the messages among OpenAPI's schemas: no response model brings them along."""
+    """Add the messages to OpenAPI's schemas, because no response model does."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -65,7 +65,7 @@ class OverflowBody:
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgedBody:
-    """Who looks after an incident."""
+    """Who acknowledged an incident."""
 
     by: Annotated[str, says("Who acknowledged it.")]
     at: Annotated[Time, says("Since when, RFC 3339 in UTC.")]
@@ -85,8 +85,8 @@ class DueBody:
 
 
 @dataclass(frozen=True, slots=True)
-class SaidBody:
-    """What people said that it is; null where they said nothing and a classifier's word counts."""
+class OverrideBody:
+    """The overrides that people set; null where there is none and the classification counts."""
 
     severity: Annotated[SeverityName | None, says("P0 to P4.")]
     incident_type: Annotated[IncidentType | None, says("What kind.")]
@@ -95,7 +95,7 @@ class SaidBody:
 
 @dataclass(frozen=True, slots=True)
 class JudgedBody:
-    """What classifiers made of it, whatever people say."""
+    """The classification, whatever people set."""
 
     severity: Annotated[SeverityName, says("P0 to P4.")]
     incident_type: Annotated[IncidentType, says("What kind.")]
@@ -103,8 +103,8 @@ class JudgedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class PartBody:
-    """An incident that was merged into this one, as it last said it is."""
+class ChildBody:
+    """A child: an incident that was merged into this one, with the state it last reported."""
 
     incident: Annotated[UUID, says("Its id.")]
     is_open: Annotated[bool, says("Whether it is still going on; a pending one counts as open.")]
@@ -116,7 +116,7 @@ class PartBody:
 
 @dataclass(frozen=True, slots=True)
 class StakeholderUpdateBody:
-    """Word to those who wait."""
+    """A stakeholder update."""
 
     at: Annotated[Time, says("When, RFC 3339 in UTC.")]
     by: Annotated[str, says("Who posted it.")]
@@ -127,8 +127,8 @@ class StakeholderUpdateBody:
 
 @dataclass(frozen=True, slots=True)
 class IncidentBody:
-    """An incident. The first sixteen fields are the plan's (Appendix A), the rest says how it came about and what people
-    did about it."""
+    """An incident. The first sixteen fields are those of the incident schema; the rest is how it came about and what
+    people did about it."""
 
     id: Annotated[UUID, says("UUIDv7.")]
     created_at: Annotated[Time, says("When it opened, RFC 3339 in UTC.")]
@@ -178,10 +178,10 @@ class IncidentBody:
     ]
     roles: Annotated[dict[str, str], says("Who has which role.")]
     due: Annotated[DueBody, says("Response targets.")]
-    said: Annotated[SaidBody, says("Severity, type and impact as people set them.")]
+    said: Annotated[OverrideBody, says("Severity, type and impact as people set them.")]
     judged: Annotated[JudgedBody, says("Severity, type and impact as classified.")]
     merged_into: Annotated[UUID | None, says("Its parent, if it was merged into another incident.")]
-    parts: Annotated[list[PartBody], says("Its children: the incidents merged into it.")]
+    parts: Annotated[list[ChildBody], says("Its children: the incidents merged into it.")]
     split_from: Annotated[UUID | None, says("The incident it was split from.")]
     updates: Annotated[list[StakeholderUpdateBody], says("Stakeholder updates, oldest first.")]
     update_due_at: Annotated[
@@ -305,12 +305,14 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         ),
         roles=handling.roles,
         due=DueBody(_time_or_none(view.acknowledge_due_at), _time_or_none(view.resolve_due_at)),
-        said=SaidBody(None if said.severity is None else _severity(said.severity), said.type, said.impact),
+        said=OverrideBody(
+            None if said.severity is None else _severity(said.severity), said.type, said.impact
+        ),
         judged=JudgedBody(_severity(judged.severity), judged.type, judged.impact),
         merged_into=UUID(bytes=handling.merged_into) if handling.merged_into else None,
         parts=[
-            PartBody(UUID(bytes=each), part.is_open, _severity(part.severity), part.pending)
-            for each, part in handling.children.items()
+            ChildBody(UUID(bytes=each), child.is_open, _severity(child.severity), child.pending)
+            for each, child in handling.children.items()
         ],
         split_from=UUID(bytes=handling.split_from) if handling.split_from else None,
         updates=[
@@ -364,7 +366,7 @@ def etag(version: int) -> str:
 
 
 def _judged(incident: Incident) -> Verdict:
-    # Nobody touched it: what counts is what was judged.
+    # Nobody overrode it: the classification counts.
     return Verdict(incident.severity, incident.type, incident.impact)
 
 
@@ -384,7 +386,7 @@ def _why_body(made: tuple[int, int, float, float], sender: str) -> WhyBody:
     try:
         name, reason = Decision(number).name.lower(), REASONS[Decision(number)]
     except ValueError:
-        # Written by a newer version than this gateway's, during an upgrade.
+        # Written by a newer version than this gateway, during an upgrade.
         name, reason = f"decision {number}", "not known to this version"
     return WhyBody(name, reason, count, sender or None, timestamp(first_at), timestamp(last_at))
 

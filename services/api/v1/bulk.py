@@ -1,4 +1,4 @@
-"""POST /v1/incidents/bulk: one verb for many incidents. Each is done or refused for itself; the answer says which."""
+"""POST /v1/incidents/bulk: one verb for many incidents. Each is done or refused on its own; the answer says which."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def add_bulk_route(app: FastAPI, reads: Reads, commands: Commands, bodies: BodyR
     async def bulk(
         request: Request, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
     ) -> Response:
-        """One verb for up to 1,000 incidents. Each is done whole or not at all, and answered for itself: 200 when all
-        were done, else 207. With an Idempotency-Key, sending it again does only what was not done."""
+        """One verb for up to 1,000 incidents. Each change is made completely or not at all, and has its own result: 200
+        if all were done, otherwise 207. With an Idempotency-Key, sending it again does only what was not done."""
         refuse_condition(if_match)
         asked = await bodies.read(request, bulk_kind)
         verb = BULK_VERBS[asked.verb]
@@ -192,8 +192,8 @@ async def _ids(reads: Reads, asked: BulkBody) -> Sequence[bytes]:
         return [*dict.fromkeys(each.bytes for each in asked.incidents)]
     assert asked.where is not None
     wanted = asked.where.wanted()
-    if msgspec.structs.replace(wanted, with_parts=False) == IncidentFilter():
-        # Also one that is given and empty, as from a program that found no names to put into it.
+    if msgspec.structs.replace(wanted, with_children=False) == IncidentFilter():
+        # Also an empty list, as from a program that found no names to put into it.
         raise Malformed("where: give at least one filter, otherwise this would change every incident")
     return await _resolved(reads, wanted)
 

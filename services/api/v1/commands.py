@@ -21,11 +21,11 @@ from services.api.reads import Reads
 from services.api.v1.requests import Origin
 from services.ingest.submit import CallIds
 
-#: How long the other half of a merge is waited for: it is two appends away, unless its shard is.
-PART_TIME_S = 1.0
+#: How long to wait for the other half of a merge: it takes two appends, unless its shard is down.
+CHILD_TIME_S = 1.0
 #: Between two looks at it.
 PART_POLL_S = 0.02
-#: What the timeline calls a merge that the other incident did not agree to.
+#: The kind of timeline entry for a merge that the other incident refused.
 MERGE_REFUSED = "MergeRefused"
 
 #: Sends an encoded message to a shard by index: ShardLine.tell.
@@ -98,18 +98,18 @@ class Commands:
             raise Unavailable("it was done, but the incident can't be read yet: read it again")
         return found.view
 
-    async def settled(self, done: CommandDone, part: bytes) -> tuple[IncidentView, bool]:
-        """The incident once `part` has agreed to join or leave it, and True; False when it did not answer within
-        PART_TIME_S. Raises Conflict with the reason when it refused to join."""
-        over_at = asyncio.get_running_loop().time() + PART_TIME_S
+    async def settled(self, done: CommandDone, child: bytes) -> tuple[IncidentView, bool]:
+        """The incident, and True once `child` has agreed to join or leave it; False if it did not answer within
+        CHILD_TIME_S. Raises Conflict with the reason if it refused to join."""
+        over_at = asyncio.get_running_loop().time() + CHILD_TIME_S
         while True:
             view = await self.after(done)
-            known = view.incident.children.get(part)
+            known = view.incident.children.get(child)
             if known is not None and not known.pending:
                 return view, True
             if known is None:
                 last = next(
-                    (line for line in reversed(view.incident.timeline) if _is_about(line, part)), None
+                    (line for line in reversed(view.incident.timeline) if _is_about(line, child)), None
                 )
                 if last is not None and last.kind == MERGE_REFUSED:
                     raise Conflict(last.text)

@@ -39,7 +39,7 @@ class ChangeBody:
 
 @dataclass(frozen=True, slots=True)
 class ReloadBody:
-    """What a reload changed; empty when nothing differs. Every process goes by it within about a second."""
+    """What a reload changed; empty when nothing differs. Every process uses it within about a second."""
 
     changed: Annotated[list[ChangeBody], says("Each changed setting with its value before and after.")]
 
@@ -66,9 +66,9 @@ def add_config_routes(app: FastAPI, reload: Reload, bodies: BodyReader) -> None:
     async def reload_config(
         request: Request, caller: Annotated[Caller, Depends(requires(ADMIN))]
     ) -> Response:
-        """Go by these settings from now on. The body is all of them: what it leaves out is the default, but for what a
-        flag of `llm-im up` may have said and for secrets, which then stay. Changed settings that need a restart are
-        refused, and then nothing changes."""
+        """Use these settings from now on. The body has all of them: what it leaves out returns to its default, except
+        secrets and what a flag of `llm-im up` may have set, which stay. If a changed setting needs a restart, the
+        request is refused and nothing changes."""
         wanted = await bodies.read(request, kind)
         try:
             changes = await reload(wanted, caller.name)

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from models.errors import Malformed
-from models.incidents.filters import Place, Sort
+from models.incidents.filters import Position, Sort
 
 #: Bytes of an incident id (a UUID).
 ID_BYTES = 16
@@ -18,7 +18,7 @@ CURSOR_CHARS_MAX = 64
 #: Larger numbers are no place in any list, and the shard's counters are 64 bits wide.
 _NUMBER_END = 2**62
 
-#: Of two numbers the first names a list within the list: a shard, or a part of an incident.
+#: Of two numbers the first names a list within the list: a shard, or a child of an incident.
 _Stop = tuple[bytes, int]
 
 _SORTS = tuple(Sort)
@@ -28,12 +28,12 @@ _silence_decoder = msgspec.msgpack.Decoder(tuple[float, bytes])
 _stop_decoder = msgspec.msgpack.Decoder(tuple[bytes, int])
 
 
-def encode_place(sort: Sort, place: Place) -> str:
+def encode_place(sort: Sort, place: Position) -> str:
     """The cursor of a page of incidents."""
     return _to_text(msgspec.msgpack.encode((_SORTS.index(sort), *place)))
 
 
-def decode_place(cursor: str, sort: Sort) -> Place:
+def decode_place(cursor: str, sort: Sort) -> Position:
     """What encode_place was given. Raises Malformed, also for a cursor of another sort."""
     try:
         order, first, created_at, incident_id = _place_decoder.decode(_from_text(cursor))
@@ -70,7 +70,7 @@ def decode_numbers(cursor: str) -> tuple[int, int]:
 
 
 def encode_stop(incident_id: bytes, number: int) -> str:
-    """The cursor of a page of an incident's alerts: of the incident or one of its parts, and the last alert shown."""
+    """The cursor of a page of an incident's alerts: the incident or one of its children, and the last alert shown."""
     return _to_text(msgspec.msgpack.encode((incident_id, number)))
 
 

@@ -1,7 +1,8 @@
-"""The kinds of values that /v1 takes and shows: words in any case, names, texts, times. Each says what it is in OpenAPI.
+"""The kinds of values that /v1 accepts and shows: words in any case, names, texts, times, each with its OpenAPI
+description.
 
-What people write is bounded by models/incidents/verbs.py. Control characters are refused: they would move the cursor of whoever
-reads the text on a terminal.
+What people write is bounded by models/incidents/verbs.py. Control characters are refused: on a terminal they would move
+the reader's cursor.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def add_incident_routes(app: FastAPI, reads: Reads) -> None:
     """What of incidents and alerts can be read."""
 
     async def incidents(params: List) -> Response:
-        """Incidents, newest first unless `sort` says otherwise. Filters that are repeated mean any of them; different ones
-        must all hold. A page may be short, even empty, and still have a next one."""
+        """Incidents, newest first unless `sort` says otherwise. Several values of one filter mean any of them;
+        different filters must all match. A page may be short, even empty, and still have a next one."""
         page = await reads.listing.page(
             params.wanted(), sort=params.sort, limit=params.limit, cursor=params.cursor
         )
@@ -61,7 +61,7 @@ def add_incident_routes(app: FastAPI, reads: Reads) -> None:
         return response
 
     async def incident_alerts(incident_id: IncidentId, params: IncidentAlertList) -> Response:
-        """An incident's alerts, firing and ended, each with the decisions that put it there; then those of its parts."""
+        """An incident's alerts, firing and ended, each with the decisions about it; then those of its children."""
         page = await reads.incident_alerts(
             incident_id.bytes, firing=params.firing, limit=params.limit, cursor=params.cursor
         )
@@ -78,8 +78,8 @@ def add_incident_routes(app: FastAPI, reads: Reads) -> None:
         return json_response(TimelinesBody([timeline_body(entry) for entry in entries], dropped))
 
     async def alerts(params: AlertList) -> Response:
-        """All alerts that are known, firing and ended, each with its incident. Those of archived incidents are with these
-        only."""
+        """All alerts in the shards, firing and ended, each with its incident. Those of archived incidents are only
+        available with their incident."""
         page = await reads.alert_page(
             matchers_of(params.match), firing=params.firing, limit=params.limit, cursor=params.cursor
         )

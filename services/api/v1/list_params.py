@@ -1,5 +1,5 @@
 """The filters of a list of incidents, as parameters of a path and as the `where` of a bulk call: the same names, the same
-checks. A name that is none is refused: a filter that is passed over would show, or change, too much."""
+checks. An unknown name is refused: ignoring a filter would show, or change, too much."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Firing = Annotated[bool | None, Field(description="true: firing ones; false: end
 
 
 class FilterParams(BaseModel):
-    """What a list is narrowed to. Several values of one filter mean any of them; different filters must all hold."""
+    """What a list is narrowed to. Several values of one filter mean any of them; different filters must all match."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,5 +1,5 @@
-"""Requests of /v1 that change something: their bodies within bounds, their conditions, their names. Used by the routes of
-the verbs."""
+"""Requests of /v1 that change something: bodies within bounds, conditions (If-Match), and Idempotency-Keys. Used by the
+routes of the verbs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from services.ingest.headers import IDEMPOTENCY_KEY_MAX_BYTES, idempotency_key
 
 #: Bytes of a body, also unpacked: the longest text with every character escaped is 100 kB, 5,000 fingerprints as much.
 BODY_MAX_BYTES = 256 * 1024
-#: What the bodies of all requests under way in a gateway hold together.
+#: How much the bodies of all requests in progress in a gateway may use together.
 BODIES_MAX = 64
 #: Versions that one If-Match may name.
 TAGS_MAX = 20
@@ -81,7 +81,7 @@ class BodyReader:
         """The body as `kind`. Raises HTTPException, Malformed, Busy, BadFields."""
         headers: Mapping[bytes, bytes] = dict(request.scope["headers"])
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-        # No type at all is refused too: a web page can make a browser send that anywhere.
+        # A missing type is refused too: a web page can make a browser send that anywhere.
         if content_type != b"application/json":
             raise HTTPException(415, "Content-Type: expected application/json")
         hold = Hold(self._room)
@@ -148,7 +148,7 @@ def describe_bodies(app: FastAPI, *kinds: type) -> None:
 
 
 def origin_of(request: Request) -> Origin:
-    """Who sends a request, and by which name. Raises Malformed."""
+    """Who sends a request, and its Idempotency-Key. Raises Malformed."""
     headers: dict[bytes, bytes] = dict(request.scope["headers"])
     actor, key = caller_of(request).name, idempotency_key(headers)
     # Neither a name nor a path holds a line end.
@@ -157,7 +157,7 @@ def origin_of(request: Request) -> Origin:
 
 
 def versions_of(if_match: str | None) -> list[int] | None:
-    """The versions that If-Match names, which may be none of ours; None when any will do. Raises Malformed."""
+    """The versions that If-Match names, which need not be ours; None if any will do. Raises Malformed."""
     if if_match is None or if_match.strip() == "*":
         return None
     versions: list[int] = []
@@ -180,5 +180,5 @@ def refuse_condition(if_match: str | None) -> None:
 
 
 def digest_of(name: str, incident_id: bytes, body: object) -> bytes:
-    """What tells two requests apart that have one Idempotency-Key: what was written, not the moment it was."""
+    """Distinguishes two requests with the same Idempotency-Key: by their content, not by the time they were sent."""
     return content_digest(name.encode(), incident_id, msgspec.msgpack.encode(body))

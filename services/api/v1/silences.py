@@ -16,7 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from models.alerts.matchers import MatcherTuple, write_matcher
 from models.control.silences import MATCHERS_MAX, SetSilence, Silence, SilenceState, check, wanted_of
 from models.errors import Conflict, Malformed
-from models.partition.sharding import TENANT
 from models.settings.all import Settings
 from services.api.alertmanager.silences import has_matchers
 from services.api.auth import READ, RESPOND, Caller, requires
@@ -202,7 +201,7 @@ _MISSING = {"404": "No silence has this id, or it expired more than five days ag
 _BAD = {
     "400": "A field is wrong, named in `errors`.",
     "413": "The body is over 256 KiB.",
-    "422": "This Idempotency-Key was used for something else.",
+    "422": "This Idempotency-Key was used for another request.",
 }
 _FORCE = {
     "409": "It would mute more than `silences.force_share` of the firing alerts, and `force` is not set."
@@ -237,7 +236,6 @@ def add_silence_routes(
             wanted.comment,
             "",
             wanted.annotations,
-            TENANT,
         )
         check(wanted_of(silence, desk.now))
         firing, found = await reads.muted_by(matchers)
@@ -259,7 +257,7 @@ def add_silence_routes(
         found = sorted(
             (
                 each
-                for each in desk.all()
+                for each in await desk.all()
                 if each.state(now) in states
                 and has_matchers(each, wanted)
                 and params.created_by in (None, each.created_by)
@@ -298,12 +296,12 @@ def add_silence_routes(
 
     async def silence(silence_id: _Id) -> Response:
         """One silence."""
-        return json_response(_body(desk.find(str(silence_id)), desk.now))
+        return json_response(_body(await desk.find(str(silence_id)), desk.now))
 
     async def extend(silence_id: _Id, caller: _May, request: Request) -> Response:
         """Move the end of a silence that has not expired, later or earlier, or change its comment."""
         wanted = await bodies.read(request, longer)
-        before = desk.find(str(silence_id))
+        before = await desk.find(str(silence_id))
         if before.state(desk.now) is SilenceState.EXPIRED:
             raise Conflict("the silence has expired and can't be extended: make a new one")
         ends_at = before.ends_at
@@ -318,7 +316,6 @@ def add_silence_routes(
             before.comment if wanted.comment is None else wanted.comment,
             before.id,
             before.annotations,
-            TENANT,
         )
         return json_response(_body(await desk.set(changed), desk.now))
 

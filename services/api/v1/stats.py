@@ -52,7 +52,7 @@ class ServiceBody:
 
 @dataclass(frozen=True, slots=True)
 class AlertStatsBody:
-    """What became of alerts since each shard last started; filters do not apply."""
+    """Decisions about alerts since each shard last started; filters do not apply."""
 
     by_decision: Annotated[dict[str, int], Field(description="Alerts by decision, in lower case.")]
     dedup_ratio: Annotated[
@@ -63,7 +63,7 @@ class AlertStatsBody:
 
 @dataclass(frozen=True, slots=True)
 class StatsBody:
-    """Figures over incidents. Parts of merged incidents are not counted: the whole stands for them."""
+    """Figures about incidents. Children of merged incidents are not counted, only their parents."""
 
     at: Annotated[Time, Field(description="When these figures were gathered, RFC 3339 in UTC.")]
     window_s: Annotated[float, Field(description="How far back the times and `opened` reach, in seconds.")]
@@ -112,7 +112,7 @@ def add_stats_route(app: FastAPI, reads: Reads, clock: Clock) -> None:
     """GET /v1/stats."""
 
     async def stats(params: Annotated[StatsParams, Query()]) -> Response:
-        """Figures over the incidents that the filters hold for: now, and over a window. Counted when asked."""
+        """Figures about the incidents that match the filters: now, and over a window. Counted on request."""
         window_s = duration_of(params.window, "window")
         if not 0 < window_s <= WINDOW_MAX_S:
             raise Malformed(f"window: expected more than 0 and at most {WINDOW_MAX_S / 86400:g}d")

@@ -1,4 +1,4 @@
-"""/v1/tokens: makes, lists, rotates and revokes API tokens. For admins; a secret is in one answer and nowhere else."""
+"""/v1/tokens: creates, lists, rotates and revokes API tokens. For admins; a secret is in one answer and nowhere else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TokensBody:
 
 
 class TokenRequest(BaseModel):
-    """What a new token is to be."""
+    """A new token."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -105,8 +105,8 @@ def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
     create_kind, rotate_kind = BodyKind(TokenRequest), BodyKind(RotateRequest)
 
     async def create(request: Request, caller: _Admin) -> Response:
-        """Make a token. The answer has its secret, which is shown this once. With the first token, which needs the
-        scope admin, tokens are on: from then on nobody gets in without one."""
+        """Create a token. The answer has its secret, which is shown only once. The first token, which needs the scope
+        admin, turns tokens on: from then on nobody gets in without one."""
         wanted = await bodies.read(request, create_kind)
         made = await desk.create(
             wanted.name, wanted.scopes, wanted.expires_in or 0.0, caller.name, wanted.match
@@ -118,14 +118,14 @@ def add_token_routes(app: FastAPI, desk: TokenDesk, bodies: BodyReader) -> None:
         return _answer(TokensBody(desk.all()))
 
     async def rotate(token_id: _Id, caller: _Admin, request: Request) -> Response:
-        """Give a token a new secret, shown this once, and its whole lifetime again. The old secret stays good for
-        `overlap`, but no longer than it was; one from before that is good no more."""
+        """Give a token a new secret, shown only once, and its full lifetime again. The old secret stays valid for
+        `overlap`, but no longer than it was before; an even older one stops working."""
         wanted = await bodies.read(request, rotate_kind) if has_body(request) else RotateRequest()
         return _answer(await desk.rotate(token_id, wanted.overlap, caller.name))
 
     async def revoke(token_id: _Id, caller: _Admin, params: _Revoke) -> Response:
-        """Revoke a token, both its secrets: within about a second no gateway takes them. Safe to repeat. The last one
-        with the scope admin is revoked with `force` only."""
+        """Revoke a token and both its secrets: within about a second no gateway accepts them. Safe to repeat. The last
+        one with the scope admin needs `force`."""
         await desk.revoke(token_id, caller.name, force=params.force)
         return Response(status_code=204)
 

@@ -1,7 +1,7 @@
 """What the verbs of /v1 take: one dataclass a verb, all of one shape. `verb()` makes of it what a shard is told; the table of
 verb_table.py names it.
 
-Strict: an unknown field is refused by name, and nothing is converted. Bounds are those of models/incidents/verbs.py.
+Strict: an unknown field is refused, and nothing is converted. Bounds are those of models/incidents/verbs.py.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Body(Protocol):
-    """A verb as people ask for it."""
+    """The body of a verb."""
 
     @property
     def reason(self) -> str: ...
     def verb(self, now: float) -> verbs.AnyVerb:
-        """What a shard is told. Raises Malformed for what no schema can say."""
+        """The verb for the shard. Raises Malformed for what a schema can't express."""
 
 
 def _described(text: str) -> object:
@@ -52,7 +52,7 @@ def _described(text: str) -> object:
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgeBody:
-    """Somebody looks after it: whoever calls. Without `until` and `for`, until it ends."""
+    """Acknowledge it: the caller is on it. Without `until` and `for`, until it ends."""
 
     __pydantic_config__ = STRICT
     until: Annotated[WrittenTime | None, _described("Until when, RFC 3339, in the future.")] = None
@@ -67,7 +67,7 @@ class AcknowledgeBody:
 
 @dataclass(frozen=True, slots=True)
 class UnacknowledgeBody:
-    """Nobody looks after it any more."""
+    """Withdraw the acknowledgement."""
 
     __pydantic_config__ = STRICT
     reason: Why = ""
@@ -78,7 +78,7 @@ class UnacknowledgeBody:
 
 @dataclass(frozen=True, slots=True)
 class AssignBody:
-    """Who works on it, and in which role."""
+    """Say who works on it, and in which role."""
 
     __pydantic_config__ = STRICT
     add: Annotated[list[Name], Field(max_length=verbs.ASSIGNEES_MAX, description="People to assign.")] = (
@@ -102,7 +102,7 @@ class AssignBody:
 
 @dataclass(frozen=True, slots=True)
 class CommentBody:
-    """A remark, for the timeline."""
+    """Add a comment to the timeline."""
 
     __pydantic_config__ = STRICT
     text: Annotated[Text, _described("The text.")]
@@ -114,7 +114,7 @@ class CommentBody:
 
 @dataclass(frozen=True, slots=True)
 class LabelBody:
-    """Sets and removes labels of the incident; its alerts keep theirs."""
+    """Set and remove labels of the incident; the labels of its alerts do not change."""
 
     __pydantic_config__ = STRICT
     set: Annotated[
@@ -131,7 +131,7 @@ class LabelBody:
 
 @dataclass(frozen=True, slots=True)
 class ReclassifyBody:
-    """A person's word, which wins over every classifier's until it is cleared."""
+    """Override severity, type or impact. This wins over the classification until it is cleared."""
 
     __pydantic_config__ = STRICT
     severity: Annotated[SeverityWord | None, _described("Its severity.")] = None
@@ -157,7 +157,7 @@ class ReclassifyBody:
 
 @dataclass(frozen=True, slots=True)
 class LinkBody:
-    """Two incidents have to do with each other."""
+    """Link two related incidents."""
 
     __pydantic_config__ = STRICT
     incident: Annotated[Id, _described("The other incident's id.")]
@@ -169,7 +169,7 @@ class LinkBody:
 
 @dataclass(frozen=True, slots=True)
 class UnlinkBody:
-    """They have nothing to do with each other after all."""
+    """Remove a link."""
 
     __pydantic_config__ = STRICT
     incident: Annotated[Id, _described("The other incident's id.")]
@@ -181,7 +181,7 @@ class UnlinkBody:
 
 @dataclass(frozen=True, slots=True)
 class MergeBody:
-    """The named incident becomes a part of the one in the path."""
+    """Make the named incident a child of the one in the path."""
 
     __pydantic_config__ = STRICT
     incident: Annotated[Id, _described("The id of the incident that becomes its child.")]
@@ -193,7 +193,7 @@ class MergeBody:
 
 @dataclass(frozen=True, slots=True)
 class UnmergeBody:
-    """The named incident is its own again."""
+    """Make a child independent again."""
 
     __pydantic_config__ = STRICT
     incident: Annotated[Id, _described("The id of the child.")]
@@ -205,7 +205,7 @@ class UnmergeBody:
 
 @dataclass(frozen=True, slots=True)
 class SplitBody:
-    """Some of its alerts leave for an incident of their own."""
+    """Move some of its alerts to a new incident."""
 
     __pydantic_config__ = STRICT
     alerts: Annotated[
@@ -258,7 +258,7 @@ class ReopenBody:
 
 @dataclass(frozen=True, slots=True)
 class UpdateBody:
-    """Word to those who wait, and when the next is promised."""
+    """A stakeholder update, and when the next one is promised."""
 
     __pydantic_config__ = STRICT
     audience: Annotated[Name, _described("Who the update is for: customers, support, management ...")]
@@ -278,7 +278,7 @@ class UpdateBody:
 
 @dataclass(frozen=True, slots=True)
 class CreateBody:
-    """An incident by hand: it has no alerts, and only a person resolves it."""
+    """Create an incident by hand. It has no alerts, and only a person can resolve it."""
 
     __pydantic_config__ = STRICT
     service: Annotated[Name, _described("The affected service; decides which shard keeps it.")]

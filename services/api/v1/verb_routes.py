@@ -43,7 +43,7 @@ _CHANGED = {
     }
 }
 _LOCATION = {"Location": {"description": "The new incident's path.", "schema": {"type": "string"}}}
-#: By reference: making FastAPI read the dataclass for each verb anew would double the gateway's start.
+#: By reference: letting FastAPI read the dataclass again for each verb would double the gateway's start.
 _INCIDENT = {"application/json": {"schema": {"$ref": "#/components/schemas/IncidentBody"}}}
 _BAD_BODY = {
     "400": "A field is wrong, named in `errors`.",
@@ -137,7 +137,7 @@ def _route_of(
         )
         if verb.makes_another:
             return await answer.created(await commands.after(done))
-        if verb.asks_part:
+        if verb.asks_child:
             assert isinstance(body, MergeBody | UnmergeBody)
             view, settled = await commands.settled(done, body.incident.bytes)
             return await answer.changed(view, 200 if settled else 202, is_changed=done.changed)
@@ -181,7 +181,7 @@ def _answers(verb: VerbRoute) -> dict[int | str, dict[str, object]]:
             }
         }
     )
-    if verb.asks_part:
+    if verb.asks_child:
         words = "Accepted: the other incident's shard has not answered yet; it is asked until it does."
         done[202] = {"description": words, "headers": _ETAG, "content": _INCIDENT}
     return {

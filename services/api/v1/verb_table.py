@@ -36,14 +36,14 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class VerbRoute:
     """One verb. `prepare` looks up what its body only names. `makes_another`: the answer is a new incident, 201.
-    `asks_part`: another incident must agree. `in_bulk`: it makes sense for many incidents at once."""
+    `asks_child`: its child must agree. `in_bulk`: it makes sense for many incidents at once."""
 
     name: str
     body: type[Body]
     example: dict[str, object]
     prepare: Callable[[Asked, verbs.AnyVerb], Awaitable[verbs.AnyVerb]] | None = None
     makes_another: bool = False
-    asks_part: bool = False
+    asks_child: bool = False
     in_bulk: bool = True
     conflicts: str = "Its state does not allow it, or it is archived; the problem says what to do instead."
     more: dict[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ async def _find_series(asked: Asked, verb: verbs.AnyVerb) -> verbs.AnyVerb:
 
 
 async def _series_of(asked: Asked, wanted: frozenset[str]) -> dict[str, bytes]:
-    """The series ids of an incident's own alerts, those of its parts left out, by fingerprint."""
+    """The series ids of an incident's own alerts, those of its children left out, by fingerprint."""
     found: dict[str, bytes] = {}
     cursor: str | None = None
     while len(found) < len(wanted):
@@ -126,7 +126,7 @@ VERBS: tuple[VerbRoute, ...] = (
         verb_bodies.MergeBody,
         {"incident": _OTHER, "reason": "same cause"},
         prepare=_other_is_alive,
-        asks_part=True,
+        asks_child=True,
         in_bulk=False,
         conflicts="One of the two can't be merged, or the other refused; the problem says why.",
         more=_MISSING,
@@ -135,7 +135,7 @@ VERBS: tuple[VerbRoute, ...] = (
         "unmerge",
         verb_bodies.UnmergeBody,
         {"incident": _OTHER, "reason": "another cause after all"},
-        asks_part=True,
+        asks_child=True,
         in_bulk=False,
     ),
     VerbRoute(

@@ -28,7 +28,7 @@ Which = Annotated[
 Until = Annotated[
     str | None,
     typer.Option(
-        "--for", "-f", metavar="SPAN", help="How long it lasts, like 2h or 1d12h.", show_default=False
+        "--for", "-f", metavar="DURATION", help="How long it lasts, like 2h or 1d12h.", show_default=False
     ),
 ]
 EndsAt = Annotated[
@@ -195,7 +195,7 @@ def extend(
     silence: Which,
     span: Annotated[
         str | None,
-        typer.Option("--for", "-f", metavar="SPAN", help="How long from now.", show_default=False),
+        typer.Option("--for", "-f", metavar="DURATION", help="How long from now.", show_default=False),
     ] = None,
     until: EndsAt = None,
     comment: Comment = None,
@@ -279,7 +279,7 @@ def _end(span: str | None, until: str | None, *, needed: bool) -> dict[str, Any]
     if until is not None:
         return {"ends_at": moments.future(until, "--until")}
     if needed:
-        raise Failure("a silence must end: give --for SPAN or --until TIME", ExitCode.USAGE)
+        raise Failure("a silence must end: give --for DURATION or --until TIME", ExitCode.USAGE)
     return {}
 
 

@@ -25,7 +25,7 @@ def stats(
         str,
         typer.Option(
             "--window",
-            metavar="SPAN",
+            metavar="DURATION",
             help="How far back to count opened and resolved incidents and response times.",
         ),
     ] = "1d",

@@ -83,7 +83,8 @@ def read(words: Iterable[str], any_of: dict[str, Sequence[str]] | None = None) -
         elif name == "service" and operator == "=" and value:
             if services is not None and value not in services:
                 raise Failure(
-                    f'service can\'t be both; for either write service=~"{value}|..."', ExitCode.USAGE
+                    f'an incident has only one service; to match either: service=~"{value}|..."',
+                    ExitCode.USAGE,
                 )
             services = [value]
         elif name == "assignee":

@@ -1,7 +1,7 @@
 """What a door is: one way in for alerts, whatever their format. Used by table.py and services/wiring/gateway.py.
 
-A new one is a file beside this and a line in table.py. It brings requests to Intake.take(), and answers when that
-returns: what the receipt says is stored is durable then.
+A new one is a file beside this and a line in table.py. It passes requests to Intake.take(), and answers when that
+returns: what the receipt says is stored is durable by then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Doorman(Protocol):
     """Who lets senders in (services/api/guard.py)."""
 
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
-        """Who sends, by HTTP headers, to the format `door`. Raises Unauthorized or Forbidden."""
+        """The sender, from the HTTP headers, for the format `door`. Raises Unauthorized or Forbidden."""
 
     def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
         """What admitted() is asked with."""
@@ -51,7 +51,7 @@ class Needs:
 
 
 class Door(ABC):
-    """One a gateway. start() once the gateway knows where alerts go; stop() before anything that it needs ends."""
+    """One per gateway. start() once the gateway knows where alerts go; stop() before anything that it needs."""
 
     name: ClassVar[str]
     #: The section of the settings that it is made from.
@@ -67,8 +67,8 @@ class Door(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Begin to take alerts. Raises Unavailable."""
+        """Begin to accept alerts. Raises Unavailable."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Take nothing more, and finish what was begun. Safe to call twice."""
+        """Accept nothing more, and finish what was started. Safe to call twice."""

@@ -6,6 +6,7 @@ other request goes on to the FastAPI application (services/api/app.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,53 +28,77 @@ from services.ingest.body import (
 from services.ingest.doors.door import Door, Needs
 from services.ingest.formats.answers import REFUSING, Answer, Refusal, refusal_of
 from services.ingest.formats.format import Format, Request
+from services.ingest.formats.paths import paths_of, pattern_of
 from services.ingest.formats.reading import Fault
 from services.ingest.headers import CHALLENGE, idempotency_key, refuse_repeated
 
 if TYPE_CHECKING:
     from models.settings.server import Server
 
-#: Requests a gateway works on at once. Past it senders get 503 and Retry-After.
+#: Requests a gateway works on at once. Beyond that senders get 503 and Retry-After.
 REQUESTS_MAX = 1024
-#: Bodies of the largest size that all those hold together, packed and unpacked. Past it, likewise.
+#: How many bodies of the largest size all those may hold together, compressed and decompressed. Beyond that, likewise.
 BODIES_MAX = 16
+#: A format, and the path as it names it.
+Route = tuple[Format, str]
+#: How Authorization bears a token of ours.
+SCHEMES = (b"bearer ", b"basic ")
 #: Methods whose requests have no body: no type is asked of it.
-BODYLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+BODYLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class HttpDoor(Door):
-    """Takes the requests that `takes` says are for it; what hosts the gateway (services/wiring/serve_app.py) brings them."""
+    """Handles the requests for which `takes` is true; the gateway's host (services/wiring/serve_app.py) passes them."""
 
     name = "http"
     section = "server"
 
     def __init__(self, needs: Needs, section: Server) -> None:
         self.needs = needs
-        #: By method and path: the format, and the name and attributes of a request's span.
-        self._routes = {
-            (method, form.path): (form, f"{method} {form.path}", _attributes_of(method, form.path))
-            for form in needs.formats.values()
-            for method in form.methods
-        }
+        #: By method and path.
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._patterns: list[tuple[str, re.Pattern[str], Route]] = []
+        #: The name and attributes of a request's span.
+        self._spans: dict[tuple[str, str], tuple[str, Mapping[str, Attribute]]] = {}
+        for form in needs.formats.values():
+            for path, methods in paths_of(type(form)).items():
+                for method in methods:
+                    self._spans[method, path] = (f"{method} {path}", _attributes_of(method, path))
+                    if "{" in path:
+                        self._patterns.append((method, pattern_of(path), (form, path)))
+                    else:
+                        self._routes[method, path] = (form, path)
         self._max_body_bytes = section.max_body_bytes
         self._body_timeout_s = section.body_timeout
         self._requests = 0
         self._room = Room(BODIES_MAX * self._max_body_bytes)
 
     async def start(self) -> None:
-        """Nothing: its host listens, and ends what is under way when it stops."""
+        """Nothing: its host listens, and ends running requests when it stops."""
 
     async def stop(self) -> None:
         """As start()."""
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of the formats."""
-        return scope["type"] == "http" and (scope["method"], smooth(str(scope["path"]))) in self._routes
+        if scope["type"] != "http":
+            return False
+        method, path = str(scope["method"]), smooth(str(scope["path"]))
+        return (method, path) in self._routes or self._by_pattern(method, path) is not None
+
+    def _by_pattern(self, method: str, path: str) -> Route | None:
+        for its_method, pattern, route in self._patterns:
+            if its_method == method and pattern.fullmatch(path):
+                return route
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that it takes. Always answers, unless the sender went away."""
         method = str(scope["method"])
-        form, _name, _attributes = self._routes[method, smooth(str(scope["path"]))]
+        path = smooth(str(scope["path"]))
+        route = self._routes.get((method, path)) or self._by_pattern(method, path)
+        assert route is not None, path
+        form, named = route
         if self._requests >= REQUESTS_MAX:
             refusal = Refusal(503, "Busy", f"{REQUESTS_MAX} requests are under way already", 1.0)
             await _send(send, form.refused(refusal))
@@ -90,7 +115,7 @@ class HttpDoor(Door):
         self._requests += 1
         hold = Hold(self._room)
         try:
-            span = self.span(method, form.path, trace)
+            span = self.span(method, named, trace)
             answer = await self.answered(
                 form, span, self._answer(form, method, scope, headers, receive, hold, span)
             )
@@ -128,8 +153,8 @@ class HttpDoor(Door):
     def content_type(form: Format, method: str, headers: Mapping[bytes, bytes]) -> str:
         """What a body is, without its parameters. Raises Unsupported for what its format does not take."""
         content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-        # No type at all is refused too, as Alertmanager does: a web page can make a browser send that anywhere.
-        if content_type not in form.content_types and method not in BODYLESS:
+        # A missing type is refused too, as in Alertmanager: a web page can make a browser send that anywhere.
+        if method not in BODYLESS and not form.takes_type(content_type, headers):
             named = content_type[:80] or "application/octet-stream"
             raise Unsupported(
                 f'unsupported media type "{named}", only [{", ".join(form.content_types)}] are allowed'
@@ -138,7 +163,7 @@ class HttpDoor(Door):
 
     def span(self, method: str, path: str, trace: str | None) -> Span:
         """Of a request. `path` as its format names it."""
-        _form, name, attributes = self._routes[method, path]
+        name, attributes = self._spans[method, path]
         return self.needs.tracer.span(name, trace, attributes, kind="server")
 
     async def answered(self, form: Format, span: Span, work: Awaitable[Answer]) -> Answer:
@@ -178,21 +203,31 @@ class HttpDoor(Door):
         """Raises one of REFUSING."""
         needs = self.needs
         begun = needs.clock.monotonic()
-        # Before the body is read: nothing is held of who may not send. A signature can't be checked without it.
-        sender = None if form.is_signed else await needs.doorman.admit_to_door(headers, form.name)
-        content_type = self.content_type(form, method, headers)
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
+        path = smooth(str(scope["path"])) if form.more_paths else form.path
+        # Before the body is read, so that unauthorized senders use no memory. A signature can't be checked without the
+        # body, and some senders have their token there.
+        sender = None
+        if not form.is_signed and not form.token_in_body:
+            shown = headers
+            if form.finds_token:
+                shown = _with_token(form, Request(path, b"", begun, method, query, headers))
+            sender = await needs.doorman.admit_to_door(shown, form.name)
+        content_type = self.content_type(form, method, headers)
         body = b""
         try:
             key = idempotency_key(headers)
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, hold)
-            if sender is None:
+            if form.is_signed:
                 now = needs.clock.now()
-                packed = Request(form.path, body, now, method, query, headers, content_type)
+                packed = Request(path, body, now, method, query, headers, content_type)
                 sender = form.verify(packed)
             body = await unpacked(body, headers, self._max_body_bytes, hold)
             now = needs.clock.now()
-            request = Request(form.path, body, now, method, query, headers, content_type, sender)
+            if sender is None:
+                shown = _with_token(form, Request(path, body, now, method, query, headers, content_type))
+                sender = await needs.doorman.admit_to_door(shown, form.name)
+            request = Request(path, body, now, method, query, headers, content_type, sender)
             greeting = form.handshake(request)
         except Malformed as error:
             if sender is not None:
@@ -217,6 +252,16 @@ def smooth(path: str) -> str:
     if "//" in path or path.endswith("/"):
         return "/" + "/".join(part for part in path.split("/") if part)
     return path
+
+
+def _with_token(form: Format, request: Request) -> Mapping[bytes, bytes]:
+    """The headers of a request, with the token that it bears elsewhere."""
+    if request.headers.get(b"authorization", b"")[:7].lower().startswith(SCHEMES):
+        return request.headers
+    token = form.token_of(request)
+    if not token:
+        return request.headers
+    return {**request.headers, b"authorization": b"Bearer " + token.encode("utf-8", "replace")}
 
 
 async def _send(send: Send, answer: Answer) -> None:

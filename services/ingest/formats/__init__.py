@@ -1,1 +1,1 @@
-"""One file a format: a request in, its alerts and its answer out (format.py). table.py lists them."""
+"""One file for each format: a request in, its alerts and its answer out (format.py). table.py lists them."""

@@ -1,6 +1,6 @@
 """Alertmanager's POST /api/v2/alerts: a JSON array of alerts, as Prometheus sends it. Fields: docs/http-api.md.
 
-An unknown field is passed over, as Alertmanager does. One bad alert never costs its neighbours.
+Unknown fields are ignored, as in Alertmanager. A bad alert never affects the others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from services.ingest.formats.openapi import (
 from services.ingest.formats.reading import Reading
 from services.ingest.submit import Receipt
 
-#: Faults told in one answer; a thousand alike help nobody.
+#: Most faults in one answer; a thousand alike help nobody.
 FAULTS_TOLD_MAX = 100
 
 _NONE = msgspec.Raw()
@@ -130,7 +130,7 @@ class AlertmanagerFormat(ListFormat[Posted | msgspec.Raw, Posted]):
 
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
         if (error := error_of(receipt)) is not None:
-            # Prometheus drops what is refused with 4xx and does not retry; 503 is the truth: sending again is safe.
+            # Prometheus drops what is refused with 4xx and does not retry. 503 is correct here: sending again is safe.
             return Answer(status_of(error), b"application/json", encode_json(str(error)), retry_after(error))
         if reading.faults:
             # Alertmanager's own words for one alert; it never says which of several it means.

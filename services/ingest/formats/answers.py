@@ -1,4 +1,5 @@
-"""Answers over HTTP: what a format is told of a request, and what the formats' wordings share. Used by formats/*.py and services/ingest/doors/http.py."""
+"""Answers over HTTP: what a format learns about a failed request, and what the formats' answers share. Used by
+formats/*.py and services/ingest/doors/http.py."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class Answer(msgspec.Struct):
 
 
 class Refusal(msgspec.Struct):
-    """Why a whole request is refused, before its format words it."""
+    """Why a whole request is refused, before its format writes the answer."""
 
     status: int
     title: str
@@ -72,7 +73,7 @@ REFUSING = tuple(kind for kind, _status, _title in _REFUSALS)
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """One of REFUSING as its format is told of it."""
+    """One of REFUSING as its format gets it."""
     status, title = next((status, title) for kind, status, title in _REFUSALS if isinstance(error, kind))
     return Refusal(
         status,
@@ -99,14 +100,14 @@ def problem(refusal: Refusal, instance: str) -> Answer:
 
 
 def error_of(receipt: Receipt) -> IncidentManagerError | None:
-    """What went wrong, None when nothing did. Of several the one that sending again mends: a sender who gives up by another
-    one loses what that would have stored."""
+    """What went wrong, None if nothing did. Of several, the one that a retry fixes: a sender that gives up because of
+    another one would lose what the retry stores."""
     return max(receipt.errors.values(), key=status_of, default=None)
 
 
 def status_of(error: IncidentManagerError) -> int:
-    """422 for what sending again can't mend (an idempotency key used for another body), 429 for a share that is used up,
-    else 503."""
+    """422 for what a retry can't fix (an idempotency key used for another body), 429 for a share that is used up, else
+    503."""
     if isinstance(error, ShareUsedUp):
         return 429
     return 422 if isinstance(error, Refused) and not isinstance(error, Busy | NotOwner) else 503

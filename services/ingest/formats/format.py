@@ -10,12 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as made
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import msgspec
 
 from services.ingest.arrival import ANONYMOUS, Sender
 from services.ingest.formats.answers import Answer, Refusal
+from services.ingest.formats.open_alerts import OpenAlerts
 from services.ingest.formats.openapi import Description
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.remembered import Remembered
@@ -51,30 +53,40 @@ class Request(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Shared:
-    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs."""
+    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs. `formats` are all
+    of them by name, once they are open."""
 
     remembered: Remembered
     settings: Settings
+    open_alerts: OpenAlerts = made(default_factory=OpenAlerts)
+    formats: dict[str, Format] = made(default_factory=dict)
 
 
 class Format(ABC):
-    """Reads requests of one tenant, and words the answers. Keeps what it learned; not for two threads at once.
+    """Reads requests of one tenant, and writes the answers. Keeps what it learned; not thread-safe.
 
-    For each request, in this order: `verify` where `is_signed`, `handshake`, `steps`, and `stored` once all is durable;
-    or `refused`, for whatever can be taken neither whole nor in part.
+    For each request, in this order: `verify` where `is_signed`, `handshake`, `prepare` where it `prepares`, `steps`, and
+    `stored` once all is durable; or `refused`, if nothing of the request can be accepted.
     """
 
     #: What scopes, metrics, dead letters and the log call it.
     name: ClassVar[str]
     path: ClassVar[str]
-    #: What it takes at its path. Another method belongs to a route of services/api, or gets 405.
+    #: Methods accepted at its path. Other methods belong to a route of services/api, or get 405.
     methods: ClassVar[tuple[str, ...]] = ("POST",)
-    #: What a body may be.
+    #: Further paths and their methods. A segment in braces matches any one segment: `/v2/alerts/{id}/close`.
+    more_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: Content types of a body.
     content_types: ClassVar[tuple[str, ...]] = ("application/json",)
     #: Whether its answers name the incidents.
     wants_ids: ClassVar[bool] = False
-    #: Whether `verify` says who sends. No token is asked for then.
-    is_signed: ClassVar[bool] = False
+    #: Whether `verify` identifies the sender. Then no token is required.
+    is_signed: bool = False
+    #: Whether `token_of` is asked if the Authorization header has no token; and whether it needs the body for that.
+    finds_token: ClassVar[bool] = False
+    token_in_body: ClassVar[bool] = False
+    #: Whether `prepare` is awaited before a request is read.
+    prepares: ClassVar[bool] = False
 
     #: What `stored` says when all is stored and there was nothing wrong, if that is always the same: such requests are answered
     #: at once (services/ingest/doors/hot.py).
@@ -88,20 +100,33 @@ class Format(ABC):
     def describe(cls) -> Description:
         """What /openapi.json says of it."""
 
+    def takes_type(self, content_type: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a body may be of this type. One that a web page can make a browser send anywhere (text/plain, a form, none)
+        only with a header that no page can set."""
+        return content_type in self.content_types
+
+    def token_of(self, request: Request) -> str:
+        """The token that a request bears elsewhere than in Authorization, "" for none. Without `token_in_body` it is asked
+        before the body is there."""
+        return ""
+
     def verify(self, request: Request) -> Sender:
-        """Who sends, as a signature of this request proves. Its body is as it was sent, still packed. Raises Unauthorized
-        for one without proof. Compare in constant time (hmac.compare_digest)."""
+        """The sender, as the request's signature proves. The body is as it was sent, still compressed. Raises
+        Unauthorized without proof. Compare in constant time (hmac.compare_digest)."""
         raise NotImplementedError
 
     def handshake(self, request: Request) -> Answer | None:
-        """The answer to a request that brings no alerts, but asks whether somebody is here. None: it brings alerts."""
+        """The answer to a request without alerts that only checks whether the endpoint exists. None: it has alerts."""
         return None
+
+    async def prepare(self, request: Request) -> None:  # noqa: B027 - most need not
+        """Find out what `steps` must know and the request does not say. Raises Malformed, Unauthorized, Busy, Unavailable."""
 
     @abstractmethod
     def steps(self, request: Request) -> Generator[None, None, Reading]:
-        """The alerts of a request, in steps of a few milliseconds, so that a large body does not hold up other requests.
-        Raises Malformed when it can't be read at all, TooLarge when it holds too many. One bad alert is a Fault, and
-        never costs its neighbours."""
+        """The alerts of a request, in steps of a few milliseconds, so that a large body does not delay other requests.
+        Raises Malformed if it can't be read at all, TooLarge if it has too many. A bad alert is a Fault, and never
+        affects the others."""
 
     def read(self, request: Request) -> Reading:
         """steps() with no pause."""
@@ -113,7 +138,7 @@ class Format(ABC):
 
     @abstractmethod
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
-        """The answer to a request that was read: what is stored, what can't be taken, what could not be stored."""
+        """The answer to a request that was read: what is stored, what is refused, what could not be stored."""
 
 
 def at_once(steps: Generator[None, None, T]) -> T:

@@ -34,9 +34,9 @@ Taken = tuple[Posted, Sequence[bytes | msgspec.Raw], bytes, bool]
 
 
 class ListFormat(Format, Generic[Item, Posted]):
-    """A format whose request is a list of alerts."""
+    """A format whose requests are lists of alerts."""
 
-    #: What the field of an end is called, and what is wrong with one before the start.
+    #: The name of the end field, and the error for an end before the start.
     end_field: ClassVar[str]
     end_too_early: ClassVar[str]
 
@@ -54,11 +54,11 @@ class ListFormat(Format, Generic[Item, Posted]):
 
     @abstractmethod
     def default_end(self, now: float) -> float:
-        """When an alert ends that says nothing of it; inf for never."""
+        """When an alert ends that gives no end; inf for never."""
 
     @abstractmethod
     def said_end(self, alert: Posted) -> bytes:
-        """What an alert says of its end, as it was written."""
+        """The end of an alert, as it was written."""
 
     @abstractmethod
     def written(self, item: Item) -> bytes:

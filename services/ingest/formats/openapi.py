@@ -17,10 +17,11 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A format's operations by method, in lower case, and the schemas that they name."""
+    """A format's operations by method, in lower case, the schemas that they name, and the operations of its further paths."""
 
     operations: dict[str, Json]
     schemas: dict[str, Json] = field(default_factory=dict)
+    more_paths: dict[str, dict[str, Json]] = field(default_factory=dict)
 
 
 _TIME = "RFC 3339, from 1970 to 2100; without a zone it is UTC. Absent, null, empty or 0001-01-01T00:00:00Z: not set."

@@ -1,4 +1,5 @@
-"""What a format makes of a request: columns of alerts that can be taken, and faults. Used from the formats to services/ingest/submit.py."""
+"""What a format makes of a request: columns of good alerts, and faults. Used from the formats to
+services/ingest/submit.py."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ class Reading:
     body(i)   the MessagePack of column i's alert.Content, made only when its shard asks
     said_end(i)  what column i says of its end, as it was written: `ends` fills in what is left open
     said      as in messages.AlertsArrived
+    note      what its format wants to know again when it answers
     """
 
     count: int
@@ -38,3 +40,4 @@ class Reading:
     faults: list[Fault]
     said_end: Callable[[int], bytes]
     said: bytes = b""
+    note: str = ""

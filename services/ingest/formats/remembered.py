@@ -1,8 +1,8 @@
-"""What a gateway learned of alerts that it met before: key and slot, found by the bytes that were sent.
+"""What a gateway learned about alerts that it has seen before: key and slot, found by the bytes that were sent.
 
-Nine of ten alerts in an outage were sent before, to the byte. So a format takes an alert apart into raw slices,
-hashes them (1.4 us), and finds what it learned when it met those bytes first: key and slot. Only bytes never
-met are decoded and checked (6 us). Remembered bytes were valid, so a hit needs no check.
+Nine of ten alerts in an outage were sent before, to the byte. So a format cuts an alert into raw slices, hashes them
+(1.4 us), and finds what it learned when it first saw those bytes: key and slot. Only new bytes are decoded and checked
+(6 us). Remembered bytes were valid, so a hit needs no check.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Remembered:
 
 
 def source_of(content: Content) -> str:
-    """What the sender of an alert is called: the host in the link that it gives, else the source that it names."""
+    """The name of an alert's sender: the host in its link, else its source."""
     host = content.generator_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     return sys.intern((host or content.source)[:SOURCE_NAME_MAX])
 
@@ -148,8 +148,8 @@ def encode_body(content: Content) -> bytes:
 
 
 def seen_digest(raws: Iterable[bytes | msgspec.Raw]) -> bytes:
-    """16 bytes by which a gateway knows what it met before. Its key is random and never stored: nobody can make an alert
-    that is taken for another one."""
+    """16 bytes by which a gateway recognizes what it has seen before. Its key is random and never stored: nobody can
+    craft an alert that is mistaken for another."""
     digest = _seen.copy()
     digest.update(b"\xff".join(raws))
     return digest.digest()

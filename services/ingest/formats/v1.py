@@ -1,4 +1,4 @@
-"""Our own POST /v1/alerts: one object, an array, or NDJSON. An unknown field is refused by name: it is a typo.
+"""Our own POST /v1/alerts: one object, an array, or NDJSON. An unknown field is refused, because it is probably a typo.
 
 {"labels": {"alertname": "...", "service": "..."},   required, at least one
  "annotations": {...},
@@ -9,29 +9,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Literal
-from uuid import UUID
 
 import msgspec
 
 from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
-from models.shard.messages import REASONS
-from services.ingest.formats.answers import (
-    Answer,
-    Refusal,
-    encode_json,
-    error_of,
-    problem,
-    retry_after,
-    status_of,
-    status_of_faults,
-)
+from services.ingest.formats.answers import Answer, Refusal, problem
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
     LABEL_VALUE_MAX_BYTES,
@@ -67,13 +55,12 @@ from services.ingest.formats.openapi import (
     ref,
 )
 from services.ingest.formats.reading import Reading
+from services.ingest.formats.received import received
 from services.ingest.submit import Receipt
 
 SOURCE_MAX_BYTES = 256
 #: Lines of a request: each alert may have blank ones around it.
 LINES_MAX = 4 * ALERTS_MAX
-#: Items of an answer made before other requests get a turn: about a millisecond.
-ITEMS_SLICE = 500
 
 _NAME = b"v1"
 _NONE = msgspec.Raw()
@@ -157,51 +144,7 @@ class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
         return problem(refusal, self.path)
 
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
-        columns = {place: column for column, place in enumerate(reading.places)}
-        faults = {fault.index: fault for fault in reading.faults}
-        stored = 0
-        encoded: list[bytes] = []
-        for first in range(0, reading.count, ITEMS_SLICE):
-            if first:
-                await asyncio.sleep(0)
-            items: list[dict[str, object]] = []
-            for place in range(first, min(first + ITEMS_SLICE, reading.count)):
-                column = columns.get(place)
-                if column is None:
-                    fault = faults[place]
-                    items.append({"index": place, "status": fault.status, "error": fault.message})
-                    continue
-                decision = receipt.decisions[column]
-                if decision is None:
-                    failed = receipt.errors[column]
-                    items.append({"index": place, "status": status_of(failed), "error": str(failed)})
-                    continue
-                stored += 1
-                identity = receipt.incident_ids[column]
-                items.append(
-                    {
-                        "index": place,
-                        "status": 202,
-                        "decision": decision.name.lower(),
-                        "reason": REASONS[decision],
-                        "incident_id": str(UUID(bytes=identity)) if identity else None,
-                    }
-                )
-            encoded.append(encode_json(items)[1:-1])
-        error = error_of(receipt)
-        if stored == reading.count:
-            status = 202
-        elif stored:
-            status = 207
-        else:
-            status = status_of_faults(reading) if error is None else status_of(error)
-        body = b'{"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
-            stored,
-            len(reading.faults),
-            len(receipt.errors),
-            b",".join(encoded),
-        )
-        return Answer(status, b"application/json", body, retry_after(error))
+        return await received(reading, receipt)
 
 
 def _decode(raw: bytes | msgspec.Raw) -> Posted:
@@ -240,7 +183,7 @@ def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
         raise Malformed(
             f"expected a JSON object, an array of objects, or one object a line; got {echo(body)!r}"
         )
-    # One object a line, though any line may be no JSON: it costs only itself.
+    # One object per line; a line that is not JSON affects only itself.
     for first in range(0, len(lines), SLICE_ALERTS):
         yield lines[first : first + SLICE_ALERTS]
 

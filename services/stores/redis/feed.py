@@ -1,5 +1,5 @@
 """The feed in Redis: the incidents of now for programs outside, and a channel that tells of changes. Written by
-services/feed/publish_shard.py alone; docs/redis-feed.md is for who reads it.
+services/feed/publish_shard.py alone; docs/redis-feed.md is for its readers.
 
 All keys begin with `{prefix}:{feed}:` and share that hash tag, so one script changes them together:
 

@@ -102,7 +102,7 @@ async def fold(target: Target, part: Part, until: Until, across: Across) -> Reac
     for problem in kind.problems(machine, None):
         raise Broken(problem)
     kind.compare(across, part.name, machine)
-    reached.counts = partitions.counts(machine, kind)
+    reached.counts |= kind.count(machine)
     return reached
 
 

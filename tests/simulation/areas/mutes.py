@@ -1,7 +1,7 @@
 """Somebody who silences and thinks better of it, and the laws of what is muted.
 
 No notification leaves for a muted incident, whoever crashed; every mute says by what. That no resolve is lost and nobody is
-told twice is held by the laws that hold without silences (watch.py, notifications.py).
+told twice is held by the laws that hold without silences (tests/simulation/watch.py, notifications.py).
 """
 
 from __future__ import annotations

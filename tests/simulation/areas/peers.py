@@ -37,20 +37,20 @@ class Peers(Area):
                 continue
             name = str(UUID(bytes=incident.id))
             if handling.owed:
-                watcher.fail(f"{name} still owes {len(handling.owed)} notes")
+                watcher.fail(f"{name} still owes {len(handling.owed)} peer messages")
             whole = self._found(incident.merged_into)
             if incident.merged_into and whole is not None and incident.id not in whole.children:
-                watcher.fail(f"{name} is a part of an incident that does not know it")
+                watcher.fail(f"{name} is a child of an incident that does not know it")
             for source, part in handling.children.items():
                 other = self._found(source)
                 if part.pending:
                     watcher.fail(f"{name}: {part.pending} is pending still")
                 elif other is not None and other.merged_into != incident.id:
-                    watcher.fail(f"{name} has a part that does not know it")
+                    watcher.fail(f"{name} has a child that does not know it")
                 elif other is not None and (other.is_open, other.severity) != (part.is_open, part.severity):
                     watcher.fail(f"{name} does not know how its part is")
             if incident.is_open and incident.merged_into and handling.children:
-                watcher.fail(f"{name} is a part and has parts")
+                watcher.fail(f"{name} is a child and has children")
             for related in handling.related:
                 other = self._found(related)
                 if other is not None and incident.id not in (

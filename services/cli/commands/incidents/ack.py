@@ -19,7 +19,10 @@ def ack(
     span: Annotated[
         str | None,
         typer.Option(
-            "--for", metavar="SPAN", help="How long the acknowledgement lasts: 30m, 2h.", show_default=False
+            "--for",
+            metavar="DURATION",
+            help="How long the acknowledgement lasts: 30m, 2h.",
+            show_default=False,
         ),
     ] = None,
     until: Annotated[

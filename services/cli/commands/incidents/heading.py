@@ -94,10 +94,13 @@ def _who(incident: Row) -> Iterator[Line]:
 
 
 def _joined(incident: Row) -> Iterator[Line]:
-    yield "part of", incident["merged_into"]
-    for part in incident["parts"]:
-        how = f", {part['pending']} pending" if part["pending"] else ""
-        yield "part", f"{part['incident']}  {part['severity']} {'open' if part['is_open'] else 'over'}{how}"
+    yield "parent", incident["merged_into"]
+    for child in incident["parts"]:
+        how = f", {child['pending']} pending" if child["pending"] else ""
+        yield (
+            "part",
+            f"{child['incident']}  {child['severity']} {'open' if child['is_open'] else 'over'}{how}",
+        )
     yield "split from", incident["split_from"]
     yield "linked", ", ".join(incident["related_incidents"])
 

@@ -123,17 +123,17 @@ def list_incidents(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="SPAN|TIME", help="Opened since: 2h ago, or a time, RFC 3339.", show_default=False
+            metavar="DURATION|TIME", help="Opened since: 2h ago, or a time, RFC 3339.", show_default=False
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="SPAN|TIME", help="Opened before.", show_default=False)
+        str | None, typer.Option(metavar="DURATION|TIME", help="Opened before.", show_default=False)
     ] = None,
     changed_since: Annotated[
-        str | None, typer.Option(metavar="SPAN|TIME", help="Changed since.", show_default=False)
+        str | None, typer.Option(metavar="DURATION|TIME", help="Changed since.", show_default=False)
     ] = None,
     changed_until: Annotated[
-        str | None, typer.Option(metavar="SPAN|TIME", help="Last changed before.", show_default=False)
+        str | None, typer.Option(metavar="DURATION|TIME", help="Last changed before.", show_default=False)
     ] = None,
     merged: Annotated[
         bool, typer.Option("--merged", help="Child incidents of merged ones too. Default: only the parents.")

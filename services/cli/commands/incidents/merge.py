@@ -10,7 +10,7 @@ from services.cli.shared.run_verb import Action, body, do_with
 @with_options
 def merge(
     incident: OneId,
-    parts: ManyIds = None,
+    children: ManyIds = None,
     reason: Reason = None,
     if_version: IfVersion = None,
     dry_run: DryRun = False,
@@ -23,13 +23,13 @@ def merge(
     llm-im incidents merge 4e5f60718293 7a2b8c3d4e5f 8c3d4e5f6071 --reason "one cause"
     """
     action = Action("merge", "merged", body(reason=reason), joint="with", asks=True)
-    do_with(action, incident, parts, VerbOptions(None, if_version, dry_run, yes, asked))
+    do_with(action, incident, children, VerbOptions(None, if_version, dry_run, yes, asked))
 
 
 @with_options
 def unmerge(
     incident: OneId,
-    parts: ManyIds = None,
+    children: ManyIds = None,
     reason: Reason = None,
     if_version: IfVersion = None,
     dry_run: DryRun = False,
@@ -42,4 +42,4 @@ def unmerge(
     llm-im incidents unmerge 4e5f60718293 7a2b8c3d4e5f
     """
     action = Action("unmerge", "separated", body(reason=reason), joint="from", asks=True)
-    do_with(action, incident, parts, VerbOptions(None, if_version, dry_run, yes, asked))
+    do_with(action, incident, children, VerbOptions(None, if_version, dry_run, yes, asked))

@@ -28,7 +28,7 @@ def update(
         str | None,
         typer.Option(
             "--next",
-            metavar="SPAN|TIME",
+            metavar="DURATION|TIME",
             help="When you promise the next update: 30m, or a time, RFC 3339.",
             show_default=False,
         ),

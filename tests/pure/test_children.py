@@ -47,11 +47,11 @@ class Two:
         self.target, self.source = self.here.incident.id, self.there.incident.id
 
     @property
-    def whole(self) -> Incident:
+    def parent(self) -> Incident:
         return self.here.shard.state.incidents[self.target]
 
     @property
-    def part(self) -> Incident:
+    def child(self) -> Incident:
         return self.there.shard.state.incidents[self.source]
 
     def carry(self, second: float) -> None:
@@ -64,17 +64,17 @@ class Two:
         self.carry(second)
 
 
-def test_a_merged_incident_is_a_part_of_the_other() -> None:
+def test_a_merged_incident_is_a_child_of_the_other() -> None:
     two = Two()
 
     two.merge(5)
 
-    assert two.part.merged_into == two.target
-    assert [(part.is_open, part.pending) for part in two.whole.children.values()] == [(True, "")]
-    assert two.here.kinds(two.whole)[-1] == two.there.kinds(two.part)[-1] == "Merged"
+    assert two.child.merged_into == two.target
+    assert [(child.is_open, child.pending) for child in two.parent.children.values()] == [(True, "")]
+    assert two.here.kinds(two.parent)[-1] == two.there.kinds(two.child)[-1] == "Merged"
 
 
-def test_of_a_part_nobody_is_told() -> None:
+def test_of_a_child_nobody_is_told() -> None:
     two = Two()
     two.merge(5)
 
@@ -83,19 +83,19 @@ def test_of_a_part_nobody_is_told() -> None:
     assert two.there.sent() == []
 
 
-def test_a_whole_is_resolved_when_its_parts_are_too() -> None:
+def test_a_parent_is_resolved_when_its_children_are_too() -> None:
     two = Two()
     two.merge(5)
     two.here.push(at(6), API.ended(6))
-    assert two.whole.is_open
+    assert two.parent.is_open
 
     two.there.push(at(7), DB.ended(7))
     two.carry(7)
 
-    assert two.whole.state is IncidentState.RESOLVED
+    assert two.parent.state is IncidentState.RESOLVED
 
 
-def test_a_part_that_fires_again_opens_its_whole_again() -> None:
+def test_a_child_that_fires_again_opens_its_parent_again() -> None:
     two = Two()
     two.merge(5)
     two.here.push(at(6), API.ended(6))
@@ -105,27 +105,27 @@ def test_a_part_that_fires_again_opens_its_whole_again() -> None:
     two.there.push(at(8), DB)
     two.carry(8)
 
-    assert two.whole.is_open and two.whole.firing == 0
+    assert two.parent.is_open and two.parent.firing == 0
 
 
-def test_a_part_that_goes_on_long_after_its_whole_was_over_is_its_own_again() -> None:
+def test_a_child_that_goes_on_long_after_its_parent_was_over_is_its_own_again() -> None:
     two = Two()
     two.merge(5)
     two.here.push(at(6), API.ended(6))
     two.there.push(at(7), DB.ended(7))
     two.carry(7)
 
-    two.there.do(at(100), Comment("still a part"), two.source)
+    two.there.do(at(100), Comment("still a child"), two.source)
     two.there.push(at(100), alert("vector-db", "Down", "b"))
     two.here.tick(at(100))
     two.carry(100)
 
     # reopen_window is 60 s, and its own 60 s had passed as well: the alert opened another incident.
-    assert two.whole.state is IncidentState.RESOLVED
+    assert two.parent.state is IncidentState.RESOLVED
     assert len(two.there.shard.state.incidents) == 2
 
 
-def test_a_worse_part_makes_its_whole_worse_and_that_is_told() -> None:
+def test_a_worse_child_makes_its_parent_worse_and_that_is_told() -> None:
     two = Two()
     two.here.ticks(at(2), at(12))
     two.here.receive(at(13))
@@ -135,45 +135,45 @@ def test_a_worse_part_makes_its_whole_worse_and_that_is_told() -> None:
     two.there.classify(at(15), Severity.P0)
     two.carry(15)
 
-    assert two.whole.severity is Severity.P0
+    assert two.parent.severity is Severity.P0
     assert two.here.sent() == [(15, "severity changed", 0)]
 
 
-def test_a_persons_severity_of_the_whole_wins_over_its_parts() -> None:
+def test_a_persons_severity_of_the_parent_wins_over_its_children() -> None:
     two = Two()
     two.here.do(at(4), Reclassify(severity=Severity.P3), two.target)
     two.merge(5)
 
-    assert two.whole.severity is Severity.P3
+    assert two.parent.severity is Severity.P3
 
 
-def test_resolving_the_whole_resolves_its_parts() -> None:
+def test_resolving_the_parent_resolves_its_children() -> None:
     two = Two()
     two.merge(5)
 
     two.here.do(at(6), Resolve(notes="done"), two.target, by="ann")
     two.carry(6)
 
-    assert two.part.state is IncidentState.RESOLVED
-    assert two.part.resolution is not None and two.part.resolution.by == "ann"
-    assert not any(part.is_open for part in two.whole.children.values())
+    assert two.child.state is IncidentState.RESOLVED
+    assert two.child.resolution is not None and two.child.resolution.by == "ann"
+    assert not any(child.is_open for child in two.parent.children.values())
 
 
-def test_a_part_that_fires_on_half_an_hour_after_its_whole_was_resolved_by_hand_opens_that_again() -> None:
+def test_a_child_that_fires_on_half_an_hour_after_its_parent_was_resolved_by_hand_opens_that_again() -> None:
     two = Two(msgspec.structs.replace(SETTINGS, reopen_window_s=STILL_FIRING_S, close_after_s=3600))
     two.merge(5)
     two.here.push(at(6), API.ended(6))
     two.here.do(at(7), Resolve(), two.target)
     two.carry(8)
 
-    # The part was resolved a moment after the whole, and so goes on a moment after the whole's reopen_window.
+    # The child was resolved a moment after the parent, and so goes on a moment after the parent's reopen_window.
     two.there.tick(at(8 + STILL_FIRING_S))
     two.carry(9 + STILL_FIRING_S)
 
-    assert two.whole.is_open and two.part.merged_into == two.target
+    assert two.parent.is_open and two.child.merged_into == two.target
 
 
-def test_what_a_part_said_before_it_was_ended_does_not_open_the_whole_again() -> None:
+def test_what_a_child_said_before_it_was_ended_does_not_open_the_parent_again() -> None:
     two = Two()
     two.merge(5)
     two.there.push(at(6), alert("vector-db", "Down", "b", severity="critical"))
@@ -184,8 +184,8 @@ def test_what_a_part_said_before_it_was_ended_does_not_open_the_whole_again() ->
     two.here.carry_one(at(7), [two.here, two.there])
     two.carry(7)
 
-    assert (two.whole.state, two.part.state) == (IncidentState.RESOLVED, IncidentState.RESOLVED)
-    assert two.whole.reopened == 0
+    assert (two.parent.state, two.child.state) == (IncidentState.RESOLVED, IncidentState.RESOLVED)
+    assert two.parent.reopened == 0
 
 
 def test_an_unmerged_incident_is_its_own_again_and_told_of() -> None:
@@ -196,7 +196,7 @@ def test_an_unmerged_incident_is_its_own_again_and_told_of() -> None:
     two.carry(6)
     two.there.ticks(at(7), at(17))
 
-    assert (two.part.merged_into, two.whole.children) == (b"", {})
+    assert (two.child.merged_into, two.parent.children) == (b"", {})
     assert two.there.sent() == [(16, "opened", 0)]
 
 
@@ -207,12 +207,12 @@ def test_of_two_incidents_that_are_merged_into_each_other_one_refuses() -> None:
     two.there.do(at(5), Merge(two.target), two.source)
     two.carry(5)
 
-    assert "MergeRefused" in two.here.kinds(two.whole)
-    assert (two.whole.merged_into, list(two.whole.children)) == (two.source, [])
-    assert (two.part.merged_into, list(two.part.children)) == (b"", [two.target])
+    assert "MergeRefused" in two.here.kinds(two.parent)
+    assert (two.parent.merged_into, list(two.parent.children)) == (two.source, [])
+    assert (two.child.merged_into, list(two.child.children)) == (b"", [two.target])
 
 
-def test_a_part_is_not_merged_anywhere_else() -> None:
+def test_a_child_is_not_merged_anywhere_else() -> None:
     two = Two()
     two.merge(5)
     two.here.push(at(6), alert("llm-api", "Down"))
@@ -231,12 +231,12 @@ def test_merging_with_what_does_not_exist_is_refused() -> None:
     two.here.do(at(5), Merge(b"\1" * 16), two.target)
     two.carry(5)
 
-    assert two.whole.children == {}
-    assert two.here.kinds(two.whole)[-1] == "MergeRefused"
+    assert two.parent.children == {}
+    assert two.here.kinds(two.parent)[-1] == "MergeRefused"
 
 
 @pytest.mark.parametrize("verb", [Acknowledge(), Resolve(), Close(), Reopen()])
-def test_what_concerns_the_whole_is_refused_of_a_part(verb: Acknowledge) -> None:
+def test_what_concerns_the_parent_is_refused_of_a_child(verb: Acknowledge) -> None:
     two = Two()
     two.merge(5)
 
@@ -263,21 +263,21 @@ def test_a_merge_that_a_crash_cuts_in_two_is_finished(crash: str, lose: bool) ->
         two.here.tick(at(7))
     two.carry(8)
 
-    assert two.part.merged_into == two.target
-    assert [part.pending for part in two.whole.children.values()] == [""]
+    assert two.child.merged_into == two.target
+    assert [child.pending for child in two.parent.children.values()] == [""]
 
 
 def test_links_are_seen_from_both_sides_and_unlinked_from_either() -> None:
     two = Two()
     two.here.do(at(5), Link(two.source), two.target)
     two.carry(5)
-    assert two.whole.handling is not None and two.whole.handling.related == [two.source]
-    assert two.part.handling is not None and two.part.handling.related == [two.target]
+    assert two.parent.handling is not None and two.parent.handling.related == [two.source]
+    assert two.child.handling is not None and two.child.handling.related == [two.target]
 
     two.there.do(at(6), Unlink(two.target), two.source)
     two.carry(6)
 
-    assert (two.whole.handling.related, two.part.handling.related) == ([], [])
+    assert (two.parent.handling.related, two.child.handling.related) == ([], [])
 
 
 def test_a_link_to_nothing_is_taken_back() -> None:
@@ -286,7 +286,7 @@ def test_a_link_to_nothing_is_taken_back() -> None:
     two.here.do(at(5), Link(b"\1" * 16), two.target)
     two.carry(5)
 
-    assert two.whole.handling is not None and two.whole.handling.related == []
+    assert two.parent.handling is not None and two.parent.handling.related == []
 
 
 def test_an_incident_hears_of_so_many_others_and_of_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,11 +301,11 @@ def test_an_incident_hears_of_so_many_others_and_of_no_more(monkeypatch: pytest.
     two.here.do(at(8), Link(two.source), two.target)
     two.carry(8)
 
-    assert two.part.handling is not None and [*two.part.handling.heard] == [first.id]
-    assert two.whole.handling is not None and two.whole.handling.related == []
+    assert two.child.handling is not None and [*two.child.handling.heard] == [first.id]
+    assert two.parent.handling is not None and two.parent.handling.related == []
 
 
-def test_an_incident_that_owes_a_note_is_not_archived() -> None:
+def test_an_incident_that_owes_a_message_is_not_archived() -> None:
     two = Two()
     two.here.push(at(5), API.ended(5))
     two.here.do(at(6), Link(two.source), two.target)
@@ -391,7 +391,7 @@ def test_a_split_that_makes_no_sense_is_refused(
         story.do(at(5), Split(series(API, second)), story.shard.state.incidents[first])
 
 
-def test_an_incident_by_hand_may_have_parts_and_is_still_ended_by_a_person() -> None:
+def test_an_incident_by_hand_may_have_children_and_is_still_ended_by_a_person() -> None:
     two = Two()
     made = two.here.do(at(4), Create("llm-api", "All of it"))
     two.here.do(at(5), Merge(two.source), made)
@@ -400,7 +400,7 @@ def test_an_incident_by_hand_may_have_parts_and_is_still_ended_by_a_person() -> 
     two.there.push(at(6), DB.ended(6))
     two.carry(6)
 
-    assert made.is_open and not any(part.is_open for part in made.children.values())
+    assert made.is_open and not any(child.is_open for child in made.children.values())
 
 
 def test_an_incident_has_nothing_to_do_with_itself() -> None:
@@ -428,8 +428,8 @@ def _owed(story: Story, sender: bytes):  # type: ignore[no-untyped-def]
 
     handling = story.shard.state.incidents[sender].handling
     assert handling is not None
-    note = handling.owed[0]
-    return SendPeerMessage("default", sender, note.number, note.to, note.note)
+    owed = handling.owed[0]
+    return SendPeerMessage("default", sender, owed.number, owed.to, owed.message)
 
 
 def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_one() -> None:
@@ -445,20 +445,20 @@ def test_a_link_that_is_made_again_is_not_undone_by_the_refusal_of_an_earlier_on
     while two.here.carry_one(at(6), [two.here, two.there]):
         pass
 
-    assert two.source in two.whole.handled().related
-    assert two.target in two.part.handled().related
+    assert two.source in two.parent.handled().related
+    assert two.target in two.child.handled().related
 
 
-def test_a_part_that_is_gone_when_it_is_asked_to_end_holds_nothing_open() -> None:
+def test_a_child_that_is_gone_when_it_is_asked_to_end_holds_nothing_open() -> None:
     two = Two()
     two.merge(5)
     two.here.push(at(6), API.ended(6))
     two.here.do(at(7), Resolve(), two.target)
 
-    (asked,) = two.whole.handled().owed
+    (asked,) = two.parent.handled().owed
     two.here.tell(at(8), PeerMessageAnswered(two.target, asked.number, "there is no such incident"))
 
-    assert not two.whole.children[two.source].is_open
+    assert not two.parent.children[two.source].is_open
     assert two.here.do(at(9), Close(), two.target)
 
 
@@ -477,16 +477,29 @@ def test_what_waits_for_a_shard_that_is_away_is_bounded() -> None:
     two.here.do(at(6), Link(two.source), two.target)
 
 
-def test_a_part_that_comes_and_goes_while_its_whole_is_away_owes_its_newest_word_only() -> None:
+def test_a_child_that_comes_and_goes_while_its_parent_is_away_owes_its_newest_word_only() -> None:
     two = Two()
     two.merge(5)
     for second in range(10, 40, 2):
         two.there.push(at(second), DB.ended(second))
         two.there.push(at(second + 1), DB)
 
-    assert len(two.part.handled().owed) <= 2
+    assert len(two.child.handled().owed) <= 2
     two.carry(50)
-    assert two.whole.children[two.source].is_open
+    assert two.parent.children[two.source].is_open
     two.there.push(at(51), DB.ended(51))
     two.carry(52)
-    assert not two.whole.children[two.source].is_open
+    assert not two.parent.children[two.source].is_open
+
+
+def test_a_child_that_is_freed_while_its_opening_is_on_its_way_is_opened_once() -> None:
+    two = Two(msgspec.structs.replace(SETTINGS, wait_s=(0.0,) * 5))
+    assert [reason for _at, reason, _attempt in two.there.sent()] == ["opened"]
+    two.merge(5)
+    two.here.do(at(6), Unmerge(two.source), two.target)
+    two.carry(6)
+
+    two.there.receive(at(7))
+    two.there.ticks(at(8), at(20))
+
+    assert two.there.sent() == []

@@ -1,0 +1,72 @@
+"""The answer to alerts that says of each what became of it: of /v1/alerts, and of every format whose sender expects no other."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from models.shard.messages import REASONS
+from services.ingest.formats.answers import (
+    Answer,
+    encode_json,
+    error_of,
+    retry_after,
+    status_of,
+    status_of_faults,
+)
+from services.ingest.formats.reading import Reading
+from services.ingest.submit import Receipt
+
+#: Items of an answer made before other requests get a turn: about a millisecond.
+ITEMS_SLICE = 500
+
+
+async def received(reading: Reading, receipt: Receipt, format_name: str = "") -> Answer:
+    """202 all stored, 207 some, 400 none could be read, 403 none was allowed, 503 none could be stored. With `format_name` it
+    names the format that the alerts were read by. Needs the incidents' ids (`Format.wants_ids`)."""
+    columns = {place: column for column, place in enumerate(reading.places)}
+    faults = {fault.index: fault for fault in reading.faults}
+    stored = 0
+    encoded: list[bytes] = []
+    for first in range(0, reading.count, ITEMS_SLICE):
+        if first:
+            await asyncio.sleep(0)
+        items: list[dict[str, object]] = []
+        for place in range(first, min(first + ITEMS_SLICE, reading.count)):
+            column = columns.get(place)
+            if column is None:
+                fault = faults[place]
+                items.append({"index": place, "status": fault.status, "error": fault.message})
+                continue
+            decision = receipt.decisions[column]
+            if decision is None:
+                failed = receipt.errors[column]
+                items.append({"index": place, "status": status_of(failed), "error": str(failed)})
+                continue
+            stored += 1
+            identity = receipt.incident_ids[column]
+            items.append(
+                {
+                    "index": place,
+                    "status": 202,
+                    "decision": decision.name.lower(),
+                    "reason": REASONS[decision],
+                    "incident_id": str(UUID(bytes=identity)) if identity else None,
+                }
+            )
+        encoded.append(encode_json(items)[1:-1])
+    error = error_of(receipt)
+    if stored == reading.count:
+        status = 202
+    elif stored:
+        status = 207
+    else:
+        status = status_of_faults(reading) if error is None else status_of(error)
+    body = b'{%b"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
+        b'"format":%b,' % encode_json(format_name) if format_name else b"",
+        stored,
+        len(reading.faults),
+        len(receipt.errors),
+        b",".join(encoded),
+    )
+    return Answer(status, b"application/json", body, retry_after(error))

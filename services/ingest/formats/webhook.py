@@ -1,0 +1,221 @@
+"""What the formats of other senders' webhooks share: a body of JSON becomes drafts of alerts, and these become alerts.
+
+A draft's labels are only what stays the same from its begin to its end, so that an end finds what it ends. All else, the
+severity too, is an annotation and may change while the alert fires. Used by the files beside this one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import msgspec
+
+from models.alerts.alert import Content
+from models.classification.severity import range_of
+from models.errors import Malformed
+from services.ingest.formats.answers import encode_json
+from services.ingest.formats.fields import (
+    ANNOTATION_VALUE_MAX_BYTES,
+    LABEL_VALUE_MAX_BYTES,
+    LABELS_MAX,
+    NAME_MAX_BYTES,
+    URL_MAX_BYTES,
+)
+from services.ingest.formats.format import Request
+from services.ingest.formats.items import Taken
+from services.ingest.formats.json_arrays import SLICE_ALERTS
+from services.ingest.formats.json_format import JsonFormat
+from services.ingest.formats.values import BODY_MAX_BYTES, Fields, Member, read_json
+
+#: The annotations that hold the severity as P0 to P4, and as the sender wrote it.
+SEVERITY, SENDER_SEVERITY = "severity", "sender_severity"
+#: The level of an alert that names no severity stands in a format's table under this word.
+UNSAID = ""
+_ROOM = LABELS_MAX // 2
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+#: In a name made of a sentence these change from one message to the next, and the alert stays the same.
+_VARYING = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|\d+(?:[.,:]\d+)*%?", re.IGNORECASE)
+_MARK = re.compile(r"^\s*\[[^\]]{1,40}\]\s*")
+NAME_CHARS = 120
+
+
+class Draft(msgspec.Struct, gc=False):
+    """An alert as a format read it. Times are seconds since the epoch, 0.0 when nothing is said."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+    starts: float = 0.0
+    ends: float = 0.0
+    url: str = ""
+    resolved: bool = False
+
+
+class Bad(msgspec.Struct, gc=False):
+    """What can't be taken of a request, and why."""
+
+    why: str
+    raw: bytes = b""
+
+
+Item = Draft | Bad
+
+
+class WebhookFormat(JsonFormat[Item, Draft]):
+    """A format of somebody's webhook. A concrete one says how its JSON becomes drafts, and how its shape is known."""
+
+    max_bytes: ClassVar[int] = BODY_MAX_BYTES
+
+    @abstractmethod
+    def drafts(self, body: object, request: Request) -> Iterable[Item]:
+        """The alerts of a request's JSON. Raises Malformed when there can be none."""
+
+    def parsed(self, request: Request) -> object:
+        """The body as drafts() gets it."""
+        return read_json(request.body, self.max_bytes)
+
+    # -- what a concrete format is written with ---------------------------------------------------------------
+
+    def alert(
+        self,
+        name: str,
+        service: str,
+        *,
+        title: str = "",
+        text: str = "",
+        severity: str = "",
+        resolved: bool = False,
+        labels: Mapping[str, str] | None = None,
+        notes: Mapping[str, str] | None = None,
+        starts: float = 0.0,
+        ends: float = 0.0,
+        url: str = "",
+    ) -> Draft:
+        """A draft. `labels` must be the same at its end; `notes`, like title, text and severity, need not."""
+        found = {"alertname": name or self.name, "service": service or name or self.name, **(labels or {})}
+        said = {"summary": title, "description": text, **_bounded(notes or {})}
+        if not resolved and (level := self.level(severity)):
+            said[SEVERITY] = level
+        said[SENDER_SEVERITY] = severity
+        return Draft(
+            _kept(found, LABEL_VALUE_MAX_BYTES),
+            _kept(said, ANNOTATION_VALUE_MAX_BYTES),
+            starts,
+            ends,
+            url[:URL_MAX_BYTES],
+            resolved,
+        )
+
+    def level(self, word: str) -> str:
+        """P0 to P4 for a sender's word: by the settings, by the format's own table, else by what the word means anywhere.
+        "" when nobody knows it."""
+        folded = word.strip().lower()
+        given = self.shared.settings.formats.severities.get(self.name, {})
+        for table in (given, self.severities):
+            if (level := table.get(folded)) is not None:
+                return level
+        if not folded:
+            return ""
+        meaning = range_of(folded)
+        return "" if meaning is None else f"P{int(meaning.usual)}"
+
+    @staticmethod
+    def each(values: Iterable[Member], read: Callable[[Fields], Draft | Iterable[Draft]]) -> Iterator[Item]:
+        """`read` of each object: one that is wrong costs only itself."""
+        for value, path in values:
+            try:
+                found = read(Fields(value, path))
+                yield from [found] if isinstance(found, Draft) else [*found]
+            except Malformed as error:
+                yield Bad(str(error), json.dumps(value).encode())
+
+    def fires(self, key: Mapping[str, str], draft: Draft) -> Draft:
+        """The same, findable by `key`, which are among its labels. While it fires its labels stay those of the first draft."""
+        draft.labels = dict(self.shared.open_alerts.put([self.name, *key.values()], draft.labels))
+        return draft
+
+    async def look(self, key: Mapping[str, str]) -> None:
+        """In `prepare`: find what fires under `key`, for ended()."""
+        await self.shared.open_alerts.look(self.name, key)
+
+    def ended(
+        self, key: Mapping[str, str], notes: Mapping[str, str] | None = None, ends: float = 0.0
+    ) -> list[Draft]:
+        """The ends of all that fires under `key`, which look() found."""
+        said = _kept(notes or {}, ANNOTATION_VALUE_MAX_BYTES)
+        labels = self.shared.open_alerts.take(self.name, key)
+        return [Draft(dict(each), said, 0.0, ends, resolved=True) for each in labels]
+
+    # -- as the loop over alerts wants it (items.py) -----------------------------------------------------------
+
+    def split(self, request: Request) -> Iterator[list[Item]]:
+        slice_: list[Item] = []
+        for item in self.drafts(self.parsed(request), request):
+            slice_.append(item)
+            if len(slice_) == SLICE_ALERTS:
+                yield slice_
+                slice_ = []
+        yield slice_
+
+    def take(self, item: Item) -> Taken[Draft]:
+        if isinstance(item, Bad):
+            raise Malformed(item.why)
+        said = _encode((item.labels, item.annotations, item.starts, item.url))
+        return item, (self.name.encode(), said), written_time(item.ends), item.resolved
+
+    def content(self, alert: Draft) -> Content:
+        return Content(alert.labels, alert.annotations, alert.starts, alert.url, self.name)
+
+    def said_end(self, alert: Draft) -> bytes:
+        return (b"resolved" if alert.resolved else b"") + written_time(alert.ends)
+
+    def written(self, item: Item) -> bytes:
+        return item.raw if isinstance(item, Bad) else encode_json(item)
+
+
+def several(body: object, name: str) -> Iterator[Member]:
+    """The objects of a body that is one, an array of them, or an object with an array of them under `name`."""
+    if isinstance(body, dict) and isinstance(body.get(name), list):
+        yield from Fields(body).members(name)
+    elif isinstance(body, list):
+        yield from ((each, f"[{place}]") for place, each in enumerate(body))
+    else:
+        yield body, ""
+
+
+def stable_name(sentence: str) -> str:
+    """A name for an alert that has only a sentence: without what changes in it from one message to the next."""
+    bare = _MARK.sub("", sentence)
+    return " ".join(_VARYING.sub("N", bare).split())[:NAME_CHARS]
+
+
+def written_time(at: float) -> bytes:
+    """A time as JSON has it, b"" for none."""
+    if not at or at == math.inf:
+        return b""
+    return encode_json(datetime.fromtimestamp(at, UTC))
+
+
+def _bounded(pairs: Mapping[str, str]) -> dict[str, str]:
+    return dict(list(pairs.items())[:_ROOM])
+
+
+def _kept(pairs: Mapping[str, str], value_max_bytes: int) -> dict[str, str]:
+    """What says something, within the bounds of an alert: a long text is cut, because the alert matters more than its end."""
+    return {
+        name[: NAME_MAX_BYTES // 4]: value
+        if len(value) * 4 <= value_max_bytes
+        else _cut(value, value_max_bytes)
+        for name, value in pairs.items()
+        if name and value
+    }
+
+
+def _cut(value: str, max_bytes: int) -> str:
+    raw = value.encode()
+    return value if len(raw) <= max_bytes else raw[: max_bytes - 3].decode("utf-8", "ignore") + "..."
