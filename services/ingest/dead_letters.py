@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from actors.runtime.ending import end
+from models.control.tokens import without_secrets
 from models.errors import IncidentManagerError
 from models.metrics import Meter
 from models.ports import Clock, DeadLetter, DeadLetters
@@ -52,14 +53,15 @@ class DeadLetterBox:
         """Keep what is wrong with a request. Counts what there is no room for."""
         now = self._clock.now()
         for place, fault in enumerate(faults):
-            payload = fault.raw[: self._max_payload_bytes]
+            # Some senders have their token in the body. Before the cut, which might leave most of one.
+            raw = without_secrets(fault.raw)
+            payload = raw[: self._max_payload_bytes]
             if len(self._waiting) >= WAITING_MAX or self._bytes + len(payload) > WAITING_MAX_BYTES:
                 self._meter.count("llm_im_dead_letters_lost_total", len(faults) - place, door=door)
                 break
-            cut = len(payload) < len(fault.raw)
-            self._waiting.append(
-                DeadLetter(now, tenant, door, fault.message, payload, content_type, truncated=cut)
-            )
+            cut = len(payload) < len(raw)
+            message = without_secrets(fault.message.encode("utf-8", "replace")).decode()
+            self._waiting.append(DeadLetter(now, tenant, door, message, payload, content_type, truncated=cut))
             self._bytes += len(payload)
             self._meter.count("llm_im_dead_letters_total", door=door)
         self._wake.set()

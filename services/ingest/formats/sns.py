@@ -77,6 +77,8 @@ class SnsFormat(WebhookFormat):
         if sent.text("Type") in _CONFIRM:
             return []
         if "Records" in sent:
+            if self._topics:
+                raise Malformed("Records: expected a message as SNS signs it; nothing of these is signed")
             return self.each(sent.members("Records"), self._record)
         return self.each([(body, "")], self._message)
 

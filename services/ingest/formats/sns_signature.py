@@ -29,6 +29,8 @@ TIMEOUT_S = 5.0
 RESPONSE_MAX_BYTES = 64 * 1024
 #: One a region, and the next when it is replaced.
 CERTIFICATES_MAX = 64
+#: Questions to Amazon at a time: anybody can send a message that names another certificate.
+QUESTIONS_MAX = 4
 _NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 
@@ -42,10 +44,13 @@ async def get(url: str) -> bytes:
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session,
             session.get(url, allow_redirects=False) as answer,
         ):
-            body = await answer.content.read(RESPONSE_MAX_BYTES)
             if answer.status != 200:
                 raise Busy(f"{urlsplit(url).hostname} answers {answer.status}")
-            return body
+            body = b""
+            # read() returns what has come so far.
+            while len(body) < RESPONSE_MAX_BYTES and (part := await answer.content.read(RESPONSE_MAX_BYTES)):
+                body += part
+            return body[:RESPONSE_MAX_BYTES]
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Busy(
             f"{urlsplit(url).hostname} can't be asked: {type(error).__name__}", retry_after_s=30.0
@@ -58,14 +63,17 @@ class SnsSignatures:
     def __init__(self, get: Get = get) -> None:
         self._get = get
         self._certificates: dict[str, x509.Certificate] = {}
+        self._questions = 0
 
     async def check(self, message: Fields, now: float) -> None:
         """Raises Unauthorized when Amazon did not sign this, Busy when that can't be seen now."""
         url = message.text("SigningCertURL", "SigningCertUrl")
         _refuse_elsewhere(url, "SigningCertURL", CERTIFICATE)
+        if "?" in url or "#" in url:  # one certificate under many addresses would push the others out
+            raise Unauthorized("SigningCertURL: expected no query")
         certificate = self._certificates.get(url)
         if certificate is None:
-            certificate = _certificate(await self._get(url))
+            certificate = _certificate(await self._ask(url))
             if len(self._certificates) >= CERTIFICATES_MAX:
                 self._certificates.clear()
             self._certificates[url] = certificate
@@ -89,7 +97,16 @@ class SnsSignatures:
         """Open the link that confirms a subscription. check() comes first."""
         url = message.text("SubscribeURL")
         _refuse_elsewhere(url, "SubscribeURL", re.compile("/?"))
-        await self._get(url)
+        await self._ask(url)
+
+    async def _ask(self, url: str) -> bytes:
+        if self._questions >= QUESTIONS_MAX:
+            raise Busy(f"{QUESTIONS_MAX} questions to Amazon are under way already", retry_after_s=1.0)
+        self._questions += 1
+        try:
+            return await self._get(url)
+        finally:
+            self._questions -= 1
 
 
 def _refuse_elsewhere(url: str, name: str, path: re.Pattern[str]) -> None:

@@ -22,6 +22,8 @@ FLAT_MAX = 48
 FLAT_DEPTH = 4
 #: Numbers of seconds, milli-, micro- and nanoseconds since 1970 are told apart by their size.
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
+#: A time in words is remembered, and a longer one is none: any number of digits may stand behind a second.
+TIME_CHARS_MAX = 64
 _NUMBER = re.compile(r"-?\d{1,19}(\.\d{1,9})?")
 #: What Go prints for a time: "2025-02-15 14:59:03.26 +0000 UTC".
 _GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d+)?) ?([+-]\d\d:?\d\d|Z)?(?: [A-Z]{2,5})?")
@@ -54,8 +56,8 @@ def read_json(body: bytes, max_bytes: int = BODY_MAX_BYTES) -> object:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _value in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        met: set[str] = set()  # not list.count(): a body of 100,000 names would take minutes
+        twice = next(name for name, _value in pairs if name in met or met.add(name))  # type: ignore[func-returns-value]
         raise Malformed(f"{echo(twice.encode('utf-8', 'replace'))}: expected this name once in an object")
     return found
 
@@ -239,12 +241,16 @@ def time_of(value: object, path: str) -> float:
 
 def _moment(value: float | str) -> float:
     if isinstance(value, str):
+        if len(value) > TIME_CHARS_MAX:
+            raise ValueError
         text = value.strip()
         if text.startswith(_UNSET):
             return 0.0
         if not _NUMBER.fullmatch(text):
             return _of_text(text)
         value = float(text)
+    if not math.isfinite(value):  # 1e999 is one in JSON
+        raise ValueError
     unit = next(unit for below, unit in _UNITS if abs(value) < below)
     return value / unit
 

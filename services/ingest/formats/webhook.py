@@ -165,7 +165,11 @@ class WebhookFormat(JsonFormat[Item, Draft]):
     def take(self, item: Item) -> Taken[Draft]:
         if isinstance(item, Bad):
             raise Malformed(item.why)
-        said = _encode((item.labels, item.annotations, item.starts, item.url))
+        try:
+            said = _encode((item.labels, item.annotations, item.starts, item.url))
+        except UnicodeEncodeError:
+            # Values are looked at as they are read (values.py); a name, or a text inside a list, may hold one too.
+            raise Malformed("a name or a list holds half of a surrogate pair, which no UTF-8 holds") from None
         return item, (self.name.encode(), said), written_time(item.ends), item.resolved
 
     def content(self, alert: Draft) -> Content:
@@ -175,7 +179,7 @@ class WebhookFormat(JsonFormat[Item, Draft]):
         return (b"resolved" if alert.resolved else b"") + written_time(alert.ends)
 
     def written(self, item: Item) -> bytes:
-        return item.raw if isinstance(item, Bad) else encode_json(item)
+        return item.raw if isinstance(item, Bad) else json.dumps(msgspec.to_builtins(item)).encode()
 
 
 def several(body: object, name: str) -> Iterator[Member]:
