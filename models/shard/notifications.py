@@ -210,12 +210,11 @@ class Notifications(Component):
         self._ready.clear()
 
     def _must_wait(self, incident: Incident) -> bool:
-        """Whether what is due is withheld. A try that may have been asked for before is asked for again all the same: it may
-        have arrived, and then its end must be told."""
-        if incident.notification.reason == RESOLVED:
+        """Whether what is due is withheld. An attempt that may have been requested before is requested again all the same, and at
+        once: one still in flight is joined by its key, and one that arrived must be followed by its end."""
+        if incident.notification.reason == RESOLVED or self._is_in_doubt(incident):
             return False
-        why = self.shard.withholds(incident)
-        return why is not None and not (why and self._is_in_doubt(incident))
+        return self.shard.withholds(incident) is not None
 
     def ask_again(self, effect: Act) -> None:
         identity = effect.incident_id
