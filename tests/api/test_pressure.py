@@ -95,7 +95,6 @@ async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_an
 async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
     door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors.shard, "INBOX_ALERTS_MAX", 100)
     async with system() as ours:
         shard = ours.cluster.get(ours.shards[0])
         assert isinstance(shard, IncidentShard)
@@ -114,6 +113,7 @@ async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
             ours.cluster.call(ours.shards[0], "tell", msgspec.msgpack.encode([filler]), 10.0)
         )
         await until(lambda: shard._inbox_weight >= 100)
+        monkeypatch.setattr(actors.shard, "INBOX_ALERTS_MAX", 100)
 
         refused = await ours.post(door, [alert("Second")])
         gate.opened.set()
