@@ -169,7 +169,7 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         comment = ahead(ours, path, "never stored")
         await until(lambda: appends.calls)
         await recovers(ours, appends, comment)
-        # After the silences were read: nobody is told of what may be silenced since.
+        # By the recovered shard: it joins the one under way.
         await until(lambda: asked == 2)
         receiver.gate.set()
         await until(lambda: not shard.shard.state.incidents[UUID(path[-36:]).bytes].notification.reason)
