@@ -18,7 +18,7 @@ import msgspec
 from actors.begun import Kept, has_begun, held, lost_control
 from actors.control_tail import SettingsWatch
 from actors.folding import Folded
-from actors.partition import LEASE_S, Call, PartitionActor, Told
+from actors.partition import LEASE_S, Call, PartitionActor, Queued
 from actors.runtime.host import Host
 from actors.snapshots import Pace
 from models.control.control import CONTROL, ControlMessage, ControlState, Tick, decode_message
@@ -35,7 +35,7 @@ REPORT_AGE_S = 10.0
 #: Changes that wait: more than people and their programs make in the time that a caller waits.
 WAITING_MAX = 1000
 #: Everybody who starts reads the frames behind the newest snapshot: at 50 us a frame these are 50 ms.
-PACE = Pace(every_frames=1000, every_bytes=1024 * 1024, every_s=3600.0)
+PACE = Pace(every_frames=1000, every_events=10_000, every_bytes=1024 * 1024, every_s=3600.0)
 
 _Message = ControlMessage | Tick
 _Reply = Refused | None
@@ -94,8 +94,8 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         self._check_ready()
         if self._inbox_weight >= WAITING_MAX:
             raise Busy(f"{CONTROL}: {self._inbox_weight} changes are waiting already", retry_after_s=1.0)
-        call = Call[_Reply]([None], 0, asyncio.get_running_loop().create_future())
-        await self.submit(call, [Told(message, call=call)])
+        call: Call[_Reply] = Call([None], 0, asyncio.get_running_loop().create_future())
+        await self.submit(call, [Queued(message, call=call)])
         if (refused := call.replies[0]) is not None:
             raise refused
         return b""
@@ -137,7 +137,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         self._is_assigned = self.state.slots is not None
         self._changed = self.state.settings
 
-    def _durable(self, told: Told[_Message, _Reply], step: Step[_Reply], since: float) -> None:
+    def _durable(self, told: Queued[_Message, _Reply], step: Step[_Reply], since: float) -> None:
         if step.events:
             self._hand_on()
 

@@ -61,7 +61,7 @@ class Call(Generic[Reply]):
 
 
 @dataclass(slots=True)
-class Told(Generic[Message, Reply]):
+class Queued(Generic[Message, Reply]):
     """A message that waits for its turn. `weight` is what it counts in the inbox and in a group."""
 
     message: Message
@@ -96,7 +96,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         self._stopping = False
         self._epoch = 0
         self._digest = b""
-        self._inbox: deque[Told[Message, Reply]] = deque()
+        self._inbox: deque[Queued[Message, Reply]] = deque()
         self._inbox_weight = 0
         self._tick: Message | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,7 +126,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         await self.event_log.close()
         await self._close()
 
-    async def submit(self, call: Call[Reply], told: Sequence[Told[Message, Reply]]) -> None:
+    async def submit(self, call: Call[Reply], told: Sequence[Queued[Message, Reply]]) -> None:
         """Put messages into the inbox; returns when all are durable and their replies stand in `call`. Raises Unavailable
         when nothing of it is known to be stored."""
         call.missing = len(told)
@@ -166,7 +166,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         """What must be told before the next message."""
         return None
 
-    def _prepared(self, told: Told[Message, Reply]) -> Message:
+    def _prepared(self, told: Queued[Message, Reply]) -> Message:
         """The message as the machine gets it."""
         return told.message
 
@@ -184,10 +184,12 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _count(self) -> None:
         """The state is what the log holds: take what may be told of it at any time."""
 
-    async def _appended(self, group: Sequence[tuple[Told[Message, Reply], Step[Reply]]], frames: int) -> None:
+    async def _appended(
+        self, group: Sequence[tuple[Queued[Message, Reply], Step[Reply]]], frames: int
+    ) -> None:
         """A group is in the log, and nobody was told yet."""
 
-    def _durable(self, told: Told[Message, Reply], step: Step[Reply], since: float) -> None:
+    def _durable(self, told: Queued[Message, Reply], step: Step[Reply], since: float) -> None:
         """This step is in the log and was answered: its effects may leave. `since` is when its group began."""
 
     async def _between_groups(self) -> None:
@@ -359,11 +361,11 @@ class PartitionActor(Generic[M, Message, Reply]):
             self.host.fatal(repr(error))
 
     async def _commit_group(self) -> None:
-        group: list[tuple[Told[Message, Reply], Step[Reply]]] = []
+        group: list[tuple[Queued[Message, Reply], Step[Reply]]] = []
         messages = [told.message for told in self._inbox]
         await self._before_group(messages)
         since = self.clock.now()
-        under_way: list[Told[Message, Reply]] = []
+        under_way: list[Queued[Message, Reply]] = []
         try:
             await self._commit(len(messages), under_way, group)
         except BaseException as error:
@@ -379,15 +381,16 @@ class PartitionActor(Generic[M, Message, Reply]):
     async def _commit(
         self,
         messages: int,
-        under_way: list[Told[Message, Reply]],
-        group: list[tuple[Told[Message, Reply], Step[Reply]]],
+        under_way: list[Queued[Message, Reply]],
+        group: list[tuple[Queued[Message, Reply], Step[Reply]]],
     ) -> None:
         frames: list[bytes] = []
+        told: Queued[Message, Reply]
         machine, weight = self.machine, 0
         while len(under_way) < messages and weight < self.group_max:
             if (first := self._first()) is not None:
                 # Right before the next message, which would otherwise be decided about as if nothing had been.
-                told, messages = Told[Message, Reply](first), messages + 1
+                told, messages = Queued(first), messages + 1
             else:
                 told = self._inbox.popleft()
                 self._inbox_weight -= told.weight
@@ -421,6 +424,7 @@ class PartitionActor(Generic[M, Message, Reply]):
     def _frame(self, tenant: str, events: Sequence[Event], trace_id: str | None) -> bytes:
         machine = self.machine
         machine.seq += 1
+        self.snapshots.decided(len(events))
         stored, self._digest = encode_frame(machine.seq, machine.now, tenant, trace_id, events, self._digest)
         return stored
 
@@ -433,7 +437,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         self.meter.count("llm_im_log_bytes_total", size)
         self.snapshots.appended(len(frames), size)
 
-    def _reply(self, told: Told[Message, Reply], reply: Reply) -> None:
+    def _reply(self, told: Queued[Message, Reply], reply: Reply) -> None:
         call = told.call
         if call is None:
             return
@@ -471,7 +475,7 @@ class PartitionActor(Generic[M, Message, Reply]):
         return self.machine
 
     def _tell_self(self, message: Message) -> None:
-        self._inbox.append(Told(message))
+        self._inbox.append(Queued(message))
         self._inbox_weight += 1
         self._wake.set()
 

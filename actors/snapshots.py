@@ -23,6 +23,7 @@ class Pace:
     """A snapshot is due after so many frames, so many bytes, or so long while something changed."""
 
     every_frames: int
+    every_events: int
     every_bytes: int
     every_s: float
 
@@ -53,8 +54,12 @@ class Snapshots:
 
     def begin_anew(self) -> None:
         """Start counting: the state was recovered, or a snapshot of it begins."""
-        self._frames = self._bytes = 0
+        self._frames = self._events = self._bytes = 0
         self._at = self._clock.monotonic()
+
+    def decided(self, events: int) -> None:
+        """So many events are on their way to the log."""
+        self._events += events
 
     def appended(self, frames: int, size: int) -> None:
         """So much came to the log."""
@@ -116,6 +121,7 @@ class Snapshots:
     def _is_due(self, machine: Folding) -> bool:
         return (
             self._frames >= self._pace.every_frames
+            or self._events >= self._pace.every_events
             or self._bytes >= self._pace.every_bytes
             or (
                 self._frames > 0

@@ -33,7 +33,7 @@ from benchmarks.own import say, write
 from benchmarks.peers import postgres, redis
 from models.alerts.matchers import parse_matcher
 from models.alerts.view import alert_view
-from models.incidents.filters import IncidentFilter, Place, Sort, compile_filter
+from models.incidents.filters import IncidentFilter, Position, Sort, compile_filter
 from models.incidents.incident import Incident, IncidentState, IncidentType, Severity, incident_id
 from models.partition.sharding import slot_of
 from models.ports import Archive, ArchivedIncident, ArchivePage, ArchiveQuery
@@ -150,7 +150,7 @@ async def fill(archives: Sequence[Archive], count: int, days: int) -> int:
 
 
 #: A kind of list, at random values: order, filter, and from where on.
-Kind = Callable[[random.Random], tuple[Sort, IncidentFilter, Place | None]]
+Kind = Callable[[random.Random], tuple[Sort, IncidentFilter, Position | None]]
 
 
 def kinds(days: int) -> dict[str, Kind]:
@@ -169,7 +169,7 @@ def kinds(days: int) -> dict[str, Kind]:
         since = at(chance, days - 1)
         return IncidentFilter(created_after=since, created_before=since + DAY_S)
 
-    def deep(chance: random.Random) -> Place:
+    def deep(chance: random.Random) -> Position:
         when = at(chance)
         return when, when, b""
 

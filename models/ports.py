@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from models.incidents.filters import Place, Sort
+from models.incidents.filters import Position, Sort
 from models.incidents.notification import Facts
 from models.trace import Attribute, Kind
 
@@ -191,7 +191,7 @@ class ArchivedIncident:
     record: bytes
     alerts: bytes
 
-    def place(self, sort: Sort) -> Place:
+    def place(self, sort: Sort) -> Position:
         """Where it stands in a list of this order: filters.place_of, without decoding it."""
         match sort:
             case Sort.NEWEST | Sort.OLDEST:
@@ -209,7 +209,7 @@ class ArchiveQuery:
 
     tenant: str
     limit: int
-    after: Place | None = None
+    after: Position | None = None
     services: tuple[str, ...] = ()
     severities: tuple[int, ...] = ()
     types: tuple[str, ...] = ()
@@ -226,7 +226,7 @@ class ArchivePage:
     """`next_after` is where the next page begins, None when there is nothing behind this one."""
 
     items: list[ArchivedIncident]
-    next_after: Place | None = None
+    next_after: Position | None = None
 
 
 class DeliveryIds(Protocol):

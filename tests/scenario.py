@@ -195,7 +195,7 @@ class Story:
         return self.tell(when, Classified(verdicts))
 
     def receive(self, when: float, *, ok: bool = True, final: bool = False, reached: bool = True) -> Step:
-        """The receiver answers the oldest notice it was sent."""
+        """The receiver answers the oldest notification it was sent."""
         for place, (_when, effect) in enumerate(self.asked):
             if isinstance(effect, Act):
                 del self.asked[place]

@@ -14,7 +14,7 @@ from models.alerts.matchers import MatcherTuple, compile_matchers
 from models.incidents.incident import Incident
 
 #: The position of an incident in a list: its sort value, creation time, and id.
-Place = tuple[float, float, bytes]
+Position = tuple[float, float, bytes]
 
 #: The assignee that stands for "nobody works on it".
 NOBODY = ""
@@ -40,7 +40,7 @@ class Sort(StrEnum):
         """Whether a shard keeps its incidents in this order, so that a page is found without looking at all."""
         return self in (Sort.NEWEST, Sort.OLDEST)
 
-    def comes_after(self, one: Place, other: Place) -> bool:
+    def comes_after(self, one: Position, other: Position) -> bool:
         """Whether `one` stands behind `other`."""
         return one < other if self.goes_down else one > other
 
@@ -71,7 +71,7 @@ class IncidentFilter(msgspec.Struct, frozen=True, array_like=True):
     with_children: bool = False
 
 
-def place_of(incident: Incident, sort: Sort) -> Place:
+def place_of(incident: Incident, sort: Sort) -> Position:
     """Where an incident stands in a list of this order."""
     match sort:
         case Sort.NEWEST | Sort.OLDEST:

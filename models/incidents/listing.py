@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
-from models.incidents.filters import IncidentFilter, Place, compile_filter, place_of
+from models.incidents.filters import IncidentFilter, Position, compile_filter, place_of
 from models.incidents.incident import Incident
 from models.incidents.query import (
     INCIDENT_SCAN_MAX,
@@ -76,7 +76,7 @@ def find_incidents(shard: Core, query: FindIncidents) -> IncidentPlaces:
     holds = _holds(query.tenant, query.wanted)
     stretch, looked = _stretch(shard, query.wanted, query.looked)
     sort, after = query.sort, query.after
-    found: list[Place] = []
+    found: list[Position] = []
     for incident in stretch:
         if holds(incident):
             place = place_of(incident, sort)

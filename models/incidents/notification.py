@@ -137,7 +137,7 @@ def retry_at(
     """When to try again after `attempt` tries have failed (1: the first one has).
 
     Exponential: first_s, doubled each time, at most max_s, of which a share between a half and all is waited.
-    The share comes from `key`, so replay gives the same time and a thousand notices do not come back together.
+    The share comes from `key`, so replay gives the same time and a thousand notifications do not come back together.
     `at_least_s` is what the receiver asked for (Retry-After); it may exceed max_s.
     """
     backoff = min(max_s, first_s * 2.0 ** min(max(attempt - 1, 0), _MAX_DOUBLINGS))

@@ -6,7 +6,7 @@ import msgspec
 
 from models.alerts.matchers import MatcherTuple
 from models.alerts.muted import IncidentMutes, MutedBy
-from models.incidents.filters import IncidentFilter, Place, Sort
+from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.wire import Wire
 
@@ -24,7 +24,7 @@ class ListIncidents(Wire, frozen=True):
 
     tenant: str
     limit: int = PAGE_MAX
-    after: Place | None = None
+    after: Position | None = None
     wanted: IncidentFilter = IncidentFilter()
     sort: Sort = Sort.NEWEST
 
@@ -36,7 +36,7 @@ class FindIncidents(Wire, frozen=True):
     tenant: str
     sort: Sort
     limit: int = PAGE_MAX
-    after: Place | None = None
+    after: Position | None = None
     wanted: IncidentFilter = IncidentFilter()
     looked: Looked | None = None
 
@@ -189,13 +189,13 @@ class IncidentPage(Wire, frozen=True):
     """`next_after` is where the next page begins, None at the end. A page may be empty and still have a next one."""
 
     items: list[IncidentView]
-    next_after: Place | None = None
+    next_after: Position | None = None
 
 
 class IncidentPlaces(Wire, frozen=True):
     """Places in the order asked for, the first first. `looked` is what to ask on with, None when all were looked at."""
 
-    places: list[Place]
+    places: list[Position]
     looked: Looked | None = None
 
 

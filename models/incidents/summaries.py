@@ -125,7 +125,7 @@ def set_back(summary: Summary, event: ClockSetBack) -> Summary:
 
 
 #: A place in a log: a frame, and an event in it.
-Place = tuple[int, int]
+LogPosition = tuple[int, int]
 #: Behind all events of a frame.
 FRAME_END = 2**63
 
@@ -144,10 +144,10 @@ class Summaries:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[bytes, tuple[Place, Summary]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[LogPosition, Summary]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, identity: bytes) -> tuple[Place, Summary] | None:
+    def get(self, identity: bytes) -> tuple[LogPosition, Summary] | None:
         """The summary, and the event it is true after."""
         found = self._kept.get(identity)
         if found is not None:
@@ -159,7 +159,7 @@ class Summaries:
         for identity, (place, summary) in self._kept.items():
             self._kept[identity] = place, set_back(summary, event)
 
-    def put(self, place: Place, summary: Summary) -> None:
+    def put(self, place: LogPosition, summary: Summary) -> None:
         """Remember a summary."""
         if (before := self._kept.get(summary.id)) is not None:
             self._bytes -= bytes_of(before[1])

@@ -51,6 +51,12 @@ class Server(Section):
         ge=1,
         description="Most alerts a gateway holds while its shards work on them, divided equally among the shards. Beyond that, senders get 503 with `Retry-After`.",
     )
+    remembered_alerts: int = Field(
+        262_144,
+        ge=1024,
+        le=16 * 1024 * 1024,
+        description="Alerts that each gateway remembers, twice, at about 300 bytes each. An alert it remembers costs a sixth of one that it has to read. Set it to the number of series that fire at once, when that is higher.",
+    )
     hold: Duration = Field(
         5.0,
         le=60,

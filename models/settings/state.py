@@ -102,6 +102,11 @@ class State(Section):
     snapshot_every_frames: int = Field(
         20_000, ge=10, description="Take a snapshot after this many log entries ..."
     )
+    snapshot_every_events: int = Field(
+        150_000,
+        ge=100,
+        description="... or this many events in them: a recovery replays fewer, at 5 to 7 us each ...",
+    )
     snapshot_every_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="... or this many bytes of log ..."
     )
@@ -126,6 +131,7 @@ class State(Section):
         if kind == SHARD:
             return {
                 "snapshot_every_frames": self.snapshot_every_frames,
+                "snapshot_every_events": self.snapshot_every_events,
                 "snapshot_every_bytes": self.snapshot_every_bytes,
                 "snapshot_every_s": self.snapshot_every,
             }

@@ -11,7 +11,7 @@ from models.shard.settings import ShardSettings
 
 #: Reopenings that make it flap: one happens to every second incident, two are bad luck.
 FLAPS = 3
-#: In how many intervals: at a minute between two notices, every five minutes.
+#: In how many intervals: at a minute between two notifications, every five minutes.
 FLAP_WINDOW = 15
 
 
@@ -22,10 +22,10 @@ def may_tell_at(incident: Incident, settings: ShardSettings, now: float) -> floa
 
 def flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
     """Whether it begins and ends so often that only that is told."""
-    notice = incident.notification
-    if notice.flapping:
+    notification = incident.notification
+    if notification.flapping:
         return True
-    begun = notice.reopenings
+    begun = notification.reopenings
     return len(begun) == FLAPS and now - begun[0] < FLAP_WINDOW * settings.interval_s
 
 

@@ -91,6 +91,7 @@ class Inhibitors(Component):
         self._rules = Rules(shard.settings.inhibit)
         self._by_rules = shard.settings.inhibit
         self._inhibition = Inhibition(self._rules)
+        self._has_rules = len(self._rules) > 0
         #: How many series are still to be tried with the rules, and the next of them.
         self._left = self._at = 0
         #: What this shard says: changes are numbered.
@@ -101,9 +102,9 @@ class Inhibitors(Component):
         self._acked: dict[str, int] = {}
         self._asked: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        """How many rules there are."""
-        return len(self._rules)
+    @property
+    def has_rules(self) -> bool:
+        return self._has_rules
 
     @property
     def is_complete(self) -> bool:
@@ -117,17 +118,17 @@ class Inhibitors(Component):
     # -- what fires here -----------------------------------------------------------------------------------
 
     def _fires(self, change: SeriesFires, now: float) -> None:
-        if len(self._rules):
+        if self._has_rules:
             labels = change.labels or self.state.series.labels(change.number)
             self._lead(self._inhibition.fires(change.number, labels, change.incident.tenant), now)
 
     def _ends(self, change: SeriesEnded, now: float) -> None:
-        if len(self._rules):
+        if self._has_rules:
             self._lead(self._inhibition.ends(change.number), now)
 
     def _archived(self, event: IncidentArchived) -> None:
         """Of an incident that a person closed, series may fire still; their numbers will be others'."""
-        if len(self._rules):
+        if self._has_rules:
             for number in array("I", event.numbers):
                 self._lead(self._inhibition.ends(number), self.state.now)
 
@@ -183,13 +184,14 @@ class Inhibitors(Component):
         self._by_rules = self.shard.settings.inhibit
         self._rules = Rules(self._by_rules)
         self._inhibition = Inhibition(self._rules)
+        self._has_rules = len(self._rules) > 0
         self._own, self._changes = {}, {}
         self._number += 1
         self._acked.clear()
         self._asked.clear()
         for sender, known in self.others.items():
             self._inhibition.hear(sender, {**known})
-        self._at, self._left = 0, self.state.series.used if len(self._rules) else 0
+        self._at, self._left = 0, self.state.series.used if self._has_rules else 0
 
     def _try_some(self, now: float) -> None:
         if not self._left:
@@ -211,9 +213,11 @@ class Inhibitors(Component):
 
     # -- saying it -----------------------------------------------------------------------------------------
 
-    def owed(self, now: float) -> Iterator[Effect]:
-        if not len(self._rules) and not self._acked:
-            return
+    def owed(self, now: float) -> Iterable[Effect]:
+        # Asked after each message, and nearly always for nothing.
+        return self._unsaid() if self._has_rules or self._acked else ()
+
+    def _unsaid(self) -> Iterator[Effect]:
         for to in self.peers:
             if to == self.shard.partition or to in self._asked or self._acked.get(to) == self._number:
                 continue

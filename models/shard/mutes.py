@@ -214,7 +214,7 @@ class Mutes(Component):
         """Look at these series, of some of which the labels are at hand."""
         if not self._may_mute:
             return
-        series, muted, has_rules = self.state.series, self.muted, len(self.shard.of(Inhibitors)) > 0
+        series, muted, has_rules = self.state.series, self.muted, self.shard.of(Inhibitors).has_rules
         incidents, status, matching = series.incidents, series.status, self.shard.of(KnownSilences).matching
         groups: dict[tuple[bytes, MutedBy], list[int]] = {}
         for number, labels in numbers.items():
@@ -233,7 +233,9 @@ class Mutes(Component):
     @property
     def _may_mute(self) -> bool:
         """Whether anything is muted, or may be."""
-        return bool(self.muted or self.shard.of(KnownSilences).in_force or len(self.shard.of(Inhibitors)))
+        return bool(
+            self.muted or self.shard.of(KnownSilences).in_force or self.shard.of(Inhibitors).has_rules
+        )
 
     def _wanted(self, number: int, incident: Incident, labels: Mapping[str, str] | None = None) -> MutedBy:
         """By what a firing series is to be muted."""

@@ -21,10 +21,10 @@ WEBHOOK = "webhook"
 
 def act(shard: Core, incident: Incident) -> Act:
     """The effect that sends an incident's pending notification."""
-    notice, most = incident.notification, shard.settings.webhook_max_alerts
+    notification, most = incident.notification, shard.settings.webhook_max_alerts
     series, numbers = shard.state.series, shard.state.members[incident.id]
     muted = shard.of(Mutes).muted.of(incident.id)
-    if muted and notice.reason != RESOLVED:
+    if muted and notification.reason != RESOLVED:
         # What is muted is no reason to notify anybody, and is left out. Whoever may have heard of it before is told of its end.
         numbers = array("I", [number for number in numbers if number not in muted])
     # Chosen before the list is cut: an incident that outlived a hundred pods still shows those that fire.
@@ -32,13 +32,22 @@ def act(shard: Core, incident: Incident) -> Act:
     facts = facts_of(
         incident,
         [alert_view(series, number) for number in shown],
-        reason=notice.reason or "",
+        reason=notification.reason or "",
         max_alerts=most,
         total=len(numbers),
         common=_common(shard, incident),
     )
-    key = idempotency_key(incident.id, notice.number, notice.attempt)
-    return Act(incident.id, notice.number, notice.attempt, WEBHOOK, WEBHOOK, key, facts, incident.severity)
+    key = idempotency_key(incident.id, notification.number, notification.attempt)
+    return Act(
+        incident.id,
+        notification.number,
+        notification.attempt,
+        WEBHOOK,
+        WEBHOOK,
+        key,
+        facts,
+        incident.severity,
+    )
 
 
 def _common(shard: Core, incident: Incident) -> Common:

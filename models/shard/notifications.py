@@ -3,7 +3,7 @@ incident's state (incident.Notification): created by an event, sent by effect Ac
 was accepted or given up. models/incidents/notification.py has its facts, its key and the times between tries.
 
 Two notifications of an incident are at least `notify.interval` apart, unless it gets more severe. So a resolve waits,
-and if the incident continues meanwhile both are dropped: what the receiver knows is still true. `notice.sure` is what
+and if the incident continues meanwhile both are dropped: what the receiver knows is still true. `notification.sure` is what
 it knows, "" if unknown because a failed attempt may have arrived; then the truth is sent.
 
 One that flaps (models/shard/flapping.py) is sent once, until it is quiet. What a component withholds (a silence, for one) is sent
@@ -12,7 +12,7 @@ when nothing withholds it any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from models.incidents.incident import AUTOMATED, Incident, IncidentState, Severity
 from models.incidents.lines import Description, touched
@@ -110,40 +110,40 @@ class Notifications(Component):
         self.owe(change.incident, "acknowledgement expired", now, now)
 
     def _merging(self, change: Merging, now: float) -> None:
-        notice = change.incident.notification
+        notification = change.incident.notification
         # `resolved` is sent anyway: a receiver that got `opened` must not wait for it forever.
-        if notice.reason not in (None, RESOLVED) and notice.due_at > now:
+        if notification.reason not in (None, RESOLVED) and notification.due_at > now:
             self._drop(change.incident, "merged into another incident", now)
 
     def _muted(self, change: Muted, now: float) -> None:
         """What is owed waits. What is under way is not called back."""
         incident = change.incident
-        notice = incident.notification
-        if notice.reason not in (None, RESOLVED) and not self._has_begun(incident, now):
+        notification = incident.notification
+        if notification.reason not in (None, RESOLVED) and not self._has_begun(incident, now):
             why = self.shard.withholds(incident)
             if why:
-                self._withhold(incident, notice.reason or "", why, now)
+                self._withhold(incident, notification.reason or "", why, now)
 
     def _unmuted(self, change: Unmuted, now: float) -> None:
         """What was held back is told now, if it is still to be told."""
         incident = change.incident
-        notice = incident.notification
-        if not notice.withheld:
+        notification = incident.notification
+        if not notification.withheld:
             return
         if incident.is_open:
-            self.owe(incident, notice.withheld, now, now)
-        if notice.withheld and not self._has_begun(incident, now):
+            self.owe(incident, notification.withheld, now, now)
+        if notification.withheld and not self._has_begun(incident, now):
             self._drop(incident, KNOWN if incident.is_open else UNHEARD, now)
 
     def _withhold(self, incident: Incident, reason: str, why: str, now: float) -> None:
         """Nobody is told of it now; `reason` is what will be told when nothing speaks against it any more."""
-        notice = incident.notification
+        notification = incident.notification
         if reason in (FLAPPING, FLAPPING_ENDED):
             reason = REOPENED
-        if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
+        if not notification.told and reason in (REOPENED, SEVERITY_CHANGED):
             reason = OPENED
-        is_said = notice.withheld in (reason, OPENED, REOPENED)
-        if not is_said or notice.reason not in (None, RESOLVED):
+        is_said = notification.withheld in (reason, OPENED, REOPENED)
+        if not is_said or notification.reason not in (None, RESOLVED):
             self.shard.do(NotificationWithheld(incident.id, reason, why), now)
 
     def _owe_after_wait(self, incident: Incident, reason: str, now: float) -> None:
@@ -156,14 +156,14 @@ class Notifications(Component):
     # -- time and debts --------------------------------------------------------------------------------------
 
     def next_at(self, incident: Incident) -> float:
-        notice = incident.notification
-        if notice.reason is not None:
-            is_asked = self._asked.get(incident.id) == (notice.number, notice.attempt)
+        notification = incident.notification
+        if notification.reason is not None:
+            is_asked = self._asked.get(incident.id) == (notification.number, notification.attempt)
             is_ready = incident.id in self._ready or incident.id in self._held
-            return 0.0 if is_asked or is_ready else notice.due_at
+            return 0.0 if is_asked or is_ready else notification.due_at
         if (
             incident.state is IncidentState.DETECTED
-            and not notice.number
+            and not notification.number
             and self.shard.settings.notify
             and not incident.merged_into
         ):
@@ -175,9 +175,9 @@ class Notifications(Component):
         held, self._held = self._held, {}
         for identity in held:
             incident = self.state.incidents[identity]
-            notice, why = incident.notification, self.shard.withholds(incident)
-            if why and notice.reason not in (None, RESOLVED) and not self._may_have_begun(incident):
-                self._withhold(incident, notice.reason or "", why, now)
+            notification, why = incident.notification, self.shard.withholds(incident)
+            if why and notification.reason not in (None, RESOLVED) and not self._may_have_begun(incident):
+                self._withhold(incident, notification.reason or "", why, now)
             else:
                 self._ready[identity] = None
 
@@ -188,7 +188,11 @@ class Notifications(Component):
             # A classifier that is down must not prevent notifications.
             self.owe(incident, OPENED, now, now + self.shard.settings.wait_s[UNJUDGED_AS])
 
-    def owed(self, now: float) -> Iterator[Effect]:
+    def owed(self, now: float) -> Iterable[Effect]:
+        # Asked after each message, and nearly always for nothing.
+        return self._ready_now(now) if self._ready else ()
+
+    def _ready_now(self, now: float) -> Iterator[Effect]:
         for identity in self._ready:
             incident = self.state.incidents.get(identity)
             if incident is None or incident.notification.reason is None:
@@ -206,12 +210,11 @@ class Notifications(Component):
         self._ready.clear()
 
     def _must_wait(self, incident: Incident) -> bool:
-        """Whether what is due is withheld. A try that may have been asked for before is asked for again all the same: it may
-        have arrived, and then its end must be told."""
-        if incident.notification.reason == RESOLVED:
+        """Whether what is due is withheld. An attempt that may have been requested before is requested again all the same, and at
+        once: one still in flight is joined by its key, and one that arrived must be followed by its end."""
+        if incident.notification.reason == RESOLVED or self._is_in_doubt(incident):
             return False
-        why = self.shard.withholds(incident)
-        return why is not None and not (why and self._is_in_doubt(incident))
+        return self.shard.withholds(incident) is not None
 
     def ask_again(self, effect: Act) -> None:
         identity = effect.incident_id
@@ -227,8 +230,8 @@ class Notifications(Component):
         self._held.clear()
         for incident in self.state.incidents.values():
             self._start_one(incident, now, is_set_back)
-            notice = incident.notification
-            if notice.reason is not None and notice.due_at <= now:
+            notification = incident.notification
+            if notification.reason is not None and notification.due_at <= now:
                 self._ready[incident.id] = None
 
     def came(self, incident: Incident) -> None:
@@ -241,12 +244,16 @@ class Notifications(Component):
         self._held.pop(incident.id, None)
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
-        notice = incident.notification
-        if notice.due_at <= event.before or notice.attempt or notice.owed_since > event.after:
-            notice.due_at = clock.due(notice.due_at, event)
-        notice.owed_since = clock.then(notice.owed_since, event)
-        notice.heard_at = clock.then(notice.heard_at, event)
-        notice.reopenings = [clock.then(at, event) for at in notice.reopenings]
+        notification = incident.notification
+        if (
+            notification.due_at <= event.before
+            or notification.attempt
+            or notification.owed_since > event.after
+        ):
+            notification.due_at = clock.due(notification.due_at, event)
+        notification.owed_since = clock.then(notification.owed_since, event)
+        notification.heard_at = clock.then(notification.heard_at, event)
+        notification.reopenings = [clock.then(at, event) for at in notification.reopenings]
 
     # -- deciding --------------------------------------------------------------------------------------------
 
@@ -255,77 +262,81 @@ class Notifications(Component):
         so that a receiver gets them in order. Children send none: their parent does."""
         if not self.shard.settings.notify:
             return
-        notice = incident.notification
+        notification = incident.notification
         if incident.merged_into:
-            if notice.reason == RESOLVED and not self._has_begun(incident, now):
+            if notification.reason == RESOLVED and not self._has_begun(incident, now):
                 self._drop(incident, GOES_ON, now)
             return
         if self._has_begun(incident, now):
-            self.shard.do(NotificationOwed(incident.id, notice.number, reason, due_at, queued=True), now)
+            self.shard.do(
+                NotificationOwed(incident.id, notification.number, reason, due_at, queued=True), now
+            )
             return
-        is_believed = reason in (OPENED, REOPENED) and notice.sure == FIRING
+        is_believed = reason in (OPENED, REOPENED) and notification.sure == FIRING
         why = self.shard.withholds(incident)
         if why and not is_believed:
             self._withhold(incident, reason, why, now)
             return
         earliest = may_tell_at(incident, self.shard.settings, now)
         if reason == REOPENED and not why and flaps(incident, self.shard.settings, now):
-            if notice.flapping:
+            if notification.flapping:
                 quiet_s = quiet_needed_s(incident, self.shard.settings)
                 self._put(incident, FLAPPING_ENDED, now, max(earliest, now + quiet_s))
             else:
                 self._put(incident, FLAPPING, now, max(earliest, now))
             return
         if is_believed:
-            if notice.reason == RESOLVED:
+            if notification.reason == RESOLVED:
                 self._drop(incident, GOES_ON, now)
             return
         is_rise = reason == SEVERITY_CHANGED
-        if not notice.told and reason in (REOPENED, SEVERITY_CHANGED):
+        if not notification.told and reason in (REOPENED, SEVERITY_CHANGED):
             reason = OPENED
         due_at = now if is_rise else max(due_at, earliest)
-        if notice.reason in (None, RESOLVED, FLAPPING_ENDED) or (is_rise and notice.attempt):
+        if notification.reason in (None, RESOLVED, FLAPPING_ENDED) or (is_rise and notification.attempt):
             self._put(incident, reason, now, due_at)
-        elif due_at < notice.due_at and not notice.attempt:
-            self._put(incident, notice.reason or reason, now, due_at)
+        elif due_at < notification.due_at and not notification.attempt:
+            self._put(incident, notification.reason or reason, now, due_at)
 
     def owe_resolved(self, incident: Incident, now: float) -> None:
         """A receiver that may have been notified of the incident gets `resolved`, even of a child; one that was not
         gets nothing."""
         if not self.shard.settings.notify:
             return
-        notice = incident.notification
+        notification = incident.notification
         if self._has_begun(incident, now):
-            self.shard.do(NotificationOwed(incident.id, notice.number, RESOLVED, now, queued=True), now)
-        elif notice.told and notice.sure != RESOLVED:
+            self.shard.do(NotificationOwed(incident.id, notification.number, RESOLVED, now, queued=True), now)
+        elif notification.told and notification.sure != RESOLVED:
             due_at = max(now, may_tell_at(incident, self.shard.settings, now))
             is_said = incident.resolution is not None and incident.resolution.method != AUTOMATED
             if flaps(incident, self.shard.settings, now) and not is_said:
                 due_at = max(due_at, now + quiet_needed_s(incident, self.shard.settings))
             self._put(incident, RESOLVED, now, due_at)
-        elif notice.reason is not None or notice.withheld:
-            self._drop(incident, ENDED_AGAIN if notice.told else UNHEARD, now)
+        elif notification.reason is not None or notification.withheld:
+            self._drop(incident, ENDED_AGAIN if notification.told else UNHEARD, now)
 
     def _start_one(self, incident: Incident, now: float, is_set_back: bool) -> None:
         """A shard starts. With notifications off nothing stays pending, or the start that turns them on would send a
         pile of old pages. That start sends `resolved` for what receivers know of, and the open P0 and P1 that nobody
         was notified of and nobody is on: they opened in between, or were given up."""
-        notice, handling = incident.notification, incident.handling
+        notification, handling = incident.notification, incident.handling
         if not self.shard.settings.notify:
-            if notice.reason is not None:
+            if notification.reason is not None:
                 self._drop(incident, OFF, now)
-        elif notice.reason is not None:
-            if is_set_back and notice.due_at > now:
-                self.shard.do(NotificationOwed(incident.id, notice.number, notice.reason, now), now)
-            if notice.due_at <= now:
-                self._asked_before[incident.id] = notice.number, notice.attempt
+        elif notification.reason is not None:
+            if is_set_back and notification.due_at > now:
+                self.shard.do(
+                    NotificationOwed(incident.id, notification.number, notification.reason, now), now
+                )
+            if notification.due_at <= now:
+                self._asked_before[incident.id] = notification.number, notification.attempt
         elif not incident.is_open:
             # Sent by a version that did not keep `heard_at`: it is unknown whether `resolved` was sent too.
-            if notice.heard_at:
+            if notification.heard_at:
                 self.owe_resolved(incident, now)
         elif incident.state is not IncidentState.DETECTED and incident.severity <= Severity.P1:
             is_attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
-            if not is_attended and (not notice.told or notice.sure == RESOLVED):
+            if not is_attended and (not notification.told or notification.sure == RESOLVED):
                 self.owe(incident, REOPENED, now, now + self.shard.settings.wait_s[incident.severity])
 
     def _outcome(self, said: ActionOutcome, now: float) -> Reply:
@@ -333,10 +344,18 @@ class Notifications(Component):
         incident = self.state.incidents.get(said.incident_id)
         if incident is None:
             return Done()
-        notice, settings = incident.notification, self.shard.settings
-        if notice.reason is None or (said.number, said.attempt) != (notice.number, notice.attempt):
+        notification, settings = incident.notification, self.shard.settings
+        if notification.reason is None or (said.number, said.attempt) != (
+            notification.number,
+            notification.attempt,
+        ):
             return Done()
-        queued, number, attempt, reason = notice.queued, notice.number, notice.attempt, notice.reason
+        queued, number, attempt, reason = (
+            notification.queued,
+            notification.number,
+            notification.attempt,
+            notification.reason,
+        )
         again_at = 0.0
         # Muted meanwhile, it is not tried again.
         is_held = not said.ok and reason != RESOLVED and bool(self.shard.withholds(incident))
@@ -347,7 +366,8 @@ class Notifications(Component):
         else:
             # Not by a clock that may be the one that is ahead.
             too_long = (
-                now - notice.owed_since > settings.give_up_after_s and now >= self.state.no_expiry_before
+                now - notification.owed_since > settings.give_up_after_s
+                and now >= self.state.no_expiry_before
             )
             if not (said.final or too_long or queued or is_held):
                 key = idempotency_key(incident.id, number, attempt)
@@ -373,32 +393,32 @@ class Notifications(Component):
     def _follow_up(self, incident: Incident, queued: str | None, now: float) -> None:
         """A notification is done: what was queued behind it is now pending, if still worth sending; and so is the end
         of flapping."""
-        notice = incident.notification
+        notification = incident.notification
         if not incident.is_open:
-            if queued and not notice.told:
+            if queued and not notification.told:
                 self._drop(incident, UNHEARD, now)
             elif queued:
                 self.owe_resolved(incident, now)
             return
         if queued:
             self.owe(incident, queued, now, now)
-        if notice.flapping and notice.reason is None and not notice.given_up:
+        if notification.flapping and notification.reason is None and not notification.given_up:
             # As if it had just begun again: quiet is waited for from here on.
             self.owe(incident, REOPENED, now, now)
 
     def _put(self, incident: Incident, reason: str, now: float, due_at: float) -> None:
         """Queue a notification, replacing one not yet sent. One that was tried keeps its number."""
-        notice = incident.notification
-        is_new = notice.reason is None or notice.attempt > 0
-        self.shard.do(NotificationOwed(incident.id, notice.number + is_new, reason, due_at), now)
+        notification = incident.notification
+        is_new = notification.reason is None or notification.attempt > 0
+        self.shard.do(NotificationOwed(incident.id, notification.number + is_new, reason, due_at), now)
 
     def _has_begun(self, incident: Incident, now: float) -> bool:
         """Whether an attempt at the notification may be in flight. One that is due in this very step was not requested
         yet."""
-        notice = incident.notification
-        if notice.reason is None or notice.due_at > now:
+        notification = incident.notification
+        if notification.reason is None or notification.due_at > now:
             return False
-        return self._may_have_begun(incident) or (notice.due_at < now and incident.id not in self._held)
+        return self._may_have_begun(incident) or (notification.due_at < now and incident.id not in self._held)
 
     def _may_have_begun(self, incident: Incident) -> bool:
         """Whether the responder was asked for the try that is owed, by this process or one before it."""
@@ -406,62 +426,62 @@ class Notifications(Component):
 
     def _is_in_doubt(self, incident: Incident) -> bool:
         """Whether a process before this one may have asked for the very try that is owed."""
-        notice = incident.notification
-        return self._asked_before.get(incident.id) == (notice.number, notice.attempt)
+        notification = incident.notification
+        return self._asked_before.get(incident.id) == (notification.number, notification.attempt)
 
     # -- live and in replay ----------------------------------------------------------------------------------
 
     def _fold_owed(self, event: NotificationOwed, now: float) -> None:
         incident = self.state.changing(event.incident_id)
-        notice = incident.notification
+        notification = incident.notification
         if event.queued:
-            notice.queued = event.reason
+            notification.queued = event.reason
             return
-        if event.number != notice.number:
-            notice.number = event.number
-            notice.attempt = 0
-            notice.queued = None
-        notice.reason, notice.withheld = event.reason, ""
-        notice.due_at = notice.owed_since = event.due_at
+        if event.number != notification.number:
+            notification.number = event.number
+            notification.attempt = 0
+            notification.queued = None
+        notification.reason, notification.withheld = event.reason, ""
+        notification.due_at = notification.owed_since = event.due_at
         if event.due_at <= now:
             self._ready[incident.id] = None
 
     def _fold_dropped(self, event: NotificationDropped, now: float) -> None:
         incident = self.state.changing(event.incident_id)
-        notice = incident.notification
-        notice.reason = notice.queued = None
-        notice.withheld = ""
+        notification = incident.notification
+        notification.reason = notification.queued = None
+        notification.withheld = ""
         self._asked.pop(incident.id, None)
 
     def _fold_withheld(self, event: NotificationWithheld, now: float) -> None:
         incident = self.state.changing(event.incident_id)
-        notice = incident.notification
-        notice.withheld = event.reason
-        if notice.reason != RESOLVED:
-            notice.reason = notice.queued = None
+        notification = incident.notification
+        notification.withheld = event.reason
+        if notification.reason != RESOLVED:
+            notification.reason = notification.queued = None
             self._asked.pop(incident.id, None)
 
     def _fold_failed(self, event: ActionFailed, now: float) -> None:
         incident = self.state.changing(event.incident_id)
-        notice = incident.notification
+        notification = incident.notification
         _heard(incident, event, now)
         if event.retry_at:
-            notice.attempt = event.attempt + 1
-            notice.due_at = event.retry_at
+            notification.attempt = event.attempt + 1
+            notification.due_at = event.retry_at
         else:
-            notice.reason = notice.queued = None
+            notification.reason = notification.queued = None
             if not event.overtaken:
-                notice.given_up = True
+                notification.given_up = True
                 self.given_up[incident.id] = None
             incident.updated_at = now
         self._asked.pop(incident.id, None)
 
     def _fold_succeeded(self, event: ActionSucceeded, now: float) -> None:
         incident = self.state.changing(event.incident_id)
-        notice = incident.notification
+        notification = incident.notification
         _heard(incident, event, now)
-        notice.reason = notice.queued = None
-        notice.given_up = False
+        notification.reason = notification.queued = None
+        notification.given_up = False
         self.given_up.pop(incident.id, None)
         self._asked.pop(incident.id, None)
         incident.updated_at = now
@@ -469,8 +489,8 @@ class Notifications(Component):
     def _fold_state(self, event: IncidentStateChanged, now: float) -> None:
         if is_begun_by_alerts(event):
             # The last FLAPS times are kept.
-            notice = self.state.incidents[event.incident_id].notification
-            notice.reopenings = [*notice.reopenings, now][-FLAPS:]
+            notification = self.state.incidents[event.incident_id].notification
+            notification.reopenings = [*notification.reopenings, now][-FLAPS:]
 
     messages = {ActionOutcome: _outcome}
     reactions = {
@@ -519,16 +539,16 @@ def _heard(incident: Incident, event: ActionSucceeded | ActionFailed, now: float
     """What the receiver knows after an attempt."""
     if isinstance(event, ActionFailed) and not event.reached:
         return
-    notice = incident.notification
+    notification = incident.notification
     says = RESOLVED if event.reason == RESOLVED else FIRING
-    notice.told = True
-    notice.heard_at = now
+    notification.told = True
+    notification.heard_at = now
     if isinstance(event, ActionSucceeded):
-        notice.sure = says
-    elif notice.sure != says:
-        notice.sure = ""
+        notification.sure = says
+    elif notification.sure != says:
+        notification.sure = ""
     if event.reason == FLAPPING:
-        notice.flapping = True
-    elif notice.flapping and event.reason in (RESOLVED, FLAPPING_ENDED):
-        notice.flapping = False
-        notice.reopenings = []
+        notification.flapping = True
+    elif notification.flapping and event.reason in (RESOLVED, FLAPPING_ENDED):
+        notification.flapping = False
+        notification.reopenings = []

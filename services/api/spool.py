@@ -27,9 +27,9 @@ CHUNK_BYTES = 256 * 1024
 FOLDER = Path("/var/tmp")  # noqa: S108 - the file has no name, from the moment it is made
 
 #: Where a piece is: offset and length.
-Place = tuple[int, int]
+Piece = tuple[int, int]
 #: What an answer is made of: bytes as they are, or a piece that was added.
-Part = bytes | Place
+Part = bytes | Piece
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -45,9 +45,9 @@ class Spool:
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=folder)  # noqa: SIM115
         self._size = 0
 
-    async def add(self, pieces: Sequence[bytes]) -> list[Place]:
+    async def add(self, pieces: Sequence[bytes]) -> list[Piece]:
         """Keep these; where they are."""
-        places: list[Place] = []
+        places: list[Piece] = []
         size = self._size
         for piece in pieces:
             places.append((size, len(piece)))

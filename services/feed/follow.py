@@ -15,7 +15,7 @@ import msgspec
 from models.errors import Unavailable
 from models.incidents.incident import Incident
 from models.incidents.query import PAGE_MAX, GetSummaries, Summary, SummaryPage, decode_answer, encode
-from models.incidents.summaries import FRAME_END, Place, Summaries, fold, opened, split_off, summary_of
+from models.incidents.summaries import FRAME_END, LogPosition, Summaries, fold, opened, split_off, summary_of
 from models.partition.event import Event
 from models.partition.frames import EVERYONE, UNSURE, Skimmed
 from models.ports import EventLog
@@ -32,7 +32,7 @@ BREATHE_EVENTS = 250
 #: Incidents of other tenants that are remembered, so that they are not asked for again at each of their events: a megabyte.
 FOREIGN_MAX = 10_000
 #: A summary from the archive: no event comes after it.
-NEVER_AGAIN: Place = (FRAME_END, FRAME_END)
+NEVER_AGAIN: LogPosition = (FRAME_END, FRAME_END)
 
 #: Events that a follower must not skip.
 _WANTED = DESCRIBED | {tag_of(ClockSetBack)}
@@ -40,7 +40,7 @@ _WANTED = DESCRIBED | {tag_of(ClockSetBack)}
 #: Asks one shard; raises Unavailable.
 Ask = Callable[[bytes], Awaitable[bytes]]
 #: An incident that left its shard, None when the archive has none.
-Archived = Callable[[bytes], Awaitable[Incident | None]]
+ReadArchived = Callable[[bytes], Awaitable[Incident | None]]
 
 
 class Gap(Exception):
@@ -84,7 +84,7 @@ class Follower:
         self,
         event_log: EventLog,
         ask: Ask,
-        archived: Archived,
+        archived: ReadArchived,
         tenant: str,
         seq: int,
         most: int,
@@ -188,8 +188,8 @@ class Follower:
                         wanted[identity] = None
         return list(wanted)
 
-    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[Place, Summary]]:
-        found: dict[bytes, tuple[Place, Summary]] = {}
+    async def _ask_for(self, identities: list[bytes], last: int) -> dict[bytes, tuple[LogPosition, Summary]]:
+        found: dict[bytes, tuple[LogPosition, Summary]] = {}
         for start in range(0, len(identities), PAGE_MAX):
             some = identities[start : start + PAGE_MAX]
             answer = decode_answer(await self._ask(encode(GetSummaries(self._tenant, some))))
@@ -208,13 +208,13 @@ class Follower:
 
     def _happening(
         self,
-        at: Place,
+        at: LogPosition,
         place: int,
         nth: int,
         frame: Skimmed,
         event: Event,
         identity: bytes,
-        asked: dict[bytes, tuple[Place, Summary]],
+        asked: dict[bytes, tuple[LogPosition, Summary]],
     ) -> Happening | None:
         """None if there is nothing to report, or nobody has the incident any more (its retention is over)."""
         known = self._known.get(identity)

@@ -47,7 +47,7 @@ class FeedAway(Unavailable):
     """The feed's Redis can't be written now."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class FeedPosition(msgspec.Struct, frozen=True):
     """How far a log was told: up to the frame `seq`, whose digest is `digest` (empty: not known), and of what comes after
     it up to and with the line `line`, given as frame and place within."""
 
@@ -60,12 +60,12 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.seq}:{self.digest.hex()}:{self.line[0]}:{self.line[1]}"
 
     @staticmethod
-    def of(text: str) -> Place | None:
+    def of(text: str) -> FeedPosition | None:
         """What `text` says, None when it can't be read."""
         try:
             seq, digest, *line = text.split(":")
             frame, place = map(int, line)
-            return Place(int(seq), bytes.fromhex(digest), (frame, place))
+            return FeedPosition(int(seq), bytes.fromhex(digest), (frame, place))
         except ValueError:
             return None
 
@@ -105,7 +105,7 @@ class ShardFeed:
         self._end = 0
         self._noted_at = 0.0
         #: Where the log was read to, and what Redis has noted: the same, or somewhat less while nothing changes.
-        self._at = Place(0, NO_DIGEST)
+        self._at = FeedPosition(0, NO_DIGEST)
         self._noted = ""
         self._follower = self._follower_from(0)
 
@@ -154,14 +154,14 @@ class ShardFeed:
         """Start at the position recorded in Redis; if that is not possible, rebuild the partition's part."""
         self._end = await self._log.last_seq()
         text = (await self._take(await self._slots())).get(self.partition, "")
-        place = Place.of(text)
+        place = FeedPosition.of(text)
         why = "new" if not text else "unknown" if place is None else await self._why_not(place)
         if place is None or why:
             await self._make_anew(text, why)
         else:
             self._stand(place, self._follower_from(place.seq))
 
-    async def _why_not(self, place: Place) -> str:
+    async def _why_not(self, place: FeedPosition) -> str:
         """Why the log does not continue from there: `truncated`, or `unknown` if it is a different log. Empty if it
         does."""
         last = await self._log.last_seq()
@@ -208,12 +208,12 @@ class ShardFeed:
             if after is None:
                 break
         await self._through(self._feed.sweep(self.partition, self._partitions, seen))
-        place = Place(seq, digest)
+        place = FeedPosition(seq, digest)
         await self._put("", place.text, [], reset_message(self._clock.now(), self.partition, why))
         self._meter.count("llm_im_publish_resets_total", reason=why)
         self._stand(place, follower)
 
-    def _stand(self, place: Place, follower: Follower) -> None:
+    def _stand(self, place: FeedPosition, follower: Follower) -> None:
         self._at, self._noted, self._follower = place, place.text, follower
         self._noted_at = self._clock.monotonic()
 
@@ -252,13 +252,13 @@ class ShardFeed:
 
     async def _publish(self, page: Page) -> None:
         """All changes of a page, each once: those that were told before what told them died are passed over."""
-        start, end = self._at, Place(page.seq, digest_of(page.stored))
+        start, end = self._at, FeedPosition(page.seq, digest_of(page.stored))
         new = [each for each in page.happenings if (each.seq, each.place) > start.line]
         told = 0
         for batch in _batches(entry_of_change(each) for each in new):
             told += len(batch)
             last = new[told - 1]
-            then = end if told == len(new) else Place(start.seq, start.digest, (last.seq, last.place))
+            then = end if told == len(new) else FeedPosition(start.seq, start.digest, (last.seq, last.place))
             await self._put(self._noted, then.text, batch)
             self._noted, self._noted_at = then.text, self._clock.monotonic()
         self._at = end

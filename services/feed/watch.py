@@ -18,13 +18,12 @@ import structlog
 
 from actors.runtime.ending import end
 from models.errors import Busy, IncidentManagerError, Malformed, TooLarge, Unavailable
-from models.incidents.incident import Incident
 from models.metrics import Meter
 from models.ports import Clock, EventLog
 from models.stream.cursor import Cursor, decode_cursor, encode_cursor
 from models.stream.filter import Sieve, StreamFilter
 from models.stream.happenings import Happening
-from services.feed.follow import Follower, Gap
+from services.feed.follow import Follower, Gap, ReadArchived
 from services.feed.tail import LogTail
 
 log = structlog.get_logger()
@@ -51,7 +50,6 @@ BREATHE_EVERY = 64
 LIST_AGAIN = "list the incidents again, then continue from this cursor"
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
-Archived = Callable[[bytes], Awaitable[Incident | None]]
 
 
 class StreamedHappening(msgspec.Struct, frozen=True):
@@ -80,7 +78,7 @@ class Tails:
         self,
         logs: Sequence[EventLog],
         ask: Ask,
-        archived: Archived,
+        archived: ReadArchived,
         slots: Callable[[], int],
         clock: Clock,
         meter: Meter,

@@ -129,7 +129,10 @@ class Gateway:
         ]
         self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
         remembered = Remembered(
-            tenant, tuple(settings.grouping.service_labels), settings.lifecycle.max_alert_bytes
+            tenant,
+            tuple(settings.grouping.service_labels),
+            settings.lifecycle.max_alert_bytes,
+            server.remembered_alerts,
         )
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes

@@ -409,6 +409,7 @@ async def system(
                     responders=[] if url is None else ["responder-0"],
                     shards=names,
                     snapshot_every_frames=configured.state.snapshot_every_frames,
+                    snapshot_every_events=configured.state.snapshot_every_events,
                 ),
                 bootstrap.shard_settings(configured),
                 stores.log(name),

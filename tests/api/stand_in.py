@@ -12,7 +12,7 @@ from actors.control_tail import ControlTail
 from models.alerts.matchers import compile_matchers
 from models.control.control import ControlMessage
 from models.errors import Unavailable
-from models.incidents.filters import IncidentFilter, Place, Sort, compile_filter, place_of
+from models.incidents.filters import IncidentFilter, Position, Sort, compile_filter, place_of
 from models.incidents.incident import Handling, Incident, IncidentState, Verdict, incident_id
 from models.incidents.query import (
     AlertPage,
@@ -192,7 +192,7 @@ class StandIn:
         raise AssertionError(query)
 
     def _wanted(
-        self, incidents: Sequence[Incident], wanted: IncidentFilter, sort: Sort, after: Place | None
+        self, incidents: Sequence[Incident], wanted: IncidentFilter, sort: Sort, after: Position | None
     ) -> list[Incident]:
         holds = compile_filter(wanted)
         found = [

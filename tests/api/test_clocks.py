@@ -35,7 +35,7 @@ def fires(name: str, **more: object) -> list[dict[str, object]]:
 
 @asynccontextmanager
 async def a_pager() -> AsyncIterator[tuple[str, list[tuple[str, str]]]]:
-    """A receiver of notices: its URL, and of each the alert's name and the reason."""
+    """A receiver of notifications: its URL, and of each the alert's name and the reason."""
     got: list[tuple[str, str]] = []
 
     async def take(request: web.Request) -> web.Response:

@@ -27,7 +27,7 @@ from services.stores.memory.store import MemoryStore
 from tests.api.gateway_in_process import SettableClock
 
 #: A snapshot behind every second frame.
-OFTEN = Pace(every_frames=2, every_bytes=1 << 30, every_s=1e9)
+OFTEN = Pace(every_frames=2, every_events=1 << 30, every_bytes=1 << 30, every_s=1e9)
 
 
 class Control:

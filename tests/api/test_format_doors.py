@@ -278,3 +278,29 @@ async def test_a_gateway_that_did_not_take_the_trigger_finds_what_a_resolve_ends
 
         assert answer.status == 202
         assert not await ours.alerts()
+
+
+@pytest.mark.asyncio
+async def test_a_taxii_client_finds_the_collection_that_it_may_add_to() -> None:
+    async with system() as ours:
+        discovery = await ours.get("/taxii2/")
+        root = discovery.json["default"]
+        asked = [await ours.get(f"{root}{rest}") for rest in ("", "collections/")]
+        [collection] = asked[1].json["collections"]
+        one = await ours.get(f"{root}collections/{collection['id']}/")
+        added = await ours.post(
+            f"{root}collections/{collection['id']}/objects/",
+            {"objects": samples("taxii")["cases"][0]["body"]["objects"]},
+            content_type="application/taxii+json;version=2.1",
+        )
+        nothing = await ours.post(f"{root}collections/{collection['id']}/objects/", b"{")
+        reading = await ours.get(f"{root}collections/{collection['id']}/objects/")
+
+        assert {answer.status for answer in (discovery, *asked, one)} == {200}
+        assert {answer.headers["content-type"] for answer in (discovery, *asked, one, added, nothing)} == {
+            "application/taxii+json;version=2.1"
+        }
+        assert one.json == collection and collection["can_write"] and not collection["can_read"]
+        assert (added.status, nothing.status, reading.status) == (202, 400, 405)
+        assert nothing.json["http_status"] == "400"
+        assert len(await ours.alerts()) == 1

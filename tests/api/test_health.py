@@ -78,7 +78,7 @@ def test_metrics_are_prometheus_text_with_the_actor_on_every_series() -> None:
 
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert answer.text.splitlines() == [
-        "# HELP llm_im_alerts_received_total Alerts told to a shard, by door; one asked for again with its body counts twice.",
+        "# HELP llm_im_alerts_received_total Alerts that reached a shard, by door; one requested again with its body counts twice.",
         "# TYPE llm_im_alerts_received_total counter",
         r'llm_im_alerts_received_total{actor="shard-0",partition="shard/0000",door="a\"b\\c\nd"} 65',
         "# HELP llm_im_alerts_decided_total Alerts decided by a shard, by decision.",

@@ -13,6 +13,7 @@ import pytest
 import actors.shard
 import services.ingest.doors.http
 from actors.runtime.host import Actor
+from actors.shard import IncidentShard
 from services.stores.memory.log import MemoryEventLog
 from tests.api.gateway_in_process import (
     MemoryStores,
@@ -94,9 +95,10 @@ async def test_past_the_alerts_a_gateway_holds_senders_are_told_to_come_again_an
 async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
     door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors.shard, "INBOX_ALERTS_MAX", 100)
     async with system() as ours:
-        gate = Gate(ours.cluster.get(ours.shards[0]))
+        shard = ours.cluster.get(ours.shards[0])
+        assert isinstance(shard, IncidentShard)
+        gate = Gate(shard)
         first = asyncio.ensure_future(ours.post(door, [alert("First")]))
         await until(lambda: gate.waiting)
         # Another gateway's alerts fill the inbox.
@@ -110,7 +112,8 @@ async def test_past_the_inbox_of_a_shard_senders_are_told_to_come_again(
         filling = asyncio.ensure_future(
             ours.cluster.call(ours.shards[0], "tell", msgspec.msgpack.encode([filler]), 10.0)
         )
-        await asyncio.sleep(0.02)
+        await until(lambda: shard._inbox_weight >= 100)
+        monkeypatch.setattr(actors.shard, "INBOX_ALERTS_MAX", 100)
 
         refused = await ours.post(door, [alert("Second")])
         gate.opened.set()

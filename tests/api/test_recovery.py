@@ -11,10 +11,11 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from actors.responder import ResponderActor
 from actors.shard import IncidentShard
 from models.errors import Unavailable
 from models.incidents.verbs import Comment
-from models.ports import ArchivedIncident
+from models.ports import ActionResult, ArchivedIncident
 from models.shard.messages import Command, encode
 from tests.api.gateway_in_process import System, alert, system
 from tests.api.test_pressure import until
@@ -149,7 +150,17 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         shard, responder = the_shard(ours), ours.cluster.get("responder-0")
         receiver = Receiver()
         receiver.gate.clear()
-        responder._actions = {"webhook": receiver}  # type: ignore[union-attr]
+        assert isinstance(responder, ResponderActor)
+        responder._actions = {"webhook": receiver}
+        asked = 0
+        send = responder._send
+
+        def counted(*given: Any) -> asyncio.Task[ActionResult]:
+            nonlocal asked
+            asked += 1
+            return send(*given)
+
+        responder._send = counted  # type: ignore[assignment]
         answer = await ours.post("/v1/alerts", [alert("Down", severity="critical")])
         path = f"/v1/incidents/{answer.items[0]['incident_id']}"
         await until(lambda: receiver.told)
@@ -158,9 +169,23 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         comment = ahead(ours, path, "never stored")
         await until(lambda: appends.calls)
         await recovers(ours, appends, comment)
-        await until(lambda: shard.errands.waiting)
+        # By the recovered shard: it joins the one under way.
+        await until(lambda: asked == 2)
         receiver.gate.set()
         await until(lambda: not shard.shard.state.incidents[UUID(path[-36:]).bytes].notification.reason)
 
         assert len(receiver.told) == 1
         assert [each["event_type"] for each in await timeline(ours, path)].count("NotificationSent") == 1
+
+
+async def test_a_snapshot_is_due_after_so_many_events_however_few_frames_they_lie_in() -> None:
+    """A frame holds the alerts of all requests that came together: by frames, or packed bytes, a recovery had no bound."""
+    async with system(state={"snapshot_every_events": 100, "snapshot_every_frames": 1_000_000}) as ours:
+        log = ours.stores.log("shard/0000")
+        assert await log.marks() == []
+        await ours.post("/v1/alerts", [alert(f"A{number}") for number in range(200)])
+        async with asyncio.timeout(10):
+            while not await log.marks():
+                await asyncio.sleep(0.01)
+        (mark, *_older) = await log.marks()
+        assert mark.seq < 20

@@ -45,7 +45,7 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 @asynccontextmanager
 async def a_webhook(status: int = 200) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """A receiver of notices: its URL, and the headers of all it got."""
+    """A receiver of notifications: its URL, and the headers of all it got."""
     got: list[dict[str, str]] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -79,7 +79,7 @@ async def post_after(ours: System, receiver: OtlpReceiver, name: str) -> list[Re
     return [span for span in receiver.spans if span.trace_id != "f" * 32]
 
 
-# -- from the sender to the receiver of the notice ---------------------------------------------------------
+# -- from the sender to the receiver of the notification ---------------------------------------------------------
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -145,7 +145,9 @@ async def test_without_telemetry_a_senders_context_reaches_the_webhook_as_it_was
     assert heard_headers["traceparent"] == headers["traceparent"]
 
 
-async def test_a_notice_of_the_end_belongs_to_the_request_that_brought_it(receiver: OtlpReceiver) -> None:
+async def test_a_notification_of_the_end_belongs_to_the_request_that_brought_it(
+    receiver: OtlpReceiver,
+) -> None:
     ended = alert("Down", severity="emergency") | {"status": "resolved"}
     async with (
         a_webhook() as (url, got),
@@ -161,7 +163,7 @@ async def test_a_notice_of_the_end_belongs_to_the_request_that_brought_it(receiv
     assert (opened["traceparent"][3:35], resolved["traceparent"][3:35]) == (TRACE, "a" * 32)
 
 
-async def test_a_failed_notice_is_a_failed_span_and_each_try_is_one(receiver: OtlpReceiver) -> None:
+async def test_a_failed_notification_is_a_failed_span_and_each_try_is_one(receiver: OtlpReceiver) -> None:
     notify = {"retry_first": "0.05s"}
     async with (
         a_webhook(503) as (url, got),

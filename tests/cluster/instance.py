@@ -24,6 +24,7 @@ from typing import Any
 
 from models.partition.sharding import SlotMap, slot_of
 from services.machine import launch
+from services.machine.front import authority, called_at
 from services.machine.head import FOREIGN_SETTINGS
 from services.machine.instance import Instance, read_instance
 from services.machine.processes import MARK
@@ -71,6 +72,8 @@ class Cluster:
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
     partitions: int = 2
+    #: As `server.http_host`.
+    host: str = LOOPBACK
 
     # -- up and down ---------------------------------------------------------------------------------------
 
@@ -97,8 +100,7 @@ class Cluster:
         }
         environment |= {
             "PYTHONPATH": str(ROOT),
-            "LLM_IM_STATE__PARTITIONS": str(self.partitions),
-            **self.settings,
+            **self.given,
         }
         done = subprocess.run(
             [sys.executable, "-P", "-m", "services.cli", *words],
@@ -107,6 +109,20 @@ class Cluster:
         said = f"{done.stdout[-1500:]} {done.stderr[-1500:]}"
         assert done.returncode == code, f"llm-im {words[0]} ended with {done.returncode}: {said}"
         return done.stdout
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Its settings as variables."""
+        return {
+            "LLM_IM_STATE__PARTITIONS": str(self.partitions),
+            "LLM_IM_SERVER__HTTP_HOST": self.host,
+            **self.settings,
+        }
+
+    def says_that_it_is_ready(self) -> None:
+        """`llm-im status` gives the address on which it listens, and that all is well."""
+        said = json.loads(self.cli("status", "--data", str(self.data), "--json"))
+        assert (said["state"], said["url"]) == ("ready", self.url)
 
     # -- processes -----------------------------------------------------------------------------------------
 
@@ -166,14 +182,24 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{self.authority}"
+
+    @property
+    def called_at(self) -> str:
+        """The address under which this machine calls it."""
+        return called_at(self.host)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as URLs have them."""
+        return authority(self.called_at, self.port)
 
     def call(
         self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None,
         timeout_s: float = HTTP_TIMEOUT_S,
     ) -> Answer:  # fmt: skip
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(self.called_at, self.port, timeout=timeout_s)
         try:
             sent = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
             given = (

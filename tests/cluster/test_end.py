@@ -4,7 +4,9 @@ in the middle stops, alone, and says where. The others go on."""
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from services.stores.choice import data_dir
 from services.stores.shared.chain import split_frames
 from services.wiring import bootstrap
 from tests.cluster.conftest import up_and_well
-from tests.cluster.instance import Cluster, processes_of
+from tests.cluster.instance import LOOPBACK, Cluster, processes_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -85,9 +87,21 @@ def test_no_process_is_left_after_a_stop(stopped: Instance, shared: Cluster) -> 
         shared.call("GET", "/-/healthy")
 
 
+def loopback_of_ipv6() -> str:
+    """::1, or 127.0.0.1 where there is no IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return "::1"
+    except OSError:
+        return LOOPBACK
+
+
 @pytest.fixture
 def copied(stopped: Instance, shared: Cluster, tmp_path: Path) -> Iterator[Cluster]:
-    copy = Cluster(tmp_path / "data", shared.port, shared.settings, shared.partitions)
+    # On IPv6, where the machine has it: that one answers is told of each kind of address.
+    copy = Cluster(
+        tmp_path / "data", shared.port, shared.settings, shared.partitions, host=loopback_of_ipv6()
+    )
     shutil.copytree(shared.data / "store", copy.data / "store")
     yield copy
     launch.stop(copy.data, progress=lambda _text: None)
@@ -108,6 +122,8 @@ def test_a_shard_with_a_damaged_log_stops_alone_and_names_the_place(copied: Clus
         code=ExitCode.DEGRADED,
     )
 
+    status = json.loads(copied.cli("status", "--data", str(copied.data), "--json", code=ExitCode.DEGRADED))
+    assert (status["state"], status["url"]) == ("degraded", copied.url)
     ready = copied.get("/health/ready")
     print(words.splitlines()[-1] if words else "", ready)
     assert isinstance(ready, dict)

@@ -22,7 +22,7 @@ rule_files: [%s]
 alerting:
   alertmanagers:
   - authorization: {credentials_file: %s}
-    static_configs: [{targets: ['127.0.0.1:%d']}]
+    static_configs: [{targets: ['%s']}]
 """
 RULES = """
 groups:
@@ -57,13 +57,18 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
-    cluster = Cluster(folder / "data", free_port())
+    # With a token an instance may listen everywhere.
+    cluster = Cluster(folder / "data", free_port(), host="0.0.0.0")
     admin = folder / "admin.token"
     cluster.cli("tokens", "create", "admin", "--scope", "admin", "--local",
                 "--data", str(cluster.data), "--out", str(admin))  # fmt: skip
     with running(cluster):
         cluster.wait_ready()
         yield Guarded(cluster, admin)
+
+
+def test_it_becomes_ready_on_every_address_of_the_machine(guarded: Guarded) -> None:
+    guarded.cluster.says_that_it_is_ready()
 
 
 def test_a_token_made_before_the_first_start_is_good_and_nothing_goes_without_one(guarded: Guarded) -> None:
@@ -85,7 +90,7 @@ def test_prometheus_and_amtool_give_their_tokens_by_file(guarded: Guarded, tmp_p
     reader.write_text(guarded.make("amtool", "read"))
     rules, config, http = tmp_path / "rules.yaml", tmp_path / "prometheus.yaml", tmp_path / "http.yaml"
     rules.write_text(RULES)
-    config.write_text(CONFIG % (rules, sender, guarded.cluster.port))
+    config.write_text(CONFIG % (rules, sender, guarded.cluster.authority))
     http.write_text(f"authorization:\n  credentials_file: {reader}\n")
     amtool, binary = program("amtool"), program("prometheus")
 

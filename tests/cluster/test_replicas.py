@@ -38,6 +38,8 @@ serve_app.deploy(settings, instance.http_port, progress=print)
 """
 CLIENTS = 4
 PAUSE_S = 0.005
+#: Requests of each kind of client before and after what happens to them; half a second on a machine at rest.
+ENOUGH = 100
 #: An HAProxy that is told to go closes connections whose request has not come yet (its mux_h1: what is idle, or embryonic,
 #: when the proxy stops). On a busy machine one of thousands that are opened is just there at a reload; nothing of it was read.
 CLOSED_UNREAD_MAX = 1
@@ -51,8 +53,7 @@ def scale(cluster: Cluster, gateways: int) -> float:
         [sys.executable, "-P", "-c", SCALE, str(cluster.data), str(gateways)],
         cwd=cluster.data.parent / "cwd", capture_output=True, text=True, timeout=90, check=False,
         env={
-            **os.environ, **cluster.settings, "PYTHONPATH": str(ROOT),
-            "LLM_IM_STATE__PARTITIONS": str(cluster.partitions),
+            **os.environ, **cluster.given, "PYTHONPATH": str(ROOT),
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -101,7 +102,16 @@ class Clients:
             time.sleep(PAUSE_S)
 
     def _connect(self) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self.cluster.port, timeout=20)
+        return HTTPConnection(self.cluster.called_at, self.cluster.port, timeout=20)
+
+    def enough(self) -> None:
+        """Wait until each kind of client was answered ENOUGH times more: what happened meanwhile happened to some."""
+        before = Counter(self.sent)
+        until(
+            "the clients send",
+            lambda: all(self.sent[kind] - before[kind] >= ENOUGH for kind in ("kept", "fresh")),
+            60.0,
+        )
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -120,11 +130,11 @@ def test_no_request_is_lost_while_gateways_join_and_leave(cluster: Cluster, tmp_
     clients = Clients(cluster)
 
     with clients.sending():
-        time.sleep(1.0)
+        clients.enough()
         joined_s = scale(cluster, 3)
-        time.sleep(1.0)
+        clients.enough()
         left_s = scale(cluster, 2)
-        time.sleep(1.0)
+        clients.enough()
 
     print(
         f"{dict(clients.sent)} requests, slowest {clients.slowest_s:.2f} s, lost {Counter(clients.lost)}; "
@@ -139,11 +149,11 @@ def test_no_request_is_lost_when_a_gateway_is_killed(cluster: Cluster) -> None:
     clients = Clients(cluster)
 
     with clients.sending():
-        time.sleep(1.0)
+        clients.enough()
         for _ in range(2):
             cluster.kill(cluster.gateway_pids()[0])
             cluster.settled()
-            time.sleep(1.0)
+            clients.enough()
 
     print(f"{dict(clients.sent)} requests, slowest {clients.slowest_s:.2f} s, lost {Counter(clients.lost)}")
     clients.check_fresh()
@@ -171,7 +181,7 @@ def test_an_haproxy_that_was_killed_is_back_and_still_learns_of_gateways(cluster
         cluster.settled()  # HAProxy was told of it
         # The one that was there goes too: now only what HAProxy was told of since can answer.
         cluster.kill(before[1])
-        time.sleep(1.0)
+        clients.enough()
 
     clients.check_fresh()
     assert len(clients.lost) <= CLIENTS * 2
@@ -199,7 +209,7 @@ def test_an_haproxy_whose_successor_dies_while_it_takes_over_leaves_no_closed_do
         return cluster.call("GET", "/health/live").status == 200
 
     # A request that never ends keeps the old one there.
-    with socket.create_connection(("127.0.0.1", cluster.port)) as quiet:
+    with socket.create_connection((cluster.called_at, cluster.port)) as quiet:
         quiet.sendall(b"POST /v1/alerts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n[")
         hunter = threading.Thread(target=kill_the_successor)
         hunter.start()

@@ -32,7 +32,7 @@ def first(receiver: Receiver, service: str, status: str, timeout_s: float) -> Po
     def found() -> list[Post]:
         return [post for post in receiver.of(service) if post.taken and post.body["status"] == status]
 
-    until(f"a notice that {service} is {status}", found, timeout_s)
+    until(f"a notification that {service} is {status}", found, timeout_s)
     return found()[0]
 
 
@@ -54,18 +54,18 @@ def test_a_p0_alert_is_told_within_a_second_and_so_is_its_end(cluster: Cluster, 
 
     acknowledged_at = send(cluster, "paging")
     post = first(receiver, "paging", "firing", 5.0)
-    print(f"first notice {post.at - acknowledged_at:.3f} s after the acknowledgement")
+    print(f"first notification {post.at - acknowledged_at:.3f} s after the acknowledgement")
     assert post.at - acknowledged_at < 1.0
     check_body(post, "paging")
 
     ended_at = send(cluster, "paging", status="resolved")
     post = first(receiver, "paging", "resolved", 5.0)
-    print(f"notice of the end {post.at - ended_at:.3f} s after the acknowledgement")
+    print(f"notification of the end {post.at - ended_at:.3f} s after the acknowledgement")
     check_body(post, "paging")
 
 
 @pytest.mark.parametrize("actor", ["classifier-0", "responder-0"])
-def test_a_notice_arrives_although_an_actor_on_its_way_is_killed(
+def test_a_notification_arrives_although_an_actor_on_its_way_is_killed(
     cluster: Cluster, receiver: Receiver, actor: str
 ) -> None:
     service = f"killed-{actor}"
@@ -74,12 +74,12 @@ def test_a_notice_arrives_although_an_actor_on_its_way_is_killed(
     acknowledged_at = send(cluster, service)
 
     post = first(receiver, service, "firing", 20.0)
-    print(f"{actor} killed: first notice {post.at - acknowledged_at:.3f} s after the acknowledgement")
+    print(f"{actor} killed: first notification {post.at - acknowledged_at:.3f} s after the acknowledgement")
     check_body(post, service)
     assert len({each.key for each in receiver.of(service)}) == 1
 
 
-def test_a_notice_that_is_owed_survives_its_shard(cluster: Cluster, receiver: Receiver) -> None:
+def test_a_notification_that_is_owed_survives_its_shard(cluster: Cluster, receiver: Receiver) -> None:
     service = cluster.service_of_shard(0, "owed")
     receiver.refuse = 1
 

@@ -60,7 +60,7 @@ class Client(threading.Thread):
 
 def by_sse(cluster: Cluster) -> Callable[[str], Iterator[Message]]:
     def read(cursor: str) -> Iterator[Message]:
-        connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=SILENCE_S)
+        connection = http.client.HTTPConnection(cluster.called_at, cluster.port, timeout=SILENCE_S)
         try:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": cursor} if cursor else {})
             connection.request("GET", f"{PATH}?kind=Created", headers=headers)
@@ -77,7 +77,7 @@ def by_sse(cluster: Cluster) -> Callable[[str], Iterator[Message]]:
 
 def by_websocket(cluster: Cluster) -> Callable[[str], Iterator[Message]]:
     def read(cursor: str) -> Iterator[Message]:
-        url = f"ws://127.0.0.1:{cluster.port}{PATH}?kind=Created" + (f"&cursor={cursor}" if cursor else "")
+        url = f"ws://{cluster.authority}{PATH}?kind=Created" + (f"&cursor={cursor}" if cursor else "")
         with connect(url, open_timeout=SILENCE_S) as connection:
             while True:
                 yield json.loads(connection.recv(SILENCE_S))

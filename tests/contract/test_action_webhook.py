@@ -78,7 +78,7 @@ def answering(status: int, text: str = "", headers: dict[str, str] | None = None
     return handler
 
 
-async def test_a_notice_arrives_as_json_with_its_key_and_our_name() -> None:
+async def test_a_notification_arrives_as_json_with_its_key_and_our_name() -> None:
     got: list[tuple[str, bytes, dict[str, str]]] = []
 
     async def handler(request: web.Request) -> web.Response:

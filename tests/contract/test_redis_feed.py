@@ -298,7 +298,7 @@ async def test_a_redis_that_was_away_and_forgot_all_is_caught_up(ours: System, o
             await until(lambda: _away(ours, 0.0), "counted as back")
 
         assert identity in shown
-        told = [each["event"] for each in lines if each["event"].startswith("feed's Redis")]
+        told = [each["event"] for each in lines if each["event"].startswith("the feed's Redis")]
         assert told == [
             "the feed's Redis is unreachable, nothing else is affected",
             "the feed's Redis is back",

@@ -103,13 +103,15 @@ def test_the_archive_forgets_nothing_for_it_either_when_the_shard_starts_anew_me
     assert len(story.named(ArchiveExpired)) == 1
 
 
-def test_a_notice_that_was_sent_by_the_false_time_before_a_crash_is_not_taken_for_one_that_waits() -> None:
+def test_a_notification_that_was_sent_by_the_false_time_before_a_crash_is_not_taken_for_one_that_waits() -> (
+    None
+):
     story = Story(msgspec.structs.replace(GIVEN, interval_s=60.0))
     story.push(at(0), alert("llm-api", "Down"))
     story.classify(at(0), Severity.P0)
     story.receive(at(0))
     story.push(at(10), alert("llm-api", "Down").ended(10))
-    story.tick(at(70))  # asks for the notice of the end, and writes nothing
+    story.tick(at(70))  # asks for the notification of the end, and writes nothing
     assert [reason for _when, reason, _attempt in story.sent()] == ["resolved"]
 
     story.restart(at(5))
@@ -175,7 +177,7 @@ def test_nothing_expires_before_everybody_could_say_that_it_fires() -> None:
     assert story.incident.state is S.RESOLVED
 
 
-def test_an_incident_of_the_false_hour_counts_as_of_now_and_its_notice_goes_out_in_its_time() -> None:
+def test_an_incident_of_the_false_hour_counts_as_of_now_and_its_notification_goes_out_in_its_time() -> None:
     story = story_at_a_false_hour()
     story.push(at(HOUR_S + 12), alert("billing", "Slow"))
     story.classify(at(HOUR_S + 12), Severity.P2)
@@ -189,7 +191,7 @@ def test_an_incident_of_the_false_hour_counts_as_of_now_and_its_notice_goes_out_
     assert [(when, reason) for when, reason, _attempt in story.sent()] == [(25, "opened")]
 
 
-def test_a_notice_that_is_tried_again_is_not_tried_an_hour_later() -> None:
+def test_a_notification_that_is_tried_again_is_not_tried_an_hour_later() -> None:
     story = story_at_a_false_hour()
     story.push(at(HOUR_S + 12), alert("billing", "Slow"))
     story.classify(at(HOUR_S + 12), Severity.P0)
@@ -200,7 +202,7 @@ def test_a_notice_that_is_tried_again_is_not_tried_an_hour_later() -> None:
     assert [attempt for _when, _reason, attempt in story.sent()] == [1]
 
 
-def test_a_notice_is_not_given_up_by_a_clock_that_has_just_gone_a_day_forward() -> None:
+def test_a_notification_is_not_given_up_by_a_clock_that_has_just_gone_a_day_forward() -> None:
     story = Story(GIVEN)
     story.push(at(0), alert("llm-api", "Down"))
     story.classify(at(0), Severity.P0)

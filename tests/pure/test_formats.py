@@ -335,9 +335,8 @@ def test_fingerprints_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembering, "REMEMBERED_MAX", 100)
     monkeypatch.setattr(remembering, "TIMES_MAX", 100)
-    remembered = Remembered("default", ("service",))
+    remembered = Remembered("default", ("service",), max_alerts=100)
     reader = AlertmanagerFormat(Shared(remembered, SETTINGS))
 
     for number in range(1000):

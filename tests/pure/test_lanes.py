@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,13 @@ def test_where_a_lane_selects_none_of_the_words_it_passes(own: Path, monkeypatch
     monkeypatch.setattr(lanes, "LANES", {"made": lane(own, QUICK, 100.0)})
 
     assert lanes.main(["made", "--", "-k", "nothing"]) == 0
+
+
+def test_what_runs_beside_a_lane_is_shown_and_fails_it(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    beside = (("-c", "print('one finding'); raise SystemExit(3)"),)
+    monkeypatch.setattr(lanes, "LANES", {"made": replace(lane(own, QUICK, 100.0), beside=beside)})
+
+    assert lanes.main(["made"]) == 3
+    assert "one finding" in capfd.readouterr().out

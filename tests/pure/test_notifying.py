@@ -28,7 +28,7 @@ def changed(**settings: object) -> ShardSettings:
 
 
 def opened(settings: ShardSettings = SETTINGS, severity: Severity = Severity.P0) -> Story:
-    """One incident, open since second 0; a P0's first notice is on its way."""
+    """One incident, open since second 0; a P0's first notification is on its way."""
     story = Story(settings)
     story.push(at(0), alert("llm-api", "Down"))
     story.classify(at(0), severity)
@@ -98,7 +98,7 @@ def test_an_end_is_told_when_the_opening_may_have_been_heard_though_it_failed() 
     assert reasons(story) == ["resolved"]
 
 
-def test_an_opening_that_was_given_up_is_counted_until_a_notice_is_taken() -> None:
+def test_an_opening_that_was_given_up_is_counted_until_a_notification_is_taken() -> None:
     story = opened(changed(give_up_after_s=HOUR_S))
     story.receive(at(0), ok=False, reached=False)
     story.tick(at(1))
@@ -140,7 +140,7 @@ def test_what_was_given_up_is_no_more_counted_when_its_incident_left() -> None:
     assert not story.shard.of(Notifications).given_up
 
 
-def test_retries_go_on_slower_and_slower_until_the_notice_is_given_up() -> None:
+def test_retries_go_on_slower_and_slower_until_the_notification_is_given_up() -> None:
     story = opened(changed(retry_max_s=300.0, give_up_after_s=2 * HOUR_S))
     tries, now = 0, 0.0
     while story.incident.notification.reason is not None:
@@ -392,8 +392,8 @@ def test_whatever_happens_the_last_word_is_true_and_no_opening_is_told_twice(see
 
 
 class Doubting:
-    """A receiver that takes a notice, loses it, or takes it and says otherwise; now and then it is slow to answer. Sent
-    under a key that it knows, a notice is no news, as after a restart."""
+    """A receiver that takes a notification, loses it, or takes it and says otherwise; now and then it is slow to answer. Sent
+    under a key that it knows, a notification is no news, as after a restart."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -431,17 +431,17 @@ class Doubting:
         self._said = said
 
 
-# -- which alerts a notice shows ------------------------------------------------------------------------------
+# -- which alerts a notification shows ------------------------------------------------------------------------------
 
 
 def shown(story: Story) -> dict[str, Any]:
-    """The body of the newest notice."""
+    """The body of the newest notification."""
     effect = [effect for _when, effect in story.asked if isinstance(effect, Act)][-1]
     body: dict[str, Any] = json.loads(webhook_body(effect.facts))
     return body
 
 
-def test_a_notice_of_a_large_incident_shows_what_fires_though_it_came_last() -> None:
+def test_a_notification_of_a_large_incident_shows_what_fires_though_it_came_last() -> None:
     story = Story(changed(webhook_max_alerts=2))
     story.push(at(0), *[alert("llm-api", "Down", each, zone="1") for each in "abc"])
     story.push(at(1), *[alert("llm-api", "Down", each, zone="1").ended(1) for each in "ab"])

@@ -209,7 +209,7 @@ def test_a_resolved_incident_waits_for_a_longer_close_after_and_then_closes() ->
     assert story.states() == [IncidentState.CLOSED]
 
 
-def test_a_notice_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:
+def test_a_notification_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:
     story = Story()
     story.push(at(0), alert("api", "Down"))
     story.classify(at(0), Severity.P2)

@@ -152,6 +152,7 @@ HOSTILE_BODIES = {
     "twice within": b'{"a":{"b":1,"b":2}}',
     "no UTF-8": b'{"title":"\xff"}',
     "half": b'{"title":"\\ud800"}',
+    "half a name": b'{"\\uD800":"title"}',
     "empty": b"",
     "a number": b"7",
     "null": b"null",

@@ -289,7 +289,7 @@ def test_a_stale_verdict_is_ignored() -> None:
     assert story.incident.severity is Severity.P0
 
 
-# -- notices -------------------------------------------------------------------------------------------------
+# -- notifications -------------------------------------------------------------------------------------------------
 
 
 def test_a_p0_is_told_at_once() -> None:
@@ -338,7 +338,7 @@ def test_a_rise_in_severity_is_told() -> None:
     assert story.sent() == [(3, "severity changed", 0)]
 
 
-def test_a_failed_notice_is_tried_again_after_a_growing_while() -> None:
+def test_a_failed_notification_is_tried_again_after_a_growing_while() -> None:
     story = opened(Severity.P0)
     waits, then = [], 0.0
     for attempt in range(1, 6):
@@ -351,7 +351,7 @@ def test_a_failed_notice_is_tried_again_after_a_growing_while() -> None:
     assert all(0.5 * 2**place <= wait <= 2.0**place for place, wait in enumerate(waits))
 
 
-def test_a_notice_that_the_receiver_will_never_take_is_given_up() -> None:
+def test_a_notification_that_the_receiver_will_never_take_is_given_up() -> None:
     story = opened(Severity.P0)
 
     story.receive(at(0), ok=False, final=True)
@@ -360,7 +360,7 @@ def test_a_notice_that_the_receiver_will_never_take_is_given_up() -> None:
     assert story.named(ActionFailed)[0].retry_at == 0.0
 
 
-def test_a_notice_is_given_up_after_the_longest_time() -> None:
+def test_a_notification_is_given_up_after_the_longest_time() -> None:
     story = Story(changed(give_up_after_s=50.0))
     story.push(at(0), alert("llm-api", "Down"))
     story.classify(at(0), Severity.P0)
@@ -370,7 +370,7 @@ def test_a_notice_is_given_up_after_the_longest_time() -> None:
     assert story.incident.notification.reason is None
 
 
-def test_a_resolve_waits_for_the_outcome_of_the_notice_before_it() -> None:
+def test_a_resolve_waits_for_the_outcome_of_the_notification_before_it() -> None:
     story = opened(Severity.P0)
 
     story.push(at(1), alert("llm-api", "Down").ended(1))

@@ -150,7 +150,7 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             and identity not in notifications._asked
             and identity not in notifications._held
         ):
-            return f"incident {identity.hex()} is owed a notice that nobody will ask for"
+            return f"incident {identity.hex()} is owed a notification that nobody will ask for"
         if (due_at := shard.next_at(incident)) and shard.timers.at(identity) != due_at:
             return f"incident {identity.hex()} is due at {due_at}, and nobody watches"
         if incident.is_open and incident.is_by_hand:

@@ -221,12 +221,14 @@ class Watcher:
                     self.delivered.add(event.delivery_id)
             case ActionSucceeded():
                 if not self._was_received(idempotency_key(event.incident_id, event.number, event.attempt)):
-                    self.fail(f"notice {event.reason} of {UUID(bytes=event.incident_id)} was never received")
+                    self.fail(
+                        f"notification {event.reason} of {UUID(bytes=event.incident_id)} was never received"
+                    )
                 self._told(event, now)
             case NotificationOwed():
-                notice = mirror.state.incidents[event.incident_id].notification
-                if event.number == notice.number and event.due_at < notice.due_at:
-                    # It got more severe while a notice waited.
+                notification = mirror.state.incidents[event.incident_id].notification
+                if event.number == notification.number and event.due_at < notification.due_at:
+                    # It got more severe while a notification waited.
                     self.hurried.add((event.incident_id, event.number))
             case ActionFailed() if event.reached:
                 self.doubted.add(event.incident_id)

@@ -129,7 +129,7 @@ class World:
         await wire.start(
             "control-a",
             lambda host: ControlActor(
-                host, self._log("control"), self.clock, self.shards, pace=Pace(2, 1 << 20, 30.0)
+                host, self._log("control"), self.clock, self.shards, pace=Pace(2, 1 << 30, 1 << 20, 30.0)
             ),
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))

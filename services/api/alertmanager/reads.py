@@ -28,7 +28,7 @@ from services.api.alertmanager.answers import PREFIX, answer, flag, refused
 from services.api.alertmanager.status import RECEIVER, status_of
 from services.api.auth import READ, requires
 from services.api.reads import Reads
-from services.api.spool import Part, Place, Spool
+from services.api.spool import Part, Piece, Spool
 from services.times import timestamp
 
 #: Alerts encoded between two looks at other requests: about 2 ms.
@@ -120,7 +120,7 @@ def add_alertmanager_routes(
             if not wanted.any:
                 return answer([])
             spool = Spool()
-            groups: dict[tuple[tuple[str, str], ...], list[tuple[tuple[object, ...], Place]]] = {}
+            groups: dict[tuple[tuple[str, str], ...], list[tuple[tuple[object, ...], Piece]]] = {}
             active: set[tuple[tuple[str, str], ...]] = set()
             order_bytes = 0
             async with aclosing(reads.alerts(wanted.matchers)) as pages:
@@ -305,14 +305,14 @@ def _before(one: Mapping[str, str], other: Mapping[str, str]) -> int:
 _ordered = cmp_to_key(_before)
 
 
-def _with_commas(places: Sequence[Place]) -> Iterator[Part]:
+def _with_commas(places: Sequence[Piece]) -> Iterator[Part]:
     for number, place in enumerate(places):
         if number:
             yield b","
         yield place
 
 
-def _listed(spool: Spool, places: Sequence[Place]) -> Response:
+def _listed(spool: Spool, places: Sequence[Piece]) -> Response:
     size = sum(length for _offset, length in places) + max(0, len(places) - 1) + len(b"[]\n")
     return spool.answer(chain([b"["], _with_commas(places), [b"]\n"]), size)
 

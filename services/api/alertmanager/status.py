@@ -112,6 +112,6 @@ def config_yaml(settings: Settings) -> str:
     all_names = msgspec.json.encode(names).decode("ascii", "replace")
     return (
         f"# LLM-Incident-Manager {VERSION}, its settings as Alertmanager would write them.\n"
-        f"# First notice by severity: {waits}. The service is the first label present of {fallbacks}.\n"
+        f"# First notification by severity: {waits}. The service is the first label present of {fallbacks}.\n"
         f"# Grouped by {all_names}.\n" + yaml.safe_dump(document, sort_keys=False)
     )

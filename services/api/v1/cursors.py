@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from models.errors import Malformed
-from models.incidents.filters import Place, Sort
+from models.incidents.filters import Position, Sort
 
 #: Bytes of an incident id (a UUID).
 ID_BYTES = 16
@@ -28,12 +28,12 @@ _silence_decoder = msgspec.msgpack.Decoder(tuple[float, bytes])
 _stop_decoder = msgspec.msgpack.Decoder(tuple[bytes, int])
 
 
-def encode_place(sort: Sort, place: Place) -> str:
+def encode_place(sort: Sort, place: Position) -> str:
     """The cursor of a page of incidents."""
     return _to_text(msgspec.msgpack.encode((_SORTS.index(sort), *place)))
 
 
-def decode_place(cursor: str, sort: Sort) -> Place:
+def decode_place(cursor: str, sort: Sort) -> Position:
     """What encode_place was given. Raises Malformed, also for a cursor of another sort."""
     try:
         order, first, created_at, incident_id = _place_decoder.decode(_from_text(cursor))

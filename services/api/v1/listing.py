@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from models.errors import Broken, Malformed, Unavailable
-from models.incidents.filters import IncidentFilter, Place, Sort, compile_filter, place_of
+from models.incidents.filters import IncidentFilter, Position, Sort, compile_filter, place_of
 from models.incidents.incident import IncidentState
 from models.incidents.query import (
     PAGE_MAX,
@@ -48,13 +48,13 @@ class Incidents:
 class _Known:
     """Incidents with their places; all there are up to `to`, or all at all when that is None."""
 
-    items: list[tuple[Place, IncidentView]]
-    to: Place | None
+    items: list[tuple[Position, IncidentView]]
+    to: Position | None
 
 
 #: What a shard or archive has next: items with their places, and where its next page begins.
-_Page = tuple[list[tuple[Place, IncidentView]], Place | None]
-_AskPages = Callable[[list[int], list[Place | None]], Awaitable[list[_Page]]]
+_Page = tuple[list[tuple[Position, IncidentView]], Position | None]
+_AskPages = Callable[[list[int], list[Position | None]], Awaitable[list[_Page]]]
 
 
 class Listing:
@@ -103,11 +103,11 @@ class Listing:
         )
 
     async def _alive(
-        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Place | None, over_at: float
+        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Position | None, over_at: float
     ) -> _Known:
         """Incidents of the shards, in an order that these keep."""
 
-        async def ask(shards: list[int], afters: list[Place | None]) -> list[_Page]:
+        async def ask(shards: list[int], afters: list[Position | None]) -> list[_Page]:
             queries = [ListIncidents(self._asking.tenant, limit, after, wanted, sort) for after in afters]
             return [
                 ([(place_of(view.incident, sort), view) for view in page.items], page.next_after)
@@ -121,14 +121,14 @@ class Listing:
         wanted: IncidentFilter,
         sort: Sort,
         limit: int,
-        after: Place | None,
+        after: Position | None,
         over_at: float,
         alive: _Known,
     ) -> _Known:
         """Incidents of the archives; those that a shard has otherwise are as it has them now."""
         archives = self._asking.archives
 
-        async def ask(places: list[int], afters: list[Place | None]) -> list[_Page]:
+        async def ask(places: list[int], afters: list[Position | None]) -> list[_Page]:
             calls = [
                 archives[place].page(self._archive_query(wanted, sort, limit, after))
                 for place, after in zip(places, afters, strict=True)
@@ -156,7 +156,7 @@ class Listing:
         return _Known(items, old.to)
 
     def _archive_query(
-        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Place | None
+        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Position | None
     ) -> ArchiveQuery:
         # A new one for each page: a pattern's steps are bounded by the page.
         holds = compile_filter(wanted)
@@ -176,12 +176,12 @@ class Listing:
         )
 
     async def _found(
-        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Place | None, over_at: float
+        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Position | None, over_at: float
     ) -> _Known:
         """Incidents of the shards, in an order that these do not keep: the places of all are looked at, then the first
         are fetched."""
         asking, loop = self._asking, asyncio.get_running_loop()
-        places: list[Place] = []
+        places: list[Position] = []
         looked: dict[int, Looked | None] = dict.fromkeys(range(asking.shards))
         more = False
         while looked:
@@ -236,15 +236,15 @@ async def _walk(
     sources: int,
     sort: Sort,
     limit: int,
-    after: Place | None,
+    after: Position | None,
     over_at: float,
-    far_enough: Place | None = None,
+    far_enough: Position | None = None,
 ) -> _Known:
     """Page through all sources till `limit` incidents are known, or all up to `far_enough`, or the time is over."""
     loop = asyncio.get_running_loop()
-    items: list[tuple[Place, IncidentView]] = []
+    items: list[tuple[Position, IncidentView]] = []
     #: Where each source continues; those that have no more are removed.
-    at: dict[int, Place | None] = dict.fromkeys(range(sources), after)
+    at: dict[int, Position | None] = dict.fromkeys(range(sources), after)
     asked = list(at)
     while asked:
         for source, (found, next_after) in zip(
@@ -272,7 +272,7 @@ async def _walk(
     return _Known(items, _first(sort, [place for place in at.values() if place is not None]))
 
 
-def _first(sort: Sort, places: Sequence[Place]) -> Place | None:
+def _first(sort: Sort, places: Sequence[Position]) -> Position | None:
     if not places:
         return None
     return max(places) if sort.goes_down else min(places)

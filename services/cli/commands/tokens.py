@@ -55,7 +55,7 @@ app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True, epi
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenPlace:
     """Where the tokens are: in a system that is asked, or, with --local, in its control log on this machine."""
 
     local: Local = False
@@ -100,7 +100,7 @@ def create(
     ] = None,
     out: Out = None,
     *,
-    place: Place,
+    place: TokenPlace,
     as_json: AsJson = False,
 ) -> None:
     """Make a token and show its secret, once. The first token needs the scope admin; from then on, every request needs a token.
@@ -132,7 +132,7 @@ def create(
 @with_options
 def list_tokens(
     *,
-    place: Place,
+    place: TokenPlace,
     as_json: AsJson = False,
 ) -> None:
     """List all tokens that are not revoked, by name. Secrets are never shown."""
@@ -167,7 +167,7 @@ def rotate(
     ] = "24h",
     out: Out = None,
     *,
-    place: Place,
+    place: TokenPlace,
     as_json: AsJson = False,
 ) -> None:
     """Give a token a new secret and show it, once. Old and new secret are both valid during the overlap."""
@@ -199,7 +199,7 @@ def revoke(
         bool, typer.Option("--force", help="Revoke it even if it is the last token with the scope admin.")
     ] = False,
     *,
-    place: Place,
+    place: TokenPlace,
 ) -> None:
     """Revoke a token; it stops working within about a second. Revoking the last one with the scope admin requires
     --force."""
@@ -218,7 +218,7 @@ def revoke(
     typer.echo(f"token {token_id} is revoked")
 
 
-def _listed(place: Place) -> list[dict[str, Any]]:
+def _listed(place: TokenPlace) -> list[dict[str, Any]]:
     if not place.local:
         found: list[dict[str, Any]] = place.system.client().get_json(PATH)["items"]
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from services.ingest.formats.format import Request
@@ -19,6 +20,8 @@ PRIORITIES = {
     "info": "P4",
     "debug": "P4",
 }
+#: The time and the priority that Falco puts before its words.
+_PREFIX = re.compile(r"^\d\d:\d\d:\d\d\.\d+: (?:[A-Z][a-z]+ )?")
 #: Which service an event is of, best first.
 _SERVICES = ("k8s.deployment.name", "k8s.rc.name", "k8s.pod.label.app", "container.name", "k8s.pod.name")
 #: Of what an event says, what stays the same while it goes on.
@@ -45,7 +48,7 @@ class FalcoFormat(WebhookFormat):
             next(
                 (said[name] for name in _SERVICES if said.get(name) not in (None, "", "<NA>", "host")), host
             ),
-            title=event.need("output"),
+            title=_PREFIX.sub("", event.need("output")),
             text=event.text("output"),
             severity=event.text("priority"),
             labels={

@@ -1,4 +1,4 @@
-"""PagerDuty's Events API v2 and v1: a drop-in for whatever speaks it. What names an event at its end is its dedup_key alone, so its
+"""PagerDuty's Events API v2: a drop-in for whatever speaks it. What names an event at its end is its dedup_key alone, so its
 labels are looked up by it (open_alerts.py). The routing key, which may be a token of ours, is kept as a digest only.
 
 Two events under one routing key and dedup_key are one alert; other routing keys can't end it; what ends nothing is dropped.
@@ -7,7 +7,7 @@ Two events under one routing key and dedup_key are one alert; other routing keys
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from typing import ClassVar
@@ -30,8 +30,6 @@ TOLD_CHARS = 4096
 _LABEL_TOLD = re.compile(r"^ - (\w+) = (.+)$", re.MULTILINE)
 #: A routing key, or a service key of v1, that is a token of ours.
 _TOKEN = re.compile(rb'"(?:routing|service)_key"\s{0,9}:\s{0,9}"(llmim_[A-Za-z0-9_-]{1,99})"')
-#: A change is news for an hour: who looks for the cause of an outage sees it beside it.
-CHANGE_LASTS_S = 3600.0
 
 
 class PagerDutyFormat(WebhookFormat):
@@ -162,75 +160,3 @@ def details_of(payload: Fields, name: str) -> dict[str, str]:
         return payload.pairs(name)
     said = payload.text(name) if not isinstance(payload.get(name), list) else ""
     return {"description": said}
-
-
-class PagerDutyChangeFormat(PagerDutyFormat):
-    """Change events: news of the lowest level, which end by themselves."""
-
-    name = "pagerduty-change"
-    path = "/v2/change/enqueue"
-    summary = "PagerDuty's change events"
-    shape = "routing_key and payload, without event_action"
-    prepares = False
-
-    def drafts(self, body: object, request: Request) -> Iterator[Item]:
-        event = body if isinstance(body, Fields) else Fields(body)
-        payload = event.need_inner("payload")
-        title, source = payload.need("summary"), payload.text("source")
-        details = details_of(payload, "custom_details")
-        at = payload.time("timestamp") or request.received_at
-        yield self.alert(
-            "Change",
-            details.get("service") or source or "changes",
-            title=title,
-            severity="info",
-            labels={"change": stable_name(title), **self._key(event)},
-            notes={"source": source, **links_of(event), **details},
-            starts=at,
-            ends=max(at, request.received_at) + CHANGE_LASTS_S,
-        )
-
-    def _event(self, request: Request) -> Fields:
-        event = Fields(read_json(request.body, self.max_bytes))
-        event.need("routing_key")
-        event.values["dedup_key"] = blake2b(request.body, digest_size=8).hexdigest()
-        return event
-
-    async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
-        return accepted(reading, receipt, "Change event processed")
-
-    @classmethod
-    def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
-        return (
-            isinstance(body, dict)
-            and {"routing_key", "payload"} <= body.keys()
-            and "event_action" not in body
-        )
-
-
-class PagerDutyV1Format(PagerDutyFormat):
-    """Events API v1, which old plugins still speak."""
-
-    name = "pagerduty-v1"
-    path = "/generic/2010-04-15/create_event.json"
-    summary = "PagerDuty's Events API v1"
-    shape = "service_key and event_type"
-    severities = {**SEVERITIES, "": "P2"}
-    fields = ("service_key", "incident_key", "event_type")
-
-    def _triggered(self, event: Fields, key: Mapping[str, str]) -> Draft:
-        title, details = event.need("description"), details_of(event, "details")
-        return self.alert(
-            stable_name(title),
-            details.get("service") or details.get("host") or event.text("client"),
-            title=title,
-            text=details.pop("description", ""),
-            severity=details.get("severity", ""),
-            labels=dict(key),
-            notes={"client": event.text("client"), **details},
-            url=event.text("client_url"),
-        )
-
-    @classmethod
-    def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
-        return isinstance(body, dict) and {"service_key", "event_type"} <= body.keys()

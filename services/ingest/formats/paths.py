@@ -1,4 +1,4 @@
-"""The paths of a format, and what a segment in braces stands for. Used by doors/http.py, services/api and table.py."""
+"""The paths of a format, and what a segment in braces stands for. Used by services/ingest/doors/http.py, services/api and table.py."""
 
 from __future__ import annotations
 

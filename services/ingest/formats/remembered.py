@@ -21,7 +21,8 @@ from models.partition.sharding import slot_of
 from services.ingest.formats.fields import ALERT_MAX_BYTES, TIME_EXPECTED, read_time
 from services.ingest.formats.json_text import echo
 
-#: Alerts a gateway remembers, in each of two generations: about 300 bytes each.
+#: Alerts a gateway remembers, in each of two generations, unless the settings say (server.remembered_alerts): about 300 bytes
+#: each.
 REMEMBERED_MAX = 262_144
 #: Services whose slot is remembered: a few megabytes. That of a longer name is worked out each time.
 SERVICES_MAX = 16_384
@@ -56,9 +57,14 @@ class Remembered:
     """Memory by what was sent. Two generations: the young one is full -> the old one is dropped."""
 
     def __init__(
-        self, tenant: str, service_labels: tuple[str, ...], max_alert_bytes: int = ALERT_MAX_BYTES
+        self,
+        tenant: str,
+        service_labels: tuple[str, ...],
+        max_alert_bytes: int = ALERT_MAX_BYTES,
+        max_alerts: int = REMEMBERED_MAX,
     ) -> None:
         self.tenant = tenant
+        self._max_alerts = max_alerts
         self.max_alert_bytes = max_alert_bytes
         self.service_labels = service_labels
         #: find() of most alerts, for who has no time for a call.
@@ -126,7 +132,7 @@ class Remembered:
         return at
 
     def _put(self, seen: bytes, memory: Memory) -> None:
-        if len(self.young) >= REMEMBERED_MAX:
+        if len(self.young) >= self._max_alerts:
             self._old, self.young = self.young, {}
         self.young[seen] = memory
 

@@ -31,22 +31,6 @@ TYPES = {
     "threat-actor": "P4",
     "attack-pattern": "P4",
 }
-CONTEXT = frozenset(
-    [
-        "identity",
-        "relationship",
-        "marking-definition",
-        "tool",
-        "report",
-        "grouping",
-        "note",
-        "opinion",
-        "location",
-        "course-of-action",
-        "language-content",
-        "extension-definition",
-    ]
-)
 
 
 class StixFormat(WebhookFormat):
@@ -66,30 +50,33 @@ class StixFormat(WebhookFormat):
             )
         return self.objects(bundle)
 
-    def objects(self, bundle: Fields) -> Iterator[Item]:
-        """The alerts of a bundle, or of an envelope of TAXII."""
+    def objects(self, bundle: Fields) -> Iterable[Item]:
+        """The alerts of a bundle. Raises Malformed when it has none."""
         if not bundle.items("objects"):
             raise Malformed("objects: expected at least one object")
-        names = {
-            one["id"]: one["name"][:NAME_CHARS]
-            for one in bundle.items("objects")
-            if isinstance(one, dict) and isinstance(one.get("id"), str) and isinstance(one.get("name"), str)
-        }
+        names = self.names_of(bundle)
         found = False
-        for item in self.each(bundle.members("objects"), lambda one: self._object(one, names)):
+        for item in self.each(bundle.members("objects"), lambda one: self.object_of(one, names)):
             found = True
             yield item
         if not found:
             raise Malformed(f"objects: expected one of {', '.join(TYPES)}; these only give context")
 
-    def _object(self, one: Fields, names: Mapping[str, str]) -> Iterator[Draft]:
+    @staticmethod
+    def names_of(bundle: Fields) -> dict[str, str]:
+        """What the objects of a bundle are called, by id."""
+        return {
+            one["id"]: one["name"][:NAME_CHARS]
+            for one in bundle.items("objects")
+            if isinstance(one, dict) and isinstance(one.get("id"), str) and isinstance(one.get("name"), str)
+        }
+
+    def object_of(self, one: Fields, names: Mapping[str, str]) -> Iterator[Draft]:
         kind, identity = one.need("type"), one.need("id")
         if not identity.startswith(f"{kind}--"):
             raise Malformed(f"{one.path('id')}: expected {kind}-- and a UUID, got {identity[:60]!r}")
-        if kind not in TYPES:
-            # An object of our context, or of a type that is still to come.
-            return
-        if kind not in CONTEXT:
+        # The rest is context, or of a type that is still to come.
+        if kind in TYPES:
             yield self._draft(one, kind, identity, names)
 
     def _draft(self, one: Fields, kind: str, identity: str, names: Mapping[str, str]) -> Draft:

@@ -36,13 +36,16 @@ from services.ingest.formats.newrelic import NewRelicFormat
 from services.ingest.formats.opsgenie import OpsgenieFormat
 from services.ingest.formats.opsgenie_webhook import OpsgenieWebhookFormat
 from services.ingest.formats.otlp_logs import OtlpLogsFormat
-from services.ingest.formats.pagerduty import PagerDutyChangeFormat, PagerDutyFormat, PagerDutyV1Format
+from services.ingest.formats.pagerduty import PagerDutyFormat
+from services.ingest.formats.pagerduty_change import PagerDutyChangeFormat
+from services.ingest.formats.pagerduty_v1 import PagerDutyV1Format
 from services.ingest.formats.pagerduty_webhook import PagerDutyWebhookFormat
 from services.ingest.formats.paths import paths_of
 from services.ingest.formats.sentry import SentryFormat
 from services.ingest.formats.sns import SnsFormat
 from services.ingest.formats.splunk import SplunkFormat
 from services.ingest.formats.stix import StixFormat
+from services.ingest.formats.taxii import TaxiiFormat
 from services.ingest.formats.uptime_kuma import UptimeKumaFormat
 from services.ingest.formats.v1 import V1Format
 from services.ingest.formats.zabbix import ZabbixFormat
@@ -65,6 +68,7 @@ FORMATS: tuple[type[Format], ...] = (
     LlmEdgeAgentFormat,
     LlmGovernanceFormat,
     StixFormat,
+    TaxiiFormat,
     OtlpLogsFormat,
     PagerDutyWebhookFormat,
     OpsgenieWebhookFormat,

@@ -36,9 +36,15 @@ def read_json(body: bytes, max_bytes: int = BODY_MAX_BYTES) -> object:
     if len(body) > max_bytes:
         raise TooLarge(f"{len(body)} bytes in one request, at most {max_bytes} are allowed")
     try:
-        return json.loads(
+        found: object = json.loads(
             without_mark(body).decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number
         )
+        if b"\\ud" in body or b"\\uD" in body:
+            # Half of a surrogate pair, in a name or a value: no answer and no log could hold it.
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError:
+        raise Malformed("the body: half of a surrogate pair, which no UTF-8 holds") from None
     except RecursionError:
         raise Malformed("the body: nested too deeply") from None
     except UnicodeDecodeError as error:

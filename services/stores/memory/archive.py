@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.incidents.filters import Place
+from models.incidents.filters import Position
 from models.ports import (
     ALERTS_HEAD_BYTES,
     ARCHIVE_SCAN_MAX,
@@ -57,7 +57,7 @@ class MemoryArchive(Faulty):
             reverse=sort.goes_down,
         )
         items: list[ArchivedIncident] = []
-        next_after: Place | None = None
+        next_after: Position | None = None
         for looked_at, each in enumerate(matching, 1):
             if query.holds is None or query.holds(each.record):
                 items.append(replace(each, alerts=each.alerts[:ALERTS_HEAD_BYTES]))

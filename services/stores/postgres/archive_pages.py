@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.incidents.filters import Place, Sort
+from models.incidents.filters import Position, Sort
 from models.incidents.incident import Severity
 from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.postgres.lane import storable
@@ -62,7 +62,7 @@ def _rows(connection: Connection, partition: str, ids: Sequence[bytes]) -> dict[
 
 def _places(
     connection: Connection, partition: str, query: ArchiveQuery, most: int
-) -> tuple[list[Place], Place | None]:
+) -> tuple[list[Position], Position | None]:
     """Places of up to `most` incidents in the order asked for, and where looking ended if that was at a bound."""
     filters: list[tuple[str, Sequence[str | int]]] = [
         ("service", tuple(dict.fromkeys(map(storable, query.services)))),
@@ -96,7 +96,7 @@ def _places(
     # The first part of a place is what the list is sorted by.
     first = "updated_at" if by_update else "-severity::float8" if by_severity else "created_at"
 
-    def beyond(place: Place, compared: str, value: str | int | None) -> list[_Condition] | None:
+    def beyond(place: Position, compared: str, value: str | int | None) -> list[_Condition] | None:
         """What holds of one stretch's places that compare so; None when all of it is on the other side."""
         own = -float(value) if by_severity and value is not None else place[0]
         if own != place[0]:
@@ -113,7 +113,7 @@ def _places(
         if after is not None:
             stretches[value] = [*looked_up, *of_it, *after]
 
-    def found(some: Sequence[list[_Condition]], rest: str, limit: int) -> list[Place]:
+    def found(some: Sequence[list[_Condition]], rest: str, limit: int) -> list[Position]:
         if not some:
             return []
         each = (

@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 
 from models.errors import Broken
-from models.incidents.filters import Place
+from models.incidents.filters import Position
 from models.ports import ALERTS_HEAD_BYTES, ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.redis.archive_index import ENTRIES_MAX, STRETCH, Found, by_id, entries_of, walk
 from services.stores.redis.lane import Argument, Command, Lane
@@ -74,7 +74,7 @@ class RedisArchive:
     async def page(self, query: ArchiveQuery) -> ArchivePage:
         most = query.limit if query.holds is None else ARCHIVE_SCAN_MAX
         items: list[ArchivedIncident] = []
-        looked_at, last = 0, cast("Place | None", None)
+        looked_at, last = 0, cast("Position | None", None)
         walking = walk(self._reader, self._index, query)
         try:
             stretches = 0

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from models.incidents.filters import Place, Sort
+from models.incidents.filters import Position, Sort
 from models.incidents.incident import Severity
 from models.ports import ArchivedIncident, ArchiveQuery
 from services.stores.redis.lane import Command, Lane, Reply, from_sortable, sortable
@@ -37,7 +37,7 @@ _BEHIND = b"\xff" * TIME_BYTES
 class Found:
     """One incident as the index knows it. `entry` is what stands under every heading but the update's."""
 
-    place: Place
+    place: Position
     incident_id: bytes
     updated_at: float
     entry: bytes
@@ -113,7 +113,9 @@ async def by_id(
     return [(each[:-TIME_BYTES], from_sortable(each[-TIME_BYTES:])) for each in entries]
 
 
-async def walk(lane: Lane, key: str, query: ArchiveQuery) -> AsyncGenerator[tuple[list[Found], Place], None]:
+async def walk(
+    lane: Lane, key: str, query: ArchiveQuery
+) -> AsyncGenerator[tuple[list[Found], Position], None]:
     """What the query's columns hold for, in its order from query.after on, some at a time, each time with how far that
     is: one stretch a value of the narrowest filter, merged."""
     tenant, sort = query.tenant, query.sort

@@ -19,7 +19,7 @@ from typing import cast
 
 import apsw
 
-from models.incidents.filters import Place, Sort
+from models.incidents.filters import Position, Sort
 from models.incidents.incident import Severity
 from models.ports import ARCHIVE_SCAN_MAX, ArchivedIncident, ArchivePage, ArchiveQuery
 from services.stores.sqlite.archive_files import File
@@ -33,7 +33,7 @@ ENTRIES_MIN = 500
 
 _Value = str | int | float | bytes
 #: A place, and the row there in a file; None where a walk ended at its bound.
-_Entry = tuple[Place, File, int | None]
+_Entry = tuple[Position, File, int | None]
 #: How an end of a walk compares, and to what.
 _End = tuple[str, tuple[_Value, ...]]
 
@@ -161,9 +161,9 @@ def _walk(file: File, plan: _Plan, value: str | int | None, bound: int) -> Gener
             (*of_it, *given),
         )
 
-    def place(found: tuple[_Value, ...]) -> Place:
+    def place(found: tuple[_Value, ...]) -> Position:
         at = found if plan.by_update else (found[0] if first is None else first, *found)
-        return cast("Place", at)
+        return cast("Position", at)
 
     with translated(str(file.path)):
         if not plan.tested:

@@ -17,7 +17,7 @@ import structlog
 
 from actors.runtime.ending import end
 from models.errors import Conflict, NotFound, Unavailable
-from services.upkeep.backup.place import Place
+from services.upkeep.backup.place import FilePlace
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ class Busy(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def alone(place: Place, what: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def alone(place: FilePlace, what: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Nobody else writes or removes there meanwhile. Gives what raises Conflict when that holds no more: to be awaited before
     what can't be undone. Raises Conflict that names who is busy, Unavailable."""
     mine = f"{uuid4().hex}.json"
@@ -80,7 +80,7 @@ async def alone(place: Place, what: str) -> AsyncIterator[Callable[[], Awaitable
             await place.remove(f"{FOLDER}/{mine}")
 
 
-async def _refuse_beside_others(place: Place, mine: str) -> None:
+async def _refuse_beside_others(place: FilePlace, mine: str) -> None:
     for name in sorted(await place.names(FOLDER)):
         if name == mine or not name.endswith(".json"):
             continue

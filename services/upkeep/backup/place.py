@@ -27,7 +27,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
 
-class Place:
+class FilePlace:
     """Files by their path below a URL. Everything it raises is ours: NotFound, Full, Unavailable; Malformed for a URL that
     can't be used."""
 

@@ -17,7 +17,7 @@ import msgspec
 from models.backup import DIGEST_BYTES, Backup, File, known_format
 from models.errors import Broken, Conflict, NotFound
 from services.upkeep.backup.busy import alone
-from services.upkeep.backup.place import PART, Place, words
+from services.upkeep.backup.place import PART, FilePlace, words
 from services.upkeep.backup.signing import Signature, Signing
 
 FILES, BACKUPS = "files", "backups"
@@ -38,7 +38,7 @@ class Target:
     `signing` nothing is signed, and nobody asks who made a backup."""
 
     def __init__(self, url: str, signing: Signing | None = None) -> None:
-        self._place = Place(url)
+        self._place = FilePlace(url)
         self._signing = signing
         self.url = url
 

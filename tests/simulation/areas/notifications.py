@@ -99,7 +99,7 @@ class Notifications(Area):
                 continue  # for its interval, or for quiet
             elif incident.notification.reason is not None:
                 watcher.fail(
-                    f"{name} is still owed notice {incident.notification.number} ({incident.notification.reason})"
+                    f"{name} is still owed notification {incident.notification.number} ({incident.notification.reason})"
                 )
             elif incident.merged_into:
                 continue  # its whole says it
@@ -120,7 +120,7 @@ class Notifications(Area):
                 watcher.fail(f"{name} is resolved and was not closed")
 
     def _waits(self, incident: Incident) -> bool:
-        """Whether its notice has not begun and its time comes, or came just now: the next tick sends it."""
+        """Whether its notification has not begun and its time comes, or came just now: the next tick sends it."""
         due_s = incident.notification.due_at - self.world.clock.now()
         longest_s = FLAP_WINDOW * self.world.settings.interval_s
         return incident.notification.attempt == 0 and -TICK_S < due_s <= longest_s

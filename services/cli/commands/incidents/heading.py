@@ -98,7 +98,7 @@ def _joined(incident: Row) -> Iterator[Line]:
     for child in incident["parts"]:
         how = f", {child['pending']} pending" if child["pending"] else ""
         yield (
-            "part",
+            "child",
             f"{child['incident']}  {child['severity']} {'open' if child['is_open'] else 'over'}{how}",
         )
     yield "split from", incident["split_from"]

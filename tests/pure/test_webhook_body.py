@@ -177,7 +177,7 @@ def test_an_incident_without_alerts_still_has_a_body() -> None:
     assert said["status"] == "firing"
 
 
-def test_the_same_notice_has_the_same_bytes() -> None:
+def test_the_same_notification_has_the_same_bytes() -> None:
     one = webhook_body(facts_of(an_incident(), [an_alert("a"), an_alert("b")], reason="opened", max_alerts=9))
     two = webhook_body(facts_of(an_incident(), [an_alert("b"), an_alert("a")], reason="opened", max_alerts=9))
 
@@ -204,7 +204,7 @@ def test_times_are_written_as_go_writes_them(at: float, text: str) -> None:
     assert rfc3339(at) == text
 
 
-def test_a_key_names_incident_notice_and_try() -> None:
+def test_a_key_names_incident_notification_and_try() -> None:
     assert idempotency_key(ID, 3, 2) == f"{UUID(bytes=ID)}-3-2"
 
 

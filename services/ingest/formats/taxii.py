@@ -1,0 +1,109 @@
+"""A TAXII 2.1 inbox: one API root with one collection, which can be written to and not read. What is added is STIX, and becomes alerts
+as in stix.py; objects that only give context are accepted and make none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
+from hashlib import blake2b
+from uuid import UUID
+
+from services.ingest.formats.answers import Answer, Refusal, encode_json, error_of, retry_after, status_of
+from services.ingest.formats.format import Request
+from services.ingest.formats.reading import Reading
+from services.ingest.formats.stix import StixFormat
+from services.ingest.formats.values import Fields
+from services.ingest.formats.webhook import Item
+from services.ingest.submit import Receipt
+
+MEDIA_TYPE = "application/taxii+json"
+_VERSIONED = b"application/taxii+json;version=2.1"
+DISCOVERY, ROOT = "/taxii2", "/taxii2/llm-im"
+COLLECTIONS = f"{ROOT}/collections"
+COLLECTION_ID = "b5e3a2f0-6d0f-4d55-9a53-6c6d2d1c7b10"
+COLLECTION = f"{COLLECTIONS}/{COLLECTION_ID}"
+_COLLECTION = {
+    "id": COLLECTION_ID,
+    "title": "Alerts",
+    "description": "Objects that are added become alerts.",
+    "can_read": False,
+    "can_write": True,
+    "media_types": ["application/stix+json;version=2.1"],
+}
+#: What is read at each path. The largest request is stix.BUNDLE_MAX_BYTES.
+_RESOURCES: dict[str, object] = {
+    DISCOVERY: {"title": "LLM-Incident-Manager", "default": f"{ROOT}/", "api_roots": [f"{ROOT}/"]},
+    ROOT: {"title": "Alerts", "versions": [_VERSIONED.decode()], "max_content_length": StixFormat.max_bytes},
+    COLLECTIONS: {"collections": [_COLLECTION]},
+    COLLECTION: _COLLECTION,
+}
+
+
+class TaxiiFormat(StixFormat):
+    name = "taxii"
+    path = f"{COLLECTION}/objects"
+    more_paths = dict.fromkeys(_RESOURCES, ("GET",))
+    content_types = (MEDIA_TYPE, "application/json")
+    summary = "TAXII 2.1: a collection to add STIX objects to"
+    summaries = dict.fromkeys(_RESOURCES, "What a TAXII client asks before it adds objects")
+    shape = "objects with spec_version, and no type"
+
+    def handshake(self, request: Request) -> Answer | None:
+        found = _RESOURCES.get(request.path) if request.method == "GET" else None
+        return None if found is None else _answer(200, found)
+
+    def drafts(self, body: object, request: Request) -> Iterable[Item]:
+        return self.objects(Fields(body))
+
+    def objects(self, bundle: Fields) -> Iterable[Item]:
+        names = self.names_of(bundle)
+        return self.each(bundle.members("objects"), lambda one: self.object_of(one, names))
+
+    def steps(self, request: Request) -> Generator[None, None, Reading]:
+        reading = yield from super().steps(request)
+        # Context too has been added, though it made no alert.
+        return replace(reading, note=str(len(Fields(self.parsed(request)).items("objects"))))
+
+    def refused(self, refusal: Refusal) -> Answer:
+        answer = _answer(
+            refusal.status,
+            {"title": refusal.title, "description": refusal.detail, "http_status": str(refusal.status)},
+        )
+        answer.headers = refusal.headers
+        return answer
+
+    async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
+        if (error := error_of(receipt)) is not None:
+            status = status_of(error)
+            answer = _answer(
+                status, {"title": "Not stored", "description": str(error), "http_status": str(status)}
+            )
+            answer.headers = retry_after(error)
+            return answer
+        total, failed = int(reading.note), len(reading.faults)
+        if failed and failed == total:
+            words = "; ".join(fault.message for fault in reading.faults[:10])
+            return _answer(400, {"title": "Malformed", "description": words, "http_status": "400"})
+        said = b"".join(memory.key for memory in reading.memories) + reading.note.encode()
+        status_id = UUID(bytes=blake2b(said, digest_size=16).digest())
+        body: dict[str, object] = {
+            "id": str(status_id),
+            "status": "complete",
+            "total_count": total,
+            "success_count": total - failed,
+            "failure_count": failed,
+            "pending_count": 0,
+        }
+        return _answer(202, body)
+
+    @classmethod
+    def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
+        objects = body.get("objects") if isinstance(body, dict) and "type" not in body else None
+        return isinstance(objects, list) and any(
+            isinstance(each, dict) and "spec_version" in each for each in objects
+        )
+
+
+def _answer(status: int, body: object) -> Answer:
+    return Answer(status, _VERSIONED, encode_json(body))
