@@ -18,6 +18,8 @@ from models.incidents.filters import Sort
 from models.incidents.incident import IncidentState, IncidentType, Resolution, Severity, TimelineEntry
 from services.api.v1.cursors import decode_numbers, decode_place, decode_stop, encode_numbers, encode_place
 from services.api.v1.verb_table import VERBS
+from services.ingest.formats.paths import paths_of
+from services.ingest.formats.table import all_formats
 from tests.api.stand_in import AWAY, NOW, StandIn, alert, archived, incident
 
 NOBODY = "019b8000-0000-7000-8000-000000000000"
@@ -392,10 +394,11 @@ def test_a_fault_of_ours_is_a_500_problem_without_its_inside() -> None:
 def test_openapi_has_our_routes_their_bodies_and_problems() -> None:
     schema = client(StandIn()).get("/openapi.json").json()
 
+    by_formats = {path for form in all_formats().values() for path in paths_of(form)}
+    assert {"/api/v2/alerts", "/v1/alerts", "/v2/alerts/{identifier}/close"} <= by_formats
     assert sorted(schema["paths"]) == sorted(
         [
-            "/api/v2/alerts",
-            "/v1/alerts",
+            *by_formats,
             "/v1/config/reload",
             "/v1/incidents",
             "/v1/incidents/bulk",

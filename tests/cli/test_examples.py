@@ -26,7 +26,7 @@ NAMED = (
     "01994f3a-7c11-7a2b-8c3d-8c3d4e5f6071",
 )
 #: About a system of this machine, or what this server has not: their words are read here, tests of their own act on them.
-ELSEWHERE = ("up", "down", "log", "store", "backup", "tokens", "config")
+ELSEWHERE = ("up", "down", "log", "store", "backup", "tokens", "config", "silences", "formats")
 
 
 def helped(group: Any) -> Iterator[str]:
