@@ -44,6 +44,9 @@ _Reply = Refused | None
 class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
     """See the top of this file."""
 
+    #: A change takes up to 12 ms (a silence whose pattern is refused): a group must not keep the lease from being renewed.
+    group_max = 32
+
     def __init__(
         self,
         host: Host,

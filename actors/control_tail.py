@@ -68,22 +68,29 @@ class ControlTail:
         async with self._following:
             if await self._event_log.last_seq() == self._seq:
                 return False
+            if not self._seq:
+                # Nobody may use the snapshot alone: what came after it may revoke a token or make a silence.
+                first = ControlTail(self._event_log, None, self._sections)
+                await first._begin_at_snapshot()
+                await first._read_on()
+                self.state, self._seq, self._digest = first.state, first._seq, first._digest
             try:
-                if not self._seq:
-                    await self._begin_at_snapshot()
-                while page := await self._event_log.read(self._seq):
-                    if page[0][0] != self._seq + 1:
-                        # It was dropped behind a snapshot while we did not look.
-                        await self._begin_at_snapshot(page[0][0])
-                        continue
-                    for seq, stored in page:
-                        self._fold(seq, stored)
+                await self._read_on()
             finally:
                 # What was read is not read again: if a page fails or is cancelled, the changes before it must still be
                 # passed on.
                 if self._watch is not None:
                     self._watch.look(self.state)
         return True
+
+    async def _read_on(self) -> None:
+        while page := await self._event_log.read(self._seq):
+            if page[0][0] != self._seq + 1:
+                # It was dropped behind a snapshot while we did not look.
+                await self._begin_at_snapshot(page[0][0])
+                continue
+            for seq, stored in page:
+                self._fold(seq, stored)
 
     async def _begin_at_snapshot(self, first_seq: int = 0) -> None:
         """Take the newest snapshot. Raises Damaged where the log begins at `first_seq` and none reaches to there."""
@@ -97,9 +104,9 @@ class ControlTail:
         self.state, self._seq, self._digest = found.machine, found.seq, found.digest
 
     def _fold(self, seq: int, stored: bytes) -> None:
-        self._digest = check_frame(self._event_log.partition, stored, seq, self._digest)
-        self._seq = seq
+        digest = check_frame(self._event_log.partition, stored, seq, self._digest)
         frame = self.state.frames.skim(self._event_log.partition, stored, seq, self.state.folds)
+        self._seq, self._digest = seq, digest
         if frame is not None:
             for _place, event in frame.events:
                 self.state.apply(event, frame.now)

@@ -40,6 +40,8 @@ from models.ports import Clock, EventLog
 log = structlog.get_logger()
 
 LEASE_S = 10.0
+#: Between tries while another writer has the lease: one that was killed leaves it for LEASE_S, and the partition waits.
+LEASE_RETRY_S = 1.0
 #: How often deadlines are looked at: half of the lateness a person would notice in a page.
 TICK_S = 0.1
 #: Waits between tries of a recovery that failed, and of an effect that could not be delivered.
@@ -250,7 +252,7 @@ class PartitionActor(Generic[M, Message, Reply]):
             except NotOwner as error:
                 self._readable = False  # by now the other one knows more
                 self._why_not = str(error)
-                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s, LEASE_RETRY_S)
             except Unavailable as error:
                 self._why_not = f"store: {error}"
                 self.log.warning("append failed, recovering from the log", why=str(error))

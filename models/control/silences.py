@@ -50,6 +50,8 @@ class Silence(msgspec.Struct, frozen=True, array_like=True):
     updated_at: float
     annotations: dict[str, str] = {}
     tenant: str = "default"
+    #: The `new_id` of the message that changed it last in place: told again, that changes nothing.
+    change: str = ""
 
     def state(self, now: float) -> SilenceState:
         if now < self.starts_at:

@@ -95,11 +95,14 @@ class Silences(Section):
         check(wanted)
         if message.id:
             before = self.find(message.id, now, message.tenant)
-            if msgspec.structs.replace(wanted, updated_at=before.updated_at) == before:
+            if before.change == message.new_id:
+                return []  # a repeat, before which somebody may have ended it
+            if msgspec.structs.replace(wanted, updated_at=before.updated_at, change=before.change) == before:
                 return []
             if _can_become(before, wanted, now):
-                self._check_room(wanted, before)
-                return [SilenceSet(wanted, message.created_by)]
+                changed = msgspec.structs.replace(wanted, change=message.new_id)
+                self._check_room(changed, before)
+                return [SilenceSet(changed, message.created_by)]
         else:
             before = None
         new = msgspec.structs.replace(wanted, id=message.new_id, starts_at=max(wanted.starts_at, now))

@@ -139,8 +139,9 @@ async def what_is_there(stores: Stores, partition: str) -> str:
     """What a store holds of a partition, in words; "" when that is nothing."""
     log = stores.log(partition)
     try:
-        if last := await log.last_seq():
-            return f"{partition} has frames up to seq {last}"
+        # What was only told where to begin, by a copy that was stopped before its first append, holds nothing.
+        if await log.read(0):
+            return f"{partition} has frames up to seq {await log.last_seq()}"
         if await log.marks():
             return f"{partition} has a snapshot"
     finally:
@@ -188,11 +189,12 @@ async def copy(
         copying = _Copying(wanted, target, ours, theirs, progress)
         here, there = await ours.take(CONTROL), await theirs.take(CONTROL)
         state = await fold_control(here.log)
-        slots = refuse_source(state, "" if moves is None else moves.to, is_begun=there.seq > 0)
+        is_begun = await _is_begun(there)
+        slots = refuse_source(state, "" if moves is None else moves.to, is_begun=is_begun)
         # The control partition goes first: it says that this is a copy, and not whole yet.
         first, *others = names(slots.partitions)
         await refuse_lost_among(source.log, others, state)
-        if not there.seq:  # nothing of this copy is there yet
+        if not is_begun:
             for name in others:
                 if await what_is_there(target, name):
                     raise _not_empty(name)
@@ -237,6 +239,11 @@ async def copy_dead_letters(source: DeadLetters, target: DeadLetters) -> int:
     return copied
 
 
+async def _is_begun(there: HeldLog) -> bool:
+    """Whether anything of a copy is in its target: more than where its control log begins, which is said first."""
+    return bool(there.opened.first_seq) or bool(await there.log.marks())
+
+
 class _Copying:
     """One system on its way. Each step looks what is there already."""
 
@@ -254,7 +261,7 @@ class _Copying:
         """The control partition up to the frame `end`, and the word that the rest is on its way, in one append: without it this
         could be started."""
         here, there = await self._ours.take(CONTROL), await self._theirs.take(CONTROL)
-        if there.seq:
+        if await _is_begun(there):
             await self._check_same(CONTROL, here, there, end)
             if not (await fold_control(there.log)).copied_from:
                 raise _more(CONTROL, there.seq - end)

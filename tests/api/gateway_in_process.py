@@ -38,6 +38,7 @@ from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
 from models.settings.secrets import revealed
+from models.shard.known_silences import KnownSilences
 from models.shard.settings import ShardSettings
 from services.actions.table import Actions
 from services.machine.http_protocol import Protocol
@@ -303,6 +304,13 @@ class System:
             while await self.gateway.reads.silent_shards():
                 await asyncio.sleep(0.01)
 
+    async def silences_known(self) -> None:
+        """Until every shard knows which silences there are: before that it notifies nobody."""
+        async with asyncio.timeout(READY_S):
+            for shard in map(self.cluster.get, self.shards):
+                while isinstance(shard, IncidentShard) and not shard.shard.of(KnownSilences).is_told:
+                    await asyncio.sleep(0.01)
+
     async def crash(self, name: str) -> None:
         """End an actor as SIGKILL would: it says nothing, gives up no lease, and does nothing more."""
         actor = self.cluster.kill(name)
@@ -436,6 +444,7 @@ async def system(
     try:
         with contextlib.suppress(TimeoutError):
             await ours.ready()
+            await ours.silences_known()
         yield ours
     finally:
         for tear in reversed(ours.tears):

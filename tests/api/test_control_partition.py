@@ -126,6 +126,30 @@ async def test_a_follower_begins_at_the_newest_snapshot_and_one_that_fell_behind
 
 
 @pytest.mark.asyncio
+async def test_a_follower_that_can_t_read_what_came_after_the_snapshot_knows_nothing_yet() -> None:
+    """What came after it may revoke a token, or make a silence: nobody may use the snapshot alone."""
+    store = MemoryStore()
+    async with Control(store) as control:
+        await control.make(*range(1, 8))
+        await control.snapshot()
+        await control.tell(RevokeToken(token_id(3), "me"))
+        late = tail(store)
+        read = late._event_log.read
+
+        async def fails(*_given: object) -> None:
+            raise Unavailable("away")
+
+        late._event_log.read = fails  # type: ignore[method-assign, assignment]
+        with pytest.raises(Unavailable):
+            await late.follow()
+        assert late.state.slots is None and not late.state.tokens
+
+        late._event_log.read = read  # type: ignore[method-assign]
+        assert await late.follow()
+        assert known(late.state) == known(control.actor.state)
+
+
+@pytest.mark.asyncio
 async def test_a_follower_of_some_sections_knows_these_and_no_others() -> None:
     store = MemoryStore()
     async with Control(store) as control:

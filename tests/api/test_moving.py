@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from actors.folding import fold_control, fold_shard
+from models.control.events import SettingsChanged
 from models.errors import Conflict, Damaged, Unavailable
 from models.partition.frames import Frame, encode_frame
 from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
@@ -31,6 +32,7 @@ from services.stores.memory.store import MemoryStore
 from services.upkeep.copying import copy, sizes
 from services.upkeep.resharding import reshard
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
+from tests.api.test_control_partition import Control
 from tests.contract import postgres_peers, redis_peers
 
 V1 = "/v1/alerts"
@@ -371,10 +373,16 @@ async def shows(folder: Path) -> dict[str, object]:
         return await settled(ours)
 
 
+@pytest.mark.parametrize("begins", ["whole", "behind a snapshot"])
 @pytest.mark.asyncio
-async def test_copying_that_was_killed_anywhere_goes_on_where_it_was() -> None:
+async def test_copying_that_was_killed_anywhere_goes_on_where_it_was(begins: str) -> None:
     kept = Kept()
     before = await lived_in(kept)
+    if begins != "whole":
+        async with Control(kept.store) as control:
+            for number in range(8):
+                await control.tell(SettingsChanged("another", f"{number}", {}, "{}", b"", b"", "INFO"))
+            await control.snapshot()
     whole = Fatal()
     await copy(kept.again(), Kept(fatal=whole), "memory", CLOCK, say)
     expected = await content(kept, 2)

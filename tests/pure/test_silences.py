@@ -144,6 +144,17 @@ def test_one_of_another_tenant_is_not_there() -> None:
         silences.decide(ExpireSilence("a", "eve", tenant="other"), 110.0)
 
 
+def test_a_change_that_is_told_again_after_somebody_ended_it_changes_nothing() -> None:
+    silences = made()
+    done(silences, wanted("a"), 100.0)
+    longer = wanted("b", id="a", ends_at=900.0)
+    assert done(silences, longer, 110.0) == ["SilenceSet"]
+    assert done(silences, ExpireSilence("a", "bob"), 120.0) == ["SilenceExpired"]
+
+    assert done(silences, longer, 130.0) == []
+    assert [each.id for each in silences.in_force(130.0)] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
