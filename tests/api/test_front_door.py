@@ -59,6 +59,18 @@ def idle(port: int, count: int, sent: bytes = b"") -> Iterator[list[socket.socke
             each.close()
 
 
+def refused_soon(port: int) -> bool:
+    """Whether a request is cut off within SOON_S: each thread of HAProxy counts what it took in when it comes to it, which may be
+    after another thread let the next connection through."""
+    until = time.monotonic() + SOON_S
+    while time.monotonic() < until:
+        try:
+            ask(port, "/health/live")
+        except (OSError, http.client.HTTPException):
+            return True
+    return False
+
+
 async def in_thread(port: int, path: str, **more: str) -> tuple[int, bytes]:
     return await asyncio.to_thread(ask, port, path, **more)
 
@@ -98,8 +110,7 @@ async def test_one_address_can_not_have_all_connections_and_probes_have_their_ow
 
         def flooded() -> list[tuple[int, bytes]]:
             with idle(door.port, 150):
-                with pytest.raises((OSError, http.client.HTTPException)):
-                    ask(door.port, "/health/live")
+                assert refused_soon(door.port)
                 return [
                     ask(door.port, "/health/live", source="127.0.0.2"),
                     ask(door.probe_port, "/health/live"),
