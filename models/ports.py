@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Protocol
 
 from models.incidents.filters import Position, Sort
-from models.incidents.notification import Facts
+from models.incidents.notification import Facts, Note
+from models.playbook.work import Done, Work
 from models.trace import Attribute, Kind
 
 
@@ -295,16 +296,40 @@ class Action(Protocol):
         """Let go of connections. Safe to call twice."""
 
 
+class Channel(Action, Protocol):
+    """An action that tells people, at one receiver (models/settings/notify.py)."""
+
+    async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        """What a playbook, or a person who tries the receiver, wants said. The promises of act() hold."""
+
+
+class Worker(Protocol):
+    """Does what the runs of playbooks ask for (models/playbook/work.py)."""
+
+    async def work(self, work: Work, trace: str | None = None) -> Done:
+        """Answer one question, once: the same key while it is under way joins it. Never raises for what a playbook, a target or a
+        policy server does wrong; tells no secret."""
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActionResult:
     """`final` with ok=False: the receiver will never take it, do not try again. `retry_after_s`: it asked to be
-    left alone for so long. `reached` with ok=False: somebody may have got it all the same, as after a timeout."""
+    left alone for so long. `reached` with ok=False: somebody may have got it all the same, as after a timeout. `ref` is what the
+    receiver calls what it made (a message, a ticket), to change it later: kept with the incident, at most REF_MAX characters."""
 
     ok: bool
     detail: str
     final: bool = False
     retry_after_s: float = 0.0
     reached: bool = True
+    ref: str = ""
+
+
+#: Of ActionResult.ref: a key of a ticket, the time of a message, a link.
+REF_MAX = 512
 
 
 class Peers(Protocol):

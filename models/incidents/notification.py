@@ -72,11 +72,29 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     common_annotations: Mapping[str, str]
     alerts: list[AlertFacts]
     total: int
+    #: The receiver, and what it called what it made when it was told before ("" if it said nothing, or was not told).
+    receiver: str = ""
+    ref: str = ""
 
     @property
     def is_over(self) -> bool:
         """By the reason, not the state: requested again after a crash, it must still say what counts as sent."""
         return self.reason == RESOLVED
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What a playbook or a person wants said at a receiver, beside the notifications of an incident. `channel` and `mention` are in the
+    receiver's own terms ("#incidents", "@oncall"), "" for its default. `incident_id` is b"" when it is about none. `resolves`: what was
+    opened at the receiver for the incident is over."""
+
+    text: str
+    title: str = ""
+    severity: Severity = Severity.P2
+    channel: str = ""
+    mention: str = ""
+    incident_id: bytes = b""
+    resolves: bool = False
+    is_test: bool = False
 
 
 def facts_of(
