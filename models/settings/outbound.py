@@ -21,9 +21,9 @@ class OutboundSettings(Section):
         description='Private addresses that URLs from alerts and templates may lead to: addresses (`"10.1.2.3"`), networks (`"10.0.0.0/8"`), host names, and suffixes of host names (`".svc.cluster.local"`). A metadata service of a cloud must be allowed by its address.',
         json_schema_extra=LIVE,
     )
-    ca_file: str = Field(
-        "",
-        description="File with PEM certificates that are trusted beside the system's. Empty: only the system's.",
+    ca_file: str | None = Field(
+        None,
+        description="File with PEM certificates that are trusted beside the system's. None: only the system's.",
     )
 
     @field_validator("allow")
@@ -34,5 +34,5 @@ class OutboundSettings(Section):
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
         if kind == RESPONDER:
-            return {"outbound_allow": self.allow, "outbound_ca_file": self.ca_file}
+            return {"outbound_allow": self.allow, "outbound_ca_file": self.ca_file or ""}
         return {}
