@@ -209,13 +209,14 @@ class Core:
         return first
 
     def watch(self) -> None:
-        """Find out again when the incidents that changed since the last call are due."""
+        """Find out again when the incidents that changed since the last call are due, and where they stand."""
         state = self.state
         stirred, state.stirred = state.stirred, {}
         for identity in stirred:
             incident = state.incidents.get(identity)
             if incident is not None:
                 self.timers.set(identity, self.next_at(incident))
+                state.places.put(incident)
 
 
 def glance(incident: Incident | None) -> Glance | None:
