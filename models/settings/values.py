@@ -47,6 +47,14 @@ LATER: JsonDict = {LATER_MARK: True}
 BY_MACHINE: JsonDict = {MACHINE_MARK: True}
 
 
+class WrongAt(ValueError):
+    """A mistake that shows only beside other settings. `at`: its place within the section that is checked, as one writes it."""
+
+    def __init__(self, at: str, wrong: str) -> None:
+        super().__init__(wrong)
+        self.at = at
+
+
 def duration_s(value: object) -> object:
     """Seconds from "30s", "5m", "90d". "1h30m" is not supported: one number, one unit. Numbers are seconds already."""
     if isinstance(value, str):
