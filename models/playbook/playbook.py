@@ -14,17 +14,9 @@ import msgspec
 from models.alerts.matchers import MatcherTuple
 from models.incidents.incident import IncidentType, Severity
 
-#: What `on_success` and `on_failure` may say beside the id of a step. NEXT goes on with the action after this one, SKIP_NEXT with the
-#: one after that; DONE ends the step with success, FAIL ends it as failed; ABORT ends the run, ROLLBACK ends it after everything that
-#: it did was rolled back.
-NEXT, SKIP_NEXT, DONE, FAIL, ABORT, ROLLBACK = (
-    "next_action", "skip_next", "done", "fail", "abort", "rollback",
-)  # fmt: skip
-#: Those after which the run goes nowhere else.
-ENDINGS = frozenset((ABORT, ROLLBACK))
-#: Types of steps that never hold up or fail a run. A NOTIFICATION also lets what comes after it start at once.
-NOTIFICATION, DATA_COLLECTION = "notification", "data_collection"
-SOFT_TYPES = frozenset((NOTIFICATION, DATA_COLLECTION))
+#: What `on_success` and `on_failure` may say beside the id of a step. NEXT goes on with the action after this one; DONE ends the step
+#: with success, FAIL ends it as failed; ABORT ends the run.
+NEXT, DONE, FAIL, ABORT = "next_action", "done", "fail", "abort"
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -40,7 +32,7 @@ class Retry(msgspec.Struct, frozen=True):
 class PlannedAction(msgspec.Struct, frozen=True):
     """One action of a step. `params` is what was written for it, beside what stands in the other fields.
 
-    `on_success` and `on_failure` are one of the words above or the id of a step; the reading has filled in what was not written.
+    `on_success` and `on_failure` are NEXT, DONE, FAIL, ABORT or the id of a step; the reading has filled in what was not written.
     `changes`: it changes something outside, and so is subject to policy and approval. `once`: it must not be done twice even if
     nobody knows whether it was done. `rollback` is done, in the reverse order of what was done, when the step fails.
     """
@@ -87,8 +79,6 @@ class Step(msgspec.Struct, frozen=True):
     approval: Approval | None = None
     playbook: str = ""
     variables: dict[str, Any] = {}
-    #: It is done only when an action names it in `on_success` or `on_failure`.
-    handler: bool = False
 
 
 class Trigger(msgspec.Struct, frozen=True):
