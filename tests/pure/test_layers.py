@@ -50,7 +50,7 @@ MAY_BE_ASYNC = {"models/ports.py"}
 #: Which files may import a library that is somebody's technology. Another file asks the port instead.
 OWNERS: dict[str, tuple[str, ...]] = {
     "ray": ("actors/runtime/cluster.py", "services/wiring/serve_app.py"),
-    "aiohttp": ("services/actions/*.py", "services/ingest/formats/sns_signature.py"),
+    "aiohttp": ("services/actions/outbound.py",),
     "jmespath": ("services/ingest/formats/mapped.py",),
     "google": ("services/ingest/formats/otlp_logs.py",),
     "apsw": ("services/stores/sqlite/*.py",),
