@@ -35,7 +35,7 @@ class Params(msgspec.Struct, frozen=True):
 P = TypeVar("P", bound=Params)
 
 
-class Http(Params):
+class Http(Params, frozen=True):
     url: str
     method: Method = "GET"
     headers: dict[str, str] = {}
@@ -46,7 +46,7 @@ class Http(Params):
     stands_for: str = ""
 
 
-class Script(Params):
+class Script(Params, frozen=True):
     script: str
     args: list[str] = []
     stdin: str = ""
@@ -54,7 +54,7 @@ class Script(Params):
     stands_for: str = ""
 
 
-class HealthCheck(Params):
+class HealthCheck(Params, frozen=True):
     endpoint: str = ""
     service: str = ""
     method: Method = "GET"
@@ -62,11 +62,11 @@ class HealthCheck(Params):
     contains: str = ""
 
 
-class Wait(Params):
+class Wait(Params, frozen=True):
     duration: Seconds
 
 
-class VerifyResolution(Params):
+class VerifyResolution(Params, frozen=True):
     check: Literal["health_check", "metric"] = "health_check"
     endpoint: str = ""
     service: str = ""
@@ -79,84 +79,84 @@ class VerifyResolution(Params):
     interval: Seconds = Seconds(2.0)
 
 
-class MetricsSnapshot(Params):
+class MetricsSnapshot(Params, frozen=True):
     query: str
     source: Literal["prometheus"] = "prometheus"
     duration: Seconds = Seconds(900.0)
     step: Seconds = Seconds(0.0)
 
 
-class LogsCapture(Params):
+class LogsCapture(Params, frozen=True):
     query: str
     source: Literal["loki"] = "loki"
     duration: Seconds = Seconds(900.0)
     max_lines: int = 1000
 
 
-class ConfigSnapshot(Params):
+class ConfigSnapshot(Params, frozen=True):
     service: str = ""
 
 
-class ServiceRestart(Params):
+class ServiceRestart(Params, frozen=True):
     service: str = ""
     method: Literal["rolling"] = "rolling"
     wait_for_healthy: bool = False
     max_attempts: int = 0
 
 
-class Rollback(Params):
+class Rollback(Params, frozen=True):
     service: str = ""
     to_revision: int = 0
     wait_for_healthy: bool = False
 
 
-class Scale(Params):
+class Scale(Params, frozen=True):
     service: str = ""
     replicas: int | None = None
     by: int | None = None
     wait_for_healthy: bool = False
 
 
-class ConfigChange(Params):
+class ConfigChange(Params, frozen=True):
     data: dict[str, Any]
     service: str = ""
     wait_for_healthy: bool = False
 
 
-class TrafficShift(Params):
+class TrafficShift(Params, frozen=True):
     weights: dict[str, int]
     service: str = ""
 
 
-class Isolate(Params):
+class Isolate(Params, frozen=True):
     service: str = ""
     release: bool = False
 
 
-class SeverityIncrease(Params):
+class SeverityIncrease(Params, frozen=True):
     from_: str = msgspec.field(name="from", default="")
     to: str = ""
 
 
-class Assign(Params):
+class Assign(Params, frozen=True):
     to: Any
 
 
-class Comment(Params):
+class Comment(Params, frozen=True):
     text: str
 
 
-class IncidentResolve(Params):
+class IncidentResolve(Params, frozen=True):
     method: str = "automated"
     notes: str = ""
 
 
-class SchedulePostmortem(Params):
+class SchedulePostmortem(Params, frozen=True):
     due_date: str = "+24h"
     template: str = ""
 
 
-class Say(Params):
+class Say(Params, frozen=True):
     message: str = ""
     template: str = ""
     text: str = ""
@@ -170,14 +170,14 @@ class Say(Params):
     resolves: bool = False
 
 
-class PagerdutyEscalate(Params):
+class PagerdutyEscalate(Params, frozen=True):
     policy: str = ""
     message: str = ""
     receiver: str = ""
     service: str = ""
 
 
-class CreateWarRoom(Params):
+class CreateWarRoom(Params, frozen=True):
     platform: str = "slack"
     name: str = ""
     invite: Any = None
