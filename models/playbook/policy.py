@@ -128,7 +128,9 @@ def constrained(
 
 
 def _bounded(name: str, value: Any, bounds: Mapping[str, Any]) -> Any:
-    if "one_of" in bounds and (not isinstance(bounds["one_of"], list | tuple) or value not in bounds["one_of"]):
+    if "one_of" in bounds and (
+        not isinstance(bounds["one_of"], list | tuple) or value not in bounds["one_of"]
+    ):
         raise ValueError(f"policy does not allow {name} = {value}")
     for bound in ("min", "max"):
         if bound not in bounds or value is None:

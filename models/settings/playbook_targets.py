@@ -126,6 +126,9 @@ class Script(Section):
     args: list[str] = Field([], max_length=100, description="Arguments before those that a playbook gives.")
     allow_args: bool = Field(True, description="Whether a playbook may add arguments.")
     environment: dict[str, str] = Field({}, description="Its environment variables, beside PATH and LANG.")
+    secrets: dict[str, Secret] = Field(
+        {}, description="Environment variables with secrets: taken out of all that it writes. Secret."
+    )
     folder: str = Field("/", description="Its working directory.")
     timeout: Duration = Field(
         60.0, ge=0.1, le=3600, description="Then it is killed, with all that it started."
@@ -198,9 +201,9 @@ class PlaybookTargets(Section):
     war_room: WarRoom = WarRoom()
     policy: PolicyFiles = PolicyFiles()
 
-    def for_responders(self) -> Mapping[str, object]:
+    def given_to_responder(self) -> Mapping[str, object]:
         """What a responder's Worker goes by: plain values, secrets as Secret."""
-        return {
+        targets = {
             "environment": self.environment,
             "prometheus": _plain(self.prometheus),
             "loki": _plain(self.loki),
@@ -210,6 +213,7 @@ class PlaybookTargets(Section):
             "war_room": _plain(self.war_room),
             "policy": _plain(self.policy),
         }
+        return {"playbook_targets": targets}
 
 
 def _plain(section: Section) -> dict[str, object]:

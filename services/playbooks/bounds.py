@@ -22,7 +22,9 @@ _NOTE = "[cut]"
 class Bounds:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """`secrets` are taken out of all that leaves."""
-        self._secrets = sorted({each for each in secrets if len(each) >= _SECRET_CHARS}, key=len, reverse=True)
+        self._secrets = sorted(
+            {each for each in secrets if len(each) >= _SECRET_CHARS}, key=len, reverse=True
+        )
 
     def applied(self, done: Done) -> Done:
         captures, left = [], CAPTURE_MAX

@@ -77,7 +77,11 @@ class _Plan:
     def names(self) -> list[str]:
         """All that it is called by who allows actions."""
         own = [self.work.action.type, self.kind.spec.plan_name]
-        return [name for name in (*own, *(str(self.rendered.get(key) or "") for key in ("stands_for", "script"))) if name]
+        return [
+            name
+            for name in (*own, *(str(self.rendered.get(key) or "") for key in ("stands_for", "script")))
+            if name
+        ]
 
 
 class PlaybookWorker:
@@ -141,7 +145,9 @@ class PlaybookWorker:
         kind = self._kinds.get(work.action.type)
         if kind is None:
             known = ", ".join(sorted(self._kinds))
-            return failed(f"there is no action {work.action.type!r} here (known: {known})", final=True, reached=False)
+            return failed(
+                f"there is no action {work.action.type!r} here (known: {known})", final=True, reached=False
+            )
         try:
             plan = _planned(work, kind)
         except (Refused, ValueError) as error:
@@ -170,10 +176,18 @@ class PlaybookWorker:
 
     def _against_the_rules(self, plan: _Plan) -> Done | None:
         if why := self._rules.why_not(plan.names):
-            return Done(REFUSED, f"{plan.work.action.type}: {why}", final=True, reached=False, decided=f"settings: denied: {why}")
+            return Done(
+                REFUSED,
+                f"{plan.work.action.type}: {why}",
+                final=True,
+                reached=False,
+                decided=f"settings: denied: {why}",
+            )
         if 0 <= self._rules.retries < plan.work.attempt:
             return failed(
-                f"{plan.work.action.type}: not tried again: retry_limit is {self._rules.retries}", final=True, reached=False
+                f"{plan.work.action.type}: not tried again: retry_limit is {self._rules.retries}",
+                final=True,
+                reached=False,
             )
         return None
 
@@ -214,7 +228,9 @@ class PlaybookWorker:
             incident=dict(incident),
             proposed_action=RemediationAction(
                 incident_id=str(incident.get("id") or ""),
-                type=str(plan.rendered.get("stands_for") or "") or plan.kind.spec.plan_name or work.action.type,
+                type=str(plan.rendered.get("stands_for") or "")
+                or plan.kind.spec.plan_name
+                or work.action.type,
                 kind=work.action.type,
                 target_service=service,
                 parameters=dict(plan.rendered),
@@ -312,10 +328,14 @@ def _enter(work: Enter) -> Done:
     except Refused as error:
         return failed(f"{work.step}: {error}", final=True, reached=False)
     if not isinstance(items, list | tuple):
-        return failed(f"{work.step}: for_each: expected a list, not {type(items).__name__}", final=True, reached=False)
+        return failed(
+            f"{work.step}: for_each: expected a list, not {type(items).__name__}", final=True, reached=False
+        )
     if len(items) > ITEMS_MAX:
         return failed(
-            f"{work.step}: for_each: expected at most {ITEMS_MAX} items, not {len(items)}", final=True, reached=False
+            f"{work.step}: for_each: expected at most {ITEMS_MAX} items, not {len(items)}",
+            final=True,
+            reached=False,
         )
     return Done(SUCCEEDED, items=tuple(items))
 

@@ -26,7 +26,8 @@ DEADLINE_S = 15.0
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`response` is what counts. `asked`: the policy said so; False: it could not be asked, and `response` is what the settings
-    make of that. `text` is the whole of it in words, for the incident's log."""
+    make of that. `text` is the whole of it in words, for the incident's log; "" where no policy
+    is configured."""
 
     response: PolicyEvalResponse
     asked: bool
@@ -37,7 +38,13 @@ class Decisions:
     """A policy with its memory. Owns the policy."""
 
     def __init__(
-        self, policy: Policy, clock: Clock, *, keep_s: float = 0.0, fail_open: bool = False, name: str = "policy"
+        self,
+        policy: Policy,
+        clock: Clock,
+        *,
+        keep_s: float = 0.0,
+        fail_open: bool = False,
+        name: str = "policy",
     ) -> None:
         """`keep_s` 0: each question is asked anew. `fail_open`: what can't be decided is allowed."""
         self._policy = policy
@@ -50,12 +57,13 @@ class Decisions:
     async def decide(self, request: PolicyEvalRequest) -> Decision:
         """Never raises for what the policy or its server does wrong."""
         # Not the time: a decision is kept for `keep_s`, whatever minute it is.
-        place = msgspec.json.encode(msgspec.structs.replace(
-            request, context=msgspec.structs.replace(request.context, time="")
-        ), order="deterministic")
+        place = msgspec.json.encode(
+            msgspec.structs.replace(request, context=msgspec.structs.replace(request.context, time="")),
+            order="deterministic",
+        )
         kept = self._kept.get(place)
         if kept is not None and self._clock.monotonic() < kept[0]:
-            return Decision(kept[1], True, _told(self._name, kept[1]) + " (kept)")
+            return Decision(kept[1], True, _told(self._name, kept[1]))
         try:
             async with asyncio.timeout(DEADLINE_S):
                 response = await self._policy.evaluate(request)
@@ -79,7 +87,9 @@ class Decisions:
     def _undecided(self, why: str) -> Decision:
         log.warning("policy could not be asked", policy=self._name, why=why, allowed=self._fail_open)
         if self._fail_open:
-            response = PolicyEvalResponse(allowed=True, reason=f"could not be asked, and fail_open is on: {why}")
+            response = PolicyEvalResponse(
+                allowed=True, reason=f"could not be asked, and fail_open is on: {why}"
+            )
         else:
             response = denied(f"could not be asked: {why}")
         return Decision(response, False, _told(self._name, response))
@@ -92,7 +102,9 @@ class Decisions:
 
 
 def _told(name: str, response: PolicyEvalResponse) -> str:
-    """A decision in one line: `opa: allowed, needs approval by alice, bob: production`."""
+    """A decision in one line: `opa: allowed, needs approval by alice, bob: production`; "" when nobody is asked, ever."""
+    if not name:
+        return ""
     said = "allowed" if response.allowed else "denied"
     if response.allowed and response.require_approval:
         by = f" by {', '.join(response.approvers)}" if response.approvers else ""

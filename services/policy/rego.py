@@ -44,12 +44,14 @@ class RegoPolicy:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._evaluate, given)
 
     def _evaluate(self, given: dict[str, Any]) -> PolicyEvalResponse:
+        import regopy
+
         try:
             self._asked.set_input(given)
             output = self._asked.query_bundle_entrypoint(self._bundle, self._entry)
-        except Exception as error:
-            # The library's own type can't be named without importing it; its text repeats the input.
-            raise Unavailable(f"the policy could not be evaluated: {type(error).__name__}") from None
+        except regopy.RegoError:
+            # Its text repeats the input.
+            raise Unavailable("the policy could not be evaluated") from None
         if not output.ok():
             raise Malformed("the policy gives an error for this input (as when two rules disagree)")
         if str(output) == "undefined" or not output.results or not output.results[0].expressions:
@@ -89,9 +91,11 @@ def _built(files: Sequence[str], entry: str) -> Bundle:
             _add_data(builder, name, source)
         else:
             _add_module(builder, name, source)
+    import regopy
+
     try:
         bundle = builder.build(None, [entry])
-    except Exception as error:
+    except regopy.RegoError as error:
         raise Malformed(f"{', '.join(files)}: {_said(error)}") from None
     if not bundle.ok():
         raise Malformed(f"{', '.join(files)}: the policies can't be compiled")
@@ -110,10 +114,14 @@ def _add_data(builder: Interpreter, name: str, source: str) -> None:
 
 def _add_module(builder: Interpreter, name: str, source: str) -> None:
     if not _V1.search(source):
-        raise Malformed(f"{name}: expected `import rego.v1`: without it old syntax would be read differently than OPA does")
+        raise Malformed(
+            f"{name}: expected `import rego.v1`: without it old syntax would be read differently than OPA does"
+        )
+    import regopy
+
     try:
         builder.add_module(name, source)
-    except Exception as error:
+    except regopy.RegoError as error:
         raise Malformed(f"{name}: {_said(error)}") from None
 
 
