@@ -140,7 +140,11 @@ def names_in(text: str, *, expression: bool = False) -> list[tuple[str, ...]]:
                     break
             if isinstance(at, nodes.Name) and at.ctx == "load":
                 paths.append((at.name, *reversed(path)))
-        return paths
+        own = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"} | {
+            "loop",
+            *_SANDBOX.globals,
+        }
+        return [path for path in paths if path[0] not in own]
 
 
 _NO = frozenset(("", "false", "no", "0", "none", "off"))
