@@ -45,10 +45,19 @@ def title_of(
 ) -> str:
     """A line for a person: what is wrong, with which service, and with how many. `labels` and `annotations` are what
     all `count` alerts have in common, `varying` the only label in which they differ ("" if there is not just one)."""
+    return counted_title(what_is_wrong(labels, annotations, service), count, varying)
+
+
+def what_is_wrong(labels: Mapping[str, str], annotations: Mapping[str, str], service: str) -> str:
+    """The same without how many, as long as it may be: what counted_title() takes."""
     text = annotations.get("summary") or annotations.get("title") or labels.get("alertname") or "alert"
     if service not in text:
         text = f"{text} ({service})"
-    text = " ".join(text.split())
+    return " ".join(text.split())
+
+
+def counted_title(text: str, count: int, varying: str = "") -> str:
+    """A title of what_is_wrong(), with how many."""
     many = f" ({count} {_plural(varying or 'alert')})" if count > 1 else ""
     room = TITLE_MAX_CHARS - len(many)
     return (text if len(text) <= room else text[: room - 3] + "...") + many

@@ -44,6 +44,7 @@ class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
+    #: How it reads; None when it never is a line of a timeline.
     description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)

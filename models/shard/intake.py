@@ -247,7 +247,7 @@ class Intake(Component):
         self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender, signal), now)
         if signal:
             self.shard.report(Signalled(incident), now)
-        self.shard.report(SeriesFires(incident, number, again=True), now)
+        self.shard.report(SeriesFires(incident, number, again=True, content=content), now)
 
     def _full_for(self, number: int, body: bytes) -> Decision | None:
         """Why there is no room for another body of a series, None when there is. One that is no longer than the one
@@ -340,7 +340,8 @@ class Intake(Component):
         self.shard.do(event, now)
         if signal:
             self.shard.report(Signalled(incident), now)
-        self.shard.report(SeriesFires(incident, number, labels=content.labels), now)
+        opens = decision is Decision.OPENED
+        self.shard.report(SeriesFires(incident, number, opens=opens, content=content), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
