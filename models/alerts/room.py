@@ -64,4 +64,9 @@ def text_bytes(texts: Sequence[str]) -> int:
     together = "".join(texts)
     if together.isascii():
         return len(together)
-    return sum(len(text) if text.isascii() else WIDE * len(text) for text in texts)
+    return sum(map(width, texts))
+
+
+def width(text: str) -> int:
+    """Bytes that a string uses at worst."""
+    return len(text) if text.isascii() else WIDE * len(text)

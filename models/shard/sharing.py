@@ -18,8 +18,8 @@ from heapq import nlargest
 import msgspec
 
 from models.alerts.alert import Content
-from models.alerts.grouping import counted_title, overflow_title, what_is_wrong
-from models.alerts.room import pairs_bytes, said_bytes, text_bytes
+from models.alerts.grouping import called, counted_title, overflow_title, what_is_wrong
+from models.alerts.room import pairs_bytes, said_bytes, width
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Line, line_of, touched
@@ -72,13 +72,13 @@ _SPREAD = 2654435761
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """Labels and annotations that some alerts share, the only label in which they differ ("" when there is not just one), and
-    what is wrong, for a title."""
+    """Labels and annotations that some alerts share; and for a title what is wrong, and what they are called when there are
+    several."""
 
     labels: dict[str, str]
     annotations: dict[str, str]
-    varying: str
     wrong: str
+    called: str
 
 
 @dataclass(slots=True)
@@ -96,22 +96,21 @@ class Shared:
 
     def add(self, content: Content, by: int = 1) -> None:
         """One more, or with `by` -1 one fewer."""
-        mine = self.content
         self.count += by
-        if content.labels.keys() != mine.labels.keys():
+        its, ours = content.labels, self.content.labels
+        if len(its) != len(ours) or its.keys() != ours.keys():
             self.odd += by
             self._common = None
-        if content.labels != mine.labels:
-            self._differ(self.labels, content.labels, mine.labels, by)
-        if content.annotations != mine.annotations:
-            self._differ(self.annotations, content.annotations, mine.annotations, by)
+        self._differ(self.labels, its, ours, by)
+        if content.annotations != self.content.annotations:
+            self._differ(self.annotations, content.annotations, self.content.annotations, by)
 
     def _differ(self, differing: dict[str, int], its: dict[str, str], ours: dict[str, str], by: int) -> None:
         for name, value in ours.items():
             if its.get(name) != value:
                 before = differing.get(name, 0)
-                differing[name] = before + by
-                if not before or not before + by:
+                differing[name] = after = before + by
+                if not before or not after:
                     self._common = None
 
     def common(self, service: str) -> Common:
@@ -124,7 +123,8 @@ class Shared:
             }
             differing = [name for name, count in self.labels.items() if count]
             varying = differing[0] if len(differing) == 1 and not self.odd else ""
-            self._common = Common(labels, annotations, varying, what_is_wrong(labels, annotations, service))
+            wrong = what_is_wrong(labels, annotations, service)
+            self._common = Common(labels, annotations, wrong, called(varying))
         return self._common
 
 
@@ -192,19 +192,22 @@ class Sharing(Component):
         self._known.clear()
 
     def _fires(self, change: SeriesFires, now: float) -> None:
-        if not change.opens:  # or its incident has its labels
-            self._says(change.incident, change.number, change.content)
+        if change.opens:
+            return  # its incident has its labels
+        identity = change.incident.id
+        self.touched[identity] = None
+        shared = self._known.get(identity)
+        if shared is not None:
+            content = change.content
+            shared.add(self.state.series.content(change.number) if content is None else content)
 
     def _changed(self, event: SeriesChanged) -> None:
         incident = self.state.series.incidents[event.number]
         assert incident is not None
-        self._says(incident, event.number)
-
-    def _says(self, incident: Incident, number: int, content: Content | None = None) -> None:
         self.touched[incident.id] = None
         shared = self._known.get(incident.id)
         if shared is not None:
-            shared.add(self.state.series.content(number) if content is None else content)
+            shared.add(self.state.series.content(event.number))
 
     def settle(self, now: float) -> None:
         """Describe the incidents that the step touched as they are now, and report what joined."""
@@ -258,11 +261,14 @@ class Sharing(Component):
             if incident.firing > 1:
                 self._known[incident.id] = shared
         common = shared.common(incident.service)
-        labels, annotations = labelled(incident, common.labels), common.annotations
-        if labels != incident.labels or annotations != incident.annotations:
+        handling = incident.handling
+        annotations = common.annotations
+        labels = common.labels if handling is None else labelled(incident, common.labels)
+        if (
+            labels is not incident.labels and labels != incident.labels
+        ) or annotations != incident.annotations:
             labels, annotations = _fitting(self.shard, incident, labels, annotations)
         description = annotations.get("description", "")
-        handling = incident.handling
         if incident.overflow is not None:
             title = overflow_title(incident.service)
         elif handling is not None and handling.title:
@@ -271,15 +277,20 @@ class Sharing(Component):
             wrong = common.wrong
             if annotations is not common.annotations:
                 wrong = what_is_wrong(common.labels, annotations, incident.service)
-            title = counted_title(wrong, shared.count, common.varying)
+            title = counted_title(wrong, shared.count, common.called)
         event = IncidentDescribed(
             incident.id,
             None if title == incident.title else title,
             None if description == incident.description else description,
-            None if labels == incident.labels else labels,
+            None if labels is incident.labels or labels == incident.labels else labels,
             None if annotations == incident.annotations else annotations,
         )
-        if (event.title, event.description, event.labels, event.annotations) != (None,) * 4:
+        if (
+            event.title is not None
+            or event.description is not None
+            or event.labels is not None
+            or event.annotations is not None
+        ):
             self.shard.do(event, now)
 
     def _tell_joined(self, incident: Incident, now: float) -> None:
@@ -297,10 +308,10 @@ class Sharing(Component):
         incident.updated_at = now
         grows = 0
         if event.title is not None:
-            grows += text_bytes((event.title,)) - text_bytes((incident.title,))
+            grows += width(event.title) - width(incident.title)
             incident.title = event.title
         if event.description is not None:
-            grows += text_bytes((event.description,)) - text_bytes((incident.description,))
+            grows += width(event.description) - width(incident.description)
             incident.description = event.description
         if event.labels is not None:
             grows += pairs_bytes(event.labels) - pairs_bytes(incident.labels)
@@ -308,8 +319,9 @@ class Sharing(Component):
         if event.annotations is not None:
             grows += pairs_bytes(event.annotations) - pairs_bytes(incident.annotations)
             incident.annotations = event.annotations
-        incident.held_bytes += grows
-        self.state.series.room.take(incident.created_by, grows)
+        if grows:
+            incident.held_bytes += grows
+            self.state.series.room.take(incident.created_by, grows)
 
     def _fold_joined(self, event: AlertsJoined, now: float) -> None:
         incident = self.state.changing(event.incident_id)
