@@ -63,11 +63,10 @@ class Shard(Core):
         return self.state.checkpoint
 
     def take_settings(self, settings: ShardSettings) -> None:
-        """Use these settings from now on. Decisions stay; what waits for a time that they change waits for the new
-        one."""
+        """Use these settings from now on. Decisions stay; what waits for a time that they change waits for the new one,
+        as soon as a tick has come to it (watch_all)."""
         self.settings = settings
-        for identity in self.state.incidents:
-            self.state.stirred[identity] = None
+        self.watch_all()
         for component in self.components:
             component.settings_changed()
 
