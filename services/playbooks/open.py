@@ -11,19 +11,12 @@ from models.playbook.policy import HouseRules
 from models.ports import Channel, Clock
 from services.actions.outbound import Outbound
 from services.playbooks.bounds import Bounds
+from services.playbooks.given import ScriptGiven, ServiceGiven, Services, SourceGiven, WarRoomGiven
 from services.playbooks.means.hook import HookMeans
 from services.playbooks.means.kubernetes import KubernetesMeans
 from services.playbooks.means.kubernetes_api import KubernetesApi, KubernetesGiven
 from services.playbooks.table import all_actions
-from services.playbooks.tools import (
-    Receiver,
-    ScriptGiven,
-    ServiceGiven,
-    Services,
-    SourceGiven,
-    Tools,
-    WarRoomGiven,
-)
+from services.playbooks.tools import Receiver, Tools
 from services.playbooks.worker import PlaybookWorker
 from services.policy.choice import open_decisions, with_token
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FILES_MAX_BYTES = 4 * 1024 * 1024
 #: regopy also takes the syntax from before OPA 1.0, which OPA refuses, and gives such rules another meaning.
 _V1 = re.compile(r"^\s*import\s+rego\.v1\s*$", re.MULTILINE)
+#: A rule of the old syntax: `allowed { ... }` without `if`.
+_V0 = re.compile(r"^[A-Za-z_]\w*(\([^)\n]*\)|\[[^]\n]*\])?\s*\{", re.MULTILINE)
 
 
 class RegoPolicy:
@@ -69,9 +71,11 @@ def _interpreter() -> Interpreter:
         raise Unavailable(
             "policies in files need regopy: install llm-incident-manager[rego], or use a policy server"
         ) from None
-    # Errors come as exceptions; otherwise they would also be written to our stderr.
-    regopy.set_default_log_level(regopy.LogLevel.NONE)
-    return regopy.Interpreter()
+    interpreter = regopy.Interpreter()
+    # Errors come as exceptions; otherwise they would also be written to our stderr. The library's default for all
+    # interpreters must not be set: version 1.5 aborts the process.
+    interpreter.log_level = regopy.LogLevel.NONE
+    return interpreter
 
 
 def _built(files: Sequence[str], entry: str) -> Bundle:
@@ -117,6 +121,9 @@ def _add_module(builder: Interpreter, name: str, source: str) -> None:
         raise Malformed(
             f"{name}: expected `import rego.v1`: without it old syntax would be read differently than OPA does"
         )
+    if (old := _V0.search(source)) is not None:
+        line = source.count("\n", 0, old.start()) + 1
+        raise Malformed(f"{name}: line {line}: expected `if` before the body of a rule")
     import regopy
 
     try:

@@ -20,8 +20,9 @@ from models.playbook.catalog import CATALOG
 from models.playbook.parameters import Script
 from models.playbook.work import Capture, Done
 from services.playbooks import limited
+from services.playbooks.given import ScriptGiven
 from services.playbooks.kind import Asked, PlaybookAction, failed, succeeded
-from services.playbooks.tools import ScriptGiven, Tools
+from services.playbooks.tools import Tools
 
 #: Characters of all arguments together, and of stdin.
 ARGS_MAX = 64 * 1024

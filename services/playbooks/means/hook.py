@@ -17,9 +17,9 @@ import msgspec
 from models.errors import Conflict, Unavailable
 from models.playbook.work import Done
 from services.actions.outbound import Answer, Outbound, place_of
+from services.playbooks.given import ServiceGiven
 from services.playbooks.kind import failed, succeeded
 from services.playbooks.means.means import Change
-from services.playbooks.tools import ServiceGiven
 
 ANSWER_MAX = 64 * 1024
 #: Statuses that concern this one request.

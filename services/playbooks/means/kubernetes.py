@@ -14,10 +14,10 @@ from typing import Any
 from models.errors import Conflict, Malformed, NotFound, Stale
 from models.playbook.work import Done
 from models.ports import Clock
+from services.playbooks.given import ServiceGiven
 from services.playbooks.kind import succeeded
 from services.playbooks.means.kubernetes_api import JSON_PATCH, KubernetesApi, apps, named
 from services.playbooks.means.means import CONFIGURE, ISOLATE, RESTART, ROLLBACK, SCALE, SHIFT, Change
-from services.playbooks.tools import ServiceGiven
 from services.times import timestamp
 
 #: Keys of the last changes that were made of an object, by comma.

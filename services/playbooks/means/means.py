@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.playbook.work import Done
-from services.playbooks.tools import ServiceGiven
+from services.playbooks.given import ServiceGiven
 
 #: What may be changed. A hook is told these words.
 RESTART, ROLLBACK, SCALE, CONFIGURE, SHIFT, ISOLATE = (
