@@ -148,7 +148,10 @@ class Shard(Core):
         for settle in self._settles:
             settle(now)
         events, self.events = self.events, []
-        effects = [effect for owed in self._owed for effect in owed(now)]
+        effects: list[Effect] = []
+        for owed in self._owed:
+            if pending := owed(now):
+                effects += pending
         return Step(events, effects, reply)
 
     # -- the tables ----------------------------------------------------------------------------------------
