@@ -1,4 +1,4 @@
-"""Action webhook: Alertmanager's webhook body, POSTed to one URL. How answers are understood: services/actions/http_call.py."""
+"""Action webhook: Alertmanager's webhook body, POSTed to one URL. How answers are understood: services/actions/http_post.py."""
 
 from __future__ import annotations
 

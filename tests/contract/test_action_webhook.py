@@ -24,8 +24,7 @@ from models.incidents.incident import Incident
 from models.incidents.notification import facts_of
 from models.incidents.query import AlertView
 from models.ports import ActionResult
-from services.actions.http_call import MAX_ANSWER_BYTES
-from services.actions.http_post import HttpPost
+from services.actions.http_post import MAX_ANSWER_BYTES, HttpPost
 from services.actions.webhook_body import webhook_body
 from tests.ports import free_port
 
