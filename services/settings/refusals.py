@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from models.durations import duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS
-from models.settings.values import duration_text
 from services.ingest.formats.mapped import wrong_mappings
 from services.settings.load import DEFAULT, Loaded
 from services.settings.mistakes import shown

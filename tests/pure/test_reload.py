@@ -45,6 +45,8 @@ OTHERS: dict[str, object] = {
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
+    "outbound.allow": ["10.0.0.0/8"],
+    "outbound.ca_file": "/etc/ssl/ours.pem",
     "notify.webhook.external_url": "https://im.example",
     "classification.builtin_rules": False,
     "notify.webhook.url": "https://example.org/hook",

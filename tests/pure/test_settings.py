@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.durations import duration_s, duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
-from models.settings.values import DURATION_MAX_S, duration_s, duration_text
+from models.settings.values import DURATION_MAX_S
 from services.settings.load import DEFAULT, Source, load, load_settings, shards_here
 from services.settings.names import VARIABLES, variable_of
 from services.settings.refusals import refusals, refuse
