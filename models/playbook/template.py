@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from jinja2.runtime import Undefined
 
 from models.errors import Malformed, Refused, TooLarge
 from models.playbook.budget import TEXT_MAX, Budget
-from models.playbook.filters import BUDGET, FILTERS, TESTS
+from models.playbook.filters import BUDGET, FILTERS, TESTS, WRITTEN
 from models.playbook.sandbox import Sandbox, bound
 
 #: Characters of one template. The longest message template that we know of (a Slack message with fields) has 4,000.
@@ -45,16 +45,24 @@ def is_template(text: str) -> bool:
     return any(mark in text for mark in _MARKS)
 
 
-def render(text: str, context: Mapping[str, Any], *, budget: Budget | None = None) -> str:
+def render(
+    text: str,
+    context: Mapping[str, Any],
+    *,
+    budget: Budget | None = None,
+    written: Callable[[str], str] | None = None,
+) -> str:
     """The text with its templates filled in: at most TEXT_MAX characters. `context` is plain data (numbers, texts, lists, objects
-    by key). Raises Malformed, TooLarge."""
+    by key). Each text that `{{ }}` writes goes through `written`, which makes it harmless where it is to stand; the template's own
+    text does not. Raises Malformed, TooLarge."""
     if not is_template(text):
         return text
     with _told():
         template = _text(text)
         budget = budget or Budget()
         pieces, chars = [], 0
-        for piece in template.root_render_func(_context(template, context, budget)):
+        running = _context(template, context if written is None else {**context, WRITTEN: written}, budget)
+        for piece in template.root_render_func(running):
             pieces.append(piece)
             chars += len(piece)
             if chars > TEXT_MAX:
