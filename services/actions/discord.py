@@ -15,7 +15,7 @@ from urllib.parse import quote
 from models.ports import ActionResult
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, bounded_wait, with_ref
-from services.actions.plain_text import cut, for_discord, length
+from services.actions.plain_text import cut, cut_line, for_discord, length
 from services.actions.wording import Said
 
 #: Discord's limits: of a message, and of an embed's title, text, field, fields, and all of them together.
@@ -70,7 +70,7 @@ class DiscordChannel(HttpChannel):
 
     def _message(self, said: Said) -> dict[str, object]:
         embed: dict[str, object] = {
-            "title": cut(said.title, TITLE_CHARS),
+            "title": cut_line(said.title, TITLE_CHARS),
             "color": COLOR_OVER if said.is_over else COLORS[said.severity],
         }
         if said.link:
@@ -78,7 +78,7 @@ class DiscordChannel(HttpChannel):
         left = EMBED_CHARS - length(str(embed["title"]))
         fields = []
         for name, value in said.fields[:FIELDS_MAX]:
-            shown = cut(value or "-", FIELD_CHARS // 4)
+            shown = cut_line(value or "-", FIELD_CHARS // 4)
             left -= length(name) + length(shown)
             fields.append({"name": name, "value": shown, "inline": True})
         if fields:
@@ -94,7 +94,7 @@ class DiscordChannel(HttpChannel):
     def _content(self, said: Said, text: str) -> str:
         whom = "" if said.is_over else (said.mention or self._mention)
         words = [each if _is_mention(each) else for_discord(each) for each in whom.split()]
-        return cut(" ".join([*words, *([text] if text else [])]), CONTENT_CHARS)
+        return cut_line(" ".join([*words, *([text] if text else [])]), CONTENT_CHARS)
 
     def _allowed(self, said: Said) -> dict[str, object]:
         """Only those that the operator named are told; nothing that stands in an alert mentions anybody."""

@@ -23,7 +23,7 @@ from models.incidents.incident import Severity
 from models.incidents.notification import Facts, Note
 from models.ports import ActionResult
 from models.settings.channels.email import address_of, is_address
-from services.actions.plain_text import cut, for_html, one_line
+from services.actions.plain_text import cut, cut_line, for_html, one_line
 from services.actions.wording import Said, Wording
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class EmailChannel:
 
     def _mail(self, said: Said, to: list[str], own: Mapping[str, str] | None = None) -> bytes:
         mail = EmailMessage(policy=SMTP)
-        mail["Subject"] = cut(one_line(said.title), SUBJECT_CHARS) or "Incident"
+        mail["Subject"] = cut_line(said.plain_title, SUBJECT_CHARS)
         mail["From"] = self._given["sender"]
         mail["To"] = ", ".join(to)
         if self._given["reply_to"]:

@@ -18,7 +18,7 @@ from models.incidents.notification import rfc3339
 from models.ports import ActionResult
 from services.actions.channel import FINAL_OF_TICKETS, HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, bounded_wait, with_ref
-from services.actions.plain_text import cut, for_github
+from services.actions.plain_text import cut, cut_line, for_github, without_mentions
 from services.actions.wording import Said
 
 #: GitHub's limits, in characters: a body may have 65,536.
@@ -49,7 +49,7 @@ class GitHubChannel(HttpChannel):
         if said.ref:
             return json_bytes({"body": _text(said, f"**{said.title}** ({for_github(said.reason)})\n\n")})
         issue: dict[str, object] = {
-            "title": cut(said.title, TITLE_CHARS) or "Incident",
+            "title": cut_line(without_mentions(said.plain_title), TITLE_CHARS),
             "body": f"{_text(said)}\n\n{_mark(said)}",
         }
         if self._given["labels"]:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from models.ports import ActionResult
 from services.actions.channel import FINAL_OF_TICKETS, HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, with_ref
-from services.actions.plain_text import as_it_is, cut, for_wiki
+from services.actions.plain_text import as_it_is, cut, cut_line, for_wiki
 from services.actions.wording import Said
 
 #: Jira's limits, in characters.
@@ -51,7 +51,7 @@ class JiraChannel(HttpChannel):
             **given["fields"],
             "project": {"key": given["project"]},
             "issuetype": {"name": given["issue_type"]},
-            "summary": cut(said.title, SUMMARY_CHARS) or "Incident",
+            "summary": cut_line(said.plain_title, SUMMARY_CHARS),
             "description": self._text(said),
             "labels": [*given["labels"], _label(said)],
         }

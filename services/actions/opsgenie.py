@@ -16,7 +16,7 @@ from models.ports import ActionResult
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, with_ref
 from services.actions.http_post import seconds_of
-from services.actions.plain_text import cut
+from services.actions.plain_text import cut, cut_line
 from services.actions.wording import Said
 
 #: Opsgenie's limits, in characters.
@@ -34,15 +34,15 @@ class OpsgenieChannel(HttpChannel):
         super().__init__(name, given, headers={"Authorization": f"GenieKey {given['api_key']}"})
         self._url = given["api_url"].rstrip("/") + "/v2/alerts"
         self._responders = [_responder(each) for each in given["responders"]]
-        self._tags = [cut(each, TAG_CHARS) for each in given["tags"]]
+        self._tags = [cut_line(each, TAG_CHARS) for each in given["tags"]]
 
     def body(self, said: Said) -> bytes:
         if said.is_over:
             return json_bytes({"source": SOURCE, "note": cut(f"{said.title}\n{said.all_text}", NOTE_CHARS)})
         if said.is_acknowledged:
-            return json_bytes({"source": SOURCE, "note": cut(said.title, NOTE_CHARS)})
+            return json_bytes({"source": SOURCE, "note": said.plain_title})
         alert: dict[str, object] = {
-            "message": cut(said.title, MESSAGE_CHARS) or "Incident",
+            "message": cut_line(said.plain_title, MESSAGE_CHARS),
             "alias": said.identity[:ALIAS_CHARS],
             "description": cut("\n".join([said.text, said.link]).strip(), DESCRIPTION_CHARS),
             "details": _within(said.fields, DETAILS_CHARS),
@@ -50,7 +50,7 @@ class OpsgenieChannel(HttpChannel):
             "priority": _priority(said),
         }
         if said.service:
-            alert["entity"] = cut(said.service, ENTITY_CHARS)
+            alert["entity"] = cut_line(said.service, ENTITY_CHARS)
         if self._responders:
             alert["responders"] = self._responders
         if self._tags:

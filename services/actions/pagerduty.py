@@ -13,7 +13,7 @@ from models.incidents.notification import rfc3339
 from models.ports import ActionResult
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Attempt, with_ref
-from services.actions.plain_text import cut
+from services.actions.plain_text import cut, cut_line
 from services.actions.wording import Said
 
 #: PagerDuty's limits: of a summary and a dedup_key. A whole event may have 512 KB; ours is far below.
@@ -42,8 +42,8 @@ class PagerDutyChannel(HttpChannel):
             else "trigger",
             "dedup_key": said.identity[:DEDUP_KEY_CHARS],
             "payload": {
-                "summary": cut(said.title, SUMMARY_CHARS) or "Incident",
-                "source": said.service or "llm-incident-manager",
+                "summary": cut_line(said.plain_title, SUMMARY_CHARS),
+                "source": cut_line(said.service, SUMMARY_CHARS) or "llm-incident-manager",
                 "severity": SEVERITIES[said.severity],
                 **({"timestamp": rfc3339(said.started_at)} if said.started_at else {}),
                 **({"component": said.service} if said.service else {}),

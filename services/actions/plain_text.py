@@ -52,6 +52,11 @@ def cut(text: str, limit: int, note: str = "") -> str:
     return _first(text, limit - length(end)) + end
 
 
+def cut_line(text: str, limit: int) -> str:
+    """At most `limit` long, counted by `length`, on one line: "…" where it was cut."""
+    return text if length(text) <= limit else _first(text, limit - 1) + "…"
+
+
 def cut_bytes(text: str, limit: int) -> str:
     """At most `limit` bytes of UTF-8, ending with "…" where it was cut."""
     data = text.encode()
@@ -60,9 +65,11 @@ def cut_bytes(text: str, limit: int) -> str:
     return _HALF_AN_ESCAPE.sub("", data[: max(limit - 3, 0)].decode("utf-8", "ignore")) + "…"
 
 
-def value(text: str) -> str:
-    """One label, annotation or title, ready to be escaped."""
-    return cut(clean(text), VALUE_CHARS)
+def short(text: str, limit: int = VALUE_CHARS) -> str:
+    """A label, annotation or title, cleaned and ready to be escaped: at most `limit` long, with "…" where it was cut. What is far
+    beyond the limit costs nothing."""
+    kept = clean(text[: 2 * limit])
+    return kept if length(kept) <= limit and len(text) <= 2 * limit else _first(kept, limit - 1) + "…"
 
 
 def _first(text: str, limit: int) -> str:
@@ -95,8 +102,13 @@ def for_discord(text: str) -> str:
 
 
 def for_github(text: str) -> str:
-    """As Markdown; nobody is mentioned, and no other issue is told that it was."""
-    return _MENTIONS.sub(rf"\g<0>{_BREAK}", for_markdown(text))
+    """As Markdown, with without_mentions()."""
+    return without_mentions(for_markdown(text))
+
+
+def without_mentions(text: str) -> str:
+    """Nobody is mentioned on GitHub, and no other issue is told that it was."""
+    return _MENTIONS.sub(rf"\g<0>{_BREAK}", text)
 
 
 def for_wiki(text: str) -> str:

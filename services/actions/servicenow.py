@@ -18,11 +18,13 @@ from urllib.parse import quote, urlencode
 from models.ports import ActionResult
 from services.actions.channel import FINAL_OF_TICKETS, HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, with_ref
-from services.actions.plain_text import cut, for_servicenow
+from services.actions.plain_text import cut, cut_line, for_servicenow
 from services.actions.wording import Said
 
 #: ServiceNow's limits, in characters.
 SHORT_CHARS, TEXT_CHARS, CORRELATION_CHARS = 160, 4000, 100
+#: Only the name of the record is answered: a whole one may be longer than what is read.
+_BRIEFLY = "?sysparm_fields=sys_id"
 #: States of an incident.
 IN_PROGRESS, RESOLVED, CLOSED, CANCELED = "2", "6", "7", "8"
 
@@ -67,7 +69,7 @@ class ServiceNowChannel(HttpChannel):
             return json_bytes(note if said.is_acknowledged else {**note, **severity})
         record = {
             **given["fields"],
-            "short_description": cut(said.title, SHORT_CHARS) or "Incident",
+            "short_description": cut_line(said.title, SHORT_CHARS),
             "description": cut(self._text(said), TEXT_CHARS),
             "correlation_id": said.identity[:CORRELATION_CHARS],
             "correlation_display": "LLM-Incident-Manager",
@@ -90,7 +92,7 @@ class ServiceNowChannel(HttpChannel):
                 return await self._change(attempt, said, made, state)
         if said.is_over:
             return ActionResult(ok=True, detail="there is no record to resolve")
-        answer = await attempt.call("POST", self._table, self.body(replace(said, ref="")))
+        answer = await attempt.call("POST", self._table + _BRIEFLY, self.body(replace(said, ref="")))
         return self._result(attempt, answer)
 
     async def _change(self, attempt: Attempt, said: Said, made: str, state: str) -> ActionResult:
@@ -98,10 +100,10 @@ class ServiceNowChannel(HttpChannel):
         said = replace(said, ref=made)
         if state == RESOLVED:
             # It began again: the record goes on with it.
-            answer = await attempt.call("PATCH", url, json_bytes({"state": IN_PROGRESS}))
+            answer = await attempt.call("PATCH", url + _BRIEFLY, json_bytes({"state": IN_PROGRESS}))
             if not answer.ok:
                 return answer.result
-        return self._result(attempt, await attempt.call("PATCH", url, self.body(said)))
+        return self._result(attempt, await attempt.call("PATCH", url + _BRIEFLY, self.body(said)))
 
     async def _find(self, attempt: Attempt, said: Said) -> tuple[str, str, Answer]:
         """The record that was made for it before, "" if none was, and its state. One that was closed for good is none."""

@@ -15,7 +15,7 @@ from typing import Any
 from models.ports import ActionResult
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, with_ref
-from services.actions.plain_text import cut, for_slack
+from services.actions.plain_text import cut, cut_line, for_slack
 from services.actions.wording import Said
 
 #: Slack's limits: of a message's text (40,000 are cut silently, from 4,000 on it is discouraged), a section, a field, fields in a section.
@@ -121,7 +121,9 @@ class SlackChannel(HttpChannel):
         color = COLOR_OVER if said.is_over else COLORS[said.severity]
         return {
             "text": self._with_mention(f"*{title}*", said),
-            "attachments": [{"color": color, "fallback": cut(said.title, TEXT_CHARS), "blocks": blocks}]
+            "attachments": [
+                {"color": color, "fallback": cut_line(said.plain_title, TEXT_CHARS), "blocks": blocks}
+            ]
             if blocks
             else [],
             # Nothing in an alert makes Slack look up names, or fetch pages.
@@ -133,7 +135,7 @@ class SlackChannel(HttpChannel):
 
     def _with_mention(self, text: str, said: Said) -> str:
         whom = "" if said.is_over else _mentions(said.mention or self._mention)
-        return cut(f"{whom} {text}" if whom else text, TEXT_CHARS)
+        return cut_line(f"{whom} {text}" if whom else text, TEXT_CHARS)
 
 
 def _mrkdwn(text: str, limit: int) -> dict[str, object]:

@@ -14,7 +14,7 @@ from models.ports import ActionResult
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Attempt
 from services.actions.http_post import FINAL
-from services.actions.plain_text import cut, cut_bytes, for_markdown
+from services.actions.plain_text import cut_bytes, cut_line, for_markdown
 from services.actions.wording import Said
 
 #: Teams takes 28 KB with what it adds itself; this much is left for ours.
@@ -55,7 +55,7 @@ class TeamsChannel(HttpChannel):
 def _message(said: Said, text: str) -> dict[str, object]:
     head = {
         "type": "TextBlock",
-        "text": cut(said.title, TITLE_CHARS),
+        "text": cut_line(said.title, TITLE_CHARS),
         "weight": "Bolder",
         "size": "Medium",
         "wrap": True,
@@ -63,7 +63,7 @@ def _message(said: Said, text: str) -> dict[str, object]:
     style = _STYLE_OVER if said.is_over else _STYLES[said.severity]
     parts: list[dict[str, object]] = [{"type": "Container", "style": style, "bleed": True, "items": [head]}]
     if said.fields:
-        facts = [{"title": name, "value": cut(value, FIELD_CHARS)} for name, value in said.fields]
+        facts = [{"title": name, "value": cut_line(value, FIELD_CHARS)} for name, value in said.fields]
         parts.append({"type": "FactSet", "facts": facts})
     # A paragraph each: a single line feed is no line break in a card.
     parts += [{"type": "TextBlock", "text": line, "wrap": True, "spacing": "Small"} for line in _lines(text)]

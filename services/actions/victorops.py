@@ -12,7 +12,7 @@ from urllib.parse import quote
 from models.ports import ActionResult
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Attempt, with_ref
-from services.actions.plain_text import cut
+from services.actions.plain_text import cut, cut_line
 from services.actions.wording import Said
 
 #: Its limits, in characters: of an entity_id, and of a message (20,480 bytes, as others have found).
@@ -40,7 +40,7 @@ class VictorOpsChannel(HttpChannel):
         message: dict[str, object] = {
             "message_type": kind,
             "entity_id": said.identity[:ENTITY_CHARS],
-            "entity_display_name": cut(said.title, DISPLAY_CHARS),
+            "entity_display_name": cut_line(said.plain_title, DISPLAY_CHARS),
             "state_message": cut(said.all_text, MESSAGE_CHARS),
             "monitoring_tool": "LLM-Incident-Manager",
         }

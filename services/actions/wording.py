@@ -15,12 +15,16 @@ from models.alerts.alert import fingerprint
 from models.errors import Refused
 from models.incidents.incident import Severity
 from models.incidents.notification import FIRING, RESOLVED, AlertFacts, Facts, Note, rfc3339
-from services.actions.plain_text import as_it_is, clean, cut, one_line, value
+from services.actions.plain_text import as_it_is, clean, cut_line, one_line, short
+
+Escape = Callable[[str], str]
 
 #: Alerts that the default text lists one by one; more are counted. A screen of a phone shows no more.
 ALERTS_LISTED = 10
 #: Of a description within the default text: two paragraphs.
 DESCRIPTION_CHARS = 2000
+#: Of a note: what the longest channel takes.
+NOTE_CHARS = 30_000
 #: Labels of one alert in the default text, those that not all alerts share.
 LABELS_LISTED = 8
 #: A title is one line; no channel shows more of it.
@@ -38,6 +42,8 @@ class Said:
     `mention` are the receiver's own words, unescaped."""
 
     title: str
+    #: The same without the channel's markup, for where a receiver takes plain text only.
+    plain_title: str
     text: str
     fields: tuple[tuple[str, str], ...]
     link: str
@@ -88,22 +94,24 @@ class Wording:
         default is used, and says so."""
         identity = str(UUID(bytes=facts.incident_id))
         link = f"{self._base}/v1/incidents/{identity}" if self._base else ""
-        title, title_trouble = self._rendered(self._title, facts, link)
-        text, text_trouble = self._rendered(self._text, facts, link)
+        title, title_trouble = self._rendered(self._title, facts, link, self.escape)
+        plain, _ = self._rendered(self._title, facts, link, as_it_is)
+        text, text_trouble = self._rendered(self._text, facts, link, self.escape)
         trouble = [f"(The template of the {what} failed: {why})"
                    for what, why in (("title", title_trouble), ("text", text_trouble)) if why]  # fmt: skip
         if text is None:
             text = "\n".join(self._lines(facts))
         return Said(
-            title=self._default_title(facts) if title is None else cut(one_line(title), TITLE_CHARS),
+            title=cut_line(one_line(title or ""), TITLE_CHARS) or self._default_title(facts, self.escape),
+            plain_title=cut_line(one_line(plain or ""), TITLE_CHARS) or self._default_title(facts, as_it_is),
             text="\n".join([text, *map(self.escape, trouble)]).strip("\n"),
             fields=() if self._text and not text_trouble else tuple(self._fields(facts)),
             link=link,
             severity=facts.severity,
             is_over=facts.is_over,
-            reason=one_line(facts.reason),
+            reason=one_line(short(facts.reason, TITLE_CHARS)),
             identity=identity,
-            service=one_line(value(facts.service)),
+            service=one_line(short(facts.service)),
             type=facts.type.value,
             started_at=facts.created_at,
             ref=facts.ref,
@@ -112,13 +120,15 @@ class Wording:
     def of_note(self, note: Note, key: str) -> Said:
         """Of what a playbook or a person wants said, under its idempotency key."""
         identity = str(UUID(bytes=note.incident_id)) if note.incident_id else one_line(key)
-        text = clean(note.text)
-        title = cut(one_line(note.title or text.partition("\n")[0]), TITLE_CHARS)
+        text = short(note.text, NOTE_CHARS).strip()
+        title = one_line(short(note.title or text.partition("\n")[0], TITLE_CHARS)) or "Note"
+        text = text or title
         if note.is_test:
             title = f"[TEST] {title}"
             text = f"{text}\nThis is a test of receiver {self.name}: nothing happened, and there is nothing to do."
         return Said(
             title=self.escape(title),
+            plain_title=title,
             text=self.escape(text),
             fields=(),
             link=f"{self._base}/v1/incidents/{identity}" if self._base and note.incident_id else "",
@@ -131,7 +141,7 @@ class Wording:
             is_note=True,
         )
 
-    def _rendered(self, template: str, facts: Facts, link: str) -> tuple[str | None, str]:
+    def _rendered(self, template: str, facts: Facts, link: str, escape: Escape) -> tuple[str | None, str]:
         """What an operator's template makes, None for the default; and what is wrong with it."""
         if not template:
             return None, ""
@@ -139,30 +149,34 @@ class Wording:
 
         try:
             return clean(
-                render(template, variables(facts, link), written=lambda text: self.escape(clean(text)))
+                render(template, variables(facts, link), written=lambda text: escape(clean(text)))
             ), ""
         except Refused as error:
             return None, str(error)
 
-    def _default_title(self, facts: Facts) -> str:
+    def _default_title(self, facts: Facts, escape: Escape) -> str:
         mark = "RESOLVED" if facts.is_over else facts.severity.name
-        name = one_line(facts.title) or one_line(facts.service) or "Incident"
-        return f"[{mark}] {self.escape(cut(name, TITLE_CHARS))}"
+        name = (
+            one_line(short(facts.title, TITLE_CHARS))
+            or one_line(short(facts.service, TITLE_CHARS))
+            or "Incident"
+        )
+        return f"[{mark}] {escape(name)}"
 
     def _fields(self, facts: Facts) -> Iterator[tuple[str, str]]:
         yield "Severity", facts.severity.name
         if facts.service:
-            yield "Service", self.escape(one_line(value(facts.service)))
+            yield "Service", self.escape(one_line(short(facts.service)))
         yield "Type", facts.type.value
         yield "State", facts.state.value
         yield "Alerts", _count(facts)
         yield "Started", _time(facts.created_at)
         if facts.is_over and facts.resolved_at:
             yield "Resolved", _time(facts.resolved_at)
-        yield "Reason", self.escape(one_line(facts.reason))
+        yield "Reason", self.escape(one_line(short(facts.reason, TITLE_CHARS)))
 
     def _lines(self, facts: Facts) -> Iterator[str]:
-        description = cut(clean(facts.description).strip(), DESCRIPTION_CHARS)
+        description = short(facts.description, DESCRIPTION_CHARS).strip()
         if description and description != facts.title:
             yield self.escape(description)
         for alert in facts.alerts[:ALERTS_LISTED]:
@@ -173,13 +187,13 @@ class Wording:
 
     def _alert(self, alert: AlertFacts, facts: Facts) -> str:
         """`Down (firing, instance=a): the summary`."""
-        own = [f"{name}={value(label)}" for name, label in sorted(alert.labels.items())
+        own = [f"{name}={short(label)}" for name, label in sorted(alert.labels.items())
                if name != "alertname" and facts.common_labels.get(name) != label]  # fmt: skip
         about = [FIRING if alert.firing and not facts.is_over else RESOLVED, *own[:LABELS_LISTED]]
-        name = value(alert.labels.get("alertname") or "alert")
+        name = short(alert.labels.get("alertname") or "alert")
         notes = alert.annotations
         summary = notes.get("summary") or notes.get("description") or ""
-        line = f"{name} ({', '.join(about)})" + (f": {value(summary)}" if summary else "")
+        line = f"{name} ({', '.join(about)})" + (f": {short(summary)}" if summary else "")
         return self.escape(one_line(line))
 
 
