@@ -18,8 +18,7 @@ from models.incidents.incident import IncidentState, IncidentType
 from models.incidents.notification import RESOLVED, AlertFacts, Facts, Note
 from models.ports import ActionResult
 from services.actions.http_call import HttpCall
-from services.actions.kind import ActionKind
-from services.actions.webhook_body import webhook_body
+from services.actions.webhook_body import note_body, webhook_body
 from services.actions.wording import NOTE, TEST, Wording, variables
 
 SIGNATURE = "X-LLM-IM-Signature"
@@ -34,7 +33,7 @@ class WebhookChannel:
         self.name = name
         self.wording = Wording(given, name=name)
         self._url = given["url"]
-        self.external_url = given.get("external_url") or ""
+        self._external_url = given.get("external_url") or ""
         self._template = given.get("body") or ""
         self._signing_key = given.get("signing_key") or ""
         secrets = [given.get("password") or "", self._signing_key]
@@ -44,7 +43,7 @@ class WebhookChannel:
     def render(self, facts: Facts) -> bytes:
         """Raises Refused when the operator's template makes no JSON of these facts."""
         if not self._template:
-            return webhook_body(facts, external_url=self.external_url, receiver=self.name)
+            return webhook_body(facts, external_url=self._external_url, receiver=self.name)
         return self._by_template(facts)
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
@@ -53,15 +52,20 @@ class WebhookChannel:
         except Refused as error:
             # Not final: the template may be mended while we try again.
             return ActionResult(ok=False, detail=f"the template of the body failed: {error}", reached=False)
-        headers = {SIGNATURE: signature(self._signing_key, body)} if self._signing_key else {}
-        answer = await self._http.attempt(key, trace).call("POST", self._url, body, headers=headers)
-        return answer.result
+        return await self._post(key, body, trace)
 
     async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
-        return await self.act(key, facts_of_note(note, self.name), trace)
+        if self._template:
+            return await self.act(key, facts_of_note(note, self.name), trace)
+        return await self._post(key, note_body(note, receiver=self.name), trace)
 
     async def close(self) -> None:
         await self._http.close()
+
+    async def _post(self, key: str, body: bytes, trace: str | None) -> ActionResult:
+        headers = {SIGNATURE: signature(self._signing_key, body)} if self._signing_key else {}
+        answer = await self._http.attempt(key, trace).call("POST", self._url, body, headers=headers)
+        return answer.result
 
     def _by_template(self, facts: Facts) -> bytes:
         from models.playbook.template import render
@@ -81,7 +85,7 @@ def signature(key: str, body: bytes) -> str:
 
 
 def facts_of_note(note: Note, receiver: str) -> Facts:
-    """A note as a notification of one alert: whoever understands those understands it."""
+    """A note as a notification of one alert, for the operator's template."""
     title = note.title or note.text.partition("\n")[0]
     labels = {"alertname": title, "severity": note.severity.name}
     alert = AlertFacts(
@@ -115,21 +119,3 @@ def _authorization(given: Mapping[str, Any]) -> dict[str, str]:
         words = base64.b64encode(f"{name}:{given['password']}".encode()).decode()
         return {"Authorization": f"Basic {words}"}
     return {}
-
-
-def _open(given: Mapping[str, Any]) -> WebhookChannel | None:
-    if not given["webhook_url"]:
-        return None
-    settings = {
-        "url": given["webhook_url"],
-        "timeout": given["webhook_timeout_s"],
-        "external_url": given["webhook_external_url"],
-    }
-    return WebhookChannel("webhook", settings)
-
-
-def _take(channel: WebhookChannel, given: Mapping[str, Any]) -> None:
-    channel.external_url = given["webhook_external_url"]
-
-
-ACTION = ActionKind(_open, _take)
