@@ -40,7 +40,8 @@ class Failing(Receiver):
 
 def a_responder(clock: ManualClock, receiver: Receiver, limits: Limits = LIMITS) -> ResponderActor:
     targets = Targets(clock, limits=limits, receivers=["webhook"])
-    return ResponderActor(HOST, {"webhook": receiver}, targets=targets)
+    receivers = dict.fromkeys(("webhook", "dead", "alive"), receiver)
+    return ResponderActor(HOST, receivers, targets=targets)
 
 
 async def test_a_broken_target_is_not_called_and_the_shard_is_told_when_to_try_again() -> None:
