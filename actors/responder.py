@@ -1,4 +1,5 @@
-"""Answers effect Act with message ActionOutcome. Stateless but for the calls under way and its counters.
+"""Answers effect Act with message ActionOutcome, and does the work of playbooks (working.py). Stateless but for the calls under way
+and its counters.
 
 The shard calls it through Peers and keeps the action pending until an event has its result, so whatever is lost here is
 requested again. Each call sends at most once; retrying is the shard's decision.
@@ -17,10 +18,11 @@ from actors.control_tail import ControlTail
 from actors.runtime.ending import end
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
+from actors.working import NoWorker, Working
 from models.errors import Busy, Malformed
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.ports import Action, ActionResult, Tracer
+from models.ports import Action, ActionResult, Tracer, Worker
 from models.shard.effects import Act
 from models.shard.messages import ActionOutcome
 from models.shard.messages import encode as encode_message
@@ -46,14 +48,16 @@ class ResponderActor:
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
+        worker: Worker | None = None,
     ) -> None:
-        """`actions` by the name that Act.action bears. Owns them and `control`: stop() closes them."""
+        """`actions` by the name that Act.action bears. Owns them, `worker` and `control`: stop() closes them."""
         self.meter = Meter(host.name)
         self._actions = dict(actions)
         self._control = control
         self._concurrency = concurrency
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
+        self._working = Working(worker or NoWorker(), self.meter, self._tracer)
         self._under_way: dict[tuple[str, str, str], asyncio.Task[ActionResult]] = {}
         #: Running calls by target: one that hangs uses up only its own places.
         self._busy: Counter[str] = Counter()
@@ -94,9 +98,18 @@ class ResponderActor:
             )
         )
 
+    async def life(self, _payload: bytes) -> bytes:
+        """Which life this is: another one after each start."""
+        return self._working.life
+
+    async def work(self, payload: bytes) -> bytes:
+        """Do what a run asks for: MessagePack of working.WorkAsked in, of playbook.work.Done out. The same key while it is under way
+        joins it. Raises Busy, Malformed. If the caller goes away, the work goes on."""
+        return await self._working.ask(payload)
+
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
-        self.meter.set("incident_processing_queue_depth", len(self._under_way))
+        self.meter.set("incident_processing_queue_depth", len(self._under_way) + self._working.under_way)
         return encode_metrics(self.meter.read())
 
     async def start(self) -> None:
@@ -107,6 +120,7 @@ class ResponderActor:
     async def stop(self) -> None:
         """Cancel running calls (the shard still has them pending) and close the actions. Safe to call twice."""
         await end([*self._under_way.values()])
+        await self._working.stop()
         for action in self._actions.values():
             await action.close()
         if self._control is not None:

@@ -102,6 +102,10 @@ METRICS: dict[str, Metric] = {
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
+    "llm_im_playbook_actions_total": Metric(
+        "counter", "What runs of playbooks asked for, by type of action and outcome."
+    ),
+    "llm_im_runs_active": Metric("gauge", "Runs of playbooks under way."),
     "llm_im_notifications_given_up": Metric(
         "gauge",
         "Incidents whose last notification was given up; 0 is good. Counted until they are archived.",

@@ -22,6 +22,7 @@ from models.settings.inhibition import Inhibition
 from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
 from models.settings.notify import Notify
+from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
 from models.settings.server import Server
 from models.settings.silences import Silences
@@ -41,6 +42,7 @@ class Settings(Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    playbooks: Playbooks = Playbooks()
     silences: Silences = Silences()
     inhibition: Inhibition = Inhibition()
     publish: Publish = Publish()
