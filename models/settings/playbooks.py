@@ -1,4 +1,4 @@
-"""Playbooks: whether they run, and how much of them."""
+"""Playbooks: whether they run, and how much of them. What their actions act upon: playbook_targets.py."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from models.settings.playbook_targets import PlaybookTargets
 from models.settings.processes import RESPONDER, SHARD
-from models.settings.values import LIVE, Duration, Section
+from models.settings.values import LIVE, Duration
 
 
-class Playbooks(Section):
+class Playbooks(PlaybookTargets):
     """Playbooks, which try a repair by themselves: whether they run, and how much of them."""
 
     enabled: bool = Field(
@@ -57,5 +58,5 @@ class Playbooks(Section):
                 "playbooks_at_once": self.at_once,
             }
         if kind == RESPONDER:
-            return {"playbooks": self.enabled}
+            return {"playbooks": self.enabled, **self.given_to_responder()}
         return {}

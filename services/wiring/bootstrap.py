@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from actors.control_tail import ControlTail, SettingsWatch
     from models.control.events import SettingsChanged
     from models.control.section import Section
-    from models.ports import Archive, DeadLetters, EventLog, Tracer
+    from models.ports import Archive, DeadLetters, EventLog, Tracer, Worker
     from models.settings.all import Settings
+    from services.actions.table import Actions
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def judge(given: Mapping[str, Any]) -> Judge:
 
 
 def responder_actor(config: bytes, host: Host) -> Actor:
-    """actors.responder.ResponderActor with the actions that the settings ask for."""
+    """actors.responder.ResponderActor with the receivers of the settings."""
     from actors.responder import ResponderActor
     from services.actions.table import Actions
 
@@ -206,7 +207,19 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         control=_followed(given, processes.RESPONDER, actions.take),
         concurrency=given["concurrency"],
         tracer=_tracer(given["telemetry"], host.name),
+        worker=_worker(given, actions) if given["playbooks"] else None,
     )
+
+
+def _worker(given: Mapping[str, Any], actions: Actions) -> Worker:
+    """What does the actions of playbooks."""
+    from actors.runtime.clock import SystemClock
+    from services.playbooks.open import open_worker
+
+    channels = {
+        name: (given["receivers"][name]["action"], channel) for name, channel in actions.by_name.items()
+    }
+    return open_worker(given, channels, SystemClock())
 
 
 def backup_actor(config: bytes, host: Host) -> Actor:
