@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from models.incidents.incident import Incident
 from models.playbook.run_events import Chosen, PlaybooksChosen
+from models.playbook.select import match, rank
 from models.shard.changes import Judged, Moved, Muted, Unmuted
 from models.shard.component import Component
 from models.shard.core import Core
 from models.shard.known_playbooks import KnownPlaybooks, Offered, PlaybooksKnown
 from models.shard.messages import Tick
-from models.shard.playbook_match import rank, why_matches
 from models.shard.runs import Runs
 
 #: So long a verdict is waited for.
@@ -121,9 +121,9 @@ class Choosing(Component):
                 continue
             if any(at >= incident.opened_at for at in mine.started.get(offered.name, ())):
                 continue
-            why = why_matches(known.book(offered), incident)
-            if why:
-                found.append((offered, why))
+            held = match(known.book(offered).trigger, incident)
+            if held.matches:
+                found.append((offered, held.why))
         found.sort(key=lambda each: rank(known.book(each[0])))
         return [
             Chosen(
