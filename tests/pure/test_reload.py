@@ -83,7 +83,7 @@ OTHERS: dict[str, object] = {
     "playbooks.loki.url": "https://loki.example",
     "playbooks.kubernetes.api": "https://kubernetes.example",
     "playbooks.services": {"llm-api": {"by": "kubernetes"}},
-    "playbooks.scripts": {"tidy": {"command": ["/bin/true"]}},
+    "playbooks.scripts": {"tidy": {"path": "/bin/true"}},
     "playbooks.policy.files": ["/etc/llm-im/ours.rego"],
     "playbooks.war_room.links": {"zoom": "https://zoom.example/1"},
     "silences.force_share": 0.25,
