@@ -47,7 +47,7 @@ def dry_run(
     llm-im playbooks dry-run critical.yaml --incident 4e5f60718293
     """  # fmt: skip
     from models.playbook.select import match
-    from models.playbook.simulation import rehearse
+    from models.playbook.simulation import Script, rehearse
 
     book = read_file(file).playbook
     seen = _seen(_from_file(incident) if Path(incident).exists() else _from_system(options, incident))
