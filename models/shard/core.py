@@ -49,6 +49,7 @@ class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
+    #: How it reads; None when it never is a line of a timeline.
     description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)
@@ -121,10 +122,17 @@ class Core:
 
     def do(self, event: Event, now: float) -> None:
         """A decision: it is true from here on, and goes to the log with this step."""
-        row = self._row(event)
+        row = self._rows.get(type(event)) or self._row(event)
         for watch in row.before:
             watch(event)
-        self._apply(row, event, now)
+        if row.description is None:
+            # As in _apply(): nearly all that a flood of alerts leads to.
+            self.state.now = now
+            row.fold(event, now)
+            for fold in row.follows:
+                fold(event, now)
+        else:
+            self._apply(row, event, now)
         for watch in row.after:
             watch(event)
         self.events.append(event)
@@ -138,7 +146,7 @@ class Core:
 
     def apply(self, event: Event, now: float) -> None:
         """Fold one event, of a frame made at `now`, into the state. Raises Broken when it does not fit."""
-        self._apply(self._row(event), event, now)
+        self._apply(self._rows.get(type(event)) or self._row(event), event, now)
 
     def _row(self, event: Event) -> Row:
         row = self._rows.get(type(event))
@@ -208,12 +216,8 @@ class Core:
 
     def next_at(self, incident: Incident) -> float:
         """When something of it is due next, 0 when nothing is."""
-        first = 0.0
-        for next_at in self._next_at:
-            at = next_at(incident)
-            if at and (not first or at < first):
-                first = at
-        return first
+        times = [at for next_at in self._next_at if (at := next_at(incident))]
+        return min(times) if times else 0.0
 
     def watch_all(self) -> None:
         """Find out again when each incident is due, a stretch at each watch(): what that depends on changed."""

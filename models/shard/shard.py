@@ -165,7 +165,9 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.description, event.whose)
+                is_line = event.description is not None and bool(event.description.kinds)
+                description = event.description if is_line else None
+                self._rows[event.kind] = Row(bound(event.fold, each), description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from models.durations import duration_text
 from models.settings.all import Settings
 from models.settings.keys import Key
 from models.settings.secrets import MASK, holds_secret
-from models.settings.values import NONE, Section, duration_text
+from models.settings.values import NONE, Section
 
 
 def written(key: Key, value: object) -> object:
     """A value as a person would write it, secrets masked, for `config show`."""
     if isinstance(value, list):
         return [_row(each) for each in value]
+    if isinstance(value, dict) and any(isinstance(each, Section) for each in value.values()):
+        return {name: _row(each) for name, each in value.items()}
     if key.is_secret:
         return MASK if value else value
     if key.is_duration:

@@ -63,6 +63,7 @@ AWAITED = "{{"
 SOMETHING = {
     "server.origins": "https://wall.example",
     "notify.webhook.external_url": "https://incidents.example.org",
+    "outbound.allow": "10.0.0.0/8",
     "auth.required": "true",
     "state.redis.url": "redis://127.0.0.1",
     "state.postgres.url": "postgresql://127.0.0.1/llm_im",
@@ -80,7 +81,8 @@ def something_for(key: Key) -> str:
     """A value that its kind takes."""
     default = key.field.default
     if isinstance(default, list):
-        return "[]" if key.name.endswith(("rules", "mappings")) else "a,b"
+        is_rows = key.name.endswith(("rules", "mappings", "routes", "receivers", "escalate_to"))
+        return "[]" if is_rows else "a,b"
     if isinstance(default, bool):
         return str(default).lower()
     if default is not None:
