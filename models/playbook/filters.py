@@ -20,7 +20,7 @@ from models.playbook.budget import ITEMS_MAX, Budget
 
 #: Where the budget of a rendering lies in its context: no template can name it.
 BUDGET = " budget"
-#: Where the function lies that each text goes through which `{{ }}` writes, if there is one.
+#: And what every value that is written goes through.
 WRITTEN = " written"
 
 #: Those whose cost is that of reading what they are given, and of what they return.

@@ -243,8 +243,9 @@ def _joined(context: Context, *values: Any) -> str:
 @pass_context
 def _written(context: Context, value: Any) -> str:
     """What `{{ }}` writes."""
-    text, written = text_of(budget_of(context), value), context.get(WRITTEN)
-    return text if written is None else written(text)
+    text = text_of(budget_of(context), value)
+    through: Callable[[str], str] | None = context.get(WRITTEN)
+    return text if through is None else through(text)
 
 
 _INNER: dict[str, Callable[..., Any]] = {

@@ -49,20 +49,19 @@ def render(
     text: str,
     context: Mapping[str, Any],
     *,
-    budget: Budget | None = None,
     written: Callable[[str], str] | None = None,
+    budget: Budget | None = None,
 ) -> str:
     """The text with its templates filled in: at most TEXT_MAX characters. `context` is plain data (numbers, texts, lists, objects
-    by key). Each text that `{{ }}` writes goes through `written`, which makes it harmless where it is to stand; the template's own
-    text does not. Raises Malformed, TooLarge."""
+    by key). What each `{{ }}` gives goes through `written`, as to escape it; the template's own text does not. Raises Malformed,
+    TooLarge."""
     if not is_template(text):
         return text
     with _told():
         template = _text(text)
         budget = budget or Budget()
         pieces, chars = [], 0
-        running = _context(template, context if written is None else {**context, WRITTEN: written}, budget)
-        for piece in template.root_render_func(running):
+        for piece in template.root_render_func(_context(template, context, budget, written)):
             pieces.append(piece)
             chars += len(piece)
             if chars > TEXT_MAX:
@@ -141,7 +140,11 @@ def names_in(text: str, *, expression: bool = False) -> list[tuple[str, ...]]:
                     break
             if isinstance(at, nodes.Name) and at.ctx == "load":
                 paths.append((at.name, *reversed(path)))
-        return paths
+        own = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"} | {
+            "loop",
+            *_SANDBOX.globals,
+        }
+        return [path for path in paths if path[0] not in own]
 
 
 _NO = frozenset(("", "false", "no", "0", "none", "off"))
@@ -222,8 +225,13 @@ def _bounded(source: str) -> None:
         raise TooLarge(f"template: more than {SOURCE_MAX:,} characters")
 
 
-def _context(template: Template, context: Mapping[str, Any], budget: Budget) -> Any:
-    return template.new_context({**context, BUDGET: budget})
+def _context(
+    template: Template,
+    context: Mapping[str, Any],
+    budget: Budget,
+    written: Callable[[str], str] | None = None,
+) -> Any:
+    return template.new_context({**context, BUDGET: budget, WRITTEN: written})
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from models.settings.disaster_recovery import DisasterRecovery
 from models.settings.formats import Formats
 from models.settings.grouping import Grouping
 from models.settings.inhibition import Inhibition
+from models.settings.integrations import Integrations
 from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
 from models.settings.notify import Notify
@@ -64,7 +65,7 @@ class Settings(Section):
     forwarding: later.Forwarding = later.Forwarding()
     ha: later.HighAvailability = later.HighAvailability()
     failover: later.Failover = later.Failover()
-    integrations: later.Integrations = later.Integrations()
+    integrations: Integrations = Integrations()
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Every section by its name, in their order."""

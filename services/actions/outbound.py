@@ -29,7 +29,7 @@ from models import VERSION
 from models.errors import Refused, Unavailable
 from models.response.guard import Allowed, literal, why_refused
 
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 #: Read of an answer unless the caller wants more: most say little.
 MAX_ANSWER_BYTES = 64 * 1024

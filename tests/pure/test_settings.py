@@ -299,7 +299,7 @@ NOT_ACTIVE = {
     "llm_sentinel": ({"integrations"}, ["integrations.llm_sentinel.enabled"]),
     "llm_shield": ({"integrations"}, ["integrations.llm_shield.enabled"]),
     "llm_edge_agent": ({"integrations"}, ["integrations.llm_edge_agent.enabled"]),
-    "llm_governance_core": ({"integrations"}, ["integrations.llm_governance_core.enabled"]),
+    "llm_governance_core": ({"integrations"}, ["integrations.llm_governance_core.auth_token_env"]),
     "standalone": ({"resource_limits"}, []),
     "worker": (
         {"deployment", "coordination", "messaging", "worker"},
