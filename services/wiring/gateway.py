@@ -35,6 +35,7 @@ from services.api.app import build_app
 from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
+from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.traced import Traced
@@ -180,6 +181,7 @@ class Gateway:
         )
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
+        self.playbooks = PlaybookDesk(self._tail, self._tell_control)
         self.rest = build_app(
             self.reads,
             self.commands,
@@ -189,6 +191,7 @@ class Gateway:
             clock=clock,
             tokens=desk,
             silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
+            playbooks=self.playbooks,
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

@@ -39,6 +39,7 @@ from models.shard.assembly import decode_message
 from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
+from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
@@ -76,6 +77,7 @@ class StandIn:
         tail = ControlTail(MemoryEventLog(MemoryStore(), "control"))
         self.tokens = TokenDesk(tail, self.tell)
         self.silences = SilenceDesk(tail, self.tell, self.clock)
+        self.playbooks = PlaybookDesk(tail, self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
@@ -95,6 +97,7 @@ class StandIn:
                 clock=self.clock,
                 tokens=self.tokens,
                 silences=self.silences,
+                playbooks=self.playbooks,
                 reload=self.reload,
             )
 
