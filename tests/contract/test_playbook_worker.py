@@ -402,7 +402,7 @@ async def test_a_bug_of_a_package_is_an_answer_without_its_text(
 # The incident's own
 
 
-async def _effects(here: Desk, type_: str, incident: dict[str, Any] | None = None, **params: Any) -> Any:
+async def _effects(here: Desk, type_: str, incident: Any = None, **params: Any) -> Any:
     done: Done = await here.do(type_, incident=incident, params=params)
     return (
         [(each.what, each.value, each.due_at) for each in done.effects]
