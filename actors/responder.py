@@ -1,4 +1,4 @@
-"""Answers effect Act with message ActionOutcome. Stateless but for the calls under way and its counters.
+"""Answers effect Act with message ActionOutcome, at the receiver that it names. Stateless but for the calls under way and its counters.
 
 The shard calls it through Peers and keeps the action pending until an event has its result, so whatever is lost here is
 requested again. Each call sends at most once; retrying is the shard's decision.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from uuid import UUID
 
 import msgspec
@@ -20,9 +20,9 @@ from actors.runtime.untraced import NoTracer
 from models.errors import Busy, Malformed
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.ports import Action, ActionResult, Tracer
+from models.ports import REF_MAX, ActionResult, Channel, Tracer
 from models.shard.effects import Act
-from models.shard.messages import ActionOutcome
+from models.shard.messages import ActionOutcome, Said, Say
 from models.shard.messages import encode as encode_message
 from models.trace import Attribute
 
@@ -34,22 +34,25 @@ DEADLINE_S = 120.0
 BUSY_RETRY_AFTER_S = 1.0
 
 _act_decoder = msgspec.msgpack.Decoder(Act)
+_say_decoder = msgspec.msgpack.Decoder(Say)
+_encoder = msgspec.msgpack.Encoder()
 
 
 class ResponderActor:
     def __init__(
         self,
         host: Host,
-        actions: Mapping[str, Action],
+        receivers: Mapping[str, Channel],
         *,
         control: ControlTail | None = None,
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
     ) -> None:
-        """`actions` by the name that Act.action bears. Owns them and `control`: stop() closes them."""
+        """`receivers` by the name that Act.target bears; which there are may change while it runs. Owns them and `control`:
+        stop() closes them."""
         self.meter = Meter(host.name)
-        self._actions = dict(actions)
+        self._receivers = receivers
         self._control = control
         self._concurrency = concurrency
         self._deadline_s = deadline_s
@@ -69,15 +72,12 @@ class ResponderActor:
             effect = _act_decoder.decode(payload)
         except msgspec.MsgspecError as error:
             raise Malformed(f"expected MessagePack of an Act: {error}") from error
-        action = self._actions.get(effect.action)
-        if action is None:
-            known = ", ".join(sorted(self._actions)) or "none"
-            result = ActionResult(
-                ok=False, detail=f"there is no action {effect.action!r} here (known: {known})", reached=False
-            )
+        channel = self._receivers.get(effect.target)
+        if channel is None:
+            result = self._unknown(effect.target)
         else:
             # Shielded: two callers may wait for one send, and neither may cancel it for the other.
-            result = await asyncio.shield(self._send(action, effect))
+            result = await asyncio.shield(self._send(channel, effect))
 
         outcome = "succeeded" if result.ok else "refused" if result.final else "failed"
         self.meter.count("llm_im_actions_total", action=effect.action[:40], outcome=outcome)
@@ -91,8 +91,28 @@ class ResponderActor:
                 final=result.final,
                 retry_after_s=result.retry_after_s,
                 reached=result.reached,
+                receiver=effect.target,
+                ref=result.ref[:REF_MAX],
             )
         )
+
+    async def say(self, payload: bytes) -> bytes:
+        """MessagePack of messages.Say in, of messages.Said out: a note for one receiver. Sent once, whatever comes of it."""
+        try:
+            asked = _say_decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise Malformed(f"expected MessagePack of a Say: {error}") from error
+        channel = self._receivers.get(asked.receiver)
+        if channel is None:
+            result = self._unknown(asked.receiver)
+        else:
+            result = await self._bounded(asked.receiver, channel.say(asked.key, asked.note))
+        return _encoder.encode(Said(result.ok, result.detail))
+
+    def _unknown(self, receiver: str) -> ActionResult:
+        known = ", ".join(sorted(self._receivers)) or "none"
+        detail = f"there is no receiver {receiver!r} here (known: {known})"
+        return ActionResult(ok=False, detail=detail, reached=False)
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
@@ -107,13 +127,13 @@ class ResponderActor:
     async def stop(self) -> None:
         """Cancel running calls (the shard still has them pending) and close the actions. Safe to call twice."""
         await end([*self._under_way.values()])
-        for action in self._actions.values():
-            await action.close()
+        for channel in self._receivers.values():
+            await channel.close()
         if self._control is not None:
             await self._control.close()
         await self._tracer.close()
 
-    def _send(self, action: Action, effect: Act) -> asyncio.Task[ActionResult]:
+    def _send(self, channel: Channel, effect: Act) -> asyncio.Task[ActionResult]:
         key = (effect.action, effect.target, effect.key)
         task = self._under_way.get(key)
         if task is not None:
@@ -123,7 +143,7 @@ class ResponderActor:
                 f"{self._concurrency} calls to {effect.target} are under way, the most at once",
                 BUSY_RETRY_AFTER_S,
             )
-        task = asyncio.create_task(self._traced(action, effect))
+        task = asyncio.create_task(self._traced(channel, effect))
         self._under_way[key] = task
         self._busy[effect.target] += 1
         task.add_done_callback(lambda _: self._over(key, effect.target))
@@ -135,25 +155,25 @@ class ResponderActor:
         if not self._busy[target]:
             del self._busy[target]
 
-    async def _traced(self, action: Action, effect: Act) -> ActionResult:
+    async def _traced(self, channel: Channel, effect: Act) -> ActionResult:
         about: dict[str, Attribute] = {
             "llm_im.incident_id": str(UUID(bytes=effect.incident_id)),
             "llm_im.notice": effect.number,
             "llm_im.attempt": effect.attempt,
         }
         with self._tracer.span(f"act {effect.action}", effect.trace, about, kind="client") as span:
-            result = await self._perform(action, effect, span.trace)
+            result = await self._bounded(effect.target, channel.act(effect.key, effect.facts, span.trace))
             span.note("llm_im.outcome", result.detail)
             if not result.ok:
                 span.fail(result.detail)
             return result
 
-    async def _perform(self, action: Action, effect: Act, trace: str | None) -> ActionResult:
+    async def _bounded(self, receiver: str, call: Coroutine[None, None, ActionResult]) -> ActionResult:
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await action.act(effect.key, effect.facts, trace)
+                return await call
         except TimeoutError:
-            return ActionResult(ok=False, detail=f"{effect.action}: no result within {self._deadline_s:g} s")
+            return ActionResult(ok=False, detail=f"{receiver}: no result within {self._deadline_s:g} s")
         # An adapter broke its promise; the text may hold a secret, so only the kind is told
         except Exception as error:  # noqa: BLE001
-            return ActionResult(ok=False, detail=f"{effect.action}: failed with {type(error).__name__}")
+            return ActionResult(ok=False, detail=f"{receiver}: failed with {type(error).__name__}")

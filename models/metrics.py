@@ -46,6 +46,9 @@ METRICS: dict[str, Metric] = {
     "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
     "llm_im_shard_bytes_max": Metric("gauge", "The most bytes it may keep (lifecycle.max_shard_bytes)."),
     "llm_im_sender_bytes": Metric("gauge", "Bytes used by the sender that uses most."),
+    "llm_im_alert_streams": Metric(
+        "gauge", "WebSockets open at a gateway that bring alerts (/v1/stream/alerts)."
+    ),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),

@@ -173,14 +173,17 @@ class SeriesTable:
         sender: str = "",
     ) -> None:
         """Begin a run at `number`, which is free or one past the end."""
-        if number >= self._used:
-            self._grow(number + 1)
-        else:
+        if number < self._used:
             self.free.discard(number)
+        elif number < len(self.keys):
+            self._used = number + 1
+        else:
+            self._grow(number + 1)
         self.keys[number] = key
         self.old_keys += len(key) == OLD_KEY_BYTES
-        self._say(number, body, sender)
-        self.openers[number] = self.senders[number]
+        self.bodies[number] = body
+        self.openers[number] = self.senders[number] = sender = sys.intern(sender)
+        self.room.take(sender, SERIES_BYTES + len(body))
         self.incidents[number] = incident
         self.status[number] = FIRING
         self.how[number] = how

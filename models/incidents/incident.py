@@ -299,6 +299,8 @@ class Incident(msgspec.Struct, array_like=True):
     @property
     def is_known_of(self) -> bool:
         """Somebody may have seen it as it was, so what joins it now is news to them."""
+        if self.handling is None:
+            return self.notification.told or bool(self.assignees)
         return self.notification.told or self.is_attended or bool(self.merged_into)
 
     @property

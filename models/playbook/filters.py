@@ -20,6 +20,8 @@ from models.playbook.budget import ITEMS_MAX, Budget
 
 #: Where the budget of a rendering lies in its context: no template can name it.
 BUDGET = " budget"
+#: And what every value that is written goes through.
+WRITTEN = " written"
 
 #: Those whose cost is that of reading what they are given, and of what they return.
 _FILTERS = (

@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from models.errors import Malformed, TooLarge
 from models.playbook.budget import ITEMS_MAX
-from models.playbook.filters import FILTERS, TESTS, budget_of, text_of
+from models.playbook.filters import FILTERS, TESTS, WRITTEN, budget_of, text_of
 
 #: Parts of one template's tree. A long message has two hundred; compiling so many takes some 50 ms.
 NODES_MAX = 1_000
@@ -243,7 +243,9 @@ def _joined(context: Context, *values: Any) -> str:
 @pass_context
 def _written(context: Context, value: Any) -> str:
     """What `{{ }}` writes."""
-    return text_of(budget_of(context), value)
+    text = text_of(budget_of(context), value)
+    through: Callable[[str], str] | None = context.get(WRITTEN)
+    return text if through is None else through(text)
 
 
 _INNER: dict[str, Callable[..., Any]] = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from jinja2.runtime import Undefined
 
 from models.errors import Malformed, Refused, TooLarge
 from models.playbook.budget import TEXT_MAX, Budget
-from models.playbook.filters import BUDGET, FILTERS, TESTS
+from models.playbook.filters import BUDGET, FILTERS, TESTS, WRITTEN
 from models.playbook.sandbox import Sandbox, bound
 
 #: Characters of one template. The longest message template that we know of (a Slack message with fields) has 4,000.
@@ -45,16 +45,23 @@ def is_template(text: str) -> bool:
     return any(mark in text for mark in _MARKS)
 
 
-def render(text: str, context: Mapping[str, Any], *, budget: Budget | None = None) -> str:
+def render(
+    text: str,
+    context: Mapping[str, Any],
+    *,
+    written: Callable[[str], str] | None = None,
+    budget: Budget | None = None,
+) -> str:
     """The text with its templates filled in: at most TEXT_MAX characters. `context` is plain data (numbers, texts, lists, objects
-    by key). Raises Malformed, TooLarge."""
+    by key). What each `{{ }}` gives goes through `written`, as to escape it; the template's own text does not. Raises Malformed,
+    TooLarge."""
     if not is_template(text):
         return text
     with _told():
         template = _text(text)
         budget = budget or Budget()
         pieces, chars = [], 0
-        for piece in template.root_render_func(_context(template, context, budget)):
+        for piece in template.root_render_func(_context(template, context, budget, written)):
             pieces.append(piece)
             chars += len(piece)
             if chars > TEXT_MAX:
@@ -133,7 +140,11 @@ def names_in(text: str, *, expression: bool = False) -> list[tuple[str, ...]]:
                     break
             if isinstance(at, nodes.Name) and at.ctx == "load":
                 paths.append((at.name, *reversed(path)))
-        return paths
+        own = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"} | {
+            "loop",
+            *_SANDBOX.globals,
+        }
+        return [path for path in paths if path[0] not in own]
 
 
 _NO = frozenset(("", "false", "no", "0", "none", "off"))
@@ -214,8 +225,13 @@ def _bounded(source: str) -> None:
         raise TooLarge(f"template: more than {SOURCE_MAX:,} characters")
 
 
-def _context(template: Template, context: Mapping[str, Any], budget: Budget) -> Any:
-    return template.new_context({**context, BUDGET: budget})
+def _context(
+    template: Template,
+    context: Mapping[str, Any],
+    budget: Budget,
+    written: Callable[[str], str] | None = None,
+) -> Any:
+    return template.new_context({**context, BUDGET: budget, WRITTEN: written})
 
 
 @contextmanager

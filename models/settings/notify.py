@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from models.routes.route import WEBHOOK, ReceiverRow
+from models.settings.channels.base import ReceiverBase
+from models.settings.channels.webhook import WebhookReceiver
 from models.settings.processes import RESPONDER, SHARD
-from models.settings.secrets import Secret
+from models.settings.receivers import RECEIVERS_MAX, Receiver, action_of, given_of, wrong_name
+from models.settings.routes import RootRoute, RouteSettings, check, tree_of
+from models.settings.secrets import Secret, masked_values
 from models.settings.values import (
     LIVE,
     NONE,
     Duration,
     Section,
+    WrongAt,
     wrong_url,
 )
 
 
 class Webhook(Section):
-    """The webhook that notifications go to: a POST with Alertmanager's webhook v4 body."""
+    """The receiver `webhook`: a POST with Alertmanager's webhook v4 body. With further receivers, write it as one of them."""
 
     url: Secret | None = Field(
         None,
@@ -35,7 +41,9 @@ class Webhook(Section):
         json_schema_extra=LIVE,
     )
     external_url: str = Field(
-        "", description="Base URL of links in notifications. Empty: no links.", json_schema_extra=LIVE
+        "",
+        description="Base URL of links in the notifications of all receivers. Empty: no links.",
+        json_schema_extra=LIVE,
     )
 
     @field_validator("url", mode="before")
@@ -81,6 +89,7 @@ class Notify(Section):
         description="`false`: no notifications are sent, whatever webhook is set. `llm-im up --no-notify` sets it for one start, for example for a [restore drill](operate.md#test-a-restore).",
     )
     webhook: Webhook = Webhook()
+    route: RootRoute = RootRoute()
     wait: Wait = Wait()
     interval: Duration = Field(
         60.0,
@@ -100,21 +109,69 @@ class Notify(Section):
     concurrency: int = Field(
         32, ge=1, le=1000, description="Most calls in flight from each responder to each receiver."
     )
+    receivers: dict[str, Receiver] = Field(
+        {},
+        max_length=RECEIVERS_MAX,
+        description='Who may be told, by name: `[notify.receivers.ops] type = "webhook"`, and what [its type](notifications.md#receivers) takes. A secret that was not there at the start needs a restart.',
+        json_schema_extra=LIVE,
+    )
+    routes: list[RouteSettings] = Field(
+        [],
+        description="Who is told of what: a list of [routes](notifications.md#routes), asked in their order.",
+        json_schema_extra=LIVE,
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Notify:
+        for name in self.receivers:
+            if wrong := wrong_name(name):
+                raise WrongAt("receivers", wrong)
+        if WEBHOOK in self.receivers and self.webhook.url is not None:
+            there = "there is a receiver webhook already, which notify.webhook.url makes; use one of them"
+            raise WrongAt("receivers.webhook", there)
+        known = self.all_receivers
+        check(self.route, self.routes, known)
+        if known and not self.root_receivers and not self.route.discard:
+            names = ", ".join(sorted(known))
+            wanted = f"expected who is told of what no route takes, one or more of {names}"
+            raise WrongAt("route.receivers", wanted)
+        return self
+
+    @property
+    def all_receivers(self) -> dict[str, ReceiverBase]:
+        """Every receiver by its name, the one of notify.webhook among them."""
+        found: dict[str, ReceiverBase] = dict(self.receivers)
+        webhook = self.webhook
+        if webhook.url is not None:
+            found[WEBHOOK] = WebhookReceiver.model_construct(
+                url=webhook.url, timeout=webhook.timeout, max_alerts=webhook.max_alerts
+            )
+        return found
+
+    @property
+    def root_receivers(self) -> tuple[str, ...]:
+        """Who is told of what no route takes."""
+        named = tuple(self.route.receivers)
+        return named or ((WEBHOOK,) if WEBHOOK in self.all_receivers else ())
 
     @property
     def why_off(self) -> str:
         """Why no notifications are sent, or "" if they are."""
         if not self.enabled:
             return "notify.enabled is false (up --no-notify)"
-        return "" if self.webhook.url is not None else "no notify.webhook.url is set"
+        return "" if self.all_receivers else "no notify.webhook.url and no notify.receivers are set"
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
-        webhook, wait = self.webhook, self.wait
+        wait, receivers = self.wait, self.all_receivers
         if kind == RESPONDER:
+            given = {
+                name: {**given_of(each), "external_url": self.webhook.external_url}
+                for name, each in receivers.items()
+            }
+            # What changes while it runs goes through the log: there a secret is masked, and the responder knows it by that.
             return {
-                "webhook_url": webhook.url,
-                "webhook_timeout_s": webhook.timeout,
-                "webhook_external_url": webhook.external_url,
+                "receivers": given,
+                "changed_receivers": masked_values(given),
                 "concurrency": self.concurrency,
             }
         if kind == SHARD:
@@ -125,6 +182,10 @@ class Notify(Section):
                 "retry_first_s": self.retry_first,
                 "retry_max_s": self.retry_max,
                 "give_up_after_s": self.give_up_after,
-                "webhook_max_alerts": webhook.max_alerts,
+                "receivers": {
+                    name: ReceiverRow(action_of(each), each.max_alerts, each.send_resolved)
+                    for name, each in receivers.items()
+                },
+                "route": tree_of(self.route, self.routes, self.root_receivers),
             }
         return {}

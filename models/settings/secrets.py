@@ -45,6 +45,26 @@ def revealed(value: object) -> object:
     return [revealed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
+def masked_values(value: object) -> object:
+    """The same with every Secret as what may be seen of it."""
+    if isinstance(value, Secret):
+        return value.masked
+    if isinstance(value, Mapping):
+        return {name: masked_values(each) for name, each in value.items()}
+    return [masked_values(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def masks_of(value: object) -> frozenset[str]:
+    """What may be seen of every Secret in a value."""
+    if isinstance(value, Secret):
+        return frozenset((value.masked,))
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return frozenset().union(*map(masks_of, value)) if isinstance(value, list | tuple) else frozenset()
+
+
 def holds_secret(value: object) -> bool:
     """Whether there is a Secret anywhere in a value."""
     if isinstance(value, BaseModel):
@@ -54,11 +74,12 @@ def holds_secret(value: object) -> bool:
     return any(map(holds_secret, value)) if isinstance(value, list | tuple) else isinstance(value, SecretStr)
 
 
-def may_hold_secret(annotation: object) -> bool:
-    """Whether a value of this type may have a Secret anywhere in it."""
+def may_hold_secret(annotation: object, seen: frozenset[object] = frozenset()) -> bool:
+    """Whether a value of this type may have a Secret anywhere in it. `seen`: the sections around it; one may stand in itself."""
     if isinstance(annotation, type):
         if issubclass(annotation, BaseModel):
-            return any(may_hold_secret(field.annotation) for field in annotation.model_fields.values())
+            fields = () if annotation in seen else annotation.model_fields.values()
+            return any(may_hold_secret(field.annotation, seen | {annotation}) for field in fields)
         if issubclass(annotation, SecretStr):
             return True
-    return any(map(may_hold_secret, get_args(annotation)))
+    return any(may_hold_secret(each, seen) for each in get_args(annotation))

@@ -47,6 +47,14 @@ LATER: JsonDict = {LATER_MARK: True}
 BY_MACHINE: JsonDict = {MACHINE_MARK: True}
 
 
+class WrongAt(ValueError):
+    """A mistake that shows only beside other settings. `at`: its place within the section that is checked, as one writes it."""
+
+    def __init__(self, at: str, wrong: str) -> None:
+        super().__init__(wrong)
+        self.at = at
+
+
 def _none_or(value: object) -> object:
     return None if value == NONE else value
 

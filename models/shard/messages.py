@@ -13,6 +13,7 @@ from typing import ClassVar
 import msgspec
 
 from models.incidents.incident import IncidentType, Severity
+from models.incidents.notification import Note
 from models.incidents.verbs import AnyVerb
 from models.wire import Wire
 
@@ -83,7 +84,8 @@ class Classification(msgspec.Struct, frozen=True, array_like=True):
 
 class ActionOutcome(Message, frozen=True):
     """The result of effect Act. `final`: do not retry. `retry_after_s`: not sooner than that from now. `reached`: a
-    receiver may have got it although the attempt failed."""
+    receiver may have got it although the attempt failed. `receiver` is whose outcome this is, `ref` what it calls what it
+    made ("" if it said nothing)."""
 
     incident_id: bytes
     number: int
@@ -93,6 +95,23 @@ class ActionOutcome(Message, frozen=True):
     final: bool = False
     retry_after_s: float = 0.0
     reached: bool = True
+    receiver: str = "webhook"
+    ref: str = ""
+
+
+class Say(msgspec.Struct, frozen=True, array_like=True):
+    """Asks a responder to say something at a receiver, for a person or a run; no shard remembers it. Answered by Said."""
+
+    receiver: str
+    key: str
+    note: Note
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What came of it."""
+
+    ok: bool
+    detail: str
 
 
 class Archived(Message, frozen=True):

@@ -21,7 +21,7 @@ WEBHOOK = "webhook"
 
 def act(shard: Core, incident: Incident) -> Act:
     """The effect that sends an incident's pending notification."""
-    notification, most = incident.notification, shard.settings.webhook_max_alerts
+    notification, most = incident.notification, shard.settings.receivers[WEBHOOK].max_alerts
     series, numbers = shard.state.series, shard.state.members[incident.id]
     muted = shard.of(Mutes).muted.of(incident.id)
     if muted and notification.reason != RESOLVED:

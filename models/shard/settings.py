@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from models.alerts.inhibition import InhibitRule
+from models.routes.route import WEBHOOK, ReceiverRow, Route
 
 
 class ShardSettings(msgspec.Struct, frozen=True):
@@ -23,7 +24,6 @@ class ShardSettings(msgspec.Struct, frozen=True):
     retry_first_s: float = 1.0
     retry_max_s: float = 300.0
     give_up_after_s: float = 86400.0
-    webhook_max_alerts: int = 100
     #: Response targets by severity; 0: none.
     acknowledge_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     resolve_within_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -36,3 +36,6 @@ class ShardSettings(msgspec.Struct, frozen=True):
     given_ends_s: tuple[float, ...] = ()
     #: Which alerts mute which while they fire.
     inhibit: tuple[InhibitRule, ...] = ()
+    #: Who may be told of incidents, and who is told of which.
+    receivers: dict[str, ReceiverRow] = msgspec.field(default_factory=lambda: {WEBHOOK: ReceiverRow()})
+    route: Route = Route()

@@ -10,7 +10,6 @@ there. What senders of unfinished requests may still repeat (call ids) stays, si
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -149,8 +148,7 @@ def problems(shard: Core, slots: SlotMap | None = None) -> Iterator[str]:
             other = groups.setdefault((incident.tenant, incident.group_key), identity)
             if other != identity:
                 yield f"incidents {other.hex()} and {identity.hex()} are both open, and are of one group"
-        at = bisect_left(shard.state.order, (incident.created_at, identity))
-        if at == len(shard.state.order) or shard.state.order[at][1] != identity:
+        if (incident.created_at, identity) not in shard.state.order:
             yield f"incident {identity.hex()}: is in no list"
     open_count = sum(each.is_open for each in shard.state.incidents.values())
     if open_count != shard.state.open_count:

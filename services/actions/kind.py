@@ -1,4 +1,4 @@
-"""What a row of ACTIONS says (services/actions/table.py): how a responder makes an action from its settings."""
+"""What a row of ACTIONS says (services/actions/table.py): how a responder opens a receiver of that type."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.ports import Action
+from models.ports import Channel
 
 
 @dataclass(frozen=True, slots=True)
 class ActionKind:
-    """One way to respond.
+    """One type of receiver.
 
-    `open` makes the action in a responder's process, from what the sections of the settings give responders
-    (`for_process`), secrets included; None if they do not want such an action. It connects to nothing yet. `take` gives
-    an open action the same after settings changed; values that hold a secret are missing then.
+    `open` makes the channel of the receiver called `name`, in a responder's process, from that receiver's settings (the
+    fields of its class in models/settings/channels/, secrets in plain text) and `external_url`, which links begin with. It
+    connects to nothing yet. A receiver whose settings changed is opened anew.
     """
 
-    open: Callable[[Mapping[str, Any]], Action | None]
-    take: Callable[[Any, Mapping[str, Any]], None] | None = None
+    open: Callable[[str, Mapping[str, Any]], Channel]

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from models.alerts.alert import PLAIN_NAME, fingerprint
-from models.incidents.notification import FIRING, NO_TIME, RESOLVED, AlertFacts, Facts, rfc3339
+from models.incidents.notification import FIRING, NO_TIME, RESOLVED, AlertFacts, Facts, Note, rfc3339
 
 
 class _Alert(msgspec.Struct, frozen=True):
@@ -45,6 +45,19 @@ class _Body(msgspec.Struct, frozen=True):
     groupKey: str
     truncatedAlerts: int
     incident: _Incident
+
+
+class _Note(msgspec.Struct, frozen=True):
+    receiver: str
+    status: str
+    alerts: list[_Alert]
+    groupLabels: dict[str, str]
+    commonLabels: dict[str, str]
+    commonAnnotations: dict[str, str]
+    externalURL: str
+    version: str
+    groupKey: str
+    truncatedAlerts: int
 
 
 #: Maps are written in key order, as Go writes them: the same notification has the same bytes.
@@ -83,6 +96,17 @@ def webhook_body(facts: Facts, *, external_url: str = "", receiver: str = "webho
                 url=f"{base}/v1/incidents/{identity}" if base else None,
             ),
         )
+    )
+
+
+def note_body(note: Note, *, receiver: str = "webhook") -> bytes:
+    """JSON of a note: Alertmanager's body with one alert, named as the note is."""
+    labels = {"alertname": note.title or "Note", "severity": note.severity.name}
+    annotations = {"summary": note.text}
+    status = RESOLVED if note.resolves else FIRING
+    alert = _Alert(status, labels, annotations, NO_TIME, NO_TIME, "", fingerprint(labels))
+    return _encoder.encode(
+        _Note(receiver, status, [alert], labels, labels, annotations, "", "4", group_key(labels), 0)
     )
 
 

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from models.errors import Malformed
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
+from models.settings.values import WrongAt
 from services.settings.mistakes import expected, place_of
 from services.settings.names import (
     ALIASES,
@@ -261,10 +262,14 @@ class _Reading:
 
     def _wrong(self, found: ErrorDetails) -> str:
         place = tuple(str(part) for part in found["loc"])
+        at = place_of(found["loc"])
+        if isinstance(wrong := found.get("ctx", {}).get("error"), WrongAt):
+            at = f"{at}.{wrong.at}"
+            place = tuple(re.split(r"[.\[]", at))
         source = next(
             (given.source for keys, given in self.given.items() if keys == place[: len(keys)]), DEFAULT
         )
-        return f"{source}: {place_of(found['loc'])}: {expected(found)}"
+        return f"{source}: {at}: {expected(found)}"
 
 
 def _listed(problems: list[str]) -> str:

@@ -12,9 +12,10 @@ from pydantic_core import ErrorDetails
 from models.durations import duration_text
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
+from models.settings.receivers import RECEIVER_TYPES, Receiver
 from models.settings.secrets import may_hold_secret
 from models.settings.values import Section
-from services.settings.names import unknown
+from services.settings.names import section_of, unknown
 
 _DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'
 #: How much of a wrong value an error shows.
@@ -24,7 +25,13 @@ _SHOWN_CHARS = 60
 def place_of(place: tuple[int | str, ...]) -> str:
     """Where a mistake is, as a person would write it: `classification.rules[0].severity`."""
     text = ""
+    kind: object = Settings
     for part in place:
+        if part in _tags(kind):
+            # pydantic names the class that it read a union as; nobody wrote that.
+            kind = _tags(kind)[str(part)]
+            continue
+        kind = _within(kind, part)
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 
@@ -41,7 +48,13 @@ def expected(found: ErrorDetails) -> str:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
-            return unknown(place)
+            return unknown(place, _row_of(found["loc"]))
+        case "union_tag_not_found":
+            return f"expected its type, one of {', '.join(RECEIVER_TYPES)}"
+        case "union_tag_invalid":
+            near = get_close_matches(str(context["tag"]), RECEIVER_TYPES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return f"type: expected one of {', '.join(RECEIVER_TYPES)}, not {shown(context['tag'])}{hint}"
         case "missing":
             return "required, but missing"
         case "literal_error":
@@ -110,11 +123,26 @@ def _kind_at(place: tuple[int | str, ...]) -> object:
     return kind
 
 
+def _row_of(place: tuple[int | str, ...]) -> type[Section] | None:
+    """The section that a setting in a list or table stands in, None for one that is in neither."""
+    kind = _kind_at(place[:-1])
+    is_row = section_of(tuple(str(part) for part in place[:-1])) is None
+    return kind if is_row and isinstance(kind, type) and issubclass(kind, Section) else None
+
+
 def _within(kind: object, part: int | str) -> object:
     if isinstance(kind, type) and issubclass(kind, Section):
         field = kind.model_fields.get(str(part))
         return None if field is None else field.annotation
     if get_origin(kind) in (list, dict):
         return get_args(kind)[-1]
+    if part in _tags(kind):
+        return _tags(kind)[str(part)]
     found = (_within(each, part) for each in get_args(kind))
     return next((each for each in found if each is not None), None)
+
+
+def _tags(kind: object) -> dict[str, object]:
+    """The classes of a union that says in its values which of them it is, by what says it."""
+    tags: dict[str, object] = dict(RECEIVER_TYPES) if kind == Receiver else {}
+    return tags

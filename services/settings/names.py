@@ -11,7 +11,6 @@ from typing import get_origin
 import msgspec
 
 from models.settings.all import Settings
-from models.settings.classification import Rule
 from models.settings.keys import KEYS, Key
 from models.settings.later import LaterSection
 from models.settings.values import Section
@@ -111,14 +110,18 @@ def variable_of(key: Key) -> str:
     return PREFIX + key.name.replace(".", "__").upper()
 
 
-def unknown(keys: Keys) -> str:
-    """The error for a key that does not exist: suggests the closest one in its section, else anywhere."""
+def unknown(keys: Keys, row: type[Section] | None = None) -> str:
+    """The error for a key that does not exist: suggests the closest one in its section, else anywhere. `row`: what it stands
+    in, for one of a list or table."""
     at, name = keys[:-1], keys[-1]
-    section = Rule if at[:2] == ("classification", "rules") else section_of(at)
-    siblings = list(section.model_fields) if section is not None else []
+    section = row or section_of(at)
+    fields = {} if section is None else section.model_fields
+    siblings = [field.alias or name for name, field in fields.items()]
     what = "there is no such section" if not at else "there is no such setting"
     if near := get_close_matches(name, siblings, 1):
-        return f"{what}; did you mean {near[0] if section is Rule else '.'.join((*at, near[0]))}?"
+        return f"{what}; did you mean {near[0] if row else '.'.join((*at, near[0]))}?"
+    if row is not None:
+        return f"{what}; there are {', '.join(siblings)}"
     elsewhere = {key.rpartition(".")[2]: key for key in reversed(KEYS)}
     if near := get_close_matches(name, elsewhere, 1, cutoff=0.8):
         return f"{what}; did you mean {elsewhere[near[0]]}?"

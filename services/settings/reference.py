@@ -11,11 +11,19 @@ import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Literal, get_origin
 
 from models.settings.keys import KEYS, Key
+from models.settings.receivers import RECEIVER_TYPES
+from models.settings.routes import RouteSettings
+from models.settings.values import Section
 from services.settings.names import ALIASES, VARIABLES, variable_of
 from services.settings.shown import written
 
+#: What one of a list or table takes.
+ROWS: list[tuple[str, type[Section]]] = [("notify.routes, each", RouteSettings)] + [
+    (f'notify.receivers, of type "{name}"', kind) for name, kind in RECEIVER_TYPES.items()
+]
 BEGIN = "<!-- from models/settings/ by `make docs`; change it there -->"
 END = "<!-- to here -->"
 
@@ -24,6 +32,7 @@ def markdown() -> str:
     """A table per section of what works, one of what is not active yet, and the alternative names."""
     active = [key for key in KEYS.values() if not key.is_later]
     parts = [_section(name, list(keys)) for name, keys in groupby(active, _section_name)]
+    parts += [_rows(title, kind) for title, kind in ROWS]
     return "\n\n".join([*parts, _not_active(), _other_names()]) + "\n"
 
 
@@ -51,10 +60,24 @@ def _section(name: str, keys: list[Key]) -> str:
     return "\n".join([f"## {name}", "", *([about, ""] if about else []), *head, *rows])
 
 
+def _rows(title: str, kind: type[Section]) -> str:
+    """What one of a list or table takes."""
+    about = " ".join((kind.__doc__ or "").split())
+    keys = [Key(field.alias or name, kind, field) for name, field in kind.model_fields.items()]
+    rows = []
+    for key in keys:
+        if key.name == "type" and get_origin(key.field.annotation) is Literal:
+            continue
+        default = "required" if key.field.is_required() else _default(key)
+        meaning = (key.field.description or "").replace("|", "\\|")
+        rows.append(f"| `{key.name}` | {default} | {meaning} |")
+    return "\n".join([f"## {title}", "", about, "", "| Key | Default | Meaning |", "|---|---|---|", *rows])
+
+
 def _default(key: Key) -> str:
     if key.is_by_machine:
         return "by machine"
-    value = written(key, key.field.default)
+    value = written(key, key.field.get_default(call_default_factory=True))
     return "none" if value in (None, "none") else f"`{json.dumps(value)}`"
 
 

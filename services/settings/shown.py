@@ -13,6 +13,8 @@ def written(key: Key, value: object) -> object:
     """A value as a person would write it, secrets masked, for `config show`."""
     if isinstance(value, list):
         return [_row(each) for each in value]
+    if isinstance(value, dict) and any(isinstance(each, Section) for each in value.values()):
+        return {name: _row(each) for name, each in value.items()}
     if key.is_secret:
         return MASK if value else value
     if key.is_duration:

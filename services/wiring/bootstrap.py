@@ -192,7 +192,7 @@ def judge(given: Mapping[str, Any]) -> Judge:
 
 
 def responder_actor(config: bytes, host: Host) -> Actor:
-    """actors.responder.ResponderActor with the actions that the settings ask for."""
+    """actors.responder.ResponderActor with the receivers of the settings."""
     from actors.responder import ResponderActor
     from services.actions.table import Actions
 

@@ -47,6 +47,7 @@ from services.ingest.doors.door import Needs
 from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
+from services.ingest.doors.websocket import WebSocketDoor
 from services.ingest.formats.format import Shared
 from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
@@ -145,8 +146,11 @@ class Gateway:
         self.doors = open_doors(needs, settings)
         http = self.doors[HttpDoor.name]
         assert isinstance(http, HttpDoor)
-        #: The one door that does not listen by itself: its requests come through `app`.
+        websocket = self.doors[WebSocketDoor.name]
+        assert isinstance(websocket, WebSocketDoor)
+        #: The doors that do not listen by themselves: their requests come through `app`.
         self.http = http
+        self._websocket = websocket
         #: What may stand in front of all ASGI (services/machine/http_protocol.py).
         self.hot = HotWay(http)
         self.reads = Reads(
@@ -192,6 +196,10 @@ class Gateway:
         #: All of it as one ASGI application.
         self.app = opened_to(server.origins, self._app)
 
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request brings alerts: Serve's own handling is not for those."""
+        return self.http.takes(scope) or self._websocket.takes(scope)
+
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
         deadline = asyncio.get_running_loop().time() + FIRST_SLOTS_S
@@ -233,6 +241,8 @@ class Gateway:
         scope["path"] = smooth(str(scope["path"]))
         if self.http.takes(scope):
             await self.http(scope, receive, send)
+        elif self._websocket.takes(scope):
+            await self._websocket(scope, receive, send)
         else:
             await self._traced_rest(scope, receive, send)
 

@@ -13,6 +13,7 @@ from models.control.events import SettingsChanged
 from models.errors import Conflict
 from models.settings.all import Settings
 from models.settings.keys import KEYS
+from models.settings.secrets import masks_of
 from models.settings.values import Section
 from services.settings.names import FLAGS
 from services.settings.shown import masked, masked_json, written
@@ -58,6 +59,11 @@ def compare(running: Settings, wanted: Settings) -> list[Change]:
     running, wanted = masked(running), masked(wanted)
     different = [key for key in KEYS.values() if key.of(running) != key.of(wanted) and not key.is_later]
     fixed = [key.name for key in different if not key.is_live]
+    if masks_of(wanted.notify.receivers) - masks_of(running.notify):
+        # No log may hold a secret, and processes get theirs when they start.
+        fixed.append("notify.receivers (a secret that was not there at the start)")
+    elif not fixed and bool(running.notify.why_off) != bool(wanted.notify.why_off):
+        fixed.append("notify.receivers (the first one, or none any more)")
     if fixed:
         raise Conflict(
             f"{', '.join(fixed)}: changed, and that needs a restart (llm-im down, then llm-im up); "

@@ -67,7 +67,7 @@ class HotRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = _gateway
-        if gateway is not None and gateway.http.takes(scope):
+        if gateway is not None and gateway.takes(scope):
             await gateway.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)  # type: ignore[misc]

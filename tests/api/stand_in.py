@@ -19,13 +19,11 @@ from models.incidents.query import (
     AlertView,
     Answer,
     CountIncidents,
-    FindIncidents,
     GetIncident,
     GetIncidents,
     IncidentAlerts,
     IncidentCounts,
     IncidentPage,
-    IncidentPlaces,
     IncidentView,
     ListAlerts,
     ListIncidents,
@@ -144,24 +142,6 @@ class StandIn:
                 items = [self._view(each) for each in found[:limit]]
                 return IncidentPage(
                     items, place_of(found[limit - 1], query.sort) if len(found) > limit else None
-                )
-            case FindIncidents():
-                # A stretch of `page` incidents, newest first, as a shard's.
-                stretch = sorted(
-                    (
-                        each
-                        for each in mine
-                        if query.looked is None or (each.created_at, each.id) < query.looked
-                    ),
-                    key=lambda each: (each.created_at, each.id),
-                    reverse=True,
-                )
-                looked_at = stretch[: self.page]
-                found = self._wanted(looked_at, query.wanted, query.sort, query.after)
-                last = looked_at[-1] if len(stretch) > self.page else None
-                return IncidentPlaces(
-                    [place_of(each, query.sort) for each in found[: query.limit]],
-                    None if last is None else (last.created_at, last.id),
                 )
             case GetIncidents():
                 return IncidentPage([self._view(each) for each in mine if each.id in query.incident_ids])

@@ -151,7 +151,7 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         receiver = Receiver()
         receiver.gate.clear()
         assert isinstance(responder, ResponderActor)
-        responder._actions = {"webhook": receiver}
+        responder._receivers = {"webhook": receiver}
         asked = 0
         send = responder._send
 

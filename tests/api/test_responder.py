@@ -14,7 +14,7 @@ from actors.runtime.local import LocalCluster
 from models.classification.rules import Classifier
 from models.errors import Busy, Malformed
 from models.incidents.incident import Severity
-from models.incidents.notification import Facts
+from models.incidents.notification import Facts, Note
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
 from models.shard.assembly import decode_message
@@ -36,6 +36,7 @@ class Receiver:
         self.told: list[tuple[str, Facts]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.said: list[tuple[str, Note]] = []
         self.closed = 0
 
     def render(self, facts: Facts) -> bytes:
@@ -47,6 +48,12 @@ class Receiver:
         if self.failure is not None:
             raise self.failure
         return ActionResult(ok=True, detail="done")
+
+    async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        self.said.append((key, note))
+        if self.failure is not None:
+            raise self.failure
+        return ActionResult(ok=True, detail="said")
 
     async def close(self) -> None:
         self.closed += 1
@@ -85,7 +92,7 @@ async def test_an_outcome_echoes_incident_number_and_attempt() -> None:
 
 
 async def test_an_unknown_action_is_a_failure_that_names_it_and_reaches_nobody() -> None:
-    said = outcome(await ResponderActor(HOST, {"webhook": Receiver()}).act(act(action="pager")))
+    said = outcome(await ResponderActor(HOST, {"webhook": Receiver()}).act(act(target="pager")))
 
     assert (said.ok, said.final, said.reached) == (False, False, False)
     assert "'pager'" in said.detail and "webhook" in said.detail
@@ -136,7 +143,7 @@ async def test_past_the_bound_a_call_is_refused_as_busy() -> None:
 async def test_the_bound_is_each_targets_own() -> None:
     receiver = Receiver()
     receiver.gate.clear()
-    responder = ResponderActor(HOST, {"webhook": receiver}, concurrency=1)
+    responder = ResponderActor(HOST, {"dead": receiver, "alive": receiver}, concurrency=1)
     dead = asyncio.create_task(responder.act(act("a", target="dead")))
     await asyncio.sleep(0.01)
 

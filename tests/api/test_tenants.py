@@ -22,7 +22,7 @@ from models.alerts.alert import key_digest, series_id
 from models.classification.rules import Classifier
 from models.control.control import CONTROL
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.notification import Facts
+from models.incidents.notification import Facts, Note
 from models.incidents.query import GetIncident, ListIncidents, ListSummaries, decode_answer
 from models.incidents.query import encode as encode_query
 from models.incidents.verbs import Acknowledge, Comment, Merge
@@ -74,6 +74,9 @@ class Hook:
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         return ActionResult(True, "taken")
+
+    async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        return ActionResult(ok=True, detail="said")
 
     async def close(self) -> None: ...
 

@@ -1,6 +1,5 @@
-"""The promise of port Action, kept by every action of the table and by one that another package adds.
-
-An action that is new needs a line in STANDS: the settings that point it at a receiver of these tests.
+"""The promise of port Channel, kept by the webhook and by a channel that another package adds. All of ours have more to keep:
+tests/contract/test_channels.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import structlog.testing
 from aiohttp import web
 
 from actors.responder import ResponderActor
-from models.ports import Action
+from models.ports import Channel
 from models.settings.all import Settings
 from models.settings.processes import RESPONDER
 from models.settings.secrets import holds_secret, revealed
@@ -43,18 +42,32 @@ def webhook(place: str) -> Settings:
     return Settings.model_validate({"notify": {"webhook": {"url": url, "timeout": TIMEOUT_S}}})
 
 
+def toy(place: str) -> Settings:
+    url = f"http://user:{SECRET}@{place}/hook?token={SECRET}"
+    settings, secrets = {"prefix": ""}, {"url": url}
+    receiver = {
+        "type": "other",
+        "kind": "toy",
+        "settings": settings,
+        "secrets": secrets,
+        "timeout": TIMEOUT_S,
+    }
+    notify = {"receivers": {"toy": receiver}, "route": {"receivers": ["toy"]}}
+    return Settings.model_validate({"notify": notify})
+
+
 #: By the action's name, the settings that send it to a receiver at host:port, with SECRET wherever it takes one.
 STANDS: dict[str, Callable[[str], Settings]] = {"webhook": webhook}
 
-#: Somebody else's action: a line of text, sent to where the webhook goes.
+#: Somebody else's action: a line of text.
 TOY = """
     from services.actions.http_post import HttpPost
     from services.actions.kind import ActionKind
 
     class ToyAction:
-        def __init__(self, url, timeout_s):
+        def __init__(self, url, timeout_s, prefix=""):
             self._post = HttpPost(url, timeout_s=timeout_s)
-            self.prefix = ""
+            self.prefix = prefix
 
         def render(self, facts):
             return f"{self.prefix}{facts.severity.name} {facts.service}: {facts.title} ({facts.reason})".encode()
@@ -62,23 +75,26 @@ TOY = """
         async def act(self, key, facts, trace=None):
             return await self._post.post(key, self.render(facts), trace, media_type="text/plain")
 
+        async def say(self, key, note, trace=None):
+            return await self._post.post(key, note.text.encode(), trace, media_type="text/plain")
+
         async def close(self):
             await self._post.close()
 
-    ACTION = ActionKind(lambda given: ToyAction(given["webhook_url"], given["webhook_timeout_s"]))
+    ACTION = ActionKind(lambda name, given: ToyAction(given["url"], given["timeout"], given["prefix"]))
 """
 
 
-@pytest.fixture(params=[*sorted(ACTIONS), "toy"])
+@pytest.fixture(params=["webhook", "toy"])
 def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An action's name; the last one is another package's, installed for the test."""
     if request.param == "toy":
         install(tmp_path, monkeypatch, "toypager", GROUP, {"toy": "{module}:ACTION"}, TOY)
-        monkeypatch.setitem(STANDS, "toy", webhook)
+        monkeypatch.setitem(STANDS, "toy", toy)
     return str(request.param)
 
 
-def opened(name: str, place: str) -> Action:
+def opened(name: str, place: str) -> Channel:
     """The action, as a responder's process opens it."""
     return Actions(given(STANDS[name](place))).by_name[name]
 
@@ -98,8 +114,7 @@ async def outcome(name: str, handler: Handler, key: str = "key-1", **facts: obje
             await action.close()
 
 
-async def test_every_action_has_a_stand_and_none_is_asked_for_by_default() -> None:
-    assert set(STANDS) == set(ACTIONS)
+async def test_no_receiver_is_there_by_default() -> None:
     assert Actions(given(Settings())).by_name == {}
 
 
@@ -199,9 +214,9 @@ async def test_closing_is_safe_twice_and_before_anything_was_sent(name: str) -> 
     await action.close()
 
 
-async def test_a_responder_acts_by_the_name_that_the_effect_bears(name: str) -> None:
+async def test_a_responder_acts_at_the_receiver_that_the_effect_names(name: str) -> None:
     async with a_server(answering(200)) as place:
-        responder = ResponderActor(HOST, {name: opened(name, place)})
+        responder = ResponderActor(HOST, {"somebody": opened(name, place)})
         effect = Act(b"i" * 16, 1, 0, name, "somebody", "k", some_facts())
         said = decode_message(await responder.act(msgspec.msgpack.encode(effect)))
         await responder.stop()
@@ -230,15 +245,43 @@ async def test_another_packages_action_that_fails_costs_the_webhook_nothing(
 ) -> None:
     code = """
         from services.actions.kind import ActionKind
-        ACTION = ActionKind(lambda given: 1 / 0)
+        ACTION = ActionKind(lambda name, given: 1 / 0)
     """
     install(tmp_path, monkeypatch, "broken", GROUP, {"broken": "{module}:ACTION"}, code)
+    both = webhook("127.0.0.1:1").model_dump(exclude_defaults=True)
+    both["notify"]["receivers"] = {"theirs": {"type": "other", "kind": "broken"}}
 
     with structlog.testing.capture_logs() as logs:
-        actions = Actions(given(webhook("127.0.0.1:1")))
+        actions = Actions(given(Settings.model_validate(both)))
 
     assert set(actions.by_name) == {"webhook"}
-    assert [(each["event"], each["name"]) for each in logs] == [("action can't be set up, skipped", "broken")]
+    assert [(each["event"], each["name"]) for each in logs] == [
+        ("receiver can't be set up, skipped", "theirs")
+    ]
+
+
+async def test_a_receiver_that_comes_with_a_reload_uses_a_secret_of_the_start_and_one_that_went_stays() -> (
+    None
+):
+    async with a_server(answering(200)) as place:
+        before = {"ops": {"type": "webhook", "url": f"http://{place}/one?token={SECRET}"}}
+        after = {"dev": {**before["ops"], "max_alerts": 7}}
+        started, changed = (
+            Settings.model_validate({"notify": {"receivers": table, "route": {"receivers": [*table]}}})
+            for table in (before, after)
+        )
+        actions = Actions(given(started))
+        receivers = actions.by_name
+
+        told = changed.given_to(RESPONDER)
+        live = {name: value for name, value in told.items() if not holds_secret(value)}
+        assert SECRET not in repr(live)
+        actions.take(live)
+        results = [await receivers[name].act("k", some_facts()) for name in ("ops", "dev")]
+        for channel in receivers.values():
+            await channel.close()
+
+    assert [each.ok for each in results] == [True, True]
 
 
 async def test_a_package_cannot_stand_in_for_the_webhook(

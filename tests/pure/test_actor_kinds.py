@@ -80,8 +80,10 @@ def test_what_holds_a_secret_is_given_at_the_start_only() -> None:
     event = event_of("start", "ops", [], FULL)
 
     [responder] = [each for each in plan(FULL) if each.kind == RESPONDER]
-    assert msgspec.msgpack.decode(responder.config)["webhook_url"] == "https://example.org/s3cr3t"
-    assert "webhook_url" not in given_by(event, RESPONDER) and "telemetry" not in given_by(event, SHARD)
+    given = msgspec.msgpack.decode(responder.config)
+    assert given["receivers"]["webhook"]["url"] == "https://example.org/s3cr3t"
+    assert "receivers" not in given_by(event, RESPONDER) and "telemetry" not in given_by(event, SHARD)
+    assert b"s3cr3t" not in event.processes[RESPONDER]
     assert given_by(event, RESPONDER)["level"] == "INFO"
 
 

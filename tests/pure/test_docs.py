@@ -81,7 +81,8 @@ def something_for(key: Key) -> str:
     """A value that its kind takes."""
     default = key.field.default
     if isinstance(default, list):
-        return "[]" if key.name.endswith(("rules", "mappings")) else "a,b"
+        is_rows = key.name.endswith(("rules", "mappings", "routes", "receivers", "escalate_to"))
+        return "[]" if is_rows else "a,b"
     if isinstance(default, bool):
         return str(default).lower()
     if default is not None:

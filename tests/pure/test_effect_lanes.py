@@ -19,7 +19,7 @@ from actors.runtime.host import Host
 from actors.runtime.local import LocalCluster
 from models.errors import Unavailable
 from models.incidents.incident import IncidentType, Severity
-from models.incidents.notification import Facts
+from models.incidents.notification import Facts, Note
 from models.incidents.verbs import Close, Reopen
 from models.metrics import Meter
 from models.ports import ActionResult, ArchivedIncident
@@ -321,6 +321,9 @@ class Receivers:
             await self.let_go.wait()
         return ActionResult(ok=True, detail="")
 
+    async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        return ActionResult(ok=True, detail="said")
+
     async def close(self) -> None:
         self.let_go.set()
 
@@ -328,7 +331,9 @@ class Receivers:
 @pytest.mark.asyncio
 async def test_one_dead_receiver_takes_its_own_places_and_another_is_told_of_everything_meanwhile() -> None:
     cluster, receivers, done = LocalCluster(), Receivers(), Counter[str]()
-    responder = ResponderActor(Host("responder-0", cluster, lambda why: None), {"page": receivers})
+    responder = ResponderActor(
+        Host("responder-0", cluster, lambda why: None), {"dead": receivers, "alive": receivers}
+    )
     await cluster.start("responder-0", lambda _host: responder)
 
     def answered(message: Message) -> None:

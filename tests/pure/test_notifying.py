@@ -12,6 +12,7 @@ import pytest
 from models.incidents.incident import Severity
 from models.incidents.notification import FIRING, RESOLVED, Facts
 from models.incidents.verbs import Acknowledge, Create, Merge, Resolve
+from models.routes.route import ReceiverRow
 from models.shard.effects import Act
 from models.shard.events import ActionFailed, NotificationDropped
 from models.shard.lifecycle import STILL_FIRING_S
@@ -442,7 +443,7 @@ def shown(story: Story) -> dict[str, Any]:
 
 
 def test_a_notification_of_a_large_incident_shows_what_fires_though_it_came_last() -> None:
-    story = Story(changed(webhook_max_alerts=2))
+    story = Story(changed(receivers={"webhook": ReceiverRow(max_alerts=2)}))
     story.push(at(0), *[alert("llm-api", "Down", each, zone="1") for each in "abc"])
     story.push(at(1), *[alert("llm-api", "Down", each, zone="1").ended(1) for each in "ab"])
     story.push(at(2), alert("llm-api", "Down", "d", starts=2, severity="info", zone="2"))
@@ -483,7 +484,7 @@ def test_what_is_common_to_those_that_fire_is_not_common_to_all_when_others_have
 
 
 def test_an_incident_that_outlived_more_alerts_than_are_shown_tells_of_those_that_fire() -> None:
-    story = Story(changed(webhook_max_alerts=3))
+    story = Story(changed(receivers={"webhook": ReceiverRow(max_alerts=3)}))
     pods = [alert("llm-api", "Down", f"pod-{number}") for number in range(50)]
     story.push(at(0), *pods)
     for number, pod in enumerate(pods[:-1], 1):

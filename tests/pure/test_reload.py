@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from typing import Any
 
 import msgspec
 import pytest
 
 from models.control.events import SettingsChanged
 from models.errors import Conflict
-from models.incidents.incident import IncidentState, Severity
+from models.incidents.incident import Incident, IncidentState, Severity
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.processes import SHARD, given_by
+from models.shard import core
 from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
 from models.shard.targets import TargetPassed
-from services.settings.shown import masked_json
+from services.settings.shown import masked, masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
 from tests.scenario import SETTINGS, Story, alert, at
 
 ACTIVE = [key for key in KEYS.values() if not key.is_later]
+OPS = {"type": "webhook", "url": "https://example.org/ops"}
+#: What a setting stands beside: without it, it would not be allowed or mean nothing.
+AROUND: dict[str, dict[str, object]] = {
+    "notify.webhook.max_alerts": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
+    "notify.webhook.external_url": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
+}
+for key in KEYS:
+    if key.startswith(("notify.receivers", "notify.route")):
+        AROUND[key] = {"notify": {"receivers": {"ops": OPS, "dev": OPS}, "route": {"receivers": ["ops"]}}}
 #: Another value than the default, where adding one does not make one.
 OTHERS: dict[str, object] = {
     "server.http_host": "0.0.0.0",
@@ -48,6 +61,13 @@ OTHERS: dict[str, object] = {
     "outbound.allow": ["10.0.0.0/8"],
     "outbound.ca_file": "/etc/ssl/ours.pem",
     "notify.webhook.external_url": "https://im.example",
+    "notify.receivers": {"ops": OPS | {"max_alerts": 7}, "dev": OPS},
+    "notify.route.receivers": ["ops", "dev"],
+    "notify.route.wait": "5s",
+    "notify.route.send_resolved": False,
+    "notify.route.discard": True,
+    "notify.route.escalate_to": ["dev"],
+    "notify.routes": [{"matchers": ["a=b"], "receivers": ["dev"], "continue": True}],
     "classification.builtin_rules": False,
     "notify.webhook.url": "https://example.org/hook",
     "publish.redis.url": "redis://127.0.0.1",
@@ -67,15 +87,23 @@ OTHERS: dict[str, object] = {
 }
 
 
+def around(key: Key) -> Settings:
+    """The defaults, and what a setting stands beside."""
+    return Settings.model_validate(AROUND.get(key.name, {}))
+
+
 def other(key: Key) -> Settings:
-    """The defaults but for this one."""
+    """The same but for this one."""
     default = key.field.default
     value = OTHERS.get(key.name)
     if value is None:
         value = default + 1 if isinstance(default, int | float) else f"{default}x"
-    for name in reversed(key.path):
-        value = {name: value}
-    return Settings.model_validate(value)
+    given = copy.deepcopy(AROUND.get(key.name, {}))
+    section: Any = given
+    for name in key.path[:-1]:
+        section = section.setdefault(name, {})
+    section[key.path[-1]] = value
+    return Settings.model_validate(given)
 
 
 def told(settings: Settings) -> SettingsChanged:
@@ -87,21 +115,23 @@ def test_a_changed_setting_is_taken_over_or_refused_by_name(key: Key) -> None:
     wanted = other(key)
 
     if key.is_live:
-        assert [change.key for change in compare(Settings(), wanted)] == [key.name]
+        assert [change.key for change in compare(around(key), wanted)] == [key.name]
     else:
         with pytest.raises(Conflict, match=rf"^{re.escape(key.name)}: changed, and that needs a restart"):
-            compare(Settings(), wanted)
+            compare(around(key), wanted)
 
 
 @pytest.mark.parametrize("key", [key for key in ACTIVE if key.is_live], ids=lambda key: key.name)
 def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
-    before, after = told(Settings()), told(other(key))
+    before, after = told(around(key)), told(other(key))
 
-    assert Settings.model_validate_json(after.settings) == other(key)
+    assert Settings.model_validate_json(after.settings) == masked(other(key))
     reached = {kind for kind in before.processes if before.processes[kind] != after.processes[kind]}
     # Gateways alone ask how much a silence may mute, and they go by all settings.
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
+    # Shards and responders.
+    kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)
 
 
@@ -114,6 +144,35 @@ def test_one_that_needs_a_restart_among_others_refuses_all_and_only_it_is_named(
     assert str(raised.value) == (
         "server.gateways: changed, and that needs a restart (llm-im down, then llm-im up); nothing was changed"
     )
+
+
+NEW = {"type": "webhook", "url": "https://example.org/n3w"}
+
+
+def receivers(table: dict[str, object]) -> Settings:
+    return Settings.model_validate({"notify": {"receivers": table, "route": {"receivers": [*table]}}})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (receivers({"ops": NEW}), "a secret that was not there at the start"),
+        (receivers({"ops": OPS, "new": NEW}), "a secret that was not there at the start"),
+        (Settings(), "the first one, or none any more"),
+    ],
+)
+def test_a_new_secret_and_the_last_receiver_need_a_restart(wanted: Settings, why: str) -> None:
+    with pytest.raises(Conflict, match=re.escape(why)) as raised:
+        compare(receivers({"ops": OPS}), wanted)
+
+    assert "n3w" not in str(raised.value)
+
+
+def test_receivers_come_and_go_by_reload_with_the_secrets_that_are_there() -> None:
+    running = receivers({"ops": OPS, "dev": NEW})
+
+    assert compare(running, receivers({"ops": NEW})) and compare(running, receivers({"dev": OPS, "x": NEW}))
+    assert b"n3w" not in msgspec.msgpack.encode(told(running))
 
 
 def test_a_change_is_told_as_one_would_write_it() -> None:
@@ -209,6 +268,40 @@ def test_a_resolved_incident_waits_for_a_longer_close_after_and_then_closes() ->
     story.tick(at(210))
 
     assert story.states() == [IncidentState.CLOSED]
+
+
+def test_after_a_change_each_tick_finds_out_for_a_stretch_of_incidents_when_they_are_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core, "WATCH_STRETCH", 10)
+    story = Story()
+    story.push(at(0), *[alert(f"api-{number}", "Down") for number in range(35)])
+    shard = story.shard
+    shard.watch()
+    looked_at = count_looks(shard, monkeypatch)
+
+    change(story, acknowledge_within_s=(0.0, 0.0, 500.0, 0.0, 0.0))  # type: ignore[arg-type]
+    each_time = []
+    for _ in range(5):
+        looked_at.clear()
+        shard.watch()
+        each_time.append(len(looked_at))
+
+    assert each_time == [10, 10, 10, 5, 0]
+    assert all(shard.timers.at(each.id) == shard.next_at(each) for each in shard.state.incidents.values())
+
+
+def count_looks(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> list[Incident]:
+    """The incidents of which it is found out from now on when they are due."""
+    looked_at: list[Incident] = []
+    next_at = shard.next_at
+
+    def counting(incident: Incident) -> float:
+        looked_at.append(incident)
+        return next_at(incident)
+
+    monkeypatch.setattr(shard, "next_at", counting)
+    return looked_at
 
 
 def test_a_notification_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:

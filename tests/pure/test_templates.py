@@ -37,6 +37,16 @@ def test_a_text_without_templates_is_left_as_it_is() -> None:
     assert render("100 % of }} { nothing", CONTEXT) == "100 % of }} { nothing"
 
 
+def test_only_what_is_filled_in_goes_through_what_escapes_it() -> None:
+    text = render(
+        "<!here> {{ name }}{% if 1 %} {{ name|upper }}{% endif %}",
+        {"name": "<b>"},
+        written=lambda t: t.replace("<", "&lt;"),
+    )
+
+    assert text == "<!here> &lt;b> &lt;B>"
+
+
 def test_a_label_comes_before_a_method_of_the_same_name() -> None:
     assert render("{{ incident.labels.items }}", CONTEXT).startswith("a label")
 

@@ -14,6 +14,7 @@ import msgspec
 
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING, FREE
+from models.incidents.filters import IncidentFilter, Sort, place_of
 from models.incidents.incident import Incident, IncidentState
 from models.shard.inhibitors import Inhibitors
 from models.shard.known_silences import KnownSilences
@@ -26,6 +27,8 @@ from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
 
 #: How a title of several alerts ends: "(3 pods)".
 _COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
+
+EVERYTHING = IncidentFilter()
 
 
 def dump(shard: Shard, now: float) -> dict[str, Any]:
@@ -164,6 +167,13 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
                 return f"group {group} does not lead to its open incident"
     if shard.state.open_count != len(groups) + by_hand:
         return f"{shard.state.open_count} incidents are counted as open, {len(groups) + by_hand} are"
+    for sort in Sort:
+        places = sorted(
+            (place_of(each, sort) for each in shard.state.incidents.values()), reverse=sort.goes_down
+        )
+        walked = [*shard.state.places.walk(sort, EVERYTHING, None)]
+        if walked != [identity for *_, identity in places]:
+            return f"a list by {sort} has {len(walked)} incidents in another order than the {len(places)} there are"
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from models.incidents.incident import Incident, IncidentState
-from models.incidents.notification import FIRING, RESOLVED, Facts
+from models.incidents.notification import FIRING, RESOLVED, Facts, Note
 from models.ports import ActionResult
 from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
 from models.shard.flapping import FLAP_WINDOW
@@ -34,6 +34,9 @@ class Receiver:
         self.refused: set[str] = set()
         #: What it did not take: it says the same again of the same try, which the wire may bring twice.
         self.declined: dict[str, ActionResult] = {}
+
+    async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        return ActionResult(ok=True, detail="said")
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world

@@ -1,0 +1,1 @@
+"""Routes: which receivers are told of an incident, and when; pure."""

@@ -1,0 +1,1 @@
+"""Settings of receivers: one file for each type of receiver, on the base in models/settings/channels/base.py."""

@@ -1,0 +1,103 @@
+"""What every receiver has, whatever its type. Each file beside this one is one type: its own settings, and in `type` its name,
+by which models/settings/receivers.py tells them apart.
+
+A secret may also be written as where it is, `{ env = "NAME" }` or `{ file = "/path" }`: what arrives here is
+its text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from models.settings.secrets import MASKED, Secret
+from models.settings.values import Duration, Section, wrong_url
+
+#: Of a header's name: RFC 9110's token.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+#: What a request is made of: setting one of these would break it, or hide whom it is for.
+_OURS = frozenset(
+    {"content-length", "content-type", "host", "idempotency-key", "transfer-encoding", "connection"}
+)
+#: More headers are no configuration.
+HEADERS_MAX = 50
+#: Characters of a template: 16 KiB are ten pages of message.
+TEMPLATE_MAX = 16_384
+
+
+def _secret_url(value: Secret) -> Secret:
+    if wrong := wrong_url(value.get_secret_value()):
+        raise ValueError(wrong)
+    return value
+
+
+def _url(value: str) -> str:
+    if wrong := wrong_url(value):
+        raise ValueError(wrong)
+    return value
+
+
+def _one_line(value: Secret) -> Secret:
+    """A secret that travels in a header or a command: a line break at its end is how files end."""
+    text = value.get_secret_value().strip()
+    if not text:
+        raise ValueError("expected some text, not an empty one")
+    if not text.isprintable():
+        raise ValueError("expected one line without control characters")
+    return Secret(text)
+
+
+#: A URL that holds a secret, as those of chats do: whoever has it can write there.
+SecretUrl = Annotated[Secret, AfterValidator(_secret_url)]
+#: The address of an API, without anything secret in it.
+Url = Annotated[str, AfterValidator(_url)]
+#: A token, key or password.
+Token = Annotated[Secret, AfterValidator(_one_line)]
+#: Jinja2, in the sandbox of models/playbook/template.py.
+TemplateText = Annotated[str, Field(max_length=TEMPLATE_MAX)]
+
+
+def is_masked(value: Secret) -> bool:
+    """Whether this only stands for a secret, as in settings that were sent somewhere: its form says nothing."""
+    return value.get_secret_value().startswith(MASKED)
+
+
+class ReceiverBase(Section):
+    """What every receiver has."""
+
+    timeout: Duration = Field(
+        10.0,
+        gt=0,
+        le=60,
+        description="Longest time for one attempt, from connecting to the end of the answer.",
+    )
+    send_resolved: bool = Field(True, description="Whether to tell of resolves too.")
+    max_alerts: int = Field(
+        100, ge=1, le=10_000, description="Most alerts in one message, which says how many more there are."
+    )
+    title: TemplateText = Field("", description="Template of the title. Empty: the channel's own.")
+    text: TemplateText = Field("", description="Template of the text. Empty: the channel's own.")
+
+
+class HttpReceiver(ReceiverBase):
+    """A receiver that is called by HTTP."""
+
+    headers: dict[str, Secret] = Field(
+        {},
+        max_length=HEADERS_MAX,
+        description="Extra request headers, for example for a proxy in front of the receiver. Secret.",
+    )
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, Secret]) -> dict[str, Secret]:
+        for name, each in value.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"expected names of letters, digits and dashes, not {name[:80]!r}")
+            if name.lower() in _OURS:
+                raise ValueError(f"{name} is set by us and can't be changed")
+            if not each.get_secret_value().isprintable():
+                raise ValueError(f"{name}: expected one line without control characters")
+        return value
