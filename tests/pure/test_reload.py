@@ -59,6 +59,8 @@ OTHERS: dict[str, object] = {
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
     "outbound.allow": ["10.0.0.0/8"],
+    "outbound.rate": "60/m",
+    "outbound.breaker.failure_share": 0.25,
     "outbound.ca_file": "/etc/ssl/ours.pem",
     "notify.webhook.external_url": "https://im.example",
     "notify.receivers": {"ops": OPS | {"max_alerts": 7}, "dev": OPS},
