@@ -41,6 +41,7 @@ from models.playbook.work import (
 )
 from services.actions.outbound import CallFailed
 from services.playbooks.bounds import Bounds
+from services.playbooks.calls import NotCalled
 from services.playbooks.kind import Asked, PlaybookAction, failed
 from services.playbooks.quoting import quoted
 from services.playbooks.tools import Tools
@@ -269,7 +270,8 @@ class PlaybookWorker:
         except TimeoutError:
             return failed(f"{work.action.type}: not done within {timeout_s:g} s")
         except CallFailed as error:
-            return failed(f"{work.action.type}: {error}", reached=error.reached)
+            wait_s = error.retry_after_s if isinstance(error, NotCalled) else 0.0
+            return failed(f"{work.action.type}: {error}", reached=error.reached, retry_after_s=wait_s)
         except Refused as error:
             return failed(f"{work.action.type}: {error}", final=True, reached=False)
         except IncidentManagerError as error:
