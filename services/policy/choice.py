@@ -20,7 +20,7 @@ def with_token(server: Mapping[str, Any]) -> dict[str, Any]:
 def open_decisions(
     server: Mapping[str, Any], local: Mapping[str, Any], outbound: Calls, clock: Clock
 ) -> Decisions:
-    """`server`: with_token() of what models/settings/integrations.py gives; `local`: `policy` of playbook_targets.py. Raises Malformed
+    """`server`: with_token() of what models/settings/integrations.py gives; `local`: `policy` of models/settings/playbook_targets.py. Raises Malformed
     for policies that can't be read, Unavailable where they can't be evaluated."""
     policy: Policy
     if server["url"]:
