@@ -249,4 +249,4 @@ def _said(book: Playbook, move: Event) -> Iterator[Line]:
         case RunEnding(status=status, detail=detail) if book.final:
             yield Line("", f"ends as {status}" + (f" ({detail})" if detail else "") + "; finally:", status)
         case RunEnded(status=status, detail=detail):
-            yield Line("", f"the run {status}" + (f": {detail}" if detail else ""), status)
+            yield Line("", status + (f": {detail}" if detail else ""), status)
