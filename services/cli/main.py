@@ -29,6 +29,7 @@ from services.cli.commands import (
     stats,
     status,
     store,
+    targets,
     tokens,
     up,
 )
@@ -189,6 +190,7 @@ app.add_typer(alerts.app, name="alerts")
 app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)
