@@ -24,7 +24,7 @@ from models.durations import duration_s
 from models.errors import Refused
 from models.incidents.incident import IncidentType, Severity
 from models.playbook import fields
-from models.playbook.catalog import CATALOG, is_template, wrong_params
+from models.playbook.catalog import CATALOG, ActionSpec, is_template, wrong_params
 from models.playbook.checking import Written, check
 from models.playbook.document import Node, read_document
 from models.playbook.fields import Field
@@ -73,12 +73,12 @@ class Read:
     warnings: tuple[str, ...]
 
 
-def read(text: str, file: str = "playbook", extra: Mapping[str, bool] | None = None) -> Read:
-    """The playbook that a YAML text says. `extra` are kinds of actions beside those of the catalog, and whether each changes
-    something; their parameters are not checked."""
+def read(text: str, file: str = "playbook", kinds: Mapping[str, ActionSpec] = CATALOG) -> Read:
+    """The playbook that a YAML text says. `kinds` are the kinds of actions that there are
+    (services/playbooks/table.py has those of other packages too)."""
     document = read_document(text, file)
     mistakes = Mistakes(file)
-    playbook = _Reader(mistakes, extra or {}).playbook(document)
+    playbook = _Reader(mistakes, kinds).playbook(document)
     mistakes.raise_any()
     assert playbook is not None
     return Read(playbook, mistakes.warnings)
@@ -95,7 +95,7 @@ class _Reader:
     """Goes through the tree once. A value that is wrong is noted and left out, so that the rest is still looked at."""
 
     mistakes: Mistakes
-    extra: Mapping[str, bool]
+    kinds: Mapping[str, ActionSpec]
     #: What an action does when it failed and nothing is written, in the step that is read.
     failing: str = FAIL
 
@@ -469,16 +469,15 @@ class _Reader:
         return self._action(node, where, is_last=True, is_rollback=True)
 
     def _action_type(self, node: Node, where: str) -> str:
-        if node.text in CATALOG or node.text in self.extra:
+        if node.text in self.kinds:
             return node.text
-        known = (*CATALOG, *self.extra)
-        raise _Wrong(node.line, where, f"there is no action {node.text!r}{near(node.text, known)}")
+        raise _Wrong(node.line, where, f"there is no action {node.text!r}{near(node.text, self.kinds)}")
 
     def _parameters(self, kind: str, params: Mapping[str, Any], node: Node, where: str) -> bool:
-        """Checks an action's parameters; says whether it changes something. Of kinds that are not ours nothing is known but that."""
-        spec = CATALOG.get(kind)
-        if spec is None:
-            return self.extra.get(kind, True)
+        """Checks an action's parameters; says whether it changes something."""
+        spec = self.kinds.get(kind)
+        if spec is None:  # told already
+            return True
         wrong = wrong_params(spec, params)
         if wrong:
             name = wrong.partition(":")[0]

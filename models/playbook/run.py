@@ -267,7 +267,7 @@ def _undo_began(run: Run, event: UndoBegan, now: float) -> None:
 def _step_ended(run: Run, event: StepEnded, now: float) -> None:
     step = run.steps.setdefault(event.step, StepRun(event.status))
     step.status, step.detail, step.blocked = event.status, event.detail[:DETAIL_MAX], event.blocked
-    step.ended_at = now
+    step.ended_at, step.then = now, event.then
     run.jump = event.jump or run.jump
 
 

@@ -87,6 +87,8 @@ class Core:
         self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
         self._came: Sequence[Callable[[Incident], None]] = ()
         self._left: Sequence[Callable[[Incident], None]] = ()
+        self._carries: dict[str, Callable[[Incident], bytes | None]] = {}
+        self._brings: dict[str, Callable[[Incident, bytes], None]] = {}
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
         self._withholds: Sequence[Callable[[Incident], str | None]] = ()
@@ -192,6 +194,16 @@ class Core:
         self.timers.set(incident.id, 0.0)
         for leave in self._left:
             leave(incident)
+
+    def carried(self, incident: Incident) -> dict[str, bytes]:
+        """What components keep of an incident in records of their own, by their names."""
+        found = {name: carries(incident) for name, carries in self._carries.items()}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def bring(self, incident: Incident, carried: dict[str, bytes]) -> None:
+        """The same in the partition where the incident is now."""
+        for name, record in carried.items():
+            self._brings[name](incident, record)
 
     def set_back(self, incident: Incident, event: Event) -> None:
         """The clock had been ahead: the components correct what they keep in an incident."""

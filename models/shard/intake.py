@@ -160,7 +160,8 @@ class Intake(Component):
             return Decision.REPEATED
         if self._repeat_numbers:
             self._flush_repeats(now)
-        number = series.by_series.get(key[:SERIES_ID_BYTES])
+        identity = key[:SERIES_ID_BYTES]
+        number = series.by_series.parts[identity[-1]].get(identity)
         if not body and (number is None or fires or series.keys[number] != key):
             return Decision.BODY_WANTED
         content: Content | None = None
@@ -375,7 +376,8 @@ class Intake(Component):
         return decision
 
     def _incident_of(self, key: bytes) -> bytes:
-        number = self.state.series.by_series.get(key[:SERIES_ID_BYTES])
+        identity = key[:SERIES_ID_BYTES]
+        number = self.state.series.by_series.parts[identity[-1]].get(identity)
         incident = None if number is None else self.state.series.incidents[number]
         return b"" if incident is None else incident.id
 

@@ -193,6 +193,8 @@ class Shard(Core):
         self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
+        self._carries = {each.name: each.carries for each in having("carries")}
+        self._brings = {each.name: each.brings for each in having("brings")}
         self._set_back = [each.set_back for each in having("set_back")]
         self._ticks = [each.tick for each in having("tick")]
         self._settles = [each.settle for each in having("settle")]

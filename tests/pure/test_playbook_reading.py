@@ -8,6 +8,8 @@ import pytest
 
 from models.errors import Malformed, TooLarge
 from models.incidents.incident import IncidentType, Severity
+from models.playbook.catalog import CATALOG, ActionSpec
+from models.playbook.parameters import Params
 from models.playbook.playbook import Approval, Playbook, Retry
 from models.playbook.reading import read
 
@@ -193,15 +195,17 @@ def test_a_call_that_only_reads_changes_nothing() -> None:
     assert [action.changes for action in book.steps[0].actions] == [False, True]
 
 
-def test_a_kind_of_another_package_is_taken_as_one_that_changes_something() -> None:
-    text = steps(
-        "  - {id: a, type: remediation, actions: [{type: vm_reboot, any: thing}, {type: vm_look}]}\n"
-    )
+class Reboot(Params, frozen=True):
+    host: str
 
-    book = read(text, extra={"vm_reboot": True, "vm_look": False}).playbook
 
-    assert [action.changes for action in book.steps[0].actions] == [True, False]
+def test_a_kind_of_another_package_is_checked_as_ours_are() -> None:
+    text = steps("  - {id: a, type: remediation, actions: [{type: vm_reboot, host: gpu-1}]}\n")
+    kinds = {**CATALOG, "vm_reboot": ActionSpec(Reboot, "Reboots a machine.", True)}
+
+    assert read(text, kinds=kinds).playbook.steps[0].actions[0].changes
     assert "there is no action 'vm_reboot'" in mistakes(text)[0]
+    assert "hots: there is no such parameter" in mistakes(text.replace("host", "hots"), kinds=kinds)[0]
 
 
 def test_comments_and_layout_do_not_change_the_digest() -> None:
