@@ -1,5 +1,5 @@
-"""Answers effect Act with message ActionOutcome, at the receiver that it names. Stateless but for the calls under way, its counters
-and what it learnt of its targets (actors/targets.py).
+"""Answers effect Act with message ActionOutcome, at the receiver that it names, and does the work of playbooks (working.py).
+Stateless but for the calls under way, its counters and what it learnt of its targets (targets.py).
 
 The shard calls it through Peers and keeps the action pending until an event has its result, so whatever is lost here is
 requested again. Each call sends at most once; retrying is the shard's decision.
@@ -20,10 +20,11 @@ from actors.runtime.ending import end
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
 from actors.targets import Targets, encode_views, receiver_target, result_of
+from actors.working import NoWorker, Working
 from models.errors import Busy, Malformed
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.ports import REF_MAX, ActionResult, Channel, Tracer
+from models.ports import REF_MAX, ActionResult, Channel, Tracer, Worker
 from models.response.target import Limits, NotNow, Why
 from models.shard.effects import Act
 from models.shard.messages import ActionOutcome, Said, Say
@@ -51,15 +52,17 @@ class ResponderActor:
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
+        worker: Worker | None = None,
     ) -> None:
-        """`receivers` by the name that Act.target bears; which there are may change while it runs. Owns them and `control`:
-        stop() closes them. `targets` bounds the calls; without it each target has `concurrency` places."""
+        """`receivers` by the name that Act.target bears; which there are may change while it runs. Owns them, `worker` and
+        `control`: stop() closes them. `targets` bounds the calls; without it each target has `concurrency` places."""
         self.meter = Meter(host.name)
         self._receivers = receivers
         self._control = control
         self._targets = targets or Targets(SystemClock(), limits=Limits(max_in_flight=concurrency))
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
+        self._working = Working(worker or NoWorker(), self.meter, self._tracer)
         self._under_way: dict[tuple[str, str, str], asyncio.Task[ActionResult]] = {}
 
     async def act(self, payload: bytes) -> bytes:
@@ -97,6 +100,15 @@ class ResponderActor:
             )
         )
 
+    async def life(self, _payload: bytes) -> bytes:
+        """Which life this is: another one after each start."""
+        return self._working.life
+
+    async def work(self, payload: bytes) -> bytes:
+        """Do what a run asks for: MessagePack of working.WorkAsked in, of playbook.work.Done out. The same key while it is under way
+        joins it. Raises Busy, Malformed. If the caller goes away, the work goes on."""
+        return await self._working.ask(payload)
+
     async def say(self, payload: bytes) -> bytes:
         """MessagePack of messages.Say in, of messages.Said out: a note for one receiver. Sent once, whatever comes of it."""
         try:
@@ -117,7 +129,7 @@ class ResponderActor:
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
-        self.meter.set("incident_processing_queue_depth", len(self._under_way))
+        self.meter.set("incident_processing_queue_depth", len(self._under_way) + self._working.under_way)
         self._targets.measure(self.meter)
         return encode_metrics(self.meter.read())
 
@@ -133,6 +145,7 @@ class ResponderActor:
     async def stop(self) -> None:
         """Cancel running calls (the shard still has them pending) and close the actions. Safe to call twice."""
         await end([*self._under_way.values()])
+        await self._working.stop()
         for channel in self._receivers.values():
             await channel.close()
         if self._control is not None:

@@ -114,6 +114,10 @@ METRICS: dict[str, Metric] = {
         "counter",
         "Calls that were not made, by target and why: open (it fails), busy (all places taken), rate (called too often).",
     ),
+    "llm_im_playbook_actions_total": Metric(
+        "counter", "What runs of playbooks asked for, by type of action and outcome."
+    ),
+    "llm_im_runs_active": Metric("gauge", "Runs of playbooks under way."),
     "llm_im_notifications_given_up": Metric(
         "gauge",
         "Incidents whose last notification was given up; 0 is good. Counted until they are archived.",

@@ -68,10 +68,11 @@ def simulate(book: Playbook, script: Script) -> list[Line]:
     return list(_Simulation(book, script).lines())
 
 
-def rehearse(book: Playbook, incident: Mapping[str, Any]) -> list[Line]:
-    """What each step would do for an incident: its condition, and the parameters of its actions with their templates filled in, as far
-    as they can be without what other steps find out. Every action is taken to succeed."""
-    return list(_Simulation(book, Script(incident=incident), shows_params=True).lines())
+def rehearse(book: Playbook, script: Script) -> list[Line]:
+    """What each step would do for the incident of the script: its condition, and the parameters of its actions with their templates
+    filled in, as far as they can be without what other steps find out. Raises Malformed as simulate() does."""
+    _check(book, script)
+    return list(_Simulation(book, script, shows_params=True).lines())
 
 
 def _check(book: Playbook, script: Script) -> None:
@@ -126,10 +127,11 @@ class _Simulation:
             work = work_of(self.book, self.run, step, number, undo, dict(self.script.incident or {}), False)
             done, more = self._done(work, step, number)
             move = answered(self.book, self.run, step, number, undo, done, self.now)
+            fold(self.run, move, self.now)
             if more is not None:
                 yield more
-            fold(self.run, move, self.now)
-            yield from _said(self.book, move)
+            if more is None or done.status != SUCCEEDED:
+                yield from _said(self.book, move)
             return True
         for name, number, deed in self.run.waits_for:
             if name in self.script.expires:

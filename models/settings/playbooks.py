@@ -20,7 +20,7 @@ class Playbooks(PlaybookTargets):
     )
     folder: str | None = Field(
         None,
-        description="Folder whose `*.yaml` files are applied as playbooks at each start.",
+        description="Folder whose `*.yaml` files are applied as playbooks at each start. None: playbooks are applied by `llm-im playbooks apply`.",
     )
     again_after: Duration = Field(
         1800.0,

@@ -14,6 +14,7 @@ from typing import Any
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Incident, Severity
 from models.partition.ordered import Ordered, behind
+from models.partition.parted import Parted
 
 #: When it was created, and its id.
 Created = tuple[float, bytes]
@@ -28,16 +29,19 @@ class Places:
         self.created = created
         self._changed: Ordered[_Place] = Ordered()
         self._of_severity: list[Ordered[Created]] = [Ordered() for _ in Severity]
-        self._placed: dict[bytes, _Place] = {}
+        self._placed: Parted[_Place] = Parted()
 
     def build(self, created: Ordered[Created], incidents: Iterable[Incident]) -> None:
         """Put all incidents in their places at once."""
         self.created = created
-        self._placed = {each.id: _place_of(each) for each in incidents}
-        self._changed = Ordered(self._placed.values())
+        self._placed = Parted()
+        places: list[_Place] = []
         by_severity: list[list[Created]] = [[] for _ in Severity]
-        for _updated_at, created_at, identity, severity in self._placed.values():
-            by_severity[severity].append((created_at, identity))
+        for incident in incidents:
+            place = self._placed[incident.id] = _place_of(incident)
+            places.append(place)
+            by_severity[place[3]].append(place[1:3])
+        self._changed = Ordered(places)
         self._of_severity = [*map(Ordered, by_severity)]
 
     def put(self, incident: Incident) -> None:
@@ -57,7 +61,7 @@ class Places:
 
     def drop(self, identity: bytes) -> None:
         """An incident is not here any more."""
-        before = self._placed.pop(identity, None)
+        before = self._placed.pop(identity)
         if before is not None:
             self._changed.remove(before)
             self._of_severity[before[3]].remove(before[1:3])

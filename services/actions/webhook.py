@@ -19,7 +19,7 @@ from models.incidents.notification import RESOLVED, AlertFacts, Facts, Note
 from models.ports import ActionResult
 from services.actions.http_call import HttpCall
 from services.actions.webhook_body import note_body, webhook_body
-from services.actions.wording import NOTE, TEST, Wording, variables
+from services.actions.wording import NOTE, TEST, Wording, marked, variables
 
 SIGNATURE = "X-LLM-IM-Signature"
 #: The incident of a note that is about none.
@@ -55,6 +55,7 @@ class WebhookChannel:
         return await self._post(key, body, trace)
 
     async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        note = marked(note, self.name)
         if self._template:
             return await self.act(key, facts_of_note(note, self.name), trace)
         return await self._post(key, note_body(note, receiver=self.name), trace)

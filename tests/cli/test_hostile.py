@@ -48,7 +48,7 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Unavailable("not in this test")
 
     monkeypatch.setattr(launch, "start_local", refuse)
-    monkeypatch.setattr(in_ray, "run", refuse)
+    monkeypatch.setattr(in_ray.Driver, "begin", refuse)
 
 
 @pytest.fixture(autouse=True)

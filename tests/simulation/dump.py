@@ -21,6 +21,7 @@ from models.shard.known_silences import KnownSilences
 from models.shard.lifecycle import may_reopen
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
+from models.shard.runs import Runs
 from models.shard.shard import Shard
 from models.shard.sharing import Sharing, has_room_to_say
 from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
@@ -58,7 +59,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "series": series,
         "next number": table.free_number(),
         "firing": dict(table.firing),
-        "by_series": dict(table.by_series),
+        "by_series": dict(table.by_series.items()),
         "old keys": table.old_keys,
         "held": (table.room.held, dict(table.room.by_sender)),
         # All its fields, thirty times faster than repr().
@@ -76,6 +77,10 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "runs": {key: _encode(mine) for key, mine in shard.of(Runs).store.by_incident.items()},
+        "playbooks of runs": dict(shard.of(Runs).store.bodies),
+        "captured": {key: _encode(each) for key, each in shard.of(Runs).store.captures.items()},
+        "active runs": set(shard.of(Runs).store.active),
         "silences": {**shard.of(KnownSilences).all, "version": shard.of(KnownSilences).version},
         "inhibitors": {key: dict(found) for key, found in shard.of(Inhibitors).others.items()},
         "heard inhibitors": dict(shard.of(Inhibitors).heard),
