@@ -110,6 +110,12 @@ class Update(Verb, frozen=True):
     next_due_at: float = 0.0
 
 
+class Resend(Verb, frozen=True):
+    """Tell of it again, now: everybody who is told of it, or one receiver."""
+
+    receiver: str = ""
+
+
 class Create(Verb, frozen=True):
     """An incident by hand: it has no alerts and no group, and only a person resolves it."""
 
@@ -121,6 +127,34 @@ class Create(Verb, frozen=True):
     impact: str = ""
     labels: dict[str, str] = {}
     assignees: list[str] = []
+
+
+class StartRun(Verb, frozen=True):
+    """Run a playbook for it. `dry`: everything is decided and nothing done."""
+
+    playbook: str
+    dry: bool = False
+
+
+class HoldRun(Verb, frozen=True):
+    """Pause a run of a playbook (by its id), or let it go on."""
+
+    run: bytes
+    paused: bool
+
+
+class CancelRun(Verb, frozen=True):
+    """End a run: what was asked for is waited for, and what is to be done at the end is done."""
+
+    run: bytes
+
+
+class ApproveRun(Verb, frozen=True):
+    """Agree to what a run waits for, or with `denied` don't. `step` "": to all that it waits for."""
+
+    run: bytes
+    step: str = ""
+    denied: bool = False
 
 
 #: Any of the above, and a decoder's union of them.

@@ -94,8 +94,6 @@ def is_template(value: object) -> bool:
 def wrong_params(spec: ActionSpec, written: Mapping[str, Any]) -> str:
     """What is wrong with an action's parameters as they were written, "" if nothing is. Names the parameter and what was
     expected. A template is checked when it has been rendered."""
-    for name in missing_from(spec.params, written):
-        return f"{name}: expected, and not given"
     literal = {name: value for name, value in written.items() if not is_template(value)}
     templates = {name: value for name, value in written.items() if name not in literal and name != TIMEOUT}
     try:
@@ -104,4 +102,5 @@ def wrong_params(spec: ActionSpec, written: Mapping[str, Any]) -> str:
         checked(spec.params, {name: None for name in templates.keys() - names_of(spec.params)})
     except ValueError as error:
         return str(error)
-    return ""
+    # Last: a name that is misspelt is missing too.
+    return next((f"{name}: expected, and not given" for name in missing_from(spec.params, written)), "")

@@ -1,4 +1,4 @@
-"""From what people write to a `Playbook`: `read(text)`. The language is described in fields.py and docs/use/playbooks.md; kinds of
+"""From what people write to a `Playbook`: `read(text)`. The language is described in fields.py and docs/playbooks.md; kinds of
 actions stand in catalog.py.
 
 Used by whoever applies, checks and tries playbooks (gateways on request, the CLI); shards get the Playbook that it makes. Raises
@@ -24,7 +24,7 @@ from models.durations import duration_s
 from models.errors import Refused
 from models.incidents.incident import IncidentType, Severity
 from models.playbook import fields
-from models.playbook.catalog import CATALOG, is_template, wrong_params
+from models.playbook.catalog import CATALOG, ActionSpec, is_template, wrong_params
 from models.playbook.checking import Written, check
 from models.playbook.document import Node, read_document
 from models.playbook.fields import Field
@@ -73,12 +73,12 @@ class Read:
     warnings: tuple[str, ...]
 
 
-def read(text: str, file: str = "playbook", extra: Mapping[str, bool] | None = None) -> Read:
-    """The playbook that a YAML text says. `extra` are kinds of actions beside those of the catalog, and whether each changes
-    something; their parameters are not checked."""
+def read(text: str, file: str = "playbook", kinds: Mapping[str, ActionSpec] = CATALOG) -> Read:
+    """The playbook that a YAML text says. `kinds` are the kinds of actions that there are
+    (services/playbooks/table.py has those of other packages too)."""
     document = read_document(text, file)
     mistakes = Mistakes(file)
-    playbook = _Reader(mistakes, extra or {}).playbook(document)
+    playbook = _Reader(mistakes, kinds).playbook(document)
     mistakes.raise_any()
     assert playbook is not None
     return Read(playbook, mistakes.warnings)
@@ -95,7 +95,7 @@ class _Reader:
     """Goes through the tree once. A value that is wrong is noted and left out, so that the rest is still looked at."""
 
     mistakes: Mistakes
-    extra: Mapping[str, bool]
+    kinds: Mapping[str, ActionSpec]
     #: What an action does when it failed and nothing is written, in the step that is read.
     failing: str = FAIL
 
@@ -450,6 +450,7 @@ class _Reader:
             for name in ("on_success", "on_failure", "rollback"):
                 if name in node.entries:
                     self.mistakes.wrong(node.lines[name], where, f"a rollback has no {name}")
+        self._fits(params, given.get(TIMEOUT, 60.0), node, where)
         on_success, on_failure = given.get("on_success", NEXT), given.get("on_failure", self.failing)
         return PlannedAction(
             kind,
@@ -469,16 +470,15 @@ class _Reader:
         return self._action(node, where, is_last=True, is_rollback=True)
 
     def _action_type(self, node: Node, where: str) -> str:
-        if node.text in CATALOG or node.text in self.extra:
+        if node.text in self.kinds:
             return node.text
-        known = (*CATALOG, *self.extra)
-        raise _Wrong(node.line, where, f"there is no action {node.text!r}{near(node.text, known)}")
+        raise _Wrong(node.line, where, f"there is no action {node.text!r}{near(node.text, self.kinds)}")
 
     def _parameters(self, kind: str, params: Mapping[str, Any], node: Node, where: str) -> bool:
-        """Checks an action's parameters; says whether it changes something. Of kinds that are not ours nothing is known but that."""
-        spec = CATALOG.get(kind)
-        if spec is None:
-            return self.extra.get(kind, True)
+        """Checks an action's parameters; says whether it changes something."""
+        spec = self.kinds.get(kind)
+        if spec is None:  # told already
+            return True
         wrong = wrong_params(spec, params)
         if wrong:
             name = wrong.partition(":")[0]
@@ -487,6 +487,19 @@ class _Reader:
             hint = near(name, known, all_of=False) if "no such parameter" in wrong else ""
             self.mistakes.wrong(line, f"{where} ({kind})", wrong + hint)
         return spec.changes_with(params)
+
+    def _fits(self, params: Mapping[str, Any], timeout_s: float, node: Node, where: str) -> None:
+        """What an action waits for by itself ends before its time is over."""
+        try:
+            within = duration_s(params.get("within", 0.0))
+        except ValueError:
+            return
+        if isinstance(within, int | float) and within >= timeout_s and not is_template(params.get(TIMEOUT)):
+            self.mistakes.warn(
+                node.lines["within"],
+                f"{where}, within",
+                f"it is cut off by timeout ({timeout_s:g}s); make that longer",
+            )
 
     def _backed_off(self, given: Mapping[str, Any], node: Node, where: str) -> Retry:
         """`retry: 3` with `backoff` beside it."""

@@ -4,6 +4,7 @@ by. What needs more than one place (ids that exist, circles) only the reading kn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -60,8 +61,8 @@ _KINDS: dict[str, Schema] = {
 }
 
 
-def schema() -> Schema:
-    """The whole schema, for draft 2020-12."""
+def schema(kinds: Mapping[str, ActionSpec] = CATALOG) -> Schema:
+    """The whole schema, for draft 2020-12. `kinds` are the kinds of actions that there are."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "LLM-Incident-Manager playbook",
@@ -71,7 +72,7 @@ def schema() -> Schema:
             "step": _map_of(fields.STEP),
             "retry": _map_of(fields.RETRY),
             "approval": _map_of(fields.APPROVAL),
-            "action": _action(),
+            "action": _action(kinds),
         },
     }
 
@@ -91,21 +92,21 @@ def _described(field: Field) -> Schema:
     return {"description": field.what, "allOf": [of]} if "$ref" in of else {"description": field.what, **of}
 
 
-def _action() -> Schema:
-    """An action takes its own fields and those of its kind. A kind that is not ours takes anything."""
+def _action(all_kinds: Mapping[str, ActionSpec]) -> Schema:
+    """An action takes its own fields and those of its kind."""
     own = {field.name: _described(field) for field in fields.ACTION if field.kind != "action_type"}
     own["timeout"] = {"description": own["timeout"]["description"], "anyOf": [*_DURATION["anyOf"], _TEMPLATE]}
-    kinds = [{"const": name, "description": spec.summary} for name, spec in CATALOG.items()]
+    kinds = [{"const": name, "description": spec.summary} for name, spec in all_kinds.items()]
     return {
         "type": "object",
         "required": ["type"],
-        "properties": {"type": {"description": "What is done.", "anyOf": [*kinds, _TEXT]}, **own},
+        "properties": {"type": {"description": "What is done.", "anyOf": kinds}, **own},
         "allOf": [
             {
                 "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
                 "then": _parameters(spec, set(own)),
             }
-            for name, spec in CATALOG.items()
+            for name, spec in all_kinds.items()
         ],
     }
 

@@ -39,6 +39,7 @@ DENY, EXPIRE = "deny", "expire"
 #: Moves of one simulation: a hundred steps with fifty actions, each tried a few times.
 _MOVES_MAX = 50_000
 _FOREVER = 1e12
+_TICK_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,11 @@ def simulate(book: Playbook, script: Script) -> list[Line]:
     return list(_Simulation(book, script).lines())
 
 
-def rehearse(book: Playbook, incident: Mapping[str, Any]) -> list[Line]:
-    """What each step would do for an incident: its condition, and the parameters of its actions with their templates filled in, as far
-    as they can be without what other steps find out. Every action is taken to succeed."""
-    return list(_Simulation(book, Script(incident=incident), shows_params=True).lines())
+def rehearse(book: Playbook, script: Script) -> list[Line]:
+    """What each step would do for the incident of the script: its condition, and the parameters of its actions with their templates
+    filled in, as far as they can be without what other steps find out. Raises Malformed as simulate() does."""
+    _check(book, script)
+    return list(_Simulation(book, script, shows_params=True).lines())
 
 
 def _check(book: Playbook, script: Script) -> None:
@@ -103,6 +105,7 @@ class _Simulation:
         )  # fmt: skip
         self.run = begun(started, 0.0)
         for _ in range(_MOVES_MAX):
+            self.now += _TICK_S  # what is asked first is answered first
             move = next_move(book, self.run, self.now)
             if move is not None:
                 yield from self._made(move)
@@ -122,14 +125,17 @@ class _Simulation:
 
     def _answer(self) -> Iterator[Line] | Any:
         """Answers one question or approval. Returns whether there was one."""
-        for step, number, undo, _deed in questions(self.book, self.run):
+        asked = min(questions(self.book, self.run), key=lambda each: each[3].asked_at, default=None)
+        if asked is not None:
+            step, number, undo, _deed = asked
             work = work_of(self.book, self.run, step, number, undo, dict(self.script.incident or {}), False)
             done, more = self._done(work, step, number)
             move = answered(self.book, self.run, step, number, undo, done, self.now)
+            fold(self.run, move, self.now)
             if more is not None:
                 yield more
-            fold(self.run, move, self.now)
-            yield from _said(self.book, move)
+            if more is None or done.status != SUCCEEDED:
+                yield from _said(self.book, move)
             return True
         for name, number, deed in self.run.waits_for:
             if name in self.script.expires:
@@ -247,4 +253,4 @@ def _said(book: Playbook, move: Event) -> Iterator[Line]:
         case RunEnding(status=status, detail=detail) if book.final:
             yield Line("", f"ends as {status}" + (f" ({detail})" if detail else "") + "; finally:", status)
         case RunEnded(status=status, detail=detail):
-            yield Line("", f"the run {status}" + (f": {detail}" if detail else ""), status)
+            yield Line("", status + (f": {detail}" if detail else ""), status)

@@ -4,7 +4,7 @@ asks for, and asks again until there is none:
 
     while (move := next_move(book, run, now)) is not None: ...
 
-A ActionAsked means: ask work_of(...) and bring the answer by answered(...). Rules: docs/use/playbooks.md.
+A ActionAsked means: ask work_of(...) and bring the answer by answered(...). Rules: docs/playbooks.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from models.incidents.notification import retry_at
 from models.partition.event import Event
 from models.playbook.playbook import ABORT, DONE, FAIL, NEXT, PlannedAction, Playbook, Retry, Step
 from models.playbook.run import (
+    ABORTED,
     AGAIN,
     ASKED,
     CANCELLED,
@@ -97,6 +98,9 @@ def next_move(book: Playbook, run: Run, now: float, is_open: bool = True) -> Mov
     if not run.ends_as:
         if is_late:
             return _ending(run, FAILED, "it took longer than a run may (playbooks.longest)", now)
+        for name, at in run.steps.items():
+            if at.then == ABORT and at.is_over:
+                return _ending(run, ABORTED, f"{name}: {at.detail}", now)
         if run.status == PAUSED:
             return None
         move = _Walk(book, book.steps, run, now, is_open).move()

@@ -24,6 +24,7 @@ from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
 from models.settings.notify import Notify
 from models.settings.outbound import OutboundSettings
+from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
 from models.settings.server import Server
 from models.settings.silences import Silences
@@ -43,6 +44,7 @@ class Settings(Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    playbooks: Playbooks = Playbooks()
     outbound: OutboundSettings = OutboundSettings()
     silences: Silences = Silences()
     inhibition: Inhibition = Inhibition()

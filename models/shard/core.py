@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, TypeVar, cast
 
 from models.errors import Broken
@@ -49,6 +49,8 @@ class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
+    #: The same of many in a row, where its owner has it: only for replay.
+    fold_run: Callable[[Any, float], None] | None = None
     #: How it reads; None when it never is a line of a timeline.
     description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
@@ -87,6 +89,8 @@ class Core:
         self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
         self._came: Sequence[Callable[[Incident], None]] = ()
         self._left: Sequence[Callable[[Incident], None]] = ()
+        self._carries: dict[str, Callable[[Incident], bytes | None]] = {}
+        self._brings: dict[str, Callable[[Incident, bytes], None]] = {}
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
         self._withholds: Sequence[Callable[[Incident], str | None]] = ()
@@ -148,6 +152,22 @@ class Core:
         """Fold one event, of a frame made at `now`, into the state. Raises Broken when it does not fit."""
         self._apply(self._rows.get(type(event)) or self._row(event), event, now)
 
+    def replay(self, events: Sequence[Event], now: float) -> None:
+        """apply() of each event of a frame: a frame of new series is a run of those, and another of what their incidents say."""
+        for kind, run in groupby(events, type):
+            row = self._rows.get(kind)
+            if row is None or row.description is not None or row.follows:
+                for event in run:
+                    self.apply(event, now)
+                continue
+            self.state.now = now
+            if row.fold_run is not None:
+                row.fold_run([*run], now)
+                continue
+            fold = row.fold
+            for event in run:
+                fold(event, now)
+
     def _row(self, event: Event) -> Row:
         row = self._rows.get(type(event))
         if row is None:
@@ -192,6 +212,16 @@ class Core:
         self.timers.set(incident.id, 0.0)
         for leave in self._left:
             leave(incident)
+
+    def carried(self, incident: Incident) -> dict[str, bytes]:
+        """What components keep of an incident in records of their own, by their names."""
+        found = {name: carries(incident) for name, carries in self._carries.items()}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def bring(self, incident: Incident, carried: dict[str, bytes]) -> None:
+        """The same in the partition where the incident is now."""
+        for name, record in carried.items():
+            self._brings[name](incident, record)
 
     def set_back(self, incident: Incident, event: Event) -> None:
         """The clock had been ahead: the components correct what they keep in an incident."""

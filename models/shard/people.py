@@ -40,6 +40,7 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.shard import clock, lifecycle
+from models.shard.changes import Relabelled
 from models.shard.commands import check_name, check_text
 from models.shard.component import Component, on
 from models.shard.core import Core
@@ -130,8 +131,7 @@ class People(Component):
     # -- verbs ---------------------------------------------------------------------------------------------
 
     def _comment(self, incident: Incident, verb: Comment, command: Command, now: float) -> Incident:
-        _write(incident, verb.text)
-        self.shard.do(CommentAdded(incident.id, command.actor, verb.text), now)
+        comment(self.shard, incident, verb, command.actor, now)
         return incident
 
     def _label(self, incident: Incident, verb: Label, command: Command, now: float) -> Incident:
@@ -148,6 +148,7 @@ class People(Component):
             raise TooLarge(f"set: an incident has at most {LABELS_MAX} labels")
         if changed or removed:
             self.shard.do(LabelsChanged(incident.id, command.actor, changed, removed, command.reason), now)
+            self.shard.report(Relabelled(incident), now)
         return incident
 
     def _reclassify(self, incident: Incident, verb: Reclassify, command: Command, now: float) -> Incident:
@@ -259,6 +260,12 @@ class People(Component):
         ),
         on(UpdateMissed, _fold_missed, Description(("UpdateMissed",), _missed)),
     )
+
+
+def comment(shard: Core, incident: Incident, verb: Comment, actor: str, now: float) -> None:
+    """Write something into an incident. Raises Refused."""
+    _write(incident, verb.text)
+    shard.do(CommentAdded(incident.id, actor, verb.text), now)
 
 
 def override(shard: Core, incident: Incident, said: Override, actor: str, reason: str, now: float) -> None:

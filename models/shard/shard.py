@@ -148,7 +148,10 @@ class Shard(Core):
         for settle in self._settles:
             settle(now)
         events, self.events = self.events, []
-        effects = [effect for owed in self._owed for effect in owed(now)]
+        effects: list[Effect] = []
+        for owed in self._owed:
+            if pending := owed(now):
+                effects += pending
         return Step(events, effects, reply)
 
     # -- the tables ----------------------------------------------------------------------------------------
@@ -167,7 +170,8 @@ class Shard(Core):
             for event in each.events:
                 is_line = event.description is not None and bool(event.description.kinds)
                 description = event.description if is_line else None
-                self._rows[event.kind] = Row(bound(event.fold, each), description, event.whose)
+                run = None if event.fold_run is None else bound(event.fold_run, each)
+                self._rows[event.kind] = Row(bound(event.fold, each), run, description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():
@@ -193,6 +197,8 @@ class Shard(Core):
         self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
+        self._carries = {each.name: each.carries for each in having("carries")}
+        self._brings = {each.name: each.brings for each in having("brings")}
         self._set_back = [each.set_back for each in having("set_back")]
         self._ticks = [each.tick for each in having("tick")]
         self._settles = [each.settle for each in having("settle")]

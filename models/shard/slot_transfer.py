@@ -25,12 +25,14 @@ from models.shard.core import Core, Whose
 
 class SlotLeft(Event, frozen=True):
     """Incidents of a slot (MessagePack of incident.Incident) moved to another partition, each with its series
-    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map."""
+    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map. `beside`: of each, what components keep
+    in records of their own, by their names."""
 
     slot: int
     version: int
     incidents: list[bytes]
     series: list[bytes]
+    beside: list[dict[str, bytes]] = []
 
 
 class SlotArrived(Event, frozen=True):
@@ -40,6 +42,7 @@ class SlotArrived(Event, frozen=True):
     version: int
     incidents: list[bytes]
     series: list[bytes]
+    beside: list[dict[str, bytes]] = []
 
 
 #: Bytes of one portion: one frame of a log, and one value in a store. A larger incident still goes as a whole.
@@ -75,6 +78,7 @@ def leaving(
     while waiting:
         incidents: list[bytes] = []
         series: list[bytes] = []
+        beside: list[dict[str, bytes]] = []
         size = 0
         while waiting and size < limit_bytes:
             incident = shard.state.incidents[waiting.popleft()]
@@ -84,13 +88,14 @@ def leaving(
                     [shard.state.series.moved(number) for number in shard.state.members[incident.id]]
                 )
             )
-            size += len(incidents[-1]) + len(series[-1])
-        yield SlotLeft(slot, version, incidents, series)
+            beside.append(shard.carried(incident))
+            size += len(incidents[-1]) + len(series[-1]) + sum(map(len, beside[-1].values()))
+        yield SlotLeft(slot, version, incidents, series, beside if any(beside) else [])
 
 
 def arrived(left: SlotLeft) -> SlotArrived:
     """What the new partition logs of it."""
-    return SlotArrived(left.slot, left.version, left.incidents, left.series)
+    return SlotArrived(left.slot, left.version, left.incidents, left.series, left.beside)
 
 
 def first_incident(event: SlotLeft | SlotArrived) -> bytes:
@@ -118,7 +123,8 @@ class SlotTransfer(Component):
     def _fold_arrived(self, event: SlotArrived, now: float) -> None:
         """Take what arrived, as if it had always been here."""
         state = self.state
-        for record, encoded in zip(event.incidents, event.series, strict=True):
+        beside = event.beside or [{} for _ in event.incidents]
+        for record, encoded, carried in zip(event.incidents, event.series, beside, strict=True):
             incident = _incident_decoder.decode(record)
             state.take_in(incident)
             members = state.members[incident.id]
@@ -128,6 +134,7 @@ class SlotTransfer(Component):
                 state.series.take_in(number, each, incident)
                 members.append(number)
             self.shard.came(incident)
+            self.shard.bring(incident, carried)
 
     # A slot may have incidents of all tenants.
     events = (

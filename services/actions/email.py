@@ -112,7 +112,7 @@ class EmailChannel:
                     password=given["password"] or None,
                     use_tls=given["tls"] == "tls",
                     start_tls=given["tls"] == "starttls",
-                    cert_bundle=given["ca_file"] or None,
+                    cert_bundle=given.get("ca_file") or None,
                     timeout=given["timeout"],
                 )
                 await server.connect()
@@ -135,8 +135,8 @@ class EmailChannel:
         except TimeoutError:
             return self._failed(f"no answer within {given['timeout']:g} s", reached=begun)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            # What a library or the system adds may hold anything: the kind says enough, and for ours the words.
-            words = self._cleaned(str(error)) if isinstance(error, aiosmtplib.SMTPNotSupported) else ""
+            # The library's own words where it has some, as for a server without STARTTLS.
+            words = self._cleaned(str(error)) if not isinstance(error, OSError | ValueError) else ""
             return self._failed(_fault(error) + (f": {words}" if words else ""), reached=begun)
         finally:
             if server is not None:

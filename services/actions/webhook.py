@@ -19,7 +19,7 @@ from models.incidents.notification import RESOLVED, AlertFacts, Facts, Note
 from models.ports import ActionResult
 from services.actions.http_call import HttpCall
 from services.actions.webhook_body import note_body, webhook_body
-from services.actions.wording import NOTE, TEST, Wording, variables
+from services.actions.wording import NOTE, TEST, Wording, marked, variables
 
 SIGNATURE = "X-LLM-IM-Signature"
 #: The incident of a note that is about none.
@@ -38,7 +38,9 @@ class WebhookChannel:
         self._signing_key = given.get("signing_key") or ""
         secrets = [given.get("password") or "", self._signing_key]
         headers = {**_authorization(given), **given.get("headers", {})}
-        self._http = HttpCall(timeout_s=given["timeout"], headers=headers, secrets=secrets)
+        self._http = HttpCall(
+            timeout_s=given["timeout"], headers=headers, secrets=secrets, ca_file=given.get("ca_file") or ""
+        )
 
     def render(self, facts: Facts) -> bytes:
         """Raises Refused when the operator's template makes no JSON of these facts."""
@@ -55,6 +57,7 @@ class WebhookChannel:
         return await self._post(key, body, trace)
 
     async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        note = marked(note, self.name)
         if self._template:
             return await self.act(key, facts_of_note(note, self.name), trace)
         return await self._post(key, note_body(note, receiver=self.name), trace)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from models.alerts.alert import fingerprint
 from models.errors import Refused
 from models.incidents.incident import Severity
@@ -119,13 +121,11 @@ class Wording:
 
     def of_note(self, note: Note, key: str) -> Said:
         """Of what a playbook or a person wants said, under its idempotency key."""
+        note = marked(note, self.name)
         identity = str(UUID(bytes=note.incident_id)) if note.incident_id else one_line(key)
         text = short(note.text, NOTE_CHARS).strip()
         title = one_line(short(note.title or text.partition("\n")[0], TITLE_CHARS)) or "Note"
         text = text or title
-        if note.is_test:
-            title = f"[TEST] {title}"
-            text = f"{text}\nThis is a test of receiver {self.name}: nothing happened, and there is nothing to do."
         return Said(
             title=self.escape(title),
             plain_title=title,
@@ -195,6 +195,17 @@ class Wording:
         summary = notes.get("summary") or notes.get("description") or ""
         line = f"{name} ({', '.join(about)})" + (f": {short(summary)}" if summary else "")
         return self.escape(one_line(line))
+
+
+def marked(note: Note, receiver: str) -> Note:
+    """The same note; a test says that it is one."""
+    if not note.is_test:
+        return note
+    title = note.title or note.text.partition("\n")[0]
+    text = (
+        f"{note.text}\nThis is a test of receiver {receiver}: nothing happened, and there is nothing to do."
+    )
+    return msgspec.structs.replace(note, title=f"[TEST] {title}", text=text)
 
 
 def variables(facts: Facts, link: str) -> dict[str, Any]:

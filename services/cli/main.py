@@ -24,15 +24,18 @@ from services.cli.commands import (
     down,
     formats,
     log,
+    policy,
     send,
     silences,
     stats,
     status,
     store,
+    targets,
     tokens,
     up,
 )
 from services.cli.commands.incidents import group as incidents
+from services.cli.commands.playbooks import group as playbooks
 from services.cli.shared import terminal
 from services.cli.shared.client import last_answered
 from services.cli.shared.exits import EPILOG, ExitCode, Failure, code_of_error
@@ -185,8 +188,10 @@ def about(
 
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)
@@ -196,6 +201,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(formats.app, name="formats")
+app.add_typer(policy.app, name="policy")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")
 app.command(epilog=EPILOG)(completion.completion)

@@ -8,6 +8,8 @@ import pytest
 
 from models.errors import Malformed, TooLarge
 from models.incidents.incident import IncidentType, Severity
+from models.playbook.catalog import CATALOG, ActionSpec
+from models.playbook.parameters import Params
 from models.playbook.playbook import Approval, Playbook, Retry
 from models.playbook.reading import read
 
@@ -193,15 +195,17 @@ def test_a_call_that_only_reads_changes_nothing() -> None:
     assert [action.changes for action in book.steps[0].actions] == [False, True]
 
 
-def test_a_kind_of_another_package_is_taken_as_one_that_changes_something() -> None:
-    text = steps(
-        "  - {id: a, type: remediation, actions: [{type: vm_reboot, any: thing}, {type: vm_look}]}\n"
-    )
+class Reboot(Params, frozen=True):
+    host: str
 
-    book = read(text, extra={"vm_reboot": True, "vm_look": False}).playbook
 
-    assert [action.changes for action in book.steps[0].actions] == [True, False]
+def test_a_kind_of_another_package_is_checked_as_ours_are() -> None:
+    text = steps("  - {id: a, type: remediation, actions: [{type: vm_reboot, host: gpu-1}]}\n")
+    kinds = {**CATALOG, "vm_reboot": ActionSpec(Reboot, "Reboots a machine.", True)}
+
+    assert read(text, kinds=kinds).playbook.steps[0].actions[0].changes
     assert "there is no action 'vm_reboot'" in mistakes(text)[0]
+    assert "hots: there is no such parameter" in mistakes(text.replace("host", "hots"), kinds=kinds)[0]
 
 
 def test_comments_and_layout_do_not_change_the_digest() -> None:
@@ -354,6 +358,15 @@ def test_what_a_template_reads_too_early_is_a_warning() -> None:
         "p.yaml:5: step a, condition: step b may not be over then; say needs: [b]",
         "p.yaml:6: step b, action 1, message: an incident has no 'titel'; did you mean 'title'?",
     )
+
+
+def test_a_check_that_is_cut_off_by_its_timeout_is_a_warning() -> None:
+    action = "{type: verify_resolution, endpoint: 'http://x', within: 2m"
+
+    assert warnings(steps(TYPE + f"[{action}}}]}}\n")) == (
+        "p.yaml:5: step a, action 1, within: it is cut off by timeout (60s); make that longer",
+    )
+    assert warnings(steps(TYPE + f"[{action}, timeout: 3m}}]}}\n")) == ()
 
 
 def test_names_that_a_template_makes_itself_are_known() -> None:

@@ -21,6 +21,7 @@ from models.shard.known_silences import KnownSilences
 from models.shard.lifecycle import may_reopen
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
+from models.shard.runs import Runs
 from models.shard.shard import Shard
 from models.shard.sharing import Sharing, has_room_to_say
 from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
@@ -76,6 +77,10 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "runs": {key: _encode(mine) for key, mine in shard.of(Runs).store.by_incident.items()},
+        "playbooks of runs": dict(shard.of(Runs).store.bodies),
+        "captured": {key: _encode(each) for key, each in shard.of(Runs).store.captures.items()},
+        "active runs": set(shard.of(Runs).store.active),
         "silences": {**shard.of(KnownSilences).all, "version": shard.of(KnownSilences).version},
         "inhibitors": {key: dict(found) for key, found in shard.of(Inhibitors).others.items()},
         "heard inhibitors": dict(shard.of(Inhibitors).heard),
@@ -129,7 +134,8 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             if table.status[number] != FIRING or _id(table.incidents[number]) != identity:
                 return f"series {number} is muted in {identity.hex()} and does not fire there"
     shard.watch()
-    notifications = shard.of(Notifications)
+    telling = shard.of(Notifications).telling
+    watched = (telling.ready, telling.asked, telling.held)
     groups: dict[tuple[str, str], bytes] = {}
     by_hand = 0
     for identity, incident in shard.state.incidents.items():
@@ -147,11 +153,9 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
         if incident.is_open and not firing and not touched:
             return f"incident {identity.hex()} is open and nothing of it fires"
         if (
-            incident.notification.reason is not None
-            and not shard.timers.at(identity)
-            and identity not in notifications._ready
-            and identity not in notifications._asked
-            and identity not in notifications._held
+            not shard.timers.at(identity)
+            and (owed := {name for name, each in incident.notifications.items() if each.reason is not None})
+            and not owed <= {name for each in watched for key, name in each if key == identity}
         ):
             return f"incident {identity.hex()} is owed a notification that nobody will ask for"
         if (due_at := shard.next_at(incident)) and shard.timers.at(identity) != due_at:
