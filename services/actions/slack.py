@@ -42,6 +42,8 @@ RATE_LIMITED_S = 30.0
 
 
 class SlackChannel(HttpChannel):
+    refs = re.compile(r"[A-Z0-9]+:\d+\.\d+")
+
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         token, self._hook = given["token"], given["url"] or ""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
