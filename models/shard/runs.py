@@ -9,7 +9,7 @@ Runs of one incident go one after the other, those that do nothing (shadows) and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 import msgspec
@@ -138,6 +138,12 @@ class Runs(Component):
         """Something may go on for an incident."""
         self._look[identity] = None
 
+    def active_run(self, incident: Incident) -> bytes:
+        """The run that is under way for an incident, b"" when none is. One that does something before one that does not."""
+        active = self.store.of(incident.id).active if incident.id in self.store.by_incident else []
+        first = min(active, key=lambda run: (run.dry, bool(run.parent), run.number), default=None)
+        return b"" if first is None else first.id
+
     # -- time ----------------------------------------------------------------------------------------------
 
     def next_at(self, incident: Incident) -> float:
@@ -187,9 +193,10 @@ class Runs(Component):
             if mine.asking:
                 self._unasked[identity] = None
 
-    def owed(self, now: float) -> Iterator[Effect]:
-        if not self._unasked:
-            return
+    def owed(self, now: float) -> Iterable[Effect]:
+        return self._asks() if self._unasked else ()
+
+    def _asks(self) -> Iterator[Effect]:
         unasked, self._unasked = self._unasked, {}
         for identity in unasked:
             incident = self.state.incidents.get(identity)
