@@ -59,7 +59,6 @@ class Said:
     ref: str = ""
     channel: str = ""
     mention: str = ""
-    is_note: bool = False
 
     @property
     def is_acknowledged(self) -> bool:
@@ -139,7 +138,6 @@ class Wording:
             identity=identity,
             channel=one_line(note.channel),
             mention=one_line(note.mention),
-            is_note=True,
         )
 
     def _default_title(self, facts: Facts, escape: Escape) -> str:

@@ -23,6 +23,7 @@ from models.ports import REF_MAX, ActionResult, Channel
 from models.settings.all import Settings
 from models.settings.receivers import RECEIVER_TYPES, action_of, given_of
 from models.settings.secrets import revealed
+from models.shard.telling import GREW
 from services.actions.table import ACTIONS, Actions
 from tests.contract.test_actions import given
 from tests.facts import some_facts
@@ -579,10 +580,11 @@ async def test_slack_updates_its_one_message_and_says_what_is_new_in_its_thread(
         first = await channel.act("i-1-0", some_facts())
         await channel.act("i-2-0", later(some_facts(), first.ref, "severity changed", severity=Severity.P0))
         await channel.act("i-3-0", over(some_facts(), first.ref))
+        await channel.act("i-4-0", later(some_facts(), first.ref, GREW))
 
     assert first.ref == "C024BE91L:1700000000.000001"
-    opening, rise, end = api.posted
-    assert "thread_ts" not in opening
+    opening, rise, end, growth = api.posted
+    assert "thread_ts" not in opening and not growth["reply_broadcast"]
     assert (rise["thread_ts"], rise["reply_broadcast"], end["reply_broadcast"]) == (
         "1700000000.000001",
         True,
