@@ -105,6 +105,15 @@ METRICS: dict[str, Metric] = {
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
+    "llm_im_target_broken": Metric(
+        "gauge", "1 while a target is not called because it fails, or tried again; by target."
+    ),
+    "llm_im_target_opened_total": Metric("counter", "Times a target was given up for a while, by target."),
+    "llm_im_target_in_flight": Metric("gauge", "Calls to a target that are under way, by target."),
+    "llm_im_target_calls_refused_total": Metric(
+        "counter",
+        "Calls that were not made, by target and why: open (it fails), busy (all places taken), rate (called too often).",
+    ),
     "llm_im_playbook_actions_total": Metric(
         "counter", "What runs of playbooks asked for, by type of action and outcome."
     ),

@@ -1,5 +1,5 @@
 """A sorted list that is cheap to change anywhere: what is oldest leaves as cheaply as what is newest enters. Used for the orders
-in which a shard lists its incidents (models/shard/state.py, places.py).
+in which a shard lists its incidents (models/shard/state.py, models/shard/places.py).
 
 A plain list of 500,000 moves four megabytes for each that leaves at its front. This one is blocks of a list, and moves one block.
 """

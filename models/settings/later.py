@@ -6,14 +6,13 @@ such a feature on (`refusals`): it never silently runs without something it was 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from models.settings.values import LATER, Duration, Section
+from models.settings.values import LATER, Duration, Rate, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
-Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
 
 
 class LaterSection(Section):

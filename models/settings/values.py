@@ -71,6 +71,15 @@ MaybeDuration = Annotated[
     BeforeValidator(_none_or),
     WithJsonSchema({"anyOf": [*_SCHEMA["anyOf"], {"const": NONE}, {"type": "null"}]}),
 ]
+_RATE_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+#: How often, as "5000/s".
+Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
+
+
+def per_second(rate: str) -> float:
+    """A Rate in times a second."""
+    count, _, unit = rate.partition("/")
+    return int(count) / _RATE_UNIT_S[unit]
 
 
 class Section(BaseModel):

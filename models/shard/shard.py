@@ -90,7 +90,7 @@ class Shard(Core):
         state = self.state
         # Incidents that moved here from a shard whose clock was ahead count as time of this shard.
         state.now = max(state.now, state.order.last[0] if state.order.last else 0.0)
-        state.place_all()
+        state.places.begin(state.order)
         # A new shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if state.now else 0.0
         now = self._at(now)
@@ -148,7 +148,10 @@ class Shard(Core):
         for settle in self._settles:
             settle(now)
         events, self.events = self.events, []
-        effects = [effect for owed in self._owed for effect in owed(now)]
+        effects: list[Effect] = []
+        for owed in self._owed:
+            if pending := owed(now):
+                effects += pending
         return Step(events, effects, reply)
 
     # -- the tables ----------------------------------------------------------------------------------------
@@ -167,7 +170,8 @@ class Shard(Core):
             for event in each.events:
                 is_line = event.description is not None and bool(event.description.kinds)
                 description = event.description if is_line else None
-                self._rows[event.kind] = Row(bound(event.fold, each), description, event.whose)
+                run = None if event.fold_run is None else bound(event.fold_run, each)
+                self._rows[event.kind] = Row(bound(event.fold, each), run, description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():

@@ -63,20 +63,23 @@ class HttpPost:
         await self._outbound.close()
 
 
-def result_of(url: str, answer: Answer, secrets: Iterable[str] = ()) -> ActionResult:
-    """What an answer from `url` means (above), without the URL's secrets and `secrets` in what it tells."""
+def result_of(
+    url: str, answer: Answer, secrets: Iterable[str] = (), *, final: frozenset[int] = FINAL
+) -> ActionResult:
+    """What an answer from `url` means (above), without the URL's secrets and `secrets` in what it tells. `final`: the statuses
+    that no further try changes."""
     status = answer.status
     answered = f"{place_of(url)} answered {status}"
     if 200 <= status < 300:
         return ActionResult(ok=True, detail=answered)
     if 300 <= status < 400:
         return ActionResult(ok=False, detail=f"{answered}: a redirect, which is not followed", reached=False)
-    cleaned = cleaned_of_secrets(answer.text, (*_secrets_of(url), *secrets))
+    cleaned = cleaned_of_secrets(answer.text, (*secrets_of(url), *secrets))
     return ActionResult(
         ok=False,
         detail=f"{answered}: {cleaned}" if cleaned else answered,
-        final=status in FINAL,
-        retry_after_s=_seconds(answer.headers.get("retry-after")),
+        final=status in final,
+        retry_after_s=seconds_of(answer.headers.get("retry-after")),
         reached=status >= 500 or status == REQUEST_TIMEOUT,
     )
 
@@ -100,7 +103,7 @@ def cleaned_of_secrets(said: str, secrets: Iterable[str]) -> str:
     return line[:DETAIL_CHARS]
 
 
-def _seconds(retry_after: str | None) -> float:
+def seconds_of(retry_after: str | None) -> float:
     """Retry-After in seconds, given as a number or a date; 0 when absent or unreadable."""
     if not retry_after:
         return 0.0
@@ -114,7 +117,7 @@ def _seconds(retry_after: str | None) -> float:
     return min(max(round(wait_s, 1), 0.0), MAX_RETRY_AFTER_S)
 
 
-def _secrets_of(url: str) -> tuple[str, ...]:
+def secrets_of(url: str) -> tuple[str, ...]:
     """The parts of a URL that must not be shown, as written and decoded."""
     try:
         parts = urlsplit(url)

@@ -34,6 +34,7 @@ from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
 from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
+from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -51,6 +52,7 @@ def build_app(
     clock: Clock,
     tokens: TokenDesk,
     silences: SilenceDesk,
+    targets: TargetDesk,
     playbooks: PlaybookDesk,
     reload: Reload,
 ) -> FastAPI:
@@ -73,6 +75,7 @@ def build_app(
     add_stream_routes(app, tails)
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
+    add_target_routes(app, targets)
     add_playbook_routes(app, playbooks, bodies, settings)
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_config_routes(app, reload, bodies)

@@ -24,11 +24,13 @@ from services.cli.commands import (
     down,
     formats,
     log,
+    policy,
     send,
     silences,
     stats,
     status,
     store,
+    targets,
     tokens,
     up,
 )
@@ -189,6 +191,7 @@ app.add_typer(alerts.app, name="alerts")
 app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)
@@ -198,6 +201,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(formats.app, name="formats")
+app.add_typer(policy.app, name="policy")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")
 app.command(epilog=EPILOG)(completion.completion)

@@ -196,16 +196,24 @@ def judge(given: Mapping[str, Any]) -> Judge:
 def responder_actor(config: bytes, host: Host) -> Actor:
     """actors.responder.ResponderActor with the receivers of the settings."""
     from actors.responder import ResponderActor
+    from actors.runtime.clock import SystemClock
+    from actors.targets import Targets
     from services.actions.table import Actions
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     actions = Actions(given)
+    targets = Targets.of(given, SystemClock(), actions.by_name)
+
+    def take(changed: Mapping[str, Any]) -> None:
+        actions.take(changed)
+        targets.take(changed)
+
     return ResponderActor(
         host,
         actions.by_name,
-        control=_followed(given, processes.RESPONDER, actions.take),
-        concurrency=given["concurrency"],
+        control=_followed(given, processes.RESPONDER, take),
+        targets=targets,
         tracer=_tracer(given["telemetry"], host.name),
         worker=_worker(given, actions) if given["playbooks"] else None,
     )

@@ -30,6 +30,7 @@ from models.metrics import encode as encode_metrics
 from models.partition.sharding import TENANT, SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
+from models.settings.processes import RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
@@ -40,6 +41,7 @@ from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
+from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
@@ -191,6 +193,7 @@ class Gateway:
             clock=clock,
             tokens=desk,
             silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
+            targets=TargetDesk(peers, [each for each in other_actors if each.startswith(f"{RESPONDER}-")]),
             playbooks=self.playbooks,
             reload=self.change_settings,
         )

@@ -28,9 +28,11 @@ from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.delivery import DeliveryWindow
 from actors.responder import ResponderActor
+from actors.runtime.clock import SystemClock
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
+from actors.targets import Targets
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.partition.sharding import TENANT, partition_name
@@ -400,8 +402,10 @@ async def system(
     responders = [] if url is None and worker is None else ["responder-0"]
 
     def responder(host: Host) -> Actor:
-        receivers = {} if url is None else Actions(_settings_of_a_responder(configured)).by_name
-        return ResponderActor(host, receivers, tracer=tracer(host.name), worker=worker)
+        given = _settings_of_a_responder(configured)
+        receivers = {} if url is None else Actions(given).by_name
+        targets = Targets.of(given, SystemClock(), receivers)
+        return ResponderActor(host, receivers, targets=targets, tracer=tracer(host.name), worker=worker)
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)
@@ -478,6 +482,7 @@ def _gateway(
     tenant: str = TENANT,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
+    responders = 0 if configured.notify.why_off else configured.notify.responders
     with adapters_made_once():
         return Gateway(
             name,
@@ -488,7 +493,7 @@ def _gateway(
             [stores.archive(partition_name(index)) for index in partitions],
             letters,
             [bootstrap.shard_actor_name(index) for index in partitions],
-            ["classifier-0", bootstrap.CONTROL_ACTOR],
+            ["classifier-0", bootstrap.CONTROL_ACTOR, *(f"responder-{each}" for each in range(responders))],
             bootstrap.CONTROL_ACTOR,
             None,
             [stores.log(partition_name(index)) for index in partitions],

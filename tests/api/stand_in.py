@@ -9,6 +9,7 @@ import msgspec
 from fastapi import FastAPI
 
 from actors.control_tail import ControlTail
+from actors.runtime.local import LocalCluster
 from models.alerts.matchers import compile_matchers
 from models.control.control import ControlMessage
 from models.errors import Unavailable
@@ -43,6 +44,7 @@ from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
+from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.stores.memory.archive import MemoryArchive
@@ -77,6 +79,7 @@ class StandIn:
         tail = ControlTail(MemoryEventLog(MemoryStore(), "control"))
         self.tokens = TokenDesk(tail, self.tell)
         self.silences = SilenceDesk(tail, self.tell, self.clock)
+        self.targets = TargetDesk(LocalCluster(), [])
         self.playbooks = PlaybookDesk(tail, self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
@@ -97,6 +100,7 @@ class StandIn:
                 clock=self.clock,
                 tokens=self.tokens,
                 silences=self.silences,
+                targets=self.targets,
                 playbooks=self.playbooks,
                 reload=self.reload,
             )

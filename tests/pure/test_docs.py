@@ -55,7 +55,9 @@ NAMED_FILE = re.compile(r"`((?:models|actors|services|tests|benchmarks|scripts|d
 NAMED_TEST = re.compile(r"`(test_\w+)`")
 #: What a document tells the reader to type.
 TYPED_MAKE = re.compile(r"(?:^|`| )make ([a-z-]+)(?=[`\s,;:)])", flags=re.MULTILINE)
-TYPED_COMMAND = re.compile(r"^(?:\.venv/bin/|.*\| )?llm-im ([a-z]+(?: [a-z]+)?)", flags=re.MULTILINE)
+TYPED_COMMAND = re.compile(
+    r"^(?:\.venv/bin/|.*\| )?llm-im ([a-z]+(?: [a-z]+(?:-[a-z]+)*)?)", flags=re.MULTILINE
+)
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 #: Figures that are still to be measured: their files are not there yet.
 AWAITED = "{{"
@@ -73,6 +75,13 @@ SOMETHING = {
     "formats.sns_topics": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",
+    "playbooks.prometheus.url": "http://prometheus:9090",
+    "playbooks.loki.url": "http://loki:3100",
+    "playbooks.kubernetes.api": "https://kubernetes:6443",
+    "playbooks.services": "{}",
+    "playbooks.scripts": "{}",
+    "playbooks.war_room.links": "{}",
+    "integrations.llm_governance_core.endpoint": "http://opa:8181/v1/data/incidents",
     "telemetry.headers": '{"authorization": "Bearer x"}',
 }
 
