@@ -87,6 +87,11 @@ class ReceiverBase(Section):
     max_alerts: int = Field(
         100, ge=1, le=10_000, description="Most alerts in one message, which says how many more there are."
     )
+    ca_file: str = Field(
+        "",
+        max_length=4096,
+        description="File with PEM certificates that are trusted beside the system's. Empty: that of `outbound.ca_file`, if there is one.",
+    )
     title: TemplateText = Field("", description="Template of the title. Empty: the channel's own.")
     text: TemplateText = Field("", description="Template of the text. Empty: the channel's own.")
 
