@@ -138,7 +138,7 @@ async def _judge(given: dict[str, Any], work: Do) -> Judged:
     from actors.runtime.clock import SystemClock
     from services.playbooks.open import open_worker
 
-    worker = open_worker(given, {}, SystemClock())
+    worker = open_worker(given, {}, SystemClock(), strict=True)
     try:
         return await worker.judge(work)
     finally:
