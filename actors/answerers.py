@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from actors.working import WorkAsked
 from models.alerts.view import alert_view
 from models.errors import NotOwner, Unavailable
 from models.incidents.incident import IncidentState
@@ -35,6 +36,7 @@ from models.shard.messages import (
     decode_reply,
     encode,
 )
+from models.shard.runs import Perform, Performed
 from models.shard.shard import Shard
 
 #: A classifier that answered nothing in all of its time hangs and is replaced; at most this often, in case that does
@@ -46,6 +48,9 @@ FORGET_BATCH = 1000
 FORGET_PAUSE_S = 0.1
 #: Alerts of an archived incident made in one go: 1 ms.
 ARCHIVE_SLICE = 500
+
+#: How long a responder may take to say which of its lives it is in.
+LIFE_TIMEOUT_S = 5.0
 
 M = TypeVar("M", Classified, ActionOutcome)
 
@@ -75,6 +80,8 @@ class Answerers:
     actor_of: Callable[[str], str]
     settled: Callable[[], Awaitable[Shard]]
     _replaced_at: dict[str, float] = field(default_factory=dict)
+    #: In which life of its responder an action was asked for that must not be done twice, by its key, until it is answered.
+    _lives: dict[str, bytes] = field(default_factory=dict)
 
     # -- Classify ------------------------------------------------------------------------------------------
 
@@ -124,6 +131,33 @@ class Answerers:
         name = self.responders[act.incident_id[-1] % len(self.responders)]
         said = await self.peers.call(name, "act", _encoder.encode(act), timeout_s)
         return Answer(_expect(name, said, ActionOutcome))
+
+    # -- Perform -------------------------------------------------------------------------------------------
+
+    def performer_of(self, effect: Perform) -> str:
+        """The responder that the incident's id names, "" if there is none, which perform() then reports."""
+        if not self.responders:
+            return ""
+        return self.responders[effect.incident_id[-1] % len(self.responders)]
+
+    async def perform(self, effects: Sequence[Perform], timeout_s: float) -> Answer:
+        """One thing that a run asks for. What must not be done twice is asked of one life of the responder: it knows what it was
+        asked for in that life, and does nothing that was meant for another one."""
+        (effect,) = effects
+        name = self.performer_of(effect)
+        if not name:
+            raise Unavailable("no responder is configured")
+        if effect.once and not effect.again and effect.key not in self._lives:
+            self._lives[effect.key] = await self.peers.call(name, "life", b"", LIFE_TIMEOUT_S)
+        life = self._lives.get(effect.key, b"")
+        asked = WorkAsked(effect.key, effect.work, effect.once, life, effect.trace)
+        said = await self.peers.call(name, "work", _encoder.encode(asked), timeout_s)
+        self._lives.pop(effect.key, None)
+        return Answer(
+            Performed(
+                effect.incident_id, effect.run, effect.step, effect.number, effect.undo, effect.key, said
+            )
+        )
 
     # -- SendPeerMessage -----------------------------------------------------------------------------------
 

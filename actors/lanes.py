@@ -31,6 +31,7 @@ from models.ports import Peers
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
 from models.shard.inhibitors import SendInhibitors
 from models.shard.messages import Message
+from models.shard.runs import Perform
 from models.shard.shard import Shard
 from models.trace import trace_id_of
 
@@ -91,6 +92,17 @@ LANES: tuple[Lane[Any], ...] = (
         key=lambda _with, effect: effect.target,
         places=32,
         kept=8,
+        urgency=lambda effect: effect.urgency,
+        timeout_s=120.0,
+    ),
+    # By responder, which bounds each target by itself. One that takes longer than this is asked for again, and the call that is
+    # under way is joined.
+    Lane(
+        Perform,
+        Answerers.perform,
+        key=Answerers.performer_of,
+        places=256,
+        kept=32,
         urgency=lambda effect: effect.urgency,
         timeout_s=120.0,
     ),

@@ -1,4 +1,5 @@
-"""Answers effect Act with message ActionOutcome, at the receiver that it names. Stateless but for the calls under way and its counters.
+"""Answers effect Act with message ActionOutcome, at the receiver that it names, and does the work of playbooks (working.py).
+Stateless but for the calls under way, its counters and what it learnt of its targets (targets.py).
 
 The shard calls it through Peers and keeps the action pending until an event has its result, so whatever is lost here is
 requested again. Each call sends at most once; retrying is the shard's decision.
@@ -7,20 +8,24 @@ requested again. Each call sends at most once; retrying is the shard's decision.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine, Mapping
 from uuid import UUID
 
 import msgspec
 
 from actors.control_tail import ControlTail
+from actors.lanes import URGENT
+from actors.runtime.clock import SystemClock
 from actors.runtime.ending import end
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
+from actors.targets import Targets, encode_views, receiver_target, result_of
+from actors.working import NoWorker, Working
 from models.errors import Busy, Malformed
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.ports import REF_MAX, ActionResult, Channel, Tracer
+from models.ports import REF_MAX, ActionResult, Channel, Tracer, Worker
+from models.response.target import Limits, NotNow, Why
 from models.shard.effects import Act
 from models.shard.messages import ActionOutcome, Said, Say
 from models.shard.messages import encode as encode_message
@@ -30,8 +35,6 @@ from models.trace import Attribute
 CONCURRENCY = 32
 #: The last resort behind an action's own timeout: no call is held longer than this.
 DEADLINE_S = 120.0
-#: How long a refused caller should wait: most webhooks answer well within that.
-BUSY_RETRY_AFTER_S = 1.0
 
 _act_decoder = msgspec.msgpack.Decoder(Act)
 _say_decoder = msgspec.msgpack.Decoder(Say)
@@ -45,27 +48,29 @@ class ResponderActor:
         receivers: Mapping[str, Channel],
         *,
         control: ControlTail | None = None,
+        targets: Targets | None = None,
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
+        worker: Worker | None = None,
     ) -> None:
-        """`receivers` by the name that Act.target bears; which there are may change while it runs. Owns them and `control`:
-        stop() closes them."""
+        """`receivers` by the name that Act.target bears; which there are may change while it runs. Owns them, `worker` and
+        `control`: stop() closes them. `targets` bounds the calls; without it each target has `concurrency` places."""
         self.meter = Meter(host.name)
         self._receivers = receivers
         self._control = control
-        self._concurrency = concurrency
+        self._targets = targets or Targets(SystemClock(), limits=Limits(max_in_flight=concurrency))
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
+        self._working = Working(worker or NoWorker(), self.meter, self._tracer)
         self._under_way: dict[tuple[str, str, str], asyncio.Task[ActionResult]] = {}
-        #: Running calls by target: one that hangs uses up only its own places.
-        self._busy: Counter[str] = Counter()
 
     async def act(self, payload: bytes) -> bytes:
         """MessagePack of effects.Act in, of messages.ActionOutcome out.
 
-        A call with the key of a running one joins it and gets the same result: one request is sent. Raises Busy when
-        `concurrency` others to the same target are under way, Malformed when `payload` is no Act. If the caller goes
+        A call with the key of a running one joins it and gets the same result: one request is sent. A target that is broken or
+        was called too often is not called, and the outcome says when to try again. Raises Busy when all places of the
+        target are taken, Malformed when `payload` is no Act. If the caller goes
         away, the call still finishes.
         """
         try:
@@ -76,8 +81,7 @@ class ResponderActor:
         if channel is None:
             result = self._unknown(effect.target)
         else:
-            # Shielded: two callers may wait for one send, and neither may cancel it for the other.
-            result = await asyncio.shield(self._send(channel, effect))
+            result = await self._send(channel, effect)
 
         outcome = "succeeded" if result.ok else "refused" if result.final else "failed"
         self.meter.count("llm_im_actions_total", action=effect.action[:40], outcome=outcome)
@@ -95,6 +99,15 @@ class ResponderActor:
                 ref=result.ref[:REF_MAX],
             )
         )
+
+    async def life(self, _payload: bytes) -> bytes:
+        """Which life this is: another one after each start."""
+        return self._working.life
+
+    async def work(self, payload: bytes) -> bytes:
+        """Do what a run asks for: MessagePack of working.WorkAsked in, of playbook.work.Done out. The same key while it is under way
+        joins it. Raises Busy, Malformed. If the caller goes away, the work goes on."""
+        return await self._working.ask(payload)
 
     async def say(self, payload: bytes) -> bytes:
         """MessagePack of messages.Say in, of messages.Said out: a note for one receiver. Sent once, whatever comes of it."""
@@ -116,8 +129,13 @@ class ResponderActor:
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
-        self.meter.set("incident_processing_queue_depth", len(self._under_way))
+        self.meter.set("incident_processing_queue_depth", len(self._under_way) + self._working.under_way)
+        self._targets.measure(self.meter)
         return encode_metrics(self.meter.read())
+
+    async def targets(self, _payload: bytes) -> bytes:
+        """The targets of this process and their state: actors.targets.decode_views() reads it."""
+        return encode_views(self._targets.views())
 
     async def start(self) -> None:
         """An action connects when it is first asked."""
@@ -127,33 +145,35 @@ class ResponderActor:
     async def stop(self) -> None:
         """Cancel running calls (the shard still has them pending) and close the actions. Safe to call twice."""
         await end([*self._under_way.values()])
+        await self._working.stop()
         for channel in self._receivers.values():
             await channel.close()
         if self._control is not None:
             await self._control.close()
         await self._tracer.close()
 
-    def _send(self, channel: Channel, effect: Act) -> asyncio.Task[ActionResult]:
+    async def _send(self, channel: Channel, effect: Act) -> ActionResult:
         key = (effect.action, effect.target, effect.key)
         task = self._under_way.get(key)
-        if task is not None:
-            return task
-        if self._busy[effect.target] >= self._concurrency:
-            raise Busy(
-                f"{self._concurrency} calls to {effect.target} are under way, the most at once",
-                BUSY_RETRY_AFTER_S,
-            )
-        task = asyncio.create_task(self._traced(channel, effect))
-        self._under_way[key] = task
-        self._busy[effect.target] += 1
-        task.add_done_callback(lambda _: self._over(key, effect.target))
-        return task
+        if task is None:
+            target = receiver_target(effect.target)
+            period = self._targets.may_i(target, is_urgent=effect.urgency <= URGENT)
+            if isinstance(period, NotNow):
+                if period.why is Why.BUSY:
+                    raise Busy(f"{effect.target}: {period.detail}", period.wait_s)
+                return result_of(period)
+            task = asyncio.create_task(self._traced(channel, effect))
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._over(key, target, period, done))
+        # Shielded: two callers may wait for one send, and neither may cancel it for the other.
+        return await asyncio.shield(task)
 
-    def _over(self, key: tuple[str, str, str], target: str) -> None:
+    def _over(
+        self, key: tuple[str, str, str], target: str, period: int, done: asyncio.Task[ActionResult]
+    ) -> None:
         self._under_way.pop(key, None)
-        self._busy[target] -= 1
-        if not self._busy[target]:
-            del self._busy[target]
+        is_known = not done.cancelled() and done.exception() is None
+        self._targets.over(target, period, done.result() if is_known else None)
 
     async def _traced(self, channel: Channel, effect: Act) -> ActionResult:
         about: dict[str, Attribute] = {

@@ -22,6 +22,7 @@ from actors.delivery import DeliveryWindow
 from actors.folding import Folded
 from actors.lanes import Errands
 from actors.partition import Call, PartitionActor, Queued
+from actors.playbooks import PlaybooksWatch
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
 from actors.silences import SilencesWatch
@@ -44,6 +45,7 @@ from models.shard.assembly import decode_message
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
+from models.shard.known_playbooks import KnownPlaybooks
 from models.shard.known_silences import KnownSilences
 from models.shard.messages import (
     ActionOutcome,
@@ -60,6 +62,7 @@ from models.shard.messages import (
     encode,
 )
 from models.shard.notifications import Notifications
+from models.shard.runs import Runs
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.tenants import by_tenant
@@ -106,6 +109,7 @@ class _Counted:
     incidents: int = 0
     series: int = 0
     given_up: int = 0
+    runs: int = 0
     decided: Sequence[int] = (0,) * (max(Decision) + 1)
 
 
@@ -158,6 +162,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             undelivered=self._ask_again,
         )
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
+        self.playbooks = PlaybooksWatch(self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self._heard_at = 0.0
         self._gap_since = 0.0
@@ -258,6 +263,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         shard.of(Inhibitors).peers = self._partitions
         # Nobody is told of what may be silenced since.
         shard.of(KnownSilences).is_told = self.control is None
+        shard.of(KnownPlaybooks).is_told = self.control is None
         return shard
 
     async def _before_opening(self) -> None:
@@ -299,7 +305,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self._gap_since = 0.0
         self.errands.owe(step.effects)
         self.silences.begin_anew()
-        self._look_at_silences()
+        self.playbooks.begin_anew()
+        self._look_at_control()
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -405,6 +412,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             shard.state.open_count,
             len(shard.state.series.firing),
             len(shard.of(Notifications).given_up),
+            len(shard.of(Runs).store.active),
             shard.state.decided[:],
         )
 
@@ -508,11 +516,12 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
     async def _follower(self) -> None:
         while self.control is not None:
             await self.control.catch_up()
-            self._look_at_silences()
+            self._look_at_control()
             await asyncio.sleep(FIRST_LOOK_S if self.control.state.slots is None else FOLLOW_S)
 
-    def _look_at_silences(self) -> None:
+    def _look_at_control(self) -> None:
         if self.control is not None:
+            self.playbooks.look(self.control.state)
             self.silences.look(self.control.state, self.shard.of(KnownSilences))
 
     # -- numbers -------------------------------------------------------------------------------------------
@@ -540,6 +549,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         meter.set("llm_im_open_incidents", counted.incidents)
         meter.set("llm_im_open_series", counted.series)
         meter.set("llm_im_notifications_given_up", counted.given_up)
+        meter.set("llm_im_runs_active", counted.runs)
         room = self.shard.state.series.room
         meter.set("llm_im_shard_bytes", room.held)
         meter.set("llm_im_shard_bytes_max", self.shard.settings.max_bytes)

@@ -43,7 +43,8 @@ def percentiles(samples: list[float]) -> dict[str, float]:
 def measure(port: int, rounds: int) -> dict[str, dict[str, float]]:
     """Each kind of read in turn, `rounds` times."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    taken: dict[str, list[float]] = {"list": [], "get": [], "alerts": [], "alerts_of_a_name": []}
+    kinds = ("list", "list_worst_first", "list_lately_updated", "get", "alerts", "alerts_of_a_name")
+    taken: dict[str, list[float]] = {kind: [] for kind in kinds}
 
     def get(path: str) -> bytes:
         connection.request("GET", path)
@@ -57,6 +58,10 @@ def measure(port: int, rounds: int) -> dict[str, dict[str, float]]:
         begun = time.monotonic()
         page = json.loads(get("/v1/incidents?limit=100"))
         taken["list"].append(time.monotonic() - begun)
+        for kind, sort in (("list_worst_first", "severity"), ("list_lately_updated", "-updated_at")):
+            begun = time.monotonic()
+            get(f"/v1/incidents?limit=100&sort={sort}")
+            taken[kind].append(time.monotonic() - begun)
         some = page["items"][len(taken["list"]) % len(page["items"])]
         begun = time.monotonic()
         get(f"/v1/incidents/{some['id']}")

@@ -46,6 +46,9 @@ METRICS: dict[str, Metric] = {
     "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
     "llm_im_shard_bytes_max": Metric("gauge", "The most bytes it may keep (lifecycle.max_shard_bytes)."),
     "llm_im_sender_bytes": Metric("gauge", "Bytes used by the sender that uses most."),
+    "llm_im_alert_streams": Metric(
+        "gauge", "WebSockets open at a gateway that bring alerts (/v1/stream/alerts)."
+    ),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),
@@ -102,6 +105,19 @@ METRICS: dict[str, Metric] = {
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
+    "llm_im_target_broken": Metric(
+        "gauge", "1 while a target is not called because it fails, or tried again; by target."
+    ),
+    "llm_im_target_opened_total": Metric("counter", "Times a target was given up for a while, by target."),
+    "llm_im_target_in_flight": Metric("gauge", "Calls to a target that are under way, by target."),
+    "llm_im_target_calls_refused_total": Metric(
+        "counter",
+        "Calls that were not made, by target and why: open (it fails), busy (all places taken), rate (called too often).",
+    ),
+    "llm_im_playbook_actions_total": Metric(
+        "counter", "What runs of playbooks asked for, by type of action and outcome."
+    ),
+    "llm_im_runs_active": Metric("gauge", "Runs of playbooks under way."),
     "llm_im_notifications_given_up": Metric(
         "gauge",
         "Incidents whose last notification was given up; 0 is good. Counted until they are archived.",

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from models.incidents.filters import Position, Sort
 from models.incidents.notification import Facts, Note
+from models.playbook.policy import PolicyEvalRequest, PolicyEvalResponse
 from models.playbook.work import Done, Work
 from models.trace import Attribute, Kind
 
@@ -309,6 +310,17 @@ class Worker(Protocol):
     async def work(self, work: Work, trace: str | None = None) -> Done:
         """Answer one question, once: the same key while it is under way joins it. Never raises for what a playbook, a target or a
         policy server does wrong; tells no secret."""
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
+
+
+class Policy(Protocol):
+    """Says whether an action that changes something may be done (models/playbook/policy.py)."""
+
+    async def evaluate(self, request: PolicyEvalRequest) -> PolicyEvalResponse:
+        """Its decision. Raises Unavailable when it could not decide, and Malformed when what it said is not understood: neither is
+        a permission. Asks nobody twice within the time that decisions are kept for; tells no secret."""
 
     async def close(self) -> None:
         """Let go of connections. Safe to call twice."""

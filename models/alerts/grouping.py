@@ -45,11 +45,20 @@ def title_of(
 ) -> str:
     """A line for a person: what is wrong, with which service, and with how many. `labels` and `annotations` are what
     all `count` alerts have in common, `varying` the only label in which they differ ("" if there is not just one)."""
+    return counted_title(what_is_wrong(labels, annotations, service), count, called(varying))
+
+
+def what_is_wrong(labels: Mapping[str, str], annotations: Mapping[str, str], service: str) -> str:
+    """The same without how many, as long as it may be: what counted_title() takes."""
     text = annotations.get("summary") or annotations.get("title") or labels.get("alertname") or "alert"
     if service not in text:
         text = f"{text} ({service})"
-    text = " ".join(text.split())
-    many = f" ({count} {_plural(varying or 'alert')})" if count > 1 else ""
+    return " ".join(text.split())
+
+
+def counted_title(text: str, count: int, them: str) -> str:
+    """A title of what_is_wrong(), with how many of `them`, as they are called()."""
+    many = f" ({count} {them})" if count > 1 else ""
     room = TITLE_MAX_CHARS - len(many)
     return (text if len(text) <= room else text[: room - 3] + "...") + many
 
@@ -57,6 +66,11 @@ def title_of(
 def overflow_title(service: str) -> str:
     """The title of an overflow incident."""
     return f"Too many incidents: overflow of {service}"
+
+
+def called(varying: str) -> str:
+    """What several alerts are called that differ in this label only, "" for others."""
+    return _plural(varying) if varying else "alerts"
 
 
 def _plural(name: str) -> str:

@@ -7,7 +7,7 @@ every machine and close to what the process really holds (benchmarks/memory.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from models.incidents.incident import Incident
 
@@ -53,6 +53,20 @@ def said_bytes(
     return text_bytes([title, description, *labels, *labels.values(), *annotations, *annotations.values()])
 
 
-def text_bytes(texts: Iterable[str]) -> int:
+def pairs_bytes(pairs: Mapping[str, str]) -> int:
+    """Bytes that labels or annotations use at worst."""
+    return text_bytes([*pairs, *pairs.values()])
+
+
+def text_bytes(texts: Sequence[str]) -> int:
     """Bytes that these strings use at worst."""
-    return sum(len(text) if text.isascii() else WIDE * len(text) for text in texts)
+    # Nearly all are ASCII: looked at one by one they take three times as long.
+    together = "".join(texts)
+    if together.isascii():
+        return len(together)
+    return sum(map(width, texts))
+
+
+def width(text: str) -> int:
+    """Bytes that a string uses at worst."""
+    return len(text) if text.isascii() else WIDE * len(text)

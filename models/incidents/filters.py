@@ -36,8 +36,8 @@ class Sort(StrEnum):
         return self in _GOING_DOWN
 
     @property
-    def is_indexed(self) -> bool:
-        """Whether a shard keeps its incidents in this order, so that a page is found without looking at all."""
+    def is_by_creation(self) -> bool:
+        """Whether the moment of creation alone decides: a place names it twice."""
         return self in (Sort.NEWEST, Sort.OLDEST)
 
     def comes_after(self, one: Position, other: Position) -> bool:

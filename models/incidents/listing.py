@@ -6,21 +6,18 @@ what it found and where it stopped, and the caller continues from there.
 
 from __future__ import annotations
 
-import heapq
 from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from itertools import islice
 
-from models.incidents.filters import IncidentFilter, Position, compile_filter, place_of
+from models.incidents.filters import IncidentFilter, Sort, compile_filter, place_of
 from models.incidents.incident import Incident
 from models.incidents.query import (
     INCIDENT_SCAN_MAX,
     PAGE_MAX,
     CountIncidents,
-    FindIncidents,
     IncidentCounts,
     IncidentPage,
-    IncidentPlaces,
     IncidentView,
     ListIncidents,
     Looked,
@@ -47,43 +44,21 @@ def incident_view(shard: Core, incident: Incident) -> IncidentView:
 
 
 def list_incidents(shard: Core, query: ListIncidents) -> IncidentPage:
-    """A page in an order that the shard keeps."""
+    """A page, in any order."""
     holds = _holds(query.tenant, query.wanted)
     limit = max(1, min(query.limit, PAGE_MAX))
-    low, high = _created_between(shard, query.wanted)
-    if query.sort.goes_down:
-        if query.after is not None:
-            high = min(high, bisect_left(shard.state.order, query.after[1:]))
-        places = range(high - 1, low - 1, -1)
-    else:
-        if query.after is not None:
-            low = max(low, bisect_right(shard.state.order, query.after[1:]))
-        places = range(low, high)
+    identities = shard.state.placed().walk(query.sort, query.wanted, query.after)
     items: list[IncidentView] = []
     size = 0
-    for looked_at, place in enumerate(places, 1):
-        incident = shard.state.incidents[shard.state.order[place][1]]
+    for looked_at, identity in enumerate(identities, 1):
+        incident = shard.state.incidents[identity]
         if holds(incident):
             items.append(incident_view(shard, incident))
             size += incident.held_bytes
         if len(items) == limit or looked_at == INCIDENT_SCAN_MAX or size >= INCIDENT_PAGE_BYTES_MAX:
-            return IncidentPage(items, place_of(incident, query.sort) if looked_at < len(places) else None)
+            goes_on = next(identities, None) is not None
+            return IncidentPage(items, place_of(incident, query.sort) if goes_on else None)
     return IncidentPage(items)
-
-
-def find_incidents(shard: Core, query: FindIncidents) -> IncidentPlaces:
-    """The first places of one stretch, in any order."""
-    holds = _holds(query.tenant, query.wanted)
-    stretch, looked = _stretch(shard, query.wanted, query.looked)
-    sort, after = query.sort, query.after
-    found: list[Position] = []
-    for incident in stretch:
-        if holds(incident):
-            place = place_of(incident, sort)
-            if after is None or sort.comes_after(place, after):
-                found.append(place)
-    first = heapq.nlargest if sort.goes_down else heapq.nsmallest
-    return IncidentPlaces(first(max(1, min(query.limit, PAGE_MAX)), found), looked)
 
 
 def count_incidents(shard: Core, query: CountIncidents) -> IncidentCounts:
@@ -142,24 +117,12 @@ def _holds(tenant: str, wanted: IncidentFilter) -> Callable[[Incident], bool]:
     return lambda incident: incident.tenant == tenant and holds(incident)
 
 
-def _created_between(shard: Core, wanted: IncidentFilter) -> tuple[int, int]:
-    """The places in `order` of all that were created when the filter says."""
-    low = bisect_left(shard.state.order, (wanted.created_after, b"")) if wanted.created_after else 0
-    high = (
-        bisect_left(shard.state.order, (wanted.created_before, b""))
-        if wanted.created_before
-        else len(shard.state.order)
-    )
-    return low, high
-
-
 def _stretch(
     shard: Core, wanted: IncidentFilter, looked: Looked | None
 ) -> tuple[list[Incident], Looked | None]:
     """The next incidents to look at, newest first, and where they end; None when there are no more."""
-    low, high = _created_between(shard, wanted)
-    if looked is not None:
-        high = min(high, bisect_left(shard.state.order, looked))
-    first = max(low, high - INCIDENT_SCAN_MAX)
-    stretch = [shard.state.incidents[identity] for _at, identity in reversed(shard.state.order[first:high])]
-    return stretch, shard.state.order[first] if first > low and high > first else None
+    after = None if looked is None else (looked[0], *looked)
+    identities = shard.state.placed().walk(Sort.NEWEST, wanted, after)
+    stretch = [shard.state.incidents[each] for each in islice(identities, INCIDENT_SCAN_MAX)]
+    goes_on = next(identities, None) is not None
+    return stretch, (stretch[-1].created_at, stretch[-1].id) if goes_on else None

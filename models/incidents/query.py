@@ -20,25 +20,13 @@ Looked = tuple[float, bytes]
 
 
 class ListIncidents(Wire, frozen=True):
-    """Incidents in the order of `sort`, which is one that a shard keeps (Sort.is_indexed), strictly after `after`."""
+    """Incidents in the order of `sort`, strictly after `after`."""
 
     tenant: str
     limit: int = PAGE_MAX
     after: Position | None = None
     wanted: IncidentFilter = IncidentFilter()
     sort: Sort = Sort.NEWEST
-
-
-class FindIncidents(Wire, frozen=True):
-    """Where incidents stand in an order that no shard keeps: the first `limit` places strictly after `after` among the
-    INCIDENT_SCAN_MAX incidents older than `looked`. Whoever asks goes on until all were looked at, and merges."""
-
-    tenant: str
-    sort: Sort
-    limit: int = PAGE_MAX
-    after: Position | None = None
-    wanted: IncidentFilter = IncidentFilter()
-    looked: Looked | None = None
 
 
 class CountIncidents(Wire, frozen=True):
@@ -192,13 +180,6 @@ class IncidentPage(Wire, frozen=True):
     next_after: Position | None = None
 
 
-class IncidentPlaces(Wire, frozen=True):
-    """Places in the order asked for, the first first. `looked` is what to ask on with, None when all were looked at."""
-
-    places: list[Position]
-    looked: Looked | None = None
-
-
 class IncidentCounts(Wire, frozen=True):
     """What CountIncidents counted; children of merged incidents are left out. Of the dictionaries, `states` counts all,
     the others open incidents. `acknowledged_s` and `resolved_s` are little-endian f64s: how long each incident took that
@@ -236,7 +217,6 @@ class MutePreview(Wire, frozen=True):
 
 Query = (
     ListIncidents
-    | FindIncidents
     | CountIncidents
     | GetIncident
     | GetIncidents
@@ -247,7 +227,7 @@ Query = (
     | GetSummaries
     | ListSummaries
 )
-Answer = IncidentPage | IncidentPlaces | IncidentCounts | AlertPage | SummaryPage | MutePreview
+Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

@@ -129,6 +129,34 @@ class Create(Verb, frozen=True):
     assignees: list[str] = []
 
 
+class StartRun(Verb, frozen=True):
+    """Run a playbook for it. `dry`: everything is decided and nothing done."""
+
+    playbook: str
+    dry: bool = False
+
+
+class HoldRun(Verb, frozen=True):
+    """Pause a run of a playbook (by its id), or let it go on."""
+
+    run: bytes
+    paused: bool
+
+
+class CancelRun(Verb, frozen=True):
+    """End a run: what was asked for is waited for, and what is to be done at the end is done."""
+
+    run: bytes
+
+
+class ApproveRun(Verb, frozen=True):
+    """Agree to what a run waits for, or with `denied` don't. `step` "": to all that it waits for."""
+
+    run: bytes
+    step: str = ""
+    denied: bool = False
+
+
 #: Any of the above, and a decoder's union of them.
 AnyVerb: TypeAlias = Verb
 if not TYPE_CHECKING:

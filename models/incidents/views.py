@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
+from itertools import islice
 
 from models.alerts.matchers import compile_matchers
 from models.alerts.series import FIRING, FREE
 from models.alerts.view import alert_view
-from models.incidents.listing import count_incidents, find_incidents, incident_view, list_incidents
+from models.incidents.listing import count_incidents, incident_view, list_incidents
 from models.incidents.query import (
     PAGE_MAX,
     AlertPage,
     AlertView,
     Answer,
     CountIncidents,
-    FindIncidents,
     GetIncident,
     GetIncidents,
     GetSummaries,
@@ -31,6 +31,7 @@ from models.incidents.query import (
     SummaryPage,
 )
 from models.incidents.summaries import summary_of
+from models.partition.ordered import behind
 from models.shard.core import Core
 from models.shard.mutes import Mutes
 
@@ -46,8 +47,6 @@ def answer(shard: Core, query: Query) -> Answer:
     match query:
         case ListIncidents():
             return list_incidents(shard, query)
-        case FindIncidents():
-            return find_incidents(shard, query)
         case CountIncidents():
             return count_incidents(shard, query)
         case GetIncident():
@@ -82,10 +81,11 @@ def answer(shard: Core, query: Query) -> Answer:
 
 
 def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:
-    start = 0 if query.after is None else bisect_right(shard.state.order, query.after)
-    page = shard.state.order[start : start + max(1, min(query.limit, PAGE_MAX))]
+    limit = max(1, min(query.limit, PAGE_MAX))
+    rest = shard.state.order.up() if query.after is None else shard.state.order.up(behind(query.after))
+    page = [*islice(rest, limit)]
     here = [shard.state.incidents[identity] for _at, identity in page]
-    more = start + len(page) < len(shard.state.order)
+    more = next(rest, None) is not None
     items = [summary_of(each) for each in here if each.tenant == query.tenant]
     return SummaryPage(shard.seq, items, page[-1] if more else None)
 

@@ -151,9 +151,12 @@ class Checkpoint:
 
     def touch(self, part: RecordKind, number: int | bytes) -> None:
         """`number` of `part` is about to change. Safe to call often."""
+        dirty = self._dirty[part]
+        if number in dirty:
+            return  # it changed since this checkpoint began: what had to be taken was
         if self._running and number in self._pending[part]:
             self._take(part, number)
-        self._dirty[part].add(number)
+        dirty.add(number)
 
     def touch_all(self, part: RecordKind, numbers: Iterable[int]) -> None:
         """touch() for many at once: the hot path's way."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 
+from models.partition.parted import Parted
+
 #: Times that were overtaken and are kept until they come, beside as many as there are things: sorting them out costs 0.2 us
 #: each.
 SLACK = 10_000
@@ -13,7 +15,7 @@ class Timers:
     """A time for each of some ids, in seconds since the epoch; 0 means never."""
 
     def __init__(self) -> None:
-        self._at: dict[bytes, float] = {}
+        self._at: Parted[float] = Parted()
         self._heap: list[tuple[float, bytes]] = []
 
     def __len__(self) -> int:
@@ -21,12 +23,12 @@ class Timers:
 
     def at(self, identity: bytes) -> float:
         """When an id is due, 0 when never."""
-        return self._at.get(identity, 0.0)
+        return self._at.get(identity) or 0.0
 
     def set(self, identity: bytes, at: float) -> None:
         """It is due then, and not when it was before."""
         if not at:
-            self._at.pop(identity, None)
+            self._at.pop(identity)
         elif self._at.get(identity) != at:
             self._at[identity] = at
             if len(self._heap) > 2 * len(self._at) + SLACK:

@@ -47,6 +47,8 @@ class PlannedAction(msgspec.Struct, frozen=True):
     once: bool = False
     rollback: PlannedAction | None = None
     output: str = ""
+    #: A check that guards the action right after it: that is done only if the check failed.
+    guards: bool = False
 
 
 class Approval(msgspec.Struct, frozen=True):

@@ -19,9 +19,12 @@ from models.settings.disaster_recovery import DisasterRecovery
 from models.settings.formats import Formats
 from models.settings.grouping import Grouping
 from models.settings.inhibition import Inhibition
+from models.settings.integrations import Integrations
 from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
 from models.settings.notify import Notify
+from models.settings.outbound import OutboundSettings
+from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
 from models.settings.server import Server
 from models.settings.silences import Silences
@@ -41,6 +44,8 @@ class Settings(Section):
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
     notify: Notify = Notify()
+    playbooks: Playbooks = Playbooks()
+    outbound: OutboundSettings = OutboundSettings()
     silences: Silences = Silences()
     inhibition: Inhibition = Inhibition()
     publish: Publish = Publish()
@@ -62,7 +67,7 @@ class Settings(Section):
     forwarding: later.Forwarding = later.Forwarding()
     ha: later.HighAvailability = later.HighAvailability()
     failover: later.Failover = later.Failover()
-    integrations: later.Integrations = later.Integrations()
+    integrations: Integrations = Integrations()
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Every section by its name, in their order."""

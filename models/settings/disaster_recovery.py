@@ -7,13 +7,9 @@ from collections.abc import Mapping
 
 from pydantic import Field, field_validator
 
+from models.durations import duration_text
 from models.settings.processes import BACKUP
-from models.settings.values import (
-    LATER,
-    MaybeDuration,
-    Section,
-    duration_text,
-)
+from models.settings.values import LATER, MaybeDuration, Section
 
 #: A backup of a large archive takes minutes, and each one adds a file that people have to look through.
 BACKUP_INTERVAL_MIN_S = 60.0

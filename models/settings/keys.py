@@ -10,10 +10,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
+from models.durations import duration_s
 from models.settings import later
 from models.settings.all import Settings
 from models.settings.secrets import may_hold_secret
-from models.settings.values import LATER_MARK, LIVE_MARK, MACHINE_MARK, Section, duration_s
+from models.settings.values import LATER_MARK, LIVE_MARK, MACHINE_MARK, Section
 
 
 @dataclass(frozen=True, slots=True)

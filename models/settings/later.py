@@ -6,14 +6,13 @@ such a feature on (`refusals`): it never silently runs without something it was 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from models.settings.values import LATER, Duration, Section
+from models.settings.values import LATER, Duration, Rate, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
-Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
 
 
 class LaterSection(Section):
@@ -107,69 +106,8 @@ class Sentinel(LaterSection):
     filters: SentinelFilters = SentinelFilters()
 
 
-class ShieldActions(LaterSection):
-    auto_isolate: bool | None = None
-    require_approval_for: list[str] = []
-    notification_channels: list[str] = []
-
-
-class Shield(LaterSection):
-    """Security incidents from LLM-Shield."""
-
-    enabled: bool = False
-    endpoint: str | None = None
-    protocol: Literal["grpc", "http", "https"] | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_ca: str | None = None
-    actions: ShieldActions = ShieldActions()
-
-
-class EdgeRemediation(LaterSection):
-    allowed_actions: list[str] = []
-    require_approval: list[str] = []
-    timeout: Duration | None = None
-    retry_limit: int | None = Field(None, ge=0)
-
-
-class EdgeAgent(LaterSection):
-    """Agents that run next to the models, report and act."""
-
-    enabled: bool = False
-    discovery_mode: Literal["kubernetes", "static", "consul"] | None = None
-    namespace: str | None = None
-    label_selector: str | None = None
-    connection_pool_size: int | None = Field(None, ge=1)
-    remediation: EdgeRemediation = EdgeRemediation()
-
-
-class GovernancePolicies(LaterSection):
-    evaluate_before_action: bool | None = None
-    cache_decisions: bool | None = None
-    cache_ttl: Duration | None = None
-    fail_open: bool | None = None
-
-
 class GovernanceAudit(LaterSection):
     log_all_incidents: bool | None = None
     log_all_actions: bool | None = None
     retention_days: int | None = Field(None, ge=1)
     export_format: Literal["json", "parquet", "csv"] | None = None
-
-
-class Governance(LaterSection):
-    """Policies checked before each action, and the audit trail."""
-
-    enabled: bool = False
-    endpoint: str | None = None
-    protocol: Literal["grpc", "http", "https"] | None = None
-    auth_token_env: str | None = None
-    policies: GovernancePolicies = GovernancePolicies()
-    audit: GovernanceAudit = GovernanceAudit()
-
-
-class Integrations(LaterSection):
-    llm_sentinel: Sentinel = Sentinel()
-    llm_shield: Shield = Shield()
-    llm_edge_agent: EdgeAgent = EdgeAgent()
-    llm_governance_core: Governance = Governance()

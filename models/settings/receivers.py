@@ -9,7 +9,17 @@ from typing import Annotated
 from pydantic import Discriminator, Tag
 
 from models.settings.channels.base import ReceiverBase
+from models.settings.channels.discord import DiscordReceiver
+from models.settings.channels.email import EmailReceiver
+from models.settings.channels.github import GitHubReceiver
+from models.settings.channels.jira import JiraReceiver
+from models.settings.channels.opsgenie import OpsgenieReceiver
 from models.settings.channels.other import OtherReceiver
+from models.settings.channels.pagerduty import PagerDutyReceiver
+from models.settings.channels.servicenow import ServiceNowReceiver
+from models.settings.channels.slack import SlackReceiver
+from models.settings.channels.teams import TeamsReceiver
+from models.settings.channels.victorops import VictorOpsReceiver
 from models.settings.channels.webhook import WebhookReceiver
 
 
@@ -19,11 +29,35 @@ def _type_of(value: object) -> object:
 
 #: One receiver as one writes it: `type` says which class it is. A type is added here and in RECEIVER_TYPES.
 Receiver = Annotated[
-    Annotated[WebhookReceiver, Tag("webhook")] | Annotated[OtherReceiver, Tag("other")],
+    Annotated[WebhookReceiver, Tag("webhook")]
+    | Annotated[EmailReceiver, Tag("email")]
+    | Annotated[SlackReceiver, Tag("slack")]
+    | Annotated[TeamsReceiver, Tag("teams")]
+    | Annotated[DiscordReceiver, Tag("discord")]
+    | Annotated[PagerDutyReceiver, Tag("pagerduty")]
+    | Annotated[OpsgenieReceiver, Tag("opsgenie")]
+    | Annotated[VictorOpsReceiver, Tag("victorops")]
+    | Annotated[JiraReceiver, Tag("jira")]
+    | Annotated[ServiceNowReceiver, Tag("servicenow")]
+    | Annotated[GitHubReceiver, Tag("github")]
+    | Annotated[OtherReceiver, Tag("other")],
     Discriminator(_type_of),
 ]
 #: By the name in `type`.
-RECEIVER_TYPES: dict[str, type[ReceiverBase]] = {"webhook": WebhookReceiver, "other": OtherReceiver}
+RECEIVER_TYPES: dict[str, type[ReceiverBase]] = {
+    "webhook": WebhookReceiver,
+    "email": EmailReceiver,
+    "slack": SlackReceiver,
+    "teams": TeamsReceiver,
+    "discord": DiscordReceiver,
+    "pagerduty": PagerDutyReceiver,
+    "opsgenie": OpsgenieReceiver,
+    "victorops": VictorOpsReceiver,
+    "jira": JiraReceiver,
+    "servicenow": ServiceNowReceiver,
+    "github": GitHubReceiver,
+    "other": OtherReceiver,
+}
 
 #: More receivers are no configuration that a person wrote.
 RECEIVERS_MAX = 500

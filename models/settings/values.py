@@ -1,4 +1,4 @@
-"""What sections are made of: durations, the base of every section, and the marks that a setting may bear.
+"""What sections are made of: the types of settings, the base of every section, and the marks that a setting may bear.
 
 The sections are the files beside this one, listed in models/settings/all.py; those in models/settings/later.py are not
 active yet.
@@ -23,8 +23,8 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*\Z")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+from models.durations import duration_s
+
 #: A hundred years: anything longer is a typo, and this is far below what a clock in seconds can hold.
 DURATION_MAX_S = 100 * 365 * 86400.0
 #: Stricter than AnyHttpUrl, which silently repairs what browsers repair: http:///path, or a backslash for a slash.
@@ -55,27 +55,6 @@ class WrongAt(ValueError):
         self.at = at
 
 
-def duration_s(value: object) -> object:
-    """Seconds from "30s", "5m", "90d". "1h30m" is not supported: one number, one unit. Numbers are seconds already."""
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if match is None:
-            raise ValueError(f'expected a duration such as "30s", "5m", "1h" or "90d", not {value!r}')
-        return float(match[1]) * _UNIT_S[match[2]]
-    if isinstance(value, bool):
-        raise ValueError(f'expected a duration such as "30s", not {str(value).lower()}')
-    return value
-
-
-def duration_text(seconds: float) -> str:
-    """The shortest way to write a duration exactly: 300.0 is "5m"."""
-    for unit in ("d", "h", "m", "s", "ms"):
-        count = seconds / _UNIT_S[unit]
-        if count >= 1 and abs(count - round(count)) < 1e-9 * count:
-            return f"{round(count)}{unit}"
-    return f"{seconds:g}s"
-
-
 def _none_or(value: object) -> object:
     return None if value == NONE else value
 
@@ -92,6 +71,15 @@ MaybeDuration = Annotated[
     BeforeValidator(_none_or),
     WithJsonSchema({"anyOf": [*_SCHEMA["anyOf"], {"const": NONE}, {"type": "null"}]}),
 ]
+_RATE_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+#: How often, as "5000/s".
+Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
+
+
+def per_second(rate: str) -> float:
+    """A Rate in times a second."""
+    count, _, unit = rate.partition("/")
+    return int(count) / _RATE_UNIT_S[unit]
 
 
 class Section(BaseModel):

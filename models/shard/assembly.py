@@ -26,6 +26,7 @@ from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
+from models.shard.known_playbooks import KnownPlaybooks
 from models.shard.known_silences import KnownSilences
 from models.shard.links import Links
 from models.shard.messages import Message, PeerMessage, Tick
@@ -35,6 +36,9 @@ from models.shard.openings import Openings
 from models.shard.peer_messages import PeerMessages
 from models.shard.people import People
 from models.shard.reception import Reception
+from models.shard.run_choosing import Choosing
+from models.shard.run_verbs import RunVerbs
+from models.shard.runs import Runs
 from models.shard.sharing import Sharing
 from models.shard.slot_transfer import SlotTransfer
 from models.shard.splitting import Splitting
@@ -57,6 +61,10 @@ COMPONENTS: tuple[type[Component], ...] = (
     Inhibitors,
     Mutes,  # after what mutes, before who is told
     Notifications,
+    KnownPlaybooks,
+    Choosing,  # before what is run of them
+    Runs,
+    RunVerbs,
     Targets,
     Sharing,
     Attention,

@@ -4,10 +4,11 @@ events of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import msgspec
 
+from models.alerts.alert import Content
 from models.incidents.incident import OPEN_STATES, Incident, IncidentState, Severity
 
 
@@ -92,11 +93,13 @@ class Paid(IncidentChange, frozen=True, gc=False):
 
 
 class SeriesFires(IncidentChange, frozen=True, gc=False):
-    """Series `number` began to fire in it, or, with `again`, after it had ended. `labels` are its own, where they are at hand."""
+    """Series `number` began to fire in it, or, with `again`, after it had ended; with `opens` it was opened for it. `content` is
+    what the series says, where that is at hand."""
 
     number: int
     again: bool = False
-    labels: Mapping[str, str] | None = None
+    opens: bool = False
+    content: Content | None = None
 
 
 class SeriesEnded(IncidentChange, frozen=True, gc=False):

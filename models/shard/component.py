@@ -142,6 +142,13 @@ class Component:
     def left(self, incident: Incident) -> None:
         """An incident is not here any more."""
 
+    def carries(self, incident: Incident) -> bytes | None:
+        """What this component keeps of an incident in records of its own, for one that moves to another partition."""
+        return None
+
+    def brings(self, incident: Incident, record: bytes) -> None:
+        """The same in the partition where the incident is now, after came()."""
+
     def loaded(self) -> None:
         """All records of a snapshot are in."""
 

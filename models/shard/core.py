@@ -6,17 +6,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from models.errors import Broken
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Glance
 from models.partition.event import Event
+from models.partition.ordered import behind
 from models.partition.timers import Timers
 from models.shard.changes import Change
 from models.shard.messages import Command, PeerMessage
 from models.shard.settings import ShardSettings
 from models.shard.state import ShardState
+
+#: Incidents of which it is found out in one step when they are due, after a change of settings: 3 to 4 ms.
+WATCH_STRETCH = 4000
 
 T = TypeVar("T")
 Fold = Callable[[Any, float], None]
@@ -44,6 +49,7 @@ class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
+    #: How it reads; None when it never is a line of a timeline.
     description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
     follows: list[Fold] = field(default_factory=list)
@@ -71,6 +77,8 @@ class Core:
         self.sender = ""
         self.events: list[Event] = []
         self.timers = Timers()
+        #: Where watch_all() continues in the order of incidents, None when all were looked at.
+        self._watch_from: tuple[Any, ...] | None = None
         self._rows: dict[type[Event], Row] = {}
         self._reactions: dict[type[Change], Sequence[Callable[[Any, float], None]]] = {}
         self._verbs: dict[type, Callable[..., Incident]] = {}
@@ -79,6 +87,8 @@ class Core:
         self._set_back: Sequence[Callable[[Incident, Any], None]] = ()
         self._came: Sequence[Callable[[Incident], None]] = ()
         self._left: Sequence[Callable[[Incident], None]] = ()
+        self._carries: dict[str, Callable[[Incident], bytes | None]] = {}
+        self._brings: dict[str, Callable[[Incident, bytes], None]] = {}
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
         self._withholds: Sequence[Callable[[Incident], str | None]] = ()
@@ -114,10 +124,17 @@ class Core:
 
     def do(self, event: Event, now: float) -> None:
         """A decision: it is true from here on, and goes to the log with this step."""
-        row = self._row(event)
+        row = self._rows.get(type(event)) or self._row(event)
         for watch in row.before:
             watch(event)
-        self._apply(row, event, now)
+        if row.description is None:
+            # As in _apply(): nearly all that a flood of alerts leads to.
+            self.state.now = now
+            row.fold(event, now)
+            for fold in row.follows:
+                fold(event, now)
+        else:
+            self._apply(row, event, now)
         for watch in row.after:
             watch(event)
         self.events.append(event)
@@ -131,7 +148,7 @@ class Core:
 
     def apply(self, event: Event, now: float) -> None:
         """Fold one event, of a frame made at `now`, into the state. Raises Broken when it does not fit."""
-        self._apply(self._row(event), event, now)
+        self._apply(self._rows.get(type(event)) or self._row(event), event, now)
 
     def _row(self, event: Event) -> Row:
         row = self._rows.get(type(event))
@@ -178,6 +195,16 @@ class Core:
         for leave in self._left:
             leave(incident)
 
+    def carried(self, incident: Incident) -> dict[str, bytes]:
+        """What components keep of an incident in records of their own, by their names."""
+        found = {name: carries(incident) for name, carries in self._carries.items()}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def bring(self, incident: Incident, carried: dict[str, bytes]) -> None:
+        """The same in the partition where the incident is now."""
+        for name, record in carried.items():
+            self._brings[name](incident, record)
+
     def set_back(self, incident: Incident, event: Event) -> None:
         """The clock had been ahead: the components correct what they keep in an incident."""
         for put_right in self._set_back:
@@ -201,21 +228,26 @@ class Core:
 
     def next_at(self, incident: Incident) -> float:
         """When something of it is due next, 0 when nothing is."""
-        first = 0.0
-        for next_at in self._next_at:
-            at = next_at(incident)
-            if at and (not first or at < first):
-                first = at
-        return first
+        times = [at for next_at in self._next_at if (at := next_at(incident))]
+        return min(times) if times else 0.0
+
+    def watch_all(self) -> None:
+        """Find out again when each incident is due, a stretch at each watch(): what that depends on changed."""
+        self._watch_from = ()
 
     def watch(self) -> None:
-        """Find out again when the incidents that changed since the last call are due."""
+        """Find out again when the incidents that changed since the last call are due, and where they stand."""
         state = self.state
+        if self._watch_from is not None:
+            stretch = [*islice(state.order.up(self._watch_from), WATCH_STRETCH)]
+            state.stirred.update((identity, None) for _created_at, identity in stretch)
+            self._watch_from = behind(stretch[-1]) if len(stretch) == WATCH_STRETCH else None
         stirred, state.stirred = state.stirred, {}
         for identity in stirred:
             incident = state.incidents.get(identity)
             if incident is not None:
                 self.timers.set(identity, self.next_at(incident))
+                state.places.put(incident)
 
 
 def glance(incident: Incident | None) -> Glance | None:

@@ -119,7 +119,8 @@ class Inhibitors(Component):
 
     def _fires(self, change: SeriesFires, now: float) -> None:
         if self._has_rules:
-            labels = change.labels or self.state.series.labels(change.number)
+            content = change.content
+            labels = self.state.series.labels(change.number) if content is None else content.labels
             self._lead(self._inhibition.fires(change.number, labels, change.incident.tenant), now)
 
     def _ends(self, change: SeriesEnded, now: float) -> None:

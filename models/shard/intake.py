@@ -81,7 +81,7 @@ class Intake(Component):
         super().__init__(shard)
         #: The clock of the gateway that read what is being decided.
         self._received_at = 0.0
-        self._groups: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
+        self._groups: dict[tuple[str | None, ...], tuple[str, dict[str, str]]] = {}
         self._repeat_numbers: list[int] = []
         self._repeat_ends: list[float] = []
 
@@ -132,10 +132,10 @@ class Intake(Component):
             decisions = bytearray()
             said = message.said or bytes(len(keys))
             for key, end, body, word in zip(keys, ends, message.bodies, said, strict=True):
-                decision = self._alert(message.tenant, key, end, body, word, now)
-                decisions.append(decision)
-                self.state.decided[decision] += 1
+                decisions.append(self._alert(message.tenant, key, end, body, word, now))
             self._flush_repeats(now)
+            for decision in set(decisions):
+                self.state.decided[decision] += decisions.count(decision)
             if not _REFUSED.isdisjoint(decisions):
                 # If it is sent again it must be decided again: what was refused may then be accepted.
                 content, delivery_id = b"", None
@@ -158,8 +158,10 @@ class Intake(Component):
             self._repeat_numbers.append(number)
             self._repeat_ends.append(ends)
             return Decision.REPEATED
-        self._flush_repeats(now)
-        number = series.by_series.get(key[:SERIES_ID_BYTES])
+        if self._repeat_numbers:
+            self._flush_repeats(now)
+        identity = key[:SERIES_ID_BYTES]
+        number = series.by_series.parts[identity[-1]].get(identity)
         if not body and (number is None or fires or series.keys[number] != key):
             return Decision.BODY_WANTED
         content: Content | None = None
@@ -247,7 +249,7 @@ class Intake(Component):
         self.shard.do(SeriesRefired(number, key, ends, body, decision, self.shard.sender, signal), now)
         if signal:
             self.shard.report(Signalled(incident), now)
-        self.shard.report(SeriesFires(incident, number, again=True), now)
+        self.shard.report(SeriesFires(incident, number, again=True, content=content), now)
 
     def _full_for(self, number: int, body: bytes) -> Decision | None:
         """Why there is no room for another body of a series, None when there is. One that is no longer than the one
@@ -340,12 +342,13 @@ class Intake(Component):
         self.shard.do(event, now)
         if signal:
             self.shard.report(Signalled(incident), now)
-        self.shard.report(SeriesFires(incident, number, labels=content.labels), now)
+        opens = decision is Decision.OPENED
+        self.shard.report(SeriesFires(incident, number, opens=opens, content=content), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:
         """group_of(), remembered: in a flood of new series few groups are new."""
-        values = (service, *[labels.get(name, "") for name in self.shard.settings.group_by])
+        values = (service, *map(labels.get, self.shard.settings.group_by))
         found = self._groups.get(values)
         if found is None:
             found = group_of(labels, service, self.shard.settings.group_by)
@@ -373,7 +376,8 @@ class Intake(Component):
         return decision
 
     def _incident_of(self, key: bytes) -> bytes:
-        number = self.state.series.by_series.get(key[:SERIES_ID_BYTES])
+        identity = key[:SERIES_ID_BYTES]
+        number = self.state.series.by_series.parts[identity[-1]].get(identity)
         incident = None if number is None else self.state.series.incidents[number]
         return b"" if incident is None else incident.id
 

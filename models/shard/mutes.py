@@ -131,7 +131,7 @@ class Mutes(Component):
     # -- what becomes of series and of what mutes ------------------------------------------------------------
 
     def _fires(self, change: SeriesFires, now: float) -> None:
-        self._fired[change.number] = change.labels
+        self._fired[change.number] = None if change.content is None else change.content.labels
 
     def _muters_changed(self, change: MutersChanged, now: float) -> None:
         if change.numbers is None:

@@ -131,8 +131,7 @@ class People(Component):
     # -- verbs ---------------------------------------------------------------------------------------------
 
     def _comment(self, incident: Incident, verb: Comment, command: Command, now: float) -> Incident:
-        _write(incident, verb.text)
-        self.shard.do(CommentAdded(incident.id, command.actor, verb.text), now)
+        comment(self.shard, incident, verb, command.actor, now)
         return incident
 
     def _label(self, incident: Incident, verb: Label, command: Command, now: float) -> Incident:
@@ -261,6 +260,12 @@ class People(Component):
         ),
         on(UpdateMissed, _fold_missed, Description(("UpdateMissed",), _missed)),
     )
+
+
+def comment(shard: Core, incident: Incident, verb: Comment, actor: str, now: float) -> None:
+    """Write something into an incident. Raises Refused."""
+    _write(incident, verb.text)
+    shard.do(CommentAdded(incident.id, actor, verb.text), now)
 
 
 def override(shard: Core, incident: Incident, said: Override, actor: str, reason: str, now: float) -> None:

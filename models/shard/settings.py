@@ -37,6 +37,12 @@ class ShardSettings(msgspec.Struct, frozen=True):
     given_ends_s: tuple[float, ...] = ()
     #: Which alerts mute which while they fire.
     inhibit: tuple[InhibitRule, ...] = ()
+    #: Whether playbooks run, and how much of them.
+    playbooks: bool = False
+    playbooks_again_after_s: float = 1800.0
+    playbooks_per_service: int = 20
+    playbooks_longest_s: float = 21600.0
+    playbooks_at_once: int = 10_000
     #: Who may be told of incidents, and who is told of which.
     receivers: dict[str, ReceiverRow] = msgspec.field(default_factory=lambda: {WEBHOOK: ReceiverRow()})
     route: Route = Route()

@@ -63,11 +63,10 @@ class Shard(Core):
         return self.state.checkpoint
 
     def take_settings(self, settings: ShardSettings) -> None:
-        """Use these settings from now on. Decisions stay; what waits for a time that they change waits for the new
-        one."""
+        """Use these settings from now on. Decisions stay; what waits for a time that they change waits for the new one,
+        as soon as a tick has come to it (watch_all)."""
         self.settings = settings
-        for identity in self.state.incidents:
-            self.state.stirred[identity] = None
+        self.watch_all()
         for component in self.components:
             component.settings_changed()
 
@@ -90,7 +89,8 @@ class Shard(Core):
         self.sender = ""
         state = self.state
         # Incidents that moved here from a shard whose clock was ahead count as time of this shard.
-        state.now = max(state.now, state.order[-1][0] if state.order else 0.0)
+        state.now = max(state.now, state.order.last[0] if state.order.last else 0.0)
+        state.place_all()
         # A new shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if state.now else 0.0
         now = self._at(now)
@@ -165,7 +165,9 @@ class Shard(Core):
             for record in each.records:
                 self.state.keep(record.kind, bound(record.capture, each), bound(record.load, each))
             for event in each.events:
-                self._rows[event.kind] = Row(bound(event.fold, each), event.description, event.whose)
+                is_line = event.description is not None and bool(event.description.kinds)
+                description = event.description if is_line else None
+                self._rows[event.kind] = Row(bound(event.fold, each), description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():
@@ -191,6 +193,8 @@ class Shard(Core):
         self._withholds = [each.withholds for each in having("withholds")]
         self._came = [each.came for each in having("came")]
         self._left = [each.left for each in having("left")]
+        self._carries = {each.name: each.carries for each in having("carries")}
+        self._brings = {each.name: each.brings for each in having("brings")}
         self._set_back = [each.set_back for each in having("set_back")]
         self._ticks = [each.tick for each in having("tick")]
         self._settles = [each.settle for each in having("settle")]

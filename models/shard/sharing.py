@@ -18,8 +18,8 @@ from heapq import nlargest
 import msgspec
 
 from models.alerts.alert import Content
-from models.alerts.grouping import overflow_title, title_of
-from models.alerts.room import said_bytes
+from models.alerts.grouping import called, counted_title, overflow_title, what_is_wrong
+from models.alerts.room import pairs_bytes, said_bytes, width
 from models.alerts.series import FIRING
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Line, line_of, touched
@@ -27,11 +27,10 @@ from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
 from models.shard.archiving import IncidentArchived
-from models.shard.changes import Relabelled
+from models.shard.changes import Relabelled, SeriesFires
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import ClockSetBack, SeriesChanged, SeriesOpened, SeriesRefired, SeriesResolved
-from models.shard.messages import Decision
+from models.shard.events import ClockSetBack, SeriesChanged, SeriesResolved
 from models.shard.slot_transfer import SlotLeft
 from models.shard.splitting import IncidentSplit
 from models.shard.state import ShardState
@@ -71,6 +70,17 @@ JOINED_VALUE_CHARS = 80
 _SPREAD = 2654435761
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Labels and annotations that some alerts share; and for a title what is wrong, and what they are called when there are
+    several."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    wrong: str
+    called: str
+
+
 @dataclass(slots=True)
 class Shared:
     """What some alerts share, found by comparing each with `sample`. `odd` counts those with other label names."""
@@ -81,35 +91,41 @@ class Shared:
     odd: int = 0
     labels: dict[str, int] = field(default_factory=dict)
     annotations: dict[str, int] = field(default_factory=dict)
+    # What follows from the counts: nearly every alert that joins leaves it as it is. None: to be made anew.
+    _common: Common | None = None
 
     def add(self, content: Content, by: int = 1) -> None:
         """One more, or with `by` -1 one fewer."""
-        mine = self.content
         self.count += by
-        if content.labels.keys() != mine.labels.keys():
+        its, ours = content.labels, self.content.labels
+        if len(its) != len(ours) or its.keys() != ours.keys():
             self.odd += by
-        for differing, its, ours in (
-            (self.labels, content.labels, mine.labels),
-            (self.annotations, content.annotations, mine.annotations),
-        ):
-            for name, value in ours.items():
-                if its.get(name) != value:
-                    differing[name] = differing.get(name, 0) + by
+            self._common = None
+        self._differ(self.labels, its, ours, by)
+        if content.annotations != self.content.annotations:
+            self._differ(self.annotations, content.annotations, self.content.annotations, by)
 
-    @property
-    def shared_labels(self) -> dict[str, str]:
-        return {name: value for name, value in self.content.labels.items() if not self.labels.get(name)}
+    def _differ(self, differing: dict[str, int], its: dict[str, str], ours: dict[str, str], by: int) -> None:
+        for name, value in ours.items():
+            if its.get(name) != value:
+                before = differing.get(name, 0)
+                differing[name] = after = before + by
+                if not before or not after:
+                    self._common = None
 
-    @property
-    def shared_annotations(self) -> dict[str, str]:
-        found = self.content.annotations
-        return {name: value for name, value in found.items() if not self.annotations.get(name)}
-
-    @property
-    def varying(self) -> str:
-        """The only label in which they differ, "" when there is not just one."""
-        names = [name for name, count in self.labels.items() if count]
-        return names[0] if len(names) == 1 and not self.odd else ""
+    def common(self, service: str) -> Common:
+        """What they have in common; they are of one service."""
+        if self._common is None:
+            content = self.content
+            labels = {name: value for name, value in content.labels.items() if not self.labels.get(name)}
+            annotations = {
+                name: value for name, value in content.annotations.items() if not self.annotations.get(name)
+            }
+            differing = [name for name, count in self.labels.items() if count]
+            varying = differing[0] if len(differing) == 1 and not self.odd else ""
+            wrong = what_is_wrong(labels, annotations, service)
+            self._common = Common(labels, annotations, wrong, called(varying))
+        return self._common
 
 
 def _relabelled(event: IncidentDescribed, around: Around) -> Line | None:
@@ -150,7 +166,10 @@ class Sharing(Component):
     def known(self, incident: Incident) -> tuple[dict[str, str], dict[str, str]] | None:
         """The labels and annotations that all firing alerts of an incident share, if they need not be looked up."""
         shared = self._known.get(incident.id)
-        return None if shared is None else (shared.shared_labels, shared.shared_annotations)
+        if shared is None:
+            return None
+        common = shared.common(incident.service)
+        return common.labels, common.annotations
 
     # What a series said until now is still there when an event is about to be applied.
 
@@ -172,9 +191,17 @@ class Sharing(Component):
     def _slot_leaves(self, _event: SlotLeft) -> None:
         self._known.clear()
 
-    def _says(self, event: SeriesOpened | SeriesRefired | SeriesChanged) -> None:
-        if isinstance(event, SeriesOpened) and event.decision == Decision.OPENED:
-            return  # its incident was opened with its labels
+    def _fires(self, change: SeriesFires, now: float) -> None:
+        if change.opens:
+            return  # its incident has its labels
+        identity = change.incident.id
+        self.touched[identity] = None
+        shared = self._known.get(identity)
+        if shared is not None:
+            content = change.content
+            shared.add(self.state.series.content(change.number) if content is None else content)
+
+    def _changed(self, event: SeriesChanged) -> None:
         incident = self.state.series.incidents[event.number]
         assert incident is not None
         self.touched[incident.id] = None
@@ -233,28 +260,37 @@ class Sharing(Component):
             shared = shared_of(self.state, incident, self._picked)
             if incident.firing > 1:
                 self._known[incident.id] = shared
-        labels = labelled(incident, shared.shared_labels)
-        annotations = shared.shared_annotations
-        if labels != incident.labels or annotations != incident.annotations:
+        common = shared.common(incident.service)
+        handling = incident.handling
+        annotations = common.annotations
+        labels = common.labels if handling is None else labelled(incident, common.labels)
+        if (
+            labels is not incident.labels and labels != incident.labels
+        ) or annotations != incident.annotations:
             labels, annotations = _fitting(self.shard, incident, labels, annotations)
         description = annotations.get("description", "")
-        handling = incident.handling
         if incident.overflow is not None:
             title = overflow_title(incident.service)
         elif handling is not None and handling.title:
             title = handling.title
         else:
-            title = title_of(
-                shared.shared_labels, annotations, incident.service, shared.count, shared.varying
-            )
+            wrong = common.wrong
+            if annotations is not common.annotations:
+                wrong = what_is_wrong(common.labels, annotations, incident.service)
+            title = counted_title(wrong, shared.count, common.called)
         event = IncidentDescribed(
             incident.id,
             None if title == incident.title else title,
             None if description == incident.description else description,
-            None if labels == incident.labels else labels,
+            None if labels is incident.labels or labels == incident.labels else labels,
             None if annotations == incident.annotations else annotations,
         )
-        if (event.title, event.description, event.labels, event.annotations) != (None,) * 4:
+        if (
+            event.title is not None
+            or event.description is not None
+            or event.labels is not None
+            or event.annotations is not None
+        ):
             self.shard.do(event, now)
             if event.labels is not None:
                 self.shard.report(Relabelled(incident), now)
@@ -272,18 +308,22 @@ class Sharing(Component):
         # No new version: nothing that people can change has changed.
         incident = self.state.changing(event.incident_id)
         incident.updated_at = now
-        before = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
+        grows = 0
         if event.title is not None:
+            grows += width(event.title) - width(incident.title)
             incident.title = event.title
         if event.description is not None:
+            grows += width(event.description) - width(incident.description)
             incident.description = event.description
         if event.labels is not None:
+            grows += pairs_bytes(event.labels) - pairs_bytes(incident.labels)
             incident.labels = event.labels
         if event.annotations is not None:
+            grows += pairs_bytes(event.annotations) - pairs_bytes(incident.annotations)
             incident.annotations = event.annotations
-        after = said_bytes(incident.title, incident.description, incident.labels, incident.annotations)
-        incident.held_bytes += after - before
-        self.state.series.room.take(incident.created_by, after - before)
+        if grows:
+            incident.held_bytes += grows
+            self.state.series.room.take(incident.created_by, grows)
 
     def _fold_joined(self, event: AlertsJoined, now: float) -> None:
         incident = self.state.changing(event.incident_id)
@@ -305,7 +345,8 @@ class Sharing(Component):
         IncidentArchived: _is_archived,
         SlotLeft: _slot_leaves,
     }
-    after = {SeriesOpened: _says, SeriesRefired: _says, SeriesChanged: _says}
+    after = {SeriesChanged: _changed}
+    reactions = {SeriesFires: _fires}
 
 
 def _fitting(

@@ -10,7 +10,6 @@ there. What senders of unfinished requests may still repeat (call ids) stays, si
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -26,12 +25,14 @@ from models.shard.core import Core, Whose
 
 class SlotLeft(Event, frozen=True):
     """Incidents of a slot (MessagePack of incident.Incident) moved to another partition, each with its series
-    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map."""
+    (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map. `beside`: of each, what components keep
+    in records of their own, by their names."""
 
     slot: int
     version: int
     incidents: list[bytes]
     series: list[bytes]
+    beside: list[dict[str, bytes]] = []
 
 
 class SlotArrived(Event, frozen=True):
@@ -41,6 +42,7 @@ class SlotArrived(Event, frozen=True):
     version: int
     incidents: list[bytes]
     series: list[bytes]
+    beside: list[dict[str, bytes]] = []
 
 
 #: Bytes of one portion: one frame of a log, and one value in a store. A larger incident still goes as a whole.
@@ -76,6 +78,7 @@ def leaving(
     while waiting:
         incidents: list[bytes] = []
         series: list[bytes] = []
+        beside: list[dict[str, bytes]] = []
         size = 0
         while waiting and size < limit_bytes:
             incident = shard.state.incidents[waiting.popleft()]
@@ -85,13 +88,14 @@ def leaving(
                     [shard.state.series.moved(number) for number in shard.state.members[incident.id]]
                 )
             )
-            size += len(incidents[-1]) + len(series[-1])
-        yield SlotLeft(slot, version, incidents, series)
+            beside.append(shard.carried(incident))
+            size += len(incidents[-1]) + len(series[-1]) + sum(map(len, beside[-1].values()))
+        yield SlotLeft(slot, version, incidents, series, beside if any(beside) else [])
 
 
 def arrived(left: SlotLeft) -> SlotArrived:
     """What the new partition logs of it."""
-    return SlotArrived(left.slot, left.version, left.incidents, left.series)
+    return SlotArrived(left.slot, left.version, left.incidents, left.series, left.beside)
 
 
 def first_incident(event: SlotLeft | SlotArrived) -> bytes:
@@ -119,7 +123,8 @@ class SlotTransfer(Component):
     def _fold_arrived(self, event: SlotArrived, now: float) -> None:
         """Take what arrived, as if it had always been here."""
         state = self.state
-        for record, encoded in zip(event.incidents, event.series, strict=True):
+        beside = event.beside or [{} for _ in event.incidents]
+        for record, encoded, carried in zip(event.incidents, event.series, beside, strict=True):
             incident = _incident_decoder.decode(record)
             state.take_in(incident)
             members = state.members[incident.id]
@@ -129,6 +134,7 @@ class SlotTransfer(Component):
                 state.series.take_in(number, each, incident)
                 members.append(number)
             self.shard.came(incident)
+            self.shard.bring(incident, carried)
 
     # A slot may have incidents of all tenants.
     events = (
@@ -149,8 +155,7 @@ def problems(shard: Core, slots: SlotMap | None = None) -> Iterator[str]:
             other = groups.setdefault((incident.tenant, incident.group_key), identity)
             if other != identity:
                 yield f"incidents {other.hex()} and {identity.hex()} are both open, and are of one group"
-        at = bisect_left(shard.state.order, (incident.created_at, identity))
-        if at == len(shard.state.order) or shard.state.order[at][1] != identity:
+        if (incident.created_at, identity) not in shard.state.order:
             yield f"incident {identity.hex()}: is in no list"
     open_count = sum(each.is_open for each in shard.state.incidents.values())
     if open_count != shard.state.open_count:

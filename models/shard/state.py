@@ -6,7 +6,6 @@ while it changes (models/partition/checkpoint.py).
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -17,7 +16,9 @@ from models.errors import Broken
 from models.incidents.incident import Handling, Incident, IncidentState, TimelineEntry
 from models.incidents.lines import Line
 from models.partition.checkpoint import META, Checkpoint, RecordKind
+from models.partition.ordered import Ordered
 from models.shard.messages import Decision
+from models.shard.places import Created, Places
 
 #: A gateway gives a call up after `hold` (5 s) and never sends its id again; this is 24 times that.
 CALL_WINDOW_S = 120.0
@@ -72,7 +73,8 @@ class ShardState:
         self.loose: dict[bytes, None] = {}
         #: The label names, in their order, by which loose incidents were grouped -> how many there are.
         self.other_groupings: dict[tuple[str, ...], int] = {}
-        self.order: list[tuple[float, bytes]] = []
+        self.order: Ordered[Created] = Ordered()
+        self.places = Places(self.order)
         self.open_count = 0
         self.calls: dict[bytes, bytes] = {}
         self.call_buckets: dict[int, list[bytes]] = {}
@@ -157,7 +159,7 @@ class ShardState:
         """A new incident, the newest of all."""
         self.checkpoint.touch(INCIDENT, incident.id)
         self.index(incident)
-        insort(self.order, (incident.created_at, incident.id))
+        self.order.add((incident.created_at, incident.id))
 
     def take_in(self, incident: Incident) -> None:
         """An incident that was in another partition."""
@@ -165,7 +167,7 @@ class ShardState:
         other = self.by_group.get(key)
         self.checkpoint.touch(INCIDENT, incident.id)
         self.index(incident)
-        insort(self.order, (incident.created_at, incident.id))
+        self.order.add((incident.created_at, incident.id))
         if other is not None and _began(other) > _began(incident):
             self.by_group[key] = other
 
@@ -181,8 +183,8 @@ class ShardState:
                 self.other_groupings[names] -= 1
                 if not self.other_groupings[names]:
                     del self.other_groupings[names]
-        place = bisect_left(self.order, (incident.created_at, incident.id))
-        del self.order[place]
+        self.order.remove((incident.created_at, incident.id))
+        self.places.drop(incident.id)
         for label in incident.group_labels.items():
             self.by_label[label].pop(incident.id)
             if not self.by_label[label]:
@@ -190,10 +192,27 @@ class ShardState:
 
     def times_moved(self, now: float) -> None:
         """Times of incidents were corrected, and none is later than `now`: rebuild what is ordered by them."""
-        self.order = sorted((incident.created_at, incident.id) for incident in self.incidents.values())
-        for _created_at, identity in self.order:
+        self._order_all()
+        self.place_all()
+        for identity in self.incidents:
             self.stirred[identity] = None
         self.renew_calls(now)
+
+    def placed(self) -> Places:
+        """The orders of all incidents, as of now."""
+        for identity in self.stirred:
+            incident = self.incidents.get(identity)
+            if incident is not None:
+                self.places.put(incident)
+        return self.places
+
+    def place_all(self) -> None:
+        """Make those orders anew: after a recovery, and when times were corrected."""
+        self.places.build(self.order, self.incidents.values())
+
+    def _order_all(self) -> None:
+        self.order = Ordered((incident.created_at, incident.id) for incident in self.incidents.values())
+        self.places.created = self.order
 
     def index(self, incident: Incident) -> None:
         """An incident is here: add it to the indexes."""
@@ -266,7 +285,6 @@ class ShardState:
     def _load_incident(self, _number: int | bytes, record: bytes, _version: int) -> None:
         incident = _incident_decoder.decode(record)
         self.index(incident)
-        self.order.append((incident.created_at, incident.id))
 
     def _load_meta(self, _number: int | bytes, record: bytes, _version: int) -> None:
         self.now, self.no_expiry_before, *rest = _meta_decoder.decode(record)
@@ -275,7 +293,7 @@ class ShardState:
     def loaded(self) -> None:
         """All records of a snapshot are in: make what derives from them."""
         self.series.index()
-        self.order.sort()
+        self._order_all()
         self.call_buckets = dict(sorted(self.call_buckets.items()))
         for number, incident in enumerate(self.series.incidents):
             if incident is not None:

@@ -15,14 +15,36 @@ import structlog
 from actors.responder import DEADLINE_S
 from models.ports import Channel
 from models.settings.secrets import MASKED
-from services.actions import webhook
+from services.actions.discord import DiscordChannel
+from services.actions.email import EmailChannel
+from services.actions.github import GitHubChannel
+from services.actions.jira import JiraChannel
 from services.actions.kind import ActionKind
+from services.actions.opsgenie import OpsgenieChannel
+from services.actions.pagerduty import PagerDutyChannel
+from services.actions.servicenow import ServiceNowChannel
+from services.actions.slack import SlackChannel
+from services.actions.teams import TeamsChannel
+from services.actions.victorops import VictorOpsChannel
+from services.actions.webhook import WebhookChannel
 from services.wiring.extensions import extended
 
 log = structlog.get_logger()
 
 GROUP = "llm_incident_manager.actions"
-ACTIONS: dict[str, ActionKind] = {"webhook": webhook.ACTION}
+ACTIONS: dict[str, ActionKind] = {
+    "webhook": ActionKind(WebhookChannel),
+    "email": ActionKind(EmailChannel),
+    "slack": ActionKind(SlackChannel),
+    "teams": ActionKind(TeamsChannel),
+    "discord": ActionKind(DiscordChannel),
+    "pagerduty": ActionKind(PagerDutyChannel),
+    "opsgenie": ActionKind(OpsgenieChannel),
+    "victorops": ActionKind(VictorOpsChannel),
+    "jira": ActionKind(JiraChannel),
+    "servicenow": ActionKind(ServiceNowChannel),
+    "github": ActionKind(GitHubChannel),
+}
 
 
 class Actions:

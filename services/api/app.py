@@ -31,6 +31,7 @@ from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
 from services.api.v1.silences import add_silence_routes
+from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -48,6 +49,7 @@ def build_app(
     clock: Clock,
     tokens: TokenDesk,
     silences: SilenceDesk,
+    targets: TargetDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -69,6 +71,7 @@ def build_app(
     add_stream_routes(app, tails)
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
+    add_target_routes(app, targets)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)

@@ -15,7 +15,6 @@ from models.incidents.query import (
     AlertPage,
     IncidentCounts,
     IncidentPage,
-    IncidentPlaces,
     IncidentView,
     MutePreview,
     Query,
@@ -31,7 +30,7 @@ ASK_TIMEOUT_S = 10.0
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 
-_A = TypeVar("_A", IncidentPage, IncidentPlaces, IncidentCounts, AlertPage, MutePreview)
+_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview)
 _T = TypeVar("_T")
 
 _incident_decoder = msgspec.msgpack.Decoder(Incident)

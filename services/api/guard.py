@@ -109,6 +109,19 @@ class Guard:
         caller = self._met(credentials.digest, self._clock.now())
         return caller.sender if caller is not None and f"{INGEST}{door}" in caller.scopes else None
 
+    def admit_page(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raises Forbidden for a page of another site. A browser opens a WebSocket to anywhere for any page, with the
+        credentials it has, and lets it read: only Origin says whose it is."""
+        given = headers.get(b"origin")
+        if given is None:
+            return
+        origin = parse_origin(given.decode("latin-1"))
+        host = headers.get(b"host", b"").decode("latin-1")
+        if origin is None or not (origin in self._origins or is_same_place(origin, host)):
+            raise Forbidden(
+                "Origin: pages of other sites may open no WebSocket here unless server.origins lists their origin"
+            )
+
     def of(self, app: App) -> App:
         """`app`, behind the guard."""
 
@@ -141,7 +154,7 @@ class Guard:
                 elif caller is None:
                     self._admit_host(headers.get(b"host"))
                 if scope["type"] == "websocket":
-                    self._admit_page(headers)
+                    self.admit_page(headers)
             except (Malformed, Unauthorized, Forbidden) as error:
                 response = refusal(error, path)
                 if response.status_code != 400:
@@ -196,19 +209,6 @@ class Guard:
             f"Host: without tokens only an address, localhost or a name in server.hosts is served, not {shown!r}: "
             "create a token, or add the name to server.hosts"
         )
-
-    def _admit_page(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raises Forbidden for a page of another site. A browser opens a WebSocket to anywhere for any page, with the
-        credentials it has, and lets it read: only Origin says whose it is."""
-        given = headers.get(b"origin")
-        if given is None:
-            return
-        origin = parse_origin(given.decode("latin-1"))
-        host = headers.get(b"host", b"").decode("latin-1")
-        if origin is None or not (origin in self._origins or is_same_place(origin, host)):
-            raise Forbidden(
-                "Origin: pages of other sites may not listen here unless server.origins lists their origin"
-            )
 
     def _tell(
         self, status: int, why: str, headers: Mapping[bytes, bytes], client: object = None, **fields: str

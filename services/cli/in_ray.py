@@ -1,14 +1,18 @@
 """The part of `up` and `down` that needs Ray, in a process of its own: `python -m services.cli.in_ray REQUEST`.
 
 A process of its own, because a driver whose Ray is stopped under it hangs or dies, because Ray's own words belong
-in a log file, and because a call that hangs can be ended. `run` starts it and relays what it says:
+in a log file, and because a call that hangs can be ended. Importing Ray and Serve takes seconds, so `up` begins it while Ray
+itself still starts, and tells it when that stands:
 
     parent   {"verb", "config", "data", "port", "owned", ...}    one JSON argument
+    child    (imports)
+    parent   a line on stdin: Ray stands. Without one the child does nothing
     child    {"progress": "..."} ... {"error": "..."}            JSON lines on stdout; Ray's words go to stderr
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -28,6 +32,7 @@ DEPLOY_TIMEOUT_S = 180.0
 WITHDRAW_TIMEOUT_S = 45.0
 _END_TIMEOUT_S = 5.0
 _LAST_WORDS = 3
+_GO = b"go\n"
 
 Progress = Callable[[str], None]
 
@@ -44,42 +49,81 @@ class Request:
     no_notify: bool = False
 
 
-def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> None:
-    """Do it in a child process. Raises Unavailable with the child's reason; its log is at `log`."""
-    from services.machine.instance import fresh_log
+class Driver:
+    """The child process of one request. Leaving the context ends it, whatever it does; its log is at `log`."""
 
-    root = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    with fresh_log(log) as noise:
-        child = subprocess.Popen(
-            # -P: the working folder is not for imports.
-            [sys.executable, "-P", "-m", "services.cli.in_ray", json.dumps(asdict(request))],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=noise,
-        )
-        late = threading.Timer(timeout_s, child.kill)
-        late.start()
-        try:
-            error = _relay(child, progress)
-            code = child.wait()
-        except BaseException:
+    def __init__(self, request: Request, log: Path) -> None:
+        self._request = request
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        child = self._child
+        if child is None:
+            return
+        if child.poll() is None:
             child.terminate()
             try:
                 child.wait(_END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-            raise
+        for end in (child.stdin, child.stdout):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.close()
+
+    def begin(self) -> None:
+        """Let it import what it needs. The instance is written down already, Ray need not stand yet. Safe to call twice."""
+        from services.machine.instance import fresh_log
+
+        if self._child is not None:
+            return
+        root = Path(__file__).resolve().parents[2]
+        path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+        with fresh_log(self._log) as noise:
+            self._child = subprocess.Popen(
+                # -P: the working folder is not for imports.
+                [sys.executable, "-P", "-m", "services.cli.in_ray", json.dumps(asdict(self._request))],
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=noise,
+            )
+
+    def finish(self, timeout_s: float, progress: Progress) -> None:
+        """Ray stands: do the request. Raises Unavailable with the child's reason."""
+        self.begin()
+        child = self._child
+        assert child is not None and child.stdin is not None
+        late = threading.Timer(timeout_s, child.kill)
+        late.start()
+        try:
+            # One that failed already has said why.
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.write(_GO)
+                child.stdin.flush()
+            error = _relay(child, progress)
+            code = child.wait()
         finally:
             was_late = not late.is_alive()
             late.cancel()
-    if error:
-        raise Unavailable(f"{error} (log: {log})")
-    if code != 0:
-        how = f"was not done after {timeout_s:g} s" if was_late else f"ended with exit code {code}"
-        raise Unavailable(f"{request.verb} {how}; its last output: {_last_words(log)} (log: {log})")
+        if error:
+            raise Unavailable(f"{error} (log: {self._log})")
+        if code != 0:
+            how = f"was not done after {timeout_s:g} s" if was_late else f"ended with exit code {code}"
+            raise Unavailable(
+                f"{self._request.verb} {how}; its last output: {_last_words(self._log)} (log: {self._log})"
+            )
+
+
+def run(request: Request, log: Path, timeout_s: float, progress: Progress) -> None:
+    """Do it in the Ray that stands. Raises Unavailable with the child's reason; its log is at `log`."""
+    with Driver(request, log) as driver:
+        driver.finish(timeout_s, progress)
 
 
 def _relay(child: subprocess.Popen[bytes], progress: Progress) -> str:
@@ -129,36 +173,49 @@ def main() -> int:
 def _do(request: Request, progress: Progress) -> None:
     from services.cli.shared.where import settings_of
     from services.machine import launch
-    from services.machine.instance import empty_folder
+    from services.machine.instance import empty_folder, read_instance
     from services.wiring.slots import as_assigned
 
-    port = request.port
+    folder, port = Path(request.data), request.port
     if request.owned:
-        instance = launch.running(Path(request.data))
+        instance = read_instance(folder)
         if instance is None:
-            raise Unavailable("Ray ended in the meantime")
+            raise _ray_ended()
         launch.adopt(instance)
         port = instance.http_port
     # Ray puts its driver's working folder first on the import path of all workers.
-    os.chdir(empty_folder(Path(request.data)))
-    address = os.environ["RAY_ADDRESS"]
+    os.chdir(empty_folder(folder))
     settings = None
     if request.verb == "deploy":
         # Not to end it: a broken file must not keep anything running.
         config = Path(request.config) if request.config else None
-        settings = as_assigned(settings_of(config, Path(request.data), port, no_notify=request.no_notify))
-    progress(f"joining Ray at {address}")
+        settings = as_assigned(settings_of(config, folder, port, no_notify=request.no_notify))
 
     # Ray reads its settings when it is imported: not before adopt().
     from actors.runtime import cluster
     from services.wiring import serve_app
 
+    if settings is not None:
+        serve_app.prepare()
+    if sys.stdin.buffer.readline() != _GO:
+        return  # there will be no Ray: who began this gave up, or is gone
+    if request.owned:
+        instance = launch.running(folder)
+        if instance is None:
+            raise _ray_ended()
+        os.environ["RAY_ADDRESS"] = instance.ray_address
+    address = os.environ["RAY_ADDRESS"]
+    progress(f"joining Ray at {address}")
     cluster.connect(address)
     if settings is not None:
         serve_app.deploy(settings, settings.server.http_port, progress=progress)
     else:
         serve_app.withdraw(progress=progress)
     cluster.disconnect()
+
+
+def _ray_ended() -> Unavailable:
+    return Unavailable("Ray ended in the meantime")
 
 
 if __name__ == "__main__":

@@ -29,10 +29,12 @@ from services.cli.commands import (
     stats,
     status,
     store,
+    targets,
     tokens,
     up,
 )
 from services.cli.commands.incidents import group as incidents
+from services.cli.commands.playbooks import group as playbooks
 from services.cli.shared import terminal
 from services.cli.shared.client import last_answered
 from services.cli.shared.exits import EPILOG, ExitCode, Failure, code_of_error
@@ -185,8 +187,10 @@ def about(
 
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
 app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)
 app.command(epilog=EPILOG)(down.down)

@@ -19,6 +19,8 @@ ZSTD_WINDOW_MAX_BYTES = 8 * 1024 * 1024
 #: Gzip members or zstd frames in one body. Log shippers write one a line or a block; a body of empty ones would
 #: keep a thread busy for seconds.
 MEMBERS_MAX = 10_000
+#: The longest message of a WebSocket. A sender with more to say sends more of them: so a gateway holds little of each client.
+MESSAGE_MAX_BYTES = 1024 * 1024
 #: Packed bytes unpacked between two looks at the size: zstd makes up to 16 MiB of these.
 _STEP_BYTES = 512
 #: Digits of a Content-Length that is worth reading.

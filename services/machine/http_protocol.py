@@ -17,6 +17,7 @@ from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from models.settings.origins import parse_origin
+from services.ingest.body import MESSAGE_MAX_BYTES
 
 if TYPE_CHECKING:
     from services.ingest.doors.hot import Cut, HotWay
@@ -54,6 +55,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Serve has no setting for it; a connection that becomes a WebSocket goes by it.
+        self.config.ws_max_size = MESSAGE_MAX_BYTES
         self._timer = self.loop.call_later(HEADERS_S, transport.close)
         if self.root_path or self.limit_concurrency is not None or self._is_logged():
             self.hot = None  # only uvicorn's own way does what these ask for

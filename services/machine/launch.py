@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,12 +69,14 @@ def start_local(
     num_cpus: int | None = None,
     middleware: str | None = None,
     doorkeeper: str | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
     progress: Progress = print,
 ) -> Instance:
     """Start a Ray head for this data directory, or report the one that runs. Does not start Serve.
 
     Safe to call twice and from two shells at once. What a crash left (processes, sockets) is ended and removed first.
-    `middleware` and `doorkeeper` are import paths of Serve's callbacks, see `serve_environment`.
+    `middleware` and `doorkeeper` are import paths of Serve's callbacks, see `serve_environment`. `meanwhile` is called when
+    the instance is written down and its Ray on its way: what takes seconds and needs no Ray can begin then.
     Raises Refused when the caller must change something (port taken, another user's folder),
     Unavailable when Ray failed.
     """
@@ -90,7 +93,9 @@ def start_local(
             refuse_taken_port(http_host, probe_port, "server.probe_port")
         callbacks = {"middleware": middleware, "doorkeeper": doorkeeper}
         ports = (http_port, probe_port)
-        return _start(data_dir, http_host, ports, num_cpus or os.cpu_count() or 1, callbacks, progress)
+        return _start(
+            data_dir, http_host, ports, num_cpus or os.cpu_count() or 1, callbacks, meanwhile, progress
+        )
 
 
 def running(data_dir: Path) -> Instance | None:
@@ -123,7 +128,8 @@ def adopt(instance: Instance) -> None:
     for name in FOREIGN_SETTINGS:
         os.environ.pop(name, None)
     os.environ.update(instance.environment)
-    os.environ["RAY_ADDRESS"] = instance.ray_address
+    if instance.ray_address:
+        os.environ["RAY_ADDRESS"] = instance.ray_address
 
 
 def _start(
@@ -132,6 +138,7 @@ def _start(
     ports: tuple[int, int | None],
     num_cpus: int,
     callbacks: dict[str, str | None],
+    meanwhile: Callable[[], None],
     progress: Progress,
 ) -> Instance:
     http_port, probe_port = ports
@@ -170,6 +177,7 @@ def _start(
         )
     instance = replace(instance, pid=head.pid)
     try:
+        meanwhile()
         address = wait_for_head(head, private_dir, log)
     except BaseException:
         clear(data_dir, instance, progress)

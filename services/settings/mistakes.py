@@ -9,11 +9,12 @@ from typing import Any, get_args, get_origin
 import msgspec
 from pydantic_core import ErrorDetails
 
+from models.durations import duration_text
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.receivers import RECEIVER_TYPES, Receiver
 from models.settings.secrets import may_hold_secret
-from models.settings.values import Section, duration_text
+from models.settings.values import Section
 from services.settings.names import section_of, unknown
 
 _DURATIONS = 'a duration such as "30s", "5m", "1h" or "90d"'

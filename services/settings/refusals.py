@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+from models.durations import duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS
-from models.settings.values import duration_text
 from services.ingest.formats.mapped import wrong_mappings
 from services.settings.load import DEFAULT, Loaded
 from services.settings.mistakes import shown
@@ -42,6 +44,11 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
         found.append(
             f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": needs'
             " disaster_recovery.backup_target"
+        )
+    governance = settings.integrations.llm_governance_core
+    if (variable := governance.auth_token_env) and governance.is_asked and not os.environ.get(variable):
+        found.append(
+            f'integrations.llm_governance_core.auth_token_env = "{variable}": the environment has no such variable'
         )
     server = settings.server
     if server.grpc:

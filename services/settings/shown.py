@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from models.durations import duration_text
 from models.settings.all import Settings
 from models.settings.keys import Key
 from models.settings.secrets import MASK, holds_secret
-from models.settings.values import NONE, Section, duration_text
+from models.settings.values import NONE, Section
 
 
 def written(key: Key, value: object) -> object:

@@ -70,7 +70,11 @@ def _classifiers(settings: Settings) -> list[str]:
 
 def _responders(settings: Settings) -> list[str]:
     notify = settings.notify
-    return [] if notify.why_off else [f"responder-{index}" for index in range(notify.responders)]
+    return (
+        []
+        if notify.why_off and not settings.playbooks.enabled
+        else [f"responder-{index}" for index in range(notify.responders)]
+    )
 
 
 def _shards(settings: Settings) -> list[str]:
@@ -121,7 +125,7 @@ ACTORS: tuple[ActorKind, ...] = (
         RESPONDER,
         _responders,
         f"{FACTORIES}:responder_actor",
-        missing="does not answer: it sends no notifications",
+        missing="does not answer: it sends no notifications, and runs of playbooks wait",
     ),
     ActorKind(SHARD, _shards, f"{FACTORIES}:shard_actor", _shard_config),
     ActorKind(

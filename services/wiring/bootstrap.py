@@ -17,6 +17,7 @@ from actors.runtime.host import Actor, Host
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.control import CONTROL
+from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
 from models.errors import Malformed
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from actors.control_tail import ControlTail, SettingsWatch
     from models.control.events import SettingsChanged
     from models.control.section import Section
-    from models.ports import Archive, DeadLetters, EventLog, Tracer
+    from models.ports import Archive, DeadLetters, EventLog, Tracer, Worker
     from models.settings.all import Settings
+    from services.actions.table import Actions
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
-SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences)
+SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:
@@ -194,18 +196,38 @@ def judge(given: Mapping[str, Any]) -> Judge:
 def responder_actor(config: bytes, host: Host) -> Actor:
     """actors.responder.ResponderActor with the receivers of the settings."""
     from actors.responder import ResponderActor
+    from actors.runtime.clock import SystemClock
+    from actors.targets import Targets
     from services.actions.table import Actions
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     actions = Actions(given)
+    targets = Targets.of(given, SystemClock(), actions.by_name)
+
+    def take(changed: Mapping[str, Any]) -> None:
+        actions.take(changed)
+        targets.take(changed)
+
     return ResponderActor(
         host,
         actions.by_name,
-        control=_followed(given, processes.RESPONDER, actions.take),
-        concurrency=given["concurrency"],
+        control=_followed(given, processes.RESPONDER, take),
+        targets=targets,
         tracer=_tracer(given["telemetry"], host.name),
+        worker=_worker(given, actions) if given["playbooks"] else None,
     )
+
+
+def _worker(given: Mapping[str, Any], actions: Actions) -> Worker:
+    """What does the actions of playbooks."""
+    from actors.runtime.clock import SystemClock
+    from services.playbooks.open import open_worker
+
+    channels = {
+        name: (given["receivers"][name]["action"], channel) for name, channel in actions.by_name.items()
+    }
+    return open_worker(given, channels, SystemClock())
 
 
 def backup_actor(config: bytes, host: Host) -> Actor:

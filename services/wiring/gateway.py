@@ -30,6 +30,7 @@ from models.metrics import encode as encode_metrics
 from models.partition.sharding import TENANT, SlotMap
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
+from models.settings.processes import RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
@@ -39,6 +40,7 @@ from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
+from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
@@ -47,6 +49,7 @@ from services.ingest.doors.door import Needs
 from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
+from services.ingest.doors.websocket import WebSocketDoor
 from services.ingest.formats.format import Shared
 from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
@@ -145,8 +148,11 @@ class Gateway:
         self.doors = open_doors(needs, settings)
         http = self.doors[HttpDoor.name]
         assert isinstance(http, HttpDoor)
-        #: The one door that does not listen by itself: its requests come through `app`.
+        websocket = self.doors[WebSocketDoor.name]
+        assert isinstance(websocket, WebSocketDoor)
+        #: The doors that do not listen by themselves: their requests come through `app`.
         self.http = http
+        self._websocket = websocket
         #: What may stand in front of all ASGI (services/machine/http_protocol.py).
         self.hot = HotWay(http)
         self.reads = Reads(
@@ -185,12 +191,17 @@ class Gateway:
             clock=clock,
             tokens=desk,
             silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
+            targets=TargetDesk(peers, [each for each in other_actors if each.startswith(f"{RESPONDER}-")]),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
         #: All of it as one ASGI application.
         self.app = opened_to(server.origins, self._app)
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request brings alerts: Serve's own handling is not for those."""
+        return self.http.takes(scope) or self._websocket.takes(scope)
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
@@ -233,6 +244,8 @@ class Gateway:
         scope["path"] = smooth(str(scope["path"]))
         if self.http.takes(scope):
             await self.http(scope, receive, send)
+        elif self._websocket.takes(scope):
+            await self._websocket(scope, receive, send)
         else:
             await self._traced_rest(scope, receive, send)
 

@@ -20,15 +20,19 @@ import logging
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import ray
 from ray import serve
+from ray.serve._private.api import _create_controller_and_proxy_refs
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.haproxy import HAProxyManager
+from ray.serve.config import ControllerOptions
 
 from actors.runtime import cluster
 from models.control.control import CONTROL
+from models.errors import Unavailable
 from services.ingest.body import Receive, Scope, Send
 from services.machine import http_protocol
 
@@ -52,6 +56,8 @@ HEALTH_TIMEOUT_S = 10.0
 #: An HAProxy that does not start is tried again so often and after so long; then Serve's own way, which takes seconds.
 OPENINGS_MAX = 3
 OPENING_PAUSE_S = 0.2
+#: How long HAProxy and Serve's fallback may take once the gateways stand; as long as serve.start() gives them.
+PROXIES_TIMEOUT_S = 60.0
 
 _gateway: Gateway | None = None
 #: Serve's own, whose settings decide where it goes (ray-last/serve/*.log).
@@ -67,7 +73,7 @@ class HotRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = _gateway
-        if gateway is not None and gateway.http.takes(scope):
+        if gateway is not None and gateway.takes(scope):
             await gateway.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)  # type: ignore[misc]
@@ -232,13 +238,11 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
     progress(f"starting {len(actors)} actors ({settings.state.partitions} shards)")
     for actor in actors:
         cluster.start(actor.name, actor.factory, actor.config)
+    proxies = _begin_serve(http_port)
+    # They started beside Serve's controller, and gateways read the logs that they begin.
     cluster.begin([actor.name for actor in actors])
     others = [actor.name for actor in actors if actor.kind != SHARD]
     progress(f"starting {settings.server.gateways} gateways")
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": "127.0.0.1", "port": http_port, "keep_alive_timeout_s": 75},
-    )
     deployment = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=settings.server.gateways,
@@ -255,6 +259,31 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
         name=APPLICATION,
         route_prefix="/",
     )
+    try:
+        ray.get(proxies, timeout=PROXIES_TIMEOUT_S)
+    except ray.exceptions.GetTimeoutError:
+        raise Unavailable(f"HAProxy did not start within {PROXIES_TIMEOUT_S:g} s of the gateways") from None
+
+
+def prepare() -> None:
+    """Import what deploy() will need."""
+    import_module("services.wiring.actors")
+    import_module("services.wiring.reload")
+
+
+def _begin_serve(http_port: int) -> list[ray.ObjectRef[Any]]:
+    """Start Serve's controller, and return what tells that its proxies stand; nothing if it runs already. serve.start() waits for
+    these before a gateway may start: three seconds of importing side by side instead of one after the other."""
+    http = {"host": "127.0.0.1", "port": http_port, "keep_alive_timeout_s": 75}
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        _controller, proxies = _create_controller_and_proxy_refs(
+            http, None, None, None, ControllerOptions(), "HeadOnly"
+        )
+        return proxies
+    serve.start(proxy_location="HeadOnly", http_options=http)
+    return []
 
 
 def withdraw(*, progress: Callable[[str], None]) -> None:

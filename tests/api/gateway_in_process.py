@@ -28,9 +28,11 @@ from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.delivery import DeliveryWindow
 from actors.responder import ResponderActor
+from actors.runtime.clock import SystemClock
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
+from actors.targets import Targets
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.partition.sharding import TENANT, partition_name
@@ -398,9 +400,10 @@ async def system(
 
     def responder(host: Host) -> Actor:
         assert url is not None
-        return ResponderActor(
-            host, Actions(_settings_of_a_responder(configured)).by_name, tracer=tracer(host.name)
-        )
+        given = _settings_of_a_responder(configured)
+        by_name = Actions(given).by_name
+        targets = Targets.of(given, SystemClock(), by_name)
+        return ResponderActor(host, by_name, targets=targets, tracer=tracer(host.name))
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)
@@ -477,6 +480,7 @@ def _gateway(
     tenant: str = TENANT,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
+    responders = 0 if configured.notify.why_off else configured.notify.responders
     with adapters_made_once():
         return Gateway(
             name,
@@ -487,7 +491,7 @@ def _gateway(
             [stores.archive(partition_name(index)) for index in partitions],
             letters,
             [bootstrap.shard_actor_name(index) for index in partitions],
-            ["classifier-0", bootstrap.CONTROL_ACTOR],
+            ["classifier-0", bootstrap.CONTROL_ACTOR, *(f"responder-{each}" for each in range(responders))],
             bootstrap.CONTROL_ACTOR,
             None,
             [stores.log(partition_name(index)) for index in partitions],

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import FastAPI
 
 from actors.control_tail import ControlTail
+from actors.runtime.local import LocalCluster
 from models.alerts.matchers import compile_matchers
 from models.control.control import ControlMessage
 from models.errors import Unavailable
@@ -19,13 +20,11 @@ from models.incidents.query import (
     AlertView,
     Answer,
     CountIncidents,
-    FindIncidents,
     GetIncident,
     GetIncidents,
     IncidentAlerts,
     IncidentCounts,
     IncidentPage,
-    IncidentPlaces,
     IncidentView,
     ListAlerts,
     ListIncidents,
@@ -44,6 +43,7 @@ from services.api.health import HealthGather
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
+from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.stores.memory.archive import MemoryArchive
@@ -78,6 +78,7 @@ class StandIn:
         tail = ControlTail(MemoryEventLog(MemoryStore(), "control"))
         self.tokens = TokenDesk(tail, self.tell)
         self.silences = SilenceDesk(tail, self.tell, self.clock)
+        self.targets = TargetDesk(LocalCluster(), [])
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
@@ -97,6 +98,7 @@ class StandIn:
                 clock=self.clock,
                 tokens=self.tokens,
                 silences=self.silences,
+                targets=self.targets,
                 reload=self.reload,
             )
 
@@ -144,24 +146,6 @@ class StandIn:
                 items = [self._view(each) for each in found[:limit]]
                 return IncidentPage(
                     items, place_of(found[limit - 1], query.sort) if len(found) > limit else None
-                )
-            case FindIncidents():
-                # A stretch of `page` incidents, newest first, as a shard's.
-                stretch = sorted(
-                    (
-                        each
-                        for each in mine
-                        if query.looked is None or (each.created_at, each.id) < query.looked
-                    ),
-                    key=lambda each: (each.created_at, each.id),
-                    reverse=True,
-                )
-                looked_at = stretch[: self.page]
-                found = self._wanted(looked_at, query.wanted, query.sort, query.after)
-                last = looked_at[-1] if len(stretch) > self.page else None
-                return IncidentPlaces(
-                    [place_of(each, query.sort) for each in found[: query.limit]],
-                    None if last is None else (last.created_at, last.id),
                 )
             case GetIncidents():
                 return IncidentPage([self._view(each) for each in mine if each.id in query.incident_ids])

@@ -167,6 +167,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         clock=stand_in.clock,
         tokens=stand_in.tokens,
         silences=stand_in.silences,
+        targets=stand_in.targets,
         reload=stand_in.reload,
     )
 

@@ -111,6 +111,7 @@ OPERATIONS = [
     ("GET", "/v1/incidents/{incident_id}/timeline"),
     ("GET", "/v1/alerts"),
     ("GET", "/v1/stats"),
+    ("GET", "/v1/targets"),
     ("POST", "/v1/incidents"),
     ("POST", "/v1/incidents/bulk"),
     *[("POST", f"/v1/incidents/{{incident_id}}/{verb.name}") for verb in VERBS],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -155,7 +155,7 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         asked = 0
         send = responder._send
 
-        def counted(*given: Any) -> asyncio.Task[ActionResult]:
+        def counted(*given: Any) -> Coroutine[Any, Any, ActionResult]:
             nonlocal asked
             asked += 1
             return send(*given)

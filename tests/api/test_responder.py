@@ -149,7 +149,7 @@ async def test_the_bound_is_each_targets_own() -> None:
 
     alive = asyncio.create_task(responder.act(act("b", target="alive")))
     await asyncio.sleep(0.01)
-    with pytest.raises(Busy, match="1 calls to dead are under way"):
+    with pytest.raises(Busy, match="dead: 1 calls are under way"):
         await responder.act(act("c", target="dead"))
     receiver.gate.set()
 

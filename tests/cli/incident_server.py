@@ -179,6 +179,8 @@ class IncidentServer:
                 return Answer(202, {"items": [{"index": 0, "status": 202, "decision": "opened"}]})
             case "GET", ["stats"]:
                 return Answer(200, stats(len(self.incidents)))
+            case "GET", ["targets"]:
+                return Answer(200, {"items": [], "silent": []})
             case "GET", ["ready"]:
                 return Answer(200, {"status": "ready", "degraded": []})
         return Answer(404, {"title": "Not found", "status": 404, "detail": f"there is no {asked.path}"})

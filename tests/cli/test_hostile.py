@@ -48,7 +48,7 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Unavailable("not in this test")
 
     monkeypatch.setattr(launch, "start_local", refuse)
-    monkeypatch.setattr(in_ray, "run", refuse)
+    monkeypatch.setattr(in_ray.Driver, "begin", refuse)
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ ASKING = (
     ["incidents", "show", WHOLE], ["incidents", "show", "0001"], ["incidents", "alerts", WHOLE], ["incidents", "timeline", WHOLE],
     ["incidents", "ack", WHOLE], ["incidents", "close", WHOLE, WHOLE[:-1] + "2", "--yes"], ["incidents", "split", WHOLE, "00"],
     ["incidents", "ack", "--where", "service=x", "--yes"], ["incidents", "create", "-s", "x", "-t", "y"],
-    ["alerts", "list"], ["stats"], ["send", "a=b"], ["tokens", "list"], ["tokens", "create", "x", "--scope", "read"],
+    ["alerts", "list"], ["stats"], ["targets"], ["targets", "-o", "csv"], ["send", "a=b"], ["tokens", "list"], ["tokens", "create", "x", "--scope", "read"],
     ["tokens", "revoke", "x"], ["tokens", "rotate", "x"], ["config", "reload"], ["status"],
 )  # fmt: skip
 

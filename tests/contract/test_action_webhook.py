@@ -24,7 +24,8 @@ from models.incidents.incident import Incident
 from models.incidents.notification import facts_of
 from models.incidents.query import AlertView
 from models.ports import ActionResult
-from services.actions.http_post import MAX_ANSWER_BYTES, HttpPost
+from services.actions.http_post import HttpPost
+from services.actions.outbound import MAX_ANSWER_BYTES
 from services.actions.webhook_body import webhook_body
 from tests.ports import free_port
 

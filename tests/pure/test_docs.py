@@ -63,6 +63,7 @@ AWAITED = "{{"
 SOMETHING = {
     "server.origins": "https://wall.example",
     "notify.webhook.external_url": "https://incidents.example.org",
+    "outbound.allow": "10.0.0.0/8",
     "auth.required": "true",
     "state.redis.url": "redis://127.0.0.1",
     "state.postgres.url": "postgresql://127.0.0.1/llm_im",

@@ -11,11 +11,13 @@ import pytest
 
 from models.control.events import SettingsChanged
 from models.errors import Conflict
-from models.incidents.incident import IncidentState, Severity
+from models.incidents.incident import Incident, IncidentState, Severity
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
 from models.settings.processes import SHARD, given_by
+from models.shard import core
 from models.shard.settings import ShardSettings
+from models.shard.shard import Shard
 from models.shard.targets import TargetPassed
 from services.settings.shown import masked, masked_json
 from services.wiring.reload import Change, compare, event_of, refuse_other, wanted_over
@@ -56,6 +58,10 @@ OTHERS: dict[str, object] = {
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
+    "outbound.allow": ["10.0.0.0/8"],
+    "outbound.rate": "60/m",
+    "outbound.breaker.failure_share": 0.25,
+    "outbound.ca_file": "/etc/ssl/ours.pem",
     "notify.webhook.external_url": "https://im.example",
     "notify.receivers": {"ops": OPS | {"max_alerts": 7}, "dev": OPS},
     "notify.route.receivers": ["ops", "dev"],
@@ -74,6 +80,14 @@ OTHERS: dict[str, object] = {
     "telemetry.sample_ratio": 0.5,
     "logging.level": "ERROR",
     "logging.format": "console",
+    "playbooks.enabled": True,
+    "playbooks.prometheus.url": "https://prometheus.example",
+    "playbooks.loki.url": "https://loki.example",
+    "playbooks.kubernetes.api": "https://kubernetes.example",
+    "playbooks.services": {"llm-api": {"by": "kubernetes"}},
+    "playbooks.scripts": {"tidy": {"path": "/bin/true"}},
+    "playbooks.policy.files": ["/etc/llm-im/ours.rego"],
+    "playbooks.war_room.links": {"zoom": "https://zoom.example/1"},
     "silences.force_share": 0.25,
     "inhibition.rules": [{"name": "r", "source": ["a=b"], "target": ["c=d"]}],
     "targets.acknowledge.P4": "1d",
@@ -264,6 +278,40 @@ def test_a_resolved_incident_waits_for_a_longer_close_after_and_then_closes() ->
     story.tick(at(210))
 
     assert story.states() == [IncidentState.CLOSED]
+
+
+def test_after_a_change_each_tick_finds_out_for_a_stretch_of_incidents_when_they_are_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core, "WATCH_STRETCH", 10)
+    story = Story()
+    story.push(at(0), *[alert(f"api-{number}", "Down") for number in range(35)])
+    shard = story.shard
+    shard.watch()
+    looked_at = count_looks(shard, monkeypatch)
+
+    change(story, acknowledge_within_s=(0.0, 0.0, 500.0, 0.0, 0.0))  # type: ignore[arg-type]
+    each_time = []
+    for _ in range(5):
+        looked_at.clear()
+        shard.watch()
+        each_time.append(len(looked_at))
+
+    assert each_time == [10, 10, 10, 5, 0]
+    assert all(shard.timers.at(each.id) == shard.next_at(each) for each in shard.state.incidents.values())
+
+
+def count_looks(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> list[Incident]:
+    """The incidents of which it is found out from now on when they are due."""
+    looked_at: list[Incident] = []
+    next_at = shard.next_at
+
+    def counting(incident: Incident) -> float:
+        looked_at.append(incident)
+        return next_at(incident)
+
+    monkeypatch.setattr(shard, "next_at", counting)
+    return looked_at
 
 
 def test_a_notification_that_waits_goes_out_when_it_was_due_and_the_next_by_the_new_wait() -> None:

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.durations import duration_s, duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
-from models.settings.values import DURATION_MAX_S, duration_s, duration_text
+from models.settings.values import DURATION_MAX_S
 from services.settings.load import DEFAULT, Source, load, load_settings, shards_here
 from services.settings.names import VARIABLES, variable_of
 from services.settings.refusals import refusals, refuse
@@ -298,7 +299,7 @@ NOT_ACTIVE = {
     "llm_sentinel": ({"integrations"}, ["integrations.llm_sentinel.enabled"]),
     "llm_shield": ({"integrations"}, ["integrations.llm_shield.enabled"]),
     "llm_edge_agent": ({"integrations"}, ["integrations.llm_edge_agent.enabled"]),
-    "llm_governance_core": ({"integrations"}, ["integrations.llm_governance_core.enabled"]),
+    "llm_governance_core": ({"integrations"}, ["integrations.llm_governance_core.auth_token_env"]),
     "standalone": ({"resource_limits"}, []),
     "worker": (
         {"deployment", "coordination", "messaging", "worker"},

@@ -14,18 +14,22 @@ import msgspec
 
 from models.alerts.room import said_bytes
 from models.alerts.series import FIRING, FREE
+from models.incidents.filters import IncidentFilter, Sort, place_of
 from models.incidents.incident import Incident, IncidentState
 from models.shard.inhibitors import Inhibitors
 from models.shard.known_silences import KnownSilences
 from models.shard.lifecycle import may_reopen
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
+from models.shard.runs import Runs
 from models.shard.shard import Shard
 from models.shard.sharing import Sharing, has_room_to_say
 from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
 
 #: How a title of several alerts ends: "(3 pods)".
 _COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
+
+EVERYTHING = IncidentFilter()
 
 
 def dump(shard: Shard, now: float) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "series": series,
         "next number": table.free_number(),
         "firing": dict(table.firing),
-        "by_series": dict(table.by_series),
+        "by_series": dict(table.by_series.items()),
         "old keys": table.old_keys,
         "held": (table.room.held, dict(table.room.by_sender)),
         # All its fields, thirty times faster than repr().
@@ -73,6 +77,10 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "runs": {key: _encode(mine) for key, mine in shard.of(Runs).store.by_incident.items()},
+        "playbooks of runs": dict(shard.of(Runs).store.bodies),
+        "captured": {key: _encode(each) for key, each in shard.of(Runs).store.captures.items()},
+        "active runs": set(shard.of(Runs).store.active),
         "silences": {**shard.of(KnownSilences).all, "version": shard.of(KnownSilences).version},
         "inhibitors": {key: dict(found) for key, found in shard.of(Inhibitors).others.items()},
         "heard inhibitors": dict(shard.of(Inhibitors).heard),
@@ -163,6 +171,13 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
                 return f"group {group} does not lead to its open incident"
     if shard.state.open_count != len(groups) + by_hand:
         return f"{shard.state.open_count} incidents are counted as open, {len(groups) + by_hand} are"
+    for sort in Sort:
+        places = sorted(
+            (place_of(each, sort) for each in shard.state.incidents.values()), reverse=sort.goes_down
+        )
+        walked = [*shard.state.places.walk(sort, EVERYTHING, None)]
+        if walked != [identity for *_, identity in places]:
+            return f"a list by {sort} has {len(walked)} incidents in another order than the {len(places)} there are"
     return ""
 
 

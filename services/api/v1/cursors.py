@@ -47,8 +47,7 @@ def decode_place(cursor: str, sort: Sort) -> Position:
         raise Malformed(
             f"cursor: it belongs to a list with sort={_SORTS[order]}, this request has sort={sort}"
         )
-    # What orders by the moment of creation alone names it twice.
-    if sort.is_indexed and first != created_at:
+    if sort.is_by_creation and first != created_at:
         raise _bad_cursor()
     return first, created_at, incident_id
 

@@ -16,10 +16,10 @@ from uuid import UUID
 import msgspec
 from pydantic import BeforeValidator, Field
 
+from models.durations import duration_s
 from models.errors import Malformed
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.incidents.verbs import LABEL_VALUE_MAX, NAME_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX
-from models.settings.values import duration_s
 from services.ingest.formats.fields import TIME_EXPECTED, TIME_MAX, read_time
 from services.ingest.formats.json_text import echo
 

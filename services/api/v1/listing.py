@@ -14,20 +14,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from models.errors import Broken, Malformed, Unavailable
+from models.errors import Broken, Malformed
 from models.incidents.filters import IncidentFilter, Position, Sort, compile_filter, place_of
 from models.incidents.incident import IncidentState
 from models.incidents.query import (
     PAGE_MAX,
-    FindIncidents,
     GetIncidents,
     IncidentPage,
-    IncidentPlaces,
     IncidentView,
     ListIncidents,
-    Looked,
 )
-from models.partition.sharding import partition_name
 from models.ports import ArchivePage, ArchiveQuery
 from services.api.asking import Asking, decode_incident, view_of
 from services.api.v1.cursors import decode_place, encode_place
@@ -78,8 +74,7 @@ class Listing:
             raise Malformed(f"limit: expected 1 to {PAGE_MAX}, not {limit}")
         after = None if cursor is None else decode_place(cursor, sort)
         over_at = asyncio.get_running_loop().time() + LIST_TIME_S
-        look = self._alive if sort.is_indexed else self._found
-        alive = await look(wanted, sort, limit, after, over_at)
+        alive = await self._alive(wanted, sort, limit, after, over_at)
         old = (
             _Known([], None)
             if alive_only or (wanted.states and IncidentState.CLOSED not in wanted.states)
@@ -105,7 +100,7 @@ class Listing:
     async def _alive(
         self, wanted: IncidentFilter, sort: Sort, limit: int, after: Position | None, over_at: float
     ) -> _Known:
-        """Incidents of the shards, in an order that these keep."""
+        """Incidents of the shards."""
 
         async def ask(shards: list[int], afters: list[Position | None]) -> list[_Page]:
             queries = [ListIncidents(self._asking.tenant, limit, after, wanted, sort) for after in afters]
@@ -175,44 +170,6 @@ class Listing:
             lambda record: holds(decode_incident(record)),
         )
 
-    async def _found(
-        self, wanted: IncidentFilter, sort: Sort, limit: int, after: Position | None, over_at: float
-    ) -> _Known:
-        """Incidents of the shards, in an order that these do not keep: the places of all are looked at, then the first
-        are fetched."""
-        asking, loop = self._asking, asyncio.get_running_loop()
-        places: list[Position] = []
-        looked: dict[int, Looked | None] = dict.fromkeys(range(asking.shards))
-        more = False
-        while looked:
-            if loop.time() > over_at:
-                raise Unavailable(f"sort={sort} took over {LIST_TIME_S:g} s: narrow the filter")
-            queries = [
-                FindIncidents(asking.tenant, sort, limit, after, wanted, place) for place in looked.values()
-            ]
-            pages = await asking.each(list(looked), queries, IncidentPlaces)
-            for shard, page in zip(list(looked), pages, strict=True):
-                places += page.places
-                if page.looked is None:
-                    del looked[shard]
-                else:
-                    _check_progress(looked[shard], page.looked, shard)
-                    looked[shard] = page.looked
-            more = more or len(places) > limit
-            places = sorted(places, reverse=sort.goes_down)[:limit]
-        to = places[-1] if more else None
-        # What changed since it was looked at: it may be wanted no more, or be met by a later page.
-        holds = compile_filter(wanted)
-        found = [(place_of(view.incident, sort), view) for view in await self.get([id for *_, id in places])]
-        return _Known(
-            [
-                (place, view)
-                for place, view in found
-                if holds(view.incident) and (to is None or not sort.comes_after(place, to))
-            ],
-            to,
-        )
-
     async def get(self, incident_ids: Sequence[bytes]) -> list[IncidentView]:
         """Those of these incidents that are in a shard, in no order."""
         by_shard: dict[int, list[bytes]] = {}
@@ -276,8 +233,3 @@ def _first(sort: Sort, places: Sequence[Position]) -> Position | None:
     if not places:
         return None
     return max(places) if sort.goes_down else min(places)
-
-
-def _check_progress(before: Looked | None, now: Looked, shard: int) -> None:
-    if before is not None and now >= before:
-        raise Broken(f"{partition_name(shard)} looks in a circle at {now}")

@@ -270,7 +270,7 @@ def _actor() -> str:
 
 
 def _span(field: str, given: str | None) -> float:
-    from models.settings.values import duration_s
+    from models.durations import duration_s
 
     try:
         return 0.0 if given is None else float(str(duration_s(given)))

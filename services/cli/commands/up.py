@@ -165,38 +165,40 @@ def _on_this_machine(
 
     folder = Path(settings.state.path)
     known = launch.running(folder)
-    if known is None:
+    with in_ray.Driver(request, folder / "log" / "deploy.log") as driver:
+        if known is None:
+            try:
+                instance = launch.start_local(
+                    folder,
+                    settings.server.http_port,
+                    http_host=settings.server.http_host,
+                    probe_port=settings.server.probe_port,
+                    middleware=MIDDLEWARE,
+                    doorkeeper=DOORKEEPER,
+                    meanwhile=driver.begin,
+                    progress=progress,
+                )
+            except Refused as error:
+                raise Failure(f"{error}{_port_hint(error, request)}", code_of_error(error)) from error
+        else:
+            _refuse_other(known, request, folder, settings)
+            instance = known
+            found = readiness.ask(http_url(known.http_host, known.http_port))
+            if found.state == "ready":
+                return http_url(known.http_host, known.http_port), False
+            progress(f"Ray is already running, but: {found.why}")
+        url = http_url(instance.http_host, instance.http_port)
+        which_store.note(settings, instance.instance_id)
         try:
-            instance = launch.start_local(
-                folder,
-                settings.server.http_port,
-                http_host=settings.server.http_host,
-                probe_port=settings.server.probe_port,
-                middleware=MIDDLEWARE,
-                doorkeeper=DOORKEEPER,
-                progress=progress,
-            )
-        except Refused as error:
-            raise Failure(f"{error}{_port_hint(error, request)}", code_of_error(error)) from error
-    else:
-        _refuse_other(known, request, folder, settings)
-        instance = known
-        found = readiness.ask(http_url(known.http_host, known.http_port))
-        if found.state == "ready":
-            return http_url(known.http_host, known.http_port), False
-        progress(f"Ray is already running, but: {found.why}")
-    url = http_url(instance.http_host, instance.http_port)
-    which_store.note(settings, instance.instance_id)
-    try:
-        in_ray.run(request, folder / "log" / "deploy.log", in_ray.DEPLOY_TIMEOUT_S, progress)
-        _wait(url, timeout_s, progress)
-    except BaseException as error:
-        # A degraded system takes alerts and must not be ended by who only looked at it.
-        if known is None and not (isinstance(error, Failure) and error.code is ExitCode.DEGRADED):
-            progress("this start failed; stopping what it started")
-            launch.stop(folder, progress=progress)
-        raise
-    return url, True
+            driver.finish(in_ray.DEPLOY_TIMEOUT_S, progress)
+            _wait(url, timeout_s, progress)
+        except BaseException as error:
+            # A degraded system takes alerts and must not be ended by who only looked at it.
+            if known is None and not (isinstance(error, Failure) and error.code is ExitCode.DEGRADED):
+                progress("this start failed; stopping what it started")
+                launch.stop(folder, progress=progress)
+            raise
+        return url, True
 
 
 def _in_a_cluster(

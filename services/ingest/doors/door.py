@@ -31,6 +31,9 @@ class Doorman(Protocol):
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
         """The sender, from the HTTP headers, for the format `door`. Raises Unauthorized or Forbidden."""
 
+    def admit_page(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raises Forbidden for a WebSocket of a page of another site."""
+
     def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
         """What admitted() is asked with."""
 

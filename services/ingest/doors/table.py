@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from services.ingest.doors.door import Door, Needs
 from services.ingest.doors.http import HttpDoor
+from services.ingest.doors.websocket import WebSocketDoor
 
 if TYPE_CHECKING:
     from models.settings.all import Settings
 
-DOORS: tuple[type[Door], ...] = (HttpDoor,)
+DOORS: tuple[type[Door], ...] = (HttpDoor, WebSocketDoor)
 
 
 def open_doors(needs: Needs, settings: Settings) -> dict[str, Door]:

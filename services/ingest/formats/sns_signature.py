@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from models.errors import Busy, Unauthorized
+from services.actions.outbound import CallFailed, Outbound
 from services.ingest.formats.values import Fields
 
 HOST = re.compile(r"sns\.[a-z0-9-]{1,32}\.amazonaws\.com(\.cn)?")
@@ -39,22 +39,16 @@ Get = Callable[[str], Awaitable[bytes]]
 
 async def get(url: str) -> bytes:
     """What is at an address that was checked before. Raises Busy: SNS sends again."""
+    place = urlsplit(url).hostname
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session,
-            session.get(url, allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                raise Busy(f"{urlsplit(url).hostname} answers {answer.status}")
-            body = b""
-            # read() returns what has come so far.
-            while len(body) < RESPONSE_MAX_BYTES and (part := await answer.content.read(RESPONSE_MAX_BYTES)):
-                body += part
-            return body[:RESPONSE_MAX_BYTES]
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise Busy(
-            f"{urlsplit(url).hostname} can't be asked: {type(error).__name__}", retry_after_s=30.0
-        ) from None
+        # Trusted: Amazon's host by its certificate, which in a private network of theirs has a private address.
+        async with Outbound(timeout_s=TIMEOUT_S) as outbound:
+            answer = await outbound.call("GET", url, max_bytes=RESPONSE_MAX_BYTES, trusted=True)
+    except CallFailed:
+        raise Busy(f"{place} can't be asked", retry_after_s=30.0) from None
+    if answer.status != 200:
+        raise Busy(f"{place} answers {answer.status}")
+    return answer.body
 
 
 class SnsSignatures:

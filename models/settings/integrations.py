@@ -1,0 +1,156 @@
+"""The plan's sections for other LLM systems. What of them is honoured today: Governance's policy server, and what Shield and Edge say
+about actions; the rest is read and checked, and marked as not active yet (models/settings/later.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from models.settings import later
+from models.settings.processes import RESPONDER
+from models.settings.secrets import Secret
+from models.settings.values import LATER, Duration, MaybeDuration, Section, wrong_url
+
+
+class ShieldActions(Section):
+    """Which actions need approval."""
+
+    auto_isolate: bool | None = Field(
+        None,
+        description="`false`: `isolate` needs approval. Unset or `true`: as the playbook and the policy say.",
+    )
+    require_approval_for: list[str] = Field(
+        [],
+        max_length=1000,
+        description="Actions that need approval: by their `type`, by the plan's name (`Rollback`), or by what a playbook's `http` or `script` says it `stands_for` (`UserBanning`).",
+    )
+    notification_channels: list[str] = Field([], json_schema_extra=LATER)
+
+
+class Shield(Section):
+    """LLM-Shield. It sends its incidents to `/v1/webhooks/llm-shield`; what follows is about our actions."""
+
+    enabled: bool = Field(False, json_schema_extra=LATER)
+    endpoint: str | None = Field(None, json_schema_extra=LATER)
+    protocol: Literal["grpc", "http", "https"] | None = Field(None, json_schema_extra=LATER)
+    tls_cert: str | None = Field(None, json_schema_extra=LATER)
+    tls_key: str | None = Field(None, json_schema_extra=LATER)
+    tls_ca: str | None = Field(None, json_schema_extra=LATER)
+    actions: ShieldActions = ShieldActions()
+
+
+class EdgeRemediation(Section):
+    """Bounds of all actions of playbooks that change something."""
+
+    allowed_actions: list[str] = Field(
+        [],
+        max_length=1000,
+        description="The only actions that may be done, by `type` or by the plan's name: `Restart`, `Rollback`, `ScaleHorizontal`, `ConfigChange`, `TrafficShift`, `Isolate`, `HttpCall`, `Script`. Empty: all.",
+    )
+    require_approval: list[str] = Field(
+        [], max_length=1000, description="Actions that need approval, by the same names."
+    )
+    timeout: MaybeDuration = Field(
+        None, gt=0, description="Longest time for one action. None: as the playbook says."
+    )
+    retry_limit: int | None = Field(
+        None, ge=0, le=1000, description="Most further tries of one action. None: as the playbook says."
+    )
+
+
+class EdgeAgent(Section):
+    """LLM-Edge-Agent. It sends its alerts to `/v1/webhooks/llm-edge-agent`; what follows is about our actions."""
+
+    enabled: bool = Field(False, json_schema_extra=LATER)
+    discovery_mode: Literal["kubernetes", "static", "consul"] | None = Field(None, json_schema_extra=LATER)
+    namespace: str | None = Field(None, json_schema_extra=LATER)
+    label_selector: str | None = Field(None, json_schema_extra=LATER)
+    connection_pool_size: int | None = Field(None, ge=1, json_schema_extra=LATER)
+    remediation: EdgeRemediation = EdgeRemediation()
+
+
+class GovernancePolicies(Section):
+    """How the policy is asked."""
+
+    evaluate_before_action: bool = Field(
+        True, description="`false`: the server is not asked, and `playbooks.policy.files` count."
+    )
+    cache_decisions: bool = Field(True, description="Whether a decision is used again for the same question.")
+    cache_ttl: Duration = Field(300.0, le=86_400, description="For how long.")
+    fail_open: bool = Field(
+        False,
+        description="`true`: what can't be asked is allowed. `false`: it is denied, and the incident says so.",
+    )
+
+
+class Governance(Section):
+    """LLM-Governance-Core, or any server that speaks OPA's data API: asked before each action that changes something."""
+
+    enabled: bool = Field(False, description="Whether it is asked.")
+    endpoint: str | None = Field(
+        None, description="URL of the decision: `http://opa:8181/v1/data/incidents`."
+    )
+    protocol: Literal["grpc", "http", "https"] | None = Field(
+        None, description="`http` or `https`, as the endpoint says. `grpc` is not available yet."
+    )
+    auth_token_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable of `llm-im up` with the bearer token.",
+    )
+    auth_token: Secret | None = Field(None, description="The bearer token itself, instead. Secret.")
+    policies: GovernancePolicies = GovernancePolicies()
+    audit: later.GovernanceAudit = later.GovernanceAudit()
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Governance:
+        if self.enabled and not self.endpoint:
+            raise ValueError("endpoint: expected the URL of the decision, because it is enabled")
+        if self.enabled and self.protocol == "grpc":
+            raise ValueError("protocol: expected http or https: grpc is not available yet")
+        return self
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value and (wrong := wrong_url(value)):
+            raise ValueError(wrong)
+        return value
+
+    @property
+    def is_asked(self) -> bool:
+        return self.enabled and self.policies.evaluate_before_action
+
+
+class Integrations(Section):
+    """Other LLM systems."""
+
+    llm_sentinel: later.Sentinel = later.Sentinel()
+    llm_shield: Shield = Shield()
+    llm_edge_agent: EdgeAgent = EdgeAgent()
+    llm_governance_core: Governance = Governance()
+
+    def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
+        if kind != RESPONDER:
+            return {}
+        governance, policies = self.llm_governance_core, self.llm_governance_core.policies
+        edge, shield = self.llm_edge_agent.remediation, self.llm_shield.actions
+        return {
+            "governance": {
+                "url": governance.endpoint if governance.is_asked else "",
+                "token": governance.auth_token,
+                "token_env": governance.auth_token_env or "",
+                "keep_s": policies.cache_ttl if policies.cache_decisions else 0.0,
+                "fail_open": policies.fail_open,
+            },
+            "house_rules": {
+                "allowed": edge.allowed_actions,
+                "approval_for": [*edge.require_approval, *shield.require_approval_for],
+                "auto_isolate": shield.auto_isolate is not False,
+                "retries": -1 if edge.retry_limit is None else edge.retry_limit,
+                "timeout_s": edge.timeout or 0.0,
+            },
+        }

@@ -1,0 +1,79 @@
+"""What channels by HTTP share: the port Channel, on top of what each says how to write and to send."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from models.incidents.notification import Facts, Note
+from models.ports import ActionResult
+from services.actions.http_call import Attempt, HttpCall
+from services.actions.http_post import FINAL
+from services.actions.plain_text import as_it_is
+from services.actions.wording import Said, Wording
+
+#: Statuses of ticket systems that no further try changes. A 400 or 422 there speaks of a field that the project wants or does not
+#: know, so of settings, which are mended while we try again.
+FINAL_OF_TICKETS = frozenset({413})
+#: Maps in the order that they were written: the same facts have the same bytes.
+_encoder = msgspec.json.Encoder()
+
+
+def json_bytes(value: object) -> bytes:
+    return _encoder.encode(value)
+
+
+class HttpChannel(ABC):
+    """Port Channel. A subclass says what is sent first for what is to be said (`body`), and sends it (`send`)."""
+
+    #: The statuses that no further try changes.
+    final: ClassVar[frozenset[int]] = FINAL
+    #: Whether something stays open at the receiver until it is told of the end: a test is closed again at once.
+    opens: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        given: Mapping[str, Any],
+        *,
+        escape: Callable[[str], str] = as_it_is,
+        headers: Mapping[str, str] | None = None,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        """`given`: the settings of receiver `name` (models/settings/channels), plain, and `external_url`. `headers` are the
+        channel's own and hold secrets, as `secrets` do."""
+        self.name = name
+        self.wording = Wording(given, name=name, escape=escape)
+        self.http = HttpCall(
+            timeout_s=given["timeout"],
+            headers={**(headers or {}), **given.get("headers", {})},
+            secrets=secrets,
+            final=self.final,
+        )
+
+    def render(self, facts: Facts) -> bytes:
+        return self.body(self.wording.of(facts))
+
+    async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
+        return await self.send(self.http.attempt(key, trace), self.wording.of(facts))
+
+    async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
+        said = self.wording.of_note(note, key)
+        result = await self.send(self.http.attempt(key, trace), said)
+        if note.is_test and self.opens and result.ok:
+            await self.send(self.http.attempt(f"{key}-end", trace), said.over(result.ref))
+        return result
+
+    async def close(self) -> None:
+        await self.http.close()
+
+    @abstractmethod
+    def body(self, said: Said) -> bytes:
+        """What is sent: the first request's body. Pure, and the same for the same words."""
+
+    @abstractmethod
+    async def send(self, attempt: Attempt, said: Said) -> ActionResult:
+        """Say it, in as many calls as that takes."""

@@ -1,0 +1,95 @@
+"""`llm-im playbooks validate`: what is wrong with playbooks, before they are applied."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.commands.playbooks.files import playbooks_in, read_file
+from services.cli.shared import terminal
+from services.cli.shared.exits import ExitCode
+from services.cli.shared.where import AsJson
+
+if TYPE_CHECKING:
+    from models.playbook.playbook import Playbook
+
+
+def validate(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Playbooks, folders of them, or - for stdin.")
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as mistakes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check playbooks: every mistake with its file and line, and what was expected. Exit code 1 if there is one. Nothing need run.
+
+    llm-im playbooks validate playbooks/
+    """
+    from models.errors import IncidentManagerError
+
+    found: list[dict[str, Any]] = []
+    books: dict[str, Playbook] = {}
+    for name in playbooks_in(files):
+        row: dict[str, Any] = {"file": name, "errors": [], "warnings": []}
+        found.append(row)
+        try:
+            read = read_file(name)
+        except IncidentManagerError as error:
+            row["errors"] = str(error).split("\n")
+            continue
+        row |= {"name": read.playbook.name, "version": read.playbook.version, "warnings": list(read.warnings)}
+        if (other := books.setdefault(read.playbook.name, read.playbook)) is not read.playbook:
+            row["errors"].append(f"{name}: there is another playbook called {other.name!r} among these files")
+    _check_children(books, found)
+    failed = any(row["errors"] or (strict and row["warnings"]) for row in found)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _show(found)
+    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
+
+
+def _check_children(books: dict[str, Playbook], found: list[dict[str, Any]]) -> None:
+    """Playbooks that steps run: there are such, and none runs itself in the end."""
+    from models.playbook.mistakes import near
+
+    children = {
+        name: [step.playbook for step in (*book.steps, *book.final) if step.playbook]
+        for name, book in books.items()
+    }
+    for row in found:
+        name = row.get("name", "")
+        for child in children.get(name, []):
+            if child not in books:
+                row["warnings"].append(
+                    f"{row['file']}: playbook {child!r} is not among these files{near(child, books, all_of=False)}"
+                )
+        if (path := _circle(name, children)) is not None:
+            row["errors"].append(f"{row['file']}: playbooks run each other in a circle: {' -> '.join(path)}")
+
+
+def _circle(start: str, children: dict[str, list[str]]) -> list[str] | None:
+    waiting, seen = [[start]], {start}
+    while waiting:
+        path = waiting.pop()
+        for child in children.get(path[-1], []):
+            if child == start:
+                return [*path, start]
+            if child not in seen:
+                seen.add(child)
+                waiting.append([*path, child])
+    return None
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    for row in found:
+        for line in row["errors"]:
+            typer.echo(terminal.plain(line))
+        for line in row["warnings"]:
+            typer.echo(f"{terminal.plain(line)} (warning)")
+        if not row["errors"]:
+            typer.echo(
+                f"{terminal.plain(row['file'])}: {terminal.plain(row['name'])} {terminal.plain(row['version'])} is all right"
+            )

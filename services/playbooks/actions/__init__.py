@@ -1,0 +1,1 @@
+"""The kinds of actions of playbooks: one file each, listed in services/playbooks/table.py."""
