@@ -273,6 +273,8 @@ class Incident(msgspec.Struct, array_like=True):
     held_bytes: int = 0
     joined: int = 0
     joined_told_at: float = 0.0
+    #: Only in the archive: its runs of playbooks (models/shard/run_state.py, Carried), which a shard keeps beside it.
+    runs: bytes = b""
     notifications: dict[str, Notification] = {}
     discarded: str = ""
 
@@ -332,9 +334,10 @@ class Incident(msgspec.Struct, array_like=True):
     @property
     def is_known_of(self) -> bool:
         """Somebody may have seen it as it was, so what joins it now is news to them."""
-        if any(each.told for each in self.notifications.values()):
-            return True
-        return bool(self.assignees) if self.handling is None else self.is_attended or bool(self.merged_into)
+        is_told = any(each.told for each in self.notifications.values())
+        if self.handling is None:
+            return is_told or bool(self.assignees)
+        return is_told or self.is_attended or bool(self.merged_into)
 
     @property
     def merged_into(self) -> bytes:

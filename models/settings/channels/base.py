@@ -1,8 +1,7 @@
 """What every receiver has, whatever its type. Each file beside this one is one type: its own settings, and in `type` its name,
 by which models/settings/receivers.py tells them apart.
 
-A secret may also be written as where it is, `{ env = "NAME" }` or `{ file = "/path" }`: what arrives here is
-its text.
+A secret may also be written as the place where it is, `{ env = "NAME" }` or `{ file = "/path" }`: what arrives here is its text.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from models.settings.secrets import MASKED, Secret
+from models.errors import Refused
+from models.settings.secrets import Secret
 from models.settings.values import Duration, Section, wrong_url
 
 #: Of a header's name: RFC 9110's token.
@@ -55,13 +55,23 @@ SecretUrl = Annotated[Secret, AfterValidator(_secret_url)]
 Url = Annotated[str, AfterValidator(_url)]
 #: A token, key or password.
 Token = Annotated[Secret, AfterValidator(_one_line)]
+
+
+def _template(value: str) -> str:
+    """Raises ValueError for one that can't be rendered, whatever the incident is."""
+    if value:
+        # Here, because the library costs 30 ms and few have a template.
+        from models.playbook.template import check
+
+        try:
+            check(value)
+        except Refused as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
 #: Jinja2, in the sandbox of models/playbook/template.py.
-TemplateText = Annotated[str, Field(max_length=TEMPLATE_MAX)]
-
-
-def is_masked(value: Secret) -> bool:
-    """Whether this only stands for a secret, as in settings that were sent somewhere: its form says nothing."""
-    return value.get_secret_value().startswith(MASKED)
+TemplateText = Annotated[str, Field(max_length=TEMPLATE_MAX), AfterValidator(_template)]
 
 
 class ReceiverBase(Section):
