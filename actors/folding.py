@@ -54,8 +54,7 @@ async def fold(
                 )
             frame = machine.frames.decode(partition, stored, number, digest)
             machine.trace_id = frame.trace_id
-            for event in frame.events:
-                machine.apply(event, frame.now)
+            machine.replay(frame.events, frame.now)
             seq, digest = number, frame.digest
             folded.frames += 1
             if each is not None:

@@ -317,9 +317,8 @@ class Story:
 
     def _took(self, step: Step, when: float) -> Step:
         self.now = self.shard.now
-        for event in step.events:
-            self.events.append((self.now, event))
-            self.replayed.apply(event, self.now)
+        self.events += [(self.now, event) for event in step.events]
+        self.replayed.replay(step.events, self.now)
         self.asked += [(when, effect) for effect in step.effects]
         late = self.now + 10.0
         assert not difference(dump(self.shard, late), dump(self.replayed, late))

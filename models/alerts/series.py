@@ -11,7 +11,7 @@ import heapq
 import math
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -198,6 +198,49 @@ class SeriesTable:
         self.by_series.parts[identity[-1]][identity] = number
         self.firing[key] = number
         self._arm(number, ends)
+
+    def open_run(
+        self,
+        first: int,
+        keys: list[bytes],
+        incidents: Sequence[Incident],
+        starts: Sequence[float],
+        ends: Sequence[float],
+        bodies: list[bytes],
+        how: bytes,
+        now: float,
+        senders: Iterable[str],
+    ) -> None:
+        """open() of many whose numbers follow on each other from `first`, which nothing ever had: columns, not cells."""
+        count = len(keys)
+        last = first + count
+        self._grow(last)
+        senders = [*map(sys.intern, senders)]
+        self.keys[first:last] = keys
+        self.bodies[first:last] = bodies
+        self.openers[first:last] = self.senders[first:last] = senders
+        self.incidents[first:last] = incidents
+        self.status[first:last] = bytes([FIRING]) * count
+        self.how[first:last] = how
+        self.starts[first:last] = array("d", starts)
+        self.opened[first:last] = self.seen[first:last] = array("d", [now]) * count
+        self.ends[first:last] = array("d", ends)
+        numbers = range(first, last)
+        self.by_series.update(zip([key[:SERIES_ID_BYTES] for key in keys], numbers, strict=True))
+        self.firing.update(zip(keys, numbers, strict=True))
+        self.old_keys += [*map(len, keys)].count(OLD_KEY_BYTES)
+        for sender in dict.fromkeys(senders):
+            sizes = [len(body) for body, each in zip(bodies, senders, strict=True) if each == sender]
+            self.room.take(sender, SERIES_BYTES * len(sizes) + sum(sizes))
+        if ends.count(ends[0]) < count:
+            for number, end in zip(numbers, ends, strict=True):
+                self._arm(number, end)
+        elif ends[0] != math.inf:
+            # What came in one request nearly always ends together.
+            self._arm(first, ends[0])
+            second = int(ends[0]) + 1
+            self.armed[first:last] = array("d", [second]) * count
+            self._wheel[second].extend(numbers[1:])
 
     def repeat(self, numbers: Iterable[int], ends: Iterable[float], now: float) -> None:
         """Firing series were seen again with nothing new but their end. The hot path."""

@@ -154,6 +154,10 @@ class ControlState:
         for section in sections:
             section.apply(event, now)
 
+    def replay(self, events: Sequence[Event], now: float) -> None:
+        for event in events:
+            self.apply(event, now)
+
     def load(self, records: Iterable[tuple[str, bytes]]) -> None:
         for key, record in records:
             kind, identity, version = parse_key(key, _kinds)

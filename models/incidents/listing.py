@@ -25,6 +25,7 @@ from models.incidents.query import (
 from models.shard.core import Core
 from models.shard.messages import Decision
 from models.shard.mutes import Mutes
+from models.shard.runs import Runs
 from models.shard.targets import acknowledge_due, resolve_due
 
 #: Bytes of the incidents on one page (models/alerts/room.py): a thousand common ones have 3.4 MB.
@@ -40,6 +41,7 @@ def incident_view(shard: Core, incident: Incident) -> IncidentView:
         acknowledge_due(incident, settings),
         resolve_due(incident, settings),
         shard.of(Mutes).shown(incident),
+        shard.of(Runs).active_run(incident),
     )
 
 

@@ -58,6 +58,9 @@ class Folding(Protocol):
         """Fold one event of a frame made at `now`. The only way its state changes, live and in replay. Raises Broken for an
         event that does not fit."""
 
+    def replay(self, events: Sequence[Event], now: float) -> None:
+        """apply() of all events of a frame, in their order: leads to the same state, and may get there faster."""
+
     def load(self, records: Iterable[tuple[str, bytes]]) -> None:
         """Take snapshot records, in the order of their keys, a page at a time."""
 

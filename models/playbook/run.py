@@ -64,6 +64,7 @@ class Deed(msgspec.Struct, array_like=True):
     denied_by: str = ""
     decided: str = ""
     is_final: bool = False
+    action: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -226,7 +227,7 @@ def _answered(run: Run, event: ActionAnswered, now: float) -> None:
     step, deed = _deed(run, event)
     deed.detail, deed.at = event.detail[:DETAIL_MAX], event.at
     deed.decided = event.decided or deed.decided
-    deed.is_final = event.final
+    deed.is_final, deed.action = event.final, event.action or deed.action
     deed.failures += event.status == FAILED
     deed.status = AGAIN if event.at and event.status == FAILED else event.status
     if event.items is not None:

@@ -193,10 +193,12 @@ class PlaybookTargets(Section):
     services: dict[str, ServiceTarget] = Field(
         {},
         max_length=SERVICES_MAX,
-        description="Services that actions may change, by name or pattern (`llm-*`); see [a service](#a-service).",
+        description="Services that actions may change, by name or pattern (`llm-*`); see [a service](#playbooksservices-each).",
     )
     scripts: dict[str, Script] = Field(
-        {}, max_length=SCRIPTS_MAX, description="Programs that actions may run; see [a script](#a-script)."
+        {},
+        max_length=SCRIPTS_MAX,
+        description="Programs that actions may run; see [a script](#playbooksscripts-each).",
     )
     war_room: WarRoom = WarRoom()
     policy: PolicyFiles = PolicyFiles()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from models.incidents.incident import IncidentState
 from models.partition.checkpoint import META
@@ -87,7 +87,10 @@ class Archiving(Component):
             if each.state is IncidentState.CLOSED
         }
 
-    def owed(self, now: float) -> Iterator[Effect]:
+    def owed(self, now: float) -> Iterable[Effect]:
+        return self._ready() if self._closed or self._forget_owed else ()
+
+    def _ready(self) -> Iterator[Effect]:
         if self._closed:
             incidents = self.state.incidents
             closed = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from models.alerts.grouping import title_of
 from models.incidents.incident import Incident, IncidentType, Severity, Verdict
@@ -64,7 +64,10 @@ class Classifying(Component):
             identity: None for identity, each in self.state.incidents.items() if each.classify_owed
         }
 
-    def owed(self, now: float) -> Iterator[Effect]:
+    def owed(self, now: float) -> Iterable[Effect]:
+        return self._questions() if self._wanted else ()
+
+    def _questions(self) -> Iterator[Effect]:
         for identity in self._wanted:
             incident = self.state.incidents.get(identity)
             if incident is not None and incident.classify_owed:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, TypeVar, cast
 
 from models.errors import Broken
@@ -49,6 +49,8 @@ class Row:
     """What one type of event triggers. `fold` and `follows` run live and in replay; `before` and `after` only live."""
 
     fold: Fold
+    #: The same of many in a row, where its owner has it: only for replay.
+    fold_run: Callable[[Any, float], None] | None = None
     #: How it reads; None when it never is a line of a timeline.
     description: Description[Any] | None = None
     whose: Whose = Whose.INCIDENT
@@ -149,6 +151,22 @@ class Core:
     def apply(self, event: Event, now: float) -> None:
         """Fold one event, of a frame made at `now`, into the state. Raises Broken when it does not fit."""
         self._apply(self._rows.get(type(event)) or self._row(event), event, now)
+
+    def replay(self, events: Sequence[Event], now: float) -> None:
+        """apply() of each event of a frame: a frame of new series is a run of those, and another of what their incidents say."""
+        for kind, run in groupby(events, type):
+            row = self._rows.get(kind)
+            if row is None or row.description is not None or row.follows:
+                for event in run:
+                    self.apply(event, now)
+                continue
+            self.state.now = now
+            if row.fold_run is not None:
+                row.fold_run([*run], now)
+                continue
+            fold = row.fold
+            for event in run:
+                fold(event, now)
 
     def _row(self, event: Event) -> Row:
         row = self._rows.get(type(event))

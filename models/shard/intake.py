@@ -431,6 +431,40 @@ class Intake(Component):
         incident.joined += event.is_news
         _hear(incident, event.signal)
 
+    def _fold_run_opened(self, run: Sequence[SeriesOpened], now: float) -> None:
+        """_fold_series_opened() of each: in a recovery these are most of the work."""
+        state, series = self.state, self.state.series
+        if series.used > run[0].number or any(
+            event.number != number for number, event in enumerate(run, run[0].number)
+        ):
+            for event in run:
+                self._fold_series_opened(event, now)
+            return
+        incidents = []
+        for event in run:
+            incident = state.changing(event.incident_id)
+            incidents.append(incident)
+            state.members[event.incident_id].append(event.number)
+            incident.firing += 1
+            incident.series_seen += 1
+            incident.joined += event.is_news
+            if event.signal:
+                _hear(incident, event.signal)
+        blocks = {event.number >> BLOCK_SHIFT for event in run}
+        state.checkpoint.touch_all(STATIC, blocks)
+        state.checkpoint.touch_all(MOVING, blocks)
+        series.open_run(
+            run[0].number,
+            [event.key for event in run],
+            incidents,
+            [starts_of(event.body) or now for event in run],
+            [event.ends_at for event in run],
+            [event.body for event in run],
+            bytes([event.decision for event in run]),
+            now,
+            [event.sender for event in run],
+        )
+
     def _fold_series_changed(self, event: SeriesChanged, now: float) -> None:
         self.state.touch_series(event.number)
         series = self.state.series
@@ -471,7 +505,7 @@ class Intake(Component):
         on(AlertsObserved, _fold_observed, whose=Whose.REQUEST),
         on(CallAnswered, _fold_call, whose=Whose.REQUEST),
         on(AlertsSetAside, _fold_set_aside, whose=Whose.REQUEST),
-        on(SeriesOpened, _fold_series_opened),
+        on(SeriesOpened, _fold_series_opened, fold_run=_fold_run_opened),
         on(SeriesChanged, _fold_series_changed, whose=Whose.SERIES),
         on(SeriesResolved, _fold_series_resolved, whose=Whose.SERIES),
         on(SeriesRefired, _fold_series_refired, whose=Whose.SERIES),

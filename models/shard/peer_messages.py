@@ -15,7 +15,7 @@ What a message leads to is the matter of the component that owns its type, in th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -119,7 +119,10 @@ class PeerMessages(Component):
             if self.owes(incident):
                 self._owing[incident.id] = None
 
-    def owed(self, now: float) -> Iterator[Effect]:
+    def owed(self, now: float) -> Iterable[Effect]:
+        return self._unsent() if self._owing else ()
+
+    def _unsent(self) -> Iterator[Effect]:
         for identity in self._owing:
             incident = self.state.incidents.get(identity)
             if incident is not None and incident.handling is not None and incident.handling.owed:

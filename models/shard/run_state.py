@@ -22,7 +22,7 @@ CAPTURES = RecordKind("captured", has_ids=True)
 RUNS_KEPT = 20
 #: What is captured of one incident: pieces, and bytes packed.
 CAPTURES_MAX = 50
-CAPTURED_MAX = 2 * 1024 * 1024
+CAPTURED_MAX = 256 * 1024
 #: Bytes packed that a shard holds of all incidents.
 ALL_CAPTURED_MAX = 256 * 1024 * 1024
 
@@ -239,6 +239,10 @@ class RunStore:
         captured = _captured_decoder.decode(record)
         self.captures[captured.id] = captured
         self.captured_bytes += len(captured.packed)
+
+
+def decode_carried(record: bytes) -> Carried:
+    return _carried_decoder.decode(record)
 
 
 def book_id(digest: str) -> bytes:

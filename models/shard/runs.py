@@ -138,6 +138,12 @@ class Runs(Component):
         """Something may go on for an incident."""
         self._look[identity] = None
 
+    def active_run(self, incident: Incident) -> bytes:
+        """The run that is under way for an incident, b"" when none is. One that does something before one that does not."""
+        active = self.store.of(incident.id).active if incident.id in self.store.by_incident else []
+        first = min(active, key=lambda run: (run.dry, bool(run.parent), run.number), default=None)
+        return b"" if first is None else first.id
+
     # -- time ----------------------------------------------------------------------------------------------
 
     def next_at(self, incident: Incident) -> float:

@@ -148,7 +148,10 @@ class Shard(Core):
         for settle in self._settles:
             settle(now)
         events, self.events = self.events, []
-        effects = [effect for owed in self._owed for effect in owed(now)]
+        effects: list[Effect] = []
+        for owed in self._owed:
+            if pending := owed(now):
+                effects += pending
         return Step(events, effects, reply)
 
     # -- the tables ----------------------------------------------------------------------------------------
@@ -167,7 +170,8 @@ class Shard(Core):
             for event in each.events:
                 is_line = event.description is not None and bool(event.description.kinds)
                 description = event.description if is_line else None
-                self._rows[event.kind] = Row(bound(event.fold, each), description, event.whose)
+                run = None if event.fold_run is None else bound(event.fold_run, each)
+                self._rows[event.kind] = Row(bound(event.fold, each), run, description, event.whose)
         reactions: dict[type[Change], list[Callable[[Any, float], None]]] = {}
         for each in parts:
             for kind, follow in each.follows.items():

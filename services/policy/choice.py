@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.ports import Clock, Policy
-from services.actions.outbound import Outbound
+from services.playbooks.calls import Calls
 from services.policy.decisions import Decisions
 from services.policy.none import NoPolicy
 
@@ -18,9 +18,9 @@ def with_token(server: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_decisions(
-    server: Mapping[str, Any], local: Mapping[str, Any], outbound: Outbound, clock: Clock
+    server: Mapping[str, Any], local: Mapping[str, Any], outbound: Calls, clock: Clock
 ) -> Decisions:
-    """`server`: with_token() of what models/settings/integrations.py gives; `local`: `policy` of playbook_targets.py. Raises Malformed
+    """`server`: with_token() of what models/settings/integrations.py gives; `local`: `policy` of models/settings/playbook_targets.py. Raises Malformed
     for policies that can't be read, Unavailable where they can't be evaluated."""
     policy: Policy
     if server["url"]:

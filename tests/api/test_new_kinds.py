@@ -66,6 +66,10 @@ class Tower:
         self.bells: set[str] = set()
         self.checkpoint = Checkpoint([META, self.bell], self._capture)
 
+    def replay(self, events: Sequence[Event], now: float) -> None:
+        for event in events:
+            self.apply(event, now)
+
     def apply(self, event: Event, now: float) -> None:
         assert isinstance(event, BellHung)
         self.now = now

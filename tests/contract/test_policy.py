@@ -27,6 +27,7 @@ from models.playbook.policy import (
 )
 from models.ports import Policy
 from services.actions.outbound import Outbound
+from services.playbooks.calls import Calls
 from services.policy.decisions import Decisions
 from services.policy.opa import OpaPolicy
 from services.policy.rego import RegoPolicy
@@ -92,7 +93,7 @@ async def _opa(
     server: Serving, path: str = "/v1/data/incidents", token: str = "t0ken-of-opa"
 ) -> AsyncIterator[OpaPolicy]:
     async with Outbound() as outbound:
-        yield OpaPolicy(server.url + path, outbound=outbound, token=token, timeout_s=5.0)
+        yield OpaPolicy(server.url + path, outbound=Calls(outbound), token=token, timeout_s=5.0)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -139,7 +140,7 @@ async def test_a_real_opa_decides_the_same() -> None:
         for key, value in data.items():
             (await session.put(f"{url}/v1/data/{name}/{key}", json=value)).raise_for_status()
     async with Outbound() as outbound:
-        opa = OpaPolicy(f"{url}/v1/data/{name}/incidents", outbound=outbound)
+        opa = OpaPolicy(f"{url}/v1/data/{name}/incidents", outbound=Calls(outbound))
         assert {case: await opa.evaluate(request) for case, request in REQUESTS.items()} == EXPECTED
 
 

@@ -73,6 +73,13 @@ SOMETHING = {
     "formats.sns_topics": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",
+    "playbooks.prometheus.url": "http://prometheus:9090",
+    "playbooks.loki.url": "http://loki:3100",
+    "playbooks.kubernetes.api": "https://kubernetes:6443",
+    "playbooks.services": "{}",
+    "playbooks.scripts": "{}",
+    "playbooks.war_room.links": "{}",
+    "integrations.llm_governance_core.endpoint": "http://opa:8181/v1/data/incidents",
     "telemetry.headers": '{"authorization": "Bearer x"}',
 }
 

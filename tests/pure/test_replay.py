@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import hypothesis.strategies as st
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -151,9 +154,9 @@ class ShardMachine(RuleBasedStateMachine):
         return self.took(self.live.handle(message, self.now))
 
     def took(self, step: Step) -> Step:
-        for event in step.events:
-            self.events.append((self.live.now, event))
-            self.replayed.apply(event, self.live.now)
+        # As from a log; fresh() applies one event after the other.
+        self.replayed.replay(step.events, self.live.now)
+        self.events += [(self.live.now, event) for event in step.events]
         self.asked += step.effects
         return step
 
@@ -375,6 +378,40 @@ class ShardMachine(RuleBasedStateMachine):
 
 TestReplayEqualsLive = ShardMachine.TestCase
 TestReplayEqualsLive.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.parametrize("ends", [(30.0,), (math.inf,), (30.0, 40.5, math.inf, 30.2)])
+def test_many_new_series_are_replayed_at_once_and_lead_to_the_same_state(
+    ends: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story()
+    story.push(ZERO, alert("api", "Down"), alert("db", "Down"))
+    many = [
+        alert(("api", "db")[nth % 3 == 0], "Down", f"i{nth}", ends=ends[nth % len(ends)])
+        for nth in range(600)
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(story.replayed.state.series, "open", None)  # it has no need of it
+        story.push(ZERO + 1, *many)
+    live, replayed = story.shard.state.series, story.replayed.state.series
+    assert replayed.due(ZERO + 35, 1000) == live.due(ZERO + 35, 1000)
+    assert sorted(replayed.due(ZERO + 50, 1000)) == sorted(live.due(ZERO + 50, 1000))
+
+
+def test_new_series_in_the_places_of_old_ones_are_replayed_too() -> None:
+    story = Story()
+    story.push(ZERO, *[alert("api", "Down", f"i{nth}", ends=1.0) for nth in range(300)])
+    story.classify(ZERO, Severity.P1)
+    story.receive(ZERO)
+    story.tick(ZERO + 400)
+    story.receive(ZERO + 400)
+    story.tick(ZERO + 20_000)
+    story.archive(ZERO + 20_001)
+    assert len(story.shard.state.series) == 0
+
+    story.push(ZERO + 20_002, *[alert("api", "Down", f"j{nth}") for nth in range(400)])
+
+    assert len(story.replayed.state.series) == 400
 
 
 def test_replay_keeps_the_calls_of_the_window_only() -> None:

@@ -28,6 +28,7 @@ from actors.runtime.host import Actor, Host
 from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
 from actors.snapshots import Pace
+from actors.targets import Targets
 from models.classification.rules import Classifier
 from models.partition.event import Event
 from models.partition.sharding import partition_name
@@ -133,7 +134,10 @@ class World:
             ),
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
-        await wire.start("responder-0", lambda host: ResponderActor(host, {"webhook": receiver}))
+        await wire.start(
+            "responder-0",
+            lambda host: ResponderActor(host, {"webhook": receiver}, targets=Targets(self.clock)),
+        )
         for index in range(self.shards):
             await wire.start(shard_name(index), self._shard_factory(index))
         processes = self.area(Processes)
