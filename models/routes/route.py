@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import msgspec
 
 from models.alerts.matchers import MatcherTuple
-from models.incidents.incident import IncidentType, Severity
+from models.incidents.incident import WEBHOOK, IncidentType, Severity
 
-#: The name of the route at the root, and of the receiver that notify.webhook makes.
-ROOT, WEBHOOK = "root", "webhook"
+#: The name of the route at the root.
+ROOT = "root"
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import Field, field_validator, model_validator
 
-from models.routes.route import WEBHOOK, ReceiverRow
+from models.incidents.incident import WEBHOOK
+from models.routes.route import ReceiverRow
 from models.settings.channels.base import ReceiverBase
 from models.settings.channels.webhook import WebhookReceiver
 from models.settings.processes import RESPONDER, SHARD

@@ -134,7 +134,8 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             if table.status[number] != FIRING or _id(table.incidents[number]) != identity:
                 return f"series {number} is muted in {identity.hex()} and does not fire there"
     shard.watch()
-    notifications = shard.of(Notifications)
+    telling = shard.of(Notifications).telling
+    watched = (telling.ready, telling.asked, telling.held)
     groups: dict[tuple[str, str], bytes] = {}
     by_hand = 0
     for identity, incident in shard.state.incidents.items():
@@ -152,11 +153,9 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
         if incident.is_open and not firing and not touched:
             return f"incident {identity.hex()} is open and nothing of it fires"
         if (
-            incident.notification.reason is not None
-            and not shard.timers.at(identity)
-            and identity not in notifications._ready
-            and identity not in notifications._asked
-            and identity not in notifications._held
+            not shard.timers.at(identity)
+            and (owed := {name for name, each in incident.notifications.items() if each.reason is not None})
+            and not owed <= {name for each in watched for key, name in each if key == identity}
         ):
             return f"incident {identity.hex()} is owed a notification that nobody will ask for"
         if (due_at := shard.next_at(incident)) and shard.timers.at(identity) != due_at:

@@ -83,7 +83,7 @@ class World:
         if mutation == "no grace":
             settings = msgspec.structs.replace(SETTINGS, expiry_grace_s=0.0)
         self.settings = settings
-        alerts, receiver = self.area(Alerts), self.area(Notifications).receiver
+        alerts, receivers = self.area(Alerts), self.area(Notifications).receivers
         for index in range(self.shards):
             self.watchers[shard_name(index)] = Watcher(
                 partition_name(index),
@@ -93,7 +93,7 @@ class World:
                 self.fail,
                 may_expire=alerts.may_expire,
                 was_ended=alerts.was_ended,
-                was_received=lambda key: key in receiver.taken,
+                was_received=lambda name, key: key in receivers[name].taken,
                 seen=self._seen,
             )
 
@@ -126,7 +126,7 @@ class World:
             work.result()
 
     async def _story(self) -> None:
-        wire, receiver = self.wire, self.area(Notifications).receiver
+        wire, receivers = self.wire, self.area(Notifications).receivers
         await wire.start(
             "control-a",
             lambda host: ControlActor(
@@ -136,7 +136,7 @@ class World:
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start(
             "responder-0",
-            lambda host: ResponderActor(host, {"webhook": receiver}, targets=Targets(self.clock)),
+            lambda host: ResponderActor(host, receivers, targets=Targets(self.clock)),
         )
         for index in range(self.shards):
             await wire.start(shard_name(index), self._shard_factory(index))
