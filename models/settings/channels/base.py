@@ -87,6 +87,15 @@ class ReceiverBase(Section):
     max_alerts: int = Field(
         100, ge=1, le=10_000, description="Most alerts in one message, which says how many more there are."
     )
+    fallback: str = Field(
+        "",
+        max_length=63,
+        description="Receiver that is told in its place when it can't be told. Empty: none.",
+    )
+    fallback_after: Duration = Field(
+        300.0,
+        description="How long it is tried before that. When it is given up earlier, `fallback` is told then.",
+    )
     max_in_flight: int | None = Field(
         None,
         ge=1,
