@@ -334,9 +334,10 @@ class Incident(msgspec.Struct, array_like=True):
     @property
     def is_known_of(self) -> bool:
         """Somebody may have seen it as it was, so what joins it now is news to them."""
-        if any(each.told for each in self.notifications.values()):
-            return True
-        return bool(self.assignees) if self.handling is None else self.is_attended or bool(self.merged_into)
+        is_told = any(each.told for each in self.notifications.values())
+        if self.handling is None:
+            return is_told or bool(self.assignees)
+        return is_told or self.is_attended or bool(self.merged_into)
 
     @property
     def merged_into(self) -> bytes:

@@ -9,7 +9,7 @@ Runs of one incident go one after the other, those that do nothing (shadows) and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 import msgspec
@@ -193,9 +193,10 @@ class Runs(Component):
             if mine.asking:
                 self._unasked[identity] = None
 
-    def owed(self, now: float) -> Iterator[Effect]:
-        if not self._unasked:
-            return
+    def owed(self, now: float) -> Iterable[Effect]:
+        return self._asks() if self._unasked else ()
+
+    def _asks(self) -> Iterator[Effect]:
         unasked, self._unasked = self._unasked, {}
         for identity in unasked:
             incident = self.state.incidents.get(identity)

@@ -52,6 +52,7 @@ class HttpChannel(ABC):
             headers={**(headers or {}), **given.get("headers", {})},
             secrets=secrets,
             final=self.final,
+            ca_file=given.get("ca_file") or "",
         )
 
     def render(self, facts: Facts) -> bytes:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -120,6 +123,26 @@ async def test_a_responder_has_every_receiver_of_the_settings() -> None:
         channel = actions.by_name[name.replace(" ", "-")]
         assert type(channel) is type(opened(name, "127.0.0.1:1"))
         assert b"LLM API is down" in channel.render(some_facts())
+
+
+@pytest.mark.parametrize(("own", "shared"), [(True, False), (False, True), (False, False)])
+async def test_a_certificate_is_trusted_by_the_receivers_settings_or_by_those_of_all(
+    certificate: tuple[Path, Path], own: bool, shared: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    path = str(certificate[0])
+    async with serving(answering(200), tls=context) as place:
+        receiver = {"type": "webhook", "url": f"https://{place}/", **({"ca_file": path} if own else {})}
+        notify = {"receivers": {"ops": receiver}, "route": {"receivers": ["ops"]}}
+        outbound = {"ca_file": path} if shared else {}
+        channel = Actions(given(Settings.model_validate({"notify": notify, "outbound": outbound}))).by_name[
+            "ops"
+        ]
+        result = await channel.act(KEY, some_facts())
+        await channel.close()
+
+    assert (result.ok, result.final, result.reached) == (own or shared, False, own or shared)
 
 
 # -- what arrives -----------------------------------------------------------------------------------------------
@@ -364,8 +387,6 @@ async def test_what_limits_the_rate_in_words_of_its_own_is_left_alone_for_so_lon
         await wait_of("discord", 429, '{"message": "limited", "retry_after": 64.57, "global": false}') == 64.6
     )
     assert await wait_of("opsgenie", 429, "", {"X-RateLimit-Period-In-Sec": "60"}) == 60.0
-    import time
-
     reset = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 120)}
     assert 100 < await wait_of("github", 403, "", reset) <= 120
 

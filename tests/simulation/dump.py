@@ -175,7 +175,7 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
         places = sorted(
             (place_of(each, sort) for each in shard.state.incidents.values()), reverse=sort.goes_down
         )
-        walked = [*shard.state.places.walk(sort, EVERYTHING, None)]
+        walked = [*shard.state.placed().walk(sort, EVERYTHING, None)]
         if walked != [identity for *_, identity in places]:
             return f"a list by {sort} has {len(walked)} incidents in another order than the {len(places)} there are"
     return ""

@@ -135,8 +135,7 @@ class World:
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start(
-            "responder-0",
-            lambda host: ResponderActor(host, receivers, targets=Targets(self.clock)),
+            "responder-0", lambda host: ResponderActor(host, receivers, targets=Targets(self.clock))
         )
         for index in range(self.shards):
             await wire.start(shard_name(index), self._shard_factory(index))

@@ -106,6 +106,11 @@ class ReceiverBase(Section):
         None,
         description='How often it is called at most by each responder, as in "60/m"; 10 seconds\' worth at once. Unset: `outbound.rate`.',
     )
+    ca_file: str = Field(
+        "",
+        max_length=4096,
+        description="File with PEM certificates that are trusted beside the system's. Empty: that of `outbound.ca_file`, if there is one.",
+    )
     title: TemplateText = Field("", description="Template of the title. Empty: the channel's own.")
     text: TemplateText = Field("", description="Template of the text. Empty: the channel's own.")
 
