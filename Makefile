@@ -87,6 +87,7 @@ lint: install-dev
 # The reference of the settings, from models/settings/; a test says when it is stale.
 docs: install
 	@$(RUN)/python -m services.settings.reference docs/configuration.md
+	@$(RUN)/python -m services.actions.samples docs/channels.md
 
 lock: install-dev
 	$(LOCK) $(ARGS) -o requirements/runtime.txt

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from actors.working import WorkAsked
 from models.alerts.view import alert_view
 from models.errors import NotOwner, Unavailable
-from models.incidents.incident import IncidentState
+from models.incidents.incident import Incident, IncidentState
 from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.ports import Archive as ArchivePort
@@ -36,7 +36,7 @@ from models.shard.messages import (
     decode_reply,
     encode,
 )
-from models.shard.runs import Perform, Performed
+from models.shard.runs import Perform, Performed, Runs
 from models.shard.shard import Shard
 
 #: A classifier that answered nothing in all of its time hangs and is replaced; at most this often, in case that does
@@ -246,7 +246,7 @@ class Answerers:
             incident.created_at,
             incident.closed_at,
             incident.updated_at,
-            _encoder.encode(incident),
+            _encoder.encode(_with_runs(shard, incident)),
             _encoder.encode(alerts),
         )
         return entry, incident.version
@@ -266,6 +266,12 @@ class Answerers:
                 closed_before=effect.closed_before,
             )
         return Answer()
+
+
+def _with_runs(shard: Shard, incident: Incident) -> Incident:
+    """As the archive keeps it: with its runs, which a shard keeps beside it."""
+    carried = shard.of(Runs).store.carried(incident.id)
+    return incident if carried is None else msgspec.structs.replace(incident, runs=carried)
 
 
 def _expect(name: str, said: bytes, kind: type[M]) -> M:

@@ -194,15 +194,33 @@ class Story:
         ]
         return self.tell(when, Classified(verdicts))
 
-    def receive(self, when: float, *, ok: bool = True, final: bool = False, reached: bool = True) -> Step:
-        """The receiver answers the oldest notification it was sent."""
+    def receive(
+        self,
+        when: float,
+        *,
+        ok: bool = True,
+        final: bool = False,
+        reached: bool = True,
+        by: str = "",
+        ref: str = "",
+    ) -> Step:
+        """A receiver (`by`; "": any) answers the oldest notification it was sent."""
         for place, (_when, effect) in enumerate(self.asked):
-            if isinstance(effect, Act):
+            if isinstance(effect, Act) and by in ("", effect.target):
                 del self.asked[place]
                 return self.tell(
                     when,
                     ActionOutcome(
-                        effect.incident_id, effect.number, effect.attempt, ok, "test", final, 0.0, reached
+                        effect.incident_id,
+                        effect.number,
+                        effect.attempt,
+                        ok,
+                        "test",
+                        final,
+                        0.0,
+                        reached,
+                        effect.target,
+                        ref,
                     ),
                 )
         raise AssertionError("nothing was sent")
@@ -296,6 +314,13 @@ class Story:
             for when, effect in self.asked
             if isinstance(effect, Act)
         ]
+
+    def told(self, when: float, ref: str = "") -> list[tuple[str, str]]:
+        """Every receiver takes what it was sent by then: who, and the reason."""
+        acts = [effect for _when, effect in self.asked if isinstance(effect, Act)]
+        for effect in acts:
+            self.receive(when, by=effect.target, ref=ref and f"{effect.target}/{ref}")
+        return [(effect.target, effect.facts.reason) for effect in acts]
 
     def states(self) -> list[IncidentState]:
         return [incident.state for incident in self.shard.state.incidents.values()]

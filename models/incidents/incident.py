@@ -12,6 +12,8 @@ import msgspec
 from models.partition.sharding import SLOTS
 
 ID_BYTES = 16
+#: The receiver that there was before there were several.
+WEBHOOK = "webhook"
 
 
 class Severity(IntEnum):
@@ -176,14 +178,17 @@ class Handling(msgspec.Struct, array_like=True):
 
 
 class Notification(msgspec.Struct, array_like=True):
-    """The pending notification of one incident. `reason` is None if there is none. `number` increases with each
-    notification, `attempt` with each attempt at it; both are in the idempotency key. `told` says whether a receiver may
+    """What one receiver was told of one incident, and the notification that is pending for it. `reason` is None if there is
+    none. `number` increases with each
+    notification, `attempt` with each attempt at it; both are in the idempotency key. `told` says whether the receiver may
     have been notified of the incident: only then is `resolved` sent. `queued` is the reason of a notification that
     waits for the outcome of this one. `given_up`: the last one was not accepted. models/shard/notifications.py goes by
     what comes then: `sure` is what the receiver surely knows ("firing", "resolved", "" if unknown), `heard_at` when it
     may last have received something, `reopenings` when alerts last opened the incident again, and `flapping` whether
     the receiver knows that it flaps. `withheld` is the reason that nobody was told, while all that fires is muted
-    (models/shard/mutes.py); "" when nothing is held back.
+    (models/shard/mutes.py); "" when nothing is held back. `route` is the name of the route that last chose the receiver, `ref`
+    what the receiver calls what it made ("" if it did not say), and `seen` how many of the incident's series it was told of
+    (-1: unknown).
     """
 
     number: int = 0
@@ -199,6 +204,9 @@ class Notification(msgspec.Struct, array_like=True):
     reopenings: list[float] = []
     flapping: bool = False
     withheld: str = ""
+    route: str = ""
+    ref: str = ""
+    seen: int = -1
 
 
 class Incident(msgspec.Struct, array_like=True):
@@ -217,6 +225,9 @@ class Incident(msgspec.Struct, array_like=True):
     `title`, `description`, `labels` and `annotations` are what its firing alerts share, with what people set
     (models/shard/sharing.py). `joined` counts the new series that its timeline does not tell of yet; it last did at
     `joined_told_at`.
+
+    `notifications` has what each receiver knows, by its name; `to_webhook` is where records of before there were several
+    have that of the receiver `webhook`, and None since. `discarded` is the route that discarded it, "" if none did.
     """
 
     id: bytes
@@ -249,7 +260,7 @@ class Incident(msgspec.Struct, array_like=True):
     assignees: list[str] = []
     overflow: list[str] | None = None
     overflow_count: int = 0
-    notification: Notification = msgspec.field(default_factory=Notification)
+    to_webhook: Notification | None = None
     timeline: list[TimelineEntry] = []
     timeline_dropped: int = 0
     signals_asked: int = 0
@@ -262,6 +273,30 @@ class Incident(msgspec.Struct, array_like=True):
     held_bytes: int = 0
     joined: int = 0
     joined_told_at: float = 0.0
+    #: Only in the archive: its runs of playbooks (models/shard/run_state.py, Carried), which a shard keeps beside it.
+    runs: bytes = b""
+    notifications: dict[str, Notification] = {}
+    discarded: str = ""
+
+    def __post_init__(self) -> None:
+        if self.to_webhook is not None:
+            if self.to_webhook.number or self.to_webhook.withheld:
+                self.notifications = {WEBHOOK: self.to_webhook, **self.notifications}
+            self.to_webhook = None
+
+    def notification_of(self, receiver: str) -> Notification:
+        """What a receiver knows of it and is owed; one of its own, to look at, if nothing ever was to be told there."""
+        return self.notifications.get(receiver) or Notification()
+
+    @property
+    def is_owed_notification(self) -> bool:
+        """Somebody is still to be told something of it."""
+        return any(each.reason is not None for each in self.notifications.values())
+
+    @property
+    def withheld(self) -> str:
+        """Why somebody would be told of it, were it not muted; "" when nothing is held back."""
+        return next((each.withheld for each in self.notifications.values() if each.withheld), "")
 
     @property
     def is_open(self) -> bool:
@@ -299,9 +334,10 @@ class Incident(msgspec.Struct, array_like=True):
     @property
     def is_known_of(self) -> bool:
         """Somebody may have seen it as it was, so what joins it now is news to them."""
+        is_told = any(each.told for each in self.notifications.values())
         if self.handling is None:
-            return self.notification.told or bool(self.assignees)
-        return self.notification.told or self.is_attended or bool(self.merged_into)
+            return is_told or bool(self.assignees)
+        return is_told or self.is_attended or bool(self.merged_into)
 
     @property
     def merged_into(self) -> bytes:

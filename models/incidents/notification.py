@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from models.incidents.incident import Incident, IncidentState, IncidentType, Severity
+from models.incidents.incident import WEBHOOK, Incident, IncidentState, IncidentType, Severity
 from models.incidents.query import AlertView
 
 #: The two states that a notification speaks of, and the reason that says the second.
@@ -75,6 +75,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     #: The receiver, and what it called what it made when it was told before ("" if it said nothing, or was not told).
     receiver: str = ""
     ref: str = ""
+    #: Alerts that joined since the receiver was told last; they are among those shown.
+    new: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -141,12 +143,13 @@ def facts_of(
     )
 
 
-def idempotency_key(incident_id: bytes, number: int, attempt: int) -> str:
-    """The key of one attempt at one notification: `<incident uuid>-<number>-<attempt>`. Requested again after a crash,
-    the same attempt has the same key. To process each notification once, a receiver compares everything before the last
+def idempotency_key(incident_id: bytes, number: int, attempt: int, receiver: str = WEBHOOK) -> str:
+    """The key of one attempt at one notification: `<incident uuid>-<receiver>-<number>-<attempt>`; the receiver `webhook` has
+    no part of its own, as before there were others. Requested again after a crash, the same attempt has the same key. To process each notification once, a receiver compares everything before the last
     dash.
     """
-    return f"{UUID(bytes=incident_id)}-{number}-{attempt}"
+    whose = "" if receiver == WEBHOOK else f"{receiver}-"
+    return f"{UUID(bytes=incident_id)}-{whose}{number}-{attempt}"
 
 
 def retry_at(

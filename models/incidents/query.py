@@ -8,6 +8,7 @@ from models.alerts.matchers import MatcherTuple
 from models.alerts.muted import IncidentMutes, MutedBy
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
+from models.playbook.run import Run
 from models.wire import Wire
 
 #: A shard answers at most this many items a page: at ~20 us an item a page stays below 20 ms, between two batches.
@@ -101,6 +102,25 @@ class PreviewMutes(Wire, frozen=True):
     after: int = -1
 
 
+class GetRuns(Wire, frozen=True):
+    """The runs of playbooks of one incident, or the one run with this id; with what they captured if `whole`."""
+
+    tenant: str
+    incident_id: bytes = b""
+    run: bytes = b""
+    whole: bool = False
+
+
+class ListRuns(Wire, frozen=True):
+    """Runs that are here, the newest first, before `before` (a run's id). `active` None: those that are over too."""
+
+    tenant: str
+    limit: int = PAGE_MAX
+    before: bytes = b""
+    active: bool | None = None
+    playbook: str = ""
+
+
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
     """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
 
@@ -135,6 +155,37 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     acknowledge_due_at: float = 0.0
     resolve_due_at: float = 0.0
     mutes: IncidentMutes | None = None
+    #: The run of a playbook that is under way for it, b"" when none is.
+    active_run: bytes = b""
+
+
+class CaptureView(msgspec.Struct, frozen=True, array_like=True):
+    """What an action of a run recorded. `packed` is Zstandard, b"" where only what there is was asked for."""
+
+    id: bytes
+    step: str
+    name: str
+    media_type: str
+    at: float
+    size: int
+    cut: bool
+    packed: bytes = b""
+
+
+class RunView(msgspec.Struct, frozen=True, array_like=True):
+    """A run, and what it is about."""
+
+    run: Run
+    service: str
+    title: str
+    captures: list[CaptureView] = []
+
+
+class RunPage(Wire, frozen=True):
+    """`next_before` is where the next page begins, None at the end."""
+
+    items: list[RunView]
+    next_before: bytes | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
@@ -225,9 +276,11 @@ Query = (
     | ListAlerts
     | PreviewMutes
     | GetSummaries
+    | GetRuns
+    | ListRuns
     | ListSummaries
 )
-Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview
+Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview | RunPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

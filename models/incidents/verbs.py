@@ -110,6 +110,12 @@ class Update(Verb, frozen=True):
     next_due_at: float = 0.0
 
 
+class Resend(Verb, frozen=True):
+    """Tell of it again, now: everybody who is told of it, or one receiver."""
+
+    receiver: str = ""
+
+
 class Create(Verb, frozen=True):
     """An incident by hand: it has no alerts and no group, and only a person resolves it."""
 

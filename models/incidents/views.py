@@ -18,11 +18,13 @@ from models.incidents.query import (
     CountIncidents,
     GetIncident,
     GetIncidents,
+    GetRuns,
     GetSummaries,
     IncidentAlerts,
     IncidentPage,
     ListAlerts,
     ListIncidents,
+    ListRuns,
     ListSummaries,
     MutePreview,
     PreviewMutes,
@@ -30,6 +32,7 @@ from models.incidents.query import (
     Query,
     SummaryPage,
 )
+from models.incidents.run_views import get_runs, list_runs
 from models.incidents.summaries import summary_of
 from models.partition.ordered import behind
 from models.shard.core import Core
@@ -78,6 +81,10 @@ def answer(shard: Core, query: Query) -> Answer:
             return _list_alerts(shard, query)
         case PreviewMutes():
             return _preview(shard, query)
+        case GetRuns():
+            return get_runs(shard, query)
+        case ListRuns():
+            return list_runs(shard, query)
 
 
 def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:

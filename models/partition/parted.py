@@ -6,7 +6,7 @@ dict for each last byte of an id, which is as good as random, so that the parts 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -38,6 +38,11 @@ class Parted(Generic[V]):
 
     def __delitem__(self, key: bytes) -> None:
         del self.parts[key[-1]][key]
+
+    def update(self, items: Iterable[tuple[bytes, V]]) -> None:
+        parts = self.parts
+        for key, value in items:
+            parts[key[-1]][key] = value
 
     def get(self, key: bytes) -> V | None:
         return self.parts[key[-1]].get(key)

@@ -61,12 +61,15 @@ class Node:
         return names.get(type(self.value), "a text")
 
 
-def read_document(text: str, file: str) -> Node:
-    """The one document of a YAML text. Raises Malformed with file and line, TooLarge over a bound."""
-    if len(text) > CHARS_MAX:
-        raise TooLarge(f"{file}: more than {CHARS_MAX:,} characters")
+def read_document(
+    text: str, file: str, *, what: str = "playbook", chars_max: int = CHARS_MAX, nodes_max: int = NODES_MAX
+) -> Node:
+    """The one document of a YAML text; `what` it should hold, for errors. Raises Malformed with file and line, TooLarge over a
+    bound."""
+    if len(text) > chars_max:
+        raise TooLarge(f"{file}: more than {chars_max:,} characters")
     try:
-        return _Builder(file).build(text)
+        return _Builder(file, what, nodes_max).build(text)
     except UnicodeError as error:
         raise Malformed(f"{file}: not UTF-8") from error
     except yaml.YAMLError as error:
@@ -81,6 +84,8 @@ class _Builder:
     """Makes the tree from the parser's events, without recursion: it stops at a bound before the parser goes on."""
 
     file: str
+    what: str
+    nodes_max: int
     open: list[tuple[Node, str | None]] = field(default_factory=list)
     anchors: dict[str, Node] = field(default_factory=dict)
     root: Node | None = None
@@ -97,7 +102,9 @@ class _Builder:
                 case yaml.DocumentStartEvent():
                     self.documents += 1
                     if self.documents > 1:
-                        raise Malformed(f"{self.file}:{line}: a second document; one file holds one playbook")
+                        raise Malformed(
+                            f"{self.file}:{line}: a second document; one file holds one {self.what}"
+                        )
                 case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
                     self._refuse_tag(event, line)
                     self._start(
@@ -118,7 +125,7 @@ class _Builder:
                     self._count(target.size, line)
                     self._add(target)
         if self.root is None:
-            raise Malformed(f"{self.file}: it is empty; a playbook was expected")
+            raise Malformed(f"{self.file}: it is empty; a {self.what} was expected")
         return self.root
 
     def _start(self, node: Node, anchor: str | None) -> None:
@@ -177,9 +184,9 @@ class _Builder:
 
     def _count(self, more: int, line: int) -> None:
         self.size += more
-        if self.size > NODES_MAX:
+        if self.size > self.nodes_max:
             raise TooLarge(
-                f"{self.file}:{line}: more than {NODES_MAX:,} values, aliases counted as often as used"
+                f"{self.file}:{line}: more than {self.nodes_max:,} values, aliases counted as often as used"
             )
 
     def _refuse_tag(self, event: Any, line: int) -> None:

@@ -1,7 +1,7 @@
 """What each kind of action takes, as a playbook writes it: one class a kind, named by models/playbook/catalog.py. A parameter
 may always be a template instead; what it renders to must then be of the type that stands here.
 
-Names, types and defaults here are what docs/use/actions.md says, which a test compares.
+Names, types and defaults here are what docs/actions.md says, which a test compares.
 """
 
 from __future__ import annotations

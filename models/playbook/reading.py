@@ -1,4 +1,4 @@
-"""From what people write to a `Playbook`: `read(text)`. The language is described in fields.py and docs/use/playbooks.md; kinds of
+"""From what people write to a `Playbook`: `read(text)`. The language is described in fields.py and docs/playbooks.md; kinds of
 actions stand in catalog.py.
 
 Used by whoever applies, checks and tries playbooks (gateways on request, the CLI); shards get the Playbook that it makes. Raises
@@ -450,6 +450,7 @@ class _Reader:
             for name in ("on_success", "on_failure", "rollback"):
                 if name in node.entries:
                     self.mistakes.wrong(node.lines[name], where, f"a rollback has no {name}")
+        self._fits(params, given.get(TIMEOUT, 60.0), node, where)
         on_success, on_failure = given.get("on_success", NEXT), given.get("on_failure", self.failing)
         return PlannedAction(
             kind,
@@ -486,6 +487,19 @@ class _Reader:
             hint = near(name, known, all_of=False) if "no such parameter" in wrong else ""
             self.mistakes.wrong(line, f"{where} ({kind})", wrong + hint)
         return spec.changes_with(params)
+
+    def _fits(self, params: Mapping[str, Any], timeout_s: float, node: Node, where: str) -> None:
+        """What an action waits for by itself ends before its time is over."""
+        try:
+            within = duration_s(params.get("within", 0.0))
+        except ValueError:
+            return
+        if isinstance(within, int | float) and within >= timeout_s and not is_template(params.get(TIMEOUT)):
+            self.mistakes.warn(
+                node.lines["within"],
+                f"{where}, within",
+                f"it is cut off by timeout ({timeout_s:g}s); make that longer",
+            )
 
     def _backed_off(self, given: Mapping[str, Any], node: Node, where: str) -> Retry:
         """`retry: 3` with `backoff` beside it."""

@@ -64,6 +64,7 @@ class Deed(msgspec.Struct, array_like=True):
     denied_by: str = ""
     decided: str = ""
     is_final: bool = False
+    action: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -124,6 +125,7 @@ class Run(msgspec.Struct, array_like=True):
     turns: int = 0
     changed: bool = False
     outputs_bytes: int = 0
+    book: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -168,6 +170,7 @@ def begun(event: RunStarted, now: float) -> Run:
         event.dry,
         event.parent,
         event.parent_step,
+        book=event.book,
     )
 
 
@@ -226,7 +229,7 @@ def _answered(run: Run, event: ActionAnswered, now: float) -> None:
     step, deed = _deed(run, event)
     deed.detail, deed.at = event.detail[:DETAIL_MAX], event.at
     deed.decided = event.decided or deed.decided
-    deed.is_final = event.final
+    deed.is_final, deed.action = event.final, event.action or deed.action
     deed.failures += event.status == FAILED
     deed.status = AGAIN if event.at and event.status == FAILED else event.status
     if event.items is not None:

@@ -6,13 +6,24 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, cast, get_args
 
-from pydantic import BaseModel, GetCoreSchemaHandler, SecretStr
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 #: What a person is shown of one.
 MASK = "********"
 #: What stands for a secret in JSON: still a URL, and the same for the same secret.
 MASKED = "https://secret.invalid/"
+
+
+#: In a validation's context: what reads a secret that is written as the place where it is (services/settings/places.py).
+READER = "secret_reader"
+#: What a place is: the name of an environment variable, or the path of a file.
+PLACES = ("env", "file")
+
+
+def _read_from_its_place(value: object, info: ValidationInfo) -> object:
+    read = (info.context or {}).get(READER)
+    return read(value) if read is not None and isinstance(value, Mapping) else value
 
 
 class Secret(SecretStr):
@@ -24,9 +35,34 @@ class Secret(SecretStr):
         shown = core_schema.plain_serializer_function_ser_schema(
             lambda secret: secret.masked, when_used="json", return_schema=core_schema.str_schema()
         )
-        return cast(
-            CoreSchema, {**super().__get_pydantic_core_schema__(source, handler), "serialization": shown}
+        # {**...}: what shows it is ours, and so is what it may be read from.
+        plain = {**super().__get_pydantic_core_schema__(source, handler), "serialization": shown}
+        read = core_schema.with_info_before_validator_function(
+            _read_from_its_place, cast(CoreSchema, plain), serialization=shown
         )
+        return read
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """For editors: the text, or the place where it is."""
+        text = {"type": "string", "format": "password", "writeOnly": True}
+        place = {name: {"type": "string", "minLength": 1} for name in PLACES}
+        return {
+            "anyOf": [
+                text,
+                *(
+                    {
+                        "type": "object",
+                        "properties": {name: kind},
+                        "required": [name],
+                        "additionalProperties": False,
+                    }
+                    for name, kind in place.items()
+                ),
+            ]
+        }
 
     @property
     def masked(self) -> str:

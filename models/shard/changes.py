@@ -72,6 +72,18 @@ class Unattended(IncidentChange, frozen=True, gc=False):
     """Its acknowledgement has expired: as far as we know nobody is on it."""
 
 
+class Relabelled(IncidentChange, frozen=True, gc=False):
+    """Its labels are others: its alerts share others, or a person changed them."""
+
+
+class Overdue(IncidentChange, frozen=True, gc=False):
+    """The time that it may take until somebody acknowledges it has passed, and nobody has."""
+
+
+class Escalated(IncidentChange, frozen=True, gc=False):
+    """A playbook gave up on it and wants more people."""
+
+
 class Merging(IncidentChange, frozen=True, gc=False):
     """It is about to become a child of another incident, which sends notifications in its place."""
 

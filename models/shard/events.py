@@ -146,8 +146,9 @@ class IncidentStateChanged(Event, frozen=True):
 
 
 class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
-    """A notification is pending from `due_at` on. `reason`: opened, severity changed, resolved, reopened, flapping,
-    flapping ended, unmerged, acknowledgement expired. The same number again replaces one that was never tried.
+    """A notification is pending for `receiver` from `due_at` on, by `route`. `reason`: opened, severity changed, resolved,
+    reopened, flapping, flapping ended, unmerged, acknowledgement expired, more alerts, still unacknowledged, not acknowledged in
+    time, sent again. The same number again replaces one that was never tried.
     `queued`: an earlier notification may be in flight; this one waits for its outcome, so that a receiver never gets
     "resolved" before "opened".
     """
@@ -157,14 +158,19 @@ class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
     reason: str
     due_at: float
     queued: bool = False
+    receiver: str = "webhook"
+    route: str = ""
 
 
 class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):
-    """A notification is no longer pending: the incident ended before anyone was notified, or it is no longer true."""
+    """A notification is no longer pending: the incident ended before anyone was notified, or it is no longer true. `settled`:
+    it was the end of the incident, and nothing more is to be told of that; `why` is "" for who is told of no ends."""
 
     incident_id: bytes
     number: int
     why: str
+    receiver: str = "webhook"
+    settled: bool = False
 
 
 class NotificationWithheld(Event, frozen=True):
@@ -173,14 +179,39 @@ class NotificationWithheld(Event, frozen=True):
     incident_id: bytes
     reason: str
     why: str
+    receiver: str = "webhook"
+
+
+class NotificationDiscarded(Event, frozen=True):
+    """Nobody is told of an incident: a route discards it. `why` is what the route asks."""
+
+    incident_id: bytes
+    route: str
+    why: str
+
+
+class NotificationFellBack(Event, frozen=True):
+    """A receiver can't be told, so `to`, its fallback, is told in its place. `why` says whether it was given up."""
+
+    incident_id: bytes
+    receiver: str
+    to: str
+    reason: str
+    why: str
 
 
 class ActionSucceeded(Event, frozen=True):
+    """The receiver took it. `ref` is what it calls what it made, `seen` how many series of the incident it was told of (-1:
+    unknown)."""
+
     incident_id: bytes
     number: int
     attempt: int
     reason: str
     detail: str
+    receiver: str = "webhook"
+    ref: str = ""
+    seen: int = -1
 
 
 class ActionFailed(Event, frozen=True):
@@ -195,3 +226,4 @@ class ActionFailed(Event, frozen=True):
     retry_at: float
     reached: bool = True
     overtaken: bool = False
+    receiver: str = "webhook"

@@ -1,4 +1,4 @@
-"""When an incident may be told of again, and whether it flaps. Used by models/shard/notifications.py.
+"""When a receiver may be told of an incident again, and whether the incident flaps. Used by models/shard/telling.py.
 
 An incident that reopens FLAPS times within FLAP_WINDOW intervals flaps. That is sent once; its resolves and reopenings
 are not sent any more until it has been quiet for as long as those took. Then the outcome is.
@@ -6,8 +6,7 @@ are not sent any more until it has been quiet for as long as those took. Then th
 
 from __future__ import annotations
 
-from models.incidents.incident import Incident
-from models.shard.settings import ShardSettings
+from models.incidents.incident import Notification
 
 #: Reopenings that make it flap: one happens to every second incident, two are bad luck.
 FLAPS = 3
@@ -15,22 +14,21 @@ FLAPS = 3
 FLAP_WINDOW = 15
 
 
-def may_tell_at(incident: Incident, settings: ShardSettings, now: float) -> float:
+def may_tell_at(notification: Notification, interval_s: float, now: float) -> float:
     """When the next non-urgent notification may be sent: never later than an interval from now."""
-    return min(now, incident.notification.heard_at) + settings.interval_s
+    return min(now, notification.heard_at) + interval_s
 
 
-def flaps(incident: Incident, settings: ShardSettings, now: float) -> bool:
+def flaps(notification: Notification, interval_s: float, now: float) -> bool:
     """Whether it begins and ends so often that only that is told."""
-    notification = incident.notification
     if notification.flapping:
         return True
     begun = notification.reopenings
-    return len(begun) == FLAPS and now - begun[0] < FLAP_WINDOW * settings.interval_s
+    return len(begun) == FLAPS and now - begun[0] < FLAP_WINDOW * interval_s
 
 
-def quiet_needed_s(incident: Incident, settings: ShardSettings) -> float:
+def quiet_needed_s(notification: Notification, interval_s: float) -> float:
     """How long a flapping incident must be quiet before its outcome is sent."""
-    begun = incident.notification.reopenings
+    begun = notification.reopenings
     took_s = begun[-1] - begun[0] if begun else 0.0
-    return max(settings.interval_s, min(took_s, FLAP_WINDOW * settings.interval_s))
+    return max(interval_s, min(took_s, FLAP_WINDOW * interval_s))

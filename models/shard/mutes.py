@@ -105,7 +105,7 @@ class Mutes(Component):
 
     def shown(self, incident: Incident) -> IncidentMutes | None:
         """What mutes alerts of an incident, as its timeline has it; None when nothing does."""
-        muted, withheld = self.muted.of(incident.id), incident.notification.withheld
+        muted, withheld = self.muted.of(incident.id), incident.withheld
         if not muted and not withheld:
             return None
         by = shown(muted.values(), self.shard.of(KnownSilences).all)
@@ -153,7 +153,7 @@ class Mutes(Component):
 
     def _concerns(self, incident: Incident) -> bool:
         """Whether an incident may have been muted until now."""
-        return incident.id in self.muted or bool(incident.notification.withheld)
+        return incident.id in self.muted or bool(incident.withheld)
 
     def _stir(self, event: ChildChanged | ChildLeft | IncidentMerged) -> None:
         self._stirred[event.incident_id] = None

@@ -3,47 +3,58 @@
 from __future__ import annotations
 
 from array import array
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from itertools import chain
+
+import msgspec
 
 from models.alerts.series import FIRING, SeriesTable
 from models.alerts.view import alert_view
 from models.incidents.incident import Incident
 from models.incidents.notification import RESOLVED, Common, common_of, facts_of, idempotency_key
+from models.routes.route import ReceiverRow
 from models.shard.core import Core
 from models.shard.effects import Act
 from models.shard.mutes import Mutes
 from models.shard.sharing import Sharing
+from models.shard.telling import GREW
 
-#: The only receiver, and the action that notifies it.
-WEBHOOK = "webhook"
+#: A receiver that the settings do not have any more: it may still hear of the end.
+GONE = ReceiverRow()
 
 
-def act(shard: Core, incident: Incident) -> Act:
-    """The effect that sends an incident's pending notification."""
-    notification, most = incident.notification, shard.settings.receivers[WEBHOOK].max_alerts
+def act(shard: Core, incident: Incident, receiver: str, seen: int) -> Act:
+    """The effect that sends an incident's pending notification to a receiver; `seen` of its alerts are not muted."""
+    notification, row = incident.notification_of(receiver), shard.settings.receivers.get(receiver, GONE)
+    most, reason = row.max_alerts, notification.reason or ""
     series, numbers = shard.state.series, shard.state.members[incident.id]
     muted = shard.of(Mutes).muted.of(incident.id)
-    if muted and notification.reason != RESOLVED:
+    if muted and reason != RESOLVED:
         # What is muted is no reason to notify anybody, and is left out. Whoever may have heard of it before is told of its end.
         numbers = array("I", [number for number in numbers if number not in muted])
     # Chosen before the list is cut: an incident that outlived a hundred pods still shows those that fire.
     shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
+    new = max(0, seen - notification.seen) if reason == GREW and notification.seen >= 0 else 0
+    if new and most < len(numbers):
+        # What is new is what it is about.
+        newest = nlargest(min(new, most), numbers, key=series.opened.__getitem__)
+        shown = [*newest, *(number for number in shown if number not in newest)][:most]
     facts = facts_of(
         incident,
         [alert_view(series, number) for number in shown],
-        reason=notification.reason or "",
+        reason=reason,
         max_alerts=most,
         total=len(numbers),
         common=_common(shard, incident),
     )
-    key = idempotency_key(incident.id, notification.number, notification.attempt)
+    facts = msgspec.structs.replace(facts, receiver=receiver, ref=notification.ref, new=new)
+    key = idempotency_key(incident.id, notification.number, notification.attempt, receiver)
     return Act(
         incident.id,
         notification.number,
         notification.attempt,
-        WEBHOOK,
-        WEBHOOK,
+        row.type,
+        receiver,
         key,
         facts,
         incident.severity,

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from models.incidents.incident import WEBHOOK
 from models.incidents.lines import SYSTEM, Around, Line, line_of, touched
 from models.incidents.query import Summary
-from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationWithheld
+from models.shard.events import (
+    ActionFailed,
+    ActionSucceeded,
+    NotificationDiscarded,
+    NotificationDropped,
+    NotificationFellBack,
+    NotificationWithheld,
+)
 
 
 def sent(event: ActionSucceeded, _around: Around) -> Line:
-    return line_of("NotificationSent", SYSTEM, f"{event.reason}: {event.detail}", event.reason)
+    text = f"{_to(event)}: {event.detail}"
+    return line_of("NotificationSent", SYSTEM, text, event.reason, receiver=_other(event))
 
 
 def failed(event: ActionFailed, _around: Around) -> Line:
-    text = f"{event.reason}: {event.detail}; {end_of(event)}"
-    return line_of("NotificationFailed", SYSTEM, text, event.reason)
+    text = f"{_to(event)}: {event.detail}; {end_of(event)}"
+    return line_of("NotificationFailed", SYSTEM, text, event.reason, receiver=_other(event))
 
 
 def failed_summary(summary: Summary, event: ActionFailed, now: float) -> Summary:
@@ -25,14 +34,37 @@ def failed_of(event: ActionFailed) -> tuple[bytes, ...]:
     return () if event.retry_at and event.attempt else (event.incident_id,)
 
 
-def dropped(event: NotificationDropped, _around: Around) -> Line:
-    return line_of("NotificationDropped", SYSTEM, event.why, event.why)
+def dropped(event: NotificationDropped, _around: Around) -> Line | None:
+    if not event.why:
+        return None
+    receiver = _other(event)
+    text = f"to {receiver}: {event.why}" if receiver else event.why
+    return line_of("NotificationDropped", SYSTEM, text, event.why, receiver=receiver)
 
 
 def withheld(event: NotificationWithheld, _around: Around) -> Line:
-    return line_of(
-        "NotificationWithheld", SYSTEM, f"{event.reason}: {event.why}", event.reason, why=event.why
-    )
+    text = f"{_to(event)}: {event.why}"
+    return line_of("NotificationWithheld", SYSTEM, text, event.reason, why=event.why, receiver=_other(event))
+
+
+def discarded(event: NotificationDiscarded, _around: Around) -> Line:
+    text = f"nobody is told, by {event.why}"
+    return line_of("NotificationDiscarded", SYSTEM, text, event.why, route=event.route)
+
+
+def fell_back(event: NotificationFellBack, _around: Around) -> Line:
+    text = f"{event.reason} to {event.to}, because {event.receiver} can't be told: {event.why}"
+    return line_of("NotificationFellBack", SYSTEM, text, event.why, receiver=event.receiver, to=event.to)
+
+
+def _to(event: ActionSucceeded | ActionFailed | NotificationWithheld) -> str:
+    receiver = _other(event)
+    return f"{event.reason} to {receiver}" if receiver else event.reason
+
+
+def _other(event: ActionSucceeded | ActionFailed | NotificationDropped | NotificationWithheld) -> str:
+    """The receiver, but for the one that there was before there were several: its lines are as they were."""
+    return "" if event.receiver == WEBHOOK else event.receiver
 
 
 def end_of(failed: ActionFailed) -> str:

@@ -40,6 +40,7 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.shard import clock, lifecycle
+from models.shard.changes import Relabelled
 from models.shard.commands import check_name, check_text
 from models.shard.component import Component, on
 from models.shard.core import Core
@@ -147,6 +148,7 @@ class People(Component):
             raise TooLarge(f"set: an incident has at most {LABELS_MAX} labels")
         if changed or removed:
             self.shard.do(LabelsChanged(incident.id, command.actor, changed, removed, command.reason), now)
+            self.shard.report(Relabelled(incident), now)
         return incident
 
     def _reclassify(self, incident: Incident, verb: Reclassify, command: Command, now: float) -> Incident:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from models.alerts.inhibition import InhibitRule
-from models.routes.route import WEBHOOK, ReceiverRow, Route
+from models.incidents.incident import WEBHOOK
+from models.routes.route import ReceiverRow, Route
 
 
 class ShardSettings(msgspec.Struct, frozen=True):

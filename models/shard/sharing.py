@@ -27,7 +27,7 @@ from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
 from models.shard.archiving import IncidentArchived
-from models.shard.changes import SeriesFires
+from models.shard.changes import Relabelled, SeriesFires
 from models.shard.component import Component, on
 from models.shard.core import Core
 from models.shard.events import ClockSetBack, SeriesChanged, SeriesResolved
@@ -292,6 +292,8 @@ class Sharing(Component):
             or event.annotations is not None
         ):
             self.shard.do(event, now)
+            if event.labels is not None:
+                self.shard.report(Relabelled(incident), now)
 
     def _tell_joined(self, incident: Incident, now: float) -> None:
         """Add a timeline line about the alerts that joined since the last one."""

@@ -7,7 +7,7 @@ from array import array
 from models.alerts.alert import OLD_KEY_BYTES, series_id
 from models.alerts.series import FIRING
 from models.errors import Conflict, Malformed, NotFound, TooLarge
-from models.incidents.incident import Incident, Notification, Override, incident_id
+from models.incidents.incident import Incident, Override, incident_id
 from models.incidents.lines import Around, Description, Line, about_another, noted
 from models.incidents.verbs import SPLIT_MAX, TITLE_MAX, Split
 from models.partition.event import Event
@@ -149,7 +149,8 @@ def _made_of(incident: Incident, event: IncidentSplit, now: float) -> Incident:
         assignees=list(incident.assignees),
         created_by=event.actor,
         opened_at=now,
-        notification=Notification(),
+        notifications={},
+        discarded="",
     )
     handling = made.handled()
     handling.split_from = incident.id

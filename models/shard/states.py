@@ -43,7 +43,7 @@ class States(Component):
             # Not closed while an alert still fires that a person resolved.
             return 0.0 if incident.handling is None else incident.handling.still_firing_at
         # Nor while a notification is pending; when that is done, this is checked again.
-        return 0.0 if incident.notification.reason is not None else self._close_at(incident)
+        return 0.0 if incident.is_owed_notification else self._close_at(incident)
 
     def due(self, incident: Incident, now: float) -> None:
         if incident.firing:

@@ -10,6 +10,7 @@ from models.errors import Broken
 from models.incidents.incident import Incident, TimelineEntry
 from models.incidents.lines import SYSTEM, Around, Description, Line, line_of
 from models.partition.event import Event
+from models.shard.changes import Overdue
 from models.shard.component import Component, on
 from models.shard.events import ClockSetBack
 from models.shard.settings import ShardSettings
@@ -52,6 +53,8 @@ class Targets(Component):
         for at, target, percent, due_at in [*_targets(incident, self.shard.settings)]:
             if at <= now:
                 self.shard.do(TargetPassed(incident.id, target, percent, due_at), now)
+                if (target, percent) == (ACKNOWLEDGE, 100):
+                    self.shard.report(Overdue(incident), now)
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
         for line in incident.timeline:
@@ -68,6 +71,11 @@ class Targets(Component):
         incident.targets_told |= bit
 
     events = (on(TargetPassed, _fold, Description(("TargetPassed",), _line)),)
+
+
+def has_passed(incident: Incident, target: str) -> bool:
+    """Whether all of the time that a target allows has passed since the incident opened, and that was told."""
+    return bool(incident.targets_told & _BITS[target, 100])
 
 
 def acknowledge_due(incident: Incident, settings: ShardSettings) -> float:

@@ -7,7 +7,7 @@ A package adds a type by an entry point of group GROUP: an ActionKind, under the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import structlog
@@ -62,8 +62,14 @@ class Actions:
         self._given: dict[str, Mapping[str, Any]] = {}
         #: Those that were replaced, until what they were sending is over.
         self._ending: set[asyncio.Task[None]] = set()
+        self._ca_file = given["outbound_ca_file"]
         self._secrets = _secrets_of(given["receivers"], given["changed_receivers"])
         self._use(given["receivers"])
+
+    @property
+    def typed(self) -> Mapping[str, tuple[str, Channel]]:
+        """The receivers by name, each with its type: a view that changes with the settings."""
+        return _Typed(self.by_name, self._given)
 
     def take(self, given: Mapping[str, Any]) -> None:
         """Use the changed settings. A secret arrives masked, and is known from the start by its mask."""
@@ -75,7 +81,8 @@ class Actions:
                 continue
             self._given[name] = given
             try:
-                channel = self._kinds[given["action"]].open(name, given)
+                ca_file = given.get("ca_file") or self._ca_file
+                channel = self._kinds[given["action"]].open(name, {**given, "ca_file": ca_file})
             except Exception as error:  # noqa: BLE001  # one receiver's fault is no other's; its text may hold a secret
                 log.error("receiver can't be set up, skipped", name=name, why=type(error).__name__)
                 continue
@@ -91,6 +98,21 @@ class Actions:
         if isinstance(value, Mapping):
             return {name: self._unmasked(each) for name, each in value.items()}
         return [self._unmasked(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+class _Typed(Mapping[str, tuple[str, Channel]]):
+    def __init__(self, channels: Mapping[str, Channel], given: Mapping[str, Mapping[str, Any]]) -> None:
+        self._channels = channels
+        self._given = given
+
+    def __getitem__(self, name: str) -> tuple[str, Channel]:
+        return self._given[name]["action"], self._channels[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._channels)
+
+    def __len__(self) -> int:
+        return len(self._channels)
 
 
 async def _close_later(channel: Channel) -> None:

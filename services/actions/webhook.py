@@ -38,7 +38,9 @@ class WebhookChannel:
         self._signing_key = given.get("signing_key") or ""
         secrets = [given.get("password") or "", self._signing_key]
         headers = {**_authorization(given), **given.get("headers", {})}
-        self._http = HttpCall(timeout_s=given["timeout"], headers=headers, secrets=secrets)
+        self._http = HttpCall(
+            timeout_s=given["timeout"], headers=headers, secrets=secrets, ca_file=given.get("ca_file") or ""
+        )
 
     def render(self, facts: Facts) -> bytes:
         """Raises Refused when the operator's template makes no JSON of these facts."""

@@ -21,6 +21,7 @@ from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
 from services.api.ingest_docs import add_formats_to_openapi
+from services.api.playbooks import PlaybookDesk, RunReads
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -28,8 +29,10 @@ from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.incidents import NoSuchIncident
+from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
+from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
@@ -50,6 +53,7 @@ def build_app(
     tokens: TokenDesk,
     silences: SilenceDesk,
     targets: TargetDesk,
+    playbooks: PlaybookDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -72,6 +76,8 @@ def build_app(
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
     add_target_routes(app, targets)
+    add_playbook_routes(app, playbooks, bodies, settings)
+    add_run_routes(app, RunReads(reads), commands, bodies)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)

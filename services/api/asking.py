@@ -18,6 +18,7 @@ from models.incidents.query import (
     IncidentView,
     MutePreview,
     Query,
+    RunPage,
     decode_answer,
     encode,
 )
@@ -30,7 +31,7 @@ ASK_TIMEOUT_S = 10.0
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 
-_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview)
+_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview, RunPage)
 _T = TypeVar("_T")
 
 _incident_decoder = msgspec.msgpack.Decoder(Incident)

@@ -24,6 +24,7 @@ from services.cli.commands import (
     down,
     formats,
     log,
+    policy,
     send,
     silences,
     stats,
@@ -200,6 +201,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(formats.app, name="formats")
+app.add_typer(policy.app, name="policy")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")
 app.command(epilog=EPILOG)(completion.completion)

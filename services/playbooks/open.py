@@ -7,16 +7,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors.targets import Targets
 from models.playbook.policy import HouseRules
 from models.ports import Channel, Clock
 from services.actions.outbound import Outbound
 from services.playbooks.bounds import Bounds
+from services.playbooks.calls import Calls
 from services.playbooks.given import ScriptGiven, ServiceGiven, Services, SourceGiven, WarRoomGiven
 from services.playbooks.means.hook import HookMeans
 from services.playbooks.means.kubernetes import KubernetesMeans
 from services.playbooks.means.kubernetes_api import KubernetesApi, KubernetesGiven
 from services.playbooks.table import all_actions
-from services.playbooks.tools import Receiver, Tools
+from services.playbooks.tools import Tools
 from services.playbooks.worker import PlaybookWorker
 from services.policy.choice import open_decisions, with_token
 
@@ -24,33 +26,42 @@ T = TypeVar("T")
 
 
 def open_worker(
-    given: Mapping[str, Any], channels: Mapping[str, tuple[str, Channel]], clock: Clock
+    given: Mapping[str, Any],
+    channels: Mapping[str, tuple[str, Channel]],
+    clock: Clock,
+    targets: Targets | None = None,
+    *,
+    strict: bool = False,
 ) -> PlaybookWorker:
     """`given` is what the sections of the settings give responders, secrets as plain text; `channels` are the receivers by name, each
-    with its type. Connects to nothing yet. Raises Malformed for policies that can't be read."""
-    targets, outbound = given["playbook_targets"], Outbound.of(given)
+    with its type, and may change while it runs. `targets` bound its calls; None: nothing does. Connects to nothing yet. With `strict`, raises Malformed
+    for policies that can't be read; without, they allow nothing."""
+    about, outbound = given["playbook_targets"], Calls(Outbound.of(given), targets)
     governance = with_token(given["governance"])
     tools = Tools(
         outbound,
         clock,
-        receivers={name: Receiver(name, type_, channel) for name, (type_, channel) in channels.items()},
-        services=Services(_table(targets["services"], ServiceGiven)),
+        channels=channels,
+        targets=targets,
+        services=Services(_table(about["services"], ServiceGiven)),
         means={
-            "kubernetes": KubernetesMeans(KubernetesApi(_one(targets["kubernetes"], KubernetesGiven)), clock),
+            "kubernetes": KubernetesMeans(
+                KubernetesApi(_one(about["kubernetes"], KubernetesGiven), targets), clock
+            ),
             "http": HookMeans(outbound),
         },
-        prometheus=_one(targets["prometheus"], SourceGiven),
-        loki=_one(targets["loki"], SourceGiven),
-        scripts=_table(targets["scripts"], ScriptGiven),
-        war_room=_one(targets["war_room"], WarRoomGiven),
+        prometheus=_one(about["prometheus"], SourceGiven),
+        loki=_one(about["loki"], SourceGiven),
+        scripts=_table(about["scripts"], ScriptGiven),
+        war_room=_one(about["war_room"], WarRoomGiven),
     )
     return PlaybookWorker(
         all_actions(),
         tools,
-        open_decisions(governance, targets["policy"], outbound, clock),
+        open_decisions(governance, about["policy"], outbound, clock, strict=strict),
         rules=msgspec.convert(given["house_rules"], HouseRules),
-        environment=targets["environment"],
-        bounds=Bounds(_secrets(targets, governance)),
+        environment=about["environment"],
+        bounds=Bounds(_secrets(about, governance)),
     )
 
 

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from models.ports import Channel, Clock
-from services.actions.outbound import Outbound
+from actors.targets import Targets, receiver_target
+from models.incidents.incident import Severity
+from models.incidents.notification import Note
+from models.ports import ActionResult, Channel, Clock
+from services.playbooks.calls import Calls
 from services.playbooks.given import ScriptGiven, ServiceGiven, Services, SourceGiven, WarRoomGiven
 
 if TYPE_CHECKING:
@@ -27,17 +30,38 @@ class Receiver:
 
 @dataclass(slots=True)
 class Tools:
-    """`means` by what a service is changed by ("kubernetes", "http")."""
+    """`channels` are the receivers by name, each with its type; they change with the settings. `means` by what a service is changed
+    by ("kubernetes", "http")."""
 
-    outbound: Outbound
+    outbound: Calls
     clock: Clock
-    receivers: Mapping[str, Receiver] = field(default_factory=dict)
+    channels: Mapping[str, tuple[str, Channel]] = field(default_factory=dict)
+    targets: Targets | None = None
     services: Services = field(default_factory=lambda: Services({}))
     means: Mapping[str, Means] = field(default_factory=dict)
     prometheus: SourceGiven = field(default_factory=SourceGiven)
     loki: SourceGiven = field(default_factory=SourceGiven)
     scripts: Mapping[str, ScriptGiven] = field(default_factory=dict)
     war_room: WarRoomGiven = field(default_factory=WarRoomGiven)
+
+    def receivers_of(self, type_: str) -> dict[str, Receiver]:
+        """The receivers of a type, by name."""
+        return {
+            name: Receiver(name, kind, channel)
+            for name, (kind, channel) in self.channels.items()
+            if kind == type_
+        }
+
+    async def say(self, receiver: Receiver, key: str, note: Note, trace: str | None) -> ActionResult:
+        """Say something at a receiver, if it may be called now; else a result that says why not."""
+        if self.targets is None:
+            return await receiver.channel.say(key, note, trace)
+        is_urgent = note.severity <= Severity.P1
+        return await self.targets.call(
+            receiver_target(receiver.name),
+            lambda: receiver.channel.say(key, note, trace),
+            is_urgent=is_urgent,
+        )
 
     def means_of(self, service: str) -> tuple[Means, ServiceGiven] | str:
         """How a service is changed, or why it can't be."""

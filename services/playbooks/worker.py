@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from models.durations import duration_s
-from models.errors import IncidentManagerError, Refused
+from models.errors import IncidentManagerError, Malformed, Refused
 from models.playbook import template
 from models.playbook.catalog import is_template
 from models.playbook.parameters import TIMEOUT, Params, convert, names_of
@@ -41,6 +41,7 @@ from models.playbook.work import (
 )
 from services.actions.outbound import CallFailed
 from services.playbooks.bounds import Bounds
+from services.playbooks.calls import NotCalled
 from services.playbooks.kind import Asked, PlaybookAction, failed
 from services.playbooks.quoting import quoted
 from services.playbooks.tools import Tools
@@ -84,6 +85,17 @@ class _Plan:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the house rules and the policy say of an action. `request` is what the policy was asked, `refused` why the house rules forbid
+    it, `approval` why they want it approved; "" where they do not."""
+
+    request: PolicyEvalRequest
+    decision: Decision
+    refused: str
+    approval: str
+
+
 class PlaybookWorker:
     """Port Worker."""
 
@@ -117,6 +129,25 @@ class PlaybookWorker:
             task.add_done_callback(lambda _: self._under_way.pop(work.key, None))
         # Two may wait for one act, and neither may cancel it for the other.
         return await asyncio.shield(task)
+
+    async def judge(self, work: Do) -> Judged:
+        """What would be said of an action, which is not done. Raises Malformed for one that there is not, or that can't be read."""
+        kind = self._kinds.get(work.action.type)
+        if kind is None:
+            raise Malformed(
+                f"there is no action {work.action.type!r} (known: {', '.join(sorted(self._kinds))})"
+            )
+        try:
+            plan = _planned(work, kind)
+        except ValueError as error:
+            raise Malformed(f"{work.action.type}: {error}") from None
+        request = self._request(plan)
+        return Judged(
+            request,
+            await self._decisions.decide(request),
+            self._rules.why_not(plan.names),
+            self._rules.why_approval(plan.names),
+        )
 
     async def close(self) -> None:
         for task in [*self._under_way.values()]:
@@ -269,7 +300,8 @@ class PlaybookWorker:
         except TimeoutError:
             return failed(f"{work.action.type}: not done within {timeout_s:g} s")
         except CallFailed as error:
-            return failed(f"{work.action.type}: {error}", reached=error.reached)
+            wait_s = error.retry_after_s if isinstance(error, NotCalled) else 0.0
+            return failed(f"{work.action.type}: {error}", reached=error.reached, retry_after_s=wait_s)
         except Refused as error:
             return failed(f"{work.action.type}: {error}", final=True, reached=False)
         except IncidentManagerError as error:

@@ -109,6 +109,6 @@ def _told(name: str, response: PolicyEvalResponse) -> str:
     if response.allowed and response.require_approval:
         by = f" by {', '.join(response.approvers)}" if response.approvers else ""
         said = f"{said}, needs approval{by}"
-    if response.constraints:
+    if response.allowed and response.constraints:
         said = f"{said}, with {', '.join(sorted(response.constraints))} constrained"
     return f"{name}: {said}" + (f": {response.reason}" if response.reason else "")

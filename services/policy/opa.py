@@ -9,7 +9,8 @@ import msgspec
 
 from models.errors import Malformed, Refused, Unavailable
 from models.playbook.policy import PolicyEvalRequest, PolicyEvalResponse, denied, response_of
-from services.actions.outbound import Outbound, place_of
+from services.actions.outbound import place_of
+from services.playbooks.calls import Calls
 
 #: A decision is small; an answer that is longer is none.
 ANSWER_MAX = 256 * 1024
@@ -19,9 +20,7 @@ TIMEOUT_S = 5.0
 class OpaPolicy:
     """Port Policy."""
 
-    def __init__(
-        self, url: str, *, outbound: Outbound, token: str = "", timeout_s: float = TIMEOUT_S
-    ) -> None:
+    def __init__(self, url: str, *, outbound: Calls, token: str = "", timeout_s: float = TIMEOUT_S) -> None:
         """`url` is the whole URL of the document: `http://opa:8181/v1/data/incidents`. Owns nothing: `outbound` is closed by
         who made it."""
         self._url = url

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from models.errors import Malformed
 from models.settings.all import Settings
 from models.settings.keys import KEYS, Key
+from models.settings.secrets import READER
 from models.settings.values import WrongAt
 from services.settings.mistakes import expected, place_of
 from services.settings.names import (
@@ -43,6 +44,7 @@ from services.settings.names import (
     unknown,
     unknown_variable,
 )
+from services.settings.places import read_secret
 
 CONFIG_FILE = "llm-im.toml"
 #: Of the cores, a shard is given as many as everything else has: gateways, HAProxy and the store's own threads use the rest
@@ -235,7 +237,7 @@ class _Reading:
     def _checked(self) -> Settings | None:
         """The settings; None if something is wrong, which is reported and dropped."""
         try:
-            return Settings.model_validate(self._values())
+            return Settings.model_validate(self._values(), context={READER: read_secret})
         except ValidationError as error:
             wrong = error.errors()
             self.problems += [self._wrong(found) for found in wrong]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Literal, get_origin
 
 from models.settings.keys import KEYS, Key
+from models.settings.playbook_targets import Script, ServiceTarget
 from models.settings.receivers import RECEIVER_TYPES
 from models.settings.routes import RouteSettings
 from models.settings.values import Section
@@ -21,8 +21,11 @@ from services.settings.names import ALIASES, VARIABLES, variable_of
 from services.settings.shown import written
 
 #: What one of a list or table takes.
-ROWS: list[tuple[str, type[Section]]] = [("notify.routes, each", RouteSettings)] + [
-    (f'notify.receivers, of type "{name}"', kind) for name, kind in RECEIVER_TYPES.items()
+ROWS: list[tuple[str, type[Section]]] = [
+    ("notify.routes, each", RouteSettings),
+    *((f'notify.receivers, of type "{name}"', kind) for name, kind in RECEIVER_TYPES.items()),
+    ("playbooks.services, each", ServiceTarget),
+    ("playbooks.scripts, each", Script),
 ]
 BEGIN = "<!-- from models/settings/ by `make docs`; change it there -->"
 END = "<!-- to here -->"
@@ -31,7 +34,11 @@ END = "<!-- to here -->"
 def markdown() -> str:
     """A table per section of what works, one of what is not active yet, and the alternative names."""
     active = [key for key in KEYS.values() if not key.is_later]
-    parts = [_section(name, list(keys)) for name, keys in groupby(active, _section_name)]
+    # A section's own settings together, though tables of it stand between them.
+    sections: dict[str, list[Key]] = {}
+    for key in active:
+        sections.setdefault(_section_name(key), []).append(key)
+    parts = [_section(name, keys) for name, keys in sections.items()]
     parts += [_rows(title, kind) for title, kind in ROWS]
     return "\n\n".join([*parts, _not_active(), _other_names()]) + "\n"
 

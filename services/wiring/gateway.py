@@ -36,6 +36,7 @@ from services.api.app import build_app
 from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
+from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.traced import Traced
@@ -182,6 +183,7 @@ class Gateway:
         )
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
+        self.playbooks = PlaybookDesk(self._tail, self._tell_control)
         self.rest = build_app(
             self.reads,
             self.commands,
@@ -192,6 +194,7 @@ class Gateway:
             tokens=desk,
             silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
             targets=TargetDesk(peers, [each for each in other_actors if each.startswith(f"{RESPONDER}-")]),
+            playbooks=self.playbooks,
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

@@ -36,7 +36,7 @@ from actors.targets import Targets
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.partition.sharding import TENANT, partition_name
-from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer
+from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer, Worker
 from models.settings.all import Settings
 from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
 from models.settings.secrets import revealed
@@ -364,9 +364,11 @@ async def system(
     *,
     clock: SettableClock | None = None,
     classify: bool = True,
+    worker: Worker | None = None,
     **settings: Mapping[str, Any],
 ) -> AsyncIterator[System]:
-    """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}."""
+    """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}. `worker` does what runs of
+    playbooks ask for."""
     configured = Settings.model_validate(
         {**settings, "state": {"partitions": 2, **settings.get("state", {})}}
     )
@@ -396,14 +398,14 @@ async def system(
         )
         return actor
 
-    url = configured.notify.webhook.url
+    is_told = not configured.notify.why_off
+    responders = ["responder-0"] if is_told or worker is not None else []
 
     def responder(host: Host) -> Actor:
-        assert url is not None
         given = _settings_of_a_responder(configured)
-        by_name = Actions(given).by_name
-        targets = Targets.of(given, SystemClock(), by_name)
-        return ResponderActor(host, by_name, targets=targets, tracer=tracer(host.name))
+        receivers = Actions(given).by_name if is_told else {}
+        targets = Targets.of(given, SystemClock(), receivers)
+        return ResponderActor(host, receivers, targets=targets, tracer=tracer(host.name), worker=worker)
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)
@@ -417,7 +419,7 @@ async def system(
                 ShardOptions(
                     name,
                     classifiers=["classifier-0"] if classify else [],
-                    responders=[] if url is None else ["responder-0"],
+                    responders=responders,
                     shards=names,
                     snapshot_every_frames=configured.state.snapshot_every_frames,
                     snapshot_every_events=configured.state.snapshot_every_events,
@@ -436,7 +438,7 @@ async def system(
 
     await cluster.start(bootstrap.CONTROL_ACTOR, control)
     await cluster.start("classifier-0", classifier)
-    if url is not None:
+    if responders:
         await cluster.start("responder-0", responder)
     for index, name in enumerate(names):
         await cluster.start(name, shard_of(index))

@@ -40,6 +40,7 @@ from models.shard.assembly import decode_message
 from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
+from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
@@ -79,6 +80,7 @@ class StandIn:
         self.tokens = TokenDesk(tail, self.tell)
         self.silences = SilenceDesk(tail, self.tell, self.clock)
         self.targets = TargetDesk(LocalCluster(), [])
+        self.playbooks = PlaybookDesk(tail, self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
@@ -99,6 +101,7 @@ class StandIn:
                 tokens=self.tokens,
                 silences=self.silences,
                 targets=self.targets,
+                playbooks=self.playbooks,
                 reload=self.reload,
             )
 

@@ -172,7 +172,9 @@ async def test_a_notification_under_way_while_the_shard_recovers_is_sent_once_an
         # By the recovered shard: it joins the one under way.
         await until(lambda: asked == 2)
         receiver.gate.set()
-        await until(lambda: not shard.shard.state.incidents[UUID(path[-36:]).bytes].notification.reason)
+        await until(
+            lambda: not shard.shard.state.incidents[UUID(path[-36:]).bytes].notification_of("webhook").reason
+        )
 
         assert len(receiver.told) == 1
         assert [each["event_type"] for each in await timeline(ours, path)].count("NotificationSent") == 1

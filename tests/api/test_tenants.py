@@ -193,7 +193,9 @@ async def lived() -> AsyncIterator[World]:
             await ours.push(tenant, "brief", lasts_s=2.0)
         shard = ours.shard.shard.state
         await until(lambda: all(each.classified_by for each in shard.incidents.values()))
-        await until(lambda: not any(each.notification.reason for each in shard.incidents.values()))
+        await until(
+            lambda: not any(each.notification_of("webhook").reason for each in shard.incidents.values())
+        )
         for tenant in TENANTS:
             target, source = ours.incident(tenant, "api"), ours.incident(tenant, "db")
             assert isinstance(await ours.command(target, Comment("looking")), CommandDone)

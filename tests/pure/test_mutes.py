@@ -75,7 +75,7 @@ def test_an_incident_all_of_whose_alerts_are_silenced_is_told_to_nobody() -> Non
     story.ticks(at(3), at(30))
 
     assert story.sent() == []
-    assert story.incident.notification.withheld == "opened"
+    assert story.incident.notification_of("webhook").withheld == "opened"
     assert [event.reason for event in story.named(NotificationWithheld)] == ["opened"]
 
 
@@ -100,7 +100,7 @@ def test_when_the_silence_ends_and_it_fires_still_the_response_starts_then() -> 
 
     assert story.sent() == [(50, "opened", 0)]
     assert story.texts("AlertsUnmuted") == ["1 alert not muted any more"]
-    assert story.incident.notification.withheld == ""
+    assert story.incident.notification_of("webhook").withheld == ""
 
 
 def test_one_that_begins_and_ends_while_it_is_muted_is_told_to_nobody() -> None:

@@ -52,7 +52,7 @@ def test_a_receiver_that_refuses_for_a_while_is_told_all_the_same() -> None:
     story.receive(at(1))
 
     assert story.incident.timeline[-1].text == "opened: test"
-    assert not story.incident.notification.given_up
+    assert not story.incident.notification_of("webhook").given_up
 
 
 def test_the_first_failure_is_in_the_timeline_at_once() -> None:
@@ -84,7 +84,7 @@ def test_an_end_that_waits_for_an_opening_nobody_took_is_not_told() -> None:
     story.ticks(at(1), at(60))
 
     assert story.sent() == []
-    assert not story.incident.notification.given_up
+    assert not story.incident.notification_of("webhook").given_up
     assert [line.kind for line in story.incident.timeline[-2:]] == [
         "NotificationFailed", "NotificationDropped"
     ]  # fmt: skip
@@ -104,9 +104,9 @@ def test_an_opening_that_was_given_up_is_counted_until_a_notification_is_taken()
     story.receive(at(0), ok=False, reached=False)
     story.tick(at(1))
     story.receive(at(HOUR_S + 1), ok=False, reached=False)
-    assert story.incident.notification.given_up and list(story.shard.of(Notifications).given_up) == [
-        story.incident.id
-    ]
+    assert story.incident.notification_of("webhook").given_up and list(
+        story.shard.of(Notifications).given_up
+    ) == [story.incident.id]
     assert story.named(ActionFailed)[-1].retry_at == 0.0
 
     story.push(at(HOUR_S + 2), alert("llm-api", "Down", "b", severity="page"))
@@ -126,7 +126,7 @@ def test_a_body_that_is_refused_for_what_it_says_is_given_up_and_its_end_not_tol
     story.receive(at(0), ok=False, final=True, reached=False)
     story.push(at(1), alert("llm-api", "Down").ended(1))
 
-    assert story.incident.notification.given_up
+    assert story.incident.notification_of("webhook").given_up
     assert story.sent() == []
 
 
@@ -144,11 +144,11 @@ def test_what_was_given_up_is_no_more_counted_when_its_incident_left() -> None:
 def test_retries_go_on_slower_and_slower_until_the_notification_is_given_up() -> None:
     story = opened(changed(retry_max_s=300.0, give_up_after_s=2 * HOUR_S))
     tries, now = 0, 0.0
-    while story.incident.notification.reason is not None:
+    while story.incident.notification_of("webhook").reason is not None:
         story.receive(at(now), ok=False, reached=False)
         tries += 1
-        if story.incident.notification.reason is not None:
-            now = story.incident.notification.due_at - ZERO
+        if story.incident.notification_of("webhook").reason is not None:
+            now = story.incident.notification_of("webhook").due_at - ZERO
             story.tick(at(now))
 
     assert 2 * HOUR_S < now < 2 * HOUR_S + 300
@@ -387,7 +387,7 @@ def test_whatever_happens_the_last_word_is_true_and_no_opening_is_told_twice(see
         receiver.answer(story, now)
 
     incident = max(story.shard.state.incidents.values(), key=lambda each: each.created_at)
-    assert incident.notification.reason is None
+    assert incident.notification_of("webhook").reason is None
     assert incident.is_open == fires
     assert receiver.status == "firing" if fires else receiver.status in ("resolved", "")
 
@@ -468,7 +468,10 @@ def test_a_try_that_is_asked_for_again_after_a_crash_may_have_arrived_the_first_
 
     story.receive(at(1), ok=False, final=True, reached=False)
 
-    assert story.incident.notification.told and story.incident.notification.sure == ""
+    assert (
+        story.incident.notification_of("webhook").told
+        and story.incident.notification_of("webhook").sure == ""
+    )
 
 
 def test_what_is_common_to_those_that_fire_is_not_common_to_all_when_others_have_ended() -> None:

@@ -360,6 +360,15 @@ def test_what_a_template_reads_too_early_is_a_warning() -> None:
     )
 
 
+def test_a_check_that_is_cut_off_by_its_timeout_is_a_warning() -> None:
+    action = "{type: verify_resolution, endpoint: 'http://x', within: 2m"
+
+    assert warnings(steps(TYPE + f"[{action}}}]}}\n")) == (
+        "p.yaml:5: step a, action 1, within: it is cut off by timeout (60s); make that longer",
+    )
+    assert warnings(steps(TYPE + f"[{action}, timeout: 3m}}]}}\n")) == ()
+
+
 def test_names_that_a_template_makes_itself_are_known() -> None:
     message = (
         "{% for a in incident.assignees %}{{ loop.index }} {{ a.upper() }}{% endfor %}{% set n = 1 %}{{ n }}"

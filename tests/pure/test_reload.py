@@ -94,6 +94,23 @@ OTHERS: dict[str, object] = {
     "targets.resolve.P4": "1d",
     "disaster_recovery.backup_interval": "1h",
     "disaster_recovery.backup_retention": "30d",
+    "integrations.llm_shield.actions.auto_isolate": False,
+    "integrations.llm_shield.actions.require_approval_for": ["UserBanning"],
+    "integrations.llm_edge_agent.remediation.allowed_actions": ["Restart"],
+    "integrations.llm_edge_agent.remediation.require_approval": ["Rollback"],
+    "integrations.llm_edge_agent.remediation.timeout": "5m",
+    "integrations.llm_edge_agent.remediation.retry_limit": 3,
+    "integrations.llm_governance_core.enabled": True,
+    "integrations.llm_governance_core.endpoint": "https://opa.example/v1/data/incidents",
+    "integrations.llm_governance_core.protocol": "https",
+    "integrations.llm_governance_core.policies.evaluate_before_action": False,
+    "integrations.llm_governance_core.policies.cache_decisions": False,
+    "integrations.llm_governance_core.policies.fail_open": True,
+}
+
+
+AROUND["integrations.llm_governance_core.enabled"] = {
+    "integrations": {"llm_governance_core": {"endpoint": "https://opa.example/v1/data/incidents"}}
 }
 
 

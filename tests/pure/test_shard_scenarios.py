@@ -343,7 +343,7 @@ def test_a_failed_notification_is_tried_again_after_a_growing_while() -> None:
     waits, then = [], 0.0
     for attempt in range(1, 6):
         story.receive(at(then), ok=False)
-        before, then = then, story.incident.notification.due_at - ZERO
+        before, then = then, story.incident.notification_of("webhook").due_at - ZERO
         waits.append(then - before)
         story.tick(at(then))
         assert story.sent() == [(then, "opened", attempt)]
@@ -356,7 +356,7 @@ def test_a_notification_that_the_receiver_will_never_take_is_given_up() -> None:
 
     story.receive(at(0), ok=False, final=True)
 
-    assert story.incident.notification.reason is None
+    assert story.incident.notification_of("webhook").reason is None
     assert story.named(ActionFailed)[0].retry_at == 0.0
 
 
@@ -367,7 +367,7 @@ def test_a_notification_is_given_up_after_the_longest_time() -> None:
 
     story.receive(at(51), ok=False)
 
-    assert story.incident.notification.reason is None
+    assert story.incident.notification_of("webhook").reason is None
 
 
 def test_a_resolve_waits_for_the_outcome_of_the_notification_before_it() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from models.alerts.inhibition import InhibitRule
+from models.incidents.incident import Severity
 from models.partition.sharding import TENANT
+from models.routes.route import ReceiverRow, Route
 from models.settings.all import Settings
 from models.shard.settings import ShardSettings
 
@@ -13,6 +15,44 @@ RETENTION_S = 60.0
 #: While one of these fires, info alerts are muted on every shard.
 INHIBIT = InhibitRule(
     "critical", (("severity", "=", "critical"), ("alertname", "=", "Down")), (("severity", "=", "info"),)
+)
+#: Everybody hears of everything but one kind of alert, the pager of what is urgent as well; one receiver hears of no ends, and one
+#: only when nobody acknowledged in time.
+RECEIVERS = {
+    "webhook": ReceiverRow(),
+    "pager": ReceiverRow("page"),
+    "db-team": ReceiverRow("chat", sends_resolved=False),
+    "boss": ReceiverRow("page"),
+}
+ROUTES = Route(
+    receivers=("webhook",),
+    repeat_s=35.0,
+    routes=(
+        Route(
+            name="urgent",
+            severities=(Severity.P0, Severity.P1),
+            receivers=("pager",),
+            continues=True,
+            wait_s=0.0,
+            repeat_s=25.0,
+            escalate_to=("boss",),
+        ),
+        Route(
+            name="db",
+            services=("vector-db",),
+            receivers=("db-team", "webhook"),
+            interval_s=5.0,
+            repeat_s=35.0,
+        ),
+        Route(
+            name="noise",
+            services=("billing",),
+            matchers=(("alertname", "=", "Slow"),),
+            receivers=(),
+            discards=True,
+        ),
+        Route(name="rest", receivers=("webhook",), repeat_s=35.0),
+    ),
 )
 SETTINGS = ShardSettings(
     reopen_window_s=12.0,
@@ -29,7 +69,16 @@ SETTINGS = ShardSettings(
     acknowledge_within_s=(4.0, 8.0, 12.0, 0.0, 0.0),
     resolve_within_s=(8.0, 16.0, 24.0, 0.0, 0.0),
     inhibit=(INHIBIT,),
+    playbooks=True,
+    playbooks_again_after_s=10.0,
+    playbooks_per_service=12,
+    playbooks_longest_s=14.0,
+    playbooks_at_once=6,
+    receivers=RECEIVERS,
+    route=ROUTES,
 )
+#: Of any route.
+LONGEST_INTERVAL_S = 5.0
 #: What ends a series nobody resends. Senders resend every EVERY_S.
 RESOLVE_TIMEOUT_S = 24.0
 GIVEN = Settings.model_validate({"lifecycle": {"resolve_timeout": RESOLVE_TIMEOUT_S}})

@@ -33,6 +33,7 @@ from models.shard.events import (
     ClockSetBack,
     IncidentOpened,
     IncidentStateChanged,
+    NotificationDropped,
     NotificationOwed,
     SeriesChanged,
     SeriesOpened,
@@ -41,6 +42,7 @@ from models.shard.events import (
     ShardStarted,
 )
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
+from models.shard.known_playbooks import PlaybooksHeard
 from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
@@ -56,6 +58,7 @@ from models.shard.reception import ReceptionGap
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S
+from models.shard.telling import AT_ONCE, ESCALATED
 from models.stream.happenings import about
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
@@ -78,7 +81,7 @@ class Watcher:
         *,
         may_expire: Callable[[bytes, float], str],
         was_ended: Callable[[bytes, float], bool],
-        was_received: Callable[[str], bool],
+        was_received: Callable[[str, str], bool],
         seen: Callable[[Watcher, Event], None],
     ) -> None:
         self.partition = partition
@@ -98,11 +101,11 @@ class Watcher:
         self.counts: dict[str, int] = {}
         self.decided = [0] * (max(Decision) + 1)
         #: What a receiver was told last of an incident, "" when it is in doubt, and when.
-        self.believed: dict[bytes, str] = {}
-        self.heard_at: dict[bytes, float] = {}
+        self.believed: dict[tuple[bytes, str], str] = {}
+        self.heard_at: dict[tuple[bytes, str], float] = {}
         #: Incidents of which the log says that a failed try may have been heard: it had been asked for before, too.
-        self.doubted: set[bytes] = set()
-        self.hurried: set[tuple[bytes, int]] = set()
+        self.doubted: set[tuple[bytes, str]] = set()
+        self.hurried: set[tuple[bytes, str, int]] = set()
         self._fail = fail
         self._may_expire = may_expire
         self._was_ended = was_ended
@@ -202,9 +205,10 @@ class Watcher:
                         self.heard_at[identity] = at - (event.before - event.after)
                 # What waited when the time was false comes sooner rather than never.
                 self.hurried.update(
-                    (each.id, each.notification.number)
+                    (each.id, name, notification.number)
                     for each in mirror.state.incidents.values()
-                    if each.notification.reason
+                    for name, notification in each.notifications.items()
+                    if notification.reason
                 )
             case SeriesOpened() | SeriesChanged() | SeriesRefired():
                 self.known.add(event.key)
@@ -220,18 +224,22 @@ class Watcher:
                         self.fail(f"delivery {event.delivery_id} was counted twice")
                     self.delivered.add(event.delivery_id)
             case ActionSucceeded():
-                if not self._was_received(idempotency_key(event.incident_id, event.number, event.attempt)):
+                sent_as = idempotency_key(event.incident_id, event.number, event.attempt, event.receiver)
+                if not self._was_received(event.receiver, sent_as):
                     self.fail(
                         f"notification {event.reason} of {UUID(bytes=event.incident_id)} was never received"
                     )
                 self._told(event, now)
+            case NotificationDropped():
+                self._settled(event)
             case NotificationOwed():
-                notification = mirror.state.incidents[event.incident_id].notification
+                self._owed(event, now)
+                notification = mirror.state.incidents[event.incident_id].notification_of(event.receiver)
                 if event.number == notification.number and event.due_at < notification.due_at:
                     # It got more severe while a notification waited.
-                    self.hurried.add((event.incident_id, event.number))
+                    self.hurried.add((event.incident_id, event.receiver, event.number))
             case ActionFailed() if event.reached:
-                self.doubted.add(event.incident_id)
+                self.doubted.add((event.incident_id, event.receiver))
                 self._told(event, now)
             case IncidentArchived():
                 if event.incident_id not in self.store.partition(self.partition).incidents:
@@ -242,7 +250,7 @@ class Watcher:
 
     def _owners(self, event: Event) -> set[str]:
         """Whose an event is that was just applied: of all that it names; empty when it names nothing."""
-        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired):
+        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired | PlaybooksHeard):
             return {EVERYONE}
         state = self.mirror.state
         names = {getattr(event, "incident_id", b""), *about(event)} - {b""}
@@ -257,22 +265,49 @@ class Watcher:
         found = [state.series.incidents[number] for number in numbers]
         return owners | {each.tenant for each in found if each is not None}
 
+    def _owed(self, event: NotificationOwed, now: float) -> None:
+        """Nobody is told anew of what somebody is on, and only whom routes escalate to is told of what nobody is."""
+        incident = self.mirror.state.incidents[event.incident_id]
+        name, key = UUID(bytes=incident.id), (incident.id, event.receiver)
+        is_new = event.number != incident.notification_of(event.receiver).number
+        if event.reason == "still unacknowledged" and not event.queued and is_new:
+            since_s = event.due_at - self.heard_at.get(key, -math.inf)
+            if incident.is_attended or since_s < self.settings.interval_s:
+                self.fail(
+                    f"{name} is told again {since_s:.2f} s after the last word; {incident.is_attended=}"
+                )
+        elif event.receiver == "boss" and self.believed.get(key) is None and not event.queued:
+            if not incident.targets_told & 2 or event.reason not in (ESCALATED, "resolved"):
+                self.fail(f"{name} is escalated, and nobody was late: {event.reason}")
+
     def _told(self, event: ActionSucceeded | ActionFailed, now: float) -> None:
-        """Nobody is told twice of one opening or one end, nor sooner than an interval after the last word."""
-        identity, name = event.incident_id, UUID(bytes=event.incident_id)
+        """No receiver is told twice of one opening or one end, nor sooner than an interval after the last word."""
+        identity, name = (event.incident_id, event.receiver), f"{UUID(bytes=event.incident_id)}"
         is_sure = isinstance(event, ActionSucceeded)
         says = "resolved" if event.reason == "resolved" else "firing"
         self.counts[f"told {event.reason}"] = self.counts.get(f"told {event.reason}", 0) + is_sure
+        self.counts[f"told at {event.receiver}"] = self.counts.get(f"told at {event.receiver}", 0) + is_sure
         is_state = event.reason in ("opened", "reopened", "resolved")
         if is_sure and is_state and self.believed.get(identity) == says:
-            self.fail(f"{name} was told twice to be {says}")
+            self.fail(f"{event.receiver} was told twice that {name} is {says}")
+        if says == "resolved" and event.receiver == "db-team":
+            self.fail(f"{event.receiver} was told that {name} is resolved")
         since_s = now - self.heard_at.get(identity, -math.inf)
-        is_urgent = event.reason == "severity changed" or (identity, event.number) in self.hurried
+        is_urgent = event.reason in AT_ONCE or (*identity, event.number) in self.hurried
         if not event.attempt and not is_urgent and since_s < self.settings.interval_s:
-            self.fail(f"{name} was told of {event.reason} {since_s:.2f} s after the last word")
+            self.fail(
+                f"{event.receiver} was told of {event.reason} {since_s:.2f} s after the last word: {name}"
+            )
         self.heard_at[identity] = now
         if is_sure or self.believed.get(identity) != says:
             self.believed[identity] = says if is_sure else ""
+
+    def _settled(self, event: NotificationDropped) -> None:
+        """To who is told of no ends an end counts as told."""
+        if event.settled and event.receiver != "db-team":
+            self.fail(f"{event.receiver} is not told that {UUID(bytes=event.incident_id)} is resolved")
+        if event.settled:
+            self.believed[event.incident_id, event.receiver] = "resolved"
 
     # -- what others see -----------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from actors.runtime.host import Actor, Host
 from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
 from actors.snapshots import Pace
+from actors.targets import Targets
 from models.classification.rules import Classifier
 from models.partition.event import Event
 from models.partition.sharding import partition_name
@@ -43,6 +44,7 @@ from tests.simulation.areas import AREAS
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.notifications import Notifications
 from tests.simulation.areas.processes import Processes
+from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import ShardFaults
 from tests.simulation.gateway import Gateway, first_slots
 from tests.simulation.loop import BEGINNING, VirtualLoop
@@ -82,7 +84,7 @@ class World:
         if mutation == "no grace":
             settings = msgspec.structs.replace(SETTINGS, expiry_grace_s=0.0)
         self.settings = settings
-        alerts, receiver = self.area(Alerts), self.area(Notifications).receiver
+        alerts, receivers = self.area(Alerts), self.area(Notifications).receivers
         for index in range(self.shards):
             self.watchers[shard_name(index)] = Watcher(
                 partition_name(index),
@@ -92,7 +94,7 @@ class World:
                 self.fail,
                 may_expire=alerts.may_expire,
                 was_ended=alerts.was_ended,
-                was_received=lambda key: key in receiver.taken,
+                was_received=lambda name, key: key in receivers[name].taken,
                 seen=self._seen,
             )
 
@@ -125,7 +127,7 @@ class World:
             work.result()
 
     async def _story(self) -> None:
-        wire, receiver = self.wire, self.area(Notifications).receiver
+        wire, receivers = self.wire, self.area(Notifications).receivers
         await wire.start(
             "control-a",
             lambda host: ControlActor(
@@ -133,11 +135,17 @@ class World:
             ),
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
-        await wire.start("responder-0", lambda host: ResponderActor(host, {"webhook": receiver}))
+        await wire.start(
+            "responder-0",
+            lambda host: ResponderActor(
+                host, receivers, targets=Targets(self.clock), worker=self.area(Runs).worker
+            ),
+        )
         for index in range(self.shards):
             await wire.start(shard_name(index), self._shard_factory(index))
         processes = self.area(Processes)
         processes.start_gateways()
+        await self.area(Runs).begin()
         await asyncio.sleep(1.0)
         self.is_troubled = True
         self._lives = [self.spawn(life) for area in self.areas.values() for life in area.lives()]

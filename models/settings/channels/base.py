@@ -1,8 +1,7 @@
 """What every receiver has, whatever its type. Each file beside this one is one type: its own settings, and in `type` its name,
 by which models/settings/receivers.py tells them apart.
 
-A secret may also be written as where it is, `{ env = "NAME" }` or `{ file = "/path" }`: what arrives here is
-its text.
+A secret may also be written as the place where it is, `{ env = "NAME" }` or `{ file = "/path" }`: what arrives here is its text.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from models.settings.secrets import MASKED, Secret
-from models.settings.values import Duration, Section, wrong_url
+from models.errors import Refused
+from models.settings.secrets import Secret
+from models.settings.values import Duration, Rate, Section, some_rate, wrong_url
 
 #: Of a header's name: RFC 9110's token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -55,13 +55,23 @@ SecretUrl = Annotated[Secret, AfterValidator(_secret_url)]
 Url = Annotated[str, AfterValidator(_url)]
 #: A token, key or password.
 Token = Annotated[Secret, AfterValidator(_one_line)]
+
+
+def _template(value: str) -> str:
+    """Raises ValueError for one that can't be rendered, whatever the incident is."""
+    if value:
+        # Here, because the library costs 30 ms and few have a template.
+        from models.playbook.template import check
+
+        try:
+            check(value)
+        except Refused as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
 #: Jinja2, in the sandbox of models/playbook/template.py.
-TemplateText = Annotated[str, Field(max_length=TEMPLATE_MAX)]
-
-
-def is_masked(value: Secret) -> bool:
-    """Whether this only stands for a secret, as in settings that were sent somewhere: its form says nothing."""
-    return value.get_secret_value().startswith(MASKED)
+TemplateText = Annotated[str, Field(max_length=TEMPLATE_MAX), AfterValidator(_template)]
 
 
 class ReceiverBase(Section):
@@ -77,8 +87,37 @@ class ReceiverBase(Section):
     max_alerts: int = Field(
         100, ge=1, le=10_000, description="Most alerts in one message, which says how many more there are."
     )
+    fallback: str = Field(
+        "",
+        max_length=63,
+        description="Receiver that is told in its place when it can't be told. Empty: none.",
+    )
+    fallback_after: Duration = Field(
+        300.0,
+        description="How long it is tried before that. When it is given up earlier, `fallback` is told then.",
+    )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Most calls in flight from each responder. Unset: `notify.concurrency`.",
+    )
+    rate: Rate | None = Field(
+        None,
+        description='How often it is called at most by each responder, as in "60/m"; 10 seconds\' worth at once. Unset: `outbound.rate`.',
+    )
+    ca_file: str = Field(
+        "",
+        max_length=4096,
+        description="File with PEM certificates that are trusted beside the system's. Empty: that of `outbound.ca_file`, if there is one.",
+    )
     title: TemplateText = Field("", description="Template of the title. Empty: the channel's own.")
     text: TemplateText = Field("", description="Template of the text. Empty: the channel's own.")
+
+    @field_validator("rate")
+    @classmethod
+    def _is_some_rate(cls, value: str | None) -> str | None:
+        return some_rate(value)
 
 
 class HttpReceiver(ReceiverBase):

@@ -149,7 +149,9 @@ class IncidentBody:
     affected_resources: Annotated[list[str], says("Its service.")]
     labels: Annotated[dict[str, str], says("What its firing alerts have in common, as people changed them.")]
     related_incidents: Annotated[list[UUID], says("Incidents that people linked to it.")]
-    active_playbook: Annotated[UUID | None, says("Always null: playbooks do not exist yet.")]
+    active_playbook: Annotated[
+        UUID | None, says("The run of a playbook that is under way for it (`/v1/runs`); null: none is.")
+    ]
     resolution: Annotated[ResolutionBody | None, says("How it ended; null while it is open.")]
     timeline: Annotated[list[TimelineBody], says("Its history, oldest first.")]
     assignees: Annotated[list[str], says("Who works on it.")]
@@ -274,7 +276,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         affected_resources=[incident.service],
         labels=incident.labels,
         related_incidents=[UUID(bytes=each) for each in handling.related],
-        active_playbook=None,
+        active_playbook=UUID(bytes=view.active_run) if view.active_run else None,
         resolution=_resolution_body(incident),
         timeline=[timeline_body(entry) for entry in incident.timeline],
         assignees=incident.assignees,

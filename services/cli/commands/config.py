@@ -1,4 +1,4 @@
-"""`llm-im config check|show|schema|reload`: the settings as this command line would use them, and changing them while
+"""`llm-im config check|show|schema|reload|import-alertmanager`: the settings as this command line would use them, and changing them while
 it runs."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.errors import IncidentManagerError
+from services.cli.commands.import_alertmanager import import_alertmanager
 from services.cli.shared import terminal
 from services.cli.shared.exits import EPILOG, ExitCode
 from services.cli.shared.where import (
@@ -161,6 +162,9 @@ def schema(
 
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
     typer.echo(json.dumps(found, indent=2))
+
+
+app.command("import-alertmanager", epilog=EPILOG)(import_alertmanager)
 
 
 @app.command(epilog=EPILOG)

@@ -55,7 +55,12 @@ async def ask(
     place = place_of(endpoint.url)
     try:
         answer = await tools.outbound.call(
-            method, endpoint.url, timeout_s=asked.timeout_s, max_bytes=ANSWER_MAX, trusted=endpoint.trusted
+            method,
+            endpoint.url,
+            timeout_s=asked.timeout_s,
+            max_bytes=ANSWER_MAX,
+            trusted=endpoint.trusted,
+            probing=True,
         )
     except CallFailed as error:
         return failed(f"not well: {error}", reached=False, outputs={"healthy": False, "status": 0})

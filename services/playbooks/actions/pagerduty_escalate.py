@@ -34,7 +34,7 @@ async def _escalate(tools: Tools, asked: Asked, params: PagerdutyEscalate) -> Do
         severity=Severity.P0,
         incident_id=incident_id_of(asked),
     )
-    return done_of(await receiver.channel.say(asked.key, note, asked.trace), receiver)
+    return done_of(await tools.say(receiver, asked.key, note, asked.trace), receiver)
 
 
 ACTION = PlaybookAction(CATALOG["pagerduty_escalate"], _escalate, _check)

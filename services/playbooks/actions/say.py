@@ -29,7 +29,7 @@ def receiver_for(tools: Tools, type_: str, *wanted: str) -> Receiver | str:
     """The receiver of this type that the first of the names given means, else the only one; or why there is none. The first of
     `wanted` is what a playbook calls `receiver`, and must exist if it is given."""
     named, *hints = wanted
-    there = {name: each for name, each in tools.receivers.items() if each.type == type_}
+    there = tools.receivers_of(type_)
     if named:
         if named in there:
             return there[named]
@@ -92,7 +92,7 @@ async def _say(tools: Tools, asked: Asked, params: Say) -> Done:
         incident_id=incident_id_of(asked),
         resolves=params.resolves,
     )
-    return done_of(await receiver.channel.say(asked.key, note, asked.trace), receiver)
+    return done_of(await tools.say(receiver, asked.key, note, asked.trace), receiver)
 
 
 def tells(name: str) -> PlaybookAction:

@@ -33,6 +33,8 @@ OUTPUT_CHARS = 4096
 GRACE_S = 1.0
 #: How long what was killed may take to be gone: the kernel does that at once unless it hangs in a device.
 GONE_S = 5.0
+#: Between two looks whether it has ended: less than starting one takes.
+POLL_S = 0.02
 #: Marks all that it starts, also what leaves its process group.
 MARK = "LLM_IM_SCRIPT"
 
@@ -103,7 +105,7 @@ async def _run(tools: Tools, asked: Asked, params: Script) -> Done:
     timed_out = False
     try:
         async with asyncio.timeout(timeout_s):
-            await process.wait()
+            await _exit(process)
     except TimeoutError:
         timed_out = True
     finally:
@@ -167,7 +169,7 @@ async def _end(process: asyncio.subprocess.Process, mark: str) -> None:
         _signal(process.pid, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                await process.wait()
+                await _exit(process)
     _signal(process.pid, signal.SIGKILL)
     # What made a session of its own has left the group, and still bears the mark.
     for pid in await asyncio.to_thread(_marked, mark):
@@ -175,7 +177,13 @@ async def _end(process: asyncio.subprocess.Process, mark: str) -> None:
             os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(GONE_S):
-            await process.wait()
+            await _exit(process)
+
+
+async def _exit(process: asyncio.subprocess.Process) -> None:
+    """Until it has ended. Process.wait() would also wait for whoever it left its output to."""
+    while process.returncode is None:  # noqa: ASYNC110  # it has no event of its own
+        await asyncio.sleep(POLL_S)
 
 
 def _signal(group: int, number: signal.Signals) -> None:

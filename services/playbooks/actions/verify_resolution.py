@@ -64,9 +64,8 @@ def _as_health_check(
     last = (asked.seen["run"].get("last") or {}).get("health_check")
     if last and not params.endpoint and not params.service:
         try:
-            rendered = template.render_value(dict(last), asked.seen)
-            rendered.pop(TIMEOUT, None)
-            check = convert(HealthCheck, rendered)
+            written = {name: value for name, value in last.items() if name != TIMEOUT}
+            check = convert(HealthCheck, template.render_value(written, asked.seen))
         except (Refused, ValueError) as error:
             return f"the run's last health_check: {error}"
     endpoint = endpoint_of(tools, asked, params.endpoint or check.endpoint, params.service or check.service)

@@ -16,7 +16,8 @@ import msgspec
 
 from models.errors import Conflict, Unavailable
 from models.playbook.work import Done
-from services.actions.outbound import Answer, Outbound, place_of
+from services.actions.outbound import Answer, place_of
+from services.playbooks.calls import Calls
 from services.playbooks.given import ServiceGiven
 from services.playbooks.kind import failed, succeeded
 from services.playbooks.means.means import Change
@@ -31,7 +32,7 @@ STATUS_TIMEOUT_S = 10.0
 class HookMeans:
     """Port of services/playbooks/means/means.py."""
 
-    def __init__(self, outbound: Outbound) -> None:
+    def __init__(self, outbound: Calls) -> None:
         self._outbound = outbound
 
     def why_not(self, change: Change) -> str:

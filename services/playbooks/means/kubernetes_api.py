@@ -9,8 +9,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from actors.targets import Targets
 from models.errors import Conflict, Forbidden, Malformed, NotFound, Stale, Unavailable
 from services.actions.outbound import Outbound
+from services.playbooks.calls import Calls
 
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 #: A deployment with a hundred replica sets is some megabytes at most.
@@ -28,11 +30,11 @@ class KubernetesGiven(msgspec.Struct, frozen=True):
 
 
 class KubernetesApi:
-    def __init__(self, given: KubernetesGiven) -> None:
+    def __init__(self, given: KubernetesGiven, targets: Targets | None = None) -> None:
         """Opens nothing yet."""
         self._given = given
         ca_file = given.ca_file if given.ca_file and os.path.isfile(given.ca_file) else ""
-        self._outbound = Outbound(ca_file=ca_file, timeout_s=given.timeout)
+        self._outbound = Calls(Outbound(ca_file=ca_file, timeout_s=given.timeout), targets)
 
     async def get(self, path: str, timeout_s: float, **params: str) -> dict[str, Any]:
         return await self._call("GET", path + ("?" + urlencode(params) if params else ""), timeout_s)

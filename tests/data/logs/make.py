@@ -21,7 +21,7 @@ from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, Setting
 from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
 from models.control.silences import ExpireSilence, SetSilence, Silence
 from models.control.slots import Slots
-from models.incidents.incident import Handling, Incident, IncidentType, Severity
+from models.incidents.incident import Handling, Incident, IncidentType, Notification, Severity
 from models.incidents.verbs import (
     Acknowledge,
     AnyVerb,
@@ -40,6 +40,7 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
+from models.routes.route import ReceiverRow, Route
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
@@ -101,6 +102,7 @@ def story() -> list[tuple[float, list[Event]]]:
     each(told.tick(at(4004)))
     frame()
     _muted(told, frame)
+    _routed(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -196,6 +198,25 @@ def _muted(told: Story, frame: Callable[[], None]) -> None:
     frame()
 
 
+def _routed(told: Story, frame: Callable[[], None]) -> None:
+    """Several receivers are told of an incident, one of them of no end, and another incident is discarded. Who reads the log
+    has other settings: what routes chose is in it."""
+    route = Route(
+        receivers=("webhook", "pager", "quiet"),
+        routes=(Route(name="noise", services=("watchdog",), receivers=(), discards=True),),
+    )
+    receivers = {name: ReceiverRow(sends_resolved=name != "quiet") for name in route.receivers}
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, route=route, receivers=receivers))
+    told.push(at(4020), alert("watchdog", "Watchdog"), alert("routed", "Down"))
+    told.classify(at(4020), Severity.P0)
+    frame()
+    told.told(at(4021), ref="7")
+    frame()
+    told.push(at(4030), alert("routed", "Down").ended(4030))
+    told.told(at(4031))
+    frame()
+
+
 def summary(shard: Shard) -> dict[str, object]:
     """What must come of replaying a log, in words and numbers that outlive changes of the records."""
     table = shard.state.series
@@ -237,15 +258,24 @@ def _incident(incident: Incident) -> dict[str, object]:
         "resolved_at": incident.resolved_at,
         "overflow": incident.overflow,
         "notice": [
-            incident.notification.number,
-            incident.notification.reason,
-            incident.notification.attempt,
-            incident.notification.told,
+            incident.notification_of("webhook").number,
+            incident.notification_of("webhook").reason,
+            incident.notification_of("webhook").attempt,
+            incident.notification_of("webhook").told,
         ],
+        **(
+            {"receivers": {name: _told(each) for name, each in incident.notifications.items()}}
+            if incident.notifications.keys() - {"webhook"}
+            else {}
+        ),
         "timeline": [[line.kind, line.actor, line.text] for line in incident.timeline],
         # Logs of 0.1.0 have none of it, and their summaries were written before it was there.
         **({} if incident.handling is None else {"handling": _handling(incident, incident.handling)}),
     }
+
+
+def _told(notification: Notification) -> list[object]:
+    return [notification.number, notification.reason, notification.sure, notification.ref, notification.seen]
 
 
 def _handling(incident: Incident, handling: Handling) -> dict[str, object]:

@@ -143,7 +143,7 @@ class Mutes(Area):
         world, mirror = self.world, watcher.mirror
         incident, elapsed = mirror.state.incidents[act.incident_id], world.clock.elapsed
         said = f"{act.facts.reason} of {UUID(bytes=act.incident_id)} is told"
-        if incident.notification.due_at <= self._started_at.get(watcher.partition, 0.0):
+        if incident.notification_of(act.target).due_at <= self._started_at.get(watcher.partition, 0.0):
             return  # a process before this one may have asked for it
         since = self._muted_since.get(act.incident_id)
         if since is not None and elapsed - since > LATE_S:

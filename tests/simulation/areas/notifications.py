@@ -1,4 +1,4 @@
-"""Whoever gets the webhooks, and what they must have heard."""
+"""Whoever is told of incidents, and what they must have heard."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from models.incidents.incident import Incident, IncidentState
+from models.incidents.incident import Incident, IncidentState, Notification
 from models.incidents.notification import FIRING, RESOLVED, Facts, Note
 from models.ports import ActionResult
-from models.shard.events import ActionFailed, ActionSucceeded, NotificationDropped, NotificationOwed
+from models.shard.events import (
+    ActionFailed,
+    ActionSucceeded,
+    NotificationDiscarded,
+    NotificationDropped,
+    NotificationOwed,
+)
 from models.shard.flapping import FLAP_WINDOW
 from models.shard.mutes import Mutes
+from models.shard.notifications import Notifications as ShardNotifications
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
-from tests.simulation.settings import TICK_S
+from tests.simulation.settings import LONGEST_INTERVAL_S, RECEIVERS, TICK_S
 from tests.simulation.watch import Watcher
 
 if TYPE_CHECKING:
@@ -22,10 +29,11 @@ if TYPE_CHECKING:
 
 
 class Receiver:
-    """Port Action: whoever gets the webhooks. Remembers all; may fail, wait, or take it and say nothing."""
+    """Port Channel: whoever is told. Remembers all; may fail, wait, or take it and say nothing."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, name: str) -> None:
         self.world = world
+        self.name = name
         self.taken: set[str] = set()
         #: incident id -> [(number, reason)] of what may have been heard, in the order they came, whatever was answered.
         self.sent: dict[str, list[tuple[int, str]]] = {}
@@ -40,7 +48,9 @@ class Receiver:
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
         world = self.world
-        incident, number, _attempt = key.rsplit("-", 2)
+        incident, number = key[:36], key.rsplit("-", 2)[1]
+        if facts.receiver != self.name:
+            world.fail(f"{self.name} is told what is for {facts.receiver}")
         reason, status = facts.reason, RESOLVED if facts.is_over else FIRING
         if key in self.declined:
             return self.declined[key]
@@ -55,24 +65,28 @@ class Receiver:
             return self.declined[key]
         sent = self.sent.setdefault(incident, [])
         # A shard that can't know whether an earlier try arrived tells the truth all the same.
-        is_doubted = any(UUID(incident).bytes in each.doubted for each in world.watchers.values())
+        is_doubted = any(
+            (UUID(incident).bytes, self.name) in each.doubted for each in world.watchers.values()
+        )
         is_known = is_doubted or any(before < int(number) for before, _reason in sent)
         if reason == "resolved" and not is_known:
-            world.fail(f"the receiver hears that {incident} is resolved and never heard of it")
+            world.fail(f"{self.name} hears that {incident} is resolved and never heard of it")
         sent.append((int(number), reason))
+        if facts.ref not in ("", f"{self.name}/{incident}"):
+            world.fail(f"{self.name} is told of {incident} as {facts.ref}")
         if fate < 0.11:
             return ActionResult(False, "503")
         if fate < 0.2:
             await asyncio.sleep(world.rng.choice((0.1, 2.0, 10.0)))
         self.taken.add(key)
         self.heard.setdefault(incident, {})[int(number)] = status
-        world.story("heard", incident=incident[-4:], reason=reason, number=number)
+        world.story("heard", by=self.name, incident=incident[-4:], reason=reason, number=number)
         if fate < 0.23:
             return ActionResult(False, "the answer was lost")
         if fate < 0.25:
             world.kill("responder-0", "after it has sent")
             await asyncio.get_running_loop().create_future()
-        return ActionResult(True, "200")
+        return ActionResult(True, "200", ref=f"{self.name}/{incident}")
 
     def render(self, facts: Facts) -> bytes:
         return facts.reason.encode()
@@ -82,48 +96,69 @@ class Receiver:
 
 
 class Notifications(Area):
-    events = frozenset({NotificationOwed, NotificationDropped, ActionSucceeded, ActionFailed, TargetPassed})
+    events = frozenset(
+        {
+            NotificationOwed,
+            NotificationDropped,
+            NotificationDiscarded,
+            ActionSucceeded,
+            ActionFailed,
+            TargetPassed,
+        }
+    )
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.receiver = Receiver(world)
+        self.receivers = {name: Receiver(world, name) for name in RECEIVERS}
 
     def holds_for(self, watcher: Watcher) -> None:
         mirror = watcher.mirror
         for identity, incident in {**watcher.gone, **mirror.state.incidents}.items():
             name = str(UUID(bytes=identity))
-            heard = self.receiver.heard.get(name, {})
-            if name in self.receiver.refused:
-                continue
-            last = heard[max(heard)] if heard else ""
             if incident.classify_owed and incident.is_open:
                 watcher.fail(f"{name} was never classified")
-            elif incident.notification.reason is not None and self._waits(incident):
-                continue  # for its interval, or for quiet
-            elif incident.notification.reason is not None:
-                watcher.fail(
-                    f"{name} is still owed notification {incident.notification.number} ({incident.notification.reason})"
-                )
-            elif incident.merged_into:
-                continue  # its whole says it
-            elif incident.is_open and mirror.of(Mutes).is_muted(incident):
-                if not heard and not incident.notification.withheld:
-                    watcher.fail(f"{name} is muted, and nothing is held back")
-            elif incident.is_open and not heard:
-                watcher.fail(f"{name} is open and nobody was told")
-            elif incident.is_open and last == "resolved":
-                watcher.fail(f"{name} is open and the last word was that it is resolved")
-            elif not incident.is_open and name in self.receiver.sent and last != "resolved":
-                watcher.fail(f"{name} is {incident.state} and the last word was {last!r}")
-            elif (
+            if (
                 incident.state is IncidentState.RESOLVED
                 and not incident.firing
+                and not incident.is_owed_notification
                 and self.world.clock.now() - incident.resolved_at > 32.0
             ):
                 watcher.fail(f"{name} is resolved and was not closed")
+            choice = mirror.of(ShardNotifications).audience.of(incident)
+            chosen = {each.receiver for each in choice.told}
+            for receiver in {*chosen, *incident.notifications}:
+                if why := self._wrong(watcher, incident, receiver, receiver in chosen):
+                    watcher.fail(f"{name} {why} ({receiver})")
+            if incident.counts_as_open and choice.discarded and not incident.notifications:
+                if incident.discarded != choice.discarded.name:
+                    watcher.fail(f"{name} is discarded, and nothing says so")
 
-    def _waits(self, incident: Incident) -> bool:
+    def _wrong(self, watcher: Watcher, incident: Incident, receiver: str, is_chosen: bool) -> str:
+        """What is wrong with what a receiver knows of an incident when all is quiet, "" if nothing is."""
+        name, told = str(UUID(bytes=incident.id)), self.receivers[receiver]
+        notification, heard = incident.notification_of(receiver), told.heard.get(name, {})
+        last = heard[max(heard)] if heard else ""
+        if name in told.refused:
+            return ""
+        if notification.reason is not None:
+            # For its interval, or for quiet.
+            return "" if self._waits(notification) else f"is still owed {notification.reason}"
+        if incident.merged_into:
+            return ""  # its whole says it
+        if incident.is_open and watcher.mirror.of(Mutes).is_muted(incident):
+            is_silent = not heard and not notification.withheld and is_chosen
+            return "is muted, and nothing is held back" if is_silent else ""
+        if incident.is_open and not heard and is_chosen:
+            return "is open and it was not told"
+        if incident.is_open and last == "resolved" and is_chosen:
+            return "is open and the last word was that it is resolved"
+        is_told_of_ends = RECEIVERS[receiver].sends_resolved
+        if not incident.is_open and name in told.sent and last != "resolved" and is_told_of_ends:
+            return f"is {incident.state} and the last word was {last!r}"
+        return ""
+
+    def _waits(self, notification: Notification) -> bool:
         """Whether its notification has not begun and its time comes, or came just now: the next tick sends it."""
-        due_s = incident.notification.due_at - self.world.clock.now()
-        longest_s = FLAP_WINDOW * self.world.settings.interval_s
-        return incident.notification.attempt == 0 and -TICK_S < due_s <= longest_s
+        due_s = notification.due_at - self.world.clock.now()
+        longest_s = FLAP_WINDOW * LONGEST_INTERVAL_S
+        return notification.attempt == 0 and -TICK_S < due_s <= longest_s
