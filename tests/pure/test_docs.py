@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
+import regopy
 import typer.main
 import yaml
 from fastapi.routing import APIRoute
@@ -78,6 +79,9 @@ SOMETHING = {
     "playbooks.prometheus.url": "http://prometheus:9090",
     "playbooks.loki.url": "http://loki:3100",
     "playbooks.kubernetes.api": "https://kubernetes:6443",
+    "playbooks.environment": "prod",
+    "playbooks.policy.files": "/etc/llm-im/incidents.rego",
+    "playbooks.loki.tenant": "llm",
     "playbooks.services": "{}",
     "playbooks.scripts": "{}",
     "playbooks.war_room.links": "{}",
@@ -381,6 +385,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "yaml": yaml.safe_load,
     "python": ast.parse,
     "ini": lambda block: configparser.RawConfigParser(strict=False).read_string(block),
+    "rego": lambda block: regopy.Interpreter().add_module("block", block),
     "sh": lambda block: subprocess.run(
         ["bash", "-n"], input=block, text=True, check=True, capture_output=True
     ),
@@ -404,6 +409,7 @@ def test_every_block_of_code_can_be_read() -> None:
             SyntaxError,
             yaml.YAMLError,
             configparser.Error,
+            regopy.RegoError,
             subprocess.CalledProcessError,
         ) as error:
             unread.append(f"{document}: {kind}: {block[:60]!r}: {error}")
