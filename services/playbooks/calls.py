@@ -71,6 +71,10 @@ class Calls:
         """Why the host of a URL is not called now, "" while it is."""
         return "" if self._targets is None else self._targets.why_broken(host_target(url))
 
+    def take(self, given: Mapping[str, Any]) -> None:
+        """Use the changed settings: what URLs of strangers may lead to."""
+        self._outbound.take(given)
+
     async def close(self) -> None:
         await self._outbound.close()
 

@@ -149,6 +149,10 @@ class PlaybookWorker:
             self._rules.why_approval(plan.names),
         )
 
+    def take(self, given: Mapping[str, Any]) -> None:
+        """Use the changed settings, for calls from now on."""
+        self._tools.outbound.take(given)
+
     async def close(self) -> None:
         for task in [*self._under_way.values()]:
             task.cancel()
