@@ -97,7 +97,9 @@ class _Reader:
                 trigger = _with(trigger, name, given[short])
         if trigger.schedule:
             line = document.entries["trigger"].lines["schedule"]
-            self.mistakes.warn(line, "trigger, schedule", "nothing runs by the clock yet: start it from outside")
+            self.mistakes.warn(
+                line, "trigger, schedule", "nothing runs by the clock yet: start it from outside"
+            )
         variables = given.get("variables", {})
         main = check(steps, final, variables, self.mistakes)
         self._templates(document.entries.get("variables"), "variables")
