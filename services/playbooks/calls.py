@@ -67,10 +67,6 @@ class Calls:
             # A call that the guard refused, or that was abandoned, says nothing of the target.
             self._targets.over(name, period, result)
 
-    def why_broken(self, url: str) -> str:
-        """Why the host of a URL is not called now, "" while it is."""
-        return "" if self._targets is None else self._targets.why_broken(host_target(url))
-
     async def close(self) -> None:
         await self._outbound.close()
 

@@ -289,6 +289,9 @@ class PlaybookWorker:
             if kind.check is not None and (why := kind.check(self._tools, asked, plan.params)):
                 return failed(f"{work.action.type}: {why}", final=True, reached=False)
             if work.dry:
+                target = kind.calls(self._tools, asked, plan.params) if kind.calls is not None else ""
+                if target and (why := self._tools.why_broken(target)):
+                    return failed(f"{work.action.type}: {target}: {why}", reached=False)
                 return Done(SUCCEEDED, f"{work.action.type}: would be done (dry run)", reached=False)
             if work.again and work.action.once and plan.changes and not kind.asks:
                 return failed(

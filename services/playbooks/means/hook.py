@@ -17,7 +17,7 @@ import msgspec
 from models.errors import Conflict, Unavailable
 from models.playbook.work import Done
 from services.actions.outbound import Answer, place_of
-from services.playbooks.calls import Calls
+from services.playbooks.calls import Calls, host_target
 from services.playbooks.given import ServiceGiven
 from services.playbooks.kind import failed, succeeded
 from services.playbooks.means.means import Change
@@ -37,6 +37,9 @@ class HookMeans:
 
     def why_not(self, change: Change) -> str:
         return ""
+
+    def target(self, change: Change) -> str:
+        return host_target(change.given.url or "")
 
     async def make(self, change: Change) -> Done:
         if change.again and change.given.status_url and (known := await self._asked(change)) is not None:

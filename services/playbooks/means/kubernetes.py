@@ -65,6 +65,9 @@ class KubernetesMeans:
             return f"no http_route is set for service {change.service!r} in [playbooks.services]"
         return ""
 
+    def target(self, change: Change) -> str:
+        return self._api.target
+
     async def make(self, change: Change) -> Done:
         for _ in range(WRITES_MAX - 1):
             try:

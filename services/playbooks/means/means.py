@@ -35,6 +35,9 @@ class Means(Protocol):
     def why_not(self, change: Change) -> str:
         """Why it can't be done this way, "" if it can. Asks nobody."""
 
+    def target(self, change: Change) -> str:
+        """The name of the target (actors/targets.py) that is called for it, "" if that is not known."""
+
     async def make(self, change: Change) -> Done:
         """Make it once: one that was made with this key is not made again, as far as this way can tell."""
 
