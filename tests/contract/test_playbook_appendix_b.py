@@ -86,7 +86,7 @@ async def test_every_action_of_appendix_b_is_done_as_it_stands(monkeypatch: pyte
     assert len(answers) == 15
     assert not answers["automated_remediation", "health_check"].final
     assert (slack_api.wrong, pager_api.wrong) == ([], [])
-    assert len(slack_api.changes) == 4
+    assert len(slack_api.changes) == 3
     assert len(pager_api.changes) == 2
     assert kubernetes.restarts == 1
     effects = [(each.what, each.value) for done in answers.values() for each in done.effects]

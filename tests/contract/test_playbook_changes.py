@@ -5,6 +5,7 @@ what was done with which key.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from models.playbook.work import FAILED, SUCCEEDED
+from models.settings.playbook_targets import ServiceTarget
 from services.playbooks.actions import changes
 from services.playbooks.means.kubernetes import DONE, RESTARTED_AT
 from tests.contract.kubernetes_stand_in import TOKEN, Kubernetes
@@ -397,3 +400,25 @@ async def test_waiting_needs_something_to_ask() -> None:
     assert private.status == FAILED
     assert "loopback" in private.detail
     assert len(server.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://{service}.llm.svc:8080/{action}", ""),
+        ("https://deployer.internal/{service}/{action}", ""),
+        ("http://{service}-api.llm.svc/", ""),
+        ("http://{service}/{action}", "a fixed domain behind {service}"),
+        ("http://x@{service}:8080/", "a fixed domain behind {service}"),
+        ("http://api-{service}?x=.y", "a fixed domain behind {service}"),
+        ("deployer.internal/{action}", "expected an http:// or https:// URL"),
+    ],
+)
+@pytest.mark.parametrize("name", ["url", "status_url", "health_url"])
+async def test_who_sends_alerts_never_chooses_the_host(name: str, url: str, said: str) -> None:
+    given = {"by": "http", "url": "https://deployer.internal/", name: url}
+    if not said:
+        ServiceTarget.model_validate(given)
+        return
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        ServiceTarget.model_validate(given)

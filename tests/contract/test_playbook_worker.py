@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -480,13 +481,19 @@ async def test_an_action_of_a_receivers_type_says_it_there() -> None:
 
 
 async def test_a_package_adds_a_kind_of_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (Path(__file__).parents[2] / "examples" / "sample_action" / "sample_action.py").read_text()
+    package = Path(__file__).parents[2] / "examples" / "sample_action"
+    code, about = (
+        (package / "sample_action.py").read_text(),
+        tomllib.loads((package / "pyproject.toml").read_text()),
+    )
+    points = about["project"]["entry-points"]["llm_incident_manager.playbook_actions"]
+    points = {name: value.replace("sample_action:", "{module}:") for name, value in points.items()}
     install(
         tmp_path,
         monkeypatch,
         "sample",
         "llm_incident_manager.playbook_actions",
-        {"feature_flag": "{module}:ACTION"},
+        points,
         code,
     )
     async with serving(answering()) as server, desk(allow=LOOPBACK) as here:
