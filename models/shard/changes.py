@@ -80,6 +80,10 @@ class Overdue(IncidentChange, frozen=True, gc=False):
     """The time that it may take until somebody acknowledges it has passed, and nobody has."""
 
 
+class Escalated(IncidentChange, frozen=True, gc=False):
+    """A playbook gave up on it and wants more people."""
+
+
 class Merging(IncidentChange, frozen=True, gc=False):
     """It is about to become a child of another incident, which sends notifications in its place."""
 

@@ -24,6 +24,7 @@ from models.routes.route import Route
 from models.shard import clock, notification_lines
 from models.shard.audience import UNJUDGED_AS, Audience
 from models.shard.changes import (
+    Escalated,
     Judged,
     Merging,
     Moved,
@@ -55,8 +56,10 @@ from models.shard.notification_facts import act
 from models.shard.states import is_begun_by_alerts
 from models.shard.telling import (
     ATTENDED,
+    BY_PLAYBOOK,
     ELSEWHERE,
     ESCALATED,
+    ESCALATIONS,
     FLAPPING,
     FLAPPING_ENDED,
     FOR_NOBODY_ON_IT,
@@ -138,6 +141,12 @@ class Notifications(Component):
             for chosen in self.audience.escalated(incident):
                 self.telling.owe(incident, chosen.receiver, ESCALATED, now, now, chosen.route)
 
+    def _escalated(self, change: Escalated, now: float) -> None:
+        incident = change.incident
+        if incident.counts_as_open:
+            for chosen in self.audience.of(incident).escalations:
+                self.telling.owe(incident, chosen.receiver, BY_PLAYBOOK, now, now, chosen.route)
+
     def _merging(self, change: Merging, now: float) -> None:
         incident = change.incident
         for receiver, notification in [*incident.notifications.items()]:
@@ -169,7 +178,7 @@ class Notifications(Component):
             reason = notification.withheld or OPENED
             is_on_it = reason in FOR_NOBODY_ON_IT and incident.is_attended
             # An escalation is not chosen by a route, but by what did not happen.
-            is_told = receiver in late if reason == ESCALATED else receiver in told
+            is_told = receiver in late if reason == ESCALATED else receiver in told or reason == BY_PLAYBOOK
             if incident.is_open and is_told and not is_on_it:
                 self.telling.owe(incident, receiver, reason, now, now, told.get(receiver))
             if incident.notification_of(receiver).withheld and not self.telling.has_begun(
@@ -444,6 +453,9 @@ class Notifications(Component):
         if reason is None or (said.number, said.attempt) != (number, attempt):
             return Done()
         queued, ear, again_at = notification.queued, Ear(incident.id, receiver), 0.0
+        if not said.ok and reason in ESCALATIONS and queued not in (None, RESOLVED, REOPENED):
+            # What came meanwhile says less than what did not arrive.
+            queued = reason
         # Muted meanwhile, it is not tried again.
         is_held = not said.ok and reason != RESOLVED and bool(self.shard.withholds(incident))
         # An earlier request may have arrived, whatever the result of this one.
@@ -583,6 +595,7 @@ class Notifications(Component):
         Relabelled: _relabelled,
         Unattended: _unattended,
         Overdue: _overdue,
+        Escalated: _escalated,
         Merging: _merging,
         Muted: _muted,
         Unmuted: _unmuted,

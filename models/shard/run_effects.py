@@ -12,6 +12,7 @@ from models.playbook.run_events import StepEnded, TaskPlanned
 from models.playbook.walk import ESCALATE, RESOLVE
 from models.playbook.work import IncidentEffect
 from models.shard import attention, clock, lifecycle, people
+from models.shard.changes import Escalated
 from models.shard.core import Core
 from models.shard.events import ClockSetBack
 from models.shard.run_lines import by
@@ -35,6 +36,7 @@ def follow(shard: Core, incident: Incident, run: Run, event: StepEnded, now: flo
     if event.then == ESCALATE:
         worse = Severity(max(0, incident.severity - 1))
         apply(shard, incident, run, IncidentEffect("severity", worse.name), now, f"{event.step} failed")
+        shard.report(Escalated(incident), now)
     elif event.then == RESOLVE:
         apply(shard, incident, run, IncidentEffect("resolve", f"{event.step}: {event.detail}"), now)
 

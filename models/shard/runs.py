@@ -150,7 +150,7 @@ class Runs(Component):
         mine = self.store.by_incident.get(incident.id)
         if mine is None:
             return 0.0
-        times = [at for run in mine.active if (at := next_at(self.store.book(run.digest), run))]
+        times = [at for run in mine.active if (at := next_at(self.store.book(run.book), run))]
         return min(times, default=0.0)
 
     def due(self, incident: Incident, now: float) -> None:
@@ -186,7 +186,7 @@ class Runs(Component):
             if mine.active or mine.asking or mine.chosen:
                 self._look[identity] = None
             for run in mine.active:
-                book = self.store.book(run.digest)
+                book = self.store.book(run.book)
                 for step, number, undo, _deed in questions(book, run):
                     self._doubted.add(asked_key(run, step.id, number, undo))
                     self._unasked[identity] = None
@@ -207,7 +207,7 @@ class Runs(Component):
         mine = self.store.of(incident.id)
         about = None
         for run in mine.active:
-            book = self.store.book(run.digest)
+            book = self.store.book(run.book)
             for step, number, undo, _deed in questions(book, run):
                 key = asked_key(run, step.id, number, undo)
                 if key in self._asked:
@@ -269,7 +269,7 @@ class Runs(Component):
             return Taken()  # of an earlier try, or given up
         self._asked.discard(said.key)
         self._doubted.discard(said.key)
-        book, done = self.store.book(run.digest), read_done(said.done)
+        book, done = self.store.book(run.book), read_done(said.done)
         step = next(each for each in (*book.steps, *book.final) if each.id == said.step)
         for capture in done.captures:
             self._capture(run, said, capture, now)
@@ -320,7 +320,7 @@ class Runs(Component):
         while moved:
             moved = False
             for run in self.store.of(incident.id).active:
-                book = self.store.book(run.digest)
+                book = self.store.book(run.book)
                 while (move := next_move(book, run, now, incident.is_open)) is not None:
                     self._make(incident, run, book, move, now)
                     moved = True
@@ -462,8 +462,9 @@ class Runs(Component):
         number = self.store.of(incident.id).number + 1
         seed = f"run {number} of {incident.id.hex()}"
         identity = incident_id(incident.slot, now, self.shard.epoch, self.shard.seq, seed)
-        if offered.digest not in self.store.bodies:
-            self.shard.do(PlaybookTaken(incident.id, offered.digest, offered.body), now)
+        book = f"{incident.tenant}/{offered.digest}"
+        if book not in self.store.bodies:
+            self.shard.do(PlaybookTaken(incident.id, book, offered.body), now)
         until = now + self.shard.settings.playbooks_longest_s
         if parent is not None:
             until = min(until, parent.until)
@@ -480,6 +481,7 @@ class Runs(Component):
             dry,
             b"" if parent is None else parent.id,
             step,
+            book,
         )
         self.shard.do(started, now)
         self._look[incident.id] = None
@@ -516,7 +518,7 @@ class Runs(Component):
             self._unasked[event.incident_id] = None
 
     def _fold_taken(self, event: PlaybookTaken, now: float) -> None:
-        self.store.take(event.digest, event.body)
+        self.store.take(event.book, event.body)
 
     def _fold_started(self, event: RunStarted, now: float) -> None:
         self.state.changing(event.incident_id)

@@ -27,7 +27,8 @@ OPENED, REOPENED = "opened", "reopened"
 SEVERITY_CHANGED = "severity changed"
 FLAPPING, FLAPPING_ENDED = "flapping", "flapping ended"
 GREW, REPEATED = "more alerts", "still unacknowledged"
-ESCALATED, SENT_AGAIN = "not acknowledged in time", "sent again"
+ESCALATED, BY_PLAYBOOK = "not acknowledged in time", "escalated by a playbook"
+SENT_AGAIN = "sent again"
 UNHEARD = "resolved before anyone was notified"
 GOES_ON = "reopened before `resolved` was sent"
 KNOWN = "known already"
@@ -35,7 +36,9 @@ ENDED_AGAIN = "resolved again before `reopened` was sent"
 ELSEWHERE = "routes choose others by now"
 ATTENDED = "acknowledged before it was sent"
 #: Said at once, however lately something else was.
-AT_ONCE = frozenset({SEVERITY_CHANGED, ESCALATED, SENT_AGAIN})
+AT_ONCE = frozenset({SEVERITY_CHANGED, ESCALATED, BY_PLAYBOOK, SENT_AGAIN})
+#: Why somebody is told whom no route chooses.
+ESCALATIONS = (ESCALATED, BY_PLAYBOOK)
 #: Pointless once somebody is on it.
 FOR_NOBODY_ON_IT = frozenset({REPEATED, ESCALATED})
 
@@ -198,7 +201,9 @@ class Telling:
         if queued and not notification.told:
             # What was under way did not arrive. Routes may choose others by now.
             choice, late = self.audience.of(incident), self.audience.escalated(incident)
-            if receiver in {chosen.receiver for chosen in late}:
+            if queued in ESCALATIONS:
+                queued = None if queued in FOR_NOBODY_ON_IT and incident.is_attended else queued
+            elif receiver in {chosen.receiver for chosen in late}:
                 queued = ESCALATED
             elif receiver not in {chosen.receiver for chosen in choice.told}:
                 queued = None
@@ -280,4 +285,5 @@ def _as_first_word(notification: Notification, reason: str) -> str:
     """What a receiver that was told nothing yet is told instead of a change that it would not understand."""
     if notification.told or reason not in (REOPENED, SEVERITY_CHANGED):
         return reason
-    return ESCALATED if ESCALATED in (notification.reason, notification.withheld) else OPENED
+    known = (notification.reason, notification.withheld)
+    return next((each for each in ESCALATIONS if each in known), OPENED)

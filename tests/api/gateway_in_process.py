@@ -398,12 +398,12 @@ async def system(
         )
         return actor
 
-    url = configured.notify.webhook.url
-    responders = [] if url is None and worker is None else ["responder-0"]
+    is_told = not configured.notify.why_off
+    responders = ["responder-0"] if is_told or worker is not None else []
 
     def responder(host: Host) -> Actor:
         given = _settings_of_a_responder(configured)
-        receivers = {} if url is None else Actions(given).by_name
+        receivers = Actions(given).by_name if is_told else {}
         targets = Targets.of(given, SystemClock(), receivers)
         return ResponderActor(host, receivers, targets=targets, tracer=tracer(host.name), worker=worker)
 

@@ -23,6 +23,7 @@ from models.ports import REF_MAX, ActionResult, Channel
 from models.settings.all import Settings
 from models.settings.receivers import RECEIVER_TYPES, action_of, given_of
 from models.settings.secrets import revealed
+from models.shard.telling import GREW
 from services.actions.table import ACTIONS, Actions
 from tests.contract.test_actions import given
 from tests.facts import some_facts
@@ -244,6 +245,15 @@ async def test_what_was_deleted_there_is_made_anew(name: str) -> None:
 
     assert second.ok and second.ref
     assert len(api.made) == 1 and api.wrong == []
+
+
+@pytest.mark.parametrize("ref", ["C024BE91L:1700000000.000001", "OPS-1", "12", "0" * 32, "../../x", "<a@b>"])
+async def test_a_name_that_a_receiver_of_another_type_gave_is_as_good_as_none(name: str, ref: str) -> None:
+    async with receiving(name) as (api, channel):
+        result = await channel.act("i-1-0", later(some_facts(), ref, "severity changed"))
+
+    assert result.ok and api.wrong == []
+    assert len(api.made) == 1 or not api.keeps
 
 
 @pytest.mark.parametrize("name", DELETABLE)
@@ -528,8 +538,20 @@ async def test_a_note_is_said(name: str) -> None:
             "run-1-step", Note("The model was switched", title="Failover", incident_id=b"i" * 16)
         )
 
-    assert (result.ok and api.wrong == []) or name == "opsgenie"
+    assert result.ok and api.wrong == []
     assert b"Failover" in api.changes[0].body and b"The model was switched" in api.changes[0].body
+
+
+@pytest.mark.parametrize("name", OPENING)
+async def test_a_note_can_end_what_was_opened_for_its_incident(name: str) -> None:
+    async with receiving(name) as (api, channel):
+        await channel.act("i-1-0", some_facts())
+        result = await channel.say(
+            "run-1-step", Note("The restart helped", incident_id=b"i" * 16, resolves=True)
+        )
+
+    assert result.ok and api.wrong == []
+    assert len(api.made) == 1 and api.open_ones() == []
 
 
 async def test_a_test_says_that_it_is_one_and_leaves_nothing_open(name: str) -> None:
@@ -558,10 +580,11 @@ async def test_slack_updates_its_one_message_and_says_what_is_new_in_its_thread(
         first = await channel.act("i-1-0", some_facts())
         await channel.act("i-2-0", later(some_facts(), first.ref, "severity changed", severity=Severity.P0))
         await channel.act("i-3-0", over(some_facts(), first.ref))
+        await channel.act("i-4-0", later(some_facts(), first.ref, GREW))
 
     assert first.ref == "C024BE91L:1700000000.000001"
-    opening, rise, end = api.posted
-    assert "thread_ts" not in opening
+    opening, rise, end, growth = api.posted
+    assert "thread_ts" not in opening and not growth["reply_broadcast"]
     assert (rise["thread_ts"], rise["reply_broadcast"], end["reply_broadcast"]) == (
         "1700000000.000001",
         True,

@@ -42,6 +42,7 @@ from models.shard.events import (
     ShardStarted,
 )
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
+from models.shard.known_playbooks import PlaybooksHeard
 from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
@@ -249,7 +250,7 @@ class Watcher:
 
     def _owners(self, event: Event) -> set[str]:
         """Whose an event is that was just applied: of all that it names; empty when it names nothing."""
-        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired):
+        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired | PlaybooksHeard):
             return {EVERYONE}
         state = self.mirror.state
         names = {getattr(event, "incident_id", b""), *about(event)} - {b""}
