@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from actors.targets import Targets
 from models.ports import ActionResult
 from models.response.target import NotNow
-from services.actions.outbound import Answer, CallFailed, Method, Outbound, place_of
+from services.actions.outbound import MAX_ANSWER_BYTES, Answer, CallFailed, Method, Outbound, place_of
 
 #: Too many requests, and a proxy that gave up waiting: the host is there, and has no room.
 _NO_ROOM = frozenset({408, 429})
@@ -40,7 +40,7 @@ class Calls:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         timeout_s: float | None = None,
-        max_bytes: int = 64 * 1024,
+        max_bytes: int = MAX_ANSWER_BYTES,
         trusted: bool = False,
         probing: bool = False,
     ) -> Answer:

@@ -161,6 +161,33 @@ async def test_a_rollback_takes_the_template_of_the_revision_before_once_for_a_k
     assert here.api.workload["spec"]["template"]["spec"]["containers"][0]["image"] == "llm:2"
 
 
+async def test_another_try_of_a_rollback_or_of_so_many_more_does_not_do_it_again() -> None:
+    """A try that was carried out may count as failed: the service was not well in time."""
+    async with cluster() as here:
+        first = await here.desk.do("rollback", key="run.1.0.2-0")
+        second = await here.desk.do("rollback", key="run.1.0.2-1", attempt=1)
+        image = here.api.workload["spec"]["template"]["spec"]["containers"][0]["image"]
+        up = await here.desk.do("scale", by=2, key="run.1.0.3-0")
+        more = await here.desk.do("scale", by=2, key="run.1.0.3-1", attempt=1)
+        restarts = [await here.desk.do("service_restart", key=f"run.1.0.4-{n}", attempt=n) for n in (0, 1)]
+
+    assert (first.outputs["to_revision"], second.status, image) == (1, SUCCEEDED, "llm:1")
+    assert up.outputs == more.outputs == {"replicas_before": 3, "replicas": 5}
+    assert ["being restarted" in each.detail for each in restarts] == [True, True]
+
+
+async def test_a_hook_is_told_the_same_key_for_all_tries_of_what_must_not_add_up() -> None:
+    async with serving(answering()) as server, desk(_hooked(server.url)) as here:
+        for attempt in (0, 1):
+            await here.do("rollback", key=f"run.1.0.2-{attempt}", attempt=attempt)
+            await here.do("service_restart", key=f"run.1.0.3-{attempt}", attempt=attempt)
+
+    keys = [(got.json["action"], got.headers["Idempotency-Key"]) for got in server.got]
+    assert keys == [
+        ("rollback", "run.1.0.2"), ("restart", "run.1.0.3-0"), ("rollback", "run.1.0.2"), ("restart", "run.1.0.3-1"),
+    ]  # fmt: skip
+
+
 async def test_what_cannot_be_rolled_back_says_why() -> None:
     async with cluster() as here:
         missing = await here.desk.do("rollback", to_revision=9)

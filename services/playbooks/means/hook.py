@@ -51,12 +51,12 @@ class HookMeans:
                 "action": change.what,
                 "service": change.service,
                 "incident_id": change.incident_id,
-                "key": change.key,
+                "key": change.identity,
                 "parameters": change.params,
                 "timeout_seconds": change.timeout_s,
             }
         )
-        headers = {"Content-Type": "application/json", "Idempotency-Key": change.key}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": change.identity}
         answer = await self._outbound.call(
             "POST",
             url,
@@ -120,7 +120,7 @@ class HookMeans:
         url = change.given.status_url.replace("{action}", quote(change.what, safe=""))
         answer = await self._outbound.call(
             "GET",
-            f"{url}{'&' if '?' in url else '?'}key={quote(change.key, safe='')}",
+            f"{url}{'&' if '?' in url else '?'}key={quote(change.identity, safe='')}",
             headers=_authorized(change.given),
             timeout_s=min(STATUS_TIMEOUT_S, change.timeout_s),
             max_bytes=ANSWER_MAX,

@@ -131,12 +131,12 @@ class KubernetesMeans:
 
     async def _rollback(self, change: Change) -> Done:
         found = await self._workload(change)
-        if _was_done(found, change.key):
+        if _was_done(found, change.identity):
             return succeeded("it was rolled back before, with this key")
         if (found.get("spec") or {}).get("paused"):
             raise Conflict(f"{_name(change)} is paused: resume it first")
         now, to, template = await self._revision(change, found)
-        meta = _noted(found, change.key)
+        meta = _noted(found, change.identity)
         await self._api.patch(
             self._path(change),
             [
@@ -202,10 +202,10 @@ class KubernetesMeans:
         """How many there were and are to be: decided once, and noted at the object before it is scaled."""
         found = await self._workload(change)
         noted = _annotations(found).get(SCALED_TO, "").partition(">")
-        if _was_done(found, change.key) and noted[0].isdigit() and noted[2].isdigit():
+        if _was_done(found, change.identity) and noted[0].isdigit() and noted[2].isdigit():
             return int(noted[0]), int(noted[2])
         to = _within(before + by, change.given)
-        meta = _noted(found, change.key)
+        meta = _noted(found, change.identity)
         meta["annotations"][SCALED_TO] = f"{before}>{to}"
         await self._api.patch(self._path(change), {"metadata": meta}, change.timeout_s)
         return before, to

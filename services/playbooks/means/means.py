@@ -28,6 +28,13 @@ class Change:
     timeout_s: float
     again: bool = False
 
+    @property
+    def identity(self) -> str:
+        """By what it is known whether it was made. Each try of a restart restarts again. But going back, or so many replicas more, is
+        made once for all tries of an action, whose keys differ behind the last dash: another rollback would go forward again."""
+        is_relative = self.what == ROLLBACK or (self.what == SCALE and self.params.get("by") is not None)
+        return (self.key.rpartition("-")[0] or self.key) if is_relative else self.key
+
 
 class Means(Protocol):
     """Raises Refused for what will not be done later either, Unavailable for what may be."""
