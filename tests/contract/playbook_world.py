@@ -149,7 +149,7 @@ class Desk:
         action = PlannedAction(type_, {**(params or {}), **more}, timeout_s=timeout_s, once=once)
         context = Context({**INCIDENT, **(incident or {})}, dict(variables or {}), run=dict(run or {"name": "repair", "version": "1"}))  # fmt: skip
         work = Do(
-            key or f"key-{next(self._keys)}", "repair", 0, attempt, action, context,
+            key or f"key{next(self._keys)}-0", "repair", 0, attempt, action, context,
             again=again, approved_by=approved_by, dry=dry,
         )  # fmt: skip
         return await self.worker.work(work)

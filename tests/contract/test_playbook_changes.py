@@ -176,6 +176,33 @@ async def test_another_try_of_a_rollback_or_of_so_many_more_does_not_do_it_again
     assert ["being restarted" in each.detail for each in restarts] == [True, True]
 
 
+async def test_another_try_still_knows_what_there_was_before_the_first() -> None:
+    """What undoes a change is written with its outputs: those of a later try must not be what an earlier one made."""
+    maps = "/api/v1/namespaces/prod/configmaps/settings"
+    routes = "/apis/gateway.networking.k8s.io/v1/namespaces/prod/httproutes/split"
+    async with cluster(config_map="settings", http_route="split") as here:
+        here.api.put(maps, {"data": {"model": "large"}})
+        backends = [{"name": "blue", "weight": 90}, {"name": "green", "weight": 10}]
+        here.api.put(routes, {"spec": {"rules": [{"backendRefs": backends}]}})
+        tries = []
+        for attempt in (0, 1):
+            configured = await here.desk.do(
+                "config_change", data={"model": "small"}, key=f"run.1-{attempt}", attempt=attempt
+            )
+            shifted = await here.desk.do(
+                "traffic_shift", weights={"blue": 0, "green": 1}, key=f"run.2-{attempt}", attempt=attempt
+            )
+            scaled = await here.desk.do("scale", replicas=6, key=f"run.3-{attempt}", attempt=attempt)
+            tries.append((configured.outputs, shifted.outputs, scaled.outputs))
+        other = await here.desk.do("traffic_shift", weights={"blue": 50, "green": 50}, key="run.4-0")
+
+    assert tries[0] == tries[1]
+    assert tries[1] == (
+        {"before": {"model": "large"}}, {"before": {"blue": 90, "green": 10}}, {"replicas_before": 3, "replicas": 6},
+    )  # fmt: skip
+    assert other.outputs == {"before": {"blue": 0, "green": 1}}
+
+
 async def test_a_hook_is_told_the_same_key_for_all_tries_of_what_must_not_add_up() -> None:
     async with serving(answering()) as server, desk(_hooked(server.url)) as here:
         for attempt in (0, 1):

@@ -33,7 +33,12 @@ class Change:
         """By what it is known whether it was made. Each try of a restart restarts again. But going back, or so many replicas more, is
         made once for all tries of an action, whose keys differ behind the last dash: another rollback would go forward again."""
         is_relative = self.what == ROLLBACK or (self.what == SCALE and self.params.get("by") is not None)
-        return (self.key.rpartition("-")[0] or self.key) if is_relative else self.key
+        return self.action_key if is_relative else self.key
+
+    @property
+    def action_key(self) -> str:
+        """The same for all tries of one action."""
+        return self.key.rpartition("-")[0] or self.key
 
 
 class Means(Protocol):
