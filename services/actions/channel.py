@@ -69,7 +69,9 @@ class HttpChannel(ABC):
         said = self.wording.of_note(note, key)
         result = await self.send(self.http.attempt(key, trace), said)
         if note.is_test and self.opens and result.ok:
-            await self.send(self.http.attempt(f"{key}-end", trace), said.over(result.ref))
+            end = await self.send(self.http.attempt(f"{key}-end", trace), said.over(result.ref))
+            if not end.ok:
+                return replace(result, detail=f"{result.detail}; it is still open there: {end.detail}")
         return result
 
     async def close(self) -> None:

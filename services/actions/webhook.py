@@ -74,7 +74,9 @@ class WebhookChannel:
         from models.playbook.template import render
 
         said = self.wording.of(facts)
-        text = render(self._template, {**variables(facts, said.link), "title": said.title, "text": said.text})
+        text = render(
+            self._template, {**variables(facts, said.link, self.name), "title": said.title, "text": said.text}
+        )
         try:
             msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:

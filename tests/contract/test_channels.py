@@ -450,6 +450,21 @@ async def test_what_was_cut_says_so(name: str) -> None:
     assert "…" in json.dumps(api.changes[0].json, ensure_ascii=False)
 
 
+async def test_a_runbook_can_be_opened(name: str) -> None:
+    """No escape stands in its URL, whatever the channel's markup is."""
+    annotations = {"runbook_url": "https://wiki.example/a_b_c/*d*/@e?x=[1]#part"}
+    async with receiving(name) as (api, channel):
+        result = await channel.act(KEY, some_facts(common_annotations=annotations))
+
+    assert result.ok and api.wrong == [] and api.pinged() == []
+    expected = (
+        "a_b_c/*d*/@e?x=[1]#part"
+        if name == "webhook"
+        else "https://wiki.example/a%5Fb%5Fc/%2Ad%2A/%40e?x=%5B1%5D#part"
+    )
+    assert expected in api.changes[0].body.decode()
+
+
 async def test_facts_without_anything_optional_can_be_told(name: str) -> None:
     bare = some_facts(
         title="",
