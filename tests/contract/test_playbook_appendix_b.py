@@ -24,7 +24,7 @@ from tests.clock import ManualClock
 from tests.contract.kubernetes_stand_in import TOKEN, Kubernetes
 from tests.contract.playbook_world import INCIDENT, Desk, Told, answering, desk
 from tests.contract.playbook_world import serving as standing
-from tests.contract.test_channels import receiving
+from tests.receivers.table import receiving
 
 pytestmark = pytest.mark.asyncio
 BOOK = Path(__file__).resolve().parents[1] / "data" / "playbooks" / "appendix-b.yaml"
