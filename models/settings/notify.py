@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator, model_validator
 
 from models.incidents.incident import WEBHOOK
-from models.routes.route import ReceiverRow
+from models.routes.route import ReceiverRow, Route
 from models.settings.channels.base import ReceiverBase
 from models.settings.channels.webhook import WebhookReceiver
 from models.settings.processes import RESPONDER, SHARD
@@ -156,6 +156,11 @@ class Notify(Section):
         return named or ((WEBHOOK,) if WEBHOOK in self.all_receivers else ())
 
     @property
+    def tree(self) -> Route:
+        """The routes, each with what it inherits."""
+        return tree_of(self.route, self.routes, self.root_receivers)
+
+    @property
     def why_off(self) -> str:
         """Why no notifications are sent, or "" if they are."""
         if not self.enabled:
@@ -187,6 +192,6 @@ class Notify(Section):
                     name: ReceiverRow(action_of(each), each.max_alerts, each.send_resolved)
                     for name, each in receivers.items()
                 },
-                "route": tree_of(self.route, self.routes, self.root_receivers),
+                "route": self.tree,
             }
         return {}
