@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from models.durations import per_second
 from models.metrics import Meter
 from models.ports import ActionResult, Clock
 from models.response.breaker import State
@@ -52,11 +53,11 @@ class Targets:
     @staticmethod
     def of(given: Mapping[str, Any], clock: Clock, receivers: Iterable[str]) -> Targets:
         """By what the settings give a responder."""
-        return Targets(clock, limits=limits_of(given), receivers=receivers)
+        return Targets(clock, limits=limits_of(given), own=_own_of(given), receivers=receivers)
 
     def take(self, given: Mapping[str, Any]) -> None:
         """Use the changed settings from the next call on."""
-        self._limits = limits_of(given)
+        self._limits, self._own = limits_of(given), _own_of(given)
         for name, target in self._by_name.items():
             target.take(self._own.get(name, self._limits), self._clock.monotonic())
 
@@ -174,6 +175,20 @@ def receiver_target(name: str) -> str:
 def limits_of(given: Mapping[str, Any]) -> Limits:
     """The bounds of every target that has none of its own."""
     return msgspec.convert({"max_in_flight": given["concurrency"], **given["target_limits"]}, Limits)
+
+
+def _own_of(given: Mapping[str, Any]) -> dict[str, Limits]:
+    """The bounds of the receivers that have some of their own."""
+    common, found = limits_of(given), {}
+    for name, receiver in given["changed_receivers"].items():
+        places, rate = receiver.get("max_in_flight"), receiver.get("rate")
+        if places or rate:
+            found[receiver_target(name)] = msgspec.structs.replace(
+                common,
+                max_in_flight=places or common.max_in_flight,
+                rate_per_s=per_second(rate) if rate else common.rate_per_s,
+            )
+    return found
 
 
 def result_of(not_now: NotNow) -> ActionResult:

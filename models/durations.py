@@ -27,3 +27,9 @@ def duration_text(seconds: float) -> str:
         if count >= 1 and abs(count - round(count)) < 1e-9 * count:
             return f"{round(count)}{unit}"
     return f"{seconds:g}s"
+
+
+def per_second(rate: str) -> float:
+    """A rate as people write it, "60/m", in times a second."""
+    count, _, unit = rate.partition("/")
+    return int(count) / _UNIT_S[unit]

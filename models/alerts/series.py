@@ -226,21 +226,19 @@ class SeriesTable:
         self.opened[first:last] = self.seen[first:last] = array("d", [now]) * count
         self.ends[first:last] = array("d", ends)
         numbers = range(first, last)
-        self.by_series.update(zip([key[:SERIES_ID_BYTES] for key in keys], numbers, strict=True))
+        parts = self.by_series.parts
+        for number, key in zip(numbers, keys, strict=True):
+            parts[key[SERIES_ID_BYTES - 1]][key[:SERIES_ID_BYTES]] = number
         self.firing.update(zip(keys, numbers, strict=True))
         self.old_keys += [*map(len, keys)].count(OLD_KEY_BYTES)
         for sender in dict.fromkeys(senders):
             sizes = [len(body) for body, each in zip(bodies, senders, strict=True) if each == sender]
             self.room.take(sender, SERIES_BYTES * len(sizes) + sum(sizes))
-        if ends.count(ends[0]) < count:
+        if ends.count(ends[0]) == count:
+            self._arm_all(numbers, ends[0])  # what came in one request nearly always ends together
+        else:
             for number, end in zip(numbers, ends, strict=True):
                 self._arm(number, end)
-        elif ends[0] != math.inf:
-            # What came in one request nearly always ends together.
-            self._arm(first, ends[0])
-            second = int(ends[0]) + 1
-            self.armed[first:last] = array("d", [second]) * count
-            self._wheel[second].extend(numbers[1:])
 
     def repeat(self, numbers: Iterable[int], ends: Iterable[float], now: float) -> None:
         """Firing series were seen again with nothing new but their end. The hot path."""
@@ -453,26 +451,32 @@ class SeriesTable:
     def index(self) -> None:
         """After the last block is loaded: rebuild the look-ups."""
         newest: Parted[int] = Parted()
+        parts, opened, firing = newest.parts, self.opened, self.firing
         held: dict[str, int] = {}
-        for number in range(self._used):
-            key, state = self.keys[number], self.status[number]
+        ending: dict[float, list[int]] = {}
+        columns = zip(range(self._used), self.keys, self.status, self.senders, self.bodies, self.ends)
+        for number, key, state, sender, body, end in columns:
             if state == FREE:
                 self._release(number)
                 continue
-            sender = self.senders[number]
-            held[sender] = held.get(sender, 0) + SERIES_BYTES + len(self.bodies[number])
-            self.old_keys += len(key) == OLD_KEY_BYTES
-            series = key[:SERIES_ID_BYTES]
-            part = newest.parts[series[-1]]
-            other = part.get(series)
-            if other is None or self.opened[number] >= self.opened[other]:
-                part[series] = number
+            held[sender] = held.get(sender, 0) + SERIES_BYTES + len(body)
+            identity = key[:SERIES_ID_BYTES]
+            part = parts[identity[-1]]
+            other = part.setdefault(identity, number)
+            if other != number and opened[number] >= opened[other]:
+                part[identity] = number
             if state == FIRING:
-                self.firing[key] = number
-                self._arm(number, self.ends[number])
+                firing[key] = number
+                if end in ending:
+                    ending[end].append(number)
+                else:
+                    ending[end] = [number]
         self.by_series = newest
+        self.old_keys += [*map(len, self.keys)].count(OLD_KEY_BYTES)
         for sender, size in held.items():
             self.room.take(sender, size)
+        for end, numbers in ending.items():
+            self._arm_all(numbers, end)
 
     def _say(self, number: int, body: bytes, sender: str) -> None:
         """Set the present content of a series, and its sender; b"" if there is no series any more."""
@@ -514,6 +518,17 @@ class SeriesTable:
             column.frombytes(bytes(8 * more))
         self.repeats.frombytes(bytes(8 * more))
         self.armed.extend([math.inf] * more)
+
+    def _arm_all(self, numbers: Sequence[int], ends: float) -> None:
+        """_arm() of several that are not armed yet and end together."""
+        self._arm(numbers[0], ends)
+        if ends == math.inf:
+            return
+        second = int(ends) + 1
+        self._wheel[second].extend(numbers[1:])
+        armed = self.armed
+        for number in numbers:
+            armed[number] = second
 
     def _arm(self, number: int, ends: float) -> None:
         # One live entry per series: it is checked when its second comes, and armed again if its end has moved.

@@ -139,6 +139,8 @@ def check(message: ApplyPlaybook) -> None:
     for field, text, most in (("name", message.name, NAME_MAX), ("version", message.version, VERSION_MAX)):
         if not text.strip() or not text.isprintable() or len(text) > most:
             raise Malformed(f"{field}: expected 1 to {most} printable characters")
+    if "/" in message.name:
+        raise Malformed("name: expected one without a slash: it is part of a path")
     size = max(len(message.body), len(message.source.encode("utf-8", "surrogatepass")))
     if size > PLAYBOOK_BYTES_MAX:
         raise TooLarge(

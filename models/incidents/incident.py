@@ -321,7 +321,7 @@ class Incident(msgspec.Struct, array_like=True):
     @property
     def counts_as_open(self) -> bool:
         """Open as people see it: neither resolved nor closed, and not a child of another."""
-        return self.state in OPEN_STATES and not self.merged_into
+        return self.state in OPEN_STATES and (self.handling is None or not self.handling.merged_into)
 
     @property
     def is_attended(self) -> bool:

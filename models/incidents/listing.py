@@ -7,10 +7,10 @@ what it found and where it stopped, and the caller continues from there.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 
-from models.incidents.filters import IncidentFilter, Sort, compile_filter, place_of
+from models.incidents.filters import IncidentFilter, Position, Sort, compile_filter, place_of
 from models.incidents.incident import Incident
 from models.incidents.query import (
     INCIDENT_SCAN_MAX,
@@ -49,7 +49,7 @@ def list_incidents(shard: Core, query: ListIncidents) -> IncidentPage:
     """A page, in any order."""
     holds = _holds(query.tenant, query.wanted)
     limit = max(1, min(query.limit, PAGE_MAX))
-    identities = shard.state.placed().walk(query.sort, query.wanted, query.after)
+    identities = _walk(shard, query.sort, query.wanted, query.after)
     items: list[IncidentView] = []
     size = 0
     for looked_at, identity in enumerate(identities, 1):
@@ -119,12 +119,19 @@ def _holds(tenant: str, wanted: IncidentFilter) -> Callable[[Incident], bool]:
     return lambda incident: incident.tenant == tenant and holds(incident)
 
 
+def _walk(shard: Core, sort: Sort, wanted: IncidentFilter, after: Position | None) -> Iterator[bytes]:
+    state = shard.state
+    # The order of creation is always as of now.
+    needs_places = not sort.is_by_creation or wanted.severities
+    return (state.placed() if needs_places else state.places).walk(sort, wanted, after)
+
+
 def _stretch(
     shard: Core, wanted: IncidentFilter, looked: Looked | None
 ) -> tuple[list[Incident], Looked | None]:
     """The next incidents to look at, newest first, and where they end; None when there are no more."""
     after = None if looked is None else (looked[0], *looked)
-    identities = shard.state.placed().walk(Sort.NEWEST, wanted, after)
+    identities = _walk(shard, Sort.NEWEST, wanted, after)
     stretch = [shard.state.incidents[each] for each in islice(identities, INCIDENT_SCAN_MAX)]
     goes_on = next(identities, None) is not None
     return stretch, (stretch[-1].created_at, stretch[-1].id) if goes_on else None

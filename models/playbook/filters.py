@@ -137,7 +137,7 @@ def _tojson(budget: Budget, value: Any, indent: int | None = None) -> str:
     budget.text(budget.look_through(value))
     if indent is not None and not 0 <= indent <= 8:
         raise Malformed("template: tojson: an indent from 0 to 8 was expected")
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def _split(budget: Budget, value: Any, sep: str | None = None) -> list[str]:
@@ -169,14 +169,16 @@ def _asked(name: str, function: Any) -> Function:
     @pass_context
     def ask(context: Context, *args: Any, **named: Any) -> Any:
         budget = budget_of(context)
-        steps = 1
+        texts, items, path = 1, 0, 1
         for value in (*args, *named.values()):
             if isinstance(value, str):
                 # What looks for one text in another may take as long as both lengths multiplied.
-                steps *= 1 + len(value) // 256
+                texts *= 1 + len(value) // 256
+                # `attribute` is a path that is followed for each item.
+                path = max(path, 1 + value.count("."))
             elif isinstance(value, list | tuple | Mapping):
-                steps += weight * len(value)
-        budget.spend(steps)
+                items += len(value)
+        budget.spend(texts + weight * items * path)
         first = {
             "context": context,
             "eval_context": context.eval_ctx,

@@ -1,4 +1,4 @@
-"""From what people write to a `Playbook`: `read(text)`. The language is described in fields.py and docs/use/playbooks.md; kinds of
+"""From what people write to a `Playbook`: `read(text)`. The language is described in fields.py and docs/playbooks.md; kinds of
 actions stand in catalog.py.
 
 Used by whoever applies, checks and tries playbooks (gateways on request, the CLI); shards get the Playbook that it makes. Raises

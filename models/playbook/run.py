@@ -125,6 +125,7 @@ class Run(msgspec.Struct, array_like=True):
     turns: int = 0
     changed: bool = False
     outputs_bytes: int = 0
+    book: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -169,6 +170,7 @@ def begun(event: RunStarted, now: float) -> Run:
         event.dry,
         event.parent,
         event.parent_step,
+        book=event.book,
     )
 
 

@@ -41,10 +41,11 @@ class PlaybooksChosen(Event, frozen=True):
 
 
 class PlaybookTaken(Event, frozen=True):
-    """The shard has its own copy of a playbook (`body`, encoded) from now on, as long as a run goes by it."""
+    """The shard has its own copy of a playbook (`body`, encoded) from now on, as long as a run goes by it. `book` is what runs call
+    it: each tenant has a copy of its own, since no order between the events of two tenants matters."""
 
     incident_id: bytes
-    digest: str
+    book: str
     body: bytes
 
 
@@ -63,6 +64,8 @@ class RunStarted(Event, frozen=True, tag="PlaybookStarted"):
     dry: bool = False
     parent: bytes = b""
     parent_step: str = ""
+    #: The copy of the playbook that it goes by (PlaybookTaken).
+    book: str = ""
 
 
 class RunNotStarted(Event, frozen=True, tag="PlaybookNotStarted"):

@@ -199,6 +199,8 @@ def _asking(node: Any) -> Any:
     if isinstance(node, nodes.Concat):
         return _filter(node.nodes[0], "(joined)", *node.nodes[1:])
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        if isinstance(node.node, nodes.Const):  # Python warns of `5[1:]` when it compiles it
+            node.node = _filter(node.node, "(made)")
         return _filter(node, "(made)")
     if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and getattr(node, "ctx", "load") == "load":
         return _filter(node, "(made)")

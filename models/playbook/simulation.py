@@ -39,6 +39,7 @@ DENY, EXPIRE = "deny", "expire"
 #: Moves of one simulation: a hundred steps with fifty actions, each tried a few times.
 _MOVES_MAX = 50_000
 _FOREVER = 1e12
+_TICK_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class _Simulation:
         )  # fmt: skip
         self.run = begun(started, 0.0)
         for _ in range(_MOVES_MAX):
+            self.now += _TICK_S  # what is asked first is answered first
             move = next_move(book, self.run, self.now)
             if move is not None:
                 yield from self._made(move)
@@ -123,7 +125,9 @@ class _Simulation:
 
     def _answer(self) -> Iterator[Line] | Any:
         """Answers one question or approval. Returns whether there was one."""
-        for step, number, undo, _deed in questions(self.book, self.run):
+        asked = min(questions(self.book, self.run), key=lambda each: each[3].asked_at, default=None)
+        if asked is not None:
+            step, number, undo, _deed = asked
             work = work_of(self.book, self.run, step, number, undo, dict(self.script.incident or {}), False)
             done, more = self._done(work, step, number)
             move = answered(self.book, self.run, step, number, undo, done, self.now)
@@ -249,4 +253,4 @@ def _said(book: Playbook, move: Event) -> Iterator[Line]:
         case RunEnding(status=status, detail=detail) if book.final:
             yield Line("", f"ends as {status}" + (f" ({detail})" if detail else "") + "; finally:", status)
         case RunEnded(status=status, detail=detail):
-            yield Line("", f"the run {status}" + (f": {detail}" if detail else ""), status)
+            yield Line("", status + (f": {detail}" if detail else ""), status)

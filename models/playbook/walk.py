@@ -4,7 +4,7 @@ asks for, and asks again until there is none:
 
     while (move := next_move(book, run, now)) is not None: ...
 
-A ActionAsked means: ask work_of(...) and bring the answer by answered(...). Rules: docs/use/playbooks.md.
+A ActionAsked means: ask work_of(...) and bring the answer by answered(...). Rules: docs/playbooks.md.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from models.response.rate import TokenBucket
 
 #: How long a caller without a place should wait: most calls end well within that.
 BUSY_WAIT_S = 1.0
+#: After a pause, a target may be called at once as often as in this time by its rate: a flood of incidents begins with a
+#: burst, and what others ask of us is a rate by the minute.
+BURST_S = 10.0
 #: Characters of the last error that are kept.
 ERROR_CHARS = 300
 
@@ -22,7 +25,6 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_in_flight: int = 32
     rate_per_s: float = 0.0
-    burst: float = 1.0
     breaker: BreakerRule = BreakerRule()
 
 
@@ -61,7 +63,7 @@ class Target:
         self.limits = limits
         self.breaker.take(limits.breaker)
         if self._bucket is not None and limits.rate_per_s:
-            self._bucket.take_rate(limits.rate_per_s, limits.burst, now)
+            self._bucket.take_rate(limits.rate_per_s, limits.rate_per_s * BURST_S, now)
         else:
             self._bucket = _bucket(limits, now)
 
@@ -120,4 +122,5 @@ class TargetView(msgspec.Struct, frozen=True):
 
 
 def _bucket(limits: Limits, now: float) -> TokenBucket | None:
-    return TokenBucket(limits.rate_per_s, limits.burst, now) if limits.rate_per_s else None
+    rate = limits.rate_per_s
+    return TokenBucket(rate, rate * BURST_S, now) if rate else None

@@ -48,8 +48,11 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class ReceiverRow(msgspec.Struct, frozen=True):
-    """What a shard knows of a receiver: its type, how many alerts one message may show, and whether it is told of resolves."""
+    """What a shard knows of a receiver: its type, how many alerts one message may show, and whether it is told of resolves. Another,
+    `fallback`, is told in its place when it can't be told for so long; "" for none."""
 
     type: str = WEBHOOK
     max_alerts: int = 100
     sends_resolved: bool = True
+    fallback: str = ""
+    fallback_after_s: float = 300.0

@@ -131,6 +131,14 @@ class Notify(Section):
             there = "there is a receiver webhook already, which notify.webhook.url makes; use one of them"
             raise WrongAt("receivers.webhook", there)
         known = self.all_receivers
+        for name, each in known.items():
+            if each.fallback and each.fallback not in known:
+                there = f"there is no receiver {each.fallback!r}; there are {', '.join(sorted(known))}"
+                raise WrongAt(f"receivers.{name}.fallback", there)
+            if name in _fallbacks_of(name, known):
+                raise WrongAt(
+                    f"receivers.{name}.fallback", "expected another than itself, also by way of others"
+                )
         check(self.route, self.routes, known)
         if known and not self.root_receivers and not self.route.discard:
             names = ", ".join(sorted(known))
@@ -189,9 +197,23 @@ class Notify(Section):
                 "retry_max_s": self.retry_max,
                 "give_up_after_s": self.give_up_after,
                 "receivers": {
-                    name: ReceiverRow(action_of(each), each.max_alerts, each.send_resolved)
+                    name: ReceiverRow(
+                        action_of(each),
+                        each.max_alerts,
+                        each.send_resolved,
+                        each.fallback,
+                        each.fallback_after,
+                    )
                     for name, each in receivers.items()
                 },
                 "route": self.tree,
             }
         return {}
+
+
+def _fallbacks_of(name: str, receivers: Mapping[str, ReceiverBase]) -> list[str]:
+    """Who stands in for a receiver, one for the other; one that comes twice ends it."""
+    found: list[str] = []
+    while (row := receivers.get(name)) is not None and row.fallback and row.fallback not in found:
+        found.append(name := row.fallback)
+    return found

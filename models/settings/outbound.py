@@ -7,13 +7,10 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from models.durations import per_second
 from models.response.guard import Allowed
 from models.settings.processes import RESPONDER
-from models.settings.values import LIVE, NONE, Duration, Rate, Section, per_second
-
-#: After a pause, a target may be called at once as often as in this time by its rate: a flood of incidents begins with a
-#: burst, and what others ask of us is a rate by the minute.
-BURST_S = 10.0
+from models.settings.values import LIVE, NONE, Duration, Rate, Section, some_rate
 
 
 class BreakerSettings(Section):
@@ -84,9 +81,7 @@ class OutboundSettings(Section):
     @field_validator("rate")
     @classmethod
     def _is_some(cls, value: str | None) -> str | None:
-        if value is not None and not per_second(value):
-            raise ValueError('expected at least "1/h", or "none" for no bound')
-        return value
+        return some_rate(value)
 
     @field_validator("allow")
     @classmethod
@@ -103,7 +98,6 @@ class OutboundSettings(Section):
             "outbound_ca_file": self.ca_file or "",
             "target_limits": {
                 "rate_per_s": rate,
-                "burst": rate * BURST_S,
                 "breaker": {
                     "failures": breaker.failures,
                     "share": breaker.failure_share,

@@ -171,13 +171,22 @@ class PolicyFiles(Section):
     files: list[str] = Field(
         [],
         max_length=1000,
-        description="Files with policies (`.rego`) and data (`.json`). Empty: no policy is asked.",
+        description="Files with policies (`.rego`) and data (`.json`), by absolute path. Empty: no policy is asked.",
     )
     rule: str = Field(
         "incidents",
         pattern=r"^[A-Za-z_]\w*([./][A-Za-z_]\w*)*$",
         description="The package, or the rule in it, whose value is the decision: `incidents` is `data.incidents`.",
     )
+
+    @field_validator("files")
+    @classmethod
+    def _are_absolute(cls, value: list[str]) -> list[str]:
+        for name in value:
+            # Who reads them has a working folder of its own.
+            if not name.startswith("/"):
+                raise ValueError(f"expected absolute paths, not {name!r}")
+        return value
 
 
 class PlaybookTargets(Section):

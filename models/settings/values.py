@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from models.durations import duration_s
+from models.durations import duration_s, per_second
 
 #: A hundred years: anything longer is a typo, and this is far below what a clock in seconds can hold.
 DURATION_MAX_S = 100 * 365 * 86400.0
@@ -71,15 +71,15 @@ MaybeDuration = Annotated[
     BeforeValidator(_none_or),
     WithJsonSchema({"anyOf": [*_SCHEMA["anyOf"], {"const": NONE}, {"type": "null"}]}),
 ]
-_RATE_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 #: How often, as "5000/s".
 Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
 
 
-def per_second(rate: str) -> float:
-    """A Rate in times a second."""
-    count, _, unit = rate.partition("/")
-    return int(count) / _RATE_UNIT_S[unit]
+def some_rate(rate: str | None) -> str | None:
+    """For validators: raises ValueError for one that lets nothing pass."""
+    if rate is not None and not per_second(rate):
+        raise ValueError('expected at least "1/h"')
+    return rate
 
 
 class Section(BaseModel):

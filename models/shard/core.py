@@ -260,6 +260,7 @@ class Core:
             stretch = [*islice(state.order.up(self._watch_from), WATCH_STRETCH)]
             state.stirred.update((identity, None) for _created_at, identity in stretch)
             self._watch_from = behind(stretch[-1]) if len(stretch) == WATCH_STRETCH else None
+        state.places.go_on(state.incidents)
         stirred, state.stirred = state.stirred, {}
         for identity in stirred:
             incident = state.incidents.get(identity)

@@ -190,6 +190,16 @@ class NotificationDiscarded(Event, frozen=True):
     why: str
 
 
+class NotificationFellBack(Event, frozen=True):
+    """A receiver can't be told, so `to`, its fallback, is told in its place. `why` says whether it was given up."""
+
+    incident_id: bytes
+    receiver: str
+    to: str
+    reason: str
+    why: str
+
+
 class ActionSucceeded(Event, frozen=True):
     """The receiver took it. `ref` is what it calls what it made, `seen` how many series of the incident it was told of (-1:
     unknown)."""

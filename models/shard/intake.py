@@ -343,7 +343,7 @@ class Intake(Component):
         if signal:
             self.shard.report(Signalled(incident), now)
         opens = decision is Decision.OPENED
-        self.shard.report(SeriesFires(incident, number, opens=opens, content=content), now)
+        self.shard.report(SeriesFires(incident, number, False, opens, content), now)
         return decision
 
     def _group_of(self, labels: dict[str, str], service: str) -> tuple[str, dict[str, str]]:

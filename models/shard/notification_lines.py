@@ -10,6 +10,7 @@ from models.shard.events import (
     ActionSucceeded,
     NotificationDiscarded,
     NotificationDropped,
+    NotificationFellBack,
     NotificationWithheld,
 )
 
@@ -49,6 +50,11 @@ def withheld(event: NotificationWithheld, _around: Around) -> Line:
 def discarded(event: NotificationDiscarded, _around: Around) -> Line:
     text = f"nobody is told, by {event.why}"
     return line_of("NotificationDiscarded", SYSTEM, text, event.why, route=event.route)
+
+
+def fell_back(event: NotificationFellBack, _around: Around) -> Line:
+    text = f"{event.reason} to {event.to}, because {event.receiver} can't be told: {event.why}"
+    return line_of("NotificationFellBack", SYSTEM, text, event.why, receiver=event.receiver, to=event.to)
 
 
 def _to(event: ActionSucceeded | ActionFailed | NotificationWithheld) -> str:

@@ -48,9 +48,11 @@ from models.shard.events import (
     IncidentStateChanged,
     NotificationDiscarded,
     NotificationDropped,
+    NotificationFellBack,
     NotificationOwed,
     NotificationWithheld,
 )
+from models.shard.fallback import Fallback
 from models.shard.flapping import FLAPS
 from models.shard.messages import ActionOutcome, Command, Done, Reply, Tick
 from models.shard.notification_facts import act
@@ -92,6 +94,7 @@ class Notifications(Component):
         self.discards: Counter[str] = Counter()
         self.audience = Audience(shard)
         self.telling = Telling(shard, self.audience)
+        self.fallback = Fallback(shard, self.telling, self.audience)
 
     # -- what becomes of incidents ---------------------------------------------------------------------------
 
@@ -182,6 +185,7 @@ class Notifications(Component):
             is_on_it = reason in FOR_NOBODY_ON_IT and incident.is_attended
             # An escalation is not chosen by a route, but by what did not happen.
             is_told = receiver in late if reason == ESCALATED else receiver in told or reason == BY_PLAYBOOK
+            is_told = is_told or self.fallback.stands_in(incident, receiver)
             if incident.is_open and is_told and not is_on_it:
                 self.telling.owe(incident, receiver, reason, now, now, told.get(receiver))
             if incident.notification_of(receiver).withheld and not self.telling.has_begun(
@@ -491,7 +495,8 @@ class Notifications(Component):
                 key = idempotency_key(incident.id, number, attempt, receiver)
                 first_s, most_s = settings.retry_first_s, settings.retry_max_s
                 again_at = retry_at(attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
-            overtaken = queued is not None or is_held
+                again_at = self.fallback.retry_by(incident, receiver, again_at, now)
+            overtaken, owed_since = queued is not None or is_held, notification.owed_since
             failed = ActionFailed(
                 incident.id,
                 number,
@@ -504,6 +509,8 @@ class Notifications(Component):
                 receiver,
             )
             self.shard.do(failed, now)
+            if not overtaken:
+                self.fallback.failed(incident, receiver, reason, owed_since, now)
         if not again_at:
             self.shard.report(Paid(incident), now)
             telling.follow_up(incident, receiver, queued or (reason if is_held else None), now)
@@ -556,6 +563,9 @@ class Notifications(Component):
 
     def _fold_discarded(self, event: NotificationDiscarded, now: float) -> None:
         self.state.changing(event.incident_id).discarded = event.route
+
+    def _fold_fell_back(self, event: NotificationFellBack, now: float) -> None:
+        """What is owed to the fallback has an event of its own."""
 
     def _fold_failed(self, event: ActionFailed, now: float) -> None:
         incident, notification, ear = self._noted(event)
@@ -622,6 +632,11 @@ class Notifications(Component):
             NotificationDiscarded,
             _fold_discarded,
             Description(("NotificationDiscarded",), notification_lines.discarded),
+        ),
+        on(
+            NotificationFellBack,
+            _fold_fell_back,
+            Description(("NotificationFellBack",), notification_lines.fell_back),
         ),
         on(
             ActionSucceeded,

@@ -2,7 +2,7 @@
 again when it gets more severe. Nothing runs for what is muted before people would be told of it. What was chosen is run by
 models/shard/runs.py, one after the other.
 
-A playbook is chosen once for each life of an incident, and only if it became active before that life began. Where none matches
+A playbook is chosen once for each life of an incident, and only if the shard knew it before that life began. Where none matches
 there is no event: a writer that starts looks again and finds the same.
 """
 
@@ -117,7 +117,11 @@ class Choosing(Component):
         waiting = {each.playbook for each in (*mine.chosen, *mine.asking)}
         found: list[tuple[Offered, str]] = []
         for offered in known.offered.values():
-            if offered.mode == "paused" or offered.since > incident.opened_at or offered.name in waiting:
+            if (
+                offered.mode == "paused"
+                or known.heard_at(offered) > incident.opened_at
+                or offered.name in waiting
+            ):
                 continue
             if any(at >= incident.opened_at for at in mine.started.get(offered.name, ())):
                 continue

@@ -110,35 +110,35 @@ class RunStore:
 
     # -- playbooks --
 
-    def book(self, digest: str) -> Playbook:
+    def book(self, name: str) -> Playbook:
         """What a run goes by."""
-        found = self._books.get(digest)
+        found = self._books.get(name)
         if found is None:
-            found = self._books[digest] = decode(self.bodies[digest])
+            found = self._books[name] = decode(self.bodies[name])
         return found
 
-    def take(self, digest: str, body: bytes) -> None:
-        self._state.checkpoint.touch(BOOKS, book_id(digest))
-        self.bodies[digest] = body
+    def take(self, name: str, body: bytes) -> None:
+        self._state.checkpoint.touch(BOOKS, book_id(name))
+        self.bodies[name] = body
 
     def began(self, run: Run) -> None:
         """A run is here."""
         self.incident_of[run.id] = run.incident_id
         if not run.is_over:
             self.active[run.id] = None
-            self._uses[run.digest] = self._uses.get(run.digest, 0) + 1
+            self._uses[run.book] = self._uses.get(run.book, 0) + 1
 
     def ended(self, run: Run) -> None:
         """A run is over, or leaves: nobody but other runs needs its playbook any more."""
         if run.id not in self.active:
             return
         del self.active[run.id]
-        self._uses[run.digest] -= 1
-        if not self._uses[run.digest]:
-            del self._uses[run.digest]
-            self._state.checkpoint.touch(BOOKS, book_id(run.digest))
-            self.bodies.pop(run.digest, None)
-            self._books.pop(run.digest, None)
+        self._uses[run.book] -= 1
+        if not self._uses[run.book]:
+            del self._uses[run.book]
+            self._state.checkpoint.touch(BOOKS, book_id(run.book))
+            self.bodies.pop(run.book, None)
+            self._books.pop(run.book, None)
 
     # -- captures --
 
@@ -196,15 +196,15 @@ class RunStore:
         mine = self.by_incident.get(incident_id)
         if mine is None:
             return None
-        books = {run.digest: self.bodies[run.digest] for run in mine.active}
+        books = {run.book: self.bodies[run.book] for run in mine.active}
         return _encoder.encode(Carried(mine, books, [*self.captured_of(incident_id)]))
 
     def bring(self, incident_id: bytes, record: bytes) -> None:
         carried = _carried_decoder.decode(record)
         self._state.checkpoint.touch(RUNS, incident_id)
-        for digest, body in carried.books.items():
-            if digest not in self.bodies:
-                self.take(digest, body)
+        for name, body in carried.books.items():
+            if name not in self.bodies:
+                self.take(name, body)
         for captured in carried.captures:
             self._put(captured)
         self.by_incident[incident_id] = carried.mine
@@ -228,8 +228,8 @@ class RunStore:
         return None if found is None else _encoder.encode((found, self.bodies[found]))
 
     def load_book(self, _identity: int | bytes, record: bytes, _version: int) -> None:
-        digest, body = _book_decoder.decode(record)
-        self.bodies[digest] = body
+        name, body = _book_decoder.decode(record)
+        self.bodies[name] = body
 
     def capture_captured(self, identity: int | bytes) -> bytes | None:
         found = self.captures.get(bytes(identity)) if isinstance(identity, bytes) else None
@@ -245,8 +245,8 @@ def decode_carried(record: bytes) -> Carried:
     return _carried_decoder.decode(record)
 
 
-def book_id(digest: str) -> bytes:
-    return blake2b(digest.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def book_id(name: str) -> bytes:
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,7 +9,7 @@ Runs of one incident go one after the other, those that do nothing (shadows) and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 import msgspec
@@ -150,7 +150,7 @@ class Runs(Component):
         mine = self.store.by_incident.get(incident.id)
         if mine is None:
             return 0.0
-        times = [at for run in mine.active if (at := next_at(self.store.book(run.digest), run))]
+        times = [at for run in mine.active if (at := next_at(self.store.book(run.book), run))]
         return min(times, default=0.0)
 
     def due(self, incident: Incident, now: float) -> None:
@@ -186,16 +186,17 @@ class Runs(Component):
             if mine.active or mine.asking or mine.chosen:
                 self._look[identity] = None
             for run in mine.active:
-                book = self.store.book(run.digest)
+                book = self.store.book(run.book)
                 for step, number, undo, _deed in questions(book, run):
                     self._doubted.add(asked_key(run, step.id, number, undo))
                     self._unasked[identity] = None
             if mine.asking:
                 self._unasked[identity] = None
 
-    def owed(self, now: float) -> Iterator[Effect]:
-        if not self._unasked:
-            return
+    def owed(self, now: float) -> Iterable[Effect]:
+        return self._asks() if self._unasked else ()
+
+    def _asks(self) -> Iterator[Effect]:
         unasked, self._unasked = self._unasked, {}
         for identity in unasked:
             incident = self.state.incidents.get(identity)
@@ -206,7 +207,7 @@ class Runs(Component):
         mine = self.store.of(incident.id)
         about = None
         for run in mine.active:
-            book = self.store.book(run.digest)
+            book = self.store.book(run.book)
             for step, number, undo, _deed in questions(book, run):
                 key = asked_key(run, step.id, number, undo)
                 if key in self._asked:
@@ -268,7 +269,7 @@ class Runs(Component):
             return Taken()  # of an earlier try, or given up
         self._asked.discard(said.key)
         self._doubted.discard(said.key)
-        book, done = self.store.book(run.digest), read_done(said.done)
+        book, done = self.store.book(run.book), read_done(said.done)
         step = next(each for each in (*book.steps, *book.final) if each.id == said.step)
         for capture in done.captures:
             self._capture(run, said, capture, now)
@@ -319,7 +320,7 @@ class Runs(Component):
         while moved:
             moved = False
             for run in self.store.of(incident.id).active:
-                book = self.store.book(run.digest)
+                book = self.store.book(run.book)
                 while (move := next_move(book, run, now, incident.is_open)) is not None:
                     self._make(incident, run, book, move, now)
                     moved = True
@@ -461,8 +462,9 @@ class Runs(Component):
         number = self.store.of(incident.id).number + 1
         seed = f"run {number} of {incident.id.hex()}"
         identity = incident_id(incident.slot, now, self.shard.epoch, self.shard.seq, seed)
-        if offered.digest not in self.store.bodies:
-            self.shard.do(PlaybookTaken(incident.id, offered.digest, offered.body), now)
+        book = f"{incident.tenant}/{offered.digest}"
+        if book not in self.store.bodies:
+            self.shard.do(PlaybookTaken(incident.id, book, offered.body), now)
         until = now + self.shard.settings.playbooks_longest_s
         if parent is not None:
             until = min(until, parent.until)
@@ -479,6 +481,7 @@ class Runs(Component):
             dry,
             b"" if parent is None else parent.id,
             step,
+            book,
         )
         self.shard.do(started, now)
         self._look[incident.id] = None
@@ -515,7 +518,7 @@ class Runs(Component):
             self._unasked[event.incident_id] = None
 
     def _fold_taken(self, event: PlaybookTaken, now: float) -> None:
-        self.store.take(event.digest, event.body)
+        self.store.take(event.book, event.body)
 
     def _fold_started(self, event: RunStarted, now: float) -> None:
         self.state.changing(event.incident_id)

@@ -90,7 +90,7 @@ class Shard(Core):
         state = self.state
         # Incidents that moved here from a shard whose clock was ahead count as time of this shard.
         state.now = max(state.now, state.order.last[0] if state.order.last else 0.0)
-        state.place_all()
+        state.places.begin(state.order)
         # A new shard has no series whose sender could have gone unheard.
         grace_s = self.settings.expiry_grace_s if state.now else 0.0
         now = self._at(now)

@@ -193,22 +193,19 @@ class ShardState:
     def times_moved(self, now: float) -> None:
         """Times of incidents were corrected, and none is later than `now`: rebuild what is ordered by them."""
         self._order_all()
-        self.place_all()
+        self.places.build(self.order, self.incidents.values())
         for identity in self.incidents:
             self.stirred[identity] = None
         self.renew_calls(now)
 
     def placed(self) -> Places:
         """The orders of all incidents, as of now."""
+        self.places.finish(self.incidents)
         for identity in self.stirred:
             incident = self.incidents.get(identity)
             if incident is not None:
                 self.places.put(incident)
         return self.places
-
-    def place_all(self) -> None:
-        """Make those orders anew: after a recovery, and when times were corrected."""
-        self.places.build(self.order, self.incidents.values())
 
     def _order_all(self) -> None:
         self.order = Ordered((incident.created_at, incident.id) for incident in self.incidents.values())

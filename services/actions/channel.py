@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -31,6 +33,8 @@ class HttpChannel(ABC):
 
     #: The statuses that no further try changes.
     final: ClassVar[frozenset[int]] = FINAL
+    #: What the receiver calls what it made. A ref of another form is another receiver's, which had the same name before.
+    refs: ClassVar[re.Pattern[str]] = re.compile(r".+")
     #: Whether something stays open at the receiver until it is told of the end: a test is closed again at once.
     opens: ClassVar[bool] = False
 
@@ -52,23 +56,30 @@ class HttpChannel(ABC):
             headers={**(headers or {}), **given.get("headers", {})},
             secrets=secrets,
             final=self.final,
+            ca_file=given.get("ca_file") or "",
         )
 
     def render(self, facts: Facts) -> bytes:
-        return self.body(self.wording.of(facts))
+        return self.body(self._said(facts))
 
     async def act(self, key: str, facts: Facts, trace: str | None = None) -> ActionResult:
-        return await self.send(self.http.attempt(key, trace), self.wording.of(facts))
+        return await self.send(self.http.attempt(key, trace), self._said(facts))
 
     async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
         said = self.wording.of_note(note, key)
         result = await self.send(self.http.attempt(key, trace), said)
         if note.is_test and self.opens and result.ok:
-            await self.send(self.http.attempt(f"{key}-end", trace), said.over(result.ref))
+            end = await self.send(self.http.attempt(f"{key}-end", trace), said.over(result.ref))
+            if not end.ok:
+                return replace(result, detail=f"{result.detail}; it is still open there: {end.detail}")
         return result
 
     async def close(self) -> None:
         await self.http.close()
+
+    def _said(self, facts: Facts) -> Said:
+        said = self.wording.of(facts)
+        return said if self.refs.fullmatch(said.ref) else replace(said, ref="")
 
     @abstractmethod
     def body(self, said: Said) -> bytes:

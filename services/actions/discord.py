@@ -28,6 +28,8 @@ _MENTION = re.compile(r"<@(&?)!?(\d{15,22})>")
 
 
 class DiscordChannel(HttpChannel):
+    refs = re.compile(r"\d{1,25}")
+
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         super().__init__(name, given, escape=for_discord)
         self._url, _, self._query = given["url"].partition("?")

@@ -112,7 +112,7 @@ class EmailChannel:
                     password=given["password"] or None,
                     use_tls=given["tls"] == "tls",
                     start_tls=given["tls"] == "starttls",
-                    cert_bundle=given["ca_file"] or None,
+                    cert_bundle=given.get("ca_file") or None,
                     timeout=given["timeout"],
                 )
                 await server.connect()

@@ -8,6 +8,7 @@ What an answer means beside services/actions/http_call.py: a 403 or 429 without 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,6 +34,7 @@ _GONE = (404, 410)
 class GitHubChannel(HttpChannel):
     opens = True
     final = FINAL_OF_TICKETS
+    refs = re.compile(r"\d{1,20}")
 
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         headers = {

@@ -74,16 +74,17 @@ class HttpCall:
         headers: Mapping[str, str] = _NOTHING,
         secrets: Iterable[str] = (),
         final: frozenset[int] = FINAL,
+        ca_file: str = "",
     ) -> None:
         """`headers` go along with every call; their values and `secrets` are never told. `timeout_s` covers one attempt, whatever
-        it consists of. Opens nothing yet."""
+        it consists of. `ca_file` as in Outbound. Opens nothing yet."""
         self.timeout_s = timeout_s
         self._headers = dict(headers)
         # "Bearer abc": what is echoed may be the token alone.
         values = {each for value in headers.values() for each in (value, value.partition(" ")[2])}
         self._secrets = {each for each in {*secrets, *values} if len(each) >= _SECRET_CHARS}
         self._final = final
-        self._outbound = Outbound(timeout_s=timeout_s)
+        self._outbound = Outbound(timeout_s=timeout_s, ca_file=ca_file)
 
     def attempt(self, key: str, trace: str | None = None) -> Attempt:
         """One attempt, of one call or several: `key` is the Idempotency-Key of them all, and their time is counted together."""

@@ -7,6 +7,7 @@ lost makes no second issue. (Its search lags by some seconds; no retry comes soo
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ _JSON = {"Accept": "application/json"}
 class JiraChannel(HttpChannel):
     opens = True
     final = FINAL_OF_TICKETS
+    refs = re.compile(r"[A-Z][A-Z0-9_]*-\d+")
 
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         self._is_cloud = given["api_version"] == "3"

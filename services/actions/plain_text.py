@@ -10,6 +10,8 @@ from html import escape as _html
 
 #: Of one label, annotation or title within a message: a name or a sentence, not a log.
 VALUE_CHARS = 1000
+#: Of a URL that is shown.
+URL_CHARS = 500
 #: Marks that turn the reading direction: a text with them reads as something else than it is.
 _BIDI = "".join(map(chr, [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 #: Control characters but for line feed and tab, marks of direction, halves of pairs, and what is no character.
@@ -20,6 +22,8 @@ _HALF_AN_ESCAPE = re.compile(r"(&[a-z0-9#]{0,6}|\\+)\Z")
 #: Behind a character that would begin a mention or a reference: invisible, and then it begins nothing.
 _BREAK = "\u200b"
 
+_URL = re.compile(r"https?://[!-~]+")
+_MARKUP_IN_URL = re.compile(r"[\\`*_~|\[\]<>{}^!@+]")
 _MARKDOWN = re.compile(r"[\\`*_~|\[\]<>]")
 _LINE_MARKS = re.compile(r"^(\s*)(#|-(?=\s)|\+(?=\s)|(?=\d+[.)]\s))", re.MULTILINE)
 _MENTIONS = re.compile(r"@(?=[\w-])|#(?=\d)|(?<=[Gg][Hh])-(?=\d)")
@@ -70,6 +74,14 @@ def short(text: str, limit: int = VALUE_CHARS) -> str:
     beyond the limit costs nothing."""
     kept = clean(text[: 2 * limit])
     return kept if length(kept) <= limit and len(text) <= 2 * limit else _first(kept, limit - 1) + "…"
+
+
+def plain_url(url: str) -> str:
+    """The same URL without characters that a markup reads as its own: what escapes them would break it. "" for what is no URL,
+    or too long to be read."""
+    if len(url) > URL_CHARS or not _URL.fullmatch(url):
+        return ""
+    return _MARKUP_IN_URL.sub(lambda found: f"%{ord(found[0]):02X}", url)
 
 
 def _first(text: str, limit: int) -> str:

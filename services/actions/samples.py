@@ -42,7 +42,7 @@ def facts() -> Facts:
     """The incident that all samples tell of."""
     common = {"alertname": "HighErrorRate", "service": "chat-api", "severity": "critical"}
     alerts = [
-        AlertFacts({**common, "model": model}, {"summary": f"{share} of requests to {model} fail"}, "", 1.7820e9, 0.0, 1.7820e9 + 45, True)
+        AlertFacts({**common, "model": model}, {"summary": f"{share} of requests to {model} fail", "runbook_url": "https://wiki.example.org/chat-api"}, "", 1.7820e9, 0.0, 1.7820e9 + 45, True)
         for model, share in (("large-1", "31 %"), ("small-2", "12 %"))
     ]  # fmt: skip
     return Facts(
@@ -59,7 +59,7 @@ def facts() -> Facts:
         resolved_at=0.0,
         group_labels={"alertname": "HighErrorRate", "service": "chat-api"},
         common_labels=common,
-        common_annotations={},
+        common_annotations={"runbook_url": "https://wiki.example.org/chat-api"},
         alerts=alerts,
         total=2,
     )

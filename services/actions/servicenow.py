@@ -10,6 +10,7 @@ is a failure.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,7 @@ IN_PROGRESS, RESOLVED, CLOSED, CANCELED = "2", "6", "7", "8"
 class ServiceNowChannel(HttpChannel):
     opens = True
     final = FINAL_OF_TICKETS
+    refs = re.compile(r"[0-9a-f]{32}")
 
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         token = given["token"]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.ports import ActionResult
+from models.shard.telling import GREW
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, with_ref
 from services.actions.plain_text import cut, cut_line, for_slack
@@ -42,6 +43,8 @@ RATE_LIMITED_S = 30.0
 
 
 class SlackChannel(HttpChannel):
+    refs = re.compile(r"[A-Z0-9]+:\d+\.\d+")
+
     def __init__(self, name: str, given: Mapping[str, Any]) -> None:
         token, self._hook = given["token"], given["url"] or ""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -79,7 +82,7 @@ class SlackChannel(HttpChannel):
             "text": self._with_mention(text, said),
             "channel": channel,
             "thread_ts": ts,
-            "reply_broadcast": self._broadcast and not said.is_over,
+            "reply_broadcast": self._broadcast and not said.is_over and said.reason != GREW,
         }
         _answer, result = await self._ask(attempt, "chat.postMessage", reply)
         return result

@@ -62,6 +62,7 @@ class Actions:
         self._given: dict[str, Mapping[str, Any]] = {}
         #: Those that were replaced, until what they were sending is over.
         self._ending: set[asyncio.Task[None]] = set()
+        self._ca_file = given["outbound_ca_file"]
         self._secrets = _secrets_of(given["receivers"], given["changed_receivers"])
         self._use(given["receivers"])
 
@@ -80,7 +81,8 @@ class Actions:
                 continue
             self._given[name] = given
             try:
-                channel = self._kinds[given["action"]].open(name, given)
+                ca_file = given.get("ca_file") or self._ca_file
+                channel = self._kinds[given["action"]].open(name, {**given, "ca_file": ca_file})
             except Exception as error:  # noqa: BLE001  # one receiver's fault is no other's; its text may hold a secret
                 log.error("receiver can't be set up, skipped", name=name, why=type(error).__name__)
                 continue

@@ -38,7 +38,9 @@ class WebhookChannel:
         self._signing_key = given.get("signing_key") or ""
         secrets = [given.get("password") or "", self._signing_key]
         headers = {**_authorization(given), **given.get("headers", {})}
-        self._http = HttpCall(timeout_s=given["timeout"], headers=headers, secrets=secrets)
+        self._http = HttpCall(
+            timeout_s=given["timeout"], headers=headers, secrets=secrets, ca_file=given.get("ca_file") or ""
+        )
 
     def render(self, facts: Facts) -> bytes:
         """Raises Refused when the operator's template makes no JSON of these facts."""
@@ -72,7 +74,9 @@ class WebhookChannel:
         from models.playbook.template import render
 
         said = self.wording.of(facts)
-        text = render(self._template, {**variables(facts, said.link), "title": said.title, "text": said.text})
+        text = render(
+            self._template, {**variables(facts, said.link, self.name), "title": said.title, "text": said.text}
+        )
         try:
             msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from models.alerts.alert import fingerprint
 from models.errors import Refused
 from models.incidents.incident import Severity
 from models.incidents.notification import FIRING, RESOLVED, AlertFacts, Facts, Note, rfc3339
-from services.actions.plain_text import as_it_is, clean, cut_line, one_line, short
+from services.actions.plain_text import as_it_is, clean, cut_line, one_line, plain_url, short
 
 Escape = Callable[[str], str]
 
@@ -31,6 +31,8 @@ NOTE_CHARS = 30_000
 LABELS_LISTED = 8
 #: A title is one line; no channel shows more of it.
 TITLE_CHARS = 250
+#: Annotations that people look for first, where all alerts share them.
+LINKS = {"Runbook": ("runbook_url", "runbook"), "Dashboard": ("dashboard_url", "dashboard")}
 #: What a note's reason is, where a notification has why it is sent.
 NOTE, TEST = "note", "test"
 #: The reason that acknowledges at a pager.
@@ -59,7 +61,6 @@ class Said:
     ref: str = ""
     channel: str = ""
     mention: str = ""
-    is_note: bool = False
 
     @property
     def is_acknowledged(self) -> bool:
@@ -96,9 +97,10 @@ class Wording:
         default is used, and says so."""
         identity = str(UUID(bytes=facts.incident_id))
         link = f"{self._base}/v1/incidents/{identity}" if self._base else ""
-        title, title_trouble = self._rendered(self._title, facts, link, self.escape)
-        plain, _ = self._rendered(self._title, facts, link, as_it_is)
-        text, text_trouble = self._rendered(self._text, facts, link, self.escape)
+        context = variables(facts, link, self.name) if self._title or self._text else {}
+        title, title_trouble = _rendered(self._title, context, self.escape)
+        plain = title if self.escape is as_it_is else _rendered(self._title, context, as_it_is)[0]
+        text, text_trouble = _rendered(self._text, context, self.escape)
         trouble = [f"(The template of the {what} failed: {why})"
                    for what, why in (("title", title_trouble), ("text", text_trouble)) if why]  # fmt: skip
         if text is None:
@@ -138,21 +140,7 @@ class Wording:
             identity=identity,
             channel=one_line(note.channel),
             mention=one_line(note.mention),
-            is_note=True,
         )
-
-    def _rendered(self, template: str, facts: Facts, link: str, escape: Escape) -> tuple[str | None, str]:
-        """What an operator's template makes, None for the default; and what is wrong with it."""
-        if not template:
-            return None, ""
-        from models.playbook.template import render
-
-        try:
-            return clean(
-                render(template, variables(facts, link), written=lambda text: escape(clean(text)))
-            ), ""
-        except Refused as error:
-            return None, str(error)
 
     def _default_title(self, facts: Facts, escape: Escape) -> str:
         mark = "RESOLVED" if facts.is_over else facts.severity.name
@@ -174,6 +162,10 @@ class Wording:
         if facts.is_over and facts.resolved_at:
             yield "Resolved", _time(facts.resolved_at)
         yield "Reason", self.escape(one_line(short(facts.reason, TITLE_CHARS)))
+        for name, keys in LINKS.items():
+            found = [facts.common_annotations[key] for key in keys if key in facts.common_annotations]
+            if found and (url := plain_url(found[0])):
+                yield name, self.escape(url)
 
     def _lines(self, facts: Facts) -> Iterator[str]:
         description = short(facts.description, DESCRIPTION_CHARS).strip()
@@ -208,7 +200,7 @@ def marked(note: Note, receiver: str) -> Note:
     return msgspec.structs.replace(note, title=f"[TEST] {title}", text=text)
 
 
-def variables(facts: Facts, link: str) -> dict[str, Any]:
+def variables(facts: Facts, link: str, name: str = "") -> dict[str, Any]:
     """What a template can name."""
     ended = rfc3339(facts.resolved_at) if facts.resolved_at else ""
     return {
@@ -242,12 +234,25 @@ def variables(facts: Facts, link: str) -> dict[str, Any]:
         "total": facts.total,
         "reason": facts.reason,
         "status": RESOLVED if facts.is_over else FIRING,
-        "receiver": facts.receiver,
+        "receiver": facts.receiver or name,
         "group_labels": dict(facts.group_labels),
         "labels": dict(facts.common_labels),
         "annotations": dict(facts.common_annotations),
         "link": link,
     }
+
+
+def _rendered(template: str, context: Mapping[str, Any], escape: Escape) -> tuple[str | None, str]:
+    """What an operator's template makes, None for the default; and what is wrong with it."""
+    if not template:
+        return None, ""
+    # Here, because the library costs 30 ms and few have a template.
+    from models.playbook.template import render
+
+    try:
+        return clean(render(template, context, written=lambda text: escape(clean(text)))), ""
+    except Refused as error:
+        return None, str(error)
 
 
 def _count(facts: Facts) -> str:

@@ -84,8 +84,9 @@ class PlaybookDesk:
 def _read(source: str, file: str) -> tuple[Playbook, tuple[str, ...]]:
     # YAML and templates are only read when somebody applies a playbook.
     from models.playbook.reading import read
+    from services.playbooks.table import all_specs
 
-    found = read(source, file)
+    found = read(source, file, all_specs())
     return found.playbook, found.warnings
 
 

@@ -241,17 +241,18 @@ class _Part(Waiting):
         again: list[int] = []
         for at, (column, memory) in enumerate(zip(self._now, self._memories, strict=True), place):
             decision = reply.decision(at)
-            memory.is_known = decision in _KNOWN
-            if decision is Decision.BODY_WANTED:
-                again.append(column)
-                continue
-            if decision is Decision.UNREADABLE:
-                receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
-                continue
-            if (refused := _REFUSED.get(decision)) is not None:
-                sender = self._request.arrival.sender.name
-                receipt.errors[column] = refused(f"{line.owner}, sender {sender!r}: {REASONS[decision]}")
-                continue
+            memory.is_known = is_known = decision in _KNOWN
+            if not is_known:
+                if decision is Decision.BODY_WANTED:
+                    again.append(column)
+                    continue
+                if decision is Decision.UNREADABLE:
+                    receipt.errors[column] = Broken(f"{line.owner}: {REASONS[decision]}")
+                    continue
+                if (refused := _REFUSED.get(decision)) is not None:
+                    sender = self._request.arrival.sender.name
+                    receipt.errors[column] = refused(f"{line.owner}, sender {sender!r}: {REASONS[decision]}")
+                    continue
             receipt.decisions[column] = decision
             # A delivery id that comes again with other alerts gets the answer of the first, which may be shorter.
             if want_ids and at < len(reply.incident_ids):

@@ -27,6 +27,8 @@ DEREGISTER_S = 3
 RESEND_BYTES = 36 * 1024
 #: Between two bytes of a client, and between two requests of one connection (Prometheus keeps them for a minute).
 CLIENT_QUIET_S = 75
+#: How long the process that looks after HAProxy may take to start: 3 s on a quiet machine, more than 5 at a load of 13.
+PROXY_START_S = 40
 #: A worker that HAProxy reloaded away may finish long streams so long; then it goes.
 OLD_PROXY_S = 60
 
@@ -98,6 +100,9 @@ def serve_environment(
         # A dead HAProxy is started again by Doorkeeper (services/wiring/serve_app.py) in a tenth of a second. Were it of no use,
         # Serve notices at the third look: at Ray's 10 s nobody answered for 27 s, at 1 s for 5 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Who looks after HAProxy imports Serve while everything else starts: on a busy machine Ray's 5 s made Serve throw
+        # that away and begin again, and the start failed.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_START_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_QUIET_S),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(OLD_PROXY_S),
     }

@@ -30,9 +30,12 @@ def open_worker(
     channels: Mapping[str, tuple[str, Channel]],
     clock: Clock,
     targets: Targets | None = None,
+    *,
+    strict: bool = False,
 ) -> PlaybookWorker:
     """`given` is what the sections of the settings give responders, secrets as plain text; `channels` are the receivers by name, each
-    with its type, and may change while it runs. `targets` bound its calls; None: nothing does. Connects to nothing yet. Raises Malformed for policies that can't be read."""
+    with its type, and may change while it runs. `targets` bound its calls; None: nothing does. Connects to nothing yet. With `strict`, raises Malformed
+    for policies that can't be read; without, they allow nothing."""
     about, outbound = given["playbook_targets"], Calls(Outbound.of(given), targets)
     governance = with_token(given["governance"])
     tools = Tools(
@@ -55,7 +58,7 @@ def open_worker(
     return PlaybookWorker(
         all_actions(),
         tools,
-        open_decisions(governance, about["policy"], outbound, clock),
+        open_decisions(governance, about["policy"], outbound, clock, strict=strict),
         rules=msgspec.convert(given["house_rules"], HouseRules),
         environment=about["environment"],
         bounds=Bounds(_secrets(about, governance)),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
+
+from models.errors import IncidentManagerError
 from models.ports import Clock, Policy
 from services.playbooks.calls import Calls
 from services.policy.decisions import Decisions
-from services.policy.none import NoPolicy
+from services.policy.none import NoPolicy, UnreadablePolicy
+
+log = structlog.get_logger()
 
 
 def with_token(server: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,10 +23,15 @@ def with_token(server: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_decisions(
-    server: Mapping[str, Any], local: Mapping[str, Any], outbound: Calls, clock: Clock
+    server: Mapping[str, Any],
+    local: Mapping[str, Any],
+    outbound: Calls,
+    clock: Clock,
+    *,
+    strict: bool = False,
 ) -> Decisions:
-    """`server`: with_token() of what models/settings/integrations.py gives; `local`: `policy` of models/settings/playbook_targets.py. Raises Malformed
-    for policies that can't be read, Unavailable where they can't be evaluated."""
+    """`server`: with_token() of what models/settings/integrations.py gives; `local`: `policy` of models/settings/playbook_targets.py. `strict`:
+    raises Malformed for policies that can't be read, and Unavailable where they can't be evaluated; otherwise nothing is allowed then."""
     policy: Policy
     if server["url"]:
         from services.policy.opa import OpaPolicy
@@ -30,7 +40,28 @@ def open_decisions(
     elif local["files"]:
         from services.policy.rego import RegoPolicy
 
-        policy, name = RegoPolicy(local["files"], local["rule"]), "rego"
+        name = "rego"
+        try:
+            policy = RegoPolicy(local["files"], local["rule"])
+        except IncidentManagerError as error:
+            if strict:
+                raise
+            # A responder also tells people: it must start. Nothing is allowed by a policy that nobody can read.
+            log.error("policies can't be read, actions are denied", why=str(error))
+            policy = UnreadablePolicy(str(error))
     else:
         policy, name = NoPolicy(), ""
     return Decisions(policy, clock, keep_s=server["keep_s"], fail_open=server["fail_open"], name=name)
+
+
+def wrong_policies(files: Sequence[str], rule: str) -> str:
+    """Why these policies can't be used, "" if they can."""
+    if not files:
+        return ""
+    from services.policy.rego import RegoPolicy
+
+    try:
+        RegoPolicy(files, rule).close_now()
+    except IncidentManagerError as error:
+        return str(error)
+    return ""

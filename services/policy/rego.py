@@ -61,6 +61,10 @@ class RegoPolicy:
         return response_of(output.results[0].expressions[0])
 
     async def close(self) -> None:
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Safe to call twice."""
         self._thread.shutdown(wait=False)
 
 

@@ -45,6 +45,13 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
             f'disaster_recovery.backup_interval = "{duration_text(recovery.backup_interval)}": needs'
             " disaster_recovery.backup_target"
         )
+    policy = settings.playbooks.policy
+    if policy.files:
+        # Imported here: it brings the client for policy servers along.
+        from services.policy.choice import wrong_policies
+
+        if wrong := wrong_policies(policy.files, policy.rule):
+            found.append(f"playbooks.policy.files: {wrong}")
     governance = settings.integrations.llm_governance_core
     if (variable := governance.auth_token_env) and governance.is_asked and not os.environ.get(variable):
         found.append(

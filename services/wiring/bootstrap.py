@@ -29,6 +29,7 @@ from services.stores.choice import open_stores, place_of
 if TYPE_CHECKING:
     from actors.classifier import Judge
     from actors.control_tail import ControlTail, SettingsWatch
+    from actors.targets import Targets
     from models.control.events import SettingsChanged
     from models.control.section import Section
     from models.ports import Archive, DeadLetters, EventLog, Tracer, Worker
@@ -215,19 +216,16 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         control=_followed(given, processes.RESPONDER, take),
         targets=targets,
         tracer=_tracer(given["telemetry"], host.name),
-        worker=_worker(given, actions) if given["playbooks"] else None,
+        worker=_worker(given, actions, targets) if given["playbooks"] else None,
     )
 
 
-def _worker(given: Mapping[str, Any], actions: Actions) -> Worker:
-    """What does the actions of playbooks."""
+def _worker(given: Mapping[str, Any], actions: Actions, targets: Targets) -> Worker:
+    """What does the actions of playbooks, with the receivers as they are at the time, within the same bounds as notifications."""
     from actors.runtime.clock import SystemClock
     from services.playbooks.open import open_worker
 
-    channels = {
-        name: (given["receivers"][name]["action"], channel) for name, channel in actions.by_name.items()
-    }
-    return open_worker(given, channels, SystemClock())
+    return open_worker(given, actions.typed, SystemClock(), targets)
 
 
 def backup_actor(config: bytes, host: Host) -> Actor:

@@ -229,8 +229,15 @@ class Gateway:
             loop.create_task(each)
             for each in (self._follow(), self._beat(), self._tell_uses(), self._helpers.watch())
         ]
+        if self.settings.playbooks.folder:
+            self._tasks.append(loop.create_task(self._apply_folder(self.settings.playbooks.folder)))
         if not self.guard.is_on:
             log.warning("no tokens: anyone who can reach this address can do anything", gateway=self.name)
+
+    async def _apply_folder(self, folder: str) -> None:
+        from services.wiring.playbook_folder import apply_folder
+
+        await apply_folder(self.playbooks, folder)
 
     async def stop(self) -> None:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""

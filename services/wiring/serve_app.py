@@ -263,6 +263,9 @@ def deploy(settings: Settings, http_port: int, *, progress: Callable[[str], None
         ray.get(proxies, timeout=PROXIES_TIMEOUT_S)
     except ray.exceptions.GetTimeoutError:
         raise Unavailable(f"HAProxy did not start within {PROXIES_TIMEOUT_S:g} s of the gateways") from None
+    except ray.exceptions.RayActorError:
+        # Serve began another in its place, as it does with one that takes too long. Who waits for the front door sees.
+        progress("HAProxy's keeper is being started again")
 
 
 def prepare() -> None:

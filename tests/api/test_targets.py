@@ -16,6 +16,8 @@ from models.metrics import Meter
 from models.ports import ActionResult
 from models.response.breaker import BreakerRule
 from models.response.target import Limits, NotNow
+from models.settings.all import Settings
+from models.settings.processes import RESPONDER
 from tests.api.gateway_in_process import System, alert, system
 from tests.api.test_notifying import a_receiver, notify, until
 from tests.api.test_responder import HOST, Receiver, act, count, outcome
@@ -109,7 +111,7 @@ async def test_one_target_that_fails_is_no_others_fault() -> None:
 
 async def test_one_that_is_called_too_often_is_called_later_and_nothing_is_lost() -> None:
     clock, receiver = ManualClock(1000.0), Receiver()
-    responder = a_responder(clock, receiver, Limits(rate_per_s=1.0, burst=2.0))
+    responder = a_responder(clock, receiver, Limits(rate_per_s=0.2))
 
     said = [outcome(await responder.act(act(f"k{n}"))) for n in range(4)]
     clock.forward(said[2].retry_after_s)
@@ -205,6 +207,30 @@ async def test_people_see_what_fails_and_the_notification_arrives_when_it_works_
     assert during["last_error"].endswith("answered 503") and during["retry_at"] and during["broken_since"]
     assert (after["state"], after["failures"], after["broken_since"]) == ("closed", 0, None)
     assert receiver.reasons() == ["opened"]
+
+
+async def test_a_receiver_may_have_bounds_of_its_own() -> None:
+    receivers: dict[str, dict[str, object]] = {
+        "slow": {"type": "webhook", "url": "http://127.0.0.1:1/", "rate": "60/m", "max_in_flight": 2},
+        "other": {"type": "webhook", "url": "http://127.0.0.1:1/"},
+    }
+    settings = Settings.model_validate(
+        {"notify": {"receivers": receivers, "route": {"receivers": ["other"]}}}
+    )
+    given = settings.given_to(RESPONDER)
+
+    targets = Targets.of(given, ManualClock(1000.0), ["slow", "other"])
+    before = {each.target: (each.max_in_flight, each.rate_per_s) for each in targets.views()}
+    receivers["other"]["max_in_flight"] = 1
+    targets.take(
+        Settings.model_validate(
+            {"notify": {"receivers": receivers, "route": {"receivers": ["other"]}}}
+        ).given_to(RESPONDER)
+    )
+    after = {each.target: each.max_in_flight for each in targets.views()}
+
+    assert before == {"receiver:slow": (2, 1.0), "receiver:other": (32, 50.0)}
+    assert after == {"receiver:slow": 2, "receiver:other": 1}
 
 
 async def test_a_responder_that_does_not_answer_is_named() -> None:

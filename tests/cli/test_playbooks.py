@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from models.playbook import fields
+from models.playbook.budget import STEPS_MAX, TEXT_MAX
+from models.playbook.document import CHARS_MAX, DEPTH_MAX, NODES_MAX
 from models.playbook.schema import schema
+from models.playbook.template import SOURCE_MAX
 from tests.cli.conftest import Run
 from tests.cli.incident_server import IncidentServer, identity
 from tests.cli.incident_server import incident as incident_of
@@ -174,3 +179,58 @@ def test_schema_is_printed(run: Run) -> None:
     done = run("playbooks", "schema")
 
     assert json.loads(done.stdout) == schema()
+
+
+# -- what docs/playbooks.md shows --
+
+DOCUMENT = (ROOT / "docs" / "playbooks.md").read_text("utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+
+
+@pytest.fixture
+def example(elsewhere: Path) -> str:
+    Path("embedder.yaml").write_text(next(block for kind, block in BLOCKS if kind == "yaml"))
+    return "embedder.yaml"
+
+
+def test_the_worked_example_does_what_its_page_shows(run: Run, example: str) -> None:
+    Path("incident.json").write_text(
+        json.dumps(
+            {
+                "title": "No embeddings for 2 minutes", "severity": "P1", "service": "embedder",
+                "annotations": {"health_url": "http://embedder.internal/health"},
+            }
+        )
+    )  # fmt: skip
+    mistakes, simulated, rehearsed = [block for kind, block in BLOCKS if not kind]
+    fails = ("--fail", "repair.health_check", "--fail", "repair.service_restart")
+
+    assert run("playbooks", "simulate", example, *fails).stdout == simulated
+    assert run("playbooks", "dry-run", example, "--incident", "incident.json").stdout == rehearsed
+
+    text = Path(example).read_text()
+    Path(example).write_text(
+        text.replace("service_restart", "service_restrat").replace(
+            "repair.status == 'failed'", "repare.status == 'failed'"
+        )
+    )
+    assert run("playbooks", "validate", example).stdout == mistakes
+
+
+def test_every_field_is_on_the_page_and_every_bound_is_right() -> None:
+    tables = (fields.PLAYBOOK, fields.TRIGGER, fields.STEP, fields.ACTION, fields.RETRY, fields.APPROVAL)
+    missing = [
+        field.name
+        for table in tables
+        for field in table
+        if f"`{field.name}`" not in DOCUMENT and f"{field.name}:" not in DOCUMENT
+    ]
+    missing += [
+        name
+        for name in (*fields.STEP_TYPES, *fields.TARGETS, *fields.BACKOFFS)
+        if f"`{name}`" not in DOCUMENT
+    ]
+
+    assert missing == []
+    for bound in (SOURCE_MAX, TEXT_MAX, STEPS_MAX, CHARS_MAX, NODES_MAX, DEPTH_MAX):
+        assert f"{bound:,} " in DOCUMENT

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +23,7 @@ from models.ports import REF_MAX, ActionResult, Channel
 from models.settings.all import Settings
 from models.settings.receivers import RECEIVER_TYPES, action_of, given_of
 from models.settings.secrets import revealed
+from models.shard.telling import GREW
 from services.actions.table import ACTIONS, Actions
 from tests.contract.test_actions import given
 from tests.facts import some_facts
@@ -122,6 +126,26 @@ async def test_a_responder_has_every_receiver_of_the_settings() -> None:
         assert b"LLM API is down" in channel.render(some_facts())
 
 
+@pytest.mark.parametrize(("own", "shared"), [(True, False), (False, True), (False, False)])
+async def test_a_certificate_is_trusted_by_the_receivers_settings_or_by_those_of_all(
+    certificate: tuple[Path, Path], own: bool, shared: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    path = str(certificate[0])
+    async with serving(answering(200), tls=context) as place:
+        receiver = {"type": "webhook", "url": f"https://{place}/", **({"ca_file": path} if own else {})}
+        notify = {"receivers": {"ops": receiver}, "route": {"receivers": ["ops"]}}
+        outbound = {"ca_file": path} if shared else {}
+        channel = Actions(given(Settings.model_validate({"notify": notify, "outbound": outbound}))).by_name[
+            "ops"
+        ]
+        result = await channel.act(KEY, some_facts())
+        await channel.close()
+
+    assert (result.ok, result.final, result.reached) == (own or shared, False, own or shared)
+
+
 # -- what arrives -----------------------------------------------------------------------------------------------
 
 
@@ -221,6 +245,15 @@ async def test_what_was_deleted_there_is_made_anew(name: str) -> None:
 
     assert second.ok and second.ref
     assert len(api.made) == 1 and api.wrong == []
+
+
+@pytest.mark.parametrize("ref", ["C024BE91L:1700000000.000001", "OPS-1", "12", "0" * 32, "../../x", "<a@b>"])
+async def test_a_name_that_a_receiver_of_another_type_gave_is_as_good_as_none(name: str, ref: str) -> None:
+    async with receiving(name) as (api, channel):
+        result = await channel.act("i-1-0", later(some_facts(), ref, "severity changed"))
+
+    assert result.ok and api.wrong == []
+    assert len(api.made) == 1 or not api.keeps
 
 
 @pytest.mark.parametrize("name", DELETABLE)
@@ -364,8 +397,6 @@ async def test_what_limits_the_rate_in_words_of_its_own_is_left_alone_for_so_lon
         await wait_of("discord", 429, '{"message": "limited", "retry_after": 64.57, "global": false}') == 64.6
     )
     assert await wait_of("opsgenie", 429, "", {"X-RateLimit-Period-In-Sec": "60"}) == 60.0
-    import time
-
     reset = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 120)}
     assert 100 < await wait_of("github", 403, "", reset) <= 120
 
@@ -417,6 +448,21 @@ async def test_what_was_cut_says_so(name: str) -> None:
 
     assert result.ok and api.wrong == []
     assert "…" in json.dumps(api.changes[0].json, ensure_ascii=False)
+
+
+async def test_a_runbook_can_be_opened(name: str) -> None:
+    """No escape stands in its URL, whatever the channel's markup is."""
+    annotations = {"runbook_url": "https://wiki.example/a_b_c/*d*/@e?x=[1]#part"}
+    async with receiving(name) as (api, channel):
+        result = await channel.act(KEY, some_facts(common_annotations=annotations))
+
+    assert result.ok and api.wrong == [] and api.pinged() == []
+    expected = (
+        "a_b_c/*d*/@e?x=[1]#part"
+        if name == "webhook"
+        else "https://wiki.example/a%5Fb%5Fc/%2Ad%2A/%40e?x=%5B1%5D#part"
+    )
+    assert expected in api.changes[0].body.decode()
 
 
 async def test_facts_without_anything_optional_can_be_told(name: str) -> None:
@@ -507,8 +553,20 @@ async def test_a_note_is_said(name: str) -> None:
             "run-1-step", Note("The model was switched", title="Failover", incident_id=b"i" * 16)
         )
 
-    assert (result.ok and api.wrong == []) or name == "opsgenie"
+    assert result.ok and api.wrong == []
     assert b"Failover" in api.changes[0].body and b"The model was switched" in api.changes[0].body
+
+
+@pytest.mark.parametrize("name", OPENING)
+async def test_a_note_can_end_what_was_opened_for_its_incident(name: str) -> None:
+    async with receiving(name) as (api, channel):
+        await channel.act("i-1-0", some_facts())
+        result = await channel.say(
+            "run-1-step", Note("The restart helped", incident_id=b"i" * 16, resolves=True)
+        )
+
+    assert result.ok and api.wrong == []
+    assert len(api.made) == 1 and api.open_ones() == []
 
 
 async def test_a_test_says_that_it_is_one_and_leaves_nothing_open(name: str) -> None:
@@ -537,10 +595,11 @@ async def test_slack_updates_its_one_message_and_says_what_is_new_in_its_thread(
         first = await channel.act("i-1-0", some_facts())
         await channel.act("i-2-0", later(some_facts(), first.ref, "severity changed", severity=Severity.P0))
         await channel.act("i-3-0", over(some_facts(), first.ref))
+        await channel.act("i-4-0", later(some_facts(), first.ref, GREW))
 
     assert first.ref == "C024BE91L:1700000000.000001"
-    opening, rise, end = api.posted
-    assert "thread_ts" not in opening
+    opening, rise, end, growth = api.posted
+    assert "thread_ts" not in opening and not growth["reply_broadcast"]
     assert (rise["thread_ts"], rise["reply_broadcast"], end["reply_broadcast"]) == (
         "1700000000.000001",
         True,

@@ -25,14 +25,25 @@ from models.playbook.policy import (
     PolicyEvalResponse,
     RemediationAction,
 )
+from models.playbook.work import REFUSED, SUCCEEDED
 from models.ports import Policy
+from models.settings.all import Settings
 from services.actions.outbound import Outbound
 from services.playbooks.calls import Calls
 from services.policy.decisions import Decisions
 from services.policy.opa import OpaPolicy
 from services.policy.rego import RegoPolicy
+from services.settings.refusals import refusals
 from tests.clock import ManualClock
-from tests.contract.playbook_world import INCIDENT, POLICIES, Serving, answering, serving
+from tests.contract.playbook_world import (
+    INCIDENT,
+    POLICIES,
+    Serving,
+    Told,
+    answering,
+    desk,
+    serving,
+)
 
 pytestmark = pytest.mark.asyncio
 FILES = [str(POLICIES / "incidents.rego"), str(POLICIES / "data.json")]
@@ -306,3 +317,28 @@ async def test_the_request_has_the_shape_of_the_plan() -> None:
         "timeout_seconds",
     }
     assert set(made["context"]) >= {"user", "environment", "time", "affected_resources"}
+
+
+async def test_policies_that_cannot_be_read_any_more_allow_nothing_and_keep_nobody_from_being_told(
+    tmp_path: Path,
+) -> None:
+    receiver = Told()
+    given = {"policy": {"files": [str(tmp_path / "gone.rego")]}}
+    governance = {"llm_governance_core": {"policies": {"fail_open": True}}}
+    async with desk(given, governance, {"ops": ("slack", receiver)}) as here:
+        denied = await here.do("http", url="http://127.0.0.1:1/", method="POST")
+        told = await here.do("slack", message="x")
+
+    assert denied.status == REFUSED
+    assert "gone.rego: can't be read" in denied.decided
+    assert told.status == SUCCEEDED
+
+
+async def test_up_refuses_policies_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.rego"
+    file.write_text("package incidents\nimport rego.v1\nallowed if {\n")
+    settings = Settings.model_validate({"playbooks": {"policy": {"files": [str(file)]}}})
+
+    assert [each for each in refusals(settings) if each.startswith("playbooks.policy.files: ")]
+    file.write_text("package incidents\nimport rego.v1\nallowed := true\n")
+    assert not refusals(settings)

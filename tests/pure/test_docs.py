@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
+import regopy
 import typer.main
 import yaml
 from fastapi.routing import APIRoute
@@ -55,7 +56,9 @@ NAMED_FILE = re.compile(r"`((?:models|actors|services|tests|benchmarks|scripts|d
 NAMED_TEST = re.compile(r"`(test_\w+)`")
 #: What a document tells the reader to type.
 TYPED_MAKE = re.compile(r"(?:^|`| )make ([a-z-]+)(?=[`\s,;:)])", flags=re.MULTILINE)
-TYPED_COMMAND = re.compile(r"^(?:\.venv/bin/|.*\| )?llm-im ([a-z]+(?: [a-z]+)?)", flags=re.MULTILINE)
+TYPED_COMMAND = re.compile(
+    r"^(?:\.venv/bin/|.*\| )?llm-im ([a-z]+(?: [a-z]+(?:-[a-z]+)*)?)", flags=re.MULTILINE
+)
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 #: Figures that are still to be measured: their files are not there yet.
 AWAITED = "{{"
@@ -76,6 +79,9 @@ SOMETHING = {
     "playbooks.prometheus.url": "http://prometheus:9090",
     "playbooks.loki.url": "http://loki:3100",
     "playbooks.kubernetes.api": "https://kubernetes:6443",
+    "playbooks.environment": "prod",
+    "playbooks.policy.files": "/etc/llm-im/incidents.rego",
+    "playbooks.loki.tenant": "llm",
     "playbooks.services": "{}",
     "playbooks.scripts": "{}",
     "playbooks.war_room.links": "{}",
@@ -379,6 +385,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "yaml": yaml.safe_load,
     "python": ast.parse,
     "ini": lambda block: configparser.RawConfigParser(strict=False).read_string(block),
+    "rego": lambda block: regopy.Interpreter().add_module("block", block),
     "sh": lambda block: subprocess.run(
         ["bash", "-n"], input=block, text=True, check=True, capture_output=True
     ),
@@ -402,6 +409,7 @@ def test_every_block_of_code_can_be_read() -> None:
             SyntaxError,
             yaml.YAMLError,
             configparser.Error,
+            regopy.RegoError,
             subprocess.CalledProcessError,
         ) as error:
             unread.append(f"{document}: {kind}: {block[:60]!r}: {error}")

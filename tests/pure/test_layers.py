@@ -51,6 +51,7 @@ MAY_BE_ASYNC = {"models/ports.py"}
 OWNERS: dict[str, tuple[str, ...]] = {
     "ray": ("actors/runtime/cluster.py", "services/wiring/serve_app.py"),
     "aiohttp": ("services/actions/outbound.py",),
+    "aiosmtplib": ("services/actions/email.py",),
     "jmespath": ("services/ingest/formats/mapped.py",),
     "google": ("services/ingest/formats/otlp_logs.py",),
     "apsw": ("services/stores/sqlite/*.py",),

@@ -19,6 +19,7 @@ from models.incidents.query import (
     ListIncidents,
 )
 from models.incidents.views import answer
+from models.shard import places
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 
@@ -176,7 +177,9 @@ def counted(shard: Shard) -> list[int]:
 Happening = tuple[str, int, int]
 HAPPENINGS = st.lists(
     st.tuples(
-        st.sampled_from(["opens", "changes", "changes", "is judged", "leaves", "a tick", "time was wrong"]),
+        st.sampled_from(
+            ["opens", "changes", "changes", "is judged", "leaves", "a tick", "time was wrong", "recovers"]
+        ),
         st.integers(0, 30),
         st.integers(0, 4),
     ),
@@ -193,13 +196,28 @@ FILTERS = st.builds(
 )
 
 
+def test_after_a_recovery_each_tick_places_a_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "STRETCH", 100)
+    shard = shard_with(250)
+    shard.started("a", 5000.0)
+
+    placed = []
+    for _ in range(4):
+        shard.watch()
+        placed.append(len(shard.state.places._placed))
+
+    assert placed == [100, 200, 250, 250]
+
+
 @settings(deadline=None, max_examples=150)
 @given(HAPPENINGS, FILTERS, st.sampled_from(Sort), st.integers(0, 5))
 def test_a_list_is_what_a_look_at_all_incidents_gives(
     happenings: list[Happening], wanted: IncidentFilter, sort: Sort, after: int
 ) -> None:
     shard = Shard("shard/0000", TARGETS)
-    happen(shard, happenings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "STRETCH", 2)
+        happen(shard, happenings)
     holds = compile_filter(wanted)
 
     everyone = sorted(
@@ -228,6 +246,8 @@ def happen(shard: Shard, happenings: list[Happening]) -> None:
             state.enter(Incident(identity, 1, "default", service, "", {}, "", "", "", {}, {}, now, now))
         elif what == "a tick":
             shard.watch()
+        elif what == "recovers":
+            state.places.begin(state.order)
         elif what == "time was wrong":
             for identity in there:
                 incident = state.incidents[identity]

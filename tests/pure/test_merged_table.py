@@ -14,16 +14,21 @@ from models.incidents.incident import Incident, IncidentState, IncidentType, Sev
 from models.incidents.verbs import (
     Acknowledge,
     AnyVerb,
+    ApproveRun,
     Assign,
+    CancelRun,
     Close,
     Comment,
+    HoldRun,
     Label,
     Link,
     Merge,
     Reclassify,
     Reopen,
+    Resend,
     Resolve,
     Split,
+    StartRun,
     Unacknowledge,
     Unlink,
     Unmerge,
@@ -254,6 +259,7 @@ _ALLOWED: tuple[AnyVerb, ...] = (Comment("hello"), Label({"a": "b"}), Link(b"\1"
 _REFUSED: tuple[AnyVerb, ...] = (
     Acknowledge(), Unacknowledge(), Assign(["ann"]), Reclassify(Severity.P1, IncidentType.DATA), Merge(b"\1" * 16),
     Unmerge(b"\1" * 16), Split([]), Resolve(), Close(), Reopen(), Update("customers", "soon"),
+    Resend(), StartRun("restart"), HoldRun(b"\1" * 16, True), CancelRun(b"\1" * 16), ApproveRun(b"\1" * 16),
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from models.incidents.incident import IncidentState, Severity
+from models.incidents.run_views import archived_runs
 from models.incidents.verbs import (
     ApproveRun,
     Assign,
@@ -34,9 +35,12 @@ from models.playbook.work import (
     IncidentEffect,
     Work,
 )
-from models.shard.runs import Runs
+from models.shard.runs import Perform, Runs
+from models.shard.shard import Shard
+from models.shard.slot_transfer import arrived, leaving
 from tests.runs import SETTINGS, Answer, Approval, Retry, RunStory, act, book, offered, step
 from tests.scenario import Refusal, alert, at
+from tests.simulation.dump import difference, dump
 
 
 def failing(*kinds: str, **fields: Any) -> Answer:
@@ -559,6 +563,62 @@ def test_an_expression_of_a_trigger_is_asked_for_and_survives_a_crash() -> None:
         story.perform(at(2), always(Done(SUCCEEDED, items=items)), most=1)
 
         assert story.asks == asks
+
+
+# -- where it is kept --------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_with_its_incident_to_another_partition_and_goes_on_there() -> None:
+    story = RunStory([book("heal", [step("look", act("a")), step("fix", act("b"))])])
+    story.open(at(0))
+    story.perform(at(1), always(Done(SUCCEEDED, captures=(Capture("logs", "text/plain", "line"),))), most=1)
+    incident = story.incident
+    (left,) = leaving(story.shard, incident.slot, [incident.id], 2)
+
+    there = Shard("shard/0001", SETTINGS)
+    there.apply(arrived(left), at(2))
+    story.shard.apply(left, at(2))
+    there.epoch = 1
+    step_there = there.started("shard-0001-a", at(3))
+
+    assert not story.shard.of(Runs).store.by_incident and not story.shard.of(Runs).store.bodies
+    store = there.of(Runs).store
+    assert [run.playbook for run in store.of(incident.id).runs] == ["heal"]
+    assert [each.name for each in store.captured_of(incident.id)] == ["logs"]
+    asked = [each for each in step_there.effects if isinstance(each, Perform)]
+    assert [each.step for each in asked] == ["fix"]
+
+
+def test_a_snapshot_holds_runs_their_playbook_and_what_they_captured() -> None:
+    story = RunStory([book("heal", [step("look", act("a")), step("fix", act("b"))])])
+    story.open(at(0))
+    story.perform(at(1), always(Done(SUCCEEDED, captures=(Capture("logs", "text/plain", "line"),))), most=1)
+    story.shard.checkpoint.begin()
+    records: dict[str, bytes | None] = {}
+    while found := story.shard.checkpoint.slice(1 << 20):
+        records.update(found)
+
+    again = Shard("shard/0000", SETTINGS)
+    again.load(sorted((key, record) for key, record in records.items() if record is not None))
+    again.loaded()
+
+    assert not difference(dump(story.shard, at(20)), dump(again, at(20)))
+
+
+def test_what_leaves_to_the_archive_takes_its_runs_along() -> None:
+    story = RunStory([book("heal", [step("fix", act())])])
+    story.open(at(0))
+    story.perform(at(1), always(Done(SUCCEEDED, captures=(Capture("logs", "text/plain", "line"),))))
+    record = story.shard.of(Runs).store.carried(story.incident.id)
+    assert record is not None
+    story.push(at(2), alert("llm-api", "Down").ended(2))
+    story.ticks(at(3), at(200))
+    story.archive(at(200))
+
+    assert not story.shard.of(Runs).store.by_incident and not story.shard.of(Runs).store.captures
+    (view,) = archived_runs(record, "llm-api", "Down")
+    assert view.run.status == SUCCEEDED
+    assert [each.name for each in view.captures] == ["logs"]
 
 
 # -- approvals ---------------------------------------------------------------------------------------------------

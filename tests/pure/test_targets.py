@@ -196,7 +196,7 @@ def test_who_comes_back_at_the_given_time_passes() -> None:
 
 
 def test_a_target_without_a_place_takes_no_token_and_no_probe() -> None:
-    target = Target(Limits(max_in_flight=1, rate_per_s=1.0, burst=2.0), 0.0)
+    target = Target(Limits(max_in_flight=1, rate_per_s=0.2), 0.0)
     first = target.may_i(0.0, is_urgent=True)
 
     refused = [target.may_i(0.0, is_urgent=True) for _ in range(5)]
@@ -229,9 +229,9 @@ def test_changed_limits_count_from_the_next_call_on() -> None:
     assert isinstance(target.may_i(0.0), int)
     assert isinstance(target.may_i(0.0), NotNow)
 
-    target.take(Limits(max_in_flight=2, rate_per_s=1.0, burst=1.0), 0.0)
+    target.take(Limits(max_in_flight=2, rate_per_s=0.1), 0.0)
 
     assert isinstance(target.may_i(0.0), int)
-    target.take(Limits(max_in_flight=9, rate_per_s=1.0, burst=1.0), 0.0)
+    target.take(Limits(max_in_flight=9, rate_per_s=0.1), 0.0)
     late = target.may_i(0.0)
     assert isinstance(late, NotNow) and late.why is Why.RATE

@@ -150,6 +150,7 @@ EXPLOSIONS = [
     "{% set a = [1] %}" + "{% set a = (a + a)|batch(9000) %}" * 60 + "{{ a }}",
     "{% set a = (1,) %}" + "{% set a = (a, a) %}" * 60 + "{{ {a: 1} }}",
     "{% set a = [1] %}{% set b = [1] %}" + "{% set a = [a, a] %}{% set b = [b, b] %}" * 40 + "{{ a == b }}",
+    "{% set p = '0.' * 8000 ~ '0' %}{{ range(9000)|map('string')|list|map(attribute=p)|list|length }}",
     "{% set a = 2 %}" + "{% set a = a * a %}" * 60 + "{{ a }}",
     "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
     "{{ " + "not " * 3000 + "1 }}",

@@ -17,6 +17,7 @@ from models.alerts.series import FIRING, FREE
 from models.incidents.filters import IncidentFilter, Sort, place_of
 from models.incidents.incident import Incident, IncidentState
 from models.shard.inhibitors import Inhibitors
+from models.shard.known_playbooks import KnownPlaybooks
 from models.shard.known_silences import KnownSilences
 from models.shard.lifecycle import may_reopen
 from models.shard.mutes import Mutes
@@ -77,6 +78,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "playbooks heard": dict(shard.of(KnownPlaybooks).heard),
         "runs": {key: _encode(mine) for key, mine in shard.of(Runs).store.by_incident.items()},
         "playbooks of runs": dict(shard.of(Runs).store.bodies),
         "captured": {key: _encode(each) for key, each in shard.of(Runs).store.captures.items()},
@@ -175,7 +177,7 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
         places = sorted(
             (place_of(each, sort) for each in shard.state.incidents.values()), reverse=sort.goes_down
         )
-        walked = [*shard.state.places.walk(sort, EVERYTHING, None)]
+        walked = [*shard.state.placed().walk(sort, EVERYTHING, None)]
         if walked != [identity for *_, identity in places]:
             return f"a list by {sort} has {len(walked)} incidents in another order than the {len(places)} there are"
     return ""

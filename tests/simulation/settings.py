@@ -69,6 +69,11 @@ SETTINGS = ShardSettings(
     acknowledge_within_s=(4.0, 8.0, 12.0, 0.0, 0.0),
     resolve_within_s=(8.0, 16.0, 24.0, 0.0, 0.0),
     inhibit=(INHIBIT,),
+    playbooks=True,
+    playbooks_again_after_s=10.0,
+    playbooks_per_service=12,
+    playbooks_longest_s=14.0,
+    playbooks_at_once=6,
     receivers=RECEIVERS,
     route=ROUTES,
 )

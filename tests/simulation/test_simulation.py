@@ -19,6 +19,7 @@ from models.control.events import (
     TokenRotated,
     TokensUsed,
 )
+from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookRemoved
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
 from models.shard.slot_transfer import SlotArrived, SlotLeft
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.timeout(900)
 #: The control partition's, where no trouble of a shard reaches; and slots move while nothing runs: tests/api/test_moving.py.
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
-    TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired,
+    TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
 }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from models.shard.events import (
     ShardStarted,
 )
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
+from models.shard.known_playbooks import PlaybooksHeard
 from models.shard.messages import (
     AlertsArrived,
     AlertsReply,
@@ -54,10 +55,11 @@ from models.shard.messages import (
     decode_reply,
 )
 from models.shard.reception import ReceptionGap
+from models.shard.runs import Runs
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.state import CALL_WINDOW_S
-from models.shard.telling import AT_ONCE, ESCALATED
+from models.shard.telling import AT_ONCE, BY_PLAYBOOK, ESCALATED
 from models.stream.happenings import about
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
@@ -101,6 +103,8 @@ class Watcher:
         self.decided = [0] * (max(Decision) + 1)
         #: What a receiver was told last of an incident, "" when it is in doubt, and when.
         self.believed: dict[tuple[bytes, str], str] = {}
+        #: Incidents that a playbook escalated.
+        self.escalated_by_playbook: set[bytes] = set()
         self.heard_at: dict[tuple[bytes, str], float] = {}
         #: Incidents of which the log says that a failed try may have been heard: it had been asked for before, too.
         self.doubted: set[tuple[bytes, str]] = set()
@@ -249,7 +253,7 @@ class Watcher:
 
     def _owners(self, event: Event) -> set[str]:
         """Whose an event is that was just applied: of all that it names; empty when it names nothing."""
-        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired):
+        if isinstance(event, ShardStarted | ReceptionGap | ClockSetBack | ArchiveExpired | PlaybooksHeard):
             return {EVERYONE}
         state = self.mirror.state
         names = {getattr(event, "incident_id", b""), *about(event)} - {b""}
@@ -275,8 +279,14 @@ class Watcher:
                 self.fail(
                     f"{name} is told again {since_s:.2f} s after the last word; {incident.is_attended=}"
                 )
+        elif event.reason == BY_PLAYBOOK:
+            if not self.mirror.of(Runs).store.of(incident.id).runs:
+                self.fail(f"{name} is escalated by a playbook, and none ran")
+            self.escalated_by_playbook.add(incident.id)
         elif event.receiver == "boss" and self.believed.get(key) is None and not event.queued:
-            if not incident.targets_told & 2 or event.reason not in (ESCALATED, "resolved"):
+            if incident.id not in self.escalated_by_playbook and (
+                not incident.targets_told & 2 or event.reason not in (ESCALATED, "resolved")
+            ):
                 self.fail(f"{name} is escalated, and nobody was late: {event.reason}")
 
     def _told(self, event: ActionSucceeded | ActionFailed, now: float) -> None:

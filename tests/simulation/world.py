@@ -44,6 +44,7 @@ from tests.simulation.areas import AREAS
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.notifications import Notifications
 from tests.simulation.areas.processes import Processes
+from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import ShardFaults
 from tests.simulation.gateway import Gateway, first_slots
 from tests.simulation.loop import BEGINNING, VirtualLoop
@@ -135,12 +136,16 @@ class World:
         )
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start(
-            "responder-0", lambda host: ResponderActor(host, receivers, targets=Targets(self.clock))
+            "responder-0",
+            lambda host: ResponderActor(
+                host, receivers, targets=Targets(self.clock), worker=self.area(Runs).worker
+            ),
         )
         for index in range(self.shards):
             await wire.start(shard_name(index), self._shard_factory(index))
         processes = self.area(Processes)
         processes.start_gateways()
+        await self.area(Runs).begin()
         await asyncio.sleep(1.0)
         self.is_troubled = True
         self._lives = [self.spawn(life) for area in self.areas.values() for life in area.lives()]

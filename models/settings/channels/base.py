@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from models.errors import Refused
 from models.settings.secrets import Secret
-from models.settings.values import Duration, Section, wrong_url
+from models.settings.values import Duration, Rate, Section, some_rate, wrong_url
 
 #: Of a header's name: RFC 9110's token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -87,8 +87,37 @@ class ReceiverBase(Section):
     max_alerts: int = Field(
         100, ge=1, le=10_000, description="Most alerts in one message, which says how many more there are."
     )
+    fallback: str = Field(
+        "",
+        max_length=63,
+        description="Receiver that is told in its place when it can't be told. Empty: none.",
+    )
+    fallback_after: Duration = Field(
+        300.0,
+        description="How long it is tried before that. When it is given up earlier, `fallback` is told then.",
+    )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Most calls in flight from each responder. Unset: `notify.concurrency`.",
+    )
+    rate: Rate | None = Field(
+        None,
+        description='How often it is called at most by each responder, as in "60/m"; 10 seconds\' worth at once. Unset: `outbound.rate`.',
+    )
+    ca_file: str = Field(
+        "",
+        max_length=4096,
+        description="File with PEM certificates that are trusted beside the system's. Empty: that of `outbound.ca_file`, if there is one.",
+    )
     title: TemplateText = Field("", description="Template of the title. Empty: the channel's own.")
     text: TemplateText = Field("", description="Template of the text. Empty: the channel's own.")
+
+    @field_validator("rate")
+    @classmethod
+    def _is_some_rate(cls, value: str | None) -> str | None:
+        return some_rate(value)
 
 
 class HttpReceiver(ReceiverBase):

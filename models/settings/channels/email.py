@@ -47,9 +47,6 @@ class EmailReceiver(ReceiverBase):
         "starttls",
         description="`starttls`: encrypted after the greeting, and nothing is sent when the server can't. `tls`: encrypted from the start. `none`: not at all.",
     )
-    ca_file: str = Field(
-        "", max_length=4096, description="PEM file of certificates to trust in place of the system's."
-    )
     username: str = Field("", max_length=320, description="User name, when the server wants one.")
     password: Token | None = Field(None, description="Its password. Secret.")
     sender: str = Field(

@@ -29,7 +29,7 @@ class SlackReceiver(HttpReceiver):
     )
     broadcast: bool = Field(
         True,
-        description="Whether what comes later is shown in the channel too, not only in the thread. A resolve never is.",
+        description="Whether what comes later is shown in the channel too, not only in the thread. More alerts and a resolve never are.",
     )
 
     @model_validator(mode="after")

@@ -138,7 +138,9 @@ def add_run_routes(app: FastAPI, runs: RunReads, commands: Commands, bodies: Bod
         """One run, with all that its steps did."""
         return json_response(run_body(await runs.find(run_id.bytes)))
 
-    async def captured(run_id: RunId, capture_id: Annotated[str, Path(max_length=64)]) -> Response:
+    async def captured(
+        run_id: RunId, capture_id: Annotated[str, Path(max_length=64, description="The capture's id.")]
+    ) -> Response:
         """What an action of a run recorded: metrics, logs, configuration."""
         found = await runs.find(run_id.bytes, whole=True)
         for each in found.captures:

@@ -138,7 +138,7 @@ async def _judge(given: dict[str, Any], work: Do) -> Judged:
     from actors.runtime.clock import SystemClock
     from services.playbooks.open import open_worker
 
-    worker = open_worker(given, {}, SystemClock())
+    worker = open_worker(given, {}, SystemClock(), strict=True)
     try:
         return await worker.judge(work)
     finally:
@@ -185,6 +185,8 @@ def _incident(name: str) -> dict[str, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Failure(f"{name}: not JSON: {error}", ExitCode.USAGE) from None
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
     if not isinstance(found, dict):
         raise Failure(f"{name}: expected an incident, which is an object", ExitCode.USAGE)
     # As a run sees it.

@@ -72,7 +72,7 @@ class ListFormat(Format, Generic[Item, Posted]):
         memories: list[Memory] = []
         ends: list[float] = []
         alerts: list[Posted] = []
-        learned: dict[int, Content] = {}
+        learned: dict[int, bytes] = {}
         claims: dict[int, Claim] = {}
         faults: list[Fault] = []
         place = -1
@@ -87,10 +87,11 @@ class ListFormat(Format, Generic[Item, Posted]):
                         alert, raws, raw_end, is_resolved = take(item)
                         seen = seen_digest(raws)
                         memory = young.get(seen) or find(seen)
-                        content = None
+                        body = b""
                         if memory is None:
                             content = self.content(alert)
-                            memory = remembered.learn(seen, content)
+                            body = encode_body(content)
+                            memory = remembered.learn(seen, content, len(body))
                         end = known_ends.get(raw_end)
                         if end is None:
                             end = remembered.time(raw_end, end_field)
@@ -105,9 +106,9 @@ class ListFormat(Format, Generic[Item, Posted]):
                     except Malformed as error:
                         faults.append(Fault(place, str(error), self.written(item)))
                         continue
-                    if content is not None:
-                        # What was just read for checking need not be read again when its shard asks for it.
-                        learned[len(places)] = content
+                    if body:
+                        # What was just read for checking need not be read again for its shard.
+                        learned[len(places)] = body
                     places.append(place)
                     memories.append(memory)
                     ends.append(end)
@@ -117,8 +118,7 @@ class ListFormat(Format, Generic[Item, Posted]):
             raise Malformed(json_error(error)) from None
 
         def body_of(column: int) -> bytes:
-            content = learned.get(column)
-            return encode_body(self.content(alerts[column]) if content is None else content)
+            return learned.get(column) or encode_body(self.content(alerts[column]))
 
         def said_end(column: int) -> bytes:
             return self.said_end(alerts[column])

@@ -84,10 +84,10 @@ class Remembered:
                 self._put(seen, memory)
         return memory
 
-    def learn(self, seen: bytes, content: Content) -> Memory:
-        """Remember a checked alert. One without a start of its own keeps its key from one request to the next. Raises
+    def learn(self, seen: bytes, content: Content, size: int) -> Memory:
+        """Remember a checked alert; its body has `size` bytes. One without a start of its own keeps its key from one request to the next. Raises
         Malformed for one that is too large."""
-        if (size := len(_body_encoder.encode(content))) > self.max_alert_bytes:
+        if size > self.max_alert_bytes:
             raise Malformed(
                 f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are allowed "
                 "(lifecycle.max_alert_bytes)"
@@ -139,6 +139,8 @@ class Remembered:
 
 def source_of(content: Content) -> str:
     """The name of an alert's sender: the host in its link, else its source."""
+    if not content.generator_url:
+        return sys.intern(content.source[:SOURCE_NAME_MAX])
     host = content.generator_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     return sys.intern((host or content.source)[:SOURCE_NAME_MAX])
 

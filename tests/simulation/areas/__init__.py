@@ -13,6 +13,7 @@ from tests.simulation.areas.peers import Peers
 from tests.simulation.areas.people import People
 from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.reads import Reads
+from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import Stores
 
 AREAS: tuple[type[Area], ...] = (
@@ -21,6 +22,7 @@ AREAS: tuple[type[Area], ...] = (
     Peers,
     Notifications,
     Mutes,
+    Runs,
     Processes,
     Stores,
     Clocks,

@@ -46,16 +46,20 @@ def dry_run(
 
     llm-im playbooks dry-run critical.yaml --incident 4e5f60718293
     """  # fmt: skip
-    from models.playbook.select import match
+    from models.playbook.select import Match, match
     from models.playbook.simulation import Script, rehearse
+    from models.playbook.template import holds
 
     book = read_file(file).playbook
     seen = _seen(_from_file(incident) if Path(incident).exists() else _from_system(options, incident))
     chosen = match(book.trigger, _sample(seen))
+    if chosen.matches and chosen.expression:
+        holding = holds(chosen.expression, {"incident": seen})
+        why = f"its expression {'holds' if holding else 'does not hold'}: {chosen.expression}"
+        chosen = Match(holding, f"{chosen.why}; {why}" if holding else why)
     if not as_json:
         said = "is chosen" if chosen.matches else "is not chosen"
-        more = f", if {chosen.expression}" if chosen.matches and chosen.expression else ""
-        typer.echo(terminal.plain(f"{book.name} {book.version} {said}: {chosen.why}{more}"))
+        typer.echo(terminal.plain(f"{book.name} {book.version} {said}: {chosen.why}"))
         typer.echo()
     lines = rehearse(book, Script(frozenset(fail or ()), incident=seen))
     path.show(lines, as_json, name=book.name, version=book.version, chosen=chosen.matches, why=chosen.why)

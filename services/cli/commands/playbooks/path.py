@@ -22,9 +22,9 @@ def show(lines: list[Line], as_json: bool, **more: Any) -> None:
         typer.echo(json.dumps({**more, "path": rows}))
         return
     width = max((len(line.step) for line in lines), default=0)
-    before = ""
+    before = None
     for line in lines:
-        name = "" if line.step == before else line.step
+        name = "" if line.step == before else line.step or "run"
         before = line.step
         typer.echo(f"{terminal.plain(name):{width}}  {terminal.plain(line.what)}".rstrip())
         for key, value in (line.params or {}).items():

@@ -1,0 +1,135 @@
+"""`llm-im playbooks history|stats`: what runs did, and how they ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+
+from services.cli.commands.playbooks.remote import RUN_COLUMNS, RUNS, find_run
+from services.cli.shared import ids, output, terminal
+from services.cli.shared.output import Form, Output
+from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+
+#: Runs that are counted.
+COUNTED = 10_000
+
+
+def history(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="Show one run with all that its steps did.", show_default=False),
+    ] = None,
+    playbook: Annotated[
+        str | None,
+        typer.Option("--playbook", metavar="NAME", help="Only runs of this playbook.", show_default=False),
+    ] = None,
+    incident: Annotated[
+        str | None,
+        typer.Option(
+            "--incident", metavar="ID", help="The runs of one incident, archived or not.", show_default=False
+        ),
+    ] = None,
+    active: Annotated[bool, typer.Option("--active", help="Only runs under way.")] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
+    ] = 50,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    form: Form = Output.TABLE,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, the newest first; or show one, step by step.
+
+    llm-im playbooks history --active
+
+    llm-im playbooks history 4e5f60718293
+    """
+    client = client_of(url, context, token_file)
+    if run is not None:
+        found = client.get_json(f"{RUNS}/{find_run(client, run)}")
+        if as_json:
+            output.write_json(found)
+        else:
+            _show(found)
+        return
+    if incident is not None:
+        rows = client.get_json(f"{ids.PATH}/{ids.find_one(client, incident)}/runs")["items"][:limit]
+        more = False
+    else:
+        query = [("playbook", playbook)] if playbook else []
+        query += [("active", "true")] if active else []
+        rows = list(ids.walk(client, query, limit + 1, RUNS))
+        rows, more = rows[:limit], len(rows) > limit
+    match output.form_of(form, as_json):
+        case Output.JSON:
+            output.write_json({"items": rows, "more": more})
+            return
+        case Output.CSV:
+            output.write_csv(RUN_COLUMNS, rows)
+        case Output.ID:
+            output.write_ids(rows)
+        case kind if rows:
+            output.write_table(RUN_COLUMNS, rows, kind is Output.WIDE)
+        case _:
+            typer.echo("no runs")
+    if more:
+        typer.echo(f"there are more than these {len(rows):,}: raise --limit", err=True)
+
+
+def _show(run: dict[str, Any]) -> None:
+    out = terminal.console()
+    for label, text in (
+        ("run", run["id"]),
+        ("playbook", f"{run['playbook']} {run['version']}"),
+        ("incident", f"{run['incident']}  {run['title']}"),
+        ("status", run["status"] + (" (shadow)" if run["shadow"] else "")),
+        ("detail", run["detail"]),
+        ("by", f"{run['by']}: {run['why']}"),
+        ("started", f"{run['started_at']}  ({terminal.when(run['started_at'])})"),
+        ("ended", run["ended_at"] or ""),
+    ):
+        if text:
+            out.print(f"  {label:<10}{terminal.plain(text)}")
+    for each in run["waits_for"]:
+        who = " or ".join(each["who"]) or "anybody who may respond"
+        out.print(
+            f"  waits for {terminal.plain(who)} at {terminal.plain(each['step'])} until {each['until']}: "
+            f"{terminal.plain(each['message'])}"
+        )
+    for step in run["steps"]:
+        out.print(f"  {terminal.plain(step['id'])}: {step['status']}  {terminal.plain(step['detail'])}")
+        for deed in step["actions"]:
+            what = f"undo {deed['action']}" if deed["undo"] else deed["action"]
+            out.print(f"    {terminal.plain(what)}: {deed['status']}  {terminal.plain(deed['detail'])}")
+    for each in run["captures"]:
+        cut = ", cut" if each["cut"] else ""
+        out.print(f"  captured {terminal.plain(each['name'])} ({each['size']:,} bytes{cut}): {each['id']}")
+
+
+def stats(
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """How the runs of each playbook ended, of those whose incidents are not archived."""
+    counts: dict[str, Counter[str]] = {}
+    for each in ids.walk(client_of(url, context, token_file), [], COUNTED, RUNS):
+        name = f"{each['playbook']} (shadow)" if each["shadow"] else str(each["playbook"])
+        counts.setdefault(name, Counter())[each["status"] if each["ended_at"] else "under way"] += 1
+    if as_json:
+        output.write_json({name: dict(found) for name, found in sorted(counts.items())})
+        return
+    if not counts:
+        typer.echo("no runs")
+        return
+    kinds = ("succeeded", "failed", "aborted", "cancelled", "under way")
+    table = terminal.table(
+        "PLAYBOOK", "RUNS", *(kind.upper() for kind in kinds), right=("RUNS", *map(str.upper, kinds))
+    )
+    for name, found in sorted(counts.items()):
+        table.add_row(terminal.plain(name), f"{found.total():,}", *(f"{found[kind]:,}" for kind in kinds))
+    terminal.console().print(table)

@@ -1,0 +1,135 @@
+"""`llm-im playbooks pause|resume|cancel|approve|deny`: what people do with runs, and whether a playbook runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from services.cli.commands.playbooks.remote import (
+    RUNS,
+    Reason,
+    RunId,
+    RunOrName,
+    find_run,
+    is_run,
+    json_of,
+    path_of,
+    say_run,
+)
+from services.cli.shared import output, terminal
+from services.cli.shared.client import Client
+from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+
+Step = Annotated[
+    str, typer.Option("--step", metavar="STEP", help="The step that waits; default: all that wait.")
+]
+
+
+def pause(
+    what: RunOrName,
+    reason: Reason = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pause a run: it begins nothing more until it is resumed. Of a playbook: it runs for no incident more; its runs go on.
+
+    llm-im playbooks pause restart-api
+    """
+    _hold(client_of(url, context, token_file), what, "pause", "paused", reason, as_json)
+
+
+def resume(
+    what: RunOrName,
+    reason: Reason = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a run go on, or a playbook run again, for incidents that open from now on.
+
+    llm-im playbooks resume restart-api
+    """
+    _hold(client_of(url, context, token_file), what, "resume", "active", reason, as_json)
+
+
+def cancel(
+    run: RunId,
+    reason: Reason = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a run. What it was asked for is waited for, and what is to be done at the end (finally) is done.
+
+    llm-im playbooks cancel 4e5f60718293 --reason "I do it by hand"
+    """
+    _steer(
+        client_of(url, context, token_file),
+        run,
+        "cancel",
+        {"reason": reason or ""},
+        "is told to end:",
+        as_json,
+    )
+
+
+def approve(
+    run: RunId,
+    step: Step = "",
+    reason: Reason = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree to what a run waits for.
+
+    llm-im playbooks approve 4e5f60718293
+    """
+    body = {"step": step, "reason": reason or ""}
+    _steer(client_of(url, context, token_file), run, "approve", body, "approved:", as_json)
+
+
+def deny(
+    run: RunId,
+    step: Step = "",
+    reason: Reason = None,
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse what a run waits for: that step fails.
+
+    llm-im playbooks deny 4e5f60718293 --reason "customers are on it"
+    """
+    body = {"step": step, "reason": reason or ""}
+    _steer(client_of(url, context, token_file), run, "deny", body, "denied:", as_json)
+
+
+def _hold(client: Client, what: str, verb: str, mode: str, reason: str | None, as_json: bool) -> None:
+    if is_run(what):
+        done = "paused:" if verb == "pause" else "goes on:"
+        _steer(client, what, verb, {"reason": reason or ""}, done, as_json)
+        return
+    reply = client.post_json(f"{path_of(what)}/mode", {"mode": mode})
+    changed = json_of(client, reply, hint="to list them: llm-im playbooks list")
+    if as_json:
+        output.write_json(changed)
+    else:
+        typer.echo(f"{terminal.plain(changed['name'])} is {changed['mode']}")
+
+
+def _steer(client: Client, word: str, verb: str, body: dict[str, Any], done: str, as_json: bool) -> None:
+    identity = find_run(client, word)
+    reply = client.post_json(f"{RUNS}/{identity}/{verb}", body)
+    run = json_of(client, reply, hint="to list runs: llm-im playbooks history")
+    if as_json:
+        output.write_json(run)
+    else:
+        say_run(run, done)
