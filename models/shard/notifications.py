@@ -389,8 +389,6 @@ class Notifications(Component):
                 if notification.reason is not None:
                     self.telling.drop(incident, receiver, OFF, now)
             elif notification.reason is not None:
-                if notification.due_at <= now and self.telling.settle(incident, receiver, now):
-                    continue
                 if is_set_back and notification.due_at > now:
                     self.shard.do(
                         NotificationOwed(
@@ -404,7 +402,7 @@ class Notifications(Component):
                         ),
                         now,
                     )
-                if notification.due_at <= now:
+                if notification.due_at <= now and not self.telling.settle(incident, receiver, now):
                     tried = Try(notification.number, notification.attempt)
                     self.telling.asked_before[Ear(incident.id, receiver)] = tried
             elif not incident.is_open and notification.heard_at:
