@@ -273,10 +273,10 @@ class Incident(msgspec.Struct, array_like=True):
     held_bytes: int = 0
     joined: int = 0
     joined_told_at: float = 0.0
-    #: Only in the archive: its runs of playbooks (models/shard/run_state.py, Carried), which a shard keeps beside it.
-    runs: bytes = b""
     notifications: dict[str, Notification] = {}
     discarded: str = ""
+    #: Only in the archive: its runs of playbooks (models/shard/run_state.py, Carried), which a shard keeps beside it.
+    runs: bytes = b""
 
     def __post_init__(self) -> None:
         if self.to_webhook is not None:
