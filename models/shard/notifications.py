@@ -385,8 +385,6 @@ class Notifications(Component):
                 if notification.reason is not None:
                     self.telling.drop(incident, receiver, OFF, now)
             elif notification.reason is not None:
-                if notification.due_at <= now and self.telling.settle(incident, receiver, now):
-                    continue
                 if is_set_back and notification.due_at > now:
                     self.shard.do(
                         NotificationOwed(
@@ -400,6 +398,8 @@ class Notifications(Component):
                         ),
                         now,
                     )
+                if notification.due_at <= now and self.telling.settle(incident, receiver, now):
+                    continue
                 if notification.due_at <= now:
                     tried = Try(notification.number, notification.attempt)
                     self.telling.asked_before[Ear(incident.id, receiver)] = tried

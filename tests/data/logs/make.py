@@ -220,6 +220,7 @@ def _routed(told: Story, frame: Callable[[], None]) -> None:
         routes=(Route(name="noise", services=("watchdog",), receivers=(), discards=True),),
     )
     receivers = {name: ReceiverRow(sends_resolved=name != "quiet") for name in route.receivers}
+    receivers |= {"pager": ReceiverRow(fallback="spare"), "spare": ReceiverRow()}
     told.shard.take_settings(msgspec.structs.replace(SETTINGS, route=route, receivers=receivers))
     told.push(at(4020), alert("watchdog", "Watchdog"), alert("routed", "Down"))
     told.classify(at(4020), Severity.P0)
@@ -228,6 +229,11 @@ def _routed(told: Story, frame: Callable[[], None]) -> None:
     frame()
     told.push(at(4030), alert("routed", "Down").ended(4030))
     told.told(at(4031))
+    frame()
+    told.push(at(4040), alert("unheard", "Down"))
+    told.classify(at(4040), Severity.P0)
+    told.receive(at(4041), by="pager", ok=False, final=True, reached=False)
+    told.told(at(4042))
     frame()
 
 
