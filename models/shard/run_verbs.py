@@ -68,8 +68,10 @@ class RunVerbs(Component):
         if not waits:
             where = f" at step {verb.step!r}" if verb.step else ""
             raise Conflict(f"the run waits for no approval{where}")
-        for _step, _number, deed in waits:
+        for step, _number, deed in waits:
             _check_may(incident, deed, command.actor)
+            if not verb.denied and now >= deed.at:
+                raise Conflict(f"the time to approve step {step!r} is over")
         for step, number, deed in waits:
             if verb.denied or command.actor not in deed.approved_by:
                 given = ApprovalGiven(
