@@ -64,6 +64,7 @@ from models.playbook.work import (
     Work,
     decode_done,
     encode_work,
+    is_plain,
 )
 from models.shard import clock, run_effects, run_lines
 from models.shard.changes import Merging, Paid
@@ -689,6 +690,11 @@ def read_done(encoded: bytes) -> Done:
         return Done(FAILED, f"its answer can't be read: {type(error).__name__}", final=True)
     if done.status not in STATUSES:
         return Done(FAILED, f"it answered {done.status[:40]!r}, which is no status", final=True)
+    if not is_plain(done.items):
+        return Done(FAILED, "its items are no plain data", final=True)
+    if not is_plain(done.outputs):
+        detail = f"{done.detail} (its outputs are left out: they are no plain data)"
+        done, size = msgspec.structs.replace(done, outputs={}, detail=detail.strip()), 0
     if items > OUTPUTS_MAX:
         return Done(FAILED, f"its answer has {items:,} bytes of items (limit: {OUTPUTS_MAX:,})", final=True)
     if size > OUTPUTS_MAX:

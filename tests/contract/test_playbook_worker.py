@@ -91,6 +91,26 @@ async def test_a_loop_has_its_items_and_its_bound() -> None:
     assert "at most 1000" in many.detail
 
 
+async def test_a_loop_over_what_can_not_be_kept_fails() -> None:
+    async with desk() as here:
+        for expression in ("[9999999999 * 9999999999]", "['\ud800']"):
+            done = await here.worker.work(Enter(expression, "s", "", expression, context()))
+
+            assert done.status == FAILED
+            decode_done(encode_done(done))
+
+
+@pytest.mark.parametrize("answer", ['{"id": 99999999999999999999999}', "[" * 600 + "]" * 600])
+async def test_an_answer_that_can_not_be_kept_is_no_reason_to_call_again(answer: str) -> None:
+    async with serving(answering(200, answer.encode())) as server, desk(allow=LOOPBACK) as here:
+        done = await here.do("http", method="POST", url=server.url)
+
+    assert done.status == SUCCEEDED
+    assert done.outputs["body"] == "[cut]"
+    assert len(server.got) == 1
+    decode_done(encode_done(done))
+
+
 async def test_of_expressions_those_that_hold_are_chosen_and_a_broken_one_is_named() -> None:
     expressions = (
         "incident.severity == 'P1'",

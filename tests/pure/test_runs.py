@@ -504,6 +504,18 @@ def test_an_answer_that_lies_ends_the_action_and_not_the_shard() -> None:
     assert "left out" in story.lines("ActionExecuted")[0]
 
 
+def test_outputs_that_a_log_could_not_be_read_with_are_left_out() -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    story = RunStory([book("heal", [step("fix", act())])])
+    story.open(at(0))
+    story.perform(at(1), always(Done(SUCCEEDED, outputs={"deep": deep})))
+
+    assert story.run.steps["fix"].outputs == {}
+    assert story.run.status == SUCCEEDED
+
+
 def test_refused_by_policy_is_not_tried_again() -> None:
     story = RunStory([book("heal", [step("fix", act(retry=Retry(most=5)))])])
     story.open(at(0))
