@@ -19,7 +19,7 @@ from models.incidents.verbs import (
     StartRun,
 )
 from models.playbook.playbook import ABORT, FAIL, NEXT, Step, Trigger
-from models.playbook.run import ABORTED, CANCELLED, id_of
+from models.playbook.run import ABORTED, CANCELLED, PAUSED, id_of
 from models.playbook.run_events import RunNotStarted, RunStarted
 from models.playbook.work import (
     APPROVAL,
@@ -803,6 +803,18 @@ def test_people_start_pause_and_go_on_with_a_run() -> None:
     story.do(at(31), HoldRun(story.run.id, False), incident)
 
     assert story.asks == ["do service_restart"]
+
+
+def test_whoever_pauses_a_run_pauses_its_sub_playbooks() -> None:
+    story = calling("active")
+    outer, inner = story.runs
+    story.do(at(2), HoldRun(outer.id, True), story.incident)
+    story.perform(at(3))
+    assert [each.status for each in story.runs] == [PAUSED, PAUSED]
+    assert story.keys == [f"{id_of(inner.id)}.1.0.0-0"]
+
+    story.do(at(4), HoldRun(outer.id, False), story.incident)
+    assert story.asks == ["do scale"]
 
 
 def test_a_cancelled_run_begins_nothing_more_but_what_is_done_at_the_end() -> None:
