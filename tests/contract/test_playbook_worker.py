@@ -255,6 +255,20 @@ async def test_policy_allows_denies_constrains_and_asks_for_approval() -> None:
     ]  # fmt: skip
 
 
+async def test_a_bound_of_a_policy_holds_for_what_a_playbook_leaves_out() -> None:
+    constraints: dict[str, Any] = {"max_replicas": 5}
+    opa = answering(200, {"result": {"allowed": True, "constraints": constraints}})
+    async with serving(opa) as policy, serving(answering()) as server:
+        governance = {"llm_governance_core": {"enabled": True, "endpoint": f"{policy.url}/v1/data/incidents"}}
+        async with desk(_hook(server.url), governance) as here:
+            by = await here.do("scale", by=50)
+            to = await here.do("scale", replicas=50)
+
+    assert (by.status, to.status) == (REFUSED, SUCCEEDED)
+    assert "policy bounds replicas, which the action does not give" in by.detail
+    assert [got.json["parameters"]["replicas"] for got in server.got] == [5]
+
+
 async def test_a_constraint_that_is_not_understood_refuses() -> None:
     async with serving(
         answering(200, {"result": {"allowed": True, "constraints": {"window": "night"}}})
