@@ -143,7 +143,12 @@ class Working:
             else "choose"
         )
         self._meter.count("llm_im_playbook_actions_total", action=kind, outcome=done.status[:20])
-        encoded = encode_done(done)
+        try:
+            encoded = encode_done(done)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            # It would be asked for again and again, and done each time.
+            done = Done(FAILED, f"its answer can't be sent: {type(error).__name__}", final=True)
+            encoded = encode_done(done)
         if asked.once:
             self._remember(asked.key, encoded)
         return encoded

@@ -133,8 +133,11 @@ def _bounded(name: str, value: Any, bounds: Mapping[str, Any]) -> Any:
     ):
         raise ValueError(f"policy does not allow {name} = {value}")
     for bound in ("min", "max"):
-        if bound not in bounds or value is None:
+        if bound not in bounds:
             continue
+        if value is None:
+            # As replicas of a scale that says `by`: what it comes to is not known here.
+            raise ValueError(f"policy bounds {name}, which the action does not give")
         limit = bounds[bound]
         if not _is_number(limit) or not _is_number(value):
             raise ValueError(f"policy bounds {name} by {limit}, and it is {value}: expected numbers")

@@ -577,6 +577,9 @@ class _Walk:
 
     def _end(self, step: Step, status: str, detail: str, jump: str = "", then: str = "") -> Move:
         run = self.run
+        target = run.steps.get(jump)
+        if target is not None and target.is_under_way and jump != step.id:
+            jump = ""  # it is being done already, and must not be done twice at once
         return StepEnded(run.incident_id, run.id, step.id, status, detail, False, jump, then, run.playbook)
 
     def _said(

@@ -21,6 +21,8 @@ SUCCEEDED, FAILED, SKIPPED, REFUSED, APPROVAL, WAIT = (
 STATUSES = (SUCCEEDED, FAILED, SKIPPED, REFUSED, APPROVAL, WAIT)
 #: Bytes of outputs (JSON) that an answer may bring; longer ones are cut with a note.
 OUTPUTS_MAX = 64 * 1024
+#: Levels of lists and objects within outputs and items. Deeper ones could end the reading of a log or snapshot, which nest them further.
+DEPTH_MAX = 64
 #: Bytes of what an action captured for people (metrics, logs): kept with the incident, compressed.
 CAPTURE_MAX = 256 * 1024
 
@@ -114,6 +116,26 @@ class IncidentEffect(msgspec.Struct, frozen=True):
     what: str
     value: str = ""
     due_at: float = 0.0
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value from outside can be kept: not nested too deep, and no number or text that MessagePack does not have."""
+    waiting = [(value, 0)]
+    while waiting:
+        at, depth = waiting.pop()
+        if isinstance(at, int) and not -(2**63) <= at < 2**64:
+            return False
+        if isinstance(at, str) and not at.isascii():
+            try:
+                at.encode()
+            except UnicodeEncodeError:
+                return False
+        if isinstance(at, dict | list | tuple):
+            if depth >= DEPTH_MAX:
+                return False
+            within = (*at.keys(), *at.values()) if isinstance(at, dict) else at
+            waiting.extend((each, depth + 1) for each in within)
+    return True
 
 
 encode_work = msgspec.msgpack.Encoder().encode

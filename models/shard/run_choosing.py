@@ -16,7 +16,7 @@ from models.shard.component import Component
 from models.shard.core import Core
 from models.shard.known_playbooks import KnownPlaybooks, Offered, PlaybooksKnown
 from models.shard.messages import Tick
-from models.shard.runs import Runs
+from models.shard.runs import Runs, judged
 
 #: So long a verdict is waited for.
 CHOOSE_AFTER_S = 0.3
@@ -131,6 +131,9 @@ class Choosing(Component):
             ):
                 continue
             if any(at >= incident.opened_at for at in mine.started.get(offered.name, ())):
+                continue
+            opened_at, severity = mine.refused.get(offered.name, (0.0, 0))
+            if opened_at == incident.opened_at and judged(incident) >= severity:
                 continue
             held = match(known.book(offered).trigger, incident)
             if held.matches:

@@ -47,11 +47,21 @@ class RunVerbs(Component):
         run = self._run(incident, verb.run)
         if run.ends_as:
             raise Conflict("the run is ending: it can't be paused or resumed")
-        if (run.status == PAUSED) is not verb.paused:
-            held = RunHeld(incident.id, run.id, command.actor, verb.paused, command.reason, run.playbook)
-            self.shard.do(held, now)
-            self.shard.of(Runs).look_at(incident.id)
+        for each in self._with_children(incident, run):
+            if (each.status == PAUSED) is not verb.paused:
+                held = RunHeld(
+                    incident.id, each.id, command.actor, verb.paused, command.reason, each.playbook
+                )
+                self.shard.do(held, now)
+                self.shard.of(Runs).look_at(incident.id)
         return incident
+
+    def _with_children(self, incident: Incident, run: Run) -> list[Run]:
+        """A run and its sub-playbooks that are under way, and theirs: whoever stops a repair means all of it."""
+        found, active = [run], self.shard.of(Runs).store.of(incident.id).active
+        for parent in found:
+            found += [each for each in active if each.parent == parent.id and not each.ends_as]
+        return found
 
     def _cancel(self, incident: Incident, verb: CancelRun, command: Command, now: float) -> Incident:
         run = self._run(incident, verb.run)
@@ -68,8 +78,10 @@ class RunVerbs(Component):
         if not waits:
             where = f" at step {verb.step!r}" if verb.step else ""
             raise Conflict(f"the run waits for no approval{where}")
-        for _step, _number, deed in waits:
+        for step, _number, deed in waits:
             _check_may(incident, deed, command.actor)
+            if not verb.denied and now >= deed.at:
+                raise Conflict(f"the time to approve step {step!r} is over")
         for step, number, deed in waits:
             if verb.denied or command.actor not in deed.approved_by:
                 given = ApprovalGiven(

@@ -15,7 +15,7 @@ from hashlib import blake2b
 import msgspec
 import zstandard
 
-from models.incidents.incident import Incident, id_text, incident_id
+from models.incidents.incident import Incident, Severity, id_text, incident_id
 from models.partition.event import Event
 from models.playbook import run as folds
 from models.playbook.playbook import Playbook
@@ -64,6 +64,7 @@ from models.playbook.work import (
     Work,
     decode_done,
     encode_work,
+    is_plain,
 )
 from models.shard import clock, run_effects, run_lines
 from models.shard.changes import Merging, Paid
@@ -81,6 +82,8 @@ from models.shard.run_state import BOOKS, CAPTURES, RUNS, RUNS_KEPT, IncidentRun
 RUNS_OF_ONE_MAX = 10
 #: Sub-playbooks within sub-playbooks.
 DEPTH_MAX = 5
+#: Runs that one run begins, its sub-playbooks' included: playbooks that call each other must not grow without end.
+WITHIN_MAX = 100
 #: Moves of one run made in one step: what is more goes on with the next message.
 MOVES_MAX = 500
 HOUR_S = 3600.0
@@ -173,6 +176,7 @@ class Runs(Component):
             return
         mine = self.store.changing(incident.id)
         mine.started = {name: [clock.then(at, event) for at in times] for name, times in mine.started.items()}
+        mine.refused = {name: (clock.then(at, event), worst) for name, (at, worst) in mine.refused.items()}
         for run in mine.runs:
             run_effects.set_back(run, event)
 
@@ -341,11 +345,20 @@ class Runs(Component):
                 run_effects.remediating(self.shard, incident, run, now)
             self._unasked[incident.id] = None
         self.shard.do(move, now)
+        if isinstance(move, StepEnded | RunEnding):
+            self._end_children(incident, run, move, now)
         if isinstance(move, StepEnded) and move.then:
             run_effects.follow(self.shard, incident, run, move, now)
         elif isinstance(move, RunEnded):
             self._forget_asked(run)
             self.shard.report(Paid(incident), now)
+
+    def _end_children(self, incident: Incident, run: Run, move: StepEnded | RunEnding, now: float) -> None:
+        """Sub-playbooks that nobody waits for any more, because of a timeout or an abort, do nothing more."""
+        step = move.step if isinstance(move, StepEnded) else ""
+        for each in self.store.of(incident.id).active:
+            if each.parent == run.id and not each.ends_as and step in ("", each.parent_step):
+                self.end(incident, each, CANCELLED, f"{run.playbook} does not wait for it any more", now)
 
     def _forget_asked(self, run: Run) -> None:
         """What a run asked for and gave up waiting for."""
@@ -366,8 +379,12 @@ class Runs(Component):
             above = self.store.find(above.parent) or Run(b"", b"", 0, "", "", "", "", "", 0.0, 0.0)
         if offered is None:
             why_not = f"there is no playbook {wanted.playbook!r}"
+        elif offered.mode == "paused":
+            why_not = f"{wanted.playbook} is paused"
         elif depth >= DEPTH_MAX:
             why_not = f"sub-playbooks go {DEPTH_MAX} deep at most"
+        elif self.store.of(incident.id).number - above.number >= WITHIN_MAX:
+            why_not = f"a run begins {WITHIN_MAX} runs of sub-playbooks at most"
         if offered is None or why_not:
             self.shard.do(
                 ActionAnswered(
@@ -382,7 +399,7 @@ class Runs(Component):
             run_lines.by(run.playbook),
             f"step {wanted.step}",
             now,
-            dry=run.dry,
+            dry=run.dry or offered.mode == "shadow",
             parent=run,
             step=wanted.step,
         )
@@ -518,6 +535,8 @@ class Runs(Component):
     def _fold_chosen(self, event: PlaybooksChosen, now: float) -> None:
         mine = self.store.changing(event.incident_id)
         if event.answered:
+            held = {each.playbook for each in event.chosen}
+            self._refuse(mine, [each for each in mine.asking if each.playbook not in held], event.incident_id)
             mine.asking = []
             mine.chosen = [*mine.chosen, *event.chosen]
             return
@@ -552,7 +571,15 @@ class Runs(Component):
     def _fold_not_started(self, event: RunNotStarted, now: float) -> None:
         self.state.changing(event.incident_id)
         mine = self.store.changing(event.incident_id)
+        refused = [each for each in mine.chosen if event.playbook in ("", each.playbook)]
+        self._refuse(mine, refused, event.incident_id)
         mine.chosen = [each for each in mine.chosen if event.playbook and each.playbook != event.playbook]
+
+    def _refuse(self, mine: IncidentRuns, refused: Iterable[Chosen], identity: bytes) -> None:
+        incident = self.state.incidents[identity]
+        said = {each.playbook: (incident.opened_at, judged(incident)) for each in refused}
+        now_too = {name: each for name, each in mine.refused.items() if each[0] == incident.opened_at}
+        mine.refused = {**now_too, **said}
 
     def _fold_move(self, event: Event, now: float) -> None:
         run = self._run_of(event)
@@ -643,6 +670,11 @@ class Runs(Component):
     )
 
 
+def judged(incident: Incident) -> int:
+    """How severe an incident is; one without a verdict is less severe than any that has one, since all may change with that."""
+    return incident.severity + (0 if incident.is_classified else len(Severity))
+
+
 def choice_key(identity: bytes, mine: IncidentRuns) -> str:
     """The key of the question which expressions hold."""
     return f"{id_text(identity)}.choose-{mine.asked}"
@@ -658,6 +690,11 @@ def read_done(encoded: bytes) -> Done:
         return Done(FAILED, f"its answer can't be read: {type(error).__name__}", final=True)
     if done.status not in STATUSES:
         return Done(FAILED, f"it answered {done.status[:40]!r}, which is no status", final=True)
+    if not is_plain(done.items):
+        return Done(FAILED, "its items are no plain data", final=True)
+    if not is_plain(done.outputs):
+        detail = f"{done.detail} (its outputs are left out: they are no plain data)"
+        done, size = msgspec.structs.replace(done, outputs={}, detail=detail.strip()), 0
     if items > OUTPUTS_MAX:
         return Done(FAILED, f"its answer has {items:,} bytes of items (limit: {OUTPUTS_MAX:,})", final=True)
     if size > OUTPUTS_MAX:

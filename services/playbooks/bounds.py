@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from models.playbook.work import CAPTURE_MAX, OUTPUTS_MAX, Capture, Done, IncidentEffect
-from services.playbooks.kind import DETAIL_MAX
+from models.playbook.work import CAPTURE_MAX, OUTPUTS_MAX, Capture, Done, IncidentEffect, is_plain
+from services.playbooks.kind import DETAIL_MAX, failed
 
 #: Captures of one answer, and all their text together: what one action records for people.
 CAPTURES_MAX = 8
@@ -27,6 +27,12 @@ class Bounds:
         )
 
     def applied(self, done: Done) -> Done:
+        if not is_plain(done.items):
+            return failed(
+                "an item of its loop can't be kept: nested too deep, or no plain text or number",
+                final=True,
+                reached=False,
+            )
         captures, left = [], CAPTURE_MAX
         for each in done.captures[:CAPTURES_MAX]:
             text, cut = _cut(self.clean(each.text), left)
@@ -47,7 +53,8 @@ class Bounds:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, _MASK)
-        return text
+        # Half a character, as a template can write, can't be sent.
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
     def _outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """As JSON within OUTPUTS_MAX: what does not fit is left out, and `cut` says so."""
@@ -55,6 +62,8 @@ class Bounds:
         size, cut = 2, False
         for name, value in outputs.items():
             try:
+                if not is_plain(value):
+                    raise ValueError
                 encoded = msgspec.json.encode(value)
             except (TypeError, ValueError, RecursionError):
                 kept[name] = _NOTE

@@ -247,7 +247,9 @@ class PlaybookWorker:
             return failed(detail, reached=False)
         try:
             rendered, changed = constrained(
-                plan.rendered, response.constraints, names_of(plan.kind.spec.params) | {TIMEOUT}
+                {**msgspec.to_builtins(plan.params), **plan.rendered, TIMEOUT: plan.timeout_s},
+                response.constraints,
+                names_of(plan.kind.spec.params) | {TIMEOUT},
             )
             if changed:
                 params, timeout_s = _typed(rendered, plan)

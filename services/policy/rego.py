@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,15 @@ _V1 = re.compile(r"^\s*import\s+rego\.v1\s*$", re.MULTILINE)
 _V0 = re.compile(r"^[A-Za-z_]\w*(\([^)\n]*\)|\[[^]\n]*\])?\s*\{", re.MULTILINE)
 
 
+#: regopy writes texts into JSON without escaping them, and ends them at NUL: a label with a quote in it, repeated in a reason, would
+#: say `"allowed": true` for itself. What could end or break a text goes in as a character of private use, and comes back as itself.
+#: So a policy never sees quotes, backslashes and control characters of its input as these.
+_PRIVATE = 0xF0000
+_UNSAFE = (*range(0x20), 0x22, 0x5C, 0x7F)
+_HIDDEN = {code: chr(_PRIVATE + code) for code in _UNSAFE}
+_SHOWN = {_PRIVATE + code: chr(code) for code in _UNSAFE}
+
+
 class RegoPolicy:
     """Port Policy."""
 
@@ -42,7 +51,7 @@ class RegoPolicy:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
 
     async def evaluate(self, request: PolicyEvalRequest) -> PolicyEvalResponse:
-        given = msgspec.to_builtins(request)
+        given = _texts(msgspec.to_builtins(request), _HIDDEN)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._evaluate, given)
 
     def _evaluate(self, given: dict[str, Any]) -> PolicyEvalResponse:
@@ -51,14 +60,14 @@ class RegoPolicy:
         try:
             self._asked.set_input(given)
             output = self._asked.query_bundle_entrypoint(self._bundle, self._entry)
-        except regopy.RegoError:
-            # Its text repeats the input.
-            raise Unavailable("the policy could not be evaluated") from None
+        except (regopy.RegoError, ValueError):
+            # Its text repeats the input. Nobody is away who could be asked later: it is this input, whoever wrote that.
+            raise Malformed("the policy could not be evaluated for this input") from None
         if not output.ok():
             raise Malformed("the policy gives an error for this input (as when two rules disagree)")
         if str(output) == "undefined" or not output.results or not output.results[0].expressions:
             return denied("the policy has no such rule, or none that holds")
-        return response_of(output.results[0].expressions[0])
+        return response_of(_texts(output.results[0].expressions[0], _SHOWN))
 
     async def close(self) -> None:
         self.close_now()
@@ -66,6 +75,15 @@ class RegoPolicy:
     def close_now(self) -> None:
         """Safe to call twice."""
         self._thread.shutdown(wait=False)
+
+
+def _texts(value: Any, by: Mapping[int, str]) -> Any:
+    """The same with every text in it, keys too, translated."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().translate(by)
+    if isinstance(value, Mapping):
+        return {_texts(name, by): _texts(each, by) for name, each in value.items()}
+    return [_texts(each, by) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _interpreter() -> Interpreter:

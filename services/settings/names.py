@@ -36,7 +36,12 @@ KUBERNETES = re.compile(
     r"LLM_IM_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 #: Command-line flags, by the setting they override.
-FLAGS = {"state.path": "--data", "server.http_port": "--port", "notify.enabled": "--no-notify"}
+FLAGS = {
+    "state.path": "--data",
+    "server.http_port": "--port",
+    "notify.enabled": "--no-notify",
+    "playbooks.enabled": "--no-notify",
+}
 #: Alternative names of settings.
 ALIASES = {
     "resource_limits.max_concurrent_incidents": "lifecycle.max_concurrent_incidents",

@@ -13,6 +13,7 @@ import pytest
 from models.errors import Refused
 from models.settings.keys import KEYS
 from services.cli.shared.exits import ExitCode
+from services.cli.shared.where import loaded_of
 from services.machine import launch
 from services.settings.load import shards_here
 from tests.cli.test_commands import StandIn, run, server, silent_url
@@ -330,6 +331,16 @@ def test_up_starts_nothing_else_than_it_was_told(
             "nothing was started, because these settings can't be used or are not built yet:" in result.stderr
         )
         assert f"{sample}: " in result.stderr
+
+
+def test_a_drill_tells_nobody_and_runs_no_playbook(tmp_path: Path) -> None:
+    file = tmp_path / "llm-im.toml"
+    file.write_text("[playbooks]\nenabled = true\n")
+
+    loaded = loaded_of(file, no_notify=True)
+
+    assert (loaded.settings.notify.enabled, loaded.settings.playbooks.enabled) == (False, False)
+    assert loaded_of(file).settings.playbooks.enabled
 
 
 def test_up_with_the_grpc_door_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,26 @@ async def test_a_loop_has_its_items_and_its_bound() -> None:
     assert "at most 1000" in many.detail
 
 
+async def test_a_loop_over_what_can_not_be_kept_fails() -> None:
+    async with desk() as here:
+        for expression in ("[9999999999 * 9999999999]", "['\ud800']"):
+            done = await here.worker.work(Enter(expression, "s", "", expression, context()))
+
+            assert done.status == FAILED
+            decode_done(encode_done(done))
+
+
+@pytest.mark.parametrize("answer", ['{"id": 99999999999999999999999}', "[" * 600 + "]" * 600])
+async def test_an_answer_that_can_not_be_kept_is_no_reason_to_call_again(answer: str) -> None:
+    async with serving(answering(200, answer.encode())) as server, desk(allow=LOOPBACK) as here:
+        done = await here.do("http", method="POST", url=server.url)
+
+    assert done.status == SUCCEEDED
+    assert done.outputs["body"] == "[cut]"
+    assert len(server.got) == 1
+    decode_done(encode_done(done))
+
+
 async def test_of_expressions_those_that_hold_are_chosen_and_a_broken_one_is_named() -> None:
     expressions = (
         "incident.severity == 'P1'",
@@ -233,6 +253,20 @@ async def test_policy_allows_denies_constrains_and_asks_for_approval() -> None:
     assert [(got.path, got.json["parameters"].get("replicas")) for got in server.got] == [
         ("/restart", None), ("/scale", 5), ("/rollback", None),
     ]  # fmt: skip
+
+
+async def test_a_bound_of_a_policy_holds_for_what_a_playbook_leaves_out() -> None:
+    constraints: dict[str, Any] = {"max_replicas": 5}
+    opa = answering(200, {"result": {"allowed": True, "constraints": constraints}})
+    async with serving(opa) as policy, serving(answering()) as server:
+        governance = {"llm_governance_core": {"enabled": True, "endpoint": f"{policy.url}/v1/data/incidents"}}
+        async with desk(_hook(server.url), governance) as here:
+            by = await here.do("scale", by=50)
+            to = await here.do("scale", replicas=50)
+
+    assert (by.status, to.status) == (REFUSED, SUCCEEDED)
+    assert "policy bounds replicas, which the action does not give" in by.detail
+    assert [got.json["parameters"]["replicas"] for got in server.got] == [5]
 
 
 async def test_a_constraint_that_is_not_understood_refuses() -> None:

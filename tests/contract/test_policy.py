@@ -342,3 +342,39 @@ async def test_up_refuses_policies_that_cannot_be_read(tmp_path: Path) -> None:
     assert [each for each in refusals(settings) if each.startswith("playbooks.policy.files: ")]
     file.write_text("package incidents\nimport rego.v1\nallowed := true\n")
     assert not refusals(settings)
+
+
+@pytest.mark.parametrize(
+    "text", ['a", "allowed": true, "b": "', "good\0bad", "back\\slash", "two\nlines", "\x1b[1m", "plain"]
+)
+async def test_a_label_that_a_reason_repeats_decides_nothing(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "p.rego"
+    file.write_text(
+        "package incidents\nimport rego.v1\ndefault allowed := false\n"
+        'allowed if input.incident.labels.team == "good"\n'
+        'reason := sprintf("denied for %s", [input.incident.labels.team])\n'
+        "constraints := {input.incident.labels.team: input.incident.labels.team}\n"
+    )
+    rego = RegoPolicy([str(file)])
+    asked = a_request()
+    incident = {**asked.incident, "labels": {"team": text}}
+    try:
+        said = await rego.evaluate(msgspec.structs.replace(asked, incident=incident))
+    finally:
+        await rego.close()
+
+    assert not said.allowed
+    assert said.constraints == {text: text}
+    assert said.reason == f"denied for {' '.join(text.split())}"
+
+
+async def test_what_a_policy_writes_that_is_no_json_denies_even_where_the_settings_allow_in_doubt(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "p.rego"
+    file.write_text('package incidents\nimport rego.v1\nallowed := false\nreason := "say \\"no\\""\n')
+    decisions = Decisions(RegoPolicy([str(file)]), ManualClock(), fail_open=True, name="rego")
+    try:
+        assert not (await decisions.decide(a_request())).response.allowed
+    finally:
+        await decisions.close()

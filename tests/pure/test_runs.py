@@ -18,8 +18,8 @@ from models.incidents.verbs import (
     Resolve,
     StartRun,
 )
-from models.playbook.playbook import ABORT, FAIL, NEXT, Trigger
-from models.playbook.run import ABORTED, CANCELLED
+from models.playbook.playbook import ABORT, FAIL, NEXT, Step, Trigger
+from models.playbook.run import ABORTED, CANCELLED, PAUSED, id_of
 from models.playbook.run_events import RunNotStarted, RunStarted
 from models.playbook.work import (
     APPROVAL,
@@ -35,7 +35,7 @@ from models.playbook.work import (
     IncidentEffect,
     Work,
 )
-from models.shard.runs import Perform, Runs
+from models.shard.runs import WITHIN_MAX, Perform, Runs
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, leaving
 from tests.runs import SETTINGS, Answer, Approval, Retry, RunStory, act, book, offered, step
@@ -230,6 +230,64 @@ def test_a_sub_playbook_is_a_run_of_its_own_and_its_failure_is_its_step_s() -> N
 
         assert [each.playbook for each in story.runs] == ["outer", "inner"]
         assert {each.status for each in story.runs} == {FAILED if fails else SUCCEEDED}
+
+
+def calling(mode: str, *steps: Step) -> RunStory:
+    """A playbook that calls another one, which is active, paused or a shadow."""
+    outer = book("outer", [step("call", playbook="inner", timeout_s=60.0), *steps], in_order=False)
+    inner = book("inner", [step("a", act("service_restart")), step("b", act("scale"))], trigger=Trigger())
+    story = RunStory()
+    story.offer(at(0), offered(outer), offered(inner, mode))
+    story.open(at(1))
+    return story
+
+
+def test_a_sub_playbook_that_is_a_shadow_does_nothing_and_one_that_is_paused_is_not_begun() -> None:
+    shadow = calling("shadow")
+    assert [work.dry for _effect, work in shadow.work if isinstance(work, Do)] == [True]
+
+    paused = calling("paused")
+    assert paused.work == []
+    assert "inner is paused" in paused.run.detail
+
+
+def test_a_sub_playbook_that_nobody_waits_for_does_nothing_more() -> None:
+    late = calling("active")
+    late.ticks(at(2), at(63))
+    late.perform(at(64))
+    aborted = calling("active", step("stop", act("http_call", on_failure=ABORT)))
+    aborted.perform(at(2), failing("http_call", final=True))
+
+    for story in (late, aborted):
+        assert [each.status for each in story.runs][1] == CANCELLED
+        assert not any(".2.0." in key for key in story.keys if key.startswith(id_of(story.runs[1].id)))
+
+
+def test_playbooks_that_call_themselves_again_and_again_come_to_an_end() -> None:
+    many = [step(f"s{number}", playbook="p", tolerates=True) for number in range(50)]
+    story = RunStory([book("p", many, in_order=False)])
+    story.open(at(0))
+    story.ticks(at(1), at(60))
+
+    assert len(story.happened(RunStarted)) <= WITHIN_MAX + 1
+    assert story.shard.of(Runs).store.active == {}
+
+
+def test_a_jump_to_a_step_that_is_under_way_does_not_do_it_twice_at_once() -> None:
+    steps = [step("a", act("http_call", on_failure="b")), step("b", act("service_restart"))]
+    story = RunStory([book("p", steps, in_order=False)])
+    story.open(at(0))
+    story.perform(
+        at(1),
+        lambda work, again: (
+            None
+            if isinstance(work, Do) and work.step == "b"
+            else failing("http_call", final=True)(work, again)
+        ),
+        most=1,
+    )
+
+    assert story.asks == ["do service_restart"]
 
 
 def test_what_is_to_be_done_at_the_end_is_done_however_it_ends() -> None:
@@ -446,6 +504,18 @@ def test_an_answer_that_lies_ends_the_action_and_not_the_shard() -> None:
     assert "left out" in story.lines("ActionExecuted")[0]
 
 
+def test_outputs_that_a_log_could_not_be_read_with_are_left_out() -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    story = RunStory([book("heal", [step("fix", act())])])
+    story.open(at(0))
+    story.perform(at(1), always(Done(SUCCEEDED, outputs={"deep": deep})))
+
+    assert story.run.steps["fix"].outputs == {}
+    assert story.run.status == SUCCEEDED
+
+
 def test_refused_by_policy_is_not_tried_again() -> None:
     story = RunStory([book("heal", [step("fix", act(retry=Retry(most=5)))])])
     story.open(at(0))
@@ -490,6 +560,22 @@ def test_an_incident_that_reopens_again_and_again_is_left_to_people() -> None:
     story.push(at(95), alert("llm-api", "Down"))
     story.ticks(at(95), at(97))
     assert len(story.happened(RunStarted)) == 2
+
+
+def test_what_was_refused_is_not_chosen_again_by_the_next_process() -> None:
+    story = RunStory([book("heal", [step("fix", act())])])
+    story.open(at(0))
+    story.perform(at(1))
+    story.push(at(10), alert("llm-api", "Down").ended(10))
+    story.push(at(15), alert("llm-api", "Down"))
+    story.ticks(at(15), at(17))
+    assert len(story.happened(RunNotStarted)) == 1
+
+    story.restart(at(600))
+    story.ticks(at(600), at(603))
+
+    assert story.asks == []
+    assert len(story.happened(RunNotStarted)) == 1
 
 
 def test_runs_for_one_service_within_an_hour_are_bounded() -> None:
@@ -566,6 +652,20 @@ def test_an_expression_of_a_trigger_is_asked_for_and_survives_a_crash() -> None:
 
 
 # -- where it is kept --------------------------------------------------------------------------------------------
+
+
+def test_an_expression_that_does_not_hold_is_asked_again_at_the_verdict_and_not_by_the_next_process() -> None:
+    heal = book("heal", [step("fix", act())], trigger=Trigger(expression="{{ incident.type == 'x' }}"))
+    story = RunStory([heal])
+    story.push(at(0), alert("llm-api", "Down"))
+    story.tick(at(1))
+    story.perform(at(1))
+    story.restart(at(2))
+    story.tick(at(3))
+    assert story.asks == []
+
+    story.classify(at(4), story.incident.severity)
+    assert story.asks == ["choose"]
 
 
 def test_a_run_goes_with_its_incident_to_another_partition_and_goes_on_there() -> None:
@@ -654,6 +754,18 @@ def test_only_who_was_asked_may_approve() -> None:
     assert story.asks == ["do service_restart"]
 
 
+def test_whoever_agrees_too_late_has_not_agreed() -> None:
+    story = waiting()
+    story.do(at(1), HoldRun(story.run.id, True), story.incident)
+    story.ticks(at(2), at(110))
+    with pytest.raises(Refusal, match="the time to approve step 'ask' is over"):
+        story.do(at(111), ApproveRun(story.run.id), story.incident)
+    story.do(at(112), HoldRun(story.run.id, False), story.incident)
+
+    assert story.asks == []
+    assert story.run.status == FAILED
+
+
 def test_one_who_says_no_ends_it() -> None:
     story = waiting(needed=2, otherwise="approve")
     story.do(at(1), ApproveRun(story.run.id, denied=True), story.incident, reason="not now")
@@ -691,6 +803,18 @@ def test_people_start_pause_and_go_on_with_a_run() -> None:
     story.do(at(31), HoldRun(story.run.id, False), incident)
 
     assert story.asks == ["do service_restart"]
+
+
+def test_whoever_pauses_a_run_pauses_its_sub_playbooks() -> None:
+    story = calling("active")
+    outer, inner = story.runs
+    story.do(at(2), HoldRun(outer.id, True), story.incident)
+    story.perform(at(3))
+    assert [each.status for each in story.runs] == [PAUSED, PAUSED]
+    assert story.keys == [f"{id_of(inner.id)}.1.0.0-0"]
+
+    story.do(at(4), HoldRun(outer.id, False), story.incident)
+    assert story.asks == ["do scale"]
 
 
 def test_a_cancelled_run_begins_nothing_more_but_what_is_done_at_the_end() -> None:

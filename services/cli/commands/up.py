@@ -70,7 +70,8 @@ def up(
     no_notify: Annotated[
         bool,
         typer.Option(
-            "--no-notify", help="Send no notifications, whatever webhook is set; for a restore drill."
+            "--no-notify",
+            help="Send no notifications and run no playbooks, whatever the settings say; for a restore drill.",
         ),
     ] = False,
 ) -> None:

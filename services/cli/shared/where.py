@@ -111,7 +111,8 @@ def loaded_of(
 
     flags = _flags(data, port)
     if no_notify:
-        flags["notify.enabled"] = False
+        # A playbook tells people as well, and repairs what the drill has no business with.
+        flags["notify.enabled"] = flags["playbooks.enabled"] = False
     return load(config, flags, only=only)
 
 
