@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from models.control.control import encode_message
+from models.settings.secrets import MASKED
 from tests.api.gateway_in_process import System, alert, system
 from tests.api.test_notifying import Receiver, a_receiver, gauge, until
 
@@ -171,3 +173,9 @@ async def test_receivers_and_routes_change_by_reload() -> None:
                 await asyncio.sleep(0.2)
 
     assert heard["db"].got[0]["receiver"] == "new"
+    # It was sent in clear, and the control log holds its mask.
+    event = ours.gateway._tail.state.settings
+    assert event is not None
+    kept = encode_message(event)
+    assert MASKED.encode() in kept
+    assert not [each.url for each in heard.values() if each.url.encode() in kept]
