@@ -120,7 +120,7 @@ class CounterApi(Api):
     """Takes anything at POST /ACTION/SERVICE; `keys` has how often each key came there."""
 
     #: What is asked takes so long: some is under way whenever something is killed.
-    TAKES_S = 0.05
+    TAKES_S = 0.1
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(600 + ROUNDS * 120)]
 
 SEEDS = (4711, 4712)
 KINDS = ("responder-0", *kills.SHARDS, "gateway", "control-a", "classifier-0")
-#: Runs go on while all of a round is killed: it takes some 15 s.
-PAUSE_S = 12
+#: Runs go on while everything is killed: all kinds take some 20 s.
+ROUNDS_OF_RUN = 12 * ROUNDS
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,6 @@ def test_runs_survive_rounds_of_kills_and_nothing_is_done_twice(cluster: Cluster
     print(f"seed {seed}: {' '.join(order)}")
 
     with Played(counter=(counter := CounterApi())) as played:
-        story = runs_under_kills.apply_and_send(
-            cluster, played.place["counter"], RUNS, pause_s=PAUSE_S * ROUNDS
-        )
+        story = runs_under_kills.apply_and_send(cluster, played.place["counter"], RUNS, rounds=ROUNDS_OF_RUN)
         kills.one_by_one(cluster, order, chance)
-        runs_under_kills.check(cluster, counter, story)
+        runs_under_kills.check(cluster, counter, story, rounds=ROUNDS_OF_RUN)
