@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from actors.targets import Targets
 from models.ports import ActionResult
 from models.response.target import NotNow, Why
-from services.actions.outbound import Answer, CallFailed, Method, Outbound, place_of
+from services.actions.outbound import MAX_ANSWER_BYTES, Answer, CallFailed, Method, Outbound, place_of
 
 #: Too many requests, and a proxy that gave up waiting: the host is there, and has no room.
 _NO_ROOM = frozenset({408, 429})
@@ -48,7 +48,7 @@ class Calls:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         timeout_s: float | None = None,
-        max_bytes: int = 64 * 1024,
+        max_bytes: int = MAX_ANSWER_BYTES,
         trusted: bool = False,
         probing: bool = False,
     ) -> Answer:
@@ -102,9 +102,9 @@ class Calls:
         if not waiting:
             self._waiting.pop(name, None)
 
-    def why_broken(self, url: str) -> str:
-        """Why the host of a URL is not called now, "" while it is."""
-        return "" if self._targets is None else self._targets.why_broken(host_target(url))
+    def take(self, given: Mapping[str, Any]) -> None:
+        """Use the changed settings: what URLs of strangers may lead to."""
+        self._outbound.take(given)
 
     async def close(self) -> None:
         await self._outbound.close()
