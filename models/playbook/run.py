@@ -49,7 +49,7 @@ DETAIL_MAX = 1000
 
 class Deed(msgspec.Struct, array_like=True):
     """One thing that is done: an action, or a place of a step beside them. `at`: when it is tried again, its wait is over, or
-    nobody may approve it any more. `failures` counts tries that failed."""
+    nobody may approve it any more. `failures` counts tries that failed; `reached`: the last one may have had an effect."""
 
     status: str = ""
     attempt: int = 0
@@ -65,6 +65,7 @@ class Deed(msgspec.Struct, array_like=True):
     decided: str = ""
     is_final: bool = False
     action: str = ""
+    reached: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -231,6 +232,7 @@ def _answered(run: Run, event: ActionAnswered, now: float) -> None:
     deed.decided = event.decided or deed.decided
     deed.is_final, deed.action = event.final, event.action or deed.action
     deed.failures += event.status == FAILED
+    deed.reached = event.reached
     deed.status = AGAIN if event.at and event.status == FAILED else event.status
     if event.items is not None:
         step.items = list(event.items)

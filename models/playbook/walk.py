@@ -170,7 +170,8 @@ def work_of(
         key,
         step.id,
         action_number,
-        deed.attempt,
+        # Not deed.attempt: that it waited for an approval is no try.
+        deed.failures,
         action,
         context,
         again,
@@ -504,7 +505,8 @@ class _Walk:
                 if self.now >= deed.at:
                     return self._said(step, number, FAILED, "nobody approved it in time", action)
                 return None
-        return self._ask(step, at, number, deed, changes=action.changes and not self.run.dry)
+        changes = action.changes and not self.run.dry
+        return self._ask(step, at, number, deed, changes=changes, once=action.once)
 
     def _ask(
         self,
@@ -515,13 +517,17 @@ class _Walk:
         *,
         undo: bool = False,
         changes: bool = False,
+        once: bool = False,
     ) -> Move | None:
         run = self.run
         if deed is None or not deed.status:
             return ActionAsked(run.incident_id, run.id, step.id, number, 0, undo, changes)
         if deed.status == ASKED or (deed.status == AGAIN and self.now < deed.at):
             return None
-        return ActionAsked(run.incident_id, run.id, step.id, number, deed.attempt + 1, undo, changes)
+        # A try that reached nobody is made again by the same key: one before it with that key may have, and its answer was lost.
+        # What is marked once has a new one: its responder remembers the keys that it was given.
+        anew = once or deed.status != AGAIN or deed.reached
+        return ActionAsked(run.incident_id, run.id, step.id, number, deed.attempt + anew, undo, changes)
 
     def _follow(self, step: Step, at: StepRun, action: PlannedAction, deed: Deed, said: str) -> Move | None:
         """An action is over, and says how its step goes on."""
@@ -569,7 +575,13 @@ class _Walk:
                     else None
                 )
             return self._ask(
-                step, at, place, deed, undo=True, changes=action.rollback.changes and not self.run.dry
+                step,
+                at,
+                place,
+                deed,
+                undo=True,
+                once=action.rollback.once,
+                changes=action.rollback.changes and not self.run.dry,
             )
         failed = [deed.detail for deed in at.undos.values() if deed.status == FAILED]
         detail = f"{at.detail}; rollback failed: {failed[0]}" if failed else f"{at.detail}; rolled back"

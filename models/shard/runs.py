@@ -271,9 +271,11 @@ class Runs(Component):
         run = self.store.find(said.run)
         if run is None or asked_key(run, said.step, said.number, said.undo) != said.key:
             return Taken()  # of an earlier try, or given up
-        self._asked.discard(said.key)
-        self._doubted.discard(said.key)
         book, done = self.store.book(run.book), read_done(said.done)
+        self._asked.discard(said.key)
+        if done.status != FAILED or done.reached:
+            # A try that reached nobody says nothing of an earlier one by that key.
+            self._doubted.discard(said.key)
         step = next(each for each in (*book.steps, *book.final) if each.id == said.step)
         for capture in done.captures:
             self._capture(run, said, capture, now)

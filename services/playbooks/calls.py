@@ -4,17 +4,23 @@ alone for a while, and costs no place of others.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from actors.targets import Targets
 from models.ports import ActionResult
-from models.response.target import NotNow
+from models.response.target import NotNow, Why
 from services.actions.outbound import MAX_ANSWER_BYTES, Answer, CallFailed, Method, Outbound, place_of
 
 #: Too many requests, and a proxy that gave up waiting: the host is there, and has no room.
 _NO_ROOM = frozenset({408, 429})
+#: Of a call's time, how much it waits for its turn where many call one host. What remains is for the call.
+_SHARE_FOR_TURN = 0.8
+#: The time of a call that has none of its own.
+_TIMEOUT_S = 10.0
 
 
 class NotCalled(CallFailed):
@@ -31,6 +37,8 @@ class Calls:
     def __init__(self, outbound: Outbound, targets: Targets | None = None) -> None:
         self._outbound = outbound
         self._targets = targets
+        #: Who waits for a place at a host, in the order in which they came.
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     async def call(
         self,
@@ -44,17 +52,15 @@ class Calls:
         trusted: bool = False,
         probing: bool = False,
     ) -> Answer:
-        """As Outbound.call(). `probing`: it is asked because it may be away, so that its failures say nothing new. Raises NotCalled
-        too."""
+        """As Outbound.call(), once it is its turn at its host. `probing`: it is asked because it may be away, so that its failures say
+        nothing new. Raises NotCalled too: at once for a host that fails."""
         asked: dict[str, Any] = {
             "headers": headers, "body": body, "timeout_s": timeout_s, "max_bytes": max_bytes, "trusted": trusted,
         }  # fmt: skip
         if self._targets is None or probing:
             return await self._outbound.call(method, url, **asked)
         name = host_target(url)
-        period = self._targets.may_i(name)
-        if isinstance(period, NotNow):
-            raise NotCalled(f"{place_of(url)}: {period.detail}", period.wait_s)
+        period = await self._turn(self._targets, name, url, timeout_s or _TIMEOUT_S)
         result: ActionResult | None = None
         try:
             answer = await self._outbound.call(method, url, **asked)
@@ -66,6 +72,35 @@ class Calls:
         finally:
             # A call that the guard refused, or that was abandoned, says nothing of the target.
             self._targets.over(name, period, result)
+            self._wake_next(name)
+
+    async def _turn(self, targets: Targets, name: str, url: str, timeout_s: float) -> int:
+        """Wait for a place: that many runs call one host at once is no failure of any of them. What Target.may_i() gives."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s * _SHARE_FOR_TURN
+        while isinstance(period := targets.may_i(name), NotNow):
+            left = until - loop.time()
+            if period.why is Why.OPEN or left <= 0:
+                raise NotCalled(f"{place_of(url)}: {period.detail}", period.wait_s)
+            turn = loop.create_future()
+            self._waiting[name].append(turn)
+            try:
+                await asyncio.wait((turn,), timeout=min(period.wait_s, left))
+            finally:
+                if not turn.done():
+                    self._waiting[name].remove(turn)
+                if not self._waiting[name]:
+                    del self._waiting[name]
+        return period
+
+    def _wake_next(self, name: str) -> None:
+        waiting = self._waiting.get(name)
+        if waiting:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        if not waiting:
+            self._waiting.pop(name, None)
 
     def take(self, given: Mapping[str, Any]) -> None:
         """Use the changed settings: what URLs of strangers may lead to."""

@@ -215,6 +215,9 @@ class PlaybookWorker:
             )  # fmt: skip
 
         done = await self._perform(plan, trace)
+        if done.status == FAILED and not done.final and (why := self._why_last(plan)):
+            # Known now, so that nobody waits for a try that is refused, and the detail stays what really failed.
+            done = msgspec.structs.replace(done, final=True, detail=f"{done.detail} (no further try: {why})")
         if decided:
             done = msgspec.structs.replace(done, decided=decided)
         return done
@@ -235,6 +238,15 @@ class PlaybookWorker:
                 reached=False,
             )
         return None
+
+    def _why_last(self, plan: _Plan) -> str:
+        """Why a try that failed is the last that is allowed, "" if it is not."""
+        most = int(getattr(plan.params, "max_attempts", 0))
+        if 0 < most <= plan.work.attempt + 1:
+            return f"max_attempts is {most}"
+        if plan.changes and 0 <= self._rules.retries <= plan.work.attempt:
+            return f"retry_limit is {self._rules.retries}"
+        return ""
 
     def _as_decided(self, plan: _Plan, decision: Decision) -> _Plan | Done:
         """The action as it may be done, or why not."""

@@ -18,9 +18,9 @@ from tests.cluster.receiver import Receiver
 from tests.contract.redis_peers import Server
 from tests.ports import free_port
 
-#: The first three start a Ray of their own: before ours, so that there are never two.
+#: The first four start a Ray of their own: before ours, so that there are never two.
 ORDER = (
-    "test_launch", "test_guard", "test_first_ten_minutes",
+    "test_launch", "test_guard", "test_first_ten_minutes", "test_playbooks",
     "test_listeners", "test_machine", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
     "test_stream", "test_feed", "test_silences", "test_kill", "test_people", "test_everything", "test_end",
 )  # fmt: skip

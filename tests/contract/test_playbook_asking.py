@@ -15,8 +15,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from actors.runtime.clock import SystemClock
+from actors.targets import Targets
 from models.playbook.work import CAPTURE_MAX, FAILED, SUCCEEDED
+from models.response.guard import Allowed
+from models.response.target import Limits
+from services.actions.outbound import Outbound
 from services.playbooks import prometheus
+from services.playbooks.calls import Calls, NotCalled
 from services.playbooks.quoting import quoted
 from tests.clock import ManualClock
 from tests.cluster.conftest import program
@@ -26,6 +32,53 @@ from tests.ports import free_port
 pytestmark = pytest.mark.asyncio
 LOOPBACK = ("127.0.0.0/8",)
 NOW = 1_700_000_000.0
+
+
+# The turn of many at one host
+
+
+async def test_more_calls_than_a_host_has_places_wait_for_their_turn() -> None:
+    most = under_way = 0
+
+    async def slow(_request: web.Request) -> web.StreamResponse:
+        nonlocal most, under_way
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.02)
+        under_way -= 1
+        return web.Response()
+
+    targets = Targets(SystemClock(), limits=Limits(max_in_flight=3))
+    async with serving(slow) as server:
+        calls = Calls(Outbound(allow=Allowed.of(LOOPBACK)), targets)
+        answers = await asyncio.gather(*(calls.call("POST", server.url, timeout_s=20.0) for _ in range(30)))
+        await calls.close()
+
+    assert [each.status for each in answers] == [200] * 30
+    assert most == 3
+
+
+async def test_a_call_whose_turn_never_comes_was_not_made() -> None:
+    never = asyncio.Event()
+
+    async def hangs(_request: web.Request) -> web.StreamResponse:
+        await never.wait()
+        return web.Response()
+
+    targets = Targets(SystemClock(), limits=Limits(max_in_flight=1))
+    async with serving(hangs) as server:
+        calls = Calls(Outbound(allow=Allowed.of(LOOPBACK)), targets)
+        first = asyncio.create_task(calls.call("POST", server.url, timeout_s=20.0))
+        while not server.got:
+            await asyncio.sleep(0.01)
+        with pytest.raises(NotCalled) as error:
+            await calls.call("POST", server.url, timeout_s=0.1)
+        never.set()
+        await first
+        await calls.close()
+
+    assert not error.value.reached
+    assert len(server.got) == 1
 
 
 # http

@@ -145,6 +145,18 @@ async def test_no_more_restarts_than_max_attempts() -> None:
     assert here.api.restarts == 1
 
 
+async def test_the_last_of_max_attempts_says_what_failed_and_that_no_try_follows() -> None:
+    async with serving(answering(500, {"error": "no capacity"})) as server:
+        service = {"by": "http", "url": f"{server.url}/{{action}}"}
+        async with desk({"services": {"llm-api": service}}) as here:
+            second = await here.do("service_restart", attempt=1, max_attempts=3)
+            third = await here.do("service_restart", attempt=2, max_attempts=3)
+
+    assert not second.final
+    assert third.final
+    assert third.detail.endswith("answered 500: no capacity (no further try: max_attempts is 3)")
+
+
 async def test_a_rollback_takes_the_template_of_the_revision_before_once_for_a_key() -> None:
     async with cluster() as here:
         done = await here.desk.do("rollback", key="k1", wait_for_healthy=True)

@@ -373,6 +373,7 @@ async def test_the_retry_limit_and_the_timeout_of_the_settings_hold() -> None:
         never.set()
 
     assert "not done within 0.05 s" in first.detail or "no answer within 0.05 s" in first.detail
+    assert first.final and first.detail.endswith("(no further try: retry_limit is 1)")
     assert (second.final, second.detail) == (True, "service_restart: not tried again: retry_limit is 1")
     assert len(server.got) == 1
 

@@ -397,6 +397,20 @@ def test_after_a_crash_what_was_asked_for_is_asked_for_again_by_the_same_key() -
     assert story.run.status == SUCCEEDED
 
 
+def test_a_try_that_reached_nobody_is_made_again_by_the_same_key_and_as_one_that_may_have_been_done() -> None:
+    story = RunStory([book("heal", [step("fix", act(), retry=Retry(most=2, first_s=4.0))])])
+    story.open(at(0))
+    (before,) = story.work
+    story.restart(at(1))
+
+    story.perform(at(1), failing("service_restart", reached=False), most=1)
+    story.ticks(at(2), at(6))
+
+    (after,) = story.work
+    assert after[0].key == before[0].key
+    assert story.asks == ["do service_restart again"]
+
+
 def test_an_answer_to_an_earlier_try_changes_nothing() -> None:
     story = RunStory([book("heal", [step("fix", act(), act("verify"))])])
     story.open(at(0))
@@ -856,3 +870,14 @@ def test_policy_may_want_an_approval_first() -> None:
     story.ticks(at(800), at(902))
     assert story.run.status == FAILED
     assert "nobody approved" in story.run.detail
+
+
+def test_waiting_for_an_approval_is_no_try() -> None:
+    story = RunStory([book("heal", [step("fix", act(), retry=Retry(most=2, first_s=4.0))])])
+    story.open(at(0))
+    story.perform(at(1), lambda work, _: Done(APPROVAL, "ask ann", approvers=("ann",), reached=False), most=1)
+    story.do(at(2), ApproveRun(story.run.id), story.incident, by="ann")
+
+    ((_effect, work),) = story.work
+    assert isinstance(work, Do)
+    assert (work.attempt, len(work.approved_by)) == (0, 1)
