@@ -135,13 +135,7 @@ class Working:
             span.note("llm_im.outcome", done.detail)
             if done.status == FAILED:
                 span.fail(done.detail)
-        kind = (
-            work.action.type[:40]
-            if isinstance(work, Do)
-            else "enter"
-            if isinstance(work, Enter)
-            else "choose"
-        )
+        kind = work.action.type[:40] if isinstance(work, Do) else type(work).__name__.lower()
         self._meter.count("llm_im_playbook_actions_total", action=kind, outcome=done.status[:20])
         try:
             encoded = encode_done(done)
@@ -157,9 +151,11 @@ class Working:
         what = (
             work.action.type
             if isinstance(work, Do)
+            else "condition"
+            if isinstance(work, Enter)
             else "expressions"
             if isinstance(work, Choose)
-            else "condition"
+            else "what a run would change"
         )
         try:
             async with asyncio.timeout(self._deadline_s):

@@ -17,11 +17,13 @@ from models.partition.event import Event
 from models.playbook.playbook import Approval, PlannedAction, Playbook, Retry, Step, Trigger
 from models.playbook.playbook import encode as encode_book
 from models.playbook.run import Run
-from models.playbook.work import SUCCEEDED, Choose, Do, Done, Enter, Work, decode_work, encode_done
+from models.playbook.work import SUCCEEDED, Check, Choose, Do, Done, Enter, Work, decode_work, encode_done
 from models.shard.effects import Effect
 from models.shard.known_playbooks import KnownPlaybooks, Offered, PlaybooksChanged
+from models.shard.messages import Message
 from models.shard.runs import Perform, Performed, Runs
 from models.shard.settings import ShardSettings
+from models.shard.shard import Step as Stepped
 from tests.scenario import SETTINGS as PLAIN
 from tests.scenario import ZERO, Story, alert
 
@@ -78,7 +80,25 @@ class RunStory(Story):
         self.books = [offered(each, mode) for each in books]
         #: What was asked for, in order, whatever was answered: keys.
         self.keys: list[str] = []
+        #: What is said at once of a run that has not begun; None: nothing yet.
+        self.check: Done | None = Done(SUCCEEDED)
         self.offer(ZERO - 1)
+
+    def tell(self, when: float, message: Message) -> Stepped:
+        step = super().tell(when, message)
+        if self.check is not None:
+            self.answer_checks(when, self.check)
+        return step
+
+    def answer_checks(self, when: float, done: Done) -> None:
+        """Say this of the runs that were to begin."""
+        for entry in [each for each in self.asked if isinstance(each[1], Perform)]:
+            effect = entry[1]
+            assert isinstance(effect, Perform)
+            if entry in self.asked and isinstance(decode_work(effect.work), Check):
+                self.asked.remove(entry)
+                self.answer(when, effect, done)
+                self.keys.remove(effect.key)
 
     def offer(self, when: float, *books: Offered) -> None:
         self.books = list(books) or self.books
@@ -162,6 +182,8 @@ def said(work: Work) -> str:
             return f"enter {work.step}"
         case Choose():
             return "choose"
+        case Check():
+            return "check"
         case Do():
             again = " again" if work.again else ""
             return f"{'undo' if work.undo else 'do'} {work.action.type}{again}"

@@ -102,7 +102,7 @@ class StepRun(msgspec.Struct, array_like=True):
 
 class Run(msgspec.Struct, array_like=True):
     """One run. `until`: by then it is over, whatever it is at. `ends_as`: it is ending, and as what. `jump`: the step that it goes
-    on with. `turns` counts the steps it began. `changed`: it did something that changes the world."""
+    on with. `turns` counts the steps it began. `changed`: it did something that changes the world. `refused`: why it may not."""
 
     id: bytes
     incident_id: bytes
@@ -127,6 +127,7 @@ class Run(msgspec.Struct, array_like=True):
     changed: bool = False
     outputs_bytes: int = 0
     book: str = ""
+    refused: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -172,6 +173,7 @@ def begun(event: RunStarted, now: float) -> Run:
         event.parent,
         event.parent_step,
         book=event.book,
+        refused=event.refused,
     )
 
 

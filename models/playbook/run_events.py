@@ -66,6 +66,8 @@ class RunStarted(Event, frozen=True, tag="PlaybookStarted"):
     parent_step: str = ""
     #: The copy of the playbook that it goes by (PlaybookTaken).
     book: str = ""
+    #: Why what it would change is not done; its other actions are.
+    refused: str = ""
 
 
 class RunNotStarted(Event, frozen=True, tag="PlaybookNotStarted"):

@@ -422,6 +422,9 @@ class _Walk:
         run, approval = self.run, step.approval
         assert approval is not None
         if gate is None:
+            if run.refused and any(action.changes for action in step.actions):
+                # Nobody is asked to agree to what is not done.
+                return self._said(step, GATE, SUCCEEDED, "nobody is asked: its actions are refused")
             if run.dry:
                 return self._said(step, GATE, SUCCEEDED, "would ask for approval")
             return ApprovalAsked(
@@ -496,6 +499,8 @@ class _Walk:
     ) -> Move | None:
         if deed is None and action.changes and not self.is_open and not self.run.dry:
             return self._said(step, number, SKIPPED, "not done: the incident is over", action)
+        if deed is None and action.changes and self.run.refused and not self.run.dry:
+            return self._said(step, number, FAILED, self.run.refused, action)
         if deed is not None and deed.status == WAIT:
             return self._said(step, number, SUCCEEDED, deed.detail, action) if self.now >= deed.at else None
         if deed is not None and deed.status == APPROVAL:

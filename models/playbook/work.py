@@ -75,7 +75,26 @@ class Choose(msgspec.Struct, frozen=True, tag=True):
     context: Context
 
 
-Work = Enter | Do | Choose
+class ToCheck(msgspec.Struct, frozen=True):
+    """An action that is to be checked before a run begins, with the condition and the variables of its step."""
+
+    step: str
+    number: int
+    condition: str
+    action: PlannedAction
+    variables: dict[str, Any] = {}
+
+
+class Check(msgspec.Struct, frozen=True, tag=True):
+    """Whether these actions may be done: permission, known target, closed breaker. Answered with SUCCEEDED, or REFUSED and why in
+    `detail`. What can't be known yet, since it depends on what other steps find out, is left out. Changes nothing."""
+
+    key: str
+    actions: tuple[ToCheck, ...]
+    context: Context
+
+
+Work = Enter | Do | Choose | Check
 
 
 class Capture(msgspec.Struct, frozen=True):

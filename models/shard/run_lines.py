@@ -26,6 +26,8 @@ def by(playbook: str) -> str:
 
 def _started(event: RunStarted, _around: Around) -> Line:
     text = f"{event.playbook} {event.version}: {event.why}" + (" (shadow: does nothing)" if event.dry else "")
+    if event.refused:
+        text += f" (changes nothing: {event.refused})"
     return line_of(
         "PlaybookStarted",
         event.by,

@@ -18,6 +18,7 @@ import zstandard
 from models.incidents.incident import Incident, Severity, id_text, incident_id
 from models.partition.event import Event
 from models.playbook import run as folds
+from models.playbook.check import says_how_to_go_on
 from models.playbook.playbook import Playbook
 from models.playbook.run import ASKED, CANCELLED, Run, key_of
 from models.playbook.run_events import (
@@ -75,6 +76,7 @@ from models.shard.events import ClockSetBack
 from models.shard.known_playbooks import KnownPlaybooks, Offered
 from models.shard.messages import Done as Taken
 from models.shard.messages import Message, Reply, Tick
+from models.shard.run_checks import CHECK, RunChecks
 from models.shard.run_context import incident_context
 from models.shard.run_state import BOOKS, CAPTURES, RUNS, RUNS_KEPT, IncidentRuns, RunStore, Task
 
@@ -136,6 +138,7 @@ class Runs(Component):
         self._doubted: set[str] = set()
         #: Incidents whose playbooks wait until other runs of this shard are over.
         self._crowded: dict[bytes, None] = {}
+        self._checks = RunChecks()
 
     def look_at(self, identity: bytes) -> None:
         """Something may go on for an incident."""
@@ -185,6 +188,7 @@ class Runs(Component):
     def started(self, now: float, is_set_back: bool) -> None:
         self._asked.clear()
         self._crowded.clear()
+        self._checks.clear()
         self._doubted = set()
         for identity, mine in self.store.by_incident.items():
             if mine.active or mine.asking or mine.chosen:
@@ -221,6 +225,11 @@ class Runs(Component):
                 work = work_of(book, run, step, number, undo, about, again)
                 once = bool(getattr(getattr(work, "action", None), "once", False)) and not run.dry
                 yield self._ask(incident, run.id, step.id, number, undo, key, work, again, once)
+        key = self._checks.key(incident.id)
+        if key and key not in self._asked:
+            about = about or incident_context(incident)
+            check = self._checks.question(incident.id, about)
+            yield self._ask(incident, b"", CHECK, 0, False, key, check, False, False)
         key = choice_key(incident.id, mine)
         if mine.asking and key not in self._asked:
             asks = Choose(
@@ -264,6 +273,11 @@ class Runs(Component):
     def _performed(self, said: Performed, now: float) -> Reply:
         incident = self.state.incidents.get(said.incident_id)
         if incident is None:
+            return Taken()
+        if not said.run and said.step == CHECK:
+            if self._checks.answered(incident.id, said.key, read_done(said.done)):
+                self._asked.discard(said.key)
+                self._look[incident.id] = None
             return Taken()
         if not said.run:
             self._chosen_by_expression(incident, said, now)
@@ -413,6 +427,7 @@ class Runs(Component):
         if not mine.chosen:
             return False
         if not incident.is_open or incident.merged_into or not self.shard.settings.playbooks:
+            self._asked.discard(self._checks.drop(incident.id))
             self.shard.do(RunNotStarted(incident.id, "", self._why_none(incident)), now)
             self.shard.report(Paid(incident), now)
             return True
@@ -428,12 +443,23 @@ class Runs(Component):
                 self._crowded[incident.id] = None
                 return False
             offered = known.offered.get(each.playbook)
-            why_not = self._why_not(incident, mine, each, offered, now)
+            why_not, refused = self._why_not(incident, mine, each, offered, now), ""
+            if offered is not None and not why_not and not each.dry:
+                book = known.book(offered)
+                found = self._checks.why_refused(incident.id, mine.number + 1, book, "system")
+                if found is None:
+                    self._unasked[incident.id] = None
+                    busy = True
+                    continue
+                refused = found
+                why_not = "" if says_how_to_go_on(book) else refused
+            if not each.dry:
+                self._asked.discard(self._checks.drop(incident.id))
             if why_not or offered is None:
                 self.shard.do(RunNotStarted(incident.id, each.playbook, why_not), now)
                 self.shard.report(Paid(incident), now)
             else:
-                self.begin(incident, offered, "system", each.why, now, dry=each.dry)
+                self.begin(incident, offered, "system", each.why, now, dry=each.dry, refused=refused)
             return True
         return False
 
@@ -487,8 +513,9 @@ class Runs(Component):
         dry: bool = False,
         parent: Run | None = None,
         step: str = "",
+        refused: str = "",
     ) -> bytes:
-        """A run begins. Its id."""
+        """A run begins. Its id. `refused`: why nothing that it would change is done."""
         number = self.store.of(incident.id).number + 1
         seed = f"run {number} of {incident.id.hex()}"
         identity = incident_id(incident.slot, now, self.shard.epoch, self.shard.seq, seed)
@@ -512,6 +539,7 @@ class Runs(Component):
             b"" if parent is None else parent.id,
             step,
             book,
+            refused,
         )
         self.shard.do(started, now)
         self._look[incident.id] = None
@@ -616,6 +644,7 @@ class Runs(Component):
 
     def left(self, incident: Incident) -> None:
         self.store.left(incident.id)
+        self._checks.drop(incident.id)
         for place in (self._look, self._unasked, self._crowded):
             place.pop(incident.id, None)
 

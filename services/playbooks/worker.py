@@ -32,11 +32,13 @@ from models.playbook.work import (
     REFUSED,
     SKIPPED,
     SUCCEEDED,
+    Check,
     Choose,
     Context,
     Do,
     Done,
     Enter,
+    ToCheck,
     Work,
     decode_done,
     encode_done,
@@ -172,6 +174,8 @@ class PlaybookWorker:
                     done = _enter(work)
                 case Choose():
                     done = _choose(work)
+                case Check():
+                    done = await self._check(work, trace)
                 case Do():
                     done = await self._do(work, trace)
         except Exception as error:  # noqa: BLE001  # a bug of ours or of a package's; the text may hold a secret
@@ -221,6 +225,38 @@ class PlaybookWorker:
         if decided:
             done = msgspec.structs.replace(done, decided=decided)
         return done
+
+    async def _check(self, work: Check, trace: str | None) -> Done:
+        found = await asyncio.gather(*(self._why_not(work, each, trace) for each in work.actions))
+        reasons = dict.fromkeys(why for why in found if why)
+        return Done(REFUSED, "; ".join(reasons), final=True, reached=False) if reasons else Done(SUCCEEDED)
+
+    async def _why_not(self, work: Check, each: ToCheck, trace: str | None) -> str:
+        """Why an action of a run that has not begun would not be done, "" when nothing is known against it."""
+        kind = self._kinds.get(each.action.type)
+        if kind is None:
+            return f"there is no action {each.action.type!r} here"
+        context = msgspec.structs.replace(
+            work.context, variables={**work.context.variables, **each.variables}
+        )
+        key = f"{work.key}.{each.step}.{each.number}"
+        try:
+            if each.condition and not template.holds(each.condition, _seen(context)):
+                return ""
+            plan = _planned(Do(key, each.step, each.number, 0, each.action, context, dry=True), kind)
+        except (Refused, ValueError):
+            # What it needs may be found out by a step before it. If not, it fails when its turn comes.
+            return ""
+        if not plan.changes:
+            return ""
+        if (refused := self._against_the_rules(plan)) is not None:
+            return refused.detail
+        plan_or_done = self._as_decided(plan, await self._decisions.decide(self._request(plan)))
+        if isinstance(plan_or_done, Done):
+            # A policy that can't be asked now is asked again, with the action's retries.
+            return plan_or_done.detail if plan_or_done.status == REFUSED else ""
+        done = await self._perform(plan_or_done, trace)
+        return "" if done.status == SUCCEEDED else done.detail
 
     def _against_the_rules(self, plan: _Plan) -> Done | None:
         if why := self._rules.why_not(plan.names):

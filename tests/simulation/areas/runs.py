@@ -46,6 +46,7 @@ from models.playbook.work import (
     SUCCEEDED,
     WAIT,
     Capture,
+    Check,
     Choose,
     Do,
     Done,
@@ -164,7 +165,9 @@ class Worker:
             captures=(Capture("note", "text/plain", "n"),),
         )
 
-    def _says(self, work: Enter | Choose) -> Done:
+    def _says(self, work: Enter | Choose | Check) -> Done:
+        if isinstance(work, Check):
+            return Done(self.world.rng.choice((SUCCEEDED, SUCCEEDED, SUCCEEDED, REFUSED)), "not at this hour")
         if isinstance(work, Choose):
             return Done(SUCCEEDED, items=tuple(range(len(work.expressions))))
         if work.for_each:
