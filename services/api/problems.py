@@ -59,6 +59,7 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "i
 #: What can be said of the statuses that several routes share.
 REFUSED = {"4XX": "The request was refused; the problem names the field."}
 NOT_FOUND = {"404": "No incident has this id."}
+NOT_NOW = {"503": "This gateway is starting or stopping; try again."}
 AWAY = {"503": "A shard or the archive cannot answer; the problem names it."}
 
 

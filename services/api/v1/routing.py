@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import uuid4
 
 import msgspec
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +25,7 @@ from models.settings.notify import Notify
 from models.settings.receivers import action_of
 from models.shard.messages import Said, Say
 from services.api.auth import ADMIN, READ, Caller, requires
-from services.api.problems import AWAY, REFUSED, problems
+from services.api.problems import AWAY, NOT_NOW, REFUSED, problems
 from services.api.v1.bodies import json_response
 from services.api.v1.fields import LabelName, LabelValue, NameOrNone, SeverityWord, TypeWord, says
 from services.api.v1.incidents import PREFIX
@@ -152,6 +152,9 @@ class ReceiverDesk:
         return msgspec.msgpack.decode(answered, type=Said)
 
 
+_Name = Annotated[str, Path(description="The receiver's name, as GET /v1/receivers shows it.")]
+
+
 def add_routing_routes(
     app: FastAPI, desk: ReceiverDesk, settings: Callable[[], Settings], bodies: BodyReader
 ) -> None:
@@ -170,7 +173,7 @@ def add_routing_routes(
         """All receivers. Their settings, secrets masked, are in `llm-im config show`."""
         return json_response(receivers_body(settings().notify))
 
-    async def try_receiver(receiver: str, caller: Annotated[Caller, Depends(requires(ADMIN))]) -> Response:
+    async def try_receiver(receiver: _Name, caller: Annotated[Caller, Depends(requires(ADMIN))]) -> Response:
         """Send a receiver a message that says that it is a test, and wait for its answer. Sent once, never retried."""
         known = settings().notify.all_receivers
         if receiver not in known:
@@ -188,7 +191,7 @@ def add_routing_routes(
         routes,
         methods=["GET"],
         response_model=RoutesBody,
-        responses=problems(REFUSED),
+        responses=problems(REFUSED, NOT_NOW),
         dependencies=may_read,
         tags=["notifications"],
     )
@@ -197,7 +200,7 @@ def add_routing_routes(
         test_routes,
         methods=["POST"],
         response_model=ChoiceBody,
-        responses=problems(REFUSED, bad),
+        responses=problems(REFUSED, bad, NOT_NOW),
         dependencies=may_read,
         openapi_extra=asks_for(
             RouteTestRequest, {"labels": {"team": "db"}, "severity": "P1", "service": "vector-db"}
@@ -209,7 +212,7 @@ def add_routing_routes(
         receivers,
         methods=["GET"],
         response_model=ReceiversBody,
-        responses=problems(REFUSED),
+        responses=problems(REFUSED, NOT_NOW),
         dependencies=may_read,
         tags=["notifications"],
     )

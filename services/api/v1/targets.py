@@ -17,7 +17,7 @@ from models.errors import IncidentManagerError
 from models.ports import Peers
 from models.response.target import TargetView
 from services.api.auth import READ, requires
-from services.api.problems import REFUSED, problems
+from services.api.problems import NOT_NOW, REFUSED, problems
 from services.api.v1.bodies import json_response
 from services.api.v1.fields import Time
 from services.api.v1.incidents import PREFIX
@@ -98,7 +98,7 @@ def add_target_routes(app: FastAPI, desk: TargetDesk) -> None:
         targets,
         methods=["GET"],
         response_model=TargetsBody,
-        responses=problems(REFUSED),
+        responses=problems(REFUSED, NOT_NOW),
         dependencies=[Depends(requires(READ))],
         tags=["operation"],
     )
