@@ -112,12 +112,16 @@ def constrained(
     known = {*known}
     made = dict(params)
     changed: list[str] = []
+    bounded = {name[4:] if name[:4] in ("max_", "min_") else name for name in constraints}
     for name, wanted in constraints.items():
         if name not in known and name[:4] in ("max_", "min_") and name[4:] in known:
             name, wanted = name[4:], {name[:3]: wanted}
         if name not in known:
             raise ValueError(f"policy constrains {name}, which this action does not take")
         if isinstance(wanted, Mapping) and wanted and all(key in _BOUNDS for key in wanted):
+            if name == "replicas" and made.get("by") is not None and "by" not in bounded:
+                # How many they come to is not known here.
+                raise ValueError("policy bounds replicas, which the action does not give, and not `by`")
             value = _bounded(name, made.get(name), wanted)
         else:
             value = wanted
@@ -133,11 +137,8 @@ def _bounded(name: str, value: Any, bounds: Mapping[str, Any]) -> Any:
     ):
         raise ValueError(f"policy does not allow {name} = {value}")
     for bound in ("min", "max"):
-        if bound not in bounds:
+        if bound not in bounds or value is None:
             continue
-        if value is None:
-            # As replicas of a scale that says `by`: what it comes to is not known here.
-            raise ValueError(f"policy bounds {name}, which the action does not give")
         limit = bounds[bound]
         if not _is_number(limit) or not _is_number(value):
             raise ValueError(f"policy bounds {name} by {limit}, and it is {value}: expected numbers")
