@@ -90,6 +90,9 @@ class IncidentServer:
     stream. `lose_next` hears so many requests, and answers none."""
 
     def __init__(self) -> None:
+        #: Runs of playbooks by incident, and what was written of playbooks by name.
+        self.runs: dict[str, list[dict[str, Any]]] = {}
+        self.playbooks: dict[str, str] = {}
         self.incidents: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, int] = {}
         self.timelines: dict[str, list[dict[str, Any]]] = {}
@@ -169,6 +172,10 @@ class IncidentServer:
                     ],
                     asked.query,
                 )
+            case "GET", ["incidents", of, "runs"]:
+                return Answer(200, {"items": self.runs.get(of, []), "next": None})
+            case "GET", ["playbooks", name] if name in self.playbooks:
+                return Answer(200, {"source": self.playbooks[name]})
             case "GET", ["incidents", of, "timeline"]:
                 return Answer(200, {"items": self.timelines[of], "dropped": 0})
             case "POST", ["incidents", of, verb]:
