@@ -62,6 +62,33 @@ def test_validate_tells_mistakes_with_their_lines(run: Run) -> None:
     assert told == [{"file": "wrong.yaml", "errors": [expected], "warnings": []}]
 
 
+def test_validate_warns_of_what_the_settings_do_not_know(run: Run) -> None:
+    Path("some.yaml").write_text(
+        "name: some\nversion: 1\nsteps:\n  - id: fix\n    type: remediation\n    actions:\n"
+        "      - {type: service_restart, service: billing}\n"
+        "      - {type: service_restart, service: api-1}\n"
+        "      - {type: script, script: dump}\n"
+        "      - {type: webhook, message: x, receiver: nobody}\n"
+        "      - {type: webhook, message: x, receiver: ops}\n"
+        "      - {type: slack, message: x}\n"
+    )
+    Path("some.toml").write_text(
+        '[notify.route]\nreceivers = ["ops"]\n[notify.receivers.ops]\ntype = "webhook"\nurl = "http://ops.internal/"\n'
+        '[playbooks.services."api-*"]\nby = "http"\nurl = "http://deploy.internal/{action}"\n'
+    )
+
+    done = run("playbooks", "validate", "some.yaml", "--config", "some.toml", "--json")
+
+    assert json.loads(done.stdout)[0]["warnings"] == [
+        "some.yaml: step fix, action 1, service: the settings know no service 'billing' (playbooks.services)",
+        "some.yaml: step fix, action 3, script: the settings allow no script 'dump'",
+        "some.yaml: step fix, action 4, receiver: the settings have no webhook receiver 'nobody' (there are: ops)",
+        "some.yaml: step fix, action 6, slack: the settings have no receiver of type slack",
+    ]
+    assert done.exit_code == 0
+    assert run("playbooks", "validate", "some.yaml", "--config", "some.toml", "--strict").exit_code == 1
+
+
 def test_validate_reads_stdin(run: Run) -> None:
     done = run("playbooks", "validate", "-", stdin=WRONG)
 
