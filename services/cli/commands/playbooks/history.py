@@ -45,7 +45,7 @@ def history(
 
     llm-im playbooks history --active
 
-    llm-im playbooks history 4e5f60718293
+    llm-im playbooks history a91c07d2e5b4
     """
     client = client_of(url, context, token_file)
     if run is not None:
@@ -115,7 +115,10 @@ def stats(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """How the runs of each playbook ended, of those whose incidents are not archived."""
+    """Count how the runs of each playbook ended, of those whose incidents are not archived.
+
+    llm-im playbooks stats
+    """
     counts: dict[str, Counter[str]] = {}
     for each in ids.walk(client_of(url, context, token_file), [], COUNTED, RUNS):
         name = f"{each['playbook']} (shadow)" if each["shadow"] else str(each["playbook"])
