@@ -28,7 +28,7 @@ def validate(
     """Check playbooks: every mistake with its file and line, and what was expected. Exit code 1 if there is one. Nothing need run. With
     --config also whether the settings know the receivers, services and scripts that they name.
 
-    llm-im playbooks validate playbooks/ --config llm-im.toml
+    llm-im playbooks validate playbooks/ --config my.toml
     """  # fmt: skip
     from models.errors import IncidentManagerError
 
