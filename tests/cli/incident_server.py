@@ -154,6 +154,11 @@ class IncidentServer:
             return found
 
     def _answer(self, asked: Asked) -> Answer:
+        match asked.path.strip("/").split("/")[1:]:
+            case ["incidents", of, "runs"] if asked.method == "GET" and of in self.runs:
+                return Answer(200, {"items": self.runs[of], "next": None})
+            case ["playbooks", name] if asked.method == "GET" and name in self.playbooks:
+                return Answer(200, {"source": self.playbooks[name]})
         if (told := self.response.answer(asked, self.incidents)) is not None:
             return Answer(*told)
         match asked.method, asked.path.strip("/").split("/")[1:]:
@@ -177,10 +182,6 @@ class IncidentServer:
                     ],
                     asked.query,
                 )
-            case "GET", ["incidents", of, "runs"]:
-                return Answer(200, {"items": self.runs.get(of, []), "next": None})
-            case "GET", ["playbooks", name] if name in self.playbooks:
-                return Answer(200, {"source": self.playbooks[name]})
             case "GET", ["incidents", of, "timeline"]:
                 return Answer(200, {"items": self.timelines[of], "dropped": 0})
             case "POST", ["incidents", of, verb]:
