@@ -92,6 +92,9 @@ class IncidentServer:
     stream. `lose_next` hears so many requests, and answers none."""
 
     def __init__(self) -> None:
+        #: Runs of playbooks by incident, and what was written of playbooks by name.
+        self.runs: dict[str, list[dict[str, Any]]] = {}
+        self.playbooks: dict[str, str] = {}
         self.incidents: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, int] = {}
         self.timelines: dict[str, list[dict[str, Any]]] = {}
@@ -151,6 +154,11 @@ class IncidentServer:
             return found
 
     def _answer(self, asked: Asked) -> Answer:
+        match asked.path.strip("/").split("/")[1:]:
+            case ["incidents", of, "runs"] if asked.method == "GET" and of in self.runs:
+                return Answer(200, {"items": self.runs[of], "next": None})
+            case ["playbooks", name] if asked.method == "GET" and name in self.playbooks:
+                return Answer(200, {"source": self.playbooks[name]})
         if (told := self.response.answer(asked, self.incidents)) is not None:
             return Answer(*told)
         match asked.method, asked.path.strip("/").split("/")[1:]:

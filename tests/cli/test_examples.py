@@ -118,6 +118,7 @@ def world(incidents: IncidentServer, elsewhere: Path, run: Run) -> None:
     for name in ("prod", "laptop"):
         run("context", "add", name, "--url", incidents.url, "--force")
     (elsewhere / "config" / "llm-im" / "contexts.toml").chmod(0o600)
+    Path("my.toml").write_text("[playbooks]\nenabled = true\n")
 
 
 def respond(incidents: IncidentServer) -> None:

@@ -62,6 +62,33 @@ def test_validate_tells_mistakes_with_their_lines(run: Run) -> None:
     assert told == [{"file": "wrong.yaml", "errors": [expected], "warnings": []}]
 
 
+def test_validate_warns_of_what_the_settings_do_not_know(run: Run) -> None:
+    Path("some.yaml").write_text(
+        "name: some\nversion: 1\nsteps:\n  - id: fix\n    type: remediation\n    actions:\n"
+        "      - {type: service_restart, service: billing}\n"
+        "      - {type: service_restart, service: api-1}\n"
+        "      - {type: script, script: dump}\n"
+        "      - {type: webhook, message: x, receiver: nobody}\n"
+        "      - {type: webhook, message: x, receiver: ops}\n"
+        "      - {type: slack, message: x}\n"
+    )
+    Path("some.toml").write_text(
+        '[notify.route]\nreceivers = ["ops"]\n[notify.receivers.ops]\ntype = "webhook"\nurl = "http://ops.internal/"\n'
+        '[playbooks.services."api-*"]\nby = "http"\nurl = "http://deploy.internal/{action}"\n'
+    )
+
+    done = run("playbooks", "validate", "some.yaml", "--config", "some.toml", "--json")
+
+    assert json.loads(done.stdout)[0]["warnings"] == [
+        "some.yaml: step fix, action 1, service: the settings know no service 'billing' (playbooks.services)",
+        "some.yaml: step fix, action 3, script: the settings allow no script 'dump'",
+        "some.yaml: step fix, action 4, receiver: the settings have no webhook receiver 'nobody' (there are: ops)",
+        "some.yaml: step fix, action 6, slack: the settings have no receiver of type slack",
+    ]
+    assert done.exit_code == 0
+    assert run("playbooks", "validate", "some.yaml", "--config", "some.toml", "--strict").exit_code == 1
+
+
 def test_validate_reads_stdin(run: Run) -> None:
     done = run("playbooks", "validate", "-", stdin=WRONG)
 
@@ -173,6 +200,65 @@ def test_dry_run_takes_an_incident_of_the_running_system(run: Run, incidents: In
 
     assert done.exit_code == 0
     assert "message: API slow" in done.stdout
+
+
+REPLAYED = """
+name: heal
+version: "{version}"
+trigger: {{service: {service}}}
+steps:
+  - id: fix
+    type: remediation
+    actions:
+      - type: service_restart
+        {then}
+      - type: comment
+        text: restarted
+"""
+
+
+def test_replay_compares_a_version_with_the_one_applied_by_past_incidents(
+    run: Run, incidents: IncidentServer
+) -> None:
+    for number, service in ((1, "api"), (2, "db")):
+        incidents.hold(incident_of(number, service=service, labels={"service": service}))
+    deed = {"number": 0, "action": "service_restart", "status": "failed", "undo": False}
+    incidents.runs[identity(1)] = [
+        {"playbook": "heal", "version": "1", "status": "failed", "shadow": False, "steps": [{"id": "fix", "actions": [deed]}]}
+    ]  # fmt: skip
+    incidents.playbooks["heal"] = REPLAYED.format(version=1, service="api", then="timeout: 60s")
+    Path("new.yaml").write_text(
+        REPLAYED.format(version=2, service="[api, db]", then="on_failure: next_action")
+    )
+
+    table = run("playbooks", "replay", "new.yaml", "--since", "2020-01-01T00:00:00Z")
+    told = json.loads(
+        run("playbooks", "replay", "new.yaml", "--since", "2020-01-01T00:00:00Z", "--json").stdout
+    )
+
+    assert table.exit_code == 0
+    assert (
+        "2 incidents: chosen for 2, not 1 (1 more, 0 fewer); 1 of the recorded runs would have ended otherwise"
+        in table.stdout
+    )
+    by_service = {row["service"]: row for row in told["items"]}
+    assert by_service["api"]["old"]["status"] == "failed"
+    assert by_service["api"]["new"]["status"] == "succeeded"
+    assert by_service["api"]["new"]["assumed"] == ["fix.comment"]
+    assert by_service["db"]["old"] == {
+        "chosen": False, "why": "service is db, not api", "version": "", "status": "",
+    }  # fmt: skip
+    assert by_service["db"]["new"]["assumed"] == ["fix.service_restart", "fix.comment"]
+
+
+def test_replay_of_a_playbook_that_is_not_applied_says_so(run: Run, incidents: IncidentServer) -> None:
+    incidents.hold(incident_of(1, service="api"))
+    Path("new.yaml").write_text(REPLAYED.format(version=2, service="api", then="timeout: 60s"))
+
+    done = run("playbooks", "replay", "new.yaml", "--since", "2020-01-01T00:00:00Z")
+
+    assert done.exit_code == 0
+    assert "THEN (not applied)" in done.stdout
 
 
 def test_schema_is_printed(run: Run) -> None:

@@ -12,7 +12,7 @@ from models.playbook.checking import INCIDENT
 from models.playbook.reading import read
 from models.playbook.simulation import Script, simulate
 from models.shard.run_context import incident_context
-from services.cli.commands.playbooks.dry_run import _seen
+from services.cli.commands.playbooks.dry_run import seen_of
 
 
 def path(
@@ -268,4 +268,4 @@ def test_checking_knows_what_runs_show_of_an_incident() -> None:
     shown = set(incident_context(incident))
 
     assert shown == INCIDENT
-    assert set(_seen({})) >= shown
+    assert set(seen_of({})) >= shown

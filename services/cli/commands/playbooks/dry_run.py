@@ -51,8 +51,8 @@ def dry_run(
     from models.playbook.template import holds
 
     book = read_file(file).playbook
-    seen = _seen(_from_file(incident) if Path(incident).exists() else _from_system(options, incident))
-    chosen = match(book.trigger, _sample(seen))
+    seen = seen_of(_from_file(incident) if Path(incident).exists() else _from_system(options, incident))
+    chosen = match(book.trigger, sample_of(seen))
     if chosen.matches and chosen.expression:
         holding = holds(chosen.expression, {"incident": seen})
         why = f"its expression {'holds' if holding else 'does not hold'}: {chosen.expression}"
@@ -85,7 +85,7 @@ def _from_system(options: System, word: str) -> dict[str, Any]:
     return found
 
 
-def _seen(shown: dict[str, Any]) -> dict[str, Any]:
+def seen_of(shown: dict[str, Any]) -> dict[str, Any]:
     """The incident as templates see it in a real run (models/shard/run_context.py)."""
     seen = {**_EMPTY, **{name: value for name, value in shown.items() if value is not None}}
     kind = seen.get("incident_type") or seen.get("type") or "Unknown"
@@ -95,7 +95,7 @@ def _seen(shown: dict[str, Any]) -> dict[str, Any]:
     return seen
 
 
-def _sample(seen: dict[str, Any]) -> Any:
+def sample_of(seen: dict[str, Any]) -> Any:
     from models.incidents.incident import IncidentType, Severity
     from models.playbook.select import Sample
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from services.cli.commands.playbooks import apply, dry_run, history, run, schema, simulate, steer, validate
+from services.cli.commands.playbooks import (
+    apply,
+    dry_run,
+    history,
+    replay,
+    run,
+    schema,
+    simulate,
+    steer,
+    validate,
+)
 from services.cli.commands.playbooks import list as listed
 from services.cli.shared.exits import EPILOG
 
@@ -15,6 +25,7 @@ _COMMANDS = (
     ("validate", validate.validate, _WRITE),
     ("dry-run", dry_run.dry_run, _WRITE),
     ("simulate", simulate.simulate, _WRITE),
+    ("replay", replay.replay, _WRITE),
     ("schema", schema.schema, _WRITE),
     ("apply", apply.apply, _KEEP),
     ("list", listed.list_playbooks, _KEEP),

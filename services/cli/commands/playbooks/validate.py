@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from services.cli.commands.playbooks.files import playbooks_in, read_file
 from services.cli.shared import terminal
 from services.cli.shared.exits import ExitCode
-from services.cli.shared.where import AsJson
+from services.cli.shared.where import AsJson, Config, loaded_of
 
 if TYPE_CHECKING:
     from models.playbook.playbook import Playbook
@@ -21,12 +22,14 @@ def validate(
         list[str], typer.Argument(metavar="FILE...", help="Playbooks, folders of them, or - for stdin.")
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as mistakes.")] = False,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check playbooks: every mistake with its file and line, and what was expected. Exit code 1 if there is one. Nothing need run.
+    """Check playbooks: every mistake with its file and line, and what was expected. Exit code 1 if there is one. Nothing need run. With
+    --config also whether the settings know the receivers, services and scripts that they name.
 
-    llm-im playbooks validate playbooks/
-    """
+    llm-im playbooks validate playbooks/ --config my.toml
+    """  # fmt: skip
     from models.errors import IncidentManagerError
 
     found: list[dict[str, Any]] = []
@@ -42,6 +45,8 @@ def validate(
         row |= {"name": read.playbook.name, "version": read.playbook.version, "warnings": list(read.warnings)}
         if (other := books.setdefault(read.playbook.name, read.playbook)) is not read.playbook:
             row["errors"].append(f"{name}: there is another playbook called {other.name!r} among these files")
+        if config is not None:
+            row["warnings"] += [f"{name}: {each}" for each in _unknown(read.playbook, config)]
     _check_children(books, found)
     failed = any(row["errors"] or (strict and row["warnings"]) for row in found)
     if as_json:
@@ -49,6 +54,22 @@ def validate(
     else:
         _show(found)
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)
+
+
+def _unknown(book: Playbook, config: Path) -> list[str]:
+    from models.settings.receivers import action_of
+    from services.playbooks.known import unknown_in
+    from services.playbooks.table import all_specs
+
+    settings = loaded_of(config).settings
+    receivers = {name: action_of(each) for name, each in settings.notify.all_receivers.items()}
+    return unknown_in(
+        book,
+        all_specs(),
+        receivers=receivers,
+        services=settings.playbooks.services,
+        scripts=settings.playbooks.scripts,
+    )
 
 
 def _check_children(books: dict[str, Playbook], found: list[dict[str, Any]]) -> None:
