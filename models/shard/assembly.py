@@ -44,6 +44,7 @@ from models.shard.slot_transfer import SlotTransfer
 from models.shard.splitting import Splitting
 from models.shard.states import States
 from models.shard.targets import Targets
+from models.shard.verification import Verification
 from models.wire import tag_of
 
 COMPONENTS: tuple[type[Component], ...] = (
@@ -65,6 +66,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     Choosing,  # before what is run of them
     Runs,
     RunVerbs,
+    Verification,  # after what runs do
     Targets,
     Sharing,
     Attention,

@@ -66,7 +66,7 @@ from models.playbook.work import (
     encode_work,
 )
 from models.shard import clock, run_effects, run_lines
-from models.shard.changes import Merging, Paid
+from models.shard.changes import Merging, Paid, RunOver
 from models.shard.component import Component, RecordOf, on
 from models.shard.core import Core
 from models.shard.effects import Effect
@@ -344,6 +344,7 @@ class Runs(Component):
         if isinstance(move, StepEnded) and move.then:
             run_effects.follow(self.shard, incident, run, move, now)
         elif isinstance(move, RunEnded):
+            self.shard.report(RunOver(incident, run, book), now)
             self.shard.report(Paid(incident), now)
 
     def _start_child(self, incident: Incident, run: Run, wanted: ChildWanted, now: float) -> None:

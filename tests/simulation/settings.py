@@ -74,6 +74,9 @@ SETTINGS = ShardSettings(
     playbooks_per_service=12,
     playbooks_longest_s=14.0,
     playbooks_at_once=6,
+    verify_watch_s=8.0,
+    verify_every_s=2.0,
+    verify_people=True,
     receivers=RECEIVERS,
     route=ROUTES,
 )
