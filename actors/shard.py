@@ -423,6 +423,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
                 self.log.error(
                     "notification given up",
                     incident_id=str(UUID(bytes=event.incident_id)),
+                    receiver=event.receiver,
                     reason=event.reason,
                     tries=event.attempt + 1,
                     why=event.detail,
@@ -539,6 +540,10 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
 
     def _read_gauges(self) -> None:
         self._tell_decided()
+        discards = self.shard.of(Notifications).discards
+        for route, count in discards.items():
+            self.meter.count("llm_im_notifications_discarded_total", count, route=route)
+        discards.clear()
         counted, meter = self.counted, self.meter
         decided = counted.decided
         total = sum(decided)

@@ -122,6 +122,9 @@ METRICS: dict[str, Metric] = {
         "gauge",
         "Incidents whose last notification was given up; 0 is good. Counted until they are archived.",
     ),
+    "llm_im_notifications_discarded_total": Metric(
+        "counter", "Incidents of which nobody was told because a route discards them, by route."
+    ),
     "llm_im_archived_total": Metric("counter", "Incidents moved to the archive."),
     "llm_im_backups_total": Metric("counter", "Scheduled backups made."),
     "llm_im_backup_failures_total": Metric("counter", "Scheduled backups that failed; the log says why."),

@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import msgspec
-from cronsim import CronSim, CronSimError
 
-from models.alerts.matchers import MatcherTuple, compile_matchers, parse_matcher
 from models.durations import duration_s
 from models.errors import Refused
-from models.incidents.incident import IncidentType, Severity
 from models.playbook import fields
 from models.playbook.catalog import CATALOG, ActionSpec, is_template, wrong_params
 from models.playbook.checking import Written, check
@@ -41,28 +36,12 @@ from models.playbook.playbook import (
     Trigger,
 )
 from models.playbook.template import check as check_template
-from models.playbook.template import check_expression, names_in
+from models.playbook.template import names_in
+from models.playbook.values import VALUES, Wrong, expected
 
 #: Steps of a playbook, and actions of a step. Our longest playbook has seven steps.
 STEPS_MAX = 100
 ACTIONS_MAX = 50
-#: Characters of names and ids, and of a version.
-NAME_MAX = 128
-VERSION_MAX = 64
-#: Further tries of one action.
-RETRIES_MAX = 100
-#: People who must agree.
-NEEDED_MAX = 20
-#: The longest duration: a week. What takes longer is two playbooks.
-LONGEST_S = 7 * 86_400.0
-
-_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-#: Any moment: whether a schedule can be read does not depend on it.
-_SOME_DAY = datetime(2026, 1, 1)
-
-
-class _Wrong(Exception):
-    """Line, where, what: a value that can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +95,11 @@ class _Reader:
                         document.lines[short], short, "the trigger says it too; keep one of the two"
                     )
                 trigger = _with(trigger, name, given[short])
+        if trigger.schedule:
+            line = document.entries["trigger"].lines["schedule"]
+            self.mistakes.warn(
+                line, "trigger, schedule", "nothing runs by the clock yet: start it from outside"
+            )
         variables = given.get("variables", {})
         main = check(steps, final, variables, self.mistakes)
         self._templates(document.entries.get("variables"), "variables")
@@ -145,8 +129,8 @@ class _Reader:
             place = f"{where}, {name}" if where else name
             if field is not None:
                 try:
-                    given[name] = getattr(self, f"_{field.kind}")(value, place)
-                except _Wrong as wrong:
+                    given[name] = self._value(field.kind, value, place)
+                except Wrong as wrong:
                     self.mistakes.wrong(*wrong.args)
             elif not rest:
                 self.mistakes.wrong(node.lines[name], where, f"there is no field {name!r}{near(name, known)}")
@@ -155,145 +139,15 @@ class _Reader:
                 self.mistakes.wrong(node.line, where, f"{field.name} was expected, and is missing")
         return given
 
-    # -- kinds of fields, as fields.py names them: the value; raises _Wrong --
+    def _value(self, kind: str, node: Node, where: str) -> Any:
+        read = VALUES.get(kind) or getattr(self, f"_{kind}")
+        return read(node, where)
 
-    def _text(self, node: Node, where: str) -> str:
-        if node.kind != "scalar" or not node.text.strip() or (node.value is None):
-            raise self._expected(node, where, "a text")
-        if len(node.text) > NAME_MAX and where in ("name", "playbook"):
-            raise self._expected(node, where, f"a text of at most {NAME_MAX} characters")
-        return node.text
-
-    def _version(self, node: Node, where: str) -> str:
-        text = self._text(node, where)
-        if len(text) > VERSION_MAX:
-            raise self._expected(node, where, f"a text of at most {VERSION_MAX} characters")
-        return text
-
-    def _id(self, node: Node, where: str) -> str:
-        if node.kind != "scalar" or not _ID.match(node.text) or len(node.text) > NAME_MAX:
-            hint = f", as {node.text.replace('-', '_')}" if node.kind == "scalar" and "-" in node.text else ""
-            raise self._expected(
-                node, where, f"letters, digits and underscores{hint}, so that steps.ID can be read"
-            )
-        if node.text in fields.RESERVED:
-            raise self._expected(node, where, f"another name: {node.text} says how a step goes on")
-        return node.text
-
-    def _flag(self, node: Node, where: str) -> bool:
-        if not isinstance(node.value, bool):
-            hint = (
-                " (YAML 1.2: yes, no, on and off are texts)"
-                if node.text.lower() in ("yes", "no", "on", "off")
-                else ""
-            )
-            raise self._expected(node, where, f"true or false{hint}")
-        return node.value
-
-    def _integer(self, node: Node, where: str) -> int:
-        if isinstance(node.value, bool) or not isinstance(node.value, int) or abs(node.value) > 1_000_000:
-            raise self._expected(node, where, "a whole number")
-        return node.value
-
-    def _count(self, node: Node, where: str) -> int:
-        count = self._integer(node, where)
-        if not 0 <= count <= RETRIES_MAX:
-            raise self._expected(node, where, f"a number from 0 to {RETRIES_MAX}")
-        return count
-
-    def _positive(self, node: Node, where: str) -> int:
-        count = self._integer(node, where)
-        if not 1 <= count <= NEEDED_MAX:
-            raise self._expected(node, where, f"a number from 1 to {NEEDED_MAX}")
-        return count
-
-    def _duration(self, node: Node, where: str) -> float:
-        try:
-            seconds = duration_s(node.value) if node.kind == "scalar" else None
-        except ValueError:
-            seconds = None
-        if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_S:
-            raise self._expected(node, where, 'a duration from 1ms to 7d, such as "30s" or "5m"')
-        return float(seconds)
-
-    def _map(self, node: Node, where: str) -> dict[str, Any]:
-        if node.kind != "map":
-            raise self._expected(node, where, "a map of names and values")
-        plain: dict[str, Any] = node.plain()
-        return plain
-
-    def _texts(self, node: Node, where: str) -> tuple[str, ...]:
-        nodes = node.items if node.kind == "list" else [node]
-        if not nodes:
-            raise self._expected(node, where, "at least one text")
-        return tuple(self._text(each, where) for each in nodes)
-
-    def _ids(self, node: Node, where: str) -> tuple[str, ...]:
-        if node.kind == "list" and not node.items:
-            return ()
-        return self._texts(node, where)
-
-    def _severities(self, node: Node, where: str) -> tuple[Severity, ...]:
-        return self._choices(node, where, {each.name: each for each in Severity})
-
-    def _types(self, node: Node, where: str) -> tuple[IncidentType, ...]:
-        return self._choices(node, where, {each.value: each for each in IncidentType})
-
-    def _choices(self, node: Node, where: str, known: Mapping[str, Any]) -> tuple[Any, ...]:
-        texts = self._texts(node, where)
-        by_case = {name.lower(): value for name, value in known.items()}
-        for text in texts:
-            if text.lower() not in by_case:
-                raise _Wrong(node.line, where, f"{text!r} is unknown{near(text, known)}")
-        return tuple(dict.fromkeys(by_case[text.lower()] for text in texts))
-
-    def _matchers(self, node: Node, where: str) -> tuple[MatcherTuple, ...]:
-        found: list[MatcherTuple] = []
-        if node.kind == "map":
-            for name, each in node.entries.items():
-                if each.kind != "scalar":
-                    raise self._expected(each, f"{where}.{name}", "a text")
-                found.append((name, "=", each.text))
-        else:
-            for each in node.items if node.kind == "list" else [node]:
-                try:
-                    found.append(parse_matcher(each.text))
-                except Refused as error:
-                    what = f'a matcher such as team="ml" or env=~"prod.*" ({error})'
-                    raise self._expected(each, where, what) from error
-        try:
-            compile_matchers(found)
-        except Refused as error:
-            raise _Wrong(node.line, where, str(error)) from error
-        return tuple(found)
-
-    def _expression(self, node: Node, where: str) -> str:
-        if isinstance(node.value, bool):
-            return node.text
-        text = self._text(node, where)
-        try:
-            check_expression(text)
-        except Refused as error:
-            raise _Wrong(node.line, where, str(error)) from error
-        return text
-
-    def _schedule(self, node: Node, where: str) -> str:
-        text = self._text(node, where)
-        try:
-            next(CronSim(text, _SOME_DAY))
-        except (CronSimError, StopIteration) as error:
-            why = str(error) or "it never comes due"
-            raise self._expected(node, where, f'a cron expression such as "0 3 * * 1" ({why})') from error
-        return text
-
-    def _backoff(self, node: Node, where: str) -> str:
-        if node.text not in fields.BACKOFFS:
-            raise _Wrong(node.line, where, f"{node.text!r} is unknown{near(node.text, fields.BACKOFFS)}")
-        return node.text
+    # -- kinds of fields that have fields of their own, as fields.py names them: the value; raises Wrong --
 
     def _retry(self, node: Node, where: str) -> Retry:
         if node.kind != "map":
-            return Retry(self._count(node, where))
+            return Retry(VALUES["count"](node, where))
         given = self._fields(node, fields.RETRY, where)
         retry = Retry(
             given.get("most", 0),
@@ -307,14 +161,9 @@ class _Reader:
             )
         return retry
 
-    def _target(self, node: Node, where: str) -> str:
-        return self._text(node, where)
-
-    _otherwise = _target
-
     def _trigger(self, node: Node, where: str) -> Trigger:
         if node.kind != "map":
-            raise self._expected(
+            raise expected(
                 node, where, "a map of severity, type, source, service, labels, expression, schedule"
             )
         given = self._fields(node, fields.TRIGGER, where)
@@ -330,7 +179,7 @@ class _Reader:
 
     def _approval(self, node: Node, where: str) -> Approval:
         if node.kind != "map":
-            raise self._expected(node, where, "a map of who, needed, within, otherwise, message")
+            raise expected(node, where, "a map of who, needed, within, otherwise, message")
         given = self._fields(node, fields.APPROVAL, where)
         self._templates(node.entries.get("message"), where)
         return Approval(
@@ -345,16 +194,20 @@ class _Reader:
 
     def _steps(self, node: Node, where: str) -> list[Written]:
         if node.kind != "list":
-            raise self._expected(node, where, "a list of steps")
+            raise expected(node, where, "a list of steps")
         if len(node.items) > STEPS_MAX:
-            raise self._expected(node, where, f"at most {STEPS_MAX} steps")
-        return [
-            step for number, each in enumerate(node.items, 1) if (step := self._step(each, where, number))
-        ]
+            raise expected(node, where, f"at most {STEPS_MAX} steps")
+        steps: list[Written] = []
+        for number, each in enumerate(node.items, 1):
+            try:
+                steps.append(self._step(each, where, number))
+            except Wrong as wrong:
+                self.mistakes.wrong(*wrong.args)
+        return steps
 
     def _step(self, node: Node, where: str, number: int) -> Written:
         if node.kind != "map":
-            raise self._expected(node, f"{where}, number {number}", "a step (id, type, actions)")
+            raise expected(node, f"{where}, number {number}", "a step (id, type, actions)")
         id_node = node.entries.get("id")
         name = f"step {id_node.text}" if id_node is not None and id_node.text else f"{where}, number {number}"
         type_node = node.entries.get("type")
@@ -407,16 +260,11 @@ class _Reader:
         line = node.lines.get(name)
         return line is not None and any(found >= line for found, _ in self.mistakes.found)
 
-    def _step_type(self, node: Node, where: str) -> str:
-        if node.text not in fields.STEP_TYPES:
-            raise _Wrong(node.line, where, f"{node.text!r} is unknown{near(node.text, fields.STEP_TYPES)}")
-        return node.text
-
     def _actions(self, node: Node, where: str) -> tuple[PlannedAction, ...]:
         if node.kind != "list" or not node.items:
-            raise self._expected(node, where, "a list of at least one action")
+            raise expected(node, where, "a list of at least one action")
         if len(node.items) > ACTIONS_MAX:
-            raise self._expected(node, where, f"at most {ACTIONS_MAX} actions")
+            raise expected(node, where, f"at most {ACTIONS_MAX} actions")
         step = where.rpartition(", ")[0]
         actions: list[PlannedAction] = []
         for number, each in enumerate(node.items, 1):
@@ -424,13 +272,13 @@ class _Reader:
                 actions.append(
                     self._action(each, f"{step}, action {number}", is_last=number == len(node.items))
                 )
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 self.mistakes.wrong(*wrong.args)
         return tuple(actions)
 
     def _action(self, node: Node, where: str, *, is_last: bool, is_rollback: bool = False) -> PlannedAction:
         if node.kind != "map":
-            raise self._expected(node, where, "an action (type, and what it takes)")
+            raise expected(node, where, "an action (type, and what it takes)")
         # What takes a template may be one: it is rendered, and checked, when the action is about to be done.
         timeout = node.entries.get(TIMEOUT)
         own = tuple(
@@ -472,7 +320,7 @@ class _Reader:
     def _action_type(self, node: Node, where: str) -> str:
         if node.text in self.kinds:
             return node.text
-        raise _Wrong(node.line, where, f"there is no action {node.text!r}{near(node.text, self.kinds)}")
+        raise Wrong(node.line, where, f"there is no action {node.text!r}{near(node.text, self.kinds)}")
 
     def _parameters(self, kind: str, params: Mapping[str, Any], node: Node, where: str) -> bool:
         """Checks an action's parameters; says whether it changes something."""
@@ -527,16 +375,6 @@ class _Reader:
                     check_template(at.value)
                 except Refused as error:
                     self.mistakes.wrong(at.line, where, str(error))
-
-    def _expected(self, node: Node, where: str, what: str) -> Any:
-        """Notes what was expected. Returns None: there is no value."""
-        raise _Wrong(node.line, where, f"{what} was expected, not {node.kind_in_words}" + _shown(node))
-
-
-def _shown(node: Node) -> str:
-    if node.kind != "scalar" or not node.text:
-        return ""
-    return f" ({node.text[:40]!r})"
 
 
 def _with(trigger: Trigger, name: str, value: Any) -> Trigger:

@@ -42,7 +42,7 @@ ENTERING, UNDOING = "entering", "undoing"
 ASKED, AGAIN = "asked", "again"
 OVER = frozenset({SUCCEEDED, FAILED, SKIPPED})
 #: Bytes of the outputs that a run keeps, as JSON: its later steps get all of them with each action.
-RUN_OUTPUTS_MAX = 256 * 1024
+RUN_OUTPUTS_MAX = 64 * 1024
 #: Characters of a detail that are kept: a line of a timeline.
 DETAIL_MAX = 1000
 

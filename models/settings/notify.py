@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator, model_validator
 
 from models.incidents.incident import WEBHOOK
-from models.routes.route import ReceiverRow
+from models.routes.route import ReceiverRow, Route
 from models.settings.channels.base import ReceiverBase
 from models.settings.channels.webhook import WebhookReceiver
 from models.settings.processes import RESPONDER, SHARD
@@ -164,6 +164,11 @@ class Notify(Section):
         return named or ((WEBHOOK,) if WEBHOOK in self.all_receivers else ())
 
     @property
+    def tree(self) -> Route:
+        """The routes, each with what it inherits."""
+        return tree_of(self.route, self.routes, self.root_receivers)
+
+    @property
     def why_off(self) -> str:
         """Why no notifications are sent, or "" if they are."""
         if not self.enabled:
@@ -201,7 +206,7 @@ class Notify(Section):
                     )
                     for name, each in receivers.items()
                 },
-                "route": tree_of(self.route, self.routes, self.root_receivers),
+                "route": self.tree,
             }
         return {}
 

@@ -7,6 +7,7 @@ them may be called.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -21,9 +22,21 @@ SCRIPTS_MAX = 1_000
 
 
 def _url(value: str | None) -> str | None:
-    if value and (wrong := wrong_url(value.replace("{service}", "x").replace("{action}", "x"))):
+    if value and (wrong := _wrong_pattern(value)):
         raise ValueError(wrong)
     return value
+
+
+def _wrong_pattern(url: str) -> str:
+    """What is wrong with a URL in which {service} and {action} may stand, "" if nothing is."""
+    if wrong := wrong_url(url.replace("{service}", "x").replace("{action}", "x")):
+        return wrong
+    host = re.split(r"[/?#]", url.partition("://")[2])[0].rpartition("@")[2].partition(":")[0]
+    _, service, domain = host.rpartition("{service}")
+    if service and "." not in domain:
+        # Services are named by whoever sends alerts: that must never be the whole of a host.
+        return "expected a fixed domain behind {service} in the host, as in {service}.llm.svc"
+    return ""
 
 
 class PrometheusSource(Section):
@@ -112,10 +125,6 @@ class ServiceTarget(Section):
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas: expected at most max_replicas")
         return self
-
-
-def _wrong_pattern(url: str) -> str:
-    return wrong_url(url.replace("{service}", "x").replace("{action}", "x"))
 
 
 class Script(Section):

@@ -7,6 +7,8 @@ the clocks of other machines say.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from models.partition.checkpoint import RecordKind
@@ -62,6 +64,8 @@ class KnownPlaybooks(Component):
         self.is_told = True
         #: By name: digest, since when by the control partition's clock, and when the shard heard it.
         self.heard: dict[str, tuple[str, float, float]] = {}
+        #: No incident that opened before then is for any of them.
+        self.since = math.inf
         self._books: dict[str, Playbook] = {}
 
     def book(self, offered: Offered) -> Playbook:
@@ -95,18 +99,24 @@ class KnownPlaybooks(Component):
             known = before.get(name)
             at = known[2] if known is not None and known[:2] == (digest, since) else now
             self.heard[name] = digest, since, at
+        self._set_since()
 
     def _fold_set_back(self, event: ClockSetBack, _now: float) -> None:
         self.state.checkpoint.touch(HEARD, 0)
         self.heard = {
             name: (digest, since, clock.then(at, event)) for name, (digest, since, at) in self.heard.items()
         }
+        self._set_since()
+
+    def _set_since(self) -> None:
+        self.since = min((at for _digest, _since, at in self.heard.values()), default=math.inf)
 
     def _capture(self, _number: int | bytes) -> bytes | None:
         return _encoder.encode(self.heard) if self.heard else None
 
     def _load(self, _number: int | bytes, record: bytes, _version: int) -> None:
         self.heard = _decoder.decode(record)
+        self._set_since()
 
     messages = {PlaybooksChanged: _changed}
     follows = {ClockSetBack: _fold_set_back}

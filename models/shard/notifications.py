@@ -12,6 +12,7 @@ that it is over.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from models.errors import Conflict, Malformed
@@ -89,6 +90,8 @@ class Notifications(Component):
         super().__init__(shard)
         #: Incidents of which a receiver's last notification was given up.
         self.given_up: dict[bytes, None] = {}
+        #: Incidents that a route discarded since they were counted last, by route. In memory only: for metrics.
+        self.discards: Counter[str] = Counter()
         self.audience = Audience(shard)
         self.telling = Telling(shard, self.audience)
         self.fallback = Fallback(shard, self.telling, self.audience)
@@ -215,6 +218,7 @@ class Notifications(Component):
         by = choice.discarded
         if not told and by is not None and incident.discarded != by.name:
             self.shard.do(NotificationDiscarded(incident.id, by.name, reason_of(by)), now)
+            self.discards[by.name] += 1
         return told
 
     def _owe_after_wait(
@@ -385,8 +389,6 @@ class Notifications(Component):
                 if notification.reason is not None:
                     self.telling.drop(incident, receiver, OFF, now)
             elif notification.reason is not None:
-                if notification.due_at <= now and self.telling.settle(incident, receiver, now):
-                    continue
                 if is_set_back and notification.due_at > now:
                     self.shard.do(
                         NotificationOwed(
@@ -400,7 +402,7 @@ class Notifications(Component):
                         ),
                         now,
                     )
-                if notification.due_at <= now:
+                if notification.due_at <= now and not self.telling.settle(incident, receiver, now):
                     tried = Try(notification.number, notification.attempt)
                     self.telling.asked_before[Ear(incident.id, receiver)] = tried
             elif not incident.is_open and notification.heard_at:

@@ -45,7 +45,12 @@ class Choosing(Component):
     def next_at(self, incident: Incident) -> float:
         if not self._is_on or not incident.is_open or incident.merged_into:
             return 0.0
-        if self._seen.get(incident.id) == incident.opened_at or incident.id in self._held:
+        if (
+            incident.opened_at < self.shard.of(KnownPlaybooks).since
+            or self._seen.get(incident.id) == incident.opened_at
+        ):
+            return 0.0
+        if incident.id in self._held:
             return 0.0
         return incident.opened_at + CHOOSE_AFTER_S
 
@@ -69,9 +74,11 @@ class Choosing(Component):
 
     def _known(self, _change: PlaybooksKnown, now: float) -> None:
         """The wheel was set when there was nothing to choose from."""
+        since = self.shard.of(KnownPlaybooks).since
         if self._is_on:
             for identity, incident in self.state.incidents.items():
-                if incident.is_open and self._seen.get(identity) != incident.opened_at:
+                is_new = incident.opened_at >= since and self._seen.get(identity) != incident.opened_at
+                if incident.is_open and is_new:
                     self.state.stirred[identity] = None
 
     def tick(self, tick: Tick, now: float) -> None:

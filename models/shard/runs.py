@@ -19,7 +19,7 @@ from models.incidents.incident import Incident, id_text, incident_id
 from models.partition.event import Event
 from models.playbook import run as folds
 from models.playbook.playbook import Playbook
-from models.playbook.run import CANCELLED, Run
+from models.playbook.run import ASKED, CANCELLED, Run, key_of
 from models.playbook.run_events import (
     CHILD,
     ActionAnswered,
@@ -344,8 +344,19 @@ class Runs(Component):
         if isinstance(move, StepEnded) and move.then:
             run_effects.follow(self.shard, incident, run, move, now)
         elif isinstance(move, RunEnded):
+            self._forget_asked(run)
             self.shard.report(RunOver(incident, run, book), now)
             self.shard.report(Paid(incident), now)
+
+    def _forget_asked(self, run: Run) -> None:
+        """What a run asked for and gave up waiting for."""
+        for step in run.steps.values():
+            for undo, deeds in ((False, step.deeds), (True, step.undos)):
+                for number, deed in deeds.items():
+                    if deed.status == ASKED:
+                        key = key_of(run, step, number, deed.attempt, undo)
+                        self._asked.discard(key)
+                        self._doubted.discard(key)
 
     def _start_child(self, incident: Incident, run: Run, wanted: ChildWanted, now: float) -> None:
         offered = self.shard.of(KnownPlaybooks).offered.get(wanted.playbook)

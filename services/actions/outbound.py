@@ -11,12 +11,14 @@ proxy behind our back.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
@@ -36,6 +38,9 @@ MAX_ANSWER_BYTES = 64 * 1024
 TIMEOUT_S = 10.0
 #: How long what a name resolved to is used again. New connections soon after each other ask once.
 DNS_CACHE_S = 10
+#: Names that are looked up at once, of trusted URLs and of others each. One takes milliseconds, or half a minute when its server is
+#: away; a second connection to the same host waits for the first one's.
+LOOKUPS_MAX = 16
 #: Of a URL, what comes before the path.
 _AUTHORITY = re.compile(r"[A-Za-z]+://[^/?#]*")
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
@@ -168,7 +173,7 @@ class Outbound:
     def _session(self, trusted: bool) -> aiohttp.ClientSession:
         # Made at the first call: a session belongs to the loop it is made in.
         if trusted not in self._sessions:
-            resolver = self._resolver or aiohttp.ThreadedResolver()
+            resolver = self._resolver or _Names(trusted)
             self._sessions[trusted] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0,  # the responder bounds calls; a second queue here would hide it
@@ -187,6 +192,45 @@ class Outbound:
         address = literal(host)
         if address is not None and (why := why_refused(host, address, self.allow)):
             raise CallRefused(_refusal(why))
+
+
+class _Names(AbstractResolver):
+    """The system's look-up, in threads of its own: a name of a stranger whose server never answers holds up no receiver."""
+
+    def __init__(self, trusted: bool) -> None:
+        self._trusted = trusted
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(_lookups(self._trusted), ask)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=_with_zone(address),
+                port=int(address[1]),
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _type, proto, _name, address in found
+            # Python without IPv6 gives such an address in two parts that nobody can connect to.
+            if kind in (socket.AF_INET, socket.AF_INET6) and isinstance(address[0], str)
+        ]
+
+    async def close(self) -> None:
+        """The threads are everybody's."""
+
+
+@lru_cache(maxsize=2)
+def _lookups(trusted: bool) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(LOOKUPS_MAX, f"lookups-{'own' if trusted else 'others'}")
+
+
+def _with_zone(address: tuple[Any, ...]) -> str:
+    zone = address[3] if len(address) > 3 else 0
+    return f"{address[0]}%{zone}" if zone else str(address[0])
 
 
 class _Guarded(AbstractResolver):

@@ -32,6 +32,7 @@ from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
+from services.api.v1.routing import ReceiverDesk, add_routing_routes
 from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
@@ -53,6 +54,7 @@ def build_app(
     tokens: TokenDesk,
     silences: SilenceDesk,
     targets: TargetDesk,
+    receivers: ReceiverDesk,
     playbooks: PlaybookDesk,
     reload: Reload,
 ) -> FastAPI:
@@ -76,6 +78,7 @@ def build_app(
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
     add_target_routes(app, targets)
+    add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings)
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_config_routes(app, reload, bodies)

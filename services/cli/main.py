@@ -24,7 +24,9 @@ from services.cli.commands import (
     down,
     formats,
     log,
+    notify,
     policy,
+    routes,
     send,
     silences,
     stats,
@@ -190,6 +192,8 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
+app.add_typer(routes.app, name="routes")
+app.add_typer(notify.app, name="notify")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)

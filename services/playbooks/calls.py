@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from actors.targets import Targets
 from models.ports import ActionResult
 from models.response.target import NotNow
-from services.actions.outbound import Answer, CallFailed, Method, Outbound, place_of
+from services.actions.outbound import MAX_ANSWER_BYTES, Answer, CallFailed, Method, Outbound, place_of
 
 #: Too many requests, and a proxy that gave up waiting: the host is there, and has no room.
 _NO_ROOM = frozenset({408, 429})
@@ -40,7 +40,7 @@ class Calls:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         timeout_s: float | None = None,
-        max_bytes: int = 64 * 1024,
+        max_bytes: int = MAX_ANSWER_BYTES,
         trusted: bool = False,
         probing: bool = False,
     ) -> Answer:
@@ -67,9 +67,9 @@ class Calls:
             # A call that the guard refused, or that was abandoned, says nothing of the target.
             self._targets.over(name, period, result)
 
-    def why_broken(self, url: str) -> str:
-        """Why the host of a URL is not called now, "" while it is."""
-        return "" if self._targets is None else self._targets.why_broken(host_target(url))
+    def take(self, given: Mapping[str, Any]) -> None:
+        """Use the changed settings: what URLs of strangers may lead to."""
+        self._outbound.take(given)
 
     async def close(self) -> None:
         await self._outbound.close()

@@ -49,12 +49,14 @@ class PlaybookAction:
     same becomes its failure. `params` are of `spec.params`. Asked again with the same key it must not do what was done already where
     the target can tell (`asks`); where nobody can, an action that is marked `once` is not asked to be done again. `check` says why
     it can't be done here, before anything is: an unknown service, a script that the settings do not allow; "" when it can.
+    `calls` names the target that it would call, so that a dry run can say that the target is being left alone.
     """
 
     spec: ActionSpec
     do: Callable[[Tools, Asked, Any], Awaitable[Done]]
     check: Callable[[Tools, Asked, Any], str] | None = None
     asks: bool = False
+    calls: Callable[[Tools, Asked, Any], str] | None = None
 
 
 def succeeded(

@@ -63,6 +63,10 @@ class Tools:
             is_urgent=is_urgent,
         )
 
+    def why_broken(self, target: str) -> str:
+        """Why a target is not called now, "" while it is."""
+        return "" if self.targets is None else self.targets.why_broken(target)
+
     def means_of(self, service: str) -> tuple[Means, ServiceGiven] | str:
         """How a service is changed, or why it can't be."""
         if not service:

@@ -38,6 +38,8 @@ from models.playbook.work import (
     Done,
     Enter,
     Work,
+    decode_done,
+    encode_done,
 )
 from services.actions.outbound import CallFailed
 from services.playbooks.bounds import Bounds
@@ -54,6 +56,8 @@ log = structlog.get_logger()
 ITEMS_MAX = 1000
 #: Answers to actions that are kept, so that a question that comes again after a lost answer is not done again.
 REMEMBERED_MAX = 10_000
+#: Bytes of all of them together: one with captures has up to 300 KiB.
+REMEMBERED_MAX_BYTES = 64 * 1024 * 1024
 #: An action may last no longer, whatever a playbook says: the responder holds a place for it. What takes longer is a `wait`
 #: and a check after it.
 TIMEOUT_MAX_S = 600.0
@@ -117,13 +121,14 @@ class PlaybookWorker:
         self._environment = environment
         self._bounds = bounds or Bounds()
         self._under_way: dict[str, asyncio.Task[Done]] = {}
-        self._answered: OrderedDict[str, Done] = OrderedDict()
+        self._answered: OrderedDict[str, bytes] = OrderedDict()
+        self._answered_bytes = 0
 
     async def work(self, work: Work, trace: str | None = None) -> Done:
         task = self._under_way.get(work.key)
         if task is None:
             if (known := self._answered.get(work.key)) is not None:
-                return known
+                return decode_done(known)
             task = asyncio.create_task(self._answer(work, trace))
             self._under_way[work.key] = task
             task.add_done_callback(lambda _: self._under_way.pop(work.key, None))
@@ -149,6 +154,10 @@ class PlaybookWorker:
             self._rules.why_approval(plan.names),
         )
 
+    def take(self, given: Mapping[str, Any]) -> None:
+        """Use the changed settings, for calls from now on."""
+        self._tools.outbound.take(given)
+
     async def close(self) -> None:
         for task in [*self._under_way.values()]:
             task.cancel()
@@ -168,7 +177,14 @@ class PlaybookWorker:
         except Exception as error:  # noqa: BLE001  # a bug of ours or of a package's; the text may hold a secret
             log.error("action failed with a bug", key=work.key, why=type(error).__name__)
             done = failed(f"failed with {type(error).__name__}, which is a bug")
-        return self._bounds.applied(done)
+        done = self._bounds.applied(done)
+        if (
+            isinstance(work, Do)
+            and not work.dry
+            and (done.status == SUCCEEDED or (done.status == FAILED and done.reached))
+        ):
+            self._remember(work.key, done)
+        return done
 
     # -- an action -------------------------------------------------------------------------------------------
 
@@ -201,8 +217,6 @@ class PlaybookWorker:
         done = await self._perform(plan, trace)
         if decided:
             done = msgspec.structs.replace(done, decided=decided)
-        if not work.dry and done.status in (SUCCEEDED, FAILED) and (done.status == SUCCEEDED or done.reached):
-            self._remember(work.key, done)
         return done
 
     def _against_the_rules(self, plan: _Plan) -> Done | None:
@@ -289,6 +303,9 @@ class PlaybookWorker:
             if kind.check is not None and (why := kind.check(self._tools, asked, plan.params)):
                 return failed(f"{work.action.type}: {why}", final=True, reached=False)
             if work.dry:
+                target = kind.calls(self._tools, asked, plan.params) if kind.calls is not None else ""
+                if target and (why := self._tools.why_broken(target)):
+                    return failed(f"{work.action.type}: {target}: {why}", reached=False)
                 return Done(SUCCEEDED, f"{work.action.type}: would be done (dry run)", reached=False)
             if work.again and work.action.once and plan.changes and not kind.asks:
                 return failed(
@@ -308,9 +325,11 @@ class PlaybookWorker:
             return failed(f"{work.action.type}: {error}")
 
     def _remember(self, key: str, done: Done) -> None:
-        self._answered[key] = done
-        while len(self._answered) > REMEMBERED_MAX:
-            self._answered.popitem(last=False)
+        encoded = encode_done(done)
+        self._answered_bytes += len(encoded) - len(self._answered.pop(key, b""))
+        self._answered[key] = encoded
+        while len(self._answered) > REMEMBERED_MAX or self._answered_bytes > REMEMBERED_MAX_BYTES:
+            self._answered_bytes -= len(self._answered.popitem(last=False)[1])
 
 
 def _planned(work: Do, kind: PlaybookAction) -> _Plan:

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from actors.targets import Targets
     from models.control.events import SettingsChanged
     from models.control.section import Section
-    from models.ports import Archive, DeadLetters, EventLog, Tracer, Worker
+    from models.ports import Archive, DeadLetters, EventLog, Tracer
     from models.settings.all import Settings
     from services.actions.table import Actions
+    from services.playbooks.worker import PlaybookWorker
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -205,10 +206,13 @@ def responder_actor(config: bytes, host: Host) -> Actor:
     _log_as(given)
     actions = Actions(given)
     targets = Targets.of(given, SystemClock(), actions.by_name)
+    worker = _worker(given, actions, targets) if given["playbooks"] else None
 
     def take(changed: Mapping[str, Any]) -> None:
         actions.take(changed)
         targets.take(changed)
+        if worker is not None:
+            worker.take(changed)
 
     return ResponderActor(
         host,
@@ -216,11 +220,11 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         control=_followed(given, processes.RESPONDER, take),
         targets=targets,
         tracer=_tracer(given["telemetry"], host.name),
-        worker=_worker(given, actions, targets) if given["playbooks"] else None,
+        worker=worker,
     )
 
 
-def _worker(given: Mapping[str, Any], actions: Actions, targets: Targets) -> Worker:
+def _worker(given: Mapping[str, Any], actions: Actions, targets: Targets) -> PlaybookWorker:
     """What does the actions of playbooks, with the receivers as they are at the time, within the same bounds as notifications."""
     from actors.runtime.clock import SystemClock
     from services.playbooks.open import open_worker

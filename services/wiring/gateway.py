@@ -41,6 +41,7 @@ from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
+from services.api.v1.routing import ReceiverDesk
 from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -184,6 +185,7 @@ class Gateway:
         self.commands = Commands(self._tell, self.reads)
         desk = TokenDesk(self._tail, self._tell_control)
         self.playbooks = PlaybookDesk(self._tail, self._tell_control)
+        responders = [each for each in other_actors if each.startswith(f"{RESPONDER}-")]
         self.rest = build_app(
             self.reads,
             self.commands,
@@ -193,7 +195,8 @@ class Gateway:
             clock=clock,
             tokens=desk,
             silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
-            targets=TargetDesk(peers, [each for each in other_actors if each.startswith(f"{RESPONDER}-")]),
+            targets=TargetDesk(peers, responders),
+            receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
             reload=self.change_settings,
         )

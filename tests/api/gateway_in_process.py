@@ -398,14 +398,26 @@ async def system(
         )
         return actor
 
-    is_told = not configured.notify.why_off
-    responders = ["responder-0"] if is_told or worker is not None else []
+    is_off = bool(configured.notify.why_off)
+    responders = [] if is_off and worker is None else ["responder-0"]
 
     def responder(host: Host) -> Actor:
         given = _settings_of_a_responder(configured)
-        receivers = Actions(given).by_name if is_told else {}
+        actions = Actions(given)
+        receivers = {} if is_off else actions.by_name
         targets = Targets.of(given, SystemClock(), receivers)
-        return ResponderActor(host, receivers, targets=targets, tracer=tracer(host.name), worker=worker)
+
+        def take(changed: SettingsChanged) -> None:
+            actions.take(given_by(changed, RESPONDER))
+
+        return ResponderActor(
+            host,
+            receivers,
+            targets=targets,
+            tracer=tracer(host.name),
+            worker=worker,
+            control=ControlTail(stores.log("control"), SettingsWatch("", take)),
+        )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:
         name = partition_name(index)

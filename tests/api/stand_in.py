@@ -44,6 +44,7 @@ from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
+from services.api.v1.routing import ReceiverDesk
 from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -80,6 +81,7 @@ class StandIn:
         self.tokens = TokenDesk(tail, self.tell)
         self.silences = SilenceDesk(tail, self.tell, self.clock)
         self.targets = TargetDesk(LocalCluster(), [])
+        self.receivers = ReceiverDesk(LocalCluster(), [])
         self.playbooks = PlaybookDesk(tail, self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
@@ -101,6 +103,7 @@ class StandIn:
                 tokens=self.tokens,
                 silences=self.silences,
                 targets=self.targets,
+                receivers=self.receivers,
                 playbooks=self.playbooks,
                 reload=self.reload,
             )

@@ -168,6 +168,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         tokens=stand_in.tokens,
         silences=stand_in.silences,
         targets=stand_in.targets,
+        receivers=stand_in.receivers,
         playbooks=stand_in.playbooks,
         reload=stand_in.reload,
     )

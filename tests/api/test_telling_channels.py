@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.api.gateway_in_process import alert, system
-from tests.contract.test_channels import CHANNELS, OPENING, settings_of
 from tests.receivers.api import Api, serving
 from tests.receivers.slack import SlackApi
+from tests.receivers.table import CHANNELS, OPENING, settings_of
 
 pytestmark = pytest.mark.asyncio
 

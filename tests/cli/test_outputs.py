@@ -269,7 +269,7 @@ def test_show_says_who_works_on_it_what_is_due_and_what_belongs_together(
     told = run("incidents", "show", identity(1)).output
 
     for words in (
-        "P1  (set by a person; classified as P3)", "by carol", "until 2099-01-31T12:00:00.000Z (in ", "commander bob",
+        "P1  (set by hand or a playbook; classified as P3)", "by carol", "until 2099-01-31T12:00:00.000Z (in ", "commander bob",
         "2026-01-31T13:00:00.000Z  (", "to customers, ", "by dave: soon", f"parent        {identity(2)}",
         f"{identity(4)}  P2 open, merge pending", f"split from    {identity(3)}", f"linked        {identity(5)}",
         "by erin (Manual)", "root cause    rollout", "notes         rolled back", "version       1",

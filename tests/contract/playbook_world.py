@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from actors.runtime.clock import SystemClock
+from actors.targets import Targets
 from models.incidents.notification import Facts, Note
 from models.playbook.playbook import PlannedAction
 from models.playbook.work import Context, Do, Done
@@ -148,7 +149,7 @@ class Desk:
         action = PlannedAction(type_, {**(params or {}), **more}, timeout_s=timeout_s, once=once)
         context = Context({**INCIDENT, **(incident or {})}, dict(variables or {}), run=dict(run or {"name": "repair", "version": "1"}))  # fmt: skip
         work = Do(
-            key or f"key-{next(self._keys)}", "repair", 0, attempt, action, context,
+            key or f"key{next(self._keys)}-0", "repair", 0, attempt, action, context,
             again=again, approved_by=approved_by, dry=dry,
         )  # fmt: skip
         return await self.worker.work(work)
@@ -162,6 +163,7 @@ async def desk(
     *,
     clock: Clock | None = None,
     allow: tuple[str, ...] = (),
+    targets_of_calls: Targets | None = None,
 ) -> AsyncIterator[Desk]:
     """`targets` as [playbooks] has them, `integrations` as [integrations] has; `allow`: [outbound] allow."""
     given = revealed(
@@ -173,7 +175,7 @@ async def desk(
         }
     )
     assert isinstance(given, dict)
-    worker = open_worker(given, channels or {}, clock or SystemClock())
+    worker = open_worker(given, channels or {}, clock or SystemClock(), targets_of_calls)
     try:
         yield Desk(worker)
     finally:

@@ -23,9 +23,9 @@ from models.ports import Channel
 from models.settings.receivers import RECEIVER_TYPES, given_of
 from models.settings.secrets import revealed
 from services.actions.table import ACTIONS
-from tests.contract.test_channels import HOSTILE, hostile
 from tests.facts import some_facts
 from tests.ports import free_port
+from tests.receivers.table import HOSTILE, hostile
 
 pytestmark = pytest.mark.asyncio
 

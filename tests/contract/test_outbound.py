@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from models.response.guard import Allowed
-from services.actions.outbound import CallFailed, CallRefused, Outbound
+from services.actions.outbound import LOOKUPS_MAX, CallFailed, CallRefused, Outbound
 from tests.contract.test_action_webhook import a_certificate, a_server, answering
 from tests.ports import free_port
 
@@ -362,3 +363,33 @@ async def test_changed_settings_count_from_the_next_look_up_on() -> None:
         await outbound.call("GET", f"http://{place}/")
 
     assert hits.count == 1
+
+
+async def test_strangers_names_that_nobody_answers_for_hold_up_no_receiver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, answered = socket.getaddrinfo, threading.Event()
+
+    def slow(host: str, *more: object, **others: object) -> object:
+        if host.endswith(".silent.test"):
+            answered.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+        return real(host, *more, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    hits = Hits()
+    try:
+        async with a_server(hits.serve) as place, Outbound(timeout_s=15) as outbound:
+            waiting = [
+                asyncio.create_task(outbound.call("GET", f"http://n{n}.silent.test/"))
+                for n in range(LOOKUPS_MAX * 2)
+            ]
+            await asyncio.sleep(0)
+            await outbound.call("GET", f"http://localhost:{place.partition(':')[2]}/", trusted=True)
+            assert hits.count == 1 and not any(task.done() for task in waiting)
+            answered.set()
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+    finally:
+        answered.set()
+
+    assert all(isinstance(each, CallFailed) and not each.reached for each in ended)

@@ -92,6 +92,15 @@ async def test_an_address_from_outside_the_settings_is_guarded(type_: str, url: 
     assert not server.got
 
 
+async def test_what_the_operator_allows_while_it_runs_is_allowed() -> None:
+    async with serving(answering()) as server, desk() as here:
+        refused = await here.do("http", url=server.url)
+        here.worker.take({"outbound_allow": LOOPBACK})
+        done = await here.do("http", url=server.url)
+
+    assert (refused.status, done.status) == (FAILED, SUCCEEDED)
+
+
 async def test_an_endless_answer_is_cut() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()

@@ -5,6 +5,7 @@ what was done with which key.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from models.playbook.work import FAILED, SUCCEEDED
+from models.settings.playbook_targets import ServiceTarget
 from services.playbooks.actions import changes
 from services.playbooks.means.kubernetes import DONE, RESTARTED_AT
 from tests.contract.kubernetes_stand_in import TOKEN, Kubernetes
@@ -156,6 +159,60 @@ async def test_a_rollback_takes_the_template_of_the_revision_before_once_for_a_k
     assert again.status == SUCCEEDED
     assert named.outputs == {"from_revision": 3, "to_revision": 2}
     assert here.api.workload["spec"]["template"]["spec"]["containers"][0]["image"] == "llm:2"
+
+
+async def test_another_try_of_a_rollback_or_of_so_many_more_does_not_do_it_again() -> None:
+    """A try that was carried out may count as failed: the service was not well in time."""
+    async with cluster() as here:
+        first = await here.desk.do("rollback", key="run.1.0.2-0")
+        second = await here.desk.do("rollback", key="run.1.0.2-1", attempt=1)
+        image = here.api.workload["spec"]["template"]["spec"]["containers"][0]["image"]
+        up = await here.desk.do("scale", by=2, key="run.1.0.3-0")
+        more = await here.desk.do("scale", by=2, key="run.1.0.3-1", attempt=1)
+        restarts = [await here.desk.do("service_restart", key=f"run.1.0.4-{n}", attempt=n) for n in (0, 1)]
+
+    assert (first.outputs["to_revision"], second.status, image) == (1, SUCCEEDED, "llm:1")
+    assert up.outputs == more.outputs == {"replicas_before": 3, "replicas": 5}
+    assert ["being restarted" in each.detail for each in restarts] == [True, True]
+
+
+async def test_another_try_still_knows_what_there_was_before_the_first() -> None:
+    """What undoes a change is written with its outputs: those of a later try must not be what an earlier one made."""
+    maps = "/api/v1/namespaces/prod/configmaps/settings"
+    routes = "/apis/gateway.networking.k8s.io/v1/namespaces/prod/httproutes/split"
+    async with cluster(config_map="settings", http_route="split") as here:
+        here.api.put(maps, {"data": {"model": "large"}})
+        backends = [{"name": "blue", "weight": 90}, {"name": "green", "weight": 10}]
+        here.api.put(routes, {"spec": {"rules": [{"backendRefs": backends}]}})
+        tries = []
+        for attempt in (0, 1):
+            configured = await here.desk.do(
+                "config_change", data={"model": "small"}, key=f"run.1-{attempt}", attempt=attempt
+            )
+            shifted = await here.desk.do(
+                "traffic_shift", weights={"blue": 0, "green": 1}, key=f"run.2-{attempt}", attempt=attempt
+            )
+            scaled = await here.desk.do("scale", replicas=6, key=f"run.3-{attempt}", attempt=attempt)
+            tries.append((configured.outputs, shifted.outputs, scaled.outputs))
+        other = await here.desk.do("traffic_shift", weights={"blue": 50, "green": 50}, key="run.4-0")
+
+    assert tries[0] == tries[1]
+    assert tries[1] == (
+        {"before": {"model": "large"}}, {"before": {"blue": 90, "green": 10}}, {"replicas_before": 3, "replicas": 6},
+    )  # fmt: skip
+    assert other.outputs == {"before": {"blue": 0, "green": 1}}
+
+
+async def test_a_hook_is_told_the_same_key_for_all_tries_of_what_must_not_add_up() -> None:
+    async with serving(answering()) as server, desk(_hooked(server.url)) as here:
+        for attempt in (0, 1):
+            await here.do("rollback", key=f"run.1.0.2-{attempt}", attempt=attempt)
+            await here.do("service_restart", key=f"run.1.0.3-{attempt}", attempt=attempt)
+
+    keys = [(got.json["action"], got.headers["Idempotency-Key"]) for got in server.got]
+    assert keys == [
+        ("rollback", "run.1.0.2"), ("restart", "run.1.0.3-0"), ("rollback", "run.1.0.2"), ("restart", "run.1.0.3-1"),
+    ]  # fmt: skip
 
 
 async def test_what_cannot_be_rolled_back_says_why() -> None:
@@ -397,3 +454,25 @@ async def test_waiting_needs_something_to_ask() -> None:
     assert private.status == FAILED
     assert "loopback" in private.detail
     assert len(server.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://{service}.llm.svc:8080/{action}", ""),
+        ("https://deployer.internal/{service}/{action}", ""),
+        ("http://{service}-api.llm.svc/", ""),
+        ("http://{service}/{action}", "a fixed domain behind {service}"),
+        ("http://x@{service}:8080/", "a fixed domain behind {service}"),
+        ("http://api-{service}?x=.y", "a fixed domain behind {service}"),
+        ("deployer.internal/{action}", "expected an http:// or https:// URL"),
+    ],
+)
+@pytest.mark.parametrize("name", ["url", "status_url", "health_url"])
+async def test_who_sends_alerts_never_chooses_the_host(name: str, url: str, said: str) -> None:
+    given = {"by": "http", "url": "https://deployer.internal/", name: url}
+    if not said:
+        ServiceTarget.model_validate(given)
+        return
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        ServiceTarget.model_validate(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from models.playbook.work import (
     decode_done,
     encode_done,
 )
+from services.playbooks import worker
 from tests.clock import ManualClock
 from tests.contract.playbook_world import (
     INCIDENT,
@@ -164,6 +166,16 @@ async def test_a_question_that_is_under_way_is_joined_and_one_that_was_answered_
     assert done == later
     assert len(server.got) == 1
     assert server.got[0].headers["Idempotency-Key"] == "k"
+
+
+async def test_answers_are_remembered_within_a_bound_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "REMEMBERED_MAX_BYTES", 2500)
+    async with serving(answering(200, {"text": "x" * 1000})) as server, desk(allow=LOOPBACK) as here:
+        for key in ("k1", "k2", "k3", "k3", "k2", "k1"):
+            await here.do("http", url=server.url, method="POST", key=key)
+
+    # k1 was forgotten, and is asked for anew.
+    assert [got.headers["Idempotency-Key"] for got in server.got] == ["k1", "k2", "k3", "k1"]
 
 
 async def test_what_is_marked_once_is_not_repeated_when_nobody_can_tell() -> None:
@@ -358,13 +370,16 @@ async def test_what_leaves_is_bounded_and_holds_no_secret(tmp_path: Path) -> Non
         serving(answering(200, huge)) as server,
         desk({"scripts": {"talks": given}}, allow=LOOPBACK) as here,
     ):
-        talked = await here.do("script", script="talks")
+        first = await here.do("script", script="talks", key="k")
+        talked = await here.do("script", script="talks", key="k", again=True)
         got = await here.do("http", url=server.url, capture=True)
 
     for done in (talked, got):
         assert len(json.dumps(done.outputs)) <= OUTPUTS_MAX + 1000
         assert sum(len(each.text.encode()) for each in done.captures) <= CAPTURE_MAX
         assert decode_done(encode_done(done)) == done
+    # Also what is remembered.
+    assert talked == first
     assert talked.outputs["json"] == {"token": "***"}
     assert talked.captures[0].cut
     assert "s3cret" not in repr(talked)
@@ -480,13 +495,19 @@ async def test_an_action_of_a_receivers_type_says_it_there() -> None:
 
 
 async def test_a_package_adds_a_kind_of_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (Path(__file__).parents[2] / "examples" / "sample_action" / "sample_action.py").read_text()
+    package = Path(__file__).parents[2] / "examples" / "sample_action"
+    code, about = (
+        (package / "sample_action.py").read_text(),
+        tomllib.loads((package / "pyproject.toml").read_text()),
+    )
+    points = about["project"]["entry-points"]["llm_incident_manager.playbook_actions"]
+    points = {name: value.replace("sample_action:", "{module}:") for name, value in points.items()}
     install(
         tmp_path,
         monkeypatch,
         "sample",
         "llm_incident_manager.playbook_actions",
-        {"feature_flag": "{module}:ACTION"},
+        points,
         code,
     )
     async with serving(answering()) as server, desk(allow=LOOPBACK) as here:

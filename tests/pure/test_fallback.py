@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
@@ -12,10 +13,9 @@ from models.settings.all import Settings
 from models.shard.effects import Act
 from models.shard.events import NotificationFellBack, NotificationOwed
 from models.shard.known_silences import SilencesChanged
-from tests.pure.test_telling import opened, silence
-from tests.scenario import Story, alert, at
+from tests.pure.test_telling import silence
+from tests.scenario import SETTINGS, Story, alert, at
 
-ROUTE = Route(name="all", receivers=("pager",), interval_s=10.0)
 RECEIVERS = {
     "pager": ReceiverRow(fallback="mail", fallback_after_s=60.0),
     "mail": ReceiverRow(fallback="phone", fallback_after_s=60.0),
@@ -24,20 +24,13 @@ RECEIVERS = {
 }
 
 
-def story(receivers: dict[str, ReceiverRow] = RECEIVERS) -> Story:
-    """An incident that the pager is asked to tell of."""
-    made = opened(Severity.P0, receivers=receivers)
+def story(receivers: dict[str, ReceiverRow] = RECEIVERS, told: tuple[str, ...] = ("pager",)) -> Story:
+    """An incident that a route's receivers are asked to tell of."""
+    route = Route(receivers=("ops",), routes=(Route(name="all", receivers=told, interval_s=10.0),))
+    made = Story(msgspec.structs.replace(SETTINGS, route=route, receivers=receivers))
+    made.push(at(0), alert("llm-api", "Down"))
+    made.classify(at(0), Severity.P0)
     return made
-
-
-@pytest.fixture(autouse=True)
-def one_route(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tests.pure.test_telling as telling
-
-    before = telling.settings
-    monkeypatch.setattr(
-        telling, "settings", lambda *routes, **others: before(*(routes or (ROUTE,)), **others)
-    )
 
 
 def targets(told: Story) -> list[tuple[str, str]]:
@@ -128,10 +121,12 @@ def test_two_that_name_each_other_do_not_go_round_and_round() -> None:
 
 
 def test_one_that_routes_chose_anyway_is_told_once() -> None:
-    told = story(RECEIVERS | {"pager": ReceiverRow(fallback="ops")})
+    told = story(RECEIVERS | {"pager": ReceiverRow(fallback="ops")}, told=("pager", "ops"))
+
     told.receive(at(1), by="pager", ok=False, final=True, reached=False)
     told.told(at(2))
 
+    assert told.named(NotificationFellBack) == []
     assert [each.receiver for each in told.named(NotificationOwed)].count("ops") == 1
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from models.errors import Malformed
 from models.incidents.incident import IncidentType, Severity
+from models.playbook.catalog import CATALOG
 from models.playbook.document import read_document
+from models.playbook.parameters import TIMEOUT, convert
 from models.playbook.playbook import Playbook
 from models.playbook.reading import read
 from models.playbook.schema import schema
@@ -102,6 +104,22 @@ def test_all_that_it_would_do_for_its_incident_is_known_beforehand(file: Path) -
 
         assert [line.what for line in lines if line.status == "unknown"] == []
         assert not any("template:" in line.what for line in lines)
+
+
+@EACH
+def test_what_its_actions_are_given_is_what_they_take(file: Path) -> None:
+    book, incident = book_of(file), incident_for(file)
+
+    given = [
+        (line.what, line.params)
+        for script in (Script(incident=incident), _everything(book, incident))
+        for line in rehearse(book, script)
+        if line.params is not None
+    ]
+
+    assert given
+    for kind, params in given:
+        convert(CATALOG[kind].params, {name: value for name, value in params.items() if name != TIMEOUT})
 
 
 @EACH

@@ -405,6 +405,17 @@ def test_an_end_that_nobody_is_told_of_is_settled_though_the_shard_died_before_i
     assert not story.incident.is_owed_notification
 
 
+def test_an_end_that_nobody_is_told_of_stays_untold_when_the_clock_is_set_back() -> None:
+    story = endless()
+    story.told(at(1000))
+    story.push(at(1003), alert("llm-api", "Down").ended(1003))
+
+    story.restart(at(500))
+    story.ticks(at(501), at(520))
+
+    assert "ops" not in {who for who, _reason in story.told(at(521))}
+
+
 # -- receivers come and go -------------------------------------------------------------------------------------
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from actors.delivery import DeliveryWindow
+from actors.responder import ResponderActor
+from actors.runtime.host import Host
+from actors.runtime.untraced import NoTracer
 from actors.shard import IncidentShard
+from actors.working import WorkAsked, Working
 from models.partition.event import Event
+from models.ports import Worker
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 
@@ -17,6 +23,7 @@ MUTATIONS = {
     "shard answers before the append": "not in the log",
     "deliveries are forgotten in a crash": "was counted twice",
     "no grace": "a start without grace",
+    "the responder does again what it may have done": "was done twice, and must not be",
 }
 
 
@@ -39,8 +46,27 @@ class ForgetfulWindow(DeliveryWindow):
         return
 
 
+class HelpfulWorking(Working):
+    """Does whatever it does not remember, whichever of its lives was asked for it."""
+
+    def _known(self, asked: WorkAsked) -> bytes | None:
+        return None
+
+
+class HelpfulResponder(ResponderActor):
+    """A responder that means well."""
+
+    def __init__(self, host: Host, *args: Any, worker: Worker, **more: Any) -> None:
+        super().__init__(host, *args, worker=worker, **more)
+        self._working = HelpfulWorking(worker, self.meter, NoTracer())
+
+
 class LazyLog(MemoryEventLog):
     """Keeps an append only when the next one comes: see crashed()."""
+
+
+def responder(mutation: str) -> type[ResponderActor]:
+    return HelpfulResponder if mutation.startswith("the responder does again") else ResponderActor
 
 
 def shard(mutation: str) -> type[IncidentShard]:

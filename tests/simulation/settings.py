@@ -17,12 +17,13 @@ INHIBIT = InhibitRule(
     "critical", (("severity", "=", "critical"), ("alertname", "=", "Down")), (("severity", "=", "info"),)
 )
 #: Everybody hears of everything but one kind of alert, the pager of what is urgent as well; one receiver hears of no ends, and one
-#: only when nobody acknowledged in time.
+#: only when nobody acknowledged in time; another only when the pager can't be told.
 RECEIVERS = {
     "webhook": ReceiverRow(),
-    "pager": ReceiverRow("page"),
+    "pager": ReceiverRow("page", fallback="spare", fallback_after_s=3.0),
     "db-team": ReceiverRow("chat", sends_resolved=False),
     "boss": ReceiverRow("page"),
+    "spare": ReceiverRow("page"),
 }
 ROUTES = Route(
     receivers=("webhook",),
@@ -71,7 +72,7 @@ SETTINGS = ShardSettings(
     inhibit=(INHIBIT,),
     playbooks=True,
     playbooks_again_after_s=10.0,
-    playbooks_per_service=12,
+    playbooks_per_service=5,
     playbooks_longest_s=14.0,
     playbooks_at_once=6,
     verify_watch_s=8.0,

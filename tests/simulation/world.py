@@ -23,7 +23,6 @@ import msgspec
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail
-from actors.responder import ResponderActor
 from actors.runtime.host import Actor, Host
 from actors.runtime.local import Factory
 from actors.shard import IncidentShard, ShardOptions
@@ -137,7 +136,7 @@ class World:
         await wire.start("classifier-0", lambda host: ClassifierActor(host, Classifier()))
         await wire.start(
             "responder-0",
-            lambda host: ResponderActor(
+            lambda host: mutations.responder(self.mutation)(
                 host, receivers, targets=Targets(self.clock), worker=self.area(Runs).worker
             ),
         )

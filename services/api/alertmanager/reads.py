@@ -162,7 +162,8 @@ def add_alertmanager_routes(
 
     async def receivers(request: Request) -> Response:
         try:
-            return answer(_RECEIVERS if _receiver_matches(request) else [])
+            names = [RECEIVER, *sorted(settings().notify.all_receivers)]
+            return answer([Named(name) for name in names] if _receiver_matches(request) else [])
         except Refused as error:
             return refused(error)
 

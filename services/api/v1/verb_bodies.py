@@ -257,6 +257,18 @@ class ReopenBody:
 
 
 @dataclass(frozen=True, slots=True)
+class ResendBody:
+    """Tell everybody of it again, now: whoever is told of it, or one receiver. The version stays."""
+
+    __pydantic_config__ = STRICT
+    receiver: Annotated[NameOrNone, _described("Only this receiver; empty: all that are told of it.")] = ""
+    reason: Why = ""
+
+    def verb(self, now: float) -> verbs.Resend:
+        return verbs.Resend(self.receiver)
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateBody:
     """A stakeholder update, and when the next one is promised."""
 

@@ -158,6 +158,12 @@ VERBS: tuple[VerbRoute, ...] = (
     VerbRoute("close", verb_bodies.CloseBody, {"reason": "reviewed"}),
     VerbRoute("reopen", verb_bodies.ReopenBody, {"reason": "it is back"}),
     VerbRoute(
+        "resend",
+        verb_bodies.ResendBody,
+        {"receiver": "pager", "reason": "the phone was off"},
+        conflicts="It is over, muted, discarded or a child of another, or notifications are off; the problem says which.",
+    ),
+    VerbRoute(
         "update",
         verb_bodies.UpdateBody,
         {"audience": "customers", "text": "Answers are slow; we are on it.", "next_due_in": "30m"},

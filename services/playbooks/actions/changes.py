@@ -78,6 +78,11 @@ def _check(tools: Tools, asked: Asked, params: Params) -> str:
     return ""
 
 
+def _target(tools: Tools, asked: Asked, params: Params) -> str:
+    found = _change(tools, asked, params)
+    return "" if isinstance(found, str) else found[0].target(found[1])
+
+
 async def _make(tools: Tools, asked: Asked, params: Params) -> Done:
     until = tools.clock.monotonic() + asked.timeout_s * _SHARE
     found = _change(tools, asked, params)
@@ -122,4 +127,4 @@ def _health(tools: Tools, asked: Asked, change: Change) -> Endpoint | str:
 
 
 def changes(name: str) -> PlaybookAction:
-    return PlaybookAction(CATALOG[name], _make, _check, asks=True)
+    return PlaybookAction(CATALOG[name], _make, _check, asks=True, calls=_target)

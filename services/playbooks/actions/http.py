@@ -10,6 +10,7 @@ from models.playbook.catalog import CATALOG
 from models.playbook.parameters import Http
 from models.playbook.work import Capture, Done
 from services.actions.outbound import place_of
+from services.playbooks.calls import host_target
 from services.playbooks.expecting import statuses_of, why_unexpected
 from services.playbooks.kind import Asked, PlaybookAction, failed, succeeded
 from services.playbooks.tools import Tools
@@ -74,4 +75,6 @@ def _decoded(body: bytes) -> object:
         return body.decode("utf-8", "replace")
 
 
-ACTION = PlaybookAction(CATALOG["http"], _call, _check)
+ACTION = PlaybookAction(
+    CATALOG["http"], _call, _check, calls=lambda _tools, _asked, params: host_target(params.url)
+)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from actors.targets import receiver_target
 from models.incidents.incident import Severity
 from models.incidents.notification import Note
 from models.playbook.catalog import CATALOG
@@ -79,6 +80,11 @@ def _check(tools: Tools, asked: Asked, params: Say) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _target(tools: Tools, asked: Asked, params: Say) -> str:
+    found = _receiver(tools, asked, params)
+    return "" if isinstance(found, str) else receiver_target(found.name)
+
+
 async def _say(tools: Tools, asked: Asked, params: Say) -> Done:
     receiver = _receiver(tools, asked, params)
     assert isinstance(receiver, Receiver)
@@ -96,4 +102,4 @@ async def _say(tools: Tools, asked: Asked, params: Say) -> Done:
 
 
 def tells(name: str) -> PlaybookAction:
-    return PlaybookAction(CATALOG[name], _say, _check)
+    return PlaybookAction(CATALOG[name], _say, _check, calls=_target)

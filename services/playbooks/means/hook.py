@@ -17,7 +17,7 @@ import msgspec
 from models.errors import Conflict, Unavailable
 from models.playbook.work import Done
 from services.actions.outbound import Answer, place_of
-from services.playbooks.calls import Calls
+from services.playbooks.calls import Calls, host_target
 from services.playbooks.given import ServiceGiven
 from services.playbooks.kind import failed, succeeded
 from services.playbooks.means.means import Change
@@ -38,6 +38,9 @@ class HookMeans:
     def why_not(self, change: Change) -> str:
         return ""
 
+    def target(self, change: Change) -> str:
+        return host_target(change.given.url or "")
+
     async def make(self, change: Change) -> Done:
         if change.again and change.given.status_url and (known := await self._asked(change)) is not None:
             return known
@@ -48,12 +51,12 @@ class HookMeans:
                 "action": change.what,
                 "service": change.service,
                 "incident_id": change.incident_id,
-                "key": change.key,
+                "key": change.identity,
                 "parameters": change.params,
                 "timeout_seconds": change.timeout_s,
             }
         )
-        headers = {"Content-Type": "application/json", "Idempotency-Key": change.key}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": change.identity}
         answer = await self._outbound.call(
             "POST",
             url,
@@ -117,7 +120,7 @@ class HookMeans:
         url = change.given.status_url.replace("{action}", quote(change.what, safe=""))
         answer = await self._outbound.call(
             "GET",
-            f"{url}{'&' if '?' in url else '?'}key={quote(change.key, safe='')}",
+            f"{url}{'&' if '?' in url else '?'}key={quote(change.identity, safe='')}",
             headers=_authorized(change.given),
             timeout_s=min(STATUS_TIMEOUT_S, change.timeout_s),
             max_bytes=ANSWER_MAX,

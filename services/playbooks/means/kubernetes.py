@@ -7,6 +7,7 @@ decided by; whoever changes it meanwhile makes it be decided anew.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,6 +25,10 @@ from services.times import timestamp
 DONE = "llm-incident-manager.io/done"
 #: How many replicas the change with the last key was to bring.
 SCALED_TO = "llm-incident-manager.io/scaled-to"
+#: What the last change found: JSON, of its action's key and the values before it.
+BEFORE = "llm-incident-manager.io/before"
+#: Characters of such a note. Kubernetes allows 256 KiB for all annotations of an object.
+NOTE_MAX = 16 * 1024
 #: As `kubectl rollout restart` writes it.
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 REVISION = "deployment.kubernetes.io/revision"
@@ -64,6 +69,9 @@ class KubernetesMeans:
         if what == SHIFT and not given.http_route:
             return f"no http_route is set for service {change.service!r} in [playbooks.services]"
         return ""
+
+    def target(self, change: Change) -> str:
+        return self._api.target
 
     async def make(self, change: Change) -> Done:
         for _ in range(WRITES_MAX - 1):
@@ -128,12 +136,12 @@ class KubernetesMeans:
 
     async def _rollback(self, change: Change) -> Done:
         found = await self._workload(change)
-        if _was_done(found, change.key):
+        if _was_done(found, change.identity):
             return succeeded("it was rolled back before, with this key")
         if (found.get("spec") or {}).get("paused"):
             raise Conflict(f"{_name(change)} is paused: resume it first")
         now, to, template = await self._revision(change, found)
-        meta = _noted(found, change.key)
+        meta = _noted(found, change.identity)
         await self._api.patch(
             self._path(change),
             [
@@ -183,29 +191,27 @@ class KubernetesMeans:
 
     async def _scale(self, change: Change) -> Done:
         path = apps(change.given.namespace, change.given.kind, change.given.name, "scale")
-        scale = await self._api.get(path, change.timeout_s)
-        before = int((scale.get("spec") or {}).get("replicas") or 0)
-        by = change.params.get("by")
-        if by is None:
-            to = _within(int(change.params["replicas"]), change.given)
-        else:
-            before, to = await self._relative(change, before, int(by))
-        if to != int((scale.get("spec") or {}).get("replicas") or 0):
+        now = int(((await self._api.get(path, change.timeout_s)).get("spec") or {}).get("replicas") or 0)
+        before, to = await self._scaling(change, now)
+        if to != now:
             await self._api.patch(path, {"spec": {"replicas": to}}, change.timeout_s)
         outputs = {"replicas_before": before, "replicas": to}
         return succeeded(f"{_name(change)} from {before} to {to} replicas", outputs)
 
-    async def _relative(self, change: Change, before: int, by: int) -> tuple[int, int]:
-        """How many there were and are to be: decided once, and noted at the object before it is scaled."""
+    async def _scaling(self, change: Change, now: int) -> tuple[int, int]:
+        """How many there were and are to be: decided once for all tries, and noted at the object before it is scaled."""
         found = await self._workload(change)
         noted = _annotations(found).get(SCALED_TO, "").partition(">")
-        if _was_done(found, change.key) and noted[0].isdigit() and noted[2].isdigit():
+        if _was_done(found, change.action_key) and noted[0].isdigit() and noted[2].isdigit():
             return int(noted[0]), int(noted[2])
-        to = _within(before + by, change.given)
-        meta = _noted(found, change.key)
-        meta["annotations"][SCALED_TO] = f"{before}>{to}"
+        by = change.params.get("by")
+        to = max(change.given.min_replicas, min(
+            int(change.params["replicas"]) if by is None else now + int(by), change.given.max_replicas
+        ))  # fmt: skip
+        meta = _noted(found, change.action_key)
+        meta["annotations"][SCALED_TO] = f"{now}>{to}"
         await self._api.patch(self._path(change), {"metadata": meta}, change.timeout_s)
-        return before, to
+        return now, to
 
     async def _configure(self, change: Change) -> Done:
         path = named("api/v1", change.given.namespace, "configmaps", change.given.config_map)
@@ -215,9 +221,10 @@ class KubernetesMeans:
             name: value if isinstance(value, str) or value is None else _text(value)
             for name, value in change.params["data"].items()
         }
-        await self._api.patch(path, {"data": wanted}, change.timeout_s)
-        before = {name: _MASK if _SECRET_NAME.search(name) else has.get(name) for name in wanted}
-        return succeeded(f"{change.given.config_map}: {', '.join(wanted)} changed", {"before": before})
+        before, meta = _before(found, change, {name: has.get(name) for name in wanted})
+        await self._api.patch(path, {"metadata": meta, "data": wanted}, change.timeout_s)
+        shown = {name: _MASK if _SECRET_NAME.search(name) else value for name, value in before.items()}
+        return succeeded(f"{change.given.config_map}: {', '.join(wanted)} changed", {"before": shown})
 
     async def _shift(self, change: Change) -> Done:
         path = named(ROUTES, change.given.namespace, "httproutes", change.given.http_route)
@@ -233,10 +240,8 @@ class KubernetesMeans:
                     backend["weight"] = weights[name]
         if missing := sorted(weights.keys() - before.keys()):
             raise Malformed(f"weights: {change.given.http_route} has no backend {', '.join(missing)}")
-        version = (found.get("metadata") or {}).get("resourceVersion")
-        await self._api.patch(
-            path, {"metadata": {"resourceVersion": version}, "spec": {"rules": rules}}, change.timeout_s
-        )
+        before, meta = _before(found, change, before)
+        await self._api.patch(path, {"metadata": meta, "spec": {"rules": rules}}, change.timeout_s)
         said = ", ".join(f"{name} {before[name]} to {weight}" for name, weight in weights.items())
         return succeeded(f"{change.given.http_route}: {said}", {"before": before})
 
@@ -331,6 +336,24 @@ def _noted(found: dict[str, Any], key: str) -> dict[str, Any]:
     }
 
 
+def _before(
+    found: dict[str, Any], change: Change, now: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What there was before the first try of a change, and the metadata of a write that notes it: what undoes the change must not
+    find what an earlier try of it made."""
+    version = (found.get("metadata") or {}).get("resourceVersion")
+    try:
+        noted = json.loads(_annotations(found).get(BEFORE, "{}"))
+    except ValueError:
+        noted = {}
+    if noted.get("key") == change.action_key and (noted.get("before") or {}).keys() == now.keys():
+        return noted["before"], {"resourceVersion": version}
+    note = json.dumps({"key": change.action_key, "before": now})
+    if len(note) > NOTE_MAX:
+        return now, {"resourceVersion": version}
+    return now, {"resourceVersion": version, "annotations": {BEFORE: note}}
+
+
 def _selector(selector: dict[str, Any]) -> str:
     """As the query parameter labelSelector has it. Raises Malformed for one that selects all."""
     parts = [f"{name}={value}" for name, value in (selector.get("matchLabels") or {}).items()]
@@ -348,10 +371,6 @@ def _selector(selector: dict[str, Any]) -> str:
     if not parts:
         raise Malformed("it says by no selector which pods are its own")
     return ",".join(parts)
-
-
-def _within(replicas: int, given: ServiceGiven) -> int:
-    return max(given.min_replicas, min(replicas, given.max_replicas))
 
 
 def _container(container: dict[str, Any]) -> dict[str, Any]:

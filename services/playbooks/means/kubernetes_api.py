@@ -12,7 +12,7 @@ import msgspec
 from actors.targets import Targets
 from models.errors import Conflict, Forbidden, Malformed, NotFound, Stale, Unavailable
 from services.actions.outbound import Outbound
-from services.playbooks.calls import Calls
+from services.playbooks.calls import Calls, host_target
 
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 #: A deployment with a hundred replica sets is some megabytes at most.
@@ -35,6 +35,14 @@ class KubernetesApi:
         self._given = given
         ca_file = given.ca_file if given.ca_file and os.path.isfile(given.ca_file) else ""
         self._outbound = Calls(Outbound(ca_file=ca_file, timeout_s=given.timeout), targets)
+
+    @property
+    def target(self) -> str:
+        """The name of the target that it is, "" while it is not known where it is."""
+        try:
+            return host_target(self._base())
+        except Malformed:
+            return ""
 
     async def get(self, path: str, timeout_s: float, **params: str) -> dict[str, Any]:
         return await self._call("GET", path + ("?" + urlencode(params) if params else ""), timeout_s)

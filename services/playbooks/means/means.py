@@ -28,12 +28,27 @@ class Change:
     timeout_s: float
     again: bool = False
 
+    @property
+    def identity(self) -> str:
+        """By what it is known whether it was made. Each try of a restart restarts again. But going back, or so many replicas more, is
+        made once for all tries of an action, whose keys differ behind the last dash: another rollback would go forward again."""
+        is_relative = self.what == ROLLBACK or (self.what == SCALE and self.params.get("by") is not None)
+        return self.action_key if is_relative else self.key
+
+    @property
+    def action_key(self) -> str:
+        """The same for all tries of one action."""
+        return self.key.rpartition("-")[0] or self.key
+
 
 class Means(Protocol):
     """Raises Refused for what will not be done later either, Unavailable for what may be."""
 
     def why_not(self, change: Change) -> str:
         """Why it can't be done this way, "" if it can. Asks nobody."""
+
+    def target(self, change: Change) -> str:
+        """The name of the target (actors/targets.py) that is called for it, "" if that is not known."""
 
     async def make(self, change: Change) -> Done:
         """Make it once: one that was made with this key is not made again, as far as this way can tell."""

@@ -19,15 +19,18 @@ from models.alerts.series import FREE
 from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
 from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.playbooks import ApplyPlaybook, RemovePlaybook, SetPlaybookMode
 from models.control.silences import ExpireSilence, SetSilence, Silence
 from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Notification, Severity
 from models.incidents.verbs import (
     Acknowledge,
     AnyVerb,
+    ApproveRun,
     Assign,
     Comment,
     Create,
+    HoldRun,
     Label,
     Link,
     Merge,
@@ -40,11 +43,16 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
+from models.playbook.playbook import Approval
+from models.playbook.playbook import encode as encode_book
+from models.playbook.run_events import RunStarted
+from models.playbook.work import FAILED, SUCCEEDED, Capture, Do, Done, Enter, IncidentEffect, Work
 from models.routes.route import ReceiverRow, Route
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
+from tests.runs import RunStory, act, book, offered, step
 from tests.scenario import SETTINGS, Story, alert, at
 
 HERE = Path(__file__).parent
@@ -52,7 +60,7 @@ HERE = Path(__file__).parent
 
 def story() -> list[tuple[float, list[Event]]]:
     """(now, events) of each frame of a shard's log in which everything happens once."""
-    told = Story(msgspec.structs.replace(SETTINGS, acknowledge_within_s=(600.0,) * 5))
+    told = RunStory(settings=msgspec.structs.replace(SETTINGS, acknowledge_within_s=(600.0,) * 5))
     frames: list[tuple[float, list[Event]]] = []
     seen = [0]
 
@@ -103,6 +111,7 @@ def story() -> list[tuple[float, list[Event]]]:
     frame()
     _muted(told, frame)
     _routed(told, frame)
+    _repaired(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -139,6 +148,11 @@ def control_story() -> list[list[Event]]:
     silence = SetSilence("s1", [("service", "=", "api")], at(9), at(99), "ada", "deploy")
     each([*state.decide(silence, at(9))])
     each([*state.decide(ExpireSilence("s1", "ada"), at(10))])
+    heal = book("heal", [step("fix", act())])
+    applied = ApplyPlaybook(heal.name, heal.version, heal.digest, encode_book(heal), "name: heal", "ada")
+    each([*state.decide(applied, at(11))])
+    each([*state.decide(SetPlaybookMode("heal", "paused", "ada"), at(12))])
+    each([*state.decide(RemovePlaybook("heal", "ada"), at(13))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
@@ -206,6 +220,7 @@ def _routed(told: Story, frame: Callable[[], None]) -> None:
         routes=(Route(name="noise", services=("watchdog",), receivers=(), discards=True),),
     )
     receivers = {name: ReceiverRow(sends_resolved=name != "quiet") for name in route.receivers}
+    receivers |= {"pager": ReceiverRow(fallback="spare"), "spare": ReceiverRow()}
     told.shard.take_settings(msgspec.structs.replace(SETTINGS, route=route, receivers=receivers))
     told.push(at(4020), alert("watchdog", "Watchdog"), alert("routed", "Down"))
     told.classify(at(4020), Severity.P0)
@@ -215,6 +230,51 @@ def _routed(told: Story, frame: Callable[[], None]) -> None:
     told.push(at(4030), alert("routed", "Down").ended(4030))
     told.told(at(4031))
     frame()
+    told.push(at(4040), alert("unheard", "Down"))
+    told.classify(at(4040), Severity.P0)
+    told.receive(at(4041), by="pager", ok=False, final=True, reached=False)
+    told.told(at(4042))
+    frame()
+
+
+def _repaired(told: RunStory, frame: Callable[[], None]) -> None:
+    """A playbook asks, repairs two things, fails, rolls back, and another resolves the incident, so that a third does not run."""
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, playbooks=True, notify=False))
+    repair = [act("a", rollback=act("undo")), act("b")]
+    heal = book(
+        "heal",
+        [
+            step("ask", kind="approval", approval=Approval(message="restart?")),
+            step("fix", *repair, for_each="pods"),
+            step("done", act("resolve", changes=False), tolerates=True),
+        ],
+        priority=1,
+    )
+    later = book("later", [step("fix", act())])
+    told.offer(at(4040), offered(heal), offered(later))
+    frame()
+    told.push(at(4041), alert("repaired", "Down"))
+    told.classify(at(4041), Severity.P0)
+    frame()
+    (run,) = [each for each in told.happened(RunStarted) if isinstance(each, RunStarted)]
+    for paused in (True, False):
+        told.do(at(4042), HoldRun(run.run, paused), run.incident_id)
+    told.do(at(4043), ApproveRun(run.run), run.incident_id)
+    frame()
+    told.perform(at(4044), _repairs)
+    frame()
+
+
+def _repairs(work: Work, _again: bool) -> Done:
+    """`b` fails at the second item; what is done last resolves the incident."""
+    if isinstance(work, Enter):
+        return Done(SUCCEEDED, items=("one", "two"))
+    if isinstance(work, Do) and work.action.type == "b" and work.context.index:
+        return Done(FAILED, "no such pod", final=True)
+    if isinstance(work, Do) and work.action.type == "resolve":
+        effects = (IncidentEffect("task", "write it up", at(9000)), IncidentEffect("resolve", "repaired"))
+        return Done(SUCCEEDED, captures=(Capture("logs", "text/plain", "line"),), effects=effects)
+    return Done(SUCCEEDED)
 
 
 def summary(shard: Shard) -> dict[str, object]:

@@ -14,6 +14,7 @@ from models.shard.events import (
     ActionSucceeded,
     NotificationDiscarded,
     NotificationDropped,
+    NotificationFellBack,
     NotificationOwed,
 )
 from models.shard.flapping import FLAP_WINDOW
@@ -101,6 +102,7 @@ class Notifications(Area):
             NotificationOwed,
             NotificationDropped,
             NotificationDiscarded,
+            NotificationFellBack,
             ActionSucceeded,
             ActionFailed,
             TargetPassed,
@@ -129,6 +131,8 @@ class Notifications(Area):
             for receiver in {*chosen, *incident.notifications}:
                 if why := self._wrong(watcher, incident, receiver, receiver in chosen):
                     watcher.fail(f"{name} {why} ({receiver})")
+            if why := self._wrong_fallback(watcher, incident):
+                watcher.fail(f"{name} {why}")
             if incident.counts_as_open and choice.discarded and not incident.notifications:
                 if incident.discarded != choice.discarded.name:
                     watcher.fail(f"{name} is discarded, and nothing says so")
@@ -155,6 +159,18 @@ class Notifications(Area):
         is_told_of_ends = RECEIVERS[receiver].sends_resolved
         if not incident.is_open and name in told.sent and last != "resolved" and is_told_of_ends:
             return f"is {incident.state} and the last word was {last!r}"
+        return ""
+
+    def _wrong_fallback(self, watcher: Watcher, incident: Incident) -> str:
+        """What is wrong with who stands in for whom, "" if nothing is."""
+        name = str(UUID(bytes=incident.id))
+        for receiver, row in RECEIVERS.items():
+            spare = self.receivers.get(row.fallback)
+            if spare is None or name in spare.refused or not incident.notification_of(receiver).given_up:
+                continue
+            is_quiet = not incident.counts_as_open or watcher.mirror.of(Mutes).is_muted(incident)
+            if not is_quiet and not spare.heard.get(name) and not self.receivers[receiver].heard.get(name):
+                return f"was given up for {receiver}, and {row.fallback} never heard of it"
         return ""
 
     def _waits(self, notification: Notification) -> bool:

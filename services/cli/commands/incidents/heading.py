@@ -67,9 +67,9 @@ def _by(incident: Row, field: str) -> str:
     if incident["said"][field] is not None:
         judged = incident["judged"][field]
         return (
-            f"  (set by a person; classified as {judged})"
+            f"  (set by hand or a playbook; classified as {judged})"
             if judged != incident[field]
-            else "  (set by a person)"
+            else "  (set by hand or a playbook)"
         )
     if field != "severity":
         return ""
