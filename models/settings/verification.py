@@ -1,4 +1,4 @@
-"""Whether repairs hold: how long what was resolved is watched."""
+"""What happens after an incident was resolved: how long it is watched, and when it is reviewed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WATCH_MAX_S = 3600.0
 
 
 class Verification(Section):
-    """What happens after an incident was resolved: whether the repair holds."""
+    """What happens after an incident was resolved: whether the repair holds, and when it is reviewed."""
 
     watch: MaybeDuration = Field(
         900.0,
@@ -34,6 +34,12 @@ class Verification(Section):
         json_schema_extra=LIVE,
     )
 
+    review_after: Duration = Field(
+        86400.0,
+        description="How long after a P0 or P1 was resolved a review is due, which the timeline plans and tells of. 0: none is planned.",
+        json_schema_extra=LIVE,
+    )
+
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
         if kind != SHARD:
             return {}
@@ -41,4 +47,5 @@ class Verification(Section):
             "verify_watch_s": self.watch or 0.0,
             "verify_every_s": self.every,
             "verify_people": self.people,
+            "review_after_s": self.review_after,
         }

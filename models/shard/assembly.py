@@ -24,6 +24,7 @@ from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
+from models.shard.follow_ups import FollowUps
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
 from models.shard.known_playbooks import KnownPlaybooks
@@ -67,6 +68,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     Runs,
     RunVerbs,
     Verification,  # after what runs do
+    FollowUps,
     Targets,
     Sharing,
     Attention,

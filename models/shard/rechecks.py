@@ -10,11 +10,19 @@ from models.playbook.playbook import Playbook
 from models.playbook.run import Run, id_of
 from models.playbook.walk import about_run, context_of, shown
 from models.playbook.work import FAILED, SUCCEEDED, Context
+from models.shard.core import Core
 from models.shard.run_context import incident_context
+from models.shard.runs import Runs
 from models.shard.verification_state import CHECKS_MAX, Check, Watch
 
 #: Bytes (packed) of a check that is kept: one with more, by its variables, is not asked again.
 CHECK_MAX = 32 * 1024
+
+
+def changed_something(shard: Core, incident: Incident, run: Run) -> bool:
+    """Whether a run changed something, by itself or by a sub-playbook."""
+    runs = shard.of(Runs).store.of(incident.id).runs
+    return run.changed or any(each.changed for each in runs if each.parent == run.id)
 
 
 def checks_of(book: Playbook, run: Run) -> list[Check]:

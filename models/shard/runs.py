@@ -579,6 +579,7 @@ class Runs(Component):
         self.state.changing(event.incident_id)
         mine = self.store.changing(event.incident_id)
         mine.tasks = [*mine.tasks, Task(event.text, event.due_at, run_lines.by(event.playbook))][-20:]
+        self.store.plans(event.incident_id)
 
     def _run_of(self, event: Event) -> Run:
         mine = self.store.changing(event.incident_id)  # type: ignore[attr-defined]

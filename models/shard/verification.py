@@ -25,7 +25,7 @@ from models.shard.effects import Effect
 from models.shard.events import ClockSetBack, IncidentStateChanged
 from models.shard.messages import Done as Taken
 from models.shard.messages import Message, Reply, Tick
-from models.shard.rechecks import checks_of, context_again, is_other, key_of
+from models.shard.rechecks import changed_something, checks_of, context_again, is_other, key_of
 from models.shard.run_lines import by
 from models.shard.runs import Runs, read_done
 from models.shard.verification_state import (
@@ -158,10 +158,7 @@ class Verification(Component):
         incident, run, book = change.incident, change.run, change.book
         if run.dry:
             return
-        mine = self.shard.of(Runs).store.of(incident.id)
-        changed = not run.parent and (
-            run.changed or any(each.changed for each in mine.runs if each.parent == run.id)
-        )
+        changed = not run.parent and changed_something(self.shard, incident, run)
         checks = checks_of(book, run)
         if not changed and not checks:
             return

@@ -362,6 +362,62 @@ def test_a_watch_goes_with_its_incident_to_another_partition_and_into_snapshots(
     assert len(there.of(Verification).store.watches[incident.id].checks) == 1
 
 
+# -- what people are to do ---------------------------------------------------------------------------------------
+
+
+def refused(work: Work, _again: bool) -> Done:
+    return Done(FAILED, "no", final=True) if isinstance(work, Do) else WELL
+
+
+def test_a_repair_that_failed_escalates_once() -> None:
+    story = WatchStory([heal()], WATCHED)
+    story.open(at(0), Severity.P2)
+    story.perform(at(1), refused)
+    story.ticks(at(2), at(20))
+    assert story.incident.severity is Severity.P1
+    (line,) = [each for each in story.incident.timeline if each.kind == "Reclassified"]
+    assert line.details["reason"] == "heal did not help"
+
+
+def test_a_run_that_changed_nothing_or_says_itself_what_then_does_not_escalate_again() -> None:
+    quiet = book("look", [step("see", act("metrics_snapshot"))])
+    own = book("heal", [step("fix", act("service_restart", on_failure="escalate"))])
+    for books, severity in ((quiet, Severity.P2), (own, Severity.P1)):
+        story = WatchStory([books], WATCHED)
+        story.open(at(0), Severity.P2)
+        story.perform(at(1), refused)
+        assert story.incident.severity is severity
+
+
+def test_what_was_urgent_is_to_be_reviewed_and_that_is_told_once_before_it_goes() -> None:
+    settings = msgspec.structs.replace(WATCHED, review_after_s=300.0)
+    for severity in (Severity.P1, Severity.P2):
+        story = WatchStory([], settings)
+        story.open(at(0), severity)
+        story.push(at(5), DOWN.ended(5))
+        story.ticks(at(6), at(200))
+        story.archive(at(200))
+        if severity is Severity.P2:
+            assert not story.shard.state.incidents
+            continue
+        (planned,) = story.lines("TaskPlanned")
+        assert planned == "review: what happened, what helped, what is to change, due 2026-01-01T00:05:05Z"
+        assert story.states() == [IncidentState.CLOSED] and story.lines("TaskDue") == []
+        story.ticks(at(201), at(310))
+        assert len(story.lines("TaskDue")) == 1
+        story.archive(at(311))
+        assert not story.shard.state.incidents
+
+
+def test_a_review_is_planned_once_however_often_it_reopens() -> None:
+    story = WatchStory([], msgspec.structs.replace(WATCHED, review_after_s=300.0))
+    story.open(at(0), Severity.P0)
+    for second in (5, 15):
+        story.push(at(second), DOWN.ended(second))
+        story.push(at(second + 2), alert("llm-api", "Down", starts=second + 2))
+    assert len(story.lines("TaskPlanned")) == 1
+
+
 def test_severity_has_no_part_in_it() -> None:
     story = WatchStory([heal()], WATCHED)
     story.open(at(0), Severity.P4)

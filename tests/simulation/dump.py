@@ -87,6 +87,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "watches": {key: _encode(each) for key, each in shard.of(Verification).store.watches.items()},
         "watched": set(shard.state.watched),
         "repaired": {key: _encode(each) for key, each in shard.of(Verification).store.repaired.items()},
+        "planned": set(shard.of(Runs).store.planned),
         "silences": {**shard.of(KnownSilences).all, "version": shard.of(KnownSilences).version},
         "inhibitors": {key: dict(found) for key, found in shard.of(Inhibitors).others.items()},
         "heard inhibitors": dict(shard.of(Inhibitors).heard),

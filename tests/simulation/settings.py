@@ -78,6 +78,7 @@ SETTINGS = ShardSettings(
     verify_watch_s=8.0,
     verify_every_s=2.0,
     verify_people=True,
+    review_after_s=6.0,
     receivers=RECEIVERS,
     route=ROUTES,
 )

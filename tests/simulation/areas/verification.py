@@ -10,6 +10,8 @@ from models.incidents.incident import OPEN_STATES, IncidentState
 from models.partition.event import Event
 from models.playbook.work import FAILED
 from models.shard.events import IncidentStateChanged
+from models.shard.follow_ups import TaskDue
+from models.shard.runs import Runs
 from models.shard.verification import (
     FAILS_MAX,
     CheckAnswered,
@@ -30,7 +32,7 @@ LATE_S = 20.0
 
 
 class Verification(Area):
-    events = frozenset({RepairOver, WatchBegan, CheckAnswered, SideEffectSeen, WatchEnded})
+    events = frozenset({RepairOver, WatchBegan, CheckAnswered, SideEffectSeen, WatchEnded, TaskDue})
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -85,6 +87,10 @@ class Verification(Area):
                     )
         if {key for key, each in store.watches.items() if each.until} != set(mirror.state.watched):
             watcher.fail("what is watched is not what is said to be")
+        for identity in mirror.of(Runs).store.planned:
+            tasks = mirror.of(Runs).store.of(identity).tasks
+            if min(each.due_at for each in tasks if each.is_to_be_told) < now - LATE_S:
+                watcher.fail(f"nobody is told that a task of {identity.hex()} is due")
         for counts in store.repaired.values():
             if counts.held + counts.broke > counts.healed or counts.quiet > counts.healed:
                 watcher.fail(f"{counts.playbook}: {counts} does not add up")
