@@ -71,9 +71,10 @@ class FollowUps(Component):
         return min(each.due_at for each in store.of(incident.id).tasks if each.is_to_be_told)
 
     def due(self, incident: Incident, now: float) -> None:
-        for each in [*self.shard.of(Runs).store.of(incident.id).tasks]:
-            if each.is_to_be_told and each.due_at <= now:
-                self.shard.do(TaskDue(incident.id, each.text, each.due_at), now)
+        tasks = self.shard.of(Runs).store.of(incident.id).tasks
+        due = {(each.text, each.due_at): None for each in tasks if each.is_to_be_told and each.due_at <= now}
+        for text, due_at in due:
+            self.shard.do(TaskDue(incident.id, text, due_at), now)
         self.shard.report(Paid(incident), now)
 
     def owes(self, incident: Incident) -> bool:

@@ -3,7 +3,6 @@ in snapshots, so that an incident is no larger for them."""
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from models.incidents.incident import Incident
 from models.partition.checkpoint import RecordKind
 from models.playbook.playbook import PlannedAction
+from models.playbook.repaired import Repaired, repaired_id
 from models.shard.state import ShardState
 
 WATCHES = RecordKind("watches", has_ids=True)
@@ -75,30 +75,6 @@ class Watch(msgspec.Struct, array_like=True):
         return self.healed_by or (self.repairs[-1] if self.repairs else None)
 
 
-class Repaired(msgspec.Struct, array_like=True):
-    """What came of the repairs by one version of a playbook, in one tenant. `runs` that changed something and are over, of which
-    `failed` did not succeed; after `healed` the incident was resolved, `heal_s` in all since the run began; after `quiet` its alerts
-    had ended as well. `held` showed no regression while they were watched, `broke` did. `side_effects`: other incidents of the
-    service that opened meanwhile."""
-
-    tenant: str
-    playbook: str
-    version: str
-    runs: int = 0
-    failed: int = 0
-    healed: int = 0
-    heal_s: float = 0.0
-    quiet: int = 0
-    held: int = 0
-    broke: int = 0
-    side_effects: int = 0
-    last_at: float = 0.0
-
-    @property
-    def id(self) -> bytes:
-        return _id(self.tenant, self.playbook, self.version)
-
-
 class WatchStore:
     """The state. Every change is touched here first."""
 
@@ -121,7 +97,7 @@ class WatchStore:
 
     def counts(self, incident: Incident, repair: Repair, now: float) -> Repaired:
         """What is counted of a repair's playbook, for changing."""
-        identity = _id(incident.tenant, repair.playbook, repair.version)
+        identity = repaired_id(incident.tenant, repair.playbook, repair.version)
         self._state.checkpoint.touch(REPAIRED, identity)
         found = self.repaired.get(identity)
         if found is None:
@@ -194,11 +170,6 @@ class WatchStore:
     def _put(self, identity: bytes, found: Repaired) -> None:
         self.repaired[identity] = found
         self._by_tenant.setdefault(found.tenant, {})[identity] = None
-
-
-def _id(tenant: str, playbook: str, version: str) -> bytes:
-    name = "\0".join((tenant, playbook, version))
-    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,6 +9,7 @@ import msgspec
 from models.incidents.incident import IncidentState, Severity
 from models.incidents.verbs import Resolve
 from models.playbook.playbook import NEXT, PlannedAction, Playbook
+from models.playbook.repaired import Repaired
 from models.playbook.work import (
     FAILED,
     REFUSED,
@@ -23,7 +24,7 @@ from models.playbook.work import (
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, leaving
 from models.shard.verification import AGAIN_S, FAILS_MAX, IN_DOUBT_S, Recheck, Rechecked, Verification
-from models.shard.verification_state import SIDE_EFFECTS_MAX, Repaired, Watch
+from models.shard.verification_state import SIDE_EFFECTS_MAX, Watch
 from tests.runs import SETTINGS, RunStory, act, book, step
 from tests.scenario import alert, at
 from tests.simulation.dump import difference, dump

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from models.incidents.incident import OPEN_STATES, IncidentState
 from models.partition.event import Event
+from models.playbook.run_events import TaskPlanned
 from models.playbook.work import FAILED
 from models.shard.events import IncidentStateChanged
 from models.shard.follow_ups import TaskDue
@@ -38,6 +39,8 @@ class Verification(Area):
         super().__init__(world)
         #: Incidents that are watched, and how often each of their checks failed in a row.
         self._watched: dict[bytes, Counter[int]] = {}
+        #: When a task of an incident was planned last: one may be due already then.
+        self._planned_at: dict[bytes, float] = {}
 
     def seen(self, watcher: Watcher, event: Event) -> None:
         match event:
@@ -47,6 +50,8 @@ class Verification(Area):
                 self._answered(watcher, event)
             case WatchEnded():
                 self._ended(watcher, event)
+            case TaskPlanned():
+                self._planned_at[event.incident_id] = self.world.clock.now()
             case IncidentStateChanged():
                 self._moved(watcher, event)
             case _:
@@ -89,7 +94,8 @@ class Verification(Area):
             watcher.fail("what is watched is not what is said to be")
         for identity in mirror.of(Runs).store.planned:
             tasks = mirror.of(Runs).store.of(identity).tasks
-            if min(each.due_at for each in tasks if each.is_to_be_told) < now - LATE_S:
+            due_at = min(each.due_at for each in tasks if each.is_to_be_told)
+            if max(due_at, self._planned_at.get(identity, 0.0)) < now - LATE_S:
                 watcher.fail(f"nobody is told that a task of {identity.hex()} is due")
         for counts in store.repaired.values():
             if counts.held + counts.broke > counts.healed or counts.quiet > counts.healed:
