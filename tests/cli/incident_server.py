@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.cli.response_answers import Response
 
 STATES = {
     "acknowledge": "Investigating",
@@ -94,6 +96,7 @@ class IncidentServer:
         self.versions: dict[str, int] = {}
         self.timelines: dict[str, list[dict[str, Any]]] = {}
         self.alerts = [alert(1), alert(2)]
+        self.response = Response()
         self.asked: list[Asked] = []
         self.next_answers: list[Answer] = []
         self.stream_answers: list[Answer | None] = []
@@ -148,6 +151,8 @@ class IncidentServer:
             return found
 
     def _answer(self, asked: Asked) -> Answer:
+        if (told := self.response.answer(asked, self.incidents)) is not None:
+            return Answer(*told)
         match asked.method, asked.path.strip("/").split("/")[1:]:
             case "GET", ["incidents"]:
                 return self._page([each for each in self._newest() if _fits(each, asked.query)], asked.query)
@@ -265,6 +270,12 @@ def _fits(each: dict[str, Any], query: list[tuple[str, str]]) -> bool:
     return True
 
 
+def _encoded(found: Answer) -> bytes:
+    if isinstance(found.body, bytes):
+        return found.body
+    return b"" if found.body is None else json.dumps(found.body).encode()
+
+
 def _handler(outer: IncidentServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -273,7 +284,7 @@ def _handler(outer: IncidentServer) -> type[BaseHTTPRequestHandler]:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(data) if data.startswith((b"{", b"[")) else data
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, url.path, query, headers, body)
+            asked = Asked(self.command, unquote(url.path), query, headers, body)
             outer.asked.append(asked)
             if url.path == "/v1/stream/incidents" and not outer.next_answers:
                 refused = outer.stream_answers.pop(0) if outer.stream_answers else None
@@ -286,14 +297,14 @@ def _handler(outer: IncidentServer) -> type[BaseHTTPRequestHandler]:
                 outer.lose_next -= 1
                 self.close_connection = True
                 return
-            encoded = found.body if isinstance(found.body, bytes) else json.dumps(found.body).encode()
+            encoded = _encoded(found)
             self.send_response(found.status)
             for name, value in {"Content-Length": str(len(encoded)), **found.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def _stream(self) -> None:
             self.send_response(200)

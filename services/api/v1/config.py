@@ -33,7 +33,7 @@ class ChangeBody:
     """A setting that changed, before and after, as one would write it."""
 
     key: Annotated[str, says("The setting, as section.key.")]
-    before: Annotated[Any, says("The root cause.")]
+    before: Annotated[Any, says("What it was.")]
     after: Annotated[Any, says("What it is now.")]
 
 

@@ -21,6 +21,7 @@ from models.ports import Peers
 from models.routes.choice import Chosen, Router, Subject, reason_of
 from models.routes.route import Route
 from models.settings.all import Settings
+from models.settings.notify import Notify
 from models.settings.receivers import action_of
 from models.shard.messages import Said, Say
 from services.api.auth import ADMIN, READ, Caller, requires
@@ -159,40 +160,15 @@ def add_routing_routes(
 
     async def routes() -> Response:
         """The tree of routes, in the order in which they are asked."""
-        notify = settings().notify
-        found = [_route_body(route, depth, notify.interval) for depth, route in notify.tree.walk()]
-        return json_response(RoutesBody(found))
+        return json_response(routes_body(settings().notify))
 
     async def test_routes(request: Request) -> Response:
         """Who would be told of an incident, and why. Nobody is told."""
-        wanted = await bodies.read(request, kind)
-        service = wanted.service or wanted.labels.get("service", "")
-        labels = {**({"service": service} if service else {}), **wanted.labels}
-        subject = Subject(labels, Severity[wanted.severity], IncidentType(wanted.incident_type), service)
-        choice, steps = Router(settings().notify.tree).explain(subject)
-        return json_response(
-            ChoiceBody(
-                [_chosen_body(each) for each in choice.told],
-                [_chosen_body(each) for each in choice.escalations],
-                None if choice.discarded is None else choice.discarded.name,
-                [StepBody(step.route.name, step.depth, step.took, step.why) for step in steps],
-            )
-        )
+        return json_response(choice_body(settings().notify, await bodies.read(request, kind)))
 
     async def receivers() -> Response:
         """All receivers. Their settings, secrets masked, are in `llm-im config show`."""
-        notify = settings().notify
-        naming = [route for _depth, route in notify.tree.walk()]
-        found = [
-            ReceiverBody(
-                name,
-                action_of(each),
-                each.send_resolved,
-                [route.name for route in naming if name in (*route.receivers, *route.escalate_to)],
-            )
-            for name, each in sorted(notify.all_receivers.items())
-        ]
-        return json_response(ReceiversBody(found))
+        return json_response(receivers_body(settings().notify))
 
     async def try_receiver(receiver: str, caller: Annotated[Caller, Depends(requires(ADMIN))]) -> Response:
         """Send a receiver a message that says that it is a test, and wait for its answer. Sent once, never retried."""
@@ -246,6 +222,39 @@ def add_routing_routes(
         tags=["notifications"],
     )
     describe_bodies(app, RouteTestRequest)
+
+
+def routes_body(notify: Notify) -> RoutesBody:
+    return RoutesBody([_route_body(route, depth, notify.interval) for depth, route in notify.tree.walk()])
+
+
+def choice_body(notify: Notify, wanted: RouteTestRequest) -> ChoiceBody:
+    service = wanted.service or wanted.labels.get("service", "")
+    labels = {**({"service": service} if service else {}), **wanted.labels}
+    subject = Subject(labels, Severity[wanted.severity], IncidentType(wanted.incident_type), service)
+    choice, steps = Router(notify.tree).explain(subject)
+    return ChoiceBody(
+        [_chosen_body(each) for each in choice.told],
+        [_chosen_body(each) for each in choice.escalations],
+        None if choice.discarded is None else choice.discarded.name,
+        [StepBody(step.route.name, step.depth, step.took, step.why) for step in steps],
+    )
+
+
+def receivers_body(notify: Notify) -> ReceiversBody:
+    # One that discards has receivers from the route above it, and tells none of them.
+    naming = [route for _depth, route in notify.tree.walk() if not route.discards]
+    return ReceiversBody(
+        [
+            ReceiverBody(
+                name,
+                action_of(each),
+                each.send_resolved,
+                [route.name for route in naming if name in (*route.receivers, *route.escalate_to)],
+            )
+            for name, each in sorted(notify.all_receivers.items())
+        ]
+    )
 
 
 def _route_body(route: Route, depth: int, interval_s: float) -> RouteBody:

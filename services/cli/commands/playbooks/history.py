@@ -45,7 +45,7 @@ def history(
 
     llm-im playbooks history --active
 
-    llm-im playbooks history 4e5f60718293
+    llm-im playbooks history a91c07d2e5b4
     """
     client = client_of(url, context, token_file)
     if run is not None:
@@ -115,7 +115,10 @@ def stats(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """How the runs of each playbook ended, of those whose incidents are not archived; and what came of its repairs, of all."""
+    """Count how the runs of each playbook ended, of those whose incidents are not archived; and what came of its repairs, of all.
+
+    llm-im playbooks stats
+    """
     counts: dict[str, Counter[str]] = {}
     client = client_of(url, context, token_file)
     for each in ids.walk(client, [], COUNTED, RUNS):
@@ -164,7 +167,10 @@ def tasks(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """What people are to do after incidents that are not archived, the one due first at the top."""
+    """List what people are to do after incidents that are not archived, the one due first at the top.
+
+    llm-im playbooks tasks
+    """
     found = client_of(url, context, token_file).get_json(TASKS)["items"]
     if as_json:
         output.write_json({"items": found})

@@ -34,7 +34,10 @@ def list_playbooks(
     form: Form = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List the playbooks of a running system."""
+    """List the playbooks of a running system, with their modes.
+
+    llm-im playbooks list
+    """
     items = client_of(url, context, token_file).get_json(PATH)["items"]
     match output.form_of(form, as_json):
         case Output.JSON:

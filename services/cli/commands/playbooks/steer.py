@@ -34,7 +34,9 @@ def pause(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pause a run: it begins nothing more until it is resumed. Of a playbook: it runs for no incident more; its runs go on.
+    """Pause a run: it starts nothing new until it is resumed. Or pause a playbook: no new incident starts it; its runs go on.
+
+    llm-im playbooks pause a91c07d2e5b4
 
     llm-im playbooks pause restart-api
     """
@@ -49,7 +51,9 @@ def resume(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a run go on, or a playbook run again, for incidents that open from now on.
+    """Let a paused run go on. Or let a paused playbook run again, for incidents that open from now on.
+
+    llm-im playbooks resume a91c07d2e5b4
 
     llm-im playbooks resume restart-api
     """
@@ -64,9 +68,9 @@ def cancel(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a run. What it was asked for is waited for, and what is to be done at the end (finally) is done.
+    """End a run: it starts nothing new. Actions under way are waited for, then its `finally` steps run.
 
-    llm-im playbooks cancel 4e5f60718293 --reason "I do it by hand"
+    llm-im playbooks cancel a91c07d2e5b4 --reason "I do it by hand"
     """
     _steer(
         client_of(url, context, token_file),
@@ -87,9 +91,9 @@ def approve(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Agree to what a run waits for.
+    """Approve what a run waits for: it goes on.
 
-    llm-im playbooks approve 4e5f60718293
+    llm-im playbooks approve a91c07d2e5b4
     """
     body = {"step": step, "reason": reason or ""}
     _steer(client_of(url, context, token_file), run, "approve", body, "approved:", as_json)
@@ -104,9 +108,9 @@ def deny(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Refuse what a run waits for: that step fails.
+    """Deny what a run waits for: that step fails.
 
-    llm-im playbooks deny 4e5f60718293 --reason "customers are on it"
+    llm-im playbooks deny a91c07d2e5b4 --reason "customers are on it"
     """
     body = {"step": step, "reason": reason or ""}
     _steer(client_of(url, context, token_file), run, "deny", body, "denied:", as_json)
