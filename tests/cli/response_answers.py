@@ -25,6 +25,7 @@ from services.api.v1.run_bodies import (
     RunsBody,
     VersionBody,
 )
+from services.api.v1.repairs import RepairsBody, TasksBody
 from services.api.v1.runs import ApproveRequest, StartRequest, SteerRequest
 from services.playbooks.table import all_specs
 
@@ -121,6 +122,10 @@ class Response:
             return 200, RunsBody(sorted(found, key=lambda each: str(each.id), reverse=True), None)
 
         match asked.method, _words(asked):
+            case "GET", ["repairs"]:
+                return 200, RepairsBody([])
+            case "GET", ["tasks"]:
+                return 200, TasksBody([])
             case "GET", ["runs"]:
                 query = dict(asked.query)
                 active, book = query.get("active"), query.get("playbook")
