@@ -15,6 +15,7 @@ from models.control.playbooks import Mode
 from models.playbook.reading import read
 from models.settings.all import Settings
 from services.api.v1.playbooks import ApplyRequest, ModeRequest
+from services.api.v1.repairs import RepairsBody, TasksBody
 from services.api.v1.routing import RouteTestRequest, TriedBody, choice_body, receivers_body, routes_body
 from services.api.v1.run_bodies import (
     AppliedBody,
@@ -25,7 +26,6 @@ from services.api.v1.run_bodies import (
     RunsBody,
     VersionBody,
 )
-from services.api.v1.repairs import RepairsBody, TasksBody
 from services.api.v1.runs import ApproveRequest, StartRequest, SteerRequest
 from services.playbooks.table import all_specs
 
