@@ -38,6 +38,7 @@ from models.shard.messages import (
 )
 from models.shard.runs import Perform, Performed, Runs
 from models.shard.shard import Shard
+from models.shard.verification import Recheck, Rechecked
 
 #: A classifier that answered nothing in all of its time hangs and is replaced; at most this often, in case that does
 #: not help.
@@ -134,7 +135,7 @@ class Answerers:
 
     # -- Perform -------------------------------------------------------------------------------------------
 
-    def performer_of(self, effect: Perform) -> str:
+    def performer_of(self, effect: Perform | Recheck) -> str:
         """The responder that the incident's id names, "" if there is none, which perform() then reports."""
         if not self.responders:
             return ""
@@ -158,6 +159,16 @@ class Answerers:
                 effect.incident_id, effect.run, effect.step, effect.number, effect.undo, effect.key, said
             )
         )
+
+    async def recheck(self, effects: Sequence[Recheck], timeout_s: float) -> Answer:
+        """A check that is asked again after its run."""
+        (effect,) = effects
+        name = self.performer_of(effect)
+        if not name:
+            raise Unavailable("no responder is configured")
+        asked = WorkAsked(effect.key, effect.work, False, b"", effect.trace)
+        said = await self.peers.call(name, "work", _encoder.encode(asked), timeout_s)
+        return Answer(Rechecked(effect.incident_id, effect.number, effect.key, said))
 
     # -- SendPeerMessage -----------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from models.shard.inhibitors import SendInhibitors
 from models.shard.messages import Message
 from models.shard.runs import Perform
 from models.shard.shard import Shard
+from models.shard.verification import Recheck
 from models.trace import trace_id_of
 
 log = structlog.get_logger()
@@ -103,6 +104,16 @@ LANES: tuple[Lane[Any], ...] = (
         key=Answerers.performer_of,
         places=256,
         kept=32,
+        urgency=lambda effect: effect.urgency,
+        timeout_s=120.0,
+    ),
+    # The same responder, beside what repairs: a check of what is well already can wait.
+    Lane(
+        Recheck,
+        Answerers.recheck,
+        key=Answerers.performer_of,
+        places=32,
+        kept=4,
         urgency=lambda effect: effect.urgency,
         timeout_s=120.0,
     ),

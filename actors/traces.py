@@ -30,6 +30,7 @@ from models.shard.messages import (
     Tick,
 )
 from models.shard.runs import Perform
+from models.shard.verification import Recheck
 from models.trace import Attribute, trace_id_of
 
 #: Incidents whose trace is remembered, 300 bytes each; the oldest go first. A notification leaves within minutes of its
@@ -113,7 +114,9 @@ class Traces:
 
     def _traced(self, effect: Effect) -> Effect:
         match effect:
-            case Classify() | Act() | Perform() if (trace := self._of.get(effect.incident_id)) is not None:
+            case Classify() | Act() | Perform() | Recheck() if (
+                trace := self._of.get(effect.incident_id)
+            ) is not None:
                 return msgspec.structs.replace(effect, trace=trace)
             case SendPeerMessage() if (trace := self._of.get(effect.sender)) is not None:
                 return msgspec.structs.replace(effect, trace=trace)

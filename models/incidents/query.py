@@ -8,6 +8,7 @@ from models.alerts.matchers import MatcherTuple
 from models.alerts.muted import IncidentMutes, MutedBy
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
+from models.playbook.repaired import Repaired
 from models.playbook.run import Run
 from models.wire import Wire
 
@@ -121,6 +122,12 @@ class ListRuns(Wire, frozen=True):
     playbook: str = ""
 
 
+class ListRepairs(Wire, frozen=True):
+    """What came of the repairs of playbooks, and the tasks that are planned."""
+
+    tenant: str
+
+
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
     """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
 
@@ -186,6 +193,24 @@ class RunPage(Wire, frozen=True):
 
     items: list[RunView]
     next_before: bytes | None = None
+
+
+class TaskView(msgspec.Struct, frozen=True, array_like=True):
+    """Something that people are to do after an incident. `told_at`: when the timeline said that it is due, 0 before."""
+
+    incident_id: bytes
+    title: str
+    text: str
+    due_at: float
+    by: str
+    told_at: float = 0.0
+
+
+class RepairPage(Wire, frozen=True):
+    """Of one shard."""
+
+    items: list[Repaired]
+    tasks: list[TaskView] = []
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
@@ -278,9 +303,10 @@ Query = (
     | GetSummaries
     | GetRuns
     | ListRuns
+    | ListRepairs
     | ListSummaries
 )
-Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview | RunPage
+Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview | RunPage | RepairPage
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

@@ -24,6 +24,7 @@ from models.incidents.query import (
     IncidentPage,
     ListAlerts,
     ListIncidents,
+    ListRepairs,
     ListRuns,
     ListSummaries,
     MutePreview,
@@ -32,6 +33,7 @@ from models.incidents.query import (
     Query,
     SummaryPage,
 )
+from models.incidents.repair_views import list_repairs
 from models.incidents.run_views import get_runs, list_runs
 from models.incidents.summaries import summary_of
 from models.partition.ordered import behind
@@ -85,6 +87,8 @@ def answer(shard: Core, query: Query) -> Answer:
             return get_runs(shard, query)
         case ListRuns():
             return list_runs(shard, query)
+        case ListRepairs():
+            return list_repairs(shard, query)
 
 
 def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:

@@ -190,11 +190,20 @@ def context_of(book: Playbook, run: Run, step: Step, incident: dict[str, Any], r
         if at is None:
             seen[each.id] = {"status": "pending", "outputs": {}, "detail": ""}
             continue
-        seen[each.id] = {"status": _shown(at.status), "outputs": at.outputs, "detail": at.detail}
+        seen[each.id] = {"status": shown(at.status), "outputs": at.outputs, "detail": at.detail}
         for number, deed in sorted(at.deeds.items()):
             if number >= 0 and deed.status in (SUCCEEDED, FAILED):
                 last[each.actions[number].type] = each.actions[number].params
-    about = {
+    about = about_run(run, last)
+    at = run.steps.get(step.id)
+    items = None if at is None else at.items
+    item = items[round_] if items and round_ < len(items) else None
+    return Context(incident, {**book.variables, **step.variables}, seen, about, item, round_)
+
+
+def about_run(run: Run, last: dict[str, Any]) -> dict[str, Any]:
+    """What expressions see as `run`."""
+    return {
         "id": id_of(run.id),
         "number": run.number,
         "name": run.playbook,
@@ -205,10 +214,6 @@ def context_of(book: Playbook, run: Run, step: Step, incident: dict[str, Any], r
         "dry": run.dry,
         "last": last,
     }
-    at = run.steps.get(step.id)
-    items = None if at is None else at.items
-    item = items[round_] if items and round_ < len(items) else None
-    return Context(incident, {**book.variables, **step.variables}, seen, about, item, round_)
 
 
 def answered(
@@ -708,7 +713,7 @@ def _outcome(book: Playbook, run: Run) -> tuple[str, str]:
     return SUCCEEDED, ""
 
 
-def _shown(status: str) -> str:
+def shown(status: str) -> str:
     """The status of a step as playbooks write it."""
     if status == SUCCEEDED:
         return "success"

@@ -32,6 +32,7 @@ from models.settings.state import State
 from models.settings.targets import Targets
 from models.settings.telemetry import Telemetry
 from models.settings.values import Section
+from models.settings.verification import Verification
 
 
 class Settings(Section):
@@ -45,6 +46,7 @@ class Settings(Section):
     classification: Classification = Classification()
     notify: Notify = Notify()
     playbooks: Playbooks = Playbooks()
+    verification: Verification = Verification()
     outbound: OutboundSettings = OutboundSettings()
     silences: Silences = Silences()
     inhibition: Inhibition = Inhibition()

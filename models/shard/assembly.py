@@ -24,6 +24,7 @@ from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
+from models.shard.follow_ups import FollowUps
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
 from models.shard.known_playbooks import KnownPlaybooks
@@ -44,6 +45,7 @@ from models.shard.slot_transfer import SlotTransfer
 from models.shard.splitting import Splitting
 from models.shard.states import States
 from models.shard.targets import Targets
+from models.shard.verification import Verification
 from models.wire import tag_of
 
 COMPONENTS: tuple[type[Component], ...] = (
@@ -65,6 +67,8 @@ COMPONENTS: tuple[type[Component], ...] = (
     Choosing,  # before what is run of them
     Runs,
     RunVerbs,
+    Verification,  # after what runs do
+    FollowUps,
     Targets,
     Sharing,
     Attention,

@@ -10,6 +10,8 @@ import msgspec
 
 from models.alerts.alert import Content
 from models.incidents.incident import OPEN_STATES, Incident, IncidentState, Severity
+from models.playbook.playbook import Playbook
+from models.playbook.run import Run
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -82,6 +84,13 @@ class Overdue(IncidentChange, frozen=True, gc=False):
 
 class Escalated(IncidentChange, frozen=True, gc=False):
     """A playbook gave up on it and wants more people."""
+
+
+class RunOver(IncidentChange, frozen=True, gc=False):
+    """`run` of a playbook is over. `book` is what it went by."""
+
+    run: Run
+    book: Playbook
 
 
 class Merging(IncidentChange, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from models.shard.events import IncidentStateChanged
 
 #: How long an incident stays resolved if a person resolved it while its alerts still fire; then it reopens.
 STILL_FIRING_S = 1800.0
+WATCHED_REASON = "fires again while its repair is watched"
 
 
 def move(
@@ -76,9 +77,11 @@ def resolve(
 
 def may_reopen(shard: Core, incident: Incident, now: float) -> bool:
     """Whether what begins now continues the same incident. One that a person resolved while its alerts fired never
-    ended."""
+    ended, and one that is watched has not ended for good."""
     return incident.state is IncidentState.RESOLVED and (
-        incident.firing > 0 or now - incident.resolved_at <= shard.settings.reopen_window_s
+        incident.firing > 0
+        or now - incident.resolved_at <= shard.settings.reopen_window_s
+        or incident.id in shard.state.watched
     )
 
 
@@ -87,13 +90,16 @@ def reopen(
     incident: Incident,
     now: float,
     actor: str = SYSTEM,
-    reason: str = "fires again within reopen_window",
+    reason: str = "",
     method: str = AUTOMATED,
 ) -> None:
     """A resolved or closed incident reopens; its acknowledgement and assignees stay."""
     handling = incident.handling
     attended = incident.assignees or (handling is not None and handling.acknowledged is not None)
     after = IncidentState.INVESTIGATING if attended else IncidentState.TRIAGED
+    if not reason:
+        is_watched = incident.id in shard.state.watched
+        reason = WATCHED_REASON if is_watched else "fires again within reopen_window"
     move(shard, incident, after, actor, reason, now, method)
 
 

@@ -34,11 +34,16 @@ def follow(shard: Core, incident: Incident, run: Run, event: StepEnded, now: flo
     if run.dry:
         return
     if event.then == ESCALATE:
-        worse = Severity(max(0, incident.severity - 1))
-        apply(shard, incident, run, IncidentEffect("severity", worse.name), now, f"{event.step} failed")
-        shard.report(Escalated(incident), now)
+        escalate(shard, incident, run, f"{event.step} failed", now)
     elif event.then == RESOLVE:
         apply(shard, incident, run, IncidentEffect("resolve", f"{event.step}: {event.detail}"), now)
+
+
+def escalate(shard: Core, incident: Incident, run: Run, why: str, now: float) -> None:
+    """Severity one up, and more people told."""
+    worse = Severity(max(0, incident.severity - 1))
+    apply(shard, incident, run, IncidentEffect("severity", worse.name), now, why)
+    shard.report(Escalated(incident), now)
 
 
 def apply(

@@ -20,8 +20,8 @@ from models.playbook.work import FAILED, SKIPPED, SUCCEEDED
 
 
 def by(playbook: str) -> str:
-    """Who does what a playbook does."""
-    return f"playbook {playbook}"
+    """Who does what a playbook does; without one it is us."""
+    return f"playbook {playbook}" if playbook else SYSTEM
 
 
 def _started(event: RunStarted, _around: Around) -> Line:
@@ -112,9 +112,8 @@ def _completed(event: RunEnded, _around: Around) -> Line:
 
 def _task(event: TaskPlanned, _around: Around) -> Line:
     text = f"{event.text}, due {rfc3339(event.due_at)}" if event.due_at else event.text
-    return line_of(
-        "TaskPlanned", by(event.playbook), text, run=id_of(event.run), due_at=rfc3339(event.due_at)
-    )
+    run = id_of(event.run) if event.run else ""
+    return line_of("TaskPlanned", by(event.playbook), text, run=run, due_at=rfc3339(event.due_at))
 
 
 STARTED = Description(("PlaybookStarted",), _started)

@@ -33,6 +33,12 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     text: str
     due_at: float
     by: str
+    #: When the timeline said that it is due, 0 as long as it did not.
+    told_at: float = 0.0
+
+    @property
+    def is_to_be_told(self) -> bool:
+        return self.due_at > 0 and not self.told_at
 
 
 class Captured(msgspec.Struct, frozen=True, array_like=True):
@@ -93,6 +99,8 @@ class RunStore:
         # What follows from them.
         self.incident_of: dict[bytes, bytes] = {}
         self.active: dict[bytes, None] = {}
+        #: Incidents with a task that is to be told of when it is due.
+        self.planned: dict[bytes, None] = {}
         self._uses: dict[str, int] = {}
         self._books: dict[str, Playbook] = {}
 
@@ -142,6 +150,13 @@ class RunStore:
             self.bodies.pop(run.book, None)
             self._books.pop(run.book, None)
 
+    def plans(self, incident_id: bytes) -> None:
+        """The tasks of an incident are others."""
+        if any(each.is_to_be_told for each in self.of(incident_id).tasks):
+            self.planned[incident_id] = None
+        else:
+            self.planned.pop(incident_id, None)
+
     # -- captures --
 
     def keep(self, event: CaptureKept, now: float) -> None:
@@ -187,6 +202,7 @@ class RunStore:
         if mine is None:
             return
         self._state.checkpoint.touch(RUNS, incident_id)
+        self.planned.pop(incident_id, None)
         for run in mine.runs:
             self.ended(run)
             self.incident_of.pop(run.id, None)
@@ -212,6 +228,7 @@ class RunStore:
         self.by_incident[incident_id] = carried.mine
         for run in carried.mine.runs:
             self.began(run)
+        self.plans(incident_id)
 
     # -- snapshots --
 
@@ -224,6 +241,7 @@ class RunStore:
         mine = self.by_incident[incident_id] = _runs_decoder.decode(record)
         for run in mine.runs:
             self.began(run)
+        self.plans(incident_id)
 
     def capture_book(self, identity: int | bytes) -> bytes | None:
         found = next((each for each in self.bodies if book_id(each) == identity), None)

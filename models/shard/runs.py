@@ -68,7 +68,7 @@ from models.playbook.work import (
     is_plain,
 )
 from models.shard import clock, run_effects, run_lines
-from models.shard.changes import Merging, Paid
+from models.shard.changes import Merging, Paid, RunOver
 from models.shard.component import Component, RecordOf, on
 from models.shard.core import Core
 from models.shard.effects import Effect
@@ -367,6 +367,7 @@ class Runs(Component):
             run_effects.follow(self.shard, incident, run, move, now)
         elif isinstance(move, RunEnded):
             self._forget_asked(run)
+            self.shard.report(RunOver(incident, run, book), now)
             self.shard.report(Paid(incident), now)
 
     def _end_children(self, incident: Incident, run: Run, move: StepEnded | RunEnding, now: float) -> None:
@@ -635,6 +636,7 @@ class Runs(Component):
         self.state.changing(event.incident_id)
         mine = self.store.changing(event.incident_id)
         mine.tasks = [*mine.tasks, Task(event.text, event.due_at, run_lines.by(event.playbook))][-20:]
+        self.store.plans(event.incident_id)
 
     def _run_of(self, event: Event) -> Run:
         mine = self.store.changing(event.incident_id)  # type: ignore[attr-defined]

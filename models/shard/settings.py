@@ -43,6 +43,13 @@ class ShardSettings(msgspec.Struct, frozen=True):
     playbooks_per_service: int = 20
     playbooks_longest_s: float = 21600.0
     playbooks_at_once: int = 10_000
+    #: How long what a run resolved is watched for regression (0: not at all), how often checks are asked then, and whether what a
+    #: person resolved is watched as well.
+    verify_watch_s: float = 0.0
+    verify_every_s: float = 60.0
+    verify_people: bool = False
+    #: How long after a P0 or P1 was resolved its review is due; 0: none is planned.
+    review_after_s: float = 0.0
     #: Who may be told of incidents, and who is told of which.
     receivers: dict[str, ReceiverRow] = msgspec.field(default_factory=lambda: {WEBHOOK: ReceiverRow()})
     route: Route = Route()

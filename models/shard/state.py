@@ -82,6 +82,8 @@ class ShardState:
         self.decided = array("Q", bytes(8 * (max(Decision) + 1)))
         #: Incidents changed by an event since it was last checked when they are due (Core.watch).
         self.stirred: dict[bytes, None] = {}
+        #: Resolved incidents that are watched for regression (models/shard/verification.py): not closed, and reopened.
+        self.watched: dict[bytes, None] = {}
         #: How a record of each kind is made, and taken from a snapshot; components add theirs.
         self.capture: dict[RecordKind, Callable[[int | bytes], bytes | None]] = {
             CALLS: self._capture_calls,

@@ -42,8 +42,10 @@ class States(Component):
         if incident.firing:
             # Not closed while an alert still fires that a person resolved.
             return 0.0 if incident.handling is None else incident.handling.still_firing_at
-        # Nor while a notification is pending; when that is done, this is checked again.
-        return 0.0 if incident.is_owed_notification else self._close_at(incident)
+        # Nor while a notification is pending, or it is watched; when that is done, this is checked again.
+        if incident.is_owed_notification or incident.id in self.state.watched:
+            return 0.0
+        return self._close_at(incident)
 
     def due(self, incident: Incident, now: float) -> None:
         if incident.firing:

@@ -30,6 +30,7 @@ from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.playbooks import add_playbook_routes
+from services.api.v1.repairs import add_repair_routes
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
 from services.api.v1.routing import ReceiverDesk, add_routing_routes
@@ -81,6 +82,7 @@ def build_app(
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings)
     add_run_routes(app, RunReads(reads), commands, bodies)
+    add_repair_routes(app, RunReads(reads))
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)

@@ -18,6 +18,7 @@ from models.incidents.query import (
     IncidentView,
     MutePreview,
     Query,
+    RepairPage,
     RunPage,
     decode_answer,
     encode,
@@ -31,7 +32,7 @@ ASK_TIMEOUT_S = 10.0
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 
-_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview, RunPage)
+_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview, RunPage, RepairPage)
 _T = TypeVar("_T")
 
 _incident_decoder = msgspec.msgpack.Decoder(Incident)

@@ -21,9 +21,10 @@ from models.control.playbooks import (
 )
 from models.control.shelf import Shelf
 from models.errors import NotFound, Unavailable
-from models.incidents.query import GetRuns, ListRuns, RunPage, RunView
+from models.incidents.query import GetRuns, ListRepairs, ListRuns, RepairPage, RunPage, RunView, TaskView
 from models.incidents.run_views import archived_runs
 from models.playbook.playbook import Playbook, decode, encode
+from models.playbook.repaired import Repaired
 from services.api.reads import Reads
 
 
@@ -137,3 +138,18 @@ class RunReads:
         more = len(found) > limit or any(page.next_before is not None for page in pages)
         found = found[:limit]
         return found, found[-1].run.id if found and more else None
+
+    async def repairs(self) -> tuple[list[Repaired], list[TaskView]]:
+        """What came of the repairs of each version of a playbook in all shards, by name; and the tasks, the one due first at the
+        beginning."""
+        asking = self._reads.asking
+        shards = [*range(asking.shards)]
+        pages = await asking.each(shards, [ListRepairs(asking.tenant)] * len(shards), RepairPage)
+        found: dict[bytes, Repaired] = {}
+        for each in (each for page in pages for each in page.items):
+            found[each.id] = each if each.id not in found else found[each.id].plus(each)
+        tasks = [each for page in pages for each in page.tasks]
+        return (
+            sorted(found.values(), key=lambda each: (each.playbook, each.version)),
+            sorted(tasks, key=lambda each: (each.due_at, each.incident_id)),
+        )

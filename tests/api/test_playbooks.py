@@ -145,7 +145,8 @@ async def test_a_playbook_that_is_applied_runs_for_the_next_incident(
     assert (capture["name"], capture["text"]) == ("logs", "line")
     assert (after["state"], after["resolution"]["resolved_by"]) == ("Resolved", "playbook heal")
     assert after["active_playbook"] is None
-    kinds = [line["event_type"] for line in after["timeline"]]
+    kinds = [line["event_type"] for line in after["timeline"] if line["event_type"] != "TaskPlanned"]
+    assert kinds.pop(-2) == "WatchBegan"
     assert kinds[-4:] == ["StateChanged", "ActionExecuted", "Resolved", "PlaybookCompleted"]
     assert [*recorder.done.values()] == [1]
 
@@ -297,3 +298,54 @@ async def test_a_removed_playbook_is_gone_and_its_versions_are_remembered(ours: 
     assert (await ours.get(f"{PATH}/heal")).status == 404
     other = await send(ours, "POST", PATH, {"source": HEAL.format(name="heal", version="1", severity="P0")})
     assert other.status == 409
+
+
+CHECKED = """
+name: heal
+version: "1"
+severity_trigger: [P0, P1, P2, P3, P4]
+steps:
+  - id: fix
+    type: remediation
+    actions:
+      - type: service_restart
+        service: "{{ incident.service }}"
+        method: rolling
+      - type: health_check
+        endpoint: http://127.0.0.1:1/health
+"""
+
+
+async def test_a_check_that_fails_later_reopens_what_was_repaired(recorder: Recorder) -> None:
+    is_ill = False
+
+    def answer(work: Work) -> Done:
+        assert isinstance(work, Do)
+        if work.action.type == "health_check":
+            return Done(FAILED, "503") if is_ill else Done(SUCCEEDED)
+        return Done(SUCCEEDED, effects=(IncidentEffect("resolve", "restarted"),))
+
+    recorder.answer = answer
+    watched = {"watch": "10m", "every": "1s"}
+    async with system(playbooks={"enabled": True}, verification=watched, worker=recorder) as ours:
+        applied_ = await send(ours, "POST", PATH, {"source": CHECKED})
+        assert applied_.status == 200, applied_
+        await known(ours, "heal")
+        incident = await opened(ours)
+        path = f"/v1/incidents/{incident}"
+        assert (await over(ours, incident))["status"] == "succeeded"
+
+        def asked(found: Any) -> bool:
+            return sum(".watch-" in key for key in recorder.done) > 1
+
+        well = await until(ours, path, asked)
+        assert well["state"] == "Resolved"
+        is_ill = True
+        after = await until(ours, path, lambda found: found["state"] != "Resolved")
+
+        lines = [line for line in after["timeline"] if line["event_type"] == "StateChanged"]
+        assert "fix, health_check fails" in lines[-1]["description"] and "503" in lines[-1]["description"]
+        (repair,) = (await ours.get("/v1/repairs")).items
+        assert (repair["playbook"], repair["runs"], repair["healed"]) == ("heal", 1, 1)
+        assert (repair["held"], repair["regressed"], repair["failed"]) == (0, 1, 0)
+        assert all(not task["due"] for task in (await ours.get("/v1/tasks")).items)

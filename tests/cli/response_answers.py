@@ -15,6 +15,7 @@ from models.control.playbooks import Mode
 from models.playbook.reading import read
 from models.settings.all import Settings
 from services.api.v1.playbooks import ApplyRequest, ModeRequest
+from services.api.v1.repairs import RepairsBody, TasksBody
 from services.api.v1.routing import RouteTestRequest, TriedBody, choice_body, receivers_body, routes_body
 from services.api.v1.run_bodies import (
     AppliedBody,
@@ -121,6 +122,10 @@ class Response:
             return 200, RunsBody(sorted(found, key=lambda each: str(each.id), reverse=True), None)
 
         match asked.method, _words(asked):
+            case "GET", ["repairs"]:
+                return 200, RepairsBody([])
+            case "GET", ["tasks"]:
+                return 200, TasksBody([])
             case "GET", ["runs"]:
                 query = dict(asked.query)
                 active, book = query.get("active"), query.get("playbook")

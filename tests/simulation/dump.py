@@ -26,6 +26,7 @@ from models.shard.runs import Runs
 from models.shard.shard import Shard
 from models.shard.sharing import Sharing, has_room_to_say
 from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
+from models.shard.verification import Verification
 
 #: How a title of several alerts ends: "(3 pods)".
 _COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
@@ -83,6 +84,10 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "playbooks of runs": dict(shard.of(Runs).store.bodies),
         "captured": {key: _encode(each) for key, each in shard.of(Runs).store.captures.items()},
         "active runs": set(shard.of(Runs).store.active),
+        "watches": {key: _encode(each) for key, each in shard.of(Verification).store.watches.items()},
+        "watched": set(shard.state.watched),
+        "repaired": {key: _encode(each) for key, each in shard.of(Verification).store.repaired.items()},
+        "planned": set(shard.of(Runs).store.planned),
         "silences": {**shard.of(KnownSilences).all, "version": shard.of(KnownSilences).version},
         "inhibitors": {key: dict(found) for key, found in shard.of(Inhibitors).others.items()},
         "heard inhibitors": dict(shard.of(Inhibitors).heard),

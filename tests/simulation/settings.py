@@ -75,6 +75,10 @@ SETTINGS = ShardSettings(
     playbooks_per_service=5,
     playbooks_longest_s=14.0,
     playbooks_at_once=6,
+    verify_watch_s=8.0,
+    verify_every_s=2.0,
+    verify_people=True,
+    review_after_s=6.0,
     receivers=RECEIVERS,
     route=ROUTES,
 )

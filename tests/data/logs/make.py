@@ -43,15 +43,26 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
-from models.playbook.playbook import Approval
+from models.playbook.playbook import Approval, PlannedAction
 from models.playbook.playbook import encode as encode_book
 from models.playbook.run_events import RunStarted
-from models.playbook.work import FAILED, SUCCEEDED, Capture, Do, Done, Enter, IncidentEffect, Work
+from models.playbook.work import (
+    FAILED,
+    SUCCEEDED,
+    Capture,
+    Do,
+    Done,
+    Enter,
+    IncidentEffect,
+    Work,
+    encode_done,
+)
 from models.routes.route import ReceiverRow, Route
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
+from models.shard.verification import Recheck, Rechecked
 from tests.runs import RunStory, act, book, offered, step
 from tests.scenario import SETTINGS, Story, alert, at
 
@@ -112,6 +123,7 @@ def story() -> list[tuple[float, list[Event]]]:
     _muted(told, frame)
     _routed(told, frame)
     _repaired(told, frame)
+    _watched(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -262,6 +274,37 @@ def _repaired(told: RunStory, frame: Callable[[], None]) -> None:
     told.do(at(4043), ApproveRun(run.run), run.incident_id)
     frame()
     told.perform(at(4044), _repairs)
+    frame()
+
+
+def _watched(told: RunStory, frame: Callable[[], None]) -> None:
+    """What a playbook repaired is watched: its check is done again, another incident of the service opens, the review is due."""
+    watched = msgspec.structs.replace(
+        SETTINGS,
+        playbooks=True,
+        notify=False,
+        max_open=50,
+        verify_watch_s=30.0,
+        verify_every_s=10.0,
+        review_after_s=40.0,
+    )
+    told.shard.take_settings(watched)
+    check = PlannedAction("health_check", {"endpoint": "http://watched/health"})
+    told.offer(at(4100), offered(book("restart", [step("fix", act(), check)])))
+    down = alert("watched", "Down", ends=5000)
+    told.push(at(4102), down)
+    told.classify(at(4102), Severity.P1)
+    told.perform(at(4103))
+    frame()
+    told.push(at(4104), down.ended(4104))
+    told.push(at(4105), alert("watched", "CacheCold", severity="info"))
+    frame()
+    told.ticks(at(4106), at(4116))
+    for _when, effect in [*told.asked]:
+        if isinstance(effect, Recheck):
+            done = encode_done(Done(SUCCEEDED))
+            told.tell(at(4117), Rechecked(effect.incident_id, effect.number, effect.key, done))
+    told.ticks(at(4118), at(4150))
     frame()
 
 

@@ -15,6 +15,7 @@ from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.reads import Reads
 from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import Stores
+from tests.simulation.areas.verification import Verification
 
 AREAS: tuple[type[Area], ...] = (
     Alerts,
@@ -23,6 +24,7 @@ AREAS: tuple[type[Area], ...] = (
     Notifications,
     Mutes,
     Runs,
+    Verification,
     Processes,
     Stores,
     Clocks,

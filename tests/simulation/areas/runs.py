@@ -93,11 +93,11 @@ BOOKS = (
             "fix",
             "remediation",
             (
-                PlannedAction("check", guards=True, on_failure="next_action"),
+                PlannedAction("health_check", guards=True, on_failure="next_action"),
                 PlannedAction(REPAIR, changes=True, rollback=_UNDO),
                 PlannedAction(PAUSE),
                 PlannedAction(ONCE, once=True, changes=True),
-                PlannedAction("verify", on_failure="escalate"),
+                PlannedAction("verify_resolution", on_failure="escalate"),
             ),
             retry=Retry(most=2, first_s=0.3, max_s=2.0),
             tolerates=True,

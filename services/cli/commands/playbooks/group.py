@@ -39,6 +39,7 @@ _COMMANDS = (
     ("deny", steer.deny, _RUN),
     ("history", history.history, _RUN),
     ("stats", history.stats, _RUN),
+    ("tasks", history.tasks, _RUN),
 )
 
 for _name, _command, _panel in _COMMANDS:

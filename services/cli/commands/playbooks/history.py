@@ -1,4 +1,4 @@
-"""`llm-im playbooks history|stats`: what runs did, and how they ended."""
+"""`llm-im playbooks history|stats|tasks`: what runs did, how they ended, and what is left to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.commands.playbooks.remote import RUN_COLUMNS, RUNS, find_run
+from services.cli.commands.playbooks.remote import REPAIRS, RUN_COLUMNS, RUNS, TASKS, find_run
 from services.cli.shared import ids, output, terminal
 from services.cli.shared.output import Form, Output
 from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
@@ -115,24 +115,75 @@ def stats(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count how the runs of each playbook ended, of those whose incidents are not archived.
+    """Count how the runs of each playbook ended, of those whose incidents are not archived; and what came of its repairs, of all.
 
     llm-im playbooks stats
     """
     counts: dict[str, Counter[str]] = {}
-    for each in ids.walk(client_of(url, context, token_file), [], COUNTED, RUNS):
+    client = client_of(url, context, token_file)
+    for each in ids.walk(client, [], COUNTED, RUNS):
         name = f"{each['playbook']} (shadow)" if each["shadow"] else str(each["playbook"])
         counts.setdefault(name, Counter())[each["status"] if each["ended_at"] else "under way"] += 1
+    repairs = client.get_json(REPAIRS)["items"]
     if as_json:
-        output.write_json({name: dict(found) for name, found in sorted(counts.items())})
+        runs = {name: dict(found) for name, found in sorted(counts.items())}
+        output.write_json({"runs": runs, "repairs": repairs})
         return
-    if not counts:
+    if not counts and not repairs:
         typer.echo("no runs")
         return
+    out = terminal.console()
     kinds = ("succeeded", "failed", "aborted", "cancelled", "under way")
     table = terminal.table(
         "PLAYBOOK", "RUNS", *(kind.upper() for kind in kinds), right=("RUNS", *map(str.upper, kinds))
     )
     for name, found in sorted(counts.items()):
         table.add_row(terminal.plain(name), f"{found.total():,}", *(f"{found[kind]:,}" for kind in kinds))
+    if counts:
+        out.print(table)
+    if repairs:
+        _repairs(repairs)
+
+
+def _repairs(repairs: list[dict[str, Any]]) -> None:
+    names = ("REPAIRS", "HEALED", "AFTER", "ALERTS ENDED", "HELD", "REGRESSED", "SIDE EFFECTS")
+    table = terminal.table("PLAYBOOK", "VERSION", *names, right=names)
+    for each in repairs:
+        seconds = each["seconds_to_heal"]
+        table.add_row(
+            terminal.plain(each["playbook"]),
+            terminal.plain(each["version"]),
+            f"{each['runs']:,}",
+            f"{each['healed']:,}",
+            "" if seconds is None else f"{seconds:,.0f} s",
+            *(f"{each[key]:,}" for key in ("alerts_ended", "held", "regressed", "side_effects")),
+        )
+    terminal.console().print(table)
+
+
+def tasks(
+    url: Url = None,
+    context: InContext = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what people are to do after incidents that are not archived, the one due first at the top.
+
+    llm-im playbooks tasks
+    """
+    found = client_of(url, context, token_file).get_json(TASKS)["items"]
+    if as_json:
+        output.write_json({"items": found})
+        return
+    if not found:
+        typer.echo("no tasks")
+        return
+    table = terminal.table("INCIDENT", "DUE", "TASK", "TITLE")
+    for each in found:
+        table.add_row(
+            terminal.short_id(each["incident"]),
+            "now" if each["due"] else each["due_at"],
+            terminal.plain(each["text"]),
+            terminal.plain(each["title"]),
+        )
     terminal.console().print(table)

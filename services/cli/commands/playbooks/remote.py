@@ -15,6 +15,7 @@ from services.cli.shared.ids import walk, whole
 from services.cli.shared.output import Column
 
 PATH, RUNS = "/v1/playbooks", "/v1/runs"
+REPAIRS, TASKS = "/v1/repairs", "/v1/tasks"
 #: How far back a shortened id of a run is looked for.
 LOOKED_THROUGH = 1000
 
