@@ -23,7 +23,9 @@ def validate(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as mistakes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check playbooks: every mistake with its file and line, and what was expected. Exit code 1 if there is one. Nothing need run.
+    """Check playbooks, and show every mistake with its file and line.
+
+    Exit code 1 if there is one. No running system is needed.
 
     llm-im playbooks validate playbooks/
     """
