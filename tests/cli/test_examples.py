@@ -67,6 +67,10 @@ ANSWERS = {
         "health_check failed: as told",
         0,
     ),
+    "llm-im playbooks dry-run critical.yaml --incident incident.json --fail": (
+        "health_check failed: as told",
+        0,
+    ),
     "llm-im playbooks dry-run critical.yaml": ("service_restart skipped: not needed", 0),
     "llm-im playbooks simulate critical.yaml --fail": ("tries again (try 2)", 0),
     "llm-im playbooks simulate failover.yaml --fail": ("not approved within 300 s", 0),
@@ -200,3 +204,11 @@ def test_an_example_works(run: Run, incidents: IncidentServer, elsewhere: Path, 
         said, code = ANSWERS[max((each for each in ANSWERS if example.startswith(each)), key=len, default="")]
         assert (result.exit_code, said in " ".join(result.stdout.split())) == (code, True), result.output
         given = result.stdout
+
+
+def test_a_reason_that_nobody_keeps_is_told(run: Run) -> None:
+    of_playbook = run("playbooks", "pause", "restart-api", "--reason", "x")
+    of_run = run("playbooks", "pause", RUN, "--reason", "x")
+
+    assert (of_playbook.exit_code, "restart-api is paused" in of_playbook.stdout) == (0, True)
+    assert "--reason is not kept" in of_playbook.stderr and not of_run.stderr

@@ -15,7 +15,9 @@ PATH = "/v1/receivers"
 #: A receiver has a minute to answer, and the responder two to give up.
 TIMEOUT_S = 130.0
 
-app = typer.Typer(help="Try receivers, and tell again of an incident.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(
+    help="List and try receivers, and send notifications again.", no_args_is_help=True, epilog=EPILOG
+)
 
 
 @app.command(epilog=EPILOG)
@@ -44,7 +46,9 @@ def test(
     *,
     asked: Asked,
 ) -> None:
-    """Send a receiver a message that says that it is a test, and show its answer.
+    """Send a test message to a receiver, and show its answer.
+
+    The message says that it is a test. Exit code 1 if the receiver did not take it.
 
     llm-im notify test ops
     """
@@ -73,9 +77,11 @@ def resend(
     *,
     asked: Asked,
 ) -> None:
-    """Tell everybody of an open incident again, now, or one receiver.
+    """Notify of an open incident again, now: everybody who is told of it, or one receiver.
 
-    llm-im notify resend 7a2b8c3d4e5f --receiver pager
+    llm-im notify resend 7a2b8c3d4e5f
+
+    llm-im notify resend 7a2b8c3d4e5f --receiver pager --reason "the pager was down"
     """
     client = asked.client()
     action = run_verb.Action("resend", "told again", run_verb.body(receiver=receiver, reason=reason))

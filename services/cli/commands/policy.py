@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models.playbook.work import Do
     from services.playbooks.worker import Judged
 
-app = typer.Typer(help="Policies about the actions of playbooks.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Try out policies on actions of playbooks.", no_args_is_help=True, epilog=EPILOG)
 
 
 @app.command("test", epilog=EPILOG)
@@ -32,7 +32,7 @@ def test(
         ),
     ],
     action: Annotated[
-        str, typer.Option("--action", metavar="TYPE", help="The type of the action: service_restart.")
+        str, typer.Option("--action", metavar="TYPE", help="The type of the action, such as service_restart.")
     ],
     param: Annotated[
         list[str] | None,
@@ -58,9 +58,11 @@ def test(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show whether an action would be allowed, by whom it would have to be approved, and with which parameters.
+    """Show whether an action would be allowed, and who would have to approve it. Nothing is done.
 
-    The policy server of the settings is asked if there is one. Exit code 0: allowed; 6: needs approval; 7: denied.
+    No running system is needed; a policy server in the settings is asked. Exit code 0: allowed; 6: needs approval; 7: denied.
+
+    llm-im policy test --incident incident.json --action scale --param replicas=20
 
     llm-im policy test --incident incident.json --action rollback --policy incidents.rego
     """

@@ -78,7 +78,7 @@ def targets(
     *,
     asked: Asked,
 ) -> None:
-    """Show whom responders call, and who fails.
+    """List the receivers and hosts that responders call, and which of them fail.
 
     llm-im targets
 

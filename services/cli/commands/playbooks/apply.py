@@ -37,9 +37,9 @@ def apply(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make these the current versions of their playbooks. They run for incidents that open from now on.
+    """Put playbooks into a running system. They run for incidents that open from now on.
 
-    A version never changes: another text needs another version.
+    Each becomes the current version of its name. A version never changes: another text needs another version.
 
     llm-im playbooks apply playbooks/ --mode shadow
     """
@@ -79,7 +79,9 @@ def remove(
     context: InContext = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Remove a playbook. Runs under way go on; its versions stay taken.
+    """Remove a playbook. Runs under way go on.
+
+    Its versions stay taken: applied again, each must have the same text.
 
     llm-im playbooks remove restart-api
     """

@@ -41,10 +41,13 @@ def dry_run(
     *,
     options: System,
 ) -> None:
-    """Show what a playbook would do for an incident: whether it is chosen, which steps are skipped, what each action is given. Nothing is
-    done. What depends on what a step finds out stays a template.
+    """Show what a playbook would do for an incident. Nothing is done.
+
+    Whether it is chosen, which steps are skipped, and what each action is given. What depends on the result of a step stays a template.
 
     llm-im playbooks dry-run critical.yaml --incident 4e5f60718293
+
+    llm-im playbooks dry-run critical.yaml --incident incident.json --fail repair.health_check
     """  # fmt: skip
     from models.playbook.select import Match, match
     from models.playbook.simulation import Script, rehearse

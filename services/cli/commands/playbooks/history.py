@@ -19,7 +19,11 @@ COUNTED = 10_000
 def history(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="Show one run with all that its steps did.", show_default=False),
+        typer.Argument(
+            metavar="RUN",
+            help="Show this run with all that its steps did: its id, or four or more characters of it.",
+            show_default=False,
+        ),
     ] = None,
     playbook: Annotated[
         str | None,
@@ -115,7 +119,9 @@ def stats(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count how the runs of each playbook ended, of those whose incidents are not archived; and what came of its repairs, of all.
+    """Count how the runs of each playbook ended, and what came of its repairs.
+
+    Of the newest 10,000 runs whose incidents are not archived; of all repairs.
 
     llm-im playbooks stats
     """

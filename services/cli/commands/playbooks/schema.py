@@ -8,7 +8,9 @@ import typer
 
 
 def schema() -> None:
-    """Print the JSON Schema of playbooks, for editors: with it they complete names, explain them, and mark mistakes.
+    """Print the JSON Schema of playbooks.
+
+    With it, editors complete and explain names, and mark mistakes.
 
     llm-im playbooks schema > playbook.schema.json
     """

@@ -25,8 +25,10 @@ def simulate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Walk through a playbook with the outcomes that you give: what is done, skipped, tried again, rolled back. Nothing is done, and
-    nothing need run. Conditions on the incident are taken to hold.
+    """Walk through a playbook with the outcomes that you give. Nothing is done.
+
+    Shows what would be done, skipped, tried again and rolled back. Conditions on the incident are taken to hold. No running system is
+    needed.
 
     llm-im playbooks simulate critical.yaml --fail repair.health_check --fail repair.service_restart
     """  # fmt: skip

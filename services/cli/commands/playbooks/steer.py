@@ -93,6 +93,8 @@ def approve(
 ) -> None:
     """Approve what a run waits for: it goes on.
 
+    `llm-im playbooks history --active` lists runs that wait, `llm-im playbooks history RUN` shows for what.
+
     llm-im playbooks approve a91c07d2e5b4
     """
     body = {"step": step, "reason": reason or ""}
@@ -121,6 +123,8 @@ def _hold(client: Client, what: str, verb: str, mode: str, reason: str | None, a
         done = "paused:" if verb == "pause" else "goes on:"
         _steer(client, what, verb, {"reason": reason or ""}, done, as_json)
         return
+    if reason:
+        typer.echo("--reason is not kept: only runs have a timeline", err=True)
     reply = client.post_json(f"{path_of(what)}/mode", {"mode": mode})
     changed = json_of(client, reply, hint="to list them: llm-im playbooks list")
     if as_json:

@@ -25,8 +25,10 @@ def validate(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check playbooks: every mistake with its file and line, and what was expected. Exit code 1 if there is one. Nothing need run. With
-    --config also whether the settings know the receivers, services and scripts that they name.
+    """Check playbooks, and show every mistake with its file and line.
+
+    Exit code 1 if there is one. No running system is needed. With --config also whether the settings know the receivers, services and
+    scripts that they name.
 
     llm-im playbooks validate playbooks/ --config my.toml
     """  # fmt: skip
