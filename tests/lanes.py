@@ -58,13 +58,13 @@ LINT = (
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("check", ("tests/test_*.py", "tests/pure"), 120, beside=LINT),
-        Lane("stores", ("tests/contract",), 220),
-        Lane("api", ("tests/api",), 300),
-        Lane("cli", ("tests/cli",), 160),
-        Lane("sim", ("tests/simulation",), 120),
+        Lane("check", ("tests/test_*.py", "tests/pure"), 180, beside=LINT),
+        Lane("stores", ("tests/contract",), 300),
+        Lane("api", ("tests/api",), 450),
+        Lane("cli", ("tests/cli",), 220),
+        Lane("sim", ("tests/simulation",), 180),
         # Each of these owns a Ray, which takes the machine for itself: alone, and last.
-        Lane("ray", ("tests/cluster",), 400, workers=()),
+        Lane("ray", ("tests/cluster",), 500, workers=()),
     )
 }
 
