@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+import pytest_asyncio
 
 from services.api.v1.verb_table import VERBS
 from tests.api.for_verbs import ready_for
-from tests.api.gateway_in_process import Reply, System
+from tests.api.gateway_in_process import Reply, System, system
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "http-api.md"
 BLOCK = re.compile(r"```sh\n(.*?)```", flags=re.DOTALL)
@@ -24,8 +26,19 @@ def commands() -> list[str]:
     return [line for line in blocks.splitlines() if line.startswith("curl ")]
 
 
-#: A stream does not end, and a first token is an admin's: they have tests of their own.
-COMMANDS = [each for each in commands() if "/v1/stream" not in each and "/v1/tokens" not in each]
+#: A stream does not end, a first token is an admin's, and a run needs a playbook: they have tests of their own.
+COMMANDS = [
+    each for each in commands() if not any(path in each for path in ("/v1/stream", "/v1/tokens", "/runs"))
+]
+#: Nobody listens there: what is to be told to it is owed, and that is answered.
+NOTIFY = {"webhook": {"url": "http://127.0.0.1:9/hook"}}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def telling() -> AsyncIterator[System]:
+    """A system with a receiver."""
+    async with system(notify=NOTIFY) as started:
+        yield started
 
 
 async def run(ours: System, command: str) -> Reply:
@@ -43,6 +56,8 @@ async def run(ours: System, command: str) -> Reply:
                 headers[name.lower()] = value
             case "-G":
                 method = "GET"
+            case "-X":
+                method = next(words)
             case "-d" | "--data-urlencode":
                 given = next(words)
                 if method == "GET":
@@ -65,12 +80,12 @@ async def run(ours: System, command: str) -> Reply:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_what_the_document_tells_to_type_is_taken(shared: System, command: str) -> None:
+async def test_what_the_document_tells_to_type_is_taken(telling: System, command: str) -> None:
     found = re.search(r'"\$INCIDENT/(\w+)"', command)
-    one, other, name = await ready_for(shared, found[1] if found else "")
+    one, other, name = await ready_for(telling, found[1] if found else "")
     written = command.replace("$INCIDENT", f"http://127.0.0.1:8080/v1/incidents/{one}")
 
-    answer = await run(shared, written.replace("$OTHER", other).replace("$ALERT", name))
+    answer = await run(telling, written.replace("$OTHER", other).replace("$ALERT", name))
 
     # One example shows an alert without labels beside a good one.
     assert answer.status in ((207,) if '"labels": {}' in command else (200, 201, 202)), answer

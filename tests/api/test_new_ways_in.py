@@ -289,7 +289,7 @@ async def test_a_door_is_opened_started_and_stopped_with_its_gateway(monkeypatch
         assert door.section_given is ours.settings.server
         assert door.stored == [1, 1]
         assert await names(ours) == {("Down", "api"), ("Slow", "api")}
-        assert list(ours.gateway.doors) == ["http", "queue"]
+        assert list(ours.gateway.doors) == ["http", "websocket", "queue"]
 
     assert door.task is not None
     await asyncio.wait([door.task])

@@ -145,14 +145,15 @@ async def test_an_incident_is_told_from_its_beginning_to_its_end(ours: System, t
         told = await client.until("StateChanged")
         await end(ours, "Down", team="ml")
         (resolved,) = await client.until("Resolved")
+        rest = await client.until("TaskPlanned")
 
     timeline = (await ours.get(f"/v1/incidents/{resolved['incident']['id']}/timeline")).items
     shown = (await ours.get(f"/v1/incidents/{resolved['incident']['id']}")).json
     assert isinstance(shown, dict)
-    assert [(each["at"], each["kind"], each["actor"], each["text"]) for each in [*told, resolved]] == [
+    assert [(each["at"], each["kind"], each["actor"], each["text"]) for each in [*told, resolved, *rest]] == [
         (line["timestamp"], line["event_type"], line["actor"], line["description"]) for line in timeline
     ]
-    assert len({message["cursor"] for message in [ready, *told, resolved]}) == 5
+    assert len({message["cursor"] for message in [ready, *told, resolved, *rest]}) == 6
     assert resolved["incident"] == {
         name: shown[name]
         for name in (

@@ -34,7 +34,9 @@ Both = tuple[System, System]
 
 @pytest_asyncio.fixture
 async def both() -> AsyncIterator[Both]:
-    async with system(lifecycle=SHORT) as ours, another_gateway(ours, OTHER) as theirs:
+    # A review that is due tomorrow would keep what is closed out of the archive until then.
+    soon = {"review_after": "0s"}
+    async with system(lifecycle=SHORT, verification=soon) as ours, another_gateway(ours, OTHER) as theirs:
         yield ours, theirs
 
 

@@ -102,7 +102,8 @@ async def test_a_reader_has_what_the_api_shows_after_every_verb(ours: System, re
 
     async with Reader(redis_server.port, prefix).reading() as reader:
         await same(reader, ours)
-        for verb in VERBS:
+        # What a resend does needs receivers, and changes nothing that a feed shows.
+        for verb in [each for each in VERBS if each.name != "resend"]:
             one, other, name = await ready_for(ours, verb.name)
             example = dict(verb.example)
             if "incident" in example:
