@@ -134,7 +134,8 @@ class ActionAnswered(Event, frozen=True, tag="ActionExecuted"):
 
 
 class ApprovalAsked(Event, frozen=True):
-    """`needed` of `who` must agree until `until` (empty: of those who may respond)."""
+    """`needed` of `who` must agree until `until` (empty: of those who may respond). `digest`: to an action with these parameters
+    only; "" for a step."""
 
     incident_id: bytes
     run: bytes
@@ -145,6 +146,7 @@ class ApprovalAsked(Event, frozen=True):
     until: float
     message: str
     playbook: str = ""
+    digest: str = ""
 
 
 class ApprovalGiven(Event, frozen=True):

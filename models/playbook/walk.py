@@ -178,6 +178,7 @@ def work_of(
         tuple(deed.approved_by),
         run.dry,
         undo,
+        deed.digest,
     )
 
 
@@ -237,6 +238,7 @@ def answered(
                 until,
                 detail,
                 run.playbook,
+                done.digest,
             )
         status, detail = (
             SUCCEEDED,

@@ -139,6 +139,7 @@ class Desk:
         attempt: int = 0,
         again: bool = False,
         approved_by: tuple[str, ...] = (),
+        approved_digest: str = "",
         dry: bool = False,
         once: bool = False,
         timeout_s: float = 10.0,
@@ -150,7 +151,7 @@ class Desk:
         context = Context({**INCIDENT, **(incident or {})}, dict(variables or {}), run=dict(run or {"name": "repair", "version": "1"}))  # fmt: skip
         work = Do(
             key or f"key{next(self._keys)}-0", "repair", 0, attempt, action, context,
-            again=again, approved_by=approved_by, dry=dry,
+            again=again, approved_by=approved_by, dry=dry, approved_digest=approved_digest,
         )  # fmt: skip
         return await self.worker.work(work)
 

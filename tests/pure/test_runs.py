@@ -19,7 +19,7 @@ from models.incidents.verbs import (
     StartRun,
 )
 from models.playbook.playbook import ABORT, FAIL, NEXT, Step, Trigger
-from models.playbook.run import ABORTED, CANCELLED, PAUSED, id_of
+from models.playbook.run import ABORTED, CANCELLED, PAUSED, RUNNING, id_of
 from models.playbook.run_events import RunNotStarted, RunStarted
 from models.playbook.work import (
     APPROVAL,
@@ -881,3 +881,45 @@ def test_waiting_for_an_approval_is_no_try() -> None:
     ((_effect, work),) = story.work
     assert isinstance(work, Do)
     assert (work.attempt, len(work.approved_by)) == (0, 1)
+
+
+def test_an_approval_is_bound_to_what_was_shown_and_asked_anew_when_that_changed() -> None:
+    def answer(work: Work, _again: bool) -> Done:
+        assert isinstance(work, Do)
+        wanted = f"by {work.context.incident['severity']}"
+        if work.approved_by and work.approved_digest == wanted:
+            return Done(SUCCEEDED)
+        return Done(APPROVAL, f"scale {wanted}", approvers=("ann",), reached=False, digest=wanted)
+
+    story = RunStory([book("heal", [step("fix", act("scale"))])])
+    incident = story.open(at(0))
+    story.perform(at(1), answer, most=1)
+    ((_step, _number, deed),) = story.run.waits_for
+    assert (deed.message, deed.digest) == ("scale by P1", "by P1")
+
+    story.do(at(2), Reclassify(severity=Severity.P0), incident)
+    story.do(at(3), ApproveRun(story.run.id), incident, by="ann")
+    story.perform(at(4), answer, most=1)
+
+    assert story.run.status == RUNNING
+    ((_step, _number, deed),) = story.run.waits_for
+    assert (deed.message, deed.digest, deed.approved_by) == ("scale by P0", "by P0", [])
+    first, second = story.lines("ApprovalAsked")
+    assert ("scale by P1" in first, "scale by P0" in second) == (True, True)
+    story.do(at(5), ApproveRun(story.run.id), incident, by="ann")
+    story.perform(at(6), answer)
+
+    assert story.run.status == SUCCEEDED
+
+
+def test_a_further_try_of_an_approved_action_is_bound_to_what_was_approved() -> None:
+    story = RunStory([book("heal", [step("fix", act(), retry=Retry(most=2, first_s=4.0))])])
+    incident = story.open(at(0))
+    story.perform(at(1), always(Done(APPROVAL, "ask", reached=False, digest="d1")), most=1)
+    story.do(at(2), ApproveRun(story.run.id), incident, by="ann")
+    story.perform(at(3), always(Done(FAILED, "it broke")), most=1)
+    story.ticks(at(8), at(12))
+
+    ((_effect, work),) = story.work
+    assert isinstance(work, Do)
+    assert (work.attempt, work.approved_by, work.approved_digest) == (1, ("ann",), "d1")
