@@ -131,13 +131,19 @@ class Done(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
+#: The effect of an action that opened something at a receiver.
+TOLD = "told"
+
+
 class IncidentEffect(msgspec.Struct, frozen=True):
     """`what`: severity (to `value`, "P0"), assign (names in `value`, by comma), resolve (notes in `value`), comment, task (a
-    post-incident task, due at `due_at`), link (a URL, as of a war room)."""
+    post-incident task, due at `due_at`), link (a URL, as of a war room), told (receiver `value` opened something for the incident, which
+    it calls `ref`: it is owed the end)."""
 
     what: str
     value: str = ""
     due_at: float = 0.0
+    ref: str = ""
 
 
 def is_plain(value: object) -> bool:

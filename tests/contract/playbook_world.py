@@ -101,7 +101,9 @@ def answering(status: int = 200, body: Any = None, **headers: str) -> Handler:
 
 
 class Told:
-    """Port Channel: keeps what it was told. The memory adapter of receivers."""
+    """Port Channel: keeps what it was told. The memory adapter of receivers. `opens` as in services/actions/channel.py."""
+
+    opens = False
 
     def __init__(self, result: ActionResult | None = None) -> None:
         self.notes: list[tuple[str, Note]] = []

@@ -26,9 +26,12 @@ from models.playbook.work import (
     Do,
     Done,
     Enter,
+    IncidentEffect,
     decode_done,
     encode_done,
 )
+from models.ports import ActionResult
+from services.actions.table import ACTIONS
 from services.playbooks import worker
 from tests.clock import ManualClock
 from tests.contract.playbook_world import (
@@ -621,6 +624,36 @@ async def test_an_action_of_a_receivers_type_says_it_there() -> None:
     assert other.notes[0][1].severity == 0
     assert 'add one with type = "email"' in missing.detail
     assert "there is no slack receiver 'nowhere' (there are: ops)" in unknown.detail
+
+
+@pytest.mark.parametrize(
+    ("type_", "params", "opens"),
+    [
+        ("pagerduty", {}, True),
+        ("pagerduty_escalate", {}, True),
+        ("pagerduty", {"resolves": True}, False),
+        ("slack", {}, False),
+    ],
+)
+async def test_a_receiver_at_which_something_was_opened_is_named_with_what_it_calls_it(
+    type_: str, params: dict[str, Any], opens: bool
+) -> None:
+    pager, slack = Told(), Told()
+    pager.opens = True
+    async with desk(channels={"night": ("pagerduty", pager), "ops": ("slack", slack)}) as here:
+        done = await here.do(type_, message="help", params=params)
+        pager.result = slack.result = ActionResult(ok=False, detail="no", final=True)
+        failed = await here.do(type_, message="help", params=params)
+
+    assert done.status == SUCCEEDED
+    assert done.effects == ((IncidentEffect("told", "night", ref="m1"),) if opens else ())
+    assert failed.effects == ()
+
+
+async def test_what_opens_something_is_what_has_tickets_and_pages() -> None:
+    opening = {"pagerduty", "opsgenie", "victorops", "jira", "servicenow", "github"}
+
+    assert {name for name, kind in ACTIONS.items() if getattr(kind.open, "opens", False)} == opening
 
 
 # Other packages' kinds
