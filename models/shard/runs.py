@@ -72,7 +72,7 @@ from models.shard.changes import Merging, Moved, Paid, RunOver, ToldByRun
 from models.shard.component import Component, RecordOf, on
 from models.shard.core import Core
 from models.shard.effects import Effect
-from models.shard.events import ClockSetBack
+from models.shard.events import ClockSetBack, NotificationOwed
 from models.shard.known_playbooks import KnownPlaybooks, Offered
 from models.shard.messages import Done as Taken
 from models.shard.messages import Message, Reply, Tick
@@ -576,7 +576,7 @@ class Runs(Component):
 
     def _tell_end(self, incident: Incident, now: float) -> None:
         """Whoever was told by an action is owed the end, whether or not a route chooses them."""
-        for receiver, (at, ref) in self.store.of(incident.id).told.items():
+        for receiver, (at, ref) in [*self.store.of(incident.id).told.items()]:
             self.shard.report(ToldByRun(incident, receiver, at, ref), now)
 
     # -- live and in replay --------------------------------------------------------------------------------
@@ -640,6 +640,11 @@ class Runs(Component):
             mine = self.store.changing(event.incident_id)
             mine.told = {**mine.told, event.told: (now, event.ref)}
 
+    def _fold_owed(self, event: NotificationOwed, now: float) -> None:
+        if event.heard_at:
+            # From here on it is a notification like others.
+            self.store.changing(event.incident_id).told.pop(event.receiver, None)
+
     def _fold_told(self, event: Event, now: float) -> None:
         """The same for what is a line of the timeline."""
         self.state.changing(event.incident_id)  # type: ignore[attr-defined]
@@ -701,6 +706,7 @@ class Runs(Component):
     messages = {Performed: _performed}
     reactions = {Merging: _merging, Moved: _moved, Paid: _paid}
     effects = (Perform,)
+    follows = {NotificationOwed: _fold_owed}
     records = (
         RecordOf(RUNS, _capture_runs, _load_runs),
         RecordOf(BOOKS, _capture_book, _load_book),

@@ -163,8 +163,11 @@ class Telling:
         ):
             return
         number = notification.number + 1
+        due_at = max(now, may_tell_at(notification, self.audience.interval_s(route), now))
         self.shard.do(
-            NotificationOwed(incident.id, number, RESOLVED, now, False, receiver, route.name, heard_at, ref),
+            NotificationOwed(
+                incident.id, number, RESOLVED, due_at, False, receiver, route.name, heard_at, ref
+            ),
             now,
         )
 
