@@ -290,7 +290,7 @@ class Watcher:
             if not self.mirror.of(Runs).store.of(incident.id).runs:
                 self.fail(f"{name} is escalated by a playbook, and none ran")
             self.escalated_by_playbook.add(incident.id)
-        elif event.receiver == "boss" and self.believed.get(key) is None and not event.queued:
+        elif event.receiver == "boss" and is_new and self.believed.get(key) is None and not event.queued:
             if incident.id not in self.escalated_by_playbook and (
                 not incident.targets_told & 2 or event.reason not in (ESCALATED, "resolved")
             ):
