@@ -49,7 +49,8 @@ DETAIL_MAX = 1000
 
 class Deed(msgspec.Struct, array_like=True):
     """One thing that is done: an action, or a place of a step beside them. `at`: when it is tried again, its wait is over, or
-    nobody may approve it any more. `failures` counts tries that failed; `reached`: the last one may have had an effect."""
+    nobody may approve it any more. `failures` counts tries that failed; `reached`: the last one may have had an effect. `digest`: what was
+    asked to be approved."""
 
     status: str = ""
     attempt: int = 0
@@ -66,6 +67,7 @@ class Deed(msgspec.Struct, array_like=True):
     is_final: bool = False
     action: str = ""
     reached: bool = False
+    digest: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -254,7 +256,7 @@ def _approval_asked(run: Run, event: ApprovalAsked, now: float) -> None:
     deed = step.deeds.setdefault(event.number, Deed())
     deed.status, deed.at, deed.asked_at = APPROVAL, event.until, now
     deed.who, deed.needed, deed.message = list(event.who), event.needed, event.message
-    deed.approved_by, deed.denied_by = [], ""
+    deed.approved_by, deed.denied_by, deed.digest = [], "", event.digest
 
 
 def _approval_given(run: Run, event: ApprovalGiven, now: float) -> None:

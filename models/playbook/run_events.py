@@ -112,7 +112,8 @@ class ActionAsked(Event, frozen=True):
 
 class ActionAnswered(Event, frozen=True, tag="ActionExecuted"):
     """What became of it. `at`: when it is tried again, or a wait ends; 0: it is over. `reached`: it may have had its effect.
-    `items`: of ENTRY, what to repeat the step for. `action` is its type, `decided` what policy said."""
+    `items`: of ENTRY, what to repeat the step for. `action` is its type, `decided` what policy said. `told`: the receiver at which it
+    opened something for the incident, which it calls `ref`."""
 
     incident_id: bytes
     run: bytes
@@ -131,10 +132,13 @@ class ActionAnswered(Event, frozen=True, tag="ActionExecuted"):
     playbook: str = ""
     dry: bool = False
     final: bool = False
+    told: str = ""
+    ref: str = ""
 
 
 class ApprovalAsked(Event, frozen=True):
-    """`needed` of `who` must agree until `until` (empty: of those who may respond)."""
+    """`needed` of `who` must agree until `until` (empty: of those who may respond). `digest`: to an action with these parameters
+    only; "" for a step."""
 
     incident_id: bytes
     run: bytes
@@ -145,6 +149,7 @@ class ApprovalAsked(Event, frozen=True):
     until: float
     message: str
     playbook: str = ""
+    digest: str = ""
 
 
 class ApprovalGiven(Event, frozen=True):

@@ -52,11 +52,13 @@ from models.playbook.work import (
     REFUSED,
     SKIPPED,
     SUCCEEDED,
+    TOLD,
     WAIT,
     Context,
     Do,
     Done,
     Enter,
+    IncidentEffect,
     Work,
 )
 
@@ -178,6 +180,7 @@ def work_of(
         tuple(deed.approved_by),
         run.dry,
         undo,
+        deed.digest,
     )
 
 
@@ -237,6 +240,7 @@ def answered(
                 until,
                 detail,
                 run.playbook,
+                done.digest,
             )
         status, detail = (
             SUCCEEDED,
@@ -266,6 +270,9 @@ def answered(
             f"for_each: {len(done.items)} items, at most {ITEMS_MAX} are allowed",
             None,
         )
+    told = next((each for each in done.effects if each.what == TOLD), None)
+    if told is None or status != SUCCEEDED or run.dry:
+        told = IncidentEffect(TOLD)
     return ActionAnswered(
         run.incident_id,
         run.id,
@@ -284,6 +291,8 @@ def answered(
         run.playbook,
         run.dry,
         done.final,
+        told.value,
+        told.ref,
     )
 
 

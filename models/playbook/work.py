@@ -52,7 +52,8 @@ class Enter(msgspec.Struct, frozen=True, tag=True):
 
 class Do(msgspec.Struct, frozen=True, tag=True):
     """Do an action. `attempt` counts from 0. `again`: an earlier request with this key may have been carried out. `approved_by`: who
-    approved it, when the answer before was APPROVAL. `dry`: everything but the act itself. `undo`: it is a rollback."""
+    approved it, when the answer before was APPROVAL, and `approved_digest` the digest in that answer: they approved nothing else.
+    `dry`: everything but the act itself. `undo`: it is a rollback."""
 
     key: str
     step: str
@@ -64,6 +65,7 @@ class Do(msgspec.Struct, frozen=True, tag=True):
     approved_by: tuple[str, ...] = ()
     dry: bool = False
     undo: bool = False
+    approved_digest: str = ""
 
 
 class Choose(msgspec.Struct, frozen=True, tag=True):
@@ -109,7 +111,7 @@ class Capture(msgspec.Struct, frozen=True):
 class Done(msgspec.Struct, frozen=True):
     """The answer to one Work. `detail` is for people and holds no secret. `final` with FAILED: another try would end the same.
     `reached` with FAILED: it may have had its effect all the same. `wait_s` with WAIT: do nothing for so long, then go on as after
-    SUCCEEDED. `approvers`, `needed` with APPROVAL: who may agree. `decided`: what policy said, "" if it was not asked.
+    SUCCEEDED. `approvers`, `needed` with APPROVAL: who may agree, to what is in `detail` and has this `digest`. `decided`: what policy said, "" if it was not asked.
     `effects` are changes of the incident that the action stands for, done by the shard itself: severity, assignees, resolved ...
     """
 
@@ -126,15 +128,22 @@ class Done(msgspec.Struct, frozen=True):
     needed: int = 1
     decided: str = ""
     effects: tuple[IncidentEffect, ...] = ()
+    digest: str = ""
+
+
+#: The effect of an action that opened something at a receiver.
+TOLD = "told"
 
 
 class IncidentEffect(msgspec.Struct, frozen=True):
     """`what`: severity (to `value`, "P0"), assign (names in `value`, by comma), resolve (notes in `value`), comment, task (a
-    post-incident task, due at `due_at`), link (a URL, as of a war room)."""
+    post-incident task, due at `due_at`), link (a URL, as of a war room), told (receiver `value` opened something for the incident, which
+    it calls `ref`: it is owed the end)."""
 
     what: str
     value: str = ""
     due_at: float = 0.0
+    ref: str = ""
 
 
 def is_plain(value: object) -> bool:

@@ -93,6 +93,14 @@ class RunOver(IncidentChange, frozen=True, gc=False):
     book: Playbook
 
 
+class ToldByRun(IncidentChange, frozen=True, gc=False):
+    """It is over, and at time `at` a playbook had told `receiver` of it, which calls what it opened `ref`."""
+
+    receiver: str
+    at: float
+    ref: str
+
+
 class Merging(IncidentChange, frozen=True, gc=False):
     """It is about to become a child of another incident, which sends notifications in its place."""
 

@@ -150,7 +150,7 @@ class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
     reopened, flapping, flapping ended, unmerged, acknowledgement expired, more alerts, still unacknowledged, not acknowledged in
     time, sent again. The same number again replaces one that was never tried.
     `queued`: an earlier notification may be in flight; this one waits for its outcome, so that a receiver never gets
-    "resolved" before "opened".
+    "resolved" before "opened". `heard_at`: then a playbook told the receiver of the incident, which calls what it opened `ref`.
     """
 
     incident_id: bytes
@@ -160,6 +160,8 @@ class NotificationOwed(Event, frozen=True, tag="NoticeOwed"):
     queued: bool = False
     receiver: str = "webhook"
     route: str = ""
+    heard_at: float = 0.0
+    ref: str = ""
 
 
 class NotificationDropped(Event, frozen=True, tag="NoticeDropped"):

@@ -34,6 +34,7 @@ from models.shard.changes import (
     Paid,
     Relabelled,
     SplitOff,
+    ToldByRun,
     Unattended,
     Unmerged,
     Unmuted,
@@ -152,6 +153,9 @@ class Notifications(Component):
         if incident.counts_as_open:
             for chosen in self.audience.of(incident).escalations:
                 self.telling.owe(incident, chosen.receiver, BY_PLAYBOOK, now, now, chosen.route)
+
+    def _told_by_run(self, change: ToldByRun, now: float) -> None:
+        self.telling.owe_end(change.incident, change.receiver, change.at, change.ref, now)
 
     def _merging(self, change: Merging, now: float) -> None:
         incident = change.incident
@@ -539,6 +543,9 @@ class Notifications(Component):
         notification.reason, notification.withheld = event.reason, ""
         notification.due_at = notification.owed_since = event.due_at
         notification.route = event.route
+        if event.heard_at:
+            notification.told, notification.sure, notification.heard_at = True, FIRING, event.heard_at
+            notification.ref = event.ref or notification.ref
         incident.discarded = ""
         if event.due_at <= now:
             self.telling.ready[ear] = None
@@ -608,6 +615,7 @@ class Notifications(Component):
         Unattended: _unattended,
         Overdue: _overdue,
         Escalated: _escalated,
+        ToldByRun: _told_by_run,
         Merging: _merging,
         Muted: _muted,
         Unmuted: _unmuted,

@@ -58,7 +58,8 @@ class Captured(msgspec.Struct, frozen=True, array_like=True):
 class IncidentRuns(msgspec.Struct, array_like=True):
     """All about the runs of one incident. `chosen` wait for their turn, `asking` for whether their expression holds. `started` says
     when a playbook last ran. `asked` counts the questions about expressions. `refused`: playbooks that were chosen and did not begin, with
-    when the incident's life began and how severe it was: a new process does not choose them again."""
+    when the incident's life began and how severe it was: a new process does not choose them again. `told`: receivers at which an action
+    opened something for the incident, when last, and what they call it."""
 
     runs: list[Run] = []
     number: int = 0
@@ -70,6 +71,7 @@ class IncidentRuns(msgspec.Struct, array_like=True):
     captured_bytes: int = 0
     tasks: list[Task] = []
     refused: dict[str, tuple[float, int]] = {}
+    told: dict[str, tuple[float, str]] = {}
 
     def run(self, identity: bytes) -> Run | None:
         return next((each for each in self.runs if each.id == identity), None)

@@ -68,11 +68,11 @@ from models.playbook.work import (
     is_plain,
 )
 from models.shard import clock, run_effects, run_lines
-from models.shard.changes import Merging, Paid, RunOver
+from models.shard.changes import Merging, Moved, Paid, RunOver, ToldByRun
 from models.shard.component import Component, RecordOf, on
 from models.shard.core import Core
 from models.shard.effects import Effect
-from models.shard.events import ClockSetBack
+from models.shard.events import ClockSetBack, NotificationOwed
 from models.shard.known_playbooks import KnownPlaybooks, Offered
 from models.shard.messages import Done as Taken
 from models.shard.messages import Message, Reply, Tick
@@ -180,6 +180,7 @@ class Runs(Component):
         mine = self.store.changing(incident.id)
         mine.started = {name: [clock.then(at, event) for at in times] for name, times in mine.started.items()}
         mine.refused = {name: (clock.then(at, event), worst) for name, (at, worst) in mine.refused.items()}
+        mine.told = {name: (clock.then(at, event), ref) for name, (at, ref) in mine.told.items()}
         for run in mine.runs:
             run_effects.set_back(run, event)
 
@@ -298,6 +299,9 @@ class Runs(Component):
         if isinstance(move, ActionAnswered) and move.status == SUCCEEDED and not run.dry:
             for effect in done.effects:
                 run_effects.apply(self.shard, incident, run, effect, now)
+            if move.told and not incident.is_open:
+                # It ended while this was under way.
+                self._tell_end(incident, now)
         self._look[incident.id] = None
         return Taken()
 
@@ -561,6 +565,20 @@ class Runs(Component):
                 self.end(change.incident, run, CANCELLED, "merged into another incident", now)
         self._look[change.incident.id] = None
 
+    def _moved(self, change: Moved, now: float) -> None:
+        if change.ends:
+            self._tell_end(change.incident, now)
+
+    def _paid(self, change: Paid, now: float) -> None:
+        # What was under way to one of them when it ended may not have arrived.
+        if not change.incident.is_open:
+            self._tell_end(change.incident, now)
+
+    def _tell_end(self, incident: Incident, now: float) -> None:
+        """Whoever was told by an action is owed the end, whether or not a route chooses them."""
+        for receiver, (at, ref) in [*self.store.of(incident.id).told.items()]:
+            self.shard.report(ToldByRun(incident, receiver, at, ref), now)
+
     # -- live and in replay --------------------------------------------------------------------------------
 
     def _fold_chosen(self, event: PlaybooksChosen, now: float) -> None:
@@ -615,6 +633,17 @@ class Runs(Component):
     def _fold_move(self, event: Event, now: float) -> None:
         run = self._run_of(event)
         folds.fold(run, event, now)
+
+    def _fold_answered(self, event: ActionAnswered, now: float) -> None:
+        self._fold_told(event, now)
+        if event.told:
+            mine = self.store.changing(event.incident_id)
+            mine.told = {**mine.told, event.told: (now, event.ref)}
+
+    def _fold_owed(self, event: NotificationOwed, now: float) -> None:
+        if event.heard_at:
+            # From here on it is a notification like others.
+            self.store.changing(event.incident_id).told.pop(event.receiver, None)
 
     def _fold_told(self, event: Event, now: float) -> None:
         """The same for what is a line of the timeline."""
@@ -675,8 +704,9 @@ class Runs(Component):
         self.store.load_captured(identity, record, version)
 
     messages = {Performed: _performed}
-    reactions = {Merging: _merging}
+    reactions = {Merging: _merging, Moved: _moved, Paid: _paid}
     effects = (Perform,)
+    follows = {NotificationOwed: _fold_owed}
     records = (
         RecordOf(RUNS, _capture_runs, _load_runs),
         RecordOf(BOOKS, _capture_book, _load_book),
@@ -690,7 +720,7 @@ class Runs(Component):
         on(StepBegan, _fold_move),
         on(RoundBegan, _fold_move),
         on(ActionAsked, _fold_move),
-        on(ActionAnswered, _fold_told, run_lines.ANSWERED),
+        on(ActionAnswered, _fold_answered, run_lines.ANSWERED),
         on(ApprovalAsked, _fold_told, run_lines.ASKED),
         on(ApprovalGiven, _fold_told, run_lines.GIVEN),
         on(UndoBegan, _fold_move),

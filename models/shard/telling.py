@@ -146,6 +146,31 @@ class Telling:
         elif notification.reason is not None or notification.withheld:
             self.drop(incident, receiver, ENDED_AGAIN if notification.told else UNHEARD, now)
 
+    def owe_end(self, incident: Incident, receiver: str, heard_at: float, ref: str, now: float) -> None:
+        """A playbook had something opened at a receiver: it gets `resolved`, though no notification told it of the incident. One
+        that a notification told, or is telling, gets it by that (owe_resolved)."""
+        notification = incident.notification_of(receiver)
+        knows_end = notification.sure == RESOLVED and notification.heard_at > heard_at
+        if notification.reason is not None or (
+            notification.told and (notification.sure != RESOLVED or knows_end)
+        ):
+            return
+        route = self.audience.route_of(notification)
+        if (
+            not self.shard.settings.notify
+            or not self.audience.is_known(receiver)
+            or not self.audience.wants_end(receiver, route)
+        ):
+            return
+        number = notification.number + 1
+        due_at = max(now, may_tell_at(notification, self.audience.interval_s(route), now))
+        self.shard.do(
+            NotificationOwed(
+                incident.id, number, RESOLVED, due_at, False, receiver, route.name, heard_at, ref
+            ),
+            now,
+        )
+
     def settle(self, incident: Incident, receiver: str, now: float) -> bool:
         """The end of the incident is due to be told: to a receiver that is not told of ends it counts as told."""
         notification = incident.notification_of(receiver)

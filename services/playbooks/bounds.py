@@ -45,7 +45,8 @@ class Bounds:
             outputs=self._outputs(done.outputs),
             captures=tuple(captures),
             effects=tuple(
-                IncidentEffect(each.what, self.clean(each.value), each.due_at) for each in done.effects
+                IncidentEffect(each.what, self.clean(each.value), each.due_at, self.clean(each.ref))
+                for each in done.effects
             ),
         )
 

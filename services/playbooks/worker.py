@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -44,6 +44,7 @@ from models.playbook.work import (
     encode_done,
 )
 from services.actions.outbound import CallFailed
+from services.playbooks.approving import digest_of, in_words
 from services.playbooks.bounds import Bounds
 from services.playbooks.calls import NotCalled
 from services.playbooks.kind import Asked, PlaybookAction, failed
@@ -63,6 +64,8 @@ REMEMBERED_MAX_BYTES = 64 * 1024 * 1024
 #: An action may last no longer, whatever a playbook says: the responder holds a place for it. What takes longer is a `wait`
 #: and a check after it.
 TIMEOUT_MAX_S = 600.0
+#: Asked for anew, this is why.
+CHANGED = "it is not what was approved: it has changed since, and must be approved again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,22 @@ class _Plan:
     @property
     def changes(self) -> bool:
         return self.work.action.changes or self.kind.spec.changes_with(self.rendered)
+
+    @property
+    def is_another(self) -> bool:
+        """Whether it is not what was approved. Of what waited when digests were not kept yet nobody knows."""
+        work = self.work
+        return bool(work.approved_by) and not work.dry and self.digest != work.approved_digest
+
+    @property
+    def service(self) -> str:
+        """What it is done to."""
+        return str(self.rendered.get("service") or self.seen["incident"].get("service") or "")
+
+    @property
+    def digest(self) -> str:
+        """Of what would be done."""
+        return digest_of(self.work.action.type, self.service, self.params)
 
     @property
     def names(self) -> list[str]:
@@ -209,8 +228,10 @@ class PlaybookWorker:
             if (refused := self._against_the_rules(plan)) is not None:
                 return refused
             decision = await self._decisions.decide(self._request(plan))
-            decided = decision.text
             plan_or_done = self._as_decided(plan, decision)
+            if isinstance(plan_or_done, _Plan) and plan_or_done.is_another:
+                decision, plan_or_done = await self._asked_anew(plan, plan_or_done)
+            decided = decision.text
             if isinstance(plan_or_done, Done):
                 return msgspec.structs.replace(plan_or_done, decided=decided)
             plan = plan_or_done
@@ -310,12 +331,28 @@ class PlaybookWorker:
             else self._rules.why_approval(plan.names)
         )
         if why and not plan.work.approved_by and not plan.work.dry:
-            return Done(APPROVAL, f"{type_}: {why}", approvers=response.approvers, reached=False)
+            return _approval(plan, f"{type_}: {why}", response.approvers)
         return plan
+
+    async def _asked_anew(self, plan: _Plan, wanted: _Plan) -> tuple[Decision, _Plan | Done]:
+        """What was approved is not what would be done now (`wanted`): as if nobody had approved it."""
+        work = plan.work
+        unapproved = replace(plan, work=msgspec.structs.replace(work, approved_by=(), approved_digest=""))
+        decision = await self._decisions.decide(self._request(unapproved))
+        found = self._as_decided(unapproved, decision)
+        if isinstance(found, Done) and found.status == APPROVAL:
+            if work.again and work.action.once:
+                # With a new approval it would have a new key, by which nobody could tell.
+                return decision, failed(
+                    f"{work.action.type}: it may have been done before, and what was approved has changed since; "
+                    "it is marked once: not repeated",
+                    final=True,
+                )
+            found = _approval(wanted, f"{work.action.type}: {CHANGED}", found.approvers)
+        return decision, found
 
     def _request(self, plan: _Plan) -> PolicyEvalRequest:
         work, incident = plan.work, plan.seen["incident"]
-        service = str(plan.rendered.get("service") or incident.get("service") or "")
         run = work.context.run
         labels = incident.get("labels") or {}
         now = math.floor(self._tools.clock.now() / 60.0) * 60.0
@@ -327,7 +364,7 @@ class PlaybookWorker:
                 or plan.kind.spec.plan_name
                 or work.action.type,
                 kind=work.action.type,
-                target_service=service,
+                target_service=plan.service,
                 parameters=dict(plan.rendered),
                 timeout_seconds=math.ceil(plan.timeout_s),
             ),
@@ -399,6 +436,12 @@ def _planned(work: Do, kind: PlaybookAction) -> _Plan:
     plan = _Plan(work, kind, rendered, Params(), 0.0, seen)
     params, timeout_s = _typed(rendered, plan)
     return _Plan(work, kind, rendered, params, timeout_s, seen)
+
+
+def _approval(plan: _Plan, why: str, approvers: tuple[str, ...]) -> Done:
+    said = in_words(plan.service, plan.params)
+    detail = f"{why} ({said})" if said else why
+    return Done(APPROVAL, detail, approvers=approvers, reached=False, digest=plan.digest)
 
 
 def _typed(rendered: Mapping[str, Any], plan: _Plan) -> tuple[Params, float]:

@@ -101,7 +101,9 @@ def answering(status: int = 200, body: Any = None, **headers: str) -> Handler:
 
 
 class Told:
-    """Port Channel: keeps what it was told. The memory adapter of receivers."""
+    """Port Channel: keeps what it was told. The memory adapter of receivers. `opens` as in services/actions/channel.py."""
+
+    opens = False
 
     def __init__(self, result: ActionResult | None = None) -> None:
         self.notes: list[tuple[str, Note]] = []
@@ -139,6 +141,7 @@ class Desk:
         attempt: int = 0,
         again: bool = False,
         approved_by: tuple[str, ...] = (),
+        approved_digest: str = "",
         dry: bool = False,
         once: bool = False,
         timeout_s: float = 10.0,
@@ -150,7 +153,7 @@ class Desk:
         context = Context({**INCIDENT, **(incident or {})}, dict(variables or {}), run=dict(run or {"name": "repair", "version": "1"}))  # fmt: skip
         work = Do(
             key or f"key{next(self._keys)}-0", "repair", 0, attempt, action, context,
-            again=again, approved_by=approved_by, dry=dry,
+            again=again, approved_by=approved_by, dry=dry, approved_digest=approved_digest,
         )  # fmt: skip
         return await self.worker.work(work)
 

@@ -90,7 +90,8 @@ async def test_every_action_of_appendix_b_is_done_as_it_stands(monkeypatch: pyte
     assert len(pager_api.changes) == 2
     assert kubernetes.restarts == 1
     effects = [(each.what, each.value) for done in answers.values() for each in done.effects]
-    assert [what for what, _ in effects] == ["severity", "link", "resolve", "task"]
+    # What PagerDuty was told is owed the end.
+    assert [what for what, _ in effects] == ["told", "severity", "told", "link", "resolve", "task"]
     assert ("severity", "P0") in effects
     assert {each.name for done in answers.values() for each in done.captures} == {"metrics", "logs"}
 

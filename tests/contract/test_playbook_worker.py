@@ -26,9 +26,12 @@ from models.playbook.work import (
     Do,
     Done,
     Enter,
+    IncidentEffect,
     decode_done,
     encode_done,
 )
+from models.ports import ActionResult
+from services.actions.table import ACTIONS
 from services.playbooks import worker
 from tests.clock import ManualClock
 from tests.contract.playbook_world import (
@@ -239,7 +242,7 @@ async def test_policy_allows_denies_constrains_and_asks_for_approval() -> None:
         frozen = await here.do("service_restart", service="billing")
         scaled = await here.do("scale", replicas=50)
         unapproved = await here.do("rollback")
-        approved = await here.do("rollback", approved_by=("bob",))
+        approved = await here.do("rollback", approved_by=("bob",), approved_digest=unapproved.digest)
 
     assert (allowed.status, allowed.decided) == (
         SUCCEEDED,
@@ -253,6 +256,103 @@ async def test_policy_allows_denies_constrains_and_asks_for_approval() -> None:
     assert [(got.path, got.json["parameters"].get("replicas")) for got in server.got] == [
         ("/restart", None), ("/scale", 5), ("/rollback", None),
     ]  # fmt: skip
+
+
+_APPROVED = {
+    "llm_edge_agent": {"remediation": {"require_approval": ["ScaleHorizontal", "HttpCall", "Rollback"]}}
+}
+
+
+async def test_an_approval_holds_for_what_was_approved_and_for_nothing_else() -> None:
+    def labelled(replicas: int) -> dict[str, Any]:
+        return {
+            "incident": {"labels": {"replicas": str(replicas)}},
+            "replicas": "{{ incident.labels.replicas }}",
+        }
+
+    async with serving(answering()) as server, desk(_hook(server.url), _APPROVED) as here:
+        asked = await here.do("scale", **labelled(3))
+        yes: dict[str, Any] = {"approved_by": ("bob",), "approved_digest": asked.digest}
+        changed = await here.do("scale", **labelled(300), **yes)
+        elsewhere = await here.do("scale", **labelled(3), service="billing", **yes)
+        another = await here.do("rollback", **yes)
+        untold = await here.do("scale", **labelled(3), approved_by=("bob",))
+        nothing_yet = len(server.got)
+        kept = await here.do("scale", **labelled(3), **yes)
+        again = await here.do("scale", **labelled(3), attempt=1, **yes)
+        approved_anew = await here.do(
+            "scale", **labelled(300), approved_by=("ann",), approved_digest=changed.digest
+        )
+
+    assert (asked.status, asked.reached) == (APPROVAL, False)
+    assert "service=llm-api, replicas=3)" in asked.detail
+    assert changed.status == elsewhere.status == another.status == untold.status == APPROVAL
+    assert "has changed since" in changed.detail
+    assert "replicas=300)" in changed.detail
+    assert "service=billing" in elsewhere.detail
+    assert nothing_yet == 0
+    assert kept.status == again.status == approved_anew.status == SUCCEEDED
+    assert [got.json["parameters"]["replicas"] for got in server.got] == [3, 3, 300]
+
+
+async def test_what_is_approved_is_what_the_policy_makes_of_it() -> None:
+    """It bounds more tightly once somebody approved: then that is what must be approved."""
+
+    async def judge(request: web.Request) -> web.StreamResponse:
+        approved = (await request.json())["input"]["context"]["approved_by"]
+        constraints = {"max_replicas": 5 if approved else 9}
+        return web.json_response({"result": {
+            "allowed": True, "require_approval": not approved, "approvers": ["ann"], "constraints": constraints,
+        }})  # fmt: skip
+
+    async with serving(judge) as opa, serving(answering()) as server:
+        governance = {"enabled": True, "endpoint": opa.url + "/v1/data/x"}
+        async with desk(_hook(server.url), {"llm_governance_core": governance}) as here:
+            asked = await here.do("scale", replicas=50)
+            tighter = await here.do("scale", replicas=50, approved_by=("ann",), approved_digest=asked.digest)
+            done = await here.do("scale", replicas=50, approved_by=("ann",), approved_digest=tighter.digest)
+
+    assert "replicas=9)" in asked.detail
+    assert (tighter.status, tighter.approvers) == (APPROVAL, ("ann",))
+    assert "replicas=5)" in tighter.detail
+    assert done.status == SUCCEEDED
+    assert [got.json["parameters"]["replicas"] for got in server.got] == [5]
+
+
+async def test_what_was_perhaps_done_once_is_not_approved_and_done_again_when_it_changed() -> None:
+    async with serving(answering()) as server, desk(integrations=_APPROVED, allow=LOOPBACK) as here:
+        asked = await here.do("http", url=server.url, method="POST", once=True)
+        done = await here.do(
+            "http", url=server.url + "/other", method="POST", once=True, again=True,
+            approved_by=("bob",), approved_digest=asked.digest,
+        )  # fmt: skip
+
+    assert (done.status, done.final, done.reached) == (FAILED, True, True)
+    assert "changed since" in done.detail
+    assert not server.got
+
+
+async def test_what_is_asked_to_be_approved_shows_no_secret_and_is_short() -> None:
+    async with desk(
+        {"services": {"*": {"by": "http", "url": "http://127.0.0.1:1/{action}", "token": "settings-s3cret"}}},
+        _APPROVED,
+    ) as here:
+        asked = await here.do(
+            "http",
+            url="https://ann:hidden1@example.com/x?api_key=hidden2&mode=drain",
+            method="POST",
+            headers={"X-Own": "hidden3"},
+            body={"password": "hidden4 too", "max_tokens": 4096, "note": "as settings-s3cret says\nnew line"},
+        )
+        long = await here.do(
+            "http", url="https://example.com/" + "x" * 5000, method="POST", body=["y" * 900] * 9
+        )
+
+    for told in ("example.com/x?api_key=***&mode=drain", "X-Own", '"max_tokens": 4096', "as *** says"):
+        assert told in asked.detail
+    assert "hidden" not in asked.detail
+    assert "\n" not in asked.detail
+    assert len(long.detail) < 600
 
 
 async def test_a_bound_of_a_policy_holds_for_what_a_playbook_leaves_out() -> None:
@@ -524,6 +624,36 @@ async def test_an_action_of_a_receivers_type_says_it_there() -> None:
     assert other.notes[0][1].severity == 0
     assert 'add one with type = "email"' in missing.detail
     assert "there is no slack receiver 'nowhere' (there are: ops)" in unknown.detail
+
+
+@pytest.mark.parametrize(
+    ("type_", "params", "opens"),
+    [
+        ("pagerduty", {}, True),
+        ("pagerduty_escalate", {}, True),
+        ("pagerduty", {"resolves": True}, False),
+        ("slack", {}, False),
+    ],
+)
+async def test_a_receiver_at_which_something_was_opened_is_named_with_what_it_calls_it(
+    type_: str, params: dict[str, Any], opens: bool
+) -> None:
+    pager, slack = Told(), Told()
+    pager.opens = True
+    async with desk(channels={"night": ("pagerduty", pager), "ops": ("slack", slack)}) as here:
+        done = await here.do(type_, message="help", params=params)
+        pager.result = slack.result = ActionResult(ok=False, detail="no", final=True)
+        failed = await here.do(type_, message="help", params=params)
+
+    assert done.status == SUCCEEDED
+    assert done.effects == ((IncidentEffect("told", "night", ref="m1"),) if opens else ())
+    assert failed.effects == ()
+
+
+async def test_what_opens_something_is_what_has_tickets_and_pages() -> None:
+    opening = {"pagerduty", "opsgenie", "victorops", "jira", "servicenow", "github"}
+
+    assert {name for name, kind in ACTIONS.items() if getattr(kind.open, "opens", False)} == opening
 
 
 # Other packages' kinds

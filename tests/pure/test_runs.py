@@ -19,7 +19,7 @@ from models.incidents.verbs import (
     StartRun,
 )
 from models.playbook.playbook import ABORT, FAIL, NEXT, Step, Trigger
-from models.playbook.run import ABORTED, CANCELLED, PAUSED, id_of
+from models.playbook.run import ABORTED, CANCELLED, PAUSED, RUNNING, id_of
 from models.playbook.run_events import RunNotStarted, RunStarted
 from models.playbook.work import (
     APPROVAL,
@@ -35,7 +35,11 @@ from models.playbook.work import (
     IncidentEffect,
     Work,
 )
+from models.routes.route import ReceiverRow, Route
+from models.shard.effects import Act
+from models.shard.events import NotificationOwed
 from models.shard.runs import WITHIN_MAX, Perform, Runs
+from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, leaving
 from tests.runs import SETTINGS, Answer, Approval, Retry, RunStory, act, book, offered, step
@@ -881,3 +885,179 @@ def test_waiting_for_an_approval_is_no_try() -> None:
     ((_effect, work),) = story.work
     assert isinstance(work, Do)
     assert (work.attempt, len(work.approved_by)) == (0, 1)
+
+
+def test_an_approval_is_bound_to_what_was_shown_and_asked_anew_when_that_changed() -> None:
+    def answer(work: Work, _again: bool) -> Done:
+        assert isinstance(work, Do)
+        wanted = f"by {work.context.incident['severity']}"
+        if work.approved_by and work.approved_digest == wanted:
+            return Done(SUCCEEDED)
+        return Done(APPROVAL, f"scale {wanted}", approvers=("ann",), reached=False, digest=wanted)
+
+    story = RunStory([book("heal", [step("fix", act("scale"))])])
+    incident = story.open(at(0))
+    story.perform(at(1), answer, most=1)
+    ((_step, _number, deed),) = story.run.waits_for
+    assert (deed.message, deed.digest) == ("scale by P1", "by P1")
+
+    story.do(at(2), Reclassify(severity=Severity.P0), incident)
+    story.do(at(3), ApproveRun(story.run.id), incident, by="ann")
+    story.perform(at(4), answer, most=1)
+
+    assert story.run.status == RUNNING
+    ((_step, _number, deed),) = story.run.waits_for
+    assert (deed.message, deed.digest, deed.approved_by) == ("scale by P0", "by P0", [])
+    first, second = story.lines("ApprovalAsked")
+    assert ("scale by P1" in first, "scale by P0" in second) == (True, True)
+    story.do(at(5), ApproveRun(story.run.id), incident, by="ann")
+    story.perform(at(6), answer)
+
+    assert story.run.status == SUCCEEDED
+
+
+def test_a_further_try_of_an_approved_action_is_bound_to_what_was_approved() -> None:
+    story = RunStory([book("heal", [step("fix", act(), retry=Retry(most=2, first_s=4.0))])])
+    incident = story.open(at(0))
+    story.perform(at(1), always(Done(APPROVAL, "ask", reached=False, digest="d1")), most=1)
+    story.do(at(2), ApproveRun(story.run.id), incident, by="ann")
+    story.perform(at(3), always(Done(FAILED, "it broke")), most=1)
+    story.ticks(at(8), at(12))
+
+    ((_effect, work),) = story.work
+    assert isinstance(work, Do)
+    assert (work.attempt, work.approved_by, work.approved_digest) == (1, ("ann",), "d1")
+
+
+# -- what actions opened at receivers ----------------------------------------------------------------------------
+
+PAGING = msgspec.structs.replace(
+    SETTINGS,
+    notify=True,
+    wait_s=(0.0,) * 5,
+    receivers={
+        "ops": ReceiverRow(),
+        "night": ReceiverRow(type="pagerduty"),
+        "silent": ReceiverRow(sends_resolved=False),
+    },
+    route=Route(receivers=("ops",)),
+)
+
+
+def paging(*receivers: str, settings: ShardSettings = PAGING, wait: bool = False) -> RunStory:
+    """An incident whose playbook paged these; its route tells `ops` alone."""
+    story = RunStory(
+        [book("page", [step("page", *(act("pagerduty", params={"receiver": each}) for each in receivers))])],
+        settings,
+    )
+    story.open(at(0))
+    if not wait:
+        story.perform(at(1), paged)
+    return story
+
+
+def paged(work: Work, _again: bool) -> Done:
+    assert isinstance(work, Do)
+    return Done(
+        SUCCEEDED, effects=(IncidentEffect("told", str(work.action.params["receiver"]), ref="page-7"),)
+    )
+
+
+def test_who_was_paged_by_a_playbook_alone_is_told_of_the_end_once() -> None:
+    story = paging("night")
+    assert story.told(at(1)) == [("ops", "opened")]
+
+    story.push(at(100), alert("llm-api", "Down").ended(100))
+
+    acts = [effect for _when, effect in story.asked if isinstance(effect, Act)]
+    assert [(each.target, each.facts.reason, each.facts.ref) for each in acts] == [
+        ("ops", "resolved", ""),
+        ("night", "resolved", "page-7"),
+    ]
+    assert sorted(story.told(at(101))) == [("night", "resolved"), ("ops", "resolved")]
+
+    story.push(at(120), alert("llm-api", "Down", "b"))
+    assert story.told(at(121)) == [("ops", "reopened")]
+    story.push(at(150), alert("llm-api", "Down", "b").ended(150))
+    assert story.told(at(151)) == [("ops", "resolved")]
+
+
+def test_who_was_paged_by_a_playbook_hears_nothing_else_while_it_goes_on() -> None:
+    story = paging("night")
+    story.told(at(1))
+
+    story.do(at(100), Reclassify(Severity.P0), story.incident)
+
+    assert story.told(at(101)) == [("ops", "severity changed")]
+
+
+def test_who_is_told_by_a_route_as_well_is_told_of_the_end_once() -> None:
+    story = paging("ops")
+    story.told(at(1))
+
+    story.push(at(100), alert("llm-api", "Down").ended(100))
+
+    assert story.told(at(101)) == [("ops", "resolved")]
+    assert not [event for event in story.named(NotificationOwed) if event.heard_at]
+
+
+def test_whose_notification_was_not_sent_yet_is_told_of_the_end_of_the_page() -> None:
+    story = paging("ops", settings=msgspec.structs.replace(PAGING, wait_s=(60.0,) * 5))
+
+    story.push(at(10), alert("llm-api", "Down").ended(10))
+
+    assert story.told(at(11)) == [("ops", "resolved")]
+
+
+def test_whose_notification_was_under_way_at_the_end_and_failed_is_told_of_the_end_of_the_page() -> None:
+    story = paging("ops")
+    story.push(at(10), alert("llm-api", "Down").ended(10))
+
+    story.receive(at(11), by="ops", ok=False, final=True, reached=False)
+
+    assert story.told(at(12)) == [("ops", "resolved")]
+
+
+def test_who_wants_no_ends_or_is_not_known_any_more_is_told_of_none_of_a_page() -> None:
+    story = paging("silent", "gone")
+    story.told(at(1))
+
+    story.push(at(100), alert("llm-api", "Down").ended(100))
+
+    assert story.told(at(101)) == [("ops", "resolved")]
+
+
+def test_a_page_that_arrives_after_the_end_is_ended_at_once() -> None:
+    story = paging("night", wait=True)
+    story.told(at(1))
+    story.push(at(100), alert("llm-api", "Down").ended(100))
+    assert story.told(at(101)) == [("ops", "resolved")]
+
+    story.perform(at(102), paged)
+
+    assert story.told(at(102)) == [("night", "resolved")]
+
+
+def test_a_page_of_a_run_that_only_decides_is_none() -> None:
+    story = RunStory(
+        [book("page", [step("page", act("pagerduty", params={"receiver": "night"}))])], PAGING, "shadow"
+    )
+    story.open(at(0))
+    story.perform(at(1), paged)
+    story.told(at(1))
+
+    story.push(at(100), alert("llm-api", "Down").ended(100))
+
+    assert story.told(at(101)) == [("ops", "resolved")]
+
+
+def test_an_incident_that_was_paged_about_before_its_verdict_is_still_told_without_one() -> None:
+    story = RunStory([book("page", [step("page", act("pagerduty", params={"receiver": "night"}))])], PAGING)
+    story.push(at(0), alert("llm-api", "Down"))
+    story.tick(at(0.4))
+    story.perform(at(1), paged)
+    assert story.told(at(1)) == []
+
+    story.ticks(at(2), at(6))
+
+    assert story.told(at(6)) == [("ops", "opened")]

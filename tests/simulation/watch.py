@@ -273,7 +273,14 @@ class Watcher:
         incident = self.mirror.state.incidents[event.incident_id]
         name, key = UUID(bytes=incident.id), (incident.id, event.receiver)
         is_new = event.number != incident.notification_of(event.receiver).number
-        if event.reason == "still unacknowledged" and not event.queued and is_new:
+        if event.heard_at:
+            # The end of what a page of a playbook opened since it was last told of an end.
+            if event.receiver not in self.mirror.of(Runs).store.of(incident.id).told or incident.is_open:
+                self.fail(f"{name} is owed to {event.receiver} as resolved, and no playbook told it")
+            if self.believed.get(key) == "resolved" and event.heard_at < self.heard_at.get(key, 0.0):
+                self.fail(f"{name} is owed to {event.receiver} as resolved again")
+            self.believed[key] = "firing"
+        elif event.reason == "still unacknowledged" and not event.queued and is_new:
             since_s = event.due_at - self.heard_at.get(key, -math.inf)
             if incident.is_attended or since_s < self.settings.interval_s:
                 self.fail(
@@ -283,7 +290,7 @@ class Watcher:
             if not self.mirror.of(Runs).store.of(incident.id).runs:
                 self.fail(f"{name} is escalated by a playbook, and none ran")
             self.escalated_by_playbook.add(incident.id)
-        elif event.receiver == "boss" and self.believed.get(key) is None and not event.queued:
+        elif event.receiver == "boss" and is_new and self.believed.get(key) is None and not event.queued:
             if incident.id not in self.escalated_by_playbook and (
                 not incident.targets_told & 2 or event.reason not in (ESCALATED, "resolved")
             ):

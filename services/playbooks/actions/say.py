@@ -11,7 +11,7 @@ from models.incidents.incident import Severity
 from models.incidents.notification import Note
 from models.playbook.catalog import CATALOG
 from models.playbook.parameters import Say
-from models.playbook.work import Done
+from models.playbook.work import TOLD, Done, IncidentEffect
 from models.ports import ActionResult
 from services.playbooks.kind import Asked, PlaybookAction, failed, succeeded
 from services.playbooks.tools import Receiver, Tools
@@ -46,9 +46,15 @@ def receiver_for(tools: Tools, type_: str, *wanted: str) -> Receiver | str:
     return f"receiver: expected one of {', '.join(sorted(there))}, because there are several of type {type_}"
 
 
-def done_of(result: ActionResult, receiver: Receiver) -> Done:
+def done_of(result: ActionResult, receiver: Receiver, *, opens: bool = True) -> Done:
+    """`opens`: it says that something begins, which is open at a receiver that has such things until it is told of the end."""
     if result.ok:
-        return succeeded(f"{receiver.name}: {result.detail}", {"ref": result.ref, "receiver": receiver.name})
+        is_open = opens and getattr(receiver.channel, "opens", False)
+        return succeeded(
+            f"{receiver.name}: {result.detail}",
+            {"ref": result.ref, "receiver": receiver.name},
+            effects=(IncidentEffect(TOLD, receiver.name, ref=result.ref),) if is_open else (),
+        )
     return failed(
         f"{receiver.name}: {result.detail}",
         final=result.final,
@@ -98,7 +104,8 @@ async def _say(tools: Tools, asked: Asked, params: Say) -> Done:
         incident_id=incident_id_of(asked),
         resolves=params.resolves,
     )
-    return done_of(await tools.say(receiver, asked.key, note, asked.trace), receiver)
+    said = await tools.say(receiver, asked.key, note, asked.trace)
+    return done_of(said, receiver, opens=not params.resolves)
 
 
 def tells(name: str) -> PlaybookAction:

@@ -20,6 +20,7 @@ from models.shard.events import (
 from models.shard.flapping import FLAP_WINDOW
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications as ShardNotifications
+from models.shard.runs import Runs
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
 from tests.simulation.settings import LONGEST_INTERVAL_S, RECEIVERS, TICK_S
@@ -128,7 +129,8 @@ class Notifications(Area):
                 watcher.fail(f"{name} is resolved and was not closed")
             choice = mirror.of(ShardNotifications).audience.of(incident)
             chosen = {each.receiver for each in choice.told}
-            for receiver in {*chosen, *incident.notifications}:
+            paged = mirror.of(Runs).store.of(identity).told
+            for receiver in {*chosen, *incident.notifications, *paged}:
                 if why := self._wrong(watcher, incident, receiver, receiver in chosen):
                     watcher.fail(f"{name} {why} ({receiver})")
             if why := self._wrong_fallback(watcher, incident):
@@ -157,7 +159,10 @@ class Notifications(Area):
         if incident.is_open and last == "resolved" and is_chosen:
             return "is open and the last word was that it is resolved"
         is_told_of_ends = RECEIVERS[receiver].sends_resolved
-        if not incident.is_open and name in told.sent and last != "resolved" and is_told_of_ends:
+        # What a page opened is known when its answer arrived: then it is owed the end as well.
+        paged = watcher.mirror.of(Runs).store.of(incident.id).told
+        was_told = receiver in paged or any(number for number, _reason in told.sent.get(name, ()))
+        if not incident.is_open and was_told and last != "resolved" and is_told_of_ends:
             return f"is {incident.state} and the last word was {last!r}"
         return ""
 

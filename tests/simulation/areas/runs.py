@@ -60,6 +60,7 @@ from models.shard.messages import encode as encode_command
 from models.shard.mutes import Mutes
 from models.shard.runs import Runs as RunsOfShard
 from tests.simulation.area import Area
+from tests.simulation.areas.notifications import Notifications
 
 if TYPE_CHECKING:
     from tests.simulation.watch import Watcher
@@ -142,8 +143,12 @@ class Worker:
             await asyncio.sleep(rng.choice((0.1, 1.0, 8.0)))
         if not isinstance(work, Do):
             return self._says(work)
-        if work.action.type == GATED and not work.approved_by and not work.dry and rng.random() < 0.5:
-            return Done(APPROVAL, "at this hour", approvers=("eve",))
+        if work.approved_by and not work.approved_digest.startswith(work.action.type):
+            world.fail(f"{work.key} is approved as {work.approved_digest!r}")
+        if work.action.type == GATED and not work.dry and rng.random() < (0.2 if work.approved_by else 0.5):
+            # With what it would be done changes, now and then.
+            digest = f"{GATED} {rng.random()}"
+            return Done(APPROVAL, "at this hour", approvers=("eve",), digest=digest)
         if not work.dry:
             self._does(work)
         if fate < 0.2:
@@ -161,9 +166,18 @@ class Worker:
             return Done(WAIT, wait_s=rng.choice((0.0, 1.0, 3.0)))
         return Done(
             SUCCEEDED,
-            effects=_EFFECTS.get(work.action.type, ()),
+            effects=self._pages(work) if work.action.type == ONCE else _EFFECTS.get(work.action.type, ()),
             captures=(Capture("note", "text/plain", "n"),),
         )
+
+    def _pages(self, work: Do) -> tuple[IncidentEffect, ...]:
+        """A page opens something at a receiver, whether or not a route leads there."""
+        if work.dry:
+            return ()
+        receivers, incident = self.world.area(Notifications).receivers, str(work.context.incident["id"])
+        name = self.world.rng.choice(sorted(receivers))
+        receivers[name].sent.setdefault(incident, []).append((0, "paged"))
+        return (IncidentEffect("told", name, ref=f"{name}/{incident}"),)
 
     def _says(self, work: Enter | Choose | Check) -> Done:
         if isinstance(work, Check):
