@@ -40,6 +40,9 @@ class Step(msgspec.Struct, frozen=True):
     effects: list[Effect]
     reply: Reply
 
+#: Times that components settle in one step: a run that makes its incident worse has playbooks chosen, which run ... A few do.
+SETTLINGS_MAX = 16
+
 
 class Shard(Core):
     """One partition, deciding. `epoch`, `seq` and `trace_id` (of the frame being made) are set by its actor before handle()."""
@@ -145,8 +148,13 @@ class Shard(Core):
         return Done()
 
     def _step(self, reply: Reply, now: float) -> Step:
-        for settle in self._settles:
-            settle(now)
+        for _pass in range(SETTLINGS_MAX):
+            made = len(self.events)
+            for settle in self._settles:
+                settle(now)
+            # What one settles may be news to another. Left to the next step, it would stand in a frame of that step's tenant.
+            if len(self.events) == made:
+                break
         events, self.events = self.events, []
         effects: list[Effect] = []
         for owed in self._owed:

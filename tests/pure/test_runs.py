@@ -633,6 +633,18 @@ def test_a_rise_in_severity_adds_what_matches_then() -> None:
     assert [each.playbook for each in story.runs] == ["quiet", "loud"]
 
 
+def test_what_matches_when_a_run_made_it_worse_is_chosen_in_that_very_step() -> None:
+    """Left to the next step, it would stand in the frame of whoever that one is about."""
+    failing = book("failing", [step("fix", act())], trigger=Trigger(severities=(Severity.P2,)))
+    loud = book("loud", [step("fix", act("b"))], trigger=Trigger(severities=(Severity.P1,)))
+    story = RunStory([failing, loud])
+    incident = story.open(at(0), Severity.P2)
+    story.perform(at(1), lambda work, _: Done(FAILED, "no", final=True), most=1)
+
+    assert incident.severity is Severity.P1  # a repair that failed escalates
+    assert [each.playbook for each in story.runs] == ["failing", "loud"]
+
+
 def test_a_shadow_decides_and_does_nothing() -> None:
     story = RunStory([book("heal", [step("fix", act(once=True), act("wait"))])], mode="shadow")
     story.open(at(0))
