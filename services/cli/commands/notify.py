@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -53,7 +54,7 @@ def test(
     llm-im notify test ops
     """
     client = asked.client(TIMEOUT_S)
-    reply = client.post_json(f"{PATH}/{receiver}/test", {})
+    reply = client.post_json(f"{PATH}/{quote(receiver, safe='')}/test", {})
     if reply.status != 200:
         raise client.failure(reply)
     body = reply.json()
