@@ -62,7 +62,7 @@ LANES = {
         Lane("stores", ("tests/contract",), 300),
         Lane("api", ("tests/api",), 450),
         Lane("cli", ("tests/cli",), 220),
-        Lane("sim", ("tests/simulation",), 180),
+        Lane("sim", ("tests/simulation",), 270),
         # Each of these owns a Ray, which takes the machine for itself: alone, and last.
         Lane("ray", ("tests/cluster",), 500, workers=()),
     )
