@@ -40,6 +40,7 @@ class Step(msgspec.Struct, frozen=True):
     effects: list[Effect]
     reply: Reply
 
+
 #: Times that components settle in one step: a run that makes its incident worse has playbooks chosen, which run ... A few do.
 SETTLINGS_MAX = 16
 
