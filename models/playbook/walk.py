@@ -242,10 +242,12 @@ def answered(
                 run.playbook,
                 done.digest,
             )
-        status, detail = (
-            SUCCEEDED,
-            f"would ask for approval: {detail}" if detail else "would ask for approval",
-        )
+        if run.dry:
+            status, words = SUCCEEDED, "would ask for approval"
+        else:
+            # Whoever is asked would decide about one half of a repair: a person has to look at it.
+            status, words = FAILED, "not undone, since a rollback waits for no approval"
+        detail = f"{words}: {detail}" if detail else words
     elif done.status == WAIT:
         if done.wait_s > 0 and not run.dry:
             again_at = now + done.wait_s

@@ -357,6 +357,23 @@ def test_what_a_failed_step_did_is_undone_the_last_first() -> None:
     assert "rolled back" in story.run.steps["fix"].detail
 
 
+def test_a_rollback_that_policy_wants_approved_does_not_count_as_done() -> None:
+    undo = act("back", changes=True)
+    story = RunStory([book("heal", [step("fix", act("a", rollback=undo), act("c"))])])
+    story.open(at(0))
+
+    def answer(work: Work, _again: bool) -> Done:
+        assert isinstance(work, Do)
+        if work.undo:
+            return Done(APPROVAL, "changes of production need one", approvers=("ann",))
+        return Done(FAILED, "no", final=True) if work.action.type == "c" else Done(SUCCEEDED)
+
+    story.perform(at(1), answer)
+
+    assert story.run.status == FAILED
+    assert "rollback failed: not undone" in story.run.steps["fix"].detail
+
+
 def test_a_wait_is_a_timer_that_outlives_the_process() -> None:
     story = RunStory([book("heal", [step("fix", act("wait"), act("verify"))])])
     story.open(at(0))
