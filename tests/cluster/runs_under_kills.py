@@ -1,5 +1,5 @@
 """Runs of a small playbook that counts at a local server what it does, and what must hold after processes were killed meanwhile. Used
-by test_playbooks.py and tests/soak."""
+by tests/soak."""
 
 from __future__ import annotations
 

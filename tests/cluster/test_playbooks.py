@@ -1,6 +1,4 @@
-"""Appendix B's playbook, as it stands, on a real instance: a restart that helps, one that is not needed, one that fails. And runs whose
-processes are killed.
-"""
+"""Appendix B's playbook, as it stands, on a real instance: a restart that helps, one that is not needed, one that fails."""
 
 from __future__ import annotations
 
