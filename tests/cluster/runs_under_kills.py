@@ -1,5 +1,5 @@
 """Runs of a small playbook that counts at a local server what it does, and what must hold after processes were killed meanwhile. Used
-by tests/soak."""
+by test_playbooks.py and tests/soak."""
 
 from __future__ import annotations
 
@@ -49,15 +49,21 @@ def apply_and_send(cluster: Cluster, place: str, count: int, *, rounds: int = RO
     book = Path(cluster.data).parent / f"counted-{story}.yaml"
     book.write_text(BOOK.format(story=story, place=place, rounds=list(range(rounds))))
     cluster.cli("playbooks", "apply", str(book), "--url", cluster.url)
-    # Each shard has heard of it when one that it opens for is run.
-    heard = [cluster.service_of_shard(shard, f"heard-{story}") for shard in range(cluster.partitions)]
-    for name in heard:
-        _send(cluster, story, [name])
-    until("all shards know the playbook", lambda: _services(cluster, story) >= set(heard), 20.0, poll_s=0.2)
+    # A shard runs it for what opens after it heard of it, some tenths of a second from now.
+    probes: dict[int, set[str]] = {shard: set() for shard in range(cluster.partitions)}
+
+    def have_heard() -> bool:
+        for shard, sent in probes.items():
+            sent.add(cluster.service_of_shard(shard, f"heard-{story}-{len(sent)}"))
+        _send(cluster, story, [name for sent in probes.values() for name in sent])
+        found = _services(cluster, story)
+        return all(found & sent for sent in probes.values())
+
+    until("all shards know the playbook", have_heard, 20.0, poll_s=0.5)
     names = [f"counted-{story}-{number}" for number in range(count)]
     for first in range(0, count, BATCH):
         _send(cluster, story, names[first : first + BATCH])
-    until("all runs have begun", lambda: len(_services(cluster, story)) >= count, TIMEOUT_S, poll_s=0.2)
+    until("all runs have begun", lambda: _services(cluster, story) >= {*names}, TIMEOUT_S, poll_s=0.2)
     return story
 
 

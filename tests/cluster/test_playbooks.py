@@ -1,8 +1,11 @@
-"""Appendix B's playbook, as it stands, on a real instance: a restart that helps, one that is not needed, one that fails."""
+"""Appendix B's playbook, as it stands, on a real instance: a restart that helps, one that is not needed, one that fails. And runs whose
+processes are killed.
+"""
 
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import urllib.parse
@@ -16,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import kills, runs_under_kills
 from tests.cluster.conftest import program
 from tests.cluster.instance import ROOT, Cluster, running, until
-from tests.cluster.played import LokiApi, Played, ServicesApi, keys_of
+from tests.cluster.played import CounterApi, LokiApi, Played, ServicesApi, keys_of
 from tests.ports import free_port
 from tests.receivers.api import SECRET
 from tests.receivers.pagers import PagerDutyApi
@@ -291,3 +295,17 @@ def in_order(found: list[str], *wanted: str) -> bool:
 
 def is_over(message: dict[str, Any], name: str) -> bool:
     return f"[RESOLVED] {name}" in str(message["text"])
+
+
+# Kills: ----------------------------------------------------------------------------------------------------------
+
+RUNS = 100
+#: What is killed while they are under way, in this order.
+KILLED = ("responder-0", "shard-0000-a", "gateway", "control-a")
+
+
+def test_runs_survive_kills_and_nothing_is_done_twice(world: World) -> None:
+    with Played(counter=(counter := CounterApi())) as played:
+        story = runs_under_kills.apply_and_send(world.cluster, played.place["counter"], RUNS)
+        kills.one_by_one(world.cluster, KILLED, random.Random(RUNS))
+        runs_under_kills.check(world.cluster, counter, story)
