@@ -41,10 +41,6 @@ class TokenBucket:
         self._next = min(self._next, now + WAIT_MAX_S) + 1.0 / self.rate_per_s
         return wait_s
 
-    def give_back(self) -> None:
-        """The call was not made after all."""
-        self._tokens = min(self.burst, self._tokens + 1.0)
-
     def _fill(self, now: float) -> None:
         self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.rate_per_s)
         self._at = max(self._at, now)

@@ -8,7 +8,7 @@ the route's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -164,17 +164,6 @@ def reason_of(route: Route) -> str:
     if route.services:
         asks.append(f"service {_or([_shown(each) for each in route.services])}")
     return f"route {route.name}: {', '.join(asks)}" if asks else f"route {route.name}: takes everything"
-
-
-def subject_of(
-    labels: Mapping[str, str],
-    group_labels: Mapping[str, str],
-    severity: Severity,
-    type_: IncidentType,
-    service: str,
-) -> Subject:
-    """An incident as routes see it: the labels that all its firing alerts share, and those of its group."""
-    return Subject({**group_labels, **labels}, severity, type_, service)
 
 
 def _or(words: Sequence[str]) -> str:

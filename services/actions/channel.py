@@ -12,8 +12,8 @@ import msgspec
 
 from models.incidents.notification import Facts, Note
 from models.ports import ActionResult
+from services.actions.answers import FINAL
 from services.actions.http_call import Attempt, HttpCall
-from services.actions.http_post import FINAL
 from services.actions.plain_text import as_it_is
 from services.actions.wording import Said, Wording
 

@@ -1,5 +1,5 @@
 """Calls of one receiver's HTTP API: several in one attempt, with headers that hold secrets, and answers that are read. What an
-answer means, unless a channel knows better: services/actions/http_post.py. Used by every channel by HTTP.
+answer means, unless a channel knows better: services/actions/answers.py. Used by every channel by HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from models.ports import ActionResult
 from models.trace import headers_of
-from services.actions.http_post import (
+from services.actions.answers import (
     FINAL,
     MAX_RETRY_AFTER_S,
     cleaned_of_secrets,

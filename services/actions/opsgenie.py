@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from models.ports import ActionResult
+from services.actions.answers import seconds_of
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Answer, Attempt, with_ref
-from services.actions.http_post import seconds_of
 from services.actions.plain_text import cut, cut_line
 from services.actions.wording import Said
 

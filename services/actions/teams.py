@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.ports import ActionResult
+from services.actions.answers import FINAL
 from services.actions.channel import HttpChannel, json_bytes
 from services.actions.http_call import Attempt
-from services.actions.http_post import FINAL
 from services.actions.plain_text import cut_bytes, cut_line, for_markdown
 from services.actions.wording import Said
 

@@ -24,7 +24,7 @@ from models.incidents.incident import Incident
 from models.incidents.notification import facts_of
 from models.incidents.query import AlertView
 from models.ports import ActionResult
-from services.actions.http_post import HttpPost
+from services.actions.http_call import HttpCall
 from services.actions.outbound import MAX_ANSWER_BYTES
 from services.actions.webhook_body import webhook_body
 from tests.ports import free_port
@@ -61,11 +61,24 @@ async def a_server(handler: Handler, *, tls: ssl.SSLContext | None = None) -> As
         await runner.cleanup()
 
 
+class Post:
+    """POSTs to one URL, as every channel by HTTP does."""
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+        self._url, self._http = url, HttpCall(timeout_s=timeout_s)
+
+    async def post(self, key: str, body: bytes, trace: str | None = None) -> ActionResult:
+        return (await self._http.attempt(key, trace).call("POST", self._url, body)).result
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
 async def act_once(
     handler: Handler, *, path: str = "/hook", userinfo: str = "", timeout_s: float = 5.0
 ) -> ActionResult:
     async with a_server(handler) as place:
-        action = HttpPost(f"http://{userinfo}{place}{path}", timeout_s=timeout_s)
+        action = Post(f"http://{userinfo}{place}{path}", timeout_s=timeout_s)
         try:
             return await action.post("key-1", b'{"a":1}')
         finally:
@@ -117,7 +130,7 @@ async def test_the_url_is_sent_as_it_is_written(path: str, sent: str) -> None:
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    action = HttpPost(f"http://127.0.0.1:{port}{path}")
+    action = Post(f"http://127.0.0.1:{port}{path}")
 
     result = await action.post("k", b"{}")
     await action.close()
@@ -185,7 +198,7 @@ async def test_a_certificate_that_is_not_trusted_is_tried_again_and_has_reached_
     tmp_path: Path,
 ) -> None:
     async with a_server(answering(200), tls=a_certificate(tmp_path)) as place:
-        action = HttpPost(f"https://{place}/hook")
+        action = Post(f"https://{place}/hook")
         result = await action.post("k", b"{}")
         await action.close()
 
@@ -236,7 +249,7 @@ async def test_a_receiver_that_never_answers_is_given_up_in_time() -> None:
 
 async def test_nobody_listening_is_tried_again() -> None:
     port = free_port()
-    action = HttpPost(f"http://user:passw0rd@127.0.0.1:{port}/hook?token=s3cr3t")
+    action = Post(f"http://user:passw0rd@127.0.0.1:{port}/hook?token=s3cr3t")
 
     result = await action.post("k", b"{}")
     await action.close()
@@ -253,7 +266,7 @@ async def test_a_connection_cut_in_mid_answer_is_tried_again() -> None:
 
     server = await asyncio.start_server(cut, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    action = HttpPost(f"http://127.0.0.1:{port}/")
+    action = Post(f"http://127.0.0.1:{port}/")
 
     result = await action.post("k", b"{}")
     await action.close()
@@ -294,7 +307,7 @@ async def test_a_dripping_answer_after_a_2xx_is_still_a_success() -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "ftp://host/x", "http://host:99999/tok3n"])
 async def test_a_url_that_cannot_be_used_is_not_repeated_and_reaches_nobody(url: str) -> None:
-    action = HttpPost(url)
+    action = Post(url)
 
     result = await action.post("k", b"{}")
     await action.close()
@@ -305,7 +318,7 @@ async def test_a_url_that_cannot_be_used_is_not_repeated_and_reaches_nobody(url:
 
 
 async def test_an_ipv6_receiver_is_told_as_urls_write_it() -> None:
-    action = HttpPost("http://[::1]:1/hook")
+    action = Post("http://[::1]:1/hook")
 
     result = await action.post("k", b"{}")
     await action.close()
@@ -329,7 +342,7 @@ async def test_a_receiver_that_echoes_our_secrets_does_not_bring_them_into_the_d
 
 async def test_closing_twice_is_safe_and_many_acts_share_the_action() -> None:
     async with a_server(answering(200)) as place:
-        action = HttpPost(f"http://{place}/")
+        action = Post(f"http://{place}/")
         results = await asyncio.gather(*(action.post(f"k{n}", b"{}") for n in range(50)))
         await action.close()
         await action.close()

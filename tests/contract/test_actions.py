@@ -61,25 +61,29 @@ STANDS: dict[str, Callable[[str], Settings]] = {"webhook": webhook}
 
 #: Somebody else's action: a line of text.
 TOY = """
-    from services.actions.http_post import HttpPost
+    from services.actions.http_call import HttpCall
     from services.actions.kind import ActionKind
 
     class ToyAction:
         def __init__(self, url, timeout_s, prefix=""):
-            self._post = HttpPost(url, timeout_s=timeout_s)
+            self._url, self._http = url, HttpCall(timeout_s=timeout_s)
             self.prefix = prefix
 
         def render(self, facts):
             return f"{self.prefix}{facts.severity.name} {facts.service}: {facts.title} ({facts.reason})".encode()
 
         async def act(self, key, facts, trace=None):
-            return await self._post.post(key, self.render(facts), trace, media_type="text/plain")
+            return await self._post(key, self.render(facts), trace)
 
         async def say(self, key, note, trace=None):
-            return await self._post.post(key, note.text.encode(), trace, media_type="text/plain")
+            return await self._post(key, note.text.encode(), trace)
+
+        async def _post(self, key, body, trace):
+            attempt = self._http.attempt(key, trace)
+            return (await attempt.call("POST", self._url, body, media_type="text/plain")).result
 
         async def close(self):
-            await self._post.close()
+            await self._http.close()
 
     ACTION = ActionKind(lambda name, given: ToyAction(given["url"], given["timeout"], given["prefix"]))
 """

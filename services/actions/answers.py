@@ -1,6 +1,5 @@
-"""POSTs what an action renders to one URL, and reports the result. For every action that uses HTTP.
+"""What the answer of a receiver means, for every channel by HTTP (http_call.py):
 
-What an answer means (`result_of`):
     2xx              taken
     400, 413, 422    final: the receiver speaks of this body, which will not change
     all else         try again; Retry-After goes along as retry_after_s. Also 401, 403 and 404: a token is rotated, an
@@ -18,8 +17,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 from models.ports import ActionResult
-from models.trace import headers_of
-from services.actions.outbound import Answer, CallFailed, CallRefused, Outbound, place_of
+from services.actions.outbound import Answer, CallFailed, CallRefused, place_of
 
 #: Characters of a refusal that are kept as its detail: enough for "invalid_token" or a JSON error.
 DETAIL_CHARS = 200
@@ -33,34 +31,6 @@ REQUEST_TIMEOUT = 408
 _SECRET_CHARS = 4
 #: Path parts are secret only when they are long: "alerts" is a place, a chat webhook's 24 letters are a password.
 _SECRET_PATH_CHARS = 12
-
-
-class HttpPost:
-    """One URL of the settings. Safe to use from many tasks of one loop; how many at once is its caller's to bound."""
-
-    def __init__(self, url: str, *, timeout_s: float = 10.0, ca_file: str = "") -> None:
-        """`url` is sent as it is written: what is percent-encoded stays so. `timeout_s` covers one post from connecting
-        to the end of the answer. `ca_file` as in Outbound. Opens nothing yet."""
-        self._url = url
-        self._outbound = Outbound(timeout_s=timeout_s, ca_file=ca_file)
-
-    async def post(
-        self, key: str, body: bytes, trace: str | None = None, *, media_type: str = "application/json"
-    ) -> ActionResult:
-        """POST `body` once, with `key` as its Idempotency-Key and the trace context. Never raises for the receiver's faults;
-        cancelling abandons the request."""
-        headers = {"Content-Type": media_type, "Idempotency-Key": key}
-        if trace is not None:
-            headers |= headers_of(trace)
-        try:
-            answer = await self._outbound.call("POST", self._url, headers=headers, body=body, trusted=True)
-        except (CallFailed, CallRefused) as error:
-            return result_of_error(error)
-        return result_of(self._url, answer)
-
-    async def close(self) -> None:
-        """Close idle connections. Safe to call twice."""
-        await self._outbound.close()
 
 
 def result_of(
