@@ -38,6 +38,7 @@ help:
 	@echo "make bench   quick runs of the benchmarks, compared with Alertmanager"
 	@echo "make lint    style, types, import rules"
 	@echo "make docs    write the settings reference from the code"
+	@echo "make proto   write services/proto/incident_pb2*.py from the .proto file beside them"
 	@echo "make lock    write requirements/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)"
 	@echo ""
 	@echo 'ARGS="..." is added to the command; PYTHON=/path/to/python3.12 chooses the interpreter.'
@@ -89,6 +90,9 @@ docs: install
 	@$(RUN)/python -m services.settings.reference docs/configuration.md
 	@$(RUN)/python -m services.actions.samples docs/channels.md
 
+proto: install-dev
+	@sh scripts/proto.sh $(RUN)/python
+
 lock: install-dev
 	$(LOCK) $(ARGS) -o requirements/runtime.txt
 	$(LOCK) --group dev $(ARGS) -o requirements/dev.txt
@@ -104,4 +108,4 @@ install-dev:
 peers:
 	@sh scripts/peers.sh
 
-.PHONY: help up down test check test-stores test-api test-cli test-sim test-ray soak bench lint docs lock install install-dev peers
+.PHONY: help up down test check test-stores test-api test-cli test-sim test-ray soak bench lint docs proto lock install install-dev peers

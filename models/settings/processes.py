@@ -18,6 +18,8 @@ RESPONDER = "responder"
 SHARD = "shard"
 PUBLISHER = "publisher"
 GATEWAY = "gateway"
+#: Goes by the same settings as a gateway.
+COLLECTOR = "collector"
 
 _encoder = msgspec.msgpack.Encoder()
 

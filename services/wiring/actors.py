@@ -16,6 +16,7 @@ from models.settings.all import Settings
 from models.settings.processes import (
     BACKUP,
     CLASSIFIER,
+    COLLECTOR,
     CONTROL,
     GATEWAY,
     PUBLISHER,
@@ -24,10 +25,12 @@ from models.settings.processes import (
     encode_given,
 )
 from models.settings.secrets import holds_secret, revealed
+from services.ingest.sources.table import wanted
 from services.settings.shown import masked_json
 from services.stores.choice import feed_of, place_of
 from services.wiring.bootstrap import (
     BACKUP_ACTOR,
+    COLLECTOR_ACTOR,
     CONTROL_ACTOR,
     PUBLISHER_ACTOR,
     backup_target,
@@ -133,6 +136,13 @@ ACTORS: tuple[ActorKind, ...] = (
         lambda settings: [] if feed_of(settings) is None else [PUBLISHER_ACTOR],
         f"{FACTORIES}:publisher_actor",
         _publisher_config,
+    ),
+    ActorKind(
+        COLLECTOR,
+        lambda settings: [COLLECTOR_ACTOR] if wanted(settings) else [],
+        f"{FACTORIES}:collector_actor",
+        lambda settings, _index: {"settings": for_gateways(settings)},
+        missing="does not answer: queues are not read, and nothing is polled",
     ),
 )
 

@@ -54,6 +54,7 @@ def shard_actor_name(index: int) -> str:
 CONTROL_ACTOR = "control-a"
 PUBLISHER_ACTOR = "publisher-0"
 BACKUP_ACTOR = "backup-0"
+COLLECTOR_ACTOR = "collector-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
@@ -276,6 +277,35 @@ def publisher_actor(config: bytes, host: Host) -> Actor:
         _followed(given, processes.PUBLISHER, sections=(Slots, ChangedSettings)),
         clock,
     )
+
+
+def collector_actor(config: bytes, host: Host) -> Actor:
+    """services.wiring.collector.Collector with the sources of the settings."""
+    from actors.runtime.clock import SystemClock
+    from models.metrics import Meter
+    from models.partition.sharding import TENANT
+    from models.settings.all import Settings
+    from services.ingest.sources.table import open_sources
+    from services.wiring.collector import Collector
+    from services.wiring.station import Station
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    settings = Settings.model_validate_json(given["settings"])
+    station = Station(
+        settings,
+        host.peers,
+        SystemClock(),
+        Meter(host.name),
+        open_tracer(settings, host.name),
+        open_log(settings, CONTROL),
+        open_dead_letters(settings),
+        [shard_actor_name(index) for index in range(settings.state.partitions)],
+        CONTROL_ACTOR,
+        start=given["start"],
+        tenant=TENANT,
+    )
+    return Collector(host.name, station, open_sources)
 
 
 def _log_as(given: Mapping[str, str]) -> None:

@@ -14,20 +14,18 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from actors.control_tail import FOLLOW_S, ControlTail, SettingsWatch
+from actors.control_tail import FOLLOW_S
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
 from models.alerts.matchers import MatcherTuple
-from models.control.control import ControlMessage, encode_message
-from models.control.events import SettingsChanged
 from models.control.issuing import TokensSeen
-from models.errors import IncidentManagerError, Unavailable
+from models.errors import IncidentManagerError
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
-from models.partition.sharding import TENANT, SlotMap
+from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
 from models.settings.processes import RESPONDER
@@ -46,39 +44,26 @@ from services.api.v1.targets import TargetDesk
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
-from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.doors.door import Needs
 from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.doors.websocket import WebSocketDoor
-from services.ingest.formats.format import Shared
 from services.ingest.formats.open_alerts import Labels
-from services.ingest.formats.remembered import Remembered
-from services.ingest.formats.table import open_formats
-from services.ingest.intake import Intake
-from services.ingest.line import ShardLine
-from services.ingest.submit import Submitter
 from services.machine.front import authority
-from services.machine.logs import set_level
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
+from services.wiring.station import Station
 
 log = structlog.get_logger()
 
 #: A gateway tells every shard that it is there; a shard that hears nobody for 5 s begins a reception gap.
 BEAT_S = 1.0
-#: Before the slot map is known nothing can be taken; the first start takes seconds.
-FIRST_SLOTS_S = 30.0
 #: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
 QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
 #: HAProxy is away for a second or two when it was killed; a front door that fails so many beats is told.
 FRONT_FAULTS = 5
-#: An append of the control partition takes milliseconds; one that hangs is asked for again.
-CHANGE_TIMEOUT_S = 5.0
-CHANGE_RETRY_S = 0.2
 #: How often the control partition hears which tokens are in use.
 USES_S = 60.0
 
@@ -106,7 +91,6 @@ class Gateway:
         tenant: str = TENANT,
     ) -> None:
         self.name = name
-        self.settings = settings
         self._peers = peers
         self._actors = [*shard_actors, *other_actors]
         self._control = control
@@ -114,40 +98,27 @@ class Gateway:
         self._front_fault = ""
         self._front_faults = 0
         self._start = start
-        self._tail = ControlTail(control_log, SettingsWatch(start, self._take_settings))
         self._archives = archives
         self._tracer = tracer or NoTracer()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self.meter = Meter(name)
         self.meter.set("llm_im_build_info", 1, version=VERSION, python=platform.python_version())
-        server = settings.server
-        self._lines = [
-            ShardLine(
-                actor,
-                peers,
-                clock,
-                hold_s=server.hold,
-                max_alerts=max(1, server.max_inflight_alerts // len(shard_actors)),
-            )
-            for actor in shard_actors
-        ]
-        self.submitter = Submitter(self._lines, SlotMap.even(len(shard_actors)))
-        remembered = Remembered(
-            tenant,
-            tuple(settings.grouping.service_labels),
-            settings.lifecycle.max_alert_bytes,
-            server.remembered_alerts,
+        self.station = station = Station(
+            settings,
+            peers,
+            clock,
+            self.meter,
+            self._tracer,
+            control_log,
+            dead_letters,
+            shard_actors,
+            control,
+            start=start,
+            tenant=tenant,
         )
-        self.dead_letters = DeadLetterBox(
-            dead_letters, clock, self.meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
-        )
-        self._shared = Shared(remembered, settings)
-        self._intake = Intake(self.submitter, remembered, self.dead_letters, self.meter)
-        self._clock = clock
-        self.guard = Guard(settings, self._tail, clock, self.meter, self._look)
-        needs = Needs(self._intake, open_formats(self._shared), self.guard, clock, self.meter, self._tracer)
-        self.doors = open_doors(needs, settings)
+        self.guard = Guard(settings, station.tail, clock, self.meter, station.look)
+        self.doors = open_doors(station.needs(self.guard), settings)
         http = self.doors[HttpDoor.name]
         assert isinstance(http, HttpDoor)
         websocket = self.doors[WebSocketDoor.name]
@@ -160,7 +131,7 @@ class Gateway:
         self.reads = Reads(
             self._ask,
             len(shard_actors),
-            lambda slot: self.submitter.slots.owners[slot],
+            lambda slot: station.submitter.slots.owners[slot],
             archives,
             tenant=tenant,
         )
@@ -168,12 +139,12 @@ class Gateway:
             shard_logs,
             self._ask,
             self._archived,
-            lambda: self.submitter.slots.version,
+            lambda: station.submitter.slots.version,
             clock,
             self.meter,
             tenant=tenant,
         )
-        self._shared.open_alerts.find = self._firing
+        station.shared.open_alerts.find = self._firing
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(
             self._gather,
@@ -183,18 +154,18 @@ class Gateway:
             settings.notify.why_off,
         )
         self.commands = Commands(self._tell, self.reads)
-        desk = TokenDesk(self._tail, self._tell_control)
-        self.playbooks = PlaybookDesk(self._tail, self._tell_control)
+        desk = TokenDesk(station.tail, station.tell_control)
+        self.playbooks = PlaybookDesk(station.tail, station.tell_control)
         responders = [each for each in other_actors if each.startswith(f"{RESPONDER}-")]
         self.rest = build_app(
             self.reads,
             self.commands,
             health,
             self.tails,
-            lambda: self.settings,
+            lambda: station.settings,
             clock=clock,
             tokens=desk,
-            silences=SilenceDesk(self._tail, self._tell_control, clock, tenant),
+            silences=SilenceDesk(station.tail, station.tell_control, clock, tenant),
             targets=TargetDesk(peers, responders),
             receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
@@ -203,7 +174,7 @@ class Gateway:
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
         #: All of it as one ASGI application.
-        self.app = opened_to(server.origins, self._app)
+        self.app = opened_to(settings.server.origins, self._app)
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request brings alerts: Serve's own handling is not for those."""
@@ -211,17 +182,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
-        deadline = asyncio.get_running_loop().time() + FIRST_SLOTS_S
-        while True:
-            with contextlib.suppress(Unavailable):
-                await self._tail.follow()
-            if self._tail.state.slots is not None:
-                break
-            if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(f"no slot map after {FIRST_SLOTS_S:g} s: is the control actor running?")
-            await asyncio.sleep(0.05)
-        self._take_slots(self._tail.state.slots)
-        self.dead_letters.start()
+        await self.station.start()
         for door in self.doors.values():
             await door.start()
         loop = asyncio.get_running_loop()
@@ -229,8 +190,8 @@ class Gateway:
             loop.create_task(each)
             for each in (self._follow(), self._beat(), self._tell_uses(), self._helpers.watch())
         ]
-        if self.settings.playbooks.folder:
-            self._tasks.append(loop.create_task(self._apply_folder(self.settings.playbooks.folder)))
+        if self.station.settings.playbooks.folder:
+            self._tasks.append(loop.create_task(self._apply_folder(self.station.settings.playbooks.folder)))
         if not self.guard.is_on:
             log.warning("no tokens: anyone who can reach this address can do anything", gateway=self.name)
 
@@ -246,10 +207,9 @@ class Gateway:
         await end(self._tasks)
         self._tasks = []
         await self.tails.stop()
-        await self.dead_letters.stop()
         for archive in self._archives:
             await archive.close()
-        await self._tail.close()
+        await self.station.stop()
         await self._tracer.close()
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,13 +226,13 @@ class Gateway:
         """Have every process go by these settings, from within a second or two. Raises Conflict that names what needs a
         restart, Unavailable when the control partition is away."""
         # Another gateway may just have changed them.
-        await self._tail.follow()
-        wanted = wanted_over(self.settings, wanted)
-        changes = compare(self.settings, wanted)
+        await self.station.tail.follow()
+        wanted = wanted_over(self.station.settings, wanted)
+        changes = compare(self.station.settings, wanted)
         if changes:
             event = event_of(self._start, actor, changes, wanted)
-            await self._tell_control(event)
-            await self._tail.follow()
+            await self.station.tell_control(event)
+            await self.station.tail.follow()
         return changes
 
     async def _firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[Labels]:
@@ -280,33 +240,19 @@ class Gateway:
             # Only what came by the format itself: others may have labels of the same name.
             return [each.labels async for page in pages for each in page if each.source == format_name]
 
-    def _take_settings(self, changed: SettingsChanged) -> None:
-        self.settings = Settings.model_validate_json(changed.settings)
-        set_level(changed.level)
-        self._shared.settings = self.settings
-
-    def _take_slots(self, slots: SlotMap) -> None:
-        if slots.partitions > len(self._lines):
-            raise Unavailable(
-                f"the slot map names {slots.partitions} partitions, settings say state.partitions = {len(self._lines)}: "
-                "first llm-im down, then llm-im up"
-            )
-        self.submitter.slots = slots
-
     async def _ask(self, shard: int, query: bytes) -> bytes:
-        return await self._lines[shard].ask(query, QUERY_TIMEOUT_S)
+        return await self.station.lines[shard].ask(query, QUERY_TIMEOUT_S)
 
     async def _tell(self, shard: int, message: bytes) -> Reply:
-        return await self._lines[shard].tell(message, 1)
+        return await self.station.lines[shard].tell(message, 1)
 
     async def _archived(self, incident_id: bytes) -> Incident | None:
         found = await self.reads.incident(incident_id)
         return None if found is None else found.view.incident
 
     def _measure(self) -> None:
-        self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self._lines))
+        self.station.measure()
         self.tails.measure()
-        self._intake.measure(self._clock.now())
 
     async def _gather(self) -> list[ActorMetrics]:
         self._measure()
@@ -340,31 +286,7 @@ class Gateway:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
-            await self._look()
-
-    async def _look(self) -> None:
-        """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
-        await self._tail.catch_up()
-        slots = self._tail.state.slots
-        if slots is not None and slots is not self.submitter.slots:
-            try:
-                self._take_slots(slots)
-            except Unavailable as error:
-                log.warning("can't follow the control partition, retrying", why=str(error))
-
-    async def _tell_control(self, message: ControlMessage) -> None:
-        """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
-        because a repeat of a message changes nothing. Raises Malformed, NotFound, Conflict, Unavailable."""
-        payload = encode_message(message)
-        give_up_at = asyncio.get_running_loop().time() + self.settings.server.hold
-        while True:
-            try:
-                await self._peers.call(self._control, "change", payload, CHANGE_TIMEOUT_S)
-                return
-            except Unavailable:
-                if asyncio.get_running_loop().time() >= give_up_at:
-                    raise
-            await asyncio.sleep(CHANGE_RETRY_S)
+            await self.station.look()
 
     async def _tell_uses(self) -> None:
         while True:
@@ -372,16 +294,16 @@ class Gateway:
             if uses := self.guard.take_uses():
                 # The next time says it again, for those that are still used.
                 with contextlib.suppress(IncidentManagerError):
-                    await self._tell_control(TokensSeen(uses))
+                    await self.station.tell_control(TokensSeen(uses))
 
     async def _beat(self) -> None:
         """Tell the shards that senders can be heard: only while our own front door answers us."""
         while True:
             if await self._front_answers():
-                await asyncio.gather(self._report(), *[line.beat() for line in self._lines])
+                await asyncio.gather(self._report(), *[line.beat() for line in self.station.lines])
                 if not self._started:
                     silent = await self.reads.silent_shards()
-                    self._started = len(silent) < len(self._lines)
+                    self._started = len(silent) < len(self.station.lines)
             await asyncio.sleep(BEAT_S)
 
     async def _front_answers(self) -> bool:

@@ -160,7 +160,7 @@ class Amazon:
 
 def behind(ours: System, pem: bytes) -> Amazon:
     amazon = Amazon(pem)
-    form = ours.gateway._shared.formats["sns"]
+    form = ours.gateway.station.shared.formats["sns"]
     assert isinstance(form, SnsFormat)
     form.signatures = SnsSignatures(amazon.get)
     return amazon
@@ -272,7 +272,7 @@ async def test_a_gateway_that_did_not_take_the_trigger_finds_what_a_resolve_ends
     async with system() as ours:
         await ours.post("/v2/enqueue", first("pagerduty"))
         # As after a restart, or in another gateway.
-        ours.gateway._shared.open_alerts._labels.clear()
+        ours.gateway.station.shared.open_alerts._labels.clear()
 
         answer = await ours.post("/v2/enqueue", samples("pagerduty")["cases"][4]["body"])
 

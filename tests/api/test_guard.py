@@ -603,7 +603,7 @@ async def test_a_gateway_that_meets_a_bug_in_the_log_hears_the_next_revocation(
             met.set()
             raise ZeroDivisionError
 
-        monkeypatch.setattr(other.gateway._tail._event_log, "last_seq", last_seq)
+        monkeypatch.setattr(other.gateway.station.tail._event_log, "last_seq", last_seq)
         await met.wait()
         await call(ours, "DELETE", f"/v1/tokens/{made['id']}", admin)
 
@@ -702,8 +702,8 @@ async def test_the_last_use_of_a_token_is_told_and_kept(guarded: tuple[System, s
     await ours.post("/v1/alerts", [alert("A")], headers=bearer(made["token"]))
 
     uses = ours.gateway.guard.take_uses()
-    await ours.gateway._tell_control(TokensSeen(uses))
-    await ours.gateway._look()
+    await ours.gateway.station.tell_control(TokensSeen(uses))
+    await ours.gateway.station.look()
 
     assert set(uses) == {made["id"], admin.split("_")[1]}
     listed = json.loads((await call(ours, "GET", "/v1/tokens", admin)).body)["items"]
@@ -755,7 +755,7 @@ async def test_what_a_gateway_remembers_of_a_token_is_not_its_secret(guarded: tu
     ours, admin = guarded
     await call(ours, "GET", "/v1/incidents", admin)
 
-    remembered = repr(vars(ours.gateway.guard)) + repr(vars(ours.gateway._tail.state))
+    remembered = repr(vars(ours.gateway.guard)) + repr(vars(ours.gateway.station.tail.state))
 
     assert ours.gateway.guard._known
     assert admin.split("_", 2)[2] not in remembered

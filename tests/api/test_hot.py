@@ -285,11 +285,13 @@ async def test_a_bug_closes_the_connection_and_leaves_nothing_behind(
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(AlertmanagerFormat, "stored", broken)
-    ours.gateway._lines[0].alerts = ours.gateway._lines[0]._max_alerts  # everything is refused as Busy
+    ours.gateway.station.lines[0].alerts = ours.gateway.station.lines[
+        0
+    ]._max_alerts  # everything is refused as Busy
     protocol, wire = open_to(ours)
     protocol.data_received(request(alert("A")))
     await wire.until(wire.is_closing)
-    ours.gateway._lines[0].alerts = 0
+    ours.gateway.station.lines[0].alerts = 0
 
     assert wire.sent == b""
     assert under_way(ours) == (0, 0)

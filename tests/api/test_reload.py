@@ -63,7 +63,7 @@ async def test_a_reload_says_what_changed_and_gateways_shards_and_classifiers_go
         ]
     }  # fmt: skip
     # The gateway that took it goes by it at once, the rest within a look at the control log.
-    assert ours.gateway.settings.lifecycle.resolve_timeout == 3600.0
+    assert ours.gateway.station.settings.lifecycle.resolve_timeout == 3600.0
     assert "resolve_timeout: 1h" in json.loads((await ours.get("/api/v2/status")).body)["config"]["original"]
     await soon(lambda: all(shard(ours, index).reopen_window_s == 600.0 for index in (0, 1)))  # type: ignore[attr-defined]
     await soon(lambda: ours.cluster.get("classifier-0").judge is not judge)  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ async def test_what_needs_a_restart_is_named_and_nothing_changes(ours: System) -
     assert answer.status == 409
     assert answer.json["type"] == "urn:llm-im:problem:needs-restart"
     assert str(answer.json["detail"]).startswith("server.gateways: changed, and that needs a restart")
-    assert ours.gateway.settings.logging.level == "INFO"
+    assert ours.gateway.station.settings.logging.level == "INFO"
     assert (await fold_control(ours.stores.log("control"))).settings is None
 
 
@@ -145,7 +145,7 @@ async def test_a_web_page_can_not_make_a_browser_change_settings(
     answer = await shared.post(PATH, {"logging": {"level": "ERROR"}}, content_type=content_type)
 
     assert answer.status == 415
-    assert shared.gateway.settings.logging.level == "INFO"
+    assert shared.gateway.station.settings.logging.level == "INFO"
 
 
 @pytest.mark.asyncio
@@ -165,7 +165,7 @@ async def test_without_the_control_partition_it_is_a_503_and_nothing_changes(our
     answer = await reload(ours, {"logging": {"level": "ERROR"}})
 
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    assert ours.gateway.settings.logging.level == "INFO"
+    assert ours.gateway.station.settings.logging.level == "INFO"
 
 
 @pytest.mark.asyncio
@@ -201,7 +201,7 @@ async def test_the_log_names_who_changed_what(ours: System) -> None:
         PATH, {"state": {"partitions": 2}, "logging": {"level": "ERROR"}}, headers={"X-Actor": "mary"}
     )
 
-    changed = ours.gateway._tail.state.settings
+    changed = ours.gateway.station.tail.state.settings
     assert changed is not None
     assert (changed.actor, changed.changes) == ("mary", {"logging.level": "ERROR"})
 

@@ -174,7 +174,7 @@ async def test_receivers_and_routes_change_by_reload() -> None:
 
     assert heard["db"].got[0]["receiver"] == "new"
     # It was sent in clear, and the control log holds its mask.
-    event = ours.gateway._tail.state.settings
+    event = ours.gateway.station.tail.state.settings
     assert event is not None
     kept = encode_message(event)
     assert MASKED.encode() in kept

@@ -325,7 +325,7 @@ async def test_what_a_person_does_is_a_commit_of_the_requests_trace(receiver: Ot
             trace_id=TRACE,
             trace=SAMPLED["traceparent"],
         )
-        await ours.gateway.submitter.lines[0].tell(encode(command), 1)
+        await ours.gateway.station.submitter.lines[0].tell(encode(command), 1)
         (commit,) = await receiver.wait_for("commit")
         lines = await timeline(ours, f"/v1/incidents/{incident}/timeline")
 

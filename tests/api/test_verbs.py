@@ -465,7 +465,7 @@ async def test_a_shard_that_is_away_makes_a_verb_503_and_repeating_it_with_a_nam
 ) -> None:
     one = await opened(ours)
     name = ours.shards[0 if ours.gateway.reads.asking.shard_of(UUID(one).bytes) == 0 else 1]
-    ours.gateway._lines[ours.shards.index(name)]._hold_s = 0.2
+    ours.gateway.station.lines[ours.shards.index(name)]._hold_s = 0.2
     await ours.crash(name)
 
     away = await do(ours, one, "comment", {"text": "a"}, idempotency_key="k")

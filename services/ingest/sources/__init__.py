@@ -1,0 +1,1 @@
+"""Where alerts are fetched from: one file a source (source.py). table.py lists them."""

@@ -1,0 +1,72 @@
+"""What a source is: alerts that we fetch, from a queue, a server that is polled, or a connection that we open. Used by table.py and
+services/wiring/collector.py.
+
+A new one is a file beside this and a row in table.py. It passes what it got to Intake.take(), and tells the other side so
+(an offset committed, a message acknowledged, a cursor moved on) only when that returned: what the receipt says is stored is durable
+by then.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from actors.control_tail import ControlTail
+from models.control.control import ControlMessage
+from models.metrics import Meter
+from models.ports import Clock, Peers, Tracer
+from services.ingest.formats.format import Format
+from services.ingest.intake import Intake
+
+if TYPE_CHECKING:
+    from models.settings.all import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNeeds:
+    """What a collector gives its sources.
+
+    name          the collector's: a lease is taken under it
+    settings      what it was started with: what changes while it runs is in Shared.settings of the formats
+    formats       by name
+    control       the control partition as far as it was read: cursors are in it
+    tell_control  have its writer decide; raises Malformed, NotFound, Conflict, Unavailable
+    """
+
+    name: str
+    settings: Settings
+    intake: Intake
+    formats: Mapping[str, Format]
+    control: ControlTail
+    tell_control: Callable[[ControlMessage], Awaitable[None]]
+    peers: Peers
+    clock: Clock
+    meter: Meter
+    tracer: Tracer
+
+
+class Source(ABC):
+    """One per collector. A server that is away is no failure: it is tried again, and `why_away` says why meanwhile."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __init__(self, needs: SourceNeeds) -> None: ...
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin to fetch, in the background. Returns at once."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Fetch nothing more, and finish what was begun. Safe to call twice."""
+
+    @property
+    @abstractmethod
+    def why_away(self) -> str:
+        """Why nothing can be fetched now, "" when it can. Tells no secret."""
+
+    def measure(self) -> None:  # noqa: B027 - most count as they go
+        """Set its gauges."""

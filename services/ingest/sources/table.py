@@ -1,0 +1,39 @@
+"""The sources there are, one row each. A new one is a file beside this and a row here (source.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from services.ingest.sources.source import Source, SourceNeeds
+
+if TYPE_CHECKING:
+    from models.settings.all import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKind:
+    """A row. `place` is "module:Class", imported only when the settings ask for it: most need a client library."""
+
+    name: str
+    is_wanted: Callable[[Settings], bool]
+    place: str
+
+
+SOURCES: tuple[SourceKind, ...] = ()
+
+
+def wanted(settings: Settings) -> list[SourceKind]:
+    """Those that the settings ask for."""
+    return [row for row in SOURCES if row.is_wanted(settings)]
+
+
+def open_sources(needs: SourceNeeds) -> dict[str, Source]:
+    """Each of those by its name, not started yet."""
+    found: dict[str, Source] = {}
+    for row in wanted(needs.settings):
+        module, _, name = row.place.partition(":")
+        found[row.name] = getattr(import_module(module), name)(needs)
+    return found

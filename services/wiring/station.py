@@ -1,0 +1,153 @@
+"""What takes alerts in one process, whatever door they come by: the formats, the intake, the lines to the shards, the dead letters,
+and the control partition that it goes by. A gateway has one, and so has a collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from actors.control_tail import ControlTail, SettingsWatch
+from models.control.control import ControlMessage, encode_message
+from models.control.events import SettingsChanged
+from models.errors import Unavailable
+from models.metrics import Meter
+from models.partition.sharding import SlotMap
+from models.ports import Clock, DeadLetters, EventLog, Peers, Tracer
+from models.settings.all import Settings
+from services.ingest.dead_letters import DeadLetterBox
+from services.ingest.doors.door import Doorman, Needs
+from services.ingest.formats.format import Shared
+from services.ingest.formats.remembered import Remembered
+from services.ingest.formats.table import open_formats
+from services.ingest.intake import Intake
+from services.ingest.line import ShardLine
+from services.ingest.submit import Submitter
+from services.machine.logs import set_level
+
+log = structlog.get_logger()
+
+#: Before the slot map is known nothing can be taken; the first start takes seconds.
+FIRST_SLOTS_S = 30.0
+#: An append of the control partition takes milliseconds; one that hangs is asked for again.
+CHANGE_TIMEOUT_S = 5.0
+CHANGE_RETRY_S = 0.2
+
+
+class Station:
+    """start() before the first alert, stop() after the last. look() once a second: whoever has it says when."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        peers: Peers,
+        clock: Clock,
+        meter: Meter,
+        tracer: Tracer,
+        control_log: EventLog,
+        dead_letters: DeadLetters,
+        shard_actors: Sequence[str],
+        control: str,
+        *,
+        start: str,
+        tenant: str,
+    ) -> None:
+        self.settings = settings
+        self.peers = peers
+        self.clock = clock
+        self.meter = meter
+        self.tracer = tracer
+        self.control = control
+        self.tail = ControlTail(control_log, SettingsWatch(start, self._take_settings))
+        server = settings.server
+        self.lines = [
+            ShardLine(
+                actor,
+                peers,
+                clock,
+                hold_s=server.hold,
+                max_alerts=max(1, server.max_inflight_alerts // len(shard_actors)),
+            )
+            for actor in shard_actors
+        ]
+        self.submitter = Submitter(self.lines, SlotMap.even(len(shard_actors)))
+        remembered = Remembered(
+            tenant,
+            tuple(settings.grouping.service_labels),
+            settings.lifecycle.max_alert_bytes,
+            server.remembered_alerts,
+        )
+        self.dead_letters = DeadLetterBox(
+            dead_letters, clock, meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
+        )
+        self.shared = Shared(remembered, settings)
+        self.formats = open_formats(self.shared)
+        self.intake = Intake(self.submitter, remembered, self.dead_letters, meter)
+
+    def needs(self, doorman: Doorman) -> Needs:
+        """What its doors are given."""
+        return Needs(self.intake, self.formats, doorman, self.clock, self.meter, self.tracer)
+
+    async def start(self) -> None:
+        """Learn the slot map. Raises Unavailable when there is none."""
+        deadline = asyncio.get_running_loop().time() + FIRST_SLOTS_S
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self.tail.follow()
+            if self.tail.state.slots is not None:
+                break
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(f"no slot map after {FIRST_SLOTS_S:g} s: is the control actor running?")
+            await asyncio.sleep(0.05)
+        self._take_slots(self.tail.state.slots)
+        self.dead_letters.start()
+
+    async def stop(self) -> None:
+        """Write what dead letters wait, and close the files. Safe to call twice."""
+        await self.dead_letters.stop()
+        await self.tail.close()
+
+    async def look(self) -> None:
+        """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
+        await self.tail.catch_up()
+        slots = self.tail.state.slots
+        if slots is not None and slots is not self.submitter.slots:
+            try:
+                self._take_slots(slots)
+            except Unavailable as error:
+                log.warning("can't follow the control partition, retrying", why=str(error))
+
+    async def tell_control(self, message: ControlMessage) -> None:
+        """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
+        because a repeat of a message changes nothing. Raises Malformed, NotFound, Conflict, Unavailable."""
+        payload = encode_message(message)
+        give_up_at = asyncio.get_running_loop().time() + self.settings.server.hold
+        while True:
+            try:
+                await self.peers.call(self.control, "change", payload, CHANGE_TIMEOUT_S)
+                return
+            except Unavailable:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise
+            await asyncio.sleep(CHANGE_RETRY_S)
+
+    def measure(self) -> None:
+        """Set the gauges."""
+        self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self.lines))
+        self.intake.measure(self.clock.now())
+
+    def _take_settings(self, changed: SettingsChanged) -> None:
+        self.settings = Settings.model_validate_json(changed.settings)
+        set_level(changed.level)
+        self.shared.settings = self.settings
+
+    def _take_slots(self, slots: SlotMap) -> None:
+        if slots.partitions > len(self.lines):
+            raise Unavailable(
+                f"the slot map names {slots.partitions} partitions, settings say state.partitions = {len(self.lines)}: "
+                "first llm-im down, then llm-im up"
+            )
+        self.submitter.slots = slots
