@@ -26,6 +26,7 @@ from models.settings.notify import Notify
 from models.settings.outbound import OutboundSettings
 from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
+from models.settings.pull import Pull
 from models.settings.server import Server
 from models.settings.silences import Silences
 from models.settings.state import State
@@ -53,6 +54,7 @@ class Settings(Section):
     publish: Publish = Publish()
     targets: Targets = Targets()
     formats: Formats = Formats()
+    pull: Pull = Pull()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

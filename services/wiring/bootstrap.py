@@ -305,7 +305,7 @@ def collector_actor(config: bytes, host: Host) -> Actor:
         start=given["start"],
         tenant=TENANT,
     )
-    return Collector(host.name, station, open_sources)
+    return Collector(host.name, station, open_sources, given)
 
 
 def _log_as(given: Mapping[str, str]) -> None:

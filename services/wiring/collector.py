@@ -24,14 +24,19 @@ RETRY_S = 1.0
 
 
 class Collector:
-    """`open_sources` is called once the station knows where alerts go."""
+    """`open_sources` is called once the station knows where alerts go; `given` is what sources get beside the settings."""
 
     def __init__(
-        self, name: str, station: Station, open_sources: Callable[[SourceNeeds], Mapping[str, Source]]
+        self,
+        name: str,
+        station: Station,
+        open_sources: Callable[[SourceNeeds], Mapping[str, Source]],
+        given: Mapping[str, object] | None = None,
     ) -> None:
         self._name = name
         self.station = station
         self._open_sources = open_sources
+        self._given = given or {}
         self.sources: Mapping[str, Source] = {}
         self._why = "not started yet"
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,6 +84,8 @@ class Collector:
                 station.clock,
                 station.meter,
                 station.tracer,
+                station.firing,
+                self._given,
             )
         )
         for source in self.sources.values():

@@ -11,16 +11,20 @@ from collections.abc import Sequence
 import structlog
 
 from actors.control_tail import ControlTail, SettingsWatch
+from models.alerts.matchers import MatcherTuple
 from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
+from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.partition.sharding import SlotMap
 from models.ports import Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
+from services.api.reads import Reads
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.doors.door import Doorman, Needs
 from services.ingest.formats.format import Shared
+from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
@@ -35,6 +39,8 @@ FIRST_SLOTS_S = 30.0
 #: An append of the control partition takes milliseconds; one that hangs is asked for again.
 CHANGE_TIMEOUT_S = 5.0
 CHANGE_RETRY_S = 0.2
+#: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
+QUERY_TIMEOUT_S = 5.0
 
 
 class Station:
@@ -83,7 +89,15 @@ class Station:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self._reads = Reads(
+            lambda shard, query: self.lines[shard].ask(query, QUERY_TIMEOUT_S),
+            len(shard_actors),
+            lambda slot: self.submitter.slots.owners[slot],
+            (),
+            tenant=tenant,
+        )
         self.shared = Shared(remembered, settings)
+        self.shared.open_alerts.find = self._labels_of_firing
         self.formats = open_formats(self.shared)
         self.intake = Intake(self.submitter, remembered, self.dead_letters, meter)
 
@@ -134,10 +148,19 @@ class Station:
                     raise
             await asyncio.sleep(CHANGE_RETRY_S)
 
+    async def firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[AlertView]:
+        """The alerts that fire and match, of those that came by this format: others may have labels of the same name. Raises
+        TooLarge, Busy, Unavailable."""
+        async with contextlib.aclosing(self._reads.alerts(matchers)) as pages:
+            return [each async for page in pages for each in page if each.source == format_name]
+
     def measure(self) -> None:
         """Set the gauges."""
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self.lines))
         self.intake.measure(self.clock.now())
+
+    async def _labels_of_firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[Labels]:
+        return [each.labels for each in await self.firing(format_name, matchers)]
 
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)

@@ -22,7 +22,16 @@ class SourceKind:
     place: str
 
 
-SOURCES: tuple[SourceKind, ...] = ()
+SOURCES: tuple[SourceKind, ...] = (
+    SourceKind(
+        "alertmanager",
+        lambda settings: bool(settings.pull.alertmanager),
+        "services.ingest.sources.alertmanager:AlertmanagerPolls",
+    ),
+    SourceKind(
+        "taxii", lambda settings: bool(settings.pull.taxii), "services.ingest.sources.taxii:TaxiiPolls"
+    ),
+)
 
 
 def wanted(settings: Settings) -> list[SourceKind]:
