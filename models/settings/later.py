@@ -94,18 +94,6 @@ class SentinelFilters(LaterSection):
     ignored_labels: list[str] = []
 
 
-class Sentinel(LaterSection):
-    """Alerts streamed from LLM-Sentinel."""
-
-    enabled: bool = False
-    endpoint: str | None = None
-    protocol: Literal["grpc", "http", "https"] | None = None
-    auth_token_env: str | None = None
-    reconnect_interval: Duration | None = None
-    buffer_size: int | None = Field(None, ge=1)
-    filters: SentinelFilters = SentinelFilters()
-
-
 class GovernanceAudit(LaterSection):
     log_all_incidents: bool | None = None
     log_all_actions: bool | None = None

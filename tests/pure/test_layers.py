@@ -70,7 +70,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("services/machine/tracing.py", "services/ingest/formats/otlp_logs.py"),  # imported only when telemetry is on
     "redis": ("services/stores/redis/*.py",),
     "asyncpg": ("services/stores/postgres/*.py",), "psycopg": ("services/stores/postgres/*.py",),
-    "grpc": ("services/wiring/serve_app.py", "services/ingest/doors/grpc.py", "services/proto/*.py"),
+    "grpc": ("services/wiring/serve_app.py", "services/ingest/doors/grpc.py", "services/ingest/sources/dialling.py", "services/proto/*.py"),
     "aiokafka": ("services/ingest/doors/kafka.py",),
     "nats": ("services/ingest/doors/nats.py",),
     "aio_pika": ("services/ingest/doors/rabbitmq.py",),

@@ -46,11 +46,13 @@ class Fetcher(ABC):
     """One server. fetch() is called again and again as long as its lease is held."""
 
     def __init__(self, needs: SourceNeeds, name: str, *, pause_s: float, lease_s: float = LEASE_S) -> None:
-        """`pause_s` between the end of one fetch and the next, and the shortest after a failure."""
+        """`pause_s` between the end of one fetch and the next."""
         self.name = name
         self.why_away = "not reached yet"
         self._needs = needs
         self._pause_s = pause_s
+        #: The first pause after a failure.
+        self.retry_s = pause_s
         self._sender = Sender(name)
         self._faults = 0
         self._was_away = False

@@ -22,7 +22,8 @@ class HttpFetcher(Fetcher):
     def __init__(
         self, needs: SourceNeeds, kind: str, settings: Mapping[str, Any], *, lease_s: float = LEASE_S
     ) -> None:
-        super().__init__(needs, f"{kind}/{settings['name']}", pause_s=settings["interval"], lease_s=lease_s)
+        name = f"{kind}/{settings['name']}" if settings["name"] else kind
+        super().__init__(needs, name, pause_s=settings["interval"], lease_s=lease_s)
         self.settings = settings
         self.url = str(settings["url"]).rstrip("/")
         cert, key = settings.get("cert_file"), settings.get("key_file")

@@ -31,6 +31,16 @@ SOURCES: tuple[SourceKind, ...] = (
     SourceKind(
         "taxii", lambda settings: bool(settings.pull.taxii), "services.ingest.sources.taxii:TaxiiPolls"
     ),
+    SourceKind(
+        "llm-sentinel",
+        lambda settings: settings.integrations.llm_sentinel.is_dialled,
+        "services.ingest.sources.llm_sentinel:SentinelFeeds",
+    ),
+    SourceKind(
+        "llm-shield",
+        lambda settings: settings.integrations.llm_shield.is_dialled,
+        "services.ingest.sources.llm_shield:ShieldPolls",
+    ),
 )
 
 
