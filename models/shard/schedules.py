@@ -40,6 +40,8 @@ BEGUN = RecordKind("schedules")
 LATE_MAX_S = 3600.0
 #: What such an incident is, and what it becomes when its run fails.
 QUIET, FAILED = Severity.P4, Severity.P3
+#: Why nobody is told of one.
+RUNS_BY_THE_CLOCK = "a scheduled run: people are told if it fails"
 #: IncidentOpened.source of one. No alert's incident is without a group.
 SOURCE = "schedule"
 
@@ -164,7 +166,7 @@ class Schedules(Component):
         self.shard.of(Runs).look_at(identity)
 
     def withholds(self, incident: Incident) -> str | None:
-        return "a scheduled run: people are told if it fails" if is_quiet(incident) else None
+        return RUNS_BY_THE_CLOCK if is_quiet(incident) else None
 
     def _over(self, change: RunOver, now: float) -> None:
         incident, run = change.incident, change.run
@@ -203,7 +205,11 @@ class Schedules(Component):
 
     def _fold_set_back(self, event: ClockSetBack, _now: float) -> None:
         self.state.checkpoint.touch(BEGUN, 0)
-        self.begun = {name: clock.then(at, event) for name, at in self.begun.items()}
+        # What was begun by a clock that was a little ahead is not begun again when its time really comes.
+        self.begun = {
+            name: at if at - event.after <= LATE_MAX_S else clock.then(at, event)
+            for name, at in self.begun.items()
+        }
 
     def _capture(self, _number: int | bytes) -> bytes | None:
         return _encoder.encode(self.begun) if self.begun else None

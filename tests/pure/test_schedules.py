@@ -182,7 +182,7 @@ def test_people_are_told_of_a_run_that_fails() -> None:
         Severity.P2,
         True,
     )  # a repair that failed counts one more
-    assert [each.receiver for _at, each in story.asked if isinstance(each, Act)] == ["pager"]
+    assert [each.target for _at, each in story.asked if isinstance(each, Act)] == ["pager"]
 
 
 def test_people_are_told_of_a_run_that_can_not_begin() -> None:
@@ -193,7 +193,7 @@ def test_people_are_told_of_a_run_that_can_not_begin() -> None:
 
     (incident,) = scheduled(story)
     assert incident.severity is Severity.P3
-    assert [each.receiver for _at, each in story.asked if isinstance(each, Act)] == ["pager"]
+    assert [each.target for _at, each in story.asked if isinstance(each, Act)] == ["pager"]
 
 
 def test_no_other_playbook_is_chosen_for_it() -> None:
@@ -206,3 +206,15 @@ def test_no_other_playbook_is_chosen_for_it() -> None:
     assert {work.action.type for _effect, work in story.work if isinstance(work, Do)} == set()
     (incident,) = scheduled(story)
     assert "heal" not in " ".join(line.text for line in incident.timeline)
+
+
+def test_a_clock_that_was_ahead_by_a_moment_begins_none_twice() -> None:
+    story = story_of()
+    story.tick(FIRST + 1)
+    story.perform(FIRST + 2)
+
+    story.restart(FIRST - 20)  # the clock is right again
+    story.tick(FIRST - 10)
+    story.tick(FIRST + 5)
+
+    assert len(story.happened(RunScheduled)) == 1
