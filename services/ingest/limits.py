@@ -39,18 +39,22 @@ UNITS = {1: "s", 60: "m", 3600: "h"}
 Headers = list[tuple[bytes, bytes]]
 
 
-class _Known:
-    """A limit here: our part of its bucket, what was taken since the control actor heard of it, and whether anybody asked."""
+class _Known(Bucket):
+    """A limit here: our part of its bucket, what was taken since the control actor heard of it, and whether anybody asked since then."""
 
-    __slots__ = ("asked", "bucket", "limit", "name", "seen_at", "taken")
+    __slots__ = ("asked", "limit", "name", "seen_at", "taken")
 
     def __init__(self, name: str, limit: Limit, sharers: int, now: float) -> None:
+        super().__init__(limit.rate / sharers, limit.burst / sharers, now)
         self.name = name
         self.limit = limit
-        self.bucket = Bucket(limit.rate / sharers, limit.burst / sharers, now)
         self.taken = 0.0
         self.asked = False
         self.seen_at = now
+
+    def share(self, sharers: int, now: float) -> None:
+        """Go by a part of the limit."""
+        self.go_by(self.limit.rate / sharers, self.limit.burst / sharers, now)
 
 
 class _Sender:
@@ -65,6 +69,15 @@ class _Sender:
         self.seen_at = now
         self.refused = 0
         self.told_at = -math.inf
+
+    def owe(self, alerts: int, left: float) -> None:
+        """Take it off its equal part. Who took what nobody else wanted owes it to nobody, but a debt of all (`left`) is no reason to let
+        the debtor in."""
+        fair = self.fair
+        assert fair is not None
+        fair.level -= alerts
+        if fair.level < -fair.burst:
+            fair.level = max(fair.level, min(left, -fair.burst))
 
 
 class Limits:
@@ -105,32 +118,51 @@ class Limits:
 
     def check(self, sender: Sender) -> None:
         """Raises RateLimited when a request of this sender would be refused whatever it holds."""
+        found, everybody = self._senders.get(sender.name), self._all
+        if found is not None:
+            own = found.own
+            if (own is None or own.level >= 1.0) and (everybody is None or everybody.level >= 1.0):
+                return
         now = self._clock.monotonic()
-        found = self._senders.get(sender.name) or self._meet(sender.name, now)
+        found = found or self._meet(sender.name, now)
         if (held := self._held_up(found, now)) is not None:
             raise self._refusal(found, *held, now)
 
     def take(self, sender: Sender, alerts: int) -> None:
-        """Count what a request holds. Raises RateLimited, and then nothing is counted."""
+        """Count what a request holds. Raises RateLimited, and then nothing is counted.
+
+        Without a look at the clock where there is enough: time is added to a bucket at the first request after gateways agreed, and
+        whenever it runs out. What it lacks until then is less than a tenth of a second's worth."""
+        found, everybody = self._senders.get(sender.name), self._all
+        if found is not None:
+            own = found.own
+            if (own is None or (own.level >= 1.0 and own.asked)) and (
+                everybody is None or (everybody.level >= 1.0 and everybody.asked)
+            ):
+                if own is not None:
+                    own.level -= alerts
+                    own.taken += alerts
+                if everybody is not None:
+                    everybody.level -= alerts
+                    everybody.taken += alerts
+                    found.owe(alerts, everybody.level)
+                return
         self.check(sender)
         self.charge(sender, alerts)
 
     def charge(self, sender: Sender, alerts: int) -> None:
         """Count it whatever is left: what is known only afterwards."""
-        now = self._clock.monotonic()
+        now, everybody = self._clock.monotonic(), self._all
         found = self._senders.get(sender.name) or self._meet(sender.name, now)
         found.seen_at = now
         if found.own is not None:
             self._count(found.own, alerts, now)
-        if (everybody := self._all) is not None:
+        if everybody is not None:
             self._count(everybody, alerts, now)
-            fair = found.fair
-            assert fair is not None
-            fair.fill(now)
-            # Who took what nobody else wanted owes it to nobody; but a debt of all is no reason to let the debtor in.
-            fair.level = max(fair.level - alerts, min(everybody.bucket.level, -fair.burst))
-        if not self._wake.is_set():
-            self._wake.set()
+            assert found.fair is not None
+            found.fair.fill(now)
+            found.owe(alerts, everybody.level)
+        self._wake.set()
 
     async def admitted(self, sender: Sender) -> None:
         """Returns once this sender may send: streams and queues wait instead of being refused."""
@@ -148,9 +180,7 @@ class Limits:
         if known is None:
             return []
         name = ALL if known is self._all else "sender"
-        return quota_headers(
-            name, known.limit.quota, known.limit.window_s, max(0, math.floor(known.bucket.level))
-        )
+        return quota_headers(name, known.limit.quota, known.limit.window_s, max(0, math.floor(known.level)))
 
     def measure(self) -> None:
         """Set the gauges."""
@@ -179,11 +209,13 @@ class Limits:
         known = {
             each.name: each
             for each in (self._all, *(sender.own for sender in self._senders.values()))
-            if each is not None and each.asked
+            if each is not None and (each.asked or each.taken)
         }
         if not known:
             return
         used = {name: Used(each.limit, each.taken) for name, each in known.items()}
+        for each in known.values():
+            each.asked = False
         payload = encode_report(Report(self._gateway, used))
         try:
             answered = await self._peers.call(self._control, "limits", payload, SHARE_TIMEOUT_S)
@@ -194,8 +226,8 @@ class Limits:
             self._is_away = True
             now = self._clock.monotonic()
             for each in known.values():
-                self._go_by(each, self._gateways, now)
-            self._wake.set()  # it has to hear what was taken meanwhile
+                each.share(self._gateways, now)
+            self._divide(now)
             return
         self._is_away = False
         now = self._clock.monotonic()
@@ -203,12 +235,9 @@ class Limits:
             each = known[name]
             each.taken -= used[name].alerts
             if each.limit == used[name].limit:
-                self._go_by(each, part.sharers, now)
+                each.share(part.sharers, now)
                 # What was taken while it was asked, it does not know yet.
-                each.bucket.level = min(part.level - each.taken, each.bucket.burst)
-            each.asked = each.taken > 0
-            if each.asked:
-                self._wake.set()
+                each.level = min(part.level - each.taken, each.burst)
         self._divide(now)
 
     def _divide(self, now: float) -> None:
@@ -229,8 +258,7 @@ class Limits:
 
     def _fair(self, senders: int) -> tuple[float, float]:
         assert self._all is not None
-        bucket = self._all.bucket
-        return bucket.rate / senders, max(1.0, bucket.burst / senders)
+        return self._all.rate / senders, max(1.0, self._all.burst / senders)
 
     # -- one by one ------------------------------------------------------------------------------------------
 
@@ -250,29 +278,25 @@ class Limits:
             return _Known(name, limit, self._gateways, now)
         if known.limit != limit:
             known.limit = limit
-            self._go_by(known, self._gateways, now)
+            known.share(self._gateways, now)
         return known
-
-    @staticmethod
-    def _go_by(known: _Known, sharers: int, now: float) -> None:
-        known.bucket.go_by(known.limit.rate / sharers, known.limit.burst / sharers, now)
 
     def _count(self, known: _Known, alerts: int, now: float) -> None:
         if now - known.seen_at > ACTIVE_S:
             # Others may have taken from it since: until the control actor says more, it is our part and no more.
-            self._go_by(known, self._gateways, now)
+            known.share(self._gateways, now)
         known.seen_at = now
         known.asked = True
         known.taken += alerts
-        known.bucket.fill(now)
-        known.bucket.level -= alerts
+        known.fill(now)
+        known.level -= alerts
 
     def _held_up(self, sender: _Sender, now: float) -> tuple[_Known, float] | None:
         """The limit that keeps a sender out, and for how many seconds."""
         own, everybody = sender.own, self._all
-        if own is not None and (wait_s := own.bucket.wait_s(now)):
+        if own is not None and (wait_s := own.wait_s(now)):
             return self._asked(sender, own, now), wait_s
-        if everybody is not None and (wait_s := everybody.bucket.wait_s(now)):
+        if everybody is not None and (wait_s := everybody.wait_s(now)):
             assert sender.fair is not None
             if fair_wait_s := sender.fair.wait_s(now):
                 return self._asked(sender, everybody, now), min(wait_s, fair_wait_s)

@@ -11,6 +11,7 @@ import pytest
 
 from models.errors import RateLimited
 from models.settings.all import Settings
+from services.cli.commands.status import _limits
 from services.ingest.arrival import Sender
 from tests.api.gateway_in_process import JSON, Reply, System, alert, another_gateway, system
 from tests.api.test_alert_stream import alerts, heard, opened
@@ -20,7 +21,8 @@ from tests.api.test_pressure import until
 pytestmark = pytest.mark.asyncio
 
 V2, V1 = "/api/v2/alerts", "/v1/alerts"
-SLOW = {"server": {"gateways": 1}, "resource_limits": {"max_sender_rate": "10/m", "burst": "1m"}}
+ONE = {"gateways": 1}
+SLOW = {"max_sender_rate": "10/m", "burst": "1m"}
 
 
 async def sent(ours: System, count: int, name: str = "A", door: str = V2, secret: str = "") -> Reply:
@@ -34,7 +36,7 @@ async def sent(ours: System, count: int, name: str = "A", door: str = V2, secret
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("door", [V2, V1])
 async def test_who_sends_too_fast_is_told_when_to_come_again_and_nothing_of_it_is_stored(door: str) -> None:
-    async with system(**SLOW) as ours:
+    async with system(server=ONE, resource_limits=SLOW) as ours:
         first = await sent(ours, 9, door=door)
         into_debt = await sent(ours, 3, "B", door=door)
         refused = await sent(ours, 1, "C", door=door)
@@ -62,7 +64,7 @@ async def test_where_nothing_is_limited_no_answer_says_so_and_nobody_asks(ours: 
 
 
 async def test_what_cannot_be_read_counts_as_one() -> None:
-    async with system(**SLOW) as ours:
+    async with system(server=ONE, resource_limits=SLOW) as ours:
         answers = [await ours.post(V2, b"[{") for _ in range(12)]
 
         assert [each.status for each in answers] == [400] * 10 + [429] * 2
@@ -71,7 +73,7 @@ async def test_what_cannot_be_read_counts_as_one() -> None:
 
 async def test_each_token_has_its_own_limit_and_some_have_another() -> None:
     rates = {"max_sender_rate": "2/h", "burst": "1h", "sender_rates": {"ci": "1/h", "prometheus": "none"}}
-    async with system(server={"gateways": 1}, resource_limits=rates) as ours:
+    async with system(server=ONE, resource_limits=rates) as ours:
         admin = (await create(ours, "admin", "admin"))["token"]
         for name, allowed in (("ci", 1), ("other", 2), ("prometheus", 4)):
             secret = (await create(ours, name, "ingest:alertmanager", by=admin))["token"]
@@ -80,19 +82,16 @@ async def test_each_token_has_its_own_limit_and_some_have_another() -> None:
 
 
 async def test_limits_change_while_it_runs() -> None:
-    async with system(**SLOW) as ours:
+    async with system(server=ONE, resource_limits=SLOW) as ours:
         assert [(await sent(ours, 10)).status, (await sent(ours, 1)).status] == [200, 429]
 
-        wanted = {**SLOW["resource_limits"], "max_sender_rate": None, "max_ingestion_rate": "1000/s"}
-        await ours.gateway.change_settings(
-            Settings.model_validate({"state": {"partitions": 2}, **SLOW, "resource_limits": wanted}), "ops"
-        )
+        common = {"state": {"partitions": 2}, "server": ONE}
+        wanted = {**common, "resource_limits": {"max_ingestion_rate": "1000/s"}}
+        await ours.gateway.change_settings(Settings.model_validate(wanted), "ops")
         answer = await sent(ours, 1)
         assert (answer.status, answer.headers["ratelimit-policy"]) == (200, '"all";q=1000;w=1')
 
-        await ours.gateway.change_settings(
-            Settings.model_validate({"state": {"partitions": 2}, "server": {"gateways": 1}}), "ops"
-        )
+        await ours.gateway.change_settings(Settings.model_validate(common), "ops")
         assert "ratelimit" not in (await sent(ours, 1)).headers
 
 
@@ -129,7 +128,7 @@ async def test_one_of_two_gateways_may_use_all_of_it() -> None:
 
         known = theirs.gateway.station.limits
         await sent(theirs, 1)
-        await until(lambda: known._senders["anonymous"].own.bucket.level < 5)  # type: ignore[union-attr]
+        await until(lambda: known._senders["anonymous"].own.level < 5)  # type: ignore[union-attr]
         # What the other has used up is used up here too, but for what passed before this one heard.
         for _ in range(10):
             last = await sent(theirs, 1)
@@ -148,7 +147,7 @@ async def test_while_control_is_away_each_gateway_lets_its_part_through() -> Non
 
 
 async def test_who_sends_little_is_let_in_while_another_uses_up_what_all_may_send() -> None:
-    async with system(server={"gateways": 1}, resource_limits={"max_ingestion_rate": "100/s"}) as ours:
+    async with system(server=ONE, resource_limits={"max_ingestion_rate": "100/s"}) as ours:
         limits = ours.gateway.station.limits
         loud, quiet = Sender("loud"), Sender("quiet")
         refused = {loud.name: 0, quiet.name: 0}
@@ -168,12 +167,12 @@ async def test_who_sends_little_is_let_in_while_another_uses_up_what_all_may_sen
 
         # 20 a second of the 100, of which half is theirs.
         assert refused["quiet"] == 0 and refused["loud"] > 1900
-        assert limits._all is not None and limits._all.bucket.level > -60
+        assert limits._all is not None and limits._all.level > -60
 
 
 async def test_a_stream_that_is_too_fast_is_read_more_slowly_and_nothing_is_refused() -> None:
     async with (
-        system(server={"gateways": 1}, resource_limits={"max_sender_rate": "10/m", "burst": "1m"}) as ours,
+        system(server=ONE, resource_limits=SLOW) as ours,
         opened(await ours.listen()) as client,
     ):
         for number in range(3):
@@ -190,7 +189,7 @@ async def test_a_stream_that_is_too_fast_is_read_more_slowly_and_nothing_is_refu
 
 
 async def test_pagerduty_senders_are_told_as_pagerduty_does() -> None:
-    async with system(**SLOW) as ours:
+    async with system(server=ONE, resource_limits=SLOW) as ours:
         event = {
             "routing_key": "k" * 32,
             "event_action": "trigger",
@@ -200,3 +199,16 @@ async def test_pagerduty_senders_are_told_as_pagerduty_does() -> None:
 
         assert [each.status for each in answers] == [202] * 10 + [429]
         assert answers[-1].json["status"] == "throttle exceeded" and answers[-1].headers["retry-after"]
+
+
+async def test_status_shows_the_limits_in_force_and_what_they_refused() -> None:
+    limits = {"max_ingestion_rate": "5000/s", "sender_rates": {"anonymous": "1/h"}}
+    async with system(server=ONE, resource_limits=limits) as ours:
+        await sent(ours, 1)
+        await sent(ours, 1)
+        found = _limits((await ours.get("/metrics")).body.decode().splitlines())
+
+    assert found == [
+        {"sender": None, "alerts_per_second": 5000.0, "refused": 0},
+        {"sender": "anonymous", "alerts_per_second": 1 / 3600, "refused": 1},
+    ]
