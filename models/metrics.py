@@ -50,6 +50,13 @@ METRICS: dict[str, Metric] = {
         "gauge", "WebSockets open at a gateway that bring alerts (/v1/stream/alerts)."
     ),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
+    "llm_im_rate_limited_total": Metric(
+        "counter",
+        "Requests refused because alerts come too fast, by limit (sender, or all together) and token.",
+    ),
+    "llm_im_rate_limit": Metric(
+        "gauge", "Alerts a second that are allowed, by limit (sender, or all together) and token."
+    ),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),
     "llm_im_recoveries_total": Metric("counter", "Times a shard rebuilt its state from its log."),
@@ -193,6 +200,11 @@ class Meter:
         self._counters: dict[_Key, float] = {}
         self._gauges: dict[_Key, float] = {}
         self._histograms: dict[_Key, tuple[list[int], list[float]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The actor's."""
+        return self._name
 
     def count(self, metric: str, by: float = 1, **labels: str) -> None:
         """Add to a counter."""

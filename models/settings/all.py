@@ -26,6 +26,7 @@ from models.settings.notify import Notify
 from models.settings.outbound import OutboundSettings
 from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
+from models.settings.resource_limits import ResourceLimits
 from models.settings.server import Server
 from models.settings.silences import Silences
 from models.settings.state import State
@@ -60,7 +61,7 @@ class Settings(Section):
     disaster_recovery: DisasterRecovery = DisasterRecovery()
 
     deployment: later.Deployment = later.Deployment()
-    resource_limits: later.ResourceLimits = later.ResourceLimits()
+    resource_limits: ResourceLimits = ResourceLimits()
     coordination: later.Coordination = later.Coordination()
     messaging: later.Messaging = later.Messaging()
     worker: later.Worker = later.Worker()

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from models.settings.values import LATER, Duration, Rate, Section
+from models.settings.values import LATER, Duration, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
 
@@ -26,13 +26,6 @@ class Deployment(LaterSection):
     worker_type: Literal["all", "ingestion", "processing", "orchestration"] | None = None
     region: str | None = None
     availability_zones: list[str] = []
-
-
-class ResourceLimits(LaterSection):
-    max_concurrent_incidents: int | None = Field(
-        None, ge=1, description="Alias of `lifecycle.max_concurrent_incidents`."
-    )
-    max_ingestion_rate: Rate | None = None
 
 
 class Coordination(LaterSection):

@@ -300,7 +300,7 @@ NOT_ACTIVE = {
     "llm_shield": ({"integrations"}, ["integrations.llm_shield.enabled"]),
     "llm_edge_agent": ({"integrations"}, ["integrations.llm_edge_agent.enabled"]),
     "llm_governance_core": ({"integrations"}, ["integrations.llm_governance_core.auth_token_env"]),
-    "standalone": ({"resource_limits"}, []),
+    "standalone": (set(), []),
     "worker": (
         {"deployment", "coordination", "messaging", "worker"},
         ["deployment.mode", "coordination.backend", "coordination.cluster_nodes", "messaging.backend", "messaging.brokers"],
