@@ -54,7 +54,6 @@ def shard_actor_name(index: int) -> str:
 CONTROL_ACTOR = "control-a"
 PUBLISHER_ACTOR = "publisher-0"
 BACKUP_ACTOR = "backup-0"
-COLLECTOR_ACTOR = "collector-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.

@@ -71,9 +71,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "redis": ("services/stores/redis/*.py",),
     "asyncpg": ("services/stores/postgres/*.py",), "psycopg": ("services/stores/postgres/*.py",),
     "grpc": ("services/wiring/serve_app.py", "services/ingest/doors/grpc.py", "services/ingest/sources/dialling.py", "services/proto/*.py"),
-    "aiokafka": ("services/ingest/doors/kafka.py",),
-    "nats": ("services/ingest/doors/nats.py",),
-    "aio_pika": ("services/ingest/doors/rabbitmq.py",),
+    "confluent_kafka": ("services/ingest/sources/kafka.py",),
+    "nats": ("services/ingest/sources/nats.py",),
+    "aio_pika": ("services/ingest/sources/rabbitmq.py",),
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class SourceNeeds:
     settings      what it was started with: what changes while it runs is in Shared.settings of the formats
     formats       by name
     control       the control partition as far as it was read: cursors are in it
+    given         what the settings give to collectors (`for_process`), with the secrets: `settings` has them masked
     tell_control  have its writer decide; raises Malformed, NotFound, Conflict, Unavailable
     firing        the alerts of a format that fire and match, of all shards; raises TooLarge, Busy, Unavailable
     given         what the settings give collectors by for_process(), with secrets, which are masked in `settings`

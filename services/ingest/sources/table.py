@@ -22,7 +22,14 @@ class SourceKind:
     place: str
 
 
+def _queue(backend: str) -> Callable[[Settings], bool]:
+    return lambda settings: settings.messaging.backend == backend
+
+
 SOURCES: tuple[SourceKind, ...] = (
+    SourceKind("kafka", _queue("kafka"), "services.ingest.sources.kafka:KafkaSource"),
+    SourceKind("nats", _queue("nats"), "services.ingest.sources.nats:NatsSource"),
+    SourceKind("rabbitmq", _queue("rabbitmq"), "services.ingest.sources.rabbitmq:RabbitSource"),
     SourceKind(
         "alertmanager",
         lambda settings: bool(settings.pull.alertmanager),
