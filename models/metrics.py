@@ -63,6 +63,8 @@ METRICS: dict[str, Metric] = {
     "llm_im_queue_held": Metric(
         "gauge", "Messages of a queue that a collector holds and has not acknowledged, by source."
     ),
+    "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
+    "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
     "llm_im_rate_limited_total": Metric(
         "counter",

@@ -81,15 +81,24 @@ class Fetcher(ABC):
         await self.lease.release()
 
     async def give(
-        self, format_name: str, body: bytes, *, delivery_id: str | None = None, want_ids: bool = False
+        self,
+        format_name: str,
+        body: bytes,
+        *,
+        content_type: str = "",
+        delivery_id: str | None = None,
+        want_ids: bool = False,
     ) -> tuple[Reading, Receipt]:
         """Store what a body holds: returns when it is durable, or can never be (the receipt says which). Waits out what a retry
         fixes. Raises Malformed and TooLarge when nothing of it can be read."""
         needs, form = self._needs, self._needs.formats[format_name]
         wait_s = STORE_RETRY_S
         while True:
+            await needs.intake.admitted(self._sender)
             now = needs.clock.now()
-            request = Request(form.path, body, now, content_type=form.content_types[0], sender=self._sender)
+            request = Request(
+                form.path, body, now, content_type=content_type or form.content_types[0], sender=self._sender
+            )
             arrival = Arrival(needs.intake.tenant, form.name, self._sender, now, want_ids, delivery_id)
             why: IncidentManagerError
             with needs.tracer.span(f"FETCH {self.name}", None, {}, kind="client") as span:
