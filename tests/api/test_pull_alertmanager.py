@@ -311,13 +311,15 @@ async def test_two_collectors_never_poll_at_once_and_the_second_goes_on_where_th
         await first.start()
         await until(lambda: not first.why_away)
         async with running(second):
-            await until(lambda: "collector-a" in second.why_away, lambda: second.why_away)
+            [waiting] = second.fetchers
+            await until(lambda: "collector-a" in waiting.elsewhere, lambda: second.why_away)
+            assert second.why_away == ""
             # As SIGKILL would: nothing is released.
             [task] = [each._task for each in first.fetchers]
             assert task is not None
             task.cancel()
             peer.asked.clear()
 
-            await until(lambda: not second.why_away, lambda: second.why_away)
+            await until(lambda: not waiting.elsewhere and peer.asked, lambda: waiting.elsewhere)
 
-            assert peer.asked and await ours.names() == {"Down"}
+            assert await ours.names() == {"Down"}

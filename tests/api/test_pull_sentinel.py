@@ -10,6 +10,7 @@ import pytest
 
 from services.ingest.sources.llm_sentinel import SentinelFeeds
 from tests.api.gateway_in_process import System, system
+from tests.peers.certificates import make_certificates
 from tests.peers.collecting import fires, needs_of, running, until
 from tests.peers.process import Peer
 from tests.peers.sentinel import TOKEN
@@ -137,3 +138,14 @@ async def test_a_refusal_is_told_without_the_token_and_tried_again(tmp_path: Pat
         async with running(source):
             await until(lambda: "UNAUTHENTICATED" in source.why_away, lambda: source.why_away)
             assert "wr0ng-token" not in source.why_away and "***" in source.why_away
+
+
+async def test_over_tls_with_a_certificate_of_ours(tmp_path: Path) -> None:
+    make_certificates(folder := tmp_path / "peer")
+    async with system() as ours, Peer("tests.peers.sentinel", folder) as peer:
+        peer.says(said(1))
+        files = {"tls_ca": "ca.pem", "tls_cert": "client.pem", "tls_key": "client.key"}
+        async with running(feeds(ours, peer, **{name: str(folder / file) for name, file in files.items()})):
+            await until(lambda: acked(peer), (folder / "log").read_text)
+
+        assert await ours.names() == {"Slow1"}

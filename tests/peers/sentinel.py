@@ -1,6 +1,7 @@
-"""LLM-Sentinel as a server: SentinelFeed. Sends each message of its file that was not acknowledged, again on each stream.
+"""LLM-Sentinel as a server: SentinelFeed. Sends each message of its file that was not acknowledged, again on each stream. With
+certificates in its folder it asks for one of the client.
 
-python -m tests.peers.sentinel PORT FOLDER [refuse]
+python -m tests.peers.sentinel PORT FOLDER
 """
 
 from __future__ import annotations
@@ -70,7 +71,12 @@ class Feed(services.SentinelFeedServicer):
 async def main(port: int, folder: Path) -> None:
     server = grpc.aio.server()
     services.add_SentinelFeedServicer_to_server(Feed(folder), server)  # type: ignore[no-untyped-call]
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    if (folder / "server.key").exists():
+        key, cert, ca = ((folder / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem"))
+        credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+        server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    else:
+        server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     write_line(folder / "heard.jsonl", {"listens": port})
     await server.wait_for_termination()

@@ -48,7 +48,10 @@ class Fetcher(ABC):
     def __init__(self, needs: SourceNeeds, name: str, *, pause_s: float, lease_s: float = LEASE_S) -> None:
         """`pause_s` between the end of one fetch and the next."""
         self.name = name
+        #: Why nothing can be fetched, "" when it can, or when another process does it.
         self.why_away = "not reached yet"
+        #: Which process fetches instead, "" for this one.
+        self.elsewhere = ""
         self._needs = needs
         self._pause_s = pause_s
         #: The first pause after a failure.
@@ -130,13 +133,14 @@ class Fetcher(ABC):
             try:
                 await self.lease.take()
             except Conflict as error:
-                self.why_away = str(error)
+                self._is_elsewhere(error)
                 await asyncio.sleep(self.lease.lease_s / 4)
                 continue
             except IncidentManagerError as error:
                 self._away(str(error))
                 await asyncio.sleep(min(self.lease.lease_s / 4, RETRY_MAX_S))
                 continue
+            self.elsewhere = ""
             self.begin()
             loop = asyncio.get_running_loop()
             tasks = [loop.create_task(self.lease.keep()), loop.create_task(self._work())]
@@ -155,7 +159,7 @@ class Fetcher(ABC):
                 await self.fetch()
                 self.reached()
             except Conflict as error:
-                self.why_away = str(error)
+                self._is_elsewhere(error)
                 return
             except IncidentManagerError as error:
                 wait_s = self._wait_after(error)
@@ -177,6 +181,11 @@ class Fetcher(ABC):
             self._pause_s * 2.0 ** min(self._faults - 1, 16) * spread, max(RETRY_MAX_S, self._pause_s)
         )
         return max(wait_s, error.retry_after_s) if isinstance(error, Later) else wait_s
+
+    def _is_elsewhere(self, error: Conflict) -> None:
+        if not self.elsewhere:
+            log.info("another process fetches alerts, waiting", source=self.name, why=str(error))
+        self.elsewhere, self.why_away, self._was_away = str(error), "", False
 
     def _away(self, why: str) -> None:
         self.why_away = why
@@ -209,4 +218,7 @@ class Fetchers(Source):
 
     def measure(self) -> None:
         for each in self.fetchers:
-            self._meter.set("llm_im_source_up", 0 if each.why_away else 1, source=each.name)
+            if each.elsewhere:
+                self._meter.forget("llm_im_source_up", source=each.name)
+            else:
+                self._meter.set("llm_im_source_up", 0 if each.why_away else 1, source=each.name)
