@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from models.settings import later
-from models.settings.processes import RESPONDER
+from models.settings.processes import RESPONDER, SHARD
 from models.settings.secrets import Secret
-from models.settings.values import LATER, Duration, MaybeDuration, Section, wrong_url
+from models.settings.values import LATER, LIVE, Duration, MaybeDuration, Section, wrong_url
 
 
 class ShieldActions(Section):
@@ -62,13 +62,20 @@ class EdgeRemediation(Section):
 
 
 class EdgeAgent(Section):
-    """LLM-Edge-Agent. It sends its alerts to `/v1/webhooks/llm-edge-agent`; what follows is about our actions."""
+    """LLM-Edge-Agent. It keeps a stream to the gRPC port open ([edge agents](edge.md)), or sends its alerts to `/v1/webhooks/llm-edge-agent`."""
 
     enabled: bool = Field(False, json_schema_extra=LATER)
     discovery_mode: Literal["kubernetes", "static", "consul"] | None = Field(None, json_schema_extra=LATER)
     namespace: str | None = Field(None, json_schema_extra=LATER)
     label_selector: str | None = Field(None, json_schema_extra=LATER)
     connection_pool_size: int | None = Field(None, ge=1, json_schema_extra=LATER)
+    offline_after: MaybeDuration = Field(
+        60.0,
+        ge=1,
+        le=7 * 86_400,
+        description='An agent whose stream is away for so long opens an alert, and its return ends it. "none": never.',
+        json_schema_extra=LIVE,
+    )
     remediation: EdgeRemediation = EdgeRemediation()
 
 
@@ -134,6 +141,8 @@ class Integrations(Section):
     llm_governance_core: Governance = Governance()
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
+        if kind == SHARD:
+            return {"edge_offline_after_s": self.llm_edge_agent.offline_after or 0.0}
         if kind != RESPONDER:
             return {}
         governance, policies = self.llm_governance_core, self.llm_governance_core.policies
