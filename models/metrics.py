@@ -49,6 +49,8 @@ METRICS: dict[str, Metric] = {
     "llm_im_alert_streams": Metric(
         "gauge", "WebSockets open at a gateway that bring alerts (/v1/stream/alerts)."
     ),
+    "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
+    "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),

@@ -97,7 +97,7 @@ def _not_active() -> str:
             "Settings of features that are not built yet. They are checked, `llm-im config check` lists the ones you set, and",
             "they have no effect. `llm-im up` refuses to start with any setting that would turn such a feature on: a",
             "`deployment.mode` other than `standalone`, a `backend`, `cluster_nodes` or `brokers` in `coordination` or",
-            "`messaging`, `server.grpc`, and every `enabled = true`.",
+            "`messaging`, and every `enabled = true`.",
             "",
             "| Key | Takes |",
             "|---|---|",

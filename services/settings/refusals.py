@@ -57,9 +57,6 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
         found.append(
             f'integrations.llm_governance_core.auth_token_env = "{variable}": the environment has no such variable'
         )
-    server = settings.server
-    if server.grpc:
-        found.append("server.grpc = true: gRPC is not built")
     found += [
         f"{key.name} = true: not built yet"
         for key in KEYS.values()
