@@ -7,8 +7,8 @@ import msgspec
 from models.edge.agent import EdgeAction, EdgeAgent
 from models.wire import Wire
 
-#: Agents of one answer: each may come with a thousand actions of the last day, which are left out of lists.
-AGENTS_PAGE_MAX = 500
+#: Agents of one answer, some 10 us each: actions are left out of lists.
+AGENTS_PAGE_MAX = 1000
 #: What one answer gives a gateway to deliver: it asks again at once when there is more.
 WORK_MAX = 100
 

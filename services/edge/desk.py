@@ -67,12 +67,9 @@ class EdgeDesk:
             await asyncio.wait([*self._farewells], timeout=GOODBYE_S)
         await end([*self._farewells])
 
-    async def attend(self, link: Link, sender: Sender) -> None:
-        """Serve one stream to its end. Raises Malformed, Forbidden, Busy, Unavailable, and Stale when a newer stream of the agent takes
+    async def attend(self, link: Link, sender: Sender, first: bytes) -> None:
+        """Serve one stream to its end, from its first message on. Raises Malformed, Forbidden, Busy, Unavailable, and Stale when a newer stream of the agent takes
         its place."""
-        first = await link.read()
-        if first is None:
-            return
         agent = admitted(sender, words.agent_in(words.read(first)))
         if len(self._streams) >= STREAMS_MAX:
             raise Busy(f"{STREAMS_MAX} streams of edge agents are open, the most at once")
