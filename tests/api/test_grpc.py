@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -31,8 +31,8 @@ class Client:
         self.port = port
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self.metadata = [*(headers or {}).items()]
-        self.sentinel: Any = rpc.SentinelAlertsStub(self.channel)
-        self.shield: Any = rpc.ShieldIncidentsStub(self.channel)
+        self.sentinel: Any = cast(Any, rpc.SentinelAlertsStub)(self.channel)
+        self.shield: Any = cast(Any, rpc.ShieldIncidentsStub)(self.channel)
 
     async def stream(self, messages: Iterable[pb.AlertMessage]) -> list[pb.AlertAck]:
         """All at once; the answers, to the end."""
@@ -187,7 +187,7 @@ async def test_a_stream_is_answered_in_order_and_goes_on_after_a_bad_message() -
         sent = [message(n) if n % 100 else message(n, description="") for n in range(1000)]
         acks = await client.stream(sent)
         found = await services(ours)
-        raw = client.channel.stream_stream("/llm.incident.v1.SentinelAlerts/StreamAlerts")
+        raw: Any = client.channel.stream_stream("/llm.incident.v1.SentinelAlerts/StreamAlerts")
         unread = [
             pb.AlertAck.FromString(each)
             async for each in raw(iter([b"\xff\xff", message(5000).SerializeToString()]))
@@ -199,7 +199,7 @@ async def test_a_stream_is_answered_in_order_and_goes_on_after_a_bad_message() -
     assert {each.status for each in acks[::100]} == {DROPPED}
     assert found == {f"s{n}" for n in range(1000) if n % 100}
     assert [(each.status, each.reason) for each in unread] == [
-        (DROPPED, "expected an AlertMessage"),
+        (DROPPED, "expected a message AlertMessage of protobuf"),
         (ACCEPTED, ""),
     ]
     assert len(letters) == 11
@@ -283,7 +283,7 @@ async def test_what_is_wrong_and_what_passes_is_told_by_code_and_details() -> No
             await client.sentinel.SubmitAlert(message(1))
         acks = await client.stream([message(1), message(2)])
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
-            await client.channel.unary_unary("/llm.incident.v1.SentinelAlerts/No")(b"")
+            await cast(Any, client.channel.unary_unary("/llm.incident.v1.SentinelAlerts/No"))(b"")
 
     violation, wait = BadRequest(), RetryInfo()
     assert _detail(wrong.value).details[0].Unpack(violation)

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 
 from models.errors import Malformed
 from services.ingest.formats.format import Request, Shared
-from services.ingest.formats.proto import PROTO, SERVICES_MAX, ProtoReader
+from services.ingest.formats.proto import PROTO, SERVICES_MAX, ProtoReader, parsed
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
@@ -91,14 +91,9 @@ class LlmSentinelFormat(WebhookFormat):
 
 def values_of(message: bytes) -> dict[str, object]:
     """An AlertMessage as the object that its JSON would be. Raises Malformed."""
-    from google.protobuf.message import DecodeError
-
     from services.proto.incident_pb2 import AlertMessage
 
-    try:
-        said = AlertMessage.FromString(message)
-    except DecodeError:
-        raise Malformed("expected an AlertMessage") from None
+    said = parsed(AlertMessage, message)
     if len(said.affected_services) > SERVICES_MAX:
         raise Malformed(
             f"affected_services: {len(said.affected_services)} of them, at most {SERVICES_MAX} are allowed"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 
-from models.errors import Malformed
 from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.llm_sentinel import first_of
-from services.ingest.formats.proto import PROTO, ProtoReader
+from services.ingest.formats.proto import PROTO, ProtoReader, parsed
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields, text_of
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
@@ -84,14 +83,9 @@ class LlmShieldFormat(WebhookFormat):
 
 def values_of(message: bytes) -> dict[str, object]:
     """A SecurityIncident of the protocol as the object that its JSON would be. Raises Malformed."""
-    from google.protobuf.message import DecodeError
-
     from services.proto.incident_pb2 import SecurityIncident
 
-    try:
-        said = SecurityIncident.FromString(message)
-    except DecodeError:
-        raise Malformed("expected a SecurityIncident") from None
+    said = parsed(SecurityIncident, message)
     return {
         "id": said.id,
         "timestamp": said.timestamp or None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from models.errors import Busy, Malformed, TooLarge
 from models.trace import context_of
@@ -21,8 +21,7 @@ from services.ingest.doors.grpc.status import Code, Ended, Header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from services.ingest.doors.grpc.connection import Connection
-    from services.ingest.doors.grpc.service import Service
+    from services.ingest.body import Room
 
 #: What a client may send on one stream before we gave room back: a second of alerts of a busy sender.
 STREAM_WINDOW = 1024 * 1024
@@ -30,14 +29,32 @@ STREAM_WINDOW = 1024 * 1024
 UNREAD_MAX_BYTES = 64 * 1024
 
 
+class Home(Protocol):
+    """What a call needs of its connection (connection.py)."""
+
+    @property
+    def room(self) -> Room: ...
+    @property
+    def max_message_bytes(self) -> int: ...
+    @property
+    def message_timeout_s(self) -> float: ...
+    def has_answers(self, call: Call) -> None:
+        """There is something to send."""
+
+    def widen(self, call: Call, size: int) -> None:
+        """Let the client send so much more."""
+
+    async def readmit(self, call: Call) -> Sender:
+        """Who calls, if it still may. Raises Unauthorized, Forbidden."""
+
+
 class Call:
     """`sender` is who calls, `metadata` what it said (names in lower case), `trace` the context of its traceparent."""
 
-    def __init__(
-        self, connection: Connection, stream: int, service: Service, path: str, headers: Sequence[Header]
-    ) -> None:
+    def __init__(self, home: Home, stream: int, scope: str, path: str, headers: Sequence[Header]) -> None:
         self.path = path
-        self.service = service
+        #: The format whose scope it needs, "" for none.
+        self.scope = scope
         self.metadata: Mapping[bytes, bytes] = dict(headers)
         self.trace = context_of(headers) if b"traceparent" in self.metadata else None
         self.sender: Sender = ANONYMOUS
@@ -51,9 +68,9 @@ class Call:
         self.has_begun = False
         #: How the call ended, once it has, until the client was told.
         self.ended: Ended | None = None
-        self._connection = connection
-        self._room = connection.door.room
-        self._max_bytes = connection.door.max_message_bytes
+        self._home = home
+        self._room = home.room
+        self._max_bytes = home.max_message_bytes
         self._encoding = self.metadata.get(b"grpc-encoding", b"identity")
         self._buffer = bytearray()
         #: A message, whether it is compressed, and the bytes of the window that it still takes.
@@ -81,7 +98,7 @@ class Call:
 
     async def only(self) -> bytes:
         """The message of a call that has one. Raises as read()."""
-        wait_s = self._connection.door.message_timeout_s
+        wait_s = self._home.message_timeout_s
         try:
             async with asyncio.timeout(wait_s):
                 found = await self.read()
@@ -105,8 +122,8 @@ class Call:
             await self._news.wait()
         if self.is_leaving:
             return []
-        if self.service.scope:
-            self.sender = await self._connection.door.readmit(self)
+        if self.scope:
+            self.sender = await self._home.readmit(self)
         found: list[bytes] = []
         while self._messages and len(found) < most:
             message, is_packed, took = self._messages[0]
@@ -136,7 +153,7 @@ class Call:
             return
         for message in messages:
             self.out += framed(message)
-        self._connection.has_answers(self)
+        self._home.has_answers(self)
 
     async def has_read(self) -> None:
         """Until the client has read all but a little of the answers."""
@@ -227,7 +244,7 @@ class Call:
     def _give_back(self, size: int) -> None:
         self._owed += size
         if self._owed >= STREAM_WINDOW // 4:
-            self._connection.widen(self, self._owed)
+            self._home.widen(self, self._owed)
             self._owed = 0
 
 

@@ -7,7 +7,7 @@ a message cost a tenth of what it costs with grpc.aio (docs/decisions/0023-grpc.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 from h2 import events
@@ -25,7 +25,8 @@ from services.ingest.doors.grpc.status import Code, Ended, Header, ended_by, tra
 from services.ingest.headers import refuse_repeated
 
 if TYPE_CHECKING:
-    from services.ingest.doors.grpc.door import GrpcDoor
+    from services.ingest.arrival import Sender
+    from services.ingest.body import Room
     from services.ingest.doors.grpc.service import Handler, Service
 
 log = structlog.get_logger()
@@ -63,11 +64,33 @@ _UNTOLD: frozenset[type] = frozenset(
 )
 
 
+class Server(Protocol):
+    """What connections need of their door (door.py)."""
+
+    max_streams: int
+    max_calls: int
+    max_message_bytes: int
+    message_timeout_s: float
+    room: Room
+    calls: int
+    routes: dict[bytes, tuple[Service, Handler]]
+
+    def take_in(self, connection: Connection) -> bool: ...
+    def let_go(self, connection: Connection) -> None: ...
+    async def admit(self, call: Call) -> Sender: ...
+    async def readmit(self, call: Call) -> Sender: ...
+    def count_refused(self, reason: str) -> None: ...
+
+
 class Connection(asyncio.Protocol):
     """Made by the door for each connection."""
 
-    def __init__(self, door: GrpcDoor) -> None:
+    def __init__(self, door: Server) -> None:
         self.door = door
+        self.room = door.room
+        self.max_message_bytes = door.max_message_bytes
+        self.message_timeout_s = door.message_timeout_s
+        self.readmit = door.readmit
         self._h2 = _protocol(door.max_streams)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -249,7 +272,7 @@ class Connection(asyncio.Protocol):
             self._h2.send_headers(stream, [*_HEADERS, *trailers(ended)], end_stream=True)
             self._reset_half(stream)
             return
-        call = Call(self, stream, service, named[b":path"].decode("latin-1"), headers)
+        call = Call(self, stream, service.scope, named[b":path"].decode("latin-1"), headers)
         self.calls[stream] = call
         self.door.calls += 1
         limit = _seconds(named.get(b"grpc-timeout", b""))
@@ -278,7 +301,7 @@ class Connection(asyncio.Protocol):
         try:
             if limit_s is not None and limit_s <= 0:
                 raise cancelled(call)
-            if call.service.scope:
+            if call.scope:
                 call.sender = await self.door.admit(call)
             await handler(call)
             ended = Ended(Code.OK, "")

@@ -131,12 +131,12 @@ class GrpcDoor(Door):
 
     async def admit(self, call: Call) -> Sender:
         """Who calls. Raises Unauthorized, Forbidden."""
-        return await self.needs.doorman.admit_to_door(_shown(call), call.service.scope)
+        return await self.needs.doorman.admit_to_door(_shown(call), call.scope)
 
     async def readmit(self, call: Call) -> Sender:
         """The same, of who was let in when the call began."""
         doorman = self.needs.doorman
-        sender = doorman.admitted(doorman.credentials(_shown(call)), call.service.scope)
+        sender = doorman.admitted(doorman.credentials(_shown(call)), call.scope)
         return sender if sender is not None else await self.admit(call)
 
     def count_refused(self, reason: str) -> None:
