@@ -6,6 +6,7 @@ import msgspec
 
 from models.alerts.matchers import MatcherTuple
 from models.alerts.muted import IncidentMutes, MutedBy
+from models.edge.questions import EdgeAnswer, EdgeQuestion
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.playbook.repaired import Repaired
@@ -305,8 +306,11 @@ Query = (
     | ListRuns
     | ListRepairs
     | ListSummaries
+    | EdgeQuestion
 )
-Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview | RunPage | RepairPage
+Answer = (
+    IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview | RunPage | RepairPage | EdgeAnswer
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

@@ -24,6 +24,7 @@ from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
+from models.shard.edge_outbox import EdgeOutbox
 from models.shard.follow_ups import FollowUps
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
@@ -76,6 +77,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     Attention,
     People,
     States,
+    EdgeOutbox,
     SlotTransfer,
     Reception,  # last, because the others look at times that it corrects
 )

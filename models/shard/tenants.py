@@ -39,6 +39,8 @@ def _tenant_of(shard: Core, event: Event, sender: str) -> str:
         return EVERYONE
     if whose is Whose.REQUEST:
         return sender
+    if whose is Whose.TENANT:
+        return event.tenant  # type: ignore[attr-defined, no-any-return]
     if whose is Whose.SERIES:
         incident = shard.state.series.incidents[event.number]  # type: ignore[attr-defined]
     else:

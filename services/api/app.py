@@ -28,6 +28,7 @@ from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
+from services.api.v1.edge import add_edge_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.repairs import add_repair_routes
@@ -38,6 +39,7 @@ from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
+from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.formats.paths import paths_of, pattern_of
@@ -57,6 +59,7 @@ def build_app(
     targets: TargetDesk,
     receivers: ReceiverDesk,
     playbooks: PlaybookDesk,
+    edge: EdgeAgents,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -83,6 +86,7 @@ def build_app(
     add_playbook_routes(app, playbooks, bodies, settings, clock)
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_repair_routes(app, RunReads(reads))
+    add_edge_routes(app, edge, bodies)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)

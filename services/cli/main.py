@@ -22,6 +22,7 @@ from services.cli.commands import (
     config,
     context,
     down,
+    edge,
     formats,
     log,
     notify,
@@ -194,6 +195,7 @@ app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
+app.add_typer(edge.app, name="edge")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)

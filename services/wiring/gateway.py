@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import platform
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -40,9 +41,12 @@ from services.api.traced import Traced
 from services.api.v1.commands import Commands
 from services.api.v1.routing import ReceiverDesk
 from services.api.v1.targets import TargetDesk
+from services.edge.agents import EdgeAgents
+from services.edge.shards import EdgeShards
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.doors.grpc.door import GrpcDoor
 from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
@@ -51,6 +55,9 @@ from services.machine.front import authority
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
 from services.wiring.station import QUERY_TIMEOUT_S, Station
+
+if TYPE_CHECKING:
+    from services.edge.desk import EdgeDesk
 
 log = structlog.get_logger()
 
@@ -115,6 +122,8 @@ class Gateway:
         )
         self.guard = Guard(settings, station.tail, clock, self.meter, station.look)
         self.doors = open_doors(station.needs(self.guard), settings)
+        self.edge_shards = EdgeShards(station.lines, lambda: station.submitter.slots, tenant)
+        self._edge = self._open_edge()
         http = self.doors[HttpDoor.name]
         assert isinstance(http, HttpDoor)
         websocket = self.doors[WebSocketDoor.name]
@@ -164,6 +173,7 @@ class Gateway:
             targets=TargetDesk(peers, responders),
             receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
+            edge=EdgeAgents(self.edge_shards),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
@@ -178,6 +188,8 @@ class Gateway:
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
         await self.station.start()
+        if self._edge is not None:
+            self._edge.start()
         for door in self.doors.values():
             await door.start()
         loop = asyncio.get_running_loop()
@@ -190,6 +202,29 @@ class Gateway:
         if not self.guard.is_on:
             log.warning("no tokens: anyone who can reach this address can do anything", gateway=self.name)
 
+    def _open_edge(self) -> EdgeDesk | None:
+        """The streams of edge agents, which come by the gRPC door; None without it."""
+        door = self.doors.get(GrpcDoor.name)
+        if not isinstance(door, GrpcDoor):
+            return None
+        # Here, because most gateways have none.
+        from services.edge.bridge import EdgeIncidentBridge
+        from services.edge.desk import EdgeDesk
+        from services.edge.ground import Ground
+
+        station = self.station
+        ground = Ground(
+            self.edge_shards,
+            station.intake,
+            station.formats[EdgeIncidentBridge.scope],
+            station.clock,
+            self.meter,
+            self._tracer,
+        )
+        desk = EdgeDesk(self.name, ground)
+        door.add(EdgeIncidentBridge(desk))
+        return desk
+
     async def _apply_folder(self, folder: str) -> None:
         from services.wiring.playbook_folder import apply_folder
 
@@ -199,6 +234,8 @@ class Gateway:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
         for door in reversed(self.doors.values()):
             await door.stop()
+        if self._edge is not None:
+            await self._edge.stop()
         await end(self._tasks)
         self._tasks = []
         await self.tails.stop()

@@ -35,6 +35,7 @@ def needs_of(ours: System, name: str = "collector-0", **settings: Any) -> Source
         station.meter,
         station.tracer,
         station.firing,
+        station.submitter,
         given,
     )
 

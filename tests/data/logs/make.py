@@ -58,6 +58,16 @@ from models.playbook.work import (
     encode_done,
 )
 from models.routes.route import ReceiverRow, Route
+from models.shard.edge_messages import (
+    AnswerEdge,
+    AskEdge,
+    CheckEdge,
+    ConfigureEdge,
+    ConnectEdge,
+    DeliverEdge,
+    DisconnectEdge,
+    ReportEdge,
+)
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
@@ -124,6 +134,7 @@ def story() -> list[tuple[float, list[Event]]]:
     _routed(told, frame)
     _repaired(told, frame)
     _watched(told, frame)
+    _edge(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -305,6 +316,35 @@ def _watched(told: RunStory, frame: Callable[[], None]) -> None:
             done = encode_done(Done(SUCCEEDED))
             told.tell(at(4117), Rechecked(effect.incident_id, effect.number, effect.key, done))
     told.ticks(at(4118), at(4150))
+    frame()
+
+
+def _edge(told: RunStory, frame: Callable[[], None]) -> None:
+    """An edge agent connects, says how it is, is asked for things, stays away, and what is long over is forgotten."""
+    tenant, agent, stream = "default", "edge-1", b"s" * 16
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, edge_offline_after_s=30.0))
+    for message in (
+        ConnectEdge(tenant, agent, "gateway-1", stream),
+        ReportEdge(tenant, agent, stream, "healthy", "all is well", ["llm-api"], ["restart"], 1),
+        AskEdge(
+            tenant, agent, "run.1.0.0-0", "run.1.0.0-0", b"\1" * 16, "restart", "llm-api", {"pods": "3"}, 60.0
+        ),
+        ConfigureEdge(tenant, agent, {"level": "debug"}, "ann"),
+        CheckEdge(tenant, agent, "check-1", "llm-api", "ann"),
+        DeliverEdge(tenant, agent, stream, "run.1.0.0-0"),
+        DeliverEdge(tenant, agent, stream, config=2),
+        DeliverEdge(tenant, agent, stream, check="check-1"),
+        AnswerEdge(tenant, agent, "run.1.0.0-0", "succeeded", "restarted", {"pods": "3"}),
+        ReportEdge(tenant, agent, stream, "degraded", "slow", ["llm-api"], ["restart"], 2, "check-1"),
+    ):
+        told.tell(at(4200), message)
+        frame()
+    told.ticks(at(4200 + 60), at(4200 + 61))
+    frame()
+    told.tell(at(4300), DisconnectEdge(tenant, agent, stream, "its connection broke"))
+    told.ticks(at(4300 + 300), at(4300 + 301))
+    frame()
+    told.tick(at(4300 + 86_400))
     frame()
 
 
