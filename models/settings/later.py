@@ -33,21 +33,6 @@ class Coordination(LaterSection):
     cluster_nodes: list[str] = []
 
 
-class Messaging(LaterSection):
-    """Message queues that alerts are read from."""
-
-    backend: Literal["kafka", "nats", "rabbitmq"] | None = None
-    brokers: list[str] = []
-    topics: list[str] = []
-    consumer_group: str | None = None
-
-
-class Worker(LaterSection):
-    concurrency: int | None = Field(None, ge=1)
-    prefetch: int | None = Field(None, ge=1)
-    heartbeat_interval: Duration | None = None
-
-
 class Sidecar(LaterSection):
     parent_service: str | None = None
     local_only: bool | None = None

@@ -88,7 +88,7 @@ class Intake:
         except Malformed as error:
             if self.limits.is_on:
                 self.limits.charge(arrival.sender, 1)
-            self.bury(form, [Fault(-1, str(error), request.body)], request.content_type)
+            self.bury(form, [Fault(-1, str(error), request.body)], request.content_type, request.place)
             raise
         self._count(reading, arrival)
         span.note("llm_im.alerts", reading.count)
@@ -96,7 +96,7 @@ class Intake:
         if reading.faults:
             span.note("llm_im.refused", len(reading.faults))
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=form.name)
-            self.bury(form, reading.faults, request.content_type)
+            self.bury(form, reading.faults, request.content_type, request.place)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
         receipt = await self._submitter.submit(reading, arrival)
@@ -125,9 +125,15 @@ class Intake:
 
         self._submitter.begin(reading, arrival, over)
 
-    def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
-        """Keep what can't be read."""
+    def bury(self, form: Format, faults: Sequence[Fault], content_type: str, place: str = "") -> None:
+        """Keep what can't be read. `place`: where in its queue it is."""
+        if place:
+            faults = [replace(fault, message=f"{place}: {fault.message}") for fault in faults]
         self._dead_letters.put(self.tenant, form.name, faults, content_type)
+
+    async def buried(self) -> None:
+        """Until what was kept so far is stored, for those who then tell their side that they need not keep it any more."""
+        await self._dead_letters.written()
 
     def measure(self, now: float) -> None:
         """Set the gauges."""
