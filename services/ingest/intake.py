@@ -17,9 +17,11 @@ from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.bound import Bounds
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.formats.format import Format, Request
+from services.ingest.formats.format import Format, Request, at_once
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Remembered
+from services.ingest.rules import Rules
+from services.ingest.sifting import Ends, former_ends, merge, sifted, unnamed
 from services.ingest.skew import Skews
 from services.ingest.submit import Receipt, Submitter
 
@@ -75,7 +77,12 @@ class Intake:
             self.bury(form, reading.faults, request.content_type)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
         receipt = await self._submitter.submit(reading, arrival)
+        if rules is not None and rules.former:
+            await self._end_former(rules, reading, receipt, arrival)
         if receipt.errors:
             self._tell_full(receipt, arrival)
         return reading, receipt
@@ -91,13 +98,29 @@ class Intake:
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
         """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once."""
         self._skews.look(reading, self._remembered, arrival.received_at)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
 
         def over(receipt: Receipt) -> None:
             if receipt.errors:
                 self._tell_full(receipt, arrival)
             done(reading, receipt)
 
-        self._submitter.begin(reading, arrival, over)
+        def stored(receipt: Receipt) -> None:
+            assert rules is not None
+            ends = at_once(former_ends(reading, arrival, rules, self._remembered))
+            if ends is None:
+                over(receipt)
+                return
+
+            def told(found: Receipt) -> None:
+                merge(receipt, ends, found)
+                over(receipt)
+
+            self._submitter.begin(ends.reading, unnamed(arrival), told)
+
+        self._submitter.begin(reading, arrival, over if rules is None or not rules.former else stored)
 
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str) -> None:
         """Keep what can't be read."""
@@ -106,6 +129,19 @@ class Intake:
     def measure(self, now: float) -> None:
         """Set the gauges."""
         self._skews.measure(now)
+
+    async def _end_former(self, rules: Rules, reading: Reading, receipt: Receipt, arrival: Arrival) -> None:
+        """Tell the ends of a request to what began by former rules."""
+        steps = former_ends(reading, arrival, rules, self._remembered)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as over:
+                ends: Ends | None = over.value
+                break
+            await asyncio.sleep(0)
+        if ends is not None:
+            merge(receipt, ends, await self._submitter.submit(ends.reading, unnamed(arrival)))
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
         """`reading` without what its sender may not send, which becomes part of its faults."""

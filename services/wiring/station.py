@@ -25,6 +25,7 @@ from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
 from services.ingest.line import ShardLine
+from services.ingest.rules import RuleKeeper
 from services.ingest.submit import Submitter
 from services.machine.logs import set_level
 
@@ -83,6 +84,8 @@ class Station:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self.rules = RuleKeeper(meter, remembered.go_by)
+        self.rules.take(settings, clock.now())
         self.shared = Shared(remembered, settings)
         self.formats = open_formats(self.shared)
         self.intake = Intake(self.submitter, remembered, self.dead_letters, meter)
@@ -103,6 +106,7 @@ class Station:
                 raise Unavailable(f"no slot map after {FIRST_SLOTS_S:g} s: is the control actor running?")
             await asyncio.sleep(0.05)
         self._take_slots(self.tail.state.slots)
+        await self.rules.look(self.clock.now())
         self.dead_letters.start()
 
     async def stop(self) -> None:
@@ -113,6 +117,7 @@ class Station:
     async def look(self) -> None:
         """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
         await self.tail.catch_up()
+        await self.rules.look(self.clock.now())
         slots = self.tail.state.slots
         if slots is not None and slots is not self.submitter.slots:
             try:
@@ -143,6 +148,7 @@ class Station:
         self.settings = Settings.model_validate_json(changed.settings)
         set_level(changed.level)
         self.shared.settings = self.settings
+        self.rules.take(self.settings, self.clock.now())
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self.lines):

@@ -56,6 +56,10 @@ OTHERS: dict[str, object] = {
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "formats.severities": {"datadog": {"error": "P0"}},
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
+    "ingest.relabel": [{"name": "ours", "drop": ["pod"]}],
+    "ingest.filters": [{"name": "ours", "min_severity": "P3"}],
+    "integrations.llm_sentinel.filters.min_severity": "P3",
+    "integrations.llm_sentinel.filters.ignored_labels": ["env=dev"],
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
     "outbound.allow": ["10.0.0.0/8"],
@@ -157,6 +161,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     # Gateways alone ask how much a silence may mute, and they go by all settings.
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
+    kinds |= {each: 0 for each in KEYS if each.startswith("ingest.") or ".llm_sentinel.filters." in each}
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)

@@ -20,6 +20,7 @@ from models.errors import Malformed
 from models.partition.sharding import slot_of
 from services.ingest.formats.fields import ALERT_MAX_BYTES, TIME_EXPECTED, read_time
 from services.ingest.formats.json_text import echo
+from services.ingest.rules import Ruled, Rules
 
 #: Alerts a gateway remembers, in each of two generations, unless the settings say (server.remembered_alerts): about 300 bytes
 #: each.
@@ -40,7 +41,8 @@ _body_encoder = msgspec.msgpack.Encoder()
 
 class Memory(msgspec.Struct, gc=False):
     """What a gateway learned of some bytes: their key and slot, their start (0.0: none given), whether their
-    shard has confirmed to know the key, so that the rest need not be sent again, and where they say they come from.
+    shard has confirmed to know the key, so that the rest need not be sent again, where they say they come from, and what
+    the rules made of them (None: there are no rules).
 
     Out of the garbage collector's sight: half a million of these made its full collections a fifth of the
     gateway's time.
@@ -51,6 +53,7 @@ class Memory(msgspec.Struct, gc=False):
     starts: float
     is_known: bool = False
     source: str = ""
+    ruled: Ruled | None = None
 
 
 class Remembered:
@@ -70,11 +73,17 @@ class Remembered:
         #: find() of most alerts, for who has no time for a call.
         self.young: dict[bytes, Memory] = {}
         self._old: dict[bytes, Memory] = {}
-        #: time() of most, for who has no time for a call.
         #: time() of most, likewise.
         self.times: dict[bytes, float] = {}
         self._slots: dict[str, int] = {}
         self._newest: Memory | None = None
+        #: Relabelling and filters; None when there are none.
+        self.rules: Rules | None = None
+
+    def go_by(self, rules: Rules | None) -> None:
+        """Forget what was learned by other rules."""
+        self.rules = rules
+        self.young, self._old = {}, {}
 
     def find(self, seen: bytes) -> Memory | None:
         memory = self.young.get(seen)
@@ -84,7 +93,7 @@ class Remembered:
                 self._put(seen, memory)
         return memory
 
-    def learn(self, seen: bytes, content: Content, size: int) -> Memory:
+    def learn(self, seen: bytes, content: Content, size: int, ruled: Ruled | None = None) -> Memory:
         """Remember a checked alert; its body has `size` bytes. One without a start of its own keeps its key from one request to the next. Raises
         Malformed for one that is too large."""
         if size > self.max_alert_bytes:
@@ -92,14 +101,18 @@ class Remembered:
                 f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are allowed "
                 "(lifecycle.max_alert_bytes)"
             )
+        memory = self.place(content, ruled)
+        self._put(seen, memory)
+        if self._newest is None or memory.starts > self._newest.starts:
+            self._newest = memory
+        return memory
+
+    def place(self, content: Content, ruled: Ruled | None = None) -> Memory:
+        """What learn() remembers of an alert: where it goes."""
         starts = content.starts_at
         key = alert_key(self.tenant, content, starts)
         slot = self._slot(service_of(content.labels, self.service_labels))
-        memory = Memory(key, slot, starts, source=source_of(content))
-        self._put(seen, memory)
-        if self._newest is None or starts > self._newest.starts:
-            self._newest = memory
-        return memory
+        return Memory(key, slot, starts, False, source_of(content), ruled)
 
     def take_newest(self) -> Memory | None:
         """What began last of all that was learned since this was asked the last time."""
