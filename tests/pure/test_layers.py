@@ -53,7 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("services/actions/outbound.py",),
     "aiosmtplib": ("services/actions/email.py",),
     "jmespath": ("services/ingest/formats/mapped.py",),
-    "google": ("services/ingest/formats/otlp_logs.py",),
+    "google": ("services/ingest/formats/otlp_logs.py", "services/proto/incident_pb2.py"),
     "apsw": ("services/stores/sqlite/*.py",),
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),
@@ -62,7 +62,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
-    "cronsim": ("models/playbook/values.py", "services/playbooks/*.py"),
+    "cronsim": ("models/playbook/values.py", "models/playbook/schedule.py", "services/playbooks/*.py"),
     "yaml": ("models/playbook/document.py", "services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "jinja2": ("models/playbook/template.py", "models/playbook/sandbox.py", "models/playbook/filters.py"),
     "requests": (), "httpx": (), "httpx2": (),
