@@ -407,7 +407,7 @@ def test_the_largest_playbook_is_read() -> None:
 
 
 def test_for_each_takes_a_list_as_it_is_written() -> None:
-    text = steps(TYPE + "[{type: notification, message: '{{ item }}'}], for_each: [eu, \"o'us\", 3]}\n")
+    text = steps(TYPE + "[{type: slack, message: '{{ item }}'}], for_each: [eu, \"o'us\", 3]}\n")
 
     (step,) = read(text, "p.yaml").playbook.steps
 
