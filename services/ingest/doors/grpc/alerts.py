@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
-from models.errors import Forbidden, IncidentManagerError, Malformed
+from models.errors import Forbidden, IncidentManagerError, Malformed, RateLimited
 from models.shard.messages import Decision
 from services.ingest.arrival import Arrival
 from services.ingest.bound import FORBIDDEN
@@ -161,6 +161,8 @@ class AlertStream:
             while self._unanswered >= self.window:
                 await self._change()
             await call.has_read()
+            # Nothing is taken meanwhile, and HTTP/2 slows the sender down.
+            await self._service.needs.intake.admitted(call.sender)
             messages = await call.take(min(self.together, self.window - self._unanswered))
             if not messages:
                 return
@@ -198,7 +200,11 @@ class AlertStream:
                     self._answer(unit, self.answers(delivery, cast(MessagesRead, reading), receipt))
 
                 arrival = Arrival(needs.intake.tenant, service.form.name, call.sender, now, True, delivery)
-                needs.intake.begin(reading, arrival, stored)
+                try:
+                    needs.intake.begin(reading, arrival, stored)
+                except RateLimited as error:
+                    self._under_way -= 1
+                    self._answer(unit, self.refused(delivery, count, error))
                 return
         while self._under_way:
             await self._change()
