@@ -74,7 +74,7 @@ TRIGGER = (
     Field("service", "texts", "The incident's service, one or a list."),
     Field("labels", "matchers", "Labels that it must have: a map of names and values, or a list of matchers as in `env=~\"prod.*\"`."),
     Field("expression", "expression", "A condition on the incident, as in `incident.alerts_firing > 10`."),
-    Field("schedule", "schedule", "A cron expression (UTC). Checked; nothing runs by it yet."),
+    Field("schedule", "schedule", "When it runs by the clock, beside the incidents that choose it: a cron expression in UTC."),
 )  # fmt: skip
 
 STEP = (
@@ -85,7 +85,11 @@ STEP = (
         "needs", "ids", "Steps that must be over before it starts. Default: the one before it. `[]`: none."
     ),
     Field("condition", "expression", "It is skipped when this does not hold."),
-    Field("for_each", "expression", "A list: its actions are done for each `item` of it."),
+    Field(
+        "for_each",
+        "each",
+        "A list, or an expression that gives one: its actions are done for each `item` of it.",
+    ),
     Field("parallel", "flag", "Its actions are done at the same time."),
     Field("timeout", "duration", "It fails when it takes longer."),
     Field("retry", "retry", "How often each action that failed is tried again."),

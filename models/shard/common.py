@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from models.alerts.alert import Content
 from models.alerts.grouping import called, what_is_wrong
-from models.alerts.series import FIRING
+from models.alerts.series import FIRING, annotations_of
 from models.incidents.incident import Incident
 from models.shard.state import ShardState
 
@@ -85,20 +85,24 @@ class Shared:
         for name in self.annotations:
             self._doubt(name, number)
 
-    def change(self, number: int, before: Mapping[str, str], after: Mapping[str, str]) -> bool:
-        """One of them has other annotations than before. False: all must be compared anew."""
-        ours = self.content.annotations
-        if number == self.sample and not after.keys() <= ours.keys():
+    def change(self, number: int, before: bytes, content: Content) -> bool:
+        """One of them, which had the body `before`, has other annotations now. False: all must be compared anew."""
+        ours, its, differing = self.content.annotations, content.annotations, self.annotations
+        if number == self.sample and not its.keys() <= ours.keys():
             return False  # what the sample does not have nobody was asked for
+        had: dict[str, str] | None = None
         for name, value in ours.items():
-            was, now = before.get(name), after.get(name)
-            if was == now:
-                continue
-            if was == value:
-                self._count(self.annotations, name, 1)
-            elif now == value:
-                self._count(self.annotations, name, -1)
-            self._doubt(name, number)
+            count = differing.get(name, 0)
+            is_same = its.get(name) == value
+            if 0 < count < self.count:
+                had = had or annotations_of(before)
+                was_same = had.get(name) == value
+            else:
+                was_same = not count  # all have it, or none does
+            if is_same != was_same:
+                self._count(differing, name, -1 if is_same else 1)
+            if not is_same:
+                self._doubt(name, number)
         return True
 
     def tell_apart(self, other: int, of_sample: Mapping[str, str], of_other: Mapping[str, str]) -> bool:

@@ -24,11 +24,11 @@ from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
 from models.shard.archiving import IncidentArchived
-from models.shard.changes import Relabelled, SeriesFires
+from models.shard.changes import Relabelled, SeriesFires, SeriesSaysElse
 from models.shard.common import Shared, another, shared_of
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import ClockSetBack, SeriesChanged, SeriesResolved
+from models.shard.events import ClockSetBack, SeriesResolved
 from models.shard.slot_transfer import SlotLeft
 from models.shard.splitting import IncidentSplit
 from models.shard.state import ShardState
@@ -119,24 +119,6 @@ class Sharing(Component):
             self.touched[incident.id] = None
         self._less(incident.id, event.number)
 
-    def _changes(self, event: SeriesChanged) -> None:
-        """Its labels are what they were."""
-        number = event.number
-        incident = self.state.series.incidents[number]
-        if incident is None:
-            return
-        identity = incident.id
-        shared = self._known.get(identity)
-        if shared is None:
-            self.touched[identity] = None
-            return
-        before, after = annotations_of(self.state.series.bodies[number]), annotations_of(event.body)
-        if not shared.change(number, before, after):
-            del self._known[identity]
-            self.touched[identity] = None
-        elif not shared.is_told:
-            self.touched[identity] = None
-
     def _splits(self, event: IncidentSplit) -> None:
         self._known.pop(event.incident_id, None)
         self.touched[event.incident_id] = self.touched[event.made] = None
@@ -156,6 +138,17 @@ class Sharing(Component):
         if shared is not None:
             content = change.content
             shared.add(self.state.series.content(change.number) if content is None else content)
+
+    def _says_else(self, change: SeriesSaysElse, now: float) -> None:
+        identity = change.incident.id
+        shared = self._known.get(identity)
+        if shared is None:
+            self.touched[identity] = None
+        elif not shared.change(change.number, change.before, change.content):
+            del self._known[identity]
+            self.touched[identity] = None
+        elif not shared.is_told:
+            self.touched[identity] = None
 
     def settle(self, now: float) -> None:
         """Describe the incidents that the step touched as they are now, and report what joined."""
@@ -301,12 +294,11 @@ class Sharing(Component):
     )
     before = {
         SeriesResolved: _ends,
-        SeriesChanged: _changes,
         IncidentSplit: _splits,
         IncidentArchived: _is_archived,
         SlotLeft: _slot_leaves,
     }
-    reactions = {SeriesFires: _fires}
+    reactions = {SeriesFires: _fires, SeriesSaysElse: _says_else}
 
 
 def _fitting(

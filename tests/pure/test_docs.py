@@ -76,6 +76,7 @@ SOMETHING = {
     "ingest.relabel": "[]",
     "ingest.filters": "[]",
     "integrations.llm_sentinel.filters.ignored_labels": "env=dev",
+    "resource_limits.max_sender_rate": "1000/s",
     "formats.sns_topics": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",

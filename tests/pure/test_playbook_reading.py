@@ -360,12 +360,6 @@ def test_what_a_template_reads_too_early_is_a_warning() -> None:
     )
 
 
-def test_a_schedule_is_read_with_a_warning() -> None:
-    assert warnings(SMALL + "trigger:\n  schedule: '0 3 * * 1'\n") == (
-        "p.yaml:8: trigger, schedule: nothing runs by the clock yet: start it from outside",
-    )
-
-
 def test_a_check_that_is_cut_off_by_its_timeout_is_a_warning() -> None:
     action = "{type: verify_resolution, endpoint: 'http://x', within: 2m"
 
@@ -410,3 +404,11 @@ def test_the_largest_playbook_is_read() -> None:
     )
 
     assert len(read(steps(many)).playbook.steps) == 100
+
+
+def test_for_each_takes_a_list_as_it_is_written() -> None:
+    text = steps(TYPE + "[{type: notification, message: '{{ item }}'}], for_each: [eu, \"o'us\", 3]}\n")
+
+    (step,) = read(text, "p.yaml").playbook.steps
+
+    assert step.for_each == "['eu', \"o'us\", 3]"

@@ -55,6 +55,9 @@ OTHERS: dict[str, object] = {
     "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "formats.severities": {"datadog": {"error": "P0"}},
+    "resource_limits.max_ingestion_rate": "5000/s",
+    "resource_limits.max_sender_rate": "1000/s",
+    "resource_limits.sender_rates": {"ci": "100/m"},
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
     "ingest.relabel": [{"name": "ours", "drop": ["pod"]}],
     "ingest.filters": [{"name": "ours", "min_severity": "P3"}],
@@ -162,6 +165,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
     kinds |= {each: 0 for each in KEYS if each.startswith("ingest.") or ".llm_sentinel.filters." in each}
+    kinds |= {key.name: 0 for key in ACTIVE if key.name.startswith("resource_limits.")}
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)
