@@ -297,6 +297,9 @@ def acks(reading: MessagesRead, receipt: Receipt) -> list[AlertAck]:
             found[place] = ack
         elif _RANK[ack.status] > _RANK[first.status]:
             first.status, first.reason, first.retry_after_ms = ack.status, ack.reason, ack.retry_after_ms
+    for place, why in reading.filtered.items():
+        if found[place] is None:
+            found[place] = AlertAck(alert_id=reading.ids[place], status=ACK_STATUS_DROPPED, reason=why)
     return [each or AlertAck(status=ACK_STATUS_DROPPED) for each in found]
 
 
@@ -316,10 +319,12 @@ def _batch_ack(delivery: str | None, reading: MessagesRead, receipt: Receipt) ->
 
 def _raise_if_none_is_stored(reading: MessagesRead, receipt: Receipt) -> None:
     """A call of which nothing is stored fails, so that a client that looks at nothing but its status learns of it. Raises what a
-    retry may fix, if anything failed for such a reason, else the first that is wrong."""
+    retry may fix, if anything failed for such a reason, else the first that is wrong. What a filter drops is no failure."""
     if not reading.count or any(decision is not None for decision in receipt.decisions):
         return
     if receipt.errors:
         raise max(receipt.errors.values(), key=is_passing)
+    if reading.filtered:
+        return
     fault = reading.faults[0]
     raise Forbidden(fault.message) if fault.status == FORBIDDEN else Malformed(fault.message)
