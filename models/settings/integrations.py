@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models.settings import later
 from models.settings.dialled import Dialled, grpc_place
+from models.settings.ingest import SentinelFilters
 from models.settings.processes import COLLECTOR, RESPONDER, SHARD
 from models.settings.secrets import Secret
 from models.settings.values import LATER, LIVE, Duration, MaybeDuration, Section, wrong_url
@@ -40,7 +41,7 @@ class Sentinel(Dialled):
     buffer_size: int = Field(
         10_000, ge=1, le=100_000, description="Alerts that are read and not acknowledged yet, at most."
     )
-    filters: later.SentinelFilters = later.SentinelFilters()
+    filters: SentinelFilters = SentinelFilters()
 
     @field_validator("endpoint")
     @classmethod

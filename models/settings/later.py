@@ -67,11 +67,6 @@ class Failover(LaterSection):
     health_check_endpoints: list[str] = []
 
 
-class SentinelFilters(LaterSection):
-    min_severity: Severity | None = None
-    ignored_labels: list[str] = []
-
-
 class GovernanceAudit(LaterSection):
     log_all_incidents: bool | None = None
     log_all_actions: bool | None = None

@@ -296,7 +296,7 @@ def test_a_duration_has_the_largest_unit_that_is_exact(seconds: float, text: str
 
 #: Sections of each sample that nothing answers yet, and what of it `llm-im up` refuses.
 NOT_ACTIVE = {
-    "llm_sentinel": ({"integrations"}, ["integrations.llm_sentinel.auth_token_env"]),
+    "llm_sentinel": (set(), ["integrations.llm_sentinel.auth_token_env"]),
     "llm_shield": ({"integrations"}, []),
     "llm_edge_agent": ({"integrations"}, ["integrations.llm_edge_agent.discovery_mode"]),
     "llm_governance_core": ({"integrations"}, ["integrations.llm_governance_core.auth_token_env"]),
