@@ -136,7 +136,8 @@ class AgentStream:
             # A heartbeat of one that is well says nothing new.
             at = words.seconds(health.timestamp)
             said = words.health_as_json(self.agent, status, detail, dict(health.metrics), at)
-            await self._ground.store([said], self.sender)
+            if not await self._store(said):
+                status = ""
         self._status = status
 
     async def _result(self, result: pb.ActionResult) -> None:
@@ -160,7 +161,16 @@ class AgentStream:
             self._given.pop(result.action_id, None)
             self._ground.meter.count("llm_im_edge_actions_total", type=action.type, outcome=status)
             said = words.result_as_json(self.agent, action, status, detail)
+            await self._store(said)
+
+    async def _store(self, said: words.Json) -> bool:
+        """Have what follows from a message stored as an alert. What it said is known to its shard in any case."""
+        try:
             await self._ground.store([said], self.sender)
+        except IncidentManagerError as error:
+            log.warning("what an edge agent says is not stored as an alert", agent=self.agent, why=str(error))
+            return False
+        return True
 
     # -- what it is to do ----------------------------------------------------------------------------------
 

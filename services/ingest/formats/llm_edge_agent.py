@@ -28,8 +28,6 @@ class LlmEdgeAgentFormat(WebhookFormat):
         "low": "P3",
         **{state: level for state, level in HEALTH.items() if level},
         "failed": "P2",
-        # What the protocol over gRPC has for it: the classifier decides.
-        "unspecified": "",
     }
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
