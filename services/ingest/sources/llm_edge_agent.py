@@ -4,6 +4,7 @@ opens (services/edge).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from services.ingest.sources.source import SourceNeeds
 
 FORMAT = "llm-edge-agent"
 METHOD = "/llm.incident.v1.EdgeAgent/Attach"
+#: A stream that still stands after this was not refused.
+STANDS_S = 1.0
 
 
 class EdgeDial(Fetcher):
@@ -42,7 +45,8 @@ class EdgeDial(Fetcher):
         async with Stream(self._endpoint, METHOD, self._settings) as stream:
             first = await stream.read()
             if first is not None:
-                self.reached()
+                # One that is refused at once was not reached.
+                stands = asyncio.get_running_loop().call_later(STANDS_S, self.reached)
                 try:
                     await self._desk.attend(stream, Sender(self.name), first)
                 except Stale as error:
@@ -50,6 +54,8 @@ class EdgeDial(Fetcher):
                     raise Later(f"{self._endpoint}: {error}", RETRY_MAX_S) from error
                 except Refused as error:
                     raise Unavailable(f"{self._endpoint}: {error}") from error
+                finally:
+                    stands.cancel()
         raise Unavailable(f"{self._endpoint}: it closed the stream")
 
 
