@@ -42,6 +42,7 @@ from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
 from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
+from models.shard.edge_messages import AskEdge, WithdrawEdge
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
@@ -73,6 +74,8 @@ INBOX_ALERTS_MAX = 200_000
 READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
+#: What comes from our own actors: it says nothing of whether senders can reach us.
+OUR_OWN = (InhibitorsChanged, AskEdge, WithdrawEdge)
 #: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
 GAP_AFTER_S = 5.0
 #: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.
@@ -192,8 +195,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 call.replies[place] = Failed("Malformed", f"message can't be read: {error}")
                 continue
-            if not isinstance(message, InhibitorsChanged):
-                # Shards hear each other, whoever else can't be heard.
+            if not isinstance(message, OUR_OWN):
+                # Shards and responders are heard, whoever else can't be.
                 self._heard_at = self.clock.monotonic()
             alerts = len(message.keys) if isinstance(message, AlertsArrived) else 1
             told.append(Queued(message, alerts, call, place))
