@@ -25,6 +25,7 @@ from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
 from models.shard.follow_ups import FollowUps
+from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
 from models.shard.known_playbooks import KnownPlaybooks
@@ -74,6 +75,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     Attention,
     People,
     States,
+    HeartbeatsOfShard,
     SlotTransfer,
     Reception,  # last, because the others look at times that it corrects
 )
