@@ -12,4 +12,12 @@ from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
 
-SECTIONS: tuple[type[Section], ...] = (Slots, Begun, IssuedTokens, ChangedSettings, Silences, Shelf, Heartbeats)
+SECTIONS: tuple[type[Section], ...] = (
+    Slots,
+    Begun,
+    IssuedTokens,
+    ChangedSettings,
+    Silences,
+    Shelf,
+    Heartbeats,
+)

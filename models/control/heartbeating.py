@@ -112,8 +112,6 @@ class Heartbeats(Section):
             _refuse_from_file(before)
             if _is_as(before, wanted):
                 return []
-            if message.is_new:
-                raise Conflict(f"there is a heartbeat {wanted.name!r} already: change that one, or take another name")
         after = msgspec.structs.replace(wanted, from_file=False, began=before is not None and before.began)
         after = _by(after, message.actor, now)
         others = [each for each in self.all.values() if each.id != after.id]

@@ -74,11 +74,10 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SetHeartbeat(Wire, frozen=True):
-    """Make a heartbeat, or change the one with its name. Whether it began stays; `is_new`: refuse if there is one."""
+    """Make a heartbeat, or change the one with its name. Whether it began stays. Safe to repeat."""
 
     heartbeat: Heartbeat
     actor: str
-    is_new: bool = False
 
 
 class RemoveHeartbeat(Wire, frozen=True):
@@ -150,7 +149,9 @@ def check(heartbeat: Heartbeat) -> None:
     if not 0.0 <= heartbeat.grace_s <= INTERVAL_MOST_S:
         raise Malformed("grace: expected 0s to 366d")
     if not heartbeat.service:
-        raise Malformed("service: expected the service that an incident is about when the heartbeat is missed")
+        raise Malformed(
+            "service: expected the service that an incident is about when the heartbeat is missed"
+        )
     for field, text in (("service", heartbeat.service), ("runbook", heartbeat.runbook)):
         _check_text(field, text)
     if len(heartbeat.labels) > LABELS_MAX:

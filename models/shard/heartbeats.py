@@ -14,8 +14,6 @@ longer. A gap is known to begin when the log last said that somebody listens, so
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from models.alerts.alert import Content, alert_key, series_id
@@ -101,7 +99,7 @@ class HeartbeatsChanged(Message, frozen=True):
 
 class Beats(Message, frozen=True):
     """These heartbeats were heard. `failed`: what they stand for says that it failed, and `note` why. Safe to repeat. Failed as
-    Unavailable when the shard does not know one of them yet; the others are heard."""
+    Busy when the shard does not know one of them yet; the others are heard."""
 
     tenant: str
     names: list[str]
@@ -201,7 +199,7 @@ class HeartbeatsOfShard(Component):
             if not self._timers.at(its.encode()):
                 self._look_at(its)
         if len(known) < len(set(ids)):
-            return Failed("Unavailable", f"{self.shard.partition} does not know all of these heartbeats yet")
+            return Failed("Busy", f"{self.shard.partition} does not know all of these heartbeats yet", 1.0)
         return Done()
 
     def _failed(self, pulse: Pulse, note: str, now: float) -> None:

@@ -58,7 +58,7 @@ class Bounds:
                 faults.append(Fault(reading.places[column], _words(sender), status=FORBIDDEN))
         if not faults:
             return reading, []
-        return _only(reading, kept), faults
+        return only(reading, kept), faults
 
     def _find(self, key: bytes, holds: Callable[[Labels], bool], reading: Reading, column: int) -> bool:
         may = holds(_content_decoder.decode(reading.body(column)).labels)
@@ -73,7 +73,8 @@ def _words(sender: Sender) -> str:
     return f"the token {sender.name!r} may neither send nor resolve it: expected labels with {wanted}"
 
 
-def _only(reading: Reading, kept: list[int]) -> Reading:
+def only(reading: Reading, kept: list[int]) -> Reading:
+    """A reading of some of its columns."""
     return replace(
         reading,
         places=[reading.places[column] for column in kept],

@@ -11,15 +11,17 @@ from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, ShareUsedUp
+from models.errors import Full, IncidentManagerError, Malformed, NotFound, ShareUsedUp
 from models.metrics import Meter
 from models.ports import Span
+from models.shard.messages import Decision
 from services.ingest.arrival import Arrival
-from services.ingest.bound import Bounds
+from services.ingest.bound import Bounds, only
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.format import Format, Request
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Remembered
+from services.ingest.heartbeats import BeatLine
 from services.ingest.skew import Skews
 from services.ingest.submit import Receipt, Submitter
 
@@ -45,6 +47,8 @@ class Intake:
         self._alone = asyncio.Lock()
         self._bounds = Bounds()
         self._skews = Skews(meter)
+        #: Where alerts go that are beats of heartbeats; None: none are.
+        self.beats: BeatLine | None = None
 
     @property
     def tenant(self) -> str:
@@ -75,7 +79,11 @@ class Intake:
             self.bury(form, reading.faults, request.content_type)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
-        receipt = await self._submitter.submit(reading, arrival)
+        beats = self._beats_among(reading, arrival.received_at)
+        if beats:
+            receipt = await self._submit_without(beats, reading, arrival)
+        else:
+            receipt = await self._submitter.submit(reading, arrival)
         if receipt.errors:
             self._tell_full(receipt, arrival)
         return reading, receipt
@@ -86,7 +94,7 @@ class Intake:
             reading = form.read(request)
         except Exception:  # noqa: BLE001 - a bug too: HttpDoor meets it again, logs it and answers 500
             return None
-        return None if reading.faults else reading
+        return None if reading.faults or self._beats_among(reading, request.received_at) else reading
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
         """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once."""
@@ -124,6 +132,39 @@ class Intake:
             first=outside[0].message,
         )
         return replace(reading, faults=[*reading.faults, *outside])
+
+    def _beats_among(self, reading: Reading, now: float) -> dict[int, tuple[str, ...]]:
+        """The alerts that are beats, by column."""
+        beats = self.beats
+        return beats.among(reading, now) if beats is not None and beats.by_alert else {}
+
+    async def _submit_without(
+        self, beats: dict[int, tuple[str, ...]], reading: Reading, arrival: Arrival
+    ) -> Receipt:
+        """Store what is no beat, and say the beats; the receipt of all."""
+        assert self.beats is not None
+        kept = [column for column in range(len(reading.memories)) if column not in beats]
+        stored = await self._submitter.submit(only(reading, kept), arrival)
+        count = len(reading.memories)
+        receipt = Receipt([None] * count, [b""] * count if arrival.want_ids else [], {})
+        for place, column in enumerate(kept):
+            receipt.decisions[column] = stored.decisions[place]
+            if arrival.want_ids:
+                receipt.incident_ids[column] = stored.incident_ids[place]
+            if (error := stored.errors.get(place)) is not None:
+                receipt.errors[column] = error
+        try:
+            await self.beats.beat([name for names in beats.values() for name in names])
+        except NotFound:
+            # Deleted in this moment: nobody waits for it.
+            pass
+        except IncidentManagerError as error:
+            receipt.errors.update(dict.fromkeys(beats, error))
+            return receipt
+        self._meter.count("llm_im_alerts_decided_total", len(beats), decision=Decision.BEAT.name.lower())
+        for column in beats:
+            receipt.decisions[column] = Decision.BEAT
+        return receipt
 
     def _tell_full(self, receipt: Receipt, arrival: Arrival) -> None:
         """Count and log what there was no room for."""

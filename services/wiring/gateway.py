@@ -34,6 +34,7 @@ from services.api.app import build_app
 from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
+from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -169,6 +170,7 @@ class Gateway:
             targets=TargetDesk(peers, responders),
             receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
+            heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

@@ -23,6 +23,7 @@ from services.ingest.doors.door import Doorman, Needs
 from services.ingest.formats.format import Shared
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
+from services.ingest.heartbeats import BeatLine
 from services.ingest.intake import Intake
 from services.ingest.line import ShardLine
 from services.ingest.submit import Submitter
@@ -86,6 +87,8 @@ class Station:
         self.shared = Shared(remembered, settings)
         self.formats = open_formats(self.shared)
         self.intake = Intake(self.submitter, remembered, self.dead_letters, meter)
+        self.beats = BeatLine(self.tail, self.submitter, self.tell_control, clock, tenant)
+        self.intake.beats = self.shared.beats = self.beats
 
     def needs(self, doorman: Doorman) -> Needs:
         """What its doors are given."""

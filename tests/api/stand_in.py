@@ -40,6 +40,7 @@ from models.shard.assembly import decode_message
 from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
+from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -84,6 +85,7 @@ class StandIn:
         self.receivers = ReceiverDesk(LocalCluster(), [])
         self.playbooks = PlaybookDesk(tail, self.tell)
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
+        self.heartbeats = HeartbeatDesk(tail, self.tell, self.reads, self.clock, "default")
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
             logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
@@ -105,6 +107,7 @@ class StandIn:
                 targets=self.targets,
                 receivers=self.receivers,
                 playbooks=self.playbooks,
+                heartbeats=self.heartbeats,
                 reload=self.reload,
             )
 

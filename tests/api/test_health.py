@@ -170,6 +170,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         targets=stand_in.targets,
         receivers=stand_in.receivers,
         playbooks=stand_in.playbooks,
+        heartbeats=stand_in.heartbeats,
         reload=stand_in.reload,
     )
 
