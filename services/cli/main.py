@@ -23,6 +23,7 @@ from services.cli.commands import (
     context,
     down,
     formats,
+    heartbeats,
     log,
     notify,
     policy,
@@ -192,6 +193,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
+app.add_typer(heartbeats.app, name="heartbeats")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.command(epilog=EPILOG)(stats.stats)
