@@ -3,7 +3,7 @@ models/control/heartbeats.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -77,6 +77,16 @@ class Heartbeats(Section):
         if found is None:
             raise NotFound(f"there is no heartbeat {name[:100]!r}")
         return found
+
+    def has_from_settings(self, wanted: Sequence[Heartbeat], tenant: str) -> bool:
+        """Whether these are the heartbeats of a tenant that the settings have, so that telling so would change nothing."""
+        known = [each for each in self.all.values() if each.from_file and each.tenant == tenant]
+        return len(known) == len(wanted) and all(
+            (before := self.all.get(each.id)) is not None
+            and before.from_file
+            and _is_as(before, msgspec.structs.replace(each, paused=before.paused))
+            for each in wanted
+        )
 
     # -- deciding --
 

@@ -235,6 +235,24 @@ async def test_a_killed_shard_knows_what_was_heard() -> None:
         assert (await shown(ours, "backup"))["last_beat_at"] == last
 
 
+async def test_the_settings_have_some_which_people_pause_and_do_not_change() -> None:
+    expected = [{"name": "backup", "interval": "1d", "service": "db", "matchers": ["alertname=Backup"]}]
+    async with system(heartbeats={"expected": expected}) as ours:
+        async with asyncio.timeout(PATIENCE_S):
+            while (await ours.get(f"{PATH}/backup")).status == 404:
+                await asyncio.sleep(0.05)
+
+        found = await shown(ours, "backup")
+        changed = await send(ours, "PUT", f"{PATH}/backup", {"interval": "1h"})
+        deleted = await send(ours, "DELETE", f"{PATH}/backup")
+        paused = await send(ours, "POST", f"{PATH}/backup/pause")
+
+        assert (found["interval"], found["service"], found["from_settings"]) == ("1d", "db", True)
+        assert found["matchers"] == ['alertname="Backup"']
+        assert (changed.status, deleted.status, paused.json["state"]) == (409, 409, "paused")
+        assert "heartbeats.expected" in changed.json["detail"]
+
+
 # -- alerts that are beats --
 
 

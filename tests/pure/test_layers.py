@@ -53,7 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("services/actions/outbound.py",),
     "aiosmtplib": ("services/actions/email.py",),
     "jmespath": ("services/ingest/formats/mapped.py",),
-    "google": ("services/ingest/formats/otlp_logs.py",),
+    "google": ("services/ingest/formats/otlp_logs.py", "services/ingest/formats/proto.py", "services/ingest/doors/grpc/*.py", "services/proto/*.py"),
     "apsw": ("services/stores/sqlite/*.py",),
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),
@@ -62,7 +62,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
-    "cronsim": ("models/playbook/values.py", "services/playbooks/*.py"),
+    "cronsim": ("models/playbook/values.py", "models/playbook/schedule.py", "services/playbooks/*.py"),
     "yaml": ("models/playbook/document.py", "services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "jinja2": ("models/playbook/template.py", "models/playbook/sandbox.py", "models/playbook/filters.py"),
     "requests": (), "httpx": (), "httpx2": (),
@@ -70,10 +70,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("services/machine/tracing.py", "services/ingest/formats/otlp_logs.py"),  # imported only when telemetry is on
     "redis": ("services/stores/redis/*.py",),
     "asyncpg": ("services/stores/postgres/*.py",), "psycopg": ("services/stores/postgres/*.py",),
-    "grpc": ("services/wiring/serve_app.py", "services/ingest/doors/grpc.py", "services/proto/*.py"),
-    "aiokafka": ("services/ingest/doors/kafka.py",),
-    "nats": ("services/ingest/doors/nats.py",),
-    "aio_pika": ("services/ingest/doors/rabbitmq.py",),
+    "grpc": ("services/wiring/serve_app.py", "services/ingest/sources/*.py", "services/proto/*.py"),
+    "h2": ("services/ingest/doors/grpc/connection.py",), "hyperframe": ("services/ingest/doors/grpc/connection.py",),
+    "grpc_health": ("services/ingest/doors/grpc/health.py",), "grpc_reflection": ("services/ingest/doors/grpc/reflection.py",),
+    "confluent_kafka": ("services/ingest/sources/kafka.py",),
+    "nats": ("services/ingest/sources/nats.py",),
+    "aio_pika": ("services/ingest/sources/rabbitmq.py",),
 }  # fmt: skip
 
 

@@ -12,9 +12,9 @@ import msgspec
 
 from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
+from services.ingest.formats.answers import Answer, Refusal
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
-    LABEL_VALUE_MAX_BYTES,
     URL_MAX_BYTES,
     read_pairs,
     read_string,
@@ -69,6 +69,12 @@ class AlertmanagerWebhookFormat(JsonFormat[Posted | msgspec.Raw, Posted]):
     summary = "Alertmanager's webhook, version 4"
     shape = "alerts and one of groupKey, receiver, groupLabels, commonLabels"
 
+    def refused(self, refusal: Refusal) -> Answer:
+        # Alertmanager drops a notification that a webhook answers with 429, and sends again after 503.
+        return super().refused(
+            msgspec.structs.replace(refusal, status=503) if refusal.status == 429 else refusal
+        )
+
     def split(self, request: Request) -> Iterator[list[Posted | msgspec.Raw]]:
         if len(request.body) > GROUP_MAX_BYTES:
             raise TooLarge(f"{len(request.body)} bytes in one request, at most {GROUP_MAX_BYTES} are allowed")
@@ -105,7 +111,7 @@ class AlertmanagerWebhookFormat(JsonFormat[Posted | msgspec.Raw, Posted]):
 
     def content(self, alert: Posted) -> Content:
         starts = self.shared.remembered.start(bytes(alert.startsAt), "startsAt")
-        labels = read_pairs(bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES)
+        labels = self.shared.remembered.labels(bytes(alert.labels))
         if not labels:
             raise Malformed("labels: expected at least one label")
         annotations = read_pairs(bytes(alert.annotations), "annotations", ANNOTATION_VALUE_MAX_BYTES)
