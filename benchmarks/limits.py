@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 def run(name: str, alerts: int, requests: int) -> dict[str, object]:
-    """What intake.py and a door do of it for each request: look before it is read, and count what it holds."""
+    """What services/ingest/intake.py and a door do of it for each request: look before it is read, and count what it holds."""
     limits = Limits(LocalCluster(), "control-a", SystemClock(), Meter("gateway"), "gateway", 2)
     limits.take_settings(SETTINGS[name])
     sender = Sender("ci")

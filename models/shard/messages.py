@@ -208,7 +208,6 @@ class Decision(IntEnum):
     COLLIDED = 20  # another label set has its series id: kept in the log, changes nothing; its sender is told
     SENDER_FULL = 21  # not stored: its sender holds its whole share of the shard's memory
     SHARD_FULL = 22  # not stored: the shard's memory is used up
-    BEAT = 30  # not stored: it is the beat of a heartbeat; decided by the gateway
 
 
 #: The sentence that the API shows for each decision.
@@ -228,7 +227,6 @@ REASONS: dict[Decision, str] = {
     Decision.SENDER_FULL: "not stored: its sender has used up its share of the shard's memory (lifecycle.max_sender_share)",
     Decision.SHARD_FULL: "not stored: the shard's memory is used up (lifecycle.max_shard_bytes)",
     Decision.COLLIDED: "joins no incident: a series with other labels has the same id; change a label",
-    Decision.BEAT: "not stored as an alert: it is the beat of a heartbeat",
     Decision.UNREADABLE: "not stored: what the gateway made of it can't be read",
     Decision.BODY_WANTED: "not decided yet: its shard requests the full alert",
 }

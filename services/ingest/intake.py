@@ -11,18 +11,19 @@ from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, IncidentManagerError, Malformed, NotFound, ShareUsedUp
+from models.errors import Full, Malformed, NotFound, ShareUsedUp
 from models.metrics import Meter
 from models.ports import Span
-from models.shard.messages import Decision
 from services.ingest.arrival import Arrival, Sender
-from services.ingest.bound import Bounds, only
+from services.ingest.bound import Bounds
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.formats.format import Format, Request
+from services.ingest.formats.format import Format, Request, at_once
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Remembered
 from services.ingest.heartbeats import BeatLine
 from services.ingest.limits import Limits
+from services.ingest.rules import Rules
+from services.ingest.sifting import Ends, former_ends, merge, sifted, unnamed
 from services.ingest.skew import Skews
 from services.ingest.submit import Receipt, Submitter
 
@@ -103,11 +104,14 @@ class Intake:
             self.bury(form, reading.faults, request.content_type, request.place)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
-        beats = self._beats_among(reading, arrival.received_at)
-        if beats:
-            receipt = await self._submit_without(beats, reading, arrival)
-        else:
-            receipt = await self._submitter.submit(reading, arrival)
+        if beats := self._beats_among(reading, arrival.received_at):
+            reading = await self._beaten(beats, reading)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
+        receipt = await self._submitter.submit(reading, arrival)
+        if rules is not None and rules.former:
+            await self._end_former(rules, reading, receipt, arrival)
         if receipt.errors:
             self._tell_full(receipt, arrival)
         return reading, receipt
@@ -125,13 +129,29 @@ class Intake:
         Raises RateLimited, and then it is not."""
         self._count(reading, arrival)
         self._skews.look(reading, self._remembered, arrival.received_at)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
 
         def over(receipt: Receipt) -> None:
             if receipt.errors:
                 self._tell_full(receipt, arrival)
             done(reading, receipt)
 
-        self._submitter.begin(reading, arrival, over)
+        def stored(receipt: Receipt) -> None:
+            assert rules is not None
+            ends = at_once(former_ends(reading, arrival, rules, self._remembered))
+            if ends is None:
+                over(receipt)
+                return
+
+            def told(found: Receipt) -> None:
+                merge(receipt, ends, found)
+                over(receipt)
+
+            self._submitter.begin(ends.reading, unnamed(arrival), told)
+
+        self._submitter.begin(reading, arrival, over if rules is None or not rules.former else stored)
 
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str, place: str = "") -> None:
         """Keep what can't be read. `place`: where in its queue it is."""
@@ -152,6 +172,19 @@ class Intake:
         RateLimited."""
         if self.limits.is_on:
             self.limits.take(arrival.sender, max(1, reading.count))
+
+    async def _end_former(self, rules: Rules, reading: Reading, receipt: Receipt, arrival: Arrival) -> None:
+        """Tell the ends of a request to what began by former rules."""
+        steps = former_ends(reading, arrival, rules, self._remembered)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as over:
+                ends: Ends | None = over.value
+                break
+            await asyncio.sleep(0)
+        if ends is not None:
+            merge(receipt, ends, await self._submitter.submit(ends.reading, unnamed(arrival)))
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
         """`reading` without what its sender may not send, which becomes part of its faults."""
@@ -176,33 +209,18 @@ class Intake:
         beats = self.beats
         return beats.among(reading, now) if beats is not None and beats.by_alert else {}
 
-    async def _submit_without(
-        self, beats: dict[int, tuple[str, ...]], reading: Reading, arrival: Arrival
-    ) -> Receipt:
-        """Store what is no beat, and say the beats; the receipt of all."""
+    async def _beaten(self, beats: dict[int, tuple[str, ...]], reading: Reading) -> Reading:
+        """Say these beats; `reading` without them, which is told in `filtered`. Raises Busy."""
         assert self.beats is not None
-        kept = [column for column in range(len(reading.memories)) if column not in beats]
-        stored = await self._submitter.submit(only(reading, kept), arrival)
-        count = len(reading.memories)
-        receipt = Receipt([None] * count, [b""] * count if arrival.want_ids else [], {})
-        for place, column in enumerate(kept):
-            receipt.decisions[column] = stored.decisions[place]
-            if arrival.want_ids:
-                receipt.incident_ids[column] = stored.incident_ids[place]
-            if (error := stored.errors.get(place)) is not None:
-                receipt.errors[column] = error
-        try:
+        # One that was deleted in this moment is waited for by nobody.
+        with contextlib.suppress(NotFound):
             await self.beats.beat([name for names in beats.values() for name in names])
-        except NotFound:
-            # Deleted in this moment: nobody waits for it.
-            pass
-        except IncidentManagerError as error:
-            receipt.errors.update(dict.fromkeys(beats, error))
-            return receipt
-        self._meter.count("llm_im_alerts_decided_total", len(beats), decision=Decision.BEAT.name.lower())
-        for column in beats:
-            receipt.decisions[column] = Decision.BEAT
-        return receipt
+        self._meter.count("llm_im_heartbeat_alerts_total", len(beats))
+        why = {
+            reading.places[column]: f"it is the beat of {', '.join(names)}" for column, names in beats.items()
+        }
+        kept = [column for column in range(len(reading.memories)) if column not in beats]
+        return replace(reading.only(kept), filtered={**reading.filtered, **why})
 
     def _tell_full(self, receipt: Receipt, arrival: Arrival) -> None:
         """Count and log what there was no room for."""

@@ -267,7 +267,8 @@ async def test_an_alert_that_matches_is_a_beat_and_no_incident() -> None:
         many = await ours.post("/api/v2/alerts", [WATCHDOG])
         found = await shown(ours, "prometheus")
 
-        assert [each["decision"] for each in both.items] == ["beat", "opened"]
+        assert [each["decision"] for each in both.items] == ["filtered", "opened"]
+        assert both.items[0]["reason"] == "it is the beat of prometheus"
         assert (both.status, both.items[0]["incident_id"], many.status) == (202, None, 200)
         assert await ours.names() == {"Down"}
         assert found["state"] == "up" and found["last_beat_at"] is not None

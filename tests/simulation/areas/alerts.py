@@ -70,11 +70,11 @@ class Alerts(Area):
             IncidentOpened, IncidentDescribed, AlertsJoined, OverflowMemberAdded, IncidentClassified, IncidentStateChanged,
         }
     )  # fmt: skip
-    #: All but those asked for again at once, beats, which gateways decide about, what only a faulty gateway, a broken hash or full memory could bring, and what
+    #: All but those asked for again at once, what only a faulty gateway, a broken hash or full memory could bring, and what
     #: people decide, which no sender is told.
     decisions = frozenset(Decision) - {
         Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SPLIT_OFF, Decision.COLLIDED, Decision.SENDER_FULL,
-        Decision.SHARD_FULL, Decision.BEAT,
+        Decision.SHARD_FULL,
     }  # fmt: skip
 
     def __init__(self, world: World) -> None:
