@@ -197,7 +197,7 @@ class Alerts(Area):
     def was_ended(self, series: bytes, at: float) -> bool:
         """Whether its sender ever said that a series ended at this time, to the millisecond."""
         if series not in self.series:
-            return True  # an alert of our own (areas/heartbeats.py)
+            return True  # an alert of our own, of a missed heartbeat
         ends = self.series[series].ends
         return None in ends or any(end is not None and abs(end - at) < 0.002 for end in ends)
 
