@@ -7,6 +7,7 @@ from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.heartbeating import Heartbeats
 from models.control.issuing import IssuedTokens
+from models.control.polls import Polls
 from models.control.section import Section
 from models.control.shelf import Shelf
 from models.control.silencing import Silences
@@ -19,5 +20,6 @@ SECTIONS: tuple[type[Section], ...] = (
     ChangedSettings,
     Silences,
     Shelf,
+    Polls,
     Heartbeats,
 )

@@ -300,6 +300,41 @@ async def test_what_is_ended_by_its_key_alone_is_found_after_it_was_relabelled()
         assert await ours.alerts() == []
 
 
+# -- by gRPC ---------------------------------------------------------------------------------------------------
+
+
+async def test_alerts_by_grpc_are_relabelled_and_filtered_and_end_after_a_change() -> None:
+    from services.proto import incident_pb2 as pb
+    from tests.api.test_grpc import Client, message
+    from tests.ports import free_port
+
+    port = free_port()
+    rules = {"filters": [{"name": "no dev", "ignored_labels": ["env=dev"]}]}
+    async with system(server={"grpc": True, "grpc_port": port}, ingest=rules) as ours:
+        client = Client(port)
+        async with client.channel:
+            first = await client.stream([message(1), message(2, labels={"env": "dev"})])
+            alone = await client.sentinel.SubmitAlert(message(3, labels={"env": "dev"}))
+            renamed = {"relabel": [{"name": "one", "service": "llm", "set": {"by": "rule"}}]}
+            assert (
+                await reload(ours, {"server": {"grpc": True, "grpc_port": port}, "ingest": renamed})
+            ).status == 200
+            await followed(ours)
+            again = await client.stream([message(1)])
+            both = {(each["service"], each.get("by")) for each in await labels(ours)}
+            ended = await client.stream([message(1, resolved=True)])
+
+        dropped, accepted = pb.ACK_STATUS_DROPPED, pb.ACK_STATUS_ACCEPTED
+        assert [ack.status for ack in first] == [accepted, dropped]
+        assert (alone.status, first[1].reason) == (
+            dropped, "dropped by the filter 'no dev': env=\"dev\" is ignored",
+        )  # fmt: skip
+        assert again[0].status == accepted
+        assert both == {("s1", None), ("llm", "rule")}
+        assert ended[0].status == accepted
+        assert await ours.alerts() == []
+
+
 # -- what senders may write ------------------------------------------------------------------------------------
 
 
