@@ -20,6 +20,7 @@ from actors.begun import refuse_lost
 from actors.control_tail import FIRST_LOOK_S, ControlTail
 from actors.delivery import DeliveryWindow
 from actors.folding import Folded
+from actors.heartbeats import HeartbeatsWatch
 from actors.lanes import Errands
 from actors.partition import Call, PartitionActor, Queued
 from actors.playbooks import PlaybooksWatch
@@ -165,6 +166,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             undelivered=self._ask_again,
         )
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
+        self.heartbeats = HeartbeatsWatch(options.partition, self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self.playbooks = PlaybooksWatch(self._partitions.index(options.partition), self._tell_self)
         self._heard_at = 0.0
@@ -309,6 +311,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self.errands.owe(step.effects)
         self.silences.begin_anew()
         self.playbooks.begin_anew()
+        self.heartbeats.begin_anew()
         self._look_at_control()
 
     # -- the loop ------------------------------------------------------------------------------------------
@@ -527,6 +530,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         if self.control is not None:
             self.playbooks.look(self.control.state)
             self.silences.look(self.control.state, self.shard.of(KnownSilences))
+            self.heartbeats.look(self.control.state)
 
     # -- numbers -------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "llm_im_alerts_no_room_total": Metric(
         "counter", "Alerts refused because memory is used up, by door, bound (sender or shard) and token."
     ),
+    "llm_im_heartbeat_alerts_total": Metric("counter", "Alerts that were beats of heartbeats."),
     "llm_im_alerts_filtered_total": Metric(
         "counter", "Alerts dropped by a filter of the settings, by door, filter and reason."
     ),

@@ -26,6 +26,7 @@ from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
 from models.shard.edge_outbox import EdgeOutbox
 from models.shard.follow_ups import FollowUps
+from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
 from models.shard.known_playbooks import KnownPlaybooks
@@ -78,6 +79,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     People,
     States,
     EdgeOutbox,
+    HeartbeatsOfShard,
     SlotTransfer,
     Reception,  # last, because the others look at times that it corrects
 )

@@ -20,6 +20,7 @@ from services.api.alertmanager.silences import add_silence_routes as add_alertma
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
+from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
 from services.api.playbooks import PlaybookDesk, RunReads
 from services.api.problems import field_problems, malformed, problem, problem_of
@@ -29,6 +30,7 @@ from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.edge import add_edge_routes
+from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.repairs import add_repair_routes
@@ -60,6 +62,7 @@ def build_app(
     receivers: ReceiverDesk,
     playbooks: PlaybookDesk,
     edge: EdgeAgents,
+    heartbeats: HeartbeatDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -81,6 +84,7 @@ def build_app(
     add_stream_routes(app, tails)
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
+    add_heartbeat_routes(app, heartbeats, bodies)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)

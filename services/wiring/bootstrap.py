@@ -17,6 +17,7 @@ from actors.runtime.host import Actor, Host
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.control import CONTROL
+from models.control.heartbeating import Heartbeats
 from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
@@ -57,7 +58,7 @@ BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
-SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf)
+SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf, Heartbeats)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:

@@ -19,8 +19,10 @@ from actors.control_tail import FOLLOW_S
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
+from models.control.heartbeating import Heartbeats
+from models.control.heartbeats import SyncHeartbeats
 from models.control.issuing import TokensSeen
-from models.errors import IncidentManagerError, Malformed
+from models.errors import IncidentManagerError, Malformed, Refused
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
@@ -28,12 +30,14 @@ from models.metrics import encode as encode_metrics
 from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
+from models.settings.heartbeats import Heartbeats as HeartbeatSettings
 from models.settings.processes import RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
+from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -101,6 +105,10 @@ class Gateway:
         self._front = front
         self._front_fault = ""
         self._front_faults = 0
+        self._tenant = tenant
+        #: The heartbeats of the settings, and the version of the control partition's, that were the same.
+        self._heartbeats_compared: tuple[HeartbeatSettings, int] | None = None
+        self._heartbeats_refused = ""
         self._start = start
         self._archives = archives
         self._tracer = tracer or NoTracer()
@@ -175,6 +183,7 @@ class Gateway:
             receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
             edge=EdgeAgents(self.edge_shards),
+            heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
@@ -317,6 +326,27 @@ class Gateway:
         while True:
             await asyncio.sleep(FOLLOW_S)
             await self.station.look()
+            await self._sync_heartbeats()
+
+    async def _sync_heartbeats(self) -> None:
+        """Have the control partition know the heartbeats of the settings, where it has others."""
+        station = self.station
+        known = station.tail.state.of(Heartbeats)
+        compared = (station.settings.heartbeats, known.version)
+        if compared == self._heartbeats_compared:
+            return
+        wanted = [each.heartbeat for each in station.settings.heartbeats.expected]
+        if known.has_from_settings(wanted, self._tenant):
+            self._heartbeats_compared = compared
+            return
+        try:
+            await station.tell_control(SyncHeartbeats(wanted, self._tenant))
+        except Refused as error:
+            if str(error) != self._heartbeats_refused:
+                log.error("heartbeats of the settings can't be watched", why=str(error))
+            self._heartbeats_refused = str(error)
+        except IncidentManagerError as error:
+            log.warning("heartbeats of the settings not told yet, retrying", why=str(error))
 
     async def _tell_uses(self) -> None:
         while True:

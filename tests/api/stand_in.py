@@ -40,6 +40,7 @@ from models.shard.assembly import decode_message
 from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
+from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -87,6 +88,7 @@ class StandIn:
         self.playbooks = PlaybookDesk(tail, self.tell)
         self.edge = EdgeAgents(EdgeShards([], lambda: None, TENANT))
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
+        self.heartbeats = HeartbeatDesk(tail, self.tell, self.reads, self.clock, "default")
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
             logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
@@ -109,6 +111,7 @@ class StandIn:
                 receivers=self.receivers,
                 playbooks=self.playbooks,
                 edge=self.edge,
+                heartbeats=self.heartbeats,
                 reload=self.reload,
             )
 

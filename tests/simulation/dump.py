@@ -17,6 +17,7 @@ from models.alerts.series import FIRING, FREE
 from models.incidents.filters import IncidentFilter, Sort, place_of
 from models.incidents.incident import Incident, IncidentState
 from models.shard.edge_outbox import EdgeOutbox
+from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors
 from models.shard.known_playbooks import KnownPlaybooks
 from models.shard.known_silences import KnownSilences
@@ -81,6 +82,8 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "heartbeats": {key: _encode(each) for key, each in shard.of(HeartbeatsOfShard).pulses.items()},
+        "heartbeats listened": shard.of(HeartbeatsOfShard).listened_at,
         "playbooks heard": dict(shard.of(KnownPlaybooks).heard),
         "runs": {key: _encode(mine) for key, mine in shard.of(Runs).store.by_incident.items()},
         "playbooks of runs": dict(shard.of(Runs).store.bodies),
