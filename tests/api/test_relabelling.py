@@ -239,6 +239,25 @@ async def test_ends_by_prometheus_reach_what_began_before_too(ours: System, both
     assert await ours.alerts() == []
 
 
+async def test_an_end_that_is_repeated_is_told_to_former_series_once(ours: System) -> None:
+    assert (await reload(ours, {"ingest": {"relabel": [BY_POD]}})).status == 200
+    await followed(ours)
+    ours.clock.heard_s += kept.SETTLED_S
+    over = from_pod("api") | {"startsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-01-01T01:00:00Z"}
+
+    async def unknown() -> float:
+        # To what it is called now, and to what it would have been called before.
+        figures = (await ours.get("/v1/stats")).json["alerts"]["by_decision"]
+        return float(figures.get("unknown_resolve", 0))
+
+    told = []
+    for _ in range(3):
+        assert (await ours.post("/api/v2/alerts", [over])).status == 200
+        told.append(await unknown())
+
+    assert told == [2, 3, 4]
+
+
 async def test_what_began_without_rules_ends_after_a_restart_with_some(tmp_path: Path) -> None:
     from tests.api.gateway_in_process import MemoryStores
 
