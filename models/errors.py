@@ -11,6 +11,7 @@ IncidentManagerError
 │   ├── Stale               it was changed meanwhile: read it again
 │   ├── ShareUsedUp         the caller has used up its share
 │   ├── Busy                a bounded queue is full; try again after `retry_after_s`
+│   │   └── RateLimited     the caller sends faster than it may; nothing of it was taken
 │   └── NotOwner            another actor owns this partition; ask `owner`
 ├── Unavailable             the same call may succeed later
 │   ├── Full                the store has no room left
@@ -69,6 +70,19 @@ class Busy(Refused):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(Busy):
+    """The caller, or all callers together, send faster than they may; nothing of the request was taken, and after `retry_after_s`
+    seconds there is room again. `limit` is "sender" or "all"; `quota` alerts in `window_s` seconds are allowed."""
+
+    def __init__(
+        self, message: str, retry_after_s: float, limit: str = "sender", quota: int = 0, window_s: int = 1
+    ) -> None:
+        super().__init__(message, retry_after_s)
+        self.limit = limit
+        self.quota = quota
+        self.window_s = window_s
 
 
 class NotOwner(Refused):

@@ -15,6 +15,7 @@ import msgspec
 from models.incidents.incident import Incident, Severity
 from models.partition.event import Event
 from models.playbook.playbook import Approval, PlannedAction, Playbook, Retry, Step, Trigger
+from models.playbook.playbook import decode as decode_book
 from models.playbook.playbook import encode as encode_book
 from models.playbook.run import Run
 from models.playbook.work import SUCCEEDED, Check, Choose, Do, Done, Enter, Work, decode_work, encode_done
@@ -102,14 +103,19 @@ class RunStory(Story):
 
     def offer(self, when: float, *books: Offered) -> None:
         self.books = list(books) or self.books
-        self.tell(when, PlaybooksChanged(len(self.events) + 1, self.books))
+        self.tell(when, self.heard(len(self.events) + 1))
+
+    def heard(self, version: int) -> PlaybooksChanged:
+        """What the shard is told: all schedules are its own."""
+        own = [each.name for each in self.books if decode_book(each.body).trigger.schedule]
+        return PlaybooksChanged(version, self.books, own)
 
     def restart(self, when: float) -> None:
         """Another process, which hears of the playbooks a moment later."""
         self.replayed.of(KnownPlaybooks).is_told = False
         super().restart(when)
         self.asked = [each for each in self.asked if each[0] >= when]
-        self.tell(when, PlaybooksChanged(1, self.books))
+        self.tell(when, self.heard(1))
 
     def open(self, when: float, severity: Severity = Severity.P1, service: str = "llm-api") -> Incident:
         """An incident opens and is judged."""

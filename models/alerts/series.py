@@ -43,8 +43,21 @@ class _Labels(msgspec.Struct, array_like=True, gc=False):
     labels: dict[str, str]
 
 
+class _Annotations(msgspec.Struct, array_like=True, gc=False):
+    """An alert.Content of which only the annotations are wanted: half of the time."""
+
+    labels: msgspec.Raw
+    annotations: dict[str, str]
+
+
 _labels_decoder = msgspec.msgpack.Decoder(_Labels)
+_annotations_decoder = msgspec.msgpack.Decoder(_Annotations)
 _content_decoder = msgspec.msgpack.Decoder(Content)
+
+
+def annotations_of(body: bytes) -> dict[str, str]:
+    """The annotations in MessagePack of an alert.Content."""
+    return _annotations_decoder.decode(body).annotations
 
 
 class Note(msgspec.Struct, array_like=True):
@@ -261,7 +274,8 @@ class SeriesTable:
         self.ends[number] = ends
         self.seen[number] = now
         self.firing[key] = number
-        self._arm(number, ends)
+        if ends < self.armed[number]:
+            self._arm(number, ends)
 
     def end(
         self, number: int, at: float, now: float, key: bytes = b"", body: bytes = b"", sender: str = ""
@@ -480,9 +494,14 @@ class SeriesTable:
 
     def _say(self, number: int, body: bytes, sender: str) -> None:
         """Set the present content of a series, and its sender; b"" if there is no series any more."""
-        if before := self.bodies[number]:
-            self.room.take(self.senders[number], -SERIES_BYTES - len(before))
+        before = self.bodies[number]
         self.bodies[number] = body
+        if before and body and sender == self.senders[number]:
+            if len(body) != len(before):
+                self.room.take(sender, len(body) - len(before))
+            return
+        if before:
+            self.room.take(self.senders[number], -SERIES_BYTES - len(before))
         self.senders[number] = sender = sys.intern(sender)
         if body:
             self.room.take(sender, SERIES_BYTES + len(body))

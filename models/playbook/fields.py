@@ -74,7 +74,7 @@ TRIGGER = (
     Field("service", "texts", "The incident's service, one or a list."),
     Field("labels", "matchers", "Labels that it must have: a map of names and values, or a list of matchers as in `env=~\"prod.*\"`."),
     Field("expression", "expression", "A condition on the incident, as in `incident.alerts_firing > 10`."),
-    Field("schedule", "schedule", "A cron expression (UTC). Checked; nothing runs by it yet."),
+    Field("schedule", "schedule", "When it runs by the clock, beside the incidents that choose it: a cron expression in UTC."),
 )  # fmt: skip
 
 STEP = (

@@ -95,11 +95,6 @@ class _Reader:
                         document.lines[short], short, "the trigger says it too; keep one of the two"
                     )
                 trigger = _with(trigger, name, given[short])
-        if trigger.schedule:
-            line = document.entries["trigger"].lines["schedule"]
-            self.mistakes.warn(
-                line, "trigger, schedule", "nothing runs by the clock yet: start it from outside"
-            )
         variables = given.get("variables", {})
         main = check(steps, final, variables, self.mistakes)
         self._templates(document.entries.get("variables"), "variables")

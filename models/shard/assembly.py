@@ -40,6 +40,7 @@ from models.shard.reception import Reception
 from models.shard.run_choosing import Choosing
 from models.shard.run_verbs import RunVerbs
 from models.shard.runs import Runs
+from models.shard.schedules import Schedules
 from models.shard.sharing import Sharing
 from models.shard.slot_transfer import SlotTransfer
 from models.shard.splitting import Splitting
@@ -66,6 +67,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     KnownPlaybooks,
     Choosing,  # before what is run of them
     Runs,
+    Schedules,  # after what became of runs
     RunVerbs,
     Verification,  # after what runs do
     FollowUps,

@@ -123,6 +123,14 @@ class SeriesFires(IncidentChange, frozen=True, gc=False):
     content: Content | None = None
 
 
+class SeriesSaysElse(IncidentChange, frozen=True, gc=False):
+    """Series `number` fires on and says something else, by the same labels: `before` was its body, `content` is what it says."""
+
+    number: int
+    before: bytes
+    content: Content
+
+
 class SeriesEnded(IncidentChange, frozen=True, gc=False):
     """Series `number` has ended."""
 

@@ -131,6 +131,19 @@ class Classifying(Component):
     )
 
 
+def rate(shard: Core, incident: Incident, severity: Severity, why: str, now: float) -> None:
+    """Give an incident another severity for a reason of our own. A person's still wins."""
+    before = incident.severity
+    verdict = Verdict(severity, incident.type, incident.impact)
+    shard.do(
+        IncidentClassified(
+            incident.id, verdict.severity, verdict.type, verdict.impact, why, 1.0, incident.signals_asked
+        ),
+        now,
+    )
+    lifecycle.judged(shard, incident, before, why, SYSTEM, now)
+
+
 def judge(shard: Core, verdict: Classification, now: float) -> None:
     """Apply one classification. One that covers fewer signals than the last is ignored."""
     incident = shard.state.incidents.get(verdict.incident_id)

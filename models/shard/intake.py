@@ -26,7 +26,7 @@ from models.alerts.series import BLOCK_SHIFT, FIRING
 from models.errors import Broken
 from models.incidents.incident import Incident
 from models.shard import clock, lifecycle
-from models.shard.changes import SeriesEnded, SeriesFires, Signalled
+from models.shard.changes import SeriesEnded, SeriesFires, SeriesSaysElse, Signalled
 from models.shard.component import Component, on
 from models.shard.core import Core, Whose
 from models.shard.events import (
@@ -179,7 +179,7 @@ class Intake(Component):
             if not fires:
                 return self._set_aside(Decision.UNKNOWN_RESOLVE, key, ends, body, now)
             return self._open_series(tenant, key, ends, body, content, now)
-        same = key == series.keys[number] or self._is_renamed(tenant, number, key)
+        same = key == series.keys[number] or (series.old_keys > 0 and self._is_renamed(tenant, number, key))
         if series.status[number] == FIRING:
             if fires and same:
                 # Only its key is another: it began before keys were what they are.
@@ -223,16 +223,22 @@ class Intake(Component):
         self, number: int, key: bytes, ends: float, body: bytes, content: Content | None, now: float
     ) -> None:
         incident = self.state.series.incidents[number]
-        signal = "" if content is None or incident is None else self._new_signal(incident, content)
+        if content is None or incident is None:
+            raise Broken(f"series {number} can't change without a body, or outside any incident")
+        before = self.state.series.bodies[number]
+        signal = self._new_signal(incident, content)
         self.shard.do(SeriesChanged(number, key, ends, body, self.shard.sender, signal), now)
-        if signal and incident is not None:
+        if signal:
             self.shard.report(Signalled(incident), now)
+        self.shard.report(SeriesSaysElse(incident, number, before, content), now)
 
     def _new_signal(self, incident: Incident, content: Content) -> str:
         """The severity word of an alert, "" when its incident has heard it, or as many as it may."""
+        signals = incident.signals
+        if len(signals) >= SIGNALS_MAX:
+            return ""
         signal = signal_of(content.labels, content.annotations)
-        is_new = signal not in incident.signals and len(incident.signals) < SIGNALS_MAX
-        return signal if is_new else ""
+        return "" if signal in signals else signal
 
     def _refire(
         self,

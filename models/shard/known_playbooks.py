@@ -37,10 +37,11 @@ class Offered(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PlaybooksChanged(Message, frozen=True):
-    """All playbooks that the control partition has, at `version`."""
+    """All playbooks that the control partition has, at `version`. `own` are those whose schedules are this shard's to go by."""
 
     version: int
     offered: list[Offered]
+    own: list[str] = []
 
 
 class PlaybooksHeard(Event, frozen=True):
@@ -60,6 +61,7 @@ class KnownPlaybooks(Component):
         super().__init__(shard)
         self.version = 0
         self.offered: dict[str, Offered] = {}
+        self.own: frozenset[str] = frozenset()
         #: False while a new process has not heard which playbooks there are. Its actor says so.
         self.is_told = True
         #: By name: digest, since when by the control partition's clock, and when the shard heard it.
@@ -83,6 +85,7 @@ class KnownPlaybooks(Component):
         self.is_told = True
         self.version = message.version
         self.offered = {each.name: each for each in message.offered}
+        self.own = frozenset(message.own)
         kept = {each.digest for each in message.offered}
         self._books = {digest: book for digest, book in self._books.items() if digest in kept}
         wanted = {each.name: (each.digest, each.since) for each in message.offered}

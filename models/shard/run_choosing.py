@@ -17,6 +17,7 @@ from models.shard.core import Core
 from models.shard.known_playbooks import KnownPlaybooks, Offered, PlaybooksKnown
 from models.shard.messages import Tick
 from models.shard.runs import Runs, judged
+from models.shard.schedules import is_scheduled
 
 #: So long a verdict is waited for.
 CHOOSE_AFTER_S = 0.3
@@ -100,7 +101,8 @@ class Choosing(Component):
         look, self._look = self._look, {}
         for identity in look:
             incident = self.state.incidents.get(identity)
-            if incident is not None:
+            # A run by the clock has its playbook: no other is to repair it.
+            if incident is not None and not is_scheduled(incident):
                 self._choose(incident, now)
 
     # -- which --

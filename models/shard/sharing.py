@@ -3,34 +3,32 @@ kept up to date as alerts join, change and end. The timeline mentions alerts tha
 
 It is about firing alerts, or those of the last run if none fires. What people set or removed stays that way.
 
-An incident may have 10,000 alerts, and one that joins or ends must not require looking at all of them. So one that
-fires is the sample: every other one is compared with it once, and for each name the differing ones are counted. When
-the sample itself changes or ends, another is picked evenly among those that fire and all are compared anew; of n alerts
-that end in whatever order, that happens about ln n times. All of this is derived, and rebuilt when first needed.
+An incident may have 10,000 alerts, and one that joins, changes or ends must not require looking at all of them: they are
+compared with one of them and counted (models/shard/common.py). All of this is derived, and rebuilt when first needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from heapq import nlargest
 
 import msgspec
 
 from models.alerts.alert import Content
-from models.alerts.grouping import called, counted_title, overflow_title, what_is_wrong
+from models.alerts.grouping import counted_title, overflow_title, what_is_wrong
 from models.alerts.room import pairs_bytes, said_bytes, width
-from models.alerts.series import FIRING
+from models.alerts.series import annotations_of
 from models.incidents.incident import Incident, IncidentState
 from models.incidents.lines import CHANGED, SYSTEM, Around, Description, Line, line_of, touched
 from models.incidents.query import Summary
 from models.partition.event import Event
 from models.shard import clock
 from models.shard.archiving import IncidentArchived
-from models.shard.changes import Relabelled, SeriesFires
+from models.shard.changes import Relabelled, SeriesFires, SeriesSaysElse
+from models.shard.common import Shared, another, shared_of
 from models.shard.component import Component, on
 from models.shard.core import Core
-from models.shard.events import ClockSetBack, SeriesChanged, SeriesResolved
+from models.shard.events import ClockSetBack, SeriesResolved
 from models.shard.slot_transfer import SlotLeft
 from models.shard.splitting import IncidentSplit
 from models.shard.state import ShardState
@@ -66,66 +64,6 @@ JOINED_LOOKED_AT = 1000
 #: Labels, or values of one label, named in such a line, and characters shown of each value: a line of 500 at most.
 JOINED_NAMED = 5
 JOINED_VALUE_CHARS = 80
-#: Spreads the picked samples over an incident's alerts; Knuth's multiplier.
-_SPREAD = 2654435761
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """Labels and annotations that some alerts share; and for a title what is wrong, and what they are called when there are
-    several."""
-
-    labels: dict[str, str]
-    annotations: dict[str, str]
-    wrong: str
-    called: str
-
-
-@dataclass(slots=True)
-class Shared:
-    """What some alerts share, found by comparing each with `sample`. `odd` counts those with other label names."""
-
-    sample: int
-    content: Content
-    count: int = 1
-    odd: int = 0
-    labels: dict[str, int] = field(default_factory=dict)
-    annotations: dict[str, int] = field(default_factory=dict)
-    # What follows from the counts: nearly every alert that joins leaves it as it is. None: to be made anew.
-    _common: Common | None = None
-
-    def add(self, content: Content, by: int = 1) -> None:
-        """One more, or with `by` -1 one fewer."""
-        self.count += by
-        its, ours = content.labels, self.content.labels
-        if len(its) != len(ours) or its.keys() != ours.keys():
-            self.odd += by
-            self._common = None
-        self._differ(self.labels, its, ours, by)
-        if content.annotations != self.content.annotations:
-            self._differ(self.annotations, content.annotations, self.content.annotations, by)
-
-    def _differ(self, differing: dict[str, int], its: dict[str, str], ours: dict[str, str], by: int) -> None:
-        for name, value in ours.items():
-            if its.get(name) != value:
-                before = differing.get(name, 0)
-                differing[name] = after = before + by
-                if not before or not after:
-                    self._common = None
-
-    def common(self, service: str) -> Common:
-        """What they have in common; they are of one service."""
-        if self._common is None:
-            content = self.content
-            labels = {name: value for name, value in content.labels.items() if not self.labels.get(name)}
-            annotations = {
-                name: value for name, value in content.annotations.items() if not self.annotations.get(name)
-            }
-            differing = [name for name, count in self.labels.items() if count]
-            varying = differing[0] if len(differing) == 1 and not self.odd else ""
-            wrong = what_is_wrong(labels, annotations, service)
-            self._common = Common(labels, annotations, wrong, called(varying))
-        return self._common
 
 
 def _relabelled(event: IncidentDescribed, around: Around) -> Line | None:
@@ -166,14 +104,14 @@ class Sharing(Component):
     def known(self, incident: Incident) -> tuple[dict[str, str], dict[str, str]] | None:
         """The labels and annotations that all firing alerts of an incident share, if they need not be looked up."""
         shared = self._known.get(incident.id)
-        if shared is None:
+        if shared is None or shared.doubtful:
             return None
         common = shared.common(incident.service)
         return common.labels, common.annotations
 
     # What a series said until now is still there when an event is about to be applied.
 
-    def _says_else(self, event: SeriesResolved | SeriesChanged) -> None:
+    def _ends(self, event: SeriesResolved) -> None:
         incident = self.state.series.incidents[event.number]
         if incident is None:
             return
@@ -201,13 +139,16 @@ class Sharing(Component):
             content = change.content
             shared.add(self.state.series.content(change.number) if content is None else content)
 
-    def _changed(self, event: SeriesChanged) -> None:
-        incident = self.state.series.incidents[event.number]
-        assert incident is not None
-        self.touched[incident.id] = None
-        shared = self._known.get(incident.id)
-        if shared is not None:
-            shared.add(self.state.series.content(event.number))
+    def _says_else(self, change: SeriesSaysElse, now: float) -> None:
+        identity = change.incident.id
+        shared = self._known.get(identity)
+        if shared is None:
+            self.touched[identity] = None
+        elif not shared.change(change.number, change.before, change.content):
+            del self._known[identity]
+            self.touched[identity] = None
+        elif not shared.is_told:
+            self.touched[identity] = None
 
     def settle(self, now: float) -> None:
         """Describe the incidents that the step touched as they are now, and report what joined."""
@@ -251,15 +192,26 @@ class Sharing(Component):
         if shared.sample == number or shared.count <= 2:
             del self._known[identity]
         else:
-            shared.add(self.state.series.content(number), -1)
+            shared.leave(number, self.state.series.content(number))
+
+    def _is_settled(self, incident: Incident, shared: Shared) -> bool:
+        """Whether it is sure again what its alerts share, by a look at two of them."""
+        self._picked += 1
+        other = another(self.state, incident, shared.sample, self._picked)
+        if other is None:
+            return False
+        bodies = self.state.series.bodies
+        return shared.tell_apart(other, annotations_of(bodies[shared.sample]), annotations_of(bodies[other]))
 
     def _describe(self, incident: Incident, now: float) -> None:
         shared = self._known.get(incident.id)
-        if shared is None:
+        if shared is None or (shared.doubtful and not self._is_settled(incident, shared)):
             self._picked += 1
             shared = shared_of(self.state, incident, self._picked)
             if incident.firing > 1:
                 self._known[incident.id] = shared
+            else:
+                self._known.pop(incident.id, None)
         common = shared.common(incident.service)
         handling = incident.handling
         annotations = common.annotations
@@ -267,7 +219,9 @@ class Sharing(Component):
         if (
             labels is not incident.labels and labels != incident.labels
         ) or annotations != incident.annotations:
-            labels, annotations = _fitting(self.shard, incident, labels, annotations)
+            wanted = labels, annotations
+            labels, annotations = _fitting(self.shard, incident, *wanted)
+            shared.is_cut = (labels, annotations) != wanted
         description = annotations.get("description", "")
         if incident.overflow is not None:
             title = overflow_title(incident.service)
@@ -339,14 +293,12 @@ class Sharing(Component):
         on(AlertsJoined, _fold_joined, Description(("AlertsJoined",), _joined_line, summary=touched)),
     )
     before = {
-        SeriesResolved: _says_else,
-        SeriesChanged: _says_else,
+        SeriesResolved: _ends,
         IncidentSplit: _splits,
         IncidentArchived: _is_archived,
         SlotLeft: _slot_leaves,
     }
-    after = {SeriesChanged: _changed}
-    reactions = {SeriesFires: _fires}
+    reactions = {SeriesFires: _fires, SeriesSaysElse: _says_else}
 
 
 def _fitting(
@@ -385,22 +337,6 @@ def labelled(incident: Incident, shared: dict[str, str]) -> dict[str, str]:
         return shared
     kept = {name: value for name, value in shared.items() if name not in said}
     return {**kept, **{name: value for name, value in said.items() if value is not None}}
-
-
-def shared_of(state: ShardState, incident: Incident, nth: int) -> Shared:
-    """What the firing alerts of an incident share; when none fires, those of its last life. `nth` picks the sample."""
-    series, members = state.series, state.members[incident.id]
-    if incident.firing:
-        numbers: Sequence[int] = [number for number in members if series.status[number] == FIRING]
-    else:
-        begun = incident.opened_at or incident.created_at
-        numbers = [number for number in members if series.seen[number] >= begun] or members
-    place = nth * _SPREAD % 2**32 * len(numbers) >> 32
-    shared = Shared(numbers[place], series.content(numbers[place]))
-    for number in numbers:
-        if number != shared.sample:
-            shared.add(series.content(number))
-    return shared
 
 
 def first_alert(state: ShardState, incident: Incident) -> Content | None:

@@ -80,7 +80,7 @@ def build_app(
     add_silence_routes(app, silences, reads, bodies, settings)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
-    add_playbook_routes(app, playbooks, bodies, settings)
+    add_playbook_routes(app, playbooks, bodies, settings, clock)
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_repair_routes(app, RunReads(reads))
     add_config_routes(app, reload, bodies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from models.errors import Malformed
@@ -40,6 +41,18 @@ def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     if not key or len(raw) > IDEMPOTENCY_KEY_MAX_BYTES or not key.isprintable():
         raise Malformed(f"Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_MAX_BYTES} printable characters")
     return key
+
+
+def quota_headers(
+    limit: str, quota: int, window_s: int, left: int, wait_s: float = 0.0
+) -> list[tuple[bytes, bytes]]:
+    """RateLimit-Policy and RateLimit (IETF draft, RateLimit header fields for HTTP): the alerts that `limit` allows in a window, and
+    how many of them may still come at once."""
+    wait = f";t={math.ceil(wait_s)}" if wait_s else ""
+    return [
+        (b"ratelimit-policy", f'"{limit}";q={quota};w={window_s}'.encode()),
+        (b"ratelimit", f'"{limit}";r={left}{wait}'.encode()),
+    ]
 
 
 def sender_of(headers: Mapping[bytes, bytes], client: object = None) -> str:

@@ -349,3 +349,24 @@ async def test_a_check_that_fails_later_reopens_what_was_repaired(recorder: Reco
         assert (repair["playbook"], repair["runs"], repair["healed"]) == ("heal", 1, 1)
         assert (repair["held"], repair["regressed"], repair["failed"]) == (0, 1, 0)
         assert all(not task["due"] for task in (await ours.get("/v1/tasks")).items)
+
+
+async def test_a_playbook_runs_by_the_clock_and_its_incident_is_resolved(
+    ours: System, recorder: Recorder
+) -> None:
+    recorder.answer = lambda _work: Done(SUCCEEDED)
+    source = HEAL.replace("severity_trigger: [{severity}]", 'trigger: {{schedule: "* * * * *"}}')
+    answer = await send(ours, "POST", PATH, {"source": source.format(name="sweep", version="1")})
+    assert answer.status == 200 and answer.json["warnings"] == []
+    await known(ours, "sweep")
+    assert (await ours.get(f"{PATH}/sweep")).json["next_due"] > answer.json["playbook"]["since"]
+
+    page = await until(
+        ours, "/v1/incidents?service=sweep&state=Resolved&state=Closed", lambda page: len(page["items"]) >= 2
+    )
+    (run,) = (await ours.get(f"/v1/incidents/{page['items'][0]['id']}/runs")).json["items"]
+    await send(ours, "POST", f"{PATH}/sweep/mode", {"mode": "paused"})
+
+    assert (run["playbook"], run["status"], run["why"]) == ("sweep", "succeeded", "its schedule * * * * *")
+    assert {each["title"] for each in page["items"]} == {"Scheduled run of sweep"}
+    assert (await ours.get(f"{PATH}/sweep")).json["next_due"] is None

@@ -72,7 +72,7 @@ class Response:
         shown = PlaybookBody(
             book.name, Mode(mode or (was.mode if was else "active")), book.version, book.digest, NOW, "alice",
             str(book.metadata.get("description", "")), book.priority, [step.id for step in (*book.steps, *book.final)], [version],
-            source,
+            source, book.trigger.schedule, None,
         )  # fmt: skip
         self.books[book.name] = shown
         return AppliedBody(shown, shown != was, [*found.warnings], True)

@@ -62,7 +62,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
-    "cronsim": ("models/playbook/values.py", "services/playbooks/*.py"),
+    "cronsim": ("models/playbook/values.py", "models/playbook/schedule.py", "services/playbooks/*.py"),
     "yaml": ("models/playbook/document.py", "services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "jinja2": ("models/playbook/template.py", "models/playbook/sandbox.py", "models/playbook/filters.py"),
     "requests": (), "httpx": (), "httpx2": (),

@@ -360,12 +360,6 @@ def test_what_a_template_reads_too_early_is_a_warning() -> None:
     )
 
 
-def test_a_schedule_is_read_with_a_warning() -> None:
-    assert warnings(SMALL + "trigger:\n  schedule: '0 3 * * 1'\n") == (
-        "p.yaml:8: trigger, schedule: nothing runs by the clock yet: start it from outside",
-    )
-
-
 def test_a_check_that_is_cut_off_by_its_timeout_is_a_warning() -> None:
     action = "{type: verify_resolution, endpoint: 'http://x', within: 2m"
 

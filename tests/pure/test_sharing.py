@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from models.incidents.summaries import summary_of
 from models.incidents.verbs import Acknowledge, Assign, Label, Merge, Resolve, Split
 from models.incidents.views import answer
 from models.partition.checkpoint import record_key
+from models.shard.common import Shared
 from models.shard.effects import Act, Classify
 from models.shard.messages import Decision
 from models.shard.shard import Shard
@@ -24,7 +26,6 @@ from models.shard.sharing import (
     JOINED_LINES_MAX,
     AlertsJoined,
     IncidentDescribed,
-    Shared,
     Sharing,
 )
 from models.shard.state import INCIDENT
@@ -212,6 +213,21 @@ def test_all_orders_of_ends_and_joins_keep_an_incident_true() -> None:
             told.push(at(second), pods[place].ended(second))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_alerts_come_to_say_an_incident_stays_true(seed: int) -> None:
+    """Again by what Story looks at after each step."""
+    chance = random.Random(seed)
+    names = [str(number) for number in range(chance.choice([2, 3, 6]))]
+    told = story(*[pod(name, summary="crashed") for name in names])
+    for second in range(1, 60):
+        some = chance.sample(names, chance.randint(1, len(names)))
+        said = chance.choice(["crashed", "crashed again", "", "crashed {} times"])
+        alerts = [pod(name, summary=said.format(chance.choice([name, second]))) for name in some]
+        told.push(at(second), *[each.ended(second) if chance.random() < 0.1 else each for each in alerts])
+        if chance.random() < 0.1:
+            told.restart(at(second))
+
+
 def test_a_restart_knows_what_alerts_share() -> None:
     told = story(pod("1"), pod("2"), pod("3"))
     told.restart(at(1))
@@ -384,6 +400,28 @@ def test_an_alert_that_changes_all_the_time_does_not_cost_a_look_at_all_the_othe
         told.push(at(1 + turn), pod(sample, summary=f"crashed {turn} times"))
 
     assert compared < 3 * 500
+
+
+def test_alerts_that_all_change_all_the_time_are_not_compared_with_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = 200
+    told = story(*[pod(str(number)) for number in range(many)])
+    compared = 0
+    add = Shared.add
+
+    def counted(self: Shared, content: Content, by: int = 1) -> None:
+        nonlocal compared
+        compared += 1
+        add(self, content, by)
+
+    monkeypatch.setattr(Shared, "add", counted)
+    monkeypatch.setattr(told, "_took", lambda step, _when: step)  # or each step is compared with its replay
+    for turn in range(5):
+        for number in range(many):
+            told.push(at(1 + turn), pod(str(number), summary=f"crashed {turn}.{number} times"))
+
+    assert compared < 3 * many
 
 
 # -- those that join ---------------------------------------------------------------------------------------------

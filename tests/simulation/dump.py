@@ -23,6 +23,7 @@ from models.shard.lifecycle import may_reopen
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
 from models.shard.runs import Runs
+from models.shard.schedules import is_scheduled
 from models.shard.shard import Shard
 from models.shard.sharing import Sharing, has_room_to_say
 from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
@@ -155,9 +156,9 @@ def unsound(shard: Shard, *, is_of_now: bool = True) -> str:
             and (why := _misdescribed(shard, incident))
         ):
             return f"incident {identity.hex()}: {why}"
-        # A person may reopen what does not fire, and a child may keep its parent open.
+        # A person may reopen what does not fire, a child may keep its parent open, and a run by the clock has no alerts.
         touched = incident.handling is not None or any(line.actor != "system" for line in incident.timeline)
-        if incident.is_open and not firing and not touched:
+        if incident.is_open and not firing and not touched and not is_scheduled(incident):
             return f"incident {identity.hex()} is open and nothing of it fires"
         if (
             not shard.timers.at(identity)

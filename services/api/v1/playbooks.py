@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.control.playbooks import NAME_MAX, PLAYBOOK_BYTES_MAX, Mode
+from models.ports import Clock
 from models.settings.all import Settings
 from services.api.auth import ADMIN, READ, RESPOND, Caller, requires
 from services.api.playbooks import PlaybookDesk
@@ -60,7 +61,7 @@ class _Kind(BodyKind[ApplyRequest]):
 
 
 def add_playbook_routes(
-    app: FastAPI, desk: PlaybookDesk, bodies: BodyReader, settings: Callable[[], Settings]
+    app: FastAPI, desk: PlaybookDesk, bodies: BodyReader, settings: Callable[[], Settings], clock: Clock
 ) -> None:
     """The five routes."""
     new, moded = _Kind(ApplyRequest), BodyKind(ModeRequest)
@@ -71,7 +72,7 @@ def add_playbook_routes(
         wanted = await bodies.read(request, new)
         applied = await desk.apply(wanted.source, wanted.file, caller.name, wanted.mode)
         body = AppliedBody(
-            playbook_body(applied.shelved),
+            playbook_body(applied.shelved, clock.now()),
             applied.changed,
             [*applied.warnings],
             settings().playbooks.enabled,
@@ -80,16 +81,18 @@ def add_playbook_routes(
 
     async def playbooks() -> Response:
         """All playbooks, by name."""
-        return json_response(PlaybooksBody([playbook_body(each) for each in await desk.all()]))
+        return json_response(PlaybooksBody([playbook_body(each, clock.now()) for each in await desk.all()]))
 
     async def playbook(name: Name) -> Response:
         """One playbook, with what was written."""
-        return json_response(playbook_body(await desk.find(name), whole=True))
+        return json_response(playbook_body(await desk.find(name), clock.now(), whole=True))
 
     async def set_mode(name: Name, request: Request, caller: _May) -> Response:
         """Pause a playbook, let it go on, or make it a shadow. Runs under way go on."""
         wanted = await bodies.read(request, moded)
-        return json_response(playbook_body(await desk.set_mode(name, str(Mode(wanted.mode)), caller.name)))
+        return json_response(
+            playbook_body(await desk.set_mode(name, str(Mode(wanted.mode)), caller.name), clock.now())
+        )
 
     async def remove(name: Name, caller: _Admin) -> Response:
         """Remove a playbook. Runs under way go on. Safe to repeat."""

@@ -10,6 +10,7 @@ from models.control.playbooks import KeptVersion, Mode, Shelved
 from models.incidents.query import CaptureView, RunView
 from models.playbook.run import Deed, Run
 from models.playbook.run_events import CHILD, ENTRY, GATE
+from models.playbook.schedule import next_due
 from services.api.playbooks import book_of
 from services.api.v1.fields import Time, says
 from services.times import timestamp
@@ -42,6 +43,10 @@ class PlaybookBody:
     steps: Annotated[list[str], says("The ids of its steps.")]
     versions: Annotated[list[VersionBody], says("Those that are kept, the one applied last at the end.")]
     source: Annotated[str | None, says("What was written (YAML); null in lists.")]
+    schedule: Annotated[str, says("The cron expression by which it runs (UTC); empty if it has none.")]
+    next_due: Annotated[
+        Time | None, says("When it is due next by its schedule; null if it has none, or is paused.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +165,12 @@ class RunsBody:
     next: Annotated[str | None, says("The cursor of the next page; null on the last one.")]
 
 
-def playbook_body(shelved: Shelved, *, whole: bool = False) -> PlaybookBody:
+def playbook_body(shelved: Shelved, now: float, *, whole: bool = False) -> PlaybookBody:
     kept = shelved.version(shelved.current)
     assert kept is not None
     book = book_of(kept)
+    schedule = book.trigger.schedule
+    due = next_due(schedule, now) if schedule and shelved.mode is not Mode.PAUSED else 0.0
     return PlaybookBody(
         shelved.name,
         shelved.mode,
@@ -176,6 +183,8 @@ def playbook_body(shelved: Shelved, *, whole: bool = False) -> PlaybookBody:
         [step.id for step in (*book.steps, *book.final)],
         [version_body(each) for each in shelved.versions],
         kept.source if whole else None,
+        schedule,
+        timestamp(due) if due else None,
     )
 
 

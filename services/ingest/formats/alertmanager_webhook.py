@@ -12,6 +12,7 @@ import msgspec
 
 from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
+from services.ingest.formats.answers import Answer, Refusal
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
     LABEL_VALUE_MAX_BYTES,
@@ -68,6 +69,12 @@ class AlertmanagerWebhookFormat(JsonFormat[Posted | msgspec.Raw, Posted]):
     path = "/v1/events/alertmanager-webhook"
     summary = "Alertmanager's webhook, version 4"
     shape = "alerts and one of groupKey, receiver, groupLabels, commonLabels"
+
+    def refused(self, refusal: Refusal) -> Answer:
+        # Alertmanager drops a notification that a webhook answers with 429, and sends again after 503.
+        return super().refused(
+            msgspec.structs.replace(refusal, status=503) if refusal.status == 429 else refusal
+        )
 
     def split(self, request: Request) -> Iterator[list[Posted | msgspec.Raw]]:
         if len(request.body) > GROUP_MAX_BYTES:

@@ -3,6 +3,7 @@ formats/*.py and services/ingest/doors/http.py."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -14,6 +15,7 @@ from models.errors import (
     IncidentManagerError,
     Malformed,
     NotOwner,
+    RateLimited,
     Refused,
     ShareUsedUp,
     TooLarge,
@@ -22,6 +24,7 @@ from models.errors import (
 from services.ingest.body import TooSlow, Unsupported
 from services.ingest.bound import FORBIDDEN
 from services.ingest.formats.reading import Reading
+from services.ingest.headers import quota_headers
 from services.ingest.submit import Receipt
 
 #: Memory is free again when alerts have ended and their incidents are archived, not in a second.
@@ -49,6 +52,8 @@ class Refusal(msgspec.Struct):
     closes: bool = False
     challenge: bytes = b""
     trace_id: str | None = None
+    #: Which quota was used up, as headers.
+    quota: Sequence[tuple[bytes, bytes]] = ()
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
@@ -56,7 +61,7 @@ class Refusal(msgspec.Struct):
         # A sender that was too slow is still sending: what comes now belongs to no request.
         closing = [(b"connection", b"close")] if self.closes else []
         challenge = [(b"www-authenticate", self.challenge)] if self.challenge else []
-        return [*_patience(self.retry_after_s), *closing, *challenge]
+        return [*_patience(self.retry_after_s), *self.quota, *closing, *challenge]
 
 
 _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -65,6 +70,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooSlow, 408, "Too slow"),
     (TooLarge, 413, "Too large"),
     (Unsupported, 415, "Unsupported media type"),
+    (RateLimited, 429, "Rate limited"),
     (Busy, 503, "Busy"),
     (Malformed, 400, "Malformed"),
 )
@@ -81,6 +87,9 @@ def refusal_of(error: Exception) -> Refusal:
         str(error),
         retry_after_s=error.retry_after_s if isinstance(error, Busy) else 0.0,
         closes=isinstance(error, TooSlow),
+        quota=quota_headers(error.limit, error.quota, error.window_s, 0, error.retry_after_s)
+        if isinstance(error, RateLimited)
+        else (),
     )
 
 
@@ -106,9 +115,9 @@ def error_of(receipt: Receipt) -> IncidentManagerError | None:
 
 
 def status_of(error: IncidentManagerError) -> int:
-    """422 for what a retry can't fix (an idempotency key used for another body), 429 for a share that is used up, else
-    503."""
-    if isinstance(error, ShareUsedUp):
+    """422 for what a retry can't fix (an idempotency key used for another body), 429 for a share that is used up or a sender
+    that is too fast, else 503."""
+    if isinstance(error, ShareUsedUp | RateLimited):
         return 429
     return 422 if isinstance(error, Refused) and not isinstance(error, Busy | NotOwner) else 503
 
@@ -128,4 +137,5 @@ def retry_after(error: IncidentManagerError | None) -> Sequence[tuple[bytes, byt
 
 
 def _patience(seconds: float) -> Sequence[tuple[bytes, bytes]]:
-    return [(b"retry-after", str(max(1, round(seconds))).encode())] if seconds else ()
+    # Rounded up: who comes back sooner is sent away again.
+    return [(b"retry-after", str(max(1, math.ceil(seconds))).encode())] if seconds else ()

@@ -118,6 +118,10 @@ class OpsgenieFormat(WebhookFormat):
         return replace(reading, note=f"{alert_id_of(alias)}-c")
 
     def refused(self, refusal: Refusal) -> Answer:
+        if refusal.status == 429:
+            throttled = _answer(429, {"message": "You are making too many requests!"}, "")
+            throttled.headers = [*refusal.headers, (b"x-ratelimit-state", b"THROTTLED")]
+            return throttled
         # What Opsgenie can't process it answers with 422.
         status = 422 if refusal.status == 400 else refusal.status
         return replaced(_answer(status, {"message": refusal.detail}, ""), refusal)

@@ -100,7 +100,8 @@ class OtlpLogsFormat(WebhookFormat):
 
     def refused(self, refusal: Refusal) -> Answer:
         # google.rpc.Status as JSON; who sent protobuf reads the status code.
-        body = encode_json({"code": 3 if refusal.status < 500 else 14, "message": refusal.detail})
+        code = 8 if refusal.status == 429 else 3 if refusal.status < 500 else 14
+        body = encode_json({"code": code, "message": refusal.detail})
         return Answer(refusal.status, b"application/json", body, refusal.headers)
 
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:

@@ -25,6 +25,8 @@ SEVERITIES = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P4"}
 #: PagerDuty's own bounds.
 BODY_MAX_BYTES = 512 * 1024
 DEDUP_KEY_MAX = 255
+#: What PagerDuty says to who sends too fast, to the blank.
+TOO_FAST = "Requests for this service are arriving too quickly.  Please retry later."
 #: Of Alertmanager's text on what fires.
 TOLD_CHARS = 4096
 _LABEL_TOLD = re.compile(r"^ - (\w+) = (.+)$", re.MULTILINE)
@@ -110,6 +112,9 @@ class PagerDutyFormat(WebhookFormat):
         return found[1].decode() if found is not None else ""
 
     def refused(self, refusal: Refusal) -> Answer:
+        if refusal.status == 429:
+            throttled = encode_json({"status": "throttle exceeded", "message": TOO_FAST})
+            return Answer(429, b"application/json", throttled, refusal.headers)
         body = {"status": "invalid event", "message": "Event object is invalid", "errors": [refusal.detail]}
         return Answer(refusal.status, b"application/json", encode_json(body), refusal.headers)
 

@@ -26,6 +26,7 @@ from models.shard.inhibitors import InhibitorsKnown
 from models.shard.known_silences import SilencesKnown
 from models.shard.mutes import Mutes as MutesOfShard
 from models.shard.mutes import SeriesMuted, SeriesUnmuted
+from models.shard.schedules import RUNS_BY_THE_CLOCK, is_scheduled
 from tests.simulation.area import Area
 from tests.simulation.areas.clocks import Clocks
 from tests.simulation.settings import TENANTS
@@ -116,6 +117,9 @@ class Mutes(Area):
     def seen(self, watcher: Watcher, event: Event) -> None:
         if isinstance(event, ShardStarted):
             self._started_at[watcher.partition] = watcher.mirror.now
+        elif isinstance(event, NotificationWithheld) and event.why == RUNS_BY_THE_CLOCK:
+            if not is_scheduled(watcher.mirror.state.incidents[event.incident_id]):
+                watcher.fail(f"{event.incident_id.hex()} is withheld as a run by the clock, and is none")
         elif isinstance(event, SeriesMuted | NotificationWithheld):
             said = event.text if isinstance(event, SeriesMuted) else event.why
             if " by " not in said:

@@ -1,7 +1,7 @@
 """A worker that is slow, lies and dies, people who approve too late, and the laws of runs.
 
 No action that must not be done twice is; what the log says was done was done; every run ends; nothing that was chosen is
-forgotten, and nothing runs for what is muted or merged.
+forgotten, what is due by the clock is begun once, and nothing runs for what is muted or merged.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ from models.playbook.work import (
     IncidentEffect,
     Work,
 )
+from models.shard.events import ClockSetBack
 from models.shard.known_playbooks import PlaybooksHeard
 from models.shard.messages import Command
 from models.shard.messages import encode as encode_command
 from models.shard.mutes import Mutes
 from models.shard.runs import Runs as RunsOfShard
+from models.shard.schedules import LATE_MAX_S, RunLeftOut, RunScheduled, SchedulesFollowed
 from tests.simulation.area import Area
 from tests.simulation.areas.notifications import Notifications
 
@@ -119,6 +121,11 @@ BOOKS = (
         "inner",
         Step("fix", "remediation", (PlannedAction(ONCE, once=True, changes=True),)),
         trigger=Trigger(),
+    ),
+    _book(
+        "timer",
+        Step("fix", "remediation", (PlannedAction(ONCE, once=True, changes=True),)),
+        trigger=Trigger(schedule="* * * * *"),
     ),
     _book("shadow", Step("fix", "remediation", (PlannedAction(ONCE, once=True, changes=True),)), shadow=True),
 )
@@ -209,7 +216,7 @@ class Runs(Area):
         {
             PlaybooksHeard, PlaybooksChosen, PlaybookTaken, RunStarted, RunNotStarted, StepBegan, RoundBegan, ActionAsked,
             ActionAnswered, ApprovalAsked, ApprovalGiven, UndoBegan, StepEnded, RunHeld, RunEnding, RunEnded,
-            CaptureKept, TaskPlanned,
+            CaptureKept, TaskPlanned, SchedulesFollowed, RunScheduled, RunLeftOut,
         }
     )  # fmt: skip
 
@@ -220,6 +227,8 @@ class Runs(Area):
         self._met: set[bytes] = set()
         #: When each was asked for, by the run's own time.
         self._asked_at: dict[tuple[bytes, str, int, bool], float] = {}
+        #: Times for which a run by the clock was begun.
+        self._begun: set[float] = set()
 
     async def begin(self) -> None:
         """The playbooks are applied before the trouble begins."""
@@ -314,6 +323,12 @@ class Runs(Area):
                 if not event.answered and watcher.mirror.of(Mutes).is_muted(incident):
                     watcher.fail(f"playbooks are chosen for {incident.id.hex()}, which is muted")
                 self._met.add(event.incident_id)
+            case RunScheduled():
+                if event.due_at in self._begun:
+                    watcher.fail(f"{event.playbook} is begun twice for {event.due_at}")
+                self._begun.add(event.due_at)
+            case ClockSetBack():
+                self._begun = {at for at in self._begun if at - event.after <= LATE_MAX_S}
             case RunNotStarted():
                 self._met.add(event.incident_id)
             case _:

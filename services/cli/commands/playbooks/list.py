@@ -13,6 +13,12 @@ COLUMNS = (
     Column("name", lambda row: terminal.plain(row["name"]), lambda row: row["name"]),
     Column("mode", lambda row: terminal.plain(row["mode"]), lambda row: row["mode"]),
     Column("version", lambda row: terminal.plain(row["version"]), lambda row: row["version"]),
+    Column(
+        "next",
+        lambda row: terminal.when(row["next_due"]) if row["next_due"] else "",
+        lambda row: row["next_due"] or "",
+        gives_way=True,
+    ),
     Column("since", lambda row: terminal.when(row["since"]), lambda row: row["since"]),
     Column(
         "by", lambda row: terminal.plain(row["changed_by"]), lambda row: row["changed_by"], gives_way=True
@@ -74,6 +80,12 @@ def show(
         ("mode", found["mode"]),
         ("since", f"{found['since']}  ({terminal.when(found['since'])})"),
         ("by", found["changed_by"]),
+        *([("schedule", f"{found['schedule']} (UTC)")] if found["schedule"] else []),
+        *(
+            [("next", f"{found['next_due']}  ({terminal.when(found['next_due'])})")]
+            if found["next_due"]
+            else []
+        ),
     ):
         out.print(f"  {label:<12}{terminal.plain(text)}")
     for each in reversed(found["versions"]):
