@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 #: All metadata of a call. gRPC's own clients refuse more than 8 KiB of ours.
 METADATA_MAX_BYTES = 16 * 1024
+#: HTTP/2's own default, which we leave as it is.
+FRAME_MAX_BYTES = 16_384
 #: Of the connection as a whole: how fast a client may send. What is held is bounded by stream, and by the gateway's room.
 CONNECTION_WINDOW = 8 * 1024 * 1024
 #: Frames that carry nothing (pings, settings, resets, priorities, empty data) that a client may send a second. Clients that
@@ -137,6 +139,11 @@ class Connection(asyncio.Protocol):
                     self._other(event)
             if came:
                 self._h2.increment_flow_control_window(came)
+            begun = self._h2.incoming_buffer._data
+            if len(begun) >= 3 and int.from_bytes(begun[:3], "big") > FRAME_MAX_BYTES:
+                # h2 would gather all of a frame, 16 MiB perhaps, before it looks at its size.
+                self._h2.close_connection(6)  # FRAME_SIZE_ERROR
+                raise ProtocolError(f"a frame of over {FRAME_MAX_BYTES} bytes")
         except ProtocolError as error:
             # What h2 has to say of it is among its bytes to send.
             self.door.count_refused("protocol")
