@@ -49,9 +49,30 @@ METRICS: dict[str, Metric] = {
     "llm_im_alert_streams": Metric(
         "gauge", "WebSockets open at a gateway that bring alerts (/v1/stream/alerts)."
     ),
+    "llm_im_source_up": Metric(
+        "gauge", "1 while a collector can fetch from a source and store what it gets, 0 while not, by source."
+    ),
+    "llm_im_queue_messages_total": Metric(
+        "counter",
+        "Messages of queues that are over, by source and outcome (stored, or dead_letter for one that can't be read).",
+    ),
+    "llm_im_queue_lag": Metric(
+        "gauge",
+        "Messages that wait in a queue, those that a collector holds included, by source and partition.",
+    ),
+    "llm_im_queue_held": Metric(
+        "gauge", "Messages of a queue that a collector holds and has not acknowledged, by source."
+    ),
     "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
     "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
+    "llm_im_rate_limited_total": Metric(
+        "counter",
+        "Requests refused because alerts come too fast, by limit (sender, or all together) and token.",
+    ),
+    "llm_im_rate_limit": Metric(
+        "gauge", "Alerts a second that are allowed, by limit (sender, or all together) and token."
+    ),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),
     "llm_im_recoveries_total": Metric("counter", "Times a shard rebuilt its state from its log."),
@@ -196,6 +217,11 @@ class Meter:
         self._gauges: dict[_Key, float] = {}
         self._histograms: dict[_Key, tuple[list[int], list[float]]] = {}
 
+    @property
+    def name(self) -> str:
+        """The actor's."""
+        return self._name
+
     def count(self, metric: str, by: float = 1, **labels: str) -> None:
         """Add to a counter."""
         key = (metric, tuple(labels.items()))
@@ -208,6 +234,10 @@ class Meter:
     def set(self, metric: str, value: float, **labels: str) -> None:
         """Set a gauge."""
         self._gauges[(metric, tuple(labels.items()))] = value
+
+    def forget(self, metric: str, **labels: str) -> None:
+        """Remove a gauge: what it is about is no longer ours."""
+        self._gauges.pop((metric, tuple(labels.items())), None)
 
     def observe(self, metric: str, value: float, **labels: str) -> None:
         """Put one value into a histogram."""

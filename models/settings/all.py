@@ -22,10 +22,12 @@ from models.settings.inhibition import Inhibition
 from models.settings.integrations import Integrations
 from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
+from models.settings.messaging import Messaging, Worker
 from models.settings.notify import Notify
 from models.settings.outbound import OutboundSettings
 from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
+from models.settings.resource_limits import ResourceLimits
 from models.settings.server import Server
 from models.settings.silences import Silences
 from models.settings.state import State
@@ -53,6 +55,8 @@ class Settings(Section):
     publish: Publish = Publish()
     targets: Targets = Targets()
     formats: Formats = Formats()
+    messaging: Messaging = Messaging()
+    worker: Worker = Worker()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
@@ -60,10 +64,8 @@ class Settings(Section):
     disaster_recovery: DisasterRecovery = DisasterRecovery()
 
     deployment: later.Deployment = later.Deployment()
-    resource_limits: later.ResourceLimits = later.ResourceLimits()
+    resource_limits: ResourceLimits = ResourceLimits()
     coordination: later.Coordination = later.Coordination()
-    messaging: later.Messaging = later.Messaging()
-    worker: later.Worker = later.Worker()
     sidecar: later.Sidecar = later.Sidecar()
     local_actions: later.LocalActions = later.LocalActions()
     forwarding: later.Forwarding = later.Forwarding()

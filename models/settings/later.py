@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from models.settings.values import LATER, Duration, Rate, Section
+from models.settings.values import LATER, Duration, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
 
@@ -28,31 +28,9 @@ class Deployment(LaterSection):
     availability_zones: list[str] = []
 
 
-class ResourceLimits(LaterSection):
-    max_concurrent_incidents: int | None = Field(
-        None, ge=1, description="Alias of `lifecycle.max_concurrent_incidents`."
-    )
-    max_ingestion_rate: Rate | None = None
-
-
 class Coordination(LaterSection):
     backend: Literal["redis"] | None = None
     cluster_nodes: list[str] = []
-
-
-class Messaging(LaterSection):
-    """Message queues that alerts are read from."""
-
-    backend: Literal["kafka", "nats", "rabbitmq"] | None = None
-    brokers: list[str] = []
-    topics: list[str] = []
-    consumer_group: str | None = None
-
-
-class Worker(LaterSection):
-    concurrency: int | None = Field(None, ge=1)
-    prefetch: int | None = Field(None, ge=1)
-    heartbeat_interval: Duration | None = None
 
 
 class Sidecar(LaterSection):

@@ -35,6 +35,9 @@ class DeadLetterBox:
         self._waiting: deque[DeadLetter] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
+        #: Whether nothing waits to be written, nor is being written.
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -47,6 +50,7 @@ class DeadLetterBox:
             self._task = None
         while self._waiting:
             await self._write_batch()
+        self._idle.set()
         await self._store.close()
 
     def put(self, tenant: str, door: str, faults: Sequence[Fault], content_type: str) -> None:
@@ -63,8 +67,13 @@ class DeadLetterBox:
             message = without_secrets(fault.message.encode("utf-8", "replace")).decode()
             self._waiting.append(DeadLetter(now, tenant, door, message, payload, content_type, truncated=cut))
             self._bytes += len(payload)
+            self._idle.clear()
             self._meter.count("llm_im_dead_letters_total", door=door)
         self._wake.set()
+
+    async def written(self) -> None:
+        """Until all that was put so far is stored, or counted as lost."""
+        await self._idle.wait()
 
     async def _write(self) -> None:
         while True:
@@ -72,6 +81,7 @@ class DeadLetterBox:
             self._wake.clear()
             while self._waiting:
                 await self._write_batch()
+            self._idle.set()
 
     async def _write_batch(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from models.durations import duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
 from models.settings.keys import KEYS
 from services.ingest.formats.mapped import wrong_mappings
+from services.ingest.formats.table import all_formats
 from services.settings.load import DEFAULT, Loaded
 from services.settings.mistakes import shown
 from services.stores import choice
+
+#: What reads each queue: the module, and the package that has it.
+CLIENTS = {
+    "kafka": ("confluent_kafka", "confluent-kafka"),
+    "nats": ("nats", "nats-py"),
+    "rabbitmq": ("aio_pika", "aio-pika"),
+}
 
 
 def unusable(settings: Settings) -> list[str]:
@@ -34,11 +43,10 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
     for name, why in (
         ("coordination.backend", "no coordination store is built"),
         ("coordination.cluster_nodes", "no coordination store is built"),
-        ("messaging.backend", "receiving alerts from a queue is not built"),
-        ("messaging.brokers", "receiving alerts from a queue is not built"),
     ):
         if value := KEYS[name].of(settings):
             found.append(f"{name} = {shown(value)}: {why}")
+    found += _queue(settings)
     recovery = settings.disaster_recovery
     if recovery.backup_interval is not None and recovery.backup_target is None:
         found.append(
@@ -63,6 +71,26 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
         if key.is_later and key.path[-1] == "enabled" and key.of(settings)
     ]
     return found
+
+
+def _queue(settings: Settings) -> list[str]:
+    """A queue that can't be read with these settings, or on this machine."""
+    messaging = settings.messaging
+    if messaging.backend is None:
+        named = KEYS["messaging.brokers"].of(settings)
+        return [f"messaging.brokers = {shown(named)}: needs messaging.backend"] if named else []
+    if not messaging.brokers:
+        return [f'messaging.backend = "{messaging.backend}": needs messaging.brokers']
+    module, package = CLIENTS[messaging.backend]
+    if find_spec(module) is None:
+        return [
+            f'messaging.backend = "{messaging.backend}": needs {package}: '
+            f"install llm-incident-manager[{messaging.backend}]"
+        ]
+    if messaging.format and messaging.format.partition("/")[0] not in all_formats():
+        known = ", ".join(sorted(all_formats()))
+        return [f'messaging.format = "{messaging.format}": expected one of {known}']
+    return []
 
 
 def _open_door(settings: Settings, has_tokens: bool | None, first_token: str) -> list[str]:

@@ -30,7 +30,6 @@ from services.settings.shown import masked_json
 from services.stores.choice import feed_of, place_of
 from services.wiring.bootstrap import (
     BACKUP_ACTOR,
-    COLLECTOR_ACTOR,
     CONTROL_ACTOR,
     PUBLISHER_ACTOR,
     backup_target,
@@ -44,13 +43,15 @@ FACTORIES = "services.wiring.bootstrap"
 class ActorKind:
     """A row. Names begin with the kind: `shard-0000-a`. `names`: who is started with these settings, none for a kind that they
     do not ask for. `factory`: "module:function", run in the actor's process with what `config` says of the one at that place
-    of `names`. `missing`: what people miss while one is silent; "" for a kind that nobody waits for."""
+    of `names`. `missing`: what people miss while one is silent; "" for a kind that nobody waits for. `tells_why`: its `status`
+    says why it can't do its work, by what is held up."""
 
     kind: str
     names: Callable[[Settings], list[str]]
     factory: str
     config: Callable[[Settings, int], Mapping[str, object]] = lambda _settings, _index: {}
     missing: str = ""
+    tells_why: bool = False
 
     @property
     def prefix(self) -> str:
@@ -78,6 +79,11 @@ def _responders(settings: Settings) -> list[str]:
         if notify.why_off and not settings.playbooks.enabled
         else [f"responder-{index}" for index in range(notify.responders)]
     )
+
+
+def _collectors(settings: Settings) -> list[str]:
+    count = settings.messaging.collectors if settings.messaging.backend is not None else 1
+    return [f"collector-{index}" for index in range(count)] if wanted(settings) else []
 
 
 def _shards(settings: Settings) -> list[str]:
@@ -139,10 +145,11 @@ ACTORS: tuple[ActorKind, ...] = (
     ),
     ActorKind(
         COLLECTOR,
-        lambda settings: [COLLECTOR_ACTOR] if wanted(settings) else [],
+        _collectors,
         f"{FACTORIES}:collector_actor",
         lambda settings, _index: {"settings": for_gateways(settings)},
         missing="does not answer: queues are not read, and nothing is polled",
+        tells_why=True,
     ),
 )
 
@@ -207,3 +214,8 @@ def ending_order(names: Iterable[str]) -> list[str]:
 def missing_without(name: str) -> str:
     """What people miss while this actor is silent, "" when nobody waits for it."""
     return next((row.missing for row in ACTORS if name.startswith(row.prefix)), "")
+
+
+def tells_why(name: str) -> bool:
+    """Whether this actor's `status` says why it can't do its work."""
+    return any(row.tells_why for row in ACTORS if name.startswith(row.prefix))

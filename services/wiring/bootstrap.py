@@ -54,7 +54,6 @@ def shard_actor_name(index: int) -> str:
 CONTROL_ACTOR = "control-a"
 PUBLISHER_ACTOR = "publisher-0"
 BACKUP_ACTOR = "backup-0"
-COLLECTOR_ACTOR = "collector-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
@@ -305,7 +304,7 @@ def collector_actor(config: bytes, host: Host) -> Actor:
         start=given["start"],
         tenant=TENANT,
     )
-    return Collector(host.name, station, open_sources)
+    return Collector(host.name, station, open_sources, given)
 
 
 def _log_as(given: Mapping[str, str]) -> None:

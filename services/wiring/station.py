@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from actors.control_tail import ControlTail, SettingsWatch
+from actors.runtime.ending import end
 from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
@@ -24,7 +25,9 @@ from services.ingest.formats.format import Shared
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
+from services.ingest.limits import Limits
 from services.ingest.line import ShardLine
+from services.ingest.sources.table import wanted
 from services.ingest.submit import Submitter
 from services.machine.logs import set_level
 
@@ -85,7 +88,10 @@ class Station:
         )
         self.shared = Shared(remembered, settings)
         self.formats = open_formats(self.shared)
-        self.intake = Intake(self.submitter, remembered, self.dead_letters, meter)
+        self.limits = Limits(peers, control, clock, meter, meter.name, gateways_of(settings))
+        self.limits.take_settings(settings.resource_limits)
+        self._sharing: asyncio.Task[None] | None = None
+        self.intake = Intake(self.submitter, remembered, self.dead_letters, meter, self.limits)
 
     def needs(self, doorman: Doorman) -> Needs:
         """What its doors are given."""
@@ -104,9 +110,12 @@ class Station:
             await asyncio.sleep(0.05)
         self._take_slots(self.tail.state.slots)
         self.dead_letters.start()
+        self._sharing = asyncio.get_running_loop().create_task(self.limits.keep_up())
 
     async def stop(self) -> None:
         """Write what dead letters wait, and close the files. Safe to call twice."""
+        if self._sharing is not None:
+            await end([self._sharing])
         await self.dead_letters.stop()
         await self.tail.close()
 
@@ -138,11 +147,13 @@ class Station:
         """Set the gauges."""
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self.lines))
         self.intake.measure(self.clock.now())
+        self.limits.measure()
 
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)
         set_level(changed.level)
         self.shared.settings = self.settings
+        self.limits.take_settings(self.settings.resource_limits)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self.lines):
@@ -151,3 +162,8 @@ class Station:
                 "first llm-im down, then llm-im up"
             )
         self.submitter.slots = slots
+
+
+def gateways_of(settings: Settings) -> int:
+    """How many processes take alerts: the gateways, and the collector where there is one."""
+    return settings.server.gateways + bool(wanted(settings))

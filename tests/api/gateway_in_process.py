@@ -16,6 +16,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,16 @@ from actors.shard import IncidentShard, ShardOptions
 from actors.targets import Targets
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
+from models.metrics import Meter
 from models.partition.sharding import TENANT, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer, Worker
 from models.settings.all import Settings
-from models.settings.processes import CLASSIFIER, RESPONDER, SHARD, given_by
+from models.settings.processes import CLASSIFIER, COLLECTOR, RESPONDER, SHARD, given_by
 from models.settings.secrets import revealed
 from models.shard.known_silences import KnownSilences
 from models.shard.settings import ShardSettings
 from services.actions.table import Actions
+from services.ingest.sources.table import open_sources
 from services.machine.http_protocol import Protocol
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.dead_letters import MemoryDeadLetters
@@ -54,7 +57,10 @@ from services.stores.sqlite.dead_letters import SqliteDeadLetters
 from services.stores.sqlite.delivery import SqliteDeliveryIds
 from services.stores.sqlite.log import SqliteEventLog
 from services.wiring import bootstrap
+from services.wiring.actors import plan
+from services.wiring.collector import Collector
 from services.wiring.gateway import Gateway
+from services.wiring.station import Station
 from tests.api.build_once import adapters_made_once
 from tests.api.on_wire import connected, known, raw
 
@@ -455,6 +461,9 @@ async def system(
     for index, name in enumerate(names):
         await cluster.start(name, shard_of(index))
     letters = stores.dead_letters(configured, clock)
+    for planned in plan(configured):
+        if planned.kind == COLLECTOR:
+            await cluster.start(planned.name, partial(_collector, configured, stores, clock))
     gateway = _gateway("gateway-test", configured, stores, clock, cluster, letters)
     await gateway.start()
     ours = System(configured, stores, clock, cluster, gateway, letters, names)
@@ -505,13 +514,38 @@ def _gateway(
             [stores.archive(partition_name(index)) for index in partitions],
             letters,
             [bootstrap.shard_actor_name(index) for index in partitions],
-            ["classifier-0", bootstrap.CONTROL_ACTOR, *(f"responder-{each}" for each in range(responders))],
+            [
+                "classifier-0",
+                bootstrap.CONTROL_ACTOR,
+                *(f"responder-{each}" for each in range(responders)),
+                *(planned.name for planned in plan(configured) if planned.kind == COLLECTOR),
+            ],
             bootstrap.CONTROL_ACTOR,
             None,
             [stores.log(partition_name(index)) for index in partitions],
             bootstrap.open_tracer(configured, name),
             tenant=tenant,
         )
+
+
+def _collector(configured: Settings, stores: Stores, clock: SettableClock, host: Host) -> Collector:
+    with adapters_made_once():
+        station = Station(
+            configured,
+            host.peers,
+            clock,
+            Meter(host.name),
+            bootstrap.open_tracer(configured, host.name),
+            stores.log("control"),
+            stores.dead_letters(configured, clock),
+            [bootstrap.shard_actor_name(index) for index in range(configured.state.partitions)],
+            bootstrap.CONTROL_ACTOR,
+            start="",
+            tenant=TENANT,
+        )
+        given = revealed(configured.given_to(COLLECTOR))
+        assert isinstance(given, Mapping)
+        return Collector(host.name, station, open_sources, given)
 
 
 def _settings_of_a_responder(settings: Settings) -> Mapping[str, object]:

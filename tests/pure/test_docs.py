@@ -73,6 +73,7 @@ SOMETHING = {
     "notify.webhook.url": "https://example.org/hook",
     "publish.redis.url": "redis://127.0.0.1",
     "resource_limits.max_ingestion_rate": "5000/s",
+    "resource_limits.max_sender_rate": "1000/s",
     "formats.sns_topics": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "forwarding.forward_to_central": "P0,P1",
     "telemetry.endpoint": "http://127.0.0.1:4318",

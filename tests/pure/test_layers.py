@@ -70,12 +70,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("services/machine/tracing.py", "services/ingest/formats/otlp_logs.py"),  # imported only when telemetry is on
     "redis": ("services/stores/redis/*.py",),
     "asyncpg": ("services/stores/postgres/*.py",), "psycopg": ("services/stores/postgres/*.py",),
-    "grpc": ("services/wiring/serve_app.py", "services/proto/*.py"),
+    "grpc": ("services/wiring/serve_app.py", "services/ingest/sources/*.py", "services/proto/*.py"),
     "h2": ("services/ingest/doors/grpc/connection.py",), "hyperframe": ("services/ingest/doors/grpc/connection.py",),
     "grpc_health": ("services/ingest/doors/grpc/health.py",), "grpc_reflection": ("services/ingest/doors/grpc/reflection.py",),
-    "aiokafka": ("services/ingest/doors/kafka.py",),
-    "nats": ("services/ingest/doors/nats.py",),
-    "aio_pika": ("services/ingest/doors/rabbitmq.py",),
+    "confluent_kafka": ("services/ingest/sources/kafka.py",),
+    "nats": ("services/ingest/sources/nats.py",),
+    "aio_pika": ("services/ingest/sources/rabbitmq.py",),
 }  # fmt: skip
 
 

@@ -55,6 +55,9 @@ OTHERS: dict[str, object] = {
     "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "formats.severities": {"datadog": {"error": "P0"}},
+    "resource_limits.max_ingestion_rate": "5000/s",
+    "resource_limits.max_sender_rate": "1000/s",
+    "resource_limits.sender_rates": {"ci": "100/m"},
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
@@ -157,6 +160,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     # Gateways alone ask how much a silence may mute, and they go by all settings.
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
+    kinds |= {key.name: 0 for key in ACTIVE if key.name.startswith("resource_limits.")}
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)

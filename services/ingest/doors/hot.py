@@ -14,12 +14,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from models.errors import RateLimited
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.body import Unsupported
 from services.ingest.doors.door import Credentials
 from services.ingest.doors.http import HttpDoor
-from services.ingest.formats.answers import Answer
+from services.ingest.formats.answers import Answer, refusal_of
 from services.ingest.formats.format import Format, Request
 from services.ingest.formats.reading import Reading
 from services.ingest.intake import AT_ONCE_BYTES
@@ -148,6 +149,12 @@ class HotWay:
         sender = needs.doorman.admitted(plain.credentials, form.name)
         if sender is None or sender.match:
             return False
+        try:
+            needs.intake.admit(sender)
+        except RateLimited as error:
+            # Here too, or it would cost more to refuse a flood than to take it.
+            answer(door.refuse(form, refusal_of(error)))
+            return True
         begun, now = needs.clock.monotonic(), needs.clock.now()
         request = Request(form.path, body, now, "POST", b"", plain.headers, plain.content_type, sender)
         reading = needs.intake.read_at_once(form, request)
@@ -167,10 +174,17 @@ class HotWay:
                 self._spawn(self._worded(form, reading, receipt, answer), answer, len(body))
                 return
             door.release(len(body))
-            answer(plain.answer)
+            told = plain.answer
+            if standing := needs.intake.standing(sender):
+                told = Answer(told.status, told.content_type, told.body, [*told.headers, *standing])
+            answer(told)
 
         arrival = Arrival(needs.intake.tenant, form.name, sender, now, form.wants_ids)
-        needs.intake.begin(reading, arrival, stored)
+        try:
+            needs.intake.begin(reading, arrival, stored)
+        except RateLimited as error:
+            door.release(len(body))
+            answer(door.refuse(form, refusal_of(error)))
         return True
 
     async def _traced(

@@ -109,7 +109,7 @@ class HttpDoor(Door):
             try:
                 refuse_repeated(raw)
             except Malformed as error:
-                await _send(send, self._refuse(form, refusal_of(error)))
+                await _send(send, self.refuse(form, refusal_of(error)))
                 return
         trace = context_of(scope["headers"]) if b"traceparent" in headers else None  # type: ignore[arg-type]
         self._requests += 1
@@ -172,7 +172,7 @@ class HttpDoor(Door):
             try:
                 answer = await work
             except REFUSING as error:
-                answer = self._refuse(form, refusal_of(error), span)
+                answer = self.refuse(form, refusal_of(error), span)
             span.note("http.response.status_code", answer.status)
             if answer.status >= 500:
                 span.fail(str(answer.status))
@@ -188,7 +188,10 @@ class HttpDoor(Door):
         arrival = Arrival(tenant, form.name, request.sender, received_at, form.wants_ids, key, span.trace)
         reading, receipt = await needs.intake.take(form, request, arrival, span)
         needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
-        return await form.stored(reading, receipt)
+        answer = await form.stored(reading, receipt)
+        if standing := needs.intake.standing(request.sender):
+            return Answer(answer.status, answer.content_type, answer.body, [*answer.headers, *standing])
+        return answer
 
     async def _answer(
         self,
@@ -213,6 +216,7 @@ class HttpDoor(Door):
             if form.finds_token:
                 shown = _with_token(form, Request(path, b"", begun, method, query, headers))
             sender = await needs.doorman.admit_to_door(shown, form.name)
+            needs.intake.admit(sender)
         content_type = self.content_type(form, method, headers)
         body = b""
         try:
@@ -237,7 +241,8 @@ class HttpDoor(Door):
             return greeting
         return await self.store(form, request, key, begun, span)
 
-    def _refuse(self, form: Format, refusal: Refusal, span: Span | None = None) -> Answer:
+    def refuse(self, form: Format, refusal: Refusal, span: Span | None = None) -> Answer:
+        """The answer to a request that is refused as a whole, which is counted."""
         refusal.trace_id = trace_id_of(span.trace) if span is not None else None
         if refusal.status == 401 and not form.is_signed:
             refusal.challenge = CHALLENGE

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from actors.runtime.ending import end
-from models.errors import Busy, Forbidden, Malformed, TooLarge, Unauthorized
+from models.errors import Busy, Forbidden, Malformed, RateLimited, TooLarge, Unauthorized
 from services.ingest.arrival import Arrival, Sender
 from services.ingest.body import MESSAGE_MAX_BYTES, Receive, Scope, Send
 from services.ingest.doors.door import Door, Needs
@@ -232,6 +232,8 @@ class _Connection:
             if not await self._is_let_in():
                 self._close = (TOKEN, "the token is no longer valid")
                 return
+            # Nothing is read meanwhile: TCP slows the sender down.
+            await self._needs.intake.admitted(self._sender)
             await self._take(data)
 
     async def _is_let_in(self) -> bool:
@@ -273,12 +275,14 @@ class _Connection:
 
             def stored(reading: Reading, receipt: Receipt) -> None:
                 observe()
-                self._under_way -= 1
-                if not self._under_way:
-                    self._nothing_under_way.set()
+                self._took()
                 self._answers.put_nowait((frame.id, reading, receipt))
 
-            needs.intake.begin(reading, arrival, stored)
+            try:
+                needs.intake.begin(reading, arrival, stored)
+            except RateLimited as error:
+                self._took()
+                self._answer(frame.id, form.refused(refusal_of(error)))
             return
         await self._nothing_under_way.wait()
         with needs.tracer.span(f"FRAME {PATH}", None, {}, kind="server") as span:
@@ -288,6 +292,11 @@ class _Connection:
                 answer = form.refused(refusal_of(error))
         observe()
         self._answer(frame.id, answer)
+
+    def _took(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._nothing_under_way.set()
 
     def _decoded(self, data: bytes) -> Frame:
         if len(data) > self._door.max_frame_bytes:

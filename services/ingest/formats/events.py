@@ -43,12 +43,12 @@ class EventsFormat(WebhookFormat):
         return any(form.takes_type(content_type, headers) for form in others)
 
     async def prepare(self, request: Request) -> None:
-        form, as_named = self._target(request)
+        form, as_named = self.target(request)
         if form.prepares:
             await form.prepare(as_named)
 
     def steps(self, request: Request) -> Generator[None, None, Reading]:
-        form, as_named = self._target(request)
+        form, as_named = self.target(request)
         reading = yield from form.steps(as_named)
         return replace(reading, note=form.name)
 
@@ -58,7 +58,7 @@ class EventsFormat(WebhookFormat):
     async def stored(self, reading: Reading, receipt: Receipt) -> Answer:
         return await received(reading, receipt, reading.note)
 
-    def _target(self, request: Request) -> tuple[Format, Request]:
+    def target(self, request: Request) -> tuple[Format, Request]:
         """The format of a request, and the request as if it had been sent there. Raises Malformed, Unauthorized."""
         forms = self.shared.formats
         form = (
@@ -75,6 +75,7 @@ class EventsFormat(WebhookFormat):
             request.headers,
             request.content_type,
             request.sender,
+            request.place,
         )
         if form.is_signed:
             form.verify(as_named)

@@ -39,6 +39,7 @@ class Request(msgspec.Struct, frozen=True):
     body          unpacked
     sender        who sends: a token, or whom `Format.verify` found
     received_at   seconds since the epoch
+    place         where in its queue it is, "" for one of no queue: its dead letters say so
     """
 
     path: str
@@ -49,6 +50,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[bytes, bytes] = {}
     content_type: str = ""
     sender: Sender = ANONYMOUS
+    place: str = ""
 
 
 @dataclass(slots=True)

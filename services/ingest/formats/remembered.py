@@ -15,15 +15,25 @@ from hashlib import blake2b
 
 import msgspec
 
-from models.alerts.alert import Content, alert_key, service_of
+from models.alerts.alert import Content, said_digest, series_id, service_of
 from models.errors import Malformed
 from models.partition.sharding import slot_of
-from services.ingest.formats.fields import ALERT_MAX_BYTES, TIME_EXPECTED, read_time
+from services.ingest.formats.fields import (
+    ALERT_MAX_BYTES,
+    LABEL_VALUE_MAX_BYTES,
+    TIME_EXPECTED,
+    read_pairs,
+    read_time,
+)
 from services.ingest.formats.json_text import echo
 
 #: Alerts a gateway remembers, in each of two generations, unless the settings say (server.remembered_alerts): about 300 bytes
 #: each.
 REMEMBERED_MAX = 262_144
+#: Label sets remembered in each of two generations, as a part of the alerts, and how long one may be as it was sent: 1.2 kB
+#: each.
+LABELS_PART = 16
+LABELS_MAX_BYTES = 1024
 #: Services whose slot is remembered: a few megabytes. That of a longer name is worked out each time.
 SERVICES_MAX = 16_384
 SERVICE_CHARS_MAX = 128
@@ -53,6 +63,14 @@ class Memory(msgspec.Struct, gc=False):
     source: str = ""
 
 
+class KnownLabels(msgspec.Struct, gc=False):
+    """A label set that was read and, once an alert with it was learned, its series id and slot."""
+
+    pairs: dict[str, str]
+    series: bytes = b""
+    slot: int = 0
+
+
 class Remembered:
     """Memory by what was sent. Two generations: the young one is full -> the old one is dropped."""
 
@@ -75,6 +93,9 @@ class Remembered:
         self.times: dict[bytes, float] = {}
         self._slots: dict[str, int] = {}
         self._newest: Memory | None = None
+        self._labels: dict[bytes, KnownLabels] = {}
+        self._old_labels: dict[bytes, KnownLabels] = {}
+        self._labels_read = KnownLabels({})
 
     def find(self, seen: bytes) -> Memory | None:
         memory = self.young.get(seen)
@@ -93,9 +114,14 @@ class Remembered:
                 "(lifecycle.max_alert_bytes)"
             )
         starts = content.starts_at
-        key = alert_key(self.tenant, content, starts)
-        slot = self._slot(service_of(content.labels, self.service_labels))
-        memory = Memory(key, slot, starts, source=source_of(content))
+        labels = self._labels_read
+        if content.labels is not labels.pairs:
+            labels = KnownLabels(content.labels)
+        if not labels.series:
+            labels.series = series_id(self.tenant, content.labels)
+            labels.slot = self._slot(service_of(content.labels, self.service_labels))
+        key = labels.series + said_digest(content, starts)
+        memory = Memory(key, labels.slot, starts, source=source_of(content))
         self._put(seen, memory)
         if self._newest is None or starts > self._newest.starts:
             self._newest = memory
@@ -105,6 +131,21 @@ class Remembered:
         """What began last of all that was learned since this was asked the last time."""
         newest, self._newest = self._newest, None
         return newest
+
+    def labels(self, raw: bytes, *, bad_name: str = "") -> dict[str, str]:
+        """read_pairs() of labels, remembered: what says something new mostly does so by labels that were sent before. Nobody
+        may change them. Raises Malformed."""
+        known = self._labels.get(raw)
+        if known is None:
+            known = self._old_labels.get(raw) or KnownLabels(
+                read_pairs(raw, "labels", LABEL_VALUE_MAX_BYTES, bad_name=bad_name)
+            )
+            if len(raw) <= LABELS_MAX_BYTES:
+                if len(self._labels) >= self._max_alerts // LABELS_PART:
+                    self._old_labels, self._labels = self._labels, {}
+                self._labels[raw] = known
+        self._labels_read = known
+        return known.pairs
 
     def _slot(self, service: str) -> int:
         slot = self._slots.get(service)

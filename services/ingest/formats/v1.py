@@ -22,7 +22,6 @@ from models.errors import Malformed, TooLarge
 from services.ingest.formats.answers import Answer, Refusal, problem
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
-    LABEL_VALUE_MAX_BYTES,
     URL_MAX_BYTES,
     read_pairs,
     read_string,
@@ -117,7 +116,7 @@ class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
 
     def content(self, alert: Posted) -> Content:
         starts = self.shared.remembered.start(bytes(alert.starts_at) or bytes(alert.startsAt), "starts_at")
-        labels = read_pairs(bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES)
+        labels = self.shared.remembered.labels(bytes(alert.labels))
         if not labels:
             raise Malformed("labels: at least one label is required")
         return Content(

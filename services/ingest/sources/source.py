@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from actors.control_tail import ControlTail
@@ -32,6 +32,7 @@ class SourceNeeds:
     settings      what it was started with: what changes while it runs is in Shared.settings of the formats
     formats       by name
     control       the control partition as far as it was read: cursors are in it
+    given         what the settings give to collectors (`for_process`), with the secrets: `settings` has them masked
     tell_control  have its writer decide; raises Malformed, NotFound, Conflict, Unavailable
     """
 
@@ -45,6 +46,7 @@ class SourceNeeds:
     clock: Clock
     meter: Meter
     tracer: Tracer
+    given: Mapping[str, object] = field(default_factory=dict)
 
 
 class Source(ABC):

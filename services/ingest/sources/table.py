@@ -22,7 +22,15 @@ class SourceKind:
     place: str
 
 
-SOURCES: tuple[SourceKind, ...] = ()
+def _queue(backend: str) -> Callable[[Settings], bool]:
+    return lambda settings: settings.messaging.backend == backend
+
+
+SOURCES: tuple[SourceKind, ...] = (
+    SourceKind("kafka", _queue("kafka"), "services.ingest.sources.kafka:KafkaSource"),
+    SourceKind("nats", _queue("nats"), "services.ingest.sources.nats:NatsSource"),
+    SourceKind("rabbitmq", _queue("rabbitmq"), "services.ingest.sources.rabbitmq:RabbitSource"),
+)
 
 
 def wanted(settings: Settings) -> list[SourceKind]:

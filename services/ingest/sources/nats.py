@@ -1,0 +1,235 @@
+"""NATS JetStream: one durable pull consumer of a stream that is there already.
+
+Messages that a lost connection left unacknowledged are delivered again after ACK_WAIT_S, behind newer ones. So that an end does not
+overtake its beginning, nothing newer is begun before they are back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from models.errors import Malformed, Unavailable
+from services.ingest.sources.lane import Lane
+from services.ingest.sources.messages import Message
+from services.ingest.sources.queue import (
+    CONNECT_S,
+    HELD_MAX_BYTES,
+    LAG_S,
+    QueueSource,
+    header_bytes,
+    refused,
+)
+
+#: What was delivered and is neither acknowledged nor reported as in progress for so long is delivered again: the time for which
+#: a restarted collector waits for what the one before it held.
+ACK_WAIT_S = 10.0
+#: How often messages that are held are reported as in progress.
+PROGRESS_S = 3.0
+#: Most messages of one fetch.
+FETCH_MAX = 100
+FETCH_S = 1.0
+#: While there is no room for more.
+FULL_S = 0.02
+
+
+class NatsSource(QueueSource):
+    name = "nats"
+
+    async def read(self) -> None:
+        import nats
+        from nats import errors
+
+        messaging = self.messaging
+        who: dict[str, Any] = {}
+        if messaging.user:
+            who = {"user": messaging.user, "password": self.password}
+        elif self.password is not None:
+            who = {"token": self.password}
+        scheme = "tls" if messaging.tls else "nats"
+        said: list[str] = []
+
+        async def told(error: Exception) -> None:
+            said.append(str(error))
+
+        try:
+            async with asyncio.timeout(2 * CONNECT_S):
+                client = await nats.connect(
+                    [f"{scheme}://{host}:{port}" for host, port in messaging.places],
+                    name=self.needs.name,
+                    error_cb=told,
+                    allow_reconnect=False,
+                    connect_timeout=int(CONNECT_S),
+                    tls=self.tls(),
+                    **who,
+                )
+        except (errors.Error, OSError, TimeoutError) as error:
+            raise self._in_words(said[-1] if said else error) from None
+        try:
+            await self._consume(client)
+        except errors.ConnectionClosedError:
+            raise self._in_words(said[-1] if said else "the connection was lost") from None
+        except (errors.Error, OSError) as error:
+            raise self._in_words(error) from None
+        finally:
+            await client.close()
+
+    async def _consume(self, client: Any) -> None:
+        from nats.js import api
+        from nats.js.errors import NoStreamResponseError, NotFoundError, ServiceUnavailableError
+
+        subject, durable = self.messaging.ingest, self.messaging.consumer_group
+        stream_api = client.jetstream(timeout=CONNECT_S)
+        try:
+            stream = await stream_api.find_stream_name_by_subject(subject)
+        except NotFoundError:
+            raise Malformed(
+                f"{self.where}: no stream has the subject {subject}. Create one: "
+                f"nats stream add INCIDENTS --subjects {subject} --storage file"
+            ) from None
+        except (NoStreamResponseError, ServiceUnavailableError):
+            raise Unavailable(f"{self.where}: JetStream is not enabled, or not ready") from None
+        subscription = await stream_api.pull_subscribe(
+            subject,
+            durable,
+            stream,
+            api.ConsumerConfig(
+                ack_policy=api.AckPolicy.EXPLICIT, ack_wait=ACK_WAIT_S, max_ack_pending=self.prefetch
+            ),
+        )
+        info = await subscription.consumer_info()
+        self.connected()
+        reader = _Reader(self, client, subscription, self.lane, stream, info)
+        await reader.run()
+
+    def _in_words(self, error: object) -> Unavailable:
+        text = str(error)
+        if "Authorization" in text or "Authentication" in text:
+            who = f"user {self.messaging.user!r}" if self.messaging.user else "the token"
+            if not self.messaging.user and self.password is None:
+                return Unavailable(f"{self.where} asks for a user: set messaging.user and messaging.password")
+            return Unavailable(f"{self.where} does not accept {who} with this password")
+        if isinstance(error, TimeoutError) or "no servers available" in text:
+            return Unavailable(f"can't reach {self.where}")
+        return refused(error, self.where)
+
+
+class _Reader:
+    """What one connection reads."""
+
+    def __init__(
+        self, source: NatsSource, client: Any, subscription: Any, lane: Any, stream: str, info: Any
+    ) -> None:
+        self._source = source
+        self._client = client
+        self._subscription = subscription
+        self._stream = stream
+        self._lane: Lane = lane(self._settled)
+        #: What an earlier connection left behind: so many messages, up to this sequence number of the stream.
+        self._left = int(info.num_ack_pending or 0)
+        self._left_until = int(info.delivered.stream_seq) if info.delivered else 0
+        self._first: dict[int, Any] = {}
+        self._later: list[Any] = []
+        self._give_up_at = time.monotonic() + 2 * ACK_WAIT_S
+        #: The highest sequence number that went to the lane, and the highest that was acknowledged.
+        self._put = self._acked = 0
+        self._acks: list[Any] = []
+        self._pending = int(info.num_pending or 0) + self._left
+
+    async def run(self) -> None:
+        source = self._source
+        loop = asyncio.get_running_loop()
+        others = [loop.create_task(each) for each in (self._report(), self._measure())]
+        try:
+            while not source.leaving.is_set():
+                await self._acknowledge()
+                room = source.prefetch - self._lane.held - len(self._later) - len(self._first)
+                if room <= 0 or self._lane.held_bytes >= HELD_MAX_BYTES:
+                    await source.pause(FULL_S)
+                    continue
+                await self._fetch(min(room, FETCH_MAX))
+            await source.end_lane(self._lane, finish=True)
+            await self._acknowledge()
+            await self._client.flush(int(CONNECT_S))
+        finally:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    async def _fetch(self, most: int) -> None:
+        from nats.errors import TimeoutError as NothingThere
+
+        leaving = asyncio.ensure_future(self._source.leaving.wait())
+        fetch = asyncio.ensure_future(self._subscription.fetch(most, timeout=FETCH_S))
+        try:
+            while not fetch.done() and not leaving.done():
+                # What is stored meanwhile is acknowledged meanwhile.
+                await asyncio.wait((fetch, leaving), timeout=FULL_S, return_when=asyncio.FIRST_COMPLETED)
+                await self._acknowledge()
+            if fetch.done():
+                self._arrived(fetch.result())
+        except NothingThere:
+            self._arrived([])
+        finally:
+            for task in (fetch, leaving):
+                task.cancel()
+            await asyncio.gather(fetch, leaving, return_exceptions=True)
+
+    def _arrived(self, found: list[Any]) -> None:
+        """Sort out what comes a second time, and hold newer messages back until those are there that were left behind."""
+        fresh = []
+        for message in found:
+            sequence = message.metadata.sequence.stream
+            if self._left and sequence <= self._left_until:
+                self._first[sequence] = message
+            elif sequence > self._put:
+                fresh.append(message)
+            elif sequence <= self._acked:
+                self._acks.append(message)  # our acknowledgement got lost
+        if self._left:
+            self._later += fresh
+            if len(self._first) < self._left and time.monotonic() < self._give_up_at:
+                return
+            fresh = [self._first[sequence] for sequence in sorted(self._first)] + self._later
+            self._left, self._first, self._later = 0, {}, []
+        if fresh:
+            self._put = max(self._put, *(each.metadata.sequence.stream for each in fresh))
+            self._lane.put(map(self._message, fresh))
+
+    def _message(self, found: Any) -> Message:
+        sequence = found.metadata.sequence.stream
+        return Message(
+            found.data,
+            header_bytes(found.headers),
+            f"{self._stream} {found.subject} {sequence}",
+            f"{self._stream}-{sequence}",
+            found,
+        )
+
+    def _settled(self, message: Message) -> None:
+        self._acks.append(message.handle)
+
+    async def _acknowledge(self) -> None:
+        acks, self._acks = self._acks, []
+        for found in acks:
+            if not found.is_acked:
+                await found.ack()
+            self._acked = max(self._acked, found.metadata.sequence.stream)
+
+    async def _report(self) -> None:
+        """Say that what is held is being worked on: else it would be delivered again."""
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            held: list[Any] = [message.handle for message in self._lane.unsettled]
+            for found in (*held, *self._first.values(), *self._later):
+                if not found.is_acked:
+                    await found.in_progress()
+
+    async def _measure(self) -> None:
+        while True:
+            info = await self._subscription.consumer_info()
+            self._source.set_lag(
+                self._source.messaging.ingest, int(info.num_pending or 0) + int(info.num_ack_pending or 0)
+            )
+            await asyncio.sleep(LAG_S)

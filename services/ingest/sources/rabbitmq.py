@@ -1,0 +1,167 @@
+"""RabbitMQ: the one consumer of a queue that is there already. What a lost connection left unacknowledged is back at its place in
+the queue, so the order stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from models.errors import Malformed, Unavailable
+from services.ingest.sources.lane import Lane
+from services.ingest.sources.messages import Message
+from services.ingest.sources.queue import (
+    CONNECT_S,
+    LAG_S,
+    QueueSource,
+    header_bytes,
+    refused,
+)
+
+#: The broker and we notice a dead connection within twice this.
+HEARTBEAT_S = 10
+#: Between two acknowledgements: one covers all messages before it.
+ACK_S = 0.02
+
+
+class RabbitSource(QueueSource):
+    name = "rabbitmq"
+
+    def __init__(self, needs: Any) -> None:
+        super().__init__(needs)
+        self._broker = 0
+
+    async def read(self) -> None:
+        import aio_pika
+        import aiormq.exceptions
+        from yarl import URL
+
+        messaging = self.messaging
+        places = messaging.places
+        host, port = places[self._broker % len(places)]
+        url = URL.build(
+            scheme="amqps" if messaging.tls else "amqp",
+            user=messaging.user or "guest",
+            password=self.password or "guest",
+            host=host,
+            port=port,
+            path="/" + ("" if messaging.virtual_host == "/" else messaging.virtual_host),
+            query={"heartbeat": str(HEARTBEAT_S), "name": self.needs.name},
+        )
+        try:
+            connection = await aio_pika.connect(url, timeout=CONNECT_S, ssl_context=self.tls())
+        except (aiormq.exceptions.ProbableAuthenticationError, aiormq.exceptions.AuthenticationError):
+            who = messaging.user or "guest"
+            raise Unavailable(f"{host}:{port} does not accept user {who!r} with this password") from None
+        except (aiormq.exceptions.AMQPError, OSError, TimeoutError) as error:
+            self._broker += 1  # the next one
+            raise self._in_words(error, f"{host}:{port}") from None
+        try:
+            await self._consume(connection, f"{host}:{port}")
+        except (aiormq.exceptions.AMQPError, OSError, TimeoutError) as error:
+            raise self._in_words(error, f"{host}:{port}") from None
+        finally:
+            async with asyncio.timeout(CONNECT_S):
+                await connection.close()
+
+    def _in_words(self, error: Exception, where: str) -> Unavailable | Malformed:
+        import aiormq.exceptions as amqp
+
+        messaging = self.messaging
+        if isinstance(error, amqp.ChannelNotFoundEntity):
+            return Malformed(
+                f"{where}: there is no queue {messaging.ingest}. Create one: "
+                f"rabbitmqadmin declare queue name={messaging.ingest} durable=true"
+            )
+        if isinstance(error, amqp.ChannelAccessRefused):
+            return Unavailable(
+                f"{where}: the queue {messaging.ingest} is read by another consumer, or may not be read by user "
+                f"{messaging.user or 'guest'!r}: {error}"
+            )
+        if isinstance(error, OSError | TimeoutError | amqp.AMQPConnectionError):
+            return Unavailable(f"can't reach {where}: {error}" if str(error) else f"can't reach {where}")
+        return refused(error, where)
+
+    async def _consume(self, connection: Any, where: str) -> None:
+        closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def over(_sender: object, why: BaseException | None = None) -> None:
+            if not closed.done():
+                closed.set_result(str(why or "the connection was closed"))
+
+        channel = await connection.channel(publisher_confirms=False)
+        connection.close_callbacks.add(over)
+        channel.close_callbacks.add(over)
+        await channel.set_qos(prefetch_count=min(self.prefetch, 65535))
+        queue = await channel.get_queue(self.messaging.ingest, ensure=True)
+        reader = _Reader(self, channel, queue, self.lane)
+        # Exclusive: a second reader would take every other message, and ends overtake their beginnings.
+        tag = await queue.consume(reader.arrived, exclusive=True)
+        self.connected()
+        others = [
+            asyncio.get_running_loop().create_task(each) for each in (reader.acknowledge(), reader.measure())
+        ]
+        leaving = asyncio.ensure_future(self.leaving.wait())
+        try:
+            waited: list[asyncio.Future[Any]] = [closed, leaving, *others]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not leaving.done():
+                raise Unavailable(f"{where}: {closed.result() if closed.done() else 'the channel was lost'}")
+            await queue.cancel(tag)
+            await self.end_lane(reader.lane, finish=True)
+            await reader.acknowledge_now()
+        finally:
+            for task in (*others, leaving):
+                task.cancel()
+            await asyncio.gather(*others, leaving, return_exceptions=True)
+
+
+class _Reader:
+    """What one channel reads."""
+
+    def __init__(self, source: RabbitSource, channel: Any, queue: Any, lane: Any) -> None:
+        self._source = source
+        self._channel = channel
+        self._queue = queue
+        self.lane: Lane = lane(self._settled)
+        #: Messages are settled in the order of their tags: an acknowledgement covers all before it.
+        self._tag = self._acked = 0
+
+    async def arrived(self, found: Any) -> None:
+        headers = header_bytes(found.headers)
+        if found.content_type:
+            headers.setdefault(b"content-type", found.content_type.encode("utf-8", "replace"))
+        if found.content_encoding and found.content_encoding.lower() not in ("utf-8", "utf8"):
+            headers.setdefault(b"content-encoding", found.content_encoding.encode("utf-8", "replace"))
+        queue, named = self._queue.name, found.message_id
+        message = Message(
+            found.body,
+            headers,
+            f"{queue} {named or found.delivery_tag}",
+            f"{queue}-{named}" if named and len(named) <= 200 and named.isprintable() else None,
+            found.delivery_tag,
+        )
+        self.lane.put([message])
+
+    def _settled(self, message: Message) -> None:
+        assert isinstance(message.handle, int)
+        self._tag = message.handle
+
+    async def acknowledge(self) -> None:
+        while True:
+            await asyncio.sleep(ACK_S)
+            await self.acknowledge_now()
+
+    async def acknowledge_now(self) -> None:
+        tag = self._tag
+        if tag > self._acked:
+            channel = await self._channel.get_underlay_channel()
+            await channel.basic_ack(tag, multiple=True)
+            self._acked = tag
+
+    async def measure(self) -> None:
+        while True:
+            told = await self._channel.declare_queue(self._queue.name, passive=True)
+            waiting = told.declaration_result.message_count
+            self._source.set_lag(self._queue.name, waiting + self.lane.held)
+            await asyncio.sleep(LAG_S)

