@@ -43,6 +43,12 @@ METRICS: dict[str, Metric] = {
     "llm_im_alerts_no_room_total": Metric(
         "counter", "Alerts refused because memory is used up, by door, bound (sender or shard) and token."
     ),
+    "llm_im_alerts_filtered_total": Metric(
+        "counter", "Alerts dropped by a filter of the settings, by door, filter and reason."
+    ),
+    "llm_im_relabel_failed_total": Metric(
+        "counter", "Alerts that a relabelling rule could not be applied to, by rule: taken without it."
+    ),
     "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
     "llm_im_shard_bytes_max": Metric("gauge", "The most bytes it may keep (lifecycle.max_shard_bytes)."),
     "llm_im_sender_bytes": Metric("gauge", "Bytes used by the sender that uses most."),

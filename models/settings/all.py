@@ -18,6 +18,7 @@ from models.settings.dedup import Dedup
 from models.settings.disaster_recovery import DisasterRecovery
 from models.settings.formats import Formats
 from models.settings.grouping import Grouping
+from models.settings.ingest import Ingest
 from models.settings.inhibition import Inhibition
 from models.settings.integrations import Integrations
 from models.settings.lifecycle import Lifecycle
@@ -57,6 +58,7 @@ class Settings(Section):
     formats: Formats = Formats()
     messaging: Messaging = Messaging()
     worker: Worker = Worker()
+    ingest: Ingest = Ingest()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

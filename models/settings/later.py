@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from models.settings.ingest import SentinelFilters
 from models.settings.values import LATER, Duration, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
@@ -65,11 +66,6 @@ class Failover(LaterSection):
     detection_interval: Duration | None = None
     failover_timeout: Duration | None = None
     health_check_endpoints: list[str] = []
-
-
-class SentinelFilters(LaterSection):
-    min_severity: Severity | None = None
-    ignored_labels: list[str] = []
 
 
 class Sentinel(LaterSection):

@@ -17,10 +17,12 @@ from models.ports import Span
 from services.ingest.arrival import Arrival, Sender
 from services.ingest.bound import Bounds
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.formats.format import Format, Request
+from services.ingest.formats.format import Format, Request, at_once
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Remembered
 from services.ingest.limits import Limits
+from services.ingest.rules import Rules
+from services.ingest.sifting import Ends, former_ends, merge, sifted, unnamed
 from services.ingest.skew import Skews
 from services.ingest.submit import Receipt, Submitter
 
@@ -99,7 +101,12 @@ class Intake:
             self.bury(form, reading.faults, request.content_type, request.place)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
         receipt = await self._submitter.submit(reading, arrival)
+        if rules is not None and rules.former:
+            await self._end_former(rules, reading, receipt, arrival)
         if receipt.errors:
             self._tell_full(receipt, arrival)
         return reading, receipt
@@ -117,13 +124,29 @@ class Intake:
         Raises RateLimited, and then it is not."""
         self._count(reading, arrival)
         self._skews.look(reading, self._remembered, arrival.received_at)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
 
         def over(receipt: Receipt) -> None:
             if receipt.errors:
                 self._tell_full(receipt, arrival)
             done(reading, receipt)
 
-        self._submitter.begin(reading, arrival, over)
+        def stored(receipt: Receipt) -> None:
+            assert rules is not None
+            ends = at_once(former_ends(reading, arrival, rules, self._remembered))
+            if ends is None:
+                over(receipt)
+                return
+
+            def told(found: Receipt) -> None:
+                merge(receipt, ends, found)
+                over(receipt)
+
+            self._submitter.begin(ends.reading, unnamed(arrival), told)
+
+        self._submitter.begin(reading, arrival, over if rules is None or not rules.former else stored)
 
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str, place: str = "") -> None:
         """Keep what can't be read. `place`: where in its queue it is."""
@@ -144,6 +167,19 @@ class Intake:
         RateLimited."""
         if self.limits.is_on:
             self.limits.take(arrival.sender, max(1, reading.count))
+
+    async def _end_former(self, rules: Rules, reading: Reading, receipt: Receipt, arrival: Arrival) -> None:
+        """Tell the ends of a request to what began by former rules."""
+        steps = former_ends(reading, arrival, rules, self._remembered)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as over:
+                ends: Ends | None = over.value
+                break
+            await asyncio.sleep(0)
+        if ends is not None:
+            merge(receipt, ends, await self._submitter.submit(ends.reading, unnamed(arrival)))
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
         """`reading` without what its sender may not send, which becomes part of its faults."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_origin
 
+from models.settings.ingest import FilterRule, RelabelRule
 from models.settings.keys import KEYS, Key
 from models.settings.playbook_targets import Script, ServiceTarget
 from models.settings.receivers import RECEIVER_TYPES
@@ -24,6 +25,8 @@ from services.settings.shown import written
 ROWS: list[tuple[str, type[Section]]] = [
     ("notify.routes, each", RouteSettings),
     *((f'notify.receivers, of type "{name}"', kind) for name, kind in RECEIVER_TYPES.items()),
+    ("ingest.relabel, each", RelabelRule),
+    ("ingest.filters, each", FilterRule),
     ("playbooks.services, each", ServiceTarget),
     ("playbooks.scripts, each", Script),
 ]

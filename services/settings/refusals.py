@@ -31,7 +31,14 @@ def unusable(settings: Settings) -> list[str]:
             place(settings)
         except Malformed as error:
             found.append(str(error))
-    return found + wrong_mappings(settings.formats.mappings)
+    found += wrong_mappings(settings.formats.mappings)
+    if settings.ingest.relabel or settings.ingest.filters:
+        # Imported here: it brings every format along.
+        from services.ingest.formats.table import all_formats
+        from services.ingest.rules import wrong_rules
+
+        found += wrong_rules(settings, all_formats())
+    return found
 
 
 def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from actors.runtime.untraced import NoTracer
 from models import VERSION
 from models.alerts.matchers import MatcherTuple
 from models.control.issuing import TokensSeen
-from models.errors import IncidentManagerError
+from models.errors import IncidentManagerError, Malformed
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
@@ -49,6 +49,7 @@ from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.doors.websocket import WebSocketDoor
 from services.ingest.formats.open_alerts import Labels
+from services.ingest.rules import wrong_rules
 from services.machine.front import authority
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
@@ -224,11 +225,13 @@ class Gateway:
 
     async def change_settings(self, wanted: Settings, actor: str) -> list[Change]:
         """Have every process go by these settings, from within a second or two. Raises Conflict that names what needs a
-        restart, Unavailable when the control partition is away."""
+        restart, Malformed for rules that name what there is not, Unavailable when the control partition is away."""
         # Another gateway may just have changed them.
         await self.station.tail.follow()
         wanted = wanted_over(self.station.settings, wanted)
         changes = compare(self.station.settings, wanted)
+        if wrong := await asyncio.to_thread(wrong_rules, wanted, self.station.formats):
+            raise Malformed("; ".join(wrong))
         if changes:
             event = event_of(self._start, actor, changes, wanted)
             await self.station.tell_control(event)

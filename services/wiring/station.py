@@ -27,6 +27,7 @@ from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
 from services.ingest.limits import Limits
 from services.ingest.line import ShardLine
+from services.ingest.rules import RuleKeeper
 from services.ingest.sources.table import wanted
 from services.ingest.submit import Submitter
 from services.machine.logs import set_level
@@ -86,6 +87,8 @@ class Station:
         self.dead_letters = DeadLetterBox(
             dead_letters, clock, meter, max_payload_bytes=settings.dead_letters.max_payload_bytes
         )
+        self.rules = RuleKeeper(meter, remembered.go_by)
+        self.rules.take(settings, clock.now())
         self.shared = Shared(remembered, settings)
         self.formats = open_formats(self.shared)
         self.limits = Limits(peers, control, clock, meter, meter.name, gateways_of(settings))
@@ -109,6 +112,7 @@ class Station:
                 raise Unavailable(f"no slot map after {FIRST_SLOTS_S:g} s: is the control actor running?")
             await asyncio.sleep(0.05)
         self._take_slots(self.tail.state.slots)
+        await self.rules.look(self.clock.now())
         self.dead_letters.start()
         self._sharing = asyncio.get_running_loop().create_task(self.limits.keep_up())
 
@@ -122,6 +126,7 @@ class Station:
     async def look(self) -> None:
         """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
         await self.tail.catch_up()
+        await self.rules.look(self.clock.now())
         slots = self.tail.state.slots
         if slots is not None and slots is not self.submitter.slots:
             try:
@@ -154,6 +159,7 @@ class Station:
         set_level(changed.level)
         self.shared.settings = self.settings
         self.limits.take_settings(self.settings.resource_limits)
+        self.rules.take(self.settings, self.clock.now())
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self.lines):

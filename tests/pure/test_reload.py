@@ -27,6 +27,7 @@ ACTIVE = [key for key in KEYS.values() if not key.is_later]
 OPS = {"type": "webhook", "url": "https://example.org/ops"}
 #: What a setting stands beside: without it, it would not be allowed or mean nothing.
 AROUND: dict[str, dict[str, object]] = {
+    "messaging.backend": {"messaging": {"brokers": ["nats:4222"]}},
     "notify.webhook.max_alerts": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
     "notify.webhook.external_url": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
 }
@@ -35,6 +36,11 @@ for key in KEYS:
         AROUND[key] = {"notify": {"receivers": {"ops": OPS, "dev": OPS}, "route": {"receivers": ["ops"]}}}
 #: Another value than the default, where adding one does not make one.
 OTHERS: dict[str, object] = {
+    "messaging.backend": "nats",
+    "messaging.brokers": ["kafka:9092"],
+    "messaging.topics": ["alerts"],
+    "messaging.format": "datadog",
+    "messaging.sasl_mechanism": "SCRAM-SHA-256",
     "server.http_host": "0.0.0.0",
     "server.gateways": 3,
     "server.hosts": ["alerts.example"],
@@ -59,6 +65,10 @@ OTHERS: dict[str, object] = {
     "resource_limits.max_sender_rate": "1000/s",
     "resource_limits.sender_rates": {"ci": "100/m"},
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
+    "ingest.relabel": [{"name": "ours", "drop": ["pod"]}],
+    "ingest.filters": [{"name": "ours", "min_severity": "P3"}],
+    "integrations.llm_sentinel.filters.min_severity": "P3",
+    "integrations.llm_sentinel.filters.ignored_labels": ["env=dev"],
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
     "outbound.allow": ["10.0.0.0/8"],
@@ -161,6 +171,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
     kinds |= {key.name: 0 for key in ACTIVE if key.name.startswith("resource_limits.")}
+    kinds |= {each: 0 for each in KEYS if each.startswith("ingest.") or ".llm_sentinel.filters." in each}
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)

@@ -31,6 +31,7 @@ from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.v1 import V1Format
 from services.ingest.headers import CHALLENGE, IDEMPOTENCY_KEY_MAX_BYTES
 from services.ingest.intake import AT_ONCE_BYTES
+from services.ingest.shares import Shares
 from services.ingest.submit import Receipt
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class WebSocketDoor(Door):
         self.form: Format = needs.formats[V1Format.name]
         self.max_frame_bytes = min(MESSAGE_MAX_BYTES, section.max_body_bytes)
         self._connections: set[_Connection] = set()
+        self._shares = Shares()
         self._is_open = False
 
     async def start(self) -> None:
@@ -127,17 +129,21 @@ class WebSocketDoor(Door):
             stream = _stream(cast(bytes, scope.get("query_string", b"")))
             if not self._is_open or len(self._connections) >= CONNECTIONS_MAX:
                 raise Busy(f"{CONNECTIONS_MAX} connections are open, the most at once", retry_after_s=1.0)
+            if self._shares.is_over(sender.name, 1, CONNECTIONS_MAX - len(self._connections)):
+                raise Busy(f"{sender.name} has too many connections open already", retry_after_s=1.0)
         except (Unauthorized, Forbidden, Malformed, Busy) as error:
             await self._deny(send, scope, refusal_of(error))
             return
         await send({"type": "websocket.accept"})
         connection = _Connection(self, receive, send, headers, sender, stream)
         self._connections.add(connection)
+        self._shares.add(sender.name, 1)
         self._count()
         try:
             await connection.serve()
         finally:
             self._connections.discard(connection)
+            self._shares.drop(sender.name, 1)
             self._count()
 
     async def _deny(self, send: Send, scope: Scope, refusal: Refusal) -> None:

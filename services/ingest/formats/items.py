@@ -12,6 +12,7 @@ from typing import ClassVar, Generic, TypeVar
 import msgspec
 
 from models.alerts.alert import Content
+from models.alerts.relabel import Relabelling
 from models.errors import Malformed, TooLarge
 from models.shard.messages import Claim
 from services.ingest.formats.format import Format, Request
@@ -52,6 +53,10 @@ class ListFormat(Format, Generic[Item, Posted]):
     def content(self, alert: Posted) -> Content:
         """All that an alert says but its end, checked. Raises Malformed."""
 
+    def is_relabelled(self, alert: Posted) -> bool:
+        """Whether its labels come from a shard: the rules of the settings were applied to them before."""
+        return False
+
     @abstractmethod
     def default_end(self, now: float) -> float:
         """When an alert ends that gives no end; inf for never."""
@@ -89,9 +94,11 @@ class ListFormat(Format, Generic[Item, Posted]):
                         memory = young.get(seen) or find(seen)
                         body = b""
                         if memory is None:
-                            content = self.content(alert)
+                            content, ruled = self.content(alert), None
+                            if remembered.rules is not None and not self.is_relabelled(alert):
+                                content, ruled = remembered.rules.over(self.name, content)
                             body = encode_body(content)
-                            memory = remembered.learn(seen, content, len(body))
+                            memory = remembered.learn(seen, content, len(body), ruled)
                         end = known_ends.get(raw_end)
                         if end is None:
                             end = remembered.time(raw_end, end_field)
@@ -118,10 +125,21 @@ class ListFormat(Format, Generic[Item, Posted]):
             raise Malformed(json_error(error)) from None
 
         def body_of(column: int) -> bytes:
-            return learned.get(column) or encode_body(self.content(alerts[column]))
+            if (body := learned.get(column)) is not None:
+                return body
+            content = self.content(alerts[column])
+            if (ruled := memories[column].ruled) is not None:
+                # By the rules that its key was made by, which may have changed since.
+                content = ruled.relabelling.applied(self.name, content)
+            return encode_body(content)
 
         def said_end(column: int) -> bytes:
             return self.said_end(alerts[column])
 
+        def content_by(column: int, relabelling: Relabelling) -> Content | None:
+            if self.is_relabelled(alerts[column]):
+                return None
+            return relabelling.applied(self.name, self.content(alerts[column]))
+
         said = bytes(claims.get(column, Claim.NOTHING) for column in range(len(places))) if claims else b""
-        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, said)
+        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, said, "", content_by)

@@ -26,6 +26,7 @@ from services.ingest.formats.fields import (
     read_time,
 )
 from services.ingest.formats.json_text import echo
+from services.ingest.rules import Ruled, Rules
 
 #: Alerts a gateway remembers, in each of two generations, unless the settings say (server.remembered_alerts): about 300 bytes
 #: each.
@@ -50,7 +51,8 @@ _body_encoder = msgspec.msgpack.Encoder()
 
 class Memory(msgspec.Struct, gc=False):
     """What a gateway learned of some bytes: their key and slot, their start (0.0: none given), whether their
-    shard has confirmed to know the key, so that the rest need not be sent again, and where they say they come from.
+    shard has confirmed to know the key, so that the rest need not be sent again, where they say they come from, and what
+    the rules made of them (None: there are no rules).
 
     Out of the garbage collector's sight: half a million of these made its full collections a fifth of the
     gateway's time.
@@ -61,6 +63,7 @@ class Memory(msgspec.Struct, gc=False):
     starts: float
     is_known: bool = False
     source: str = ""
+    ruled: Ruled | None = None
 
 
 class KnownLabels(msgspec.Struct, gc=False):
@@ -88,7 +91,6 @@ class Remembered:
         #: find() of most alerts, for who has no time for a call.
         self.young: dict[bytes, Memory] = {}
         self._old: dict[bytes, Memory] = {}
-        #: time() of most, for who has no time for a call.
         #: time() of most, likewise.
         self.times: dict[bytes, float] = {}
         self._slots: dict[str, int] = {}
@@ -96,6 +98,13 @@ class Remembered:
         self._labels: dict[bytes, KnownLabels] = {}
         self._old_labels: dict[bytes, KnownLabels] = {}
         self._labels_read = KnownLabels({})
+        #: Relabelling and filters; None when there are none.
+        self.rules: Rules | None = None
+
+    def go_by(self, rules: Rules | None) -> None:
+        """Forget what was learned by other rules."""
+        self.rules = rules
+        self.young, self._old = {}, {}
 
     def find(self, seen: bytes) -> Memory | None:
         memory = self.young.get(seen)
@@ -105,7 +114,7 @@ class Remembered:
                 self._put(seen, memory)
         return memory
 
-    def learn(self, seen: bytes, content: Content, size: int) -> Memory:
+    def learn(self, seen: bytes, content: Content, size: int, ruled: Ruled | None = None) -> Memory:
         """Remember a checked alert; its body has `size` bytes. One without a start of its own keeps its key from one request to the next. Raises
         Malformed for one that is too large."""
         if size > self.max_alert_bytes:
@@ -113,6 +122,14 @@ class Remembered:
                 f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are allowed "
                 "(lifecycle.max_alert_bytes)"
             )
+        memory = self.place(content, ruled)
+        self._put(seen, memory)
+        if self._newest is None or memory.starts > self._newest.starts:
+            self._newest = memory
+        return memory
+
+    def place(self, content: Content, ruled: Ruled | None = None) -> Memory:
+        """What learn() remembers of an alert: where it goes."""
         starts = content.starts_at
         labels = self._labels_read
         if content.labels is not labels.pairs:
@@ -121,11 +138,7 @@ class Remembered:
             labels.series = series_id(self.tenant, content.labels)
             labels.slot = self._slot(service_of(content.labels, self.service_labels))
         key = labels.series + said_digest(content, starts)
-        memory = Memory(key, labels.slot, starts, source=source_of(content))
-        self._put(seen, memory)
-        if self._newest is None or starts > self._newest.starts:
-            self._newest = memory
-        return memory
+        return Memory(key, labels.slot, starts, False, source_of(content), ruled)
 
     def take_newest(self) -> Memory | None:
         """What began last of all that was learned since this was asked the last time."""

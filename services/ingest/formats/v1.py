@@ -272,6 +272,10 @@ _SCHEMAS: dict[str, Json] = {
         "required": ["stored", "refused", "failed", "items"],
         "properties": {
             "stored": {"type": "integer", "description": "are durable"},
+            "filtered": {
+                "type": "integer",
+                "description": "were dropped by a filter of the settings; absent when none was",
+            },
             "refused": {"type": "integer", "description": "could not be read"},
             "failed": {"type": "integer", "description": "could not be stored now"},
             "items": {
@@ -289,7 +293,7 @@ _SCHEMAS: dict[str, Json] = {
             "status": {"enum": [202, 400, 422, 503], "description": "Its result, as an HTTP status."},
             "decision": {
                 "type": "string",
-                "description": "opened, joined, repeated, resolved, duplicate ...",
+                "description": "opened, joined, repeated, resolved, duplicate ..., or filtered",
             },
             "reason": {"type": "string", "description": "The decision in words."},
             "incident_id": {
