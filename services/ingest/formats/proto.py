@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
+from models.alerts.alert import Content
+from models.alerts.relabel import Relabelling
 from models.errors import Malformed, TooLarge
 from models.shard.messages import Claim
 from models.trace import context_of
@@ -24,6 +26,7 @@ from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Memory, encode_body, seen_digest
 from services.ingest.formats.values import BODY_MAX_BYTES, Fields
 from services.ingest.formats.webhook import Draft, WebhookFormat
+from services.ingest.rules import Rules
 
 #: The content type of a request in this form: its body is a batch.
 PROTO = "application/grpc+proto"
@@ -71,6 +74,7 @@ class ProtoReader:
         self._values = values
         self._drafts = drafts
         self._name = name
+        self._rules: Rules | None = None
         self._young: dict[bytes, Known] = {}
         self._old: dict[bytes, Known] = {}
 
@@ -78,6 +82,10 @@ class ProtoReader:
         """As Format.steps()."""
         now = request.received_at
         default_end = self._form.default_end(now)
+        rules = self._form.shared.remembered.rules
+        if rules is not self._rules:
+            # What was learned by other rules is worth nothing.
+            self._rules, self._young, self._old = rules, {}, {}
         _batch_id, messages = cut(request.body)
         if len(messages) > ALERTS_MAX:
             raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
@@ -115,18 +123,29 @@ class ProtoReader:
                 memories.append(memory)
                 ends.append(end or default_end)
 
+        def content_of(column: int) -> Content:
+            return self._form.content(self._read(messages[places[column]])[parts[column]])
+
+        def content_by(column: int, relabelling: Relabelling) -> Content:
+            return relabelling.applied(self._form.name, content_of(column))
+
         def body_of(column: int) -> bytes:
             if (body := learned.get(column)) is not None:
                 return body
-            draft = self._read(messages[places[column]])[parts[column]]
-            return encode_body(self._form.content(draft))
+            content = content_of(column)
+            if (ruled := memories[column].ruled) is not None:
+                # By the rules that its key was made by, which may have changed since.
+                content = ruled.relabelling.applied(self._form.name, content)
+            return encode_body(content)
 
         def said_end(column: int) -> bytes:
             draft = self._read(messages[places[column]])[parts[column]]
             return self._form.said_end(draft)
 
         said = bytes(claims.get(column, Claim.NOTHING) for column in range(len(places))) if claims else b""
-        return MessagesRead(len(messages), places, memories, ends, body_of, faults, said_end, said, ids=ids)
+        return MessagesRead(
+            len(messages), places, memories, ends, body_of, faults, said_end, said, "", content_by, ids=ids
+        )
 
     def _again(self, seen: bytes) -> Known | None:
         known = self._old.get(seen)
@@ -155,9 +174,11 @@ class ProtoReader:
             drafted = seen_digest(self._form.take(draft)[1])
             memory = remembered.find(drafted)
             if memory is None:
-                content = self._form.content(draft)
+                content, ruled = self._form.content(draft), None
+                if remembered.rules is not None:
+                    content, ruled = remembered.rules.over(self._form.name, content)
                 bodies[column + part] = body = encode_body(content)
-                memory = remembered.learn(drafted, content, len(body))
+                memory = remembered.learn(drafted, content, len(body), ruled)
             memories.append(memory)
         learned.update(bodies)
         known = Known(tuple(memories), drafts[0].resolved, drafts[0].ends, self._id_of(message))

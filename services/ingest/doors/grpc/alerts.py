@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
-from models.errors import Forbidden, IncidentManagerError, Malformed
+from models.errors import Forbidden, IncidentManagerError, Malformed, RateLimited
 from models.shard.messages import Decision
 from services.ingest.arrival import Arrival
 from services.ingest.bound import FORBIDDEN
@@ -55,6 +55,7 @@ class AlertService(Service):
         return {self.one: self._one, self.stream: self._stream}
 
     async def _one(self, call: Call) -> None:
+        self.needs.intake.admit(call.sender)
         message = await call.only()
         trace = call.trace or trace_in(message)
         reading, receipt = await self.store(call, joined([message]), None, trace)
@@ -97,6 +98,7 @@ class SentinelAlerts(AlertService):
         return {**super().methods(), "SubmitBatch": self._batch, "StreamBatches": self._batches}
 
     async def _batch(self, call: Call) -> None:
+        self.needs.intake.admit(call.sender)
         batch = await call.only()
         try:
             delivery = delivery_of(cut(batch)[0])
@@ -161,6 +163,7 @@ class AlertStream:
             while self._unanswered >= self.window:
                 await self._change()
             await call.has_read()
+            await self._service.needs.intake.admitted(call.sender)
             messages = await call.take(min(self.together, self.window - self._unanswered))
             if not messages:
                 return
@@ -198,7 +201,11 @@ class AlertStream:
                     self._answer(unit, self.answers(delivery, cast(MessagesRead, reading), receipt))
 
                 arrival = Arrival(needs.intake.tenant, service.form.name, call.sender, now, True, delivery)
-                needs.intake.begin(reading, arrival, stored)
+                try:
+                    needs.intake.begin(reading, arrival, stored)
+                except RateLimited as error:
+                    self._under_way -= 1
+                    self._answer(unit, self.refused(delivery, count, error))
                 return
         while self._under_way:
             await self._change()
@@ -291,6 +298,10 @@ def acks(reading: MessagesRead, receipt: Receipt) -> list[AlertAck]:
             found[place] = ack
         elif _RANK[ack.status] > _RANK[first.status]:
             first.status, first.reason, first.retry_after_ms = ack.status, ack.reason, ack.retry_after_ms
+    for place, why in reading.filtered.items():
+        found[place] = found[place] or AlertAck(
+            alert_id=reading.ids[place], status=ACK_STATUS_DROPPED, reason=why
+        )
     return [each or AlertAck(status=ACK_STATUS_DROPPED) for each in found]
 
 
@@ -311,7 +322,7 @@ def _batch_ack(delivery: str | None, reading: MessagesRead, receipt: Receipt) ->
 def _raise_if_none_is_stored(reading: MessagesRead, receipt: Receipt) -> None:
     """A call of which nothing is stored fails, so that a client that looks at nothing but its status learns of it. Raises what a
     retry may fix, if anything failed for such a reason, else the first that is wrong."""
-    if not reading.count or any(decision is not None for decision in receipt.decisions):
+    if not reading.count or reading.filtered or any(decision is not None for decision in receipt.decisions):
         return
     if receipt.errors:
         raise max(receipt.errors.values(), key=is_passing)

@@ -79,7 +79,8 @@ class Server(Protocol):
 
     def take_in(self, connection: Connection) -> bool: ...
     def let_go(self, connection: Connection) -> None: ...
-    async def admit(self, call: Call) -> Sender: ...
+    async def admit(self, call: Call) -> None: ...
+    def is_over(self, call: Call) -> None: ...
     async def readmit(self, call: Call) -> Sender: ...
     def count_refused(self, reason: str) -> None: ...
 
@@ -309,7 +310,7 @@ class Connection(asyncio.Protocol):
             if limit_s is not None and limit_s <= 0:
                 raise cancelled(call)
             if call.scope:
-                call.sender = await self.door.admit(call)
+                await self.door.admit(call)
             await handler(call)
             ended = Ended(Code.OK, "")
             if call.is_leaving and not call.is_over:
@@ -344,7 +345,7 @@ class Connection(asyncio.Protocol):
             return
         self._ready.pop(call.stream, None)
         self._blocked.pop(call.stream, None)
-        self.door.calls -= 1
+        self.door.is_over(call)
         self._busy_at = self._loop.time()
         call.forget()
         self._close_if_over()

@@ -15,6 +15,7 @@ from models.errors import (
     Malformed,
     NotFound,
     NotOwner,
+    RateLimited,
     Refused,
     ShareUsedUp,
     Stale,
@@ -65,6 +66,7 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
     (TooLarge, Code.RESOURCE_EXHAUSTED),
     (ShareUsedUp, Code.RESOURCE_EXHAUSTED),
     (TooSlow, Code.DEADLINE_EXCEEDED),
+    (RateLimited, Code.RESOURCE_EXHAUSTED),
     (Busy, Code.UNAVAILABLE),
     (NotOwner, Code.UNAVAILABLE),
     (Unavailable, Code.UNAVAILABLE),
@@ -73,6 +75,9 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
     (Stale, Code.ABORTED),
     (Refused, Code.FAILED_PRECONDITION),
 )
+
+
+_PASSING = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.RESOURCE_EXHAUSTED})
 
 
 def ended_by(error: Exception) -> Ended:
@@ -94,7 +99,7 @@ def retry_after_s(error: Exception) -> float:
 
 def is_passing(error: IncidentManagerError) -> bool:
     """Whether sending again may help: what failed by our fault too, since nobody knows whether it is stored."""
-    return ended_by(error).code in (Code.UNAVAILABLE, Code.INTERNAL, Code.RESOURCE_EXHAUSTED)
+    return ended_by(error).code in _PASSING and not isinstance(error, TooLarge)
 
 
 def trailers(ended: Ended) -> Sequence[Header]:
