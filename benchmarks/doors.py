@@ -2,7 +2,7 @@
 
     python -m benchmarks.doors [--quick]
 
-All send the same repeated alerts. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
+All send repeated alerts, each protocol its own series. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
 client that people have in Python, which costs more than the server.
 """
 
@@ -26,14 +26,18 @@ from benchmarks.load import Spec
 from benchmarks.own import own
 from benchmarks.peers import free_port
 
-SERIES, BATCH = 20_000, 64
+SERIES, BATCH = 5_000, 64
 TURNS, TURN_S = 7, 3.0
+#: Long enough to send every series to both gateways, twice.
+WARM_S = 6.0
 QUICK_TURNS, QUICK_TURN_S = 3, 2.0
 #: Senders at once, as HTTP has (benchmarks/ingest.py).
 SENDERS = 4
 #: Alerts, or batches, of a stream that wait for their acknowledgement.
 AHEAD = 1000
 STREAM = "/llm.incident.v1.SentinelAlerts/StreamAlerts"
+STREAM_BATCHES = "/llm.incident.v1.SentinelAlerts/StreamBatches"
+FRAME_BYTES = 16_384
 SUBMIT = "/llm.incident.v1.SentinelAlerts/SubmitBatch"
 
 
@@ -61,7 +65,7 @@ def messages() -> list[bytes]:
             source="llm-sentinel",
             timestamp=int(moment * 1000) - 60_000,
             severity=pb.SEVERITY_P2,
-            labels=alert["labels"],
+            labels={**alert["labels"], "door": "grpc"},
             description=alert["annotations"].get("description", "d"),
             annotations=alert["annotations"],
             affected_services=[alert["labels"]["service"]],
@@ -126,11 +130,11 @@ def grpcio_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
 class Wire(asyncio.Protocol):
     """A stream of ready-made frames."""
 
-    def __init__(self, frames: list[bytes], seconds: float) -> None:
+    def __init__(self, path: str, frames: list[bytes], ahead: int, seconds: float) -> None:
         from h2.connection import H2Connection
 
         self._h2 = H2Connection()
-        self._frames, self._seconds = frames, seconds
+        self._path, self._frames, self._ahead_max, self._seconds = path, frames, ahead, seconds
         self._at = self._ahead = self._part = self.count = 0
         self._room = {0: 65_535, 1: 0}
         self._answers = bytearray()
@@ -141,7 +145,7 @@ class Wire(asyncio.Protocol):
         self._transport = transport
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(1 << 28)
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", STREAM), (":authority", "a")]
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", self._path), (":authority", "a")]
         self._h2.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
         transport.write(self._h2.data_to_send())
         self.begun = time.monotonic()
@@ -172,9 +176,9 @@ class Wire(asyncio.Protocol):
 
     def _send(self) -> None:
         out = [self._h2.data_to_send()]
-        while self._ahead < AHEAD and not self._is_over:
+        while self._ahead < self._ahead_max and not self._is_over:
             frame = self._frames[self._at % len(self._frames)]
-            size = len(frame) - 9
+            size = len(frame) - 9 * -(-len(frame) // (FRAME_BYTES + 9))
             if min(self._room.values()) < size:
                 break
             if time.monotonic() - self.begun > self._seconds:
@@ -189,19 +193,45 @@ class Wire(asyncio.Protocol):
         self._transport.write(b"".join(out))
 
 
-def wire_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
-    async def run() -> tuple[int, float]:
-        frames = [
-            len(body).to_bytes(3, "big") + b"\0\0\0\0\0\x01" + body
-            for body in (b"\0" + len(each).to_bytes(4, "big") + each for each in messages())
-        ]
-        _transport, wire = await asyncio.get_running_loop().create_connection(
-            lambda: Wire(frames, seconds), "127.0.0.1", port
+def frames_of(message: bytes) -> bytes:
+    """A message as frames of data on stream 1."""
+    body = b"\0" + len(message).to_bytes(4, "big") + message
+    parts = [body[first : first + FRAME_BYTES] for first in range(0, len(body), FRAME_BYTES)]
+    return b"".join(len(part).to_bytes(3, "big") + b"\0\0\0\0\0\x01" + part for part in parts)
+
+
+def wire(
+    path: str, sent: list[bytes], connections: int, ahead: int, seconds: float, port: int
+) -> tuple[int, float]:
+    """Answers, and the seconds that they took."""
+
+    async def one(number: int, frames: list[bytes]) -> tuple[int, float]:
+        mine = frames[number * len(frames) // connections :] + frames[: number * len(frames) // connections]
+        _transport, found = await asyncio.get_running_loop().create_connection(
+            lambda: Wire(path, mine, ahead, seconds), "127.0.0.1", port
         )
-        took = await wire.over
-        return wire.count, took
+        took = await found.over
+        return found.count, took
+
+    async def run() -> tuple[int, float]:
+        frames = [*map(frames_of, sent)]
+        done = await asyncio.gather(*[one(number, frames) for number in range(connections)])
+        return sum(count for count, _ in done), max(took for _, took in done)
 
     return asyncio.run(run())
+
+
+def wire_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
+    return wire(STREAM, messages(), 1, AHEAD, seconds, port)
+
+
+def wire_batches(http: str, port: int, seconds: float) -> tuple[int, float]:
+    from services.ingest.formats.proto import joined
+
+    sent = messages()
+    batches = [joined(sent[first : first + BATCH]) for first in range(0, len(sent), BATCH)]
+    count, took = wire(STREAM_BATCHES, batches, SENDERS, 1, seconds, port)
+    return count * BATCH, took
 
 
 def websocket(http: str, port: int, seconds: float) -> tuple[int, float]:
@@ -224,7 +254,11 @@ def websocket(http: str, port: int, seconds: float) -> tuple[int, float]:
 
     async def run() -> tuple[int, float]:
         sent = [
-            {"labels": each["labels"], "annotations": each["annotations"], "starts_at": each["startsAt"]}
+            {
+                "labels": {**each["labels"], "door": "websocket"},
+                "annotations": each["annotations"],
+                "starts_at": each["startsAt"],
+            }
             for each in parsed_alerts()
         ]
         bodies = [json.dumps({"alerts": sent[first : first + BATCH]}) for first in range(0, len(sent), BATCH)]
@@ -248,7 +282,8 @@ def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
 
 WAYS: dict[str, Callable[[str, int, float], tuple[int, float]]] = {
     "http, 64 a request": http_64,
-    "grpc, batches of 64": grpc_batches,
+    "grpc, batches of 64, wire": wire_batches,
+    "grpc, batches of 64, grpcio": grpc_batches,
     "grpc stream, one a message, wire": wire_stream,
     "grpc stream, one a message, grpcio": grpcio_stream,
     "websocket, 64 a frame": websocket,
@@ -286,7 +321,7 @@ def main() -> None:
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     with own(SERVER__GRPC="true", SERVER__GRPC_PORT=str(port)) as system:
         for way in WAYS:  # all gateways learn the alerts; not counted
-            turn(way, system.url, port, seconds)
+            turn(way, system.url, port, WARM_S)
         for _ in range(turns):
             for way, rates in found.items():
                 rates.append(turn(way, system.url, port, seconds))
