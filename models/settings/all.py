@@ -28,6 +28,7 @@ from models.settings.notify import Notify
 from models.settings.outbound import OutboundSettings
 from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
+from models.settings.pull import Pull
 from models.settings.resource_limits import ResourceLimits
 from models.settings.server import Server
 from models.settings.silences import Silences
@@ -56,6 +57,7 @@ class Settings(Section):
     publish: Publish = Publish()
     targets: Targets = Targets()
     formats: Formats = Formats()
+    pull: Pull = Pull()
     messaging: Messaging = Messaging()
     worker: Worker = Worker()
     ingest: Ingest = Ingest()

@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from models.settings.ingest import SentinelFilters
 from models.settings.values import LATER, Duration, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
@@ -66,18 +65,6 @@ class Failover(LaterSection):
     detection_interval: Duration | None = None
     failover_timeout: Duration | None = None
     health_check_endpoints: list[str] = []
-
-
-class Sentinel(LaterSection):
-    """Alerts streamed from LLM-Sentinel."""
-
-    enabled: bool = False
-    endpoint: str | None = None
-    protocol: Literal["grpc", "http", "https"] | None = None
-    auth_token_env: str | None = None
-    reconnect_interval: Duration | None = None
-    buffer_size: int | None = Field(None, ge=1)
-    filters: SentinelFilters = SentinelFilters()
 
 
 class GovernanceAudit(LaterSection):

@@ -141,7 +141,7 @@ class Intake:
                 return
 
             def told(found: Receipt) -> None:
-                merge(receipt, ends, found)
+                merge(receipt, ends, found, rules, arrival.received_at)
                 over(receipt)
 
             self._submitter.begin(ends.reading, unnamed(arrival), told)
@@ -179,7 +179,8 @@ class Intake:
                 break
             await asyncio.sleep(0)
         if ends is not None:
-            merge(receipt, ends, await self._submitter.submit(ends.reading, unnamed(arrival)))
+            found = await self._submitter.submit(ends.reading, unnamed(arrival))
+            merge(receipt, ends, found, rules, arrival.received_at)
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
         """`reading` without what its sender may not send, which becomes part of its faults."""

@@ -31,6 +31,10 @@ log = structlog.get_logger()
 #: making of its key once more, about 20 us.
 FORMER_MAX = 4
 KEPT_S = 7 * 86400.0
+#: Series of former rules that are remembered as ended, 16 bytes each; and how long all processes take to go by new rules at most,
+#: unless one can't reach the control partition.
+TOLD_MAX = 65_536
+SETTLED_S = 60.0
 #: A rule that can't be applied to alerts is a line of the log once in so long.
 TOLD_EVERY_S = 600.0
 
@@ -58,12 +62,16 @@ class Rules:
         filters: Sequence[CompiledFilter],
         former: Sequence[Former] = (),
         failed: Callable[[Step], None] = lambda _step: None,
+        since: float = 0.0,
     ) -> None:
         self.relabelling = relabelling
         self.filters = filters
         self.former = former
         self._verdict = verdicts_of(filters)
         self._failed = failed
+        self._since = since
+        #: Series of former rules that were told their end.
+        self._told: set[bytes] = set()
         #: What most alerts get.
         self._passes = Ruled(relabelling)
 
@@ -79,6 +87,18 @@ class Rules:
             return content, self._passes
         drops = self._verdict(format_name, content.labels, content.annotations)
         return content, Ruled(self.relabelling, drops) if drops else self._passes
+
+    def was_told(self, series: bytes) -> bool:
+        """Whether a series of former rules was told its end: nothing opens it again, and Prometheus repeats an end for a quarter of
+        an hour."""
+        return series in self._told
+
+    def told(self, series: bytes, now: float) -> None:
+        if now - self._since < SETTLED_S:
+            return  # a gateway that goes by the former rules still may open it
+        if len(self._told) >= TOLD_MAX:
+            self._told.clear()
+        self._told.add(series)
 
 
 class RuleKeeper:
@@ -172,7 +192,9 @@ class RuleKeeper:
         self, relabelling: Relabelling, filters: Sequence[CompiledFilter], former: Sequence[Former]
     ) -> None:
         there_are_some = relabelling or filters or former
-        self.rules = Rules(relabelling, filters, tuple(former), self._could_not) if there_are_some else None
+        self.rules = (
+            Rules(relabelling, filters, tuple(former), self._could_not, self._now) if there_are_some else None
+        )
         self._changed(self.rules)
 
 

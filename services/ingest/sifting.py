@@ -80,9 +80,10 @@ def former_ends(
             if content is None or not _may(may, content.labels):
                 continue
             other = remembered.place(content)
-            if other.key[:SERIES_ID_BYTES] in met:
+            series = other.key[:SERIES_ID_BYTES]
+            if series in met or rules.was_told(series):
                 continue
-            met.add(other.key[:SERIES_ID_BYTES])
+            met.add(series)
             memories.append(other)
             columns.append(column)
             bodies.append(encode_body(content))
@@ -115,9 +116,11 @@ def _may(may: Callable[[Labels], bool], labels: Labels) -> bool:
         return False
 
 
-def merge(receipt: Receipt, ends: Ends, found: Receipt) -> None:
+def merge(receipt: Receipt, ends: Ends, found: Receipt, rules: Rules, now: float) -> None:
     """Put the results of former ends into the request's own: what ended there ended, and what could not be told must be sent again."""
     for place, column in enumerate(ends.columns):
+        if place not in found.errors:
+            rules.told(ends.reading.memories[place].key[:SERIES_ID_BYTES], now)
         if (error := found.errors.get(place)) is not None:
             receipt.decisions[column] = None
             receipt.errors[column] = error

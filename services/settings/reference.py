@@ -15,6 +15,7 @@ from typing import Literal, get_origin
 from models.settings.ingest import FilterRule, RelabelRule
 from models.settings.keys import KEYS, Key
 from models.settings.playbook_targets import Script, ServiceTarget
+from models.settings.pull import AlertmanagerPull, TaxiiPull
 from models.settings.receivers import RECEIVER_TYPES
 from models.settings.routes import RouteSettings
 from models.settings.values import Section
@@ -29,6 +30,8 @@ ROWS: list[tuple[str, type[Section]]] = [
     ("ingest.filters, each", FilterRule),
     ("playbooks.services, each", ServiceTarget),
     ("playbooks.scripts, each", Script),
+    ("pull.alertmanager, each", AlertmanagerPull),
+    ("pull.taxii, each", TaxiiPull),
 ]
 BEGIN = "<!-- from models/settings/ by `make docs`; change it there -->"
 END = "<!-- to here -->"

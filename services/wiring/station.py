@@ -12,16 +12,20 @@ import structlog
 
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.runtime.ending import end
+from models.alerts.matchers import MatcherTuple
 from models.control.control import ControlMessage, encode_message
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
+from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.partition.sharding import SlotMap
 from models.ports import Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
+from services.api.reads import Reads
 from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.doors.door import Doorman, Needs
 from services.ingest.formats.format import Shared
+from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
 from services.ingest.intake import Intake
@@ -39,6 +43,8 @@ FIRST_SLOTS_S = 30.0
 #: An append of the control partition takes milliseconds; one that hangs is asked for again.
 CHANGE_TIMEOUT_S = 5.0
 CHANGE_RETRY_S = 0.2
+#: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
+QUERY_TIMEOUT_S = 5.0
 
 
 class Station:
@@ -89,7 +95,15 @@ class Station:
         )
         self.rules = RuleKeeper(meter, remembered.go_by)
         self.rules.take(settings, clock.now())
+        self._reads = Reads(
+            lambda shard, query: self.lines[shard].ask(query, QUERY_TIMEOUT_S),
+            len(shard_actors),
+            lambda slot: self.submitter.slots.owners[slot],
+            (),
+            tenant=tenant,
+        )
         self.shared = Shared(remembered, settings)
+        self.shared.open_alerts.find = self._labels_of_firing
         self.formats = open_formats(self.shared)
         self.limits = Limits(peers, control, clock, meter, meter.name, gateways_of(settings))
         self.limits.take_settings(settings.resource_limits)
@@ -148,11 +162,20 @@ class Station:
                     raise
             await asyncio.sleep(CHANGE_RETRY_S)
 
+    async def firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[AlertView]:
+        """The alerts that fire and match, of those that came by this format: others may have labels of the same name. Raises
+        TooLarge, Busy, Unavailable."""
+        async with contextlib.aclosing(self._reads.alerts(matchers)) as pages:
+            return [each async for page in pages for each in page if each.source == format_name]
+
     def measure(self) -> None:
         """Set the gauges."""
         self.meter.set("llm_im_inflight_alerts", sum(line.alerts for line in self.lines))
         self.intake.measure(self.clock.now())
         self.limits.measure()
+
+    async def _labels_of_firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[Labels]:
+        return [each.labels for each in await self.firing(format_name, matchers)]
 
     def _take_settings(self, changed: SettingsChanged) -> None:
         self.settings = Settings.model_validate_json(changed.settings)

@@ -90,6 +90,19 @@ async def test_a_filter_is_for_its_format_and_its_token_only() -> None:
         assert [each.items[0]["decision"] for each in answers] == ["filtered", "filtered", "opened"]
 
 
+async def test_a_filter_of_a_token_drops_what_comes_with_it() -> None:
+    quiet = {"name": "quiet ci", "token": "ci", "matchers": ['alertname=~".+"']}
+    async with system(ingest={"filters": [quiet]}) as ours:
+        made = await ours.post("/v1/tokens", {"name": "ops", "scopes": ["admin"]})
+        ops = {"Authorization": f"Bearer {made.json['token']}"}
+        made = await ours.post("/v1/tokens", {"name": "ci", "scopes": ["ingest:v1"]}, headers=ops)
+        ci = {"Authorization": f"Bearer {made.json['token']}"}
+
+        answers = [await ours.post("/v1/alerts", alert("A"), headers=each) for each in (ci, ops, ci)]
+
+        assert [each.items[0]["decision"] for each in answers] == ["filtered", "opened", "filtered"]
+
+
 async def test_the_plans_section_filters_what_llm_sentinel_sends() -> None:
     def sent(level: str, **labels: str) -> dict[str, object]:
         return {

@@ -42,9 +42,9 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def listening(**server: Any) -> AsyncIterator[tuple[System, Client]]:
+async def listening(limits: Mapping[str, Any] = {}, **server: Any) -> AsyncIterator[tuple[System, Client]]:
     port = free_port()
-    async with system(server={"grpc": True, "grpc_port": port, **server}) as ours:
+    async with system(server={"grpc": True, "grpc_port": port, **server}, resource_limits=limits) as ours:
         client = Client(port)
         async with client.channel:
             yield ours, client

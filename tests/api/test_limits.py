@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from models.errors import RateLimited
 from models.settings.all import Settings
 from services.cli.commands.status import _limits
 from services.ingest.arrival import Sender
+from services.proto import incident_pb2 as pb
 from tests.api.gateway_in_process import JSON, Reply, System, alert, another_gateway, system
+from tests.api.queue_peers import NatsPeer
 from tests.api.test_alert_stream import alerts, heard, opened
+from tests.api.test_grpc import listening, message
 from tests.api.test_guard import create
 from tests.api.test_pressure import until
 
@@ -212,3 +217,40 @@ async def test_status_shows_the_limits_in_force_and_what_they_refused() -> None:
         {"sender": None, "alerts_per_second": 5000.0, "refused": 0},
         {"sender": "anonymous", "alerts_per_second": 1 / 3600, "refused": 1},
     ]
+
+
+async def test_grpc_tells_who_is_too_fast_and_reads_streams_more_slowly() -> None:
+    async with listening(SLOW, **ONE) as (ours, client):
+        for number in range(10):
+            await client.sentinel.SubmitAlert(message(number))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.sentinel.SubmitAlert(message(10))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        trailers = dict(refused.value.trailing_metadata() or ())
+        assert 0 < int(trailers["grpc-retry-pushback-ms"]) <= 6000
+
+        stream = asyncio.ensure_future(client.stream([message(number) for number in range(20, 30)]))
+        await asyncio.sleep(0.1)
+        assert not stream.done()
+        ours.clock.ahead_s += 60
+        assert [ack.status for ack in await stream] == [pb.ACK_STATUS_ACCEPTED] * 10
+
+
+@pytest.mark.timeout(60)
+async def test_a_queue_is_read_no_faster_than_the_limit_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    peer = NatsPeer(tmp_path)
+    peer.start()
+    try:
+        topic = peer.topic()
+        await peer.create(topic)
+        limits = {"max_ingestion_rate": "600/m"}
+        async with system(messaging=peer.settings(topic), resource_limits=limits) as ours:
+            await peer.publish(topic, [json.dumps([alert(f"A{n}")]).encode() for n in range(25)])
+            async with asyncio.timeout(30):
+                while len(await ours.names()) < 25:
+                    await asyncio.sleep(0.05)
+                while await peer.left(topic):
+                    await asyncio.sleep(0.05)
+            assert not await ours.letters(0)
+    finally:
+        peer.end()

@@ -239,6 +239,25 @@ async def test_ends_by_prometheus_reach_what_began_before_too(ours: System, both
     assert await ours.alerts() == []
 
 
+async def test_an_end_that_is_repeated_is_told_to_former_series_once(ours: System) -> None:
+    assert (await reload(ours, {"ingest": {"relabel": [BY_POD]}})).status == 200
+    await followed(ours)
+    ours.clock.heard_s += kept.SETTLED_S
+    over = from_pod("api") | {"startsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-01-01T01:00:00Z"}
+
+    async def unknown() -> float:
+        # To what it is called now, and to what it would have been called before.
+        figures = (await ours.get("/v1/stats")).json["alerts"]["by_decision"]
+        return float(figures.get("unknown_resolve", 0))
+
+    told = []
+    for _ in range(3):
+        assert (await ours.post("/api/v2/alerts", [over])).status == 200
+        told.append(await unknown())
+
+    assert told == [2, 3, 4]
+
+
 async def test_what_began_without_rules_ends_after_a_restart_with_some(tmp_path: Path) -> None:
     from tests.api.gateway_in_process import MemoryStores
 
@@ -297,6 +316,41 @@ async def test_what_is_ended_by_its_key_alone_is_found_after_it_was_relabelled()
     ) as ours:
         over = {key: value for key, value in event.items() if key != "payload"} | {"event_action": "resolve"}
         assert (await ours.post("/v2/enqueue", over)).status == 202
+        assert await ours.alerts() == []
+
+
+# -- by gRPC ---------------------------------------------------------------------------------------------------
+
+
+async def test_alerts_by_grpc_are_relabelled_and_filtered_and_end_after_a_change() -> None:
+    from services.proto import incident_pb2 as pb
+    from tests.api.test_grpc import Client, message
+    from tests.ports import free_port
+
+    port = free_port()
+    rules = {"filters": [{"name": "no dev", "ignored_labels": ["env=dev"]}]}
+    async with system(server={"grpc": True, "grpc_port": port}, ingest=rules) as ours:
+        client = Client(port)
+        async with client.channel:
+            first = await client.stream([message(1), message(2, labels={"env": "dev"})])
+            alone = await client.sentinel.SubmitAlert(message(3, labels={"env": "dev"}))
+            renamed = {"relabel": [{"name": "one", "service": "llm", "set": {"by": "rule"}}]}
+            assert (
+                await reload(ours, {"server": {"grpc": True, "grpc_port": port}, "ingest": renamed})
+            ).status == 200
+            await followed(ours)
+            again = await client.stream([message(1)])
+            both = {(each["service"], each.get("by")) for each in await labels(ours)}
+            ended = await client.stream([message(1, resolved=True)])
+
+        dropped, accepted = pb.ACK_STATUS_DROPPED, pb.ACK_STATUS_ACCEPTED
+        assert [ack.status for ack in first] == [accepted, dropped]
+        assert (alone.status, first[1].reason) == (
+            dropped, "dropped by the filter 'no dev': env=\"dev\" is ignored",
+        )  # fmt: skip
+        assert again[0].status == accepted
+        assert both == {("s1", None), ("llm", "rule")}
+        assert ended[0].status == accepted
         assert await ours.alerts() == []
 
 

@@ -74,9 +74,9 @@ class ProtoReader:
         self._values = values
         self._drafts = drafts
         self._name = name
-        self._rules: Rules | None = None
         self._young: dict[bytes, Known] = {}
         self._old: dict[bytes, Known] = {}
+        self._rules: Rules | None = None
 
     def steps(self, request: Request) -> Generator[None, None, MessagesRead]:
         """As Format.steps()."""
@@ -84,7 +84,7 @@ class ProtoReader:
         default_end = self._form.default_end(now)
         rules = self._form.shared.remembered.rules
         if rules is not self._rules:
-            # What was learned by other rules is worth nothing.
+            # What was learned by other rules is forgotten, as Remembered does.
             self._rules, self._young, self._old = rules, {}, {}
         _batch_id, messages = cut(request.body)
         if len(messages) > ALERTS_MAX:
@@ -123,20 +123,15 @@ class ProtoReader:
                 memories.append(memory)
                 ends.append(end or default_end)
 
-        def content_of(column: int) -> Content:
-            return self._form.content(self._read(messages[places[column]])[parts[column]])
-
-        def content_by(column: int, relabelling: Relabelling) -> Content:
-            return relabelling.applied(self._form.name, content_of(column))
-
         def body_of(column: int) -> bytes:
             if (body := learned.get(column)) is not None:
                 return body
-            content = content_of(column)
-            if (ruled := memories[column].ruled) is not None:
-                # By the rules that its key was made by, which may have changed since.
-                content = ruled.relabelling.applied(self._form.name, content)
-            return encode_body(content)
+            draft = self._read(messages[places[column]])[parts[column]]
+            return encode_body(self._form.content_again(draft, memories[column]))
+
+        def content_by(column: int, relabelling: Relabelling) -> Content | None:
+            draft = self._read(messages[places[column]])[parts[column]]
+            return self._form.content_by(draft, relabelling)
 
         def said_end(column: int) -> bytes:
             draft = self._read(messages[places[column]])[parts[column]]
@@ -174,9 +169,7 @@ class ProtoReader:
             drafted = seen_digest(self._form.take(draft)[1])
             memory = remembered.find(drafted)
             if memory is None:
-                content, ruled = self._form.content(draft), None
-                if remembered.rules is not None:
-                    content, ruled = remembered.rules.over(self._form.name, content)
+                content, ruled = self._form.ruled(draft)
                 bodies[column + part] = body = encode_body(content)
                 memory = remembered.learn(drafted, content, len(body), ruled)
             memories.append(memory)

@@ -163,6 +163,7 @@ class AlertStream:
             while self._unanswered >= self.window:
                 await self._change()
             await call.has_read()
+            # Nothing is taken meanwhile, and HTTP/2 slows the sender down.
             await self._service.needs.intake.admitted(call.sender)
             messages = await call.take(min(self.together, self.window - self._unanswered))
             if not messages:
@@ -299,9 +300,8 @@ def acks(reading: MessagesRead, receipt: Receipt) -> list[AlertAck]:
         elif _RANK[ack.status] > _RANK[first.status]:
             first.status, first.reason, first.retry_after_ms = ack.status, ack.reason, ack.retry_after_ms
     for place, why in reading.filtered.items():
-        found[place] = found[place] or AlertAck(
-            alert_id=reading.ids[place], status=ACK_STATUS_DROPPED, reason=why
-        )
+        if found[place] is None:
+            found[place] = AlertAck(alert_id=reading.ids[place], status=ACK_STATUS_DROPPED, reason=why)
     return [each or AlertAck(status=ACK_STATUS_DROPPED) for each in found]
 
 
@@ -321,10 +321,12 @@ def _batch_ack(delivery: str | None, reading: MessagesRead, receipt: Receipt) ->
 
 def _raise_if_none_is_stored(reading: MessagesRead, receipt: Receipt) -> None:
     """A call of which nothing is stored fails, so that a client that looks at nothing but its status learns of it. Raises what a
-    retry may fix, if anything failed for such a reason, else the first that is wrong."""
-    if not reading.count or reading.filtered or any(decision is not None for decision in receipt.decisions):
+    retry may fix, if anything failed for such a reason, else the first that is wrong. What a filter drops is no failure."""
+    if not reading.count or any(decision is not None for decision in receipt.decisions):
         return
     if receipt.errors:
         raise max(receipt.errors.values(), key=is_passing)
+    if reading.filtered:
+        return
     fault = reading.faults[0]
     raise Forbidden(fault.message) if fault.status == FORBIDDEN else Malformed(fault.message)
