@@ -70,6 +70,8 @@ class NatsSource(QueueSource):
             await self._consume(client)
         except errors.ConnectionClosedError:
             raise self._in_words(said[-1] if said else "the connection was lost") from None
+        except errors.TimeoutError:
+            raise Unavailable(f"{self.where} does not answer within {CONNECT_S:g} s") from None
         except (errors.Error, OSError) as error:
             raise self._in_words(error) from None
         finally:
