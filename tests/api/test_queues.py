@@ -26,7 +26,7 @@ from tests.api.gateway_in_process import System, alert, system
 from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer
 
 pytestmark = pytest.mark.timeout(180)
-WAIT_S = 20.0
+WAIT_S = 45.0
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq", "kafka"])
