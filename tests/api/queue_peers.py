@@ -308,10 +308,11 @@ class KafkaPeer(Peer):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.brokers = os.environ.get("KAFKA_BROKERS", "")
+        self.is_real = bool(self.brokers)
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        if os.environ.get("KAFKA_BROKERS"):
+        if self.is_real:
             return
         self._child = subprocess.Popen(
             [sys.executable, "-c", _MOCK],
