@@ -14,7 +14,7 @@ ARGS =
 # Modules of benchmarks/ that take --quick and --ours, in the order they run.
 BENCHMARKS = ingest sustained
 # Those that start what they need themselves.
-BENCHMARKS_ALONE = failover reads verbs recovery bloom silences response ten_days
+BENCHMARKS_ALONE = failover reads verbs recovery bloom silences response limits ten_days
 BENCH_PORT = 18080
 BENCH_DATA = var/bench
 # Not benchmarks/results/, which holds what is claimed: quick runs are for oneself.

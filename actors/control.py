@@ -24,6 +24,7 @@ from actors.snapshots import Pace
 from models.control.control import CONTROL, ControlMessage, ControlState, Tick, decode_message
 from models.control.events import PartitionsBegan, SettingsChanged
 from models.errors import Busy, IncidentManagerError, Refused
+from models.limits import Pool, decode_report, encode_parts
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.partition.machine import Step
@@ -64,6 +65,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         self.partitions = partitions
         super().__init__(host, CONTROL, self._empty(), event_log, clock, pace)
         self._reported: dict[str, tuple[float, bytes]] = {}
+        self._pool = Pool()
         self._watch = watch
         self._settings = settings
         self._kept = kept
@@ -111,6 +113,11 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         reading = decode_metrics(payload)
         self._reported[reading.name] = (self.clock.monotonic(), payload)
         return b""
+
+    async def limits(self, payload: bytes) -> bytes:
+        """What a gateway took of rate limits (encoded Report), and its part of what is left. In memory only, and so never repeated: what
+        was counted twice is a tenth of a second's worth."""
+        return encode_parts(self._pool.report(decode_report(payload), self.clock.monotonic()))
 
     async def reported(self, _payload: bytes) -> bytes:
         """The readings of gateways that reported lately, as a MessagePack list."""

@@ -43,6 +43,12 @@ METRICS: dict[str, Metric] = {
     "llm_im_alerts_no_room_total": Metric(
         "counter", "Alerts refused because memory is used up, by door, bound (sender or shard) and token."
     ),
+    "llm_im_alerts_filtered_total": Metric(
+        "counter", "Alerts dropped by a filter of the settings, by door, filter and reason."
+    ),
+    "llm_im_relabel_failed_total": Metric(
+        "counter", "Alerts that a relabelling rule could not be applied to, by rule: taken without it."
+    ),
     "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
     "llm_im_shard_bytes_max": Metric("gauge", "The most bytes it may keep (lifecycle.max_shard_bytes)."),
     "llm_im_sender_bytes": Metric("gauge", "Bytes used by the sender that uses most."),
@@ -63,7 +69,16 @@ METRICS: dict[str, Metric] = {
     "llm_im_queue_held": Metric(
         "gauge", "Messages of a queue that a collector holds and has not acknowledged, by source."
     ),
+    "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
+    "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
+    "llm_im_rate_limited_total": Metric(
+        "counter",
+        "Requests refused because alerts come too fast, by limit (sender, or all together) and token.",
+    ),
+    "llm_im_rate_limit": Metric(
+        "gauge", "Alerts a second that are allowed, by limit (sender, or all together) and token."
+    ),
     "llm_im_alerts_decided_total": Metric("counter", "Alerts decided by a shard, by decision."),
     "llm_im_log_cuts_total": Metric("counter", "Torn tails cut off when a log was opened."),
     "llm_im_recoveries_total": Metric("counter", "Times a shard rebuilt its state from its log."),
@@ -207,6 +222,11 @@ class Meter:
         self._counters: dict[_Key, float] = {}
         self._gauges: dict[_Key, float] = {}
         self._histograms: dict[_Key, tuple[list[int], list[float]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The actor's."""
+        return self._name
 
     def count(self, metric: str, by: float = 1, **labels: str) -> None:
         """Add to a counter."""

@@ -83,8 +83,13 @@ def old_series_id(tenant: str, labels: Mapping[str, str]) -> bytes:
 def alert_key(tenant: str, content: Content, starts: float) -> bytes:
     """32 bytes that identify an alert's content except its end: the series id, then a digest of the rest. `starts` is 0
     where the sender gave no start: such an alert keeps its key from one request to the next."""
+    return series_id(tenant, content.labels) + said_digest(content, starts)
+
+
+def said_digest(content: Content, starts: float) -> bytes:
+    """The second half of an alert key: of all but the labels."""
     said = (sorted(content.annotations.items()), content.generator_url, content.source, starts)
-    return series_id(tenant, content.labels) + key_digest(_identity_encoder.encode(said))
+    return key_digest(_identity_encoder.encode(said))
 
 
 def key_digest(data: bytes) -> bytes:

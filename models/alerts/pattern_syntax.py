@@ -49,9 +49,19 @@ class Repeat:
     part: Tree
     least: int
     most: int | None
+    is_lazy: bool = False
 
 
-Tree = Chars | Edge | Row | Either | Repeat
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A part that is remembered, by its number from 1 and perhaps a name."""
+
+    part: Tree
+    number: int
+    name: str = ""
+
+
+Tree = Chars | Edge | Row | Either | Repeat | Group
 
 LAST_POINT = 0x10FFFF
 _DIGIT: Ranges = ((0x30, 0x39),)
@@ -88,13 +98,15 @@ _FOLD_MAX = 0x400
 
 
 class _Parser:
-    """Reads RE2's syntax into a tree. Greedy or not makes no difference to whether a value matches."""
+    """Reads RE2's syntax into a tree. Groups, and greedy or not, make no difference to whether a value matches; they do to what
+    each group takes (models/alerts/extract.py)."""
 
     def __init__(self, text: str, of: str, fold: bool) -> None:
         self._text = text
         self._of = of
         self._at = 0
         self._depth = 0
+        self._groups = 0
         self._fold = fold
         self._dot_is_all = False
 
@@ -132,13 +144,13 @@ class _Parser:
             raise self._error(f"invalid nested repetition operator: `{self._text[start : self._at]}`")
         return Repeat(part, *found)
 
-    def _quantifier(self) -> tuple[int, int | None] | None:
-        """The counts of a quantifier that stands here, which is passed with its lazy mark; None when none
-        does."""
+    def _quantifier(self) -> tuple[int, int | None, bool] | None:
+        """The counts of a quantifier that stands here, and whether it is lazy; it is passed. None when none does."""
         char = self._text[self._at : self._at + 1]
-        found: tuple[int, int | None]
+        least: int
+        most: int | None
         if char in _QUANTIFIERS:
-            found = _QUANTIFIERS[char]
+            least, most = _QUANTIFIERS[char]
             self._at += 1
         else:
             match = _REPEAT.match(self._text, self._at)
@@ -151,11 +163,10 @@ class _Parser:
             most = least if match[2] is None else (int(match[3]) if match[3] else None)
             if least > REPEAT_MAX or (most is not None and not least <= most <= REPEAT_MAX):
                 raise self._error(f"invalid repeat count: `{match[0]}`")
-            found = (least, most)
             self._at = match.end()
-        if self._text.startswith("?", self._at):
-            self._at += 1
-        return found
+        is_lazy = self._text.startswith("?", self._at)
+        self._at += is_lazy
+        return least, most, is_lazy
 
     def _atom(self) -> Tree:
         char = self._text[self._at]
@@ -187,6 +198,7 @@ class _Parser:
         if self._depth >= NESTING_MAX:
             raise TooLarge(f"{self._of}: the pattern nests more than {NESTING_MAX} groups")
         fold, dot_is_all = self._fold, self._dot_is_all
+        number, name = 0, ""
         if self._text.startswith("(?", self._at):
             head = _GROUP.match(self._text, self._at)
             if head is None:
@@ -199,8 +211,13 @@ class _Parser:
             if head[4] == ")":
                 # Flags for the rest of the group that this stands in; _either puts the old ones back.
                 return Row([])
+            name = head[1] or ""
+            self._groups += bool(name)
+            number = self._groups if name else 0
         else:
             self._at += 1
+            self._groups += 1
+            number = self._groups
         self._depth += 1
         tree = self._either()
         self._depth -= 1
@@ -208,7 +225,7 @@ class _Parser:
         if not self._text.startswith(")", self._at):
             raise self._error(f"missing closing ): `{_anchored(self._text)}`")
         self._at += 1
-        return tree
+        return Group(tree, number, name) if number else tree
 
     def _set_flags(self, on: str, off: str, written: str) -> None:
         # U swaps greedy and lazy, which is nothing to us; m would let ^ and $ match at line breaks.

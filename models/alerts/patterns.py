@@ -21,6 +21,7 @@ from models.alerts.pattern_syntax import (
     Chars,
     Edge,
     Either,
+    Group,
     Ranges,
     Repeat,
     Row,
@@ -239,6 +240,8 @@ class Pattern:
                 return then
             case Either(options):
                 return self._new(empty=[self._build(option, then) for option in options])
+            case Group(part):
+                return self._build(part, then)
             case Repeat(part, least, most):
                 if most is None:
                     loop = self._new()

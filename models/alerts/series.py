@@ -274,7 +274,7 @@ class SeriesTable:
         self.ends[number] = ends
         self.seen[number] = now
         self.firing[key] = number
-        if ends < self.armed[number]:
+        if ends < self.armed[number] - 1.0:  # it is armed for the second after its end
             self._arm(number, ends)
 
     def end(
@@ -369,15 +369,16 @@ class SeriesTable:
 
     def note(self, number: int, decision: int, now: float, sender: str = "") -> None:
         """Record a decision: counts the last 20 different ones."""
-        sender = sys.intern(sender)
-        notes = self.notes.setdefault(number, [])
+        notes = self.notes.get(number)
+        if notes is None:
+            notes = self.notes[number] = []
         for note in notes:
             if note.decision == decision:
                 note.count += 1
                 note.last_at = now
-                note.sender = sender
+                note.sender = sys.intern(sender)
                 return
-        notes.append(Note(decision, 1, now, now, sender))
+        notes.append(Note(decision, 1, now, now, sys.intern(sender)))
         del notes[:-NOTES_MAX]
 
     def due(self, now: float, limit: int) -> list[int]:

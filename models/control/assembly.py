@@ -6,9 +6,10 @@ from __future__ import annotations
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.issuing import IssuedTokens
+from models.control.polls import Polls
 from models.control.section import Section
 from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
 
-SECTIONS: tuple[type[Section], ...] = (Slots, Begun, IssuedTokens, ChangedSettings, Silences, Shelf)
+SECTIONS: tuple[type[Section], ...] = (Slots, Begun, IssuedTokens, ChangedSettings, Silences, Shelf, Polls)

@@ -105,3 +105,20 @@ class SettingsChanged(Event, frozen=True):
     classifier: bytes
     level: str
     processes: dict[str, bytes] = {}
+
+
+class PollTaken(Event, frozen=True):
+    """`owner`, a process, alone polls `name` until then. `epoch` grows with each owner."""
+
+    name: str
+    owner: str
+    epoch: int
+    until: float
+
+
+class CursorMoved(Event, frozen=True):
+    """What came before `cursor` was stored."""
+
+    name: str
+    epoch: int
+    cursor: str

@@ -47,6 +47,7 @@ _KINDS: dict[str, Schema] = {
     "types": _one_or_many({"enum": [each.value for each in IncidentType]}),
     "matchers": {"anyOf": [{"type": "object", "additionalProperties": _SCALAR}, _one_or_many(_TEXT)]},
     "expression": {"type": ["string", "boolean"]},
+    "each": {"type": ["string", "array"]},
     "schedule": _TEXT,
     "backoff": {"enum": list(fields.BACKOFFS)},
     "target": {"anyOf": [{"enum": list(fields.TARGETS)}, _TEXT]},

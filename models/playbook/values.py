@@ -173,6 +173,18 @@ def _expression(node: Node, where: str) -> str:
     return text
 
 
+def _each(node: Node, where: str) -> str:
+    """A list as it is written, or an expression that gives one."""
+    if node.kind != "list":
+        return _expression(node, where)
+    text = repr(node.plain())
+    try:
+        check_expression(text)
+    except Refused as error:
+        raise expected(node, where, "a list of texts, numbers and maps of these, or an expression") from error
+    return text
+
+
 def _schedule(node: Node, where: str) -> str:
     text = _text(node, where)
     try:
@@ -208,5 +220,5 @@ def _shown(node: Node) -> str:
 
 #: How each kind is read. Each takes the node and where it stands, and raises Wrong.
 VALUES: dict[str, Callable[[Node, str], Any]] = {
-    "text": _text, "version": _version, "id": _id, "flag": _flag, "integer": _integer, "count": _count, "positive": _positive, "duration": _duration, "map": _map, "texts": _texts, "ids": _ids, "severities": _severities, "types": _types, "matchers": _matchers, "expression": _expression, "schedule": _schedule, "backoff": _backoff, "step_type": _step_type, "target": _text, "otherwise": _text,
+    "text": _text, "version": _version, "id": _id, "flag": _flag, "integer": _integer, "count": _count, "positive": _positive, "duration": _duration, "map": _map, "texts": _texts, "ids": _ids, "severities": _severities, "types": _types, "matchers": _matchers, "expression": _expression, "each": _each, "schedule": _schedule, "backoff": _backoff, "step_type": _step_type, "target": _text, "otherwise": _text,
 }  # fmt: skip

@@ -18,6 +18,7 @@ from models.settings.dedup import Dedup
 from models.settings.disaster_recovery import DisasterRecovery
 from models.settings.formats import Formats
 from models.settings.grouping import Grouping
+from models.settings.ingest import Ingest
 from models.settings.inhibition import Inhibition
 from models.settings.integrations import Integrations
 from models.settings.lifecycle import Lifecycle
@@ -27,6 +28,8 @@ from models.settings.notify import Notify
 from models.settings.outbound import OutboundSettings
 from models.settings.playbooks import Playbooks
 from models.settings.publish import Publish
+from models.settings.pull import Pull
+from models.settings.resource_limits import ResourceLimits
 from models.settings.server import Server
 from models.settings.silences import Silences
 from models.settings.state import State
@@ -54,8 +57,10 @@ class Settings(Section):
     publish: Publish = Publish()
     targets: Targets = Targets()
     formats: Formats = Formats()
+    pull: Pull = Pull()
     messaging: Messaging = Messaging()
     worker: Worker = Worker()
+    ingest: Ingest = Ingest()
     auth: Auth = Auth()
     logging: Logging = Logging()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
@@ -63,7 +68,7 @@ class Settings(Section):
     disaster_recovery: DisasterRecovery = DisasterRecovery()
 
     deployment: later.Deployment = later.Deployment()
-    resource_limits: later.ResourceLimits = later.ResourceLimits()
+    resource_limits: ResourceLimits = ResourceLimits()
     coordination: later.Coordination = later.Coordination()
     sidecar: later.Sidecar = later.Sidecar()
     local_actions: later.LocalActions = later.LocalActions()

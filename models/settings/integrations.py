@@ -1,6 +1,4 @@
-"""The plan's sections for other LLM systems. What of them is honoured today: Governance's policy server, and what Shield and Edge say
-about actions; the rest is read and checked, and marked as not active yet (models/settings/later.py).
-"""
+"""The plan's sections for other LLM systems: where we connect to them (services/ingest/sources), and what they say of actions."""
 
 from __future__ import annotations
 
@@ -10,7 +8,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from models.settings import later
-from models.settings.processes import RESPONDER
+from models.settings.dialled import Dialled, grpc_place
+from models.settings.ingest import SentinelFilters
+from models.settings.processes import COLLECTOR, RESPONDER
 from models.settings.secrets import Secret
 from models.settings.values import LATER, Duration, MaybeDuration, Section, wrong_url
 
@@ -30,16 +30,49 @@ class ShieldActions(Section):
     notification_channels: list[str] = Field([], json_schema_extra=LATER)
 
 
-class Shield(Section):
-    """LLM-Shield. It sends its incidents to `/v1/webhooks/llm-shield`; what follows is about our actions."""
+class Sentinel(Dialled):
+    """LLM-Sentinel: [we connect to it](pull.md#llm-sentinel), and it streams its alerts. What it sends by itself is taken all the same."""
 
-    enabled: bool = Field(False, json_schema_extra=LATER)
-    endpoint: str | None = Field(None, json_schema_extra=LATER)
-    protocol: Literal["grpc", "http", "https"] | None = Field(None, json_schema_extra=LATER)
-    tls_cert: str | None = Field(None, json_schema_extra=LATER)
-    tls_key: str | None = Field(None, json_schema_extra=LATER)
-    tls_ca: str | None = Field(None, json_schema_extra=LATER)
+    endpoint: str | None = Field(
+        None,
+        description="Its host and port: `llm-sentinel:9090`; `https://llm-sentinel:9090` for TLS without files of our own.",
+    )
+    protocol: Literal["grpc"] | None = Field(None, description="`grpc`.")
+    buffer_size: int = Field(
+        10_000, ge=1, le=100_000, description="Alerts that are read and not acknowledged yet, at most."
+    )
+    filters: SentinelFilters = SentinelFilters()
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_place(cls, value: str | None) -> str | None:
+        return grpc_place(value)
+
+
+class Shield(Dialled):
+    """LLM-Shield: [we ask it](pull.md#llm-shield) for its incidents. What it posts to `/v1/webhooks/llm-shield` is taken all the same."""
+
+    endpoint: str | None = Field(None, description="Its address: `https://llm-shield:8443`.")
+    protocol: Literal["http", "https"] | None = Field(
+        None, description="`http` or `https`, as the endpoint says."
+    )
+    poll_interval: Duration = Field(
+        10.0, gt=0, le=86_400, description="How long after one answer the next is asked for."
+    )
     actions: ShieldActions = ShieldActions()
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value and (wrong := wrong_url(value)):
+            raise ValueError(wrong)
+        return value
+
+    @model_validator(mode="after")
+    def _is_as_its_protocol(self) -> Shield:
+        if self.endpoint and self.protocol and not self.endpoint.lower().startswith(f"{self.protocol}://"):
+            raise ValueError(f"endpoint: expected one that begins with {self.protocol}://, as protocol says")
+        return self
 
 
 class EdgeRemediation(Section):
@@ -61,15 +94,31 @@ class EdgeRemediation(Section):
     )
 
 
-class EdgeAgent(Section):
-    """LLM-Edge-Agent. It sends its alerts to `/v1/webhooks/llm-edge-agent`; what follows is about our actions."""
+class EdgeAgent(Dialled):
+    """LLM-Edge-Agent. It sends its alerts to `/v1/webhooks/llm-edge-agent`; [we connect](pull.md#llm-edge-agent) to those of `endpoints`."""
 
-    enabled: bool = Field(False, json_schema_extra=LATER)
-    discovery_mode: Literal["kubernetes", "static", "consul"] | None = Field(None, json_schema_extra=LATER)
+    discovery_mode: Literal["kubernetes", "static", "consul"] | None = Field(
+        None,
+        description='How agents that we connect to are found: "static", by `endpoints`. The others are not built yet.',
+    )
+    endpoints: list[str] = Field(
+        [],
+        max_length=1000,
+        description='Agents that we connect to, as host and port: `["edge-1:9090"]`; `https://edge-1:9090` for TLS without files of our own.',
+    )
     namespace: str | None = Field(None, json_schema_extra=LATER)
     label_selector: str | None = Field(None, json_schema_extra=LATER)
     connection_pool_size: int | None = Field(None, ge=1, json_schema_extra=LATER)
     remediation: EdgeRemediation = EdgeRemediation()
+
+    @field_validator("endpoints")
+    @classmethod
+    def _are_places(cls, value: list[str]) -> list[str]:
+        for each in value:
+            grpc_place(each)
+        if twice := next((each for each in value if value.count(each) > 1), ""):
+            raise ValueError(f"expected each endpoint once, but {twice} is there twice")
+        return value
 
 
 class GovernancePolicies(Section):
@@ -128,12 +177,18 @@ class Governance(Section):
 class Integrations(Section):
     """Other LLM systems."""
 
-    llm_sentinel: later.Sentinel = later.Sentinel()
+    llm_sentinel: Sentinel = Sentinel()
     llm_shield: Shield = Shield()
     llm_edge_agent: EdgeAgent = EdgeAgent()
     llm_governance_core: Governance = Governance()
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
+        if kind == COLLECTOR:
+            return {
+                "dial_sentinel": self.llm_sentinel.dialled() | {"buffer_size": self.llm_sentinel.buffer_size},
+                "dial_shield": self.llm_shield.dialled() | {"interval": self.llm_shield.poll_interval},
+                "dial_edge": self.llm_edge_agent.dialled() | {"endpoints": self.llm_edge_agent.endpoints},
+            }
         if kind != RESPONDER:
             return {}
         governance, policies = self.llm_governance_core, self.llm_governance_core.policies

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from models.settings.values import LATER, Duration, Rate, Section
+from models.settings.values import LATER, Duration, Section
 
 Severity = Literal["P0", "P1", "P2", "P3", "P4"]
 
@@ -26,13 +26,6 @@ class Deployment(LaterSection):
     worker_type: Literal["all", "ingestion", "processing", "orchestration"] | None = None
     region: str | None = None
     availability_zones: list[str] = []
-
-
-class ResourceLimits(LaterSection):
-    max_concurrent_incidents: int | None = Field(
-        None, ge=1, description="Alias of `lifecycle.max_concurrent_incidents`."
-    )
-    max_ingestion_rate: Rate | None = None
 
 
 class Coordination(LaterSection):
@@ -72,23 +65,6 @@ class Failover(LaterSection):
     detection_interval: Duration | None = None
     failover_timeout: Duration | None = None
     health_check_endpoints: list[str] = []
-
-
-class SentinelFilters(LaterSection):
-    min_severity: Severity | None = None
-    ignored_labels: list[str] = []
-
-
-class Sentinel(LaterSection):
-    """Alerts streamed from LLM-Sentinel."""
-
-    enabled: bool = False
-    endpoint: str | None = None
-    protocol: Literal["grpc", "http", "https"] | None = None
-    auth_token_env: str | None = None
-    reconnect_interval: Duration | None = None
-    buffer_size: int | None = Field(None, ge=1)
-    filters: SentinelFilters = SentinelFilters()
 
 
 class GovernanceAudit(LaterSection):

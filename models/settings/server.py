@@ -9,7 +9,6 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from models.settings.origins import host_and_port, parse_origin
 from models.settings.values import (
-    LATER,
     Duration,
     Section,
 )
@@ -29,9 +28,16 @@ class Server(Section):
     )
     http_port: int = Field(8080, ge=1, le=65535, description="HTTP port.")
     grpc: bool = Field(
-        False, description="Whether to listen for gRPC. Not built yet: `up` refuses `true`.", json_schema_extra=LATER
-    )  # fmt: skip
-    grpc_port: int = Field(9000, ge=1, le=65535, description="Reserved for gRPC; nothing listens on it yet.")
+        False,
+        description="Whether to take alerts [over gRPC](grpc.md), on the same address as HTTP. Each gateway then listens on `grpc_port`.",
+    )
+    grpc_port: int = Field(9000, ge=1, le=65535, description="gRPC port.")
+    grpc_max_streams: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="gRPC calls that one connection may have under way at once, streams included.",
+    )
     gateways: int = Field(
         2,
         ge=1,
@@ -102,6 +108,15 @@ class Server(Section):
     @classmethod
     def _is_another_port(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value == info.data.get("http_port"):
+            raise ValueError("expected a different port than server.http_port")
+        if value is not None and info.data.get("grpc") and value == info.data.get("grpc_port"):
+            raise ValueError("expected a different port than server.grpc_port")
+        return value
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _is_a_port_of_its_own(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("grpc") and value == info.data.get("http_port"):
             raise ValueError("expected a different port than server.http_port")
         return value
 

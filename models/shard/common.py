@@ -94,11 +94,13 @@ class Shared:
         for name, value in ours.items():
             count = differing.get(name, 0)
             is_same = its.get(name) == value
+            if is_same and not count:
+                continue  # all have it
             if 0 < count < self.count:
                 had = had or annotations_of(before)
                 was_same = had.get(name) == value
             else:
-                was_same = not count  # all have it, or none does
+                was_same = not count  # all had it, or none
             if is_same != was_same:
                 self._count(differing, name, -1 if is_same else 1)
             if not is_same:

@@ -80,13 +80,16 @@ class Outbound:
         *,
         allow: Allowed | None = None,
         ca_file: str = "",
+        own_cert: tuple[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """`ca_file`: PEM certificates that are trusted beside the system's; read at the first call. `resolver` looks up names
-        instead of the system's. Opens nothing yet."""
+        """`ca_file`: PEM certificates that are trusted beside the system's. `own_cert`: the files of a client certificate and of its
+        key. Both are read at the first call, and at the first one after close(). `resolver` looks up names instead of the
+        system's. Opens nothing yet."""
         self.allow = allow or Allowed()
         self._ca_file = ca_file
+        self._own_cert = own_cert
         self._timeout_s = timeout_s
         self._resolver = resolver
         #: One for trusted URLs and one for others, so that no connection of the first is used by the second.
@@ -121,8 +124,9 @@ class Outbound:
             session = self._session(trusted)
         except OSError as error:
             why = error.strerror or type(error).__name__
+            files = " or ".join(filter(None, (self._ca_file, *(self._own_cert or ()))))
             raise CallFailed(
-                f"{place}: the certificates of {self._ca_file} can't be used: {why}", reached=False
+                f"{place}: the certificates of {files} can't be used: {why}", reached=False
             ) from None
         try:
             where = _as_written(url)
@@ -177,7 +181,7 @@ class Outbound:
             self._sessions[trusted] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0,  # the responder bounds calls; a second queue here would hide it
-                    ssl=_tls(self._ca_file) if self._ca_file else True,
+                    ssl=self._tls(),
                     resolver=resolver if trusted else _Guarded(resolver, self),
                     ttl_dns_cache=DNS_CACHE_S,
                 ),
@@ -185,6 +189,16 @@ class Outbound:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._sessions[trusted]
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if self._own_cert is None:
+            return _trusting(self._ca_file) if self._ca_file else True
+        # Not kept: the certificate is renewed long before the process ends.
+        context = ssl.create_default_context()
+        if self._ca_file:
+            context.load_verify_locations(cafile=self._ca_file)
+        context.load_cert_chain(*self._own_cert, password=_no_password)
+        return context
 
     def _judge_literal(self, url: URL) -> None:
         """The library asks no resolver about a host that is an address."""
@@ -264,11 +278,16 @@ def _refusal(why: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _tls(ca_file: str) -> ssl.SSLContext:
+def _trusting(ca_file: str) -> ssl.SSLContext:
     """Raises OSError when it can't be read."""
     context = ssl.create_default_context()
     context.load_verify_locations(cafile=ca_file)
     return context
+
+
+def _no_password() -> str:
+    """Or a key with one would be asked for at a terminal."""
+    raise OSError(0, "the key has a password")
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:

@@ -23,6 +23,7 @@ from services.cli.commands import (
     context,
     down,
     formats,
+    ingest,
     log,
     notify,
     policy,
@@ -205,6 +206,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(formats.app, name="formats")
+app.add_typer(ingest.app, name="ingest")
 app.add_typer(policy.app, name="policy")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(context.app, name="context")

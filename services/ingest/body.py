@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import zstandard
 
 from models.errors import Busy, Malformed, TooLarge
+from services.ingest.shares import Shares
 
 #: Larger compressed bodies are unpacked in a thread: 256 KiB take about a millisecond.
 INLINE_UNPACK_BYTES = 256 * 1024
@@ -49,27 +50,42 @@ class Room:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.held = 0
+        self.shares = Shares()
 
 
 class Hold:
-    """One request's part of a Room."""
+    """One request's part of a Room. `sender` is "" until it is known."""
 
-    __slots__ = ("_room", "_size")
+    __slots__ = ("_room", "_size", "sender")
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._size = 0
+        self.sender = ""
 
     def take(self, size: int) -> None:
-        """Raises Busy when others hold so much that this would be over the room. Alone one always fits."""
-        room = self._room
+        """Raises Busy when others hold so much that this would be over the room, or its sender's other requests that it would be over
+        its share. Alone one always fits."""
+        room, shares = self._room, self._room.shares
         if room.held > self._size and room.held + size > room.max_bytes:
             raise Busy(f"{room.held} bytes of requests are in memory already", retry_after_s=1.0)
+        others = shares.held_by(self.sender)
+        if others > self._size and shares.is_over(self.sender, size, room.max_bytes - room.held):
+            raise Busy(f"{others} bytes of {self.sender} are in memory already", retry_after_s=1.0)
+        shares.add(self.sender, size)
         room.held += size
         self._size += size
 
+    def belongs_to(self, sender: str) -> None:
+        """From now on it counts as this sender's."""
+        self.sender = sender
+        if self._size:
+            self._room.shares.add(sender, self._size)
+
     def release(self) -> None:
         self._room.held -= self._size
+        if self._size:
+            self._room.shares.drop(self.sender, self._size)
         self._size = 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import msgspec
 
@@ -58,7 +57,7 @@ class Bounds:
                 faults.append(Fault(reading.places[column], _words(sender), status=FORBIDDEN))
         if not faults:
             return reading, []
-        return _only(reading, kept), faults
+        return reading.only(kept), faults
 
     def _find(self, key: bytes, holds: Callable[[Labels], bool], reading: Reading, column: int) -> bool:
         may = holds(_content_decoder.decode(reading.body(column)).labels)
@@ -71,15 +70,3 @@ class Bounds:
 def _words(sender: Sender) -> str:
     wanted = ", ".join(f'{name}{operator}"{value}"' for name, operator, value in sender.match)
     return f"the token {sender.name!r} may neither send nor resolve it: expected labels with {wanted}"
-
-
-def _only(reading: Reading, kept: list[int]) -> Reading:
-    return replace(
-        reading,
-        places=[reading.places[column] for column in kept],
-        memories=[reading.memories[column] for column in kept],
-        ends=[reading.ends[column] for column in kept],
-        body=lambda column: reading.body(kept[column]),
-        said_end=lambda column: reading.said_end(kept[column]),
-        said=bytes([reading.said[column] for column in kept]) if reading.said else b"",
-    )

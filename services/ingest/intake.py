@@ -14,12 +14,15 @@ import structlog
 from models.errors import Full, Malformed, ShareUsedUp
 from models.metrics import Meter
 from models.ports import Span
-from services.ingest.arrival import Arrival
+from services.ingest.arrival import Arrival, Sender
 from services.ingest.bound import Bounds
 from services.ingest.dead_letters import DeadLetterBox
-from services.ingest.formats.format import Format, Request
+from services.ingest.formats.format import Format, Request, at_once
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Remembered
+from services.ingest.limits import Limits
+from services.ingest.rules import Rules
+from services.ingest.sifting import Ends, former_ends, merge, sifted, unnamed
 from services.ingest.skew import Skews
 from services.ingest.submit import Receipt, Submitter
 
@@ -36,12 +39,18 @@ class Intake:
     """One per gateway, for all its doors."""
 
     def __init__(
-        self, submitter: Submitter, remembered: Remembered, dead_letters: DeadLetterBox, meter: Meter
+        self,
+        submitter: Submitter,
+        remembered: Remembered,
+        dead_letters: DeadLetterBox,
+        meter: Meter,
+        limits: Limits,
     ) -> None:
         self._submitter = submitter
         self._remembered = remembered
         self._dead_letters = dead_letters
         self._meter = meter
+        self.limits = limits
         self._alone = asyncio.Lock()
         self._bounds = Bounds()
         self._skews = Skews(meter)
@@ -51,12 +60,26 @@ class Intake:
         """Whose alerts these are."""
         return self._remembered.tenant
 
+    def admit(self, sender: Sender) -> None:
+        """Asked before anything of a request is read. Raises RateLimited when its sender is to wait."""
+        if self.limits.is_on:
+            self.limits.check(sender)
+
+    async def admitted(self, sender: Sender) -> None:
+        """admit() for streams and queues: returns once the sender may send."""
+        if self.limits.is_on:
+            await self.limits.admitted(sender)
+
+    def standing(self, sender: Sender) -> Sequence[tuple[bytes, bytes]]:
+        """What a sender may still send, as headers of its answer; none where nothing is limited."""
+        return self.limits.standing(sender) if self.limits.is_on else ()
+
     async def take(
         self, form: Format, request: Request, arrival: Arrival, span: Span
     ) -> tuple[Reading, Receipt]:
         """What a request contained, and the result: what the receipt says is stored is durable. Raises Malformed (its
-        body is then a dead letter) and TooLarge if it can't be read at all, and what `Format.prepare` raises;
-        never for a shard's faults."""
+        body is then a dead letter) and TooLarge if it can't be read at all, RateLimited, and what `Format.prepare`
+        raises; never for a shard's faults."""
         try:
             if form.prepares:
                 await form.prepare(request)
@@ -65,8 +88,11 @@ class Intake:
             else:
                 reading = await self._in_steps(form, request)
         except Malformed as error:
+            if self.limits.is_on:
+                self.limits.charge(arrival.sender, 1)
             self.bury(form, [Fault(-1, str(error), request.body)], request.content_type, request.place)
             raise
+        self._count(reading, arrival)
         span.note("llm_im.alerts", reading.count)
         self._skews.look(reading, self._remembered, arrival.received_at)
         if reading.faults:
@@ -75,7 +101,12 @@ class Intake:
             self.bury(form, reading.faults, request.content_type, request.place)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
         receipt = await self._submitter.submit(reading, arrival)
+        if rules is not None and rules.former:
+            await self._end_former(rules, reading, receipt, arrival)
         if receipt.errors:
             self._tell_full(receipt, arrival)
         return reading, receipt
@@ -89,15 +120,33 @@ class Intake:
         return None if reading.faults else reading
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
-        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once."""
+        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once.
+        Raises RateLimited, and then it is not."""
+        self._count(reading, arrival)
         self._skews.look(reading, self._remembered, arrival.received_at)
+        rules = self._remembered.rules
+        if rules is not None:
+            reading = sifted(reading, arrival, self._meter)
 
         def over(receipt: Receipt) -> None:
             if receipt.errors:
                 self._tell_full(receipt, arrival)
             done(reading, receipt)
 
-        self._submitter.begin(reading, arrival, over)
+        def stored(receipt: Receipt) -> None:
+            assert rules is not None
+            ends = at_once(former_ends(reading, arrival, rules, self._remembered))
+            if ends is None:
+                over(receipt)
+                return
+
+            def told(found: Receipt) -> None:
+                merge(receipt, ends, found)
+                over(receipt)
+
+            self._submitter.begin(ends.reading, unnamed(arrival), told)
+
+        self._submitter.begin(reading, arrival, over if rules is None or not rules.former else stored)
 
     def bury(self, form: Format, faults: Sequence[Fault], content_type: str, place: str = "") -> None:
         """Keep what can't be read. `place`: where in its queue it is."""
@@ -112,6 +161,25 @@ class Intake:
     def measure(self, now: float) -> None:
         """Set the gauges."""
         self._skews.measure(now)
+
+    def _count(self, reading: Reading, arrival: Arrival) -> None:
+        """Count what a request holds against its sender's limit, before anything becomes of it. An empty one is work as well. Raises
+        RateLimited."""
+        if self.limits.is_on:
+            self.limits.take(arrival.sender, max(1, reading.count))
+
+    async def _end_former(self, rules: Rules, reading: Reading, receipt: Receipt, arrival: Arrival) -> None:
+        """Tell the ends of a request to what began by former rules."""
+        steps = former_ends(reading, arrival, rules, self._remembered)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as over:
+                ends: Ends | None = over.value
+                break
+            await asyncio.sleep(0)
+        if ends is not None:
+            merge(receipt, ends, await self._submitter.submit(ends.reading, unnamed(arrival)))
 
     async def _within_bounds(self, reading: Reading, arrival: Arrival) -> Reading:
         """`reading` without what its sender may not send, which becomes part of its faults."""

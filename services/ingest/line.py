@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,8 @@ from actors.runtime.host import rebuild
 from models.errors import Broken, Busy, IncidentManagerError, NotOwner, Refused, Unavailable
 from models.ports import Clock, Peers
 from models.shard.messages import Failed, Reply, decode_reply
+from services.ingest.shares import Shares
+from services.ingest.turns import Turns
 
 log = structlog.get_logger()
 
@@ -41,13 +42,15 @@ class Waiting(ABC):
     """What a shard is told, from put() until it is answered: exactly one call of answered() or failed().
 
     alerts  how many it counts for
-    share   it may travel in one message with what has the same; None: alone, and nothing overtakes it
+    sender  whose it is: each has its turn, and its share of what may wait; "" for what people ask for
+    share   it may travel in one message with what has the same; None: alone, and nothing of its sender's overtakes it
     """
 
-    __slots__ = ("alerts", "deadline", "share")
+    __slots__ = ("alerts", "deadline", "sender", "share")
 
     alerts: int
     deadline: float
+    sender: str
     share: Hashable | None
 
     @property
@@ -76,6 +79,7 @@ class _Alone(Waiting):
     def __init__(self, encoded: bytes, alerts: int) -> None:
         self.encoded = encoded
         self.alerts = alerts
+        self.sender = ""
         self.share = None
         self.answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
@@ -119,7 +123,8 @@ class ShardLine:
         self._clock = clock
         self._hold_s = hold_s
         self._max_alerts = max_alerts
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: Turns[Waiting] = Turns()
+        self._shares = Shares()
         self._calls: set[asyncio.Task[None]] = set()
         #: Calls that wait out a restart: while there are any, later messages stay behind them, in their order.
         self._away: set[asyncio.Task[None] | None] = set()
@@ -129,12 +134,17 @@ class ShardLine:
     def put(self, waiting: Waiting) -> None:
         """Have the shard told, together with what else comes in this turn of the loop; its methods say what came of it.
 
-        failed() gets Unavailable when the shard stays away for longer than `hold`. Raises Busy when too much waits already.
+        failed() gets Unavailable when the shard stays away for longer than `hold`. Raises Busy when too much waits already, of all
+        or of this sender.
         """
         if self.alerts and self.alerts + waiting.alerts > self._max_alerts:
             raise Busy(f"{self.alerts} alerts are waiting for {self.owner} already", retry_after_s=1.0)
+        sender = waiting.sender
+        if not self._shares.take(sender, waiting.alerts, self._max_alerts - self.alerts):
+            held = self._shares.held_by(sender)
+            raise Busy(f"{held} alerts of {sender} are waiting for {self.owner} already", retry_after_s=1.0)
         waiting.deadline = self._clock.monotonic() + self._hold_s
-        self._waiting.append(waiting)
+        self._waiting.put(waiting)
         self.alerts += waiting.alerts
         if not self._starts and len(self._calls) < CALLS_IN_FLIGHT and not self._away:
             self._starts = True
@@ -170,11 +180,7 @@ class ShardLine:
     def _start(self) -> None:
         self._starts = False
         while self._waiting and len(self._calls) < CALLS_IN_FLIGHT and not self._away:
-            batch = [self._waiting.popleft()]
-            alerts = batch[0].alerts
-            while self._waiting and alerts + self._waiting[0].alerts <= CALL_ALERTS_MAX:
-                batch.append(self._waiting.popleft())
-                alerts += batch[-1].alerts
+            batch = self._waiting.take(CALL_ALERTS_MAX)
             task = asyncio.get_running_loop().create_task(self._call(batch))
             self._calls.add(task)
             task.add_done_callback(self._over)
@@ -229,17 +235,20 @@ class ShardLine:
                 over = set(map(id, late))
                 message.waiting = [entry for entry in message.waiting if id(entry[0]) not in over]
                 self._fail(late, why)
-        while self._waiting and self._waiting[0].deadline <= now:
-            # All wait equally long, so the first in the queue is the first to give up.
-            self._fail([self._waiting.popleft()], why)
+        self._fail([*self._waiting.overdue(now)], why)
         return not all(message.waiting for message in messages)
 
     def _answer(self, message: _Message, reply: Reply) -> None:
         if isinstance(reply, Failed):
             self._fail([each for each, _place in message.waiting], rebuild(reply.kind, reply.detail))
             return
+        if not message.waiting:
+            return
+        alerts = sum([each.alerts for each, _place in message.waiting])
+        self.alerts -= alerts
+        # What shares a message has one sender.
+        self._shares.drop(message.waiting[0][0].sender, alerts)
         for each, place in message.waiting:
-            self.alerts -= each.alerts
             if not each.is_over:
                 try:  # a bug in one must not leave the others waiting
                     each.answered(reply, place)
@@ -253,6 +262,7 @@ class ShardLine:
     def _fail(self, these: Iterable[Waiting], error: IncidentManagerError) -> None:
         for each in these:
             self.alerts -= each.alerts
+            self._shares.drop(each.sender, each.alerts)
             if not each.is_over:
                 try:
                     each.failed(error)

@@ -141,6 +141,7 @@ class _Part(Waiting):
         self._request = request
         self._line = line
         self._ids = ids
+        self.sender = request.arrival.sender.name
         self._columns = columns
         #: Where in them the next message begins, and which of them are on their way.
         self._first = 0

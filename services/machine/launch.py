@@ -66,6 +66,7 @@ def start_local(
     *,
     http_host: str = LOOPBACK,
     probe_port: int | None = None,
+    grpc_port: int | None = None,
     num_cpus: int | None = None,
     middleware: str | None = None,
     doorkeeper: str | None = None,
@@ -91,6 +92,9 @@ def start_local(
         refuse_taken_port(http_host, http_port)
         if probe_port is not None:
             refuse_taken_port(http_host, probe_port, "server.probe_port")
+        if grpc_port is not None:
+            # Gateways share this port among themselves: with another instance they would share it unnoticed.
+            refuse_taken_port(http_host, grpc_port, "server.grpc_port")
         callbacks = {"middleware": middleware, "doorkeeper": doorkeeper}
         ports = (http_port, probe_port)
         return _start(

@@ -424,3 +424,156 @@ class EdgeIncidentBridge:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class SentinelFeedStub:
+    """What LLM-Sentinel serves when we are told its endpoint: we open the stream, it sends. docs/pull.md
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Subscribe = channel.stream_stream(
+                '/llm.incident.v1.SentinelFeed/Subscribe',
+                request_serializer=llm_dot_incident_dot_v1_dot_incident__pb2.AlertAck.SerializeToString,
+                response_deserializer=llm_dot_incident_dot_v1_dot_incident__pb2.AlertMessage.FromString,
+                _registered_method=True)
+
+
+class SentinelFeedServicer:
+    """What LLM-Sentinel serves when we are told its endpoint: we open the stream, it sends. docs/pull.md
+    """
+
+    def Subscribe(self, request_iterator, context):
+        """The first AlertAck has no alert_id: it opens the stream. An alert is acknowledged once it is durable, with ACCEPTED, DUPLICATE or
+        DROPPED; what is not acknowledged when the stream ends is to be sent again on the next one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SentinelFeedServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Subscribe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Subscribe,
+                    request_deserializer=llm_dot_incident_dot_v1_dot_incident__pb2.AlertAck.FromString,
+                    response_serializer=llm_dot_incident_dot_v1_dot_incident__pb2.AlertMessage.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'llm.incident.v1.SentinelFeed', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('llm.incident.v1.SentinelFeed', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SentinelFeed:
+    """What LLM-Sentinel serves when we are told its endpoint: we open the stream, it sends. docs/pull.md
+    """
+
+    @staticmethod
+    def Subscribe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/llm.incident.v1.SentinelFeed/Subscribe',
+            llm_dot_incident_dot_v1_dot_incident__pb2.AlertAck.SerializeToString,
+            llm_dot_incident_dot_v1_dot_incident__pb2.AlertMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EdgeAgentStub:
+    """What LLM-Edge-Agent serves when we are told its endpoint: EdgeIncidentBridge with the connection opened from the other side.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Attach = channel.stream_stream(
+                '/llm.incident.v1.EdgeAgent/Attach',
+                request_serializer=llm_dot_incident_dot_v1_dot_incident__pb2.IncidentToEdgeMsg.SerializeToString,
+                response_deserializer=llm_dot_incident_dot_v1_dot_incident__pb2.EdgeToIncidentMsg.FromString,
+                _registered_method=True)
+
+
+class EdgeAgentServicer:
+    """What LLM-Edge-Agent serves when we are told its endpoint: EdgeIncidentBridge with the connection opened from the other side.
+    """
+
+    def Attach(self, request_iterator, context):
+        """The agent's first message names it, as in EdgeIncidentBridge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EdgeAgentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Attach': grpc.stream_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=llm_dot_incident_dot_v1_dot_incident__pb2.IncidentToEdgeMsg.FromString,
+                    response_serializer=llm_dot_incident_dot_v1_dot_incident__pb2.EdgeToIncidentMsg.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'llm.incident.v1.EdgeAgent', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('llm.incident.v1.EdgeAgent', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class EdgeAgent:
+    """What LLM-Edge-Agent serves when we are told its endpoint: EdgeIncidentBridge with the connection opened from the other side.
+    """
+
+    @staticmethod
+    def Attach(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/llm.incident.v1.EdgeAgent/Attach',
+            llm_dot_incident_dot_v1_dot_incident__pb2.IncidentToEdgeMsg.SerializeToString,
+            llm_dot_incident_dot_v1_dot_incident__pb2.EdgeToIncidentMsg.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_origin
 
+from models.settings.ingest import FilterRule, RelabelRule
 from models.settings.keys import KEYS, Key
 from models.settings.playbook_targets import Script, ServiceTarget
+from models.settings.pull import AlertmanagerPull, TaxiiPull
 from models.settings.receivers import RECEIVER_TYPES
 from models.settings.routes import RouteSettings
 from models.settings.values import Section
@@ -24,8 +26,12 @@ from services.settings.shown import written
 ROWS: list[tuple[str, type[Section]]] = [
     ("notify.routes, each", RouteSettings),
     *((f'notify.receivers, of type "{name}"', kind) for name, kind in RECEIVER_TYPES.items()),
+    ("ingest.relabel, each", RelabelRule),
+    ("ingest.filters, each", FilterRule),
     ("playbooks.services, each", ServiceTarget),
     ("playbooks.scripts, each", Script),
+    ("pull.alertmanager, each", AlertmanagerPull),
+    ("pull.taxii, each", TaxiiPull),
 ]
 BEGIN = "<!-- from models/settings/ by `make docs`; change it there -->"
 END = "<!-- to here -->"
@@ -96,7 +102,7 @@ def _not_active() -> str:
             "",
             "Settings of features that are not built yet. They are checked, `llm-im config check` lists the ones you set, and",
             "they have no effect. `llm-im up` refuses to start with any setting that would turn such a feature on: a",
-            "`deployment.mode` other than `standalone`, a `backend` or `cluster_nodes` in `coordination`, `server.grpc`, and every",
+            "`deployment.mode` other than `standalone`, a `backend` or `cluster_nodes` in `coordination`, and every",
             "`enabled = true`.",
             "",
             "| Key | Takes |",

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from models.durations import duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
+from models.settings.dialled import Dialled
 from models.settings.keys import KEYS
 from services.ingest.formats.mapped import wrong_mappings
 from services.ingest.formats.table import all_formats
@@ -31,7 +32,14 @@ def unusable(settings: Settings) -> list[str]:
             place(settings)
         except Malformed as error:
             found.append(str(error))
-    return found + wrong_mappings(settings.formats.mappings)
+    found += wrong_mappings(settings.formats.mappings)
+    if settings.ingest.relabel or settings.ingest.filters:
+        # Imported here: it brings every format along.
+        from services.ingest.formats.table import all_formats
+        from services.ingest.rules import wrong_rules
+
+        found += wrong_rules(settings, all_formats())
+    return found
 
 
 def refusals(settings: Settings, has_tokens: bool | None = None, first_token: str = "") -> list[str]:
@@ -60,19 +68,37 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
 
         if wrong := wrong_policies(policy.files, policy.rule):
             found.append(f"playbooks.policy.files: {wrong}")
+    found += _dialled(settings)
     governance = settings.integrations.llm_governance_core
     if (variable := governance.auth_token_env) and governance.is_asked and not os.environ.get(variable):
         found.append(
             f'integrations.llm_governance_core.auth_token_env = "{variable}": the environment has no such variable'
         )
-    server = settings.server
-    if server.grpc:
-        found.append("server.grpc = true: gRPC is not built")
     found += [
         f"{key.name} = true: not built yet"
         for key in KEYS.values()
         if key.is_later and key.path[-1] == "enabled" and key.of(settings)
     ]
+    return found
+
+
+def _dialled(settings: Settings) -> list[str]:
+    """What is wrong with where we are to connect to."""
+    integrations, found = settings.integrations, []
+    for name in ("llm_sentinel", "llm_shield", "llm_edge_agent"):
+        section: Dialled = getattr(integrations, name)
+        if (section.tls_cert is None) != (section.tls_key is None):
+            found.append(f"integrations.{name}.tls_cert: expected tls_cert and tls_key together")
+        variable = section.auth_token_env
+        if section.is_dialled and variable and section.auth_token is None and not os.environ.get(variable):
+            found.append(
+                f'integrations.{name}.auth_token_env = "{variable}": the environment has no such variable'
+            )
+    edge = integrations.llm_edge_agent
+    if edge.enabled and edge.discovery_mode not in (None, "static"):
+        found.append(
+            f'integrations.llm_edge_agent.discovery_mode = "{edge.discovery_mode}": only "static" is built, with endpoints'
+        )
     return found
 
 

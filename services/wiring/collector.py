@@ -88,6 +88,7 @@ class Collector:
                         station.clock,
                         station.meter,
                         station.tracer,
+                        station.firing,
                         self._given,
                     )
                 )

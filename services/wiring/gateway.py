@@ -18,9 +18,8 @@ from actors.control_tail import FOLLOW_S
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
-from models.alerts.matchers import MatcherTuple
 from models.control.issuing import TokensSeen
-from models.errors import IncidentManagerError
+from models.errors import IncidentManagerError, Malformed
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
@@ -48,18 +47,16 @@ from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.doors.websocket import WebSocketDoor
-from services.ingest.formats.open_alerts import Labels
+from services.ingest.rules import wrong_rules
 from services.machine.front import authority
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
-from services.wiring.station import Station
+from services.wiring.station import QUERY_TIMEOUT_S, Station
 
 log = structlog.get_logger()
 
 #: A gateway tells every shard that it is there; a shard that hears nobody for 5 s begins a reception gap.
 BEAT_S = 1.0
-#: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
-QUERY_TIMEOUT_S = 5.0
 METRICS_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
 #: HAProxy is away for a second or two when it was killed; a front door that fails so many beats is told.
@@ -144,7 +141,6 @@ class Gateway:
             self.meter,
             tenant=tenant,
         )
-        station.shared.open_alerts.find = self._firing
         self._helpers = Helpers(peers, other_actors)
         health = HealthGather(
             self._gather,
@@ -224,21 +220,18 @@ class Gateway:
 
     async def change_settings(self, wanted: Settings, actor: str) -> list[Change]:
         """Have every process go by these settings, from within a second or two. Raises Conflict that names what needs a
-        restart, Unavailable when the control partition is away."""
+        restart, Malformed for rules that name what there is not, Unavailable when the control partition is away."""
         # Another gateway may just have changed them.
         await self.station.tail.follow()
         wanted = wanted_over(self.station.settings, wanted)
         changes = compare(self.station.settings, wanted)
+        if wrong := await asyncio.to_thread(wrong_rules, wanted, self.station.formats):
+            raise Malformed("; ".join(wrong))
         if changes:
             event = event_of(self._start, actor, changes, wanted)
             await self.station.tell_control(event)
             await self.station.tail.follow()
         return changes
-
-    async def _firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[Labels]:
-        async with contextlib.aclosing(self.reads.alerts(matchers)) as pages:
-            # Only what came by the format itself: others may have labels of the same name.
-            return [each.labels async for page in pages for each in page if each.source == format_name]
 
     async def _ask(self, shard: int, query: bytes) -> bytes:
         return await self.station.lines[shard].ask(query, QUERY_TIMEOUT_S)

@@ -269,13 +269,13 @@ async def test_the_bounds_of_requests_and_bodies_hold_for_both_ways_together(
 
     ((status, headers, _body),) = await wire.answers()
     assert status == 503 and headers["retry-after"]
-    assert not ours.gateway.http.has_room(1)
+    assert not ours.gateway.http.has_room(1, "anonymous")
     await ours.cluster.restart(ours.shards[0])
     for _protocol, each in waiting:
         assert [status for status, _headers, _body in await each.answers()] == [200]
     assert under_way(ours) == (0, 0)
-    assert ours.gateway.http.has_room(ours.settings.server.max_body_bytes)
-    assert not ours.gateway.http.has_room(ours.settings.server.max_body_bytes + 1)
+    assert ours.gateway.http.has_room(ours.settings.server.max_body_bytes, "anonymous")
+    assert not ours.gateway.http.has_room(ours.settings.server.max_body_bytes + 1, "anonymous")
 
 
 async def test_a_bug_closes_the_connection_and_leaves_nothing_behind(

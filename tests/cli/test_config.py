@@ -94,7 +94,6 @@ def test_check_of_what_up_could_never_start_with_is_1_and_up_says_where_it_was_s
         ('[deployment]\nmode = "ha"', 'deployment.mode = "ha": only "standalone" is built'),
         ('[server]\nhttp_host = "0.0.0.0"', "server.http_host 0.0.0.0 can be reached from other machines, and no API token exists yet"),
         ('[server]\nhttp_host = "0.0.0.0"\n[auth]\nrequired = false', "auth.required = false lets everyone in"),
-        ("[server]\ngrpc = true", "gRPC is not built"),
         ('[state]\nbackend = "redis"', "state.redis.url: required"),
     ],
 )  # fmt: skip
@@ -341,15 +340,6 @@ def test_a_drill_tells_nobody_and_runs_no_playbook(tmp_path: Path) -> None:
 
     assert (loaded.settings.notify.enabled, loaded.settings.playbooks.enabled) == (False, False)
     assert loaded_of(file).settings.playbooks.enabled
-
-
-def test_up_with_the_grpc_door_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLM_IM_SERVER__GRPC", "true")
-
-    result = run("up")
-
-    assert result.exit_code == 1
-    assert "LLM_IM_SERVER__GRPC: server.grpc = true: gRPC is not built" in result.stderr
 
 
 def test_the_reference_is_written_between_its_marks(tmp_path: Path) -> None:

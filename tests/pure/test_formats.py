@@ -12,8 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.alerts import alert
-from models.alerts.alert import TOGETHER_LEAST, Content, _fingerprints, fingerprint, fingerprints, series_id
+from models.alerts.alert import (
+    TOGETHER_LEAST,
+    Content,
+    _fingerprints,
+    alert_key,
+    fingerprint,
+    fingerprints,
+    series_id,
+)
 from models.errors import Malformed, TooLarge
+from models.partition.sharding import slot_of
 from models.settings.all import Settings
 from models.shard.messages import Claim
 from services.ingest.formats import json_arrays
@@ -23,7 +32,7 @@ from services.ingest.formats.fields import read_time
 from services.ingest.formats.format import Format, Request, Shared
 from services.ingest.formats.json_arrays import SLICE_ALERTS
 from services.ingest.formats.reading import Reading
-from services.ingest.formats.remembered import Remembered
+from services.ingest.formats.remembered import Memory, Remembered
 from services.ingest.formats.v1 import V1Format
 
 NOW = 1767323045.678
@@ -345,6 +354,33 @@ def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch
 
     assert len(remembered.young) + len(remembered._old) <= 200
     assert len(remembered.times) <= 100
+    assert len(remembered._labels) + len(remembered._old_labels) <= 2 * (100 // remembering.LABELS_PART)
+
+
+def test_labels_that_were_read_before_keep_their_key_and_slot() -> None:
+    remembered = Remembered("default", ("service",))
+    reader = AlertmanagerFormat(Shared(remembered, SETTINGS))
+
+    def learned(service: str, said: str) -> Memory:
+        alert = {"labels": {"service": service, "n": "1"}, "annotations": {"value": said}}
+        return read(reader, json.dumps([alert]).encode()).memories[0]
+
+    for said in "abc":
+        for service in ("api", "db"):
+            content = Content({"service": service, "n": "1"}, {"value": said}, 0.0, "", "alertmanager")
+            found = learned(service, said)
+            assert found.key == alert_key("default", content, 0.0)
+            assert found.slot == slot_of("default", service)
+
+
+def test_other_labels_than_were_read_have_a_key_of_their_own() -> None:
+    remembered = Remembered("default", ("service",))
+    remembered.labels(b'{"service":"api"}')
+
+    found = remembered.learn(b"1", Content({"service": "db"}, {}, 0.0), 10)
+
+    assert found.key[:16] == series_id("default", {"service": "db"})
+    assert found.slot == slot_of("default", "db")
 
 
 @pytest.mark.parametrize(

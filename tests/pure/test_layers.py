@@ -53,7 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("services/actions/outbound.py",),
     "aiosmtplib": ("services/actions/email.py",),
     "jmespath": ("services/ingest/formats/mapped.py",),
-    "google": ("services/ingest/formats/otlp_logs.py", "services/proto/incident_pb2.py"),
+    "google": ("services/ingest/formats/otlp_logs.py", "services/ingest/formats/proto.py", "services/ingest/doors/grpc/*.py", "services/proto/*.py"),
     "apsw": ("services/stores/sqlite/*.py",),
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),
@@ -70,7 +70,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("services/machine/tracing.py", "services/ingest/formats/otlp_logs.py"),  # imported only when telemetry is on
     "redis": ("services/stores/redis/*.py",),
     "asyncpg": ("services/stores/postgres/*.py",), "psycopg": ("services/stores/postgres/*.py",),
-    "grpc": ("services/wiring/serve_app.py", "services/ingest/doors/grpc.py", "services/proto/*.py"),
+    "grpc": ("services/wiring/serve_app.py", "services/ingest/sources/*.py", "services/proto/*.py"),
+    "h2": ("services/ingest/doors/grpc/connection.py",), "hyperframe": ("services/ingest/doors/grpc/connection.py",),
+    "grpc_health": ("services/ingest/doors/grpc/health.py",), "grpc_reflection": ("services/ingest/doors/grpc/reflection.py",),
     "confluent_kafka": ("services/ingest/sources/kafka.py",),
     "nats": ("services/ingest/sources/nats.py",),
     "aio_pika": ("services/ingest/sources/rabbitmq.py",),

@@ -404,3 +404,11 @@ def test_the_largest_playbook_is_read() -> None:
     )
 
     assert len(read(steps(many)).playbook.steps) == 100
+
+
+def test_for_each_takes_a_list_as_it_is_written() -> None:
+    text = steps(TYPE + "[{type: slack, message: '{{ item }}'}], for_each: [eu, \"o'us\", 3]}\n")
+
+    (step,) = read(text, "p.yaml").playbook.steps
+
+    assert step.for_each == "['eu', \"o'us\", 3]"

@@ -27,6 +27,7 @@ ACTIVE = [key for key in KEYS.values() if not key.is_later]
 OPS = {"type": "webhook", "url": "https://example.org/ops"}
 #: What a setting stands beside: without it, it would not be allowed or mean nothing.
 AROUND: dict[str, dict[str, object]] = {
+    "messaging.backend": {"messaging": {"brokers": ["nats:4222"]}},
     "notify.webhook.max_alerts": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
     "notify.webhook.external_url": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
 }
@@ -35,6 +36,11 @@ for key in KEYS:
         AROUND[key] = {"notify": {"receivers": {"ops": OPS, "dev": OPS}, "route": {"receivers": ["ops"]}}}
 #: Another value than the default, where adding one does not make one.
 OTHERS: dict[str, object] = {
+    "messaging.backend": "nats",
+    "messaging.brokers": ["kafka:9092"],
+    "messaging.topics": ["alerts"],
+    "messaging.format": "datadog",
+    "messaging.sasl_mechanism": "SCRAM-SHA-256",
     "server.http_host": "0.0.0.0",
     "server.gateways": 3,
     "server.hosts": ["alerts.example"],
@@ -55,7 +61,14 @@ OTHERS: dict[str, object] = {
     "lifecycle.max_sender_share": 0.5,
     "classification.rules": [{"name": "ours", "severity": "P0"}],
     "formats.severities": {"datadog": {"error": "P0"}},
+    "resource_limits.max_ingestion_rate": "5000/s",
+    "resource_limits.max_sender_rate": "1000/s",
+    "resource_limits.sender_rates": {"ci": "100/m"},
     "formats.mappings": [{"name": "ours", "alertname": "name", "service": "app"}],
+    "ingest.relabel": [{"name": "ours", "drop": ["pod"]}],
+    "ingest.filters": [{"name": "ours", "min_severity": "P3"}],
+    "integrations.llm_sentinel.filters.min_severity": "P3",
+    "integrations.llm_sentinel.filters.ignored_labels": ["env=dev"],
     "formats.sns_topics": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "notify.enabled": False,
     "outbound.allow": ["10.0.0.0/8"],
@@ -100,6 +113,17 @@ OTHERS: dict[str, object] = {
     "integrations.llm_edge_agent.remediation.require_approval": ["Rollback"],
     "integrations.llm_edge_agent.remediation.timeout": "5m",
     "integrations.llm_edge_agent.remediation.retry_limit": 3,
+    "pull.alertmanager": [{"name": "prod", "url": "http://alertmanager:9093"}],
+    "pull.taxii": [{"name": "feed", "url": "https://taxii.example/api1/collections/1"}],
+    "integrations.llm_sentinel.enabled": True,
+    "integrations.llm_sentinel.endpoint": "llm-sentinel:9090",
+    "integrations.llm_sentinel.protocol": "grpc",
+    "integrations.llm_shield.enabled": True,
+    "integrations.llm_shield.endpoint": "https://llm-shield:8443",
+    "integrations.llm_shield.protocol": "https",
+    "integrations.llm_edge_agent.enabled": True,
+    "integrations.llm_edge_agent.discovery_mode": "static",
+    "integrations.llm_edge_agent.endpoints": ["edge-1:9090"],
     "integrations.llm_governance_core.enabled": True,
     "integrations.llm_governance_core.endpoint": "https://opa.example/v1/data/incidents",
     "integrations.llm_governance_core.protocol": "https",
@@ -157,6 +181,8 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     # Gateways alone ask how much a silence may mute, and they go by all settings.
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
+    kinds |= {key.name: 0 for key in ACTIVE if key.name.startswith("resource_limits.")}
+    kinds |= {each: 0 for each in KEYS if each.startswith("ingest.") or ".llm_sentinel.filters." in each}
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
 SKEW = "llm_im_sender_clock_skew_seconds"
+RATE_LIMIT, RATE_LIMITED = "llm_im_rate_limit", "llm_im_rate_limited_total"
+_LIMIT = re.compile(r'limit="(\w+)",token="((?:[^"\\]|\\.)*)"')
 _SOURCE = re.compile(r'source="((?:[^"\\]|\\.)*)"')
 
 
@@ -67,7 +69,7 @@ def status(
     if instance is None and not is_asked_by_url:
         found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
-    counts, clocks = _counts(metrics), _clocks(metrics)
+    counts, clocks, limits = _counts(metrics), _clocks(metrics), _limits(metrics)
     if counts and found.degraded:
         counts["counts_complete"] = False
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
@@ -91,6 +93,7 @@ def status(
             },
             **counts,
             "sender_clocks": clocks,
+            "rate_limits": limits,
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
@@ -119,6 +122,10 @@ def status(
     for source, skew_s in clocks.items():
         way = "ahead" if skew_s > 0 else "behind, or it sends late: its alerts may count as ended"
         lines.append(("clock", f"{terminal.plain(source)}: {terminal.duration(abs(skew_s))} {way}"))
+    for limit in limits:
+        who = terminal.plain(str(limit["sender"] or "all senders together"))
+        refused = f", {limit['refused']:,} requests refused" if limit["refused"] else ""
+        lines.append(("limit", f"{who}: {limit['alerts_per_second']:,g} alerts a second{refused}"))
     if ours:
         memory = sum(each.memory_bytes for each in ours)
         lines.append(("processes", f"{len(ours)}, {memory / 1e6:,.0f} MB"))
@@ -191,3 +198,24 @@ def _clocks(metrics: list[str]) -> dict[str, float]:
             if abs(skew_s) > abs(found.get(named[1], 0.0)):
                 found[named[1]] = skew_s
     return found
+
+
+def _limits(metrics: list[str]) -> list[dict[str, object]]:
+    """The rate limits in force, and how many requests each has refused; `sender` None for that of all. A sender that has not sent yet
+    is not known."""
+    rates: dict[str | None, float] = {}
+    refused: dict[str | None, int] = {}
+    for line in metrics:
+        name = line.partition("{")[0]
+        if name in (RATE_LIMIT, RATE_LIMITED) and (said := _LIMIT.search(line)) is not None:
+            sender = said[2] if said[1] == "sender" else None
+            value = float(line.rpartition(" ")[2])
+            if name == RATE_LIMIT:
+                rates[sender] = max(value, rates.get(sender, 0.0))
+            else:
+                refused[sender] = refused.get(sender, 0) + int(value)
+    return [
+        {"sender": sender, "alerts_per_second": rate, "refused": refused.get(sender, 0)}
+        for sender, rate in sorted(rates.items(), key=lambda entry: entry[0] or "")
+        if rate
+    ]

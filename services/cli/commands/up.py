@@ -174,6 +174,7 @@ def _on_this_machine(
                     settings.server.http_port,
                     http_host=settings.server.http_host,
                     probe_port=settings.server.probe_port,
+                    grpc_port=settings.server.grpc_port if settings.server.grpc else None,
                     middleware=MIDDLEWARE,
                     doorkeeper=DOORKEEPER,
                     meanwhile=driver.begin,

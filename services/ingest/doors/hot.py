@@ -14,12 +14,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from models.errors import RateLimited
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.body import Unsupported
 from services.ingest.doors.door import Credentials
 from services.ingest.doors.http import HttpDoor
-from services.ingest.formats.answers import Answer
+from services.ingest.formats.answers import Answer, refusal_of
 from services.ingest.formats.format import Format, Request
 from services.ingest.formats.reading import Reading
 from services.ingest.intake import AT_ONCE_BYTES
@@ -142,35 +143,48 @@ class HotWay:
         plain = self._heads.get(cut.head)
         body = cut.body
         door, needs = self._door, self._needs
-        if plain is None or len(body) > AT_ONCE_BYTES or not door.has_room(len(body)):
+        if plain is None or len(body) > AT_ONCE_BYTES:
             return False
         form = plain.form
         sender = needs.doorman.admitted(plain.credentials, form.name)
-        if sender is None or sender.match:
+        if sender is None or sender.match or not door.has_room(len(body), sender.name):
             return False
+        try:
+            needs.intake.admit(sender)
+        except RateLimited as error:
+            # Here too, or it would cost more to refuse a flood than to take it.
+            answer(door.refuse(form, refusal_of(error)))
+            return True
         begun, now = needs.clock.monotonic(), needs.clock.now()
         request = Request(form.path, body, now, "POST", b"", plain.headers, plain.content_type, sender)
         reading = needs.intake.read_at_once(form, request)
         if reading is None or form.handshake(request) is not None:
             return False
         span = door.span("POST", form.path, None)
-        door.hold(len(body))
+        door.hold(len(body), sender.name)
         self.taken += 1
         if span.trace is not None:
             # By chance one of many is recorded: as HttpDoor does it, in a context of its own.
-            self._spawn(self._traced(form, request, begun, span, answer), answer, len(body))
+            self._spawn(self._traced(form, request, begun, span, answer), answer, request)
             return True
 
         def stored(reading: Reading, receipt: Receipt) -> None:
             needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
             if receipt.errors:
-                self._spawn(self._worded(form, reading, receipt, answer), answer, len(body))
+                self._spawn(self._worded(form, reading, receipt, answer), answer, request)
                 return
-            door.release(len(body))
-            answer(plain.answer)
+            door.release(len(body), sender.name)
+            told = plain.answer
+            if standing := needs.intake.standing(sender):
+                told = Answer(told.status, told.content_type, told.body, [*told.headers, *standing])
+            answer(told)
 
         arrival = Arrival(needs.intake.tenant, form.name, sender, now, form.wants_ids)
-        needs.intake.begin(reading, arrival, stored)
+        try:
+            needs.intake.begin(reading, arrival, stored)
+        except RateLimited as error:
+            door.release(len(body), sender.name)
+            answer(door.refuse(form, refusal_of(error)))
         return True
 
     async def _traced(
@@ -190,14 +204,14 @@ class HotWay:
         answer(await form.stored(reading, receipt))
 
     def _spawn(
-        self, work: Coroutine[None, None, None], answer: Callable[[Answer | None], None], size: int
+        self, work: Coroutine[None, None, None], answer: Callable[[Answer | None], None], request: Request
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._kept(work, answer, size))
+        task = asyncio.get_running_loop().create_task(self._kept(work, answer, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _kept(
-        self, work: Coroutine[None, None, None], answer: Callable[[Answer | None], None], size: int
+        self, work: Coroutine[None, None, None], answer: Callable[[Answer | None], None], request: Request
     ) -> None:
         try:
             await work
@@ -205,4 +219,4 @@ class HotWay:
             answer(None)
             raise
         finally:
-            self._door.release(size)
+            self._door.release(len(request.body), request.sender.name)

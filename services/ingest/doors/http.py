@@ -10,10 +10,10 @@ import re
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from models.errors import Malformed
+from models.errors import Busy, Malformed
 from models.ports import Span
 from models.trace import Attribute, context_of, trace_id_of
-from services.ingest.arrival import Arrival
+from services.ingest.arrival import Arrival, Sender
 from services.ingest.body import (
     Disconnected,
     Hold,
@@ -31,6 +31,7 @@ from services.ingest.formats.format import Format, Request
 from services.ingest.formats.paths import paths_of, pattern_of
 from services.ingest.formats.reading import Fault
 from services.ingest.headers import CHALLENGE, idempotency_key, refuse_repeated
+from services.ingest.shares import Shares
 
 if TYPE_CHECKING:
     from models.settings.server import Server
@@ -71,6 +72,7 @@ class HttpDoor(Door):
         self._max_body_bytes = section.max_body_bytes
         self._body_timeout_s = section.body_timeout
         self._requests = 0
+        self._shares = Shares()
         self._room = Room(BODIES_MAX * self._max_body_bytes)
 
     async def start(self) -> None:
@@ -109,20 +111,21 @@ class HttpDoor(Door):
             try:
                 refuse_repeated(raw)
             except Malformed as error:
-                await _send(send, self._refuse(form, refusal_of(error)))
+                await _send(send, self.refuse(form, refusal_of(error)))
                 return
         trace = context_of(scope["headers"]) if b"traceparent" in headers else None  # type: ignore[arg-type]
         self._requests += 1
-        hold = Hold(self._room)
+        hold, place = Hold(self._room), _Place(self._shares)
         try:
             span = self.span(method, named, trace)
             answer = await self.answered(
-                form, span, self._answer(form, method, scope, headers, receive, hold, span)
+                form, span, self._answer(form, method, scope, headers, receive, hold, place, span)
             )
         except Disconnected:
             return
         finally:
             self._requests -= 1
+            place.leave()
             hold.release()
         await _send(send, answer)
 
@@ -131,23 +134,29 @@ class HttpDoor(Door):
         found = self._routes.get((method.decode("latin-1"), target.decode("latin-1")))
         return None if found is None else found[0]
 
-    def has_room(self, size: int) -> bool:
-        """Whether another request may come in, and its body of that many bytes."""
+    def has_room(self, size: int, sender: str) -> bool:
+        """Whether another request of a sender may come in, and its body of that many bytes."""
         room = self._room
         return (
             self._requests < REQUESTS_MAX
             and size <= self._max_body_bytes
             and room.held + size <= room.max_bytes
+            and not self._shares.is_over(sender, 1, REQUESTS_MAX - self._requests)
+            and not room.shares.is_over(sender, size, room.max_bytes - room.held)
         )
 
-    def hold(self, size: int) -> None:
+    def hold(self, size: int, sender: str) -> None:
         """A request is under way, for which has_room() said yes, until release()."""
         self._requests += 1
+        self._shares.add(sender, 1)
         self._room.held += size
+        self._room.shares.add(sender, size)
 
-    def release(self, size: int) -> None:
+    def release(self, size: int, sender: str) -> None:
         self._requests -= 1
+        self._shares.drop(sender, 1)
         self._room.held -= size
+        self._room.shares.drop(sender, size)
 
     @staticmethod
     def content_type(form: Format, method: str, headers: Mapping[bytes, bytes]) -> str:
@@ -172,7 +181,7 @@ class HttpDoor(Door):
             try:
                 answer = await work
             except REFUSING as error:
-                answer = self._refuse(form, refusal_of(error), span)
+                answer = self.refuse(form, refusal_of(error), span)
             span.note("http.response.status_code", answer.status)
             if answer.status >= 500:
                 span.fail(str(answer.status))
@@ -188,7 +197,10 @@ class HttpDoor(Door):
         arrival = Arrival(tenant, form.name, request.sender, received_at, form.wants_ids, key, span.trace)
         reading, receipt = await needs.intake.take(form, request, arrival, span)
         needs.meter.observe("llm_im_ingest_seconds", needs.clock.monotonic() - begun, door=form.name)
-        return await form.stored(reading, receipt)
+        answer = await form.stored(reading, receipt)
+        if standing := needs.intake.standing(request.sender):
+            return Answer(answer.status, answer.content_type, answer.body, [*answer.headers, *standing])
+        return answer
 
     async def _answer(
         self,
@@ -198,6 +210,7 @@ class HttpDoor(Door):
         headers: Mapping[bytes, bytes],
         receive: Receive,
         hold: Hold,
+        place: _Place,
         span: Span,
     ) -> Answer:
         """Raises one of REFUSING."""
@@ -213,6 +226,8 @@ class HttpDoor(Door):
             if form.finds_token:
                 shown = _with_token(form, Request(path, b"", begun, method, query, headers))
             sender = await needs.doorman.admit_to_door(shown, form.name)
+            needs.intake.admit(sender)
+            self._enter(sender, hold, place)
         content_type = self.content_type(form, method, headers)
         body = b""
         try:
@@ -227,6 +242,9 @@ class HttpDoor(Door):
             if sender is None:
                 shown = _with_token(form, Request(path, body, now, method, query, headers, content_type))
                 sender = await needs.doorman.admit_to_door(shown, form.name)
+            if not place.sender:
+                needs.intake.admit(sender)
+                self._enter(sender, hold, place)
             request = Request(path, body, now, method, query, headers, content_type, sender)
             greeting = form.handshake(request)
         except Malformed as error:
@@ -237,13 +255,41 @@ class HttpDoor(Door):
             return greeting
         return await self.store(form, request, key, begun, span)
 
-    def _refuse(self, form: Format, refusal: Refusal, span: Span | None = None) -> Answer:
+    def _enter(self, sender: Sender, hold: Hold, place: _Place) -> None:
+        """Count a request as its sender's. Raises Busy when it has too many under way already."""
+        name = sender.name
+        # It has its place already: for all, but not yet for its sender.
+        if self._shares.is_over(name, 1, REQUESTS_MAX - self._requests + 1):
+            under_way = self._shares.held_by(name)
+            raise Busy(f"{under_way} requests of {name} are under way already", retry_after_s=1.0)
+        place.belongs_to(name)
+        hold.belongs_to(name)
+
+    def refuse(self, form: Format, refusal: Refusal, span: Span | None = None) -> Answer:
+        """The answer to a request that is refused as a whole, which is counted."""
         refusal.trace_id = trace_id_of(span.trace) if span is not None else None
         if refusal.status == 401 and not form.is_signed:
             refusal.challenge = CHALLENGE
         reason = refusal.title.lower()
         self.needs.meter.count("llm_im_requests_refused_total", door=form.name, reason=reason)
         return form.refused(refusal)
+
+
+class _Place:
+    """One request's, as its sender's; `sender` is "" until it is known."""
+
+    __slots__ = ("_shares", "sender")
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self.sender = ""
+
+    def belongs_to(self, sender: str) -> None:
+        self.sender = sender
+        self._shares.add(sender, 1)
+
+    def leave(self) -> None:
+        self._shares.drop(self.sender, 1)
 
 
 def smooth(path: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.ingest.doors.door import Door, Needs
+from services.ingest.doors.grpc.door import GrpcDoor
 from services.ingest.doors.http import HttpDoor
 from services.ingest.doors.websocket import WebSocketDoor
 
 if TYPE_CHECKING:
     from models.settings.all import Settings
 
-DOORS: tuple[type[Door], ...] = (HttpDoor, WebSocketDoor)
+DOORS: tuple[type[Door], ...] = (HttpDoor, WebSocketDoor, GrpcDoor)
 
 
 def open_doors(needs: Needs, settings: Settings) -> dict[str, Door]:

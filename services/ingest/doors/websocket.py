@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from actors.runtime.ending import end
-from models.errors import Busy, Forbidden, Malformed, TooLarge, Unauthorized
+from models.errors import Busy, Forbidden, Malformed, RateLimited, TooLarge, Unauthorized
 from services.ingest.arrival import Arrival, Sender
 from services.ingest.body import MESSAGE_MAX_BYTES, Receive, Scope, Send
 from services.ingest.doors.door import Door, Needs
@@ -31,6 +31,7 @@ from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.v1 import V1Format
 from services.ingest.headers import CHALLENGE, IDEMPOTENCY_KEY_MAX_BYTES
 from services.ingest.intake import AT_ONCE_BYTES
+from services.ingest.shares import Shares
 from services.ingest.submit import Receipt
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class WebSocketDoor(Door):
         self.form: Format = needs.formats[V1Format.name]
         self.max_frame_bytes = min(MESSAGE_MAX_BYTES, section.max_body_bytes)
         self._connections: set[_Connection] = set()
+        self._shares = Shares()
         self._is_open = False
 
     async def start(self) -> None:
@@ -127,17 +129,21 @@ class WebSocketDoor(Door):
             stream = _stream(cast(bytes, scope.get("query_string", b"")))
             if not self._is_open or len(self._connections) >= CONNECTIONS_MAX:
                 raise Busy(f"{CONNECTIONS_MAX} connections are open, the most at once", retry_after_s=1.0)
+            if self._shares.is_over(sender.name, 1, CONNECTIONS_MAX - len(self._connections)):
+                raise Busy(f"{sender.name} has too many connections open already", retry_after_s=1.0)
         except (Unauthorized, Forbidden, Malformed, Busy) as error:
             await self._deny(send, scope, refusal_of(error))
             return
         await send({"type": "websocket.accept"})
         connection = _Connection(self, receive, send, headers, sender, stream)
         self._connections.add(connection)
+        self._shares.add(sender.name, 1)
         self._count()
         try:
             await connection.serve()
         finally:
             self._connections.discard(connection)
+            self._shares.drop(sender.name, 1)
             self._count()
 
     async def _deny(self, send: Send, scope: Scope, refusal: Refusal) -> None:
@@ -232,6 +238,8 @@ class _Connection:
             if not await self._is_let_in():
                 self._close = (TOKEN, "the token is no longer valid")
                 return
+            # Nothing is read meanwhile: TCP slows the sender down.
+            await self._needs.intake.admitted(self._sender)
             await self._take(data)
 
     async def _is_let_in(self) -> bool:
@@ -273,12 +281,14 @@ class _Connection:
 
             def stored(reading: Reading, receipt: Receipt) -> None:
                 observe()
-                self._under_way -= 1
-                if not self._under_way:
-                    self._nothing_under_way.set()
+                self._took()
                 self._answers.put_nowait((frame.id, reading, receipt))
 
-            needs.intake.begin(reading, arrival, stored)
+            try:
+                needs.intake.begin(reading, arrival, stored)
+            except RateLimited as error:
+                self._took()
+                self._answer(frame.id, form.refused(refusal_of(error)))
             return
         await self._nothing_under_way.wait()
         with needs.tracer.span(f"FRAME {PATH}", None, {}, kind="server") as span:
@@ -288,6 +298,11 @@ class _Connection:
                 answer = form.refused(refusal_of(error))
         observe()
         self._answer(frame.id, answer)
+
+    def _took(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._nothing_under_way.set()
 
     def _decoded(self, data: bytes) -> Frame:
         if len(data) > self._door.max_frame_bytes:

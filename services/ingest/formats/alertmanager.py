@@ -22,7 +22,6 @@ from services.ingest.formats.answers import (
 )
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
-    LABEL_VALUE_MAX_BYTES,
     URL_MAX_BYTES,
     read_pairs,
     read_string,
@@ -92,9 +91,7 @@ class AlertmanagerFormat(ListFormat[Posted | msgspec.Raw, Posted]):
     def content(self, alert: Posted) -> Content:
         # One evaluation of a rule begins all its alerts at one time.
         starts = self.shared.remembered.start(bytes(alert.startsAt), "startsAt")
-        labels = read_pairs(
-            bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES, bad_name="invalid label set"
-        )
+        labels = self.shared.remembered.labels(bytes(alert.labels), bad_name="invalid label set")
         if not labels:
             raise Malformed("at least one label pair required")
         annotations = read_pairs(

@@ -15,7 +15,6 @@ from models.errors import Malformed, TooLarge
 from services.ingest.formats.answers import Answer, Refusal
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
-    LABEL_VALUE_MAX_BYTES,
     URL_MAX_BYTES,
     read_pairs,
     read_string,
@@ -112,7 +111,7 @@ class AlertmanagerWebhookFormat(JsonFormat[Posted | msgspec.Raw, Posted]):
 
     def content(self, alert: Posted) -> Content:
         starts = self.shared.remembered.start(bytes(alert.startsAt), "startsAt")
-        labels = read_pairs(bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES)
+        labels = self.shared.remembered.labels(bytes(alert.labels))
         if not labels:
             raise Malformed("labels: expected at least one label")
         annotations = read_pairs(bytes(alert.annotations), "annotations", ANNOTATION_VALUE_MAX_BYTES)

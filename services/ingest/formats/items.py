@@ -12,12 +12,14 @@ from typing import ClassVar, Generic, TypeVar
 import msgspec
 
 from models.alerts.alert import Content
+from models.alerts.relabel import Relabelling
 from models.errors import Malformed, TooLarge
 from models.shard.messages import Claim
 from services.ingest.formats.format import Format, Request
 from services.ingest.formats.json_text import json_error
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Memory, encode_body, seen_digest
+from services.ingest.rules import Ruled
 
 #: Alerts in one request; Prometheus sends 64 or 256.
 ALERTS_MAX = 100_000
@@ -51,6 +53,26 @@ class ListFormat(Format, Generic[Item, Posted]):
     @abstractmethod
     def content(self, alert: Posted) -> Content:
         """All that an alert says but its end, checked. Raises Malformed."""
+
+    def is_relabelled(self, alert: Posted) -> bool:
+        """Whether its labels come from a shard: the rules of the settings were applied to them before."""
+        return False
+
+    def ruled(self, alert: Posted) -> tuple[Content, Ruled | None]:
+        """content() by the rules of the settings, and what they say of it; None when there are no rules for it."""
+        content, rules = self.content(alert), self.shared.remembered.rules
+        if rules is None or self.is_relabelled(alert):
+            return content, None
+        return rules.over(self.name, content)
+
+    def content_again(self, alert: Posted, memory: Memory) -> Content:
+        """What ruled() gave when its memory was made: by the same rules, which may have changed since."""
+        content, ruled = self.content(alert), memory.ruled
+        return content if ruled is None else ruled.relabelling.applied(self.name, content)
+
+    def content_by(self, alert: Posted, relabelling: Relabelling) -> Content | None:
+        """content() by other rules; None for what no rule may touch."""
+        return None if self.is_relabelled(alert) else relabelling.applied(self.name, self.content(alert))
 
     @abstractmethod
     def default_end(self, now: float) -> float:
@@ -89,9 +111,9 @@ class ListFormat(Format, Generic[Item, Posted]):
                         memory = young.get(seen) or find(seen)
                         body = b""
                         if memory is None:
-                            content = self.content(alert)
+                            content, ruled = self.ruled(alert)
                             body = encode_body(content)
-                            memory = remembered.learn(seen, content, len(body))
+                            memory = remembered.learn(seen, content, len(body), ruled)
                         end = known_ends.get(raw_end)
                         if end is None:
                             end = remembered.time(raw_end, end_field)
@@ -118,10 +140,13 @@ class ListFormat(Format, Generic[Item, Posted]):
             raise Malformed(json_error(error)) from None
 
         def body_of(column: int) -> bytes:
-            return learned.get(column) or encode_body(self.content(alerts[column]))
+            return learned.get(column) or encode_body(self.content_again(alerts[column], memories[column]))
 
         def said_end(column: int) -> bytes:
             return self.said_end(alerts[column])
 
+        def content_by(column: int, relabelling: Relabelling) -> Content | None:
+            return self.content_by(alerts[column], relabelling)
+
         said = bytes(claims.get(column, Claim.NOTHING) for column in range(len(places))) if claims else b""
-        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, said)
+        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, said, "", content_by)

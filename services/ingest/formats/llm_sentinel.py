@@ -1,18 +1,33 @@
 """LLM-Sentinel's alerts as JSON: the fields of its gRPC AlertMessage, one, several, or under "alerts". Each service that it names has
-an alert of its own.
+an alert of its own. By gRPC the messages themselves (proto.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 
-from services.ingest.formats.format import Request
+from models.errors import Malformed
+from services.ingest.formats.format import Request, Shared
+from services.ingest.formats.proto import PROTO, SERVICES_MAX, ProtoReader, parsed
+from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
 
 LEVELS = {f"p{level}": f"P{level}" for level in range(5)}
 #: Of labels, what a severity is called that is none of the sender's enum.
 ENDED = frozenset({"resolved", "ok", "cleared", "recovered", "closed"})
+#: The enums of the protocol, as JSON has them. A number that is not known says nothing: it is of a newer sender.
+TYPES = {
+    1: "Infrastructure",
+    2: "Application",
+    3: "Security",
+    4: "Data",
+    5: "Performance",
+    6: "Availability",
+    7: "Compliance",
+    8: "Unknown",
+}
+SEVERITIES = {1: "P0", 2: "P1", 3: "P2", 4: "P3", 5: "P4"}
 
 
 class LlmSentinelFormat(WebhookFormat):
@@ -22,16 +37,28 @@ class LlmSentinelFormat(WebhookFormat):
     shape = 'alert_id, severity, description, and affected_services or source "llm-sentinel"'
     severities = {**LEVELS, "critical": "P0", "high": "P1", "medium": "P2", "low": "P3", "info": "P4"}
 
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._messages = ProtoReader(self, values_of, self._message, "alert_id")
+
+    def steps(self, request: Request) -> Generator[None, None, Reading]:
+        if request.content_type == PROTO:
+            return self._messages.steps(request)
+        return super().steps(request)
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         return self.each(several(body, "alerts"), self._alert)
 
-    def _alert(self, alert: Fields) -> Iterator[Draft]:
+    def _message(self, alert: Fields) -> Iterator[Draft]:
+        return self._alert(alert, needs_severity=False)
+
+    def _alert(self, alert: Fields, *, needs_severity: bool = True) -> Iterator[Draft]:
         labels, kind = alert.pairs("labels"), alert.text("type", "alert_type")
         title = alert.text("title") or alert.need("description")
         ended = alert.text("status", "state").lower() in ENDED
         at = alert.time("timestamp")
-        severity = alert.need("severity")
-        if not self.level(severity):
+        severity = alert.need("severity") if needs_severity else alert.text("severity")
+        if severity and not self.level(severity):
             alert.one_of("severity", tuple(self.severities))
         name = labels.pop("alertname", "") or alert.text("name", "metric") or kind or "SentinelAlert"
         services = alert.texts("affected_services") or [labels.get("service", "")]
@@ -46,6 +73,7 @@ class LlmSentinelFormat(WebhookFormat):
                 resolved=ended,
                 labels={**labels, "service": service or labels.get("service", ""), "type": kind},
                 notes={
+                    **alert.pairs("annotations"),
                     "alert_id": alert.text("alert_id", "id"),
                     "runbook_url": alert.text("runbook_url"),
                     "affected_services": ", ".join(services),
@@ -59,6 +87,30 @@ class LlmSentinelFormat(WebhookFormat):
     def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
         first = first_of(body, "alerts")
         return "alert_id" in first and (first.get("source") == cls.name or "affected_services" in first)
+
+
+def values_of(message: bytes) -> dict[str, object]:
+    """An AlertMessage as the object that its JSON would be. Raises Malformed."""
+    from services.proto.incident_pb2 import AlertMessage
+
+    said = parsed(AlertMessage, message)
+    if len(said.affected_services) > SERVICES_MAX:
+        raise Malformed(
+            f"affected_services: {len(said.affected_services)} of them, at most {SERVICES_MAX} are allowed"
+        )
+    return {
+        "alert_id": said.alert_id,
+        "source": said.source,
+        "timestamp": said.timestamp or None,
+        "type": TYPES.get(said.type, ""),
+        "severity": SEVERITIES.get(said.severity, ""),
+        "labels": dict(said.labels),
+        "description": said.description,
+        "runbook_url": said.runbook_url,
+        "affected_services": [*said.affected_services],
+        "status": "resolved" if said.resolved else "",
+        "annotations": dict(said.annotations),
+    }
 
 
 def first_of(body: object, name: str) -> dict[str, object]:

@@ -1,11 +1,13 @@
-"""LLM-Shield's SecurityIncident as JSON: one, several, or under "incidents"."""
+"""LLM-Shield's SecurityIncident as JSON: one, several, or under "incidents". By gRPC the messages themselves (proto.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 
-from services.ingest.formats.format import Request
+from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.llm_sentinel import first_of
+from services.ingest.formats.proto import PROTO, ProtoReader, parsed
+from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields, text_of
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
 
@@ -18,6 +20,10 @@ OVER = frozenset(
 _ASSET_NAMES = ("service", "name", "hostname", "resource", "id", "asset_id", "arn")
 #: Indicators shown of an incident.
 SHOWN_MAX = 20
+#: The enums of the protocol, as JSON has them.
+THREATS = {1: "MaliciousAccess", 2: "DataExfiltration", 3: "PolicyViolation"}
+LEVELS = {1: "Critical", 2: "High", 3: "Medium", 4: "Low"}
+STATES = {1: "None", 2: "InProgress", 3: "Mitigated", 4: "Failed"}
 
 
 class LlmShieldFormat(WebhookFormat):
@@ -26,6 +32,15 @@ class LlmShieldFormat(WebhookFormat):
     summary = "LLM-Shield's SecurityIncident"
     shape = "id, threat_type, severity, affected_assets, indicators, mitigation_status"
     severities = SEVERITIES
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._messages = ProtoReader(self, values_of, self._incident, "id")
+
+    def steps(self, request: Request) -> Generator[None, None, Reading]:
+        if request.content_type == PROTO:
+            return self._messages.steps(request)
+        return super().steps(request)
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         return self.each(several(body, "incidents"), self._incident)
@@ -64,6 +79,29 @@ class LlmShieldFormat(WebhookFormat):
     @classmethod
     def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
         return {"threat_type", "severity"} <= first_of(body, "incidents").keys()
+
+
+def values_of(message: bytes) -> dict[str, object]:
+    """A SecurityIncident of the protocol as the object that its JSON would be. Raises Malformed."""
+    from services.proto.incident_pb2 import SecurityIncident
+
+    said = parsed(SecurityIncident, message)
+    return {
+        "id": said.id,
+        "timestamp": said.timestamp or None,
+        "threat_type": THREATS.get(said.threat_type, ""),
+        "severity": LEVELS.get(said.severity, ""),
+        "affected_assets": [
+            {"id": each.id, "type": each.type, "name": each.name} for each in said.affected_assets
+        ],
+        "indicators": [
+            {"type": each.type, "value": each.value, "description": each.description}
+            for each in said.indicators
+        ],
+        "mitigation_status": STATES.get(said.mitigation_status, ""),
+        "context": dict(said.context),
+        "description": said.description,
+    }
 
 
 def _word(value: object) -> str:

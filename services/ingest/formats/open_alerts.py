@@ -7,6 +7,7 @@ A gateway remembers what it took itself; what another one took, or this one befo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from models.alerts.matchers import MatcherTuple
 from models.errors import Busy, Malformed, Unavailable
@@ -25,6 +26,13 @@ Labels = Mapping[str, str]
 Find = Callable[[str, Sequence[MatcherTuple]], Awaitable[list[Labels]]]
 
 
+class Found(NamedTuple):
+    """The labels of something that fires: as its format read them, or as a shard has them, by whose rules they were relabelled."""
+
+    labels: Labels
+    is_relabelled: bool = False
+
+
 async def _none(_format_name: str, _matchers: Sequence[MatcherTuple]) -> list[Labels]:
     return []
 
@@ -35,7 +43,7 @@ class OpenAlerts:
     def __init__(self, find: Find = _none) -> None:
         self.find = find
         self._labels: dict[tuple[str, ...], Labels] = {}
-        self._found: dict[tuple[str, ...], list[Labels]] = {}
+        self._found: dict[tuple[str, ...], list[Found]] = {}
         self._searches = 0
 
     def put(self, key: Sequence[str], labels: Labels, sender: Sender) -> Labels:
@@ -62,28 +70,27 @@ class OpenAlerts:
         place = (format_name, *key.values())
         known = None if sender.match else self._labels.get(place)
         if known is not None:
-            self._note(place, [known])
+            self._note(place, [Found(known)])
             return
         if self._searches >= SEARCHES_MAX:
             raise Busy(f"{SEARCHES_MAX} searches for open alerts are under way already", retry_after_s=1.0)
         self._searches += 1
         try:
-            self._note(
-                place, await self.find(format_name, [(name, "=", value) for name, value in key.items()])
-            )
+            found = await self.find(format_name, [(name, "=", value) for name, value in key.items()])
+            self._note(place, [Found(labels, is_relabelled=True) for labels in found])
         except Unavailable as error:
             raise Busy(f"what this ends can't be looked up now: {error}") from error
         finally:
             self._searches -= 1
 
-    def take(self, format_name: str, key: Labels, sender: Sender) -> list[Labels]:
+    def take(self, format_name: str, key: Labels, sender: Sender) -> list[Found]:
         """What look() found. It ends now: what comes next under this key may be something else."""
         place = (format_name, *key.values())
         if not sender.match:
             self._labels.pop(place, None)
         return self._found.get(place, [])
 
-    def _note(self, place: tuple[str, ...], found: list[Labels]) -> None:
+    def _note(self, place: tuple[str, ...], found: list[Found]) -> None:
         if len(self._found) >= FOUND_MAX:
             del self._found[next(iter(self._found))]
         self._found[place] = found

@@ -108,7 +108,7 @@ class OtlpLogsFormat(WebhookFormat):
         if (error := error_of(receipt)) is not None:
             body = encode_json({"code": 14, "message": str(error)})
             return Answer(status_of(error), b"application/json", body, retry_after(error))
-        if reading.faults and not reading.places:
+        if reading.faults and not reading.places and not reading.filtered:
             body = encode_json({"code": 3, "message": reading.faults[0].message})
             return Answer(400, b"application/json", body)
         words = reading.faults[0].message if reading.faults else ""

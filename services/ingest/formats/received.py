@@ -19,10 +19,12 @@ from services.ingest.submit import Receipt
 
 #: Items of an answer made before other requests get a turn: about a millisecond.
 ITEMS_SLICE = 500
+#: What is said of an alert that a filter of the settings dropped. Accepted: it must not be sent again.
+FILTERED = "filtered"
 
 
 async def received(reading: Reading, receipt: Receipt, format_name: str = "") -> Answer:
-    """202 all stored, 207 some, 400 none could be read, 403 none was allowed, 503 none could be stored. With `format_name` it
+    """202 all stored or filtered, 207 some, 400 none could be read, 403 none was allowed, 503 none could be stored. With `format_name` it
     names the format that the alerts were read by. Needs the incidents' ids (`Format.wants_ids`)."""
     columns = {place: column for column, place in enumerate(reading.places)}
     faults = {fault.index: fault for fault in reading.faults}
@@ -34,6 +36,17 @@ async def received(reading: Reading, receipt: Receipt, format_name: str = "") ->
         items: list[dict[str, object]] = []
         for place in range(first, min(first + ITEMS_SLICE, reading.count)):
             column = columns.get(place)
+            if column is None and place in reading.filtered:
+                items.append(
+                    {
+                        "index": place,
+                        "status": 202,
+                        "decision": FILTERED,
+                        "reason": reading.filtered[place],
+                        "incident_id": None,
+                    }
+                )
+                continue
             if column is None:
                 fault = faults[place]
                 items.append({"index": place, "status": fault.status, "error": fault.message})
@@ -56,15 +69,17 @@ async def received(reading: Reading, receipt: Receipt, format_name: str = "") ->
             )
         encoded.append(encode_json(items)[1:-1])
     error = error_of(receipt)
-    if stored == reading.count:
+    filtered = len(reading.filtered)
+    if stored + filtered == reading.count:
         status = 202
-    elif stored:
+    elif stored or filtered:
         status = 207
     else:
         status = status_of_faults(reading) if error is None else status_of(error)
-    body = b'{%b"stored":%d,"refused":%d,"failed":%d,"items":[%b]}' % (
+    body = b'{%b"stored":%d,%b"refused":%d,"failed":%d,"items":[%b]}' % (
         b'"format":%b,' % encode_json(format_name) if format_name else b"",
         stored,
+        b'"filtered":%d,' % filtered if filtered else b"",
         len(reading.faults),
         len(receipt.errors),
         b",".join(encoded),

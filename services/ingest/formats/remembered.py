@@ -15,15 +15,26 @@ from hashlib import blake2b
 
 import msgspec
 
-from models.alerts.alert import Content, alert_key, service_of
+from models.alerts.alert import Content, said_digest, series_id, service_of
 from models.errors import Malformed
 from models.partition.sharding import slot_of
-from services.ingest.formats.fields import ALERT_MAX_BYTES, TIME_EXPECTED, read_time
+from services.ingest.formats.fields import (
+    ALERT_MAX_BYTES,
+    LABEL_VALUE_MAX_BYTES,
+    TIME_EXPECTED,
+    read_pairs,
+    read_time,
+)
 from services.ingest.formats.json_text import echo
+from services.ingest.rules import Ruled, Rules
 
 #: Alerts a gateway remembers, in each of two generations, unless the settings say (server.remembered_alerts): about 300 bytes
 #: each.
 REMEMBERED_MAX = 262_144
+#: Label sets remembered in each of two generations, as a part of the alerts, and how long one may be as it was sent: 1.2 kB
+#: each.
+LABELS_PART = 16
+LABELS_MAX_BYTES = 1024
 #: Services whose slot is remembered: a few megabytes. That of a longer name is worked out each time.
 SERVICES_MAX = 16_384
 SERVICE_CHARS_MAX = 128
@@ -40,7 +51,8 @@ _body_encoder = msgspec.msgpack.Encoder()
 
 class Memory(msgspec.Struct, gc=False):
     """What a gateway learned of some bytes: their key and slot, their start (0.0: none given), whether their
-    shard has confirmed to know the key, so that the rest need not be sent again, and where they say they come from.
+    shard has confirmed to know the key, so that the rest need not be sent again, where they say they come from, and what
+    the rules made of them (None: there are no rules).
 
     Out of the garbage collector's sight: half a million of these made its full collections a fifth of the
     gateway's time.
@@ -51,6 +63,15 @@ class Memory(msgspec.Struct, gc=False):
     starts: float
     is_known: bool = False
     source: str = ""
+    ruled: Ruled | None = None
+
+
+class KnownLabels(msgspec.Struct, gc=False):
+    """A label set that was read and, once an alert with it was learned, its series id and slot."""
+
+    pairs: dict[str, str]
+    series: bytes = b""
+    slot: int = 0
 
 
 class Remembered:
@@ -70,11 +91,20 @@ class Remembered:
         #: find() of most alerts, for who has no time for a call.
         self.young: dict[bytes, Memory] = {}
         self._old: dict[bytes, Memory] = {}
-        #: time() of most, for who has no time for a call.
         #: time() of most, likewise.
         self.times: dict[bytes, float] = {}
         self._slots: dict[str, int] = {}
         self._newest: Memory | None = None
+        self._labels: dict[bytes, KnownLabels] = {}
+        self._old_labels: dict[bytes, KnownLabels] = {}
+        self._labels_read = KnownLabels({})
+        #: Relabelling and filters; None when there are none.
+        self.rules: Rules | None = None
+
+    def go_by(self, rules: Rules | None) -> None:
+        """Forget what was learned by other rules."""
+        self.rules = rules
+        self.young, self._old = {}, {}
 
     def find(self, seen: bytes) -> Memory | None:
         memory = self.young.get(seen)
@@ -84,7 +114,7 @@ class Remembered:
                 self._put(seen, memory)
         return memory
 
-    def learn(self, seen: bytes, content: Content, size: int) -> Memory:
+    def learn(self, seen: bytes, content: Content, size: int, ruled: Ruled | None = None) -> Memory:
         """Remember a checked alert; its body has `size` bytes. One without a start of its own keeps its key from one request to the next. Raises
         Malformed for one that is too large."""
         if size > self.max_alert_bytes:
@@ -92,19 +122,43 @@ class Remembered:
                 f"labels and annotations: {size} bytes together, at most {self.max_alert_bytes} are allowed "
                 "(lifecycle.max_alert_bytes)"
             )
-        starts = content.starts_at
-        key = alert_key(self.tenant, content, starts)
-        slot = self._slot(service_of(content.labels, self.service_labels))
-        memory = Memory(key, slot, starts, source=source_of(content))
+        memory = self.place(content, ruled)
         self._put(seen, memory)
-        if self._newest is None or starts > self._newest.starts:
+        if self._newest is None or memory.starts > self._newest.starts:
             self._newest = memory
         return memory
+
+    def place(self, content: Content, ruled: Ruled | None = None) -> Memory:
+        """What learn() remembers of an alert: where it goes."""
+        starts = content.starts_at
+        labels = self._labels_read
+        if content.labels is not labels.pairs:
+            labels = KnownLabels(content.labels)
+        if not labels.series:
+            labels.series = series_id(self.tenant, content.labels)
+            labels.slot = self._slot(service_of(content.labels, self.service_labels))
+        key = labels.series + said_digest(content, starts)
+        return Memory(key, labels.slot, starts, False, source_of(content), ruled)
 
     def take_newest(self) -> Memory | None:
         """What began last of all that was learned since this was asked the last time."""
         newest, self._newest = self._newest, None
         return newest
+
+    def labels(self, raw: bytes, *, bad_name: str = "") -> dict[str, str]:
+        """read_pairs() of labels, remembered: what says something new mostly does so by labels that were sent before. Nobody
+        may change them. Raises Malformed."""
+        known = self._labels.get(raw)
+        if known is None:
+            known = self._old_labels.get(raw) or KnownLabels(
+                read_pairs(raw, "labels", LABEL_VALUE_MAX_BYTES, bad_name=bad_name)
+            )
+            if len(raw) <= LABELS_MAX_BYTES:
+                if len(self._labels) >= self._max_alerts // LABELS_PART:
+                    self._old_labels, self._labels = self._labels, {}
+                self._labels[raw] = known
+        self._labels_read = known
+        return known.pairs
 
     def _slot(self, service: str) -> int:
         slot = self._slots.get(service)

@@ -22,7 +22,6 @@ from models.errors import Malformed, TooLarge
 from services.ingest.formats.answers import Answer, Refusal, problem
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
-    LABEL_VALUE_MAX_BYTES,
     URL_MAX_BYTES,
     read_pairs,
     read_string,
@@ -117,7 +116,7 @@ class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
 
     def content(self, alert: Posted) -> Content:
         starts = self.shared.remembered.start(bytes(alert.starts_at) or bytes(alert.startsAt), "starts_at")
-        labels = read_pairs(bytes(alert.labels), "labels", LABEL_VALUE_MAX_BYTES)
+        labels = self.shared.remembered.labels(bytes(alert.labels))
         if not labels:
             raise Malformed("labels: at least one label is required")
         return Content(
@@ -273,6 +272,10 @@ _SCHEMAS: dict[str, Json] = {
         "required": ["stored", "refused", "failed", "items"],
         "properties": {
             "stored": {"type": "integer", "description": "are durable"},
+            "filtered": {
+                "type": "integer",
+                "description": "were dropped by a filter of the settings; absent when none was",
+            },
             "refused": {"type": "integer", "description": "could not be read"},
             "failed": {"type": "integer", "description": "could not be stored now"},
             "items": {
@@ -290,7 +293,7 @@ _SCHEMAS: dict[str, Json] = {
             "status": {"enum": [202, 400, 422, 503], "description": "Its result, as an HTTP status."},
             "decision": {
                 "type": "string",
-                "description": "opened, joined, repeated, resolved, duplicate ...",
+                "description": "opened, joined, repeated, resolved, duplicate ..., or filtered",
             },
             "reason": {"type": "string", "description": "The decision in words."},
             "incident_id": {

@@ -55,6 +55,8 @@ class Draft(msgspec.Struct, gc=False):
     ends: float = 0.0
     url: str = ""
     resolved: bool = False
+    #: The labels come from a shard: no rule changes them again.
+    is_relabelled: bool = False
 
 
 class Bad(msgspec.Struct, gc=False):
@@ -153,8 +155,10 @@ class WebhookFormat(JsonFormat[Item, Draft]):
     ) -> list[Draft]:
         """The ends of all that fires under `key`, which look() found."""
         said = _kept(notes or {}, ANNOTATION_VALUE_MAX_BYTES)
-        labels = self.shared.open_alerts.take(self.name, key, sender)
-        return [Draft(dict(each), said, 0.0, ends, resolved=True) for each in labels]
+        return [
+            Draft(dict(labels), said, 0.0, ends, resolved=True, is_relabelled=is_relabelled)
+            for labels, is_relabelled in self.shared.open_alerts.take(self.name, key, sender)
+        ]
 
     # -- as the loop over alerts wants it (items.py) -----------------------------------------------------------
 
@@ -175,7 +179,11 @@ class WebhookFormat(JsonFormat[Item, Draft]):
         except UnicodeEncodeError:
             # Values are looked at as they are read (values.py); a name, or a text inside a list, may hold one too.
             raise Malformed("a name or a list holds half of a surrogate pair, which no UTF-8 holds") from None
-        return item, (self.name.encode(), said), written_time(item.ends), item.resolved
+        name = self.name.encode() + (b" relabelled" if item.is_relabelled else b"")
+        return item, (name, said), written_time(item.ends), item.resolved
+
+    def is_relabelled(self, alert: Draft) -> bool:
+        return alert.is_relabelled
 
     def content(self, alert: Draft) -> Content:
         return Content(alert.labels, alert.annotations, alert.starts, alert.url, self.name)

@@ -15,6 +15,7 @@ from models.errors import (
     IncidentManagerError,
     Malformed,
     NotOwner,
+    RateLimited,
     Refused,
     ShareUsedUp,
     TooLarge,
@@ -104,7 +105,10 @@ class Messages:
                 self._count("stored")
             done(error)
 
-        needs.intake.begin(reading, self._arrival(form, request, message.delivery, message), stored)
+        try:
+            needs.intake.begin(reading, self._arrival(form, request, message.delivery, message), stored)
+        except RateLimited as error:
+            done(error)
         return True
 
     async def take(self, message: Message) -> IncidentManagerError | None:

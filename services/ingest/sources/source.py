@@ -9,12 +9,14 @@ by then.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actors.control_tail import ControlTail
+from models.alerts.matchers import MatcherTuple
 from models.control.control import ControlMessage
+from models.incidents.query import AlertView
 from models.metrics import Meter
 from models.ports import Clock, Peers, Tracer
 from services.ingest.formats.format import Format
@@ -22,6 +24,9 @@ from services.ingest.intake import Intake
 
 if TYPE_CHECKING:
     from models.settings.all import Settings
+
+#: By the name of a format, and matchers.
+Firing = Callable[[str, Sequence[MatcherTuple]], Awaitable[list[AlertView]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class SourceNeeds:
     control       the control partition as far as it was read: cursors are in it
     given         what the settings give to collectors (`for_process`), with the secrets: `settings` has them masked
     tell_control  have its writer decide; raises Malformed, NotFound, Conflict, Unavailable
+    firing        the alerts of a format that fire and match, of all shards; raises TooLarge, Busy, Unavailable
+    given         what the settings give collectors by for_process(), with secrets, which are masked in `settings`
     """
 
     name: str
@@ -46,7 +53,8 @@ class SourceNeeds:
     clock: Clock
     meter: Meter
     tracer: Tracer
-    given: Mapping[str, object] = field(default_factory=dict)
+    firing: Firing
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Source(ABC):

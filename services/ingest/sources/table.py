@@ -30,6 +30,24 @@ SOURCES: tuple[SourceKind, ...] = (
     SourceKind("kafka", _queue("kafka"), "services.ingest.sources.kafka:KafkaSource"),
     SourceKind("nats", _queue("nats"), "services.ingest.sources.nats:NatsSource"),
     SourceKind("rabbitmq", _queue("rabbitmq"), "services.ingest.sources.rabbitmq:RabbitSource"),
+    SourceKind(
+        "alertmanager",
+        lambda settings: bool(settings.pull.alertmanager),
+        "services.ingest.sources.alertmanager:AlertmanagerPolls",
+    ),
+    SourceKind(
+        "taxii", lambda settings: bool(settings.pull.taxii), "services.ingest.sources.taxii:TaxiiPolls"
+    ),
+    SourceKind(
+        "llm-sentinel",
+        lambda settings: settings.integrations.llm_sentinel.is_dialled,
+        "services.ingest.sources.llm_sentinel:SentinelFeeds",
+    ),
+    SourceKind(
+        "llm-shield",
+        lambda settings: settings.integrations.llm_shield.is_dialled,
+        "services.ingest.sources.llm_shield:ShieldPolls",
+    ),
 )
 
 

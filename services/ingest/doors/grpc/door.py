@@ -1,0 +1,153 @@
+"""gRPC in a gateway: each has a server of its own on `server.grpc_port`, and the kernel spreads connections over them (SO_REUSEPORT).
+So Serve starts, watches and drains these servers as it does gateways, and no proxy stands in the way (docs/decisions/0023-grpc.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from actors.runtime.ending import end
+from models.errors import Unavailable
+from services.ingest.arrival import Sender
+from services.ingest.body import Room
+from services.ingest.doors.door import Door, Needs
+from services.ingest.doors.http import BODIES_MAX
+
+if TYPE_CHECKING:
+    from models.settings.server import Server
+    from services.ingest.doors.grpc.call import Call
+    from services.ingest.doors.grpc.connection import Connection
+    from services.ingest.doors.grpc.service import Handler, Service
+
+log = structlog.get_logger()
+
+#: Connections of one gateway. Each holds a few tens of kilobytes while it is idle.
+CONNECTIONS_MAX = 1024
+#: Calls that a gateway works on at once. Beyond that clients get UNAVAILABLE.
+CALLS_MAX = 2048
+#: A gateway that stops sends the answers of what it took, for so long.
+LEAVE_S = 5.0
+#: How often connections are looked at that take too long.
+LOOK_S = 2.0
+
+
+class GrpcDoor(Door):
+    """Handles the calls of the services that were added. What it needs is imported when it is made: most gateways have none."""
+
+    name = "grpc"
+    section = "server"
+
+    def __init__(self, needs: Needs, section: Server) -> None:
+        from services.ingest.doors.grpc.alerts import SentinelAlerts, ShieldIncidents
+        from services.ingest.doors.grpc.health import Health
+        from services.ingest.doors.grpc.reflection import Reflection, ReflectionV1Alpha
+
+        self.needs = needs
+        self.max_streams = section.grpc_max_streams
+        self.max_message_bytes = section.max_body_bytes
+        self.message_timeout_s = section.body_timeout
+        self.max_calls = CALLS_MAX
+        #: Bytes of messages, of all connections.
+        self.room = Room(BODIES_MAX * section.max_body_bytes)
+        #: Calls under way.
+        self.calls = 0
+        self.services: dict[str, Service] = {}
+        self.routes: dict[bytes, tuple[Service, Handler]] = {}
+        self.connections: set[Connection] = set()
+        self._host, self._port = section.http_host, section.grpc_port
+        self._server: asyncio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self.health = Health(self.services)
+        reflections = (Reflection(self.services), ReflectionV1Alpha(self.services))
+        for service in (SentinelAlerts(needs), ShieldIncidents(needs), self.health, *reflections):
+            self.add(service)
+
+    @classmethod
+    def is_wanted(cls, section: Server) -> bool:
+        return section.grpc
+
+    def add(self, service: Service) -> None:
+        """Serve this too. To be called before start()."""
+        self.services[service.name] = service
+        for method, handler in service.methods().items():
+            self.routes[f"/{service.name}/{method}".encode()] = (service, handler)
+
+    async def start(self) -> None:
+        from services.ingest.doors.grpc.connection import Connection
+
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: Connection(self), self._host, self._port, reuse_port=True
+            )
+        except OSError as error:
+            raise Unavailable(f"can't listen for gRPC on {self._host}:{self._port}: {error}") from error
+        self._looking = loop.create_task(self._look())
+        self.health.begin()
+
+    async def stop(self) -> None:
+        """No call is taken any more; what was taken is answered."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for service in self.services.values():
+            service.stop()
+        for connection in [*self.connections]:
+            connection.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await asyncio.gather(*[connection.is_over.wait() for connection in [*self.connections]])
+        for connection in [*self.connections]:
+            connection.abort()
+        if self._looking is not None:
+            await end([self._looking])
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for connection in [*self.connections]:
+                connection.look()
+            self._measure()
+
+    # -- for connections and calls -------------------------------------------------------------------------
+
+    def take_in(self, connection: Connection) -> bool:
+        """Whether there is room for another connection."""
+        if self._server is None or len(self.connections) >= CONNECTIONS_MAX:
+            self.count_refused("busy")
+            return False
+        self.connections.add(connection)
+        self._measure()
+        return True
+
+    def let_go(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._measure()
+
+    async def admit(self, call: Call) -> Sender:
+        """Who calls. Raises Unauthorized, Forbidden."""
+        return await self.needs.doorman.admit_to_door(_shown(call), call.scope)
+
+    async def readmit(self, call: Call) -> Sender:
+        """The same, of who was let in when the call began."""
+        doorman = self.needs.doorman
+        sender = doorman.admitted(doorman.credentials(_shown(call)), call.scope)
+        return sender if sender is not None else await self.admit(call)
+
+    def count_refused(self, reason: str) -> None:
+        self.needs.meter.count("llm_im_requests_refused_total", door=self.name, reason=reason)
+
+    def _measure(self) -> None:
+        self.needs.meter.set("llm_im_grpc_connections", len(self.connections))
+        self.needs.meter.set("llm_im_grpc_calls", self.calls)
+
+
+def _shown(call: Call) -> dict[bytes, bytes]:
+    """What the doorman is shown. No page can speak gRPC: no Host is needed against those."""
+    header = call.metadata.get(b"authorization")
+    return {} if header is None else {b"authorization": header}

@@ -1,0 +1,275 @@
+"""Alerts as protobuf messages, for a format that has them as JSON too (llm_sentinel.py, llm_shield.py): both forms of an alert become
+the same drafts, and so the same series. A request is a batch: its messages in field 2, as AlertBatch has them.
+
+What was sent before is known by the digest of a message's bytes, and is not decoded again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TypeVar
+
+import msgspec
+
+from models.alerts.alert import Content
+from models.alerts.relabel import Relabelling
+from models.errors import Malformed, TooLarge
+from models.shard.messages import Claim
+from models.trace import context_of
+from services.ingest.formats.format import Request
+from services.ingest.formats.items import ALERTS_MAX
+from services.ingest.formats.json_arrays import SLICE_ALERTS
+from services.ingest.formats.reading import Fault, Reading
+from services.ingest.formats.remembered import Memory, encode_body, seen_digest
+from services.ingest.formats.values import BODY_MAX_BYTES, Fields
+from services.ingest.formats.webhook import Draft, WebhookFormat
+from services.ingest.rules import Rules
+
+#: The content type of a request in this form: its body is a batch.
+PROTO = "application/grpc+proto"
+#: Services that one message may name, each of which has an alert of its own: 20 ms of work.
+SERVICES_MAX = 1000
+#: Messages that are remembered, in each of two generations, about 250 bytes each; two thirds of what a gateway remembers of alerts.
+MESSAGES_MAX = 131_072
+#: The fields of a batch, with their wire type: its id, and its messages.
+_BATCH_ID, _MESSAGE = 0x0A, 0x12
+#: AlertMessage.trace_context as it begins: a traceparent has 55 characters, the version first.
+_TRACED = b"\x62\x3700-"
+#: Nobody can make a message that is taken for another one.
+_seen = blake2b(os.urandom(32), digest_size=16)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesRead(Reading):
+    """`ids` is what the sender calls each message. `places` may name a message several times: once for each of its alerts."""
+
+    ids: Sequence[str] = ()
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is remembered of a message: where each of its alerts goes, and what it says of its end."""
+
+    memories: tuple[Memory, ...]
+    is_resolved: bool
+    ends: float
+    name: str
+
+
+class ProtoReader:
+    """Reads the messages of one format. `values` makes of a message the object that its JSON would be, and raises Malformed;
+    `drafts` makes alerts of that; `name` is the field by which its sender names it."""
+
+    def __init__(
+        self,
+        form: WebhookFormat,
+        values: Callable[[bytes], dict[str, object]],
+        drafts: Callable[[Fields], Draft | Iterable[Draft]],
+        name: str,
+    ) -> None:
+        self._form = form
+        self._values = values
+        self._drafts = drafts
+        self._name = name
+        self._young: dict[bytes, Known] = {}
+        self._old: dict[bytes, Known] = {}
+        self._rules: Rules | None = None
+
+    def steps(self, request: Request) -> Generator[None, None, MessagesRead]:
+        """As Format.steps()."""
+        now = request.received_at
+        default_end = self._form.default_end(now)
+        rules = self._form.shared.remembered.rules
+        if rules is not self._rules:
+            # What was learned by other rules is forgotten, as Remembered does.
+            self._rules, self._young, self._old = rules, {}, {}
+        _batch_id, messages = cut(request.body)
+        if len(messages) > ALERTS_MAX:
+            raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
+        places: list[int] = []
+        #: Which of its message's alerts a column is.
+        parts: list[int] = []
+        memories: list[Memory] = []
+        ends: list[float] = []
+        ids: list[str] = []
+        learned: dict[int, bytes] = {}
+        claims: dict[int, Claim] = {}
+        faults: list[Fault] = []
+        for place, message in enumerate(messages):
+            if place and not place % SLICE_ALERTS:
+                yield
+            digest = _seen.copy()
+            digest.update(message)
+            seen = digest.digest()
+            known = self._young.get(seen) or self._again(seen)
+            if known is None:
+                try:
+                    known = self._learn(seen, message, len(places), learned)
+                except Malformed as error:
+                    faults.append(Fault(place, str(error), joined([message])))
+                    ids.append(self._id_of(message))
+                    continue
+            ids.append(known.name)
+            for part, memory in enumerate(known.memories):
+                end = known.ends
+                if known.is_resolved:
+                    claims[len(places)] = Claim.RESOLVED if 0.0 < end <= now else Claim.RESOLVED_NOW
+                    end = min(end or now, now)
+                places.append(place)
+                parts.append(part)
+                memories.append(memory)
+                ends.append(end or default_end)
+
+        def body_of(column: int) -> bytes:
+            if (body := learned.get(column)) is not None:
+                return body
+            draft = self._read(messages[places[column]])[parts[column]]
+            return encode_body(self._form.content_again(draft, memories[column]))
+
+        def content_by(column: int, relabelling: Relabelling) -> Content | None:
+            draft = self._read(messages[places[column]])[parts[column]]
+            return self._form.content_by(draft, relabelling)
+
+        def said_end(column: int) -> bytes:
+            draft = self._read(messages[places[column]])[parts[column]]
+            return self._form.said_end(draft)
+
+        said = bytes(claims.get(column, Claim.NOTHING) for column in range(len(places))) if claims else b""
+        return MessagesRead(
+            len(messages), places, memories, ends, body_of, faults, said_end, said, "", content_by, ids=ids
+        )
+
+    def _again(self, seen: bytes) -> Known | None:
+        known = self._old.get(seen)
+        if known is not None:
+            self._put(seen, known)
+        return known
+
+    def _put(self, seen: bytes, known: Known) -> None:
+        if len(self._young) >= MESSAGES_MAX:
+            self._old, self._young = self._young, {}
+        self._young[seen] = known
+
+    def _read(self, message: bytes) -> list[Draft]:
+        """Raises Malformed."""
+        if len(message) > BODY_MAX_BYTES:
+            raise Malformed(f"a message of {len(message)} bytes, at most {BODY_MAX_BYTES} are allowed")
+        found = self._drafts(Fields(self._values(message)))
+        return [found] if isinstance(found, Draft) else [*found]
+
+    def _learn(self, seen: bytes, message: bytes, column: int, learned: dict[int, bytes]) -> Known:
+        remembered = self._form.shared.remembered
+        memories, bodies = [], {}
+        drafts = self._read(message)
+        for part, draft in enumerate(drafts):
+            # By the draft, as its JSON is remembered: one alert is one memory.
+            drafted = seen_digest(self._form.take(draft)[1])
+            memory = remembered.find(drafted)
+            if memory is None:
+                content, ruled = self._form.ruled(draft)
+                bodies[column + part] = body = encode_body(content)
+                memory = remembered.learn(drafted, content, len(body), ruled)
+            memories.append(memory)
+        learned.update(bodies)
+        known = Known(tuple(memories), drafts[0].resolved, drafts[0].ends, self._id_of(message))
+        self._put(seen, known)
+        return known
+
+    def _id_of(self, message: bytes) -> str:
+        try:
+            return str(self._values(message).get(self._name, ""))
+        except Malformed:
+            return ""
+
+
+def cut(batch: bytes) -> tuple[str, list[bytes]]:
+    """A batch's id, and its messages as they are. What else it holds is ignored, as protobuf has it. Raises Malformed."""
+    batch_id, messages = "", []
+    at, end = 0, len(batch)
+    try:
+        while at < end:
+            tag, at = _varint(batch, at)
+            kind = tag & 7
+            if kind == 2:
+                size, at = _varint(batch, at)
+                found = batch[at : at + size]
+                at += size
+                if tag == _MESSAGE:
+                    messages.append(found)
+                elif tag == _BATCH_ID:
+                    batch_id = found.decode()
+            elif kind == 0:
+                _, at = _varint(batch, at)
+            elif kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            else:
+                raise ValueError
+        if at > end:
+            raise ValueError
+    except (IndexError, ValueError):
+        raise Malformed("expected a batch of messages, as the protocol has it") from None
+    return batch_id, messages
+
+
+def joined(messages: Sequence[bytes]) -> bytes:
+    """A batch of these."""
+    parts = []
+    for message in messages:
+        size = len(message)
+        parts.append(b"\x12%c" % size if size < 128 else b"\x12" + _written(size))
+        parts.append(message)
+    return b"".join(parts)
+
+
+def trace_in(message: bytes) -> str | None:
+    """The trace context that an AlertMessage bears, None without one."""
+    if _TRACED not in message:
+        return None
+    # Here, as in the formats: its import takes a tenth of a second, and most gateways never need it.
+    from services.proto.incident_pb2 import AlertMessage
+
+    try:
+        said = parsed(AlertMessage, message).trace_context
+    except Malformed:
+        return None
+    return context_of([(b"traceparent", said.encode())])
+
+
+def parsed(kind: type[T], message: bytes) -> T:
+    """A message of the protocol. Raises Malformed."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        found: T = kind.FromString(message)  # type: ignore[attr-defined]
+        return found
+    except DecodeError:
+        raise Malformed(f"expected a message {kind.__name__} of protobuf") from None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends. Raises IndexError, ValueError."""
+    byte = data[at]
+    if byte < 128:
+        return byte, at + 1
+    value = shift = 0
+    while True:
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError
+        byte = data[at]
+
+
+def _written(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

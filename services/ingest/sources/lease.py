@@ -1,0 +1,83 @@
+"""The right to poll something alone, and how far that got, both kept in the control partition (models/control/polls.py). Used by
+fetching.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from models.control.polls import MoveCursor, Poll, Polls, ReleasePoll, TakePoll
+from models.errors import Conflict, IncidentManagerError
+from services.ingest.sources.source import SourceNeeds
+
+#: After the process that polls was killed another one begins within this. A renewal is an event: three in a minute are few.
+LEASE_S = 30.0
+
+
+class Lease:
+    """One thing that is polled. Each object of this is another owner: a process that was killed and is back waits, as anybody
+    else does, until the lease of the one before has run out."""
+
+    def __init__(self, needs: SourceNeeds, name: str, lease_s: float = LEASE_S) -> None:
+        self.name = name
+        self.lease_s = lease_s
+        self._needs = needs
+        self._owner = f"{needs.name}/{secrets.token_hex(4)}"
+        self._epoch = 0
+        self._until = 0.0
+        #: What came before this was stored; "" at first.
+        self.cursor = ""
+
+    @property
+    def is_held(self) -> bool:
+        """By our own clock, and from before we asked: never longer than the control partition believes."""
+        return self._needs.clock.monotonic() < self._until
+
+    async def take(self) -> None:
+        """Take it, or go on having it. Raises Conflict while somebody else has it, Unavailable."""
+        asked = self._needs.clock.monotonic()
+        await self._needs.tell_control(TakePoll(self.name, self._owner, self.lease_s))
+        if not self._epoch:
+            found = await self._found()
+            self._epoch, self.cursor = found.epoch, found.cursor
+        self._until = asked + self.lease_s
+
+    async def keep(self) -> None:
+        """Renew it in time. Returns when it is lost."""
+        while True:
+            await asyncio.sleep(self.lease_s / 3)
+            try:
+                await self.take()
+            except Conflict:
+                break
+            except IncidentManagerError:
+                if not self.is_held:
+                    break
+        self.forget()
+
+    async def move(self, cursor: str) -> None:
+        """What came before `cursor` is stored. Raises Conflict when somebody else has the lease by now, Unavailable."""
+        if cursor != self.cursor:
+            await self._needs.tell_control(MoveCursor(self.name, self._epoch, cursor))
+            self.cursor = cursor
+
+    async def release(self) -> None:
+        """Let somebody else have it at once. If that can't be told, it runs out."""
+        if self._epoch:
+            self.forget()
+            try:
+                await self._needs.tell_control(ReleasePoll(self.name, self._owner))
+            except IncidentManagerError:
+                return
+
+    def forget(self) -> None:
+        """It is lost: whoever had it meanwhile moved the cursor."""
+        self._epoch, self._until = 0, 0.0
+
+    async def _found(self) -> Poll:
+        await self._needs.control.follow()
+        found = self._needs.control.state.of(Polls).polls.get(self.name)
+        if found is None or found.owner != self._owner:
+            raise Conflict(f"another process polls {self.name} by now")
+        return found

@@ -1,0 +1,325 @@
+"""Alertmanagers that are polled: a real one, and a server that says what no healthy one would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from services.ingest.sources.alertmanager import AlertmanagerPolls
+from services.ingest.sources.fetching import Fetchers
+from tests.api.conftest import ALERTMANAGER
+from tests.api.gateway_in_process import System, system
+from tests.peers.collecting import fires, needs_of, running, until
+from tests.ports import free_port
+from tests.receivers.api import serving
+
+pytestmark = pytest.mark.asyncio
+
+CONFIG = """
+route: {receiver: nobody}
+receivers: [{name: nobody}]
+inhibit_rules: [{source_matchers: [alertname="Root"], target_matchers: [alertname="Leaf"]}]
+"""
+QUICK = {"interval": 0.05}
+
+
+class Real:
+    """Debian's Alertmanager, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which(ALERTMANAGER) is None:
+            pytest.skip(f"{ALERTMANAGER} is not installed: apt-get install {ALERTMANAGER}")
+        self._folder = folder
+        (folder / "alertmanager.yml").write_text(CONFIG)
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    ALERTMANAGER,
+                    f"--config.file={self._folder / 'alertmanager.yml'}",
+                    f"--storage.path={self._folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{self._port}",
+                    "--cluster.listen-address=",
+                ],
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def post(self, path: str, body: object) -> Any:
+        """Once it listens."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        for _ in range(200):
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    said = answer.read()
+                    return json.loads(said) if said else None
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError((self._folder / "log").read_text())
+
+    def fire(self, *names: str, over: bool = False) -> None:
+        ends = datetime.now(UTC) + timedelta(seconds=-1 if over else 3600)
+        self.post("/api/v2/alerts", [{**labelled(name), "endsAt": ends.isoformat()} for name in names])
+
+
+@contextlib.asynccontextmanager
+async def real(folder: Path) -> AsyncIterator[Real]:
+    peer = Real(folder)
+    peer.start()
+    try:
+        yield peer
+    finally:
+        peer.kill()
+
+
+def labelled(name: str) -> dict[str, Any]:
+    return {
+        "labels": {"alertname": name, "service": "llm-api", "severity": "critical"},
+        "annotations": {"summary": f"{name} is wrong"},
+        "startsAt": "2026-01-31T12:00:00Z",
+    }
+
+
+def polls(ours: System, url: str, collector: str = "collector-0", **more: Any) -> AlertmanagerPolls:
+    row = {"name": "prod", "url": url, **QUICK, **more}
+    return AlertmanagerPolls(needs_of(ours, collector, pull={"alertmanager": [row]}))
+
+
+async def polled(source: Fetchers, times: int) -> None:
+    """Wait for so many more polls."""
+    [fetcher] = source.fetchers
+    done, fetch = 0, fetcher.fetch
+
+    async def counted() -> None:
+        nonlocal done
+        try:
+            await fetch()
+        finally:
+            done += 1
+
+    fetcher.fetch = counted  # type: ignore[method-assign]
+    await until(lambda: done >= times, lambda: fetcher.why_away)
+    fetcher.fetch = fetch  # type: ignore[method-assign]
+
+
+async def test_what_is_on_the_list_of_a_real_alertmanager_fires_and_what_left_it_is_resolved(
+    tmp_path: Path,
+) -> None:
+    async with system() as ours, real(tmp_path) as peer:
+        await asyncio.to_thread(peer.fire, "Root", "Leaf", "Down")
+        silence = {
+            "matchers": [{"name": "alertname", "value": "Down", "isRegex": False}],
+            "startsAt": datetime.now(UTC).isoformat(),
+            "endsAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+            "createdBy": "ann",
+            "comment": "known",
+        }
+        silenced = (await asyncio.to_thread(peer.post, "/api/v2/silences", silence))["silenceID"]
+        async with running(polls(ours, peer.url, settle=0)) as source:
+            await fires(ours, {"Root", "Leaf", "Down"})
+            await polled(source, 2)  # type: ignore[arg-type]
+            found = {each["labels"]["alertname"]: each["annotations"] for each in await ours.alerts()}
+            assert found["Down"]["summary"] == "Down is wrong"
+            assert found["Down"]["polled_from"] == "alertmanager/prod"
+            assert (found["Down"]["alertmanager_state"], found["Down"]["silenced_by"]) == (
+                "suppressed",
+                silenced,
+            )
+            assert "inhibited_by" in found["Leaf"] and "alertmanager_state" not in found["Root"]
+
+            await asyncio.to_thread(peer.fire, "Root", over=True)
+
+            await fires(ours, {"Leaf", "Down"})
+            assert source.why_away == ""
+        assert not await ours.dead_letters.page(0, 10)
+
+
+async def test_an_alert_that_came_by_its_webhook_too_is_the_same_one(tmp_path: Path) -> None:
+    async with system() as ours, real(tmp_path) as peer:
+        group = {"receiver": "x", "groupKey": "g", "alerts": [{**labelled("Down"), "status": "firing"}]}
+        assert (await ours.post("/v1/events/alertmanager-webhook", group)).status == 202
+        await asyncio.to_thread(peer.fire, "Down")
+
+        async with running(polls(ours, peer.url)) as source:
+            await polled(source, 2)  # type: ignore[arg-type]
+
+        [found] = await ours.alerts()
+        assert found["annotations"]["polled_from"] == "alertmanager/prod"
+
+
+async def test_one_that_is_killed_and_starts_anew_with_an_empty_list_resolves_nothing(tmp_path: Path) -> None:
+    async with system() as ours, real(tmp_path) as peer:
+        await asyncio.to_thread(peer.fire, "Down")
+        async with running(polls(ours, peer.url)) as source:
+            await fires(ours, {"Down"})
+            peer.kill()
+            await until(lambda: "127.0.0.1" in source.why_away)
+            peer.start()
+            await until(lambda: not source.why_away, lambda: source.why_away)
+
+            await polled(source, 4)  # type: ignore[arg-type]
+
+            assert await ours.names() == {"Down"}
+
+
+class Scripted:
+    """A server that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.alerts: Any = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.uptime = "2026-01-01T00:00:00Z"
+        self.asked: list[str] = []
+        self.at: list[float] = []
+        self.authorization = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request.path_qs)
+        self.at.append(time.monotonic())
+        self.authorization = request.headers.get("Authorization", "")
+        if request.path.endswith("/status"):
+            return web.json_response({"uptime": self.uptime})
+        body = self.alerts if isinstance(self.alerts, bytes) else json.dumps(self.alerts).encode()
+        return web.Response(status=self.status, body=body, headers=self.headers)
+
+    def has(self, *names: str) -> None:
+        self.alerts = [
+            {**labelled(name), "fingerprint": name, "status": {"state": "active"}} for name in names
+        ]
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "why"),
+    [
+        (500, [], "answered 500"),
+        (204, b"", "answered 204"),
+        (302, [], "answered 302"),
+        (200, b'[{"labels":{"alertname":"Dow', "expected a JSON array"),
+        (200, {"status": "success", "data": []}, "expected a JSON array"),
+        (200, [{"labels": "none"}], "part of its list can't be read"),
+        (401, b"no such token: s3cret-token", "answered 401: no such token: ***"),
+    ],
+)
+async def test_an_answer_that_is_no_whole_list_resolves_nothing(status: int, said: object, why: str) -> None:
+    peer = Scripted()
+    peer.has("Down")
+    async with system() as ours, serving(peer.handle) as place:
+        async with running(polls(ours, f"http://{place}", token="s3cret-token", settle=0)) as source:
+            await fires(ours, {"Down"})
+            peer.status, peer.alerts = status, said
+            await polled(source, 3)  # type: ignore[arg-type]
+            assert why in source.why_away and await ours.names() == {"Down"}
+
+            peer.status = 200
+            peer.has()
+            await fires(ours, set())
+        assert peer.authorization == "Bearer s3cret-token"
+
+
+async def test_one_empty_list_between_full_ones_resolves_nothing() -> None:
+    peer = Scripted()
+    peer.has("Down", "Slow")
+    async with system() as ours, serving(peer.handle) as place:
+        [fetcher] = polls(ours, f"http://{place}", settle=0).fetchers
+        for names in (("Down", "Slow"), (), ("Down", "Slow"), ("Slow",), ("Slow", "Down"), ()):
+            peer.has(*names)
+            await fetcher.fetch()
+            assert await ours.names() == {"Down", "Slow"}
+        await fetcher.fetch()
+        assert await ours.names() == set()
+
+
+async def test_whoever_polls_next_resolves_what_left_the_list_meanwhile_and_only_its_own() -> None:
+    peer = Scripted()
+    peer.has("Down", "Slow")
+    async with system() as ours, serving(peer.handle) as place:
+        other = {"receiver": "x", "groupKey": "g", "alerts": [{**labelled("Others"), "status": "firing"}]}
+        await ours.post("/v1/events/alertmanager-webhook", other)
+        async with running(polls(ours, f"http://{place}", settle=0)):
+            await fires(ours, {"Down", "Slow", "Others"})
+        peer.has("Slow")
+
+        async with running(polls(ours, f"http://{place}", "collector-1", settle=0)):
+            await fires(ours, {"Slow", "Others"})
+
+
+async def test_what_it_asks_for_and_how_long_it_waits() -> None:
+    peer = Scripted()
+    async with system() as ours, serving(peer.handle) as place:
+        source = polls(
+            ours,
+            f"http://{place}/prefix/",
+            matchers=['team="llm api"'],
+            username="ann",
+            password="secret",
+        )
+        async with running(source):
+            await until(lambda: peer.asked)
+            assert peer.asked[0].startswith("/prefix/api/v2/alerts?active=true&silenced=true&inhibited=true")
+            assert "&filter=team" in peer.asked[0]
+            assert peer.authorization == "Basic YW5uOnNlY3JldA=="
+            peer.status, peer.headers = 503, {"Retry-After": "100"}
+            await until(lambda: "503" in source.why_away)
+            asked = len(peer.asked)
+            await asyncio.sleep(0.3)
+            assert len(peer.asked) == asked
+
+
+async def test_an_alert_that_is_refused_is_a_dead_letter_once_and_the_others_are_taken() -> None:
+    peer = Scripted()
+    peer.has("Down")
+    peer.alerts.append({"labels": {"alertname": "x" * 100_000}, "fingerprint": "bad"})
+    async with system() as ours, serving(peer.handle) as place:
+        async with running(polls(ours, f"http://{place}")) as source:
+            await fires(ours, {"Down"})
+            await polled(source, 3)  # type: ignore[arg-type]
+        assert len(await ours.letters()) == 1
+
+
+async def test_two_collectors_never_poll_at_once_and_the_second_goes_on_where_the_first_was_killed() -> None:
+    peer = Scripted()
+    peer.has("Down")
+    async with system() as ours, serving(peer.handle) as place:
+        first = polls(ours, f"http://{place}", "collector-a")
+        second = polls(ours, f"http://{place}", "collector-b")
+        for each in (*first.fetchers, *second.fetchers):
+            each.lease.lease_s = 1.0
+        await first.start()
+        await until(lambda: not first.why_away)
+        async with running(second):
+            [waiting] = second.fetchers
+            await until(lambda: "collector-a" in waiting.elsewhere, lambda: second.why_away)
+            assert second.why_away == ""
+            # As SIGKILL would: nothing is released.
+            [task] = [each._task for each in first.fetchers]
+            assert task is not None
+            task.cancel()
+            peer.asked.clear()
+
+            await until(lambda: not waiting.elsewhere and peer.asked, lambda: waiting.elsewhere)
+
+            assert await ours.names() == {"Down"}
