@@ -85,7 +85,11 @@ STEP = (
         "needs", "ids", "Steps that must be over before it starts. Default: the one before it. `[]`: none."
     ),
     Field("condition", "expression", "It is skipped when this does not hold."),
-    Field("for_each", "each", "A list, or an expression that gives one: its actions are done for each `item` of it."),
+    Field(
+        "for_each",
+        "each",
+        "A list, or an expression that gives one: its actions are done for each `item` of it.",
+    ),
     Field("parallel", "flag", "Its actions are done at the same time."),
     Field("timeout", "duration", "It fails when it takes longer."),
     Field("retry", "retry", "How often each action that failed is tried again."),
