@@ -299,6 +299,39 @@ async def test_nats_that_wants_a_user_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_nats_stream_with_nothing_new_is_no_reason_to_connect_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats.js.client import JetStreamContext
+
+    # As a probe that was answered when the time was just over: the library raises Python's TimeoutError then, else its own.
+    monkeypatch.setattr(JetStreamContext, "_time_until", lambda _timeout, _start: -1.0)
+    monkeypatch.setattr(nats, "FETCH_S", 0.05)
+    fetched = 0
+    real = JetStreamContext.PullSubscription.fetch
+
+    async def fetch(*given: Any, **named: Any) -> Any:
+        nonlocal fetched
+        fetched += 1
+        return await real(*given, **named)
+
+    monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", fetch)
+    connected: list[str] = []
+    told = QueueSource.connected
+    monkeypatch.setattr(QueueSource, "connected", lambda self: (connected.append(self.name), told(self)))
+    peer = NatsPeer(tmp_path)
+    peer.start()
+    topic = peer.topic()
+    try:
+        await peer.create(topic)
+        async with system(messaging=peer.settings(topic)) as ours:
+            await until(lambda: _is(fetched >= 5), "some fetches")
+            assert (source_of(ours).why_away, connected) == ("", ["nats"])
+    finally:
+        peer.stop()
+
+
+@pytest.mark.asyncio
 async def test_members_of_a_kafka_group_share_its_partitions(
     tmp_path: Path,
 ) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from models.settings.all import Settings
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
+#: How health names a shard.
+SHARD = "shard/"
 SKEW = "llm_im_sender_clock_skew_seconds"
 RATE_LIMIT, RATE_LIMITED = "llm_im_rate_limit", "llm_im_rate_limited_total"
 _LIMIT = re.compile(r'limit="(\w+)",token="((?:[^"\\]|\\.)*)"')
@@ -70,7 +72,9 @@ def status(
         found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
     counts, clocks, limits = _counts(metrics), _clocks(metrics), _limits(metrics)
-    if counts and found.degraded:
+    # What else is degraded counts nothing.
+    uncounted = [name for name in found.degraded if name.startswith(SHARD)]
+    if counts and uncounted:
         counts["counts_complete"] = False
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
@@ -116,8 +120,8 @@ def status(
         lines.append(("notifications", terminal.plain(found.notifications)))
     if counts:
         said = f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"
-        if found.degraded:
-            said = f"at least {said}, without those of {', '.join(map(terminal.plain, found.degraded))}"
+        if uncounted:
+            said = f"at least {said}, without those of {', '.join(map(terminal.plain, uncounted))}"
         lines.append(("open", said))
     for source, skew_s in clocks.items():
         way = "ahead" if skew_s > 0 else "behind, or it sends late: its alerts may count as ended"
