@@ -20,6 +20,7 @@ from actors.begun import refuse_lost
 from actors.control_tail import FIRST_LOOK_S, ControlTail
 from actors.delivery import DeliveryWindow
 from actors.folding import Folded
+from actors.heartbeats import HeartbeatsWatch
 from actors.lanes import Errands
 from actors.partition import Call, PartitionActor, Queued
 from actors.playbooks import PlaybooksWatch
@@ -42,6 +43,7 @@ from models.ports import Archive as ArchivePort
 from models.ports import Clock, EventLog, Tracer
 from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
+from models.shard.edge_messages import AskEdge, WithdrawEdge
 from models.shard.effects import Effect
 from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
@@ -73,6 +75,8 @@ INBOX_ALERTS_MAX = 200_000
 READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
+#: What comes from our own actors: it says nothing of whether senders can reach us.
+OUR_OWN = (InhibitorsChanged, AskEdge, WithdrawEdge)
 #: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
 GAP_AFTER_S = 5.0
 #: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.
@@ -162,6 +166,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             undelivered=self._ask_again,
         )
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
+        self.heartbeats = HeartbeatsWatch(options.partition, self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self.playbooks = PlaybooksWatch(self._partitions.index(options.partition), self._tell_self)
         self._heard_at = 0.0
@@ -192,8 +197,8 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             except msgspec.MsgspecError as error:
                 call.replies[place] = Failed("Malformed", f"message can't be read: {error}")
                 continue
-            if not isinstance(message, InhibitorsChanged):
-                # Shards hear each other, whoever else can't be heard.
+            if not isinstance(message, OUR_OWN):
+                # Shards and responders are heard, whoever else can't be.
                 self._heard_at = self.clock.monotonic()
             alerts = len(message.keys) if isinstance(message, AlertsArrived) else 1
             told.append(Queued(message, alerts, call, place))
@@ -306,6 +311,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self.errands.owe(step.effects)
         self.silences.begin_anew()
         self.playbooks.begin_anew()
+        self.heartbeats.begin_anew()
         self._look_at_control()
 
     # -- the loop ------------------------------------------------------------------------------------------
@@ -524,6 +530,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         if self.control is not None:
             self.playbooks.look(self.control.state)
             self.silences.look(self.control.state, self.shard.of(KnownSilences))
+            self.heartbeats.look(self.control.state)
 
     # -- numbers -------------------------------------------------------------------------------------------
 

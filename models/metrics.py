@@ -43,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "llm_im_alerts_no_room_total": Metric(
         "counter", "Alerts refused because memory is used up, by door, bound (sender or shard) and token."
     ),
+    "llm_im_heartbeat_alerts_total": Metric("counter", "Alerts that were beats of heartbeats."),
     "llm_im_alerts_filtered_total": Metric(
         "counter", "Alerts dropped by a filter of the settings, by door, filter and reason."
     ),
@@ -71,6 +72,14 @@ METRICS: dict[str, Metric] = {
     ),
     "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
     "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
+    "llm_im_edge_streams": Metric("gauge", "Streams of edge agents open at a gateway."),
+    "llm_im_edge_actions_total": Metric(
+        "counter",
+        "Final answers of edge agents, by type of action and outcome (succeeded, failed, rejected).",
+    ),
+    "llm_im_edge_answers_unknown_total": Metric(
+        "counter", "Answers of edge agents for actions that they were not given."
+    ),
     "llm_im_requests_refused_total": Metric("counter", "Requests refused as a whole, by door and reason."),
     "llm_im_rate_limited_total": Metric(
         "counter",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
+from models.control.heartbeating import Heartbeats
 from models.control.issuing import IssuedTokens
 from models.control.polls import Polls
 from models.control.section import Section
@@ -12,4 +13,13 @@ from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
 
-SECTIONS: tuple[type[Section], ...] = (Slots, Begun, IssuedTokens, ChangedSettings, Silences, Shelf, Polls)
+SECTIONS: tuple[type[Section], ...] = (
+    Slots,
+    Begun,
+    IssuedTokens,
+    ChangedSettings,
+    Silences,
+    Shelf,
+    Polls,
+    Heartbeats,
+)

@@ -6,6 +6,7 @@ import msgspec
 
 from models.alerts.matchers import MatcherTuple
 from models.alerts.muted import IncidentMutes, MutedBy
+from models.edge.questions import EdgeAnswer, EdgeQuestion
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
 from models.playbook.repaired import Repaired
@@ -128,6 +129,15 @@ class ListRepairs(Wire, frozen=True):
     tenant: str
 
 
+class ListPulses(Wire, frozen=True):
+    """The heartbeats that a shard watches, by name after `after`; only the one called `name` if it is given."""
+
+    tenant: str
+    after: str = ""
+    limit: int = PAGE_MAX
+    name: str = ""
+
+
 class AlertView(msgspec.Struct, frozen=True, array_like=True):
     """One series as people see it. Times are seconds since the epoch; ends_at 0 means it has no end yet.
 
@@ -211,6 +221,24 @@ class RepairPage(Wire, frozen=True):
 
     items: list[Repaired]
     tasks: list[TaskView] = []
+
+
+class PulseView(msgspec.Struct, frozen=True, array_like=True):
+    """What a shard knows of a heartbeat: when it was heard last (0: never), when it is missed (0: nobody waits for it), since when it
+    is missed or failed (0: it is not), and in which incident."""
+
+    name: str
+    last_at: float
+    due_at: float
+    missed_at: float = 0.0
+    incident_id: bytes = b""
+
+
+class PulsePage(Wire, frozen=True):
+    """`next_after` is where the next page begins, None at the end."""
+
+    items: list[PulseView]
+    next_after: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
@@ -305,8 +333,20 @@ Query = (
     | ListRuns
     | ListRepairs
     | ListSummaries
+    | EdgeQuestion
+    | ListPulses
 )
-Answer = IncidentPage | IncidentCounts | AlertPage | SummaryPage | MutePreview | RunPage | RepairPage
+Answer = (
+    IncidentPage
+    | IncidentCounts
+    | AlertPage
+    | SummaryPage
+    | MutePreview
+    | RunPage
+    | RepairPage
+    | EdgeAnswer
+    | PulsePage
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _query_decoder: msgspec.msgpack.Decoder[Query] = msgspec.msgpack.Decoder(Query)

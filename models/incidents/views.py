@@ -9,6 +9,8 @@ from itertools import islice
 from models.alerts.matchers import compile_matchers
 from models.alerts.series import FIRING, FREE
 from models.alerts.view import alert_view
+from models.incidents.edge_views import edge_answer
+from models.incidents.heartbeat_views import list_pulses
 from models.incidents.listing import count_incidents, incident_view, list_incidents
 from models.incidents.query import (
     PAGE_MAX,
@@ -24,6 +26,7 @@ from models.incidents.query import (
     IncidentPage,
     ListAlerts,
     ListIncidents,
+    ListPulses,
     ListRepairs,
     ListRuns,
     ListSummaries,
@@ -89,6 +92,10 @@ def answer(shard: Core, query: Query) -> Answer:
             return list_runs(shard, query)
         case ListRepairs():
             return list_repairs(shard, query)
+        case ListPulses():
+            return list_pulses(shard, query)
+        case _:
+            return edge_answer(shard, query)
 
 
 def _list_summaries(shard: Core, query: ListSummaries) -> SummaryPage:

@@ -18,6 +18,7 @@ from models.settings.dedup import Dedup
 from models.settings.disaster_recovery import DisasterRecovery
 from models.settings.formats import Formats
 from models.settings.grouping import Grouping
+from models.settings.heartbeats import Heartbeats
 from models.settings.ingest import Ingest
 from models.settings.inhibition import Inhibition
 from models.settings.integrations import Integrations
@@ -54,6 +55,7 @@ class Settings(Section):
     outbound: OutboundSettings = OutboundSettings()
     silences: Silences = Silences()
     inhibition: Inhibition = Inhibition()
+    heartbeats: Heartbeats = Heartbeats()
     publish: Publish = Publish()
     targets: Targets = Targets()
     formats: Formats = Formats()

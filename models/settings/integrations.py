@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from models.settings import later
 from models.settings.dialled import Dialled, grpc_place
 from models.settings.ingest import SentinelFilters
-from models.settings.processes import COLLECTOR, RESPONDER
+from models.settings.processes import COLLECTOR, RESPONDER, SHARD
 from models.settings.secrets import Secret
-from models.settings.values import LATER, Duration, MaybeDuration, Section, wrong_url
+from models.settings.values import LATER, LIVE, Duration, MaybeDuration, Section, wrong_url
 
 
 class ShieldActions(Section):
@@ -95,7 +95,7 @@ class EdgeRemediation(Section):
 
 
 class EdgeAgent(Dialled):
-    """LLM-Edge-Agent. It sends its alerts to `/v1/webhooks/llm-edge-agent`; [we connect](pull.md#llm-edge-agent) to those of `endpoints`."""
+    """LLM-Edge-Agent. It keeps a stream to the gRPC port open ([edge agents](edge.md)), or we [connect](pull.md#llm-edge-agent) to those of `endpoints`; or it sends its alerts to `/v1/webhooks/llm-edge-agent`."""
 
     discovery_mode: Literal["kubernetes", "static", "consul"] | None = Field(
         None,
@@ -109,6 +109,13 @@ class EdgeAgent(Dialled):
     namespace: str | None = Field(None, json_schema_extra=LATER)
     label_selector: str | None = Field(None, json_schema_extra=LATER)
     connection_pool_size: int | None = Field(None, ge=1, json_schema_extra=LATER)
+    offline_after: MaybeDuration = Field(
+        60.0,
+        ge=1,
+        le=7 * 86_400,
+        description='An agent whose stream is away for so long opens an alert, and its return ends it. "none": never.',
+        json_schema_extra=LIVE,
+    )
     remediation: EdgeRemediation = EdgeRemediation()
 
     @field_validator("endpoints")
@@ -189,6 +196,8 @@ class Integrations(Section):
                 "dial_shield": self.llm_shield.dialled() | {"interval": self.llm_shield.poll_interval},
                 "dial_edge": self.llm_edge_agent.dialled() | {"endpoints": self.llm_edge_agent.endpoints},
             }
+        if kind == SHARD:
+            return {"edge_offline_after_s": self.llm_edge_agent.offline_after or 0.0}
         if kind != RESPONDER:
             return {}
         governance, policies = self.llm_governance_core, self.llm_governance_core.policies

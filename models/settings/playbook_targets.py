@@ -86,9 +86,9 @@ class Kubernetes(Section):
 class ServiceTarget(Section):
     """How one service, or those that a pattern covers, are changed. `{service}` in a text is the service's name."""
 
-    by: Literal["kubernetes", "http"] = Field(
+    by: Literal["kubernetes", "http", "edge"] = Field(
         "kubernetes",
-        description="`kubernetes`: by the Kubernetes API. `http`: by POSTing each change to `url`.",
+        description="`kubernetes`: by the Kubernetes API. `http`: by POSTing each change to `url`. `edge`: by the edge agent `agent`.",
     )
     namespace: str = Field("default", description="Kubernetes: namespace.")
     kind: Literal["deployment", "statefulset", "daemonset"] = Field(
@@ -109,6 +109,7 @@ class ServiceTarget(Section):
     )
     token: Secret | None = Field(None, description="http: bearer token. Secret.")
     health_url: str = Field("", description="What tells whether it is well, by answering 200.")
+    agent: str = Field("", description="edge: the id of the agent that changes it.")
     max_replicas: int = Field(100, ge=1, description="`scale` never goes beyond.")
     min_replicas: int = Field(1, ge=0, description="`scale` never goes below.")
 
@@ -118,6 +119,8 @@ class ServiceTarget(Section):
     def _has_what_it_needs(self) -> ServiceTarget:
         if self.by == "http" and self.url is None:
             raise ValueError('by = "http" needs a url')
+        if self.by == "edge" and not self.agent:
+            raise ValueError('by = "edge" needs an agent')
         for name, value in (("url", self.url), ("status_url", self.status_url)):
             wrong = "" if value is None else _wrong_pattern(value.get_secret_value())
             if wrong:

@@ -24,7 +24,9 @@ from models.shard.classification import Classifying
 from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
+from models.shard.edge_outbox import EdgeOutbox
 from models.shard.follow_ups import FollowUps
+from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors
 from models.shard.intake import Intake
 from models.shard.known_playbooks import KnownPlaybooks
@@ -76,6 +78,8 @@ COMPONENTS: tuple[type[Component], ...] = (
     Attention,
     People,
     States,
+    EdgeOutbox,
+    HeartbeatsOfShard,
     SlotTransfer,
     Reception,  # last, because the others look at times that it corrects
 )

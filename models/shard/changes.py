@@ -137,6 +137,20 @@ class SeriesEnded(IncidentChange, frozen=True, gc=False):
     number: int
 
 
+class AlertDue(Change, frozen=True, gc=False):
+    """An alert of our own fires: `content`, whose key is `key`. Where there is no room for it, nothing comes of it."""
+
+    tenant: str
+    key: bytes
+    content: Content
+
+
+class SeriesOver(Change, frozen=True, gc=False):
+    """Series `number`, which fires, is one of our own and ends now."""
+
+    number: int
+
+
 class MutersChanged(Change, frozen=True, gc=False):
     """These series may be muted by something else than before, any series when None."""
 

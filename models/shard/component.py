@@ -153,6 +153,20 @@ class Component:
     def brings(self, incident: Incident, record: bytes) -> None:
         """The same in the partition where the incident is now, after came()."""
 
+    def slots_held(self) -> Iterable[int]:
+        """The slots of what this component keeps that belongs to no incident: it moves with its slot. With it come the next three."""
+        return ()
+
+    def carries_slot(self, slot: int) -> bytes | None:
+        """What it keeps of a slot, for another partition; None when it has nothing."""
+        return None
+
+    def brings_slot(self, slot: int, record: bytes) -> None:
+        """The same in the partition where the slot is now."""
+
+    def drops_slot(self, slot: int) -> None:
+        """What carries_slot() gave is elsewhere now: forget it."""
+
     def loaded(self) -> None:
         """All records of a snapshot are in."""
 

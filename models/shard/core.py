@@ -3,7 +3,7 @@ models/shard/shard.py, which fills in who folds, reacts and is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby, islice
@@ -38,10 +38,12 @@ class Whose(Enum):
     REQUEST = 3
     #: Everyone's: it is about the shard itself.
     SHARD = 4
+    #: That of its `tenant`: it is about something else than an incident or a series.
+    TENANT = 5
 
 
 #: The field that an event must have by which it is found whose it is.
-NAMED_BY = {Whose.INCIDENT: "incident_id", Whose.SERIES: "number"}
+NAMED_BY = {Whose.INCIDENT: "incident_id", Whose.SERIES: "number", Whose.TENANT: "tenant"}
 
 
 @dataclass(slots=True)
@@ -91,6 +93,10 @@ class Core:
         self._left: Sequence[Callable[[Incident], None]] = ()
         self._carries: dict[str, Callable[[Incident], bytes | None]] = {}
         self._brings: dict[str, Callable[[Incident, bytes], None]] = {}
+        self._slots_held: Sequence[Callable[[], Iterable[int]]] = ()
+        self._carries_slot: dict[str, Callable[[int], bytes | None]] = {}
+        self._brings_slot: dict[str, Callable[[int, bytes], None]] = {}
+        self._drops_slot: dict[str, Callable[[int], None]] = {}
         self._next_at: Sequence[Callable[[Incident], float]] = ()
         self._owes: Sequence[Callable[[Incident], bool]] = ()
         self._withholds: Sequence[Callable[[Incident], str | None]] = ()
@@ -222,6 +228,25 @@ class Core:
         """The same in the partition where the incident is now."""
         for name, record in carried.items():
             self._brings[name](incident, record)
+
+    def slots_held(self) -> set[int]:
+        """The slots of which components keep something that belongs to no incident."""
+        return {slot for held in self._slots_held for slot in held()}
+
+    def carried_of_slot(self, slot: int) -> dict[str, bytes]:
+        """What that is of one slot, by the components' names."""
+        found = {name: carries(slot) for name, carries in self._carries_slot.items()}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def bring_slot(self, slot: int, carried: dict[str, bytes]) -> None:
+        """The same in the partition where the slot is now."""
+        for name, record in carried.items():
+            self._brings_slot[name](slot, record)
+
+    def drop_slot(self, slot: int, carried: Iterable[str]) -> None:
+        """What these components kept of a slot is elsewhere now."""
+        for name in carried:
+            self._drops_slot[name](slot)
 
     def set_back(self, incident: Incident, event: Event) -> None:
         """The clock had been ahead: the components correct what they keep in an incident."""

@@ -4,6 +4,7 @@ decided for the whole request at once, and must stay cheap: no other component i
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from typing import cast
@@ -26,7 +27,14 @@ from models.alerts.series import BLOCK_SHIFT, FIRING
 from models.errors import Broken
 from models.incidents.incident import Incident
 from models.shard import clock, lifecycle
-from models.shard.changes import SeriesEnded, SeriesFires, SeriesSaysElse, Signalled
+from models.shard.changes import (
+    AlertDue,
+    SeriesEnded,
+    SeriesFires,
+    SeriesOver,
+    SeriesSaysElse,
+    Signalled,
+)
 from models.shard.component import Component, on
 from models.shard.core import Core, Whose
 from models.shard.events import (
@@ -58,6 +66,7 @@ EXPIRE_MAX = 1000
 GROUPS_REMEMBERED = 16_384
 GROUP_CHARS_REMEMBERED = 512
 
+_content_encoder = msgspec.msgpack.Encoder()
 _content_decoder = msgspec.msgpack.Decoder(Content)
 #: Decisions about alerts that were not stored; their sender is told so.
 _REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FULL, Decision.SHARD_FULL})
@@ -400,6 +409,19 @@ class Intake(Component):
             ends, self._repeat_ends = self._repeat_ends, []
             self._observe(numbers, ends, now)
 
+    # -- alerts of our own ----------------------------------------------------------------------------------
+
+    def _own_fires(self, change: AlertDue, now: float) -> None:
+        self._received_at = now
+        body = _content_encoder.encode(change.content)
+        decision = self._alert(change.tenant, change.key, math.inf, body, 0, now)
+        self._flush_repeats(now)
+        self.state.decided[decision] += 1
+
+    def _own_over(self, change: SeriesOver, now: float) -> None:
+        self._resolve_series(change.number, now, False, b"", b"", now)
+        self.state.decided[Decision.RESOLVED] += 1
+
     # -- live and in replay ----------------------------------------------------------------------------------
 
     def _fold_observed(self, event: AlertsObserved, now: float) -> None:
@@ -507,6 +529,7 @@ class Intake(Component):
         _hear(incident, event.signal)
 
     messages = {AlertsArrived: _alerts_arrived}
+    reactions = {AlertDue: _own_fires, SeriesOver: _own_over}
     events = (
         on(AlertsObserved, _fold_observed, whose=Whose.REQUEST),
         on(CallAnswered, _fold_call, whose=Whose.REQUEST),

@@ -50,6 +50,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
     verify_people: bool = False
     #: How long after a P0 or P1 was resolved its review is due; 0: none is planned.
     review_after_s: float = 0.0
+    #: How long an edge agent may be away before that is an alert; 0: for ever.
+    edge_offline_after_s: float = 0.0
     #: Who may be told of incidents, and who is told of which.
     receivers: dict[str, ReceiverRow] = msgspec.field(default_factory=lambda: {WEBHOOK: ReceiverRow()})
     route: Route = Route()

@@ -208,6 +208,10 @@ class Shard(Core):
         self._left = [each.left for each in having("left")]
         self._carries = {each.name: each.carries for each in having("carries")}
         self._brings = {each.name: each.brings for each in having("brings")}
+        self._slots_held = [each.slots_held for each in having("slots_held")]
+        self._carries_slot = {each.name: each.carries_slot for each in having("carries_slot")}
+        self._brings_slot = {each.name: each.brings_slot for each in having("brings_slot")}
+        self._drops_slot = {each.name: each.drops_slot for each in having("drops_slot")}
         self._set_back = [each.set_back for each in having("set_back")]
         self._ticks = [each.tick for each in having("tick")]
         self._settles = [each.settle for each in having("settle")]

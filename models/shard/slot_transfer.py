@@ -26,13 +26,15 @@ from models.shard.core import Core, Whose
 class SlotLeft(Event, frozen=True):
     """Incidents of a slot (MessagePack of incident.Incident) moved to another partition, each with its series
     (MessagePack of a list of series.MovedSeries). `version` is that of the future slot map. `beside`: of each, what components keep
-    in records of their own, by their names."""
+    in records of their own, by their names. `held`: by their names too, what they keep of the slot that belongs to no incident; it
+    goes with the first portion."""
 
     slot: int
     version: int
     incidents: list[bytes]
     series: list[bytes]
     beside: list[dict[str, bytes]] = []
+    held: dict[str, bytes] = {}
 
 
 class SlotArrived(Event, frozen=True):
@@ -43,6 +45,7 @@ class SlotArrived(Event, frozen=True):
     incidents: list[bytes]
     series: list[bytes]
     beside: list[dict[str, bytes]] = []
+    held: dict[str, bytes] = {}
 
 
 #: Bytes of one portion: one frame of a log, and one value in a store. A larger incident still goes as a whole.
@@ -62,10 +65,12 @@ _series_decoder = msgspec.msgpack.Decoder(list[MovedSeries])
 
 
 def by_slot(shard: Core) -> dict[int, list[bytes]]:
-    """The ids of all incidents by slot, each in the order of their creation."""
+    """The ids of all incidents by slot, each in the order of their creation; none for a slot of which there is only something else."""
     found: dict[int, list[bytes]] = {}
     for _at, identity in shard.state.order:
         found.setdefault(shard.state.incidents[identity].slot, []).append(identity)
+    for slot in sorted(shard.slots_held()):
+        found.setdefault(slot, [])
     return found
 
 
@@ -74,8 +79,8 @@ def leaving(
 ) -> Iterator[SlotLeft]:
     """The incidents of a slot, portion by portion; the caller applies each before it takes the next. `version` is that
     of the future slot map."""
-    waiting = deque(identities)
-    while waiting:
+    waiting, held = deque(identities), shard.carried_of_slot(slot)
+    while waiting or held:
         incidents: list[bytes] = []
         series: list[bytes] = []
         beside: list[dict[str, bytes]] = []
@@ -90,16 +95,19 @@ def leaving(
             )
             beside.append(shard.carried(incident))
             size += len(incidents[-1]) + len(series[-1]) + sum(map(len, beside[-1].values()))
-        yield SlotLeft(slot, version, incidents, series, beside if any(beside) else [])
+        yield SlotLeft(slot, version, incidents, series, beside if any(beside) else [], held)
+        held = {}
 
 
 def arrived(left: SlotLeft) -> SlotArrived:
     """What the new partition logs of it."""
-    return SlotArrived(left.slot, left.version, left.incidents, left.series, left.beside)
+    return SlotArrived(left.slot, left.version, left.incidents, left.series, left.beside, left.held)
 
 
 def first_incident(event: SlotLeft | SlotArrived) -> bytes:
-    """What distinguishes one portion from the others."""
+    """What distinguishes one portion of a slot from the others: b"" for one without incidents, which is the only one."""
+    if not event.incidents:
+        return b""
     return _id_decoder.decode(event.incidents[0]).id
 
 
@@ -119,6 +127,7 @@ class SlotTransfer(Component):
                 del state.by_group[incident.tenant, incident.group_key]
             state.open_count -= incident.is_open
             self.shard.forget(incident)
+        self.shard.drop_slot(event.slot, event.held)
 
     def _fold_arrived(self, event: SlotArrived, now: float) -> None:
         """Take what arrived, as if it had always been here."""
@@ -135,6 +144,7 @@ class SlotTransfer(Component):
                 members.append(number)
             self.shard.came(incident)
             self.shard.bring(incident, carried)
+        self.shard.bring_slot(event.slot, event.held)
 
     # A slot may have incidents of all tenants.
     events = (

@@ -12,6 +12,7 @@ from models.partition.event import Event
 from models.partition.frames import EVERYONE
 from models.shard.core import Core, Whose
 from models.shard.events import ClockSetBack
+from models.shard.heartbeats import Beats
 from models.shard.messages import AlertsArrived, Command, Message, PeerMessageArrived
 
 
@@ -26,7 +27,11 @@ def by_tenant(
     """
     if isinstance(message, AlertsArrived) and not isinstance(events[0], ClockSetBack):
         return ((message.tenant, events),)  # the hot path
-    sender = message.tenant if isinstance(message, AlertsArrived | Command | PeerMessageArrived) else EVERYONE
+    sender = (
+        message.tenant
+        if isinstance(message, AlertsArrived | Command | PeerMessageArrived | Beats)
+        else EVERYONE
+    )
     found: dict[str, list[Event]] = {EVERYONE: []}
     for event in events:
         found.setdefault(_tenant_of(shard, event, sender), []).append(event)
@@ -39,6 +44,8 @@ def _tenant_of(shard: Core, event: Event, sender: str) -> str:
         return EVERYONE
     if whose is Whose.REQUEST:
         return sender
+    if whose is Whose.TENANT:
+        return event.tenant  # type: ignore[attr-defined, no-any-return]
     if whose is Whose.SERIES:
         incident = shard.state.series.incidents[event.number]  # type: ignore[attr-defined]
     else:

@@ -20,6 +20,7 @@ from services.api.alertmanager.silences import add_silence_routes as add_alertma
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.health import HealthGather, add_health_routes
+from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
 from services.api.playbooks import PlaybookDesk, RunReads
 from services.api.problems import field_problems, malformed, problem, problem_of
@@ -28,6 +29,8 @@ from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
+from services.api.v1.edge import add_edge_routes
+from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.repairs import add_repair_routes
@@ -38,6 +41,7 @@ from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
+from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.formats.paths import paths_of, pattern_of
@@ -57,6 +61,8 @@ def build_app(
     targets: TargetDesk,
     receivers: ReceiverDesk,
     playbooks: PlaybookDesk,
+    edge: EdgeAgents,
+    heartbeats: HeartbeatDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -78,11 +84,13 @@ def build_app(
     add_stream_routes(app, tails)
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
+    add_heartbeat_routes(app, heartbeats, bodies)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_repair_routes(app, RunReads(reads))
+    add_edge_routes(app, edge, bodies)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)

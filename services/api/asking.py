@@ -17,6 +17,7 @@ from models.incidents.query import (
     IncidentPage,
     IncidentView,
     MutePreview,
+    PulsePage,
     Query,
     RepairPage,
     RunPage,
@@ -32,7 +33,7 @@ ASK_TIMEOUT_S = 10.0
 
 Ask = Callable[[int, bytes], Awaitable[bytes]]
 
-_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview, RunPage, RepairPage)
+_A = TypeVar("_A", IncidentPage, IncidentCounts, AlertPage, MutePreview, RunPage, RepairPage, PulsePage)
 _T = TypeVar("_T")
 
 _incident_decoder = msgspec.msgpack.Decoder(Incident)

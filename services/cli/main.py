@@ -22,7 +22,9 @@ from services.cli.commands import (
     config,
     context,
     down,
+    edge,
     formats,
+    heartbeats,
     ingest,
     log,
     notify,
@@ -193,8 +195,10 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
+app.add_typer(heartbeats.app, name="heartbeats")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
+app.add_typer(edge.app, name="edge")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)

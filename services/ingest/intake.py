@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, ShareUsedUp
+from models.errors import Full, Malformed, NotFound, ShareUsedUp
 from models.metrics import Meter
 from models.ports import Span
 from services.ingest.arrival import Arrival, Sender
@@ -20,6 +20,7 @@ from services.ingest.dead_letters import DeadLetterBox
 from services.ingest.formats.format import Format, Request, at_once
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Remembered
+from services.ingest.heartbeats import BeatLine
 from services.ingest.limits import Limits
 from services.ingest.rules import Rules
 from services.ingest.sifting import Ends, former_ends, merge, sifted, unnamed
@@ -54,6 +55,8 @@ class Intake:
         self._alone = asyncio.Lock()
         self._bounds = Bounds()
         self._skews = Skews(meter)
+        #: Where alerts go that are beats of heartbeats; None: none are.
+        self.beats: BeatLine | None = None
 
     @property
     def tenant(self) -> str:
@@ -101,6 +104,8 @@ class Intake:
             self.bury(form, reading.faults, request.content_type, request.place)
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
+        if beats := self._beats_among(reading, arrival.received_at):
+            reading = await self._beaten(beats, reading)
         rules = self._remembered.rules
         if rules is not None:
             reading = sifted(reading, arrival, self._meter)
@@ -117,7 +122,7 @@ class Intake:
             reading = form.read(request)
         except Exception:  # noqa: BLE001 - a bug too: HttpDoor meets it again, logs it and answers 500
             return None
-        return None if reading.faults else reading
+        return None if reading.faults or self._beats_among(reading, request.received_at) else reading
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
         """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once.
@@ -199,6 +204,24 @@ class Intake:
             first=outside[0].message,
         )
         return replace(reading, faults=[*reading.faults, *outside])
+
+    def _beats_among(self, reading: Reading, now: float) -> dict[int, tuple[str, ...]]:
+        """The alerts that are beats, by column."""
+        beats = self.beats
+        return beats.among(reading, now) if beats is not None and beats.by_alert else {}
+
+    async def _beaten(self, beats: dict[int, tuple[str, ...]], reading: Reading) -> Reading:
+        """Say these beats; `reading` without them, which is told in `filtered`. Raises Busy."""
+        assert self.beats is not None
+        # One that was deleted in this moment is waited for by nobody.
+        with contextlib.suppress(NotFound):
+            await self.beats.beat([name for names in beats.values() for name in names])
+        self._meter.count("llm_im_heartbeat_alerts_total", len(beats))
+        why = {
+            reading.places[column]: f"it is the beat of {', '.join(names)}" for column, names in beats.items()
+        }
+        kept = [column for column in range(len(reading.memories)) if column not in beats]
+        return replace(reading.only(kept), filtered={**reading.filtered, **why})
 
     def _tell_full(self, receipt: Receipt, arrival: Arrival) -> None:
         """Count and log what there was no room for."""

@@ -206,7 +206,8 @@ class ShardLine:
                 self.owner = error.owner
                 why: IncidentManagerError = error
             except Refused as error:
-                self._fail_all(messages, error)
+                # Without what it was raised from: see submit.py.
+                self._fail_all(messages, error.with_traceback(None))
                 return
             except IncidentManagerError as error:
                 why = error

@@ -50,7 +50,7 @@ def sifted(reading: Reading, arrival: Arrival, meter: Meter) -> Reading:
         reading.places[column]: f"dropped by the filter {each.name!r}: {each.why}"
         for column, each in dropped.items()
     }
-    return replace(reading.only(kept), filtered=why)
+    return replace(reading.only(kept), filtered={**reading.filtered, **why})
 
 
 class Ends(NamedTuple):

@@ -169,7 +169,8 @@ class _Part(Waiting):
             self._make(columns)
             self._line.put(self)
         except Busy as error:
-            self.failed(error)
+            # Its traceback holds this part, which holds the error: a flood of refused bodies would wait for the garbage collector.
+            self.failed(error.with_traceback(None))
         except Exception as error:
             # A bug: its sender is told, and may send it again.
             log.exception("bug: alerts could not be sent to their shard", shard=self._line.owner)

@@ -27,6 +27,7 @@ class ServiceGiven(msgspec.Struct, frozen=True):
     health_url: str = ""
     max_replicas: int = 100
     min_replicas: int = 1
+    agent: str = ""
 
     def of(self, service: str) -> ServiceGiven:
         """With its name where `{service}` stands."""
@@ -42,6 +43,7 @@ class ServiceGiven(msgspec.Struct, frozen=True):
                     "url",
                     "status_url",
                     "health_url",
+                    "agent",
                 )
                 if (value := getattr(self, name))
             },

@@ -11,9 +11,11 @@ from actors.targets import Targets
 from models.playbook.policy import HouseRules
 from models.ports import Channel, Clock
 from services.actions.outbound import Outbound
+from services.edge.shards import EdgeShards
 from services.playbooks.bounds import Bounds
 from services.playbooks.calls import Calls
 from services.playbooks.given import ScriptGiven, ServiceGiven, Services, SourceGiven, WarRoomGiven
+from services.playbooks.means.edge import EdgeMeans
 from services.playbooks.means.hook import HookMeans
 from services.playbooks.means.kubernetes import KubernetesMeans
 from services.playbooks.means.kubernetes_api import KubernetesApi, KubernetesGiven
@@ -31,10 +33,11 @@ def open_worker(
     clock: Clock,
     targets: Targets | None = None,
     *,
+    edge: EdgeShards | None = None,
     strict: bool = False,
 ) -> PlaybookWorker:
     """`given` is what the sections of the settings give responders, secrets as plain text; `channels` are the receivers by name, each
-    with its type, and may change while it runs. `targets` bound its calls; None: nothing does. Connects to nothing yet. With `strict`, raises Malformed
+    with its type, and may change while it runs. `targets` bound its calls; None: nothing does. `edge` is asked for what edge agents do; None: they do nothing. Connects to nothing yet. With `strict`, raises Malformed
     for policies that can't be read; without, they allow nothing."""
     about, outbound = given["playbook_targets"], Calls(Outbound.of(given), targets)
     governance = with_token(given["governance"])
@@ -49,6 +52,7 @@ def open_worker(
                 KubernetesApi(_one(about["kubernetes"], KubernetesGiven), targets), clock
             ),
             "http": HookMeans(outbound),
+            "edge": EdgeMeans(edge, targets),
         },
         prometheus=_one(about["prometheus"], SourceGiven),
         loki=_one(about["loki"], SourceGiven),

@@ -31,7 +31,7 @@ class Receiver:
 @dataclass(slots=True)
 class Tools:
     """`channels` are the receivers by name, each with its type; they change with the settings. `means` by what a service is changed
-    by ("kubernetes", "http")."""
+    by ("kubernetes", "http", "edge")."""
 
     outbound: Calls
     clock: Clock

@@ -324,14 +324,16 @@ class EdgeHealthUpdate(_message.Message):
     def __init__(self, agent_id: _Optional[str] = ..., status: _Optional[_Union[HealthStatus, str]] = ..., services: _Optional[_Iterable[str]] = ..., can_do: _Optional[_Iterable[_Union[ActionType, str]]] = ..., metrics: _Optional[_Mapping[str, str]] = ..., detail: _Optional[str] = ..., timestamp: _Optional[int] = ..., request_id: _Optional[str] = ..., config_version: _Optional[int] = ...) -> None: ...
 
 class IncidentToEdgeMsg(_message.Message):
-    __slots__ = ("action", "config", "health_check")
+    __slots__ = ("action", "config", "health_check", "alert_ack")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     HEALTH_CHECK_FIELD_NUMBER: _ClassVar[int]
+    ALERT_ACK_FIELD_NUMBER: _ClassVar[int]
     action: RemediationAction
     config: ConfigUpdate
     health_check: HealthCheckRequest
-    def __init__(self, action: _Optional[_Union[RemediationAction, _Mapping]] = ..., config: _Optional[_Union[ConfigUpdate, _Mapping]] = ..., health_check: _Optional[_Union[HealthCheckRequest, _Mapping]] = ...) -> None: ...
+    alert_ack: AlertAck
+    def __init__(self, action: _Optional[_Union[RemediationAction, _Mapping]] = ..., config: _Optional[_Union[ConfigUpdate, _Mapping]] = ..., health_check: _Optional[_Union[HealthCheckRequest, _Mapping]] = ..., alert_ack: _Optional[_Union[AlertAck, _Mapping]] = ...) -> None: ...
 
 class RemediationAction(_message.Message):
     __slots__ = ("incident_id", "type", "target_service", "parameters", "timeout_seconds", "action_id")

@@ -134,6 +134,7 @@ ACTORS: tuple[ActorKind, ...] = (
         RESPONDER,
         _responders,
         f"{FACTORIES}:responder_actor",
+        lambda settings, _index: {"shards": _shards(settings), "hold_s": settings.server.hold},
         missing="does not answer: it sends no notifications, and runs of playbooks wait",
     ),
     ActorKind(SHARD, _shards, f"{FACTORIES}:shard_actor", _shard_config),

@@ -17,6 +17,7 @@ from actors.runtime.host import Actor, Host
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.control import CONTROL
+from models.control.heartbeating import Heartbeats
 from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
@@ -57,7 +58,7 @@ BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
-SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf)
+SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf, Heartbeats)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:
@@ -206,7 +207,6 @@ def responder_actor(config: bytes, host: Host) -> Actor:
     _log_as(given)
     actions = Actions(given)
     targets = Targets.of(given, SystemClock(), actions.by_name)
-    worker = _worker(given, actions, targets) if given["playbooks"] else None
 
     def take(changed: Mapping[str, Any]) -> None:
         actions.take(changed)
@@ -214,22 +214,31 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         if worker is not None:
             worker.take(changed)
 
+    control = _followed(given, processes.RESPONDER, take, (ChangedSettings, Slots))
+    worker = _worker(given, host, actions, targets, control) if given["playbooks"] else None
     return ResponderActor(
         host,
         actions.by_name,
-        control=_followed(given, processes.RESPONDER, take),
+        control=control,
         targets=targets,
         tracer=_tracer(given["telemetry"], host.name),
         worker=worker,
     )
 
 
-def _worker(given: Mapping[str, Any], actions: Actions, targets: Targets) -> PlaybookWorker:
+def _worker(
+    given: Mapping[str, Any], host: Host, actions: Actions, targets: Targets, control: ControlTail
+) -> PlaybookWorker:
     """What does the actions of playbooks, with the receivers as they are at the time, within the same bounds as notifications."""
     from actors.runtime.clock import SystemClock
+    from models.partition.sharding import TENANT
+    from services.edge.shards import EdgeShards, lines_to
     from services.playbooks.open import open_worker
 
-    return open_worker(given, actions.typed, SystemClock(), targets)
+    clock = SystemClock()
+    lines = lines_to(given["shards"], host.peers, clock, hold_s=given["hold_s"])
+    edge = EdgeShards(lines, lambda: control.state.slots, TENANT)
+    return open_worker(given, actions.typed, clock, targets, edge=edge)
 
 
 def backup_actor(config: bytes, host: Host) -> Actor:

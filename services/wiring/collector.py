@@ -89,6 +89,7 @@ class Collector:
                         station.meter,
                         station.tracer,
                         station.firing,
+                        station.submitter,
                         self._given,
                     )
                 )

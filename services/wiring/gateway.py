@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import platform
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -18,8 +19,10 @@ from actors.control_tail import FOLLOW_S
 from actors.runtime.ending import end
 from actors.runtime.untraced import NoTracer
 from models import VERSION
+from models.control.heartbeating import Heartbeats
+from models.control.heartbeats import SyncHeartbeats
 from models.control.issuing import TokensSeen
-from models.errors import IncidentManagerError, Malformed
+from models.errors import IncidentManagerError, Malformed, Refused
 from models.incidents.incident import Incident
 from models.metrics import ActorMetrics, Meter
 from models.metrics import decode as decode_metrics
@@ -27,12 +30,14 @@ from models.metrics import encode as encode_metrics
 from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
+from models.settings.heartbeats import Heartbeats as HeartbeatSettings
 from models.settings.processes import RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
 from services.api.guard import Guard
 from services.api.health import HealthGather
+from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -40,9 +45,12 @@ from services.api.traced import Traced
 from services.api.v1.commands import Commands
 from services.api.v1.routing import ReceiverDesk
 from services.api.v1.targets import TargetDesk
+from services.edge.agents import EdgeAgents
+from services.edge.shards import EdgeShards
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.doors.grpc.door import GrpcDoor
 from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
@@ -52,6 +60,9 @@ from services.machine.front import authority
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
 from services.wiring.station import QUERY_TIMEOUT_S, Station
+
+if TYPE_CHECKING:
+    from services.edge.desk import EdgeDesk
 
 log = structlog.get_logger()
 
@@ -94,6 +105,10 @@ class Gateway:
         self._front = front
         self._front_fault = ""
         self._front_faults = 0
+        self._tenant = tenant
+        #: The heartbeats of the settings, and the version of the control partition's, that were the same.
+        self._heartbeats_compared: tuple[HeartbeatSettings, int] | None = None
+        self._heartbeats_refused = ""
         self._start = start
         self._archives = archives
         self._tracer = tracer or NoTracer()
@@ -116,6 +131,8 @@ class Gateway:
         )
         self.guard = Guard(settings, station.tail, clock, self.meter, station.look)
         self.doors = open_doors(station.needs(self.guard), settings)
+        self.edge_shards = EdgeShards(station.lines, lambda: station.submitter.slots, tenant)
+        self._edge = self._open_edge()
         http = self.doors[HttpDoor.name]
         assert isinstance(http, HttpDoor)
         websocket = self.doors[WebSocketDoor.name]
@@ -165,6 +182,8 @@ class Gateway:
             targets=TargetDesk(peers, responders),
             receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
+            edge=EdgeAgents(self.edge_shards),
+            heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.
@@ -179,6 +198,8 @@ class Gateway:
     async def start(self) -> None:
         """Learn the slot map, then begin the background work. Raises Unavailable when there is no map."""
         await self.station.start()
+        if self._edge is not None:
+            self._edge.start()
         for door in self.doors.values():
             await door.start()
         loop = asyncio.get_running_loop()
@@ -191,6 +212,29 @@ class Gateway:
         if not self.guard.is_on:
             log.warning("no tokens: anyone who can reach this address can do anything", gateway=self.name)
 
+    def _open_edge(self) -> EdgeDesk | None:
+        """The streams of edge agents, which come by the gRPC door; None without it."""
+        door = self.doors.get(GrpcDoor.name)
+        if not isinstance(door, GrpcDoor):
+            return None
+        # Here, because most gateways have none.
+        from services.edge.bridge import EdgeIncidentBridge
+        from services.edge.desk import EdgeDesk
+        from services.edge.ground import Ground
+
+        station = self.station
+        ground = Ground(
+            self.edge_shards,
+            station.intake,
+            station.formats[EdgeIncidentBridge.scope],
+            station.clock,
+            self.meter,
+            self._tracer,
+        )
+        desk = EdgeDesk(self.name, ground)
+        door.add(EdgeIncidentBridge(desk))
+        return desk
+
     async def _apply_folder(self, folder: str) -> None:
         from services.wiring.playbook_folder import apply_folder
 
@@ -200,6 +244,8 @@ class Gateway:
         """End the background work and close the files, in the reverse order of start. Safe to call twice."""
         for door in reversed(self.doors.values()):
             await door.stop()
+        if self._edge is not None:
+            await self._edge.stop()
         await end(self._tasks)
         self._tasks = []
         await self.tails.stop()
@@ -280,6 +326,27 @@ class Gateway:
         while True:
             await asyncio.sleep(FOLLOW_S)
             await self.station.look()
+            await self._sync_heartbeats()
+
+    async def _sync_heartbeats(self) -> None:
+        """Have the control partition know the heartbeats of the settings, where it has others."""
+        station = self.station
+        known = station.tail.state.of(Heartbeats)
+        compared = (station.settings.heartbeats, known.version)
+        if compared == self._heartbeats_compared:
+            return
+        wanted = [each.heartbeat for each in station.settings.heartbeats.expected]
+        if known.has_from_settings(wanted, self._tenant):
+            self._heartbeats_compared = compared
+            return
+        try:
+            await station.tell_control(SyncHeartbeats(wanted, self._tenant))
+        except Refused as error:
+            if str(error) != self._heartbeats_refused:
+                log.error("heartbeats of the settings can't be watched", why=str(error))
+            self._heartbeats_refused = str(error)
+        except IncidentManagerError as error:
+            log.warning("heartbeats of the settings not told yet, retrying", why=str(error))
 
     async def _tell_uses(self) -> None:
         while True:

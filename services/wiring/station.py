@@ -28,6 +28,7 @@ from services.ingest.formats.format import Shared
 from services.ingest.formats.open_alerts import Labels
 from services.ingest.formats.remembered import Remembered
 from services.ingest.formats.table import open_formats
+from services.ingest.heartbeats import BeatLine
 from services.ingest.intake import Intake
 from services.ingest.limits import Limits
 from services.ingest.line import ShardLine
@@ -109,6 +110,8 @@ class Station:
         self.limits.take_settings(settings.resource_limits)
         self._sharing: asyncio.Task[None] | None = None
         self.intake = Intake(self.submitter, remembered, self.dead_letters, meter, self.limits)
+        self.beats = BeatLine(self.tail, self.submitter, self.tell_control, clock, tenant)
+        self.intake.beats = self.shared.beats = self.beats
 
     def needs(self, doorman: Doorman) -> Needs:
         """What its doors are given."""

@@ -370,11 +370,13 @@ async def system(
     *,
     clock: SettableClock | None = None,
     classify: bool = True,
-    worker: Worker | None = None,
+    worker: Worker | Mapping[str, Any] | None = None,
     **settings: Mapping[str, Any],
 ) -> AsyncIterator[System]:
     """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}. `worker` does what runs of
-    playbooks ask for."""
+    playbooks ask for; as a table, it is the section of that name."""
+    if isinstance(worker, Mapping):
+        settings["worker"], worker = worker, None
     configured = Settings.model_validate(
         {**settings, "state": {"partitions": 2, **settings.get("state", {})}}
     )

@@ -24,7 +24,11 @@ from tests.ports import free_port
 
 START_TIMEOUT_S = 60
 RABBIT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-GROUP = "llm-incident-manager"
+
+
+def group_of(topic: str) -> str:
+    """One of its own: a group whose members come and go is never at rest."""
+    return topic.replace(".", "-")
 
 
 class Peer(ABC):
@@ -64,7 +68,13 @@ class Peer(ABC):
         """Messages that are not acknowledged."""
 
     def settings(self, topic: str, **more: object) -> dict[str, Any]:
-        return {"backend": self.name, "brokers": [self.broker], "topics": [topic], **more}
+        return {
+            "backend": self.name,
+            "brokers": [self.broker],
+            "topics": [topic],
+            "consumer_group": group_of(topic),
+            **more,
+        }
 
     def topic(self) -> str:
         return f"incidents.ingest.{uuid.uuid4().hex[:8]}"
@@ -174,7 +184,7 @@ class NatsPeer(Peer):
     async def left(self, topic: str) -> int:
         client = await self._client()
         try:
-            info = await client.jetstream().consumer_info(topic.replace(".", "-"), GROUP)
+            info = await client.jetstream().consumer_info(topic.replace(".", "-"), group_of(topic))
         finally:
             await client.close()
         return int(info.num_pending) + int(info.num_ack_pending)
@@ -298,10 +308,11 @@ class KafkaPeer(Peer):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.brokers = os.environ.get("KAFKA_BROKERS", "")
+        self.is_real = bool(self.brokers)
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        if os.environ.get("KAFKA_BROKERS"):
+        if self.is_real:
             return
         self._child = subprocess.Popen(
             [sys.executable, "-c", _MOCK],
@@ -349,7 +360,7 @@ class KafkaPeer(Peer):
     def _left(self, topic: str) -> int:
         from confluent_kafka import Consumer, TopicPartition
 
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": GROUP})
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": group_of(topic)})
         try:
             partitions = consumer.list_topics(topic, 10).topics[topic].partitions
             places = consumer.committed([TopicPartition(topic, each) for each in partitions], 10)

@@ -33,19 +33,22 @@ from models.incidents.query import (
     encode,
 )
 from models.metrics import ActorMetrics, Meter
-from models.partition.sharding import partition_name, slot_of
+from models.partition.sharding import TENANT, partition_name, slot_of
 from models.ports import ArchivedIncident
 from models.settings.all import Settings
 from models.shard.assembly import decode_message
 from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
 from services.api.health import HealthGather
+from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.commands import Commands
 from services.api.v1.routing import ReceiverDesk
 from services.api.v1.targets import TargetDesk
+from services.edge.agents import EdgeAgents
+from services.edge.shards import EdgeShards
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
 from services.stores.memory.archive import MemoryArchive
@@ -83,7 +86,9 @@ class StandIn:
         self.targets = TargetDesk(LocalCluster(), [])
         self.receivers = ReceiverDesk(LocalCluster(), [])
         self.playbooks = PlaybookDesk(tail, self.tell)
+        self.edge = EdgeAgents(EdgeShards([], lambda: None, TENANT))
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
+        self.heartbeats = HeartbeatDesk(tail, self.tell, self.reads, self.clock, "default")
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
             logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
@@ -105,6 +110,8 @@ class StandIn:
                 targets=self.targets,
                 receivers=self.receivers,
                 playbooks=self.playbooks,
+                edge=self.edge,
+                heartbeats=self.heartbeats,
                 reload=self.reload,
             )
 

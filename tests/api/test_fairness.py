@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import services.ingest.doors.http
 import services.ingest.line
+from services.ingest.submit import Receipt
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, JSON, Reply, System, alert, system
 from tests.api.test_guard import create
 from tests.api.test_pressure import Gate, is_busy, until
@@ -105,3 +107,30 @@ async def test_who_takes_all_the_places_of_a_gateway_leaves_one_for_others(
         assert [each.status for each in answers].count(200) == 30
         assert ours.gateway.http._shares.held_by("loud") == 0
         assert ours.gateway.http._room.shares.held_by("loud") == 0
+
+
+@pytest.mark.usefixtures("both_ways")
+async def test_what_is_refused_leaves_nothing_that_waits_for_the_garbage_collector() -> None:
+    async with system(server={"max_inflight_alerts": 20}) as ours:
+        gate = Gate(ours.cluster.get(ours.shards[0]))
+        headers = [(b"content-type", JSON.encode())]
+        bodies = [json.dumps(batch(f"B{number}", 10)).encode() for number in range(10)]
+        first = asyncio.ensure_future(ours.request("POST", V2, [bodies[0]], headers))
+        await until(lambda: gate.waiting)
+        gc.collect()
+        gc.disable()
+        try:
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            for body in bodies:
+                assert is_busy(await ours.request("POST", V2, [body], headers))
+            gc.collect()
+            left = [each for each in gc.garbage if isinstance(each, Receipt)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+            gate.opened.set()
+        assert (await first).status == 200
+
+        # A receipt has the parts of its request, and these its body.
+        assert not left

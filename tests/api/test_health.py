@@ -170,6 +170,8 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         targets=stand_in.targets,
         receivers=stand_in.receivers,
         playbooks=stand_in.playbooks,
+        edge=stand_in.edge,
+        heartbeats=stand_in.heartbeats,
         reload=stand_in.reload,
     )
 

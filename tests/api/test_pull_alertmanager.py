@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from models.errors import Unavailable
 from services.ingest.sources.alertmanager import AlertmanagerPolls
 from services.ingest.sources.fetching import Fetchers
 from tests.api.conftest import ALERTMANAGER
@@ -140,7 +142,7 @@ async def test_what_is_on_the_list_of_a_real_alertmanager_fires_and_what_left_it
         silenced = (await asyncio.to_thread(peer.post, "/api/v2/silences", silence))["silenceID"]
         async with running(polls(ours, peer.url, settle=0)) as source:
             await fires(ours, {"Root", "Leaf", "Down"})
-            await polled(source, 2)  # type: ignore[arg-type]
+            await polled(source, 2)
             found = {each["labels"]["alertname"]: each["annotations"] for each in await ours.alerts()}
             assert found["Down"]["summary"] == "Down is wrong"
             assert found["Down"]["polled_from"] == "alertmanager/prod"
@@ -164,7 +166,7 @@ async def test_an_alert_that_came_by_its_webhook_too_is_the_same_one(tmp_path: P
         await asyncio.to_thread(peer.fire, "Down")
 
         async with running(polls(ours, peer.url)) as source:
-            await polled(source, 2)  # type: ignore[arg-type]
+            await polled(source, 2)
 
         [found] = await ours.alerts()
         assert found["annotations"]["polled_from"] == "alertmanager/prod"
@@ -180,7 +182,7 @@ async def test_one_that_is_killed_and_starts_anew_with_an_empty_list_resolves_no
             peer.start()
             await until(lambda: not source.why_away, lambda: source.why_away)
 
-            await polled(source, 4)  # type: ignore[arg-type]
+            await polled(source, 4)
 
             assert await ours.names() == {"Down"}
 
@@ -212,31 +214,37 @@ class Scripted:
         ]
 
 
-@pytest.mark.parametrize(
-    ("status", "said", "why"),
-    [
-        (500, [], "answered 500"),
-        (204, b"", "answered 204"),
-        (302, [], "answered 302"),
-        (200, b'[{"labels":{"alertname":"Dow', "expected a JSON array"),
-        (200, {"status": "success", "data": []}, "expected a JSON array"),
-        (200, [{"labels": "none"}], "part of its list can't be read"),
-        (401, b"no such token: s3cret-token", "answered 401: no such token: ***"),
-    ],
-)
-async def test_an_answer_that_is_no_whole_list_resolves_nothing(status: int, said: object, why: str) -> None:
-    peer = Scripted()
-    peer.has("Down")
-    async with system() as ours, serving(peer.handle) as place:
-        async with running(polls(ours, f"http://{place}", token="s3cret-token", settle=0)) as source:
-            await fires(ours, {"Down"})
-            peer.status, peer.alerts = status, said
-            await polled(source, 3)  # type: ignore[arg-type]
-            assert why in source.why_away and await ours.names() == {"Down"}
+#: A status, a body, and what is told.
+NO_LISTS: list[tuple[int, object, str]] = [
+    (500, [], "answered 500"),
+    (204, b"", "answered 204"),
+    (302, [], "answered 302"),
+    (200, b'[{"labels":{"alertname":"Dow', "expected a JSON array"),
+    (200, {"status": "success", "data": []}, "expected a JSON array"),
+    (200, [{"labels": "none"}], "part of its list can't be read"),
+    (401, b"no such token: s3cret-token", "answered 401: no such token: ***"),
+]
 
-            peer.status = 200
-            peer.has()
-            await fires(ours, set())
+
+async def test_an_answer_that_is_no_whole_list_resolves_nothing() -> None:
+    peer = Scripted()
+    async with system() as ours, serving(peer.handle) as place:
+        source = polls(ours, f"http://{place}", token="s3cret-token", settle=0)
+        [fetcher] = source.fetchers
+        await fetcher.lease.take()
+        peer.has("Down")
+        await fetcher.fetch()
+        for status, said, why in NO_LISTS:
+            peer.status, peer.alerts = status, said
+            for _ in range(3):
+                with pytest.raises(Unavailable, match=re.escape(why)):
+                    await fetcher.fetch()
+            assert await ours.names() == {"Down"}, why
+        peer.status = 200
+        peer.has()
+        await fetcher.fetch()
+        assert await ours.names() == set()
+        await fetcher.close()
         assert peer.authorization == "Bearer s3cret-token"
 
 
@@ -296,7 +304,7 @@ async def test_an_alert_that_is_refused_is_a_dead_letter_once_and_the_others_are
     async with system() as ours, serving(peer.handle) as place:
         async with running(polls(ours, f"http://{place}")) as source:
             await fires(ours, {"Down"})
-            await polled(source, 3)  # type: ignore[arg-type]
+            await polled(source, 3)
         assert len(await ours.letters()) == 1
 
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api.gateway_in_process import alert, system
+from actors.shard import IncidentShard
+from models.metrics import decode
+from models.settings.all import Settings
+from models.shard.messages import Decision
+from services.ingest.sources import kafka, nats
+from services.ingest.sources.lane import Lane
+from services.ingest.sources.queue import QueueSource
+from services.wiring import helpers
+from services.wiring.collector import Collector
+from tests.api.gateway_in_process import System, alert, system
 from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
-WAIT_S = 60.0
+pytestmark = pytest.mark.timeout(180)
+WAIT_S = 45.0
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq", "kafka"])
@@ -38,18 +51,284 @@ def body(*alerts: dict[str, Any]) -> bytes:
     return json.dumps([*alerts]).encode()
 
 
+def decided(ours: System) -> Counter[str]:
+    """What all shards decided, by decision."""
+    found: Counter[str] = Counter()
+    for shard in map(ours.cluster.get, ours.shards):
+        assert isinstance(shard, IncidentShard)
+        for decision in Decision:
+            found[decision.name] += shard.shard.state.decided[decision]
+    return +found
+
+
+def source_of(ours: System, collector: str = "collector-0") -> QueueSource:
+    found = ours.cluster.get(collector)
+    assert isinstance(found, Collector)
+    (source,) = found.sources.values()
+    assert isinstance(source, QueueSource)
+    return source
+
+
+async def end(ours: System, collector: str) -> None:
+    gone = ours.cluster.kill(collector)
+    assert isinstance(gone, Collector)
+    await gone.stop()
+
+
+async def metric(ours: System, name: str, collector: str = "collector-0") -> dict[str, float]:
+    """A metric's values, by partition or outcome."""
+    reading = decode(await ours.cluster.call(collector, "metrics", b"", 5.0))
+    samples = [each for each in (*reading.counters, *reading.gauges) if each.name == name]
+    return {
+        each.labels.get("partition") or each.labels.get("outcome") or each.labels["source"]: each.value
+        for each in samples
+    }
+
+
+def is_empty(peer: Peer, topic: str) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return await peer.left(topic) == 0
+
+    return holds
+
+
+def are_there(ours: System, names: set[str]) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return bool(await ours.names() == names)
+
+    return holds
+
+
+@pytest.mark.asyncio
 async def test_alerts_of_a_queue_become_incidents_and_are_acknowledged(peer: Peer) -> None:
     topic = peer.topic()
     await peer.create(topic)
     async with system(messaging=peer.settings(topic)) as ours:
         await peer.publish(topic, [body(alert("Down"), alert("Slow", "db")), body(alert("Late"))])
 
-        async def all_there() -> bool:
-            return await ours.names() == {"Down", "Slow", "Late"}
+        await until(are_there(ours, {"Down", "Slow", "Late"}), "all alerts")
+        await until(is_empty(peer, topic), "all acknowledged")
+        assert (await ours.get("/health/ready")).json["status"] == "ready"
+        assert await metric(ours, "llm_im_queue_messages_total") == {"stored": 2}
+        assert await metric(ours, "llm_im_source_up") == {peer.name: 1.0}
 
-        await until(all_there)
 
-        async def is_empty() -> bool:
-            return await peer.left(topic) == 0
+@pytest.mark.asyncio
+async def test_nothing_is_acknowledged_before_the_log_has_it_and_memory_is_bounded(peer: Peer) -> None:
+    topic, names = peer.topic(), {f"Down{number}" for number in range(60)}
+    await peer.create(topic)
+    worker = {"prefetch": 10, "concurrency": 4}
+    async with system(messaging=peer.settings(topic), worker=worker, server={"hold": 0.2}) as ours:
+        for shard in ours.shards:
+            await ours.crash(shard)
+        await peer.publish(topic, [body(alert(name)) for name in sorted(names)])
 
-        await until(is_empty)
+        async def holds_some() -> bool:
+            return bool(source_of(ours).why_away and sum((await metric(ours, "llm_im_queue_held")).values()))
+
+        await until(holds_some, "messages that wait")
+        assert "messages stay in the queue" in source_of(ours).why_away
+        assert sum((await metric(ours, "llm_im_queue_held")).values()) <= 20
+        assert (await metric(ours, "llm_im_queue_messages_total")) == {}
+
+        async def all_wait() -> bool:
+            return sum((await metric(ours, "llm_im_queue_lag")).values()) == len(names)
+
+        await until(all_wait, "the lag is known")
+        for shard in ours.shards:
+            await ours.cluster.restart(shard)
+        await until(is_empty(peer, topic), "all acknowledged")
+        await until(are_there(ours, names), "all alerts")
+        await until(lambda: _is(source_of(ours).why_away == ""), "it is well again")
+        once = decided(ours)
+        assert once["OPENED"] + once["JOINED"] == len(names) and not once["REPEATED"], once
+
+
+async def _is(value: bool) -> bool:
+    return value
+
+
+@pytest.mark.asyncio
+async def test_what_a_killed_collector_stored_and_did_not_acknowledge_is_not_stored_again(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "ACK_WAIT_S", 1.0)
+    monkeypatch.setattr(nats, "PROGRESS_S", 0.2)
+    topic, names = peer.topic(), {f"Down{number}" for number in range(30)}
+    await peer.create(topic)
+    config = kafka.KafkaSource.config
+    short = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
+    monkeypatch.setattr(kafka.KafkaSource, "config", lambda source: {**config(source), **short})
+    # Killed between the answer of the log and the acknowledgement: nobody learns what is settled.
+    hears = QueueSource.lane
+    monkeypatch.setattr(QueueSource, "lane", _deaf(hears))
+    async with system(messaging=peer.settings(topic)) as ours:
+        await peer.publish(topic, [body(alert(name)) for name in sorted(names)])
+        await until(are_there(ours, names), "all alerts")
+        await end(ours, "collector-0")
+        monkeypatch.setattr(QueueSource, "lane", hears)
+        await ours.cluster.restart("collector-0")
+        await peer.publish(topic, [body(alert("Last"))])
+
+        await until(is_empty(peer, topic), "all acknowledged")
+        await until(are_there(ours, {*names, "Last"}), "the last one too")
+        once = decided(ours)
+        assert once["OPENED"] + once["JOINED"] == len(names) + 1, once
+        assert once["DUPLICATE"] == len(names) and not once["REPEATED"], once
+
+
+def _deaf(lane: Any) -> Any:
+    def deaf(source: QueueSource, _settled: object) -> Lane:
+        made: Lane = lane(source, lambda _message: None)
+        return made
+
+    return deaf
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_read_is_a_dead_letter_with_its_place_and_holds_nobody_up(peer: Peer) -> None:
+    topic = peer.topic()
+    await peer.create(topic)
+    async with system(messaging=peer.settings(topic), server={"max_body_bytes": 4096}) as ours:
+        await peer.publish(topic, [b"{not json", b'{"fields": "of nobody"}', b"", b"x" * 5000])
+        await peer.publish(topic, [body(alert("Named"))], {"format": "nobody's"})
+        await peer.publish(topic, [gzip.compress(b" " * 1_000_000)], {"content-encoding": "gzip"})
+        await peer.publish(topic, [body({"labels": {}}, alert("Half"))])
+        await peer.publish(topic, [gzip.compress(body(alert("Packed")))], {"content-encoding": "gzip"})
+        mail = b"From: probe@example.org\r\nSubject: [FIRING] Disk is full\r\n\r\nservice: api\r\n"
+        await peer.publish(topic, [mail], {"content-type": "message/rfc822"})
+        await peer.publish(topic, [body(alert("Good"))], {"format": "v1"})
+
+        await until(is_empty(peer, topic), "all acknowledged")
+        names = await ours.names()
+        assert {"Half", "Packed", "Good"} <= names and len(names) == 4, names
+        letters: list[Any] = await ours.letters(7)
+        assert len(letters) == 7
+        assert all(topic in letter.reason or topic.replace(".", "-") in letter.reason for letter in letters)
+        assert await metric(ours, "llm_im_queue_messages_total") == {"stored": 4, "dead_letter": 6}
+
+
+@pytest.mark.asyncio
+async def test_an_end_never_overtakes_its_beginning(peer: Peer) -> None:
+    topic = peer.topic()
+    await peer.create(topic)
+    names = [f"Flap{number}" for number in range(15)]
+    over = {"endsAt": "2026-01-01T00:00:00Z", "startsAt": "2025-12-31T00:00:00Z"}
+    async with system(messaging=peer.settings(topic)) as ours:
+        story = [each for name in names for each in (body(alert(name)), body({**alert(name), **over}))]
+        await peer.publish(topic, story)
+
+        await until(is_empty(peer, topic), "all acknowledged")
+        assert await ours.names() == set()
+        told = decided(ours)
+        assert told["OPENED"] + told["JOINED"] == told["RESOLVED"] == len(names), told
+
+
+@pytest.mark.asyncio
+async def test_a_broker_that_is_away_is_named_and_read_again_once_it_is_back(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(peer, KafkaPeer):
+        pytest.skip("librdkafka's mock cluster can't come back at its port")
+    monkeypatch.setattr(helpers, "ASK_EVERY_S", 0.05)
+    monkeypatch.setattr(helpers, "SILENT_AFTER_S", 0.1)
+    topic = peer.topic()
+    await peer.create(topic)
+    async with system(messaging=peer.settings(topic)) as ours:
+        await peer.publish(topic, [body(alert("Before"))])
+        await until(is_empty(peer, topic), "the first")
+        await asyncio.to_thread(peer.stop)
+
+        async def is_told() -> bool:
+            found = (await ours.get("/health/ready")).json
+            return found["status"] == "degraded" and "can't reach" in found["reasons"].get(peer.name, "")
+
+        await until(is_told, "health names it")
+        assert (await ours.post("/v1/alerts", [alert("ByHttp")])).status == 202
+        await asyncio.to_thread(peer.start)
+        await peer.publish(topic, [body(alert("After"))])
+        await until(are_there(ours, {"Before", "After", "ByHttp"}), "read again")
+        await until(lambda: _is(source_of(ours).why_away == ""), "well again")
+
+
+@pytest.mark.asyncio
+async def test_what_is_missing_and_who_is_refused_is_said_in_plain_words(peer: Peer) -> None:
+    topic = peer.topic()
+    async with system(messaging=peer.settings(topic)) as ours:
+        if not isinstance(peer, KafkaPeer):
+            await until(lambda: _is(topic in source_of(ours).why_away), "the missing queue is named")
+            assert "Create one" in source_of(ours).why_away
+    if isinstance(peer, RabbitPeer):
+        who = {"user": "eve", "password": "s3cr3t"}
+        async with system(messaging=peer.settings(topic, **who)) as ours:
+            await until(lambda: _is("does not accept user 'eve'" in source_of(ours).why_away), "who")
+            assert "s3cr3t" not in source_of(ours).why_away
+
+
+@pytest.mark.asyncio
+async def test_nats_that_wants_a_user_says_so(tmp_path: Path) -> None:
+    peer = NatsPeer(tmp_path, user="alice", password="w0rd")
+    peer.start()
+    try:
+        async with system(messaging=peer.settings("incidents.ingest")) as ours:
+            await until(lambda: _is("asks for a user" in source_of(ours).why_away), "asks")
+        who = {"user": "eve", "password": "s3cr3t"}
+        async with system(messaging=peer.settings("incidents.ingest", **who)) as ours:
+            await until(lambda: _is("does not accept user 'eve'" in source_of(ours).why_away), "who")
+            assert "s3cr3t" not in source_of(ours).why_away
+        who = {"user": "alice", "password": "w0rd"}
+        await peer.create("incidents.ingest")
+        async with system(messaging=peer.settings("incidents.ingest", **who)) as ours:
+            await until(lambda: _is(source_of(ours).why_away == ""), "let in")
+    finally:
+        peer.stop()
+
+
+@pytest.mark.asyncio
+async def test_members_of_a_kafka_group_share_its_partitions(
+    tmp_path: Path,
+) -> None:
+    peer = KafkaPeer(tmp_path)
+    peer.start()
+    topic = peer.topic()
+    names = {f"Down{number}" for number in range(40)}
+    await peer.create(topic)
+    try:
+        async with system(messaging=peer.settings(topic, collectors=2)) as ours:
+
+            async def both_have_some() -> bool:
+                return all(source_of(ours, each).lanes for each in ("collector-0", "collector-1"))
+
+            for number in range(20):
+                await peer.publish(topic, [body(alert(f"Down{number}"))], key=str(number))
+            await until(both_have_some, "both have partitions")
+            for number in range(20, 30):
+                await peer.publish(topic, [body(alert(f"Down{number}"))], key=str(number))
+            if peer.is_real:  # the mock cluster never ends a rebalance of a group that is at work
+                await end(ours, "collector-1")
+            for number in range(30, 40):
+                await peer.publish(topic, [body(alert(f"Down{number}"))], key=str(number))
+
+            await until(are_there(ours, names), "all alerts")
+            await until(is_empty(peer, topic), "all acknowledged")
+            once = decided(ours)
+            assert once["OPENED"] + once["JOINED"] == len(names) and not once["REPEATED"], once
+    finally:
+        peer.stop()
+
+
+def test_what_librdkafka_says_is_said_in_plain_words() -> None:
+    from confluent_kafka import KafkaError
+
+    settings = Settings.model_validate(
+        {"messaging": {"backend": "kafka", "brokers": ["kafka-1"], "user": "eve", "password": "s3cr3t"}}
+    )
+    words = partial(kafka.in_words, settings.messaging)
+
+    assert "kafka-1:9092 does not accept user 'eve' with this password" in words(
+        KafkaError(KafkaError._AUTHENTICATION)
+    )
+    assert words(KafkaError(KafkaError._ALL_BROKERS_DOWN)) == "can't reach kafka-1:9092"
+    assert "there is no topic incidents.ingest" in words(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    assert "may not read the topic" in words(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert "may not use the consumer group" in words(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))

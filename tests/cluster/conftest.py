@@ -22,7 +22,7 @@ from tests.ports import free_port
 ORDER = (
     "test_launch", "test_guard", "test_first_ten_minutes", "test_playbooks",
     "test_listeners", "test_machine", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
-    "test_stream", "test_feed", "test_silences", "test_kill", "test_people", "test_everything", "test_end",
+    "test_stream", "test_feed", "test_silences", "test_kill", "test_grpc", "test_people", "test_everything", "test_end",
 )  # fmt: skip
 HERE = Path(__file__).parent
 #: The session's instance listens here: whoever calls 127.0.0.1 instead of what `server.http_host` says would not find it. Others
@@ -99,6 +99,8 @@ def shared(
             "LLM_IM_TELEMETRY__SAMPLE_RATIO": "0",  # only what a test traces
             "LLM_IM_STATE__SNAPSHOT_EVERY_FRAMES": "500",
             "LLM_IM_LIFECYCLE__RESOLVE_TIMEOUT": "1h",
+            "LLM_IM_SERVER__GRPC": "true",
+            "LLM_IM_SERVER__GRPC_PORT": str(free_port()),
             **publish,
         },
         host=ANOTHER_LOOPBACK,

@@ -185,6 +185,10 @@ class Cluster:
         return f"http://{self.authority}"
 
     @property
+    def grpc_port(self) -> int:
+        return int(self.settings["LLM_IM_SERVER__GRPC_PORT"])
+
+    @property
     def called_at(self) -> str:
         """The address under which this machine calls it."""
         return called_at(self.host)

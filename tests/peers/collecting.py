@@ -10,7 +10,8 @@ from typing import Any
 from models.settings.all import Settings
 from models.settings.processes import COLLECTOR
 from models.settings.secrets import revealed
-from services.ingest.sources.source import Source, SourceNeeds
+from services.ingest.sources.fetching import Fetchers
+from services.ingest.sources.source import SourceNeeds
 from tests.api.gateway_in_process import System
 
 #: Generous: nothing waits for so long unless something is wrong.
@@ -35,12 +36,16 @@ def needs_of(ours: System, name: str = "collector-0", **settings: Any) -> Source
         station.meter,
         station.tracer,
         station.firing,
+        station.submitter,
         given,
     )
 
 
 @contextlib.asynccontextmanager
-async def running(source: Source) -> AsyncIterator[Source]:
+async def running(source: Fetchers) -> AsyncIterator[Fetchers]:
+    """Started, and stopped at the end. A peer that was away is found soon."""
+    for each in source.fetchers:
+        each.retry_max_s = 0.2
     await source.start()
     try:
         yield source

@@ -354,7 +354,12 @@ def test_remembered_times_and_alerts_are_bounded(monkeypatch: pytest.MonkeyPatch
 
     assert len(remembered.young) + len(remembered._old) <= 200
     assert len(remembered.times) <= 100
-    assert len(remembered._labels) + len(remembered._old_labels) <= 2 * (100 // remembering.LABELS_PART)
+    assert len(remembered._labels_met) <= 100
+
+    for number in range(1000):
+        for _ in range(2):
+            remembered.labels(b'{"n":"%d"}' % number)
+    assert 0 < len(remembered._labels) + len(remembered._old_labels) <= 2 * (100 // remembering.LABELS_PART)
 
 
 def test_labels_that_were_read_before_keep_their_key_and_slot() -> None:

@@ -53,7 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("services/actions/outbound.py",),
     "aiosmtplib": ("services/actions/email.py",),
     "jmespath": ("services/ingest/formats/mapped.py",),
-    "google": ("services/ingest/formats/otlp_logs.py", "services/ingest/formats/proto.py", "services/ingest/doors/grpc/*.py", "services/proto/*.py"),
+    "google": ("services/ingest/formats/otlp_logs.py", "services/ingest/formats/proto.py", "services/ingest/doors/grpc/*.py", "services/proto/*.py", "services/edge/words.py"),
     "apsw": ("services/stores/sqlite/*.py",),
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),

@@ -20,12 +20,17 @@ ALERTMANAGER = {"name": "prod", "url": "https://alertmanager:9093"}
 TAXII = {"name": "feed", "url": "https://taxii.example/api1/collections/1"}
 SENTINEL = {"enabled": True, "endpoint": "sentinel:9090"}
 SHIELD = {"enabled": True, "endpoint": "https://shield:8443"}
+EDGE = {"enabled": True, "endpoints": ["edge-1:9090"]}
 ALL = {
     "pull": {
         "alertmanager": [{**ALERTMANAGER, "username": "ann", "password": "s3cret-one"}],
         "taxii": [{**TAXII, "token": "s3cret-two"}],
     },
-    "integrations": {"llm_sentinel": {**SENTINEL, "auth_token": "s3cret-three"}, "llm_shield": SHIELD},
+    "integrations": {
+        "llm_sentinel": {**SENTINEL, "auth_token": "s3cret-three"},
+        "llm_shield": SHIELD,
+        "llm_edge_agent": EDGE,
+    },
 }
 
 
@@ -76,7 +81,7 @@ def test_what_nothing_is_started_with(given: dict[str, object], said: str) -> No
 def test_a_source_is_opened_only_when_something_is_to_be_fetched_and_each_can_be() -> None:
     assert wanted(Settings()) == []
     assert {row.name for row in wanted(Settings.model_validate(ALL))} == {
-        "alertmanager", "taxii", "llm-sentinel", "llm-shield",
+        "alertmanager", "taxii", "llm-sentinel", "llm-shield", "llm-edge-agent",
     }  # fmt: skip
     off = {"llm_sentinel": {**SENTINEL, "enabled": False}, "llm_shield": {"enabled": True}}
     assert wanted(Settings.model_validate({"integrations": off})) == []

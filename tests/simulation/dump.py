@@ -16,6 +16,8 @@ from models.alerts.room import said_bytes
 from models.alerts.series import FIRING, FREE
 from models.incidents.filters import IncidentFilter, Sort, place_of
 from models.incidents.incident import Incident, IncidentState
+from models.shard.edge_outbox import EdgeOutbox
+from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors
 from models.shard.known_playbooks import KnownPlaybooks
 from models.shard.known_silences import KnownSilences
@@ -80,12 +82,17 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "heartbeats": {key: _encode(each) for key, each in shard.of(HeartbeatsOfShard).pulses.items()},
+        "heartbeats listened": shard.of(HeartbeatsOfShard).listened_at,
         "playbooks heard": dict(shard.of(KnownPlaybooks).heard),
         "runs": {key: _encode(mine) for key, mine in shard.of(Runs).store.by_incident.items()},
         "playbooks of runs": dict(shard.of(Runs).store.bodies),
         "captured": {key: _encode(each) for key, each in shard.of(Runs).store.captures.items()},
         "active runs": set(shard.of(Runs).store.active),
         "watches": {key: _encode(each) for key, each in shard.of(Verification).store.watches.items()},
+        "edge agents": {key: _encode(each) for key, each in shard.of(EdgeOutbox).store.agents.items()},
+        "edge work": {key: dict(each) for key, each in shard.of(EdgeOutbox).store.work.items()},
+        "edge actions": shard.of(EdgeOutbox).store.size,
         "watched": set(shard.state.watched),
         "repaired": {key: _encode(each) for key, each in shard.of(Verification).store.repaired.items()},
         "planned": set(shard.of(Runs).store.planned),

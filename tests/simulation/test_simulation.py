@@ -19,6 +19,7 @@ from models.control.events import (
     TokenRotated,
     TokensUsed,
 )
+from models.control.heartbeats import HeartbeatBegan, HeartbeatRemoved, HeartbeatSet
 from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookRemoved
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.timeout(900)
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
     TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
+    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan,
 }  # fmt: skip
 
 

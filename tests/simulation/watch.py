@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from models.control.heartbeats import identity
 from models.errors import Damaged
 from models.incidents.incident import LEGAL_MOVES, Incident
 from models.incidents.notification import idempotency_key
@@ -41,6 +42,7 @@ from models.shard.events import (
     SeriesResolved,
     ShardStarted,
 )
+from models.shard.heartbeats import Beats, HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
 from models.shard.known_playbooks import PlaybooksHeard
 from models.shard.messages import (
@@ -352,6 +354,12 @@ class Watcher:
                     if heard_to < (message.epoch, message.number):
                         self.fail(f"word of {message.sender} is acknowledged and not in the log")
                 case InhibitorsChanged(), Failed(kind="Stale"):
+                    pass
+                case Beats(), Done():
+                    noted = self.mirror.of(HeartbeatsOfShard).pulses
+                    if not all(noted[identity(message.tenant, name)].last_at for name in message.names):
+                        self.fail(f"the first beat of {message.names} is answered and not in the log")
+                case Beats(), Failed(kind="Busy"):
                     pass
                 case _:
                     self.fail(f"answered {message!r} with {reply!r}")

@@ -116,6 +116,11 @@ class Client:
         given = {"Idempotency-Key": str(uuid.uuid4()), **(headers or {})}
         return self._again(lambda: self.post(path, data, "application/json", given))
 
+    def put_json(self, path: str, body: object) -> Reply:
+        """The answer to a PUT of JSON, whatever its status; it may be done twice. Raises Failure when there is none."""
+        data = json.dumps(body).encode()
+        return self._again(lambda: self._call("PUT", path, data, {"Content-Type": "application/json"}))
+
     def delete(self, path: str) -> Reply:
         """The answer to a DELETE, whatever its status. Raises Failure when there is none."""
         return self._call("DELETE", path)

@@ -14,6 +14,7 @@ from models.errors import (
     Full,
     IncidentManagerError,
     Malformed,
+    NotFound,
     NotOwner,
     RateLimited,
     Refused,
@@ -67,6 +68,7 @@ class Refusal(msgspec.Struct):
 _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
     (Unauthorized, 401, "Unauthorized"),
     (Forbidden, 403, "Forbidden"),
+    (NotFound, 404, "Not found"),
     (TooSlow, 408, "Too slow"),
     (TooLarge, 413, "Too large"),
     (Unsupported, 415, "Unsupported media type"),

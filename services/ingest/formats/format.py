@@ -25,6 +25,7 @@ from services.ingest.submit import Receipt
 
 if TYPE_CHECKING:
     from models.settings.all import Settings
+    from services.ingest.heartbeats import BeatLine
 
 T = TypeVar("T")
 
@@ -56,12 +57,13 @@ class Request(msgspec.Struct, frozen=True):
 @dataclass(slots=True)
 class Shared:
     """What all formats of one gateway have in common. `settings` is replaced when they change while it runs. `formats` are all
-    of them by name, once they are open."""
+    of them by name, once they are open; `beats` is where beats of heartbeats go."""
 
     remembered: Remembered
     settings: Settings
     open_alerts: OpenAlerts = made(default_factory=OpenAlerts)
     formats: dict[str, Format] = made(default_factory=dict)
+    beats: BeatLine | None = None
 
 
 class Format(ABC):

@@ -97,6 +97,8 @@ class Remembered:
         self._newest: Memory | None = None
         self._labels: dict[bytes, KnownLabels] = {}
         self._old_labels: dict[bytes, KnownLabels] = {}
+        #: Hashes of labels that were read once. Two that are alike cost a little memory and nothing else.
+        self._labels_met: set[int] = set()
         self._labels_read = KnownLabels({})
         #: Relabelling and filters; None when there are none.
         self.rules: Rules | None = None
@@ -150,10 +152,18 @@ class Remembered:
         may change them. Raises Malformed."""
         known = self._labels.get(raw)
         if known is None:
-            known = self._old_labels.get(raw) or KnownLabels(
-                read_pairs(raw, "labels", LABEL_VALUE_MAX_BYTES, bad_name=bad_name)
-            )
-            if len(raw) <= LABELS_MAX_BYTES:
+            known = self._old_labels.get(raw)
+            met_before = known is not None
+            if known is None:
+                known = KnownLabels(read_pairs(raw, "labels", LABEL_VALUE_MAX_BYTES, bad_name=bad_name))
+                # Kept when they come again: most of a flood of new series never do, or as the same bytes.
+                mark = hash(raw)
+                met_before = mark in self._labels_met
+                if not met_before:
+                    if len(self._labels_met) >= self._max_alerts:
+                        self._labels_met.clear()
+                    self._labels_met.add(mark)
+            if met_before and len(raw) <= LABELS_MAX_BYTES:
                 if len(self._labels) >= self._max_alerts // LABELS_PART:
                     self._old_labels, self._labels = self._labels, {}
                 self._labels[raw] = known

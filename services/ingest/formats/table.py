@@ -26,6 +26,7 @@ from services.ingest.formats.format import Format, Shared
 from services.ingest.formats.gcp_monitoring import GcpMonitoringFormat
 from services.ingest.formats.github import GitHubFormat
 from services.ingest.formats.grafana import GrafanaFormat
+from services.ingest.formats.heartbeat import HeartbeatFormat
 from services.ingest.formats.llm_edge_agent import LlmEdgeAgentFormat
 from services.ingest.formats.llm_governance import LlmGovernanceFormat
 from services.ingest.formats.llm_sentinel import LlmSentinelFormat
@@ -88,6 +89,7 @@ FORMATS: tuple[type[Format], ...] = (
     EmailFormat,
     MappedFormat,
     EventsFormat,
+    HeartbeatFormat,
 )
 EXTENSIONS = "llm_incident_manager.formats"
 #: A name becomes a scope, and a path a rule of HAProxy's.

@@ -56,6 +56,7 @@ class Fetcher(ABC):
         self._pause_s = pause_s
         #: The first pause after a failure.
         self.retry_s = pause_s
+        self.retry_max_s = RETRY_MAX_S
         self._sender = Sender(name)
         self._faults = 0
         self._was_away = False
@@ -132,24 +133,28 @@ class Fetcher(ABC):
         while True:
             try:
                 await self.lease.take()
+                self.elsewhere = ""
+                self.begin()
             except Conflict as error:
                 self._is_elsewhere(error)
-                await asyncio.sleep(self.lease.lease_s / 4)
-                continue
             except IncidentManagerError as error:
                 self._away(str(error))
-                await asyncio.sleep(min(self.lease.lease_s / 4, RETRY_MAX_S))
+            except Exception as error:  # noqa: BLE001 - a bug: told, and tried again
+                self._tell_bug(error)
+            else:
+                await self._while_held()
                 continue
-            self.elsewhere = ""
-            self.begin()
-            loop = asyncio.get_running_loop()
-            tasks = [loop.create_task(self.lease.keep()), loop.create_task(self._work())]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await end(tasks)
-            self.lease.forget()
-            await self.close()
+            await asyncio.sleep(self.lease.lease_s / 4)
+
+    async def _while_held(self) -> None:
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(self.lease.keep()), loop.create_task(self._work())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(tasks)
+        self.lease.forget()
+        await self.close()
 
     async def _work(self) -> None:
         """Returns when the lease turns out to be lost."""
@@ -165,11 +170,9 @@ class Fetcher(ABC):
                 wait_s = self._wait_after(error)
                 self._away(str(error))
                 await self.close()
-            except Exception as error:  # a bug: told, and tried again
+            except Exception as error:  # noqa: BLE001 - likewise
                 wait_s = self._wait_after(error)
-                if not self._was_away:
-                    log.exception("bug: fetching alerts failed, retrying", source=self.name)
-                self._was_away, self.why_away = True, f"a bug: {type(error).__name__}"
+                self._tell_bug(error)
                 await self.close()
             await asyncio.sleep(wait_s)
 
@@ -178,9 +181,15 @@ class Fetcher(ABC):
         # Up to a half more, by chance: those who lost the same server do not come back at once together.
         spread = 1.0 + secrets.randbelow(500) / 1000
         wait_s = min(
-            self._pause_s * 2.0 ** min(self._faults - 1, 16) * spread, max(RETRY_MAX_S, self._pause_s)
+            self.retry_s * 2.0 ** min(self._faults - 1, 16) * spread, max(self.retry_max_s, self.retry_s)
         )
         return max(wait_s, error.retry_after_s) if isinstance(error, Later) else wait_s
+
+    def _tell_bug(self, error: Exception) -> None:
+        """It is tried again like all else."""
+        if not self._was_away:
+            log.exception("bug: fetching alerts failed, retrying", source=self.name)
+        self._was_away, self.why_away = True, f"a bug: {type(error).__name__}"
 
     def _is_elsewhere(self, error: Conflict) -> None:
         if not self.elsewhere:

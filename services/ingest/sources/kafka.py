@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from models.errors import Unavailable
+from models.settings.messaging import Messaging
 from services.ingest.sources.lane import FINISH_S, Lane
 from services.ingest.sources.messages import Message
 from services.ingest.sources.queue import HELD_MAX_BYTES, QueueSource, header_bytes, refused
@@ -166,7 +167,7 @@ class _Reader:
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
             while not self.leave.is_set():
-                self._give(consumer.consume(POLL_MAX, POLL_S))
+                self._give(consumer.consume(min(POLL_MAX, self._source.prefetch), POLL_S))
                 now = time.monotonic()
                 self._flow()
                 if now >= self._commit_at:
@@ -270,39 +271,14 @@ class _Reader:
                 self._loop.call_soon_threadsafe(self._set_lag, part, high - read + part.held)
 
     def _error(self, error: Any) -> None:
-        why = self._in_words(error)
+        why = in_words(self._source.messaging, error)
+        if why.startswith("can't reach") and (len(self._source.messaging.places) > 1 and _is_of_one(error)):
+            return  # there are others
+        if why.startswith("can't reach") and "does not accept" in self._fault:
+            return  # the connection broke because of the refusal
         if why and why != self._fault:
             self._fault = why
             self._loop.call_soon_threadsafe(self._source.lost, why)
-
-    def _in_words(self, error: Any) -> str:
-        from confluent_kafka import KafkaError
-
-        messaging, where = self._source.messaging, self._source.where
-        code = error.code()
-        if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
-            return f"{where} does not accept user {messaging.user!r} with this password ({messaging.sasl_mechanism})"
-        if code in (
-            KafkaError._ALL_BROKERS_DOWN,
-            KafkaError._TRANSPORT,
-            KafkaError._RESOLVE,
-            KafkaError._TIMED_OUT,
-        ):
-            # Those of a single broker: there may be others.
-            is_alone = len(messaging.places) == 1 or code != KafkaError._TRANSPORT
-            # A refusal is known for longer than that the connection broke for it.
-            return f"can't reach {where}" if is_alone and "does not accept" not in self._fault else ""
-        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            return f"{where}: there is no topic {self._topic}. Create it, or name another in messaging.topics"
-        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            return f"{where}: user {messaging.user!r} may not read the topic {self._topic}"
-        if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            return (
-                f"{where}: user {messaging.user!r} may not use the consumer group {messaging.consumer_group}"
-            )
-        if code in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
-            return ""
-        return str(refused(error.str(), where))
 
     def _well(self) -> None:
         self._fault = ""
@@ -362,3 +338,37 @@ def _settling(part: _Part) -> Callable[[Message], None]:
         part.next = message.handle + 1
 
     return settled
+
+
+def in_words(messaging: Messaging, error: Any) -> str:
+    """What librdkafka says, for a person; "" for what is nothing to worry about."""
+    from confluent_kafka import KafkaError
+
+    where = ", ".join(f"{host}:{port}" for host, port in messaging.places)
+    code, user = error.code(), messaging.user
+    if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+        return f"{where} does not accept user {user!r} with this password ({messaging.sasl_mechanism})"
+    if code in (
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+    ):
+        return f"can't reach {where}"
+    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        return (
+            f"{where}: there is no topic {messaging.ingest}. Create it, or name another in messaging.topics"
+        )
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return f"{where}: user {user!r} may not read the topic {messaging.ingest}"
+    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return f"{where}: user {user!r} may not use the consumer group {messaging.consumer_group}"
+    if code in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
+        return ""
+    return str(refused(error.str(), where))
+
+
+def _is_of_one(error: Any) -> bool:
+    from confluent_kafka import KafkaError
+
+    return bool(error.code() in (KafkaError._TRANSPORT, KafkaError._RESOLVE))

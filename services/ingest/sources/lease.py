@@ -48,8 +48,9 @@ class Lease:
         while True:
             await asyncio.sleep(self.lease_s / 3)
             try:
-                await self.take()
-            except Conflict:
+                async with asyncio.timeout(max(0.0, self._until - self._needs.clock.monotonic())):
+                    await self.take()
+            except (Conflict, TimeoutError):
                 break
             except IncidentManagerError:
                 if not self.is_held:

@@ -48,10 +48,10 @@ class NatsSource(QueueSource):
         elif self.password is not None:
             who = {"token": self.password}
         scheme = "tls" if messaging.tls else "nats"
-        said: list[str] = []
+        said: list[Exception] = []
 
         async def told(error: Exception) -> None:
-            said.append(str(error))
+            said.append(error)
 
         try:
             async with asyncio.timeout(2 * CONNECT_S):
@@ -59,7 +59,10 @@ class NatsSource(QueueSource):
                     [f"{scheme}://{host}:{port}" for host, port in messaging.places],
                     name=self.needs.name,
                     error_cb=told,
+                    # We do that ourselves, and say why.
                     allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
                     connect_timeout=int(CONNECT_S),
                     tls=self.tls(),
                     **who,
@@ -70,6 +73,8 @@ class NatsSource(QueueSource):
             await self._consume(client)
         except errors.ConnectionClosedError:
             raise self._in_words(said[-1] if said else "the connection was lost") from None
+        except errors.TimeoutError:
+            raise Unavailable(f"{self.where} does not answer within {CONNECT_S:g} s") from None
         except (errors.Error, OSError) as error:
             raise self._in_words(error) from None
         finally:
@@ -110,7 +115,7 @@ class NatsSource(QueueSource):
             if not self.messaging.user and self.password is None:
                 return Unavailable(f"{self.where} asks for a user: set messaging.user and messaging.password")
             return Unavailable(f"{self.where} does not accept {who} with this password")
-        if isinstance(error, TimeoutError) or "no servers available" in text:
+        if isinstance(error, OSError | TimeoutError) or "no servers available" in text or "EOF" in text:
             return Unavailable(f"can't reach {self.where}")
         return refused(error, self.where)
 

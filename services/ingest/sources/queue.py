@@ -8,6 +8,7 @@ log, and is acknowledged; nothing else is.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,6 +31,10 @@ RETRY_MAX_S = 15.0
 #: How often the lag is asked for.
 LAG_S = 5.0
 CONNECT_S = 5.0
+#: A connection that held for so long was well: the next try comes soon.
+WELL_S = 10.0
+#: What is wrong is told again after this.
+TELL_AGAIN_S = 300.0
 #: A stop: lanes finish, then the connection is closed.
 LEAVE_S = FINISH_S + 10.0
 #: Bytes of bodies that a collector holds: with no room for more it reads nothing. One of the largest always fits.
@@ -51,7 +56,8 @@ class QueueSource(Source):
         self.leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._away = "not connected yet"
-        self._is_told = False
+        #: What the log said last of what is wrong, and when.
+        self._told, self._told_at = "", -math.inf
         self._retry_s = RETRY_S
         #: Lanes that can't store anything now, and why.
         self._waiting: dict[Lane, str] = {}
@@ -91,16 +97,15 @@ class QueueSource(Source):
 
     def connected(self) -> None:
         """All is well."""
-        self._retry_s = RETRY_S
-        if self._is_told or self._away:
+        if self._away:
             log.info("a queue is read", source=self.name, queue=self.messaging.ingest, brokers=self.where)
-        self._away, self._is_told = "", False
+        self._away = ""
 
     def lost(self, why: str) -> None:
-        """Nothing can be fetched now. Told once, until it can again."""
-        self._away = why[:WORDS_MAX]
-        if not self._is_told:
-            self._is_told = True
+        """Nothing can be fetched now. Told once, and again after a while: a connection may be lost again and again."""
+        self._away, now = why[:WORDS_MAX], self.needs.clock.monotonic()
+        if self._away != self._told or now - self._told_at >= TELL_AGAIN_S:
+            self._told, self._told_at = self._away, now
             log.warning("a queue can't be read, retrying", source=self.name, why=self._away)
 
     def lane(self, settled: Callable[[Message], None]) -> Lane:
@@ -148,6 +153,7 @@ class QueueSource(Source):
 
     async def _live(self) -> None:
         while not self.leaving.is_set():
+            begun = self.needs.clock.monotonic()
             try:
                 await self.read()
                 if self.leaving.is_set():
@@ -161,6 +167,8 @@ class QueueSource(Source):
             finally:
                 for lane in [*self.lanes]:
                     await self.end_lane(lane, finish=False)
+            if self.needs.clock.monotonic() - begun >= WELL_S:
+                self._retry_s = RETRY_S
             pause_s, self._retry_s = self._retry_s, min(2 * self._retry_s, RETRY_MAX_S)
             await self.pause(pause_s)
 

@@ -21,6 +21,7 @@ from models.metrics import Meter
 from models.ports import Clock, Peers, Tracer
 from services.ingest.formats.format import Format
 from services.ingest.intake import Intake
+from services.ingest.submit import Submitter
 
 if TYPE_CHECKING:
     from models.settings.all import Settings
@@ -37,6 +38,7 @@ class SourceNeeds:
     settings      what it was started with: what changes while it runs is in Shared.settings of the formats
     formats       by name
     control       the control partition as far as it was read: cursors are in it
+    submitter     the lines to the shards, and which slot is whose, for who speaks with them beside the intake
     given         what the settings give to collectors (`for_process`), with the secrets: `settings` has them masked
     tell_control  have its writer decide; raises Malformed, NotFound, Conflict, Unavailable
     firing        the alerts of a format that fire and match, of all shards; raises TooLarge, Busy, Unavailable
@@ -54,6 +56,7 @@ class SourceNeeds:
     meter: Meter
     tracer: Tracer
     firing: Firing
+    submitter: Submitter
     given: Mapping[str, Any] = field(default_factory=dict)
 
 

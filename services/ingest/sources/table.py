@@ -48,6 +48,11 @@ SOURCES: tuple[SourceKind, ...] = (
         lambda settings: settings.integrations.llm_shield.is_dialled,
         "services.ingest.sources.llm_shield:ShieldPolls",
     ),
+    SourceKind(
+        "llm-edge-agent",
+        lambda settings: settings.integrations.llm_edge_agent.is_dialled,
+        "services.ingest.sources.llm_edge_agent:EdgeDials",
+    ),
 )
 
 

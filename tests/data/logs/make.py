@@ -18,8 +18,10 @@ from models.alerts.inhibition import Inhibitor
 from models.alerts.series import FREE
 from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
+from models.control.heartbeats import Heartbeat, HeartbeatHeard, RemoveHeartbeat, SetHeartbeat
 from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
 from models.control.playbooks import ApplyPlaybook, RemovePlaybook, SetPlaybookMode
+from models.control.polls import MoveCursor, ReleasePoll, TakePoll
 from models.control.silences import ExpireSilence, SetSilence, Silence
 from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Notification, Severity
@@ -43,9 +45,10 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
-from models.playbook.playbook import Approval, PlannedAction
+from models.playbook.playbook import Approval, PlannedAction, Trigger
 from models.playbook.playbook import encode as encode_book
 from models.playbook.run_events import RunStarted
+from models.playbook.schedule import next_due
 from models.playbook.work import (
     FAILED,
     SUCCEEDED,
@@ -58,13 +61,24 @@ from models.playbook.work import (
     encode_done,
 )
 from models.routes.route import ReceiverRow, Route
+from models.shard.edge_messages import (
+    AnswerEdge,
+    AskEdge,
+    CheckEdge,
+    ConfigureEdge,
+    ConnectEdge,
+    DeliverEdge,
+    DisconnectEdge,
+    ReportEdge,
+)
+from models.shard.heartbeats import Beats, HeartbeatsChanged
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
 from models.shard.verification import Recheck, Rechecked
 from tests.runs import RunStory, act, book, offered, step
-from tests.scenario import SETTINGS, Story, alert, at
+from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
 HERE = Path(__file__).parent
 
@@ -124,6 +138,8 @@ def story() -> list[tuple[float, list[Event]]]:
     _routed(told, frame)
     _repaired(told, frame)
     _watched(told, frame)
+    _edge(told, frame)
+    _clocked(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -165,6 +181,13 @@ def control_story() -> list[list[Event]]:
     each([*state.decide(applied, at(11))])
     each([*state.decide(SetPlaybookMode("heal", "paused", "ada"), at(12))])
     each([*state.decide(RemovePlaybook("heal", "ada"), at(13))])
+    beat = Heartbeat("backup", 60.0, 5.0, "db", Severity.P1)
+    each([*state.decide(SetHeartbeat(beat, "ada"), at(14))])
+    each([*state.decide(HeartbeatHeard("backup"), at(15))])
+    each([*state.decide(RemoveHeartbeat("backup", "ada"), at(16))])
+    each([*state.decide(TakePoll("alertmanager/main", "collector-0", 30.0), at(17))])
+    each([*state.decide(MoveCursor("alertmanager/main", 1, "cursor"), at(18))])
+    each([*state.decide(ReleasePoll("alertmanager/main", "collector-0"), at(19))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
@@ -305,6 +328,54 @@ def _watched(told: RunStory, frame: Callable[[], None]) -> None:
             done = encode_done(Done(SUCCEEDED))
             told.tell(at(4117), Rechecked(effect.incident_id, effect.number, effect.key, done))
     told.ticks(at(4118), at(4150))
+    frame()
+
+
+def _edge(told: RunStory, frame: Callable[[], None]) -> None:
+    """An edge agent connects, says how it is, is asked for things, stays away, and what is long over is forgotten."""
+    tenant, agent, stream = "default", "edge-1", b"s" * 16
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, edge_offline_after_s=30.0))
+    for message in (
+        ConnectEdge(tenant, agent, "gateway-1", stream),
+        ReportEdge(tenant, agent, stream, "healthy", "all is well", ["llm-api"], ["restart"], 1),
+        AskEdge(
+            tenant, agent, "run.1.0.0-0", "run.1.0.0-0", b"\1" * 16, "restart", "llm-api", {"pods": "3"}, 60.0
+        ),
+        ConfigureEdge(tenant, agent, {"level": "debug"}, "ann"),
+        CheckEdge(tenant, agent, "check-1", "llm-api", "ann"),
+        DeliverEdge(tenant, agent, stream, "run.1.0.0-0"),
+        DeliverEdge(tenant, agent, stream, config=2),
+        DeliverEdge(tenant, agent, stream, check="check-1"),
+        AnswerEdge(tenant, agent, "run.1.0.0-0", "succeeded", "restarted", {"pods": "3"}),
+        ReportEdge(tenant, agent, stream, "degraded", "slow", ["llm-api"], ["restart"], 2, "check-1"),
+    ):
+        told.tell(at(4200), message)
+        frame()
+    told.ticks(at(4200 + 60), at(4200 + 61))
+    frame()
+    told.tell(at(4300), DisconnectEdge(tenant, agent, stream, "its connection broke"))
+    told.ticks(at(4300 + 300), at(4300 + 301))
+    frame()
+    told.tick(at(4300 + 86_400))
+    frame()
+
+
+def _clocked(told: RunStory, frame: Callable[[], None]) -> None:
+    """A playbook runs by the clock, and is left out while it runs; a heartbeat is missed, and heard again."""
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, playbooks=True, max_open=1000))
+    begun = told.now - ZERO
+    timer = book("sweep", [step("sweep", act("http_call"))], trigger=Trigger(schedule="0 * * * *"))
+    told.offer(at(begun + 1), offered(timer, since=at(begun)))
+    due = next_due("0 * * * *", told.now) - ZERO
+    told.tick(at(due))
+    told.tick(at(due + 3600))
+    told.perform(at(due + 3601))
+    frame()
+    beat = Heartbeat("backup", 60.0, 5.0, "db", Severity.P1, began=True)
+    told.tell(at(due + 3610), HeartbeatsChanged([beat], whole=True))
+    told.tell(at(due + 3611), Beats("default", ["backup"]))
+    told.tick(at(due + 3700))
+    told.tell(at(due + 3701), Beats("default", ["backup"]))
     frame()
 
 

@@ -7,6 +7,7 @@ from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.clocks import Clocks
 from tests.simulation.areas.control import Control
 from tests.simulation.areas.followers import Followers
+from tests.simulation.areas.heartbeats import Heartbeats
 from tests.simulation.areas.mutes import Mutes
 from tests.simulation.areas.notifications import Notifications
 from tests.simulation.areas.peers import Peers
@@ -31,4 +32,5 @@ AREAS: tuple[type[Area], ...] = (
     Control,
     Reads,
     Followers,
+    Heartbeats,
 )

@@ -55,6 +55,7 @@ class AlertService(Service):
         return {self.one: self._one, self.stream: self._stream}
 
     async def _one(self, call: Call) -> None:
+        self.needs.intake.admit(call.sender)
         message = await call.only()
         trace = call.trace or trace_in(message)
         reading, receipt = await self.store(call, joined([message]), None, trace)
@@ -97,6 +98,7 @@ class SentinelAlerts(AlertService):
         return {**super().methods(), "SubmitBatch": self._batch, "StreamBatches": self._batches}
 
     async def _batch(self, call: Call) -> None:
+        self.needs.intake.admit(call.sender)
         batch = await call.only()
         try:
             delivery = delivery_of(cut(batch)[0])

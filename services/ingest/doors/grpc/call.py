@@ -84,6 +84,8 @@ class Call:
         #: Bytes of the window and of the room, of each message that a handler has.
         self._given: deque[tuple[int, int]] = deque()
         self._held = 0
+        #: Whose share of the room it is, once that is known.
+        self.owner = ""
         #: Bytes that came and for which the client was given no new window yet.
         self._owed = 0
 
@@ -143,8 +145,7 @@ class Call:
         """The first so many of the messages that it has are dealt with."""
         for _ in range(0 if self.is_gone else count):
             took, held = self._given.popleft()
-            self._held -= held
-            self._room.held -= held
+            self._let_go(held)
             self._give_back(took)
 
     def send(self, *messages: bytes) -> None:
@@ -172,6 +173,11 @@ class Call:
         return self._is_complete and not self._messages
 
     # -- for its connection --------------------------------------------------------------------------------
+
+    def belongs_to(self, sender: Sender) -> None:
+        """Who calls was found out."""
+        self.sender, self.owner = sender, sender.name
+        self._room.shares.add(self.owner, self._held)
 
     def feed(self, data: bytes, flow: int) -> None:
         """Data came, that took `flow` bytes of the window."""
@@ -228,18 +234,28 @@ class Call:
     def forget(self) -> None:
         """The call is over: nothing of it is held any more."""
         self.is_gone = True
-        self._room.held -= self._held
-        self._held = 0
+        self._let_go(self._held)
         self._given.clear()
         self._messages.clear()
         self._buffer.clear()
         self._drained.set()
 
     def _hold(self, size: int) -> None:
-        if self._room.held + size > self._room.max_bytes:
-            raise Busy(f"{self._room.held} bytes of messages are in memory already", retry_after_s=1.0)
-        self._room.held += size
+        room, shares = self._room, self._room.shares
+        if room.held + size > room.max_bytes:
+            raise Busy(f"{room.held} bytes of messages are in memory already", retry_after_s=1.0)
+        if shares.held_by(self.owner) > self._held and shares.is_over(
+            self.owner, size, room.max_bytes - room.held
+        ):
+            raise Busy(f"{self.owner} has too many bytes of messages in memory already", retry_after_s=1.0)
+        shares.add(self.owner, size)
+        room.held += size
         self._held += size
+
+    def _let_go(self, size: int) -> None:
+        self._room.held -= size
+        self._room.shares.drop(self.owner, size)
+        self._held -= size
 
     def _give_back(self, size: int) -> None:
         self._owed += size

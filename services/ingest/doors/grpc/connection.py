@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 #: All metadata of a call. gRPC's own clients refuse more than 8 KiB of ours.
 METADATA_MAX_BYTES = 16 * 1024
+#: HTTP/2's own default, which we leave as it is.
+FRAME_MAX_BYTES = 16_384
 #: Of the connection as a whole: how fast a client may send. What is held is bounded by stream, and by the gateway's room.
 CONNECTION_WINDOW = 8 * 1024 * 1024
 #: Frames that carry nothing (pings, settings, resets, priorities, empty data) that a client may send a second. Clients that
@@ -77,7 +79,8 @@ class Server(Protocol):
 
     def take_in(self, connection: Connection) -> bool: ...
     def let_go(self, connection: Connection) -> None: ...
-    async def admit(self, call: Call) -> Sender: ...
+    async def admit(self, call: Call) -> None: ...
+    def is_over(self, call: Call) -> None: ...
     async def readmit(self, call: Call) -> Sender: ...
     def count_refused(self, reason: str) -> None: ...
 
@@ -137,6 +140,11 @@ class Connection(asyncio.Protocol):
                     self._other(event)
             if came:
                 self._h2.increment_flow_control_window(came)
+            begun = self._h2.incoming_buffer._data
+            if len(begun) >= 3 and int.from_bytes(begun[:3], "big") > FRAME_MAX_BYTES:
+                # h2 would gather all of a frame, 16 MiB perhaps, before it looks at its size.
+                self._h2.close_connection(6)  # FRAME_SIZE_ERROR
+                raise ProtocolError(f"a frame of over {FRAME_MAX_BYTES} bytes")
         except ProtocolError as error:
             # What h2 has to say of it is among its bytes to send.
             self.door.count_refused("protocol")
@@ -302,7 +310,7 @@ class Connection(asyncio.Protocol):
             if limit_s is not None and limit_s <= 0:
                 raise cancelled(call)
             if call.scope:
-                call.sender = await self.door.admit(call)
+                await self.door.admit(call)
             await handler(call)
             ended = Ended(Code.OK, "")
             if call.is_leaving and not call.is_over:
@@ -337,7 +345,7 @@ class Connection(asyncio.Protocol):
             return
         self._ready.pop(call.stream, None)
         self._blocked.pop(call.stream, None)
-        self.door.calls -= 1
+        self.door.is_over(call)
         self._busy_at = self._loop.time()
         call.forget()
         self._close_if_over()

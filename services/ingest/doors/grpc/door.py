@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from actors.runtime.ending import end
-from models.errors import Unavailable
+from models.errors import Busy, Unavailable
 from services.ingest.arrival import Sender
 from services.ingest.body import Room
 from services.ingest.doors.door import Door, Needs
 from services.ingest.doors.http import BODIES_MAX
+from services.ingest.shares import Shares
 
 if TYPE_CHECKING:
     from models.settings.server import Server
@@ -55,6 +56,7 @@ class GrpcDoor(Door):
         self.room = Room(BODIES_MAX * section.max_body_bytes)
         #: Calls under way.
         self.calls = 0
+        self._shares = Shares()
         self.services: dict[str, Service] = {}
         self.routes: dict[bytes, tuple[Service, Handler]] = {}
         self.connections: set[Connection] = set()
@@ -129,15 +131,27 @@ class GrpcDoor(Door):
         self.connections.discard(connection)
         self._measure()
 
-    async def admit(self, call: Call) -> Sender:
-        """Who calls. Raises Unauthorized, Forbidden."""
-        return await self.needs.doorman.admit_to_door(_shown(call), call.scope)
+    async def admit(self, call: Call) -> None:
+        """Find out who calls. Raises Unauthorized, Forbidden, and Busy for a sender that has too many calls."""
+        sender = await self.needs.doorman.admit_to_door(_shown(call), call.scope)
+        if self._shares.is_over(sender.name, 1, self.max_calls - self.calls):
+            raise Busy(f"{sender.name} has too many calls under way already", retry_after_s=1.0)
+        if not call.is_gone:
+            self._shares.add(sender.name, 1)
+            call.belongs_to(sender)
+
+    def is_over(self, call: Call) -> None:
+        """A call has ended."""
+        self.calls -= 1
+        self._shares.drop(call.owner, 1)
 
     async def readmit(self, call: Call) -> Sender:
         """The same, of who was let in when the call began."""
         doorman = self.needs.doorman
         sender = doorman.admitted(doorman.credentials(_shown(call)), call.scope)
-        return sender if sender is not None else await self.admit(call)
+        if sender is None:
+            sender = await doorman.admit_to_door(_shown(call), call.scope)
+        return sender
 
     def count_refused(self, reason: str) -> None:
         self.needs.meter.count("llm_im_requests_refused_total", door=self.name, reason=reason)

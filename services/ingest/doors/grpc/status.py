@@ -77,6 +77,9 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
 )
 
 
+_PASSING = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.RESOURCE_EXHAUSTED})
+
+
 def ended_by(error: Exception) -> Ended:
     """One of our errors as the end of a call."""
     if isinstance(error, Ended):
@@ -96,7 +99,7 @@ def retry_after_s(error: Exception) -> float:
 
 def is_passing(error: IncidentManagerError) -> bool:
     """Whether sending again may help: what failed by our fault too, since nobody knows whether it is stored."""
-    return ended_by(error).code in (Code.UNAVAILABLE, Code.INTERNAL, Code.RESOURCE_EXHAUSTED)
+    return ended_by(error).code in _PASSING and not isinstance(error, TooLarge)
 
 
 def trailers(ended: Ended) -> Sequence[Header]:
