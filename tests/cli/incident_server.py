@@ -192,6 +192,17 @@ class IncidentServer:
                 return Answer(202, {"items": [{"index": 0, "status": 202, "decision": "opened"}]})
             case "GET", ["stats"]:
                 return Answer(200, stats(len(self.incidents)))
+            case "GET", ["dead-letters"]:
+                return Answer(200, {"items": [LETTER], "next": None})
+            case "GET", ["dead-letters", _]:
+                return Answer(200, WHOLE_LETTER)
+            case "POST", ["dead-letters", "replay"]:
+                counts = {"stored": 1, "refused": 0, "waiting": 0}
+                return Answer(200, {"items": [REPLAYED], **counts, "next": None})
+            case "POST", ["dead-letters", _, "replay"]:
+                return Answer(200, REPLAYED)
+            case "DELETE", ["dead-letters", *_]:
+                return Answer(200, {"dropped": 1, "more": False})
             case "GET", ["targets"]:
                 return Answer(200, {"items": [], "silent": []})
             case "GET", ["ready"]:

@@ -17,6 +17,8 @@ from services.cli.shared.output import Column, Form, Output, Row
 PATH = "/v1/dead-letters"
 #: Letters of one request to replay several.
 REPLAY_PAGE = 100
+#: How long one answer may take: the server goes on for 15 s, and tries what can't be stored for some more.
+REPLAY_TIMEOUT_S = 60.0
 
 app = typer.Typer(
     help="What could not be read: list it, replay it after a fix, or drop it.",
@@ -214,7 +216,7 @@ def replay(
 
     llm-im dead-letters replay --door mapped --since 1d
     """
-    client, given = asked.client(), _ids(letters, wanted, every, "replay")
+    client, given = asked.client(REPLAY_TIMEOUT_S), _ids(letters, wanted, every, "replay")
     done: list[Row] = []
     if given is not None:
         for each in given:
