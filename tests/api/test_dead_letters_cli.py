@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from services.cli.main import app
 from tests.api.gateway_in_process import alert, system
 from tests.api.test_dead_letters import MAPPING, MENDED, mapped, mend
 
@@ -19,13 +20,15 @@ async def test_letters_from_the_command_line() -> None:
         port = await ours.listen()
 
         async def run(*words: str, code: int = 0, stdin: str = "") -> str:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.cli", "dead-letters", *words, "--url", f"http://127.0.0.1:{port}",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
-            assert process.returncode == code, (words, out, err)
-            return out.decode() + err.decode()
+            result = await asyncio.to_thread(
+                CliRunner().invoke,
+                app,
+                ["dead-letters", *words, "--url", f"http://127.0.0.1:{port}"],
+                input=stdin,
+                prog_name="llm-im",
+            )
+            assert result.exit_code == code, (words, result.output, result.stderr)
+            return result.stdout + result.stderr
 
         assert await run("list") == "no dead letters\n"
         await ours.post("/v1/events/mapped/probe", {"checks": [{"name": "Down", "app": "api"}]})

@@ -16,6 +16,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.cli.response_answers import Response
 
+LETTER: dict[str, Any] = {
+    "id": 17, "received_at": "2026-01-31T12:00:00.000Z", "door": "mapped", "sender": "probe", "place": "item 0",
+    "reason": "alertname: it finds nothing", "content_type": "application/json", "size": 2, "truncated": False, "replays": 0,
+    "tried_at": None,
+}  # fmt: skip
+WHOLE_LETTER = LETTER | {
+    "method": "POST", "path": "/v1/events/mapped/probe", "query": "", "items": [0], "text": "{}", "base64": None,
+}  # fmt: skip
+REPLAYED = {"id": 17, "outcome": "stored", "format": "mapped", "stored": 1, "reason": ""}
 STATES = {
     "acknowledge": "Investigating",
     "assign": "Investigating",
