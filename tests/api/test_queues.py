@@ -318,7 +318,12 @@ async def test_a_nats_stream_with_nothing_new_is_no_reason_to_connect_again(
     monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", fetch)
     connected: list[str] = []
     told = QueueSource.connected
-    monkeypatch.setattr(QueueSource, "connected", lambda self: (connected.append(self.name), told(self)))
+
+    def tell(source: QueueSource) -> None:
+        connected.append(source.name)
+        told(source)
+
+    monkeypatch.setattr(QueueSource, "connected", tell)
     peer = NatsPeer(tmp_path)
     peer.start()
     topic = peer.topic()
