@@ -317,8 +317,13 @@ async def test_a_nats_stream_with_nothing_new_is_no_reason_to_connect_again(
 
     monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", fetch)
     connected: list[str] = []
-    told = QueueSource.connected
-    monkeypatch.setattr(QueueSource, "connected", lambda self: (connected.append(self.name), told(self)))
+    was_connected = QueueSource.connected
+
+    def connect(source: QueueSource) -> None:
+        connected.append(source.name)
+        was_connected(source)
+
+    monkeypatch.setattr(QueueSource, "connected", connect)
     peer = NatsPeer(tmp_path)
     peer.start()
     topic = peer.topic()
