@@ -85,20 +85,26 @@ class HttpDoor(Door):
         """Whether a request is for one of the formats."""
         if scope["type"] != "http":
             return False
-        method, path = str(scope["method"]), smooth(str(scope["path"]))
-        return (method, path) in self._routes or self._by_pattern(method, path) is not None
+        return self._route_of(scope)[0] is not None
 
-    def _by_pattern(self, method: str, path: str) -> Route | None:
+    def _route_of(self, scope: Scope) -> tuple[Route | None, str]:
+        """Who a request is for, and its path as that format gets it: where a segment matches anything, as it was sent, since a
+        name may have a slash in it (%2F)."""
+        method, path = str(scope["method"]), smooth(str(scope["path"]))
+        if (exact := self._routes.get((method, path))) is not None:
+            return exact, path
+        raw = scope.get("raw_path")
+        if isinstance(raw, bytes):
+            path = smooth(raw.decode("latin-1"))
         for its_method, pattern, route in self._patterns:
             if its_method == method and pattern.fullmatch(path):
-                return route
-        return None
+                return route, path
+        return None, path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that it takes. Always answers, unless the sender went away."""
         method = str(scope["method"])
-        path = smooth(str(scope["path"]))
-        route = self._routes.get((method, path)) or self._by_pattern(method, path)
+        route, path = self._route_of(scope)
         assert route is not None, path
         form, named = route
         if self._requests >= REQUESTS_MAX:
@@ -119,7 +125,7 @@ class HttpDoor(Door):
         try:
             span = self.span(method, named, trace)
             answer = await self.answered(
-                form, span, self._answer(form, method, scope, headers, receive, hold, place, span)
+                form, span, self._answer(form, method, path, scope, headers, receive, hold, place, span)
             )
         except Disconnected:
             return
@@ -206,6 +212,7 @@ class HttpDoor(Door):
         self,
         form: Format,
         method: str,
+        path: str,
         scope: Scope,
         headers: Mapping[bytes, bytes],
         receive: Receive,
@@ -217,7 +224,6 @@ class HttpDoor(Door):
         needs = self.needs
         begun = needs.clock.monotonic()
         query: bytes = scope.get("query_string", b"")  # type: ignore[assignment]
-        path = smooth(str(scope["path"])) if form.more_paths else form.path
         # Before the body is read, so that unauthorized senders use no memory. A signature can't be checked without the
         # body, and some senders have their token there.
         sender = None

@@ -57,7 +57,8 @@ class CheckmkFormat(WebhookFormat):
         return self.alert(
             check or "HostDown",
             host,
-            title=notice.text("summary") or f"{check or host}: {state.upper()} on {host}",
+            title=notice.text("summary")
+            or (f"{check}: {state.upper()} on {host}" if check else f"{host}: {state.upper()}"),
             text=notice.text("serviceoutput", "hostoutput", "output")
             if is_service
             else notice.text("hostoutput", "output"),

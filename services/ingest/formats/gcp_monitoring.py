@@ -37,6 +37,11 @@ class GcpMonitoringFormat(WebhookFormat):
         over = incident.one_of("state", ("open", "closed", "acknowledged")) == "closed"
         resource = incident.pairs("resource.labels")
         own = incident.pairs("policy_user_labels")
+        # An object since version 1.2; a text before, and in the channel's test.
+        told = incident.get("documentation")
+        help_ = Fields(
+            {"content": told} if isinstance(told, str) else told or {}, incident.path("documentation")
+        )
         name = incident.need("condition_name", "policy_name", "condition.displayName")
         service = (
             own.get("service")
@@ -46,8 +51,8 @@ class GcpMonitoringFormat(WebhookFormat):
         return self.alert(
             name,
             service or incident.text("resource_name", "resource_id"),
-            title=incident.text("summary") or incident.text("documentation.subject") or name,
-            text=incident.text("documentation.content"),
+            title=incident.text("summary") or help_.text("subject") or name,
+            text=help_.text("content"),
             severity=incident.text("severity", "metadata.system_labels.severity"),
             resolved=over,
             labels={

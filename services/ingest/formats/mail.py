@@ -17,6 +17,11 @@ from services.ingest.formats.format import Request
 from services.ingest.formats.values import Fields
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, stable_name
 
+#: What changes in a subject from one mail to the next: dates, times, amounts. A mail has nothing else to be known by, so a number that
+#: is part of a name (db1, web-02), and an address, stay: or the recovery of one host would end the alerts of all.
+_NUMBERS = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?|(?<![\w.-])(?!(?:\d{1,3}\.){3}\d)\d+(?:[.,:]\d+)*%?"
+)
 #: Headers of a mail are at the top of its text; a MIME tree deeper than this is an attack.
 PARTS_MAX = 50
 TEXT_CHARS = 16 * 1024
@@ -26,7 +31,7 @@ MAIL_BYTES = 256 * 1024
 HEADER_CHARS = 998
 _REPLY = re.compile(r"^(?:(?:re|fwd?|aw|wg)\s*:\s*)+", re.IGNORECASE)
 _OVER = re.compile(
-    r"\b(?:(?:is|was|has) )?(resolved|recovery|recovered|cleared|closed|back to normal|ok)\b|\b(is up)\b",
+    r"\b(?:(?:is|was|has) )?(resolved|recovery|recovered|cleared|closed|back to normal|ok)\b|\b(is up)\b|\A\W*up\b(?=\s*[:\]!])",
     re.IGNORECASE,
 )
 _FIRES = re.compile(
@@ -72,7 +77,9 @@ class EmailFormat(WebhookFormat):
         )
         over = bool(_OVER.search(subject)) or said.get("status", "").lower() in ("resolved", "ok", "closed")
         bare = _OVER.sub(" ", _FIRES.sub(" ", _MARKS.sub("", subject)))
-        name = stable_name(" ".join(_NOISE.sub(" ", bare).split())) or stable_name(subject)
+        name = stable_name(" ".join(_NOISE.sub(" ", bare).split()), _NUMBERS) or stable_name(
+            subject, _NUMBERS
+        )
         return self.alert(
             name,
             said.get("service") or sender,

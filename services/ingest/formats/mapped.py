@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -54,7 +55,8 @@ class MappedFormat(WebhookFormat):
 
     def _of(self, body: object, request: Request) -> JsonMapping:
         mappings = self.shared.settings.formats.mappings
-        named = request.path.removeprefix(f"{self.path}/") if request.path.startswith(f"{self.path}/") else ""
+        own = f"{self.path}/"
+        named = unquote(request.path.removeprefix(own)) if request.path.startswith(own) else ""
         found = (
             next((each for each in mappings if each.name == named), None) if named else self.mapping_for(body)
         )

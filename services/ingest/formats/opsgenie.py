@@ -1,5 +1,7 @@
 """Opsgenie's alerts API: create, close (and delete), and what became of a request. A drop-in for whatever speaks it; its API key is
 a token of ours. What names an alert at its end is its alias or id, so its labels are looked up by that (open_alerts.py).
+
+What else clients do on the way to a close (acknowledge, a note, a new message) is accepted and changes nothing.
 """
 
 from __future__ import annotations
@@ -25,20 +27,40 @@ ALIAS_MAX = 512
 REQUESTS = "/v2/alerts/requests/{request_id}"
 CLOSE = "/v2/alerts/{identifier}/close"
 DELETE = "/v2/alerts/{identifier}"
-#: What a request id says of the request that it is of.
-_ACTIONS = {"c": ("Create", "Created alert"), "e": ("Close", "Closed alert")}
+#: What is accepted and changes nothing, and its method.
+NOTED = {
+    "/v2/alerts/{identifier}/acknowledge": "POST",
+    "/v2/alerts/{identifier}/unacknowledge": "POST",
+    "/v2/alerts/{identifier}/snooze": "POST",
+    "/v2/alerts/{identifier}/notes": "POST",
+    "/v2/alerts/{identifier}/tags": "POST",
+    "/v2/alerts/{identifier}/message": "PUT",
+    "/v2/alerts/{identifier}/description": "PUT",
+}
+#: What a request id says of the request that it is of, by its last letter. A hexadecimal digit: clients take it for a UUID.
+_ACTIONS = {
+    "c": ("Create", "Created alert"),
+    "e": ("Close", "Closed alert"),
+    "a": ("Note", "Accepted; the alert stays as it is"),
+}
 
 
 class OpsgenieFormat(WebhookFormat):
     name = "opsgenie"
     path = "/v2/alerts"
-    more_paths = {CLOSE: ("POST",), DELETE: ("DELETE",), REQUESTS: ("GET",)}
+    more_paths = {
+        CLOSE: ("POST",),
+        DELETE: ("DELETE",),
+        REQUESTS: ("GET",),
+        **{path: (method,) for path, method in NOTED.items()},
+    }
     summary = "Opsgenie's alerts API: create, close, delete, and the state of a request"
     shape = "message and one of alias, responders, entity, visibleTo"
     summaries = {
         CLOSE: "Close an alert, as Opsgenie does",
         DELETE: "Delete an alert of Opsgenie's, which ends it",
         REQUESTS: "What became of a request to Opsgenie's API",
+        **dict.fromkeys(NOTED, "Accepted, as Opsgenie does; it changes nothing here"),
     }
     severities = PRIORITIES
     prepares = True
@@ -67,7 +89,7 @@ class OpsgenieFormat(WebhookFormat):
         return _answer(200, {"data": data}, request_id)
 
     async def prepare(self, request: Request) -> None:
-        if request.path != self.path:
+        if _ends(request):
             await self.look({"alert_id": _identifier(request)}, request.sender)
 
     def parsed(self, request: Request) -> object:
@@ -76,14 +98,14 @@ class OpsgenieFormat(WebhookFormat):
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         said = Fields(body)
-        if request.path != self.path:
+        if _ends(request):
             notes = {
                 "closed_by": said.text("user"),
                 "closed_from": said.text("source"),
                 "note": said.text("note"),
             }
             return self.ended({"alert_id": _identifier(request)}, request.sender, notes)
-        return [self._created(said, request.sender)]
+        return [self._created(said, request.sender)] if request.path == self.path else []
 
     def _created(self, said: Fields, sender: Sender) -> Draft:
         message, alias = said.need("message"), said.text("alias")
@@ -109,7 +131,8 @@ class OpsgenieFormat(WebhookFormat):
     def steps(self, request: Request) -> Generator[None, None, Reading]:
         reading = yield from super().steps(request)
         if request.path != self.path:
-            return replace(reading, note=f"{_identifier(request)}-e")
+            letter = "e" if _ends(request) else "a"
+            return replace(reading, note=f"{_identifier(request)}-{letter}")
         said = Fields(self.parsed(request))
         alias = (
             said.text("alias")
@@ -149,6 +172,10 @@ class OpsgenieFormat(WebhookFormat):
 def alert_id_of(alias: str) -> str:
     """The id of the alert with this alias."""
     return str(UUID(bytes=blake2b(alias.encode(), digest_size=16, person=b"opsgenie alias").digest()))
+
+
+def _ends(request: Request) -> bool:
+    return request.method == "DELETE" or request.path.endswith("/close")
 
 
 def _identifier(request: Request) -> str:

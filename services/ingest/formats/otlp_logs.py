@@ -7,6 +7,7 @@ Send what is worth an alert: an OpenTelemetry Collector filters by severity befo
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -36,6 +37,8 @@ _LABELS = (
     "gen_ai.request.model",
     "error.type",
 )
+_NAMED = re.compile(r"SEVERITY_NUMBER_([A-Z]+)([234]?)")
+_FIRSTS = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
 DEPTH_MAX = 16
 #: Attributes of a resource or a record: OpenTelemetry's own SDKs allow 128. Those of a resource count for each of its records.
 ATTRIBUTES_MAX = 256
@@ -74,7 +77,7 @@ class OtlpLogsFormat(WebhookFormat):
     def _record(self, record: Fields, resource: Mapping[str, str], scope: str) -> Draft:
         said = _attributes(record)
         body = _value(record.get("body"), record.path("body"), 0) if "body" in record else ""
-        number = int(record.number("severityNumber") or 0)
+        number = _severity(record)
         word = next((word for least, word in _LEVELS if number >= least), record.text("severityText").lower())
         every = {**resource, **said}
         event = record.text("eventName") or said.get("event.name", "")
@@ -120,6 +123,14 @@ class OtlpLogsFormat(WebhookFormat):
     @classmethod
     def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
         return isinstance(body, dict) and "resourceLogs" in body
+
+
+def _severity(record: Fields) -> int:
+    """A severity number; by its name too, as other JSON of protobuf has it (SEVERITY_NUMBER_ERROR2)."""
+    named = _NAMED.fullmatch(record.text("severityNumber"))
+    if named is None:
+        return int(record.number("severityNumber") or 0)
+    return _FIRSTS.get(named[1], 0) + int(named[2] or 1) - 1
 
 
 def _attributes(owner: Fields) -> dict[str, str]:

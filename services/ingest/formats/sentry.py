@@ -191,10 +191,13 @@ def _project(one: Fields) -> str:
 
 
 def _tags(one: Fields) -> dict[str, str]:
-    """Tags as pairs, or as an object."""
+    """Tags as pairs, as objects of key and value, or as one object."""
     tags = one.get("tags")
+    if isinstance(tags, dict):
+        tags = [[*each] for each in tags.items()]
     if not isinstance(tags, list):
         return {}
+    tags = [[each.get("key"), each.get("value")] if isinstance(each, dict) else each for each in tags]
     pairs = [each for each in tags if isinstance(each, list) and len(each) == 2 and isinstance(each[0], str)]
     return {
         f"tag.{name}": text_of(value, "tags") for name, value in pairs if not isinstance(value, dict | list)

@@ -26,7 +26,10 @@ _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
 TIME_CHARS_MAX = 64
 _NUMBER = re.compile(r"-?\d{1,19}(\.\d{1,9})?")
 #: What Go prints for a time: "2025-02-15 14:59:03.26 +0000 UTC".
-_GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d+)?) ?([+-]\d\d:?\d\d|Z)?(?: [A-Z]{2,5})?")
+#: And what PagerDuty's client for Python does: "2026-01-31T12:00:00+00:00Z".
+_GO_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d+)?) ?([+-]\d\d:?\d\d|Z)?(?: [A-Z]{2,5}|Z)?"
+)
 _UNSET = ("0001-01-01", "1970-01-01T00:00:00Z")
 
 

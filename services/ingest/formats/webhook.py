@@ -205,10 +205,10 @@ def several(body: object, name: str) -> Iterator[Member]:
         yield body, ""
 
 
-def stable_name(sentence: str) -> str:
+def stable_name(sentence: str, varying: re.Pattern[str] = _VARYING) -> str:
     """A name for an alert that has only a sentence: without what changes in it from one message to the next."""
     bare = _MARK.sub("", sentence)
-    return " ".join(_VARYING.sub("N", bare).split())[:NAME_CHARS]
+    return " ".join(varying.sub("N", bare).split())[:NAME_CHARS]
 
 
 def written_time(at: float) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from models.errors import TooLarge
 from services.ingest.arrival import Sender
 from services.ingest.formats.format import Request
-from services.ingest.formats.values import Fields, text_of
+from services.ingest.formats.values import Fields, read_json, text_of
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several, stable_name
 
 #: Events that one request ends: each that is not remembered is a search of all shards.
@@ -114,8 +114,12 @@ def _state(event: Fields) -> str:
 
 
 def _tags(event: Fields) -> dict[str, str]:
-    """Tags as Zabbix writes them: [{tag, value}], or "name:value, name:value"."""
-    tags = event.get("tags") if "tags" in event else event.get("event_tags")
+    """Tags as Zabbix writes them: [{tag, value}], that as a text (EVENT.TAGSJSON), or "name:value, name:value"."""
+    tags = next(
+        (event.get(name) for name in ("tags", "event_tags", "event_tags_json") if name in event), None
+    )
+    if isinstance(tags, str) and tags.lstrip().startswith("["):
+        tags = read_json(tags.encode())
     if isinstance(tags, list):
         return {
             one["tag"]: str(one.get("value", ""))
