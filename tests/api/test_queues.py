@@ -17,6 +17,7 @@ from actors.shard import IncidentShard
 from models.metrics import decode
 from models.settings.all import Settings
 from models.shard.messages import Decision
+from services.brokers.kafka import in_words
 from services.ingest.sources import kafka, nats
 from services.ingest.sources.lane import Lane
 from services.ingest.sources.queue import QueueSource
@@ -323,7 +324,7 @@ def test_what_librdkafka_says_is_said_in_plain_words() -> None:
     settings = Settings.model_validate(
         {"messaging": {"backend": "kafka", "brokers": ["kafka-1"], "user": "eve", "password": "s3cr3t"}}
     )
-    words = partial(kafka.in_words, settings.messaging)
+    words = partial(in_words, settings.messaging, topic=settings.messaging.ingest)
 
     assert "kafka-1:9092 does not accept user 'eve' with this password" in words(
         KafkaError(KafkaError._AUTHENTICATION)
