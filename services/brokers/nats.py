@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from models.errors import Malformed, Unavailable
@@ -18,6 +19,8 @@ class NatsLink:
         self._name = name
         self._said: list[Exception] = []
         self.client: Any = None
+        #: Set when the connection is over: the client lets what waits for an answer wait on.
+        self.over = asyncio.Event()
 
     @property
     def where(self) -> str:
@@ -25,8 +28,6 @@ class NatsLink:
 
     async def open(self) -> None:
         """Connect. Raises Unavailable, Malformed."""
-        import asyncio
-
         import nats
         from nats import errors
 
@@ -42,12 +43,17 @@ class NatsLink:
         async def told(error: Exception) -> None:
             self._said.append(error)
 
+        async def closed() -> None:
+            self.over.set()
+
         try:
             async with asyncio.timeout(2 * CONNECT_S):
                 self.client = await nats.connect(
                     [f"{scheme}://{host}:{port}" for host, port in messaging.places],
                     name=self._name,
                     error_cb=told,
+                    closed_cb=closed,
+                    disconnected_cb=closed,
                     # We do that ourselves, and say why.
                     allow_reconnect=False,
                     max_reconnect_attempts=1,

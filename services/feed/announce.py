@@ -112,16 +112,11 @@ class Announcer:
 
     async def status(self, _payload: bytes) -> bytes:
         """Why nothing is written, "" when it is, by what stands still, as JSON."""
-        whys = {f"{self._topic} of {each.partition}": each.why for each in self._shards}
-        waits = next((each.why for each in self._groups if each.why), "")
-        is_busy = any(each.lease.is_held for each in self._groups)
-        whys[self._topic] = waits or (self.outlet.why_away if is_busy else "")
-        return json.dumps(whys).encode()
+        return json.dumps(self._away()).encode()
 
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
-        away = self.outlet.why_away or [*filter(None, self._whys())]
-        self.meter.set("llm_im_announce_away", 1 if away else 0)
+        self.meter.set("llm_im_announce_away", 1 if any(self._away().values()) else 0)
         self.meter.set("llm_im_announce_behind_frames", sum(each.behind for each in self._shards))
         return encode_metrics(self.meter.read())
 
@@ -133,8 +128,13 @@ class Announcer:
             raise Unavailable("there is no slot map yet")
         return self.control.state.slots.version
 
-    def _whys(self) -> list[str]:
-        return [each.why for each in self._shards] + [each.why for each in self._groups]
+    def _away(self) -> dict[str, str]:
+        whys = {f"{self._topic} of {each.partition}": each.why for each in self._shards}
+        waits = next((each.why for each in self._groups if each.why), "")
+        # Where another process writes, it is that one's to say.
+        is_ours = any(each.lease.is_held for each in self._groups)
+        whys[self._topic] = waits or (self.outlet.why_away if is_ours else "")
+        return whys
 
     def _asking(self, actor: str) -> Ask:
         async def ask(query: bytes) -> bytes:

@@ -32,20 +32,22 @@ class Outside:
     def __init__(self, peer: Peer) -> None:
         some = uuid.uuid4().hex[:8]
         self.peer = peer
+        #: Where the announcer finds it.
+        self.broker = peer.broker
         self.process, self.orchestrate = f"incidents.process.{some}", f"incidents.orchestrate.{some}"
+
+    @property
+    def messaging(self) -> dict[str, Any]:
+        """The section of the settings."""
+        topics = [self.process, self.orchestrate]
+        return {"backend": self.peer.name, "brokers": [self.broker], "topics": topics}
 
     async def create(self) -> None:
         for topic in (self.process, self.orchestrate):
             await self.peer.create(topic)
 
     async def start(self, ours: System) -> Announcer:
-        messaging = Messaging.model_validate(
-            {
-                "backend": self.peer.name,
-                "brokers": [self.peer.broker],
-                "topics": [self.process, self.orchestrate],
-            }
-        )
+        messaging = Messaging.model_validate(self.messaging)
         partitions = [partition_name(index) for index in range(ours.settings.state.partitions)]
 
         def announcer(host: Host) -> Actor:
@@ -88,6 +90,7 @@ class Outside:
 
     async def begun(self, partitions: int = 2) -> None:
         async def has() -> bool:
+            # Told in both topics at once, and counted in one.
             return len(await self.gaps()) >= partitions
 
         await until(has, "it begins")

@@ -409,21 +409,29 @@ class KafkaPeer(Peer):
         return await asyncio.to_thread(self._read, topic)
 
     def _read(self, topic: str) -> list[Found]:
-        from confluent_kafka import Consumer, TopicPartition
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": uuid.uuid4().hex})
+        consumer = Consumer(
+            {"bootstrap.servers": self.brokers, "group.id": uuid.uuid4().hex, "fetch.wait.max.ms": 20}
+        )
         found = []
         try:
+            left = {}
             for each in consumer.list_topics(topic, 10).topics[topic].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(topic, each), 10)
-                consumer.assign([TopicPartition(topic, each, low)])
-                while low < high:
-                    message = consumer.poll(10)
-                    assert message is not None and message.error() is None
-                    pairs: Any = message.headers() or ()
-                    headers = {name: value.decode() for name, value in pairs}
-                    found.append(Found(message.value() or b"", headers, (message.key() or b"").decode()))
-                    low += 1
+                if low < high:
+                    left[each] = high - low
+            consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in left])
+            for _ in range(sum(left.values())):
+                message = consumer.poll(10)
+                assert message is not None and message.error() is None
+                pairs: Any = message.headers() or ()
+                headers = {name: value.decode() for name, value in pairs}
+                found.append(Found(message.value() or b"", headers, (message.key() or b"").decode()))
             return found
         finally:
             consumer.close()
+
+
+#: What the tests go over, by the fixture `peer` (tests/api/conftest.py).
+PEERS: dict[str, Callable[[Path], Peer]] = {"nats": NatsPeer, "rabbitmq": RabbitPeer, "kafka": KafkaPeer}

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,6 @@ from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer
 
 pytestmark = pytest.mark.timeout(180)
 WAIT_S = 45.0
-
-
-@pytest.fixture(scope="module", params=["nats", "rabbitmq", "kafka"])
-def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    folder = tmp_path_factory.mktemp(request.param)
-    made: Peer = {"nats": NatsPeer, "rabbitmq": RabbitPeer, "kafka": KafkaPeer}[request.param](folder)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
 
 
 async def until(holds: Callable[[], Awaitable[object]], what: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from actors.runtime.ending import end
 from models.errors import TooLarge, Unavailable
 from services.brokers.nats import NatsLink
 from services.feed.announcements import Announcement
@@ -33,20 +34,29 @@ class NatsWriter(Writer):
         from nats import errors
 
         link = self._link
-        if link is None or link.client.is_closed:
+        if link is None or link.over.is_set():
             raise Unavailable("the connection was lost")
         if len(message.body) > link.client.max_payload:
             raise TooLarge(f"{link.where} takes at most {link.client.max_payload} bytes")
+        sending = asyncio.ensure_future(
+            self._stream.publish(
+                message.topic,
+                message.body,
+                stream=self._streams[message.topic],
+                headers={"Nats-Msg-Id": message.id, **headers_of(message)},
+            )
+        )
+        over = asyncio.ensure_future(link.over.wait())
         try:
             async with asyncio.timeout(CONFIRM_S):
-                await self._stream.publish(
-                    message.topic,
-                    message.body,
-                    stream=self._streams[message.topic],
-                    headers={"Nats-Msg-Id": message.id, **headers_of(message)},
-                )
+                await asyncio.wait((sending, over), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise errors.ConnectionClosedError
+            sending.result()
         except (errors.Error, OSError, TimeoutError) as error:
             raise link.in_words(error) from None
+        finally:
+            await end([sending, over])
 
     async def close(self) -> None:
         link, self._link = self._link, None
