@@ -73,6 +73,14 @@ class Snapshots:
         self._frames += frames
         self._bytes += size
 
+    @property
+    def share(self) -> float:
+        """How far it is to the next snapshot, 1 when it is due; without the time, which makes no recovery longer."""
+        pace = self._pace
+        return max(
+            self._frames / pace.every_frames, self._events / pace.every_events, self._bytes / pace.every_bytes
+        )
+
     async def write_slice(self, machine: Folding, epoch: int, digest: bytes) -> None:
         """The next slice, if one is due, and more if this snapshot would else not be over when the next is due. `digest` is that of the last frame. Raises Fenced; if the store is down, the
         snapshot is abandoned."""
@@ -101,7 +109,7 @@ class Snapshots:
             self._generation = max(self._generation + 1, epoch << 20)
         while records := checkpoint.slice(SLICE_BYTES):
             await self._event_log.put_records(epoch, self._generation, records)
-            if checkpoint.pending <= self._whole * (1 - self._share()):
+            if checkpoint.pending <= self._whole * (1 - self.share):
                 return
         checksum = checkpoint.census().checksum()
         mark = Mark(self._generation, self._seq, self._digest, machine.snapshot_version, checksum)
@@ -126,15 +134,8 @@ class Snapshots:
             # The loop notices at its next append, unless it has taken a newer epoch itself.
             return
 
-    def _share(self) -> float:
-        """How far it is to the next snapshot, 1 when it is due; without the time, which makes no recovery longer."""
-        pace = self._pace
-        return max(
-            self._frames / pace.every_frames, self._events / pace.every_events, self._bytes / pace.every_bytes
-        )
-
     def _is_due(self, machine: Folding) -> bool:
-        return self._share() >= 1 or (
+        return self.share >= 1 or (
             self._frames > 0
             and self._clock.monotonic() - self._at >= self._pace.every_s
             and machine.checkpoint.has_changes
