@@ -196,6 +196,17 @@ METRICS: dict[str, Metric] = {
     "llm_im_publish_resets_total": Metric(
         "counter", "Times the feed of a partition was rebuilt from its shard, by reason."
     ),
+    "llm_im_announced_total": Metric("counter", "Events of incidents written to the queue, by topic."),
+    "llm_im_announce_left_out_total": Metric(
+        "counter", "Events of incidents that are too large for the queue, by topic."
+    ),
+    "llm_im_announce_away": Metric("gauge", "1 while events can't be written to the queue, else 0."),
+    "llm_im_announce_behind_frames": Metric(
+        "gauge", "Frames of the logs that are yet to be written to the queue."
+    ),
+    "llm_im_announce_gaps_total": Metric(
+        "counter", "Times events may be missing in the queue and its readers were told so, by reason."
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from actors.shard import IncidentShard
 from models.metrics import decode
 from models.settings.all import Settings
 from models.shard.messages import Decision
+from services.brokers.kafka import in_words
 from services.ingest.sources import kafka, nats
 from services.ingest.sources.lane import Lane
 from services.ingest.sources.queue import QueueSource
@@ -27,17 +28,6 @@ from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer
 
 pytestmark = pytest.mark.timeout(180)
 WAIT_S = 45.0
-
-
-@pytest.fixture(scope="module", params=["nats", "rabbitmq", "kafka"])
-def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    folder = tmp_path_factory.mktemp(request.param)
-    made: Peer = {"nats": NatsPeer, "rabbitmq": RabbitPeer, "kafka": KafkaPeer}[request.param](folder)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
 
 
 async def until(holds: Callable[[], Awaitable[object]], what: str = "") -> None:
@@ -375,7 +365,7 @@ def test_what_librdkafka_says_is_said_in_plain_words() -> None:
     settings = Settings.model_validate(
         {"messaging": {"backend": "kafka", "brokers": ["kafka-1"], "user": "eve", "password": "s3cr3t"}}
     )
-    words = partial(kafka.in_words, settings.messaging)
+    words = partial(in_words, settings.messaging, topic=settings.messaging.ingest)
 
     assert "kafka-1:9092 does not accept user 'eve' with this password" in words(
         KafkaError(KafkaError._AUTHENTICATION)
