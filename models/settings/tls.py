@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
@@ -111,29 +111,28 @@ class Tls(Section):
         description="Who bears which client certificate. A request with such a certificate and without a token has that name and its scopes.",
     )
 
-    @model_validator(mode="after")
-    def _is_whole(self) -> Tls:
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        """What can't be used together: the setting, and what is wrong with it."""
         if (self.cert_file is None) != (self.key_file is None):
             missing = "key_file" if self.key_file is None else "cert_file"
-            raise WrongAt(missing, "expected cert_file and key_file together")
-        if self.cert_file is None and (self.client_ca_file or self.client_certificates != "off"):
-            raise WrongAt("cert_file", "expected a file, because client certificates are asked for")
-        if (self.client_ca_file is None) != (self.client_certificates == "off"):
-            at = "client_ca_file" if self.client_ca_file is None else "client_certificates"
-            raise WrongAt(at, 'expected client_ca_file together with client_certificates "ask" or "require"')
-        if self.clients and self.client_ca_file is None:
-            raise WrongAt("client_ca_file", "expected a file, because clients names certificates")
+            yield missing, "expected cert_file and key_file together"
+        elif self.cert_file is None and (self.client_ca_file or self.asks_clients):
+            yield "cert_file", "expected a file, because client certificates are asked for"
+        if (self.client_ca_file is None) == self.asks_clients:
+            at = "client_ca_file" if self.asks_clients else "client_certificates"
+            yield at, 'expected client_ca_file together with client_certificates "ask" or "require"'
+        elif self.clients and not self.asks_clients:
+            yield "client_ca_file", "expected a file, because clients names certificates"
         met: set[tuple[str, str]] = set()
         for place, client in enumerate(self.clients):
             if client.key in met:
-                raise WrongAt(f"clients.{place}.{client.key[0]}", "this certificate is named above already")
+                yield f"clients.{place}.{client.key[0]}", "this certificate is named above already"
             met.add(client.key)
-        return self
 
     @property
     def is_on(self) -> bool:
         """Whether the doors speak TLS."""
-        return self.cert_file is not None
+        return self.cert_file is not None and self.key_file is not None
 
     @property
     def asks_clients(self) -> bool:

@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed, Unavailable
-from services.machine.front import FOLDER, LOCAL
+from services.machine.front import FOLDER, LOCAL, authority
 from services.machine.instance import write_private
 
 if TYPE_CHECKING:
@@ -154,3 +155,34 @@ def private_folder() -> str:
     from actors.runtime.direct import FOLDER_VARIABLE
 
     return os.environ.get(FOLDER_VARIABLE, "")
+
+
+async def knock(host: str, port: int, tls: Front | None) -> tuple[str, bytes]:
+    """What is wrong with the front port's answer, "" when it is as it should be, and the certificate that it presents (DER), b"" in clear
+    text. Raises OSError. Where every client needs a certificate, we have none: TLS is begun there, and the answer comes through HAProxy's
+    own socket of this machine."""
+    certificate = b""
+    if tls is None:
+        reader, writer = await asyncio.open_connection(host, port)
+    else:
+        reader, writer = await asyncio.open_connection(host, port, ssl=_unverified())
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
+        if tls.verify == "required":
+            writer.close()
+            reader, writer = await asyncio.open_unix_connection(tls.local)
+    try:
+        place = authority(host, port)
+        writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % place.encode())
+        line = await reader.readline()
+    finally:
+        writer.close()
+    why = "" if line.startswith(b"HTTP/1.1 200") else f"it answers {line.decode('latin-1').strip()!r}"
+    return why, certificate
+
+
+def _unverified() -> ssl.SSLContext:
+    """For asking ourselves whether we answer: nothing is told, and an expired certificate is an answer too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -87,11 +87,11 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
 def _tls(settings: Settings) -> list[str]:
     """Files of the front door's TLS that can't be used."""
     tls = settings.server.tls
-    if not tls.is_on:
-        return []
+    found = [f"server.tls.{at}: {wrong}" for at, wrong in tls.mistakes()]
+    if found or not tls.is_on:
+        return found
     from services.machine.tls import load
 
-    found = []
     try:
         load(tls, time.time())
     except Malformed as error:

@@ -56,7 +56,8 @@ from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.doors.websocket import WebSocketDoor
 from services.ingest.rules import wrong_rules
-from services.machine.front import authority, knock
+from services.machine.front import authority
+from services.machine.front_tls import knock
 from services.wiring.certificates import CertificateWatch
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over

@@ -14,19 +14,24 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
 from models.settings.tls import Tls
 from services.machine import front_tls
-from services.machine.front import FOLDER, knock
+from services.machine.front import FOLDER
+from services.machine.front_tls import knock
 from services.machine.tls import load
+from services.proto import incident_pb2 as pb
+from services.proto import incident_pb2_grpc as rpc
 from services.wiring import certificates
 from tests.api.front_door import FrontDoor
 from tests.api.gateway_in_process import JSON, Reply, System, alert, system
 from tests.authority import Authority, Issued
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -338,3 +343,112 @@ def _desk(ours: System) -> Any:
     from services.identity.tokens import TokenDesk
 
     return TokenDesk(ours.gateway.station.tail, ours.gateway.station.tell_control)
+
+
+# gRPC
+
+
+async def test_grpc_goes_by_the_same_files_and_the_same_clients(tmp_path: Path, authority: Authority) -> None:
+    server, other = authority.issue("server"), Authority(tmp_path / "other", "other")
+    client, nobody = authority.issue("prometheus"), authority.issue("nobody")
+    async with over_grpc(authority, server, "ask") as (ours, port):
+        named = await submit(port, authority, client)
+        again = await submit(port, authority, None)
+        unnamed = await submit(port, authority, nobody)
+        by_metadata = await submit(port, authority, None, said=base64.b64encode(client.raw).decode())
+        for wrong in (other.issue("prometheus"), authority.issue("late", days=-1)):
+            assert await submit(port, authority, wrong) == grpc.StatusCode.UNAVAILABLE
+        headers = [*ours.gateway.guard.vouched(authority.issue("desk", uri=str(DESK["uri"])).raw).items()]
+        listed = await ours.request("GET", "/api/v2/alerts", [b""], headers)
+        stored = {each["labels"]["service"] for each in listed.json}
+
+    unauthenticated = grpc.StatusCode.UNAUTHENTICATED
+    assert (named, again, unnamed, by_metadata) == (grpc.StatusCode.OK, *[unauthenticated] * 3)
+    assert stored == {"llm-api"}
+
+
+async def test_grpc_that_requires_certificates_has_no_connection_without(
+    tmp_path: Path, authority: Authority
+) -> None:
+    async with over_grpc(authority, authority.issue("server"), "require") as (_, port):
+        without = await submit(port, authority, None)
+        with_one = await submit(port, authority, authority.issue("prometheus"))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            plain = await submit_on(channel)
+
+    assert without == plain == grpc.StatusCode.UNAVAILABLE
+    assert with_one == grpc.StatusCode.OK
+
+
+async def test_new_certificates_reach_grpc_under_load(tmp_path: Path, authority: Authority) -> None:
+    client = authority.issue("prometheus")
+    async with over_grpc(authority, authority.issue("server"), "ask") as (ours, port):
+        watch = ours.gateway.certificates
+        assert watch is not None
+        is_over, statuses = False, set()
+
+        async def load_it() -> None:
+            while not is_over:
+                statuses.add(await submit(port, authority, client))
+
+        async with _channel(port, authority, client) as lasting:
+            assert await submit_on(lasting) == grpc.StatusCode.OK
+            senders = [asyncio.create_task(load_it()) for _ in range(3)]
+            for _ in range(5):
+                fresh = authority.issue("server")
+                await watch.look()
+                await watch.look()
+                presented = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+                assert ssl.PEM_cert_to_DER_cert(presented) == fresh.raw
+            is_over = True
+            await asyncio.gather(*senders)
+            assert await submit_on(lasting) == grpc.StatusCode.OK
+
+    assert statuses == {grpc.StatusCode.OK}
+
+
+@contextlib.asynccontextmanager
+async def over_grpc(authority: Authority, server: Issued, demand: str) -> AsyncIterator[tuple[System, int]]:
+    port = free_port()
+    tls = {
+        "cert_file": str(server.cert),
+        "key_file": str(server.key),
+        "client_ca_file": str(authority.file),
+        "client_certificates": demand,
+        "clients": [PROMETHEUS, DESK],
+    }
+    async with system(server={"grpc": True, "grpc_port": port, "tls": tls}) as ours:
+        yield ours, port
+
+
+def _channel(port: int, authority: Authority, client: Issued | None) -> grpc.aio.Channel:
+    given = grpc.ssl_channel_credentials(
+        authority.file.read_bytes(),
+        client.key.read_bytes() if client else None,
+        client.cert.read_bytes() if client else None,
+    )
+    # A channel of its own: grpcio shares connections among those that look alike.
+    return grpc.aio.secure_channel(f"127.0.0.1:{port}", given, [("grpc.use_local_subchannel_pool", 1)])
+
+
+async def submit(port: int, authority: Authority, client: Issued | None, said: str = "") -> grpc.StatusCode:
+    async with _channel(port, authority, client) as channel:
+        return await submit_on(channel, said)
+
+
+async def submit_on(channel: grpc.aio.Channel, said: str = "") -> grpc.StatusCode:
+    """How a call with one alert ends."""
+    message = pb.AlertMessage(
+        alert_id="a-1",
+        source="tests",
+        severity=pb.SEVERITY_P1,
+        description="slow",
+        affected_services=["llm-api"],
+    )
+    stub = cast(Any, rpc.SentinelAlertsStub)(channel)
+    metadata = [("x-llm-im-client", said)] if said else []
+    try:
+        await stub.SubmitAlert(message, timeout=10, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK

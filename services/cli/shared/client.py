@@ -289,17 +289,27 @@ class Client:
             ) from error
 
     def _if_tls(self) -> str:
-        """A server that expects TLS says nothing to who does not begin it."""
-        return "" if self._scheme == "https" else " (or, if it expects TLS, with https://)"
+        """A server that expects TLS says nothing to who does not begin it, and may say nothing to who has no certificate."""
+        if self._scheme == "https":
+            return (
+                ""
+                if self._trust.cert_file
+                else f" (or, if it wants a client certificate, with {_CERTIFICATE})"
+            )
+        return " (or, if it expects TLS, with https://)"
 
     def _if_refused(self, error: ssl.SSLError) -> str:
         said = str(error.reason or "").upper()
         if "WRONG_VERSION" in said or "HTTP_REQUEST" in said:
             return "; it speaks no TLS there: use http://"
+        which = "another" if self._trust.cert_file else "a"
         if "CERTIFICATE" in said or "ALERT" in said:
-            which = "another" if self._trust.cert_file else "a"
-            return f"; it wants {which} client certificate: --cert and --key, LLM_IM_CERT and LLM_IM_KEY, or the context"
-        return ""
+            return f"; it wants {which} client certificate: {_CERTIFICATE}"
+        return f"; it may want {which} client certificate: {_CERTIFICATE}" if "EOF" in str(error) else ""
+
+
+#: What gives one.
+_CERTIFICATE = "--cert and --key, LLM_IM_CERT and LLM_IM_KEY, or the context"
 
 
 def _reason(error: OSError | ValueError) -> str:
