@@ -148,6 +148,9 @@ def _say_partitions(loaded: Loaded, assigned: Settings) -> None:
 def _who_gets_in(settings: Settings, control: ControlState, first: str, progress: Progress) -> bool:
     """Say who does, and whether tokens are asked for."""
     has_tokens, required = control.guarded, settings.auth.required
+    if not has_tokens and required is None and settings.server.tls.clients:
+        progress("no API tokens: who has no certificate that server.tls.clients names gets 401")
+        return True
     if has_tokens and required is False:
         progress(
             "no tokens are required (auth.required = false): anyone who can reach this machine can do anything"
