@@ -70,6 +70,9 @@ METRICS: dict[str, Metric] = {
     "llm_im_queue_held": Metric(
         "gauge", "Messages of a queue that a collector holds and has not acknowledged, by source."
     ),
+    "llm_im_certificate_days": Metric(
+        "gauge", "Days until the certificate expires that a door presents; negative afterwards."
+    ),
     "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
     "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_edge_streams": Metric("gauge", "Streams of edge agents open at a gateway."),

@@ -22,9 +22,7 @@ COLLECTORS_MAX = 32
 _BROKER = re.compile(r"(?:(?P<scheme>[a-z+]+)://)?(?P<place>[^/@\s]+?)(?::(?P<port>\d{1,5}))?/?")
 _SCHEMES = {"kafka": (), "nats": ("nats", "tls"), "rabbitmq": ("amqp", "amqps")}
 #: What is done with a topic, by a word of its name.
-_WORDS = {
-    word: re.compile(rf"(?:^|[._-]){word}(?:$|[._-])") for word in ("ingest", "process", "orchestrate")
-}
+_WORDS = {word: re.compile(rf"(?:^|[._-]){word}(?:$|[._-])") for word in ("ingest", "process", "orchestrate")}
 
 
 class Messaging(Section):

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from pydantic import Field, ValidationInfo, field_validator
 
 from models.settings.origins import host_and_port, parse_origin
+from models.settings.tls import Tls
 from models.settings.values import (
     Duration,
     Section,
@@ -84,6 +85,8 @@ class Server(Section):
         le=65535,
         description="A separate port for `/health/*`, `/-/healthy` and `/-/ready` on the same address. It still answers when the main port has run out of connections. None: no separate port.",
     )
+
+    tls: Tls = Tls()
 
     @field_validator("hosts")
     @classmethod

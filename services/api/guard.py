@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 
 from starlette.responses import Response
 from starlette.websockets import WebSocket
@@ -29,6 +30,7 @@ from services.api.refusals import Refusals
 from services.ingest.arrival import ANONYMOUS as ANONYMOUS_SENDER
 from services.ingest.arrival import Sender
 from services.ingest.body import Receive, Scope, Send
+from services.ingest.certificates import Certificates
 from services.ingest.doors.door import Credentials
 from services.ingest.formats.table import all_formats
 from services.ingest.headers import CHALLENGE, refuse_repeated, sender_of
@@ -45,8 +47,22 @@ PATH_CHARS = 200
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+class Proof(NamedTuple):
+    """What a request shows of who asks: its Authorization header, or without one the client certificate of its connection."""
+
+    header: bytes | None
+    certificate: bytes | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """By which it is known again: no secret lies about in memory."""
+        if self.certificate is not None:
+            return blake2b(self.certificate, digest_size=32, person=b"certificate").digest()
+        return blake2b(self.header or b"", digest_size=32).digest()
+
+
 class Guard:
-    """One gateway's. `look` reads what is new in the control log."""
+    """One gateway's. `look` reads what is new in the control log. `front_secret`: what HAProxy proves itself with."""
 
     def __init__(
         self,
@@ -55,6 +71,7 @@ class Guard:
         clock: Clock,
         meter: Meter,
         look: Callable[[], Awaitable[None]],
+        front_secret: str = "",
     ) -> None:
         self._tail = tail
         self._clock = clock
@@ -65,7 +82,10 @@ class Guard:
         self._names = {place[0] for each in settings.server.hosts if (place := host_and_port(each))}
         self._origins = {parse_origin(each) for each in settings.server.origins}
         self._required = settings.auth.required
-        if not settings.server.is_loopback:
+        tls = settings.server.tls
+        self._certificates = Certificates(tls, front_secret) if tls.asks_clients else None
+        # Who names its clients does not let in everybody else.
+        if not settings.server.is_loopback or (tls.clients and self._required is None):
             self._required = True
         self._open = dict.fromkeys(OPEN_PATHS, Caller(ANONYMOUS, frozenset()))
         if settings.auth.open_metrics:
@@ -81,10 +101,10 @@ class Guard:
         """Whether tokens are required: if the settings say so, on a public address, or once there has been a token."""
         return self._tail.state.guarded if self._required is None else self._required
 
-    async def admit(self, header: bytes | None) -> Caller:
-        """The caller that an Authorization header identifies. Raises Unauthorized."""
-        key, now = _key(header), self._clock.now()
-        return self._met(key, now) or await self._check(header, key, now)
+    async def admit(self, proof: Proof) -> Caller:
+        """The caller that a token or a client certificate identifies. Raises Unauthorized."""
+        key, now = proof.digest, self._clock.now()
+        return self._met(key, now) or await self._check(proof, key, now)
 
     async def admit_to_door(self, headers: Mapping[bytes, bytes], door: str) -> Sender:
         """The sender. Raises Unauthorized, or Forbidden for a token without the scope of this door, or a host name that
@@ -93,7 +113,7 @@ class Guard:
             if not self.is_on:
                 self._admit_host(headers.get(b"host"))
                 return ANONYMOUS_SENDER
-            caller = await self.admit(headers.get(b"authorization"))
+            caller = await self.admit(self._proof(headers))
             allow(caller, f"{INGEST}{door}")
             return caller.sender
         except (Unauthorized, Forbidden) as error:
@@ -101,7 +121,10 @@ class Guard:
             raise
 
     def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
-        return Credentials(_key(headers.get(b"authorization")), self._is_own_host(headers.get(b"host")))
+        return Credentials(self._proof(headers).digest, self._is_own_host(headers.get(b"host")))
+
+    def vouched(self, certificate: bytes) -> Mapping[bytes, bytes]:
+        return {} if self._certificates is None else self._certificates.vouched(certificate)
 
     def admitted(self, credentials: Credentials, door: str) -> Sender | None:
         if not self.is_on:
@@ -134,11 +157,11 @@ class Guard:
             headers = dict(raw)
             asked = {"method": str(scope.get("method", "WEBSOCKET")), "path": path[:PATH_CHARS]}
             client = scope.get("client")
-            header = headers.get(b"authorization")
+            proof = self._proof(headers)
 
             async def still_let_in() -> bool:
                 with contextlib.suppress(Unauthorized):
-                    return not self.is_on or bool(await self.admit(header))
+                    return not self.is_on or bool(await self.admit(proof))
                 return False
 
             given = scope.get("state")
@@ -150,7 +173,7 @@ class Guard:
                 refuse_repeated(raw)
                 caller = self._open.get(path)
                 if self.is_on:
-                    caller = caller or await self.admit(header)
+                    caller = caller or await self.admit(proof)
                 elif caller is None:
                     self._admit_host(headers.get(b"host"))
                 if scope["type"] == "websocket":
@@ -181,6 +204,7 @@ class Guard:
     def take_uses(self) -> dict[str, float]:
         """When tokens were used since the last call, by id."""
         uses, self._uses = self._uses, {}
+        uses.pop("", None)  # of certificates without a token
         return uses
 
     def _met(self, key: bytes, now: float) -> Caller | None:
@@ -218,29 +242,48 @@ class Guard:
             fields["token_id"] = id_in(header)
         self._refusals.tell(status, why=why, sender=sender_of(headers, client), **fields)
 
-    async def _check(self, header: bytes | None, key: bytes, now: float) -> Caller:
-        secret = presented(header)
+    def _proof(self, headers: Mapping[bytes, bytes]) -> Proof:
+        header = headers.get(b"authorization")
+        if header is not None or self._certificates is None:
+            return Proof(header)
+        return Proof(None, self._certificates.proven(headers))
+
+    async def _check(self, proof: Proof, key: bytes, now: float) -> Caller:
         try:
-            token, until = check(self._tail.state.tokens, secret, now)
+            caller, until = self._found(proof, now)
         except Unauthorized:
             async with self._looking:
                 if self._clock.monotonic() - self._looked_at >= LOOK_AGAIN_S:
                     await self._look()
                     self._looked_at = self._clock.monotonic()
-            token, until = check(self._tail.state.tokens, secret, now)
-        sender = Sender(token.name, token.id, tuple(parse_filters(token.match)))
-        caller = Caller(token.name, granted(token.scopes, self._scopes), sender)
+            caller, until = self._found(proof, now)
         if self._known_version != self._tail.state.token_version or len(self._known) >= KNOWN_MAX:
             self._known.clear()
             self._known_version = self._tail.state.token_version
-        self._known[key] = (caller, until, token.id)
-        self._uses[token.id] = now
+        self._known[key] = (caller, until, caller.sender.id)
+        self._uses[caller.sender.id] = now
         return caller
 
+    def _found(self, proof: Proof, now: float) -> tuple[Caller, float]:
+        """Who that is, and until when. Raises Unauthorized."""
+        if proof.certificate is None or self._certificates is None:
+            token, until = check(self._tail.state.tokens, presented(proof.header), now)
+            return self._caller(token.name, token.id, token.scopes, token.match), until
+        client, until = self._certificates.bearer(proof.certificate)
+        if client.scopes:
+            return self._caller(client.name, "", client.scopes, client.match), until
+        for token in self._tail.state.tokens.values():
+            if token.name == client.name and token.is_live(now):
+                caller = self._caller(token.name, token.id, token.scopes, token.match)
+                return caller, min(until, token.expires_at or until)
+        raise Unauthorized(
+            f"the client certificate is that of {client.name!r} (server.tls.clients), which has no scopes of its own, and there is no "
+            "valid token of this name"
+        )
 
-def _key(header: bytes | None) -> bytes:
-    """By which an Authorization header is known again: a digest, so that no secret lies about in memory."""
-    return blake2b(header or b"", digest_size=32).digest()
+    def _caller(self, name: str, token_id: str, scopes: Iterable[str], match: Sequence[str]) -> Caller:
+        sender = Sender(name, token_id, tuple(parse_filters(match)))
+        return Caller(name, granted(scopes, self._scopes), sender)
 
 
 def refusal(error: Refused, path: str) -> Response:

@@ -188,7 +188,7 @@ def _do(request: Request, progress: Progress) -> None:
         # Not to end it: a broken file must not keep anything running. Read where it was typed: what it names is beside it.
         config = Path(request.config) if request.config else None
         settings = as_assigned(settings_of(config, folder, port, no_notify=request.no_notify))
-    # Ray puts its driver's working folder first on the import path of all workers.
+    # Ray puts its driver's working folder first on the import path of all workers. Relative paths were those of the folder before.
     os.chdir(empty_folder(folder))
 
     # Ray reads its settings when it is imported: not before adopt().

@@ -11,11 +11,12 @@ Run as a script by `python -I -S`: standard library only, nothing of ours is imp
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 #: Headers that take longer than this are a sender who holds a connection for nothing: HAProxy answers 408. They fit a
@@ -77,6 +78,8 @@ COME_BACK = (
 )
 #: What we put in stands between these, so that it can be taken out again.
 BEGIN, END = "# llm-im:", "# llm-im."
+#: What a client's certificate is passed on in (services/ingest/certificates.py): the secret of this start, and the certificate.
+CLIENT_HEADER = "x-llm-im-client"
 ERROR_FILE = re.compile(r"^(\s*errorfile\s+50[234]\s+)\S+$")
 
 
@@ -96,11 +99,12 @@ def harden(
     alert_paths: Sequence[str] = (),
     probe_port: int | None = None,
     connections: int = CONNECTIONS_MAX,
+    tls: Mapping[str, str] | None = None,
 ) -> str:
     """Ray's config with our limits. Safe to apply twice. Raises ValueError when a listener is left that is not ours.
 
     `front_host` is where the front door and the port for probes listen; replicas and everything else stay on loopback.
-    `alert_paths` are those where alerts are posted, whatever their format.
+    `alert_paths` are those where alerts are posted, whatever their format. `tls` is services/machine/front_tls.py's `Front`.
     """
     lines: list[str] = []
     routes: list[str] = []
@@ -113,7 +117,9 @@ def harden(
         bind = BIND.match(line)
         if bind:
             host = front_host if section in FRONT_SECTIONS else "127.0.0.1"
-            line = f"{bind[1]}{host}:{bind[3]}{bind[4]}"
+            line = f"{bind[1]}{host}:{bind[3]}{bind[4].partition(' ssl ')[0]}"
+            if tls and section == HTTP_SECTION:
+                line += _tls_options(tls)
         elif line.lstrip().startswith("stats socket "):
             line = line.replace(" mode 666 ", " mode 600 ")
         elif error := ERROR_FILE.match(line):
@@ -133,7 +139,7 @@ def harden(
         elif section == "defaults" and line.strip() == "defaults":
             lines += _ours(*DEFAULTS)
         elif bind and section == HTTP_SECTION:
-            lines += _ours(*_front(connections, alert_paths))
+            lines += _ours(*_front(connections, alert_paths), *(_tls_rules(tls) if tls else ()))
     if probe_port is not None:
         lines += _ours(*_probes(front_host, probe_port, routes))
     hardened = "\n".join(lines) + "\n"
@@ -167,6 +173,25 @@ def _front(connections: int, alert_paths: Sequence[str]) -> list[str]:
         f"http-after-response set-header Content-Type text/event-stream if {FAILED_STREAM}",
         f"http-after-response set-header Cache-Control no-store if {FAILED_STREAM}",
         f"http-after-response set-status 200 if {FAILED_STREAM}",
+    ]
+
+
+def _tls_options(tls: Mapping[str, str]) -> str:
+    """Of the front door's `bind`. HTTP/1.1 as in clear text: what bounds connections bounds requests too."""
+    options = f" ssl crt {tls['certificate']} ssl-min-ver {tls['min_version']} alpn http/1.1"
+    if tls["authorities"]:
+        options += f" ca-file {tls['authorities']} verify {tls['verify']}"
+    return options
+
+
+def _tls_rules(tls: Mapping[str, str]) -> list[str]:
+    return [
+        # For this user's own processes, which prove nothing to each other by certificates.
+        f"bind unix@{tls['local']} mode 600",
+        f"http-request del-header {CLIENT_HEADER}",
+        # A token says more than the certificate of a connection that a proxy may share among its clients.
+        f'http-request set-header {CLIENT_HEADER} "{tls["secret"]} %[ssl_c_der,base64]" '
+        "if { ssl_c_used } { ssl_c_verify 0 } !{ req.hdr(authorization) -m found }",
     ]
 
 
@@ -211,12 +236,12 @@ def connections_of(files: int) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """`haproxy.py BINARY FRONT_HOST PROBE_PORT ERROR_FILE ALERT_PATHS -- <what Serve passed>`; PROBE_PORT 0 is none, the paths
-    are joined by commas. Does not return."""
-    binary, front_host, probe_port, error_file, alert_paths, separator, *passed = arguments
+    """`haproxy.py BINARY FRONT_HOST PROBE_PORT ERROR_FILE ALERT_PATHS TLS -- <what Serve passed>`; PROBE_PORT 0 is none, the paths
+    are joined by commas, TLS is the file that says how (services/machine/front_tls.py), "" for clear text. Does not return."""
+    binary, front_host, probe_port, error_file, alert_paths, tls_file, separator, *passed = arguments
     if separator != "--":
         raise SystemExit(
-            "haproxy.py: expected BINARY FRONT_HOST PROBE_PORT ERROR_FILE ALERT_PATHS -- ARGUMENTS"
+            "haproxy.py: expected BINARY FRONT_HOST PROBE_PORT ERROR_FILE ALERT_PATHS TLS -- ARGUMENTS"
         )
     if "-f" in passed:
         path = Path(passed[passed.index("-f") + 1])
@@ -228,10 +253,13 @@ def main(arguments: list[str]) -> None:
             alert_paths=alert_paths.split(","),
             probe_port=int(probe_port) or None,
             connections=CONNECTIONS_MAX if files == resource.RLIM_INFINITY else connections_of(files),
+            tls=json.loads(Path(tls_file).read_text()) if tls_file else None,
         )
         if not os.path.exists(error_file):
             Path(error_file).write_bytes(UNAVAILABLE)
         replacement = path.with_name(f"{path.name}.{os.getpid()}")
+        # It holds the secret that proves HAProxy to gateways.
+        replacement.touch(mode=0o600)
         replacement.write_text(hardened)
         os.replace(replacement, path)
     # The admin socket and its relatives are made by HAProxy itself: nobody else may open them, whatever the mode.

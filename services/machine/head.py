@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.errors import Refused, Unavailable
+from services.machine import front, front_tls
 from services.machine.environment import RAY_FOLDER
 from services.machine.instance import Instance
 from services.machine.processes import MARK
@@ -72,7 +73,7 @@ def wait_for_head(head: subprocess.Popen[bytes], private_dir: Path, log: Path) -
     raise Unavailable(f"Ray {how}. Its last output: {' | '.join(said[-3:])}")
 
 
-def haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) -> str:
+def haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None, *, tls: bool = False) -> str:
     # Here, because all other commands of the CLI do without.
     from services.ingest.formats.paths import paths_of
     from services.ingest.formats.table import all_formats
@@ -86,7 +87,8 @@ def haproxy_wrapper(private_dir: Path, front_host: str, probe_port: int | None) 
     error_file = str(private_dir / "unavailable.http")
     alert_paths = ",".join(path for kind in all_formats().values() for path in paths_of(kind))
     words = [sys.executable, "-I", "-S", str(own), binary]
-    words += [front_host, str(probe_port or 0), error_file, alert_paths, "--"]
+    tls_file = str(private_dir / front.FOLDER / front_tls.FRONT) if tls else ""
+    words += [front_host, str(probe_port or 0), error_file, alert_paths, tls_file, "--"]
     return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
 
 

@@ -37,6 +37,7 @@ class Instance:
     started_at: float
     environment: dict[str, str]
     uid: int = -1  # whose it is; a file without it is that of its owner
+    https: bool = False  # whether http_port speaks TLS
 
 
 def read_instance(data_dir: Path) -> Instance | None:

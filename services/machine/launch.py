@@ -33,8 +33,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models import VERSION
+from services.machine import front_tls
 from services.machine.environment import RAY_FOLDER, serve_environment
 from services.machine.head import (
     FOREIGN_SETTINGS,
@@ -57,6 +59,10 @@ from services.machine.ports import free_block, refuse_taken_port
 from services.machine.processes import is_alive
 from services.machine.stopping import Progress, StopReport, clear
 
+if TYPE_CHECKING:
+    from models.settings.tls import Tls
+    from services.machine.tls import Loaded
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -67,6 +73,7 @@ def start_local(
     http_host: str = LOOPBACK,
     probe_port: int | None = None,
     grpc_port: int | None = None,
+    tls: Tls | None = None,
     num_cpus: int | None = None,
     middleware: str | None = None,
     doorkeeper: str | None = None,
@@ -76,9 +83,10 @@ def start_local(
     """Start a Ray head for this data directory, or report the one that runs. Does not start Serve.
 
     Safe to call twice and from two shells at once. What a crash left (processes, sockets) is ended and removed first.
+    `tls`: what the front door speaks, None for clear text.
     `middleware` and `doorkeeper` are import paths of Serve's callbacks, see `serve_environment`. `meanwhile` is called when
     the instance is written down and its Ray on its way: what takes seconds and needs no Ray can begin then.
-    Raises Refused when the caller must change something (port taken, another user's folder),
+    Raises Refused when the caller must change something (port taken, another user's folder), Malformed for files of TLS,
     Unavailable when Ray failed.
     """
     data_dir = data_dir.absolute()
@@ -96,10 +104,11 @@ def start_local(
             # Gateways share this port among themselves: with another instance they would share it unnoticed.
             refuse_taken_port(http_host, grpc_port, "server.grpc_port")
         callbacks = {"middleware": middleware, "doorkeeper": doorkeeper}
+        # Before anything is started: it is said what is wrong with the files.
+        secured = _secured(tls)
         ports = (http_port, probe_port)
-        return _start(
-            data_dir, http_host, ports, num_cpus or os.cpu_count() or 1, callbacks, meanwhile, progress
-        )
+        cpus = num_cpus or os.cpu_count() or 1
+        return _start(data_dir, http_host, ports, secured, cpus, callbacks, meanwhile, progress)
 
 
 def running(data_dir: Path) -> Instance | None:
@@ -136,10 +145,19 @@ def adopt(instance: Instance) -> None:
         os.environ["RAY_ADDRESS"] = instance.ray_address
 
 
+def _secured(tls: Tls | None) -> tuple[Tls, Loaded] | None:
+    if tls is None or not tls.is_on:
+        return None
+    from services.machine.tls import load  # most starts need no certificates
+
+    return tls, load(tls, time.time())
+
+
 def _start(
     data_dir: Path,
     http_host: str,
     ports: tuple[int, int | None],
+    secured: tuple[Tls, Loaded] | None,
     num_cpus: int,
     callbacks: dict[str, str | None],
     meanwhile: Callable[[], None],
@@ -160,11 +178,15 @@ def _start(
         started_at=time.time(),
         environment=environment,
         uid=os.geteuid(),
+        https=secured is not None,
     )
     # Before the first process: if we die in the next seconds, the next start knows what to look for.
     write_instance(data_dir, instance)
     write_private(private_dir / "token", secrets.token_hex(32))
-    write_private(private_dir / "haproxy", haproxy_wrapper(private_dir, http_host, probe_port), mode=0o700)
+    if secured is not None:
+        front_tls.write(private_dir, *secured)
+    wrapper = haproxy_wrapper(private_dir, http_host, probe_port, tls=secured is not None)
+    write_private(private_dir / "haproxy", wrapper, mode=0o700)
     (private_dir / RAY_FOLDER).mkdir()
 
     log = data_dir / "log" / "ray.log"

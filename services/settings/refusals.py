@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from importlib.util import find_spec
 
+from models.control.tokens import every_scope
 from models.durations import duration_text
 from models.errors import Malformed, Refused
 from models.settings.all import Settings
@@ -68,7 +70,7 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
 
         if wrong := wrong_policies(policy.files, policy.rule):
             found.append(f"playbooks.policy.files: {wrong}")
-    found += _dialled(settings)
+    found += _dialled(settings) + _tls(settings)
     governance = settings.integrations.llm_governance_core
     if (variable := governance.auth_token_env) and governance.is_asked and not os.environ.get(variable):
         found.append(
@@ -80,6 +82,38 @@ def refusals(settings: Settings, has_tokens: bool | None = None, first_token: st
         if key.is_later and key.path[-1] == "enabled" and key.of(settings)
     ]
     return found
+
+
+def _tls(settings: Settings) -> list[str]:
+    """Files of the front door's TLS that can't be used."""
+    tls = settings.server.tls
+    found = [f"server.tls.{at}: {wrong}" for at, wrong in tls.mistakes()]
+    if found or not tls.is_on:
+        return found
+    from services.machine.tls import load
+
+    try:
+        load(tls, time.time())
+    except Malformed as error:
+        found.append(str(error))
+    if tls.clients and settings.auth.required is False:
+        found.append("server.tls.clients: auth.required = false lets everyone in: remove one of them")
+    known = every_scope(all_formats())
+    for place, client in enumerate(tls.clients):
+        if unknown := [scope for scope in client.scopes if scope not in known]:
+            found.append(
+                f"server.tls.clients.{place}.scopes: there is no {unknown[0]!r}; expected one or more of {', '.join(known)}"
+            )
+    return found
+
+
+def tls_notices(settings: Settings) -> list[str]:
+    """What is to be said of the front door's certificate, though it can be used."""
+    if not settings.server.tls.is_on:
+        return []
+    from services.machine.tls import notices
+
+    return notices(settings.server.tls, time.time())
 
 
 def _dialled(settings: Settings) -> list[str]:

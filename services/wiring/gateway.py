@@ -59,12 +59,15 @@ from services.ingest.doors.websocket import WebSocketDoor
 from services.ingest.replay import Replayer
 from services.ingest.rules import wrong_rules
 from services.machine.front import authority
+from services.machine.front_tls import knock
+from services.wiring.certificates import CertificateWatch
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
 from services.wiring.station import QUERY_TIMEOUT_S, Station
 
 if TYPE_CHECKING:
     from services.edge.desk import EdgeDesk
+    from services.machine.front_tls import Front
 
 log = structlog.get_logger()
 
@@ -99,12 +102,14 @@ class Gateway:
         *,
         start: str = "",
         tenant: str = TENANT,
+        front_tls: Front | None = None,
     ) -> None:
         self.name = name
         self._peers = peers
         self._actors = [*shard_actors, *other_actors]
         self._control = control
         self._front = front
+        self._front_tls = front_tls
         self._front_fault = ""
         self._front_faults = 0
         self._tenant = tenant
@@ -131,10 +136,19 @@ class Gateway:
             start=start,
             tenant=tenant,
         )
-        self.guard = Guard(settings, station.tail, clock, self.meter, station.look)
+        self.guard = Guard(
+            settings, station.tail, clock, self.meter, station.look, front_tls.secret if front_tls else ""
+        )
         self.doors = open_doors(station.needs(self.guard), settings)
         self.edge_shards = EdgeShards(station.lines, lambda: station.submitter.slots, tenant)
         self._edge = self._open_edge()
+        grpc = self.doors.get(GrpcDoor.name)
+        tls = settings.server.tls
+        self.certificates = (
+            CertificateWatch(tls, grpc if isinstance(grpc, GrpcDoor) else None, clock, self.meter)
+            if tls.is_on
+            else None
+        )
         http = self.doors[HttpDoor.name]
         assert isinstance(http, HttpDoor)
         websocket = self.doors[WebSocketDoor.name]
@@ -211,6 +225,8 @@ class Gateway:
             loop.create_task(each)
             for each in (self._follow(), self._beat(), self._tell_uses(), self._helpers.watch())
         ]
+        if self.certificates is not None:
+            self._tasks.append(loop.create_task(self.certificates.run()))
         if self.station.settings.playbooks.folder:
             self._tasks.append(loop.create_task(self._apply_folder(self.station.settings.playbooks.folder)))
         if not self.guard.is_on:
@@ -373,19 +389,12 @@ class Gateway:
     async def _front_answers(self) -> bool:
         if self._front is None:
             return True
-        host, port = self._front
-        place = authority(host, port)
+        place = authority(*self._front)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(host, port)
-                try:
-                    writer.write(
-                        b"GET /-/healthy HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % place.encode()
-                    )
-                    line = await reader.readline()
-                finally:
-                    writer.close()
-            why = "" if line.startswith(b"HTTP/1.1 200") else f"it answers {line.decode('latin-1').strip()!r}"
+                why, certificate = await knock(*self._front, self._front_tls)
+            if self.certificates is not None:
+                self.certificates.presented(certificate)
         except (OSError, TimeoutError) as error:
             why = str(error) or f"no answer within {PROBE_TIMEOUT_S:g} s"
         if not why:
@@ -404,4 +413,6 @@ class Gateway:
         away = self._helpers.away()
         if self._front_faults >= FRONT_FAULTS:
             away["front door"] = f"{self._front_fault}; until then nothing expires"
+        if self.certificates is not None and (why := self.certificates.why_degraded()):
+            away["certificate"] = why
         return away

@@ -119,11 +119,13 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defin
     def __init__(self, *options: object, **more: object) -> None:
         super().__init__(*options, **more)
         self._watch = self.event_loop.create_task(self._keep())
+        self._certificates = self.event_loop.create_task(self._keep_certificates())
 
     async def shutdown(self) -> None:
         """HAProxy is to end: let it. Not in the middle of a start, which would leave a process that nobody knows."""
         async with self._reload_lock:
             self._watch.cancel()
+            self._certificates.cancel()
         await super().shutdown()
 
     async def _reload_haproxy(self) -> None:
@@ -148,6 +150,14 @@ class Doorkeeper(HAProxyManager.__ray_actor_class__):  # type: ignore[name-defin
                     await asyncio.sleep(OPENING_PAUSE_S)
             else:
                 return  # Serve sees it too, and starts this process anew.
+
+    async def _keep_certificates(self) -> None:
+        """Give HAProxy new certificates while it runs. That they can't be used is told by the gateways, which look at them too."""
+        from services.machine import front_tls
+
+        if (front := front_tls.read(front_tls.private_folder())) is not None:
+            await self._haproxy_start_task
+            await front_tls.keep(front, lambda: str(self._haproxy.cfg.socket_path), _serve_log.error)
 
     async def _reopen(self) -> None:
         # A reload holds this lock until its HAProxy is known, or has failed.
@@ -175,7 +185,7 @@ class Gateways:
     ) -> None:
         from actors.runtime.clock import SystemClock
         from models.settings.all import Settings
-        from services.machine import logs
+        from services.machine import front_tls, logs
         from services.machine.front import called_at
         from services.wiring import bootstrap
         from services.wiring.gateway import Gateway
@@ -199,6 +209,7 @@ class Gateways:
             [bootstrap.open_log(settings, name) for name in bootstrap.shard_names(settings)],
             bootstrap.open_tracer(settings, f"gateway-{replica}"),
             start=start,
+            front_tls=front_tls.read(front_tls.private_folder()) if settings.server.tls.is_on else None,
         )
         await self.gateway.start()
         gc.set_threshold(*COLLECT)

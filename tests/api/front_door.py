@@ -8,6 +8,7 @@ import http.client
 import json
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ class FrontDoor:
     files: int = 20_000
     port: int = field(default_factory=free_port)
     probe_port: int = 0
+    #: Of services/machine/front_tls.py; "": clear text.
+    tls_file: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> FrontDoor:
@@ -53,7 +56,7 @@ class FrontDoor:
         binary = str(Path(spec.submodule_search_locations[0]) / "bin" / "haproxy")
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(self._wrapper()), binary, "127.0.0.1", str(self.probe_port),
-             str(self.folder / "unavailable.http"), "/api/v2/alerts,/v1/alerts", "--", *passed],
+             str(self.folder / "unavailable.http"), "/api/v2/alerts,/v1/alerts", self.tls_file, "--", *passed],
             stderr=(self.folder / "stderr").open("wb"),
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files)),
         )  # fmt: skip
@@ -80,12 +83,19 @@ class FrontDoor:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "stderr").read_text()[-2000:]
+        if self.tls_file:
+            return is_listening(self.port)
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/-/healthz")
             return connection.getresponse().status > 0
         finally:
             connection.close()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 #: In a process of its own: one that has imported ray can no longer join a Ray of ours (services/machine/launch.py, adopt).

@@ -46,6 +46,7 @@ from models.shard.known_silences import KnownSilences
 from models.shard.settings import ShardSettings
 from services.actions.table import Actions
 from services.ingest.sources.table import open_sources
+from services.machine.front_tls import Front
 from services.machine.http_protocol import Protocol
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.dead_letters import MemoryDeadLetters
@@ -371,10 +372,11 @@ async def system(
     clock: SettableClock | None = None,
     classify: bool = True,
     worker: Worker | Mapping[str, Any] | None = None,
+    front_tls: Front | None = None,
     **settings: Mapping[str, Any],
 ) -> AsyncIterator[System]:
     """Start everything; stop it in the reverse order. `settings` by section: server={"hold": 0.2}. `worker` does what runs of
-    playbooks ask for; as a table, it is the section of that name."""
+    playbooks ask for; as a table, it is the section of that name. `front_tls`: how the HAProxy in front ends TLS."""
     if isinstance(worker, Mapping):
         settings["worker"], worker = worker, None
     configured = Settings.model_validate(
@@ -466,7 +468,7 @@ async def system(
     for planned in plan(configured):
         if planned.kind == COLLECTOR:
             await cluster.start(planned.name, partial(_collector, configured, stores, clock))
-    gateway = _gateway("gateway-test", configured, stores, clock, cluster, letters)
+    gateway = _gateway("gateway-test", configured, stores, clock, cluster, letters, front_tls=front_tls)
     await gateway.start()
     ours = System(configured, stores, clock, cluster, gateway, letters, names)
     try:
@@ -503,6 +505,7 @@ def _gateway(
     cluster: LocalCluster,
     letters: DeadLetters,
     tenant: str = TENANT,
+    front_tls: Front | None = None,
 ) -> Gateway:
     partitions = range(configured.state.partitions)
     responders = 0 if configured.notify.why_off else configured.notify.responders
@@ -527,6 +530,7 @@ def _gateway(
             [stores.log(partition_name(index)) for index in partitions],
             bootstrap.open_tracer(configured, name),
             tenant=tenant,
+            front_tls=front_tls,
         )
 
 

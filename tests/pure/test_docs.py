@@ -65,6 +65,7 @@ AWAITED = "{{"
 #: As set, for the settings whose default is none.
 SOMETHING = {
     "server.origins": "https://wall.example",
+    "server.tls.clients": "[]",
     "heartbeats.expected": '[{"name": "backup", "interval": "1d"}]',
     "notify.webhook.external_url": "https://incidents.example.org",
     "outbound.allow": "10.0.0.0/8",

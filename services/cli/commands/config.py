@@ -53,9 +53,10 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
 
     Exit code 1 if `llm-im up` would refuse them. Each mistake is shown with its place, what was expected, and the closest name.
     """
-    from services.settings.refusals import refusals
+    from services.settings.refusals import refusals, tls_notices
 
     loaded = loaded_of(file or config)
+    notices = [*loaded.notices, *tls_notices(loaded.settings)]
     settings = absolute(loaded.settings)
     guarded, not_checked = has_tokens(settings)
     stops = refusals(settings, guarded, first_token(file or config, settings))
@@ -65,14 +66,14 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
         body = {
             "file": loaded.file,
             "set": len(loaded.sources),
-            "notices": loaded.notices,
+            "notices": notices,
             "not_active": not_active,
             "up_refuses": stops,
             "not_checked": not_checked,
         }
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
-    for notice in loaded.notices:
+    for notice in notices:
         typer.echo(f"notice          {terminal.plain(notice)}")
     for section, names in groupby(not_active, lambda name: name.rpartition(".")[0]):
         words = ", ".join(name.rpartition(".")[2] for name in names)

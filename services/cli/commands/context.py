@@ -51,6 +51,17 @@ def add(
         bool,
         typer.Option("--store-token", help="Read the token from stdin and store it in the contexts file."),
     ] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca-file", help="For https: file with the authorities to trust.", show_default=False),
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option("--cert", help="File with our client certificate.", show_default=False)
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="File with its key, if it is not in the same one.", show_default=False),
+    ] = None,
     use_it: Annotated[bool, typer.Option("--use", help="Also switch to this context.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing context of that name.")] = False,
 ) -> None:
@@ -70,9 +81,12 @@ def add(
         raise Failure(f"there is a context {name!r} already; replace it with --force", ExitCode.CONFLICT)
     made = Context(
         url,
-        token_file=os.path.abspath(os.path.expanduser(token_file)) if token_file else "",
+        token_file=_absolute(token_file),
         token_env=token_env or "",
         token=_from_stdin() if store_token else "",
+        ca_file=_absolute(ca_file),
+        cert=_absolute(cert),
+        key=_absolute(key),
     )
     known.named[name] = made
     known.current = name if use_it or len(known.named) == 1 else known.current
@@ -83,6 +97,10 @@ def add(
     )
     if made.has_token and _is_open(url):
         typer.echo("llm-im: http sends the token unencrypted over the network; https would not", err=True)
+
+
+def _absolute(file: Path | None) -> str:
+    return os.path.abspath(os.path.expanduser(file)) if file else ""
 
 
 @app.command(epilog=EPILOG)

@@ -24,11 +24,13 @@ from services.cli.shared.where import (
     Url,
     command_name,
     http_url,
+    instance_url,
     options,
     place_here,
     ray_address,
     started_url,
     token_of,
+    trust_of,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ SHARD = "shard/"
 SKEW = "llm_im_sender_clock_skew_seconds"
 LETTERS_KEPT, LETTERS_LOST = "llm_im_dead_letters_kept", "llm_im_dead_letters_lost_total"
 RATE_LIMIT, RATE_LIMITED = "llm_im_rate_limit", "llm_im_rate_limited_total"
+CERTIFICATE = "llm_im_certificate_days"
+#: As services/machine/tls.py, whose imports take longer than the command.
+SOON_DAYS = 14
+_DOOR = re.compile(r'door="(\w+)"')
 _LIMIT = re.compile(r'limit="(\w+)",token="((?:[^"\\]|\\.)*)"')
 _SOURCE = re.compile(r'source="((?:[^"\\]|\\.)*)"')
 
@@ -66,13 +72,16 @@ def status(
     instance = None if url else launch.running(folder)
     place = instance or settings.server
     left = None if instance or is_asked_by_url else started_url(folder)
-    url = url or left or http_url(place.http_host, place.http_port)
+    if instance is not None:
+        url = instance_url(instance)
+    url = url or left or http_url(place.http_host, place.http_port, https=settings.server.tls.is_on)
     found = readiness.ask(url)
     ours = described(instance) if instance else []
     if instance is None and not is_asked_by_url:
         found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
     counts, clocks, limits = _counts(metrics), _clocks(metrics), _limits(metrics)
+    certificates = _certificates(metrics)
     letters = _letters(metrics)
     # What else is degraded counts nothing.
     uncounted = [name for name in found.degraded if name.startswith(SHARD)]
@@ -101,6 +110,7 @@ def status(
             "sender_clocks": clocks,
             "rate_limits": limits,
             "dead_letters": letters,
+            "certificate_days": certificates,
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
@@ -132,6 +142,10 @@ def status(
     for source, skew_s in clocks.items():
         way = "ahead" if skew_s > 0 else "behind, or it sends late: its alerts may count as ended"
         lines.append(("clock", f"{terminal.plain(source)}: {terminal.duration(abs(skew_s))} {way}"))
+    for door, days in certificates.items():
+        if days < SOON_DAYS:
+            left = f"expires in {days:.0f} days" if days > 0 else "has expired"
+            lines.append(("certificate", f"that of {terminal.plain(door)} {left}: renew it"))
     for limit in limits:
         who = terminal.plain(str(limit["sender"] or "all senders together"))
         refused = f", {limit['refused']:,} requests refused" if limit["refused"] else ""
@@ -177,10 +191,20 @@ def _why_nothing(folder: Path, left: str | None, found: Readiness, url: str, con
 def _metrics(url: str, token_file: Path | None) -> list[str]:
     """The lines of /metrics; none when they are not told, or not to this caller."""
     try:
-        reply = Client(url, readiness.TIMEOUT_S, token_of(token_file)).get("/metrics")
+        reply = Client(url, readiness.TIMEOUT_S, token_of(token_file), trust_of(None)).get("/metrics")
     except Failure:
         return []
     return reply.body.decode("utf-8", "replace").splitlines() if reply.status == 200 else []
+
+
+def _certificates(metrics: list[str]) -> dict[str, float]:
+    """Days until the certificate of each door expires; nothing without TLS."""
+    found: dict[str, float] = {}
+    for line in metrics:
+        if line.startswith(f"{CERTIFICATE}{{") and (door := _DOOR.search(line)):
+            days = float(line.rpartition(" ")[2])
+            found[door[1]] = min(days, found.get(door[1], days))
+    return found
 
 
 def _counts(metrics: list[str]) -> dict[str, int]:

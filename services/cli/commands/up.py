@@ -29,6 +29,7 @@ from services.cli.shared.where import (
     command_name,
     first_token,
     http_url,
+    instance_url,
     loaded_of,
     options,
     ray_address,
@@ -80,7 +81,7 @@ def up(
     With RAY_ADDRESS set, it is deployed to the Ray cluster at that address, which stays under your control.
     """
     from services.machine.instance import refuse_other_user
-    from services.settings.refusals import refuse
+    from services.settings.refusals import refuse, tls_notices
     from services.wiring.slots import as_assigned, control_state
 
     began = time.monotonic()
@@ -93,7 +94,11 @@ def up(
     refuse_other_user(Path(settings.state.path), "up")
     first = first_token(config, settings)
     refuse(loaded, has_tokens(settings)[0], first)
-    for notice in [*loaded.notices, *(f"not active yet: {key.name}" for key in loaded.not_active())]:
+    for notice in [
+        *loaded.notices,
+        *tls_notices(settings),
+        *(f"not active yet: {key.name}" for key in loaded.not_active()),
+    ]:
         typer.echo(f"notice    {terminal.plain(notice)}", err=True)
     control = asyncio.run(control_state(settings))
     refuse(loaded, control.guarded, first)
@@ -143,6 +148,9 @@ def _say_partitions(loaded: Loaded, assigned: Settings) -> None:
 def _who_gets_in(settings: Settings, control: ControlState, first: str, progress: Progress) -> bool:
     """Say who does, and whether tokens are asked for."""
     has_tokens, required = control.guarded, settings.auth.required
+    if not has_tokens and required is None and settings.server.tls.clients:
+        progress("no API tokens: who has no certificate that server.tls.clients names gets 401")
+        return True
     if has_tokens and required is False:
         progress(
             "no tokens are required (auth.required = false): anyone who can reach this machine can do anything"
@@ -175,6 +183,7 @@ def _on_this_machine(
                     http_host=settings.server.http_host,
                     probe_port=settings.server.probe_port,
                     grpc_port=settings.server.grpc_port if settings.server.grpc else None,
+                    tls=settings.server.tls,
                     middleware=MIDDLEWARE,
                     doorkeeper=DOORKEEPER,
                     meanwhile=driver.begin,
@@ -185,11 +194,11 @@ def _on_this_machine(
         else:
             _refuse_other(known, request, folder, settings)
             instance = known
-            found = readiness.ask(http_url(known.http_host, known.http_port))
+            found = readiness.ask(instance_url(known))
             if found.state == "ready":
-                return http_url(known.http_host, known.http_port), False
+                return instance_url(known), False
             progress(f"Ray is already running, but: {found.why}")
-        url = http_url(instance.http_host, instance.http_port)
+        url = instance_url(instance)
         which_store.note(settings, instance.instance_id)
         try:
             driver.finish(in_ray.DEPLOY_TIMEOUT_S, progress)
@@ -207,6 +216,10 @@ def _in_a_cluster(
     settings: Settings, request: in_ray.Request, timeout_s: float, progress: Progress
 ) -> tuple[str, bool]:
 
+    if settings.server.tls.is_on:
+        raise Failure(
+            "server.tls: with RAY_ADDRESS the front door is that of your own Ray: end TLS in front of it, and leave server.tls out"
+        )
     url = http_url(settings.server.http_host, settings.server.http_port)
     if readiness.ask(url).state == "ready":
         return url, False

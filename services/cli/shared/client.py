@@ -11,6 +11,7 @@ import getpass
 import http.client
 import json
 import socket
+import ssl
 import time
 import uuid
 from collections import deque
@@ -30,6 +31,9 @@ _SHOWN_CHARS = 200
 
 #: Who answered this process, for who can make nothing of it (services/cli/main.py).
 _answered: deque[str] = deque(maxlen=1)
+
+#: Unix sockets at which a system of this machine is reached in place of its URL, by that (services/cli/shared/where.py).
+_sockets: dict[str, str] = {}
 
 Query = Sequence[tuple[str, str]]
 Headers = Mapping[str, str]
@@ -72,10 +76,54 @@ class Reply:
             return 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Files for https: the authorities that we believe ("": those of this machine), and our own certificate with its key."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Raises Failure, which names a file that can't be used."""
+        named = self.ca_file
+        try:
+            made = ssl.create_default_context(cafile=named or None)
+            if named := self.cert_file:
+                # A key with a passphrase: nobody is asked in the middle of a script.
+                made.load_cert_chain(named, self.key_file or None, password=lambda: b"")
+        except (OSError, ValueError) as error:
+            raise Failure(
+                f"can't use {named}{' with its key' if named == self.cert_file else ''}: {_reason(error)}",
+                ExitCode.USAGE,
+            ) from error
+        return made
+
+
+def reach(url: str, at: str) -> None:
+    """Call what is asked under this URL from now on at a unix socket of this machine."""
+    _sockets[url] = at
+
+
+class _AtSocket(http.client.HTTPConnection):
+    """HTTP over a unix socket that only this user can open."""
+
+    def __init__(self, at: str, host: str, port: int | None, timeout: float) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._at = at
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._at)
+
+
 class Client:
     """Calls one server. Each call is a connection of its own, so an answer never waits behind a dead one."""
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S, token: str = "") -> None:
+    def __init__(
+        self, url: str, timeout_s: float = TIMEOUT_S, token: str = "", trust: Trust | None = None
+    ) -> None:
         if "@" in url.partition("://")[2].partition("/")[0]:
             # Before anything repeats it: errors and lists of contexts show the URL.
             raise Failure(
@@ -91,6 +139,8 @@ class Client:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._token = token
+        self._trust = trust or Trust()
+        self._context: ssl.SSLContext | None = None
 
     def get(self, path: str, query: Query = ()) -> Reply:
         """The answer to a GET, whatever its status. Raises Failure when there is none."""
@@ -172,8 +222,13 @@ class Client:
         return {**self._identity(), **given}
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
-        return kind(self._host, self._port, timeout=timeout_s)
+        if at := _sockets.get(self.url):
+            return _AtSocket(at, self._host, self._port, timeout_s)
+        if self._scheme != "https":
+            return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        if self._context is None:
+            self._context = self._trust.context()
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
 
     def _call(
         self, method: str, target: str, body: bytes | None = None, headers: Headers | None = None
@@ -206,11 +261,23 @@ class Client:
                 ExitCode.NOT_RUNNING,
             ) from error
         except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:
-            raise Lost(f"{self.url} closed the connection without an answer; try again") from error
+            raise Lost(
+                f"{self.url} closed the connection without an answer; try again{self._if_tls()}"
+            ) from error
         except http.client.IncompleteRead as error:
             raise Lost(f"{self.url} closed the connection in the middle of an answer; try again") from error
         except http.client.HTTPException as error:
             raise Failure(f"{self.url} does not speak HTTP: {type(error).__name__} {error}") from error
+        except ssl.SSLCertVerificationError as error:
+            raise Failure(
+                f"the certificate of {self.url} can't be trusted: {error.verify_message}; name the authority that issued it with "
+                "--ca-file, LLM_IM_CA_FILE or the context",
+                ExitCode.NOT_RUNNING,
+            ) from error
+        except ssl.SSLError as error:
+            raise Failure(
+                f"no TLS with {self.url}: {_reason(error)}{self._if_refused(error)}", ExitCode.NOT_RUNNING
+            ) from error
         except socket.gaierror as error:
             raise Failure(
                 f"cannot reach {self.url}: no such host; check --url, LLM_IM_URL or the context",
@@ -220,6 +287,36 @@ class Client:
             raise Failure(
                 f"cannot reach {self.url}: {error.strerror or error}", ExitCode.NOT_RUNNING
             ) from error
+
+    def _if_tls(self) -> str:
+        """A server that expects TLS says nothing to who does not begin it, and may say nothing to who has no certificate."""
+        if self._scheme == "https":
+            return (
+                ""
+                if self._trust.cert_file
+                else f" (or, if it wants a client certificate, with {_CERTIFICATE})"
+            )
+        return " (or, if it expects TLS, with https://)"
+
+    def _if_refused(self, error: ssl.SSLError) -> str:
+        said = str(error.reason or "").upper()
+        if "WRONG_VERSION" in said or "HTTP_REQUEST" in said:
+            return "; it speaks no TLS there: use http://"
+        which = "another" if self._trust.cert_file else "a"
+        if "CERTIFICATE" in said or "ALERT" in said:
+            return f"; it wants {which} client certificate: {_CERTIFICATE}"
+        return f"; it may want {which} client certificate: {_CERTIFICATE}" if "EOF" in str(error) else ""
+
+
+#: What gives one.
+_CERTIFICATE = "--cert and --key, LLM_IM_CERT and LLM_IM_KEY, or the context"
+
+
+def _reason(error: OSError | ValueError) -> str:
+    reason = getattr(error, "reason", None)
+    if reason:
+        return str(reason).lower().replace("_", " ")
+    return str(getattr(error, "strerror", None) or error)
 
 
 class Lost(Failure):

@@ -39,6 +39,10 @@ class Context:
     token_file: str = ""
     token_env: str = ""
     token: str = field(default="", repr=False)
+    #: For https: the authorities to trust, and our certificate with its key.
+    ca_file: str = ""
+    cert: str = ""
+    key: str = ""
 
     @property
     def has_token(self) -> bool:

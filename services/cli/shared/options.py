@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
-from services.cli.shared.client import TIMEOUT_S, Client
-from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
+from services.cli.shared.client import TIMEOUT_S, Client, Trust
+from services.cli.shared.where import AsJson, CaFile, Cert, InContext, Key, TokenFile, Url, client_of
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -54,10 +54,14 @@ class System:
     url: Url = None
     context: InContext = None
     token_file: TokenFile = None
+    ca_file: CaFile = None
+    cert: Cert = None
+    key: Key = None
 
     def client(self, timeout_s: float = TIMEOUT_S) -> Client:
         """Who to call, with the token that belongs there."""
-        return client_of(self.url, self.context, self.token_file, timeout_s)
+        trust = Trust(*(str(file) if file else "" for file in (self.ca_file, self.cert, self.key)))
+        return client_of(self.url, self.context, self.token_file, timeout_s, trust)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from services.cli.shared.client import Client
 from services.cli.shared.exits import Failure
+from services.cli.shared.where import trust_of
 
 State = Literal["ready", "degraded", "starting", "unavailable", "silent", "foreign"]
 
@@ -29,7 +30,7 @@ class Readiness:
 def ask(url: str) -> Readiness:
     """How it is now. Never raises for what the server does."""
     try:
-        reply = Client(url, TIMEOUT_S).get("/health/ready")
+        reply = Client(url, TIMEOUT_S, trust=trust_of(None)).get("/health/ready")
     except Failure as failure:
         return Readiness("silent", str(failure))
     body = reply.json()

@@ -18,21 +18,28 @@ import typer
 
 from services.cli.shared import context_file as contexts
 from services.cli.shared import terminal
-from services.cli.shared.client import TIMEOUT_S, Client
+from services.cli.shared.client import TIMEOUT_S, Client, Trust, reach
 from services.cli.shared.context_file import CONTEXT_VARIABLE
 from services.cli.shared.exits import ExitCode, Failure
-from services.machine.front import authority, called_at
+from services.machine.front import FOLDER, LOCAL, authority, called_at
 
 if TYPE_CHECKING:
     from models.settings.all import Settings
+    from services.machine.instance import Instance
     from services.settings.load import Loaded
 
 URL_VARIABLE = "LLM_IM_URL"
 TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "LLM_IM_TOKEN", "LLM_IM_TOKEN_FILE"
+CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "LLM_IM_CA_FILE", "LLM_IM_CERT", "LLM_IM_KEY"
 #: Set, a bug shows its traceback.
 TRACEBACK_VARIABLE = "LLM_IM_TRACEBACK"
 #: Variables of the command line, which are no settings of the system.
-OURS = frozenset({TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE})
+OURS = frozenset(
+    {
+        TRACEBACK_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, CONTEXT_VARIABLE,
+        CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE,
+    }
+)  # fmt: skip
 #: What the sections server and state of models/settings/ say too; written here again because importing it takes longer than a command.
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_DATA = "127.0.0.1", 8080, "var"
 
@@ -88,11 +95,38 @@ TokenFile = Annotated[
         rich_help_panel=WHERE_PANEL,
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        help=f"For https: file with the authorities to trust. Else the context's, else {CA_VARIABLE}, else this machine's.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
+Cert = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert",
+        help=f"For https: file with our client certificate. Else the context's, else {CERT_VARIABLE}.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        help=f"File with its key, if it is not in the same one. Else the context's, else {KEY_VARIABLE}.",
+        show_default=False,
+        rich_help_panel=WHERE_PANEL,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 #: What says where the system of this machine runs.
-_PLACE = ("state.path", "server.http_host", "server.http_port")
+_PLACE = ("state.path", "server.http_host", "server.http_port", "server.tls.cert_file", "server.tls.key_file")
 #: What commands need that read or write the stores: nothing else of the settings is looked at.
 STORES = ("state",)
 
@@ -149,7 +183,15 @@ def _flags(data: Path | None, port: int | None) -> dict[str, object]:
 
 
 def absolute(settings: Settings) -> Settings:
-    """The same with absolute folders: our processes run in another one."""
+    """The same with absolute folders and files: our processes run in another one."""
+    tls = settings.server.tls
+    if tls.is_on:
+        names = ("cert_file", "key_file", "client_ca_file")
+        files = {
+            each: str(Path(found).expanduser().absolute()) for each in names if (found := getattr(tls, each))
+        }
+        server = settings.server.model_copy(update={"tls": tls.model_copy(update=files)})
+        settings = settings.model_copy(update={"server": server})
     state = settings.state.model_copy(update={"path": str(Path(settings.state.path).absolute())})
     recovery = settings.disaster_recovery
     if (target := recovery.backup_target) and "://" not in target:
@@ -164,22 +206,43 @@ def ray_address() -> str:
 
 
 def client_of(
-    url: str | None, context: str | None, token_file: Path | None = None, timeout_s: float = TIMEOUT_S
+    url: str | None,
+    context: str | None,
+    token_file: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+    trust: Trust | None = None,
 ) -> Client:
     """Who to call, with the token that belongs there.
 
     What stands nearer wins: --url or --context, then LLM_IM_URL, then LLM_IM_CONTEXT, then the context in use, then what
-    runs here. A context's token goes to its own URL only; the variables' is for where no context names one.
+    runs here. A context's token goes to its own URL only; the variables' is for where no context names one. So it is with the
+    files for https, of which `trust` has those that were typed.
     """
     if url and context:
         raise Failure("give either --url or --context, not both", ExitCode.USAGE)
     given = url or ("" if context else os.environ.get(URL_VARIABLE, ""))
     if given:
-        return Client(given if "://" in given else f"http://{given}", timeout_s, token_of(token_file))
+        where = given if "://" in given else f"http://{given}"
+        return Client(where, timeout_s, token_of(token_file), trust_of(trust))
     if (found := context_of(context)) is None:
-        return Client(url_here(), timeout_s, token_of(token_file))
+        return Client(url_here(), timeout_s, token_of(token_file), trust_of(trust))
     token = found.secret() if token_file is None and found.has_token else token_of(token_file)
-    return Client(found.url, timeout_s, token)
+    return Client(found.url, timeout_s, token, trust_of(trust, found))
+
+
+def trust_of(typed: Trust | None, context: contexts.Context | None = None) -> Trust:
+    """The files for https: what was typed, else the context's, else the variables'."""
+    typed = typed or Trust()
+    ca_file = typed.ca_file or (context.ca_file if context else "") or os.environ.get(CA_VARIABLE, "")
+    for cert, key in (
+        (typed.cert_file, typed.key_file),
+        (context.cert, context.key) if context else ("", ""),
+        (os.environ.get(CERT_VARIABLE, ""), os.environ.get(KEY_VARIABLE, "")),
+    ):
+        # A certificate and the key of another place would not fit.
+        if cert:
+            return Trust(os.path.expanduser(ca_file), os.path.expanduser(cert), os.path.expanduser(key))
+    return Trust(os.path.expanduser(ca_file))
 
 
 def token_of(given: Path | None) -> str:
@@ -203,13 +266,14 @@ def context_of(given: str | None) -> contexts.Context | None:
 
 def url_here() -> str:
     """Where the system of this machine runs: what runs on ./var (or the settings' folder), else the settings."""
-    host, port, data = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA)
+    host, port, data, https = DEFAULT_HOST, DEFAULT_PORT, Path(DEFAULT_DATA), False
     if os.path.isfile("llm-im.toml") or any(
         value and name.startswith("LLM_IM_") and name not in OURS for name, value in os.environ.items()
     ):
         settings = place_here()
         host, port, data = settings.server.http_host, settings.server.http_port, Path(settings.state.path)
-    return started_url(data) or http_url(host, port)
+        https = settings.server.tls.is_on
+    return started_url(data) or http_url(host, port, https=https)
 
 
 def started_url(data: Path) -> str | None:
@@ -217,14 +281,35 @@ def started_url(data: Path) -> str | None:
     try:
         # Not by services.machine.launch, whose imports take longer than a command.
         instance = json.loads((data / "run" / "instance.json").read_bytes())
-        return http_url(str(instance["http_host"]), int(instance["http_port"]))
+        private_dir = str(instance.get("private_dir", ""))
+        return url_of(
+            str(instance["http_host"]),
+            int(instance["http_port"]),
+            private_dir,
+            https=bool(instance.get("https")),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def http_url(host: str, port: int) -> str:
+def http_url(host: str, port: int, *, https: bool = False) -> str:
     """The URL under which a server that listens on `host` is called from this machine."""
-    return f"http://{authority(called_at(host), port)}"
+    return f"http{'s' if https else ''}://{authority(called_at(host), port)}"
+
+
+def instance_url(instance: Instance) -> str:
+    """As url_of()."""
+    return url_of(instance.http_host, instance.http_port, instance.private_dir, https=instance.https)
+
+
+def url_of(host: str, port: int, private_dir: str, *, https: bool) -> str:
+    """The URL of an instance of this machine. With TLS, its own user reaches it by a socket in its folder: no certificate is made for
+    loopback, and `up` and `status` have none to show."""
+    url = http_url(host, port, https=https)
+    at = os.path.join(private_dir, FOLDER, LOCAL)
+    if https and private_dir and os.access(private_dir, os.X_OK) and os.path.exists(os.path.dirname(at)):
+        reach(url, at)
+    return url
 
 
 def command_name() -> str:

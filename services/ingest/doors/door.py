@@ -19,7 +19,7 @@ from services.ingest.intake import Intake
 
 
 class Credentials(NamedTuple):
-    """What headers say of who sends, to be kept: a digest of Authorization, and whether Host is a name of ours."""
+    """What headers say of who sends, to be kept: a digest of Authorization or of a client certificate, and whether Host is a name of ours."""
 
     digest: bytes
     is_own_host: bool
@@ -36,6 +36,9 @@ class Doorman(Protocol):
 
     def credentials(self, headers: Mapping[bytes, bytes]) -> Credentials:
         """What admitted() is asked with."""
+
+    def vouched(self, certificate: bytes) -> Mapping[bytes, bytes]:
+        """The headers by which it knows the client certificate (DER) of a connection whose TLS a door has ended itself."""
 
     def admitted(self, credentials: Credentials, door: str) -> Sender | None:
         """As admit_to_door(), of who was admitted a moment ago. None: it has to be asked."""

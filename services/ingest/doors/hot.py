@@ -18,6 +18,7 @@ from models.errors import RateLimited
 from models.ports import Span
 from services.ingest.arrival import Arrival
 from services.ingest.body import Unsupported
+from services.ingest.certificates import CLIENT_HEADER
 from services.ingest.doors.door import Credentials
 from services.ingest.doors.http import HttpDoor
 from services.ingest.formats.answers import Answer, refusal_of
@@ -29,8 +30,8 @@ from services.ingest.submit import Receipt
 #: Heads that are remembered, 500 bytes each: a sender has one, whatever the length of its body; a proxy that names each client
 #: in a header makes one a client. Past it the oldest goes.
 HEADS_MAX = 4096
-#: A longer head is not looked for: real ones have 200 to 500 bytes.
-HEAD_MAX_BYTES = 2048
+#: A longer head is not looked for: real ones have 200 to 500 bytes, and a client certificate up to 2,500 more.
+HEAD_MAX_BYTES = 4096
 #: Headers by which a request is something else than a plain one, or which HttpDoor alone looks at.
 NOT_PLAIN = frozenset(
     {
@@ -68,7 +69,7 @@ class _Plain(NamedTuple):
     form: Format
     answer: Answer
     content_type: str
-    #: Without Authorization: no secret lies about in memory.
+    #: Without what proves who sends: no secret lies about in memory.
     headers: Mapping[bytes, bytes]
     credentials: Credentials
 
@@ -132,7 +133,8 @@ class HotWay:
         sender = doorman.admitted(credentials, form.name)
         if sender is None or sender.match:
             return
-        named.pop(b"authorization", None)
+        for secret in (b"authorization", CLIENT_HEADER):
+            named.pop(secret, None)
         if len(self._heads) >= HEADS_MAX and head not in self._heads:
             del self._heads[next(iter(self._heads))]
         self._heads[head] = _Plain(form, form.quiet, content_type, named, credentials)

@@ -51,8 +51,18 @@ class Home(Protocol):
 class Call:
     """`sender` is who calls, `metadata` what it said (names in lower case), `trace` the context of its traceparent."""
 
-    def __init__(self, home: Home, stream: int, scope: str, path: str, headers: Sequence[Header]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        stream: int,
+        scope: str,
+        path: str,
+        headers: Sequence[Header],
+        certificate: bytes | None = None,
+    ) -> None:
         self.path = path
+        #: The client certificate of its connection (DER), which TLS has checked.
+        self.certificate = certificate
         #: The format whose scope it needs, "" for none.
         self.scope = scope
         self.metadata: Mapping[bytes, bytes] = dict(headers)

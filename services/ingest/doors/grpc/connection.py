@@ -97,6 +97,8 @@ class Connection(asyncio.Protocol):
         self._h2 = _protocol(door.max_streams)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        #: What the client presented (DER), if it did.
+        self._certificate: bytes | None = None
         self.calls: dict[int, Call] = {}
         self.is_over = asyncio.Event()
         #: Calls that have something to send, those for which there was no window, and whether a turn to send is planned.
@@ -121,6 +123,8 @@ class Connection(asyncio.Protocol):
         if not self.door.take_in(self):
             self._transport.abort()
             return
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self._certificate = tls.getpeercert(binary_form=True)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
         self._send()
@@ -284,7 +288,8 @@ class Connection(asyncio.Protocol):
             self._h2.send_headers(stream, [*_HEADERS, *trailers(ended)], end_stream=True)
             self._reset_half(stream)
             return
-        call = Call(self, stream, service.scope, named[b":path"].decode("latin-1"), headers)
+        path = named[b":path"].decode("latin-1")
+        call = Call(self, stream, service.scope, path, headers, self._certificate)
         self.calls[stream] = call
         self.door.calls += 1
         limit = _seconds(named.get(b"grpc-timeout", b""))

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -19,6 +21,8 @@ from services.ingest.doors.http import BODIES_MAX
 from services.ingest.shares import Shares
 
 if TYPE_CHECKING:
+    import ssl
+
     from models.settings.server import Server
     from services.ingest.doors.grpc.call import Call
     from services.ingest.doors.grpc.connection import Connection
@@ -34,6 +38,8 @@ CALLS_MAX = 2048
 LEAVE_S = 5.0
 #: How often connections are looked at that take too long.
 LOOK_S = 2.0
+#: Longest TLS handshake: two messages of each side.
+HANDSHAKE_S = 10.0
 
 
 class GrpcDoor(Door):
@@ -61,7 +67,11 @@ class GrpcDoor(Door):
         self.routes: dict[bytes, tuple[Service, Handler]] = {}
         self.connections: set[Connection] = set()
         self._host, self._port = section.http_host, section.grpc_port
-        self._server: asyncio.Server | None = None
+        #: With which new connections speak TLS; None: clear text. Set before start(), then by change_tls().
+        self.tls: ssl.SSLContext | None = None
+        self._servers: list[asyncio.Server] = []
+        #: Connections whose handshake is not over, which asyncio forgets when it fails.
+        self._greeting: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._looking: asyncio.Task[None] | None = None
         self.health = Health(self.services)
         reflections = (Reflection(self.services), ReflectionV1Alpha(self.services))
@@ -79,24 +89,24 @@ class GrpcDoor(Door):
             self.routes[f"/{service.name}/{method}".encode()] = (service, handler)
 
     async def start(self) -> None:
-        from services.ingest.doors.grpc.connection import Connection
-
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: Connection(self), self._host, self._port, reuse_port=True
+            server = await loop.create_server(
+                self._greet, self._host, self._port, reuse_port=True, **self._options()
             )
         except OSError as error:
             raise Unavailable(f"can't listen for gRPC on {self._host}:{self._port}: {error}") from error
+        self._servers = [server]
         self._looking = loop.create_task(self._look())
         self.health.begin()
 
     async def stop(self) -> None:
         """No call is taken any more; what was taken is answered."""
-        if self._server is None:
+        if not self._servers:
             return
-        self._server.close()
-        self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers = []
         for service in self.services.values():
             service.stop()
         for connection in [*self.connections]:
@@ -109,6 +119,40 @@ class GrpcDoor(Door):
         if self._looking is not None:
             await end([self._looking])
 
+    async def change_tls(self, tls: ssl.SSLContext) -> None:
+        """Speak TLS with these certificates from the next connection on; those that are open go on. The sockets stay, with whoever
+        waits at them. Raises OSError, and then nothing has changed."""
+        self.tls = tls
+        loop = asyncio.get_running_loop()
+        former = self._servers
+        made: list[asyncio.Server] = []
+        try:
+            for listener in [each for server in former for each in server.sockets]:
+                # asyncio closes the socket of a server that ends: this one has its own name for it.
+                made.append(await loop.create_server(self._greet, sock=listener.dup(), **self._options()))
+        except OSError:
+            for server in made:
+                server.close()
+            raise
+        self._servers = made
+        for server in former:
+            server.close()
+
+    def _options(self) -> dict[str, Any]:
+        return {} if self.tls is None else {"ssl": self.tls, "ssl_handshake_timeout": HANDSHAKE_S}
+
+    def _greet(self) -> Connection:
+        """For each connection that comes. Raises Busy, and then asyncio closes it."""
+        from services.ingest.doors.grpc.connection import Connection
+
+        if self.tls is not None and len(self._greeting) >= CONNECTIONS_MAX:
+            self.count_refused("busy")
+            raise Busy(f"{CONNECTIONS_MAX} TLS handshakes are under way", retry_after_s=1.0)
+        connection = Connection(self)
+        if self.tls is not None:
+            self._greeting.add(connection)
+        return connection
+
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
@@ -120,7 +164,8 @@ class GrpcDoor(Door):
 
     def take_in(self, connection: Connection) -> bool:
         """Whether there is room for another connection."""
-        if self._server is None or len(self.connections) >= CONNECTIONS_MAX:
+        self._greeting.discard(connection)
+        if not self._servers or len(self.connections) >= CONNECTIONS_MAX:
             self.count_refused("busy")
             return False
         self.connections.add(connection)
@@ -133,7 +178,7 @@ class GrpcDoor(Door):
 
     async def admit(self, call: Call) -> None:
         """Find out who calls. Raises Unauthorized, Forbidden, and Busy for a sender that has too many calls."""
-        sender = await self.needs.doorman.admit_to_door(_shown(call), call.scope)
+        sender = await self.needs.doorman.admit_to_door(self._shown(call), call.scope)
         if self._shares.is_over(sender.name, 1, self.max_calls - self.calls):
             raise Busy(f"{sender.name} has too many calls under way already", retry_after_s=1.0)
         if not call.is_gone:
@@ -148,10 +193,17 @@ class GrpcDoor(Door):
     async def readmit(self, call: Call) -> Sender:
         """The same, of who was let in when the call began."""
         doorman = self.needs.doorman
-        sender = doorman.admitted(doorman.credentials(_shown(call)), call.scope)
+        sender = doorman.admitted(doorman.credentials(self._shown(call)), call.scope)
         if sender is None:
-            sender = await doorman.admit_to_door(_shown(call), call.scope)
+            sender = await doorman.admit_to_door(self._shown(call), call.scope)
         return sender
+
+    def _shown(self, call: Call) -> Mapping[bytes, bytes]:
+        """What the doorman is shown. No page can speak gRPC: no Host is needed against those."""
+        header = call.metadata.get(b"authorization")
+        if header is not None:
+            return {b"authorization": header}
+        return {} if call.certificate is None else self.needs.doorman.vouched(call.certificate)
 
     def count_refused(self, reason: str) -> None:
         self.needs.meter.count("llm_im_requests_refused_total", door=self.name, reason=reason)
@@ -159,9 +211,3 @@ class GrpcDoor(Door):
     def _measure(self) -> None:
         self.needs.meter.set("llm_im_grpc_connections", len(self.connections))
         self.needs.meter.set("llm_im_grpc_calls", self.calls)
-
-
-def _shown(call: Call) -> dict[bytes, bytes]:
-    """What the doorman is shown. No page can speak gRPC: no Host is needed against those."""
-    header = call.metadata.get(b"authorization")
-    return {} if header is None else {b"authorization": header}
