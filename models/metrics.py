@@ -140,6 +140,16 @@ METRICS: dict[str, Metric] = {
     "llm_im_sender_clock_skewed_total": Metric(
         "counter", "Requests whose times show that their sender's clock is wrong, by source."
     ),
+    "llm_im_dead_letters_kept": Metric(
+        "gauge", "Dead letters in their store, which all gateways share: each says the same."
+    ),
+    "llm_im_dead_letters_kept_bytes": Metric("gauge", "What those take of dead_letters.max_bytes, likewise."),
+    "llm_im_dead_letters_dropped": Metric(
+        "gauge", "Dead letters that were dropped past their store's bounds since it was made, likewise."
+    ),
+    "llm_im_dead_letters_replayed_total": Metric(
+        "counter", "Dead letters that were read again, by door and outcome (stored, refused, waiting)."
+    ),
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
@@ -185,6 +195,17 @@ METRICS: dict[str, Metric] = {
     "llm_im_publish_behind_frames": Metric("gauge", "Frames that the feed has yet to read from the logs."),
     "llm_im_publish_resets_total": Metric(
         "counter", "Times the feed of a partition was rebuilt from its shard, by reason."
+    ),
+    "llm_im_announced_total": Metric("counter", "Events of incidents written to the queue, by topic."),
+    "llm_im_announce_left_out_total": Metric(
+        "counter", "Events of incidents that are too large for the queue, by topic."
+    ),
+    "llm_im_announce_away": Metric("gauge", "1 while events can't be written to the queue, else 0."),
+    "llm_im_announce_behind_frames": Metric(
+        "gauge", "Frames of the logs that are yet to be written to the queue."
+    ),
+    "llm_im_announce_gaps_total": Metric(
+        "counter", "Times events may be missing in the queue and its readers were told so, by reason."
     ),
 }
 

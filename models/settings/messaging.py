@@ -1,4 +1,4 @@
-"""Message queues that alerts are read from."""
+"""Message queues that alerts are read from, and that what happens to incidents is written to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from models.settings.processes import COLLECTOR
+from models.settings.processes import ANNOUNCER, COLLECTOR
 from models.settings.secrets import Secret
 from models.settings.values import LATER, Duration, Section, WrongAt
 
@@ -21,15 +21,18 @@ COLLECTORS_MAX = 32
 
 _BROKER = re.compile(r"(?:(?P<scheme>[a-z+]+)://)?(?P<place>[^/@\s]+?)(?::(?P<port>\d{1,5}))?/?")
 _SCHEMES = {"kafka": (), "nats": ("nats", "tls"), "rabbitmq": ("amqp", "amqps")}
-_INGEST = re.compile(r"(?:^|[._-])ingest(?:$|[._-])")
+#: What is done with a topic, by a word of its name.
+_WORDS = {
+    word: re.compile(rf"(?:^|[._-]){word}(?:$|[._-])") for word in ("ingest", "process", "orchestrate")
+}
 
 
 class Messaging(Section):
-    """A queue that alerts are read from: [queues](queues.md)."""
+    """A queue that alerts are read from, and events of incidents written to: [queues](queues.md)."""
 
     backend: Literal["kafka", "nats", "rabbitmq"] | None = Field(
         None,
-        description="What to read from: Kafka, NATS JetStream or RabbitMQ. None: no queue is read.",
+        description="The broker: Kafka, NATS JetStream or RabbitMQ. None: no queue is read or written.",
     )
     brokers: list[str] = Field(
         [],
@@ -40,7 +43,7 @@ class Messaging(Section):
         ["incidents.ingest"],
         min_length=1,
         max_length=10,
-        description="The topic, subject or queue that is read: the one with `ingest` in its name, or the only one. The plan's `incidents.process` and `incidents.orchestrate` may be named, but nothing is written to them yet.",
+        description="Topics, subjects or queues. Alerts are read from the one with `ingest` in its name, or the only other one. Events of all incidents are written to the one with `process` in its name, those of playbooks and notifications also to the one with `orchestrate`.",
     )
     consumer_group: str = Field(
         "llm-incident-manager",
@@ -83,10 +86,14 @@ class Messaging(Section):
         for broker in self.brokers:
             if wrong := _wrong_broker(broker, self.backend):
                 raise WrongAt("brokers", wrong)
-        if len(self._ingest) != 1:
+        for word in _WORDS:
+            if len(self._named(word)) > 1:
+                raise WrongAt("topics", f"expected at most one with {word} in its name")
+        if self._others and (self._named("ingest") or len(self._others) > 1):
             raise WrongAt(
                 "topics",
-                "expected exactly one with ingest in its name, as in incidents.ingest, or only one at all",
+                "expected exactly one with ingest in its name, as in incidents.ingest, or only one beside those with "
+                "process or orchestrate in theirs",
             )
         if self.collectors > 1 and self.backend != "kafka":
             raise WrongAt(
@@ -101,16 +108,39 @@ class Messaging(Section):
             raise WrongAt("password", "expected one, because user is set")
         return self
 
+    def _named(self, word: str) -> list[str]:
+        return [each for each in self.topics if self._word_of(each) == word]
+
     @property
-    def _ingest(self) -> list[str]:
-        return (
-            self.topics if len(self.topics) == 1 else [each for each in self.topics if _INGEST.search(each)]
-        )
+    def _others(self) -> list[str]:
+        return self._named("")
+
+    @staticmethod
+    def _word_of(topic: str) -> str:
+        return next((word for word, found in _WORDS.items() if found.search(topic)), "")
 
     @property
     def ingest(self) -> str:
-        """The topic, subject or queue that is read."""
-        return self._ingest[0]
+        """The topic, subject or queue that is read, "" when none is."""
+        return next(iter([*self._named("ingest"), *self._others]), "")
+
+    @property
+    def process(self) -> str:
+        """The one that all events of incidents are written to, "" when none is."""
+        return next(iter(self._named("process")), "")
+
+    @property
+    def orchestrate(self) -> str:
+        """The one that events of playbooks and notifications are written to, "" when none is."""
+        return next(iter(self._named("orchestrate")), "")
+
+    @property
+    def is_read(self) -> bool:
+        return self.backend is not None and bool(self.ingest)
+
+    @property
+    def is_written(self) -> bool:
+        return self.backend is not None and bool(self.process or self.orchestrate)
 
     @property
     def places(self) -> list[tuple[str, int]]:
@@ -125,7 +155,7 @@ class Messaging(Section):
         return found
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
-        return {"messaging_password": self.password} if kind == COLLECTOR else {}
+        return {"messaging_password": self.password} if kind in (COLLECTOR, ANNOUNCER) else {}
 
 
 class Worker(Section):

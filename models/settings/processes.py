@@ -17,6 +17,7 @@ CLASSIFIER = "classifier"
 RESPONDER = "responder"
 SHARD = "shard"
 PUBLISHER = "publisher"
+ANNOUNCER = "announcer"
 GATEWAY = "gateway"
 #: Goes by the same settings as a gateway.
 COLLECTOR = "collector"

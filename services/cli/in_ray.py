@@ -183,13 +183,13 @@ def _do(request: Request, progress: Progress) -> None:
             raise _ray_ended()
         launch.adopt(instance)
         port = instance.http_port
-    # Ray puts its driver's working folder first on the import path of all workers.
-    os.chdir(empty_folder(folder))
     settings = None
     if request.verb == "deploy":
-        # Not to end it: a broken file must not keep anything running.
+        # Not to end it: a broken file must not keep anything running. Read where it was typed: what it names is beside it.
         config = Path(request.config) if request.config else None
         settings = as_assigned(settings_of(config, folder, port, no_notify=request.no_notify))
+    # Ray puts its driver's working folder first on the import path of all workers.
+    os.chdir(empty_folder(folder))
 
     # Ray reads its settings when it is imported: not before adopt().
     from actors.runtime import cluster

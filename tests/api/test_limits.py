@@ -21,7 +21,6 @@ from tests.api.queue_peers import NatsPeer
 from tests.api.test_alert_stream import alerts, heard, opened
 from tests.api.test_grpc import listening, message
 from tests.api.test_guard import create
-from tests.api.test_pressure import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -126,18 +125,19 @@ async def test_one_of_two_gateways_may_use_all_of_it() -> None:
     limits = {"max_sender_rate": "100/h", "burst": "1h"}
     async with system(resource_limits=limits) as ours, another_gateway(ours) as theirs:
         passed = 0
-        for _ in range(120):
-            passed += (await sent(ours, 1)).status == 200
-            await asyncio.sleep(0.001)
-        assert passed >= 95
+        async with asyncio.timeout(30):
+            # At first it has half; that the other one sends nothing it hears within a moment.
+            while passed < 95:
+                passed += (await sent(ours, 1)).status == 200
+                await asyncio.sleep(0.001)
 
-        known = theirs.gateway.station.limits
-        await sent(theirs, 1)
-        await until(lambda: known._senders["anonymous"].own.level < 5)  # type: ignore[union-attr]
-        # What the other has used up is used up here too, but for what passed before this one heard.
-        for _ in range(10):
-            last = await sent(theirs, 1)
-        assert last.status == 429
+        # What the other has used up is used up here too, but for what passes before this one hears.
+        passed = 0
+        async with asyncio.timeout(30):
+            while (await sent(theirs, 1)).status == 200:
+                passed += 1
+                await asyncio.sleep(0.05)
+        assert passed <= 50
 
 
 async def test_while_control_is_away_each_gateway_lets_its_part_through() -> None:
@@ -148,6 +148,7 @@ async def test_while_control_is_away_each_gateway_lets_its_part_through() -> Non
             answers.append((await sent(ours, 1)).status)
             await asyncio.sleep(0.001)
 
+        # An hour's worth: a busy machine is not long enough at it for one more.
         assert (answers.count(200), answers.count(429)) == (50, 10)
 
 

@@ -48,6 +48,22 @@ def test_a_ray_that_ended_before_the_child_was_told_is_named(tmp_path: Path) -> 
         run(request(tmp_path), tmp_path / "log" / "withdraw.log", 60.0, quiet)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_the_settings_file_of_the_folder_where_it_was_typed_is_the_one_that_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """What it refuses, it has read."""
+    data = tmp_path / "var"
+    written_down(data)
+    name = "other.toml" if named else "llm-im.toml"
+    (tmp_path / name).write_text("[server]\ngrpc_prt = 1\n")
+    monkeypatch.chdir(tmp_path)
+    deploy = Request("deploy", name if named else None, str(data), None, owned=True)
+
+    with pytest.raises(Unavailable, match=rf"{name}: server\.grpc_prt: there is no such setting"):
+        run(deploy, tmp_path / "log" / "deploy.log", 60.0, quiet)
+
+
 def test_a_child_that_is_never_told_ends_with_who_began_it(tmp_path: Path) -> None:
     written_down(tmp_path)
 

@@ -13,6 +13,8 @@ import pytest
 
 from services.machine import launch
 from tests.api.otlp_receiver import OtlpReceiver
+from tests.api.queue_peers import NatsPeer
+from tests.cluster import doors_under_kills
 from tests.cluster.instance import Cluster
 from tests.cluster.receiver import Receiver
 from tests.contract.redis_peers import Server
@@ -22,7 +24,8 @@ from tests.ports import free_port
 ORDER = (
     "test_launch", "test_guard", "test_first_ten_minutes", "test_playbooks",
     "test_listeners", "test_machine", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
-    "test_stream", "test_feed", "test_silences", "test_kill", "test_grpc", "test_people", "test_everything", "test_end",
+    "test_stream", "test_feed", "test_silences", "test_kill", "test_grpc", "test_doors_under_kills",
+    "test_people", "test_everything", "test_end",
 )  # fmt: skip
 HERE = Path(__file__).parent
 #: The session's instance listens here: whoever calls 127.0.0.1 instead of what `server.http_host` says would not find it. Others
@@ -77,11 +80,27 @@ def feed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | N
 
 
 @pytest.fixture(scope="session")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsPeer | None]:
+    """What the session's instance reads; None where no NATS is installed, and then it reads nothing."""
+    if not NatsPeer.program().exists() and not os.environ.get("CI"):
+        yield None
+        return
+    peer = NatsPeer(tmp_path_factory.mktemp("queue"))
+    try:
+        peer.start()
+        doors_under_kills.create_stream(peer)
+        yield peer
+    finally:
+        peer.stop()
+
+
+@pytest.fixture(scope="session")
 def shared(
     tmp_path_factory: pytest.TempPathFactory,
     receiver: Receiver,
     collector: OtlpReceiver,
     feed_server: Server | None,
+    queue: NatsPeer | None,
 ) -> Iterator[Cluster]:
     """The session's instance, not started yet. Small snapshots, so that a short test has several."""
     publish = {}
@@ -102,6 +121,7 @@ def shared(
             "LLM_IM_SERVER__GRPC": "true",
             "LLM_IM_SERVER__GRPC_PORT": str(free_port()),
             **publish,
+            **(doors_under_kills.settings(queue) if queue is not None else {}),
         },
         host=ANOTHER_LOOPBACK,
     )

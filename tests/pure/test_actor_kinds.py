@@ -32,6 +32,12 @@ FULL = Settings.model_validate(
     {
         "notify": {"webhook": {"url": "https://example.org/s3cr3t"}},
         "publish": {"redis": {"url": "redis://127.0.0.1"}},
+        "messaging": {
+            "backend": "nats",
+            "brokers": ["nats:4222"],
+            "topics": ["incidents.ingest", "incidents.process"],
+            "password": "pa55word",
+        },
         "disaster_recovery": {"backup_interval": "1h", "backup_target": "backups"},
         "telemetry": {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": "t0ken"}},
         "state": {"partitions": 2, "redis": {"url": "redis://:pass@127.0.0.1"}},

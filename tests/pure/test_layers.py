@@ -73,9 +73,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "grpc": ("services/wiring/serve_app.py", "services/ingest/sources/*.py", "services/proto/*.py"),
     "h2": ("services/ingest/doors/grpc/connection.py",), "hyperframe": ("services/ingest/doors/grpc/connection.py",),
     "grpc_health": ("services/ingest/doors/grpc/health.py",), "grpc_reflection": ("services/ingest/doors/grpc/reflection.py",),
-    "confluent_kafka": ("services/ingest/sources/kafka.py",),
-    "nats": ("services/ingest/sources/nats.py",),
-    "aio_pika": ("services/ingest/sources/rabbitmq.py",),
+    "confluent_kafka": ("services/ingest/sources/kafka.py", "services/brokers/kafka.py", "services/feed/writers/kafka.py"),
+    "nats": ("services/ingest/sources/nats.py", "services/brokers/nats.py", "services/feed/writers/nats.py"),
+    "aio_pika": ("services/ingest/sources/rabbitmq.py", "services/brokers/rabbitmq.py", "services/feed/writers/rabbitmq.py"),
 }  # fmt: skip
 
 

@@ -788,3 +788,34 @@ def test_leniently_a_file_that_was_named_and_can_t_be_opened_is_refused_all_the_
         load(Path("nowhere.toml"), leniently=True)
     monkeypatch.setenv("LLM_IM_CONFIG", "nowhere.toml")
     assert "can't be read" in load(leniently=True).notices[0]
+
+
+def test_what_is_done_with_a_topic_is_said_by_its_name() -> None:
+    def of(*topics: str) -> tuple[str, str, str]:
+        found = Settings.model_validate(
+            {"messaging": {"backend": "kafka", "brokers": ["kafka-1"], "topics": [*topics]}}
+        ).messaging
+        return found.ingest, found.process, found.orchestrate
+
+    assert of("incidents.ingest", "incidents.process", "incidents.orchestrate") == (
+        "incidents.ingest",
+        "incidents.process",
+        "incidents.orchestrate",
+    )
+    assert of("alerts", "eu.process") == ("alerts", "eu.process", "")
+    assert of("incidents.orchestrate") == ("", "", "incidents.orchestrate")
+    for wrong in (("one", "two"), ("incidents.ingest", "other"), ("a.process", "b.process")):
+        with pytest.raises(ValueError, match="expected"):
+            of(*wrong)
+
+
+def test_a_broker_that_is_only_written_to_has_an_announcer_and_no_collector() -> None:
+    def kinds(*topics: str) -> set[str]:
+        found = Settings.model_validate(
+            {"messaging": {"backend": "nats", "brokers": ["nats"], "topics": [*topics]}}
+        )
+        return {each.kind for each in plan(found)} & {"announcer", "collector"}
+
+    assert kinds("incidents.process") == {"announcer"}
+    assert kinds("incidents.ingest") == {"collector"}
+    assert kinds("incidents.ingest", "incidents.process") == {"announcer", "collector"}

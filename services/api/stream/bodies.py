@@ -84,7 +84,7 @@ _HEAD = b'{"event":"incident","cursor":"'
 def body_of(message: StreamedHappening | StreamStatus) -> bytes:
     """A message as JSON."""
     if isinstance(message, StreamedHappening):
-        return _HEAD + message.cursor.encode() + _rest_of(message.happening)
+        return _HEAD + message.cursor.encode() + rest_of(message.happening)
     return _encoder.encode(
         WordBody(
             message.event,
@@ -98,7 +98,8 @@ def body_of(message: StreamedHappening | StreamStatus) -> bytes:
     )
 
 
-def _rest_of(happening: Happening) -> bytes:
+def rest_of(happening: Happening) -> bytes:
+    """What follows the cursor, from the quote that ends it."""
     is_long = bytes_of(happening.after) > REMEMBERED_BYTES
     return _rest.__wrapped__(happening) if is_long else _rest(happening)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.llm_sentinel import first_of
-from services.ingest.formats.proto import PROTO, ProtoReader, parsed
+from services.ingest.formats.proto import PROTO, ProtoReader
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields, text_of
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
+
+if TYPE_CHECKING:
+    from services.proto.incident_pb2 import SecurityIncident
 
 SEVERITIES = {"critical": "P0", "high": "P1", "medium": "P2", "low": "P3"}
 #: States of mitigation after which it is over. One that is contained is not.
@@ -35,12 +39,15 @@ class LlmShieldFormat(WebhookFormat):
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
-        self._messages = ProtoReader(self, values_of, self._incident, "id")
+        self._messages = ProtoReader(self, _kind, values_of, self._incident, "id")
 
     def steps(self, request: Request) -> Generator[None, None, Reading]:
         if request.content_type == PROTO:
             return self._messages.steps(request)
         return super().steps(request)
+
+    def keeps_items(self, request: Request) -> bool:
+        return request.content_type == PROTO
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         return self.each(several(body, "incidents"), self._incident)
@@ -81,11 +88,15 @@ class LlmShieldFormat(WebhookFormat):
         return {"threat_type", "severity"} <= first_of(body, "incidents").keys()
 
 
-def values_of(message: bytes) -> dict[str, object]:
-    """A SecurityIncident of the protocol as the object that its JSON would be. Raises Malformed."""
+def _kind() -> type[SecurityIncident]:
+    # Here, as in llm_sentinel.py.
     from services.proto.incident_pb2 import SecurityIncident
 
-    said = parsed(SecurityIncident, message)
+    return SecurityIncident
+
+
+def values_of(said: SecurityIncident) -> dict[str, object]:
+    """A SecurityIncident of the protocol as the object that its JSON would be."""
     return {
         "id": said.id,
         "timestamp": said.timestamp or None,
@@ -99,7 +110,7 @@ def values_of(message: bytes) -> dict[str, object]:
             for each in said.indicators
         ],
         "mitigation_status": STATES.get(said.mitigation_status, ""),
-        "context": dict(said.context),
+        "context": dict(sorted(said.context.items())),
         "description": said.description,
     }
 

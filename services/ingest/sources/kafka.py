@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from typing import Any
 import structlog
 
 from models.errors import Unavailable
-from models.settings.messaging import Messaging
+from services.brokers.common import refused
+from services.brokers.kafka import config_of, in_words, is_of_one, silent
 from services.ingest.sources.lane import FINISH_S, Lane
 from services.ingest.sources.messages import Message
-from services.ingest.sources.queue import HELD_MAX_BYTES, QueueSource, header_bytes, refused
+from services.ingest.sources.queue import HELD_MAX_BYTES, QueueSource, header_bytes
 
 log = structlog.get_logger()
 
@@ -62,42 +62,19 @@ class KafkaSource(QueueSource):
 
     def config(self) -> dict[str, Any]:
         """What librdkafka is told. Holds the password."""
-        messaging = self.messaging
-        found: dict[str, Any] = {
-            "bootstrap.servers": ",".join(f"{host}:{port}" for host, port in messaging.places),
-            "group.id": messaging.consumer_group,
-            "client.id": self.needs.name,
+        return {
+            **config_of(self.messaging, self.password, self.needs.name),
+            "group.id": self.messaging.consumer_group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             # A group that is new reads what is there.
             "auto.offset.reset": "earliest",
-            "allow.auto.create.topics": False,
             # Those who stay keep their partitions when one comes or goes.
             "partition.assignment.strategy": "cooperative-sticky",
             "queued.max.messages.kbytes": FETCHED_KBYTES,
             # One larger than that is a dead letter, not the end of reading.
             "fetch.message.max.bytes": min(self.needs.settings.server.max_body_bytes, FETCHED_KBYTES * 1024),
-            "reconnect.backoff.max.ms": 5000,
         }
-        protocol = "SASL_" if messaging.user else ""
-        found["security.protocol"] = protocol + ("SSL" if messaging.tls else "PLAINTEXT")
-        if messaging.user:
-            found |= {
-                "sasl.mechanism": messaging.sasl_mechanism,
-                "sasl.username": messaging.user,
-                "sasl.password": self.password or "",
-            }
-        if messaging.tls:
-            found |= {
-                key: value
-                for key, value in (
-                    ("ssl.ca.location", messaging.tls_ca),
-                    ("ssl.certificate.location", messaging.tls_cert),
-                    ("ssl.key.location", messaging.tls_key),
-                )
-                if value
-            }
-        return found
 
 
 class _Part:
@@ -156,11 +133,8 @@ class _Reader:
     def _work(self) -> None:
         from confluent_kafka import Consumer
 
-        silent = logging.getLogger("librdkafka")
-        silent.propagate = False
-        silent.addHandler(logging.NullHandler())
         self._consumer = consumer = Consumer(
-            {**self._source.config(), "error_cb": self._error}, logger=silent
+            {**self._source.config(), "error_cb": self._error}, logger=silent()
         )
         try:
             consumer.subscribe(
@@ -271,8 +245,8 @@ class _Reader:
                 self._loop.call_soon_threadsafe(self._set_lag, part, high - read + part.held)
 
     def _error(self, error: Any) -> None:
-        why = in_words(self._source.messaging, error)
-        if why.startswith("can't reach") and (len(self._source.messaging.places) > 1 and _is_of_one(error)):
+        why = in_words(self._source.messaging, error, self._topic)
+        if why.startswith("can't reach") and (len(self._source.messaging.places) > 1 and is_of_one(error)):
             return  # there are others
         if why.startswith("can't reach") and "does not accept" in self._fault:
             return  # the connection broke because of the refusal
@@ -338,37 +312,3 @@ def _settling(part: _Part) -> Callable[[Message], None]:
         part.next = message.handle + 1
 
     return settled
-
-
-def in_words(messaging: Messaging, error: Any) -> str:
-    """What librdkafka says, for a person; "" for what is nothing to worry about."""
-    from confluent_kafka import KafkaError
-
-    where = ", ".join(f"{host}:{port}" for host, port in messaging.places)
-    code, user = error.code(), messaging.user
-    if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
-        return f"{where} does not accept user {user!r} with this password ({messaging.sasl_mechanism})"
-    if code in (
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TRANSPORT,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-    ):
-        return f"can't reach {where}"
-    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-        return (
-            f"{where}: there is no topic {messaging.ingest}. Create it, or name another in messaging.topics"
-        )
-    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        return f"{where}: user {user!r} may not read the topic {messaging.ingest}"
-    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-        return f"{where}: user {user!r} may not use the consumer group {messaging.consumer_group}"
-    if code in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
-        return ""
-    return str(refused(error.str(), where))
-
-
-def _is_of_one(error: Any) -> bool:
-    from confluent_kafka import KafkaError
-
-    return bool(error.code() in (KafkaError._TRANSPORT, KafkaError._RESOLVE))

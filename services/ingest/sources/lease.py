@@ -1,25 +1,42 @@
 """The right to poll something alone, and how far that got, both kept in the control partition (models/control/polls.py). Used by
-fetching.py.
+fetching.py and services/feed/announce.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
+from actors.control_tail import ControlTail
+from models.control.control import ControlMessage
 from models.control.polls import MoveCursor, Poll, Polls, ReleasePoll, TakePoll
 from models.errors import Conflict, IncidentManagerError
-from services.ingest.sources.source import SourceNeeds
+from models.ports import Clock
 
 #: After the process that polls was killed another one begins within this. A renewal is an event: three in a minute are few.
 LEASE_S = 30.0
+
+
+class LeaseNeeds(Protocol):
+    """What a lease is taken with: see SourceNeeds. `control` follows the section Polls."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def control(self) -> ControlTail: ...
+    @property
+    def tell_control(self) -> Callable[[ControlMessage], Awaitable[None]]: ...
+    @property
+    def clock(self) -> Clock: ...
 
 
 class Lease:
     """One thing that is polled. Each object of this is another owner: a process that was killed and is back waits, as anybody
     else does, until the lease of the one before has run out."""
 
-    def __init__(self, needs: SourceNeeds, name: str, lease_s: float = LEASE_S) -> None:
+    def __init__(self, needs: LeaseNeeds, name: str, lease_s: float = LEASE_S) -> None:
         self.name = name
         self.lease_s = lease_s
         self._needs = needs

@@ -10,16 +10,15 @@ import asyncio
 import time
 from typing import Any
 
-from models.errors import Malformed, Unavailable
+from services.brokers.common import CONNECT_S
+from services.brokers.nats import NatsLink
 from services.ingest.sources.lane import Lane
 from services.ingest.sources.messages import Message
 from services.ingest.sources.queue import (
-    CONNECT_S,
     HELD_MAX_BYTES,
     LAG_S,
     QueueSource,
     header_bytes,
-    refused,
 )
 
 #: What was delivered and is neither acknowledged nor reported as in progress for so long is delivered again: the time for which
@@ -38,63 +37,23 @@ class NatsSource(QueueSource):
     name = "nats"
 
     async def read(self) -> None:
-        import nats
         from nats import errors
 
-        messaging = self.messaging
-        who: dict[str, Any] = {}
-        if messaging.user:
-            who = {"user": messaging.user, "password": self.password}
-        elif self.password is not None:
-            who = {"token": self.password}
-        scheme = "tls" if messaging.tls else "nats"
-        said: list[Exception] = []
-
-        async def told(error: Exception) -> None:
-            said.append(error)
-
+        link = NatsLink(self.messaging, self.password, self.needs.name)
+        await link.open()
         try:
-            async with asyncio.timeout(2 * CONNECT_S):
-                client = await nats.connect(
-                    [f"{scheme}://{host}:{port}" for host, port in messaging.places],
-                    name=self.needs.name,
-                    error_cb=told,
-                    # We do that ourselves, and say why.
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=int(CONNECT_S),
-                    tls=self.tls(),
-                    **who,
-                )
-        except (errors.Error, OSError, TimeoutError) as error:
-            raise self._in_words(said[-1] if said else error) from None
-        try:
-            await self._consume(client)
-        except errors.ConnectionClosedError:
-            raise self._in_words(said[-1] if said else "the connection was lost") from None
-        except errors.TimeoutError:
-            raise Unavailable(f"{self.where} does not answer within {CONNECT_S:g} s") from None
+            await self._consume(link)
         except (errors.Error, OSError) as error:
-            raise self._in_words(error) from None
+            raise link.in_words(error) from None
         finally:
-            await client.close()
+            await link.close()
 
-    async def _consume(self, client: Any) -> None:
+    async def _consume(self, link: NatsLink) -> None:
         from nats.js import api
-        from nats.js.errors import NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
         subject, durable = self.messaging.ingest, self.messaging.consumer_group
-        stream_api = client.jetstream(timeout=CONNECT_S)
-        try:
-            stream = await stream_api.find_stream_name_by_subject(subject)
-        except NotFoundError:
-            raise Malformed(
-                f"{self.where}: no stream has the subject {subject}. Create one: "
-                f"nats stream add INCIDENTS --subjects {subject} --storage file"
-            ) from None
-        except (NoStreamResponseError, ServiceUnavailableError):
-            raise Unavailable(f"{self.where}: JetStream is not enabled, or not ready") from None
+        stream = await link.stream_of(subject)
+        stream_api = link.client.jetstream(timeout=CONNECT_S)
         subscription = await stream_api.pull_subscribe(
             subject,
             durable,
@@ -105,19 +64,8 @@ class NatsSource(QueueSource):
         )
         info = await subscription.consumer_info()
         self.connected()
-        reader = _Reader(self, client, subscription, self.lane, stream, info)
+        reader = _Reader(self, link.client, subscription, self.lane, stream, info)
         await reader.run()
-
-    def _in_words(self, error: object) -> Unavailable:
-        text = str(error)
-        if "Authorization" in text or "Authentication" in text:
-            who = f"user {self.messaging.user!r}" if self.messaging.user else "the token"
-            if not self.messaging.user and self.password is None:
-                return Unavailable(f"{self.where} asks for a user: set messaging.user and messaging.password")
-            return Unavailable(f"{self.where} does not accept {who} with this password")
-        if isinstance(error, OSError | TimeoutError) or "no servers available" in text or "EOF" in text:
-            return Unavailable(f"can't reach {self.where}")
-        return refused(error, self.where)
 
 
 class _Reader:
@@ -163,8 +111,6 @@ class _Reader:
             await asyncio.gather(*others, return_exceptions=True)
 
     async def _fetch(self, most: int) -> None:
-        from nats.errors import TimeoutError as NothingThere
-
         leaving = asyncio.ensure_future(self._source.leaving.wait())
         fetch = asyncio.ensure_future(self._subscription.fetch(most, timeout=FETCH_S))
         try:
@@ -174,7 +120,8 @@ class _Reader:
                 await self._acknowledge()
             if fetch.done():
                 self._arrived(fetch.result())
-        except NothingThere:
+        except TimeoutError:
+            # Nothing was there. The library raises its own TimeoutError or, when the time was just over, Python's.
             self._arrived([])
         finally:
             for task in (fetch, leaving):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -17,8 +16,9 @@ from typing import cast
 import structlog
 
 from actors.runtime.ending import end
-from models.errors import IncidentManagerError, Malformed, Unavailable
+from models.errors import IncidentManagerError
 from models.settings.messaging import Messaging
+from services.brokers.common import WORDS_MAX, brokers_of
 from services.ingest.sources.lane import FINISH_S, Lane
 from services.ingest.sources.messages import Message, Messages
 from services.ingest.sources.source import Source, SourceNeeds
@@ -30,7 +30,6 @@ RETRY_S = 0.5
 RETRY_MAX_S = 15.0
 #: How often the lag is asked for.
 LAG_S = 5.0
-CONNECT_S = 5.0
 #: A connection that held for so long was well: the next try comes soon.
 WELL_S = 10.0
 #: What is wrong is told again after this.
@@ -39,8 +38,6 @@ TELL_AGAIN_S = 300.0
 LEAVE_S = FINISH_S + 10.0
 #: Bytes of bodies that a collector holds: with no room for more it reads nothing. One of the largest always fits.
 HELD_MAX_BYTES = 64 * 1024 * 1024
-#: Characters of a broker's own words.
-WORDS_MAX = 300
 
 
 class QueueSource(Source):
@@ -93,7 +90,7 @@ class QueueSource(Source):
     @property
     def where(self) -> str:
         """The brokers, for a person."""
-        return ", ".join(f"{host}:{port}" for host, port in self.messaging.places)
+        return brokers_of(self.messaging)
 
     def connected(self) -> None:
         """All is well."""
@@ -124,19 +121,6 @@ class QueueSource(Source):
 
     def forget_lag(self, partition: str) -> None:
         self.needs.meter.forget("llm_im_queue_lag", source=self.name, partition=partition)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """How to connect by TLS. Raises Malformed for files that can't be used."""
-        messaging = self.messaging
-        if not messaging.tls:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=messaging.tls_ca)
-            if messaging.tls_cert:
-                context.load_cert_chain(messaging.tls_cert, messaging.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            raise Malformed(f"messaging.tls_ca, tls_cert or tls_key can't be used: {error}") from None
-        return context
 
     # -- its own
 
@@ -191,9 +175,3 @@ def header_bytes(headers: Mapping[str, object] | None) -> dict[bytes, bytes]:
         elif isinstance(value, str):
             found[name.lower().encode("utf-8", "replace")] = value.encode("utf-8", "replace")
     return found
-
-
-def refused(why: object, where: str) -> Unavailable:
-    """A broker's refusal in our words. Its own never hold what it was sent."""
-    text = " ".join(str(why).split()) or type(why).__name__
-    return Unavailable(f"{where}: {text[:WORDS_MAX]}")

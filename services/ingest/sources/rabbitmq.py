@@ -7,19 +7,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from models.errors import Malformed, Unavailable
+from models.errors import Unavailable
+from services.brokers.rabbitmq import RabbitLink
 from services.ingest.sources.lane import Lane
 from services.ingest.sources.messages import Message
 from services.ingest.sources.queue import (
-    CONNECT_S,
     LAG_S,
     QueueSource,
     header_bytes,
-    refused,
 )
 
-#: The broker and we notice a dead connection within twice this.
-HEARTBEAT_S = 10
 #: Between two acknowledgements: one covers all messages before it.
 ACK_S = 0.02
 
@@ -29,58 +26,18 @@ class RabbitSource(QueueSource):
 
     def __init__(self, needs: Any) -> None:
         super().__init__(needs)
-        self._broker = 0
+        self._link = RabbitLink(self.messaging, self.password, needs.name)
 
     async def read(self) -> None:
-        import aio_pika
         import aiormq.exceptions
-        from yarl import URL
 
-        messaging = self.messaging
-        places = messaging.places
-        host, port = places[self._broker % len(places)]
-        url = URL.build(
-            scheme="amqps" if messaging.tls else "amqp",
-            user=messaging.user or "guest",
-            password=self.password or "guest",
-            host=host,
-            port=port,
-            path="/" + ("" if messaging.virtual_host == "/" else messaging.virtual_host),
-            query={"heartbeat": str(HEARTBEAT_S), "name": self.needs.name},
-        )
+        connection = await self._link.open()
         try:
-            connection = await aio_pika.connect(url, timeout=CONNECT_S, ssl_context=self.tls())
-        except (aiormq.exceptions.ProbableAuthenticationError, aiormq.exceptions.AuthenticationError):
-            who = messaging.user or "guest"
-            raise Unavailable(f"{host}:{port} does not accept user {who!r} with this password") from None
+            await self._consume(connection, self._link.where)
         except (aiormq.exceptions.AMQPError, OSError, TimeoutError) as error:
-            self._broker += 1  # the next one
-            raise self._in_words(error, f"{host}:{port}") from None
-        try:
-            await self._consume(connection, f"{host}:{port}")
-        except (aiormq.exceptions.AMQPError, OSError, TimeoutError) as error:
-            raise self._in_words(error, f"{host}:{port}") from None
+            raise self._link.in_words(error, self.messaging.ingest) from None
         finally:
-            async with asyncio.timeout(CONNECT_S):
-                await connection.close()
-
-    def _in_words(self, error: Exception, where: str) -> Unavailable | Malformed:
-        import aiormq.exceptions as amqp
-
-        messaging = self.messaging
-        if isinstance(error, amqp.ChannelNotFoundEntity):
-            return Malformed(
-                f"{where}: there is no queue {messaging.ingest}. Create one: "
-                f"rabbitmqadmin declare queue name={messaging.ingest} durable=true"
-            )
-        if isinstance(error, amqp.ChannelAccessRefused):
-            return Unavailable(
-                f"{where}: the queue {messaging.ingest} is read by another consumer, or may not be read by user "
-                f"{messaging.user or 'guest'!r}: {error}"
-            )
-        if isinstance(error, OSError | TimeoutError | amqp.AMQPConnectionError):
-            return Unavailable(f"can't reach {where}: {error}" if str(error) else f"can't reach {where}")
-        return refused(error, where)
+            await self._link.close(connection)
 
     async def _consume(self, connection: Any, where: str) -> None:
         closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()

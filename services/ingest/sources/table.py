@@ -23,7 +23,7 @@ class SourceKind:
 
 
 def _queue(backend: str) -> Callable[[Settings], bool]:
-    return lambda settings: settings.messaging.backend == backend
+    return lambda settings: settings.messaging.is_read and settings.messaging.backend == backend
 
 
 SOURCES: tuple[SourceKind, ...] = (

@@ -18,8 +18,10 @@ from models.alerts.inhibition import Inhibitor
 from models.alerts.series import FREE
 from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
+from models.control.heartbeats import Heartbeat, HeartbeatHeard, RemoveHeartbeat, SetHeartbeat
 from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
 from models.control.playbooks import ApplyPlaybook, RemovePlaybook, SetPlaybookMode
+from models.control.polls import MoveCursor, ReleasePoll, TakePoll
 from models.control.silences import ExpireSilence, SetSilence, Silence
 from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Notification, Severity
@@ -43,9 +45,10 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
-from models.playbook.playbook import Approval, PlannedAction
+from models.playbook.playbook import Approval, PlannedAction, Trigger
 from models.playbook.playbook import encode as encode_book
 from models.playbook.run_events import RunStarted
+from models.playbook.schedule import next_due
 from models.playbook.work import (
     FAILED,
     SUCCEEDED,
@@ -68,13 +71,14 @@ from models.shard.edge_messages import (
     DisconnectEdge,
     ReportEdge,
 )
+from models.shard.heartbeats import Beats, HeartbeatsChanged
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
 from models.shard.verification import Recheck, Rechecked
 from tests.runs import RunStory, act, book, offered, step
-from tests.scenario import SETTINGS, Story, alert, at
+from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
 HERE = Path(__file__).parent
 
@@ -135,6 +139,7 @@ def story() -> list[tuple[float, list[Event]]]:
     _repaired(told, frame)
     _watched(told, frame)
     _edge(told, frame)
+    _clocked(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -176,6 +181,13 @@ def control_story() -> list[list[Event]]:
     each([*state.decide(applied, at(11))])
     each([*state.decide(SetPlaybookMode("heal", "paused", "ada"), at(12))])
     each([*state.decide(RemovePlaybook("heal", "ada"), at(13))])
+    beat = Heartbeat("backup", 60.0, 5.0, "db", Severity.P1)
+    each([*state.decide(SetHeartbeat(beat, "ada"), at(14))])
+    each([*state.decide(HeartbeatHeard("backup"), at(15))])
+    each([*state.decide(RemoveHeartbeat("backup", "ada"), at(16))])
+    each([*state.decide(TakePoll("alertmanager/main", "collector-0", 30.0), at(17))])
+    each([*state.decide(MoveCursor("alertmanager/main", 1, "cursor"), at(18))])
+    each([*state.decide(ReleasePoll("alertmanager/main", "collector-0"), at(19))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
@@ -345,6 +357,25 @@ def _edge(told: RunStory, frame: Callable[[], None]) -> None:
     told.ticks(at(4300 + 300), at(4300 + 301))
     frame()
     told.tick(at(4300 + 86_400))
+    frame()
+
+
+def _clocked(told: RunStory, frame: Callable[[], None]) -> None:
+    """A playbook runs by the clock, and is left out while it runs; a heartbeat is missed, and heard again."""
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, playbooks=True, max_open=1000))
+    begun = told.now - ZERO
+    timer = book("sweep", [step("sweep", act("http_call"))], trigger=Trigger(schedule="0 * * * *"))
+    told.offer(at(begun + 1), offered(timer, since=at(begun)))
+    due = next_due("0 * * * *", told.now) - ZERO
+    told.tick(at(due))
+    told.tick(at(due + 3600))
+    told.perform(at(due + 3601))
+    frame()
+    beat = Heartbeat("backup", 60.0, 5.0, "db", Severity.P1, began=True)
+    told.tell(at(due + 3610), HeartbeatsChanged([beat], whole=True))
+    told.tell(at(due + 3611), Beats("default", ["backup"]))
+    told.tick(at(due + 3700))
+    told.tell(at(due + 3701), Beats("default", ["backup"]))
     frame()
 
 

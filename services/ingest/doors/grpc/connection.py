@@ -103,6 +103,8 @@ class Connection(asyncio.Protocol):
         self._ready: dict[int, Call] = {}
         self._blocked: dict[int, Call] = {}
         self._is_planned = False
+        #: Bytes that came and for which the client was given no new window yet.
+        self._owed = 0
         self._is_paused = False
         self._is_leaving = False
         now = self._loop.time()
@@ -138,8 +140,10 @@ class Connection(asyncio.Protocol):
                     self._has_greeted = True
                 else:
                     self._other(event)
-            if came:
-                self._h2.increment_flow_control_window(came)
+            self._owed += came
+            if self._owed > CONNECTION_WINDOW // 4:
+                self._h2.increment_flow_control_window(self._owed)
+                self._owed = 0
             begun = self._h2.incoming_buffer._data
             if len(begun) >= 3 and int.from_bytes(begun[:3], "big") > FRAME_MAX_BYTES:
                 # h2 would gather all of a frame, 16 MiB perhaps, before it looks at its size.

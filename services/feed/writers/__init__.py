@@ -1,0 +1,1 @@
+"""How messages are written to each kind of broker."""
