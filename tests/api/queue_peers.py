@@ -162,27 +162,27 @@ class NatsPeer(Peer):
     def broker(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    async def _client(self) -> Any:
+    async def client(self) -> Any:
         import nats
 
         return await nats.connect(f"nats://{self.broker}", **self._who)
 
     async def create(self, topic: str) -> None:
-        client = await self._client()
+        client = await self.client()
         await client.jetstream().add_stream(name=topic.replace(".", "-"), subjects=[topic])
         await client.close()
 
     async def publish(
         self, topic: str, bodies: Sequence[bytes], headers: Mapping[str, str] | None = None, key: str = "one"
     ) -> None:
-        client = await self._client()
+        client = await self.client()
         stream = client.jetstream()
         for body in bodies:
             await stream.publish(topic, body, headers=dict(headers) if headers else None)
         await client.close()
 
     async def left(self, topic: str) -> int:
-        client = await self._client()
+        client = await self.client()
         try:
             info = await client.jetstream().consumer_info(topic.replace(".", "-"), group_of(topic))
         finally:
