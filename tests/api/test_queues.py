@@ -296,9 +296,9 @@ async def test_nats_gives_late_what_another_reader_held_and_it_is_stored_all_the
     try:
         await peer.create(topic)
         client = await peer.client()
-        consumer = {"ack_policy": AckPolicy.EXPLICIT, "ack_wait": 4.0}
+        consumer = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=4.0)
         reader = await client.jetstream().pull_subscribe(
-            topic, group_of(topic), topic.replace(".", "-"), ConsumerConfig(**consumer)
+            topic, group_of(topic), topic.replace(".", "-"), consumer
         )
         await peer.publish(topic, [body(alert("Held"))])
         assert len(await reader.fetch(1)) == 1

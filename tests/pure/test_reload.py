@@ -183,7 +183,11 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
     kinds |= {"formats.severities": 0, "formats.mappings": 0}
     kinds |= {key.name: 0 for key in ACTIVE if key.name.startswith("resource_limits.")}
-    kinds |= {each: 0 for each in KEYS if each.startswith(("ingest.", "heartbeats.")) or ".llm_sentinel.filters." in each}
+    kinds |= {
+        each: 0
+        for each in KEYS
+        if each.startswith(("ingest.", "heartbeats.")) or ".llm_sentinel.filters." in each
+    }
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     assert len(reached) == kinds.get(key.name, 1)
