@@ -351,6 +351,34 @@ async def test_members_of_a_kafka_group_share_its_partitions(
         peer.stop()
 
 
+@pytest.mark.asyncio
+async def test_a_header_of_the_senders_own_hides_no_message(peer: Peer) -> None:
+    topic = peer.topic()
+    await peer.create(topic)
+    async with system(messaging=peer.settings(topic)) as ours:
+        for status in ("firing", "404", "409"):
+            await peer.publish(topic, [body(alert(f"Down{status}"))], headers={"Status": status})
+        await peer.publish(topic, [body(alert("Next"))])
+        await until(are_there(ours, {"Downfiring", "Down404", "Down409", "Next"}), "all alerts")
+        await until(is_empty(peer, topic), "all acknowledged")
+
+
+@pytest.mark.asyncio
+async def test_a_kafka_header_whose_name_is_no_text_holds_nobody_up(tmp_path: Path) -> None:
+    peer = KafkaPeer(tmp_path)
+    peer.start()
+    topic = peer.topic()
+    try:
+        await peer.create(topic)
+        async with system(messaging=peer.settings(topic)) as ours:
+            await asyncio.to_thread(peer.publish_raw_header, topic, body(alert("Odd")), b"caf\xe9")
+            await peer.publish(topic, [body(alert("Next"))])
+            await until(are_there(ours, {"Odd", "Next"}), "all alerts")
+            await until(is_empty(peer, topic), "all acknowledged")
+    finally:
+        peer.stop()
+
+
 def test_what_librdkafka_says_is_said_in_plain_words() -> None:
     from confluent_kafka import KafkaError
 

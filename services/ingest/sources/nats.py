@@ -41,6 +41,7 @@ class NatsSource(QueueSource):
         import nats
         from nats import errors
 
+        _take_messages_with_a_status()
         messaging = self.messaging
         who: dict[str, Any] = {}
         if messaging.user:
@@ -124,6 +125,20 @@ class NatsSource(QueueSource):
         if isinstance(error, OSError | TimeoutError) or "no servers available" in text or "EOF" in text:
             return Unavailable(f"can't reach {self.where}")
         return refused(error, self.where)
+
+
+def _take_messages_with_a_status() -> None:
+    """Have the library give us messages whose sender has a header `Status` too: it takes them for the server's own words, leaves
+    them out, and they would come again for ever. What is to be acknowledged is a message."""
+    from nats.js import JetStreamContext
+
+    def status_of(_class: type[JetStreamContext], found: Any) -> str | None:
+        if found is None or found.headers is None or found.reply.startswith("$JS.ACK."):
+            return None
+        status: str | None = found.headers.get("Status")
+        return status
+
+    JetStreamContext.is_status_msg = classmethod(status_of)  # type: ignore[assignment]
 
 
 class _Reader:
