@@ -86,8 +86,21 @@ class DeadLetterBox:
     async def _write_batch(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         self._bytes -= sum(len(letter.payload) for letter in batch)
+        await self._store_them(batch)
+
+    async def _store_them(self, letters: Sequence[DeadLetter]) -> None:
         try:
-            await self._store.add(batch)
+            await self._store.add(letters)
         except IncidentManagerError as error:
-            self._meter.count("llm_im_dead_letters_lost_total", len(batch), door=batch[0].door)
-            log.warning("dead letters lost: their store is not available", count=len(batch), why=str(error))
+            self._lost(letters)
+            log.warning("dead letters lost: their store is not available", count=len(letters), why=str(error))
+        except Exception:
+            # One that its store can't take costs none of the others, and not those to come: queues wait for them.
+            for letter in letters if len(letters) > 1 else ():
+                await self._store_them([letter])
+            if len(letters) == 1:
+                self._lost(letters)
+                log.exception("bug: a dead letter can't be stored", door=letters[0].door)
+
+    def _lost(self, letters: Sequence[DeadLetter]) -> None:
+        self._meter.count("llm_im_dead_letters_lost_total", len(letters), door=letters[0].door)
