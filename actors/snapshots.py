@@ -1,4 +1,9 @@
-"""A partition's snapshots: when one is due, and the writing of it a slice at a time, between two groups of messages."""
+"""A partition's snapshots: when one is due, and the writing of it a slice at a time, between two groups of messages.
+
+One is written at least as fast as the next becomes due: what a recovery replays is never more than twice the pace, and the
+last group. A slice a group alone is not enough: in a flood a group dirties more than a slice takes, each snapshot takes longer
+than the one before, and what lies behind the newest grows without a bound.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from models.metrics import Meter
 from models.partition.machine import Folding
 from models.ports import Clock, EventLog, Mark
 
-#: Bytes of snapshot records written between two groups: 1-2 ms of the writer thread.
+#: Bytes of snapshot records written at once: 1-2 ms of the writer thread. As long as nothing much happens, between two groups.
 SLICE_BYTES = 256 * 1024
 
 
@@ -49,6 +54,8 @@ class Snapshots:
         self._generation = 0
         self._seq = 0
         self._digest = b""
+        #: Records that the running one had to write when it began.
+        self._whole = 0
         self._truncating: asyncio.Task[None] | None = None
         self.begin_anew()
 
@@ -66,8 +73,16 @@ class Snapshots:
         self._frames += frames
         self._bytes += size
 
+    @property
+    def share(self) -> float:
+        """How far it is to the next snapshot, 1 when it is due; without the time, which makes no recovery longer."""
+        pace = self._pace
+        return max(
+            self._frames / pace.every_frames, self._events / pace.every_events, self._bytes / pace.every_bytes
+        )
+
     async def write_slice(self, machine: Folding, epoch: int, digest: bytes) -> None:
-        """The next slice, if one is due. `digest` is that of the last frame. Raises Fenced; if the store is down, the
+        """The next slice, if one is due, and more if this snapshot would else not be over when the next is due. `digest` is that of the last frame. Raises Fenced; if the store is down, the
         snapshot is abandoned."""
         try:
             await self._write(machine, epoch, digest)
@@ -87,14 +102,15 @@ class Snapshots:
             if not self._is_due(machine):
                 return
             checkpoint.begin()
+            self._whole = checkpoint.pending
             self._seq, self._digest = machine.seq, digest
             self.begin_anew()
             # Above every generation any writer ever used, also in a snapshot that was never finished.
             self._generation = max(self._generation + 1, epoch << 20)
-        records = checkpoint.slice(SLICE_BYTES)
-        if records:
+        while records := checkpoint.slice(SLICE_BYTES):
             await self._event_log.put_records(epoch, self._generation, records)
-            return
+            if checkpoint.pending <= self._whole * (1 - self.share):
+                return
         checksum = checkpoint.census().checksum()
         mark = Mark(self._generation, self._seq, self._digest, machine.snapshot_version, checksum)
         await self._event_log.close_snapshot(epoch, mark)
@@ -119,13 +135,8 @@ class Snapshots:
             return
 
     def _is_due(self, machine: Folding) -> bool:
-        return (
-            self._frames >= self._pace.every_frames
-            or self._events >= self._pace.every_events
-            or self._bytes >= self._pace.every_bytes
-            or (
-                self._frames > 0
-                and self._clock.monotonic() - self._at >= self._pace.every_s
-                and machine.checkpoint.has_changes
-            )
+        return self.share >= 1 or (
+            self._frames > 0
+            and self._clock.monotonic() - self._at >= self._pace.every_s
+            and machine.checkpoint.has_changes
         )

@@ -65,7 +65,8 @@ class Filler:
     def __init__(self, partition: str, settings: ShardSettings) -> None:
         self.shard = Shard(partition, settings)
         self.shard.epoch = 1
-        self._digest = NO_DIGEST
+        #: Of the last frame, and how many events all have.
+        self.digest, self.events = NO_DIGEST, 0
         self._calls = 0
 
     def tell(self, batch: Sequence[Filled], now: float, ends: float = FAR) -> bytes:
@@ -81,7 +82,8 @@ class Filler:
         )
         self.shard.seq += 1
         step = self.shard.handle(message, now)
-        frame, self._digest = encode_frame(
-            self.shard.seq, self.shard.now, "default", None, step.events, self._digest
+        self.events += len(step.events)
+        frame, self.digest = encode_frame(
+            self.shard.seq, self.shard.now, "default", None, step.events, self.digest
         )
         return frame

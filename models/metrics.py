@@ -140,6 +140,16 @@ METRICS: dict[str, Metric] = {
     "llm_im_sender_clock_skewed_total": Metric(
         "counter", "Requests whose times show that their sender's clock is wrong, by source."
     ),
+    "llm_im_dead_letters_kept": Metric(
+        "gauge", "Dead letters in their store, which all gateways share: each says the same."
+    ),
+    "llm_im_dead_letters_kept_bytes": Metric("gauge", "What those take of dead_letters.max_bytes, likewise."),
+    "llm_im_dead_letters_dropped": Metric(
+        "gauge", "Dead letters that were dropped past their store's bounds since it was made, likewise."
+    ),
+    "llm_im_dead_letters_replayed_total": Metric(
+        "counter", "Dead letters that were read again, by door and outcome (stored, refused, waiting)."
+    ),
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),

@@ -254,7 +254,13 @@ class DeliveryIds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Something a sender gave that could not be read, with the reason. `payload` may be cut at the store's limit."""
+    """Something a sender gave that could not be read, with the reason. `payload` may be cut at the store's limit.
+
+    sender    who sent it: the name of a token, of a queue
+    place     where it was: which item of its request, "topic/partition/offset" of a queue
+    replays   how often it was read again and still could not be taken; `tried_at` is the last time
+    request   how it came, for who reads it again (services/ingest/letters.py); stores keep it as it is
+    """
 
     at: float
     tenant: str
@@ -264,6 +270,32 @@ class DeadLetter:
     content_type: str = ""
     id: int = 0
     truncated: bool = False
+    sender: str = ""
+    place: str = ""
+    replays: int = 0
+    tried_at: float = 0.0
+    request: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LettersWanted:
+    """Which dead letters: those of which all this is true. What is empty says nothing.
+
+    since   seconds since the epoch: those that came then or later
+    until   those that came before
+    reason  a part of the reason, in any case of ASCII letters
+    """
+
+    tenant: str = ""
+    door: str = ""
+    sender: str = ""
+    since: float = 0.0
+    until: float = 0.0
+    reason: str = ""
+
+
+#: All of them.
+EVERY_LETTER = LettersWanted()
 
 
 class DeadLetters(Protocol):
@@ -273,8 +305,22 @@ class DeadLetters(Protocol):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         """Keep them. Past the bounds the oldest are dropped and counted."""
 
-    async def page(self, after_id: int, limit: int) -> list[DeadLetter]:
-        """In the order they came."""
+    async def page(self, after_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER) -> list[DeadLetter]:
+        """Those with a higher id, in the order they came."""
+
+    async def latest(
+        self, before_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER
+    ) -> list[DeadLetter]:
+        """Those with a lower id (0: any), the newest first."""
+
+    async def get(self, letter_id: int) -> DeadLetter | None:
+        """One of them, None when it is not there, or no longer."""
+
+    async def remove(self, ids: Sequence[int]) -> int:
+        """Forget these; how many of them were there. Those don't count as dropped. Safe to repeat."""
+
+    async def change(self, letter: DeadLetter) -> None:
+        """Write a letter's reason, replays, tried_at and request anew, if it is still there. Safe to repeat."""
 
     async def stats(self) -> dict[str, int]:
         """kept, bytes, dropped."""

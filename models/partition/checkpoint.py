@@ -149,6 +149,11 @@ class Checkpoint:
     def has_changes(self) -> bool:
         return any(self._dirty.values())
 
+    @property
+    def pending(self) -> int:
+        """Records that the running one has not captured yet."""
+        return sum(map(len, self._pending.values()))
+
     def touch(self, part: RecordKind, number: int | bytes) -> None:
         """`number` of `part` is about to change. Safe to call often."""
         dirty = self._dirty[part]

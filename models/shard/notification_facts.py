@@ -47,7 +47,8 @@ def act(shard: Core, incident: Incident, receiver: str, seen: int) -> Act:
         total=len(numbers),
         common=_common(shard, incident),
     )
-    facts = msgspec.structs.replace(facts, receiver=receiver, ref=notification.ref, new=new)
+    title = shard.of(Sharing).title(incident)
+    facts = msgspec.structs.replace(facts, title=title, receiver=receiver, ref=notification.ref, new=new)
     key = idempotency_key(incident.id, notification.number, notification.attempt, receiver)
     return Act(
         incident.id,

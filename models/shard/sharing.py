@@ -35,13 +35,15 @@ from models.shard.state import ShardState
 
 
 class IncidentDescribed(Event, frozen=True):
-    """What its alerts have in common changed, because some joined, changed or ended. None: unchanged."""
+    """What its alerts have in common changed, because some joined, changed or ended. None: unchanged. `counted` is how many
+    alerts its title says there are, 0 when it says no number."""
 
     incident_id: bytes
     title: str | None
     description: str | None
     labels: dict[str, str] | None
     annotations: dict[str, str] | None
+    counted: int = 0
 
 
 class AlertsJoined(Event, frozen=True):
@@ -54,6 +56,9 @@ class AlertsJoined(Event, frozen=True):
     text: str
 
 
+#: Least time between two changes of a title that only count anew, once several alerts fire: in a storm each alert that joins
+#: would otherwise cost an event of its own, and nobody reads that fast.
+COUNTED_EVERY_S = 1.0
 #: Least time between two timeline lines about alerts that joined: a storm takes a few lines, and somebody watching sees
 #: it while it matters.
 JOINED_EVERY_S = 10.0
@@ -115,9 +120,10 @@ class Sharing(Component):
         incident = self.state.series.incidents[event.number]
         if incident is None:
             return
-        if len(self.state.members[incident.id]) > 1 or event.body:
-            self.touched[incident.id] = None
-        self._less(incident.id, event.number)
+        shared = self._less(incident.id, event.number)
+        if shared is None and not event.body and len(self.state.members[incident.id]) == 1:
+            return  # it goes on saying what its only alert said
+        self._touch(incident, shared, self.state.now)
 
     def _splits(self, event: IncidentSplit) -> None:
         self._known.pop(event.incident_id, None)
@@ -132,12 +138,11 @@ class Sharing(Component):
     def _fires(self, change: SeriesFires, now: float) -> None:
         if change.opens:
             return  # its incident has its labels
-        identity = change.incident.id
-        self.touched[identity] = None
-        shared = self._known.get(identity)
+        shared = self._known.get(change.incident.id)
         if shared is not None:
             content = change.content
             shared.add(self.state.series.content(change.number) if content is None else content)
+        self._touch(change.incident, shared, now)
 
     def _says_else(self, change: SeriesSaysElse, now: float) -> None:
         identity = change.incident.id
@@ -167,13 +172,24 @@ class Sharing(Component):
                     self._tell_joined(incident, now)
 
     def next_at(self, incident: Incident) -> float:
-        if not incident.joined or incident.state is IncidentState.CLOSED:
+        if incident.state is IncidentState.CLOSED:
             return 0.0
-        return joined_due(incident)
+        joined, counted = joined_due(incident), counted_due(incident)
+        return min(joined, counted) if joined and counted else joined or counted
 
     def due(self, incident: Incident, now: float) -> None:
+        if 0 < counted_due(incident) <= now:
+            self._describe(incident, now)
         if 0 < joined_due(incident) <= now:
             self._tell_joined(incident, now)
+
+    def title(self, incident: Incident) -> str:
+        """The title of an incident with as many alerts as fire now, where its own is still to be counted anew."""
+        shared = self._known.get(incident.id)
+        if not counted_due(incident) or shared is None or shared.doubtful:
+            return incident.title
+        common = shared.common(incident.service)
+        return counted_title(common.wrong, shared.count, common.called)
 
     def came(self, incident: Incident) -> None:
         """From a record that a version before 0.3.0 may have written."""
@@ -184,15 +200,23 @@ class Sharing(Component):
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
         incident.joined_told_at = clock.then(incident.joined_told_at, event)
+        incident.counted_at = clock.then(incident.counted_at, event)
 
-    def _less(self, identity: bytes, number: int) -> None:
+    def _touch(self, incident: Incident, shared: Shared | None, now: float) -> None:
+        """An alert more, or one fewer. If they still share what they did, its title is counted anew when that is due."""
+        if shared is None or not shared.is_told or 0 < self.next_at(incident) <= now:
+            self.touched[incident.id] = None
+
+    def _less(self, identity: bytes, number: int) -> Shared | None:
+        """An alert ends: what the others share, None when that must be looked up."""
         shared = self._known.get(identity)
         if shared is None:
-            return
+            return None
         if shared.sample == number or shared.count <= 2:
             del self._known[identity]
-        else:
-            shared.leave(number, self.state.series.content(number))
+            return None
+        shared.leave(number, self.state.series.content(number))
+        return shared
 
     def _is_settled(self, incident: Incident, shared: Shared) -> bool:
         """Whether it is sure again what its alerts share, by a look at two of them."""
@@ -223,6 +247,7 @@ class Sharing(Component):
             labels, annotations = _fitting(self.shard, incident, *wanted)
             shared.is_cut = (labels, annotations) != wanted
         description = annotations.get("description", "")
+        counted = 0
         if incident.overflow is not None:
             title = overflow_title(incident.service)
         elif handling is not None and handling.title:
@@ -232,15 +257,18 @@ class Sharing(Component):
             if annotations is not common.annotations:
                 wrong = what_is_wrong(common.labels, annotations, incident.service)
             title = counted_title(wrong, shared.count, common.called)
+            counted = shared.count if shared.count > 1 else 0
         event = IncidentDescribed(
             incident.id,
             None if title == incident.title else title,
             None if description == incident.description else description,
             None if labels is incident.labels or labels == incident.labels else labels,
             None if annotations == incident.annotations else annotations,
+            counted,
         )
         if (
             event.title is not None
+            or counted != incident.counted
             or event.description is not None
             or event.labels is not None
             or event.annotations is not None
@@ -262,6 +290,7 @@ class Sharing(Component):
         # No new version: nothing that people can change has changed.
         incident = self.state.changing(event.incident_id)
         incident.updated_at = now
+        incident.counted, incident.counted_at = event.counted, now
         grows = 0
         if event.title is not None:
             grows += width(event.title) - width(incident.title)
@@ -328,6 +357,13 @@ def has_room_to_say(shard: Core, incident: Incident, size: int) -> bool:
 def joined_due(incident: Incident) -> float:
     """When the timeline should mention what joined, 0 if nothing did."""
     return incident.joined_told_at + JOINED_EVERY_S if incident.joined else 0.0
+
+
+def counted_due(incident: Incident) -> float:
+    """When the title of an incident should count its alerts anew, 0 if it says how many fire, or no number at all."""
+    if not incident.counted or incident.firing < 2 or incident.firing == incident.counted:
+        return 0.0
+    return incident.counted_at + COUNTED_EVERY_S
 
 
 def labelled(incident: Incident, shared: dict[str, str]) -> dict[str, str]:

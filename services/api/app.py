@@ -19,6 +19,7 @@ from services.api.alertmanager.reads import add_alertmanager_routes
 from services.api.alertmanager.silences import add_silence_routes as add_alertmanager_silences
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
+from services.api.dead_letters import LetterDesk
 from services.api.health import HealthGather, add_health_routes
 from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
@@ -29,6 +30,7 @@ from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
+from services.api.v1.dead_letters import add_dead_letter_routes
 from services.api.v1.edge import add_edge_routes
 from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
@@ -63,6 +65,7 @@ def build_app(
     playbooks: PlaybookDesk,
     edge: EdgeAgents,
     heartbeats: HeartbeatDesk,
+    letters: LetterDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -85,6 +88,7 @@ def build_app(
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
     add_heartbeat_routes(app, heartbeats, bodies)
+    add_dead_letter_routes(app, letters, bodies)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)

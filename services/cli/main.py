@@ -21,6 +21,7 @@ from services.cli.commands import (
     completion,
     config,
     context,
+    dead_letters,
     down,
     edge,
     formats,
@@ -195,6 +196,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(heartbeats.app, name="heartbeats")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")

@@ -84,16 +84,11 @@ class Intake:
         body is then a dead letter) and TooLarge if it can't be read at all, RateLimited, and what `Format.prepare`
         raises; never for a shard's faults."""
         try:
-            if form.prepares:
-                await form.prepare(request)
-            if len(request.body) <= AT_ONCE_BYTES:
-                reading = form.read(request)
-            else:
-                reading = await self._in_steps(form, request)
+            reading = await self.read(form, request)
         except Malformed as error:
             if self.limits.is_on:
                 self.limits.charge(arrival.sender, 1)
-            self.bury(form, [Fault(-1, str(error), request.body)], request.content_type, request.place)
+            self.bury(form, request, [Fault(-1, str(error), request.body)])
             raise
         self._count(reading, arrival)
         span.note("llm_im.alerts", reading.count)
@@ -101,10 +96,22 @@ class Intake:
         if reading.faults:
             span.note("llm_im.refused", len(reading.faults))
             self._meter.count("llm_im_alerts_refused_total", len(reading.faults), door=form.name)
-            self.bury(form, reading.faults, request.content_type, request.place)
+            self.bury(form, request, reading.faults)
+        return await self.store(reading, arrival)
+
+    async def read(self, form: Format, request: Request) -> Reading:
+        """What a request holds. Raises as take() does, and keeps nothing."""
+        if form.prepares:
+            await form.prepare(request)
+        if len(request.body) <= AT_ONCE_BYTES:
+            return form.read(request)
+        return await self._in_steps(form, request)
+
+    async def store(self, reading: Reading, arrival: Arrival) -> tuple[Reading, Receipt]:
+        """The rest of take(), once it is known what a request holds: what its sender may send, and rules let through, is stored."""
         if arrival.sender.match:
             reading = await self._within_bounds(reading, arrival)
-        if beats := self._beats_among(reading, arrival.received_at):
+        if beats := self.beats_among(reading, arrival.received_at):
             reading = await self._beaten(beats, reading)
         rules = self._remembered.rules
         if rules is not None:
@@ -122,7 +129,7 @@ class Intake:
             reading = form.read(request)
         except Exception:  # noqa: BLE001 - a bug too: HttpDoor meets it again, logs it and answers 500
             return None
-        return None if reading.faults or self._beats_among(reading, request.received_at) else reading
+        return None if reading.faults or self.beats_among(reading, request.received_at) else reading
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
         """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once.
@@ -153,11 +160,9 @@ class Intake:
 
         self._submitter.begin(reading, arrival, over if rules is None or not rules.former else stored)
 
-    def bury(self, form: Format, faults: Sequence[Fault], content_type: str, place: str = "") -> None:
-        """Keep what can't be read. `place`: where in its queue it is."""
-        if place:
-            faults = [replace(fault, message=f"{place}: {fault.message}") for fault in faults]
-        self._dead_letters.put(self.tenant, form.name, faults, content_type)
+    def bury(self, form: Format, request: Request, faults: Sequence[Fault]) -> None:
+        """Keep what can't be read of a request, each fault with the bytes that it is about."""
+        self._dead_letters.put(self.tenant, form, request, faults)
 
     async def buried(self) -> None:
         """Until what was kept so far is stored, for those who then tell their side that they need not keep it any more."""
@@ -205,7 +210,7 @@ class Intake:
         )
         return replace(reading, faults=[*reading.faults, *outside])
 
-    def _beats_among(self, reading: Reading, now: float) -> dict[int, tuple[str, ...]]:
+    def beats_among(self, reading: Reading, now: float) -> dict[int, tuple[str, ...]]:
         """The alerts that are beats, by column."""
         beats = self.beats
         return beats.among(reading, now) if beats is not None and beats.by_alert else {}

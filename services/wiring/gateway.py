@@ -35,6 +35,7 @@ from models.settings.processes import RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
+from services.api.dead_letters import LetterDesk
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.heartbeats import HeartbeatDesk
@@ -55,6 +56,7 @@ from services.ingest.doors.hot import HotWay
 from services.ingest.doors.http import HttpDoor, smooth
 from services.ingest.doors.table import open_doors
 from services.ingest.doors.websocket import WebSocketDoor
+from services.ingest.replay import Replayer
 from services.ingest.rules import wrong_rules
 from services.machine.front import authority
 from services.wiring.helpers import Helpers
@@ -167,6 +169,7 @@ class Gateway:
             settings.notify.why_off,
         )
         self.commands = Commands(self._tell, self.reads)
+        replayer = Replayer(dead_letters, station.intake, station.formats, clock, self.meter, self._tracer)
         desk = TokenDesk(station.tail, station.tell_control)
         self.playbooks = PlaybookDesk(station.tail, station.tell_control)
         responders = [each for each in other_actors if each.startswith(f"{RESPONDER}-")]
@@ -183,6 +186,7 @@ class Gateway:
             receivers=ReceiverDesk(peers, responders),
             playbooks=self.playbooks,
             edge=EdgeAgents(self.edge_shards),
+            letters=LetterDesk(dead_letters, replayer, tenant),
             heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
             reload=self.change_settings,
         )

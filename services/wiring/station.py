@@ -144,6 +144,7 @@ class Station:
         """Read what is new in the control log. Whatever it has to say is no reason to stop taking alerts."""
         await self.tail.catch_up()
         await self.rules.look(self.clock.now())
+        await self.dead_letters.look()
         slots = self.tail.state.slots
         if slots is not None and slots is not self.submitter.slots:
             try:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from actors.control_tail import ControlTail
 from actors.runtime.local import LocalCluster
+from actors.runtime.untraced import NoTracer
 from models.alerts.matchers import compile_matchers
 from models.control.control import ControlMessage
 from models.errors import Unavailable
@@ -33,12 +34,13 @@ from models.incidents.query import (
     encode,
 )
 from models.metrics import ActorMetrics, Meter
-from models.partition.sharding import TENANT, partition_name, slot_of
-from models.ports import ArchivedIncident
+from models.partition.sharding import TENANT, SlotMap, partition_name, slot_of
+from models.ports import ArchivedIncident, Clock
 from models.settings.all import Settings
 from models.shard.assembly import decode_message
 from models.shard.messages import Command, CommandDone, Reply
 from services.api.app import build_app
+from services.api.dead_letters import LetterDesk
 from services.api.health import HealthGather
 from services.api.heartbeats import HeartbeatDesk
 from services.api.playbooks import PlaybookDesk
@@ -51,7 +53,14 @@ from services.edge.agents import EdgeAgents
 from services.edge.shards import EdgeShards
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
+from services.ingest.dead_letters import DeadLetterBox
+from services.ingest.formats.remembered import Remembered
+from services.ingest.intake import Intake
+from services.ingest.limits import Limits
+from services.ingest.replay import Replayer
+from services.ingest.submit import Submitter
 from services.stores.memory.archive import MemoryArchive
+from services.stores.memory.dead_letters import MemoryDeadLetters
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 from services.wiring.reload import Change, compare, wanted_over
@@ -89,6 +98,7 @@ class StandIn:
         self.edge = EdgeAgents(EdgeShards([], lambda: None, TENANT))
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         self.heartbeats = HeartbeatDesk(tail, self.tell, self.reads, self.clock, "default")
+        self.letters = _letters(self.clock)
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
             logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
@@ -111,6 +121,7 @@ class StandIn:
                 receivers=self.receivers,
                 playbooks=self.playbooks,
                 edge=self.edge,
+                letters=self.letters,
                 heartbeats=self.heartbeats,
                 reload=self.reload,
             )
@@ -272,3 +283,12 @@ def archived(one: Incident, alerts: Sequence[AlertView] = ()) -> ArchivedInciden
 
 
 AWAY = Unavailable("it is restarting")
+
+
+def _letters(clock: Clock) -> LetterDesk:
+    meter = Meter("stand-in")
+    store = MemoryDeadLetters(MemoryStore(), max_bytes=1_000_000, max_age_s=3600.0, clock=clock)
+    box = DeadLetterBox(store, clock, meter, max_payload_bytes=65536)
+    limits = Limits(LocalCluster(), "control-a", clock, meter, "stand-in", 1)
+    intake = Intake(Submitter([], SlotMap.even(2)), Remembered(TENANT, ("service",)), box, meter, limits)
+    return LetterDesk(store, Replayer(store, intake, {}, clock, meter, NoTracer()), TENANT)

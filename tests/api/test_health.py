@@ -171,6 +171,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         receivers=stand_in.receivers,
         playbooks=stand_in.playbooks,
         edge=stand_in.edge,
+        letters=stand_in.letters,
         heartbeats=stand_in.heartbeats,
         reload=stand_in.reload,
     )

@@ -130,7 +130,7 @@ async def test_a_signed_request_is_taken_without_a_token_and_answered_in_the_for
             assert (refused.status, refused.body) == (401, b"no: the signature is not ours")
             assert "www-authenticate" not in refused.headers
         [letter] = await ours.letters()
-        assert (letter.door, letter.payload) == ("pager", b'{"what":7}')  # type: ignore[attr-defined]
+        assert (letter.door, letter.payload, letter.place) == ("pager", EVENTS, "item 1")  # type: ignore[attr-defined]
 
 
 @pytest.mark.asyncio

@@ -205,7 +205,7 @@ async def test_what_cannot_be_read_is_a_dead_letter_with_its_place_and_holds_nob
         assert {"Half", "Packed", "Good"} <= names and len(names) == 4, names
         letters: list[Any] = await ours.letters(7)
         assert len(letters) == 7
-        assert all(topic in letter.reason or topic.replace(".", "-") in letter.reason for letter in letters)
+        assert all(topic in letter.place or topic.replace(".", "-") in letter.place for letter in letters)
         assert await metric(ours, "llm_im_queue_messages_total") == {"stored": 4, "dead_letter": 6}
 
 
@@ -229,8 +229,22 @@ async def test_an_end_never_overtakes_its_beginning(peer: Peer) -> None:
 async def test_a_broker_that_is_away_is_named_and_read_again_once_it_is_back(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if isinstance(peer, KafkaPeer):
-        pytest.skip("librdkafka's mock cluster can't come back at its port")
+    if not isinstance(peer, NatsPeer):
+        pytest.skip("librdkafka's mock cluster can't come back at its port; RabbitMQ: the next test")
+    await _goes_and_comes_back(peer, monkeypatch)
+
+
+@pytest.mark.soak
+@pytest.mark.asyncio
+async def test_rabbitmq_that_is_away_is_named_and_read_again_once_it_is_back(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(peer, RabbitPeer):
+        pytest.skip("this one takes half a minute to come back")
+    await _goes_and_comes_back(peer, monkeypatch)
+
+
+async def _goes_and_comes_back(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers, "ASK_EVERY_S", 0.05)
     monkeypatch.setattr(helpers, "SILENT_AFTER_S", 0.1)
     topic = peer.topic()
@@ -314,6 +328,44 @@ async def test_nats_gives_late_what_another_reader_held_and_it_is_stored_all_the
         async with system(messaging=careless) as ours:
             await until(lambda: _is("explicit acknowledgements" in source_of(ours).why_away), "it is refused")
         await client.close()
+    finally:
+        peer.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_nats_stream_with_nothing_new_is_no_reason_to_connect_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats.js.client import JetStreamContext
+
+    # As a probe that was answered when the time was just over: the library raises Python's TimeoutError then, else its own.
+    monkeypatch.setattr(JetStreamContext, "_time_until", lambda _timeout, _start: -1.0)
+    monkeypatch.setattr(nats, "FETCH_S", 0.05)
+    fetched = 0
+    real = JetStreamContext.PullSubscription.fetch
+
+    async def fetch(*given: Any, **named: Any) -> Any:
+        nonlocal fetched
+        fetched += 1
+        return await real(*given, **named)
+
+    monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", fetch)
+    connected: list[str] = []
+    told = QueueSource.connected
+
+    def tell(source: QueueSource) -> None:
+        connected.append(source.name)
+        told(source)
+
+    monkeypatch.setattr(QueueSource, "connected", tell)
+    peer = NatsPeer(tmp_path)
+    peer.start()
+    topic = peer.topic()
+    try:
+        await peer.create(topic)
+        async with system(messaging=peer.settings(topic)) as ours:
+            await until(lambda: _is(fetched >= 5), "some fetches")
+            assert (source_of(ours).why_away, connected) == ("", ["nats"])
     finally:
         peer.stop()
 

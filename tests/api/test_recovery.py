@@ -191,3 +191,32 @@ async def test_a_snapshot_is_due_after_so_many_events_however_few_frames_they_li
                 await asyncio.sleep(0.01)
         (mark, *_older) = await log.marks()
         assert mark.seq < 20
+
+
+async def test_a_flood_of_new_series_never_leaves_more_behind_a_snapshot_than_twice_the_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slice a group is less than a group of new series makes: each snapshot took longer than the one before."""
+    monkeypatch.setattr("actors.snapshots.SLICE_BYTES", 1024)
+    each, every = 20, 400
+    async with system(state={"snapshot_every_events": every, "snapshot_every_frames": 1_000_000}) as ours:
+        log = ours.stores.log("shard/0000")
+        snapshots = the_shard(ours).snapshots
+        decided: list[int] = []  # events up to each frame
+        decide = snapshots.decided
+
+        def counted(events: int) -> None:
+            decided.append((decided or [0])[-1] + events)
+            decide(events)
+
+        monkeypatch.setattr(snapshots, "decided", counted)
+        first = await log.last_seq() + 1
+        behind = 0
+        for group in range(100):
+            await ours.post("/v1/alerts", [alert(f"A{group}-{number}") for number in range(each)])
+            marks = await log.marks()
+            up_to = decided[marks[0].seq - first] if marks and marks[0].seq >= first else 0
+            behind = max(behind, decided[-1] - up_to)
+
+    assert len(decided) > 100
+    assert every < behind < 2 * every + 400

@@ -16,6 +16,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.cli.response_answers import Response
 
+LETTER: dict[str, Any] = {
+    "id": 17, "received_at": "2026-01-31T12:00:00.000Z", "door": "mapped", "sender": "probe", "place": "item 0",
+    "reason": "alertname: it finds nothing", "content_type": "application/json", "size": 2, "truncated": False, "replays": 0,
+    "tried_at": None,
+}  # fmt: skip
+WHOLE_LETTER = LETTER | {
+    "method": "POST", "path": "/v1/events/mapped/probe", "query": "", "items": [0], "text": "{}", "base64": None,
+}  # fmt: skip
+REPLAYED = {"id": 17, "outcome": "stored", "format": "mapped", "stored": 1, "reason": ""}
 STATES = {
     "acknowledge": "Investigating",
     "assign": "Investigating",
@@ -192,6 +201,17 @@ class IncidentServer:
                 return Answer(202, {"items": [{"index": 0, "status": 202, "decision": "opened"}]})
             case "GET", ["stats"]:
                 return Answer(200, stats(len(self.incidents)))
+            case "GET", ["dead-letters"]:
+                return Answer(200, {"items": [LETTER], "next": None})
+            case "GET", ["dead-letters", _]:
+                return Answer(200, WHOLE_LETTER)
+            case "POST", ["dead-letters", "replay"]:
+                counts = {"stored": 1, "refused": 0, "waiting": 0}
+                return Answer(200, {"items": [REPLAYED], **counts, "next": None})
+            case "POST", ["dead-letters", _, "replay"]:
+                return Answer(200, REPLAYED)
+            case "DELETE", ["dead-letters", *_]:
+                return Answer(200, {"dropped": 1, "more": False})
             case "GET", ["targets"]:
                 return Answer(200, {"items": [], "silent": []})
             case "GET", ["ready"]:

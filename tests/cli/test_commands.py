@@ -369,6 +369,22 @@ def test_status_names_the_shards_that_are_away_and_sums_what_is_open(server: Sta
     ]
 
 
+def test_status_counts_all_that_is_open_while_a_queue_is_away(server: StandIn) -> None:
+    health = {"status": "degraded", "degraded": ["nats"], "reasons": {"nats": "can't reach nats-1:4222"}}
+    server.answers["/health/ready"] = [(200, health)] * 2
+    server.answers["/metrics"] = [(200, 'llm_im_open_incidents{actor="a"} 3\n')] * 2
+
+    said, read = (run("status", "--url", server.url, *more) for more in ([], ["--json"]))
+
+    assert said.output.splitlines() == [
+        "state  degraded: not answering: nats",
+        f"url    {server.url}",
+        "nats   can't reach nats-1:4222",
+        "open   3 incidents, 0 alerts",
+    ]
+    assert json.loads(read.stdout)["counts_complete"]
+
+
 def test_status_says_in_json_whether_all_was_counted(server: StandIn) -> None:
     metrics = (200, 'llm_im_open_incidents{actor="a"} 3\n')
     server.answers["/metrics"] = [metrics, metrics]

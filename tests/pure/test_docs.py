@@ -57,7 +57,7 @@ NAMED_TEST = re.compile(r"`(test_\w+)`")
 #: What a document tells the reader to type.
 TYPED_MAKE = re.compile(r"(?:^|`| )make ([a-z-]+)(?=[`\s,;:)])", flags=re.MULTILINE)
 TYPED_COMMAND = re.compile(
-    r"^(?:\.venv/bin/|.*\| )?llm-im ([a-z]+(?: [a-z]+(?:-[a-z]+)*)?)", flags=re.MULTILINE
+    r"^(?:\.venv/bin/|.*\| )?llm-im ([a-z]+(?:-[a-z]+)*(?: [a-z]+(?:-[a-z]+)*)?)", flags=re.MULTILINE
 )
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", flags=re.DOTALL)
 #: Figures that are still to be measured: their files are not there yet.

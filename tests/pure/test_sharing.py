@@ -22,6 +22,7 @@ from models.shard.effects import Act, Classify
 from models.shard.messages import Decision
 from models.shard.shard import Shard
 from models.shard.sharing import (
+    COUNTED_EVERY_S,
     JOINED_EVERY_S,
     JOINED_LINES_MAX,
     AlertsJoined,
@@ -244,6 +245,117 @@ def test_an_overflow_incident_keeps_its_title() -> None:
 
     assert overflow.title == "Too many incidents: overflow of api"
     assert overflow.labels == {"service": "api"}
+
+
+# -- counted anew ------------------------------------------------------------------------------------------------
+
+
+def test_a_storm_counts_a_title_anew_once_a_second() -> None:
+    told = story(pod("0"), pod("1"))
+    before = len(told.named(IncidentDescribed))
+
+    for number in range(2, 102):
+        told.push(at(1 + number / 50), pod(str(number)))
+
+    assert len(told.named(IncidentDescribed)) - before == 2
+    told.tick(at(4))
+    assert told.incident.title == "PodCrash (api) (102 pods)"
+
+
+def test_alerts_that_end_one_after_the_other_count_a_title_anew_once_a_second() -> None:
+    told = story(*[pod(str(number)) for number in range(50)])
+    before = len(told.named(IncidentDescribed))
+
+    for number in range(40):
+        told.push(at(1 + number / 100), pod(str(number)).ended(1))
+    told.tick(at(3))
+
+    assert told.incident.title == "PodCrash (api) (10 pods)"
+    # One more each time that the alert ends with which the others are compared.
+    assert len(told.named(IncidentDescribed)) - before < 12
+
+
+def test_a_title_is_counted_anew_though_nothing_more_happens() -> None:
+    told = story(pod("1"), pod("2"))
+    told.push(at(0.125), pod("3"))
+    told.push(at(0.25), pod("4"))
+    assert told.incident.title == "PodCrash (api) (3 pods)"
+
+    told.tick(at(0.125 + COUNTED_EVERY_S))
+
+    assert told.incident.title == "PodCrash (api) (4 pods)"
+    assert told.shard.of(Sharing).next_at(told.incident) == at(0.125 + JOINED_EVERY_S)
+
+
+def test_a_title_is_counted_anew_after_a_restart() -> None:
+    told = story(pod("1"), pod("2"))
+    told.push(at(0.1), pod("3"))
+    told.push(at(0.2), pod("4"))
+
+    told.restart(at(5))
+    told.tick(at(5))
+
+    assert told.incident.title == "PodCrash (api) (4 pods)"
+
+
+@pytest.mark.parametrize("joins", [1, 2])
+def test_one_alert_or_several_is_said_at_once(joins: int) -> None:
+    told = story(pod("1"))
+
+    told.push(at(0.1), *[pod(f"more-{number}") for number in range(joins)])
+    assert told.incident.title == f"PodCrash (api) ({1 + joins} pods)"
+    told.push(at(0.2), *[pod(f"more-{number}").ended(0.2) for number in range(joins)])
+
+    assert told.incident.title == "Pod 1 crashes (api)"
+
+
+def test_what_alerts_share_is_said_at_once() -> None:
+    told = story(pod("1"), pod("2"))
+
+    told.push(at(0.1), pod("3", cluster="eu2"))
+
+    assert "cluster" not in told.incident.labels
+    assert told.incident.title == "PodCrash (api) (3 alerts)"
+
+
+def test_a_page_says_how_many_fire_when_it_is_sent() -> None:
+    told = Story(msgspec.structs.replace(SETTINGS, group_by=("alertname",)))
+    told.push(at(0), pod("1"), pod("2"))
+    told.push(at(0.1), pod("3"))
+    told.classify(at(0.2), Severity.P0)
+
+    (sent,) = [effect for _at, effect in told.asked if isinstance(effect, Act)]
+
+    assert told.incident.title == "PodCrash (api) (2 pods)"
+    assert sent.facts.title == "PodCrash (api) (3 pods)"
+
+
+def test_a_title_that_says_no_number_is_not_counted_anew() -> None:
+    told = story(pod("1"), pod("2"), pod("3"))
+    made = told.do(at(1), Split([pod("1").key[:16], pod("2").key[:16]], title="The two"), told.incident)
+
+    assert told.shard.of(Sharing).next_at(made) == 0.0
+
+
+def test_a_title_of_before_it_was_known_what_it_counts_is_counted_anew() -> None:
+    told = story(pod("1"), pod("2"), pod("3"))
+    told.events = [
+        (when, msgspec.structs.replace(event, counted=0) if isinstance(event, IncidentDescribed) else event)
+        for when, event in told.events
+    ]
+    told.replayed = Shard("shard/0000", told.settings)
+    for when, event in told.events:
+        told.replayed.apply(event, when)
+    told.restart(at(0.5))
+    assert told.incident.counted == 0
+
+    # As many as before, so its title stays.
+    told.push(at(1), pod("1").ended(1), pod("4"))
+    assert told.incident.title == "PodCrash (api) (3 pods)"
+    told.push(at(1.1), pod("5"))
+    told.tick(at(3))
+
+    assert told.incident.title == "PodCrash (api) (4 pods)"
 
 
 # -- what people said --------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from models.shard.state import CALL_BUCKET_S, CALL_WINDOW_S
 from models.shard.verification import Verification
 
 #: How a title of several alerts ends: "(3 pods)".
-_COUNTED = re.compile(r" \(\d+ [^()]+\)\Z")
+_COUNTED = re.compile(r" \((\d+) [^()]+\)\Z")
 
 EVERYTHING = IncidentFilter()
 
@@ -202,10 +202,10 @@ def _misdescribed(shard: Shard, incident: Incident) -> str:
     firing = [table.content(number) for number in members if table.status[number] == FIRING]
     if not firing:
         return ""
-    said = (incident.handling.labels if incident.handling is not None else None) or {}
+    by_people = (incident.handling.labels if incident.handling is not None else None) or {}
     shared = set.intersection(*(set(each.labels.items()) for each in firing))
-    wanted = {name: value for name, value in shared if name not in said}
-    wanted |= {name: value for name, value in said.items() if value is not None}
+    wanted = {name: value for name, value in shared if name not in by_people}
+    wanted |= {name: value for name, value in by_people.items() if value is not None}
     notes = dict(set.intersection(*(set(each.annotations.items()) for each in firing)))
     known = shard.of(Sharing).known(incident)
     if known is not None and known != (dict(shared), notes):
@@ -222,7 +222,12 @@ def _misdescribed(shard: Shard, incident: Incident) -> str:
     if incident.annotations != notes:
         return f"has annotations {incident.annotations}, its alerts share {notes}"
     given = incident.overflow is not None or (incident.handling is not None and incident.handling.title)
-    if not given and (len(firing) > 1) != bool(_COUNTED.search(incident.title)):
+    said = _COUNTED.search(incident.title)
+    # A title that counts wrong is to be counted anew, and then unsound() looks whether somebody watches.
+    is_right = bool(said) == (len(firing) > 1) and (
+        not said or int(said[1]) in (len(firing), incident.counted)
+    )
+    if not given and not is_right:
         return f"{len(firing)} alerts fire, and its title is {incident.title!r}"
     return ""
 

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from models.settings.all import Settings
 
 OPEN_INCIDENTS, OPEN_SERIES = "llm_im_open_incidents", "llm_im_open_series"
+#: How health names a shard.
+SHARD = "shard/"
 SKEW = "llm_im_sender_clock_skew_seconds"
+LETTERS_KEPT, LETTERS_LOST = "llm_im_dead_letters_kept", "llm_im_dead_letters_lost_total"
 RATE_LIMIT, RATE_LIMITED = "llm_im_rate_limit", "llm_im_rate_limited_total"
 _LIMIT = re.compile(r'limit="(\w+)",token="((?:[^"\\]|\\.)*)"')
 _SOURCE = re.compile(r'source="((?:[^"\\]|\\.)*)"')
@@ -70,7 +73,10 @@ def status(
         found = Readiness("silent", _why_nothing(folder, left, found, url, config))
     metrics = _metrics(url, token_file) if found.state in ("ready", "degraded") else []
     counts, clocks, limits = _counts(metrics), _clocks(metrics), _limits(metrics)
-    if counts and found.degraded:
+    letters = _letters(metrics)
+    # What else is degraded counts nothing.
+    uncounted = [name for name in found.degraded if name.startswith(SHARD)]
+    if counts and uncounted:
         counts["counts_complete"] = False
     code = {"ready": ExitCode.OK, "foreign": ExitCode.NOT_RUNNING}.get(found.state, ExitCode.DEGRADED)
     if found.state == "silent" and instance is None:
@@ -94,6 +100,7 @@ def status(
             **counts,
             "sender_clocks": clocks,
             "rate_limits": limits,
+            "dead_letters": letters,
         }  # fmt: skip
         typer.echo(json.dumps(body))
         raise typer.Exit(code)
@@ -116,9 +123,12 @@ def status(
         lines.append(("notifications", terminal.plain(found.notifications)))
     if counts:
         said = f"{counts['open_incidents']:,} incidents, {counts['open_alerts']:,} alerts"
-        if found.degraded:
-            said = f"at least {said}, without those of {', '.join(map(terminal.plain, found.degraded))}"
+        if uncounted:
+            said = f"at least {said}, without those of {', '.join(map(terminal.plain, uncounted))}"
         lines.append(("open", said))
+    if letters and any(letters.values()):
+        lost = f", {letters['lost']:,} lost" if letters["lost"] else ""
+        lines.append(("dead letters", f"{letters['kept']:,}{lost}; see {command_name()} dead-letters list"))
     for source, skew_s in clocks.items():
         way = "ahead" if skew_s > 0 else "behind, or it sends late: its alerts may count as ended"
         lines.append(("clock", f"{terminal.plain(source)}: {terminal.duration(abs(skew_s))} {way}"))
@@ -187,6 +197,18 @@ def _counts(metrics: list[str]) -> dict[str, int]:
         "open_alerts": int(sums[OPEN_SERIES]),
         "counts_complete": True,
     }
+
+
+def _letters(metrics: list[str]) -> dict[str, int] | None:
+    """How many dead letters there are, which each gateway says of all, and how many were lost; None when nobody says."""
+    kept, lost = None, 0.0
+    for line in metrics:
+        name = line.partition("{")[0].partition(" ")[0]
+        if name == LETTERS_KEPT:
+            kept = max(kept or 0.0, float(line.rpartition(" ")[2]))
+        elif name == LETTERS_LOST:
+            lost += float(line.rpartition(" ")[2])
+    return None if kept is None else {"kept": int(kept), "lost": int(lost)}
 
 
 def _clocks(metrics: list[str]) -> dict[str, float]:

@@ -249,7 +249,9 @@ class HttpDoor(Door):
             greeting = form.handshake(request)
         except Malformed as error:
             if sender is not None:
-                needs.intake.bury(form, [Fault(-1, str(error), body)], content_type)
+                now = needs.clock.now()
+                request = Request(path, body, now, method, query, headers, content_type, sender)
+                needs.intake.bury(form, request, [Fault(-1, str(error), body)])
             raise
         if greeting is not None:
             return greeting

@@ -261,7 +261,8 @@ class _Connection:
             frame = self._decoded(data)
             delivery = self._delivery(frame.id)
         except REFUSING as error:
-            needs.intake.bury(form, [Fault(-1, str(error), data)], "application/json")
+            request = Request(PATH, data, now, "GET", b"", {}, "application/json", self._sender)
+            needs.intake.bury(form, request, [Fault(-1, str(error), data)])
             self._answer(_id_of(data), form.refused(refusal_of(error)))
             return
         body = bytes(frame.alerts)

@@ -29,7 +29,7 @@ from services.ingest.formats.fields import (
 from services.ingest.formats.format import Request
 from services.ingest.formats.items import UNREADABLE, ListFormat, Taken
 from services.ingest.formats.json_arrays import array_slices
-from services.ingest.formats.json_text import json_error, raw_elements, without_mark
+from services.ingest.formats.json_text import WHITE, json_error, raw_elements, without_mark
 from services.ingest.formats.openapi import (
     ANNOTATIONS,
     ENDS,
@@ -80,8 +80,14 @@ class AlertmanagerFormat(ListFormat[Posted | msgspec.Raw, Posted]):
     def describe(cls) -> Description:
         return Description({"post": _operation()}, _SCHEMAS)
 
+    def keeps_items(self, request: Request) -> bool:
+        return True
+
     def split(self, request: Request) -> Iterator[list[Posted | msgspec.Raw]]:
-        return array_slices(without_mark(request.body), _elements)
+        body = without_mark(request.body)
+        if request.is_letter and body.lstrip(WHITE)[:1] == b"{":
+            body = b"[%b]" % body
+        return array_slices(body, _elements)
 
     def take(self, item: Posted | msgspec.Raw) -> Taken[Posted]:
         alert = item if isinstance(item, Posted) else _decode(item)

@@ -75,11 +75,17 @@ class AlertmanagerWebhookFormat(JsonFormat[Posted | msgspec.Raw, Posted]):
             msgspec.structs.replace(refusal, status=503) if refusal.status == 429 else refusal
         )
 
+    def keeps_items(self, request: Request) -> bool:
+        return True
+
     def split(self, request: Request) -> Iterator[list[Posted | msgspec.Raw]]:
         if len(request.body) > GROUP_MAX_BYTES:
             raise TooLarge(f"{len(request.body)} bytes in one request, at most {GROUP_MAX_BYTES} are allowed")
         group = _group_decoder.decode(without_mark(request.body))
         alerts = bytes(group.alerts)
+        if request.is_letter and not alerts:
+            # One alert of a group.
+            group, alerts = Group(), b"[%b]" % without_mark(request.body)
         if not alerts.startswith(b"["):
             raise Malformed("alerts: expected an array of alerts, as Alertmanager's webhook has it")
         for slice_ in array_slices(alerts, _elements):

@@ -80,6 +80,9 @@ class CloudEventsFormat(WebhookFormat):
         event["data"] = read_json(request.body) if is_json else request.body.decode("utf-8", "replace")
         return event
 
+    def rereads(self) -> Iterable[bytes]:
+        return (b"ce-",)
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         if isinstance(body, list):
             for place, each in enumerate(body):

@@ -5,7 +5,7 @@ that nothing recognises is refused with the format that is nearest.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -42,6 +42,10 @@ class EventsFormat(WebhookFormat):
         others = (form for form in self.shared.formats.values() if form is not self)
         return any(form.takes_type(content_type, headers) for form in others)
 
+    def rereads(self) -> Iterable[bytes]:
+        others = (form for form in self.shared.formats.values() if form is not self)
+        return {name for form in others for name in form.rereads()}
+
     async def prepare(self, request: Request) -> None:
         form, as_named = self.target(request)
         if form.prepares:
@@ -76,8 +80,10 @@ class EventsFormat(WebhookFormat):
             request.content_type,
             request.sender,
             request.place,
+            request.is_letter,
         )
-        if form.is_signed:
+        # A letter has no signature any more: who has it read again answers for it.
+        if form.is_signed and not request.is_letter:
             form.verify(as_named)
         return form, as_named
 

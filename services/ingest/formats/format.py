@@ -8,7 +8,7 @@ a list of alerts: items.py has what these share.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as made
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -41,6 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     sender        who sends: a token, or whom `Format.verify` found
     received_at   seconds since the epoch
     place         where in its queue it is, "" for one of no queue: its dead letters say so
+    is_letter     it is a dead letter that is read again: a request, or one item of it as its format wrote that for a letter
     """
 
     path: str
@@ -52,6 +53,7 @@ class Request(msgspec.Struct, frozen=True):
     content_type: str = ""
     sender: Sender = ANONYMOUS
     place: str = ""
+    is_letter: bool = False
 
 
 @dataclass(slots=True)
@@ -113,6 +115,15 @@ class Format(ABC):
         """The token that a request bears elsewhere than in Authorization, "" for none. Without `token_in_body` it is asked
         before the body is there."""
         return ""
+
+    def keeps_items(self, request: Request) -> bool:
+        """Whether the bytes of one item, as a Fault has them, can be read again alone: then each has a dead letter of its own."""
+        return False
+
+    def rereads(self) -> Iterable[bytes]:
+        """The headers that `steps` and `prepare` look at, in lower case; all that begin so for a name that ends in "-". A dead
+        letter keeps them, so none that is secret."""
+        return ()
 
     def verify(self, request: Request) -> Sender:
         """The sender, as the request's signature proves. The body is as it was sent, still compressed. Raises

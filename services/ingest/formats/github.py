@@ -47,6 +47,9 @@ class GitHubFormat(WebhookFormat):
             return None
         return Answer(200, b"application/json", encode_json({"format": self.name, "message": "pong"}))
 
+    def rereads(self) -> Iterable[bytes]:
+        return (b"x-github-event",)
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         event = Fields(body)
         kind = next((each for each in EVENTS if each in event), "")

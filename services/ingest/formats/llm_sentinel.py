@@ -46,6 +46,9 @@ class LlmSentinelFormat(WebhookFormat):
             return self._messages.steps(request)
         return super().steps(request)
 
+    def keeps_items(self, request: Request) -> bool:
+        return request.content_type == PROTO
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         return self.each(several(body, "alerts"), self._alert)
 

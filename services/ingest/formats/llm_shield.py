@@ -42,6 +42,9 @@ class LlmShieldFormat(WebhookFormat):
             return self._messages.steps(request)
         return super().steps(request)
 
+    def keeps_items(self, request: Request) -> bool:
+        return request.content_type == PROTO
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         return self.each(several(body, "incidents"), self._incident)
 

@@ -52,6 +52,9 @@ class PagerDutyFormat(WebhookFormat):
     def parsed(self, request: Request) -> object:
         return self._event(request)
 
+    def rereads(self) -> Iterable[bytes]:
+        return (b"idempotency-key",)
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         assert isinstance(body, Fields)
         key = self._key(body)

@@ -53,6 +53,9 @@ class SentryFormat(WebhookFormat):
         if data is not None and "issue" in data and event.text("action") in OVER:
             await self.look({"issue_id": data.inner("issue").need("id")}, request.sender)
 
+    def rereads(self) -> Iterable[bytes]:
+        return (b"sentry-hook-resource",)
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         event, sender = Fields(body), request.sender
         data = event.inner("data") if isinstance(event.get("data"), dict) else None

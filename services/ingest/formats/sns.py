@@ -72,6 +72,9 @@ class SnsFormat(WebhookFormat):
                 "a topic that the settings name. Name it, then have SNS ask again"
             )
 
+    def rereads(self) -> Iterable[bytes]:
+        return (b"x-amz-sns-message-type",)
+
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
         sent = Fields(body)
         if sent.text("Type") in _CONFIRM:

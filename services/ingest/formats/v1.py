@@ -99,6 +99,9 @@ class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
     def describe(cls) -> Description:
         return Description({"post": _operation()}, _SCHEMAS)
 
+    def keeps_items(self, request: Request) -> bool:
+        return True
+
     def split(self, request: Request) -> Iterator[list[msgspec.Raw] | list[bytes]]:
         return _split(without_mark(request.body))
 

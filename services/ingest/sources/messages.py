@@ -149,7 +149,8 @@ class Messages:
             self._count("stored")
             return None
         reason = str(error) if isinstance(error, _SAID) else f"a bug: {error!r}"
-        needs.intake.bury(form, [Fault(-1, reason, message.body)], _type_of(message), message.place)
+        request = self._made(form.path, message.body, needs.clock.now(), _type_of(message), message)
+        needs.intake.bury(form, request, [Fault(-1, reason, message.body)])
         await needs.intake.buried()
         self._count("dead_letter")
         return None

@@ -184,8 +184,6 @@ class _Reader:
             await asyncio.gather(*others, return_exceptions=True)
 
     async def _fetch(self, most: int) -> None:
-        from nats.errors import TimeoutError as NothingThere
-
         leaving = asyncio.ensure_future(self._source.leaving.wait())
         fetch = asyncio.ensure_future(self._subscription.fetch(most, timeout=FETCH_S))
         try:
@@ -195,7 +193,8 @@ class _Reader:
                 await self._acknowledge()
             if fetch.done():
                 self._arrived(fetch.result())
-        except NothingThere:
+        except TimeoutError:
+            # Nothing was there. The library raises its own TimeoutError or, when the time was just over, Python's.
             self._arrived([])
         finally:
             for task in (fetch, leaving):

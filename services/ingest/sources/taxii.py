@@ -17,6 +17,7 @@ import msgspec
 
 from models.errors import Malformed, TooLarge, Unavailable
 from services.actions.outbound import Answer, place_of
+from services.ingest.formats.format import Request
 from services.ingest.formats.reading import Fault
 from services.ingest.formats.stix import BUNDLE_MAX_BYTES
 from services.ingest.formats.taxii import MEDIA_TYPE
@@ -110,7 +111,9 @@ class TaxiiPoll(HttpFetcher):
             try:
                 if len(each) > OBJECT_MAX_BYTES:
                     why = f"an object of {len(each)} bytes, at most {OBJECT_MAX_BYTES} are allowed"
-                    self._needs.intake.bury(form, [Fault(-1, why, each)], MEDIA_TYPE)
+                    now = self._needs.clock.now()
+                    request = Request(form.path, each, now, content_type=MEDIA_TYPE, sender=self._sender)
+                    self._needs.intake.bury(form, request, [Fault(-1, why, each)])
                 else:
                     await self._give(b'{"objects":[%b]}' % each)
             except (Malformed, TooLarge):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from models.ports import Clock, DeadLetter
+from models.ports import EVERY_LETTER, Clock, DeadLetter, LettersWanted
 from services.stores.memory.store import Faults, Faulty, MemoryStore
-from services.stores.shared.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
+from services.stores.shared.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, is_wanted, size_of
 
 
 class MemoryDeadLetters(Faulty):
@@ -48,13 +48,48 @@ class MemoryDeadLetters(Faulty):
         store.letters = kept[over:]
         await self._end("add")
 
-    async def page(self, after_id: int, limit: int) -> list[DeadLetter]:
+    async def page(self, after_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER) -> list[DeadLetter]:
         await self._begin("page")
-        oldest = self._clock.now() - self._max_age_s
-        shown = (letter for letter in self._store.letters if letter.id > after_id and letter.at >= oldest)
-        page = list(islice(shown, limit))
+        page = self._some((each for each in self._store.letters if each.id > after_id), limit, wanted)
         await self._end("page")
         return page
+
+    async def latest(
+        self, before_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER
+    ) -> list[DeadLetter]:
+        await self._begin("latest")
+        newest = (each for each in reversed(self._store.letters) if not before_id or each.id < before_id)
+        page = self._some(newest, limit, wanted)
+        await self._end("latest")
+        return page
+
+    async def get(self, letter_id: int) -> DeadLetter | None:
+        await self._begin("get")
+        found = self._some((each for each in self._store.letters if each.id == letter_id), 1, EVERY_LETTER)
+        await self._end("get")
+        return found[0] if found else None
+
+    async def remove(self, ids: Sequence[int]) -> int:
+        await self._begin("remove")
+        gone, before = set(ids), len(self._store.letters)
+        self._store.letters = [each for each in self._store.letters if each.id not in gone]
+        await self._end("remove")
+        return before - len(self._store.letters)
+
+    async def change(self, letter: DeadLetter) -> None:
+        await self._begin("change")
+        new = cut(letter, self._max_payload_bytes)
+        self._store.letters = [
+            replace(each, reason=new.reason, replays=new.replays, tried_at=new.tried_at, request=new.request)
+            if each.id == letter.id
+            else each
+            for each in self._store.letters
+        ]
+        await self._end("change")
+
+    def _some(self, letters: Iterable[DeadLetter], limit: int, wanted: LettersWanted) -> list[DeadLetter]:
+        oldest = self._clock.now() - self._max_age_s
+        return [*islice((each for each in letters if each.at >= oldest and is_wanted(each, wanted)), limit)]
 
     async def stats(self) -> dict[str, int]:
         await self._begin("stats")

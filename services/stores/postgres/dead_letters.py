@@ -10,14 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from models.ports import Clock, DeadLetter
+from models.ports import EVERY_LETTER, Clock, DeadLetter, LettersWanted
 from services.stores.postgres.lane import Lane, storable
 from services.stores.postgres.options import PostgresOptions
 from services.stores.postgres.pool import Connection
-from services.stores.shared.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
+from services.stores.shared.dead_letter_bounds import (
+    LOWER,
+    MAX_PAYLOAD_BYTES,
+    UPPER,
+    cut,
+    size_of,
+    sql_of,
+)
 
 #: Letters dropped in one statement while looking for how many must go.
 DROP_SLICE = 500
+_ENDLESS = 2**63 - 1
+#: As DeadLetter has them.
+_COLUMNS = "at, tenant, door, reason, payload, content_type, id, truncated, sender, place, replays, tried_at, request"
+#: lower() would go by the server's locale.
+_FOUND = f"strpos(translate(reason, '{UPPER}', '{LOWER}'), %s)"
 
 
 class PostgresDeadLetters:
@@ -53,11 +65,13 @@ class PostgresDeadLetters:
             (given,) = cast("tuple[int]", row)
             with connection.cursor() as cursor:
                 cursor.executemany(
-                    "INSERT INTO letters (id, at, tenant, door, reason, payload, content_type, truncated, size)"
-                    " VALUES (%s, %s, %s, %s, %s, %b, %s, %s, %s)",
+                    "INSERT INTO letters (id, at, tenant, door, reason, payload, content_type, truncated, size,"
+                    " sender, place, replays, tried_at, request)"
+                    " VALUES (%s, %s, %s, %s, %s, %b, %s, %s, %s, %s, %s, %s, %s, %b)",
                     [
                         (given - len(kept) + number, each.at, storable(each.tenant), storable(each.door),
-                         storable(each.reason), each.payload, storable(each.content_type), each.truncated, size)
+                         storable(each.reason), each.payload, storable(each.content_type), each.truncated, size,
+                         storable(each.sender), storable(each.place), each.replays, each.tried_at, each.request)
                         for number, (each, size) in enumerate(zip(kept, sizes, strict=True), 1)
                     ],
                 )  # fmt: skip
@@ -67,15 +81,59 @@ class PostgresDeadLetters:
         if letters:
             await self._writer.write(work, synced=False)
 
-    async def page(self, after_id: int, limit: int) -> list[DeadLetter]:
+    async def page(self, after_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER) -> list[DeadLetter]:
+        return await self._some("id > %s", "id", after_id, limit, wanted)
+
+    async def latest(
+        self, before_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER
+    ) -> list[DeadLetter]:
+        return await self._some("id < %s", "id DESC", before_id or _ENDLESS, limit, wanted)
+
+    async def get(self, letter_id: int) -> DeadLetter | None:
+        found = await self._some("id = %s", "id", letter_id, 1, EVERY_LETTER)
+        return found[0] if found else None
+
+    async def remove(self, ids: Sequence[int]) -> int:
+        def work(connection: Connection) -> int:
+            _lock(connection)
+            gone = connection.execute(
+                "DELETE FROM letters WHERE id = ANY(%s) RETURNING size", ([*ids],)
+            ).fetchall()
+            connection.execute(
+                "UPDATE letter_totals SET kept = kept - %s, bytes = bytes - %s",
+                (len(gone), sum(size for (size,) in gone)),
+            )
+            return len(gone)
+
+        return await self._writer.write(work, synced=False)
+
+    async def change(self, letter: DeadLetter) -> None:
+        new = cut(letter, self._max_payload_bytes)
+
+        def work(connection: Connection) -> None:
+            _lock(connection)
+            before = connection.execute("SELECT size FROM letters WHERE id = %s", (new.id,)).fetchone()
+            if before is None:
+                return
+            size = size_of(new)
+            connection.execute(
+                "UPDATE letters SET reason = %s, replays = %s, tried_at = %s, request = %b, size = %s WHERE id = %s",
+                (storable(new.reason), new.replays, new.tried_at, new.request, size, new.id),
+            )
+            connection.execute("UPDATE letter_totals SET bytes = bytes + %s", (size - before[0],))
+
+        await self._writer.write(work, synced=False)
+
+    async def _some(
+        self, where: str, order: str, letter_id: int, limit: int, wanted: LettersWanted
+    ) -> list[DeadLetter]:
         oldest = self._clock.now() - self._max_age_s
+        more, values = sql_of(wanted, "%s", _FOUND)
+        query = f"SELECT {_COLUMNS} FROM letters WHERE {where} AND at >= %s{more} ORDER BY {order} LIMIT %s"
 
         def work(connection: Connection) -> list[DeadLetter]:
-            rows = connection.execute(
-                "SELECT at, tenant, door, reason, payload, content_type, id, truncated FROM letters"
-                " WHERE id > %s AND at >= %s ORDER BY id LIMIT %s",
-                (after_id, oldest, limit),
-            )
+            given = [storable(each) if isinstance(each, str) else each for each in values]
+            rows = connection.execute(query.encode(), (letter_id, oldest, *given, limit))
             return [DeadLetter(*row) for row in rows]
 
         return await self._reader.read(work)
@@ -91,6 +149,11 @@ class PostgresDeadLetters:
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
+
+
+def _lock(connection: Connection) -> None:
+    """In the order in which add() does it: first the totals, then the letters."""
+    connection.execute("SELECT 1 FROM letter_totals FOR UPDATE")
 
 
 def _drop_aged(connection: Connection, oldest: float) -> None:

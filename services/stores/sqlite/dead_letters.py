@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import apsw
 
-from models.ports import Clock, DeadLetter
-from services.stores.shared.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of
+from models.ports import EVERY_LETTER, Clock, DeadLetter, LettersWanted
+from services.stores.shared.dead_letter_bounds import MAX_PAYLOAD_BYTES, cut, size_of, sql_of
 from services.stores.sqlite.files import Lane, open_reader, open_writer, writing
 
 #: Letters read at once while looking for the oldest to drop.
@@ -43,7 +43,21 @@ SCHEMA = (
     );
     INSERT INTO totals VALUES (1, 0, 0, 0);
     """,
+    """
+    ALTER TABLE letters ADD COLUMN sender   TEXT    NOT NULL DEFAULT '';
+    ALTER TABLE letters ADD COLUMN place    TEXT    NOT NULL DEFAULT '';
+    ALTER TABLE letters ADD COLUMN replays  INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE letters ADD COLUMN tried_at REAL    NOT NULL DEFAULT 0;
+    ALTER TABLE letters ADD COLUMN request  BLOB    NOT NULL DEFAULT x'';
+    """,
 )
+#: As DeadLetter has them.
+_COLUMNS = "at, tenant, door, reason, payload, content_type, id, truncated, sender, place, replays, tried_at, request"
+#: The letters of a file that its writer has not brought up to date: who copies a store only reads it.
+_OF_BEFORE = (
+    "(SELECT *, '' AS sender, '' AS place, 0 AS replays, 0.0 AS tried_at, x'' AS request FROM letters)"
+)
+_FIRST = 1
 
 
 class SqliteDeadLetters:
@@ -64,7 +78,7 @@ class SqliteDeadLetters:
         self._clock = clock
         self._max_payload_bytes = max_payload_bytes
         self._writer = Lane("dead letters", lambda: open_writer(path, SCHEMA), path.parent)
-        self._reader = Lane("dead letters", lambda: open_reader(path, SCHEMA), path.parent)
+        self._reader = Lane("dead letters", lambda: open_reader(path, SCHEMA, oldest=_FIRST), path.parent)
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         kept = [cut(letter, self._max_payload_bytes) for letter in letters]
@@ -74,11 +88,11 @@ class SqliteDeadLetters:
         def work(connection: apsw.Connection) -> None:
             with writing(connection, synced=False):
                 connection.executemany(
-                    "INSERT INTO letters (at, tenant, door, reason, payload, content_type, truncated, size)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO letters (at, tenant, door, reason, payload, content_type, truncated, size,"
+                    " sender, place, replays, tried_at, request) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         (each.at, each.tenant, each.door, each.reason, each.payload, each.content_type,
-                         each.truncated, size)
+                         each.truncated, size, each.sender, each.place, each.replays, each.tried_at, each.request)
                         for each, size in zip(kept, sizes, strict=True)
                     ),
                 )  # fmt: skip
@@ -90,20 +104,64 @@ class SqliteDeadLetters:
 
         await self._writer.run(work)
 
-    async def page(self, after_id: int, limit: int) -> list[DeadLetter]:
+    async def page(self, after_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER) -> list[DeadLetter]:
+        return await self._some("id > ?", "id", after_id, limit, wanted)
+
+    async def latest(
+        self, before_id: int, limit: int, wanted: LettersWanted = EVERY_LETTER
+    ) -> list[DeadLetter]:
+        return await self._some("(id < ?1 OR ?1 = 0)", "id DESC", before_id, limit, wanted)
+
+    async def get(self, letter_id: int) -> DeadLetter | None:
+        found = await self._some("id = ?", "id", letter_id, 1, EVERY_LETTER)
+        return found[0] if found else None
+
+    async def remove(self, ids: Sequence[int]) -> int:
+        def work(connection: apsw.Connection) -> int:
+            count = freed = 0
+            with writing(connection, synced=False):
+                for each in ids:
+                    size = connection.execute("DELETE FROM letters WHERE id = ? RETURNING size", (each,)).get
+                    if size is not None:
+                        count += 1
+                        freed += size
+                connection.execute("UPDATE totals SET kept = kept - ?, bytes = bytes - ?", (count, freed))
+            return count
+
+        return await self._writer.run(work)
+
+    async def change(self, letter: DeadLetter) -> None:
+        new = cut(letter, self._max_payload_bytes)
+
+        def work(connection: apsw.Connection) -> None:
+            with writing(connection, synced=False):
+                before = connection.execute("SELECT size FROM letters WHERE id = ?", (new.id,)).get
+                if before is None:
+                    return
+                size = size_of(new)
+                connection.execute(
+                    "UPDATE letters SET reason = ?, replays = ?, tried_at = ?, request = ?, size = ? WHERE id = ?",
+                    (new.reason, new.replays, new.tried_at, new.request, size, new.id),
+                )
+                connection.execute("UPDATE totals SET bytes = bytes + ?", (size - before,))
+
+        await self._writer.run(work)
+
+    async def _some(
+        self, where: str, order: str, letter_id: int, limit: int, wanted: LettersWanted
+    ) -> list[DeadLetter]:
         oldest = self._clock.now() - self._max_age_s
+        more, values = sql_of(wanted, "?", "instr(lower(reason), ?)")
 
         def work(connection: apsw.Connection) -> list[DeadLetter]:
+            letters = _OF_BEFORE if connection.pragma("user_version") == _FIRST else "letters"
             rows = connection.execute(
-                "SELECT at, tenant, door, reason, payload, content_type, id, truncated FROM letters"
-                " WHERE id > ? AND at >= ? ORDER BY id LIMIT ?",
-                (after_id, oldest, limit),
+                f"SELECT {_COLUMNS} FROM {letters} WHERE {where} AND at >= ?{more} ORDER BY {order} LIMIT ?",
+                (letter_id, oldest, *values, limit),
             )
             return [
-                DeadLetter(at, tenant, door, reason, payload, content_type, id, bool(truncated))
-                for at, tenant, door, reason, payload, content_type, id, truncated in cast(
-                    "Iterator[tuple[float, str, str, str, bytes, str, int, int]]", rows
-                )
+                DeadLetter(*row[:7], bool(row[7]), *row[8:])  # type: ignore[call-arg]
+                for row in cast("Iterator[tuple[Any, ...]]", rows)
             ]
 
         return await self._reader.run(work, list)

@@ -103,7 +103,8 @@ class SentinelAlerts(AlertService):
         try:
             delivery = delivery_of(cut(batch)[0])
         except Malformed as error:
-            self.needs.intake.bury(self.form, [Fault(-1, str(error), batch)], PROTO)
+            request = self.request(call, batch, self.needs.clock.now())
+            self.needs.intake.bury(self.form, request, [Fault(-1, str(error), batch)])
             raise
         reading, receipt = await self.store(call, batch, delivery, call.trace)
         _raise_if_none_is_stored(reading, receipt)
@@ -250,7 +251,9 @@ class BatchStream(AlertStream):
         try:
             delivery = delivery_of(cut(batch)[0])
         except Malformed as error:
-            self._service.needs.intake.bury(self._service.form, [Fault(-1, str(error), batch)], PROTO)
+            service = self._service
+            request = service.request(self._call, batch, service.needs.clock.now())
+            service.needs.intake.bury(service.form, request, [Fault(-1, str(error), batch)])
             unit = _Unit(1)
             self._units.append(unit)
             self._unanswered += 1
